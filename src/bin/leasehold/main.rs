@@ -1,0 +1,3 @@
+//! The lock server and its command line.
+
+fn main() {}

@@ -1,0 +1,222 @@
+//! What a manager is built with: defaults, bounds, threads.
+
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::error::{BuildError, KeyFault, LockError, TtlFault};
+use crate::key::{Key, Ttl};
+use crate::manager::LockManager;
+use crate::table::Limits;
+
+/// A manager's settings, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) ttl: Ttl,
+    pub(crate) wait: Duration,
+    pub(crate) min_ttl: Duration,
+    pub(crate) max_ttl: Duration,
+    pub(crate) sweep_every: Duration,
+    pub(crate) shards: usize,
+    pub(crate) threads: usize,
+    pub(crate) max_key_bytes: usize,
+    pub(crate) max_keys: usize,
+    pub(crate) max_waiters: usize,
+    pub(crate) max_waiters_per_key: usize,
+}
+
+impl Config {
+    /// Holds a request to this manager's bounds.
+    pub(crate) fn check(&self, key: &Key, ttl: Option<Ttl>) -> Result<(), LockError> {
+        let bytes = key.as_str().len();
+        if bytes > self.max_key_bytes {
+            return Err(KeyFault::TooLong { bytes, max: self.max_key_bytes }.into());
+        }
+        match ttl.map(Ttl::as_duration) {
+            Some(ttl) if ttl > self.max_ttl => Err(TtlFault::TooLong { max: self.max_ttl }.into()),
+            Some(ttl) if ttl < self.min_ttl => Err(TtlFault::TooShort { min: self.min_ttl }.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bounds over the whole manager are split per shard: a shared counter would cost more than the lock (T9).
+    pub(crate) fn limits_per_shard(&self) -> Limits {
+        Limits {
+            keys: self.max_keys.div_ceil(self.shards),
+            waiters: self.max_waiters.div_ceil(self.shards),
+            waiters_per_key: self.max_waiters_per_key,
+        }
+    }
+}
+
+/// Describes a [`LockManager`]; every setting has a default.
+///
+/// | setting | default |
+/// |---|---|
+/// | `ttl` | 30 s |
+/// | `wait` | 5 s |
+/// | `min_ttl`, `max_ttl` | 1 ms, 24 h |
+/// | `sweep_every` | 60 s |
+/// | `shards` | 4 per core, a power of two, at least 16 |
+/// | `threads` | 1 |
+/// | `max_key_bytes` | 256 |
+/// | `max_keys` | 4,194,304 |
+/// | `max_waiters` | 1,048,576 |
+/// | `max_waiters_per_key` | 16,384 |
+///
+/// Bounds over the whole manager (`max_keys`, `max_waiters`) are split evenly over the shards. Keys spread over them
+/// by hash, so a bound may be met a little early; one key's waiters are all in one shard.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    ttl: Duration,
+    wait: Duration,
+    min_ttl: Duration,
+    max_ttl: Duration,
+    sweep_every: Duration,
+    shards: usize,
+    threads: usize,
+    max_key_bytes: usize,
+    max_keys: usize,
+    max_waiters: usize,
+    max_waiters_per_key: usize,
+    clock: Clock,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(4, usize::from);
+        Self {
+            ttl: Duration::from_secs(30),
+            wait: Duration::from_secs(5),
+            min_ttl: Ttl::MIN,
+            max_ttl: Duration::from_hours(24),
+            sweep_every: Duration::from_secs(60),
+            shards: (cores * 4).next_power_of_two().clamp(16, 1024),
+            threads: 1,
+            max_key_bytes: 256,
+            max_keys: 1 << 22,
+            max_waiters: 1 << 20,
+            max_waiters_per_key: 1 << 14,
+            clock: Clock::system(),
+        }
+    }
+}
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {$(
+        $(#[$doc])*
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.$name = $name;
+            self
+        }
+    )*};
+}
+
+impl Builder {
+    settings! {
+        /// How long a lock lasts when its request does not say.
+        ttl: Duration;
+        /// How long a request queues when it does not say.
+        wait: Duration;
+        /// The shortest TTL that a request may ask for; at least [`Ttl::MIN`].
+        min_ttl: Duration;
+        /// The longest TTL that a request may ask for; at most [`Ttl::MAX`].
+        max_ttl: Duration;
+        /// How often locks that nobody waits for are looked through for expired ones (expiry is also noticed on access).
+        sweep_every: Duration;
+        /// How many shards share the keys: a power of two up to 1024. More shards, less contention, more bounds to split.
+        shards: usize;
+        /// How many threads the shards' actors share, 1 to 64.
+        threads: usize;
+        /// The longest key, at most [`Key::MAX_BYTES`].
+        max_key_bytes: usize;
+        /// How many keys may be locked at once; beyond it, [`LockError::TooManyKeys`].
+        max_keys: usize;
+        /// How many requests may queue at once; beyond it, [`LockError::QueueFull`].
+        max_waiters: usize;
+        /// How many requests may queue for one key; beyond it, [`LockError::QueueFull`].
+        max_waiters_per_key: usize;
+        /// Where time comes from.
+        clock: Clock;
+    }
+
+    /// Builds the manager and starts its own thread. It needs no runtime, and works inside any.
+    ///
+    /// # Errors
+    /// [`BuildError::InvalidOption`] names a setting that is out of bounds; [`BuildError::Thread`] if the machine has
+    /// no thread to give.
+    pub fn build(self) -> Result<LockManager, BuildError> {
+        let (config, clock) = self.check()?;
+        LockManager::start(config, clock)
+    }
+
+    pub(crate) fn check(self) -> Result<(Config, Clock), BuildError> {
+        let wrong = |option, why| Err(BuildError::InvalidOption { option, why });
+        let Ok(ttl) = Ttl::new(self.ttl) else { return wrong("ttl", "it must be from 1 ms to 45 days") };
+        if self.min_ttl < Ttl::MIN || self.max_ttl > Ttl::MAX || self.min_ttl > self.max_ttl {
+            return wrong("min_ttl, max_ttl", "they must be from 1 ms to 45 days, the smaller first");
+        }
+        if !(self.min_ttl..=self.max_ttl).contains(&self.ttl) {
+            return wrong("ttl", "the default is outside min_ttl and max_ttl");
+        }
+        if !self.shards.is_power_of_two() || self.shards > 1024 {
+            return wrong("shards", "it must be a power of two from 1 to 1024");
+        }
+        if !(1..=64).contains(&self.threads) {
+            return wrong("threads", "it must be from 1 to 64");
+        }
+        if self.sweep_every < Duration::from_millis(1) {
+            return wrong("sweep_every", "it must be at least 1 ms");
+        }
+        if !(1..=Key::MAX_BYTES).contains(&self.max_key_bytes) {
+            return wrong("max_key_bytes", "it must be from 1 to 1024");
+        }
+        let bounds = [self.max_keys, self.max_waiters, self.max_waiters_per_key];
+        if bounds.iter().any(|bound| !(1..1 << 31).contains(bound)) {
+            return wrong("max_keys, max_waiters, max_waiters_per_key", "they must be from 1 to 2^31 - 1");
+        }
+        let config = Config {
+            ttl,
+            wait: self.wait,
+            min_ttl: self.min_ttl,
+            max_ttl: self.max_ttl,
+            sweep_every: self.sweep_every,
+            shards: self.shards,
+            threads: self.threads,
+            max_key_bytes: self.max_key_bytes,
+            max_keys: self.max_keys,
+            max_waiters: self.max_waiters,
+            max_waiters_per_key: self.max_waiters_per_key,
+        };
+        Ok((config, self.clock))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_out_of_bounds_are_named() {
+        let second = Duration::from_secs(1);
+        let wrong: Vec<(Builder, &str)> = vec![
+            (Builder::default().ttl(Duration::ZERO), "ttl"),
+            (Builder::default().ttl(Duration::MAX), "ttl"),
+            (Builder::default().max_ttl(second), "ttl"),
+            (Builder::default().min_ttl(Duration::ZERO), "min_ttl, max_ttl"),
+            (Builder::default().max_ttl(Duration::MAX), "min_ttl, max_ttl"),
+            (Builder::default().shards(0), "shards"),
+            (Builder::default().shards(3), "shards"),
+            (Builder::default().threads(0), "threads"),
+            (Builder::default().sweep_every(Duration::ZERO), "sweep_every"),
+            (Builder::default().max_key_bytes(0), "max_key_bytes"),
+            (Builder::default().max_keys(0), "max_keys, max_waiters, max_waiters_per_key"),
+        ];
+        for (builder, named) in wrong {
+            match builder.build() {
+                Err(BuildError::InvalidOption { option, .. }) => assert_eq!(option, named),
+                other => panic!("{named}: {other:?}"),
+            }
+        }
+    }
+}

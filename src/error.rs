@@ -1,0 +1,288 @@
+//! What can go wrong, one variant per cause, and the one table that gives each its HTTP status, its code and its
+//! metric outcome ([`LockError::face`]).
+//!
+//! Contention (`Held`, `Timeout`) is an outcome of a healthy system; the caller skips or tries later. Everything else
+//! says what must change before trying again helps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::key::Key;
+
+/// Why a request was not answered with a lock, or an operation on a lock was refused.
+///
+/// `WrongMode`, `SessionEnded`, `TooManyLocks`, `Deadlock` and `StoreUnavailable` belong to lock kinds, sessions and
+/// stores: a manager in memory mode that hands out single exclusive locks never answers them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// The key breaks the rules for keys. Use another key.
+    #[error("invalid key: {0}")]
+    InvalidKey(#[from] KeyFault),
+    /// The TTL is out of bounds. Use one within them.
+    #[error("invalid ttl: {0}")]
+    InvalidTtl(#[from] TtlFault),
+    /// Another option of the request cannot be met.
+    #[error("invalid option `{option}`: {why}")]
+    InvalidOption {
+        /// The name of the option.
+        option: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Somebody else holds the lock, and the request was not to wait. Skip, or try later.
+    #[error("the lock is held by another owner")]
+    Held,
+    /// The lock did not come free within the wait (or within the retries).
+    #[error("timed out after waiting {waited:?} for the lock")]
+    Timeout {
+        /// How long the request waited.
+        waited: Duration,
+    },
+    /// The token is not the one that holds this key: another grant does. Nothing was changed.
+    #[error("the token does not hold this key; another grant does")]
+    NotHeld,
+    /// The grant behind the token or guard is over. Stop working on the protected resource.
+    #[error("the lock is lost: {0}")]
+    Lost(Loss),
+    /// The chosen token already belongs to a request with other parameters. Choose a fresh one.
+    #[error("the token was already used with other parameters")]
+    TokenReused,
+    /// The key is in use as another kind of lock.
+    #[error("the key is in use as another kind of lock")]
+    WrongMode,
+    /// The session that asked has ended. Open a new one.
+    #[error("the session has ended")]
+    SessionEnded,
+    /// The queue for this key, or all queues of its shard together, are full. Back off.
+    #[error("the queue is full")]
+    QueueFull,
+    /// The table is full. Back off, or raise the bound.
+    #[error("too many keys are locked")]
+    TooManyKeys,
+    /// The session holds as many locks as it may.
+    #[error("the session holds too many locks")]
+    TooManyLocks,
+    /// Waiting would have closed a cycle of owners that wait for each other. Release what you hold, then try again.
+    #[error("waiting would deadlock: {}", show_cycle(cycle))]
+    Deadlock {
+        /// Who waits for what, in order; the last holder is the first waiter.
+        cycle: Arc<[WaitEdge]>,
+    },
+    /// The store could not be asked: the lock may or may not be free. Never to be taken as "no".
+    #[error("the store is unavailable")]
+    StoreUnavailable,
+    /// The manager is shutting down and grants nothing new.
+    #[error("the lock manager is shutting down")]
+    ShuttingDown,
+}
+
+impl From<std::convert::Infallible> for LockError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// One step of a deadlock: an owner and the key it waits for, held by the next step's owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitEdge {
+    /// Who waits.
+    pub owner: Arc<str>,
+    /// For which key.
+    pub key: Key,
+}
+
+fn show_cycle(cycle: &[WaitEdge]) -> String {
+    let steps: Vec<_> = cycle.iter().map(|step| format!("{} waits for {}", step.owner, step.key)).collect();
+    steps.join(", ")
+}
+
+/// What is wrong with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyFault {
+    /// There is no text.
+    #[error("it is empty")]
+    Empty,
+    /// It has more bytes than the manager takes.
+    #[error("it has {bytes} bytes, the limit is {max}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// It holds a control character.
+    #[error("it has a control character at byte {at}")]
+    ControlCharacter {
+        /// The byte offset of the first one.
+        at: usize,
+    },
+}
+
+/// What is wrong with a TTL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TtlFault {
+    /// Zero would mean a lock that is never held.
+    #[error("it is zero")]
+    Zero,
+    /// Negative time.
+    #[error("it is negative")]
+    Negative,
+    /// Not a number at all.
+    #[error("it is not a number")]
+    NotANumber,
+    /// Below what the manager takes.
+    #[error("it is shorter than {min:?}")]
+    TooShort {
+        /// The limit.
+        min: Duration,
+    },
+    /// Above what the manager takes. "No expiry" is a lock that refreshes itself.
+    #[error("it is longer than {max:?}")]
+    TooLong {
+        /// The limit.
+        max: Duration,
+    },
+}
+
+/// Why a grant ended other than by its holder's own release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Loss {
+    /// Its deadline passed.
+    #[error("its deadline passed")]
+    Expired,
+    /// An operator released it by force.
+    #[error("an operator released it by force")]
+    Forced,
+    /// The manager shut down before it was released.
+    #[error("the manager shut down")]
+    ShutDown,
+    /// It was released with its token, by somebody else who knew it.
+    #[error("it was released with its token")]
+    Released,
+    /// It ended so long ago that the reason is no longer known.
+    #[error("it ended earlier")]
+    Unknown,
+}
+
+/// How one attempt to lock ended, as metrics count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// With a lock.
+    Acquired,
+    /// Held by another, and the attempt was not to wait.
+    Busy,
+    /// The wait ran out.
+    Timeout,
+    /// The caller dropped the future.
+    Cancelled,
+    /// Refused to break a deadlock.
+    Deadlock,
+    /// The queue was full.
+    QueueFull,
+    /// The table was full, or the session.
+    TooManyKeys,
+    /// Another kind of lock.
+    WrongMode,
+    /// The session ended.
+    SessionEnded,
+    /// The store could not be asked, or the grant was lost before it was seen.
+    StoreError,
+    /// Shutting down.
+    Shutdown,
+    /// Bad input.
+    Invalid,
+}
+
+/// How a [`LockError`] shows outside the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Face {
+    /// The HTTP status.
+    pub status: u16,
+    /// The stable code in a problem document.
+    pub code: &'static str,
+    /// The metric outcome of an attempt that ends so.
+    pub outcome: Outcome,
+}
+
+impl LockError {
+    /// The one table of every error's HTTP status, code and metric outcome.
+    #[must_use]
+    pub fn face(&self) -> Face {
+        let (status, code, outcome) = match self {
+            Self::InvalidKey(_) => (422, "invalid_key", Outcome::Invalid),
+            Self::InvalidTtl(_) => (422, "invalid_ttl", Outcome::Invalid),
+            Self::InvalidOption { .. } => (422, "invalid_option", Outcome::Invalid),
+            Self::Held => (423, "held", Outcome::Busy),
+            Self::Timeout { .. } => (423, "timeout", Outcome::Timeout),
+            Self::NotHeld => (409, "not_held", Outcome::Invalid),
+            Self::Lost(_) => (409, "lost", Outcome::StoreError),
+            Self::TokenReused => (409, "token_reused", Outcome::Invalid),
+            Self::WrongMode => (409, "wrong_mode", Outcome::WrongMode),
+            Self::SessionEnded => (410, "session_ended", Outcome::SessionEnded),
+            Self::QueueFull => (429, "queue_full", Outcome::QueueFull),
+            Self::TooManyKeys => (429, "too_many_keys", Outcome::TooManyKeys),
+            Self::TooManyLocks => (429, "too_many_locks", Outcome::TooManyKeys),
+            Self::Deadlock { .. } => (409, "deadlock", Outcome::Deadlock),
+            Self::StoreUnavailable => (503, "store_unavailable", Outcome::StoreError),
+            Self::ShuttingDown => (503, "shutting_down", Outcome::Shutdown),
+        };
+        Face { status, code, outcome }
+    }
+}
+
+/// Why a manager could not be built.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// An option of the builder is out of bounds.
+    #[error("invalid option `{option}`: {why}")]
+    InvalidOption {
+        /// The name of the option.
+        option: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The manager's own thread could not be started.
+    #[error("cannot start the manager's thread: {0}")]
+    Thread(#[source] Arc<std::io::Error>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_the_status_code_and_outcome_of_the_contract() {
+        let edge = WaitEdge { owner: "a".into(), key: Key::new("k").unwrap() };
+        let rows: Vec<(LockError, u16, &str, Outcome)> = vec![
+            (KeyFault::Empty.into(), 422, "invalid_key", Outcome::Invalid),
+            (TtlFault::Zero.into(), 422, "invalid_ttl", Outcome::Invalid),
+            (LockError::InvalidOption { option: "o", why: "w" }, 422, "invalid_option", Outcome::Invalid),
+            (LockError::Held, 423, "held", Outcome::Busy),
+            (LockError::Timeout { waited: Duration::ZERO }, 423, "timeout", Outcome::Timeout),
+            (LockError::NotHeld, 409, "not_held", Outcome::Invalid),
+            (LockError::Lost(Loss::Expired), 409, "lost", Outcome::StoreError),
+            (LockError::TokenReused, 409, "token_reused", Outcome::Invalid),
+            (LockError::WrongMode, 409, "wrong_mode", Outcome::WrongMode),
+            (LockError::SessionEnded, 410, "session_ended", Outcome::SessionEnded),
+            (LockError::QueueFull, 429, "queue_full", Outcome::QueueFull),
+            (LockError::TooManyKeys, 429, "too_many_keys", Outcome::TooManyKeys),
+            (LockError::TooManyLocks, 429, "too_many_locks", Outcome::TooManyKeys),
+            (LockError::Deadlock { cycle: [edge].into() }, 409, "deadlock", Outcome::Deadlock),
+            (LockError::StoreUnavailable, 503, "store_unavailable", Outcome::StoreError),
+            (LockError::ShuttingDown, 503, "shutting_down", Outcome::Shutdown),
+        ];
+        let mut codes: Vec<_> = rows.iter().map(|row| row.2).collect();
+        for (error, status, code, outcome) in rows {
+            assert_eq!(error.face(), Face { status, code, outcome }, "{error}");
+        }
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), 16, "each cause has a code of its own");
+    }
+}

@@ -1,0 +1,269 @@
+//! Names and numbers that a lock is known by: [`Key`], [`Token`], [`FencingToken`], [`Ttl`].
+//!
+//! Each is checked once, when it is made; the rest of the crate takes them as good.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use crate::error::{KeyFault, TtlFault};
+
+/// The name of one lock: 1 to [`Key::MAX_BYTES`] bytes of UTF-8 without control characters.
+///
+/// Keys of up to 23 bytes live inline; cloning never copies longer ones.
+///
+/// ```
+/// use leasehold::Key;
+/// assert!(Key::new("order:42").is_ok());
+/// assert!(Key::new("").is_err());
+/// assert!(Key::new("two\nlines").is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(SmolStr);
+
+impl Key {
+    /// The longest key that any manager takes. A manager's own limit is 256 unless its builder says otherwise.
+    pub const MAX_BYTES: usize = 1024;
+
+    /// Checks `text` and makes it a key.
+    ///
+    /// # Errors
+    /// [`KeyFault`] says what is wrong with the text.
+    pub fn new(text: impl AsRef<str>) -> Result<Self, KeyFault> {
+        let text = text.as_ref();
+        check_key(text, Self::MAX_BYTES)?;
+        Ok(Self(SmolStr::new(text)))
+    }
+
+    /// The key's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Holds `text` to the rules of a key. Control characters would forge log lines and break line protocols.
+pub(crate) fn check_key(text: &str, max: usize) -> Result<(), KeyFault> {
+    if text.is_empty() {
+        return Err(KeyFault::Empty);
+    }
+    if text.len() > max {
+        return Err(KeyFault::TooLong { bytes: text.len(), max });
+    }
+    // One branch-free pass for ASCII; `is_control` also knows U+0080 to U+009F.
+    let plain = text.bytes().fold(true, |plain, b| plain & (0x20..0x7f).contains(&b));
+    if !plain && let Some((at, _)) = text.char_indices().find(|(_, c)| c.is_control()) {
+        return Err(KeyFault::ControlCharacter { at });
+    }
+    Ok(())
+}
+
+macro_rules! key_from {
+    ($($text:ty),*) => {$(
+        impl TryFrom<$text> for Key {
+            type Error = KeyFault;
+            fn try_from(text: $text) -> Result<Self, KeyFault> {
+                Self::new(text)
+            }
+        }
+    )*};
+}
+key_from!(&str, String, &String);
+
+impl From<&Key> for Key {
+    fn from(key: &Key) -> Self {
+        key.clone()
+    }
+}
+
+impl AsRef<str> for Key {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0.as_str())
+    }
+}
+
+/// The proof of holding: a UUID that belongs to one grant.
+///
+/// Whoever knows it may refresh and release the lock, so `Debug` hides it and only `Display` (which you must ask
+/// for) writes it out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(Uuid);
+
+impl Token {
+    /// A fresh random token (UUID version 4, from a cryptographic generator).
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// The token as a UUID.
+    #[must_use]
+    pub fn as_uuid(&self) -> Uuid {
+        self.0
+    }
+}
+
+impl From<Uuid> for Token {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+}
+
+impl std::str::FromStr for Token {
+    type Err = uuid::Error;
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(hidden)")
+    }
+}
+
+/// A number that rises with every grant of a key (invariant T4), for the protected resource to compare.
+///
+/// A resource that remembers the highest number it has seen, and refuses lower ones, is safe even from a holder
+/// that slept past its deadline (Kleppmann, "How to do distributed locking", 2016).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FencingToken(NonZeroU64);
+
+impl FencingToken {
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The number that follows, for the next grant.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// `value`, or 1 where it is 0.
+    pub(crate) fn at_least_one(value: u64) -> Self {
+        Self(NonZeroU64::new(value).unwrap_or(NonZeroU64::MIN))
+    }
+}
+
+impl fmt::Display for FencingToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for FencingToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FencingToken({})", self.0)
+    }
+}
+
+/// How long a grant lasts unless it is refreshed: whole milliseconds, from 1 ms to [`Ttl::MAX`].
+///
+/// Fractions of a millisecond are cut, which errs towards an earlier deadline.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ttl(u32);
+
+impl Ttl {
+    /// The longest TTL that any manager takes: 45 days. A manager's own limit is 24 h unless its builder says otherwise.
+    pub const MAX: Duration = Duration::from_hours(24 * 45);
+    /// The shortest.
+    pub const MIN: Duration = Duration::from_millis(1);
+
+    /// Checks `ttl` against the bounds of the type.
+    ///
+    /// # Errors
+    /// [`TtlFault`] if it is zero, below a millisecond or above [`Ttl::MAX`].
+    pub fn new(ttl: Duration) -> Result<Self, TtlFault> {
+        if ttl.is_zero() {
+            return Err(TtlFault::Zero);
+        }
+        if ttl < Self::MIN {
+            return Err(TtlFault::TooShort { min: Self::MIN });
+        }
+        if ttl > Self::MAX {
+            return Err(TtlFault::TooLong { max: Self::MAX });
+        }
+        u32::try_from(ttl.as_millis()).map(Self).map_err(|_| TtlFault::TooLong { max: Self::MAX })
+    }
+
+    /// Checks a number of seconds, as configuration files and other languages give it.
+    ///
+    /// # Errors
+    /// [`TtlFault`] also for negative numbers, infinities and NaN.
+    pub fn from_secs_f64(secs: f64) -> Result<Self, TtlFault> {
+        if secs.is_nan() {
+            return Err(TtlFault::NotANumber);
+        }
+        if secs < 0.0 {
+            return Err(TtlFault::Negative);
+        }
+        Self::new(Duration::try_from_secs_f64(secs).map_err(|_| TtlFault::TooLong { max: Self::MAX })?)
+    }
+
+    /// The TTL as a duration.
+    #[must_use]
+    pub fn as_duration(self) -> Duration {
+        Duration::from_millis(u64::from(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_without_text_too_long_or_with_control_characters_are_refused() {
+        assert_eq!(Key::new(""), Err(KeyFault::Empty));
+        assert_eq!(Key::new("k".repeat(1025)), Err(KeyFault::TooLong { bytes: 1025, max: 1024 }));
+        for (text, at) in [("\0", 0), ("a\tb", 1), ("ab\u{7f}", 2), ("é\u{85}", 2), ("a\r\n", 1)] {
+            assert_eq!(Key::new(text), Err(KeyFault::ControlCharacter { at }), "{text:?}");
+        }
+        for good in ["a", "order:42", "größe", "日本", "with space", &"k".repeat(1024)] {
+            assert_eq!(Key::new(good).unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn ttls_of_zero_below_a_millisecond_negative_or_huge_are_refused() {
+        assert_eq!(Ttl::new(Duration::ZERO), Err(TtlFault::Zero));
+        assert_eq!(Ttl::new(Duration::from_micros(999)), Err(TtlFault::TooShort { min: Ttl::MIN }));
+        assert_eq!(Ttl::new(Duration::MAX), Err(TtlFault::TooLong { max: Ttl::MAX }));
+        assert_eq!(Ttl::new(Duration::from_millis(u64::MAX)), Err(TtlFault::TooLong { max: Ttl::MAX }));
+        assert_eq!(Ttl::from_secs_f64(-1.0), Err(TtlFault::Negative));
+        assert_eq!(Ttl::from_secs_f64(f64::NAN), Err(TtlFault::NotANumber));
+        assert_eq!(Ttl::from_secs_f64(f64::INFINITY), Err(TtlFault::TooLong { max: Ttl::MAX }));
+        assert_eq!(Ttl::from_secs_f64(0.0004), Err(TtlFault::TooShort { min: Ttl::MIN }));
+        assert_eq!(Ttl::from_secs_f64(0.0), Err(TtlFault::Zero));
+        assert_eq!(Ttl::new(Duration::from_micros(1_999)).unwrap().as_duration(), Duration::from_millis(1));
+        assert_eq!(Ttl::new(Ttl::MAX).unwrap().as_duration(), Ttl::MAX);
+    }
+
+    #[test]
+    fn debug_of_a_token_does_not_show_it() {
+        let token = Token::random();
+        assert!(!format!("{token:?}").contains(&token.to_string()));
+    }
+}

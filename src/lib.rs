@@ -1,0 +1,41 @@
+//! Keyed locks for services.
+//!
+//! The map of the house:
+//!
+//! | room | what it does | who calls it |
+//! |---|---|---|
+//! | [`manager`](LockManager), [`config`](Builder) | the face: build a manager, ask it for locks, ask it about locks | you |
+//! | [`request`](LockRequest) | one request: its terms, and the future that brings the lock | `manager` |
+//! | [`lock`](Lock) | a held lock: guard, ticket, refresh, the signal that it is lost | you |
+//! | `shard` | one mutex, one table, one actor that owns the shard's time | `request`, `lock`, `manager` |
+//! | `table` | who is next: a pure state machine of holders, queues and deadlines | `shard` |
+//! | [`retry`] | how long a poller sleeps | `request` |
+//! | `http` | the same locks over HTTP, to mount into any actix-web app | the `leasehold` binary, you |
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod clock;
+mod config;
+mod error;
+mod key;
+mod lock;
+mod manager;
+mod request;
+pub mod retry;
+mod shard;
+mod stats;
+mod sync;
+mod table;
+
+#[cfg(any(test, feature = "test-util"))]
+pub use clock::ManualClock;
+pub use clock::{Clock, Moment};
+pub use config::Builder;
+pub use error::{BuildError, Face, KeyFault, LockError, Loss, Outcome, TtlFault, WaitEdge};
+pub use key::{FencingToken, Key, Token, Ttl};
+pub use lock::{AutoRefresh, Lock, RefreshOutcome, Refreshed, Ticket};
+pub use manager::LockManager;
+pub use request::{LockFuture, LockOptions, LockRequest, TicketFuture, TicketRequest};
+pub use shard::actor::ShardActor;
+pub use shard::message as messages;
+pub use stats::{LockInfo, Stats, WaiterInfo};
+pub use table::Release;

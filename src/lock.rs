@@ -1,0 +1,293 @@
+//! What a grant looks like to its holder: [`Lock`], a guard that releases when dropped, and [`Ticket`], the same grant
+//! on paper.
+//!
+//! A guard says what the table says: nothing about the lock is cached in it but its names, so a lock that was lost
+//! is seen as lost at once, by every question.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::error::{LockError, Loss};
+use crate::key::{FencingToken, Key, Token, Ttl};
+use crate::shard::Shard;
+use crate::shard::lost::LostSignal;
+use crate::table::{self, End, Grant, Keeper, Release};
+
+/// A held lock. Dropping it releases it, in every build, without blocking.
+///
+/// The lock is exclusive until its local deadline, as long as clocks run at a bounded rate; after that the
+/// [fencing token](Lock::fencing_token) lets the resource refuse a stale holder. No lock service can promise more.
+#[must_use = "a lock is released as soon as its guard is dropped"]
+pub struct Lock {
+    shard: Arc<Shard>,
+    key: Key,
+    grant: Grant,
+}
+
+impl Lock {
+    pub(crate) fn new(shard: Arc<Shard>, key: Key, grant: Grant) -> Self {
+        Self { shard, key, grant }
+    }
+
+    /// The key it locks.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The proof of holding. Give it only to those who may release the lock.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.grant.token
+    }
+
+    /// The number for the protected resource to compare: higher than that of every earlier grant of this key (T4).
+    ///
+    /// `None` only where a store cannot promise one; in memory mode it is always there.
+    #[must_use]
+    pub fn fencing_token(&self) -> Option<FencingToken> {
+        Some(self.grant.fence)
+    }
+
+    /// When the lock ends unless refreshed, on the manager's clock; `None` if it has ended.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Moment> {
+        self.shard.held_until(&self.grant)
+    }
+
+    /// The time until the deadline; zero if the lock has ended.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.deadline().map_or(Duration::ZERO, |deadline| deadline.saturating_since(self.shard.now()))
+    }
+
+    /// Whether the lock is still held, by the exact clock.
+    ///
+    /// It may end right after the answer; what must not happen under a lost lock is for the fencing token to prevent.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.deadline().is_some()
+    }
+
+    /// The same as a `Result`, for `?`.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] with the reason.
+    pub fn ensure_held(&self) -> Result<(), LockError> {
+        self.shard.check(&self.grant).map(drop)
+    }
+
+    /// Waits until the lock has ended. `Some` says how it was lost; `None`: it was unlocked or dropped.
+    ///
+    /// The future owns what it needs, fires once however late it is asked for, and may be asked for many times.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing; a new one tells the same.
+    pub fn lost(&self) -> impl Future<Output = Option<Loss>> + Send + use<> {
+        self.shard.lost_signal(&self.grant).wait()
+    }
+
+    /// Moves the deadline to now plus the lock's TTL: never back, never past its `max_hold`, never to life again (T6).
+    ///
+    /// With [`refresh_after`](crate::LockOptions::refresh_after), a call before that share of the TTL has passed
+    /// checks that the lock is held and leaves the deadline.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] if the lock has ended.
+    ///
+    /// # Cancel safety
+    /// In memory mode it is done by the first poll; dropped before, it has not begun.
+    pub async fn refresh(&self) -> Result<Refreshed, LockError> {
+        self.shard.refresh(&self.grant, table::RefreshAsk::IfDue).map(|done| Refreshed::new(done, self.shard.now()))
+    }
+
+    /// Moves the deadline to now plus `ttl`, if that is later (T6).
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] if the lock has ended, [`LockError::InvalidTtl`].
+    ///
+    /// # Cancel safety
+    /// As for [`Lock::refresh`].
+    pub async fn refresh_for(&self, ttl: Duration) -> Result<Refreshed, LockError> {
+        let ask = table::RefreshAsk::To(Ttl::new(ttl)?);
+        self.shard.refresh(&self.grant, ask).map(|done| Refreshed::new(done, self.shard.now()))
+    }
+
+    /// Has the manager refresh the lock every `every`, until it is unlocked, dropped, lost or capped by
+    /// [`max_hold`](Lock::max_hold). A forgotten guard (`std::mem::forget`) is refreshed for ever: cap it.
+    ///
+    /// A refresh that comes later than `timeout` after it was due (a stalled process) counts as late in
+    /// [`Stats`](crate::Stats) and is done all the same while the lock is held. Calling again replaces the order.
+    ///
+    /// # Errors
+    /// [`LockError::InvalidOption`] if either is zero, or if together they reach the time that the lock has left;
+    /// [`LockError::Lost`] if it has ended.
+    pub fn auto_refresh(&self, every: Duration, timeout: Duration) -> Result<AutoRefresh, LockError> {
+        let invalid = |why| Err(LockError::InvalidOption { option: "auto_refresh", why });
+        if every < Ttl::MIN || timeout.is_zero() {
+            return invalid("the interval and the timeout must be at least a millisecond");
+        }
+        self.ensure_held()?;
+        if every.saturating_add(timeout) >= self.remaining() {
+            return invalid("interval and timeout together must be shorter than what is left of the lock");
+        }
+        let signal = self.shard.lost_signal(&self.grant);
+        self.shard.auto_refresh(&self.grant, every, timeout)?;
+        Ok(AutoRefresh { shard: Arc::clone(&self.shard), grant: self.grant, signal })
+    }
+
+    /// Caps how long the lock may be held in all, counted from its grant. The deadline that it has already stands.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] if it has ended.
+    pub fn max_hold(&self, cap: Duration) -> Result<(), LockError> {
+        self.shard.cap_hold(&self.grant, cap)
+    }
+
+    /// Releases the lock and says whether it was still held. Dropping the guard does the same, silently.
+    ///
+    /// # Cancel safety
+    /// Dropped at any point, the lock is released.
+    pub async fn unlock(self) -> Release {
+        self.unlock_now()
+    }
+
+    /// The same from synchronous code.
+    pub fn unlock_now(mut self) -> Release {
+        let grant = self.grant.take();
+        self.shard.release(&grant, End::Released)
+    }
+
+    /// Turns the guard into a [`Ticket`]: the lock stays held until it is released by its token, or by time.
+    ///
+    /// Automatic refreshing stops: nobody would be there to notice that the work has died.
+    #[must_use = "the ticket is the only way to the lock before its deadline"]
+    pub fn detach(mut self) -> Ticket {
+        let grant = self.grant.take();
+        self.shard.stop_auto_refresh(&grant);
+        self.shard.set_keeper(&grant, Keeper::Ticket);
+        Ticket::new(self.key.clone(), grant.token, grant.fence)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if !self.grant.is_taken() {
+            // Gone already is fine here: `unlock` is the way to hear of it.
+            let _ = self.shard.release(&self.grant, End::Dropped);
+        }
+    }
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lock")
+            .field("key", &self.key)
+            .field("fencing_token", &self.grant.fence)
+            .field("held", &self.is_held())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a refresh did. Either way the lock was held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refreshed {
+    /// Whether the deadline was written.
+    pub outcome: RefreshOutcome,
+    /// The deadline that holds now, on the manager's clock.
+    pub deadline: Moment,
+    /// The time until then.
+    pub remaining: Duration,
+    /// How often this grant has been refreshed, by hand or automatically.
+    pub count: u32,
+}
+
+/// Whether a refresh wrote anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshOutcome {
+    /// It counted from now. The deadline moved, unless it was already as late as it may be.
+    Extended,
+    /// Less than the share of `refresh_after` had passed; nothing was written.
+    NotDue,
+}
+
+impl Refreshed {
+    pub(crate) fn new(done: table::Refreshed, now: Moment) -> Self {
+        Self {
+            outcome: if done.written { RefreshOutcome::Extended } else { RefreshOutcome::NotDue },
+            deadline: done.deadline,
+            remaining: done.deadline.saturating_since(now),
+            count: done.count,
+        }
+    }
+}
+
+/// A lock's standing order to be refreshed. Dropping this leaves the order in force.
+pub struct AutoRefresh {
+    shard: Arc<Shard>,
+    grant: Grant,
+    signal: Arc<LostSignal>,
+}
+
+impl AutoRefresh {
+    /// Waits until refreshing has failed for good, and says why: the lock is lost. `None`: it was unlocked or dropped.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing; a new one tells the same.
+    pub fn failed(&self) -> impl Future<Output = Option<LockError>> + Send + use<> {
+        let signal = Arc::clone(&self.signal);
+        async move { signal.wait().await.map(LockError::Lost) }
+    }
+
+    /// Stops refreshing. The lock stays held until its deadline.
+    pub fn stop(self) {
+        self.shard.stop_auto_refresh(&self.grant);
+    }
+}
+
+impl fmt::Debug for AutoRefresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AutoRefresh").finish_non_exhaustive()
+    }
+}
+
+/// A held lock on paper: whoever has the token may refresh and release it. Dropping a ticket does nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ticket {
+    key: Key,
+    token: Token,
+    fence: FencingToken,
+}
+
+impl Ticket {
+    pub(crate) fn new(key: Key, token: Token, fence: FencingToken) -> Self {
+        Self { key, token, fence }
+    }
+
+    /// The key that is locked.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The proof of holding.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// The number for the protected resource to compare; see [`Lock::fencing_token`].
+    #[must_use]
+    pub fn fencing_token(&self) -> Option<FencingToken> {
+        Some(self.fence)
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("key", &self.key).field("fencing_token", &self.fence).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,359 @@
+//! One shard: a table behind one mutex, shared by the handles (the express lane) and by the actor that owns its time.
+//!
+//! An acquire that can be answered at once, and every release, run here in the caller's own thread; only what must
+//! wait for time is left to the actor, which calls [`Shard::turn`]. Effects run after the mutex is dropped. There is
+//! no `await` and no user code under it, and nothing beyond O(1) amortised: longer work goes in slices of
+//! [`SLICE`].
+//!
+//! The lane dates by the coarse clock where an earlier deadline is harmless (C2), and reads the exact one as soon as
+//! a request meets contention, a short TTL, or a waiter to hand on to.
+
+pub(crate) mod actor;
+pub(crate) mod lost;
+pub mod message;
+pub(crate) mod runtime;
+#[cfg(all(test, shuttle))]
+mod shuttled;
+pub(crate) mod timer;
+
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+
+use crate::clock::{Clock, Moment};
+use crate::error::LockError;
+use crate::key::{Key, Token, Ttl};
+use crate::sync::Mutex;
+use crate::table::{
+    Ask, Counters, Effects, End, Grant, Keeper, Patience, RefreshAsk, Refreshed, Release, Row, Seen, Slice, Table,
+    Verdict, WaiterId,
+};
+use lost::LostSignal;
+use timer::Timers;
+
+/// How much is done under the mutex at a time.
+pub(crate) const SLICE: usize = 128;
+/// The actor looks at the clock at least this often while anything is due at all: sleeping timers do not count
+/// through suspend.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// Below this TTL a tick of the coarse clock would be felt.
+const SHORT_TTL: Duration = Duration::from_millis(100);
+
+/// What [`Shard::turn`] asks of the actor: sleep until this moment.
+pub(crate) type WakeAt = Moment;
+
+type Nudge = Box<dyn Fn() + Send + Sync>;
+
+pub(crate) struct Shard {
+    state: CachePadded<Mutex<State>>,
+    clock: Clock,
+    sweep_every: Duration,
+    /// Makes the actor take a turn now. Empty where no actor runs: in explored tests.
+    nudge: OnceLock<Nudge>,
+    #[cfg(feature = "test-util")]
+    panic_next: std::sync::atomic::AtomicBool,
+}
+
+struct State {
+    table: Table,
+    timers: Timers,
+    /// When the actor will next look by itself.
+    armed: Moment,
+    /// Woken when nothing is held any more; set during shutdown.
+    when_empty: Option<Waker>,
+}
+
+impl Shard {
+    pub(crate) fn new(table: Table, clock: Clock, sweep_every: Duration) -> Self {
+        let timers = Timers::new(clock.now());
+        let state = State { table, timers, armed: Moment::ZERO, when_empty: None };
+        Self {
+            state: CachePadded::new(Mutex::new(state)),
+            clock,
+            sweep_every,
+            nudge: OnceLock::new(),
+            #[cfg(feature = "test-util")]
+            panic_next: std::sync::atomic::AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn set_nudge(&self, nudge: impl Fn() + Send + Sync + 'static) {
+        // Set once, by the runtime that starts the actor.
+        let _ = self.nudge.set(Box::new(nudge));
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    /// Runs a transition under the mutex, its effects after it, and wakes the actor if it would sleep too long.
+    ///
+    /// Were the transition to panic, the mutex would be free and the effects so far run: locals drop in this order.
+    fn with<R>(&self, transition: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
+        let mut fx = Effects::new();
+        let mut state = self.state.lock();
+        let answer = transition(&mut state, &mut fx);
+        let early = fx.earliest() < state.armed;
+        if early {
+            state.armed = fx.earliest();
+        }
+        let emptied =
+            if state.when_empty.is_some() && state.table.held() == 0 { state.when_empty.take() } else { None };
+        drop(state);
+        if early && let Some(nudge) = self.nudge.get() {
+            nudge();
+        }
+        fx.wake(emptied.into_iter());
+        answer
+    }
+
+    /// Answers a request as far as it can be answered now.
+    pub(crate) fn acquire(&self, ask: &Ask<'_>, patience: Patience<'_>) -> Verdict {
+        let short = ask.terms.ttl.as_duration() < SHORT_TTL;
+        let now = if short { self.clock.now() } else { self.clock.coarse() };
+        if let Some(grant) = self.state.lock().table.grant_if_free(ask, now) {
+            return Verdict::Granted(grant);
+        }
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.acquire(ask, patience, now, fx))
+    }
+
+    pub(crate) fn see_waiter(&self, id: WaiterId, keeper: Keeper, waker: &Waker) -> Seen {
+        let now = self.clock.coarse();
+        self.with(|state, fx| state.table.see_waiter(id, keeper, waker, now, fx))
+    }
+
+    pub(crate) fn cancel(&self, id: WaiterId) {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.cancel(id, now, fx));
+    }
+
+    pub(crate) fn answer_taken(&self, ask: &Ask<'_>) -> Result<Grant, LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.answer_taken(ask, now, fx))
+    }
+
+    pub(crate) fn release(&self, grant: &Grant, end: End) -> Release {
+        let coarse = self.clock.coarse();
+        self.with(|state, fx| {
+            // A hand-off dates the next grant, so it wants the exact time.
+            let now = if state.table.has_waiters(grant) { self.clock.now() } else { coarse };
+            state.table.release(grant, end, now, fx)
+        })
+    }
+
+    /// Releases by token, for callers without a guard.
+    pub(crate) fn release_token(&self, key: &Key, hash: u32, token: Token) -> Result<Release, LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| match state.table.grant_of(key, hash, token, now, fx) {
+            Ok(grant) => Ok(state.table.release(&grant, End::ByToken, now, fx)),
+            Err(LockError::Lost(_)) => Ok(Release::AlreadyGone),
+            Err(other) => Err(other),
+        })
+    }
+
+    pub(crate) fn refresh(&self, grant: &Grant, ask: RefreshAsk) -> Result<Refreshed, LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.refresh(grant, ask, now, fx)).map_err(LockError::Lost)
+    }
+
+    /// Refreshes by token; also answers what is left and how often it was refreshed.
+    pub(crate) fn refresh_token(
+        &self,
+        key: &Key,
+        hash: u32,
+        token: Token,
+        ask: RefreshAsk,
+    ) -> Result<Refreshed, LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| {
+            let grant = state.table.grant_of(key, hash, token, now, fx)?;
+            state.table.refresh(&grant, ask, now, fx).map_err(LockError::Lost)
+        })
+    }
+
+    pub(crate) fn auto_refresh(&self, grant: &Grant, every: Duration, timeout: Duration) -> Result<(), LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.auto_refresh(grant, every, timeout, now, fx)).map_err(LockError::Lost)
+    }
+
+    pub(crate) fn stop_auto_refresh(&self, grant: &Grant) {
+        self.with(|state, _| state.table.stop_auto_refresh(grant));
+    }
+
+    pub(crate) fn cap_hold(&self, grant: &Grant, max_hold: Duration) -> Result<(), LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.cap_hold(grant, max_hold, now, fx)).map_err(LockError::Lost)
+    }
+
+    /// The signal of a grant's end; already given if it has ended.
+    pub(crate) fn lost_signal(&self, grant: &Grant) -> Arc<LostSignal> {
+        let now = self.clock.now();
+        let watched = self.with(|state, fx| state.table.watch(grant, || Arc::new(LostSignal::default()), now, fx));
+        match watched {
+            Ok(watcher) => {
+                let watcher: Arc<dyn Any + Send + Sync> = watcher;
+                watcher.downcast().expect("a shard's watchers are all lost signals")
+            }
+            Err(loss) => {
+                let signal = LostSignal::default();
+                signal.lose(loss);
+                Arc::new(signal)
+            }
+        }
+    }
+
+    /// Turns a live grant over to a guard or a ticket.
+    pub(crate) fn set_keeper(&self, grant: &Grant, keeper: Keeper) {
+        self.with(|state, _| state.table.set_keeper(grant, keeper));
+    }
+
+    /// Gives a grant that travelled by its token a guard again (T10).
+    pub(crate) fn adopt(&self, key: &Key, hash: u32, token: Token, guard: Keeper) -> Result<Grant, LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| {
+            let grant = state.table.grant_of(key, hash, token, now, fx)?;
+            if state.table.keeper(&grant) != Some(Keeper::Ticket) {
+                return Err(LockError::TokenReused);
+            }
+            state.table.set_keeper(&grant, guard);
+            Ok(grant)
+        })
+    }
+
+    /// Until when a grant holds its key, if it does (exact time).
+    pub(crate) fn held_until(&self, grant: &Grant) -> Option<Moment> {
+        let now = self.clock.now();
+        self.state.lock().table.held_until(grant, now)
+    }
+
+    /// The deadline of a grant that is still good, or why it is not.
+    pub(crate) fn check(&self, grant: &Grant) -> Result<Moment, LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.check(grant, now, fx)).map_err(LockError::Lost)
+    }
+
+    pub(crate) fn force_release(&self, key: &Key, hash: u32) -> Release {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.force_release(key, hash, now, fx))
+    }
+
+    pub(crate) fn look(&self, key: &Key, hash: u32, queue_limit: usize) -> Option<Row> {
+        let now = self.clock.now();
+        self.state.lock().table.look(key, hash, now, queue_limit)
+    }
+
+    /// Every held key with the prefix, in slices: a key that moves meanwhile may be missed, none is seen twice.
+    pub(crate) fn scan(&self, prefix: &str, mut found: impl FnMut(Row)) {
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            let now = self.clock.now();
+            let mut rows = Vec::new();
+            cursor = self.state.lock().table.scan(from, SLICE as u32, prefix, now, |row| rows.push(row));
+            rows.into_iter().for_each(&mut found);
+        }
+    }
+
+    /// The totals, and how many keys are held and requests wait now.
+    pub(crate) fn totals(&self) -> (Counters, usize, usize) {
+        let state = self.state.lock();
+        (*state.table.counters(), state.table.held(), state.table.waiting())
+    }
+
+    /// Counts an attempt that never came to the table, or left it without an end of its own.
+    pub(crate) fn count(&self, add: impl FnOnce(&mut Counters)) {
+        add(self.state.lock().table.counters_mut());
+    }
+
+    pub(crate) fn sleep(&self, due: Moment, waker: &Waker) -> u32 {
+        self.with(|state, fx| state.timers.sleep(due, waker, fx))
+    }
+
+    pub(crate) fn still_sleeps(&self, id: u32, waker: &Waker) -> bool {
+        self.state.lock().timers.still_sleeps(id, waker)
+    }
+
+    pub(crate) fn stop_sleep(&self, id: u32) {
+        self.state.lock().timers.remove(id);
+    }
+
+    /// Does everything that is due, in slices, and answers when to come again.
+    pub(crate) fn turn(&self) -> WakeAt {
+        loop {
+            let done = self.with(|state, fx| {
+                let now = self.clock.now();
+                let slice = state.table.tick(now, SLICE, fx);
+                #[cfg(feature = "test-util")]
+                if self.panic_next.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                    panic!("a test asked this turn to panic");
+                }
+                let timers_idle = (0..SLICE).any(|_| !state.timers.step(now, fx));
+                if slice == Slice::More || !timers_idle {
+                    return None;
+                }
+                state.armed = match [state.table.next_due(), state.timers.next()].into_iter().flatten().min() {
+                    Some(due) => due.min(now.saturating_add(LONGEST_SLEEP)).max(now),
+                    None => now.saturating_add(self.sweep_every),
+                };
+                Some(state.armed)
+            });
+            if let Some(wake_at) = done {
+                return wake_at;
+            }
+        }
+    }
+
+    /// Refuses waiters and everybody who comes later.
+    pub(crate) fn close(&self) {
+        self.with(|state, _| state.table.close());
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            cursor = self.with(|state, fx| state.table.refuse_waiters(from, SLICE as u32, fx));
+        }
+    }
+
+    /// Whether nothing is held any more; if something is, `waker` is woken when nothing is.
+    pub(crate) fn is_empty(&self, waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        if state.table.held() == 0 {
+            return true;
+        }
+        state.when_empty = Some(waker.clone());
+        false
+    }
+
+    /// Ends the grants that are left; answers how many.
+    pub(crate) fn end_grants(&self) -> usize {
+        let before = self.state.lock().table.held();
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            cursor = self.with(|state, fx| state.table.end_grants(from, SLICE as u32, fx));
+        }
+        before
+    }
+
+    /// The TTL that a refresh without one asks for.
+    pub(crate) fn refresh_ask(ttl: Option<Ttl>) -> RefreshAsk {
+        ttl.map_or(RefreshAsk::IfDue, RefreshAsk::To)
+    }
+
+    #[cfg(feature = "test-util")]
+    pub(crate) fn panic_at_next_turn(&self) {
+        self.panic_next.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sleepers(&self) -> usize {
+        self.state.lock().timers.len()
+    }
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (_, held, waiting) = self.totals();
+        f.debug_struct("Shard").field("held", &held).field("waiting", &waiting).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,1 @@
+//! Hand-off and cancellation under every interleaving that shuttle finds.

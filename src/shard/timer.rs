@@ -1,0 +1,84 @@
+//! Sleeps on the manager's own clock, for futures that come back later: pollers between two tries, a shutdown during
+//! its grace. They need no runtime of the caller's, and a test's clock moves them.
+
+use std::task::Waker;
+
+use crate::clock::Moment;
+use crate::table::{Effects, Links, Slab, Step, Timed, Wheel};
+
+#[derive(Debug)]
+struct Sleeper {
+    due: Moment,
+    links: Links,
+    /// `None` once it has slept.
+    waker: Option<Waker>,
+}
+
+impl Timed for Slab<Sleeper> {
+    fn due(&self, id: u32) -> Moment {
+        self[id].due
+    }
+    fn links_mut(&mut self, id: u32) -> &mut Links {
+        &mut self[id].links
+    }
+}
+
+/// The sleepers of one shard. Each belongs to one live future, which bounds them.
+#[derive(Debug)]
+pub(crate) struct Timers {
+    sleepers: Slab<Sleeper>,
+    wheel: Wheel,
+}
+
+impl Timers {
+    pub(crate) fn new(now: Moment) -> Self {
+        Self { sleepers: Slab::new(), wheel: Wheel::new(now) }
+    }
+
+    /// Wakes `waker` at `due`. The sleeper stays until [`Timers::remove`].
+    pub(crate) fn sleep(&mut self, due: Moment, waker: &Waker, fx: &mut Effects) -> u32 {
+        let id = self.sleepers.insert(Sleeper { due, links: Links::NEW, waker: Some(waker.clone()) });
+        self.wheel.insert(&mut self.sleepers, id);
+        fx.due(due);
+        id
+    }
+
+    /// Whether it still sleeps; if so, it will wake `waker` instead.
+    pub(crate) fn still_sleeps(&mut self, id: u32, waker: &Waker) -> bool {
+        match self.sleepers.get_mut(id).and_then(|sleeper| sleeper.waker.as_mut()) {
+            Some(old) => {
+                old.clone_from(waker);
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: u32) {
+        if self.sleepers.get(id).is_some() {
+            self.wheel.remove(&mut self.sleepers, id);
+            self.sleepers.remove(id);
+        }
+    }
+
+    /// Does one piece of what is due; `false` if nothing is.
+    pub(crate) fn step(&mut self, now: Moment, fx: &mut Effects) -> bool {
+        match self.wheel.step(&mut self.sleepers, now) {
+            Step::Due(id) => {
+                fx.wake(self.sleepers[id].waker.take().into_iter());
+                true
+            }
+            Step::Moved => true,
+            Step::Idle => false,
+        }
+    }
+
+    pub(crate) fn next(&self) -> Option<Moment> {
+        self.wheel.next()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.sleepers.len()
+    }
+}

@@ -1,0 +1,172 @@
+//! What can be asked of a manager: totals, and what holds a key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::key::{FencingToken, Key};
+use crate::table::{Counters, Row};
+
+/// Totals since a manager was built (or since a key became contended), and what is so now.
+///
+/// Every field is counted under the shard's mutex, so two balances hold at any time (T8):
+/// `total = unlocked + dropped + expired + forced + shut_down + active`, and
+/// `queued = handoffs + timed_out_in_queue + cancelled_in_queue + refused_by_shutdown + waiting`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "http", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Stats {
+    /// Requests that came to their end, whatever it was.
+    pub attempts: u64,
+    /// Locks granted.
+    pub total: u64,
+    /// Locks held now.
+    pub active: u64,
+    /// Requests in queues now.
+    pub waiting: u64,
+
+    /// Requests that wanted to wait and ended without a lock: timed out, over a bound, bad input, shutdown. Neither
+    /// `busy` nor `cancelled` is a failure.
+    pub failed: u64,
+    /// Requests refused at once because another held the key, as they had asked.
+    pub busy: u64,
+    /// Requests that timed out, in the queue or polling.
+    pub timed_out: u64,
+    /// Requests whose caller went away.
+    pub cancelled: u64,
+
+    /// Locks released by their holders' unlock or by their token.
+    pub unlocked: u64,
+    /// Locks released by dropping the guard.
+    pub dropped: u64,
+    /// Locks whose deadline passed.
+    pub expired: u64,
+    /// Locks released by an operator.
+    pub forced: u64,
+    /// Locks that outlived a shutdown's grace.
+    pub shut_down: u64,
+
+    /// Refreshes that moved a deadline.
+    pub refreshed: u64,
+    /// Refreshes that came before `refresh_after` and wrote nothing.
+    pub refresh_skipped: u64,
+    /// Refreshes of locks that had ended.
+    pub refresh_lost: u64,
+    /// Automatic refreshes that came later than their timeout.
+    pub refresh_late: u64,
+
+    /// Requests that had to queue.
+    pub queued: u64,
+    /// Grants to a waiter at another's release.
+    pub handoffs: u64,
+    /// Waiters that timed out.
+    pub timed_out_in_queue: u64,
+    /// Waiters whose caller went away.
+    pub cancelled_in_queue: u64,
+    /// Waiters refused by shutdown.
+    pub refused_by_shutdown: u64,
+
+    /// `total / (total + failed)`; 1 before the first.
+    pub success_rate: f64,
+    /// `(queued + busy) / attempts`; 0 before the first.
+    pub contention_rate: f64,
+    /// Mean time from grant to end, in milliseconds, of the locks that ended. Exact to a kernel tick each.
+    pub average_hold_ms: f64,
+    /// Mean time in the queue, in milliseconds, of the waiters that were granted.
+    pub average_wait_ms: f64,
+}
+
+impl Stats {
+    pub(crate) fn new(counters: &Counters, active: u64, waiting: u64) -> Self {
+        let c = counters;
+        let timed_out = c.timed_out + c.polls_exhausted;
+        let failed = timed_out + c.rejected + c.refused_by_shutdown;
+        Self {
+            attempts: c.attempts,
+            total: c.grants,
+            active,
+            waiting,
+            failed,
+            busy: c.busy,
+            timed_out,
+            cancelled: c.cancelled + c.cancelled_polls,
+            unlocked: c.released,
+            dropped: c.dropped,
+            expired: c.expired,
+            forced: c.forced,
+            shut_down: c.ended_by_shutdown,
+            refreshed: c.refreshed,
+            refresh_skipped: c.refresh_skipped,
+            refresh_lost: c.refresh_lost,
+            refresh_late: c.refresh_late,
+            queued: c.queued,
+            handoffs: c.handoffs,
+            timed_out_in_queue: c.timed_out,
+            cancelled_in_queue: c.cancelled,
+            refused_by_shutdown: c.refused_by_shutdown,
+            success_rate: ratio(c.grants, c.grants + failed).unwrap_or(1.0),
+            contention_rate: ratio(c.queued + c.busy, c.attempts + waiting).unwrap_or(0.0),
+            average_hold_ms: ratio(c.hold_nanos, c.ends()).unwrap_or(0.0) / 1e6,
+            average_wait_ms: ratio(c.wait_nanos, c.handoffs).unwrap_or(0.0) / 1e6,
+        }
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// A held lock, as others may see it: everything but its token.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct LockInfo {
+    /// The key.
+    pub key: Key,
+    /// Who said that they hold it.
+    pub owner: Option<Arc<str>>,
+    /// The fencing token of the grant.
+    pub fencing_token: FencingToken,
+    /// For how long it has been held.
+    pub age: Duration,
+    /// The time until its deadline.
+    pub remaining: Duration,
+    /// The TTL it was asked for with.
+    pub ttl: Duration,
+    /// How often it was refreshed.
+    pub refreshes: u32,
+    /// How many wait for it.
+    pub waiting: usize,
+    /// The first of those who wait, in order; only [`inspect`](crate::LockManager::inspect) fills it.
+    pub queue: Vec<WaiterInfo>,
+    /// The key's own totals, once somebody had to wait for it or was refused, for as long as it stays in the table.
+    pub stats: Option<Stats>,
+}
+
+/// One who waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaiterInfo {
+    /// The place in the queue; the first is 1.
+    pub position: usize,
+    /// Who said that they wait.
+    pub owner: Option<Arc<str>>,
+    /// For how long.
+    pub waited: Duration,
+}
+
+impl From<Row> for LockInfo {
+    fn from(row: Row) -> Self {
+        let waiters = row.queue.into_iter().enumerate();
+        Self {
+            key: row.key,
+            owner: row.owner,
+            fencing_token: row.fence,
+            age: row.age,
+            remaining: row.remaining,
+            ttl: row.ttl,
+            refreshes: row.refreshes,
+            waiting: row.waiting as usize,
+            queue: waiters.map(|(at, (owner, waited))| WaiterInfo { position: at + 1, owner, waited }).collect(),
+            stats: row.contended.map(|counters| Stats::new(&counters, 1, u64::from(row.waiting))),
+        }
+    }
+}

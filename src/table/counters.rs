@@ -1,0 +1,102 @@
+//! What a shard counts (T8): plain additions under the mutex that the lane already holds.
+
+/// Totals since the start of a shard, or of one contended key.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counters {
+    /// Requests that came to their end, whatever it was.
+    pub(crate) attempts: u64,
+
+    pub(crate) grants: u64,
+    pub(crate) released: u64,
+    pub(crate) dropped: u64,
+    pub(crate) expired: u64,
+    pub(crate) forced: u64,
+    pub(crate) ended_by_shutdown: u64,
+
+    pub(crate) queued: u64,
+    pub(crate) handoffs: u64,
+    pub(crate) timed_out: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) refused_by_shutdown: u64,
+
+    /// Refused at once: somebody else held the key, and the request was not to wait.
+    pub(crate) busy: u64,
+    /// Refused at once by a bound or a rule, or by shutdown.
+    pub(crate) rejected: u64,
+    /// Pollers whose caller went away.
+    pub(crate) cancelled_polls: u64,
+    /// Pollers that gave up.
+    pub(crate) polls_exhausted: u64,
+
+    pub(crate) refreshed: u64,
+    pub(crate) refresh_skipped: u64,
+    pub(crate) refresh_lost: u64,
+    pub(crate) refresh_late: u64,
+
+    /// Nanoseconds from grant to end, over all grants that ended.
+    pub(crate) hold_nanos: u64,
+    /// Nanoseconds in the queue, over all waiters that were granted.
+    pub(crate) wait_nanos: u64,
+}
+
+impl Counters {
+    /// Grants that have ended.
+    pub(crate) fn ends(&self) -> u64 {
+        self.released + self.dropped + self.expired + self.forced + self.ended_by_shutdown
+    }
+
+    /// Waiters that have left the queue.
+    pub(crate) fn left_queue(&self) -> u64 {
+        self.handoffs + self.timed_out + self.cancelled + self.refused_by_shutdown
+    }
+
+    /// Adds another shard's totals.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let Self {
+            attempts,
+            grants,
+            released,
+            dropped,
+            expired,
+            forced,
+            ended_by_shutdown,
+            queued,
+            handoffs,
+            timed_out,
+            cancelled,
+            refused_by_shutdown,
+            busy,
+            rejected,
+            cancelled_polls,
+            polls_exhausted,
+            refreshed,
+            refresh_skipped,
+            refresh_lost,
+            refresh_late,
+            hold_nanos,
+            wait_nanos,
+        } = *other;
+        self.attempts += attempts;
+        self.grants += grants;
+        self.released += released;
+        self.dropped += dropped;
+        self.expired += expired;
+        self.forced += forced;
+        self.ended_by_shutdown += ended_by_shutdown;
+        self.queued += queued;
+        self.handoffs += handoffs;
+        self.timed_out += timed_out;
+        self.cancelled += cancelled;
+        self.refused_by_shutdown += refused_by_shutdown;
+        self.busy += busy;
+        self.rejected += rejected;
+        self.cancelled_polls += cancelled_polls;
+        self.polls_exhausted += polls_exhausted;
+        self.refreshed += refreshed;
+        self.refresh_skipped += refresh_skipped;
+        self.refresh_lost += refresh_lost;
+        self.refresh_late += refresh_late;
+        self.hold_nanos = self.hold_nanos.saturating_add(hold_nanos);
+        self.wait_nanos = self.wait_nanos.saturating_add(wait_nanos);
+    }
+}

@@ -1,0 +1,272 @@
+//! When is what due: a hierarchical timing wheel (Varghese and Lauck, "Hashed and hierarchical timing wheels", 1987).
+//!
+//! Insert and remove are O(1) and touch only the neighbours in one bucket; entries live where their owner keeps them
+//! ([`Timed`]), the wheel links them. A tick is 1 ms, and deadlines round up to one: an entry is never handed out
+//! early, at most a tick late, and whoever uses a deadline compares it itself (C1).
+//!
+//! Work comes in single steps ([`Wheel::step`]), so that a sweep can stop after any of them: a bucket of a million
+//! entries is opened entry by entry, never at one go.
+
+use super::slab::NIL;
+use crate::clock::Moment;
+
+const TICK_NANOS: u64 = 1_000_000;
+const LEVELS: usize = 6;
+const SLOT_BITS: u32 = 6;
+const SLOTS: usize = 1 << SLOT_BITS;
+const SLOT_MASK: u64 = SLOTS as u64 - 1;
+/// The furthest an entry is filed ahead: one top-level slot short of a whole turn, about two years.
+const HORIZON: u64 = (1 << (SLOT_BITS * LEVELS as u32)) - (1 << (SLOT_BITS * (LEVELS as u32 - 1)));
+const UNFILED: u16 = u16::MAX;
+
+/// The links of one entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Links {
+    prev: u32,
+    next: u32,
+    /// Level and slot, or `UNFILED`.
+    bucket: u16,
+}
+
+impl Links {
+    pub(crate) const NEW: Self = Self { prev: NIL, next: NIL, bucket: UNFILED };
+}
+
+/// Where the entries live.
+pub(crate) trait Timed {
+    fn due(&self, id: u32) -> Moment;
+    fn links_mut(&mut self, id: u32) -> &mut Links;
+}
+
+/// What one step of a wheel did.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// This entry is due; it is no longer in the wheel.
+    Due(u32),
+    /// One entry moved closer to its time.
+    Moved,
+    /// Nothing is due yet.
+    Idle,
+}
+
+#[derive(Debug)]
+pub(crate) struct Wheel {
+    /// The tick up to which everything due was handed out.
+    elapsed: u64,
+    occupied: [u64; LEVELS],
+    heads: Box<[[u32; SLOTS]; LEVELS]>,
+    /// A bucket above level 0 that is being emptied into the levels below. It is finished before anything else is
+    /// looked at, since it may hold entries that come before theirs.
+    opening: Option<(usize, usize)>,
+}
+
+impl Wheel {
+    pub(crate) fn new(now: Moment) -> Self {
+        Self {
+            elapsed: now.as_nanos() / TICK_NANOS,
+            occupied: [0; LEVELS],
+            heads: Box::new([[NIL; SLOTS]; LEVELS]),
+            opening: None,
+        }
+    }
+
+    /// Files an entry under its deadline. It must not be filed already.
+    pub(crate) fn insert(&mut self, nodes: &mut impl Timed, id: u32) {
+        let tick = nodes.due(id).as_nanos().div_ceil(TICK_NANOS);
+        let tick = tick.clamp(self.elapsed, self.elapsed + HORIZON);
+        let (level, slot) = self.place(tick);
+        let head = self.heads[level][slot];
+        if head != NIL {
+            nodes.links_mut(head).prev = id;
+        }
+        *nodes.links_mut(id) = Links { prev: NIL, next: head, bucket: (level << SLOT_BITS | slot) as u16 };
+        self.heads[level][slot] = id;
+        self.occupied[level] |= 1 << slot;
+    }
+
+    /// Takes an entry out, if it is filed.
+    pub(crate) fn remove(&mut self, nodes: &mut impl Timed, id: u32) {
+        let Links { prev, next, bucket } = std::mem::replace(nodes.links_mut(id), Links::NEW);
+        if bucket == UNFILED {
+            return;
+        }
+        let (level, slot) = (usize::from(bucket) >> SLOT_BITS, usize::from(bucket) % SLOTS);
+        if prev == NIL {
+            self.heads[level][slot] = next;
+        } else {
+            nodes.links_mut(prev).next = next;
+        }
+        if next != NIL {
+            nodes.links_mut(next).prev = prev;
+        }
+        if self.heads[level][slot] == NIL {
+            self.occupied[level] &= !(1 << slot);
+            if self.opening == Some((level, slot)) {
+                self.opening = None;
+            }
+        }
+    }
+
+    /// Files an entry anew after its deadline moved.
+    pub(crate) fn update(&mut self, nodes: &mut impl Timed, id: u32) {
+        self.remove(nodes, id);
+        self.insert(nodes, id);
+    }
+
+    /// Does one O(1) piece of what is due by `now`.
+    pub(crate) fn step(&mut self, nodes: &mut impl Timed, now: Moment) -> Step {
+        let now_tick = now.as_nanos() / TICK_NANOS;
+        let (level, slot) = match self.opening {
+            Some(bucket) => bucket,
+            None => match self.first_bucket() {
+                Some((level, slot, start)) if start <= now_tick => {
+                    self.elapsed = self.elapsed.max(start);
+                    if level > 0 {
+                        self.opening = Some((level, slot));
+                    }
+                    (level, slot)
+                }
+                _ => {
+                    self.elapsed = self.elapsed.max(now_tick);
+                    return Step::Idle;
+                }
+            },
+        };
+        let id = self.heads[level][slot];
+        self.remove(nodes, id);
+        if level == 0 {
+            return Step::Due(id);
+        }
+        self.insert(nodes, id);
+        Step::Moved
+    }
+
+    /// No entry is due before this moment. `None` if there is no entry.
+    pub(crate) fn next(&self) -> Option<Moment> {
+        if self.opening.is_some() {
+            return Some(Moment::ZERO);
+        }
+        self.first_bucket().map(|(_, _, start)| Moment::from_nanos(start.saturating_mul(TICK_NANOS)))
+    }
+
+    fn place(&self, tick: u64) -> (usize, usize) {
+        let differs = (self.elapsed ^ tick) | SLOT_MASK;
+        let level = ((63 - differs.leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1);
+        (level as usize, (tick >> (level * SLOT_BITS) & SLOT_MASK) as usize)
+    }
+
+    /// The earliest bucket and the tick at which it begins. Entries of a lower level come before those of a higher.
+    fn first_bucket(&self) -> Option<(usize, usize, u64)> {
+        let level = self.occupied.iter().position(|&bits| bits != 0)?;
+        let shift = level as u32 * SLOT_BITS;
+        let current = self.elapsed >> shift & SLOT_MASK;
+        let ahead = self.occupied[level].rotate_right(current as u32).trailing_zeros();
+        let slot = (current + u64::from(ahead)) & SLOT_MASK;
+        let start = ((self.elapsed >> shift) + u64::from(ahead)) << shift;
+        Some((level, slot as usize, start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::table::slab::Slab;
+
+    struct Node {
+        due: Moment,
+        links: Links,
+    }
+
+    impl Timed for Slab<Node> {
+        fn due(&self, id: u32) -> Moment {
+            self[id].due
+        }
+        fn links_mut(&mut self, id: u32) -> &mut Links {
+            &mut self[id].links
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Insert(u64),
+        Remove(usize),
+        Move(usize, u64),
+        Advance(u64, usize),
+    }
+
+    fn span() -> impl Strategy<Value = u64> {
+        // Every level of the wheel, its edges, and beyond its horizon.
+        (0_u32..63, 0_u64..1_000).prop_map(|(bits, jitter)| (1_u64 << bits).saturating_add(jitter << 18))
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            3 => span().prop_map(Op::Insert),
+            1 => any::<usize>().prop_map(Op::Remove),
+            1 => (any::<usize>(), span()).prop_map(|(at, span)| Op::Move(at, span)),
+            2 => (0_u32..52, 1_usize..20).prop_map(|(bits, steps)| Op::Advance(1 << bits, steps)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn entries_come_out_once_never_early_and_never_a_tick_late(ops in prop::collection::vec(op(), 1..80)) {
+            let mut nodes = Slab::new();
+            let mut now = 1_u64 << 40;
+            let mut wheel = Wheel::new(Moment::from_nanos(now));
+            let mut filed: Vec<u32> = Vec::new();
+            for op in ops {
+                match op {
+                    Op::Insert(span) => {
+                        let due = Moment::from_nanos(now.saturating_add(span));
+                        let id = nodes.insert(Node { due, links: Links::NEW });
+                        wheel.insert(&mut nodes, id);
+                        filed.push(id);
+                    }
+                    Op::Remove(at) if !filed.is_empty() => {
+                        let id = filed.swap_remove(at % filed.len());
+                        wheel.remove(&mut nodes, id);
+                        nodes.remove(id);
+                    }
+                    Op::Move(at, span) if !filed.is_empty() => {
+                        let id = filed[at % filed.len()];
+                        nodes[id].due = Moment::from_nanos(now.saturating_add(span));
+                        wheel.update(&mut nodes, id);
+                    }
+                    Op::Advance(span, steps) => {
+                        now = now.saturating_add(span).min(1 << 60);
+                        let mut idle = false;
+                        for _ in 0..steps {
+                            match wheel.step(&mut nodes, Moment::from_nanos(now)) {
+                                Step::Due(id) => {
+                                    prop_assert!(nodes[id].due.as_nanos() <= now, "early");
+                                    filed.retain(|other| *other != id);
+                                    nodes.remove(id);
+                                }
+                                Step::Moved => {}
+                                Step::Idle => { idle = true; break; }
+                            }
+                        }
+                        if idle {
+                            for id in &filed {
+                                let due_tick = nodes[*id].due.as_nanos().div_ceil(TICK_NANOS);
+                                prop_assert!(due_tick > now / TICK_NANOS, "late");
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+                let head = filed.iter().map(|id| nodes[*id].due).min();
+                match (wheel.next(), head) {
+                    (Some(next), Some(head)) => prop_assert!(
+                        next.as_nanos() <= head.as_nanos().max(now).div_ceil(TICK_NANOS) * TICK_NANOS
+                    ),
+                    (None, None) => {}
+                    (next, head) => prop_assert!(false, "next {next:?}, head {head:?}"),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Who waits for a key, in which order (T2), and what became of each (T3).
+//!
+//! A key's queue is a circular list through the waiters' slab: the slot keeps its head and length, the tail is the
+//! head's predecessor. Joining at the tail, leaving from anywhere and taking the head are O(1).
+
+use std::task::Waker;
+
+use super::Terms;
+use super::expiry::{Links, Timed};
+use super::slab::{NIL, Slab};
+use crate::clock::Moment;
+use crate::error::LockError;
+use crate::key::Token;
+
+/// Names one seat of one waiter. The sequence number tells a waiter from a later one at the same index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct WaiterId {
+    pub(crate) index: u32,
+    pub(crate) seat: u32,
+    pub(crate) seq: u64,
+}
+
+/// Where a waiter stands (T3: in exactly one of these).
+///
+/// | state     | in the queue | leaves it by                                              |
+/// |-----------|--------------|-----------------------------------------------------------|
+/// | `Queued`  | yes          | hand-off -> `Granted`; time, shutdown -> `Refused`; drop  |
+/// | `Granted` | no           | poll (seen); drop (goes to the next); expiry -> `Refused` |
+/// | `Refused` | no           | poll or drop                                              |
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WaiterState {
+    Queued,
+    Granted,
+    Refused(LockError),
+}
+
+/// One place in a queue. Several requests share it when they name the same client-chosen token (DESIGN 6).
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) slot: u32,
+    pub(crate) prev: u32,
+    pub(crate) next: u32,
+    pub(crate) timeout: Links,
+    pub(crate) token: Token,
+    pub(crate) terms: Terms,
+    pub(crate) queued_at: Moment,
+    pub(crate) deadline: Moment,
+    pub(crate) seq: u64,
+    pub(crate) state: WaiterState,
+    /// Of the first seat.
+    pub(crate) waker: Option<Waker>,
+    /// Of the requests that joined later, by seat number.
+    pub(crate) joined: Vec<(u32, Option<Waker>)>,
+    /// How many seats are still taken.
+    pub(crate) seats: u32,
+}
+
+impl Waiter {
+    /// Remembers whom to wake for `seat`.
+    pub(crate) fn set_waker(&mut self, seat: u32, waker: &Waker) {
+        let place = match self.joined.iter_mut().find(|(number, _)| *number == seat) {
+            Some((_, place)) => place,
+            None => &mut self.waker,
+        };
+        match place {
+            Some(old) => old.clone_from(waker),
+            None => *place = Some(waker.clone()),
+        }
+    }
+
+    /// Takes a further seat.
+    pub(crate) fn join(&mut self, waker: Option<&Waker>) -> u32 {
+        let seat = self.joined.last().map_or(1, |(number, _)| number + 1);
+        self.joined.push((seat, waker.cloned()));
+        self.seats += 1;
+        seat
+    }
+
+    /// Gives a seat back; answers how many are left.
+    pub(crate) fn leave(&mut self, seat: u32) -> u32 {
+        match self.joined.iter().position(|(number, _)| *number == seat) {
+            Some(at) => self.joined[at].1 = None,
+            None => self.waker = None,
+        }
+        self.seats -= 1;
+        self.seats
+    }
+
+    /// Everybody who is to be woken.
+    pub(crate) fn take_wakers(&mut self) -> impl Iterator<Item = Waker> {
+        self.waker.take().into_iter().chain(self.joined.iter_mut().filter_map(|(_, waker)| waker.take()))
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Queue {
+    pub(crate) head: u32,
+    pub(crate) len: u32,
+}
+
+impl Queue {
+    pub(crate) const EMPTY: Self = Self { head: NIL, len: 0 };
+
+    pub(crate) fn first(self) -> Option<u32> {
+        (self.head != NIL).then_some(self.head)
+    }
+
+    pub(crate) fn push_back(&mut self, waiters: &mut Slab<Waiter>, id: u32) {
+        if self.head == NIL {
+            self.head = id;
+            (waiters[id].prev, waiters[id].next) = (id, id);
+        } else {
+            let tail = waiters[self.head].prev;
+            (waiters[id].prev, waiters[id].next) = (tail, self.head);
+            waiters[tail].next = id;
+            waiters[self.head].prev = id;
+        }
+        self.len += 1;
+    }
+
+    /// Takes out a waiter that is in this queue.
+    pub(crate) fn remove(&mut self, waiters: &mut Slab<Waiter>, id: u32) {
+        let (prev, next) = (waiters[id].prev, waiters[id].next);
+        if next == id {
+            self.head = NIL;
+        } else {
+            waiters[prev].next = next;
+            waiters[next].prev = prev;
+            if self.head == id {
+                self.head = next;
+            }
+        }
+        (waiters[id].prev, waiters[id].next) = (NIL, NIL);
+        self.len -= 1;
+    }
+
+    pub(crate) fn iter(self, waiters: &Slab<Waiter>) -> impl Iterator<Item = (u32, &Waiter)> {
+        let mut next = self.head;
+        (0..self.len).map(move |_| {
+            let id = next;
+            next = waiters[id].next;
+            (id, &waiters[id])
+        })
+    }
+}
+
+/// The waiters as entries of the timeout wheel: filed under the end of their wait.
+impl Timed for Slab<Waiter> {
+    fn due(&self, id: u32) -> Moment {
+        self[id].deadline
+    }
+    fn links_mut(&mut self, id: u32) -> &mut Links {
+        &mut self[id].timeout
+    }
+}

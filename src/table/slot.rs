@@ -1,0 +1,167 @@
+//! What the table keeps of one key, and on what terms a lock is asked for.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::acquire::TokenChoice;
+use super::counters::Counters;
+use super::ended::End;
+use super::expiry::{Links, Timed};
+use super::queue::Queue;
+use super::slab::Slab;
+use crate::clock::Moment;
+use crate::key::{FencingToken, Key, Token, Ttl};
+
+/// On what terms a lock is asked for and granted.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Terms {
+    pub(crate) ttl: Ttl,
+    /// The rarer ones; most requests have none, and then carry no more than a null pointer.
+    pub(crate) extra: Option<Arc<ExtraTerms>>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct ExtraTerms {
+    pub(crate) owner: Option<Arc<str>>,
+    /// No refresh moves the deadline further than this from the grant.
+    pub(crate) max_hold: Option<Duration>,
+    /// Refreshes before this share of the TTL has passed write nothing.
+    pub(crate) refresh_after: Option<f32>,
+}
+
+impl Terms {
+    pub(crate) fn owner(&self) -> Option<&Arc<str>> {
+        self.extra.as_ref()?.owner.as_ref()
+    }
+
+    /// The deadline of a grant or refresh at `now`, before T6 is applied.
+    pub(crate) fn deadline(&self, ttl: Ttl, granted_at: Moment, now: Moment) -> Moment {
+        let asked = now.saturating_add(ttl.as_duration());
+        match self.extra.as_ref().and_then(|extra| extra.max_hold) {
+            Some(max_hold) => asked.min(granted_at.saturating_add(max_hold)),
+            None => asked,
+        }
+    }
+}
+
+/// Who hears of the end of a grant.
+pub(crate) trait Watcher: Any + Send + Sync {
+    /// Called exactly once, after the shard's mutex is dropped.
+    fn ended(&self, end: End);
+}
+
+/// Who answers for a grant, and so who may still ask about its token.
+///
+/// | state    | the grant is known to                       | it ends by                              |
+/// |----------|---------------------------------------------|-----------------------------------------|
+/// | `Unseen` | nobody yet: its waiter has not polled       | expiry, force, or the future's drop     |
+/// | `Guard`  | one `Lock` in this process (and, if it chose the token, its client) | the guard's unlock or drop, or any loss |
+/// | `Ticket` | whoever has the token (a client, a `Ticket`)| release by token, or any loss           |
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keeper {
+    Unseen(u32),
+    Guard(TokenChoice),
+    Ticket,
+}
+
+/// The grant that holds a key now (T1: at most one).
+#[derive(Debug)]
+pub(crate) struct Holder {
+    pub(crate) token: Token,
+    pub(crate) fence: FencingToken,
+    pub(crate) deadline: Moment,
+    pub(crate) granted_at: Moment,
+    pub(crate) ttl: Ttl,
+    pub(crate) refreshes: u32,
+    pub(crate) keeper: Keeper,
+}
+
+/// One key in the table: held, or it is not here (T7).
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) key: Key,
+    pub(crate) holder: Option<Holder>,
+    pub(crate) queue: Queue,
+    pub(crate) hash: u32,
+    pub(crate) expiry: Links,
+    pub(crate) extras: Option<Box<Extras>>,
+}
+
+impl Slot {
+    pub(crate) fn extras_mut(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    /// The holder's terms, put together again from where they are kept.
+    pub(crate) fn terms(&self, holder: &Holder) -> Terms {
+        Terms { ttl: holder.ttl, extra: self.extra_terms().cloned() }
+    }
+
+    pub(crate) fn extra_terms(&self) -> Option<&Arc<ExtraTerms>> {
+        self.extras.as_ref()?.terms.as_ref()
+    }
+
+    pub(crate) fn owner(&self) -> Option<&Arc<str>> {
+        self.extra_terms()?.owner.as_ref()
+    }
+}
+
+/// What only some keys need.
+#[derive(Default)]
+pub(crate) struct Extras {
+    /// Of the holder.
+    pub(crate) terms: Option<Arc<ExtraTerms>>,
+    /// Of the holder.
+    pub(crate) watcher: Option<Arc<dyn Watcher>>,
+    /// Of the holder.
+    pub(crate) auto: Option<AutoRefresh>,
+    /// Of the key, from the first time that somebody had to wait or was refused.
+    pub(crate) traffic: Option<Box<Counters>>,
+}
+
+impl fmt::Debug for Extras {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Extras").field("terms", &self.terms).field("auto", &self.auto).finish_non_exhaustive()
+    }
+}
+
+/// A holder's standing order to be refreshed.
+#[derive(Debug)]
+pub(crate) struct AutoRefresh {
+    pub(crate) every: Duration,
+    /// A refresh that comes later than this after it was due counts as failed, and is done all the same.
+    pub(crate) timeout: Duration,
+    pub(crate) due: Moment,
+    pub(crate) links: Links,
+}
+
+/// The slots as entries of the expiry wheel: filed under their holder's deadline.
+impl Timed for Slab<Slot> {
+    fn due(&self, id: u32) -> Moment {
+        self[id].holder.as_ref().map_or(Moment::FAR, |holder| holder.deadline)
+    }
+    fn links_mut(&mut self, id: u32) -> &mut Links {
+        &mut self[id].expiry
+    }
+}
+
+/// The slots as entries of the refresh wheel: filed under their holder's next automatic refresh.
+pub(crate) struct Refreshes<'a>(pub(crate) &'a mut Slab<Slot>);
+
+impl Refreshes<'_> {
+    fn auto(&self, id: u32) -> Option<&AutoRefresh> {
+        self.0[id].extras.as_ref()?.auto.as_ref()
+    }
+}
+
+impl Timed for Refreshes<'_> {
+    fn due(&self, id: u32) -> Moment {
+        self.auto(id).map_or(Moment::FAR, |auto| auto.due)
+    }
+    fn links_mut(&mut self, id: u32) -> &mut Links {
+        let auto = self.0[id].extras_mut().auto.as_mut();
+        &mut auto.expect("only slots with a standing order are in the refresh wheel").links
+    }
+}

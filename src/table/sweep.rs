@@ -1,0 +1,108 @@
+//! What time brings: expiries, the ends of waits, automatic refreshes; and the end of the whole table.
+//!
+//! All of it in bounded slices, so that no sweep keeps the mutex for long.
+
+use super::ended::End;
+use super::expiry::Step;
+use super::queue::WaiterState;
+use super::slot::Refreshes;
+use super::{Effects, Grant, RefreshAsk, Table};
+use crate::clock::Moment;
+use crate::error::LockError;
+
+/// Whether a slice of work finished the work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Slice {
+    Done,
+    More,
+}
+
+impl Table {
+    /// Does up to `budget` pieces of what is due: locks expire first, so that no late timer refreshes a dead one.
+    pub(crate) fn tick(&mut self, now: Moment, budget: usize, fx: &mut Effects) -> Slice {
+        self.see(now);
+        let now = self.now;
+        for _ in 0..budget {
+            match self.expiries.step(&mut self.slots, now) {
+                Step::Due(index) => {
+                    self.end(index, End::Expired, fx);
+                    continue;
+                }
+                Step::Moved => continue,
+                Step::Idle => {}
+            }
+            match self.timeouts.step(&mut self.waiters, now) {
+                Step::Due(waiter) => {
+                    let index = self.waiters[waiter].slot;
+                    self.leave_queue(index, waiter);
+                    self.time_out(index, waiter, fx);
+                    continue;
+                }
+                Step::Moved => continue,
+                Step::Idle => {}
+            }
+            match self.refreshes.step(&mut Refreshes(&mut self.slots), now) {
+                Step::Due(index) => self.refresh_by_order(index, fx),
+                Step::Moved => {}
+                Step::Idle => return Slice::Done,
+            }
+        }
+        Slice::More
+    }
+
+    /// Nothing falls due before this moment. `None`: nothing will.
+    pub(crate) fn next_due(&self) -> Option<Moment> {
+        [self.expiries.next(), self.timeouts.next(), self.refreshes.next()].into_iter().flatten().min()
+    }
+
+    /// Grants nothing from now on.
+    pub(crate) fn close(&mut self) {
+        self.draining = true;
+    }
+
+    /// Tells the waiters among `budget` entries from `cursor` on that the table is closed; answers where to go on.
+    pub(crate) fn refuse_waiters(&mut self, cursor: u32, budget: u32, fx: &mut Effects) -> Option<u32> {
+        let end = self.waiters.bound().min(cursor.saturating_add(budget));
+        for waiter in cursor..end {
+            let Some(index) = self.waiters.get(waiter).filter(|w| w.state == WaiterState::Queued).map(|w| w.slot)
+            else {
+                continue;
+            };
+            self.leave_queue(index, waiter);
+            self.refuse(waiter, LockError::ShuttingDown, fx);
+            self.count(index, |c| {
+                c.refused_by_shutdown += 1;
+                c.attempts += 1;
+            });
+        }
+        (end < self.waiters.bound()).then_some(end)
+    }
+
+    /// Ends the grants among `budget` entries from `cursor` on: they outlived a shutdown's grace.
+    pub(crate) fn end_grants(&mut self, cursor: u32, budget: u32, fx: &mut Effects) -> Option<u32> {
+        let end = self.slots.bound().min(cursor.saturating_add(budget));
+        for index in cursor..end {
+            if self.slots.get(index).is_some() {
+                self.end(index, End::ShutDown, fx);
+            }
+        }
+        (end < self.slots.bound()).then_some(end)
+    }
+
+    fn refresh_by_order(&mut self, index: u32, fx: &mut Effects) {
+        let now = self.now;
+        let slot = &mut self.slots[index];
+        let Some(holder) = slot.holder.as_ref() else { return };
+        let grant = Grant { slot: index, token: holder.token, fence: holder.fence };
+        let ttl = holder.ttl;
+        let Some(auto) = slot.extras.as_mut().and_then(|extras| extras.auto.as_mut()) else { return };
+        let late = now.saturating_since(auto.due) > auto.timeout;
+        auto.due = now.saturating_add(auto.every);
+        if late {
+            self.count(index, |c| c.refresh_late += 1);
+        }
+        if self.refresh(&grant, RefreshAsk::To(ttl), now, fx).is_ok() {
+            self.refreshes.insert(&mut Refreshes(&mut self.slots), index);
+        }
+    }
+}
