@@ -1,0 +1,82 @@
+//! Fear: a queue or table without a bound, or a bound that loses what it already took in (T7, T9; peer bug 23).
+
+use std::future::{Future, IntoFuture};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use leasehold::{LockError, LockManager};
+
+fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn a_full_queue_refuses_at_once_and_keeps_its_waiters() {
+    let locks = LockManager::builder().max_waiters_per_key(2).build().unwrap();
+    let holder = locks.try_lock_now("k").unwrap();
+    let mut first = locks.lock("k").into_future();
+    let mut second = locks.lock("k").into_future();
+    assert!(poll_once(&mut first).is_pending() && poll_once(&mut second).is_pending());
+    assert!(matches!(poll_once(locks.lock("k").into_future()), Poll::Ready(Err(LockError::QueueFull))));
+    let _other = locks.try_lock_now("other").unwrap();
+    assert!(poll_once(locks.lock("other").into_future()).is_pending(), "another key has its own queue");
+    drop(holder);
+    assert!(matches!(poll_once(&mut first), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn waiters_are_bounded_over_all_keys_together() {
+    let locks = LockManager::builder().shards(1).max_waiters(2).build().unwrap();
+    let _holders: Vec<_> = ["a", "b", "c"].map(|key| locks.try_lock_now(key).unwrap()).into();
+    let mut waiters: Vec<_> = ["a", "b"].map(|key| locks.lock(key).into_future()).into();
+    for waiter in &mut waiters {
+        assert!(poll_once(waiter).is_pending());
+    }
+    assert!(matches!(poll_once(locks.lock("c").into_future()), Poll::Ready(Err(LockError::QueueFull))));
+    waiters.pop();
+    assert!(poll_once(locks.lock("c").into_future()).is_pending(), "a place came free");
+}
+
+#[test]
+fn a_full_table_refuses_new_keys_and_goes_on_serving_the_old() {
+    let locks = LockManager::builder().shards(1).max_keys(2).build().unwrap();
+    let a = locks.try_lock_now("a").unwrap();
+    let _b = locks.try_lock_now("b").unwrap();
+    assert_eq!(locks.try_lock_now("c").unwrap_err(), LockError::TooManyKeys);
+    assert!(matches!(poll_once(locks.lock("c").into_future()), Poll::Ready(Err(LockError::TooManyKeys))));
+    assert_eq!(locks.try_lock_now("b").unwrap_err(), LockError::Held, "a known key is answered as ever");
+    drop(a);
+    assert!(locks.try_lock_now("c").is_ok());
+    assert!(locks.try_lock_now("a").is_ok());
+}
+
+#[test]
+fn a_million_keys_leave_nothing_behind() {
+    let locks = LockManager::builder().build().unwrap();
+    for n in 0..1_000_000 {
+        drop(locks.try_lock_now(format!("k{n}")).unwrap());
+    }
+    let stats = locks.stats();
+    assert_eq!((stats.total, stats.dropped, stats.active), (1_000_000, 1_000_000, 0));
+    assert!(locks.list("", 10).is_empty());
+}
+
+#[test]
+fn keys_that_come_and_go_on_two_threads_keep_their_exclusion() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    let locks = LockManager::builder().shards(1).build().unwrap();
+    let inside = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..50_000 {
+                    if let Ok(_lock) = locks.try_lock_now("k") {
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two locks for one key");
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(locks.stats().active, 0);
+}

@@ -1,0 +1,107 @@
+//! Fear: it works in one kind of program only (peer bug 36).
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use leasehold::{BuildError, LockError, LockManager};
+
+fn threads_named(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|comm| comm.trim() == name).count()
+}
+
+async fn contend(locks: &LockManager) {
+    let lock = locks.try_lock("k").ttl(Duration::from_millis(50)).await.unwrap();
+    assert_eq!(locks.try_lock("k").await.unwrap_err(), LockError::Held);
+    let waited = locks.lock("k").await.expect("the first one runs out");
+    assert!(!lock.is_held());
+    drop(waited);
+}
+
+#[actix_rt::test]
+async fn it_works_under_actix() {
+    contend(&LockManager::builder().build().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_works_under_tokio_on_many_threads() {
+    let locks = LockManager::builder().threads(2).build().unwrap();
+    tokio::spawn(async move { contend(&locks).await }).await.unwrap();
+}
+
+#[test]
+fn it_works_without_any_runtime() {
+    let locks = LockManager::builder().build().unwrap();
+    let lock = locks.blocking_lock("k").unwrap();
+    assert_eq!(locks.try_lock_now("k").unwrap_err(), LockError::Held);
+    let waiter = std::thread::spawn({
+        let locks = locks.clone();
+        move || locks.lock("k").wait(Duration::from_secs(60)).block().map(|lock| lock.unlock_now())
+    });
+    while locks.stats().waiting == 0 {
+        std::thread::yield_now();
+    }
+    drop(lock);
+    assert!(waiter.join().unwrap().is_ok());
+    let _lock = locks.blocking_lock("k").unwrap();
+    let timeout = locks.lock("k").wait(Duration::from_millis(20)).block().unwrap_err();
+    assert!(matches!(timeout, LockError::Timeout { .. }));
+}
+
+#[test]
+fn a_static_manager_outlives_the_runtime_that_built_it() {
+    static LOCKS: OnceLock<LockManager> = OnceLock::new();
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let first = runtime();
+    let lock = first.block_on(async {
+        let locks = LOCKS.get_or_init(|| LockManager::builder().build().unwrap());
+        locks.try_lock("k").ttl(Duration::from_millis(50)).await.unwrap()
+    });
+    drop(first);
+    // No timer driver of ours is needed: the manager's own thread ends the first lock.
+    runtime().block_on(async { LOCKS.get().unwrap().lock("k").await.unwrap().unlock().await });
+    assert!(!lock.is_held());
+}
+
+#[test]
+fn a_live_lock_keeps_its_shard_alive_after_the_manager_is_gone() {
+    let locks = LockManager::builder().build().unwrap();
+    let lock = locks.try_lock("k").ttl(Duration::from_millis(60)).now().unwrap();
+    drop(locks);
+    assert!(lock.is_held());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert!(runtime.block_on(lock.lost()).is_some(), "its timer still runs");
+}
+
+#[test]
+fn the_managers_thread_ends_with_the_manager_and_its_last_lock() {
+    let before = threads_named("leasehold");
+    let locks = LockManager::builder().build().unwrap();
+    let lock = locks.try_lock_now("k").unwrap();
+    assert_eq!(threads_named("leasehold"), before + 1);
+    drop(locks.clone());
+    drop(locks);
+    assert_eq!(threads_named("leasehold"), before + 1);
+    drop(lock);
+    while threads_named("leasehold") > before {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_crosses_threads_may() {
+    fn shared<T: Send + Sync + 'static>() {}
+    fn sent<T: Send>(_: T) {}
+    shared::<LockManager>();
+    shared::<leasehold::Lock>();
+    shared::<LockError>();
+    shared::<BuildError>();
+    let locks = LockManager::builder().build().unwrap();
+    sent(locks.lock("k"));
+    sent(std::future::IntoFuture::into_future(locks.lock("k")));
+    let lock = locks.try_lock_now("k").unwrap();
+    sent(lock.refresh());
+    sent(lock.lost());
+    sent(lock.unlock());
+}

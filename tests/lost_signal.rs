@@ -1,0 +1,73 @@
+//! Fear: the loss of a lock is told late, twice, or never (peer bugs 16, 32).
+
+use std::time::Duration;
+
+use leasehold::{LockManager, Loss, ManualClock};
+
+const TTL: Duration = Duration::from_secs(30);
+
+#[actix_rt::test]
+async fn the_signal_comes_whether_one_asks_before_at_or_after_the_loss() {
+    let clock = ManualClock::new();
+    let locks = LockManager::builder().clock(clock.clock()).build().unwrap();
+    let lock = locks.try_lock("k").ttl(TTL).await.unwrap();
+    let before = lock.lost();
+    let also_before = lock.lost();
+    clock.jump(TTL);
+    let at = lock.lost();
+    clock.advance(Duration::ZERO);
+    let after = lock.lost();
+    for signal in [before, also_before, at, after] {
+        assert_eq!(signal.await, Some(Loss::Expired));
+    }
+    assert_eq!(lock.lost().await, Some(Loss::Expired), "and once more, with no table entry left");
+}
+
+#[actix_rt::test]
+async fn each_way_to_lose_a_lock_has_its_name() {
+    let locks = LockManager::builder().build().unwrap();
+    let lock = locks.try_lock("forced").await.unwrap();
+    let lost = lock.lost();
+    locks.force_release("forced").await.unwrap();
+    assert_eq!(lost.await, Some(Loss::Forced));
+
+    let lock = locks.try_lock("token").await.unwrap();
+    let lost = lock.lost();
+    locks.release("token", lock.token()).await.unwrap();
+    assert_eq!(lost.await, Some(Loss::Released), "somebody else had the token");
+
+    let lock = locks.try_lock("unlocked").await.unwrap();
+    let lost = lock.lost();
+    lock.unlock().await;
+    assert_eq!(lost.await, None);
+
+    let lock = locks.try_lock("dropped").await.unwrap();
+    let lost = lock.lost();
+    drop(lock);
+    assert_eq!(lost.await, None);
+
+    let lock = locks.try_lock("shutdown").await.unwrap();
+    let lost = lock.lost();
+    locks.shutdown(Duration::ZERO).await;
+    assert_eq!(lost.await, Some(Loss::ShutDown));
+}
+
+#[tokio::test]
+async fn the_signal_comes_from_a_timer_when_nobody_touches_the_key() {
+    let locks = LockManager::builder().build().unwrap();
+    let lock = locks.try_lock("k").ttl(Duration::from_millis(30)).await.unwrap();
+    assert_eq!(lock.lost().await, Some(Loss::Expired));
+    assert!(!lock.is_held());
+}
+
+#[tokio::test]
+async fn a_hundred_listeners_of_one_lock_are_all_told() {
+    let locks = LockManager::builder().build().unwrap();
+    let lock = locks.try_lock("k").await.unwrap();
+    let listeners: Vec<_> = (0..100).map(|_| tokio::spawn(lock.lost())).collect();
+    tokio::task::yield_now().await;
+    locks.force_release("k").await.unwrap();
+    for listener in listeners {
+        assert_eq!(listener.await.unwrap(), Some(Loss::Forced));
+    }
+}
