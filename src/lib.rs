@@ -32,7 +32,7 @@ pub use clock::{Clock, Moment};
 pub use config::Builder;
 pub use error::{BuildError, Face, KeyFault, LockError, Loss, Outcome, TtlFault, WaitEdge};
 pub use key::{FencingToken, Key, Token, Ttl};
-pub use lock::{AutoRefresh, Lock, RefreshOutcome, Refreshed, Ticket};
+pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use manager::LockManager;
 pub use request::{LockFuture, LockOptions, LockRequest, TicketFuture, TicketRequest};
 pub use shard::actor::ShardActor;

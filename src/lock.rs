@@ -1,11 +1,12 @@
-//! What a grant looks like to its holder: [`Lock`], a guard that releases when dropped, and [`Ticket`], the same grant
-//! on paper.
+//! What a grant looks like to its holder: [`Lock`], a guard that releases when dropped; [`Held`], a view of it that
+//! may be passed around; and [`Ticket`], the same grant on paper.
 //!
-//! A guard says what the table says: nothing about the lock is cached in it but its names, so a lock that was lost
-//! is seen as lost at once, by every question.
+//! All of them say what the table says: nothing about the lock is cached in them but its names, so a lock that was
+//! lost is seen as lost at once, by every question.
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,19 +20,83 @@ use crate::table::{self, End, Grant, Keeper, Release};
 /// A held lock. Dropping it releases it, in every build, without blocking.
 ///
 /// The lock is exclusive until its local deadline, as long as clocks run at a bounded rate; after that the
-/// [fencing token](Lock::fencing_token) lets the resource refuse a stale holder. No lock service can promise more.
+/// [fencing token](Held::fencing_token) lets the resource refuse a stale holder. No lock service can promise more.
+///
+/// What can be asked of a lock, and how it is refreshed, is on [`Held`], to which it dereferences.
 #[must_use = "a lock is released as soon as its guard is dropped"]
 pub struct Lock {
+    held: Held,
+}
+
+impl Lock {
+    pub(crate) fn new(shard: Arc<Shard>, key: Key, grant: Grant) -> Self {
+        Self { held: Held { shard, key, grant } }
+    }
+
+    /// A view of the lock for code that may use it but not end it. It outlives the guard, and then says "lost".
+    #[must_use]
+    pub fn held(&self) -> Held {
+        self.held.clone()
+    }
+
+    /// Releases the lock and says whether it was still held. Dropping the guard does the same, silently.
+    ///
+    /// # Cancel safety
+    /// Dropped at any point, the lock is released.
+    pub async fn unlock(self) -> Release {
+        self.unlock_now()
+    }
+
+    /// The same from synchronous code.
+    pub fn unlock_now(mut self) -> Release {
+        let grant = self.held.grant.take();
+        self.shard.release(&grant, End::Released)
+    }
+
+    /// Turns the guard into a [`Ticket`]: the lock stays held until it is released by its token, or by time.
+    ///
+    /// Automatic refreshing stops: nobody would be there to notice that the work has died.
+    #[must_use = "the ticket is the only way to the lock before its deadline"]
+    pub fn detach(mut self) -> Ticket {
+        let grant = self.held.grant.take();
+        self.shard.stop_auto_refresh(&grant);
+        self.shard.set_keeper(&grant, Keeper::Ticket);
+        Ticket::new(self.key.clone(), grant.token, grant.fence)
+    }
+}
+
+impl Deref for Lock {
+    type Target = Held;
+
+    fn deref(&self) -> &Held {
+        &self.held
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if !self.held.grant.is_taken() {
+            // Gone already is fine here: `unlock` is the way to hear of it.
+            let _ = self.held.shard.release(&self.held.grant, End::Dropped);
+        }
+    }
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lock").field(&self.held).finish()
+    }
+}
+
+/// A view of a held lock: it can be asked, watched and refreshed, but not released. It outlives the lock.
+#[derive(Clone)]
+pub struct Held {
     shard: Arc<Shard>,
     key: Key,
     grant: Grant,
 }
 
-impl Lock {
-    pub(crate) fn new(shard: Arc<Shard>, key: Key, grant: Grant) -> Self {
-        Self { shard, key, grant }
-    }
-
+impl Held {
     /// The key it locks.
     #[must_use]
     pub fn key(&self) -> &Key {
@@ -110,14 +175,14 @@ impl Lock {
     /// [`LockError::Lost`] if the lock has ended, [`LockError::InvalidTtl`].
     ///
     /// # Cancel safety
-    /// As for [`Lock::refresh`].
+    /// As for [`Held::refresh`].
     pub async fn refresh_for(&self, ttl: Duration) -> Result<Refreshed, LockError> {
         let ask = table::RefreshAsk::To(Ttl::new(ttl)?);
         self.shard.refresh(&self.grant, ask).map(|done| Refreshed::new(done, self.shard.now()))
     }
 
     /// Has the manager refresh the lock every `every`, until it is unlocked, dropped, lost or capped by
-    /// [`max_hold`](Lock::max_hold). A forgotten guard (`std::mem::forget`) is refreshed for ever: cap it.
+    /// [`max_hold`](Held::max_hold). A forgotten guard (`std::mem::forget`) is refreshed for ever: cap it.
     ///
     /// A refresh that comes later than `timeout` after it was due (a stalled process) counts as late in
     /// [`Stats`](crate::Stats) and is done all the same while the lock is held. Calling again replaces the order.
@@ -146,45 +211,11 @@ impl Lock {
     pub fn max_hold(&self, cap: Duration) -> Result<(), LockError> {
         self.shard.cap_hold(&self.grant, cap)
     }
-
-    /// Releases the lock and says whether it was still held. Dropping the guard does the same, silently.
-    ///
-    /// # Cancel safety
-    /// Dropped at any point, the lock is released.
-    pub async fn unlock(self) -> Release {
-        self.unlock_now()
-    }
-
-    /// The same from synchronous code.
-    pub fn unlock_now(mut self) -> Release {
-        let grant = self.grant.take();
-        self.shard.release(&grant, End::Released)
-    }
-
-    /// Turns the guard into a [`Ticket`]: the lock stays held until it is released by its token, or by time.
-    ///
-    /// Automatic refreshing stops: nobody would be there to notice that the work has died.
-    #[must_use = "the ticket is the only way to the lock before its deadline"]
-    pub fn detach(mut self) -> Ticket {
-        let grant = self.grant.take();
-        self.shard.stop_auto_refresh(&grant);
-        self.shard.set_keeper(&grant, Keeper::Ticket);
-        Ticket::new(self.key.clone(), grant.token, grant.fence)
-    }
 }
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        if !self.grant.is_taken() {
-            // Gone already is fine here: `unlock` is the way to hear of it.
-            let _ = self.shard.release(&self.grant, End::Dropped);
-        }
-    }
-}
-
-impl fmt::Debug for Lock {
+impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lock")
+        f.debug_struct("Held")
             .field("key", &self.key)
             .field("fencing_token", &self.grant.fence)
             .field("held", &self.is_held())
@@ -279,7 +310,7 @@ impl Ticket {
         self.token
     }
 
-    /// The number for the protected resource to compare; see [`Lock::fencing_token`].
+    /// The number for the protected resource to compare; see [`Held::fencing_token`].
     #[must_use]
     pub fn fencing_token(&self) -> Option<FencingToken> {
         Some(self.fence)

@@ -264,7 +264,7 @@ impl LockManager {
         smallest.into_sorted_vec().into_iter().map(|ByKey(info)| info).collect()
     }
 
-    /// Ends whatever holds the key; its holder is told by [`Lock::lost`], the next waiter gets the key.
+    /// Ends whatever holds the key; its holder is told by [`Held::lost`](crate::Held::lost), the next waiter gets the key.
     ///
     /// The holder may still be at work: only the fencing token keeps it from the resource.
     ///

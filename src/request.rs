@@ -135,7 +135,7 @@ impl LockOptions {
         self
     }
 
-    /// Makes [`Lock::refresh`] write only once this share of the TTL has passed since the last write: 0.5 for "more
+    /// Makes [`Held::refresh`](crate::Held::refresh) write only once this share of the TTL has passed since the last write: 0.5 for "more
     /// than half". Earlier calls check ownership and leave the deadline.
     pub fn refresh_after(mut self, share: f32) -> Self {
         if share.is_finite() && (0.0..1.0).contains(&share) {
