@@ -171,7 +171,7 @@ pub enum Loss {
 /// How one attempt to lock ended, as metrics count it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Outcome {
+pub enum AttemptOutcome {
     /// With a lock.
     Acquired,
     /// Held by another, and the attempt was not to wait.
@@ -206,7 +206,7 @@ pub struct Face {
     /// The stable code in a problem document.
     pub code: &'static str,
     /// The metric outcome of an attempt that ends so.
-    pub outcome: Outcome,
+    pub outcome: AttemptOutcome,
 }
 
 impl LockError {
@@ -214,22 +214,22 @@ impl LockError {
     #[must_use]
     pub fn face(&self) -> Face {
         let (status, code, outcome) = match self {
-            Self::InvalidKey(_) => (422, "invalid_key", Outcome::Invalid),
-            Self::InvalidTtl(_) => (422, "invalid_ttl", Outcome::Invalid),
-            Self::InvalidOption { .. } => (422, "invalid_option", Outcome::Invalid),
-            Self::Held => (423, "held", Outcome::Busy),
-            Self::Timeout { .. } => (423, "timeout", Outcome::Timeout),
-            Self::NotHeld => (409, "not_held", Outcome::Invalid),
-            Self::Lost(_) => (409, "lost", Outcome::StoreError),
-            Self::TokenReused => (409, "token_reused", Outcome::Invalid),
-            Self::WrongMode => (409, "wrong_mode", Outcome::WrongMode),
-            Self::SessionEnded => (410, "session_ended", Outcome::SessionEnded),
-            Self::QueueFull => (429, "queue_full", Outcome::QueueFull),
-            Self::TooManyKeys => (429, "too_many_keys", Outcome::TooManyKeys),
-            Self::TooManyLocks => (429, "too_many_locks", Outcome::TooManyKeys),
-            Self::Deadlock { .. } => (409, "deadlock", Outcome::Deadlock),
-            Self::StoreUnavailable => (503, "store_unavailable", Outcome::StoreError),
-            Self::ShuttingDown => (503, "shutting_down", Outcome::Shutdown),
+            Self::InvalidKey(_) => (422, "invalid_key", AttemptOutcome::Invalid),
+            Self::InvalidTtl(_) => (422, "invalid_ttl", AttemptOutcome::Invalid),
+            Self::InvalidOption { .. } => (422, "invalid_option", AttemptOutcome::Invalid),
+            Self::Held => (423, "held", AttemptOutcome::Busy),
+            Self::Timeout { .. } => (423, "timeout", AttemptOutcome::Timeout),
+            Self::NotHeld => (409, "not_held", AttemptOutcome::Invalid),
+            Self::Lost(_) => (409, "lost", AttemptOutcome::StoreError),
+            Self::TokenReused => (409, "token_reused", AttemptOutcome::Invalid),
+            Self::WrongMode => (409, "wrong_mode", AttemptOutcome::WrongMode),
+            Self::SessionEnded => (410, "session_ended", AttemptOutcome::SessionEnded),
+            Self::QueueFull => (429, "queue_full", AttemptOutcome::QueueFull),
+            Self::TooManyKeys => (429, "too_many_keys", AttemptOutcome::TooManyKeys),
+            Self::TooManyLocks => (429, "too_many_locks", AttemptOutcome::TooManyKeys),
+            Self::Deadlock { .. } => (409, "deadlock", AttemptOutcome::Deadlock),
+            Self::StoreUnavailable => (503, "store_unavailable", AttemptOutcome::StoreError),
+            Self::ShuttingDown => (503, "shutting_down", AttemptOutcome::Shutdown),
         };
         Face { status, code, outcome }
     }
@@ -259,23 +259,23 @@ mod tests {
     #[test]
     fn every_error_has_the_status_code_and_outcome_of_the_contract() {
         let edge = WaitEdge { owner: "a".into(), key: Key::new("k").unwrap() };
-        let rows: Vec<(LockError, u16, &str, Outcome)> = vec![
-            (KeyFault::Empty.into(), 422, "invalid_key", Outcome::Invalid),
-            (TtlFault::Zero.into(), 422, "invalid_ttl", Outcome::Invalid),
-            (LockError::InvalidOption { option: "o", why: "w" }, 422, "invalid_option", Outcome::Invalid),
-            (LockError::Held, 423, "held", Outcome::Busy),
-            (LockError::Timeout { waited: Duration::ZERO }, 423, "timeout", Outcome::Timeout),
-            (LockError::NotHeld, 409, "not_held", Outcome::Invalid),
-            (LockError::Lost(Loss::Expired), 409, "lost", Outcome::StoreError),
-            (LockError::TokenReused, 409, "token_reused", Outcome::Invalid),
-            (LockError::WrongMode, 409, "wrong_mode", Outcome::WrongMode),
-            (LockError::SessionEnded, 410, "session_ended", Outcome::SessionEnded),
-            (LockError::QueueFull, 429, "queue_full", Outcome::QueueFull),
-            (LockError::TooManyKeys, 429, "too_many_keys", Outcome::TooManyKeys),
-            (LockError::TooManyLocks, 429, "too_many_locks", Outcome::TooManyKeys),
-            (LockError::Deadlock { cycle: [edge].into() }, 409, "deadlock", Outcome::Deadlock),
-            (LockError::StoreUnavailable, 503, "store_unavailable", Outcome::StoreError),
-            (LockError::ShuttingDown, 503, "shutting_down", Outcome::Shutdown),
+        let rows: Vec<(LockError, u16, &str, AttemptOutcome)> = vec![
+            (KeyFault::Empty.into(), 422, "invalid_key", AttemptOutcome::Invalid),
+            (TtlFault::Zero.into(), 422, "invalid_ttl", AttemptOutcome::Invalid),
+            (LockError::InvalidOption { option: "o", why: "w" }, 422, "invalid_option", AttemptOutcome::Invalid),
+            (LockError::Held, 423, "held", AttemptOutcome::Busy),
+            (LockError::Timeout { waited: Duration::ZERO }, 423, "timeout", AttemptOutcome::Timeout),
+            (LockError::NotHeld, 409, "not_held", AttemptOutcome::Invalid),
+            (LockError::Lost(Loss::Expired), 409, "lost", AttemptOutcome::StoreError),
+            (LockError::TokenReused, 409, "token_reused", AttemptOutcome::Invalid),
+            (LockError::WrongMode, 409, "wrong_mode", AttemptOutcome::WrongMode),
+            (LockError::SessionEnded, 410, "session_ended", AttemptOutcome::SessionEnded),
+            (LockError::QueueFull, 429, "queue_full", AttemptOutcome::QueueFull),
+            (LockError::TooManyKeys, 429, "too_many_keys", AttemptOutcome::TooManyKeys),
+            (LockError::TooManyLocks, 429, "too_many_locks", AttemptOutcome::TooManyKeys),
+            (LockError::Deadlock { cycle: [edge].into() }, 409, "deadlock", AttemptOutcome::Deadlock),
+            (LockError::StoreUnavailable, 503, "store_unavailable", AttemptOutcome::StoreError),
+            (LockError::ShuttingDown, 503, "shutting_down", AttemptOutcome::Shutdown),
         ];
         let mut codes: Vec<_> = rows.iter().map(|row| row.2).collect();
         for (error, status, code, outcome) in rows {

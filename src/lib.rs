@@ -12,6 +12,7 @@
 //! | [`retry`] | how long a poller sleeps | `request` |
 //! | `http` | the same locks over HTTP, to mount into any actix-web app | the `leasehold` binary, you |
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(clippy::unwrap_used)]
 
 mod clock;
 mod config;
@@ -19,9 +20,12 @@ mod error;
 mod key;
 mod lock;
 mod manager;
+mod many;
 mod request;
 pub mod retry;
+mod run;
 mod shard;
+mod singleflight;
 mod stats;
 mod sync;
 mod table;
@@ -30,11 +34,13 @@ mod table;
 pub use clock::ManualClock;
 pub use clock::{Clock, Moment};
 pub use config::Builder;
-pub use error::{BuildError, Face, KeyFault, LockError, Loss, Outcome, TtlFault, WaitEdge};
+pub use error::{AttemptOutcome, BuildError, Face, KeyFault, LockError, Loss, TtlFault, WaitEdge};
 pub use key::{FencingToken, Key, Token, Ttl};
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use manager::LockManager;
+pub use many::{LockMany, LockManyRequest};
 pub use request::{LockFuture, LockOptions, LockRequest, TicketFuture, TicketRequest};
+pub use run::{Outcome, Ran, RunFuture, RunRequest, TryRunFuture, TryRunRequest, operation_key, resource_key};
 pub use shard::actor::ShardActor;
 pub use shard::message as messages;
 pub use stats::{LockInfo, Stats, WaiterInfo};

@@ -204,6 +204,11 @@ impl Held {
         Ok(AutoRefresh { shard: Arc::clone(&self.shard), grant: self.grant, signal })
     }
 
+    /// Takes back a standing order to refresh.
+    pub(crate) fn stop_auto_refresh(&self) {
+        self.shard.stop_auto_refresh(&self.grant);
+    }
+
     /// Caps how long the lock may be held in all, counted from its grant. The deadline that it has already stands.
     ///
     /// # Errors

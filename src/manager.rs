@@ -18,6 +18,7 @@ use crate::request::{LockRequest, Style};
 use crate::shard::Shard;
 use crate::shard::actor::ShardActor;
 use crate::shard::runtime::Runtime;
+use crate::singleflight::{Flights, Role};
 use crate::stats::{LockInfo, Stats};
 use crate::table::{Claim, Counters, Keeper, Release, Table, TokenChoice};
 
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
     hasher: foldhash::fast::RandomState,
     clock: Clock,
     config: Config,
+    flights: Flights,
     running: OnceLock<(Arc<Runtime>, Vec<Addr<ShardActor>>)>,
 }
 
@@ -95,6 +97,7 @@ impl LockManager {
             hasher: foldhash::fast::RandomState::default(),
             clock,
             config,
+            flights: Flights::default(),
             running: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -412,7 +415,19 @@ impl LockManager {
         });
     }
 
-    fn good_key<K>(&self, key: K) -> Result<Key, LockError>
+    /// Counts a caller of a flight that came to its end.
+    pub(crate) fn count_flight(&self, role: Role) {
+        self.shard_at(0).count(|c| match role {
+            Role::Leader => c.flights_led += 1,
+            Role::Follower => c.flights_shared += 1,
+        });
+    }
+
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.inner.flights
+    }
+
+    pub(crate) fn good_key<K>(&self, key: K) -> Result<Key, LockError>
     where
         K: TryInto<Key>,
         K::Error: Into<LockError>,

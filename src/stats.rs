@@ -65,6 +65,11 @@ pub struct Stats {
     /// Waiters refused by shutdown.
     pub refused_by_shutdown: u64,
 
+    /// Calls of `singleflight` that did the work.
+    pub flights_led: u64,
+    /// Calls of `singleflight` that shared another's value.
+    pub flights_shared: u64,
+
     /// `total / (total + failed)`; 1 before the first.
     pub success_rate: f64,
     /// `(queued + busy) / attempts`; 0 before the first.
@@ -103,6 +108,8 @@ impl Stats {
             timed_out_in_queue: c.timed_out,
             cancelled_in_queue: c.cancelled,
             refused_by_shutdown: c.refused_by_shutdown,
+            flights_led: c.flights_led,
+            flights_shared: c.flights_shared,
             success_rate: ratio(c.grants, c.grants + failed).unwrap_or(1.0),
             contention_rate: ratio(c.queued + c.busy, c.attempts + waiting).unwrap_or(0.0),
             average_hold_ms: ratio(c.hold_nanos, c.ends()).unwrap_or(0.0) / 1e6,

@@ -33,6 +33,10 @@ pub(crate) struct Counters {
     pub(crate) refresh_lost: u64,
     pub(crate) refresh_late: u64,
 
+    /// Calls that filled a flight, and calls that shared what another filled.
+    pub(crate) flights_led: u64,
+    pub(crate) flights_shared: u64,
+
     /// Nanoseconds from grant to end, over all grants that ended.
     pub(crate) hold_nanos: u64,
     /// Nanoseconds in the queue, over all waiters that were granted.
@@ -73,6 +77,8 @@ impl Counters {
             refresh_skipped,
             refresh_lost,
             refresh_late,
+            flights_led,
+            flights_shared,
             hold_nanos,
             wait_nanos,
         } = *other;
@@ -96,6 +102,8 @@ impl Counters {
         self.refresh_skipped += refresh_skipped;
         self.refresh_lost += refresh_lost;
         self.refresh_late += refresh_late;
+        self.flights_led += flights_led;
+        self.flights_shared += flights_shared;
         self.hold_nanos = self.hold_nanos.saturating_add(hold_nanos);
         self.wait_nanos = self.wait_nanos.saturating_add(wait_nanos);
     }

@@ -1,0 +1,194 @@
+//! Several keys at once, all or nothing: [`LockManager::lock_many`].
+//!
+//! The keys are taken one after the other in their order, the same for everybody, so two such requests never wait for
+//! each other in a circle. What is already held is refreshed while the rest is waited for; at the last grant all
+//! deadlines are dated anew, together. If any of it fails, everything is released.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::error::LockError;
+use crate::key::{Key, Ttl};
+use crate::lock::Lock;
+use crate::manager::LockManager;
+use crate::request::LockOptions;
+use crate::table::Release;
+
+/// The most keys that one request may name.
+pub(crate) const MAX_KEYS: usize = 1_000;
+
+/// A request for several locks: set its terms, then `await` it.
+#[derive(Debug)]
+#[must_use = "a request does nothing until it is awaited"]
+pub struct LockManyRequest<'a> {
+    manager: &'a LockManager,
+    keys: Result<Vec<Key>, LockError>,
+    ttl: Option<Duration>,
+    wait: Option<Duration>,
+    owner: Option<String>,
+}
+
+impl LockManager {
+    /// Queues for all of the keys, in their order, and answers with one guard for all of them or none.
+    ///
+    /// Repeated keys count once. The wait is one for all (5 s by default).
+    ///
+    /// ```
+    /// # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locks = leasehold::LockManager::builder().build()?;
+    /// let both = locks.lock_many(["account:7", "account:3"]).await?;
+    /// assert_eq!(both.len(), 2);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`LockManager::lock`]; [`LockError::InvalidOption`] for no keys or more than 1,000;
+    /// [`LockError::Lost`] if one of the locks was lost (by force) while the others were waited for.
+    ///
+    /// # Cancel safety
+    /// Dropping the future releases what it had already got.
+    pub fn lock_many<I, K>(&self, keys: I) -> LockManyRequest<'_>
+    where
+        I: IntoIterator<Item = K>,
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        let keys = keys.into_iter().map(|key| self.good_key(key)).collect();
+        LockManyRequest { manager: self, keys, ttl: None, wait: None, owner: None }
+    }
+}
+
+impl LockManyRequest<'_> {
+    /// How long the locks last unless refreshed, from the last grant. See [`LockOptions::ttl`].
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// How long to wait for all of them together. See [`LockOptions::wait`].
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = Some(wait);
+        self
+    }
+
+    /// Who asks. See [`LockOptions::owner`].
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = Some(owner.into());
+        self
+    }
+
+    async fn acquire(self) -> Result<LockMany, LockError> {
+        let Self { manager, keys, ttl, wait, owner } = self;
+        let mut keys = keys?;
+        keys.sort_unstable();
+        keys.dedup();
+        if keys.is_empty() || keys.len() > MAX_KEYS {
+            return Err(LockError::InvalidOption { option: "keys", why: "name from 1 to 1,000 keys" });
+        }
+        let started = manager.now();
+        let wait = wait.unwrap_or(manager.config().wait);
+        let ttl = ttl.unwrap_or(manager.config().ttl.as_duration());
+        let mut locks: Vec<Lock> = Vec::with_capacity(keys.len());
+        for key in keys {
+            let waited = manager.now().saturating_since(started);
+            let mut options = LockOptions::new().ttl(ttl).wait(wait.saturating_sub(waited));
+            if let Some(owner) = &owner {
+                options = options.owner(owner);
+            }
+            let lock = manager.lock(key).options(options).await.map_err(|why| match why {
+                LockError::Timeout { .. } => LockError::Timeout { waited: manager.now().saturating_since(started) },
+                other => other,
+            })?;
+            let third = ttl / 3;
+            if third >= Ttl::MIN {
+                // Granted just now; were it lost already, the refresh below would say so.
+                let _ = lock.auto_refresh(third, third);
+            }
+            locks.push(lock);
+        }
+        for lock in &locks {
+            lock.stop_auto_refresh();
+            lock.refresh_for(ttl).await?;
+        }
+        Ok(LockMany { locks })
+    }
+}
+
+impl<'a> IntoFuture for LockManyRequest<'a> {
+    type Output = Result<LockMany, LockError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.acquire())
+    }
+}
+
+/// Several locks held together. Dropping it releases them all.
+#[must_use = "the locks are released as soon as their guard is dropped"]
+pub struct LockMany {
+    /// In the order of their keys.
+    locks: Vec<Lock>,
+}
+
+impl LockMany {
+    /// The locks, in the order of their keys.
+    pub fn locks(&self) -> &[Lock] {
+        &self.locks
+    }
+
+    /// How many there are: repeated keys count once.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "there is always at least one")]
+    pub fn len(&self) -> usize {
+        self.locks.len()
+    }
+
+    /// Whether all of them are still held.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.locks.iter().all(|lock| lock.is_held())
+    }
+
+    /// When the first of them ends unless refreshed; `None` if one has ended.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Moment> {
+        self.locks.iter().map(|lock| lock.deadline()).min_by_key(|deadline| deadline.unwrap_or(Moment::ZERO)).flatten()
+    }
+
+    /// Refreshes all of them, each to now plus its TTL.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] if one has ended; the others may have been refreshed or not.
+    ///
+    /// # Cancel safety
+    /// In memory mode it is done by the first poll.
+    pub async fn refresh(&self) -> Result<(), LockError> {
+        for lock in &self.locks {
+            lock.refresh().await?;
+        }
+        Ok(())
+    }
+
+    /// Releases all of them, and says whether all were still held.
+    ///
+    /// # Cancel safety
+    /// Dropped at any point, the locks are released.
+    pub async fn unlock(mut self) -> Release {
+        let mut all = Release::Released;
+        for lock in self.locks.drain(..) {
+            if lock.unlock_now() == Release::AlreadyGone {
+                all = Release::AlreadyGone;
+            }
+        }
+        all
+    }
+}
+
+impl fmt::Debug for LockMany {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.locks).finish()
+    }
+}

@@ -1,0 +1,306 @@
+//! Lock, call, release: [`LockManager::run`] and [`LockManager::try_run`], and the names that such locks usually have.
+//!
+//! The lock refreshes itself while the callback runs (every third of its TTL). It is released when the callback
+//! returns, panics, or is cancelled with the future; the callback's own future is dropped first, so nothing of it
+//! runs on without the lock. What the callback returned is never hidden by what became of the lock: both are told.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use crate::error::LockError;
+use crate::key::{Key, Token, Ttl};
+use crate::lock::{Held, Lock};
+use crate::manager::LockManager;
+use crate::request::{LockFuture, LockOptions, LockRequest};
+use crate::retry::RetryStrategy;
+use crate::table::Release;
+
+/// What a callback returned, and what its lock came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Ran<T> {
+    /// What the callback returned.
+    pub value: T,
+    /// Whether the lock was held to the end. [`Release::AlreadyGone`]: it was lost on the way, and others may have
+    /// worked on the same thing meanwhile.
+    pub release: Release,
+}
+
+/// What `try_run` came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome<T> {
+    /// The lock was free and the callback ran.
+    Ran(Ran<T>),
+    /// Somebody else held the lock; the callback was not called.
+    Busy,
+}
+
+impl LockManager {
+    /// Runs `call` under the lock: waits for it as [`LockManager::lock`] does, calls, releases.
+    ///
+    /// The callback gets a [`Held`] of its own, to watch and refresh the lock with. Its future need not be `Send`.
+    ///
+    /// ```
+    /// # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locks = leasehold::LockManager::builder().build()?;
+    /// let ran = locks.run("report", async |held| format!("under {:?}", held.fencing_token())).await?;
+    /// assert_eq!(ran.release, leasehold::Release::Released);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`LockManager::lock`]. The callback's own errors are in its value.
+    ///
+    /// # Panics
+    /// If the callback panics, after the lock is released.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the callback's, then releases the lock.
+    pub fn run<K, F, Fut>(&self, key: K, call: F) -> RunRequest<'_, F>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+        F: FnOnce(Held) -> Fut,
+        Fut: Future,
+    {
+        RunRequest { request: self.lock(key), call }
+    }
+
+    /// Runs `call` if the lock is free now, and answers [`Outcome::Busy`] if it is not.
+    ///
+    /// # Errors
+    /// As for [`LockManager::try_lock`], but that `Held` is no error here.
+    ///
+    /// # Panics
+    /// If the callback panics, after the lock is released.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the callback's, then releases the lock.
+    pub fn try_run<K, F, Fut>(&self, key: K, call: F) -> TryRunRequest<'_, F>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+        F: FnOnce(Held) -> Fut,
+        Fut: Future,
+    {
+        TryRunRequest(RunRequest { request: self.try_lock(key), call })
+    }
+}
+
+/// A callback to be run under a lock: set the lock's terms, then `await` it.
+#[must_use = "a request does nothing until it is awaited"]
+pub struct RunRequest<'a, F> {
+    request: LockRequest<'a>,
+    call: F,
+}
+
+/// The same for [`LockManager::try_run`].
+#[must_use = "a request does nothing until it is awaited"]
+pub struct TryRunRequest<'a, F>(RunRequest<'a, F>);
+
+macro_rules! terms {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*);)*) => {$(
+        $(#[$doc])*
+        pub fn $name(mut self, $($arg: $type),*) -> Self {
+            self.request = self.request.$name($($arg),*);
+            self
+        }
+    )*};
+}
+
+impl<F> RunRequest<'_, F> {
+    terms! {
+        /// Takes all options at once, in place of those set so far.
+        options(options: LockOptions);
+        /// How long the lock lasts between two refreshes. See [`LockOptions::ttl`].
+        ttl(ttl: Duration);
+        /// How long to wait for the lock. See [`LockOptions::wait`].
+        wait(wait: Duration);
+        /// Waits without end.
+        wait_forever();
+        /// Who asks. See [`LockOptions::owner`].
+        owner(owner: impl AsRef<str>);
+        /// Chooses the token. See [`LockOptions::token`].
+        token(token: impl Into<Token>);
+        /// Caps how long the callback keeps the lock. See [`LockOptions::max_hold`].
+        max_hold(cap: Duration);
+        /// Polls instead of queueing. See [`LockOptions::retry`].
+        retry(strategy: impl RetryStrategy);
+    }
+}
+
+impl<F> TryRunRequest<'_, F> {
+    /// Takes all options at once, in place of those set so far.
+    pub fn options(self, options: LockOptions) -> Self {
+        Self(self.0.options(options))
+    }
+
+    /// How long the lock lasts between two refreshes. See [`LockOptions::ttl`].
+    pub fn ttl(self, ttl: Duration) -> Self {
+        Self(self.0.ttl(ttl))
+    }
+
+    /// Who asks. See [`LockOptions::owner`].
+    pub fn owner(self, owner: impl AsRef<str>) -> Self {
+        Self(self.0.owner(owner))
+    }
+
+    /// Caps how long the callback keeps the lock. See [`LockOptions::max_hold`].
+    pub fn max_hold(self, cap: Duration) -> Self {
+        Self(self.0.max_hold(cap))
+    }
+}
+
+impl<F> fmt::Debug for RunRequest<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunRequest").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+impl<F> fmt::Debug for TryRunRequest<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TryRunRequest").field(&self.0).finish()
+    }
+}
+
+impl<'a, F, Fut> IntoFuture for RunRequest<'a, F>
+where
+    F: FnOnce(Held) -> Fut,
+    Fut: Future,
+{
+    type Output = Result<Ran<Fut::Output>, LockError>;
+    type IntoFuture = RunFuture<'a, F, Fut>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        RunFuture { stage: Stage::Locking { lock: self.request.into_future(), call: Some(self.call) } }
+    }
+}
+
+impl<'a, F, Fut> IntoFuture for TryRunRequest<'a, F>
+where
+    F: FnOnce(Held) -> Fut,
+    Fut: Future,
+{
+    type Output = Result<Outcome<Fut::Output>, LockError>;
+    type IntoFuture = TryRunFuture<'a, F, Fut>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        TryRunFuture { run: self.0.into_future() }
+    }
+}
+
+pin_project! {
+    /// The future of a [`RunRequest`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct RunFuture<'a, F, Fut> {
+        #[pin]
+        stage: Stage<'a, F, Fut>,
+    }
+}
+
+pin_project! {
+    // While `Running`, the callback's future stands before the lock, and so is dropped before it.
+    #[project = Staged]
+    enum Stage<'a, F, Fut> {
+        Locking { lock: LockFuture<'a>, call: Option<F> },
+        Running { #[pin] work: Fut, lock: Option<Lock> },
+    }
+}
+
+impl<F, Fut> Future for RunFuture<'_, F, Fut>
+where
+    F: FnOnce(Held) -> Fut,
+    Fut: Future,
+{
+    type Output = Result<Ran<Fut::Output>, LockError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut stage = self.project().stage;
+        if let Staged::Locking { lock, call } = stage.as_mut().project() {
+            let lock = ready!(Pin::new(lock).poll(cx))?;
+            let call = call.take().expect("the lock is granted once");
+            let third = lock.remaining() / 3;
+            if third >= Ttl::MIN {
+                // Granted just now; were it over already, the release would say so.
+                let _ = lock.auto_refresh(third, third);
+            }
+            let work = call(lock.held());
+            stage.set(Stage::Running { work, lock: Some(lock) });
+        }
+        match stage.project() {
+            Staged::Running { work, lock } => {
+                let value = ready!(work.poll(cx));
+                let lock = lock.take().expect("a finished callback is not polled again");
+                Poll::Ready(Ok(Ran { value, release: lock.unlock_now() }))
+            }
+            Staged::Locking { .. } => unreachable!("the lock has just been granted"),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of a [`TryRunRequest`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct TryRunFuture<'a, F, Fut> {
+        #[pin]
+        run: RunFuture<'a, F, Fut>,
+    }
+}
+
+impl<F, Fut> Future for TryRunFuture<'_, F, Fut>
+where
+    F: FnOnce(Held) -> Fut,
+    Fut: Future,
+{
+    type Output = Result<Outcome<Fut::Output>, LockError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match ready!(self.project().run.poll(cx)) {
+            Ok(ran) => Ok(Outcome::Ran(ran)),
+            Err(LockError::Held) => Ok(Outcome::Busy),
+            Err(why) => Err(why),
+        })
+    }
+}
+
+impl<F, Fut> fmt::Debug for RunFuture<'_, F, Fut> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.stage {
+            Stage::Locking { .. } => "RunFuture(locking)",
+            Stage::Running { .. } => "RunFuture(running)",
+        })
+    }
+}
+
+impl<F, Fut> fmt::Debug for TryRunFuture<'_, F, Fut> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.run.fmt(f)
+    }
+}
+
+/// The key of a thing: `resource_key("user", 123)` is `lock:user:123`.
+///
+/// ```
+/// assert_eq!(leasehold::resource_key("user", 123), "lock:user:123");
+/// ```
+#[must_use]
+pub fn resource_key(kind: &str, id: impl fmt::Display) -> String {
+    format!("lock:{kind}:{id}")
+}
+
+/// The key of something that is done once at a time: `operation_key("send-email", "a@b")` is
+/// `lock:op:send-email:a@b`.
+///
+/// ```
+/// assert_eq!(leasehold::operation_key("send-email", "a@b"), "lock:op:send-email:a@b");
+/// ```
+#[must_use]
+pub fn operation_key(name: &str, subject: impl fmt::Display) -> String {
+    format!("lock:op:{name}:{subject}")
+}

@@ -1,0 +1,123 @@
+//! Fear: a callback runs without its lock, or what it said is hidden (peer bugs 5, 35).
+
+use std::future::IntoFuture;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use leasehold::{LockError, LockManager, Loss, ManualClock, Outcome, Ran, Release};
+
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+#[actix_rt::test]
+async fn run_locks_calls_and_releases() {
+    let locks = LockManager::builder().build().unwrap();
+    let ran = locks
+        .run("k", |held| {
+            let locks = locks.clone();
+            async move {
+                assert!(held.is_held());
+                assert_eq!(locks.try_lock("k").await.unwrap_err(), LockError::Held);
+                7
+            }
+        })
+        .owner("me")
+        .await;
+    assert_eq!(ran, Ok(Ran { value: 7, release: Release::Released }));
+    assert!(!locks.is_locked("k").await.unwrap());
+}
+
+#[actix_rt::test]
+async fn try_run_is_busy_when_another_holds_and_does_not_call() {
+    let locks = LockManager::builder().build().unwrap();
+    let lock = locks.try_lock("k").await.unwrap();
+    let busy: Result<Outcome<()>, _> = locks.try_run("k", async |_| panic!("called without the lock")).await;
+    assert_eq!(busy, Ok(Outcome::Busy));
+    drop(lock);
+    let ran = locks.try_run("k", async |_| "done").await;
+    assert_eq!(ran, Ok(Outcome::Ran(Ran { value: "done", release: Release::Released })));
+    let wrong = locks.try_run("", async |_| ()).await;
+    assert!(matches!(wrong, Err(LockError::InvalidKey(_))), "a failure is not contention");
+}
+
+#[actix_rt::test]
+async fn a_panicking_callback_releases_before_the_panic_goes_on() {
+    let locks = LockManager::builder().build().unwrap();
+    let run = locks.run("k", async |_| panic!("in the callback")).into_future();
+    let panicked: Result<Result<Ran<()>, _>, _> = AssertUnwindSafe(run).catch_unwind().await;
+    assert!(panicked.is_err());
+    assert!(locks.try_lock("k").await.is_ok());
+}
+
+#[actix_rt::test]
+async fn cancelling_drops_the_callback_first_and_then_releases() {
+    struct StillLocked(LockManager, Rc<std::cell::Cell<bool>>);
+    impl Drop for StillLocked {
+        fn drop(&mut self) {
+            self.1.set(self.0.try_lock_now("k").is_err());
+        }
+    }
+    let locks = LockManager::builder().build().unwrap();
+    let was_locked = Rc::new(std::cell::Cell::new(false));
+    let witness = StillLocked(locks.clone(), Rc::clone(&was_locked));
+    let run = locks.run("k", |_| async move {
+        let _witness = witness;
+        std::future::pending::<()>().await;
+    });
+    let mut run = Box::pin(run.into_future());
+    assert!(futures_util::poll!(&mut run).is_pending());
+    assert!(locks.is_locked("k").await.unwrap());
+    drop(run);
+    assert!(was_locked.get(), "the callback's own values were dropped under the lock");
+    assert!(locks.try_lock("k").await.is_ok());
+}
+
+#[actix_rt::test]
+async fn a_long_callback_keeps_its_lock_and_a_lost_one_still_gives_its_value() {
+    let clock = ManualClock::new();
+    let locks = LockManager::builder().clock(clock.clock()).build().unwrap();
+    let kept = locks
+        .run("k", |held| {
+            let clock = clock.clone();
+            async move {
+                (0..100).for_each(|_| clock.advance(secs(1)));
+                held.ensure_held()
+            }
+        })
+        .ttl(secs(9))
+        .await;
+    assert_eq!(kept, Ok(Ran { value: Ok(()), release: Release::Released }));
+
+    let lost: Result<Ran<Result<u8, &str>>, LockError> = locks
+        .run("k", |held| {
+            let locks = locks.clone();
+            async move {
+                locks.force_release("k").await.unwrap();
+                assert_eq!(held.lost().await, Some(Loss::Forced), "the callback can watch for it");
+                Err("the callback's own error")
+            }
+        })
+        .await;
+    assert_eq!(lost, Ok(Ran { value: Err("the callback's own error"), release: Release::AlreadyGone }));
+}
+
+#[actix_rt::test]
+async fn max_hold_ends_a_callback_that_never_ends() {
+    let clock = ManualClock::new();
+    let locks = LockManager::builder().clock(clock.clock()).build().unwrap();
+    let ran = locks
+        .run("k", |held| {
+            let clock = clock.clone();
+            async move {
+                (0..60).for_each(|_| clock.advance(secs(1)));
+                held.lost().await
+            }
+        })
+        .ttl(secs(9))
+        .max_hold(secs(30))
+        .await;
+    assert_eq!(ran, Ok(Ran { value: Some(Loss::Expired), release: Release::AlreadyGone }));
+}
