@@ -135,7 +135,7 @@ impl Table {
         let waiter = &mut self.waiters[id.index];
         match waiter.state.clone() {
             WaiterState::Queued => {
-                waiter.set_waker(id.seat, waker);
+                fx.discard(waiter.set_waker(id.seat, waker));
                 Seen::Pending
             }
             WaiterState::Granted => {
@@ -146,7 +146,7 @@ impl Table {
                 Seen::Granted(Grant { slot: index, token: holder.token, fence: holder.fence })
             }
             WaiterState::Refused(why) => {
-                self.leave_seat(id);
+                self.leave_seat(id, fx);
                 Seen::Refused(why)
             }
         }
@@ -159,25 +159,23 @@ impl Table {
         let Some(index) = self.waiter_slot(id) else { return };
         let waiter = &self.waiters[id.index];
         if waiter.seats > 1 {
-            self.waiters[id.index].leave(id.seat);
+            self.leave_seat(id, fx);
             return;
         }
         match waiter.state {
             WaiterState::Queued => {
                 self.leave_queue(index, id.index);
-                self.waiters.remove(id.index);
+                self.leave_seat(id, fx);
                 self.count(index, |c| {
                     c.cancelled += 1;
                     c.attempts += 1;
                 });
             }
             WaiterState::Granted => {
-                self.waiters.remove(id.index);
+                self.leave_seat(id, fx);
                 self.end(index, End::Dropped, fx);
             }
-            WaiterState::Refused(_) => {
-                self.waiters.remove(id.index);
-            }
+            WaiterState::Refused(_) => self.leave_seat(id, fx),
         }
     }
 
@@ -403,8 +401,11 @@ impl Table {
         Verdict::Refused(why)
     }
 
-    fn leave_seat(&mut self, id: WaiterId) {
-        if self.waiters[id.index].leave(id.seat) == 0 {
+    /// Gives up a seat, and with the last one the waiter. It is in no queue any more then.
+    fn leave_seat(&mut self, id: WaiterId, fx: &mut Effects) {
+        let waiter = &mut self.waiters[id.index];
+        fx.discard(waiter.leave(id.seat));
+        if waiter.seats == 0 {
             self.waiters.remove(id.index);
         }
     }
