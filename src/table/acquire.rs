@@ -128,9 +128,15 @@ impl Table {
     ) -> Seen {
         self.see(now);
         let Some(index) = self.waiter_slot(id) else { return Seen::Taken };
-        if self.waiters[id.index].state == WaiterState::Granted {
+        match self.waiters[id.index].state {
             // A grant that expired before it was seen is lost (T3); this turns the state to `Refused`.
-            self.expire_if_due(index, fx);
+            WaiterState::Granted => drop(self.expire_if_due(index, fx)),
+            // So does this: a wait that is over is over, also when the timer is late (C1).
+            WaiterState::Queued if self.waiters[id.index].deadline <= self.now => {
+                self.leave_queue(index, id.index);
+                self.time_out(index, id.index, fx);
+            }
+            WaiterState::Queued | WaiterState::Refused(_) => {}
         }
         let waiter = &mut self.waiters[id.index];
         match waiter.state.clone() {
@@ -157,12 +163,15 @@ impl Table {
     pub(crate) fn cancel(&mut self, id: WaiterId, now: Moment, fx: &mut Effects) {
         self.see(now);
         let Some(index) = self.waiter_slot(id) else { return };
-        let waiter = &self.waiters[id.index];
-        if waiter.seats > 1 {
+        if self.waiters[id.index].seats > 1 {
             self.leave_seat(id, fx);
             return;
         }
-        match waiter.state {
+        if self.waiters[id.index].state == WaiterState::Granted {
+            // A grant that nobody sees expires like any other (C1); this turns the state to `Refused`.
+            self.expire_if_due(index, fx);
+        }
+        match self.waiters[id.index].state {
             WaiterState::Queued => {
                 self.leave_queue(index, id.index);
                 self.leave_seat(id, fx);
