@@ -6,7 +6,7 @@ use super::ended::End;
 use super::expiry::Links;
 use super::queue::{Queue, Waiter, WaiterId, WaiterState};
 use super::slab::NIL;
-use super::slot::{Extras, Holder, Keeper, Slot, Terms};
+use super::slot::{self, Extras, Holder, Keeper, Slot, Terms};
 use super::{Effects, MAX_SEATS, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
@@ -428,7 +428,7 @@ impl Table {
 impl Holder {
     /// A grant at `now`.
     fn at(now: Moment, token: Token, terms: &Terms, fence: FencingToken, keeper: Keeper) -> Self {
-        let deadline = terms.deadline(terms.ttl, now, now);
+        let deadline = slot::deadline(terms.ttl, terms.max_hold(), now, now);
         Self { token, fence, deadline, granted_at: now, ttl: terms.ttl, refreshes: 0, keeper }
     }
 }
