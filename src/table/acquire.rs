@@ -364,14 +364,14 @@ impl Table {
         }
         if let Some(&queued) = self.chosen.get(&ask.token) {
             let waiter = &mut self.waiters[queued];
+            if Some(waiter.slot) != found || waiter.terms != *ask.terms {
+                return Some(self.reject(found, LockError::TokenReused));
+            }
             let waker = match patience {
                 Patience::Until(_, waker) => *waker,
                 // It is known to be held by another, and this request will not wait with the first.
                 Patience::Now | Patience::Poll => return None,
             };
-            if Some(waiter.slot) != found || waiter.terms != *ask.terms {
-                return Some(self.reject(found, LockError::TokenReused));
-            }
             if waiter.seats >= MAX_SEATS {
                 return Some(self.reject(found, LockError::QueueFull));
             }
