@@ -204,6 +204,10 @@ impl Table {
                 self.time_out(index, next, fx);
                 continue;
             }
+            if self.draining {
+                self.shut_out(index, next, fx);
+                continue;
+            }
             self.fence = self.fence.next();
             let waiter = &mut self.waiters[next];
             waiter.state = WaiterState::Granted;
@@ -238,6 +242,15 @@ impl Table {
         self.refuse(waiter, LockError::Timeout { waited }, fx);
         self.count(index, |c| {
             c.timed_out += 1;
+            c.attempts += 1;
+        });
+    }
+
+    /// Tells a waiter, already out of its queue, that nothing is granted any more.
+    pub(super) fn shut_out(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
+        self.refuse(waiter, LockError::ShuttingDown, fx);
+        self.count(index, |c| {
+            c.refused_by_shutdown += 1;
             c.attempts += 1;
         });
     }
