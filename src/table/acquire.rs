@@ -191,7 +191,7 @@ impl Table {
     /// The place of a waiter in its queue, the first being 1, if it still waits. O(queue).
     #[cfg(test)]
     pub(crate) fn position(&self, id: WaiterId) -> Option<usize> {
-        let index = self.waiter_slot(id)?;
+        let index = self.waiter_slot(id).filter(|_| self.waiters[id.index].state == WaiterState::Queued)?;
         self.slots[index].queue.iter(&self.waiters).position(|(other, _)| other == id.index).map(|at| at + 1)
     }
 
