@@ -6,7 +6,7 @@ use super::ended::End;
 use super::expiry::Links;
 use super::queue::{Queue, Waiter, WaiterId, WaiterState};
 use super::slab::NIL;
-use super::slot::{Extras, Holder, Keeper, Slot, Terms};
+use super::slot::{self, Extras, Holder, Keeper, Slot, Terms};
 use super::{Effects, MAX_SEATS, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
@@ -128,14 +128,20 @@ impl Table {
     ) -> Seen {
         self.see(now);
         let Some(index) = self.waiter_slot(id) else { return Seen::Taken };
-        if self.waiters[id.index].state == WaiterState::Granted {
+        match self.waiters[id.index].state {
             // A grant that expired before it was seen is lost (T3); this turns the state to `Refused`.
-            self.expire_if_due(index, fx);
+            WaiterState::Granted => drop(self.expire_if_due(index, fx)),
+            // So does this: a wait that is over is over, also when the timer is late (C1).
+            WaiterState::Queued if self.waiters[id.index].deadline <= self.now => {
+                self.leave_queue(index, id.index);
+                self.time_out(index, id.index, fx);
+            }
+            WaiterState::Queued | WaiterState::Refused(_) => {}
         }
         let waiter = &mut self.waiters[id.index];
         match waiter.state.clone() {
             WaiterState::Queued => {
-                waiter.set_waker(id.seat, waker);
+                fx.discard(waiter.set_waker(id.seat, waker));
                 Seen::Pending
             }
             WaiterState::Granted => {
@@ -146,7 +152,7 @@ impl Table {
                 Seen::Granted(Grant { slot: index, token: holder.token, fence: holder.fence })
             }
             WaiterState::Refused(why) => {
-                self.leave_seat(id);
+                self.leave_seat(id, fx);
                 Seen::Refused(why)
             }
         }
@@ -157,34 +163,35 @@ impl Table {
     pub(crate) fn cancel(&mut self, id: WaiterId, now: Moment, fx: &mut Effects) {
         self.see(now);
         let Some(index) = self.waiter_slot(id) else { return };
-        let waiter = &self.waiters[id.index];
-        if waiter.seats > 1 {
-            self.waiters[id.index].leave(id.seat);
+        if self.waiters[id.index].seats > 1 {
+            self.leave_seat(id, fx);
             return;
         }
-        match waiter.state {
+        if self.waiters[id.index].state == WaiterState::Granted {
+            // A grant that nobody sees expires like any other (C1); this turns the state to `Refused`.
+            self.expire_if_due(index, fx);
+        }
+        match self.waiters[id.index].state {
             WaiterState::Queued => {
                 self.leave_queue(index, id.index);
-                self.waiters.remove(id.index);
+                self.leave_seat(id, fx);
                 self.count(index, |c| {
                     c.cancelled += 1;
                     c.attempts += 1;
                 });
             }
             WaiterState::Granted => {
-                self.waiters.remove(id.index);
+                self.leave_seat(id, fx);
                 self.end(index, End::Dropped, fx);
             }
-            WaiterState::Refused(_) => {
-                self.waiters.remove(id.index);
-            }
+            WaiterState::Refused(_) => self.leave_seat(id, fx),
         }
     }
 
     /// The place of a waiter in its queue, the first being 1, if it still waits. O(queue).
     #[cfg(test)]
     pub(crate) fn position(&self, id: WaiterId) -> Option<usize> {
-        let index = self.waiter_slot(id)?;
+        let index = self.waiter_slot(id).filter(|_| self.waiters[id.index].state == WaiterState::Queued)?;
         self.slots[index].queue.iter(&self.waiters).position(|(other, _)| other == id.index).map(|at| at + 1)
     }
 
@@ -195,6 +202,10 @@ impl Table {
             self.leave_queue(index, next);
             if self.waiters[next].deadline <= self.now {
                 self.time_out(index, next, fx);
+                continue;
+            }
+            if self.draining {
+                self.shut_out(index, next, fx);
                 continue;
             }
             self.fence = self.fence.next();
@@ -231,6 +242,15 @@ impl Table {
         self.refuse(waiter, LockError::Timeout { waited }, fx);
         self.count(index, |c| {
             c.timed_out += 1;
+            c.attempts += 1;
+        });
+    }
+
+    /// Tells a waiter, already out of its queue, that nothing is granted any more.
+    pub(super) fn shut_out(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
+        self.refuse(waiter, LockError::ShuttingDown, fx);
+        self.count(index, |c| {
+            c.refused_by_shutdown += 1;
             c.attempts += 1;
         });
     }
@@ -357,14 +377,14 @@ impl Table {
         }
         if let Some(&queued) = self.chosen.get(&ask.token) {
             let waiter = &mut self.waiters[queued];
+            if Some(waiter.slot) != found || waiter.terms != *ask.terms {
+                return Some(self.reject(found, LockError::TokenReused));
+            }
             let waker = match patience {
                 Patience::Until(_, waker) => *waker,
                 // It is known to be held by another, and this request will not wait with the first.
                 Patience::Now | Patience::Poll => return None,
             };
-            if Some(waiter.slot) != found || waiter.terms != *ask.terms {
-                return Some(self.reject(found, LockError::TokenReused));
-            }
             if waiter.seats >= MAX_SEATS {
                 return Some(self.reject(found, LockError::QueueFull));
             }
@@ -403,8 +423,11 @@ impl Table {
         Verdict::Refused(why)
     }
 
-    fn leave_seat(&mut self, id: WaiterId) {
-        if self.waiters[id.index].leave(id.seat) == 0 {
+    /// Gives up a seat, and with the last one the waiter. It is in no queue any more then.
+    fn leave_seat(&mut self, id: WaiterId, fx: &mut Effects) {
+        let waiter = &mut self.waiters[id.index];
+        fx.discard(waiter.leave(id.seat));
+        if waiter.seats == 0 {
             self.waiters.remove(id.index);
         }
     }
@@ -418,7 +441,7 @@ impl Table {
 impl Holder {
     /// A grant at `now`.
     fn at(now: Moment, token: Token, terms: &Terms, fence: FencingToken, keeper: Keeper) -> Self {
-        let deadline = terms.deadline(terms.ttl, now, now);
+        let deadline = slot::deadline(terms.ttl, terms.max_hold(), now, now);
         Self { token, fence, deadline, granted_at: now, ttl: terms.ttl, refreshes: 0, keeper }
     }
 }

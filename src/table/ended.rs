@@ -55,6 +55,11 @@ impl EndedRing {
         self.entries.push_back((token, key_hash, end));
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// How the grant with this token on this key ended, if that is still known.
     pub(crate) fn find(&self, token: Token, key_hash: u32) -> Option<End> {
         self.entries.iter().rev().find(|(t, h, _)| *t == token && *h == key_hash).map(|(_, _, end)| *end)

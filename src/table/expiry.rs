@@ -149,6 +149,29 @@ impl Wheel {
         self.first_bucket().map(|(_, _, start)| Moment::from_nanos(start.saturating_mul(TICK_NANOS)))
     }
 
+    /// Every entry, having checked that the wheel and the entries' links agree.
+    #[cfg(test)]
+    pub(crate) fn filed(&self, links: impl Fn(u32) -> Links) -> Vec<u32> {
+        let mut filed = Vec::new();
+        for (level, heads) in self.heads.iter().enumerate() {
+            for (slot, &head) in heads.iter().enumerate() {
+                assert_eq!(self.occupied[level] >> slot & 1 == 1, head != NIL, "the bits tell the full buckets");
+                let (mut id, mut prev) = (head, NIL);
+                while id != NIL {
+                    let found = links(id);
+                    assert_eq!(found.prev, prev, "buckets are linked both ways");
+                    assert_eq!(usize::from(found.bucket), level << SLOT_BITS | slot, "an entry knows its bucket");
+                    filed.push(id);
+                    (prev, id) = (id, found.next);
+                }
+            }
+        }
+        if let Some((level, slot)) = self.opening {
+            assert_ne!(self.heads[level][slot], NIL, "a bucket that is open is not empty");
+        }
+        filed
+    }
+
     fn place(&self, tick: u64) -> (usize, usize) {
         let differs = (self.elapsed ^ tick) | SLOT_MASK;
         let level = ((63 - differs.leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1);

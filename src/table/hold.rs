@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::acquire::{TokenChoice, nanos};
 use super::ended::End;
 use super::expiry::Links;
-use super::slot::{AutoRefresh, Keeper, Refreshes, Watcher};
+use super::slot::{self, AutoRefresh, Keeper, Refreshes, Watcher};
 use super::{Effects, Grant, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
@@ -102,12 +102,11 @@ impl Table {
         }
         let now = self.now;
         let slot = &mut self.slots[grant.slot];
-        let extra = slot.extra_terms().cloned();
+        let (max_hold, share) = (slot.max_hold(), slot.extra_terms().and_then(|extra| extra.refresh_after));
         let holder = slot.holder.as_mut().expect("the deadline came from this holder");
         let ttl = match ask {
             RefreshAsk::To(ttl) => ttl,
             RefreshAsk::IfDue => {
-                let share = extra.as_ref().and_then(|extra| extra.refresh_after);
                 if let Some(share) = share {
                     let untouched = holder.ttl.as_duration().mul_f32(1.0 - share);
                     if holder.deadline.saturating_since(now) >= untouched {
@@ -119,7 +118,7 @@ impl Table {
                 holder.ttl
             }
         };
-        let asked = super::Terms { ttl, extra }.deadline(ttl, holder.granted_at, now);
+        let asked = slot::deadline(ttl, max_hold, holder.granted_at, now);
         holder.deadline = holder.deadline.max(asked);
         holder.refreshes = holder.refreshes.saturating_add(1);
         let refreshed = Refreshed { deadline: holder.deadline, written: true, count: holder.refreshes };
@@ -161,13 +160,7 @@ impl Table {
         fx: &mut Effects,
     ) -> Result<(), Loss> {
         self.check(grant, now, fx)?;
-        let extras = self.slots[grant.slot].extras_mut();
-        let old = extras.terms.take().unwrap_or_default();
-        extras.terms = Some(Arc::new(super::ExtraTerms {
-            owner: old.owner.clone(),
-            max_hold: Some(max_hold),
-            refresh_after: old.refresh_after,
-        }));
+        self.slots[grant.slot].extras_mut().cap = Some(max_hold);
         Ok(())
     }
 
@@ -255,7 +248,7 @@ impl Table {
         let hash = slot.hash;
         let Some(holder) = slot.holder.take() else { return };
         if let Some(extras) = slot.extras.as_mut() {
-            extras.terms = None;
+            (extras.terms, extras.cap) = (None, None);
             if let Some(watcher) = extras.watcher.take() {
                 fx.notice(watcher, end);
             }

@@ -15,6 +15,10 @@ mod effects;
 mod ended;
 mod expiry;
 mod hold;
+#[cfg(test)]
+mod invariants;
+#[cfg(test)]
+mod model;
 mod queue;
 mod slab;
 mod slot;

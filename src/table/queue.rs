@@ -56,15 +56,16 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// Remembers whom to wake for `seat`.
-    pub(crate) fn set_waker(&mut self, seat: u32, waker: &Waker) {
+    /// Remembers whom to wake for `seat`; answers the waker that this replaces.
+    #[must_use = "wakers are dropped after the mutex"]
+    pub(crate) fn set_waker(&mut self, seat: u32, waker: &Waker) -> Option<Waker> {
         let place = match self.joined.iter_mut().find(|(number, _)| *number == seat) {
             Some((_, place)) => place,
             None => &mut self.waker,
         };
         match place {
-            Some(old) => old.clone_from(waker),
-            None => *place = Some(waker.clone()),
+            Some(old) if old.will_wake(waker) => None,
+            _ => place.replace(waker.clone()),
         }
     }
 
@@ -76,14 +77,14 @@ impl Waiter {
         seat
     }
 
-    /// Gives a seat back; answers how many are left.
-    pub(crate) fn leave(&mut self, seat: u32) -> u32 {
-        match self.joined.iter().position(|(number, _)| *number == seat) {
-            Some(at) => self.joined[at].1 = None,
-            None => self.waker = None,
-        }
+    /// Gives a seat back; answers its waker. The number may be given out again (T9).
+    #[must_use = "wakers are dropped after the mutex"]
+    pub(crate) fn leave(&mut self, seat: u32) -> Option<Waker> {
         self.seats -= 1;
-        self.seats
+        match self.joined.iter().position(|(number, _)| *number == seat) {
+            Some(at) => self.joined.remove(at).1,
+            None => self.waker.take(),
+        }
     }
 
     /// Everybody who is to be woken.

@@ -36,13 +36,17 @@ impl Terms {
         self.extra.as_ref()?.owner.as_ref()
     }
 
-    /// The deadline of a grant or refresh at `now`, before T6 is applied.
-    pub(crate) fn deadline(&self, ttl: Ttl, granted_at: Moment, now: Moment) -> Moment {
-        let asked = now.saturating_add(ttl.as_duration());
-        match self.extra.as_ref().and_then(|extra| extra.max_hold) {
-            Some(max_hold) => asked.min(granted_at.saturating_add(max_hold)),
-            None => asked,
-        }
+    pub(crate) fn max_hold(&self) -> Option<Duration> {
+        self.extra.as_ref()?.max_hold
+    }
+}
+
+/// The deadline of a grant or refresh at `now`, before T6 is applied.
+pub(super) fn deadline(ttl: Ttl, max_hold: Option<Duration>, granted_at: Moment, now: Moment) -> Moment {
+    let asked = now.saturating_add(ttl.as_duration());
+    match max_hold {
+        Some(max_hold) => asked.min(granted_at.saturating_add(max_hold)),
+        None => asked,
     }
 }
 
@@ -106,13 +110,21 @@ impl Slot {
     pub(crate) fn owner(&self) -> Option<&Arc<str>> {
         self.extra_terms()?.owner.as_ref()
     }
+
+    /// The cap on the holder's hold, the later word first.
+    pub(crate) fn max_hold(&self) -> Option<Duration> {
+        let extras = self.extras.as_ref()?;
+        extras.cap.or_else(|| extras.terms.as_ref()?.max_hold)
+    }
 }
 
 /// What only some keys need.
 #[derive(Default)]
 pub(crate) struct Extras {
-    /// Of the holder.
+    /// Of the holder: as it asked, for the answer when it asks again (DESIGN 6).
     pub(crate) terms: Option<Arc<ExtraTerms>>,
+    /// Of the holder: a cap on its hold that came later than the grant, and stands in for the one in its terms.
+    pub(crate) cap: Option<Duration>,
     /// Of the holder.
     pub(crate) watcher: Option<Arc<dyn Watcher>>,
     /// Of the holder.

@@ -8,7 +8,6 @@ use super::queue::WaiterState;
 use super::slot::Refreshes;
 use super::{Effects, Grant, RefreshAsk, Table};
 use crate::clock::Moment;
-use crate::error::LockError;
 
 /// Whether a slice of work finished the work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,11 +68,7 @@ impl Table {
                 continue;
             };
             self.leave_queue(index, waiter);
-            self.refuse(waiter, LockError::ShuttingDown, fx);
-            self.count(index, |c| {
-                c.refused_by_shutdown += 1;
-                c.attempts += 1;
-            });
+            self.shut_out(index, waiter, fx);
         }
         (end < self.waiters.bound()).then_some(end)
     }

@@ -1,0 +1,150 @@
+//! What must hold of a table after every step, by number, and the check of all of it that the tests run.
+//!
+//! * **T1** A key has at most one holder, and a holder past its deadline counts for nothing: whoever comes next ends
+//!   it first.
+//! * **T2** A key's waiters are granted in the order in which they queued. Nobody passes them.
+//! * **T3** A waiter is queued, or granted and not yet seen, or refused, and in no two of these. When its last seat
+//!   leaves, nothing of it stays, and a grant made to it goes on.
+//! * **T4** Every grant has a fence above all earlier ones of its key.
+//! * **T5** Only the grant that holds a key can refresh or release it. A stale one changes nothing.
+//! * **T6** A refresh creates nothing, revives nothing, shortens nothing.
+//! * **T7** A key that nobody holds is not in the table, and nothing else of it is.
+//! * **T8** The counters balance: grants are those ended plus those held, queued are those that left plus those that
+//!   wait, attempts are the sum of their outcomes. So for the shard, and for each key that counts for itself.
+//! * **T9** Everything that grows has a bound.
+//! * **C1** The table's time never goes back, and deadlines are compared when they are used, not when a timer fires.
+//!
+//! One step shows only what is structural. That things go in the right order, and answers tell the truth, is for
+//! `model` to show.
+
+use std::collections::HashSet;
+
+use super::acquire::Grant;
+use super::expiry::Links;
+use super::queue::WaiterState;
+use super::slot::{Keeper, Slot};
+use super::{Counters, ENDED_TOKENS, MAX_SEATS, Table, Waiter};
+use crate::clock::Moment;
+
+impl Table {
+    /// Panics, with the number of the broken invariant, unless all of them hold.
+    pub(crate) fn assert_invariants(&self) {
+        let slots: Vec<(u32, &Slot)> =
+            (0..self.slots.bound()).filter_map(|index| Some((index, self.slots.get(index)?))).collect();
+        let waiters: Vec<(u32, &Waiter)> =
+            (0..self.waiters.bound()).filter_map(|index| Some((index, self.waiters.get(index)?))).collect();
+        self.assert_slots(&slots);
+        self.assert_queues(&slots, &waiters);
+        self.assert_waiters(&waiters);
+        self.assert_wheels(&slots, &waiters);
+        self.assert_counters(&slots);
+    }
+
+    fn assert_slots(&self, slots: &[(u32, &Slot)]) {
+        assert_eq!(self.slots.len(), slots.len(), "the slab counts its slots");
+        assert_eq!(self.index.len(), slots.len(), "T7: index and slots are one to one");
+        assert!(slots.len() <= self.limits.keys, "T9: keys");
+        let mut fences = HashSet::new();
+        for (index, slot) in slots {
+            assert_eq!(self.find(slot.hash, &slot.key), Some(*index), "T1: {:?} is found at its slot", slot.key);
+            let holder = slot.holder.as_ref();
+            let holder = holder.unwrap_or_else(|| panic!("T7: {:?} is in the table and nobody holds it", slot.key));
+            assert!(holder.fence <= self.fence, "T4: {:?} has a fence that was never given", slot.key);
+            assert!(fences.insert(holder.fence), "T4: {:?} has the fence of another grant", slot.key);
+            assert!(holder.granted_at <= self.now, "C1: {:?} was granted in the future", slot.key);
+            assert!(holder.granted_at < holder.deadline, "C1: {:?} was granted past its deadline", slot.key);
+            if let Keeper::Unseen(waiter) = holder.keeper {
+                let waiter = self.waiters.get(waiter).expect("T3: an unseen grant has its waiter");
+                assert_eq!(waiter.state, WaiterState::Granted, "T3: {:?} is held for a waiter", slot.key);
+                assert_eq!((waiter.slot, waiter.token), (*index, holder.token), "T3: the waiter is this grant's");
+            }
+            assert!(self.deadline_of(&Grant { slot: *index, token: holder.token, fence: holder.fence }).is_some());
+        }
+    }
+
+    fn assert_queues(&self, slots: &[(u32, &Slot)], waiters: &[(u32, &Waiter)]) {
+        let mut queued = HashSet::new();
+        for (index, slot) in slots {
+            assert!(slot.queue.len as usize <= self.limits.waiters_per_key, "T9: waiters of {:?}", slot.key);
+            assert_eq!(slot.queue.first().is_none(), slot.queue.len == 0, "an empty queue has no head");
+            let in_order: Vec<(u32, &Waiter)> = slot.queue.iter(&self.waiters).collect();
+            for (at, (id, waiter)) in in_order.iter().enumerate() {
+                let next = in_order[(at + 1) % in_order.len()].0;
+                assert_eq!(waiter.next, next, "T2: the queue of {:?} is a circle", slot.key);
+                assert_eq!(self.waiters[next].prev, *id, "T2: the queue of {:?} is linked both ways", slot.key);
+                assert_eq!(waiter.state, WaiterState::Queued, "T3: only the queued are in a queue");
+                assert_eq!(waiter.slot, *index, "T3: a waiter knows its slot");
+                assert!(queued.insert(*id), "T3: a waiter stands in one queue, once");
+            }
+            assert!(
+                in_order.is_sorted_by_key(|(_, waiter)| waiter.seq),
+                "T2: {:?} is first come, first served",
+                slot.key
+            );
+        }
+        let states = waiters.iter().filter(|(_, waiter)| waiter.state == WaiterState::Queued);
+        assert_eq!(queued, states.map(|(id, _)| *id).collect(), "T3: whoever is queued is in a queue");
+        assert_eq!(self.waiting, queued.len(), "T8: waiting now");
+        assert!(self.waiting <= self.limits.waiters, "T9: waiters");
+    }
+
+    fn assert_waiters(&self, waiters: &[(u32, &Waiter)]) {
+        assert_eq!(self.waiters.len(), waiters.len(), "the slab counts its waiters");
+        for (id, waiter) in waiters {
+            assert!((1..=MAX_SEATS).contains(&waiter.seats), "T3: a waiter without seats is gone");
+            assert!(waiter.joined.len() <= waiter.seats as usize, "T9: only taken seats are kept");
+            assert!(waiter.joined.is_sorted_by_key(|(seat, _)| *seat), "seats are in order");
+            if waiter.state == WaiterState::Granted {
+                let holder = self.slots.get(waiter.slot).and_then(|slot| slot.holder.as_ref());
+                let holder = holder.expect("T3: the grant of a granted waiter holds its key");
+                assert_eq!((holder.keeper, holder.token), (Keeper::Unseen(*id), waiter.token), "T3: unseen both ways");
+            }
+        }
+        for (token, id) in &self.chosen {
+            let waiter = self.waiters.get(*id).expect("T7: chosen tokens are of waiters that are there");
+            assert_eq!(
+                (waiter.token, &waiter.state),
+                (*token, &WaiterState::Queued),
+                "chosen tokens are of the queued"
+            );
+        }
+    }
+
+    fn assert_wheels(&self, slots: &[(u32, &Slot)], waiters: &[(u32, &Waiter)]) {
+        let sorted = |mut ids: Vec<u32>| {
+            ids.sort_unstable();
+            ids
+        };
+        let auto = |id: u32| self.slots[id].extras.as_ref().and_then(|extras| extras.auto.as_ref());
+        let held: Vec<u32> = slots.iter().map(|(id, _)| *id).collect();
+        let finite =
+            |(_, waiter): &&(u32, &Waiter)| waiter.state == WaiterState::Queued && waiter.deadline != Moment::FAR;
+        let timed: Vec<u32> = waiters.iter().filter(finite).map(|(id, _)| *id).collect();
+        let ordered: Vec<u32> = held.iter().copied().filter(|id| auto(*id).is_some()).collect();
+        assert_eq!(sorted(self.expiries.filed(|id| self.slots[id].expiry)), held, "C1: every holder is timed");
+        assert_eq!(sorted(self.timeouts.filed(|id| self.waiters[id].timeout)), timed, "C1: every finite wait is timed");
+        let links = |id| auto(id).map_or(Links::NEW, |auto| auto.links);
+        assert_eq!(sorted(self.refreshes.filed(links)), ordered, "C1: every standing order is timed");
+    }
+
+    fn assert_counters(&self, slots: &[(u32, &Slot)]) {
+        assert_balance(&self.counters, slots.len(), self.waiting, "the shard");
+        for (_, slot) in slots {
+            if let Some(traffic) = slot.extras.as_ref().and_then(|extras| extras.traffic.as_deref()) {
+                assert_balance(traffic, 1, slot.queue.len as usize, slot.key.as_str());
+            } else {
+                assert_eq!(slot.queue.len, 0, "T8: a key with a queue counts for itself");
+            }
+        }
+        assert!(self.ended.len() <= ENDED_TOKENS, "T9: ended tokens");
+    }
+}
+
+fn assert_balance(c: &Counters, held: usize, waiting: usize, whose: &str) {
+    assert_eq!(c.grants, c.ends() + held as u64, "T8: grants of {whose}");
+    assert_eq!(c.queued, c.left_queue() + waiting as u64, "T8: queue of {whose}");
+    let outcomes = c.grants
+        + (c.timed_out + c.cancelled + c.refused_by_shutdown)
+        + (c.busy + c.rejected + c.cancelled_polls + c.polls_exhausted);
+    assert_eq!(c.attempts, outcomes, "T8: attempts of {whose}");
+}
