@@ -273,11 +273,11 @@ impl Shard {
     }
 
     pub(crate) fn still_sleeps(&self, id: u32, waker: &Waker) -> bool {
-        self.state.lock().timers.still_sleeps(id, waker)
+        self.with(|state, fx| state.timers.still_sleeps(id, waker, fx))
     }
 
     pub(crate) fn stop_sleep(&self, id: u32) {
-        self.state.lock().timers.remove(id);
+        self.with(|state, fx| state.timers.remove(id, fx));
     }
 
     /// Does everything that is due, in slices, and answers when to come again.
@@ -317,12 +317,13 @@ impl Shard {
 
     /// Whether nothing is held any more; if something is, `waker` is woken when nothing is.
     pub(crate) fn is_empty(&self, waker: &Waker) -> bool {
-        let mut state = self.state.lock();
-        if state.table.held() == 0 {
-            return true;
-        }
-        state.when_empty = Some(waker.clone());
-        false
+        self.with(|state, fx| {
+            if state.table.held() == 0 {
+                return true;
+            }
+            fx.discard(state.when_empty.replace(waker.clone()));
+            false
+        })
     }
 
     /// Ends the grants that are left; answers how many.
@@ -343,11 +344,6 @@ impl Shard {
     #[cfg(feature = "test-util")]
     pub(crate) fn panic_at_next_turn(&self) {
         self.panic_next.store(true, std::sync::atomic::Ordering::SeqCst);
-    }
-
-    #[cfg(test)]
-    pub(crate) fn sleepers(&self) -> usize {
-        self.state.lock().timers.len()
     }
 }
 

@@ -44,20 +44,18 @@ impl Timers {
     }
 
     /// Whether it still sleeps; if so, it will wake `waker` instead.
-    pub(crate) fn still_sleeps(&mut self, id: u32, waker: &Waker) -> bool {
-        match self.sleepers.get_mut(id).and_then(|sleeper| sleeper.waker.as_mut()) {
-            Some(old) => {
-                old.clone_from(waker);
-                true
-            }
-            None => false,
+    pub(crate) fn still_sleeps(&mut self, id: u32, waker: &Waker, fx: &mut Effects) -> bool {
+        let Some(old) = self.sleepers.get_mut(id).and_then(|sleeper| sleeper.waker.as_mut()) else { return false };
+        if !old.will_wake(waker) {
+            fx.discard([std::mem::replace(old, waker.clone())]);
         }
+        true
     }
 
-    pub(crate) fn remove(&mut self, id: u32) {
+    pub(crate) fn remove(&mut self, id: u32, fx: &mut Effects) {
         if self.sleepers.get(id).is_some() {
             self.wheel.remove(&mut self.sleepers, id);
-            self.sleepers.remove(id);
+            fx.discard(self.sleepers.remove(id).and_then(|sleeper| sleeper.waker));
         }
     }
 
@@ -75,10 +73,5 @@ impl Timers {
 
     pub(crate) fn next(&self) -> Option<Moment> {
         self.wheel.next()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.sleepers.len()
     }
 }
