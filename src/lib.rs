@@ -17,6 +17,9 @@
 mod clock;
 mod config;
 mod error;
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub mod http;
 mod key;
 mod lock;
 mod manager;

@@ -250,6 +250,17 @@ impl LockManager {
         Ok(self.shard_at(shard).look(&key, hash, QUEUE_SHOWN).map(LockInfo::from))
     }
 
+    /// What is known of the lock that a ticket stands for; `None` if that grant has ended, whoever holds the key now.
+    ///
+    /// Nothing of the queue but its length is told.
+    #[must_use]
+    pub fn inspect_ticket(&self, ticket: &Ticket) -> Option<LockInfo> {
+        let (shard, hash) = self.place(ticket.key());
+        let row = self.shard_at(shard).look(ticket.key(), hash, 0)?;
+        // Fences are never given twice in a shard (T4), so the same one is the same grant.
+        (Some(row.fence) == ticket.fencing_token()).then(|| row.into())
+    }
+
     /// The held locks whose keys begin with `prefix`: the first `limit` in the order of their keys.
     ///
     /// Looked at in slices while others go on locking: a lock that comes or goes meanwhile may be in it or not.

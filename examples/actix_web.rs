@@ -1,0 +1,60 @@
+//! An actix-web app that lets nobody pay for the same order twice at once.
+//!
+//! `cargo run --example actix_web --features http`
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::rt::time::sleep;
+use actix_web::{App, HttpResponse, HttpServer, post, web};
+use leasehold::{LockError, LockManager};
+use serde_json::json;
+
+#[post("/orders/{id}/pay")]
+async fn pay(locks: web::Data<LockManager>, id: web::Path<u64>) -> HttpResponse {
+    let lock = match locks.try_lock(format!("order:{id}")).await {
+        Ok(lock) => lock,
+        Err(why) => return refuse(&why),
+    };
+    // The work. Whatever it writes to should refuse a fencing token lower than the highest it has seen.
+    sleep(Duration::from_millis(200)).await;
+    HttpResponse::Ok().json(json!({
+        "paid": *id,
+        "fencing_token": lock.fencing_token().map(|fence| fence.get()),
+        "released": format!("{:?}", lock.unlock().await),
+    }))
+}
+
+/// 423 if another request is paying for this order now; every other error has its status too.
+fn refuse(why: &LockError) -> HttpResponse {
+    let face = why.face();
+    let status = StatusCode::from_u16(face.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    HttpResponse::build(status)
+        .content_type("application/problem+json")
+        .json(json!({ "status": face.status, "code": face.code, "detail": why.to_string() }))
+}
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Once, outside the factory, which runs once per worker: two managers do not know of each other's locks.
+    let locks = LockManager::builder().build()?;
+    let data = web::Data::new(locks.clone());
+
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(data.clone())
+            .service(pay)
+            // The lock server's own routes, beside yours. Guard them: they may release by force.
+            .service(web::scope("/locks").configure(leasehold::http::configure))
+    })
+    .h1_allow_half_closed(false) // a waiter whose client has gone leaves the queue
+    .bind(("127.0.0.1", 8080))?;
+
+    println!("one of these two is paid, the other is told that it is busy:");
+    println!("  curl -X POST http://127.0.0.1:8080/orders/42/pay & curl -X POST http://127.0.0.1:8080/orders/42/pay");
+    println!("what is locked just now:");
+    println!("  curl http://127.0.0.1:8080/locks/locks");
+    server.run().await?;
+    locks.shutdown(Duration::from_secs(1)).await;
+    Ok(())
+}

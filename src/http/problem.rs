@@ -1,0 +1,214 @@
+//! Errors as problem documents (RFC 9457): `application/problem+json`, each with a stable `code`.
+//!
+//! What a manager refuses has the status and code of [`LockError::face`]; what never comes so far is a [`Fault`]. The
+//! answer closes no connection by itself and quotes no token.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use actix_web::{HttpResponse, ResponseError};
+use problem_details::ProblemDetails;
+use serde::Serialize;
+
+use super::wire::Holder;
+use crate::{LockError, LockInfo};
+
+/// What can be wrong with a request before a manager sees it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The body breaks off, is not UTF-8, not JSON, or not of the route's type.
+    InvalidBody(Cow<'static, str>),
+    /// A parameter of the URL is unknown, repeated, missing or badly encoded.
+    InvalidQuery(Cow<'static, str>),
+    /// The client was too slow.
+    BodyTimeout { after: Duration },
+    /// The body has more bytes than are taken.
+    TooLarge { max: usize },
+    /// The body does not say that it is JSON.
+    UnsupportedMediaType,
+    /// No such route.
+    NotFound,
+    /// The key is free.
+    NotLocked,
+    /// The route knows other methods only.
+    MethodNotAllowed { allow: &'static str },
+    /// The host app gave no manager.
+    NoManager,
+}
+
+impl Fault {
+    fn face(&self) -> (u16, &'static str) {
+        match self {
+            Self::InvalidBody(_) => (400, "invalid_body"),
+            Self::InvalidQuery(_) => (400, "invalid_query"),
+            Self::BodyTimeout { .. } => (408, "body_timeout"),
+            Self::TooLarge { .. } => (413, "too_large"),
+            Self::UnsupportedMediaType => (415, "unsupported_media_type"),
+            Self::NotFound => (404, "not_found"),
+            Self::NotLocked => (404, "not_locked"),
+            Self::MethodNotAllowed { .. } => (405, "method_not_allowed"),
+            Self::NoManager => (500, "internal"),
+        }
+    }
+
+    fn detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::InvalidBody(why) | Self::InvalidQuery(why) => why.clone(),
+            Self::BodyTimeout { after } => format!("the body did not arrive within {after:?}").into(),
+            Self::TooLarge { max } => format!("the body is longer than {max} bytes").into(),
+            Self::UnsupportedMediaType => "send the body as `content-type: application/json`, in UTF-8".into(),
+            Self::NotFound => "there is no such route".into(),
+            Self::NotLocked => "nobody holds this key".into(),
+            Self::MethodNotAllowed { allow } => format!("this route takes {allow}").into(),
+            Self::NoManager => "the server has no lock manager; this is for its operator to mend".into(),
+        }
+    }
+}
+
+/// An error on its way out.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    detail: Cow<'static, str>,
+    members: Members,
+    retry_after: Option<Duration>,
+    allow: Option<&'static str>,
+}
+
+/// The members of the document that are ours.
+#[derive(Debug, Serialize)]
+struct Members {
+    code: &'static str,
+    #[serde(flatten)]
+    extra: Option<Box<Extra>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Extra {
+    /// Beside `held` and `timeout`: who is in the way. There is no holder if the key came free meanwhile.
+    Busy { holder: Option<Holder>, queue_length: usize },
+    /// Beside `deadlock`: who waits for what.
+    Cycle { cycle: Vec<Edge> },
+}
+
+#[derive(Debug, Serialize)]
+struct Edge {
+    owner: String,
+    key: String,
+}
+
+impl Problem {
+    fn new((status, code): (u16, &'static str), detail: Cow<'static, str>) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, detail, members: Members { code, extra: None }, retry_after: None, allow: None }
+    }
+
+    /// The same with better words.
+    pub(super) fn saying(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    /// `Held` or `Timeout`, with what is in the way: to try again is worth it when the holder's time is over.
+    pub(super) fn busy(why: LockError, in_the_way: Option<&LockInfo>) -> Self {
+        let mut problem = Self::from(why);
+        problem.members.extra = Some(Box::new(Extra::Busy {
+            holder: in_the_way.map(|info| info.into()),
+            queue_length: in_the_way.map_or(0, |info| info.waiting),
+        }));
+        problem.retry_after = Some(in_the_way.map_or(Duration::ZERO, |info| info.remaining));
+        problem
+    }
+}
+
+impl From<LockError> for Problem {
+    fn from(why: LockError) -> Self {
+        let face = why.face();
+        let mut problem = Self::new((face.status, face.code), why.to_string().into());
+        if let LockError::Deadlock { cycle } = why {
+            let edges = cycle.iter().map(|edge| Edge { owner: edge.owner.to_string(), key: edge.key.to_string() });
+            problem.members.extra = Some(Box::new(Extra::Cycle { cycle: edges.collect() }));
+        }
+        problem
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        let mut problem = Self::new(fault.face(), fault.detail());
+        if let Fault::MethodNotAllowed { allow } = fault {
+            problem.allow = Some(allow);
+        }
+        problem
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.members.code, self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut document = ProblemDetails::new().with_detail(self.detail.as_ref()).with_extensions(&self.members);
+        // actix-web and problem_details name statuses by different versions of the `http` crate.
+        document.status = self.status.as_u16().try_into().ok();
+        document.title = self.status.canonical_reason().map(str::to_owned);
+        let mut answer = HttpResponse::build(self.status);
+        if let Some(after) = self.retry_after {
+            answer.insert_header((RETRY_AFTER, whole_seconds_up(after)));
+        }
+        if let Some(allow) = self.allow {
+            answer.insert_header((ALLOW, allow));
+        }
+        answer.insert_header((CONTENT_TYPE, "application/problem+json")).json(document)
+    }
+}
+
+/// Rounded up, and at least one: sooner is too soon.
+fn whole_seconds_up(span: Duration) -> u64 {
+    (span.as_secs() + u64::from(span.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_fault_has_the_status_and_code_of_the_contract() {
+        let rows = [
+            (Fault::InvalidBody("why".into()), 400, "invalid_body"),
+            (Fault::InvalidQuery("why".into()), 400, "invalid_query"),
+            (Fault::BodyTimeout { after: Duration::from_secs(5) }, 408, "body_timeout"),
+            (Fault::TooLarge { max: 1 }, 413, "too_large"),
+            (Fault::UnsupportedMediaType, 415, "unsupported_media_type"),
+            (Fault::NotFound, 404, "not_found"),
+            (Fault::NotLocked, 404, "not_locked"),
+            (Fault::MethodNotAllowed { allow: "GET" }, 405, "method_not_allowed"),
+            (Fault::NoManager, 500, "internal"),
+        ];
+        let codes: HashSet<_> = rows.iter().map(|row| row.2).collect();
+        assert_eq!(codes.len(), rows.len(), "each cause has a code of its own");
+        for (fault, status, code) in rows {
+            assert_eq!(fault.face(), (status, code), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_in_whole_seconds_rounded_up_and_never_zero() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (29_999, 30)] {
+            assert_eq!(whole_seconds_up(Duration::from_millis(millis)), seconds, "{millis}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Fear: the binary starts, ends or talks in a way that a script cannot rely on.
+#![cfg(all(feature = "server", unix))]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use support::{Answer, client, number, text, until};
+
+/// The binary, ended with the test.
+struct Process {
+    child: Child,
+    url: String,
+    client: Client,
+}
+
+fn leasehold(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+    // What happens to be set around the test must not decide it.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("LEASEHOLD_") || ["LOCK_STORE", "RUST_LOG"].contains(&name.as_str()) {
+            command.env_remove(name);
+        }
+    }
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Process {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+        let first = lines.next().expect("a line at start").unwrap();
+        let url = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
+        Self { child, url, client: client() }
+    }
+
+    fn serve(words: &[&str]) -> Self {
+        Self::start(leasehold(&[&["serve", "--listen", "127.0.0.1:0"], words].concat()))
+    }
+
+    fn post(&self, path: &str, body: Value) -> impl Future<Output = Answer> + use<> {
+        Answer::of(self.client.request(Method::POST, format!("{}{path}", self.url)).json(&body))
+    }
+
+    async fn stats(&self) -> Value {
+        Answer::of(self.client.get(format!("{}/stats", self.url))).await.ok()
+    }
+
+    async fn has_waiting(&self, waiting: u64) {
+        while number(&self.stats().await, "waiting") != waiting {
+            actix_rt::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    async fn exit_code(&mut self) -> i32 {
+        let mut status = None;
+        until("the process's end", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.and_then(|status| status.code()).expect("no signal ended it")
+    }
+
+    fn stderr(&mut self) -> String {
+        let mut text = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs to the end: exit code, stdout, stderr.
+fn run(mut command: Command) -> (i32, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[actix_rt::test]
+async fn the_first_line_on_stdout_is_an_address_that_answers_already() {
+    for words in [&["--listen", "127.0.0.1:0"][..], &["serve", "--listen", "localhost:0", "--workers", "1"]] {
+        let process = Process::start(leasehold(words));
+        let health = Answer::of(process.client.get(format!("{}/healthz", process.url))).await.ok();
+        assert_eq!(health, json!({ "status": "ok" }));
+        let lock = process.post("/acquire", json!({ "key": "a" })).await.ok();
+        assert_eq!(number(&lock, "ttl_ms"), 30_000);
+    }
+}
+
+#[actix_rt::test]
+async fn a_signal_refuses_waiters_lets_holders_release_and_ends_with_zero() {
+    for signal in ["TERM", "INT"] {
+        let mut process = Process::serve(&["--grace", "25s"]);
+        let lock = process.post("/acquire", json!({ "key": "a" })).await.ok();
+        let waiter = actix_rt::spawn(process.post("/acquire", json!({ "key": "a", "wait_ms": 60_000 })));
+        process.has_waiting(1).await;
+        let began = Instant::now();
+        process.signal(signal);
+        waiter.await.unwrap().problem(503, "shutting_down");
+        process.post("/acquire", json!({ "key": "b" })).await.problem(503, "shutting_down");
+        let mine = json!({ "key": "a", "token": lock["token"] });
+        process.post("/heartbeat", mine.clone()).await.ok();
+        assert_eq!(process.post("/release", mine).await.ok(), json!({ "outcome": "released" }));
+        assert_eq!(process.exit_code().await, 0, "{signal}");
+        assert!(began.elapsed() < Duration::from_secs(25), "it need not wait when nothing is held");
+    }
+}
+
+#[actix_rt::test]
+async fn a_lock_that_is_not_released_does_not_hold_up_the_end_beyond_the_grace() {
+    let mut process = Process::serve(&["--grace", "200ms"]);
+    process.post("/acquire", json!({ "key": "a" })).await.ok();
+    process.signal("TERM");
+    assert_eq!(process.exit_code().await, 0);
+    assert!(process.stderr().contains("still held"));
+}
+
+#[actix_rt::test]
+async fn a_second_signal_ends_it_at_once() {
+    let mut process = Process::serve(&["--grace", "1h"]);
+    process.post("/acquire", json!({ "key": "a" })).await.ok();
+    let waiter = actix_rt::spawn(process.post("/acquire", json!({ "key": "a", "wait_ms": 60_000 })));
+    process.has_waiting(1).await;
+    process.signal("TERM");
+    waiter.await.unwrap().problem(503, "shutting_down");
+    process.signal("INT");
+    assert_eq!(process.exit_code().await, 1);
+}
+
+#[actix_rt::test]
+async fn logs_have_no_line_per_request_and_never_a_token() {
+    let mut quiet = leasehold(&["serve", "--listen", "127.0.0.1:0", "--grace", "0s", "--log-format", "json"]);
+    quiet.env("RUST_LOG", "info");
+    let mut loud = leasehold(&["serve", "--listen", "127.0.0.1:0", "--grace", "0s"]);
+    loud.env("RUST_LOG", "trace");
+    let mut logs = Vec::new();
+    let mut tokens = Vec::new();
+    for command in [quiet, loud] {
+        let mut process = Process::start(command);
+        for key in ["needle-1", "needle-2", "needle-3"] {
+            let lock = process.post("/acquire", json!({ "key": key })).await.ok();
+            tokens.push(text(&lock, "token").to_owned());
+            let mine = json!({ "key": key, "token": lock["token"] });
+            process.post("/heartbeat", mine.clone()).await.ok();
+            process.post("/release", mine.clone()).await.ok();
+            process.post("/release", json!({ "key": key, "token": lock["token"], "x": 1 })).await.any_problem();
+        }
+        process.signal("TERM");
+        assert_eq!(process.exit_code().await, 0);
+        logs.push(process.stderr());
+    }
+    assert!(!logs[0].contains("needle"), "{}", logs[0]);
+    for line in logs[0].lines() {
+        assert!(serde_json::from_str::<Value>(line).unwrap().is_object(), "{line}");
+    }
+    assert!(logs[1].len() > logs[0].len());
+    assert!(logs.iter().all(|log| tokens.iter().all(|token| !log.contains(token.as_str()))));
+}
+
+#[actix_rt::test]
+async fn flags_go_over_the_environment_and_that_over_defaults() {
+    let mut command = leasehold(&["--listen", "127.0.0.1:0", "--ttl", "11s"]);
+    command.env("LEASEHOLD_TTL", "7s").env("LEASEHOLD_WAIT", "1ms").env("LEASEHOLD_MAX_WAIT", "2s");
+    command.env("LEASEHOLD_MAX_TTL", "12s").env("LOCK_STORE", "memory");
+    let process = Process::start(command);
+    assert_eq!(number(&process.post("/acquire", json!({ "key": "a" })).await.ok(), "ttl_ms"), 11_000);
+    process.post("/acquire", json!({ "key": "a" })).await.problem(423, "timeout");
+    process.post("/acquire", json!({ "key": "a", "wait_ms": 2_001 })).await.problem(422, "invalid_option");
+    process.post("/acquire", json!({ "key": "a", "ttl_ms": 12_001 })).await.problem(422, "invalid_ttl");
+}
+
+#[test]
+fn help_and_version_end_with_zero_and_help_names_every_variable() {
+    let (code, help, _) = run(leasehold(&["serve", "--help"]));
+    assert_eq!(code, 0);
+    for variable in ["LISTEN", "INSECURE", "TTL", "WAIT", "MAX_WAIT", "MAX_KEYS", "GRACE", "WORKERS", "LOG_FORMAT"] {
+        assert!(help.contains(&format!("LEASEHOLD_{variable}")), "{variable}: {help}");
+    }
+    assert!(help.contains("LOCK_STORE"));
+    assert_eq!(run(leasehold(&["--version"])).0, 0);
+}
+
+#[test]
+fn what_makes_no_sense_ends_with_64_and_says_why() {
+    let rows: [(&[&str], &str); 8] = [
+        (&["--no-such-flag"], "--no-such-flag"),
+        (&["serve", "--ttl", "soon"], "soon"),
+        (&["serve", "--workers", "0"], "0"),
+        (&["serve", "--ttl", "0s"], "ttl"),
+        (&["serve", "--listen", "0.0.0.0:0"], "--insecure"),
+        (&["serve", "--listen", "[::]:0"], "--insecure"),
+        (&["serve", "--max-waiters", "9", "--max-connections", "9"], "--max-connections"),
+        (&["serve", "--store", "paper"], "memory"),
+    ];
+    for (words, why) in rows {
+        let (code, stdout, stderr) = run(leasehold(words));
+        assert_eq!(code, 64, "{words:?}: {stderr}");
+        assert!(stderr.contains(why), "{words:?}: {stderr}");
+        assert!(stdout.is_empty(), "{stdout}");
+    }
+}
+
+#[test]
+fn a_stores_password_is_not_shown() {
+    let mut refused = leasehold(&["serve"]);
+    let mut help = leasehold(&["serve", "--help"]);
+    for command in [&mut refused, &mut help] {
+        command.env("LOCK_STORE", "redis://user:hunter2@localhost");
+    }
+    let (code, stdout, stderr) = run(refused);
+    assert_eq!(code, 64);
+    assert!(!format!("{stdout}{stderr}").contains("hunter2"));
+    let (_, stdout, _) = run(help);
+    assert!(!stdout.contains("hunter2"));
+}
+
+#[test]
+fn an_address_that_cannot_be_had_ends_with_69() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, _, stderr) = run(leasehold(&["serve", "--listen", &address]));
+    assert_eq!(code, 69, "{stderr}");
+    assert!(stderr.contains(&address), "{stderr}");
+}
