@@ -48,3 +48,8 @@ pub use shard::actor::ShardActor;
 pub use shard::message as messages;
 pub use stats::{LockInfo, Stats, WaiterInfo};
 pub use table::Release;
+
+/// The README's Rust blocks, as doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
