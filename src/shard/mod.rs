@@ -273,11 +273,11 @@ impl Shard {
     }
 
     pub(crate) fn still_sleeps(&self, id: u32, waker: &Waker) -> bool {
-        self.state.lock().timers.still_sleeps(id, waker)
+        self.with(|state, fx| state.timers.still_sleeps(id, waker, fx))
     }
 
     pub(crate) fn stop_sleep(&self, id: u32) {
-        self.state.lock().timers.remove(id);
+        self.with(|state, fx| state.timers.remove(id, fx));
     }
 
     /// Does everything that is due, in slices, and answers when to come again.

@@ -44,20 +44,22 @@ impl Timers {
     }
 
     /// Whether it still sleeps; if so, it will wake `waker` instead.
-    pub(crate) fn still_sleeps(&mut self, id: u32, waker: &Waker) -> bool {
+    pub(crate) fn still_sleeps(&mut self, id: u32, waker: &Waker, fx: &mut Effects) -> bool {
         match self.sleepers.get_mut(id).and_then(|sleeper| sleeper.waker.as_mut()) {
             Some(old) => {
-                old.clone_from(waker);
+                if !old.will_wake(waker) {
+                    fx.discard([std::mem::replace(old, waker.clone())]);
+                }
                 true
             }
             None => false,
         }
     }
 
-    pub(crate) fn remove(&mut self, id: u32) {
+    pub(crate) fn remove(&mut self, id: u32, fx: &mut Effects) {
         if self.sleepers.get(id).is_some() {
             self.wheel.remove(&mut self.sleepers, id);
-            self.sleepers.remove(id);
+            fx.discard(self.sleepers.remove(id).and_then(|sleeper| sleeper.waker));
         }
     }
 
