@@ -22,6 +22,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
+use smallvec::SmallVec;
 
 use crate::clock::{Clock, Moment};
 use crate::error::LockError;
@@ -62,14 +63,14 @@ struct State {
     timers: Timers,
     /// When the actor will next look by itself.
     armed: Moment,
-    /// Woken when nothing is held any more; set during shutdown.
-    when_empty: Option<Waker>,
+    /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.
+    when_empty: SmallVec<[Waker; 1]>,
 }
 
 impl Shard {
     pub(crate) fn new(table: Table, clock: Clock, sweep_every: Duration) -> Self {
         let timers = Timers::new(clock.now());
-        let state = State { table, timers, armed: Moment::ZERO, when_empty: None };
+        let state = State { table, timers, armed: Moment::ZERO, when_empty: SmallVec::new() };
         Self {
             state: CachePadded::new(Mutex::new(state)),
             clock,
@@ -100,13 +101,13 @@ impl Shard {
         if early {
             state.armed = fx.earliest();
         }
-        let emptied =
-            if state.when_empty.is_some() && state.table.held() == 0 { state.when_empty.take() } else { None };
+        if !state.when_empty.is_empty() && state.table.held() == 0 {
+            fx.wake(state.when_empty.drain(..));
+        }
         drop(state);
         if early && let Some(nudge) = self.nudge.get() {
             nudge();
         }
-        fx.wake(emptied.into_iter());
         answer
     }
 
@@ -317,13 +318,14 @@ impl Shard {
 
     /// Whether nothing is held any more; if something is, `waker` is woken when nothing is.
     pub(crate) fn is_empty(&self, waker: &Waker) -> bool {
-        self.with(|state, fx| {
-            if state.table.held() == 0 {
-                return true;
-            }
-            fx.discard(state.when_empty.replace(waker.clone()));
-            false
-        })
+        let mut state = self.state.lock();
+        if state.table.held() == 0 {
+            return true;
+        }
+        if !state.when_empty.iter().any(|other| other.will_wake(waker)) {
+            state.when_empty.push(waker.clone());
+        }
+        false
     }
 
     /// Ends the grants that are left; answers how many.

@@ -45,9 +45,14 @@ impl Timers {
 
     /// Whether it still sleeps; if so, it will wake `waker` instead.
     pub(crate) fn still_sleeps(&mut self, id: u32, waker: &Waker, fx: &mut Effects) -> bool {
-        let Some(old) = self.sleepers.get_mut(id).and_then(|sleeper| sleeper.waker.as_mut()) else { return false };
-        if !old.will_wake(waker) {
-            fx.discard([std::mem::replace(old, waker.clone())]);
+        match self.sleepers.get_mut(id).and_then(|sleeper| sleeper.waker.as_mut()) {
+            Some(old) => {
+                if !old.will_wake(waker) {
+                    fx.discard([std::mem::replace(old, waker.clone())]);
+                }
+                true
+            }
+            None => false,
         }
         true
     }
