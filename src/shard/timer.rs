@@ -54,7 +54,6 @@ impl Timers {
             }
             None => false,
         }
-        true
     }
 
     pub(crate) fn remove(&mut self, id: u32, fx: &mut Effects) {
