@@ -1,5 +1,6 @@
 //! Fear: a client that waits is passed over, or one that has gone stays in the queue.
 #![cfg(feature = "http")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Fear: the binary starts, ends or talks in a way that a script cannot rely on.
 #![cfg(all(feature = "server", unix))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

@@ -21,7 +21,7 @@ pub(crate) enum Command {
 }
 
 impl Cli {
-    pub(crate) fn command(self) -> Command {
+    pub(crate) fn into_command(self) -> Command {
         self.command.unwrap_or(Command::Serve(self.serve))
     }
 }
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn without_a_subcommand_it_serves_and_takes_the_flags_of_serve() {
         for words in [vec!["leasehold", "--grace", "90ms"], vec!["leasehold", "serve", "--grace", "90ms"]] {
-            let Command::Serve(args) = Cli::try_parse_from(words).unwrap().command();
+            let Command::Serve(args) = Cli::try_parse_from(words).unwrap().into_command();
             assert_eq!(args.grace, Duration::from_millis(90));
         }
     }
