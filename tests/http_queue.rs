@@ -56,6 +56,21 @@ async fn a_client_that_closes_its_writing_half_counts_as_gone() {
 }
 
 #[actix_rt::test]
+async fn a_client_whose_connection_is_reset_counts_as_gone() {
+    let server = Server::start();
+    server.post("/acquire", json!({ "key": "a" })).await.ok();
+    let body = r#"{"key":"a","wait_ms":60000}"#;
+    let reset = server.raw_acquire(body.len(), body);
+    until("the waiter", || server.waiting() == 1).await;
+    reset.set_nonblocking(true).unwrap();
+    let reset = tokio::net::TcpStream::from_std(reset).unwrap();
+    reset.set_zero_linger().unwrap();
+    drop(reset);
+    until("its leaving", || server.waiting() == 0).await;
+    assert_eq!(server.locks.stats().cancelled, 1);
+}
+
+#[actix_rt::test]
 async fn the_one_behind_a_waiter_that_has_gone_moves_up() {
     let server = Server::start();
     let holder = server.post("/acquire", json!({ "key": "a" })).await.ok();

@@ -28,6 +28,8 @@ use crate::signals::Signals;
 
 /// The longest part of the grace time that is kept back for answers under way.
 const LONGEST_DRAIN: Duration = Duration::from_secs(1);
+/// Over a network less is no lock at all.
+const SHORTEST_TTL: Duration = Duration::from_millis(10);
 
 /// Serves until a signal says otherwise.
 ///
@@ -40,6 +42,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let bounds = Bounds::secure(&args);
     let locks = LockManager::builder()
         .ttl(args.ttl)
+        .min_ttl(SHORTEST_TTL)
         .max_ttl(args.max_ttl)
         .wait(args.wait)
         .max_keys(args.max_keys)
@@ -56,6 +59,9 @@ fn check(args: &ServeArgs) -> Result<(), Failure> {
     }
     if args.max_waiters >= args.max_connections {
         return wrong("--max-waiters must be below --max-connections: holders need a connection to release");
+    }
+    if args.wait > args.max_wait {
+        return wrong("--wait must not be above --max-wait");
     }
     Ok(())
 }
@@ -111,6 +117,7 @@ fn start(
     locks: &LockManager,
 ) -> io::Result<actix_web::dev::Server> {
     let limits = Limits::new()
+        .min_ttl(SHORTEST_TTL)
         .max_ttl(args.max_ttl)
         .max_wait(args.max_wait)
         .max_body_bytes(args.max_body_bytes)
