@@ -1,5 +1,6 @@
 //! Fear: bad input brings the server down, is half understood, or is answered in another shape.
 #![cfg(feature = "http")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -106,9 +107,12 @@ async fn numbers_and_texts_out_of_bounds_are_named_as_such() {
     assert!(!server.locks.is_locked("a").await.unwrap());
 }
 
+#[cfg(feature = "test-util")]
 #[actix_rt::test]
 async fn the_bounds_themselves_are_allowed() {
-    let server = Server::start();
+    // Time stands still: 10 ms would else be over before the answer on a busy machine.
+    let clock = leasehold::ManualClock::new();
+    let server = Server::over(LockManager::builder().clock(clock.clock()).build().unwrap());
     let owner = "o".repeat(128);
     let bodies = [
         json!({ "key": "a", "ttl_ms": 86_400_000, "wait_ms": 60_000, "owner": owner }),
@@ -116,9 +120,7 @@ async fn the_bounds_themselves_are_allowed() {
         json!({ "key": "größe 日本/x", "ttl_ms": 10 }),
     ];
     for body in bodies {
-        let answer = server.post("/acquire", body).await;
-        // 10 ms may be over before it is seen on a busy machine, and is then said to be lost.
-        assert!(answer.status == 200 || answer.body["code"] == "lost", "{answer:?}");
+        server.post("/acquire", body).await.ok();
     }
 }
 
@@ -197,8 +199,8 @@ async fn unknown_routes_and_methods_are_refused_in_the_same_shape() {
 #[actix_rt::test]
 async fn only_json_that_says_so_is_read() {
     let server = Server::start();
-    let send = async |content_type: Option<&str>| {
-        let mut request = server.request(Method::POST, "/acquire").body(r#"{"key":"a","token":null,"wait_ms":0}"#);
+    let send = async |key: &str, content_type: Option<&str>| {
+        let mut request = server.request(Method::POST, "/acquire").body(format!(r#"{{"key":"{key}"}}"#));
         if let Some(content_type) = content_type {
             request = request.header("content-type", content_type);
         }
@@ -206,12 +208,12 @@ async fn only_json_that_says_so_is_read() {
     };
     let others = ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin1", "json", ""];
     for content_type in others.into_iter().map(Some).chain([None]) {
-        send(content_type).await.problem(415, "unsupported_media_type");
+        send("a", content_type).await.problem(415, "unsupported_media_type");
     }
     assert_eq!(server.locks.stats().attempts, 0);
-    for content_type in ["application/json", "Application/JSON; Charset=UTF-8", "application/vnd.x+json"] {
-        let answer = send(Some(content_type)).await;
-        assert!([200, 423].contains(&answer.status), "{content_type}: {answer:?}");
+    let json = ["application/json", "Application/JSON; Charset=UTF-8", "application/vnd.x+json"];
+    for (key, content_type) in ["a", "b", "c"].into_iter().zip(json) {
+        send(key, Some(content_type)).await.ok();
     }
 }
 

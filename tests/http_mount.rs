@@ -1,5 +1,6 @@
 //! Fear: the routes work in our own binary only.
 #![cfg(feature = "http")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use actix_web::dev::{Service, ServiceResponse};
 use actix_web::test::{TestRequest, call_service, init_service, read_body_json};

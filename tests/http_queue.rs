@@ -1,5 +1,6 @@
 //! Fear: a client that waits is passed over, or one that has gone stays in the queue.
 #![cfg(feature = "http")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -52,6 +53,21 @@ async fn a_client_that_closes_its_writing_half_counts_as_gone() {
     until("its leaving", || server.waiting() == 0).await;
     assert_eq!(server.locks.stats().cancelled, 1);
     server.post("/release", json!({ "key": "a", "token": holder["token"] })).await.ok();
+}
+
+#[actix_rt::test]
+async fn a_client_whose_connection_is_reset_counts_as_gone() {
+    let server = Server::start();
+    server.post("/acquire", json!({ "key": "a" })).await.ok();
+    let body = r#"{"key":"a","wait_ms":60000}"#;
+    let reset = server.raw_acquire(body.len(), body);
+    until("the waiter", || server.waiting() == 1).await;
+    reset.set_nonblocking(true).unwrap();
+    let reset = tokio::net::TcpStream::from_std(reset).unwrap();
+    reset.set_zero_linger().unwrap();
+    drop(reset);
+    until("its leaving", || server.waiting() == 0).await;
+    assert_eq!(server.locks.stats().cancelled, 1);
 }
 
 #[actix_rt::test]

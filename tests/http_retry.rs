@@ -1,5 +1,6 @@
 //! Fear: a client that repeats a request after a lost answer gets two locks, or a wrong one.
 #![cfg(all(feature = "http", feature = "test-util"))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

@@ -1,9 +1,11 @@
 //! Fear: the binary starts, ends or talks in a way that a script cannot rely on.
 #![cfg(all(feature = "server", unix))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -134,6 +136,20 @@ async fn a_lock_that_is_not_released_does_not_hold_up_the_end_beyond_the_grace()
 }
 
 #[actix_rt::test]
+async fn clients_that_idle_or_never_finish_their_request_do_not_hold_up_the_end() {
+    let mut process = Process::serve(&["--grace", "400ms"]);
+    let address = process.url.strip_prefix("http://").unwrap().to_owned();
+    let mut idle = TcpStream::connect(&address).unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut unfinished = TcpStream::connect(&address).unwrap();
+    let head = "POST /acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{";
+    unfinished.write_all(head.as_bytes()).unwrap();
+    assert_eq!(idle.read(&mut [0]).unwrap(), 1, "it is answered, and stays open");
+    process.signal("TERM");
+    assert_eq!(process.exit_code().await, 0);
+}
+
+#[actix_rt::test]
 async fn a_second_signal_ends_it_at_once() {
     let mut process = Process::serve(&["--grace", "1h"]);
     process.post("/acquire", json!({ "key": "a" })).await.ok();
@@ -200,11 +216,13 @@ fn help_and_version_end_with_zero_and_help_names_every_variable() {
 
 #[test]
 fn what_makes_no_sense_ends_with_64_and_says_why() {
-    let rows: [(&[&str], &str); 8] = [
+    let rows: [(&[&str], &str); 10] = [
         (&["--no-such-flag"], "--no-such-flag"),
         (&["serve", "--ttl", "soon"], "soon"),
         (&["serve", "--workers", "0"], "0"),
         (&["serve", "--ttl", "0s"], "ttl"),
+        (&["serve", "--ttl", "9ms"], "ttl"),
+        (&["serve", "--wait", "61s"], "--max-wait"),
         (&["serve", "--listen", "0.0.0.0:0"], "--insecure"),
         (&["serve", "--listen", "[::]:0"], "--insecure"),
         (&["serve", "--max-waiters", "9", "--max-connections", "9"], "--max-connections"),

@@ -22,7 +22,8 @@ impl FromRequest for Host {
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
         let Some(locks) = shared::<LockManager>(req) else {
             tracing::error!("these routes need a LockManager in app_data, and the app has none");
-            return ready(Err(Fault::NoManager.into()));
+            let why = "the server has no lock manager; this is for its operator to mend";
+            return ready(Err(Fault::Internal { why }.into()));
         };
         let limits = shared::<Limits>(req).copied().unwrap_or_default();
         ready(Ok(Self { locks: locks.clone(), limits }))

@@ -35,8 +35,8 @@ pub(super) enum Fault {
     NotLocked,
     /// The route knows other methods only.
     MethodNotAllowed { allow: &'static str },
-    /// The host app gave no manager.
-    NoManager,
+    /// It is not the client's doing.
+    Internal { why: &'static str },
 }
 
 impl Fault {
@@ -50,7 +50,7 @@ impl Fault {
             Self::NotFound => (404, "not_found"),
             Self::NotLocked => (404, "not_locked"),
             Self::MethodNotAllowed { .. } => (405, "method_not_allowed"),
-            Self::NoManager => (500, "internal"),
+            Self::Internal { .. } => (500, "internal"),
         }
     }
 
@@ -63,7 +63,7 @@ impl Fault {
             Self::NotFound => "there is no such route".into(),
             Self::NotLocked => "nobody holds this key".into(),
             Self::MethodNotAllowed { allow } => format!("this route takes {allow}").into(),
-            Self::NoManager => "the server has no lock manager; this is for its operator to mend".into(),
+            Self::Internal { why } => (*why).into(),
         }
     }
 }
@@ -196,7 +196,7 @@ mod tests {
             (Fault::NotFound, 404, "not_found"),
             (Fault::NotLocked, 404, "not_locked"),
             (Fault::MethodNotAllowed { allow: "GET" }, 405, "method_not_allowed"),
-            (Fault::NoManager, 500, "internal"),
+            (Fault::Internal { why: "why" }, 500, "internal"),
         ];
         let codes: HashSet<_> = rows.iter().map(|row| row.2).collect();
         assert_eq!(codes.len(), rows.len(), "each cause has a code of its own");

@@ -89,7 +89,9 @@ pub(super) async fn locks(host: Host, req: HttpRequest) -> Answer {
         [Some(_), ..] => Err(invalid("`key` asks for one lock; it goes with neither `prefix` nor `limit`")),
         [None, prefix, limit] => {
             let limit = checked_limit(limit.as_deref(), host.limits)?;
-            let mut found = host.locks.list(prefix.as_deref().unwrap_or_default(), limit.saturating_add(1));
+            // It looks at every lock there is, which would hold up the other requests of this thread.
+            let list = move || host.locks.list(prefix.as_deref().unwrap_or_default(), limit.saturating_add(1));
+            let mut found = web::block(list).await.map_err(|_| Fault::Internal { why: "the list broke off" })?;
             let truncated = found.len() > limit;
             found.truncate(limit);
             let locks = found.into_iter().map(wire::LockRow::from).collect();

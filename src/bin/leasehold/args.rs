@@ -21,7 +21,7 @@ pub(crate) enum Command {
 }
 
 impl Cli {
-    pub(crate) fn command(self) -> Command {
+    pub(crate) fn into_command(self) -> Command {
         self.command.unwrap_or(Command::Serve(self.serve))
     }
 }
@@ -62,7 +62,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_MAX_KEYS", value_name = "N", default_value_t = 4_194_304)]
     pub(crate) max_keys: usize,
 
-    /// How many requests may wait at once; must be below --max-connections, so that holders can still release
+    /// How many requests may wait at once (the shards share it evenly, so fewer may wait for one key); must be below
+    /// --max-connections, so that holders can still release
     #[arg(long, env = "LEASEHOLD_MAX_WAITERS", value_name = "N", default_value_t = 32_768)]
     pub(crate) max_waiters: usize,
 
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn without_a_subcommand_it_serves_and_takes_the_flags_of_serve() {
         for words in [vec!["leasehold", "--grace", "90ms"], vec!["leasehold", "serve", "--grace", "90ms"]] {
-            let Command::Serve(args) = Cli::try_parse_from(words).unwrap().command();
+            let Command::Serve(args) = Cli::try_parse_from(words).unwrap().into_command();
             assert_eq!(args.grace, Duration::from_millis(90));
         }
     }

@@ -3,6 +3,7 @@
 //! `leasehold` alone is `leasehold serve`.
 
 mod args;
+mod bounds;
 mod exit;
 mod logs;
 mod serve;
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
             return if why.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    let Command::Serve(args) = cli.command();
+    let Command::Serve(args) = cli.into_command();
     match serve::run(args) {
         Ok(code) => code,
         Err(why) => {

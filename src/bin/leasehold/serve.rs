@@ -21,12 +21,15 @@ use leasehold::http::Limits;
 use leasehold::{LockManager, http};
 
 use crate::args::ServeArgs;
+use crate::bounds::Bounds;
 use crate::exit::Failure;
 use crate::logs;
 use crate::signals::Signals;
 
 /// The longest part of the grace time that is kept back for answers under way.
 const LONGEST_DRAIN: Duration = Duration::from_secs(1);
+/// Over a network less is no lock at all.
+const SHORTEST_TTL: Duration = Duration::from_millis(10);
 
 /// Serves until a signal says otherwise.
 ///
@@ -36,15 +39,17 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     check(&args)?;
     let listeners = listen(&args)?;
     logs::start(args.log_format);
+    let bounds = Bounds::secure(&args);
     let locks = LockManager::builder()
         .ttl(args.ttl)
+        .min_ttl(SHORTEST_TTL)
         .max_ttl(args.max_ttl)
         .wait(args.wait)
         .max_keys(args.max_keys)
-        .max_waiters(args.max_waiters)
+        .max_waiters(bounds.waiters)
         .max_waiters_per_key(args.max_waiters_per_key)
         .build()?;
-    actix_web::rt::System::new().block_on(serve(args, listeners, locks))
+    actix_web::rt::System::new().block_on(serve(args, bounds, listeners, locks))
 }
 
 fn check(args: &ServeArgs) -> Result<(), Failure> {
@@ -54,6 +59,9 @@ fn check(args: &ServeArgs) -> Result<(), Failure> {
     }
     if args.max_waiters >= args.max_connections {
         return wrong("--max-waiters must be below --max-connections: holders need a connection to release");
+    }
+    if args.wait > args.max_wait {
+        return wrong("--wait must not be above --max-wait");
     }
     Ok(())
 }
@@ -72,11 +80,16 @@ fn listen(args: &ServeArgs) -> Result<Vec<TcpListener>, Failure> {
     addresses.iter().map(|address| TcpListener::bind(address).map_err(failed)).collect()
 }
 
-async fn serve(args: ServeArgs, listeners: Vec<TcpListener>, locks: LockManager) -> Result<ExitCode, Failure> {
+async fn serve(
+    args: ServeArgs,
+    bounds: Bounds,
+    listeners: Vec<TcpListener>,
+    locks: LockManager,
+) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen().map_err(|why| Failure::Os(format!("cannot hear signals: {why}")))?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let server =
-        start(&args, listeners, &locks).map_err(|why| Failure::Listen { address: args.listen.clone(), why })?;
+        start(&args, bounds, listeners, &locks).map_err(|why| Failure::Listen { address: args.listen.clone(), why })?;
     let handle = server.handle();
     let mut serving = actix_web::rt::spawn(server);
     announce(&addresses);
@@ -97,8 +110,14 @@ async fn serve(args: ServeArgs, listeners: Vec<TcpListener>, locks: LockManager)
     }
 }
 
-fn start(args: &ServeArgs, listeners: Vec<TcpListener>, locks: &LockManager) -> io::Result<actix_web::dev::Server> {
+fn start(
+    args: &ServeArgs,
+    bounds: Bounds,
+    listeners: Vec<TcpListener>,
+    locks: &LockManager,
+) -> io::Result<actix_web::dev::Server> {
     let limits = Limits::new()
+        .min_ttl(SHORTEST_TTL)
         .max_ttl(args.max_ttl)
         .max_wait(args.max_wait)
         .max_body_bytes(args.max_body_bytes)
@@ -108,7 +127,7 @@ fn start(args: &ServeArgs, listeners: Vec<TcpListener>, locks: &LockManager) -> 
     let mut server =
         HttpServer::new(move || App::new().app_data(locks.clone()).app_data(limits).configure(http::configure))
             .workers(workers)
-            .max_connections(args.max_connections.div_ceil(workers))
+            .max_connections(bounds.connections.div_ceil(workers))
             // A waiter whose client has gone leaves the queue at once.
             .h1_allow_half_closed(false)
             .disable_signals();
