@@ -46,6 +46,7 @@ impl Counters {
     }
 
     /// Waiters that have left the queue.
+    #[cfg(test)]
     pub(crate) fn left_queue(&self) -> u64 {
         self.handoffs + self.timed_out + self.cancelled + self.refused_by_shutdown
     }

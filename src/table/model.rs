@@ -507,7 +507,7 @@ impl Model {
         let queued = |wait: &&mut Waiting| {
             wait.chosen && wait.token == token && wait.taken() > 0 && wait.state == WaiterState::Queued
         };
-        let seq = self.waits.iter_mut().zip(1..).find(|(wait, _)| queued(&wait)).map(|(_, seq)| seq);
+        let seq = self.waits.iter_mut().zip(1..).find(|(wait, _)| queued(wait)).map(|(_, seq)| seq);
         if let Some(seq) = seq {
             let wait = self.wait(seq);
             if wait.key != request.key || wait.terms != request.terms() {
