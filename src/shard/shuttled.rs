@@ -28,8 +28,8 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// At random, and with few but well-placed preemptions.
 fn explore(scene: fn()) {
-    shuttle::check_random(scene, 5_000);
-    shuttle::check_pct(scene, 2_500, 3);
+    shuttle::check_random(scene, 3_000);
+    shuttle::check_pct(scene, 1_500, 3);
 }
 
 fn manager() -> (LockManager, ManualClock) {
