@@ -43,6 +43,22 @@ async fn a_waiter_whose_client_has_gone_leaves_the_queue_and_is_granted_nothing(
 }
 
 #[actix_rt::test]
+async fn a_release_right_after_a_waiters_client_has_gone_does_not_lock_the_key_for_nobody() {
+    let server = Server::start();
+    let token = r#","token":"0b9f1f2e-52a3-4b61-9a08-6bb7a6b1d001"}"#;
+    for (round, end) in ["}", token].into_iter().cycle().take(100).enumerate() {
+        let key = format!("key {round}");
+        let holder = server.locks.try_lock(key.as_str()).await.unwrap();
+        let body = format!(r#"{{"key":"{key}","wait_ms":60000,"ttl_ms":86400000{end}"#);
+        let gone = server.raw_acquire(body.len(), &body);
+        until("the waiter", || server.waiting() == 1).await;
+        drop(gone);
+        holder.unlock().await;
+        until("the key's freedom", || server.locks.stats().active == 0).await;
+    }
+}
+
+#[actix_rt::test]
 async fn a_client_that_closes_its_writing_half_counts_as_gone() {
     let server = Server::start();
     let holder = server.post("/acquire", json!({ "key": "a" })).await.ok();

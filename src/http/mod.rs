@@ -27,6 +27,7 @@ mod body;
 mod host;
 mod limits;
 mod millis;
+mod presence;
 mod problem;
 mod query;
 mod routes;

@@ -1,5 +1,6 @@
 //! The handlers: each reads its request, asks the manager, and answers. Whatever is refused is a [`Problem`].
 
+use std::future::IntoFuture;
 use std::time::{Duration, Instant};
 
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -8,6 +9,7 @@ use super::body;
 use super::host::Host;
 use super::limits::Limits;
 use super::millis::Millis;
+use super::presence::while_present;
 use super::problem::{Fault, Problem};
 use super::query::{invalid, key_in_path, parameters};
 use super::wire::{self, whole_ms};
@@ -21,7 +23,8 @@ type Answer = Result<HttpResponse, Problem>;
 /// `POST /acquire`
 ///
 /// # Cancel safety
-/// actix-web drops this future when the client goes away: its waiter leaves the queue then.
+/// actix-web drops this future when the client goes away: its waiter leaves the queue then, and a grant that was
+/// already made to it goes to the next.
 pub(super) async fn acquire(host: Host, req: HttpRequest, payload: web::Payload) -> Answer {
     let received = Instant::now();
     let ask: wire::Acquire = body::read(&req, payload, host.limits).await?;
@@ -43,7 +46,7 @@ pub(super) async fn acquire(host: Host, req: HttpRequest, payload: web::Payload)
         Some(wait) => host.locks.lock(&ask.key).options(options.wait(wait)),
         None => host.locks.lock(&ask.key).options(options),
     };
-    let ticket = match request.ticket().await {
+    let ticket = match while_present(request.ticket().into_future()).await {
         Ok(ticket) => ticket,
         Err(why @ (LockError::Held | LockError::Timeout { .. })) => {
             let in_the_way = host.locks.inspect(&ask.key).await?;

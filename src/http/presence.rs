@@ -1,0 +1,34 @@
+//! Awaits a request so that a client who has gone is noticed before a grant to it is seen.
+//!
+//! actix-web reads the connection and then polls the handler, and looks whether the connection has ended only after
+//! that. A handler that is woken by its grant would so answer a client whose end was read in the same turn, and the
+//! key would stay locked for its whole TTL with nobody knowing the token.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+
+use actix_web::rt::task::yield_now;
+
+/// The output of `request`, each look at it but the first being preceded by two turns of the event loop: one in which
+/// the connection's events are fetched, one in which actix-web acts upon them, and drops this future.
+///
+/// # Cancel safety
+/// That of `request`: a grant that was made and not yet looked at goes to the next waiter (T3).
+pub(super) async fn while_present<F: Future + Unpin>(mut request: F) -> F::Output {
+    loop {
+        let look = poll_fn(|cx| Poll::Ready(Pin::new(&mut request).poll(cx))).await;
+        if let Poll::Ready(answer) = look {
+            return answer;
+        }
+        next_wake().await;
+        yield_now().await;
+        yield_now().await;
+    }
+}
+
+/// Ready when polled for the second time; whom to wake, `request` knows.
+async fn next_wake() {
+    let mut polled = false;
+    poll_fn(|_| if std::mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
