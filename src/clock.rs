@@ -30,7 +30,7 @@ impl Moment {
     /// This moment moved by `span`; the end of time where that overflows.
     #[must_use]
     pub fn saturating_add(self, span: Duration) -> Self {
-        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = span.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(span.subsec_nanos()));
         Self(self.0.saturating_add(nanos))
     }
 
