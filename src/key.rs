@@ -38,6 +38,11 @@ impl Key {
         Ok(Self(SmolStr::new(text)))
     }
 
+    /// Stands where a key is not needed any more, or was refused. It costs nothing.
+    pub(crate) const fn placeholder() -> Self {
+        Self(SmolStr::new_static("-"))
+    }
+
     /// The key's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -53,12 +58,28 @@ pub(crate) fn check_key(text: &str, max: usize) -> Result<(), KeyFault> {
     if text.len() > max {
         return Err(KeyFault::TooLong { bytes: text.len(), max });
     }
-    // One branch-free pass for ASCII; `is_control` also knows U+0080 to U+009F.
-    let plain = text.bytes().fold(true, |plain, b| plain & (0x20..0x7f).contains(&b));
-    if !plain && let Some((at, _)) = text.char_indices().find(|(_, c)| c.is_control()) {
+    // Without branches for plain ASCII; `is_control` also knows U+0080 to U+009F.
+    if !is_plain(text.as_bytes())
+        && let Some((at, _)) = text.char_indices().find(|(_, c)| c.is_control())
+    {
         return Err(KeyFault::ControlCharacter { at });
     }
     Ok(())
+}
+
+/// Whether all bytes are in `0x20..0x7f`.
+fn is_plain(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    // The high bit of a byte is set in `word` by 0x80 and above, in the sum by 0x7f, in the difference by what is
+    // below 0x20. Carries and borrows start only at bytes that have set theirs already.
+    let odd = |word: u64| (word | word.wrapping_add(ONES) | word.wrapping_sub(ONES * 0x20)) & (ONES * 0x80);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let odd_words = words.iter().fold(0, |all, word| all | odd(u64::from_le_bytes(*word)));
+    let odd_rest = match bytes.last_chunk::<8>() {
+        Some(last) => odd(u64::from_le_bytes(*last)),
+        None => u64::from(rest.iter().any(|byte| !(0x20..0x7f).contains(byte))),
+    };
+    odd_words | odd_rest == 0
 }
 
 macro_rules! key_from {
@@ -243,6 +264,19 @@ mod tests {
         }
         for good in ["a", "order:42", "größe", "日本", "with space", &"k".repeat(1024)] {
             assert_eq!(Key::new(good).unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn a_byte_that_is_not_plain_is_found_wherever_it_is() {
+        for len in 1..40 {
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    let mut bytes = vec![b'~'; len];
+                    bytes[at] = byte;
+                    assert_eq!(is_plain(&bytes), (0x20..0x7f).contains(&byte), "{byte:#x} at {at} of {len}");
+                }
+            }
         }
     }
 

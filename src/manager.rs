@@ -117,7 +117,7 @@ impl LockManager {
         K: TryInto<Key>,
         K::Error: Into<LockError>,
     {
-        LockRequest::new(self, key.try_into().map_err(Into::into), Style::Try)
+        LockRequest::new(self, key.try_into(), Style::Try)
     }
 
     /// Queues for the lock: first come, first served, until [`wait`](LockRequest::wait) ends (5 s by default).
@@ -134,7 +134,7 @@ impl LockManager {
         K: TryInto<Key>,
         K::Error: Into<LockError>,
     {
-        LockRequest::new(self, key.try_into().map_err(Into::into), Style::Wait)
+        LockRequest::new(self, key.try_into(), Style::Wait)
     }
 
     /// `try_lock` for synchronous code.

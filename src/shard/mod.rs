@@ -106,19 +106,22 @@ impl Shard {
         if early && let Some(nudge) = self.nudge.get() {
             nudge();
         }
-        fx.wake(emptied.into_iter());
+        if emptied.is_some() {
+            fx.wake(emptied.into_iter());
+        }
         answer
     }
 
-    /// Answers a request as far as it can be answered now.
-    pub(crate) fn acquire(&self, ask: &Ask<'_>, patience: Patience<'_>) -> Verdict {
+    /// Answers a request as far as it can be answered now. What it does if the key is held is settled only then, by
+    /// the exact time.
+    pub(crate) fn acquire<'p>(&self, ask: &Ask<'_>, patience: impl FnOnce(Moment) -> Patience<'p>) -> Verdict {
         let short = ask.terms.ttl.as_duration() < SHORT_TTL;
         let now = if short { self.clock.now() } else { self.clock.coarse() };
         if let Some(grant) = self.state.lock().table.grant_if_free(ask, now) {
             return Verdict::Granted(grant);
         }
         let now = self.clock.now();
-        self.with(|state, fx| state.table.acquire(ask, patience, now, fx))
+        self.with(|state, fx| state.table.acquire(ask, patience(now), now, fx))
     }
 
     pub(crate) fn see_waiter(&self, id: WaiterId, keeper: Keeper, waker: &Waker) -> Seen {
