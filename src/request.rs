@@ -15,7 +15,7 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -341,8 +341,7 @@ impl Future for LockFuture<'_> {
     type Output = Result<Lock, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let grant = ready!(self.0.poll_grant(cx))?;
-        Poll::Ready(Ok(Lock::new(Arc::clone(self.0.shard()), self.0.take_key(), grant)))
+        self.0.poll_as(cx, |asked, grant| Lock::new(Arc::clone(asked.shard()), asked.take_key(), grant))
     }
 }
 
@@ -358,8 +357,7 @@ impl Future for TicketFuture<'_> {
     type Output = Result<Ticket, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let grant = ready!(self.0.poll_grant(cx))?;
-        Poll::Ready(Ok(Ticket::new(self.0.take_key(), grant.token, grant.fence)))
+        self.0.poll_as(cx, |asked, grant| Ticket::new(asked.take_key(), grant.token, grant.fence))
     }
 }
 
@@ -422,51 +420,84 @@ impl<'a> Acquiring<'a> {
         Self { manager, key, kind, shard: 0, hash: 0, stage: Stage::New { options, style, bad_key } }
     }
 
-    fn poll_grant(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        match &mut self.stage {
+    /// Polls; `give` makes a lock or a ticket of the grant. It is called where the grant is made, since everything
+    /// that a free lock passes through on its way out costs as much as finding it.
+    #[inline]
+    fn poll_as<T>(&mut self, cx: &Context<'_>, give: impl FnOnce(&mut Self, Grant) -> T) -> Poll<Result<T, LockError>> {
+        let answer = match &mut self.stage {
             Stage::New { options, style, bad_key } => {
-                let (options, style) = (std::mem::take(options), *style);
-                match bad_key.take() {
-                    None => self.start(options, style, cx),
-                    Some(why) => self.refuse(*why),
+                let LockOptions { ttl, wait, rare } = std::mem::take(options);
+                let (style, bad_key) = (*style, bad_key.take());
+                self.stage = Stage::Answered;
+                match self.settle(ttl, rare, bad_key) {
+                    Ok((asked, delays)) => match self.shard().grant_if_free(&self.ask_of(&asked)) {
+                        Some(grant) => return Poll::Ready(Ok(give(self, grant))),
+                        None => self.contend(asked, style, wait, delays, cx),
+                    },
+                    Err(why) => {
+                        self.manager.count_invalid();
+                        return Poll::Ready(Err(why));
+                    }
                 }
             }
             Stage::Queued { .. } => self.look(cx),
             Stage::Sleeping { .. } => self.wake_up(cx),
             Stage::Answered => panic!("a request was polled after it was answered"),
+        };
+        match answer {
+            Poll::Ready(Ok(grant)) => Poll::Ready(Ok(give(self, grant))),
+            Poll::Ready(Err(why)) => Poll::Ready(Err(why)),
+            Poll::Pending => Poll::Pending,
         }
     }
 
-    /// The first poll: settles the terms, then asks.
-    fn start(&mut self, options: LockOptions, style: Style, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        self.stage = Stage::Answered;
-        let LockOptions { ttl, wait, rare } = options;
-        let config = self.manager.config();
-        if let Err(fault) = config.check(&self.key, ttl) {
-            return self.refuse(fault);
+    /// The first poll: holds the request to the bounds and finds its place.
+    #[inline]
+    fn settle(
+        &mut self,
+        ttl: Option<Ttl>,
+        rare: Option<Box<Rare>>,
+        bad_key: Option<Box<LockError>>,
+    ) -> Result<(Asked, Option<Delays>), LockError> {
+        if let Some(why) = bad_key {
+            return Err(*why);
         }
+        let config = self.manager.config();
+        config.check(&self.key, ttl)?;
         (self.shard, self.hash) = self.manager.place(&self.key);
         let mut asked = Asked {
             terms: Terms { ttl: ttl.unwrap_or(config.ttl), extra: None },
             token: Token::random(),
             choice: TokenChoice::Minted,
         };
-        if let Some(rare) = rare {
-            match asked.settle(*rare) {
-                Ok(Some(delays)) => return self.start_polling(asked, delays, wait, cx),
-                Ok(None) => {}
-                Err(why) => return self.refuse(why),
-            }
-        }
-        let verdict = match style {
-            Style::Try => self.shard().acquire(&self.ask_of(&asked), |_| Patience::Now),
-            Style::Wait => {
-                let wait = wait.within(config.wait);
-                let patience = |now: Moment| Patience::Until(now.saturating_add(wait), Some(cx.waker()));
-                self.shard().acquire(&self.ask_of(&asked), patience)
-            }
+        let delays = match rare {
+            Some(rare) => asked.take_over(*rare)?,
+            None => None,
         };
-        match verdict {
+        Ok((asked, delays))
+    }
+
+    /// The key was not free a moment ago.
+    #[inline(never)]
+    fn contend(
+        &mut self,
+        asked: Asked,
+        style: Style,
+        wait: Wait,
+        delays: Option<Delays>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Grant, LockError>> {
+        let config = self.manager.config();
+        let now = self.manager.now();
+        let patience = match (style, delays) {
+            (_, Some(delays)) => {
+                let deadline = now.saturating_add(wait.within(Duration::MAX));
+                return self.try_again(asked, Poller { delays, started: now, deadline }, cx);
+            }
+            (Style::Try, None) => Patience::Now,
+            (Style::Wait, None) => Patience::Until(now.saturating_add(wait.within(config.wait)), Some(cx.waker())),
+        };
+        match self.shard().acquire(&self.ask_of(&asked), patience, now) {
             Verdict::Granted(grant) => Poll::Ready(Ok(grant)),
             Verdict::Refused(why) => Poll::Ready(Err(why)),
             Verdict::Queued(id) => {
@@ -474,14 +505,6 @@ impl<'a> Acquiring<'a> {
                 Poll::Pending
             }
         }
-    }
-
-    /// Ends a request that no shard was asked with.
-    #[cold]
-    fn refuse(&mut self, why: LockError) -> Poll<Result<Grant, LockError>> {
-        self.stage = Stage::Answered;
-        self.manager.count_invalid();
-        Poll::Ready(Err(why))
     }
 
     /// A later poll of a request that queues.
@@ -495,18 +518,6 @@ impl<'a> Acquiring<'a> {
         };
         self.stage = Stage::Answered;
         Poll::Ready(answer)
-    }
-
-    fn start_polling(
-        &mut self,
-        asked: Asked,
-        delays: Delays,
-        wait: Wait,
-        cx: &Context<'_>,
-    ) -> Poll<Result<Grant, LockError>> {
-        let started = self.manager.now();
-        let deadline = started.saturating_add(wait.within(Duration::MAX));
-        self.try_again(asked, Poller { delays, started, deadline }, cx)
     }
 
     /// A later poll of a poller.
@@ -525,14 +536,14 @@ impl<'a> Acquiring<'a> {
 
     /// One try of a poller, then sleep until the next, or give up.
     fn try_again(&mut self, asked: Asked, mut poller: Poller, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        match self.shard().acquire(&self.ask_of(&asked), |_| Patience::Poll) {
+        let shard = self.shard();
+        let now = shard.now();
+        match shard.acquire(&self.ask_of(&asked), Patience::Poll, now) {
             Verdict::Granted(grant) => return Poll::Ready(Ok(grant)),
             Verdict::Refused(LockError::Held) => {}
             Verdict::Refused(why) => return Poll::Ready(Err(why)),
             Verdict::Queued(_) => unreachable!("only a patient request queues"),
         }
-        let shard = self.shard();
-        let now = shard.now();
         match poller.delays.next() {
             Some(delay) if now < poller.deadline => {
                 // The last try comes at the end of the wait, not before it.
@@ -575,7 +586,7 @@ impl<'a> Acquiring<'a> {
 
 impl Asked {
     /// Takes over what most requests leave alone; answers how to poll, if it is to poll.
-    fn settle(&mut self, rare: Rare) -> Result<Option<Delays>, LockError> {
+    fn take_over(&mut self, rare: Rare) -> Result<Option<Delays>, LockError> {
         let Rare { fault, owner, token, max_hold, refresh_after, delays } = rare;
         if let Some(why) = fault {
             return Err(why);

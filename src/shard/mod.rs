@@ -112,16 +112,17 @@ impl Shard {
         answer
     }
 
-    /// Answers a request as far as it can be answered now. What it does if the key is held is settled only then, by
-    /// the exact time.
-    pub(crate) fn acquire<'p>(&self, ask: &Ask<'_>, patience: impl FnOnce(Moment) -> Patience<'p>) -> Verdict {
+    /// Grants a key that nobody holds: the whole way in when there is no contention.
+    #[inline]
+    pub(crate) fn grant_if_free(&self, ask: &Ask<'_>) -> Option<Grant> {
         let short = ask.terms.ttl.as_duration() < SHORT_TTL;
         let now = if short { self.clock.now() } else { self.clock.coarse() };
-        if let Some(grant) = self.state.lock().table.grant_if_free(ask, now) {
-            return Verdict::Granted(grant);
-        }
-        let now = self.clock.now();
-        self.with(|state, fx| state.table.acquire(ask, patience(now), now, fx))
+        self.state.lock().table.grant_if_free(ask, now)
+    }
+
+    /// Answers a request as far as it can be answered now. `now` is the exact time.
+    pub(crate) fn acquire(&self, ask: &Ask<'_>, patience: Patience<'_>, now: Moment) -> Verdict {
+        self.with(|state, fx| state.table.acquire(ask, patience, now, fx))
     }
 
     pub(crate) fn see_waiter(&self, id: WaiterId, keeper: Keeper, waker: &Waker) -> Seen {
