@@ -487,17 +487,19 @@ impl<'a> Acquiring<'a> {
         delays: Option<Delays>,
         cx: &Context<'_>,
     ) -> Poll<Result<Grant, LockError>> {
-        let config = self.manager.config();
-        let now = self.manager.now();
-        let patience = match (style, delays) {
+        let verdict = match (style, delays) {
             (_, Some(delays)) => {
-                let deadline = now.saturating_add(wait.within(Duration::MAX));
-                return self.try_again(asked, Poller { delays, started: now, deadline }, cx);
+                let started = self.manager.now();
+                let deadline = started.saturating_add(wait.within(Duration::MAX));
+                return self.try_again(asked, Poller { delays, started, deadline }, cx);
             }
-            (Style::Try, None) => Patience::Now,
-            (Style::Wait, None) => Patience::Until(now.saturating_add(wait.within(config.wait)), Some(cx.waker())),
+            (Style::Try, None) => self.shard().acquire(&self.ask_of(&asked), Patience::Now, self.manager.now()),
+            (Style::Wait, None) => {
+                let wait = wait.within(self.manager.config().wait);
+                self.shard().queue(&self.ask_of(&asked), wait, cx.waker())
+            }
         };
-        match self.shard().acquire(&self.ask_of(&asked), patience, now) {
+        match verdict {
             Verdict::Granted(grant) => Poll::Ready(Ok(grant)),
             Verdict::Refused(why) => Poll::Ready(Err(why)),
             Verdict::Queued(id) => {

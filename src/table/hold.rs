@@ -51,9 +51,10 @@ impl Table {
         }
     }
 
-    /// Whether a release of this grant would hand the key on, and so needs the exact time.
-    pub(crate) fn has_waiters(&self, grant: &Grant) -> bool {
-        self.slots.get(grant.slot).is_some_and(|slot| slot.queue.len > 0)
+    /// The TTL of the grant that a release of this one would make.
+    pub(crate) fn next_ttl(&self, grant: &Grant) -> Option<Ttl> {
+        let next = self.slots.get(grant.slot)?.queue.first()?;
+        Some(self.waiters[next].terms.ttl)
     }
 
     /// Finds the live grant that a token proves, for callers without a guard.
