@@ -30,7 +30,7 @@ impl Moment {
     /// This moment moved by `span`; the end of time where that overflows.
     #[must_use]
     pub fn saturating_add(self, span: Duration) -> Self {
-        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = span.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(span.subsec_nanos()));
         Self(self.0.saturating_add(nanos))
     }
 
@@ -78,6 +78,15 @@ impl Clock {
         }
     }
 
+    /// The coarse reading lags the exact one by this at most.
+    pub(crate) fn coarse_lag(&self) -> Duration {
+        match &self.0 {
+            Source::System(_) => system::COARSE_LAG,
+            #[cfg(any(test, feature = "test-util"))]
+            Source::Manual(_) => Duration::ZERO,
+        }
+    }
+
     /// Registers `listener` to run after every move by hand. The machine's clock moves unheard.
     pub(crate) fn on_advance(&self, listener: impl Fn() + Send + Sync + 'static) {
         match &self.0 {
@@ -98,11 +107,14 @@ pub(crate) fn wall_micros() -> u64 {
 mod system {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
     use rustix::time::{ClockId, clock_gettime};
 
     use super::Moment;
 
+    /// A kernel tick at 100 Hz.
+    pub(super) const COARSE_LAG: Duration = Duration::from_millis(10);
     /// Two kernel ticks at 100 Hz. A larger gap between the exact and the coarse reading means a suspend.
     const DRIFT_LIMIT_NANOS: u64 = 20_000_000;
 
@@ -157,9 +169,11 @@ mod system {
 #[cfg(not(target_os = "linux"))]
 mod system {
     use std::sync::OnceLock;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::Moment;
+
+    pub(super) const COARSE_LAG: Duration = Duration::ZERO;
 
     #[derive(Debug)]
     pub(super) struct SystemClock {

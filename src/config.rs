@@ -27,7 +27,7 @@ pub(crate) struct Config {
 impl Config {
     /// Holds a request to this manager's bounds.
     pub(crate) fn check(&self, key: &Key, ttl: Option<Ttl>) -> Result<(), LockError> {
-        let bytes = key.as_str().len();
+        let bytes = key.as_bytes().len();
         if bytes > self.max_key_bytes {
             return Err(KeyFault::TooLong { bytes, max: self.max_key_bytes }.into());
         }

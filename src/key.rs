@@ -2,18 +2,20 @@
 //!
 //! Each is checked once, when it is made; the rest of the crate takes them as good.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use smol_str::SmolStr;
+use arcstr::ArcStr;
 use uuid::Uuid;
 
 use crate::error::{KeyFault, TtlFault};
 
 /// The name of one lock: 1 to [`Key::MAX_BYTES`] bytes of UTF-8 without control characters.
 ///
-/// Keys of up to 23 bytes live inline; cloning never copies longer ones.
+/// Keys of up to 16 bytes live inline; cloning never copies longer ones.
 ///
 /// ```
 /// use leasehold::Key;
@@ -21,12 +23,23 @@ use crate::error::{KeyFault, TtlFault};
 /// assert!(Key::new("").is_err());
 /// assert!(Key::new("two\nlines").is_err());
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(SmolStr);
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key {
+    /// The bytes of a short key, filled up with zeros, which no key contains. All zeros if it is a long one.
+    short: Short,
+    long: Option<ArcStr>,
+}
+
+/// Aligned, and without a niche for others to hide their tags in: so that it moves in whole words, and a word that
+/// was just written can be read back without a detour through the cache. Every lock moves its key a few times.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(align(8))]
+struct Short([u8; Key::SHORT_BYTES]);
 
 impl Key {
     /// The longest key that any manager takes. A manager's own limit is 256 unless its builder says otherwise.
     pub const MAX_BYTES: usize = 1024;
+    const SHORT_BYTES: usize = 16;
 
     /// Checks `text` and makes it a key.
     ///
@@ -35,13 +48,78 @@ impl Key {
     pub fn new(text: impl AsRef<str>) -> Result<Self, KeyFault> {
         let text = text.as_ref();
         check_key(text, Self::MAX_BYTES)?;
-        Ok(Self(SmolStr::new(text)))
+        Ok(match Short::new(text.as_bytes()) {
+            Some(short) => Self { short, long: None },
+            None => Self { short: Short::EMPTY, long: Some(text.into()) },
+        })
+    }
+
+    /// Stands where a key is not needed any more, or was refused. It costs nothing.
+    pub(crate) const fn placeholder() -> Self {
+        Self { short: Short::EMPTY, long: None }
     }
 
     /// The key's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        str::from_utf8(self.as_bytes()).expect("a key is made of a whole text")
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match &self.long {
+            Some(long) => long.as_bytes(),
+            None => self.short.as_bytes(),
+        }
+    }
+}
+
+impl Short {
+    const EMPTY: Self = Self([0; Key::SHORT_BYTES]);
+
+    /// `None` if it is too long.
+    #[inline]
+    fn new(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() > Key::SHORT_BYTES {
+            return None;
+        }
+        let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+        let (head, tail) = match (bytes.first_chunk(), bytes.last_chunk()) {
+            // The last eight bytes overlap the first; the ones that are there already are shifted out.
+            (Some(first), Some(last)) if bytes.len() > 8 => (word(first), word(last) >> (8 * (16 - bytes.len()))),
+            (Some(first), _) => (word(first), 0),
+            _ => (bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)), 0),
+        };
+        Some(Self((u128::from(tail) << 64 | u128::from(head)).to_le_bytes()))
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        let unused = u128::from_le_bytes(self.0).leading_zeros() as usize / 8;
+        &self.0[..Key::SHORT_BYTES - unused]
+    }
+}
+
+impl Hash for Key {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match &self.long {
+            Some(long) => state.write(long.as_bytes()),
+            None => {
+                let (words, _) = self.short.0.as_chunks::<8>();
+                words.iter().for_each(|word| state.write_u64(u64::from_le_bytes(*word)));
+            }
+        }
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
     }
 }
 
@@ -53,12 +131,28 @@ pub(crate) fn check_key(text: &str, max: usize) -> Result<(), KeyFault> {
     if text.len() > max {
         return Err(KeyFault::TooLong { bytes: text.len(), max });
     }
-    // One branch-free pass for ASCII; `is_control` also knows U+0080 to U+009F.
-    let plain = text.bytes().fold(true, |plain, b| plain & (0x20..0x7f).contains(&b));
-    if !plain && let Some((at, _)) = text.char_indices().find(|(_, c)| c.is_control()) {
+    // Without branches for plain ASCII; `is_control` also knows U+0080 to U+009F.
+    if !is_plain(text.as_bytes())
+        && let Some((at, _)) = text.char_indices().find(|(_, c)| c.is_control())
+    {
         return Err(KeyFault::ControlCharacter { at });
     }
     Ok(())
+}
+
+/// Whether all bytes are in `0x20..0x7f`.
+fn is_plain(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    // The high bit of a byte is set in `word` by 0x80 and above, in the sum by 0x7f, in the difference by what is
+    // below 0x20. Carries and borrows start only at bytes that have set theirs already.
+    let odd = |word: u64| (word | word.wrapping_add(ONES) | word.wrapping_sub(ONES * 0x20)) & (ONES * 0x80);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let odd_words = words.iter().fold(0, |all, word| all | odd(u64::from_le_bytes(*word)));
+    let odd_rest = match bytes.last_chunk::<8>() {
+        Some(last) => odd(u64::from_le_bytes(*last)),
+        None => u64::from(rest.iter().any(|byte| !(0x20..0x7f).contains(byte))),
+    };
+    odd_words | odd_rest == 0
 }
 
 macro_rules! key_from {
@@ -81,19 +175,19 @@ impl From<&Key> for Key {
 
 impl AsRef<str> for Key {
     fn as_ref(&self) -> &str {
-        &self.0
+        self.as_str()
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0.as_str())
+        write!(f, "{:?}", self.as_str())
     }
 }
 
@@ -102,6 +196,7 @@ impl fmt::Debug for Key {
 /// Whoever knows it may refresh and release the lock, so `Debug` hides it and only `Display` (which you must ask
 /// for) writes it out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(align(8))]
 pub struct Token(Uuid);
 
 impl Token {
@@ -232,6 +327,8 @@ impl Ttl {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
     use super::*;
 
     #[test]
@@ -243,6 +340,35 @@ mod tests {
         }
         for good in ["a", "order:42", "größe", "日本", "with space", &"k".repeat(1024)] {
             assert_eq!(Key::new(good).unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn a_byte_that_is_not_plain_is_found_wherever_it_is() {
+        for len in 1..40 {
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    let mut bytes = vec![b'~'; len];
+                    bytes[at] = byte;
+                    assert_eq!(is_plain(&bytes), (0x20..0x7f).contains(&byte), "{byte:#x} at {at} of {len}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn short_and_long_keys_read_compare_and_hash_as_their_text() {
+        let texts: Vec<String> = (1..40).flat_map(|len| ["a".repeat(len), "ab".repeat(len), "ü".repeat(len)]).collect();
+        let hasher = foldhash::fast::RandomState::default();
+        for one in &texts {
+            let key = Key::new(one).unwrap();
+            assert_eq!((key.as_str(), key.clone()), (one.as_str(), key.clone()));
+            for other in &texts {
+                let other_key = Key::new(other).unwrap();
+                assert_eq!(key.cmp(&other_key), one.cmp(other), "{one} and {other}");
+                assert_eq!(key == other_key, one == other, "{one} and {other}");
+                assert_eq!(hasher.hash_one(&key) == hasher.hash_one(&other_key), one == other, "{one} and {other}");
+            }
         }
     }
 

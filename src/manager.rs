@@ -2,7 +2,7 @@
 
 use std::collections::BinaryHeap;
 use std::future::{Future, poll_fn};
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
@@ -120,7 +120,7 @@ impl LockManager {
         K: TryInto<Key>,
         K::Error: Into<LockError>,
     {
-        LockRequest::new(self, key.try_into().map_err(Into::into), Style::Try)
+        LockRequest::new(self, key.try_into(), Style::Try)
     }
 
     /// Queues for the lock: first come, first served, until [`wait`](LockRequest::wait) ends (5 s by default).
@@ -137,7 +137,7 @@ impl LockManager {
         K: TryInto<Key>,
         K::Error: Into<LockError>,
     {
-        LockRequest::new(self, key.try_into().map_err(Into::into), Style::Wait)
+        LockRequest::new(self, key.try_into(), Style::Wait)
     }
 
     /// `try_lock` for synchronous code.
@@ -398,9 +398,7 @@ impl LockManager {
 
     /// Which shard a key belongs to, and its hash there.
     pub(crate) fn place(&self, key: &Key) -> (u32, u32) {
-        let mut hasher = self.inner.hasher.build_hasher();
-        hasher.write(key.as_str().as_bytes());
-        let hash = hasher.finish();
+        let hash = self.inner.hasher.hash_one(key);
         // The shard from the high half, the slot from the low one: they must not depend on each other.
         let shard = (hash >> 32) as u32 & (self.inner.shards.len() as u32 - 1);
         (shard, hash as u32)

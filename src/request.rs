@@ -15,7 +15,7 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -52,6 +52,16 @@ enum Wait {
     Default,
     AtMost(Duration),
     Forever,
+}
+
+impl Wait {
+    fn within(self, default: Duration) -> Duration {
+        match self {
+            Self::Default => default,
+            Self::AtMost(wait) => wait,
+            Self::Forever => Duration::MAX,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -193,7 +203,9 @@ pub(crate) enum Style {
 #[must_use = "a request does nothing until it is awaited"]
 pub struct LockRequest<'a> {
     manager: &'a LockManager,
-    key: Result<Key, LockError>,
+    key: Key,
+    /// Why there is no key; `key` is then a placeholder.
+    bad_key: Option<Box<LockError>>,
     options: LockOptions,
     style: Style,
 }
@@ -209,8 +221,13 @@ macro_rules! option_setters {
 }
 
 impl<'a> LockRequest<'a> {
-    pub(crate) fn new(manager: &'a LockManager, key: Result<Key, LockError>, style: Style) -> Self {
-        Self { manager, key, options: LockOptions::new(), style }
+    #[inline]
+    pub(crate) fn new<E: Into<LockError>>(manager: &'a LockManager, key: Result<Key, E>, style: Style) -> Self {
+        let (key, bad_key) = match key {
+            Ok(key) => (key, None),
+            Err(why) => (Key::placeholder(), Some(Box::new(why.into()))),
+        };
+        Self { manager, key, bad_key, options: LockOptions::new(), style }
     }
 
     /// Takes all options at once, in place of those set so far.
@@ -324,9 +341,7 @@ impl Future for LockFuture<'_> {
     type Output = Result<Lock, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let grant = ready!(self.0.poll_grant(cx))?;
-        let (shard, key) = self.0.take_parts();
-        Poll::Ready(Ok(Lock::new(shard, key, grant)))
+        self.0.poll_as(cx, |asked, grant| Lock::new(Arc::clone(asked.shard()), asked.take_key(), grant))
     }
 }
 
@@ -342,9 +357,7 @@ impl Future for TicketFuture<'_> {
     type Output = Result<Ticket, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let grant = ready!(self.0.poll_grant(cx))?;
-        let (_, key) = self.0.take_parts();
-        Poll::Ready(Ok(Ticket::new(key, grant.token, grant.fence)))
+        self.0.poll_as(cx, |asked, grant| Ticket::new(asked.take_key(), grant.token, grant.fence))
     }
 }
 
@@ -355,17 +368,22 @@ enum KeeperKind {
 }
 
 /// The request under way; what [`LockFuture`] and [`TicketFuture`] share.
+///
+/// It is moved and looked at on every acquisition, so what only some requests need comes last or is boxed.
 struct Acquiring<'a> {
     manager: &'a LockManager,
-    key: Result<Key, LockError>,
+    key: Key,
     kind: KeeperKind,
+    /// Where the key belongs; set by the first poll.
+    shard: u32,
+    hash: u32,
     stage: Stage,
 }
 
 enum Stage {
-    New { options: LockOptions, style: Style },
+    New { options: LockOptions, style: Style, bad_key: Option<Box<LockError>> },
     Queued { asked: Asked, id: WaiterId },
-    Sleeping { asked: Asked, delays: Delays, timer: u32 },
+    Sleeping { asked: Asked, poller: Poller, timer: u32 },
     Answered,
 }
 
@@ -374,8 +392,11 @@ struct Asked {
     terms: Terms,
     token: Token,
     choice: TokenChoice,
-    hash: u32,
-    shard: u32,
+}
+
+/// A request that polls, and until when.
+struct Poller {
+    delays: Delays,
     started: Moment,
     deadline: Moment,
 }
@@ -393,144 +414,144 @@ impl fmt::Debug for Acquiring<'_> {
 }
 
 impl<'a> Acquiring<'a> {
+    #[inline]
     fn new(request: LockRequest<'a>, kind: KeeperKind) -> Self {
-        let LockRequest { manager, key, options, style } = request;
-        Self { manager, key, kind, stage: Stage::New { options, style } }
+        let LockRequest { manager, key, bad_key, options, style } = request;
+        Self { manager, key, kind, shard: 0, hash: 0, stage: Stage::New { options, style, bad_key } }
     }
 
-    fn poll_grant(&mut self, cx: &mut Context<'_>) -> Poll<Result<Grant, LockError>> {
-        match std::mem::replace(&mut self.stage, Stage::Answered) {
-            Stage::New { options, style } => self.start(options, style, cx),
-            Stage::Queued { asked, id } => self.look(asked, id, cx),
-            Stage::Sleeping { asked, delays, timer } => self.wake_up(asked, delays, timer, cx),
-            Stage::Answered => panic!("a request was polled after it was answered"),
-        }
-    }
-
-    /// The first poll: settles the terms, then asks.
-    fn start(&mut self, mut options: LockOptions, style: Style, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        let delays = options.rare.as_mut().and_then(|rare| rare.delays.take());
-        let asked = match self.settle(options, style, delays.is_some()) {
-            Ok(asked) => asked,
-            Err(why) => return Poll::Ready(Err(why)),
-        };
-        match (style, delays) {
-            (_, Some(delays)) => self.try_again(asked, delays, cx),
-            (Style::Try, None) => match self.ask(&asked, Patience::Now) {
-                Verdict::Granted(grant) => Poll::Ready(Ok(grant)),
-                Verdict::Refused(why) => Poll::Ready(Err(why)),
-                Verdict::Queued(_) => unreachable!("only a patient request queues"),
-            },
-            (Style::Wait, None) => match self.ask(&asked, Patience::Until(asked.deadline, Some(cx.waker()))) {
-                Verdict::Granted(grant) => Poll::Ready(Ok(grant)),
-                Verdict::Refused(why) => Poll::Ready(Err(why)),
-                Verdict::Queued(id) => {
-                    self.stage = Stage::Queued { asked, id };
-                    Poll::Pending
+    /// Polls; `give` makes a lock or a ticket of the grant. It is called where the grant is made, since everything
+    /// that a free lock passes through on its way out costs as much as finding it.
+    #[inline]
+    fn poll_as<T>(&mut self, cx: &Context<'_>, give: impl FnOnce(&mut Self, Grant) -> T) -> Poll<Result<T, LockError>> {
+        let answer = match &mut self.stage {
+            Stage::New { options, style, bad_key } => {
+                let LockOptions { ttl, wait, rare } = std::mem::take(options);
+                let (style, bad_key) = (*style, bad_key.take());
+                self.stage = Stage::Answered;
+                match self.settle(ttl, rare, bad_key) {
+                    Ok((asked, delays)) => match self.shard().grant_if_free(&self.ask_of(&asked)) {
+                        Some(grant) => return Poll::Ready(Ok(give(self, grant))),
+                        None => self.contend(asked, style, wait, delays, cx),
+                    },
+                    Err(why) => {
+                        self.manager.count_invalid();
+                        return Poll::Ready(Err(why));
+                    }
                 }
-            },
+            }
+            Stage::Queued { .. } => self.look(cx),
+            Stage::Sleeping { .. } => self.wake_up(cx),
+            Stage::Answered => panic!("a request was polled after it was answered"),
+        };
+        match answer {
+            Poll::Ready(Ok(grant)) => Poll::Ready(Ok(give(self, grant))),
+            Poll::Ready(Err(why)) => Poll::Ready(Err(why)),
+            Poll::Pending => Poll::Pending,
         }
     }
 
-    fn settle(&self, options: LockOptions, style: Style, polls: bool) -> Result<Asked, LockError> {
+    /// The first poll: holds the request to the bounds and finds its place.
+    #[inline]
+    fn settle(
+        &mut self,
+        ttl: Option<Ttl>,
+        rare: Option<Box<Rare>>,
+        bad_key: Option<Box<LockError>>,
+    ) -> Result<(Asked, Option<Delays>), LockError> {
+        if let Some(why) = bad_key {
+            return Err(*why);
+        }
         let config = self.manager.config();
-        let refused = |why| {
-            self.manager.count_invalid();
-            Err(why)
+        config.check(&self.key, ttl)?;
+        (self.shard, self.hash) = self.manager.place(&self.key);
+        let mut asked = Asked {
+            terms: Terms { ttl: ttl.unwrap_or(config.ttl), extra: None },
+            token: Token::random(),
+            choice: TokenChoice::Minted,
         };
-        let rare = options.rare.map(|rare| *rare);
-        let (extra, token) = match rare {
-            None => (None, None),
-            Some(Rare { fault: Some(why), .. }) => return refused(why),
-            Some(Rare { owner, token, max_hold, refresh_after, .. }) => {
-                let plain = owner.is_none() && max_hold.is_none() && refresh_after.is_none();
-                ((!plain).then(|| Arc::new(ExtraTerms { owner, max_hold, refresh_after })), token)
-            }
+        let delays = match rare {
+            Some(rare) => asked.take_over(*rare)?,
+            None => None,
         };
-        let key = match &self.key {
-            Ok(key) => key,
-            Err(why) => return refused(why.clone()),
-        };
-        if let Err(fault) = config.check(key, options.ttl) {
-            return refused(fault);
-        }
-        let (shard, hash) = self.manager.place(key);
-        let wait = match (options.wait, style) {
-            // A fixed end to the wait costs a clock reading that only those who may wait need pay.
-            (Wait::Default, Style::Try) if !polls => None,
-            (Wait::Default, _) if polls => Some(Duration::MAX),
-            (Wait::Default, _) => Some(config.wait),
-            (Wait::AtMost(wait), _) => Some(wait),
-            (Wait::Forever, _) => Some(Duration::MAX),
-        };
-        let (started, deadline) = match wait {
-            None => (Moment::ZERO, Moment::FAR),
-            Some(wait) => {
-                let now = self.manager.now();
-                (now, now.saturating_add(wait))
-            }
-        };
-        Ok(Asked {
-            terms: Terms { ttl: options.ttl.unwrap_or(config.ttl), extra },
-            token: token.unwrap_or_else(Token::random),
-            choice: if token.is_some() { TokenChoice::ByClient } else { TokenChoice::Minted },
-            hash,
-            shard,
-            started,
-            deadline,
-        })
+        Ok((asked, delays))
     }
 
-    /// A later poll of a request that queues.
-    fn look(&mut self, asked: Asked, id: WaiterId, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        let shard = self.manager.shard_at(asked.shard);
-        match shard.see_waiter(id, self.keeper(&asked), cx.waker()) {
-            Seen::Pending => {
+    /// The key was not free a moment ago.
+    #[inline(never)]
+    fn contend(
+        &mut self,
+        asked: Asked,
+        style: Style,
+        wait: Wait,
+        delays: Option<Delays>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Grant, LockError>> {
+        let verdict = match (style, delays) {
+            (_, Some(delays)) => {
+                let started = self.manager.now();
+                let deadline = started.saturating_add(wait.within(Duration::MAX));
+                return self.try_again(asked, Poller { delays, started, deadline }, cx);
+            }
+            (Style::Try, None) => self.shard().acquire(&self.ask_of(&asked), Patience::Now, self.manager.now()),
+            (Style::Wait, None) => {
+                let wait = wait.within(self.manager.config().wait);
+                self.shard().queue(&self.ask_of(&asked), wait, cx.waker())
+            }
+        };
+        match verdict {
+            Verdict::Granted(grant) => Poll::Ready(Ok(grant)),
+            Verdict::Refused(why) => Poll::Ready(Err(why)),
+            Verdict::Queued(id) => {
                 self.stage = Stage::Queued { asked, id };
                 Poll::Pending
             }
-            Seen::Granted(grant) => Poll::Ready(Ok(grant)),
-            Seen::Refused(why) => Poll::Ready(Err(why)),
-            Seen::Taken => Poll::Ready(match &self.key {
-                Ok(key) => shard.answer_taken(&self.ask_of(key, &asked)),
-                Err(why) => Err(why.clone()),
-            }),
         }
+    }
+
+    /// A later poll of a request that queues.
+    fn look(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+        let Stage::Queued { asked, id } = &self.stage else { unreachable!("only a queued request looks") };
+        let answer = match self.shard().see_waiter(*id, self.keeper(asked), cx.waker()) {
+            Seen::Pending => return Poll::Pending,
+            Seen::Granted(grant) => Ok(grant),
+            Seen::Refused(why) => Err(why),
+            Seen::Taken => self.shard().answer_taken(&self.ask_of(asked)),
+        };
+        self.stage = Stage::Answered;
+        Poll::Ready(answer)
     }
 
     /// A later poll of a poller.
-    fn wake_up(
-        &mut self,
-        asked: Asked,
-        delays: Delays,
-        timer: u32,
-        cx: &Context<'_>,
-    ) -> Poll<Result<Grant, LockError>> {
-        let shard = self.manager.shard_at(asked.shard);
-        if shard.still_sleeps(timer, cx.waker()) {
-            self.stage = Stage::Sleeping { asked, delays, timer };
-            return Poll::Pending;
+    fn wake_up(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+        if let Stage::Sleeping { timer, .. } = &self.stage {
+            if self.shard().still_sleeps(*timer, cx.waker()) {
+                return Poll::Pending;
+            }
+            self.shard().stop_sleep(*timer);
         }
-        shard.stop_sleep(timer);
-        self.try_again(asked, delays, cx)
+        match std::mem::replace(&mut self.stage, Stage::Answered) {
+            Stage::Sleeping { asked, poller, .. } => self.try_again(asked, poller, cx),
+            _ => unreachable!("only a sleeping request wakes up"),
+        }
     }
 
     /// One try of a poller, then sleep until the next, or give up.
-    fn try_again(&mut self, asked: Asked, mut delays: Delays, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        match self.ask(&asked, Patience::Poll) {
+    fn try_again(&mut self, asked: Asked, mut poller: Poller, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+        let shard = self.shard();
+        let now = shard.now();
+        match shard.acquire(&self.ask_of(&asked), Patience::Poll, now) {
             Verdict::Granted(grant) => return Poll::Ready(Ok(grant)),
             Verdict::Refused(LockError::Held) => {}
             Verdict::Refused(why) => return Poll::Ready(Err(why)),
             Verdict::Queued(_) => unreachable!("only a patient request queues"),
         }
-        let shard = self.manager.shard_at(asked.shard);
-        let now = shard.now();
-        match delays.next() {
-            Some(delay) if now < asked.deadline => {
+        match poller.delays.next() {
+            Some(delay) if now < poller.deadline => {
                 // The last try comes at the end of the wait, not before it.
-                let due = now.saturating_add(delay).min(asked.deadline);
+                let due = now.saturating_add(delay).min(poller.deadline);
                 let timer = shard.sleep(due, cx.waker());
-                self.stage = Stage::Sleeping { asked, delays, timer };
+                self.stage = Stage::Sleeping { asked, poller, timer };
                 Poll::Pending
             }
             _ => {
@@ -538,21 +559,18 @@ impl<'a> Acquiring<'a> {
                     c.attempts += 1;
                     c.polls_exhausted += 1;
                 });
-                Poll::Ready(Err(LockError::Timeout { waited: now.saturating_since(asked.started) }))
+                Poll::Ready(Err(LockError::Timeout { waited: now.saturating_since(poller.started) }))
             }
         }
     }
 
-    fn ask(&self, asked: &Asked, patience: Patience<'_>) -> Verdict {
-        match &self.key {
-            Ok(key) => self.manager.shard_at(asked.shard).acquire(&self.ask_of(key, asked), patience),
-            Err(why) => Verdict::Refused(why.clone()),
-        }
+    fn shard(&self) -> &'a Arc<Shard> {
+        self.manager.shard_at(self.shard)
     }
 
-    fn ask_of<'b>(&self, key: &'b Key, asked: &'b Asked) -> Ask<'b> {
-        let Asked { terms, token, choice, hash, .. } = asked;
-        Ask { key, hash: *hash, terms, token: *token, choice: *choice, keeper: self.keeper(asked) }
+    fn ask_of<'b>(&'b self, asked: &'b Asked) -> Ask<'b> {
+        let Asked { terms, token, choice } = asked;
+        Ask { key: &self.key, hash: self.hash, terms, token: *token, choice: *choice, keeper: self.keeper(asked) }
     }
 
     fn keeper(&self, asked: &Asked) -> Keeper {
@@ -562,12 +580,26 @@ impl<'a> Acquiring<'a> {
         }
     }
 
-    /// What an answered request leaves for its guard.
-    fn take_parts(&mut self) -> (Arc<Shard>, Key) {
-        let key = std::mem::replace(&mut self.key, Err(LockError::ShuttingDown));
-        let key = key.expect("only a request with a good key is granted");
-        let (shard, _) = self.manager.place(&key);
-        (Arc::clone(self.manager.shard_at(shard)), key)
+    /// The key of an answered request, for its guard.
+    fn take_key(&mut self) -> Key {
+        std::mem::replace(&mut self.key, Key::placeholder())
+    }
+}
+
+impl Asked {
+    /// Takes over what most requests leave alone; answers how to poll, if it is to poll.
+    fn take_over(&mut self, rare: Rare) -> Result<Option<Delays>, LockError> {
+        let Rare { fault, owner, token, max_hold, refresh_after, delays } = rare;
+        if let Some(why) = fault {
+            return Err(why);
+        }
+        if let Some(token) = token {
+            (self.token, self.choice) = (token, TokenChoice::ByClient);
+        }
+        if owner.is_some() || max_hold.is_some() || refresh_after.is_some() {
+            self.terms.extra = Some(Arc::new(ExtraTerms { owner, max_hold, refresh_after }));
+        }
+        Ok(delays)
     }
 }
 
@@ -575,9 +607,9 @@ impl Drop for Acquiring<'_> {
     fn drop(&mut self) {
         match &self.stage {
             Stage::New { .. } | Stage::Answered => {}
-            Stage::Queued { asked, id } => self.manager.shard_at(asked.shard).cancel(*id),
-            Stage::Sleeping { asked, timer, .. } => {
-                let shard = self.manager.shard_at(asked.shard);
+            Stage::Queued { id, .. } => self.shard().cancel(*id),
+            Stage::Sleeping { timer, .. } => {
+                let shard = self.shard();
                 shard.stop_sleep(*timer);
                 shard.count(|c| {
                     c.attempts += 1;

@@ -5,8 +5,8 @@
 //! no `await` and no user code under it, and nothing beyond O(1) amortised: longer work goes in slices of
 //! [`SLICE`].
 //!
-//! The lane dates by the coarse clock where an earlier deadline is harmless (C2), and reads the exact one as soon as
-//! a request meets contention, a short TTL, or a waiter to hand on to.
+//! The lane dates by the coarse clock where an earlier deadline or a longer wait is harmless (C2), and reads the exact
+//! one for a short TTL, a short wait, and before it refuses a request because the key is held.
 
 pub(crate) mod actor;
 pub(crate) mod lost;
@@ -22,7 +22,6 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use smallvec::SmallVec;
 
 use crate::clock::{Clock, Moment};
 use crate::error::LockError;
@@ -30,7 +29,7 @@ use crate::key::{Key, Token, Ttl};
 use crate::sync::Mutex;
 use crate::table::{
     Ask, Counters, Effects, End, Grant, Keeper, Patience, RefreshAsk, Refreshed, Release, Row, Seen, Slice, Table,
-    Verdict, WaiterId,
+    TokenChoice, Verdict, WaiterId,
 };
 use lost::LostSignal;
 use timer::Timers;
@@ -42,6 +41,12 @@ pub(crate) const SLICE: usize = 128;
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Below this TTL a tick of the coarse clock would be felt.
 const SHORT_TTL: Duration = Duration::from_millis(100);
+/// From this wait on nobody feels it.
+const LONG_WAIT: Duration = Duration::from_secs(1);
+
+fn is_short(ttl: Ttl) -> bool {
+    ttl.as_duration() < SHORT_TTL
+}
 
 /// What [`Shard::turn`] asks of the actor: sleep until this moment.
 pub(crate) type WakeAt = Moment;
@@ -64,13 +69,13 @@ struct State {
     /// When the actor will next look by itself.
     armed: Moment,
     /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.
-    when_empty: SmallVec<[Waker; 1]>,
+    when_empty: Vec<Waker>,
 }
 
 impl Shard {
     pub(crate) fn new(table: Table, clock: Clock, sweep_every: Duration) -> Self {
         let timers = Timers::new(clock.now());
-        let state = State { table, timers, armed: Moment::ZERO, when_empty: SmallVec::new() };
+        let state = State { table, timers, armed: Moment::ZERO, when_empty: Vec::new() };
         Self {
             state: CachePadded::new(Mutex::new(state)),
             clock,
@@ -111,14 +116,29 @@ impl Shard {
         answer
     }
 
-    /// Answers a request as far as it can be answered now.
-    pub(crate) fn acquire(&self, ask: &Ask<'_>, patience: Patience<'_>) -> Verdict {
-        let short = ask.terms.ttl.as_duration() < SHORT_TTL;
-        let now = if short { self.clock.now() } else { self.clock.coarse() };
-        if let Some(grant) = self.state.lock().table.grant_if_free(ask, now) {
-            return Verdict::Granted(grant);
-        }
-        let now = self.clock.now();
+    /// Grants a key that nobody holds: the whole way in when there is no contention.
+    #[inline]
+    pub(crate) fn grant_if_free(&self, ask: &Ask<'_>) -> Option<Grant> {
+        let now = if is_short(ask.terms.ttl) { self.clock.now() } else { self.clock.coarse() };
+        self.state.lock().table.grant_if_free(ask, now)
+    }
+
+    /// Answers a request as far as it can be answered now. `now` is the exact time.
+    pub(crate) fn acquire(&self, ask: &Ask<'_>, patience: Patience<'_>, now: Moment) -> Verdict {
+        self.with(|state, fx| state.table.acquire(ask, patience, now, fx))
+    }
+
+    /// Answers a request that queues if it must.
+    ///
+    /// A long wait is dated by the coarse clock, and made longer by what that may lag. A holder whose deadline passed
+    /// within that lag still looks alive; queueing then has the actor end it at once, by the exact time.
+    pub(crate) fn queue(&self, ask: &Ask<'_>, wait: Duration, waker: &Waker) -> Verdict {
+        let (now, wait) = if wait < LONG_WAIT || is_short(ask.terms.ttl) || ask.choice == TokenChoice::ByClient {
+            (self.clock.now(), wait)
+        } else {
+            (self.clock.coarse(), wait.saturating_add(self.clock.coarse_lag()))
+        };
+        let patience = Patience::Until(now.saturating_add(wait), Some(waker));
         self.with(|state, fx| state.table.acquire(ask, patience, now, fx))
     }
 
@@ -140,8 +160,8 @@ impl Shard {
     pub(crate) fn release(&self, grant: &Grant, end: End) -> Release {
         let coarse = self.clock.coarse();
         self.with(|state, fx| {
-            // A hand-off dates the next grant, so it wants the exact time.
-            let now = if state.table.has_waiters(grant) { self.clock.now() } else { coarse };
+            // A hand-off dates the next grant: as exactly as if that had come by the lane.
+            let now = if state.table.next_ttl(grant).is_some_and(is_short) { self.clock.now() } else { coarse };
             state.table.release(grant, end, now, fx)
         })
     }

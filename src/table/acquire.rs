@@ -93,7 +93,7 @@ impl Table {
         Some(self.grant_vacant(ask))
     }
 
-    /// Answers any request. `now` is the exact time.
+    /// Answers any request. `now` is the exact time, except for one that will queue if the key looks held.
     pub(crate) fn acquire(&mut self, ask: &Ask<'_>, patience: Patience<'_>, now: Moment, fx: &mut Effects) -> Verdict {
         self.see(now);
         if self.draining {

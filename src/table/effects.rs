@@ -7,24 +7,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
 
-use smallvec::SmallVec;
-
 use super::ended::End;
 use super::slot::Watcher;
 use crate::clock::Moment;
 
 pub(crate) struct Effects {
-    wakes: SmallVec<[Waker; 1]>,
-    notices: SmallVec<[(Arc<dyn Watcher>, End); 1]>,
-    /// Wakers that nobody will wake. Dropping one may drop a task, and with it a lock of this very shard.
-    spent: SmallVec<[Waker; 1]>,
+    /// Most transitions wake nobody, most of the others one task: neither costs more than this field.
+    wake: Option<Waker>,
+    more: Option<Box<More>>,
     /// The earliest deadline that somebody now waits for.
     earliest: Moment,
 }
 
+#[derive(Default)]
+struct More {
+    wakes: Vec<Waker>,
+    notices: Vec<(Arc<dyn Watcher>, End)>,
+    /// Wakers that nobody will wake. Dropping one may drop a task, and with it a lock of this very shard.
+    spent: Vec<Waker>,
+}
+
 impl Effects {
-    pub(crate) fn new() -> Self {
-        Self { wakes: SmallVec::new(), notices: SmallVec::new(), spent: SmallVec::new(), earliest: Moment::FAR }
+    pub(crate) const fn new() -> Self {
+        Self { wake: None, more: None, earliest: Moment::FAR }
     }
 
     /// Somebody waits for this deadline: the actor must not sleep past it.
@@ -37,31 +42,44 @@ impl Effects {
     }
 
     pub(crate) fn wake(&mut self, wakers: impl Iterator<Item = Waker>) {
-        self.wakes.extend(wakers);
+        for waker in wakers {
+            match self.wake {
+                None => self.wake = Some(waker),
+                Some(_) => self.more.get_or_insert_default().wakes.push(waker),
+            }
+        }
     }
 
     /// Drops wakers after the mutex.
     pub(crate) fn discard(&mut self, wakers: impl IntoIterator<Item = Waker>) {
-        self.spent.extend(wakers);
+        for waker in wakers {
+            self.more.get_or_insert_default().spent.push(waker);
+        }
     }
 
     pub(crate) fn notice(&mut self, watcher: Arc<dyn Watcher>, end: End) {
-        self.notices.push((watcher, end));
+        self.more.get_or_insert_default().notices.push((watcher, end));
     }
 }
 
 /// Tells and wakes. One waker that panics keeps no other from being woken.
 impl Drop for Effects {
+    #[inline]
     fn drop(&mut self) {
-        for (watcher, end) in self.notices.drain(..) {
-            // A watcher is ours and does not panic; its own wakers may.
-            let _ = catch_unwind(AssertUnwindSafe(|| watcher.ended(end)));
+        if let Some(more) = self.more.take() {
+            for (watcher, end) in more.notices {
+                // A watcher is ours and does not panic; its own wakers may.
+                let _ = catch_unwind(AssertUnwindSafe(|| watcher.ended(end)));
+            }
+            for waker in more.wakes {
+                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            }
+            for waker in more.spent {
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(waker)));
+            }
         }
-        for waker in self.wakes.drain(..) {
+        if let Some(waker) = self.wake.take() {
             let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-        }
-        for waker in self.spent.drain(..) {
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(waker)));
         }
     }
 }

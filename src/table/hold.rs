@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::acquire::{TokenChoice, nanos};
 use super::ended::End;
 use super::expiry::Links;
-use super::slot::{self, AutoRefresh, Keeper, Refreshes, Watcher};
+use super::slot::{self, AutoRefresh, Holder, Keeper, Refreshes, Watcher};
 use super::{Effects, Grant, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
@@ -51,9 +51,10 @@ impl Table {
         }
     }
 
-    /// Whether a release of this grant would hand the key on, and so needs the exact time.
-    pub(crate) fn has_waiters(&self, grant: &Grant) -> bool {
-        self.slots.get(grant.slot).is_some_and(|slot| slot.queue.len > 0)
+    /// The TTL of the grant that a release of this one would make.
+    pub(crate) fn next_ttl(&self, grant: &Grant) -> Option<Ttl> {
+        let next = self.slots.get(grant.slot)?.queue.first()?;
+        Some(self.waiters[next].terms.ttl)
     }
 
     /// Finds the live grant that a token proves, for callers without a guard.
@@ -246,7 +247,8 @@ impl Table {
         self.drop_auto(index);
         let slot = &mut self.slots[index];
         let hash = slot.hash;
-        let Some(holder) = slot.holder.take() else { return };
+        let Some(Holder { token, granted_at, keeper, .. }) = slot.holder else { return };
+        slot.holder = None;
         if let Some(extras) = slot.extras.as_mut() {
             (extras.terms, extras.cap) = (None, None);
             if let Some(watcher) = extras.watcher.take() {
@@ -254,21 +256,21 @@ impl Table {
             }
         }
         // Nobody can ask about the token of a guard that let go by itself, or of a grant that nobody saw.
-        let forgettable = match holder.keeper {
+        let forgettable = match keeper {
             Keeper::Guard(TokenChoice::Minted) => matches!(end, End::Released | End::Dropped),
             Keeper::Unseen(_) => end == End::Dropped,
             Keeper::Guard(TokenChoice::ByClient) | Keeper::Ticket => false,
         };
-        if let Keeper::Unseen(waiter) = holder.keeper {
+        if let Keeper::Unseen(waiter) = keeper {
             // A dropped future has taken its waiter along; any other end leaves word for it (T3).
-            if self.waiters.get(waiter).is_some_and(|waiter| waiter.token == holder.token) && end != End::Dropped {
+            if self.waiters.get(waiter).is_some_and(|waiter| waiter.token == token) && end != End::Dropped {
                 self.refuse(waiter, LockError::Lost(end.as_loss()), fx);
             }
         }
         if !forgettable {
-            self.ended.push(holder.token, hash, end);
+            self.ended.push(token, hash, end);
         }
-        let held = nanos(self.now.saturating_since(holder.granted_at));
+        let held = nanos(self.now.saturating_since(granted_at));
         self.count(index, |c| {
             c.hold_nanos = c.hold_nanos.saturating_add(held);
             *match end {

@@ -136,10 +136,10 @@ impl Table {
 
     /// Takes a slot out that nobody holds or waits for (T7).
     fn remove_slot(&mut self, index: u32) {
-        let Some(slot) = self.slots.remove(index) else { return };
-        if let Ok(entry) = self.index.find_entry(spread(slot.hash), |&other| other == index) {
+        if let Ok(entry) = self.index.find_entry(spread(self.slots[index].hash), |&other| other == index) {
             entry.remove();
         }
+        self.slots.discard(index);
     }
 
     /// Counts for the shard and, where the key is contended, for the key.

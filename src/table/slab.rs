@@ -17,14 +17,17 @@ enum Entry<T> {
 /// A chunked slab; indices are reused, last freed first.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
-    chunks: Vec<Vec<Entry<T>>>,
+    /// Arrays, not vectors: an index within one needs neither its own pointer nor a check.
+    chunks: Vec<Box<[Entry<T>; CHUNK]>>,
     first_free: u32,
     len: usize,
+    /// How many entries have ever been full: all indices lie below.
+    bound: u32,
 }
 
 impl<T> Slab<T> {
     pub(crate) const fn new() -> Self {
-        Self { chunks: Vec::new(), first_free: NIL, len: 0 }
+        Self { chunks: Vec::new(), first_free: NIL, len: 0, bound: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -33,30 +36,23 @@ impl<T> Slab<T> {
 
     /// Indices are all below this bound.
     pub(crate) fn bound(&self) -> u32 {
-        let whole = self.chunks.len().saturating_sub(1) * CHUNK;
-        let last = self.chunks.last().map_or(0, Vec::len);
-        u32::try_from(whole + last).expect("limits keep every slab below 2^31 entries")
+        self.bound
     }
 
     pub(crate) fn insert(&mut self, value: T) -> u32 {
         self.len += 1;
-        let index = self.first_free;
-        if index != NIL {
-            let entry = self.entry_mut(index).expect("the free list holds indices of this slab");
-            let Entry::Free(next) = *entry else { unreachable!("the free list holds free entries") };
-            *entry = Entry::Full(value);
-            self.first_free = next;
-            return index;
-        }
-        let index = self.bound();
-        match self.chunks.last_mut() {
-            Some(chunk) if chunk.len() < CHUNK => chunk.push(Entry::Full(value)),
-            _ => {
-                let mut chunk = Vec::with_capacity(CHUNK);
-                chunk.push(Entry::Full(value));
-                self.chunks.push(chunk);
+        let mut index = self.first_free;
+        if index == NIL {
+            index = self.bound;
+            self.bound = index.checked_add(1).expect("limits keep every slab below 2^31 entries");
+            if (index as usize).is_multiple_of(CHUNK) {
+                self.chunks.push(Box::new(std::array::from_fn(|_| Entry::Free(NIL))));
             }
         }
+        let entry = self.entry_mut(index).expect("the free list and the last chunk hold indices of this slab");
+        let Entry::Free(next) = *entry else { unreachable!("what is not in use is free") };
+        *entry = Entry::Full(value);
+        self.first_free = next;
         index
     }
 
@@ -72,8 +68,20 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    /// Frees an entry where it lies; [`Slab::remove`] would move it out first.
+    pub(crate) fn discard(&mut self, index: u32) {
+        let next = self.first_free;
+        if let Some(entry) = self.entry_mut(index)
+            && matches!(entry, Entry::Full(_))
+        {
+            *entry = Entry::Free(next);
+            self.first_free = index;
+            self.len -= 1;
+        }
+    }
+
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
-        match self.chunks.get((index >> CHUNK_BITS) as usize)?.get(index as usize % CHUNK)? {
+        match &self.chunks.get((index >> CHUNK_BITS) as usize)?[index as usize % CHUNK] {
             Entry::Full(value) => Some(value),
             Entry::Free(_) => None,
         }
@@ -87,7 +95,7 @@ impl<T> Slab<T> {
     }
 
     fn entry_mut(&mut self, index: u32) -> Option<&mut Entry<T>> {
-        self.chunks.get_mut((index >> CHUNK_BITS) as usize)?.get_mut(index as usize % CHUNK)
+        Some(&mut self.chunks.get_mut((index >> CHUNK_BITS) as usize)?[index as usize % CHUNK])
     }
 }
 
@@ -123,6 +131,10 @@ mod tests {
         assert_eq!(slab.insert(2), 7);
         assert_eq!(slab.insert(3), 200);
         assert_eq!(slab[7], 2);
+        slab.discard(3);
+        slab.discard(3);
+        assert_eq!((slab.get(3), slab.len()), (None, 200));
+        assert_eq!(slab.insert(4), 3);
         assert_eq!(slab.get(100_000), None);
         assert_eq!(slab.remove(100_000), None);
     }

@@ -40,7 +40,7 @@ impl Table {
     ) -> Option<u32> {
         let end = self.slots.bound().min(cursor.saturating_add(budget));
         for index in cursor..end {
-            if self.slots.get(index).is_some_and(|slot| slot.key.as_str().starts_with(prefix))
+            if self.slots.get(index).is_some_and(|slot| slot.key.as_bytes().starts_with(prefix.as_bytes()))
                 && let Some(row) = self.row(index, now.max(self.now), 0)
             {
                 found(row);

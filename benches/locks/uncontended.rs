@@ -1,0 +1,72 @@
+//! Question 1: what does a free lock cost, asked for at once and dropped again, everything on?
+//!
+//! One task, 1,024 keys of 12 to 16 bytes in a shuffled order. Target: half the time of lockable, or less.
+
+use std::hint::black_box;
+
+use criterion::Criterion;
+use criterion::async_executor::FuturesExecutor;
+use leasehold::LockManager;
+use lockable::LockPool;
+
+use crate::rivals::{BareMap, DashMapCleaned, DashMapKept, Echo, Ping, cycle, keys};
+
+pub(crate) fn uncontended(c: &mut Criterion) {
+    let keys = keys(1_024);
+    let mut group = c.benchmark_group("uncontended");
+
+    let locks = LockManager::builder().build().expect("the defaults are valid");
+    group.bench_function("leasehold", |b| {
+        let mut next = cycle(&keys);
+        b.to_async(FuturesExecutor).iter(|| {
+            let request = locks.try_lock(next());
+            async { drop(black_box(request.await.expect("nobody else locks"))) }
+        });
+    });
+
+    let pool = LockPool::<String>::new();
+    group.bench_function("lockable", |b| {
+        let mut next = cycle(&keys);
+        b.to_async(FuturesExecutor).iter(|| {
+            drop(black_box(pool.try_lock(next().to_owned()).expect("nobody else locks")));
+            async {}
+        });
+    });
+
+    let kept = DashMapKept::default();
+    group.bench_function("dashmap_kept", |b| {
+        let mut next = cycle(&keys);
+        b.to_async(FuturesExecutor).iter(|| {
+            drop(black_box(kept.mutex(next()).try_lock_owned().expect("nobody else locks")));
+            async {}
+        });
+    });
+
+    let cleaned = DashMapCleaned::default();
+    group.bench_function("dashmap_cleaned", |b| {
+        let mut next = cycle(&keys);
+        b.to_async(FuturesExecutor).iter(|| {
+            let key = next();
+            let guard = cleaned.mutex(key).try_lock_owned().expect("nobody else locks");
+            cleaned.release(key, black_box(guard));
+            async {}
+        });
+    });
+
+    let map = BareMap::new();
+    group.bench_function("bare_map", |b| {
+        let mut next = cycle(&keys);
+        b.to_async(FuturesExecutor).iter(|| {
+            let key = next();
+            assert!(map.insert(key));
+            map.remove(key);
+            async {}
+        });
+    });
+
+    let echo = Echo::start_on_its_own_thread();
+    group.bench_function("actix_round_trip", |b| {
+        b.to_async(FuturesExecutor).iter(|| async { echo.send(Ping).await.expect("the actor lives") });
+    });
+    group.finish();
+}
