@@ -38,11 +38,12 @@ impl Config {
         }
     }
 
-    /// Bounds over the whole manager are split per shard: a shared counter would cost more than the lock (T9).
+    /// The bound on keys is split per shard: a shared counter would cost more than the lock (T9). Who queues can
+    /// afford one, so waiters are counted over all shards.
     pub(crate) fn limits_per_shard(&self) -> Limits {
         Limits {
             keys: self.max_keys.div_ceil(self.shards),
-            waiters: self.max_waiters.div_ceil(self.shards),
+            waiters: self.max_waiters,
             waiters_per_key: self.max_waiters_per_key,
         }
     }
@@ -63,8 +64,7 @@ impl Config {
 /// | `max_waiters` | 1,048,576 |
 /// | `max_waiters_per_key` | 16,384 |
 ///
-/// Bounds over the whole manager (`max_keys`, `max_waiters`) are split evenly over the shards. Keys spread over them
-/// by hash, so a bound may be met a little early; one key's waiters are all in one shard.
+/// `max_keys` is split evenly over the shards. Keys spread over them by hash, so it may be met a little early.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder {

@@ -512,7 +512,7 @@ impl<'a> Acquiring<'a> {
     /// A later poll of a request that queues.
     fn look(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
         let Stage::Queued { asked, id } = &self.stage else { unreachable!("only a queued request looks") };
-        let answer = match self.shard().see_waiter(*id, self.keeper(asked), cx.waker()) {
+        let answer = match self.shard().see_waiter(*id, asked.terms.ttl, self.keeper(asked), cx.waker()) {
             Seen::Pending => return Poll::Pending,
             Seen::Granted(grant) => Ok(grant),
             Seen::Refused(why) => Err(why),

@@ -45,7 +45,7 @@ pub struct Stats {
     /// Locks that outlived a shutdown's grace.
     pub shut_down: u64,
 
-    /// Refreshes that moved a deadline.
+    /// Refreshes that were written.
     pub refreshed: u64,
     /// Refreshes that came before `refresh_after` and wrote nothing.
     pub refresh_skipped: u64,

@@ -26,7 +26,7 @@ fn a_full_queue_refuses_at_once_and_keeps_its_waiters() {
 
 #[test]
 fn waiters_are_bounded_over_all_keys_together() {
-    let locks = LockManager::builder().shards(1).max_waiters(2).build().unwrap();
+    let locks = LockManager::builder().max_waiters(2).build().unwrap();
     let _holders: Vec<_> = ["a", "b", "c"].map(|key| locks.try_lock_now(key).unwrap()).into();
     let mut waiters: Vec<_> = ["a", "b"].map(|key| locks.lock(key).into_future()).into();
     for waiter in &mut waiters {

@@ -17,6 +17,7 @@ mod shuttled;
 pub(crate) mod timer;
 
 use std::any::Any;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -53,10 +54,40 @@ pub(crate) type WakeAt = Moment;
 
 type Nudge = Box<dyn Fn() + Send + Sync>;
 
+/// How many wait in all the shards of a manager, and how many may (T9).
+///
+/// One counter for all: who queues can afford it, and one hot key may use the whole bound. Requests in several shards
+/// at the same instant may pass it by one each.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    waiting: CachePadded<AtomicUsize>,
+    max: usize,
+}
+
+impl Crowd {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { waiting: CachePadded::new(AtomicUsize::new(0)), max }
+    }
+
+    fn room(&self) -> usize {
+        self.max.saturating_sub(self.waiting.load(Ordering::Relaxed))
+    }
+
+    /// A shard that had `before` waiters has `after` now.
+    fn moved(&self, before: usize, after: usize) {
+        match after.cmp(&before) {
+            std::cmp::Ordering::Greater => drop(self.waiting.fetch_add(after - before, Ordering::Relaxed)),
+            std::cmp::Ordering::Less => drop(self.waiting.fetch_sub(before - after, Ordering::Relaxed)),
+            std::cmp::Ordering::Equal => {}
+        }
+    }
+}
+
 pub(crate) struct Shard {
     state: CachePadded<Mutex<State>>,
     clock: Clock,
     sweep_every: Duration,
+    crowd: Arc<Crowd>,
     /// Makes the actor take a turn now. Empty where no actor runs: in explored tests.
     nudge: OnceLock<Nudge>,
     #[cfg(feature = "test-util")]
@@ -66,6 +97,8 @@ pub(crate) struct Shard {
 struct State {
     table: Table,
     timers: Timers,
+    /// How many of the crowd are this table's, as last told.
+    in_crowd: usize,
     /// When the actor will next look by itself.
     armed: Moment,
     /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.
@@ -73,13 +106,14 @@ struct State {
 }
 
 impl Shard {
-    pub(crate) fn new(table: Table, clock: Clock, sweep_every: Duration) -> Self {
+    pub(crate) fn new(table: Table, clock: Clock, sweep_every: Duration, crowd: Arc<Crowd>) -> Self {
         let timers = Timers::new(clock.now());
-        let state = State { table, timers, armed: Moment::ZERO, when_empty: Vec::new() };
+        let state = State { table, timers, in_crowd: 0, armed: Moment::ZERO, when_empty: Vec::new() };
         Self {
             state: CachePadded::new(Mutex::new(state)),
             clock,
             sweep_every,
+            crowd,
             nudge: OnceLock::new(),
             #[cfg(feature = "test-util")]
             panic_next: std::sync::atomic::AtomicBool::new(false),
@@ -102,6 +136,8 @@ impl Shard {
         let mut fx = Effects::new();
         let mut state = self.state.lock();
         let answer = transition(&mut state, &mut fx);
+        let waiting = state.table.waiting();
+        self.crowd.moved(std::mem::replace(&mut state.in_crowd, waiting), waiting);
         let early = fx.earliest() < state.armed;
         if early {
             state.armed = fx.earliest();
@@ -139,11 +175,14 @@ impl Shard {
             (self.clock.coarse(), wait.saturating_add(self.clock.coarse_lag()))
         };
         let patience = Patience::Until(now.saturating_add(wait), Some(waker));
-        self.with(|state, fx| state.table.acquire(ask, patience, now, fx))
+        self.with(|state, fx| {
+            state.table.admit(self.crowd.room());
+            state.table.acquire(ask, patience, now, fx)
+        })
     }
 
-    pub(crate) fn see_waiter(&self, id: WaiterId, keeper: Keeper, waker: &Waker) -> Seen {
-        let now = self.clock.coarse();
+    pub(crate) fn see_waiter(&self, id: WaiterId, ttl: Ttl, keeper: Keeper, waker: &Waker) -> Seen {
+        let now = if is_short(ttl) { self.clock.now() } else { self.clock.coarse() };
         self.with(|state, fx| state.table.see_waiter(id, keeper, waker, now, fx))
     }
 

@@ -111,7 +111,10 @@ impl Table {
             return verdict;
         }
         match found {
-            None if self.slots.len() >= self.limits.keys => self.reject(None, LockError::TooManyKeys),
+            None if self.slots.len() >= self.limits.keys => {
+                fx.due(self.now);
+                self.reject(None, LockError::TooManyKeys)
+            }
             None => Verdict::Granted(self.grant_vacant(ask)),
             Some(index) => self.contend(ask, index, patience, fx),
         }
@@ -310,6 +313,8 @@ impl Table {
         let full =
             self.waiting >= self.limits.waiters || self.slots[index].queue.len as usize >= self.limits.waiters_per_key;
         if full {
+            // What is over but not yet swept counts against the bounds: have the actor sweep now.
+            fx.due(self.now);
             return self.reject(Some(index), LockError::QueueFull);
         }
         self.waiter_seq += 1;

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::error::Loss;
-use crate::key::Token;
+use crate::key::{FencingToken, Token};
 
 /// How a grant ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,9 +37,17 @@ impl End {
     }
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    token: Token,
+    key_hash: u32,
+    fence: FencingToken,
+    end: End,
+}
+
 #[derive(Debug)]
 pub(crate) struct EndedRing {
-    entries: VecDeque<(Token, u32, End)>,
+    entries: VecDeque<Ended>,
     capacity: usize,
 }
 
@@ -48,11 +56,11 @@ impl EndedRing {
         Self { entries: VecDeque::new(), capacity }
     }
 
-    pub(crate) fn push(&mut self, token: Token, key_hash: u32, end: End) {
+    pub(crate) fn push(&mut self, token: Token, key_hash: u32, fence: FencingToken, end: End) {
         if self.entries.len() >= self.capacity {
             self.entries.pop_front();
         }
-        self.entries.push_back((token, key_hash, end));
+        self.entries.push_back(Ended { token, key_hash, fence, end });
     }
 
     #[cfg(test)]
@@ -62,12 +70,12 @@ impl EndedRing {
 
     /// How the grant with this token on this key ended, if that is still known.
     pub(crate) fn find(&self, token: Token, key_hash: u32) -> Option<End> {
-        self.entries.iter().rev().find(|(t, h, _)| *t == token && *h == key_hash).map(|(_, _, end)| *end)
+        self.entries.iter().rev().find(|e| e.token == token && e.key_hash == key_hash).map(|e| e.end)
     }
 
-    /// The same for a caller that does not know the key's hash: a guard, whose token no client chose twice.
-    pub(crate) fn find_token(&self, token: Token) -> Option<End> {
-        self.entries.iter().rev().find(|(t, _, _)| *t == token).map(|(_, _, end)| *end)
+    /// The same for a guard, by what is its own alone: clients may use one token for several keys.
+    pub(crate) fn find_fence(&self, fence: FencingToken) -> Option<End> {
+        self.entries.iter().rev().find(|e| e.fence == fence).map(|e| e.end)
     }
 }
 
@@ -79,12 +87,14 @@ mod tests {
     fn the_ring_forgets_the_oldest_and_keeps_its_bound() {
         let mut ring = EndedRing::new(3);
         let tokens: Vec<Token> = (0..5).map(|_| Token::random()).collect();
-        for token in &tokens {
-            ring.push(*token, 1, End::Expired);
+        for (token, fence) in tokens.iter().zip(1..) {
+            ring.push(*token, 1, FencingToken::at_least_one(fence), End::Expired);
         }
         let known: Vec<bool> = tokens.iter().map(|token| ring.find(*token, 1).is_some()).collect();
         assert_eq!(known, [false, false, true, true, true]);
         assert_eq!(ring.find(tokens[4], 2), None, "another key's token");
+        let fences: Vec<bool> = (1..6).map(|n| ring.find_fence(FencingToken::at_least_one(n)).is_some()).collect();
+        assert_eq!(fences, known);
         assert_eq!(ring.entries.len(), 3);
     }
 }

@@ -217,7 +217,7 @@ impl Table {
 
     /// Why a grant that holds nothing any more ended.
     pub(crate) fn loss_of(&self, grant: &Grant) -> Loss {
-        self.ended.find_token(grant.token).map_or(Loss::Unknown, End::as_loss)
+        self.ended.find_fence(grant.fence).map_or(Loss::Unknown, End::as_loss)
     }
 
     /// Ends whatever holds the key. `AlreadyGone` if nothing did.
@@ -247,7 +247,7 @@ impl Table {
         self.drop_auto(index);
         let slot = &mut self.slots[index];
         let hash = slot.hash;
-        let Some(Holder { token, granted_at, keeper, .. }) = slot.holder else { return };
+        let Some(Holder { token, fence, granted_at, keeper, .. }) = slot.holder else { return };
         slot.holder = None;
         if let Some(extras) = slot.extras.as_mut() {
             (extras.terms, extras.cap) = (None, None);
@@ -268,7 +268,7 @@ impl Table {
             }
         }
         if !forgettable {
-            self.ended.push(token, hash, end);
+            self.ended.push(token, hash, fence, end);
         }
         let held = nanos(self.now.saturating_since(granted_at));
         self.count(index, |c| {
@@ -284,7 +284,7 @@ impl Table {
         self.hand_off(index, fx);
     }
 
-    fn drop_auto(&mut self, index: u32) {
+    pub(super) fn drop_auto(&mut self, index: u32) {
         if self.slots[index].extras.as_ref().is_some_and(|extras| extras.auto.is_some()) {
             self.refreshes.remove(&mut Refreshes(&mut self.slots), index);
             self.slots[index].extras_mut().auto = None;

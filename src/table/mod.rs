@@ -176,6 +176,11 @@ impl Table {
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
+
+    /// Bounds the waiters to those that are there and `more`.
+    pub(crate) fn admit(&mut self, more: usize) {
+        self.limits.waiters = self.waiting.saturating_add(more);
+    }
 }
 
 /// Makes the 64 bits that the index wants of the 32 that a slot keeps; it takes its tag from the highest ones.

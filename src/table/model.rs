@@ -653,6 +653,10 @@ impl Model {
             if let Some((every, timeout, due)) = held.auto.filter(|(.., due)| *due <= self.now) {
                 step(&|next| {
                     let held = next.held.get_mut(key).unwrap();
+                    if held.is_at_its_cap() {
+                        held.auto = None;
+                        return;
+                    }
                     held.auto = Some((every, timeout, next.now + every.as_nanos() as u64));
                     let (fence, token, ttl) = (held.fence, held.token, held.terms.ttl);
                     next.counters.refresh_late += u64::from(next.now - due > timeout.as_nanos() as u64);
@@ -675,8 +679,16 @@ impl Model {
 impl Held {
     fn asked(&self, now: u64, ttl: Ttl) -> u64 {
         let asked = now + ttl.as_duration().as_nanos() as u64;
-        let cap = self.cap.or(self.terms.extra.as_ref().and_then(|extra| extra.max_hold));
-        cap.map_or(asked, |cap| asked.min(self.granted_at + cap.as_nanos() as u64))
+        self.last_deadline().map_or(asked, |last| asked.min(last))
+    }
+
+    fn is_at_its_cap(&self) -> bool {
+        self.last_deadline().is_some_and(|last| self.deadline >= last)
+    }
+
+    fn last_deadline(&self) -> Option<u64> {
+        let cap = self.cap.or(self.terms.extra.as_ref().and_then(|extra| extra.max_hold))?;
+        Some(self.granted_at + cap.as_nanos() as u64)
     }
 
     fn refreshed(&self, written: bool) -> Answer {

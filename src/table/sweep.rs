@@ -90,6 +90,12 @@ impl Table {
         let Some(holder) = slot.holder.as_ref() else { return };
         let grant = Grant { slot: index, token: holder.token, fence: holder.fence };
         let ttl = holder.ttl;
+        let end = slot.max_hold().map(|max_hold| holder.granted_at.saturating_add(max_hold));
+        if end.is_some_and(|end| holder.deadline >= end) {
+            // No refresh can move it any further.
+            self.drop_auto(index);
+            return;
+        }
         let Some(auto) = slot.extras.as_mut().and_then(|extras| extras.auto.as_mut()) else { return };
         let late = now.saturating_since(auto.due) > auto.timeout;
         auto.due = now.saturating_add(auto.every);

@@ -62,8 +62,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_MAX_KEYS", value_name = "N", default_value_t = 4_194_304)]
     pub(crate) max_keys: usize,
 
-    /// How many requests may wait at once (the shards share it evenly, so fewer may wait for one key); must be below
-    /// --max-connections, so that holders can still release
+    /// How many requests may wait at once; must be below --max-connections, so that holders can still release
     #[arg(long, env = "LEASEHOLD_MAX_WAITERS", value_name = "N", default_value_t = 32_768)]
     pub(crate) max_waiters: usize,
 

@@ -21,7 +21,7 @@ impl Bounds {
         let files = raise_open_files();
         let had = asked.within(files);
         if had != asked {
-            tracing::warn!(?files, ?asked, ?had, "the limit on open files is too low for the bounds asked for");
+            tracing::info!(?files, ?asked, ?had, "the limit on open files is too low for the bounds asked for");
         }
         had
     }
