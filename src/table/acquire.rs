@@ -133,7 +133,7 @@ impl Table {
             self.expire_if_due(index, fx);
         }
         let waiter = &mut self.waiters[id.index];
-        match waiter.state.clone() {
+        match &waiter.state {
             WaiterState::Queued => {
                 waiter.set_waker(id.seat, waker);
                 Seen::Pending
@@ -146,6 +146,7 @@ impl Table {
                 Seen::Granted(Grant { slot: index, token: holder.token, fence: holder.fence })
             }
             WaiterState::Refused(why) => {
+                let why = why.clone();
                 self.leave_seat(id);
                 Seen::Refused(why)
             }
