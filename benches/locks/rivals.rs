@@ -32,8 +32,10 @@ pub(crate) fn cycle<'a>(keys: &'a [String]) -> impl FnMut() -> &'a str {
     }
 }
 
+type Keys = HashSet<String, foldhash::fast::RandomState>;
+
 pub(crate) struct BareMap {
-    shards: Box<[CachePadded<Mutex<HashSet<String, foldhash::fast::RandomState>>>]>,
+    shards: Box<[CachePadded<Mutex<Keys>>]>,
     hasher: foldhash::fast::RandomState,
 }
 
@@ -54,7 +56,7 @@ impl BareMap {
         self.shard(key).lock().remove(key);
     }
 
-    fn shard(&self, key: &str) -> &Mutex<HashSet<String, foldhash::fast::RandomState>> {
+    fn shard(&self, key: &str) -> &Mutex<Keys> {
         let hash = self.hasher.hash_one(key);
         &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)]
     }
