@@ -136,6 +136,9 @@ fn ours_refreshing(scale: &Scale) -> f64 {
     });
     let percent = cpu_percent(scale.steady);
     assert!(held.iter().all(|lock| lock.is_held()), "no lock is lost meanwhile");
+    // The last round may still be under way.
+    let rounds = (scale.steady.as_secs() / 10).saturating_sub(1);
+    assert!(locks.stats().refreshed >= rounds * scale.refreshed as u64, "the locks are refreshed, not only held");
     percent
 }
 

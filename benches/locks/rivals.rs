@@ -32,10 +32,10 @@ pub(crate) fn cycle<'a>(keys: &'a [String]) -> impl FnMut() -> &'a str {
     }
 }
 
-type Names = HashSet<String, foldhash::fast::RandomState>;
+type Keys = HashSet<String, foldhash::fast::RandomState>;
 
 pub(crate) struct BareMap {
-    shards: Box<[CachePadded<Mutex<Names>>]>,
+    shards: Box<[CachePadded<Mutex<Keys>>]>,
     hasher: foldhash::fast::RandomState,
 }
 
@@ -56,7 +56,7 @@ impl BareMap {
         self.shard(key).lock().remove(key);
     }
 
-    fn shard(&self, key: &str) -> &Mutex<HashSet<String, foldhash::fast::RandomState>> {
+    fn shard(&self, key: &str) -> &Mutex<Keys> {
         let hash = self.hasher.hash_one(key);
         &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)]
     }

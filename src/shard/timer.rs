@@ -57,9 +57,10 @@ impl Timers {
     }
 
     pub(crate) fn remove(&mut self, id: u32, fx: &mut Effects) {
-        if self.sleepers.get(id).is_some() {
+        if let Some(sleeper) = self.sleepers.get_mut(id) {
+            fx.discard(sleeper.waker.take());
             self.wheel.remove(&mut self.sleepers, id);
-            fx.discard(self.sleepers.remove(id).and_then(|sleeper| sleeper.waker));
+            self.sleepers.remove(id);
         }
     }
 

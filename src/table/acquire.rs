@@ -142,7 +142,7 @@ impl Table {
             WaiterState::Queued | WaiterState::Refused(_) => {}
         }
         let waiter = &mut self.waiters[id.index];
-        match waiter.state.clone() {
+        match &waiter.state {
             WaiterState::Queued => {
                 fx.discard(waiter.set_waker(id.seat, waker));
                 Seen::Pending
@@ -155,6 +155,7 @@ impl Table {
                 Seen::Granted(Grant { slot: index, token: holder.token, fence: holder.fence })
             }
             WaiterState::Refused(why) => {
+                let why = why.clone();
                 self.leave_seat(id, fx);
                 Seen::Refused(why)
             }

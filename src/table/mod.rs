@@ -139,7 +139,7 @@ impl Table {
         if let Ok(entry) = self.index.find_entry(spread(self.slots[index].hash), |&other| other == index) {
             entry.remove();
         }
-        self.slots.discard(index);
+        self.slots.remove(index);
     }
 
     /// Counts for the shard and, where the key is contended, for the key.

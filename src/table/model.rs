@@ -275,7 +275,7 @@ struct Model {
     held: BTreeMap<usize, Held>,
     /// By sequence number less one, in the order in which they queued; those that are gone have no seat left.
     waits: Vec<Waiting>,
-    ended: Vec<(u128, u32, End)>,
+    ended: Vec<(u128, u32, u64, End)>,
     heard: BTreeMap<u64, Vec<End>>,
     counters: Counters,
 }
@@ -356,7 +356,7 @@ impl Model {
             self.refuse(seq, LockError::Lost(end.as_loss()));
         }
         if !by_itself {
-            self.ended.push((held.token, HASHES[key], end));
+            self.ended.push((held.token, HASHES[key], held.fence, end));
         }
         let c = &mut self.counters;
         c.hold_nanos += self.now - held.granted_at;
@@ -522,7 +522,7 @@ impl Model {
             wait.seats.push(Seat { taken: true, armed: true, wakes: 0 });
             return Some(Answer::Queued { seq });
         }
-        let end = self.ended.iter().rev().find(|(t, hash, _)| *t == token && *hash == HASHES[request.key])?.2;
+        let end = self.ended.iter().rev().find(|(t, hash, ..)| *t == token && *hash == HASHES[request.key])?.3;
         Some(self.reject(LockError::Lost(end.as_loss())))
     }
 
@@ -592,8 +592,8 @@ impl Model {
         self.held.get_mut(&key).filter(|held| held.fence == fence)
     }
 
-    fn loss(&self, token: u128) -> Loss {
-        self.ended.iter().rev().find(|(t, ..)| *t == token).map_or(Loss::Unknown, |(.., end)| end.as_loss())
+    fn loss(&self, fence: u64) -> Loss {
+        self.ended.iter().find(|(.., f, _)| *f == fence).map_or(Loss::Unknown, |(.., end)| end.as_loss())
     }
 
     fn fence_of(&mut self, key: usize, token: u128) -> Result<u64, LockError> {
@@ -601,7 +601,7 @@ impl Model {
         if let Some(held) = self.held.get(&key).filter(|held| held.token == token) {
             return Ok(held.fence);
         }
-        let end = self.ended.iter().rev().find(|(t, hash, _)| *t == token && *hash == HASHES[key]);
+        let end = self.ended.iter().rev().find(|(t, hash, ..)| *t == token && *hash == HASHES[key]);
         Err(match end {
             Some((.., end)) => LockError::Lost(end.as_loss()),
             None if self.held.contains_key(&key) => LockError::NotHeld,
@@ -609,11 +609,11 @@ impl Model {
         })
     }
 
-    fn refresh(&mut self, key: usize, fence: u64, token: u128, ttl: Option<Ttl>) -> Answer {
+    fn refresh(&mut self, key: usize, fence: u64, ttl: Option<Ttl>) -> Answer {
         let now = self.now;
         let Some(held) = self.live(key, fence) else {
             self.counters.refresh_lost += 1;
-            return Answer::Lost(self.loss(token));
+            return Answer::Lost(self.loss(fence));
         };
         let own = held.terms.ttl;
         let share = held.terms.extra.as_ref().and_then(|extra| extra.refresh_after);
@@ -658,9 +658,9 @@ impl Model {
                         return;
                     }
                     held.auto = Some((every, timeout, next.now + every.as_nanos() as u64));
-                    let (fence, token, ttl) = (held.fence, held.token, held.terms.ttl);
+                    let (fence, ttl) = (held.fence, held.terms.ttl);
                     next.counters.refresh_late += u64::from(next.now - due > timeout.as_nanos() as u64);
-                    next.refresh(*key, fence, token, Some(ttl));
+                    next.refresh(*key, fence, Some(ttl));
                 });
             }
         }
@@ -1019,7 +1019,7 @@ impl Bench {
             Op::Refresh { ttl, .. } => {
                 let ask = ttl.map_or(RefreshAsk::IfDue, |at| RefreshAsk::To(ttl_at(at)));
                 let got = self.with(|table, now, fx| table.refresh(&grant, ask, now, fx));
-                let expected = self.model.refresh(key, fence, token, ttl.map(ttl_at));
+                let expected = self.model.refresh(key, fence, ttl.map(ttl_at));
                 (got.map_or_else(Answer::Lost, Answer::Refreshed), expected)
             }
             Op::RefreshByToken { key, ttl, .. } => {
@@ -1029,7 +1029,7 @@ impl Bench {
                     table.refresh(&found, ask, now, fx).map_err(LockError::Lost)
                 });
                 let expected = match self.model.fence_of(key, token) {
-                    Ok(fence) => self.model.refresh(key, fence, token, ttl.map(ttl_at)),
+                    Ok(fence) => self.model.refresh(key, fence, ttl.map(ttl_at)),
                     Err(why) => Answer::Refused(why),
                 };
                 (got.map_or_else(Answer::Refused, Answer::Refreshed), expected)
@@ -1038,18 +1038,18 @@ impl Bench {
                 let (every, timeout) = (Duration::from_millis(every_ms), Duration::from_millis(timeout_ms));
                 let got = self.with(|table, now, fx| table.auto_refresh(&grant, every, timeout, now, fx));
                 let due = self.model.now + every_ms * TICK;
-                (nothing_or_lost(got), self.change(key, fence, token, |held| held.auto = Some((every, timeout, due))))
+                (nothing_or_lost(got), self.change(key, fence, |held| held.auto = Some((every, timeout, due))))
             }
             Op::CapHold { cap_ms, .. } => {
                 let cap = Duration::from_millis(cap_ms);
                 let got = self.with(|table, now, fx| table.cap_hold(&grant, cap, now, fx));
-                (nothing_or_lost(got), self.change(key, fence, token, |held| held.cap = Some(cap)))
+                (nothing_or_lost(got), self.change(key, fence, |held| held.cap = Some(cap)))
             }
             Op::Watch { .. } => {
                 let heard = Arc::clone(&self.heard);
                 let ear = || Arc::new(Ear { fence, heard }) as Arc<dyn Watcher>;
                 let got = self.with(|table, now, fx| table.watch(&grant, ear, now, fx).map(drop));
-                (nothing_or_lost(got), self.change(key, fence, token, |held| held.watched = true))
+                (nothing_or_lost(got), self.change(key, fence, |held| held.watched = true))
             }
             Op::StopAutoRefresh { .. } => {
                 self.table.stop_auto_refresh(&grant);
@@ -1076,13 +1076,13 @@ impl Bench {
     }
 
     /// What a change of a live grant answers.
-    fn change(&mut self, key: usize, fence: u64, token: u128, does: impl FnOnce(&mut Held)) -> Answer {
+    fn change(&mut self, key: usize, fence: u64, does: impl FnOnce(&mut Held)) -> Answer {
         match self.model.live(key, fence) {
             Some(held) => {
                 does(held);
                 Answer::Nothing
             }
-            None => Answer::Lost(self.model.loss(token)),
+            None => Answer::Lost(self.model.loss(fence)),
         }
     }
 

@@ -56,20 +56,8 @@ impl<T> Slab<T> {
         index
     }
 
-    pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
-        let next = self.first_free;
-        let entry = self.entry_mut(index)?;
-        if matches!(entry, Entry::Free(_)) {
-            return None;
-        }
-        let Entry::Full(value) = std::mem::replace(entry, Entry::Free(next)) else { return None };
-        self.first_free = index;
-        self.len -= 1;
-        Some(value)
-    }
-
-    /// Frees an entry where it lies; [`Slab::remove`] would move it out first.
-    pub(crate) fn discard(&mut self, index: u32) {
+    /// Frees an entry, if it is in use, and drops it where it lies.
+    pub(crate) fn remove(&mut self, index: u32) {
         let next = self.first_free;
         if let Some(entry) = self.entry_mut(index)
             && matches!(entry, Entry::Full(_))
@@ -123,19 +111,17 @@ mod tests {
         let indices: Vec<u32> = (0..200).map(|n| slab.insert(n)).collect();
         assert_eq!(indices, (0..200).collect::<Vec<u32>>());
         assert_eq!((slab.len(), slab.bound()), (200, 200));
-        assert_eq!(slab.remove(7), Some(7));
-        assert_eq!(slab.remove(7), None);
-        assert_eq!(slab.remove(150), Some(150));
+        slab.remove(7);
+        slab.remove(7);
+        slab.remove(150);
+        assert_eq!((slab.get(7), slab.len()), (None, 198));
         assert_eq!(slab.get(150), None);
         assert_eq!(slab.insert(1), 150);
         assert_eq!(slab.insert(2), 7);
         assert_eq!(slab.insert(3), 200);
         assert_eq!(slab[7], 2);
-        slab.discard(3);
-        slab.discard(3);
-        assert_eq!((slab.get(3), slab.len()), (None, 200));
-        assert_eq!(slab.insert(4), 3);
         assert_eq!(slab.get(100_000), None);
-        assert_eq!(slab.remove(100_000), None);
+        slab.remove(100_000);
+        assert_eq!(slab.len(), 201);
     }
 }
