@@ -1,0 +1,289 @@
+//! A request under way: the state machine behind the request futures.
+//!
+//! It queues when it is first polled, and can be dropped at any point (T3): a queued request leaves the queue, a grant
+//! that it has not yet seen goes to the next waiter.
+//!
+//! | stage      | the request is                          | next                                    |
+//! |------------|-----------------------------------------|-----------------------------------------|
+//! | `New`      | not yet polled                          | any, or answered                        |
+//! | `Queued`   | a seat in the key's queue               | answered                                |
+//! | `Sleeping` | between two tries of a poller           | `Sleeping`, or answered                 |
+//! | `Answered` | over                                    |                                         |
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::options::{LockOptions, Rare, Wait};
+use super::{LockRequest, Style};
+use crate::clock::Moment;
+use crate::error::LockError;
+use crate::key::{Key, Token, Ttl};
+use crate::manager::LockManager;
+use crate::retry::Delays;
+use crate::shard::Shard;
+use crate::table::{Ask, ExtraTerms, Grant, Keeper, Patience, Seen, Terms, TokenChoice, Verdict, WaiterId};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum KeeperKind {
+    Guard,
+    Ticket,
+}
+
+/// The request under way; what [`LockFuture`] and [`TicketFuture`] share.
+///
+/// It is moved and looked at on every acquisition, so what only some requests need comes last or is boxed.
+pub(super) struct Acquiring<'a> {
+    manager: &'a LockManager,
+    key: Key,
+    kind: KeeperKind,
+    /// Where the key belongs; set by the first poll.
+    shard: u32,
+    hash: u32,
+    stage: Stage,
+}
+
+enum Stage {
+    New { options: LockOptions, style: Style, bad_key: Option<Box<LockError>> },
+    Queued { asked: Asked, id: WaiterId },
+    Sleeping { asked: Asked, poller: Poller, timer: u32 },
+    Answered,
+}
+
+/// What the request asks of the table, settled when it is first polled.
+struct Asked {
+    terms: Terms,
+    token: Token,
+    choice: TokenChoice,
+}
+
+/// A request that polls, and until when.
+struct Poller {
+    delays: Delays,
+    started: Moment,
+    deadline: Moment,
+}
+
+impl fmt::Debug for Acquiring<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stage = match self.stage {
+            Stage::New { .. } => "new",
+            Stage::Queued { .. } => "queued",
+            Stage::Sleeping { .. } => "sleeping",
+            Stage::Answered => "answered",
+        };
+        f.debug_struct("Acquiring").field("key", &self.key).field("stage", &stage).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Acquiring<'a> {
+    #[inline]
+    pub(super) fn new(request: LockRequest<'a>, kind: KeeperKind) -> Self {
+        let LockRequest { manager, key, bad_key, options, style } = request;
+        Self { manager, key, kind, shard: 0, hash: 0, stage: Stage::New { options, style, bad_key } }
+    }
+
+    /// Polls; `give` makes a lock or a ticket of the grant. It is called where the grant is made, since everything
+    /// that a free lock passes through on its way out costs as much as finding it.
+    #[inline]
+    pub(super) fn poll_as<T>(
+        &mut self,
+        cx: &Context<'_>,
+        give: impl FnOnce(&mut Self, Grant) -> T,
+    ) -> Poll<Result<T, LockError>> {
+        let answer = match &mut self.stage {
+            Stage::New { options, style, bad_key } => {
+                let LockOptions { ttl, wait, rare } = std::mem::take(options);
+                let (style, bad_key) = (*style, bad_key.take());
+                self.stage = Stage::Answered;
+                match self.settle(ttl, rare, bad_key) {
+                    Ok((asked, delays)) => match self.shard().grant_if_free(&self.ask_of(&asked)) {
+                        Some(grant) => return Poll::Ready(Ok(give(self, grant))),
+                        None => self.contend(asked, style, wait, delays, cx),
+                    },
+                    Err(why) => {
+                        self.manager.count_invalid();
+                        return Poll::Ready(Err(why));
+                    }
+                }
+            }
+            Stage::Queued { .. } => self.look(cx),
+            Stage::Sleeping { .. } => self.wake_up(cx),
+            Stage::Answered => panic!("a request was polled after it was answered"),
+        };
+        match answer {
+            Poll::Ready(Ok(grant)) => Poll::Ready(Ok(give(self, grant))),
+            Poll::Ready(Err(why)) => Poll::Ready(Err(why)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The first poll: holds the request to the bounds and finds its place.
+    #[inline]
+    fn settle(
+        &mut self,
+        ttl: Option<Ttl>,
+        rare: Option<Box<Rare>>,
+        bad_key: Option<Box<LockError>>,
+    ) -> Result<(Asked, Option<Delays>), LockError> {
+        if let Some(why) = bad_key {
+            return Err(*why);
+        }
+        let config = self.manager.config();
+        config.check(&self.key, ttl)?;
+        (self.shard, self.hash) = self.manager.place(&self.key);
+        let mut asked = Asked {
+            terms: Terms { ttl: ttl.unwrap_or(config.ttl), extra: None },
+            token: Token::random(),
+            choice: TokenChoice::Minted,
+        };
+        let delays = match rare {
+            Some(rare) => asked.take_over(*rare)?,
+            None => None,
+        };
+        Ok((asked, delays))
+    }
+
+    /// The key was not free a moment ago.
+    #[inline(never)]
+    fn contend(
+        &mut self,
+        asked: Asked,
+        style: Style,
+        wait: Wait,
+        delays: Option<Delays>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Grant, LockError>> {
+        let verdict = match (style, delays) {
+            (_, Some(delays)) => {
+                let started = self.manager.now();
+                let deadline = started.saturating_add(wait.within(Duration::MAX));
+                return self.try_again(asked, Poller { delays, started, deadline }, cx);
+            }
+            (Style::Try, None) => self.shard().acquire(&self.ask_of(&asked), Patience::Now, self.manager.now()),
+            (Style::Wait, None) => {
+                let wait = wait.within(self.manager.config().wait);
+                self.shard().queue(&self.ask_of(&asked), wait, cx.waker())
+            }
+        };
+        match verdict {
+            Verdict::Granted(grant) => Poll::Ready(Ok(grant)),
+            Verdict::Refused(why) => Poll::Ready(Err(why)),
+            Verdict::Queued(id) => {
+                self.stage = Stage::Queued { asked, id };
+                Poll::Pending
+            }
+        }
+    }
+
+    /// A later poll of a request that queues.
+    fn look(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+        let Stage::Queued { asked, id } = &self.stage else { unreachable!("only a queued request looks") };
+        let answer = match self.shard().see_waiter(*id, asked.terms.ttl, self.keeper(asked), cx.waker()) {
+            Seen::Pending => return Poll::Pending,
+            Seen::Granted(grant) => Ok(grant),
+            Seen::Refused(why) => Err(why),
+            Seen::Taken => self.shard().answer_taken(&self.ask_of(asked)),
+        };
+        self.stage = Stage::Answered;
+        Poll::Ready(answer)
+    }
+
+    /// A later poll of a poller.
+    fn wake_up(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+        if let Stage::Sleeping { timer, .. } = &self.stage {
+            if self.shard().still_sleeps(*timer, cx.waker()) {
+                return Poll::Pending;
+            }
+            self.shard().stop_sleep(*timer);
+        }
+        match std::mem::replace(&mut self.stage, Stage::Answered) {
+            Stage::Sleeping { asked, poller, .. } => self.try_again(asked, poller, cx),
+            _ => unreachable!("only a sleeping request wakes up"),
+        }
+    }
+
+    /// One try of a poller, then sleep until the next, or give up.
+    fn try_again(&mut self, asked: Asked, mut poller: Poller, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+        let shard = self.shard();
+        let now = shard.now();
+        match shard.acquire(&self.ask_of(&asked), Patience::Poll, now) {
+            Verdict::Granted(grant) => return Poll::Ready(Ok(grant)),
+            Verdict::Refused(LockError::Held) => {}
+            Verdict::Refused(why) => return Poll::Ready(Err(why)),
+            Verdict::Queued(_) => unreachable!("only a patient request queues"),
+        }
+        match poller.delays.next() {
+            Some(delay) if now < poller.deadline => {
+                // The last try comes at the end of the wait, not before it.
+                let due = now.saturating_add(delay).min(poller.deadline);
+                let timer = shard.sleep(due, cx.waker());
+                self.stage = Stage::Sleeping { asked, poller, timer };
+                Poll::Pending
+            }
+            _ => {
+                shard.count(|c| {
+                    c.attempts += 1;
+                    c.polls_exhausted += 1;
+                });
+                Poll::Ready(Err(LockError::Timeout { waited: now.saturating_since(poller.started) }))
+            }
+        }
+    }
+
+    pub(super) fn shard(&self) -> &'a Arc<Shard> {
+        self.manager.shard_at(self.shard)
+    }
+
+    fn ask_of<'b>(&'b self, asked: &'b Asked) -> Ask<'b> {
+        let Asked { terms, token, choice } = asked;
+        Ask { key: &self.key, hash: self.hash, terms, token: *token, choice: *choice, keeper: self.keeper(asked) }
+    }
+
+    fn keeper(&self, asked: &Asked) -> Keeper {
+        match self.kind {
+            KeeperKind::Guard => Keeper::Guard(asked.choice),
+            KeeperKind::Ticket => Keeper::Ticket,
+        }
+    }
+
+    /// The key of an answered request, for its guard.
+    pub(super) fn take_key(&mut self) -> Key {
+        std::mem::replace(&mut self.key, Key::placeholder())
+    }
+}
+
+impl Asked {
+    /// Takes over what most requests leave alone; answers how to poll, if it is to poll.
+    fn take_over(&mut self, rare: Rare) -> Result<Option<Delays>, LockError> {
+        let Rare { fault, owner, token, max_hold, refresh_after, delays } = rare;
+        if let Some(why) = fault {
+            return Err(why);
+        }
+        if let Some(token) = token {
+            (self.token, self.choice) = (token, TokenChoice::ByClient);
+        }
+        if owner.is_some() || max_hold.is_some() || refresh_after.is_some() {
+            self.terms.extra = Some(Arc::new(ExtraTerms { owner, max_hold, refresh_after }));
+        }
+        Ok(delays)
+    }
+}
+
+impl Drop for Acquiring<'_> {
+    fn drop(&mut self) {
+        match &self.stage {
+            Stage::New { .. } | Stage::Answered => {}
+            Stage::Queued { id, .. } => self.shard().cancel(*id),
+            Stage::Sleeping { timer, .. } => {
+                let shard = self.shard();
+                shard.stop_sleep(*timer);
+                shard.count(|c| {
+                    c.attempts += 1;
+                    c.cancelled_polls += 1;
+                });
+            }
+        }
+    }
+}

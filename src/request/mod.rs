@@ -1,0 +1,197 @@
+//! One request for a lock: what it asks for ([`LockOptions`]), who asks ([`LockRequest`]), and the future that brings
+//! it about.
+//!
+//! A request borrows its manager, holds nothing of the caller's runtime, and does nothing until it is polled. Called by
+//! everything that wants a lock; the work is done in `acquiring`.
+
+mod acquiring;
+mod options;
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use acquiring::{Acquiring, KeeperKind};
+pub use options::LockOptions;
+
+use crate::error::LockError;
+use crate::key::{Key, Token};
+use crate::lock::{Lock, Ticket};
+use crate::manager::LockManager;
+use crate::retry::RetryStrategy;
+
+/// Whether a request waits at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Style {
+    /// Now, or `Held`.
+    Try,
+    /// In the queue (or by polling), until the wait ends.
+    Wait,
+}
+
+/// A request for one lock: set its terms, then `await` it.
+///
+/// It borrows the manager; clone the manager into a task that must be `'static`.
+#[derive(Debug)]
+#[must_use = "a request does nothing until it is awaited"]
+pub struct LockRequest<'a> {
+    manager: &'a LockManager,
+    key: Key,
+    /// Why there is no key; `key` is then a placeholder.
+    bad_key: Option<Box<LockError>>,
+    options: LockOptions,
+    style: Style,
+}
+
+macro_rules! option_setters {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*);)*) => {$(
+        $(#[$doc])*
+        pub fn $name(mut self, $($arg: $type),*) -> Self {
+            self.options = self.options.$name($($arg),*);
+            self
+        }
+    )*};
+}
+
+impl<'a> LockRequest<'a> {
+    #[inline]
+    pub(crate) fn new<E: Into<LockError>>(manager: &'a LockManager, key: Result<Key, E>, style: Style) -> Self {
+        let (key, bad_key) = match key {
+            Ok(key) => (key, None),
+            Err(why) => (Key::placeholder(), Some(Box::new(why.into()))),
+        };
+        Self { manager, key, bad_key, options: LockOptions::new(), style }
+    }
+
+    /// Takes all options at once, in place of those set so far.
+    pub fn options(mut self, options: LockOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    option_setters! {
+        /// How long the lock lasts unless refreshed. See [`LockOptions::ttl`].
+        ttl(ttl: Duration);
+        /// The same in seconds. See [`LockOptions::ttl_secs`].
+        ttl_secs(secs: f64);
+        /// How long to wait. See [`LockOptions::wait`].
+        wait(wait: Duration);
+        /// Waits without end.
+        wait_forever();
+        /// Who asks. See [`LockOptions::owner`].
+        owner(owner: impl AsRef<str>);
+        /// Chooses the token, to make a retry safe. See [`LockOptions::token`].
+        token(token: impl Into<Token>);
+        /// Caps the hold. See [`LockOptions::max_hold`].
+        max_hold(cap: Duration);
+        /// When a refresh writes. See [`LockOptions::refresh_after`].
+        refresh_after(share: f32);
+        /// Polls instead of queueing. See [`LockOptions::retry`].
+        retry(strategy: impl RetryStrategy);
+    }
+
+    /// Asks for a [`Ticket`] instead of a guard: the lock is then released by its token or by time, by nothing else.
+    pub fn ticket(self) -> TicketRequest<'a> {
+        TicketRequest(self)
+    }
+
+    /// Answers at once, in any thread, with or without a runtime. A request that would have to wait for its lock
+    /// answers [`LockError::Held`].
+    ///
+    /// # Errors
+    /// As for awaiting the request.
+    pub fn now(mut self) -> Result<Lock, LockError> {
+        self.style = Style::Try;
+        if let Some(rare) = self.options.rare.as_mut() {
+            rare.delays = None;
+        }
+        match self.into_future().poll_now() {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => Err(LockError::Held),
+        }
+    }
+
+    /// Waits in the calling thread. Not for async code: it would hold up every task of that thread.
+    ///
+    /// # Errors
+    /// As for awaiting the request.
+    pub fn block(self) -> Result<Lock, LockError> {
+        struct Unpark(std::thread::Thread);
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut request = self.into_future();
+        loop {
+            match Pin::new(&mut request).poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(answer) => return answer,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+}
+
+impl<'a> IntoFuture for LockRequest<'a> {
+    type Output = Result<Lock, LockError>;
+    type IntoFuture = LockFuture<'a>;
+
+    fn into_future(self) -> LockFuture<'a> {
+        LockFuture(Acquiring::new(self, KeeperKind::Guard))
+    }
+}
+
+/// A request whose answer is a [`Ticket`]; made by [`LockRequest::ticket`].
+#[derive(Debug)]
+#[must_use = "a request does nothing until it is awaited"]
+pub struct TicketRequest<'a>(LockRequest<'a>);
+
+impl<'a> IntoFuture for TicketRequest<'a> {
+    type Output = Result<Ticket, LockError>;
+    type IntoFuture = TicketFuture<'a>;
+
+    fn into_future(self) -> TicketFuture<'a> {
+        TicketFuture(Acquiring::new(self.0, KeeperKind::Ticket))
+    }
+}
+
+/// The future of a [`LockRequest`].
+///
+/// # Cancel safety
+/// Dropping it leaves the queue; a lock that was already granted to it is released to the next waiter.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct LockFuture<'a>(Acquiring<'a>);
+
+impl LockFuture<'_> {
+    fn poll_now(mut self) -> Poll<Result<Lock, LockError>> {
+        Pin::new(&mut self).poll(&mut Context::from_waker(Waker::noop()))
+    }
+}
+
+impl Future for LockFuture<'_> {
+    type Output = Result<Lock, LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_as(cx, |asked, grant| Lock::new(Arc::clone(asked.shard()), asked.take_key(), grant))
+    }
+}
+
+/// The future of a [`TicketRequest`].
+///
+/// # Cancel safety
+/// As for [`LockFuture`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct TicketFuture<'a>(Acquiring<'a>);
+
+impl Future for TicketFuture<'_> {
+    type Output = Result<Ticket, LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_as(cx, |asked, grant| Ticket::new(asked.take_key(), grant.token, grant.fence))
+    }
+}

@@ -1,0 +1,171 @@
+//! What a request asks for beyond its key.
+//!
+//! A value that makes no sense is remembered, and answered when the request is awaited: setters return no `Result`s.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{KeyFault, LockError};
+use crate::key::{Token, Ttl};
+use crate::retry::{Delays, RetryStrategy};
+
+/// The longest name of an owner, in bytes.
+const MAX_OWNER_BYTES: usize = 128;
+
+/// What a request asks for beyond its key. Everything has a default, the manager's.
+///
+/// ```
+/// use leasehold::LockOptions;
+/// use std::time::Duration;
+/// let options = LockOptions::new().ttl(Duration::from_secs(10)).owner("worker-7");
+/// ```
+#[derive(Default)]
+#[must_use]
+pub struct LockOptions {
+    pub(super) ttl: Option<Ttl>,
+    pub(super) wait: Wait,
+    /// What most requests leave alone; one pointer keeps futures small.
+    pub(super) rare: Option<Box<Rare>>,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(super) enum Wait {
+    #[default]
+    Default,
+    AtMost(Duration),
+    Forever,
+}
+
+impl Wait {
+    pub(super) fn within(self, default: Duration) -> Duration {
+        match self {
+            Self::Default => default,
+            Self::AtMost(wait) => wait,
+            Self::Forever => Duration::MAX,
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Rare {
+    /// The first option that made no sense; the request answers with it.
+    pub(super) fault: Option<LockError>,
+    pub(super) owner: Option<Arc<str>>,
+    pub(super) token: Option<Token>,
+    pub(super) max_hold: Option<Duration>,
+    pub(super) refresh_after: Option<f32>,
+    pub(super) delays: Option<Delays>,
+}
+
+impl LockOptions {
+    /// All defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long the lock lasts unless refreshed; the manager's default is 30 s.
+    ///
+    /// Out of bounds, the request answers [`LockError::InvalidTtl`].
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        match Ttl::new(ttl) {
+            Ok(ttl) => self.ttl = Some(ttl),
+            Err(fault) => self.fault(fault.into()),
+        }
+        self
+    }
+
+    /// The same in seconds, as configuration files and other languages give it.
+    pub fn ttl_secs(mut self, secs: f64) -> Self {
+        match Ttl::from_secs_f64(secs) {
+            Ok(ttl) => self.ttl = Some(ttl),
+            Err(fault) => self.fault(fault.into()),
+        }
+        self
+    }
+
+    /// How long the request waits before it answers [`LockError::Timeout`]; the manager's default is 5 s.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = Wait::AtMost(wait);
+        self
+    }
+
+    /// Waits without end.
+    pub fn wait_forever(mut self) -> Self {
+        self.wait = Wait::Forever;
+        self
+    }
+
+    /// Who asks, for people who look: up to 128 bytes without control characters. It proves nothing.
+    pub fn owner(mut self, owner: impl AsRef<str>) -> Self {
+        match crate::key::check_key(owner.as_ref(), MAX_OWNER_BYTES) {
+            Ok(()) => self.rare().owner = Some(owner.as_ref().into()),
+            Err(KeyFault::Empty) => self.invalid("owner", "it is empty"),
+            Err(KeyFault::TooLong { .. }) => self.invalid("owner", "it is longer than 128 bytes"),
+            Err(_) => self.invalid("owner", "it has a control character"),
+        }
+        self
+    }
+
+    /// Chooses the token, so that the same request can be made again after its answer was lost.
+    ///
+    /// Asked again with the same key, TTL and terms: a queued request shares the first one's place (and the end of its
+    /// wait), a held lock is answered again with the same fencing token and deadline, an ended one is
+    /// [`LockError::Lost`]. With other terms it is [`LockError::TokenReused`]. A lock that a live [`Lock`] guards is
+    /// answered again only as a [`Ticket`].
+    pub fn token(mut self, token: impl Into<Token>) -> Self {
+        self.rare().token = Some(token.into());
+        self
+    }
+
+    /// Caps how long the lock may be held in all: no refresh moves the deadline further than this from the grant.
+    pub fn max_hold(mut self, cap: Duration) -> Self {
+        if cap < Ttl::MIN {
+            self.invalid("max_hold", "it is shorter than a millisecond");
+        } else {
+            self.rare().max_hold = Some(cap);
+        }
+        self
+    }
+
+    /// Makes [`Held::refresh`](crate::Held::refresh) write only once this share of the TTL has passed since the last write: 0.5 for "more
+    /// than half". Earlier calls check ownership and leave the deadline.
+    pub fn refresh_after(mut self, share: f32) -> Self {
+        if share.is_finite() && (0.0..1.0).contains(&share) {
+            self.rare().refresh_after = Some(share);
+        } else {
+            self.invalid("refresh_after", "it must be at least 0 and below 1");
+        }
+        self
+    }
+
+    /// Polls instead of queueing: tries, and tries again after each pause of `strategy`.
+    ///
+    /// When the pauses end, or the wait does if one was set, the request answers [`LockError::Timeout`]. A poller
+    /// never passes a waiter, and may starve behind them.
+    pub fn retry(mut self, strategy: impl RetryStrategy) -> Self {
+        match strategy.delays() {
+            Ok(delays) => self.rare().delays = Some(delays),
+            Err(why) => self.fault(why),
+        }
+        self
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn invalid(&mut self, option: &'static str, why: &'static str) {
+        self.fault(LockError::InvalidOption { option, why });
+    }
+
+    fn fault(&mut self, why: LockError) {
+        self.rare().fault.get_or_insert(why);
+    }
+}
+
+impl fmt::Debug for LockOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockOptions").field("ttl", &self.ttl).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,93 @@
+//! Fear: the house rules are forgotten: who may import whom, how long a file may be, what a comment may say.
+
+use std::path::{Path, PathBuf};
+
+fn sources(under: &str) -> Vec<(PathBuf, String)> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join(under), &mut found);
+    found.sort();
+    found.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The lines of a file that name paths of other crates or rooms, its unit tests apart.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
+    text[..end].lines().filter(|line| !line.trim_start().starts_with("//"))
+}
+
+fn forbid(files: &[(PathBuf, String)], room: &str, words: &[&str]) {
+    let mut seen = 0;
+    for (path, text) in files.iter().filter(|(path, _)| path.to_string_lossy().contains(room)) {
+        seen += 1;
+        for line in code(text) {
+            for word in words {
+                assert!(!line.contains(word), "{}: `{}` may not use {word}", path.display(), line.trim());
+            }
+        }
+    }
+    assert!(seen > 0, "{room}: the rule has lost its room");
+}
+
+#[test]
+fn rooms_import_only_what_they_may() {
+    let files = sources("src");
+    let io = ["actix", "tokio", "redis::", "metrics::", "std::thread", "Instant::now", "SystemTime"];
+    forbid(&files, "src/table/", &io);
+    forbid(&files, "src/table/", &["crate::shard", "crate::manager", "crate::request", "crate::lock", "Uuid::new"]);
+    forbid(&files, "src/retry.rs", &["actix", "tokio", "redis::", "metrics::", "crate::table", "crate::shard"]);
+    forbid(&files, "src/shard/mod.rs", &["crate::http", "crate::manager", "actix_web"]);
+    forbid(&files, "src/http/", &["crate::table", "crate::shard", "crate::request::options"]);
+}
+
+#[test]
+fn no_source_file_is_longer_than_500_lines() {
+    for (path, text) in sources("src") {
+        let lines = text.lines().count();
+        assert!(lines <= 500 || path.ends_with("table/model.rs"), "{}: {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn every_source_file_says_what_it_is() {
+    for (path, text) in sources("src").into_iter().chain(sources("tests")).chain(sources("benches")) {
+        assert!(text.starts_with("//!") || text.starts_with("#!"), "{} has no module doc", path.display());
+    }
+}
+
+#[test]
+fn nothing_is_left_undone() {
+    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("todo", "!("), concat!("unimplemented", "!(")];
+    for (path, text) in sources("src").into_iter().chain(sources("tests")).chain(sources("examples")) {
+        for mark in marks {
+            assert!(!text.contains(mark), "{} has a {mark}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_async_function_says_what_cancelling_it_does() {
+    for (path, text) in sources("src") {
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            if !line.trim_start().starts_with("pub async fn") {
+                continue;
+            }
+            let doc = lines[..at].iter().rev().take_while(|l| {
+                let l = l.trim_start();
+                l.starts_with("///") || l.starts_with("#[") || l.is_empty()
+            });
+            let said = doc.into_iter().any(|l| l.contains("# Cancel safety"));
+            assert!(said, "{}:{}: {}", path.display(), at + 1, line.trim());
+        }
+    }
+}
