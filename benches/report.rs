@@ -1,6 +1,6 @@
 //! One line per question: ours, each rival, the ratio, the target, met or missed.
 //!
-//! Reads what `cargo bench --bench locks` and `--bench footprint` left in the target folder; what was not measured is
+//! Reads what `cargo bench` of `locks`, `footprint` and `http` left in the target folder; what was not measured is
 //! left out. Times are criterion's medians.
 
 use std::path::{Path, PathBuf};
@@ -24,8 +24,10 @@ enum Target {
     AtMost(f64),
     /// Ours is at most so many times ours in this other variant.
     OfVariant(&'static str, f64),
+    /// Ours is at least this share of the rival's.
+    ShareOf(&'static str, f64),
 }
-use Target::{AtMost, OfRival, OfVariant};
+use Target::{AtMost, OfRival, OfVariant, ShareOf};
 
 const fn question(
     asks: &'static str,
@@ -37,7 +39,7 @@ const fn question(
     Question { asks, group, variant, unit, target }
 }
 
-const QUESTIONS: [Question; 13] = [
+const QUESTIONS: [Question; 14] = [
     question("1. a free lock, against lockable", "uncontended", None, "ns", OfRival("lockable", 0.5)),
     question("1. a free lock, against the limit", "uncontended", None, "ns", OfRival("bare_map", 1.7)),
     question("2. two threads, different keys", "two_threads", None, "ns", OfRival("lockable", 1.0 / 3.0)),
@@ -51,11 +53,20 @@ const QUESTIONS: [Question; 13] = [
     question("4. a waiter's weight", "bytes_per_waiter", None, "bytes", AtMost(400.0)),
     question("4. beside a million locks", "crowd", Some("beside_a_million"), "ns", OfVariant("alone", 1.5)),
     question("5. refreshing 100,000 locks", "cpu_of_refreshing", None, "% of a core", AtMost(5.0)),
+    question("6. HTTP, against a bare echo", "http", None, "requests/s", ShareOf("echo", 0.85)),
 ];
 
 const OURS: &str = "leasehold";
-const RIVALS: [&str; 7] =
-    ["lockable", "tokio_mutex", "dashmap_kept", "dashmap_cleaned", "bare_map", "actix_round_trip", "tokio_tasks"];
+const RIVALS: [&str; 8] = [
+    "lockable",
+    "tokio_mutex",
+    "dashmap_kept",
+    "dashmap_cleaned",
+    "bare_map",
+    "actix_round_trip",
+    "tokio_tasks",
+    "echo",
+];
 
 fn main() {
     let results = Results::open();
@@ -66,7 +77,7 @@ fn main() {
         };
         let (limit, against) = match question.target {
             AtMost(limit) => (Some(limit), String::new()),
-            OfRival(rival, share) => {
+            OfRival(rival, share) | ShareOf(rival, share) => {
                 (results.of(question, rival).map(|theirs| theirs * share), format!("{share:.2}x {rival}, "))
             }
             OfVariant(variant, share) => {
@@ -75,6 +86,12 @@ fn main() {
             }
         };
         let verdict = match limit {
+            Some(limit) if matches!(question.target, ShareOf(..)) && ours >= limit => {
+                format!("target at least {against}{limit:.0}: met")
+            }
+            Some(limit) if matches!(question.target, ShareOf(..)) => {
+                format!("target at least {against}{limit:.0}: MISSED by {:.2}x", limit / ours)
+            }
             Some(limit) if ours <= limit => format!("target {against}{limit:.0}: met"),
             Some(limit) => format!("target {against}{limit:.0}: MISSED by {:.2}x", ours / limit),
             None => format!("target {against}which was not measured"),
@@ -91,15 +108,16 @@ fn main() {
 /// Where cargo and criterion put things.
 struct Results {
     folder: PathBuf,
-    footprint: Value,
+    /// What was not measured by criterion.
+    others: [Value; 2],
 }
 
 impl Results {
     fn open() -> Self {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
         let folder = target.join("criterion");
-        let footprint = read(&folder.join("footprint.json")).unwrap_or_default();
-        Self { folder, footprint }
+        let others = ["footprint.json", "http.json"].map(|name| read(&folder.join(name)).unwrap_or_default());
+        Self { folder, others }
     }
 
     fn of(&self, question: &Question, who: &str) -> Option<f64> {
@@ -107,7 +125,8 @@ impl Results {
     }
 
     fn value(&self, group: &str, who: &str, variant: Option<&str>) -> Option<f64> {
-        if let Some(value) = self.footprint.get(format!("{group}/{who}")) {
+        let name = format!("{group}/{who}");
+        if let Some(value) = self.others.iter().find_map(|answers| answers.get(&name)) {
             return value.as_f64();
         }
         let mut folder = self.folder.join(group).join(who);
