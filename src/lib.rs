@@ -50,6 +50,6 @@ pub use stats::{LockInfo, Stats, WaiterInfo};
 pub use table::Release;
 
 /// The README's Rust blocks, as doc tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "http"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
