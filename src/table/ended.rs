@@ -3,7 +3,7 @@
 //! Only grants whose token can still be asked about are kept: those that ended against their holder's will, and
 //! those whose token travels without a guard. A guard that releases itself is nobody else's business.
 
-use std::collections::VecDeque;
+use hashbrown::HashMap;
 
 use crate::error::Loss;
 use crate::key::{FencingToken, Token};
@@ -47,35 +47,51 @@ struct Ended {
 
 #[derive(Debug)]
 pub(crate) struct EndedRing {
-    entries: VecDeque<Ended>,
+    /// The oldest one stands at `next` once the ring is full.
+    entries: Vec<Ended>,
+    next: usize,
     capacity: usize,
+    /// Where the last end of a key's token stands.
+    places: HashMap<(Token, u32), u32, foldhash::fast::RandomState>,
 }
 
 impl EndedRing {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { entries: VecDeque::new(), capacity }
+        Self { entries: Vec::new(), next: 0, capacity, places: HashMap::default() }
     }
 
     pub(crate) fn push(&mut self, token: Token, key_hash: u32, fence: FencingToken, end: End) {
-        if self.entries.len() >= self.capacity {
-            self.entries.pop_front();
+        let ended = Ended { token, key_hash, fence, end };
+        let place = self.next as u32;
+        match self.entries.get_mut(self.next) {
+            Some(oldest) => {
+                let forgotten = std::mem::replace(oldest, ended);
+                let name = (forgotten.token, forgotten.key_hash);
+                if self.places.get(&name) == Some(&place) {
+                    self.places.remove(&name);
+                }
+            }
+            None => self.entries.push(ended),
         }
-        self.entries.push_back(Ended { token, key_hash, fence, end });
+        self.places.insert((token, key_hash), place);
+        self.next = (self.next + 1) % self.capacity;
+    }
+
+    /// How the last grant with this token on this key ended, if that is still known.
+    pub(crate) fn find(&self, token: Token, key_hash: u32) -> Option<End> {
+        let place = self.places.get(&(token, key_hash))?;
+        Some(self.entries[*place as usize].end)
+    }
+
+    /// The same for a guard, by what is its own alone: clients may use one token for several keys. O(ring).
+    pub(crate) fn find_fence(&self, fence: FencingToken) -> Option<End> {
+        self.entries.iter().find(|ended| ended.fence == fence).map(|ended| ended.end)
     }
 
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
+        assert!(self.places.len() <= self.entries.len());
         self.entries.len()
-    }
-
-    /// How the grant with this token on this key ended, if that is still known.
-    pub(crate) fn find(&self, token: Token, key_hash: u32) -> Option<End> {
-        self.entries.iter().rev().find(|e| e.token == token && e.key_hash == key_hash).map(|e| e.end)
-    }
-
-    /// The same for a guard, by what is its own alone: clients may use one token for several keys.
-    pub(crate) fn find_fence(&self, fence: FencingToken) -> Option<End> {
-        self.entries.iter().rev().find(|e| e.fence == fence).map(|e| e.end)
     }
 }
 
@@ -95,6 +111,6 @@ mod tests {
         assert_eq!(ring.find(tokens[4], 2), None, "another key's token");
         let fences: Vec<bool> = (1..6).map(|n| ring.find_fence(FencingToken::at_least_one(n)).is_some()).collect();
         assert_eq!(fences, known);
-        assert_eq!(ring.entries.len(), 3);
+        assert_eq!((ring.len(), ring.places.len()), (3, 3));
     }
 }
