@@ -3,11 +3,14 @@
 //! actix-web puts no end to the time a client may take for its body, so it is read here by hand.
 
 use std::borrow::Cow;
+use std::pin::pin;
+use std::task::Poll;
 
 use actix_web::http::header::CONTENT_LENGTH;
+use actix_web::rt::task::yield_now;
 use actix_web::rt::time::timeout;
 use actix_web::{HttpMessage, HttpRequest, web};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, poll};
 use serde::de::DeserializeOwned;
 
 use super::limits::Limits;
@@ -28,10 +31,16 @@ pub(super) async fn read<T: DeserializeOwned>(
     if !is_json(req) {
         return Err(Fault::UnsupportedMediaType.into());
     }
-    let bytes = timeout(limits.body_timeout, collect(req, payload, limits.max_body_bytes))
-        .await
-        .map_err(|_| Fault::BodyTimeout { after: limits.body_timeout })??;
-    parse(&bytes)
+    let mut body = pin!(collect(req, payload, limits.max_body_bytes));
+    // Most bodies come right behind their heads, and are there at the second look: those need no timer.
+    for _ in 0..2 {
+        if let Poll::Ready(bytes) = poll!(body.as_mut()) {
+            return parse(&bytes?);
+        }
+        yield_now().await;
+    }
+    let bytes = timeout(limits.body_timeout, body).await;
+    parse(&bytes.map_err(|_| Fault::BodyTimeout { after: limits.body_timeout })??)
 }
 
 fn is_json(req: &HttpRequest) -> bool {
