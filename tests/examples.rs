@@ -1,0 +1,37 @@
+//! Fear: an example that newcomers copy does not do what it says.
+
+use std::process::Command;
+
+/// What an example prints. Cargo builds the examples along with the tests, next to them.
+fn run(name: &str) -> String {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.extend(["examples", name]);
+    let output = Command::new(&path).output().unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn auto_refresh_keeps_tells_and_caps() {
+    let shown = run("auto_refresh");
+    assert!(shown.contains("after a second with a TTL of 300 ms: held = true"), "{shown}");
+    assert!(shown.contains("refreshing failed: the lock is lost: an operator released it by force"), "{shown}");
+    assert!(shown.contains("capped at 500 ms: its deadline passed"), "{shown}");
+}
+
+#[test]
+fn run_and_try_run_runs_once_and_skips_once() {
+    let shown = run("run_and_try_run");
+    assert!(shown.contains("one item deducted; the lock was Released"), "{shown}");
+    assert!(shown.contains("the first start did the job"), "{shown}");
+    assert!(shown.contains("the second start found it running and skipped"), "{shown}");
+}
+
+#[test]
+fn singleflight_looks_up_once() {
+    let shown = run("singleflight");
+    assert!(shown.contains("100 answers, all 1999, from 1 look-up"), "{shown}");
+    assert!(shown.contains("1 led, 99 shared"), "{shown}");
+}
