@@ -17,7 +17,7 @@ use crate::lock::{Lock, Refreshed, Ticket};
 use crate::request::{LockRequest, Style};
 use crate::shard::actor::ShardActor;
 use crate::shard::runtime::Runtime;
-use crate::shard::{Crowd, Shard};
+use crate::shard::{Crowd, LONGEST_SLEEP, Shard};
 use crate::singleflight::{Flights, Role};
 use crate::stats::{LockInfo, Stats};
 use crate::table::{Claim, Counters, Keeper, Release, Table, TokenChoice};
@@ -77,7 +77,7 @@ impl LockManager {
         manager.inner.clock.on_advance(move || {
             if let Some(inner) = weak.upgrade() {
                 for shard in inner.shards() {
-                    shard.turn();
+                    shard.sweep();
                 }
             }
         });
@@ -89,12 +89,14 @@ impl LockManager {
         let now = clock.now();
         let fence_floor = crate::clock::wall_micros();
         let crowd = Arc::new(Crowd::new(config.max_waiters));
-        let shard = || {
+        let shard = |index| {
             let table = Table::new(config.limits_per_shard(), Claim::Local, fence_floor, now);
-            Arc::new(Shard::new(table, clock.clone(), config.sweep_every, Arc::clone(&crowd)))
+            // One of them never sleeps for long: it keeps the coarse clock right after a suspend (C2).
+            let idle = if index == 0 { config.sweep_every.min(LONGEST_SLEEP) } else { config.sweep_every };
+            Arc::new(Shard::new(table, clock.clone(), idle, Arc::clone(&crowd)))
         };
         let inner = Inner {
-            shards: (0..config.shards).map(|_| shard()).collect(),
+            shards: (0..config.shards).map(shard).collect(),
             hasher: foldhash::fast::RandomState::default(),
             clock,
             config,
@@ -305,7 +307,7 @@ impl LockManager {
         let mut cleaned = 0;
         for shard in self.inner.shards() {
             let (before, ..) = shard.totals();
-            shard.turn();
+            shard.sweep();
             let (after, ..) = shard.totals();
             cleaned += after.expired - before.expired;
         }
@@ -318,6 +320,8 @@ impl LockManager {
         let mut counters = Counters::default();
         let (mut active, mut waiting) = (0, 0);
         for shard in self.inner.shards() {
+            // What is over but not yet noticed is not active (T1).
+            shard.sweep();
             let (of_shard, held, queued) = shard.totals();
             counters.add(&of_shard);
             active += held as u64;
@@ -386,14 +390,18 @@ impl LockManager {
             if self.inner.shards().iter().all(|shard| shard.is_empty(cx.waker())) {
                 return Poll::Ready(());
             }
-            let asleep = match sleep.1 {
-                None => {
-                    sleep.1 = Some(sleep.0.sleep(due, cx.waker()));
-                    !grace.is_zero()
-                }
-                Some(timer) => sleep.0.still_sleeps(timer, cx.waker()),
-            };
-            if asleep { Poll::Pending } else { Poll::Ready(()) }
+            if sleep.1.is_some_and(|timer| sleep.0.still_sleeps(timer, cx.waker())) {
+                return Poll::Pending;
+            }
+            if let Some(timer) = sleep.1.take() {
+                sleep.0.stop_sleep(timer);
+            }
+            if sleep.0.now() >= due {
+                return Poll::Ready(());
+            }
+            // Another shutdown's `close` wakes all sleepers: sleep on.
+            sleep.1 = Some(sleep.0.sleep_closed(due, cx.waker()));
+            Poll::Pending
         })
     }
 

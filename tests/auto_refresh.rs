@@ -1,4 +1,5 @@
 //! Fear: a refresh that outlives its lock, stops in silence, or goes on for ever (peer bugs 5 to 8, 16, 31).
+#![cfg(feature = "test-util")]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! Fear: a dropped future leaves a dead waiter behind (T3; peer bugs 5, 17, 21, 24).
+#![cfg(feature = "test-util")]
 
 use std::future::{Future, IntoFuture};
 use std::pin::pin;

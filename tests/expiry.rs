@@ -1,4 +1,5 @@
 //! Fear: time is taken wrongly (T5, T6, C1, C3; peer bugs 3, 16, 30, 34).
+#![cfg(feature = "test-util")]
 
 use std::future::{Future, IntoFuture};
 use std::pin::pin;

@@ -1,4 +1,5 @@
 //! Fear: what operators see is wrong, or shows a secret (T8; peer bug 27).
+#![cfg(feature = "test-util")]
 
 use std::time::Duration;
 

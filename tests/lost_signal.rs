@@ -1,4 +1,5 @@
 //! Fear: the loss of a lock is told late, twice, or never (peer bugs 16, 32).
+#![cfg(feature = "test-util")]
 
 use std::time::Duration;
 

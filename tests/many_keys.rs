@@ -1,4 +1,5 @@
 //! Fear: half of a set of locks, or two sets that wait for each other.
+#![cfg(feature = "test-util")]
 
 use std::time::Duration;
 

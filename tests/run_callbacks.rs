@@ -1,4 +1,5 @@
 //! Fear: a callback runs without its lock, or what it said is hidden (peer bugs 5, 35).
+#![cfg(feature = "test-util")]
 
 use std::future::IntoFuture;
 use std::panic::AssertUnwindSafe;

@@ -218,9 +218,14 @@ impl<'a> Acquiring<'a> {
             Some(delay) if now < poller.deadline => {
                 // The last try comes at the end of the wait, not before it.
                 let due = now.saturating_add(delay).min(poller.deadline);
-                let timer = shard.sleep(due, cx.waker());
-                self.stage = Stage::Sleeping { asked, poller, timer };
-                Poll::Pending
+                match shard.sleep(due, cx.waker()) {
+                    Some(timer) => {
+                        self.stage = Stage::Sleeping { asked, poller, timer };
+                        Poll::Pending
+                    }
+                    // Closed since the try: the next one says so.
+                    None => self.try_again(asked, poller, cx),
+                }
             }
             _ => {
                 shard.count(|c| {

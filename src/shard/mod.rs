@@ -17,6 +17,8 @@ mod shuttled;
 pub(crate) mod timer;
 
 use std::any::Any;
+#[cfg(feature = "test-util")]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -25,12 +27,12 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use crate::clock::{Clock, Moment};
-use crate::error::LockError;
+use crate::error::{LockError, Loss};
 use crate::key::{Key, Token, Ttl};
 use crate::sync::Mutex;
 use crate::table::{
     Ask, Counters, Effects, End, Grant, Keeper, Patience, RefreshAsk, Refreshed, Release, Row, Seen, Slice, Table,
-    TokenChoice, Verdict, WaiterId,
+    TokenChoice, Verdict, WaiterId, Watcher,
 };
 use lost::LostSignal;
 use timer::Timers;
@@ -38,8 +40,8 @@ use timer::Timers;
 /// How much is done under the mutex at a time.
 pub(crate) const SLICE: usize = 128;
 /// The actor looks at the clock at least this often while anything is due at all: sleeping timers do not count
-/// through suspend.
-const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// through suspend. One shard's does so always, for the sake of the coarse clock.
+pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Below this TTL a tick of the coarse clock would be felt.
 const SHORT_TTL: Duration = Duration::from_millis(100);
 /// From this wait on nobody feels it.
@@ -86,12 +88,12 @@ impl Crowd {
 pub(crate) struct Shard {
     state: CachePadded<Mutex<State>>,
     clock: Clock,
-    sweep_every: Duration,
+    longest_idle: Duration,
     crowd: Arc<Crowd>,
     /// Makes the actor take a turn now. Empty where no actor runs: in explored tests.
     nudge: OnceLock<Nudge>,
     #[cfg(feature = "test-util")]
-    panic_next: std::sync::atomic::AtomicBool,
+    panic_next: AtomicBool,
 }
 
 struct State {
@@ -105,18 +107,28 @@ struct State {
     when_empty: Vec<Waker>,
 }
 
+impl State {
+    /// Sweeps before a bound is held against somebody: what is over counts for nothing (T1).
+    fn make_room(&mut self, now: Moment, fx: &mut Effects) {
+        if self.table.is_full() {
+            // If a slice is not enough, the refusal has the actor go on.
+            let _ = self.table.tick(now, SLICE, fx);
+        }
+    }
+}
+
 impl Shard {
-    pub(crate) fn new(table: Table, clock: Clock, sweep_every: Duration, crowd: Arc<Crowd>) -> Self {
+    pub(crate) fn new(table: Table, clock: Clock, longest_idle: Duration, crowd: Arc<Crowd>) -> Self {
         let timers = Timers::new(clock.now());
         let state = State { table, timers, in_crowd: 0, armed: Moment::ZERO, when_empty: Vec::new() };
         Self {
             state: CachePadded::new(Mutex::new(state)),
             clock,
-            sweep_every,
+            longest_idle,
             crowd,
             nudge: OnceLock::new(),
             #[cfg(feature = "test-util")]
-            panic_next: std::sync::atomic::AtomicBool::new(false),
+            panic_next: AtomicBool::new(false),
         }
     }
 
@@ -161,7 +173,10 @@ impl Shard {
 
     /// Answers a request as far as it can be answered now. `now` is the exact time.
     pub(crate) fn acquire(&self, ask: &Ask<'_>, patience: Patience<'_>, now: Moment) -> Verdict {
-        self.with(|state, fx| state.table.acquire(ask, patience, now, fx))
+        self.with(|state, fx| {
+            state.make_room(now, fx);
+            state.table.acquire(ask, patience, now, fx)
+        })
     }
 
     /// Answers a request that queues if it must.
@@ -176,6 +191,7 @@ impl Shard {
         };
         let patience = Patience::Until(now.saturating_add(wait), Some(waker));
         self.with(|state, fx| {
+            state.make_room(now, fx);
             state.table.admit(self.crowd.room());
             state.table.acquire(ask, patience, now, fx)
         })
@@ -258,9 +274,12 @@ impl Shard {
                 let watcher: Arc<dyn Any + Send + Sync> = watcher;
                 watcher.downcast().expect("a shard's watchers are all lost signals")
             }
-            Err(loss) => {
+            Err(end) => {
                 let signal = LostSignal::default();
-                signal.lose(loss);
+                match end {
+                    Some(end) => signal.ended(end),
+                    None => signal.lose(Loss::Unknown),
+                }
                 Arc::new(signal)
             }
         }
@@ -317,7 +336,7 @@ impl Shard {
         }
     }
 
-    /// The totals, and how many keys are held and requests wait now.
+    /// The totals, and how many keys are in the table and requests in queues now.
     pub(crate) fn totals(&self) -> (Counters, usize, usize) {
         let state = self.state.lock();
         (*state.table.counters(), state.table.held(), state.table.waiting())
@@ -328,7 +347,13 @@ impl Shard {
         add(self.state.lock().table.counters_mut());
     }
 
-    pub(crate) fn sleep(&self, due: Moment, waker: &Waker) -> u32 {
+    /// Wakes `waker` at `due`, or when the shard is closed; `None` if it is closed already.
+    pub(crate) fn sleep(&self, due: Moment, waker: &Waker) -> Option<u32> {
+        self.with(|state, fx| (!state.table.is_closed()).then(|| state.timers.sleep(due, waker, fx)))
+    }
+
+    /// The same for a shutdown, which sleeps in a closed shard.
+    pub(crate) fn sleep_closed(&self, due: Moment, waker: &Waker) -> u32 {
         self.with(|state, fx| state.timers.sleep(due, waker, fx))
     }
 
@@ -340,38 +365,52 @@ impl Shard {
         self.with(|state, fx| state.timers.remove(id, fx));
     }
 
-    /// Does everything that is due, in slices, and answers when to come again.
-    pub(crate) fn turn(&self) -> WakeAt {
-        loop {
-            let done = self.with(|state, fx| {
-                let now = self.clock.now();
-                let slice = state.table.tick(now, SLICE, fx);
-                #[cfg(feature = "test-util")]
-                if self.panic_next.swap(false, std::sync::atomic::Ordering::SeqCst) {
-                    panic!("a test asked this turn to panic");
-                }
-                let timers_idle = (0..SLICE).any(|_| !state.timers.step(now, fx));
-                if slice == Slice::More || !timers_idle {
-                    return None;
-                }
-                state.armed = match [state.table.next_due(), state.timers.next()].into_iter().flatten().min() {
-                    Some(due) => due.min(now.saturating_add(LONGEST_SLEEP)).max(now),
-                    None => now.saturating_add(self.sweep_every),
-                };
-                Some(state.armed)
-            });
-            if let Some(wake_at) = done {
-                return wake_at;
-            }
-        }
+    /// Does everything that is due, in slices. Anybody may call it.
+    pub(crate) fn sweep(&self) {
+        while self.with(|state, fx| self.slice(state, fx)) == Slice::More {}
     }
 
-    /// Refuses waiters and everybody who comes later.
+    /// The actor's turn: does everything that is due, and answers when to come again.
+    ///
+    /// Only the actor may call it: it notes down that somebody will come at that time.
+    pub(crate) fn turn(&self) -> WakeAt {
+        self.sweep();
+        self.with(|state, _| {
+            let now = self.clock.now();
+            state.armed = match [state.table.next_due(), state.timers.next()].into_iter().flatten().min() {
+                Some(due) => due.min(now.saturating_add(LONGEST_SLEEP)).max(now),
+                None => now.saturating_add(self.longest_idle),
+            };
+            state.armed
+        })
+    }
+
+    fn slice(&self, state: &mut State, fx: &mut Effects) -> Slice {
+        let now = self.clock.now();
+        let table = state.table.tick(now, SLICE, fx);
+        #[cfg(feature = "test-util")]
+        if self.panic_next.swap(false, Ordering::SeqCst) {
+            panic!("a test asked this turn to panic");
+        }
+        let timers_idle = (0..SLICE).any(|_| !state.timers.step(now, fx));
+        if table == Slice::Done && timers_idle { Slice::Done } else { Slice::More }
+    }
+
+    /// Refuses waiters and pollers, and everybody who comes later.
     pub(crate) fn close(&self) {
-        self.with(|state, _| state.table.close());
+        // What has run out is not waited for; and the actor comes by, to end what runs out meanwhile.
+        self.sweep();
+        self.with(|state, fx| {
+            state.table.close();
+            fx.due(self.clock.now());
+        });
         let mut cursor = Some(0);
         while let Some(from) = cursor {
             cursor = self.with(|state, fx| state.table.refuse_waiters(from, SLICE as u32, fx));
+        }
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            cursor = self.with(|state, fx| state.timers.wake_some(from, SLICE as u32, fx));
         }
     }
 
@@ -404,7 +443,7 @@ impl Shard {
 
     #[cfg(feature = "test-util")]
     pub(crate) fn panic_at_next_turn(&self) {
-        self.panic_next.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.panic_next.store(true, Ordering::SeqCst);
     }
 }
 

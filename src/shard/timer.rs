@@ -64,6 +64,17 @@ impl Timers {
         }
     }
 
+    /// Wakes the sleepers among `budget` entries from `cursor` on before their time; answers where to go on.
+    pub(crate) fn wake_some(&mut self, cursor: u32, budget: u32, fx: &mut Effects) -> Option<u32> {
+        let end = self.sleepers.bound().min(cursor.saturating_add(budget));
+        for id in cursor..end {
+            if let Some(sleeper) = self.sleepers.get_mut(id) {
+                fx.wake(sleeper.waker.take().into_iter());
+            }
+        }
+        (end < self.sleepers.bound()).then_some(end)
+    }
+
     /// Does one piece of what is due; `false` if nothing is.
     pub(crate) fn step(&mut self, now: Moment, fx: &mut Effects) -> bool {
         match self.wheel.step(&mut self.sleepers, now) {

@@ -84,7 +84,7 @@ impl Table {
     /// Grants a key that nobody holds; changes nothing otherwise. The lane's whole way in when there is no contention.
     pub(crate) fn grant_if_free(&mut self, ask: &Ask<'_>, now: Moment) -> Option<Grant> {
         self.see(now);
-        if ask.choice == TokenChoice::ByClient || self.draining || self.slots.len() >= self.limits.keys {
+        if ask.choice == TokenChoice::ByClient || self.closed || self.slots.len() >= self.limits.keys {
             return None;
         }
         if !self.claim.may_grant(self.now) || self.find(ask.hash, ask.key).is_some() {
@@ -96,7 +96,7 @@ impl Table {
     /// Answers any request. `now` is the exact time, except for one that will queue if the key looks held.
     pub(crate) fn acquire(&mut self, ask: &Ask<'_>, patience: Patience<'_>, now: Moment, fx: &mut Effects) -> Verdict {
         self.see(now);
-        if self.draining {
+        if self.closed {
             return self.reject(None, LockError::ShuttingDown);
         }
         let mut found = self.find(ask.hash, ask.key);
@@ -208,7 +208,7 @@ impl Table {
                 self.time_out(index, next, fx);
                 continue;
             }
-            if self.draining {
+            if self.closed {
                 self.shut_out(index, next, fx);
                 continue;
             }

@@ -165,15 +165,15 @@ impl Table {
         Ok(())
     }
 
-    /// The watcher of a live grant, made on first use.
+    /// The watcher of a live grant, made on first use; or how the grant ended, if that is still known.
     pub(crate) fn watch(
         &mut self,
         grant: &Grant,
         make: impl FnOnce() -> Arc<dyn Watcher>,
         now: Moment,
         fx: &mut Effects,
-    ) -> Result<Arc<dyn Watcher>, Loss> {
-        let deadline = self.check(grant, now, fx)?;
+    ) -> Result<Arc<dyn Watcher>, Option<End>> {
+        let deadline = self.live(grant, now, fx).ok_or_else(|| self.ended.find_fence(grant.fence))?;
         fx.due(deadline);
         Ok(self.slots[grant.slot].extras_mut().watcher.get_or_insert_with(make).clone())
     }

@@ -80,8 +80,8 @@ pub(crate) struct Table {
     now: Moment,
     waiter_seq: u64,
     waiting: usize,
-    /// Set by `drain`: nothing is granted any more.
-    draining: bool,
+    /// Set by `close`: nothing is granted any more.
+    closed: bool,
     counters: Counters,
 }
 
@@ -105,7 +105,7 @@ impl Table {
             now,
             waiter_seq: 0,
             waiting: 0,
-            draining: false,
+            closed: false,
             counters: Counters::default(),
         }
     }
@@ -171,6 +171,15 @@ impl Table {
     pub(crate) fn held(&self) -> usize {
         // In memory mode a slot exists for its holder's sake, and a freed one is handed on in the same step.
         self.slots.len()
+    }
+
+    /// Whether no further key fits.
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.len() >= self.limits.keys
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     pub(crate) fn waiting(&self) -> usize {

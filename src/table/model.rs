@@ -1049,6 +1049,7 @@ impl Bench {
                 let heard = Arc::clone(&self.heard);
                 let ear = || Arc::new(Ear { fence, heard }) as Arc<dyn Watcher>;
                 let got = self.with(|table, now, fx| table.watch(&grant, ear, now, fx).map(drop));
+                let got = got.map_err(|end| end.map_or(Loss::Unknown, End::as_loss));
                 (nothing_or_lost(got), self.change(key, fence, |held| held.watched = true))
             }
             Op::StopAutoRefresh { .. } => {

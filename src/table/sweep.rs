@@ -56,7 +56,7 @@ impl Table {
 
     /// Grants nothing from now on.
     pub(crate) fn close(&mut self) {
-        self.draining = true;
+        self.closed = true;
     }
 
     /// Tells the waiters among `budget` entries from `cursor` on that the table is closed; answers where to go on.
