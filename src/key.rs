@@ -318,6 +318,11 @@ impl Ttl {
         Self::new(Duration::try_from_secs_f64(secs).map_err(|_| TtlFault::TooLong { max: Self::MAX })?)
     }
 
+    /// The TTL in nanoseconds.
+    pub(crate) const fn as_nanos(self) -> u64 {
+        self.0 as u64 * 1_000_000
+    }
+
     /// The TTL as a duration.
     #[must_use]
     pub fn as_duration(self) -> Duration {

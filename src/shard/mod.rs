@@ -41,12 +41,12 @@ pub(crate) const SLICE: usize = 128;
 /// through suspend.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Below this TTL a tick of the coarse clock would be felt.
-const SHORT_TTL: Duration = Duration::from_millis(100);
+const SHORT_TTL_NANOS: u64 = 100_000_000;
 /// From this wait on nobody feels it.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
 fn is_short(ttl: Ttl) -> bool {
-    ttl.as_duration() < SHORT_TTL
+    ttl.as_nanos() < SHORT_TTL_NANOS
 }
 
 /// What [`Shard::turn`] asks of the actor: sleep until this moment.

@@ -216,7 +216,7 @@ impl Table {
             let waiter = &mut self.waiters[next];
             waiter.state = WaiterState::Granted;
             fx.wake(waiter.take_wakers());
-            let waited = self.now.saturating_since(waiter.queued_at);
+            let waited = self.now.nanos_since(waiter.queued_at);
             let holder = Holder::at(self.now, waiter.token, &waiter.terms, self.fence, Keeper::Unseen(next));
             let extra = waiter.terms.extra.take();
             let deadline = holder.deadline;
@@ -233,7 +233,7 @@ impl Table {
                 c.attempts += 1;
                 c.grants += 1;
                 c.handoffs += 1;
-                c.wait_nanos = c.wait_nanos.saturating_add(nanos(waited));
+                c.wait_nanos = c.wait_nanos.saturating_add(waited);
             });
             return;
         }
@@ -450,8 +450,4 @@ impl Holder {
         let deadline = slot::deadline(terms.ttl, terms.max_hold(), now, now);
         Self { token, fence, deadline, granted_at: now, ttl: terms.ttl, refreshes: 0, keeper }
     }
-}
-
-pub(super) fn nanos(span: std::time::Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

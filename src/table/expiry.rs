@@ -72,9 +72,8 @@ impl Wheel {
 
     /// Files an entry under its deadline. It must not be filed already.
     pub(crate) fn insert(&mut self, nodes: &mut impl Timed, id: u32) {
-        let tick = nodes.due(id).as_nanos().div_ceil(TICK_NANOS);
-        let tick = tick.clamp(self.elapsed, self.elapsed + HORIZON);
-        let (level, slot) = self.place(tick);
+        let tick = nodes.due(id).as_nanos().saturating_add(TICK_NANOS - 1) / TICK_NANOS;
+        let (level, slot) = self.place(tick.clamp(self.elapsed, self.elapsed + HORIZON));
         let head = self.heads[level][slot];
         if head != NIL {
             nodes.links_mut(head).prev = id;

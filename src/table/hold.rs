@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acquire::{TokenChoice, nanos};
+use super::acquire::TokenChoice;
 use super::ended::End;
 use super::expiry::Links;
 use super::slot::{self, AutoRefresh, Holder, Keeper, Refreshes, Watcher};
@@ -270,7 +270,7 @@ impl Table {
         if !forgettable {
             self.ended.push(token, hash, fence, end);
         }
-        let held = nanos(self.now.saturating_since(granted_at));
+        let held = self.now.nanos_since(granted_at);
         self.count(index, |c| {
             c.hold_nanos = c.hold_nanos.saturating_add(held);
             *match end {

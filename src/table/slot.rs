@@ -43,7 +43,7 @@ impl Terms {
 
 /// The deadline of a grant or refresh at `now`, before T6 is applied.
 pub(super) fn deadline(ttl: Ttl, max_hold: Option<Duration>, granted_at: Moment, now: Moment) -> Moment {
-    let asked = now.saturating_add(ttl.as_duration());
+    let asked = now.after(ttl);
     match max_hold {
         Some(max_hold) => asked.min(granted_at.saturating_add(max_hold)),
         None => asked,
