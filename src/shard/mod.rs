@@ -17,6 +17,7 @@ mod shuttled;
 pub(crate) mod timer;
 
 use std::any::Any;
+use std::ops::DerefMut;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -133,8 +134,17 @@ impl Shard {
     ///
     /// Were the transition to panic, the mutex would be free and the effects so far run: locals drop in this order.
     fn with<R>(&self, transition: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
+        self.finish(self.state.lock(), transition)
+    }
+
+    /// The same for who holds the mutex already.
+    fn finish<R>(
+        &self,
+        locked: impl DerefMut<Target = State>,
+        transition: impl FnOnce(&mut State, &mut Effects) -> R,
+    ) -> R {
         let mut fx = Effects::new();
-        let mut state = self.state.lock();
+        let mut state = locked;
         let answer = transition(&mut state, &mut fx);
         let waiting = state.table.waiting();
         self.crowd.moved(std::mem::replace(&mut state.in_crowd, waiting), waiting);
@@ -196,9 +206,16 @@ impl Shard {
         self.with(|state, fx| state.table.answer_taken(ask, now, fx))
     }
 
+    #[inline]
     pub(crate) fn release(&self, grant: &Grant, end: End) -> Release {
         let coarse = self.clock.coarse();
-        self.with(|state, fx| {
+        let mut state = self.state.lock();
+        if state.when_empty.is_empty()
+            && let Some(released) = state.table.release_if_alone(grant, end, coarse)
+        {
+            return released;
+        }
+        self.finish(state, |state, fx| {
             // A hand-off dates the next grant: as exactly as if that had come by the lane.
             let now = if state.table.next_ttl(grant).is_some_and(is_short) { self.clock.now() } else { coarse };
             state.table.release(grant, end, now, fx)

@@ -70,6 +70,18 @@ pub(crate) enum Keeper {
     Ticket,
 }
 
+impl Keeper {
+    /// Whether nobody can ask about the token any more once the grant has ended so: that of a guard that let go by
+    /// itself, or of a grant that nobody saw.
+    pub(super) fn forgets(self, end: End) -> bool {
+        match self {
+            Self::Guard(TokenChoice::Minted) => matches!(end, End::Released | End::Dropped),
+            Self::Unseen(_) => end == End::Dropped,
+            Self::Guard(TokenChoice::ByClient) | Self::Ticket => false,
+        }
+    }
+}
+
 /// The grant that holds a key now (T1: at most one).
 #[derive(Debug)]
 pub(crate) struct Holder {
