@@ -17,7 +17,6 @@ mod shuttled;
 pub(crate) mod timer;
 
 use std::any::Any;
-use std::ops::DerefMut;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -28,7 +27,7 @@ use crossbeam_utils::CachePadded;
 use crate::clock::{Clock, Moment};
 use crate::error::LockError;
 use crate::key::{Key, Token, Ttl};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 use crate::table::{
     Ask, Counters, Effects, End, Grant, Keeper, Patience, RefreshAsk, Refreshed, Release, Row, Seen, Slice, Table,
     TokenChoice, Verdict, WaiterId,
@@ -106,6 +105,13 @@ struct State {
     when_empty: Vec<Waker>,
 }
 
+/// The state of a shard in which a key was not free, its mutex still held.
+pub(crate) struct Locked<'a> {
+    state: MutexGuard<'a, State>,
+    /// The lane's time just before.
+    now: Moment,
+}
+
 impl Shard {
     pub(crate) fn new(table: Table, clock: Clock, sweep_every: Duration, crowd: Arc<Crowd>) -> Self {
         let timers = Timers::new(clock.now());
@@ -140,7 +146,7 @@ impl Shard {
     /// The same for who holds the mutex already.
     fn finish<R>(
         &self,
-        locked: impl DerefMut<Target = State>,
+        locked: MutexGuard<'_, State>,
         transition: impl FnOnce(&mut State, &mut Effects) -> R,
     ) -> R {
         let mut fx = Effects::new();
@@ -162,11 +168,16 @@ impl Shard {
         answer
     }
 
-    /// Grants a key that nobody holds: the whole way in when there is no contention.
+    /// Grants a key that nobody holds: the whole way in when there is no contention. Otherwise answers the shard with
+    /// its mutex still held, for the request to queue under it.
     #[inline]
-    pub(crate) fn grant_if_free(&self, ask: &Ask<'_>) -> Option<Grant> {
+    pub(crate) fn grant_if_free(&self, ask: &Ask<'_>) -> Result<Grant, Locked<'_>> {
         let now = if is_short(ask.terms.ttl) { self.clock.now() } else { self.clock.coarse() };
-        self.state.lock().table.grant_if_free(ask, now)
+        let mut state = self.state.lock();
+        match state.table.grant_if_free(ask, now) {
+            Some(grant) => Ok(grant),
+            None => Err(Locked { state, now }),
+        }
     }
 
     /// Answers a request as far as it can be answered now. `now` is the exact time.
@@ -178,14 +189,15 @@ impl Shard {
     ///
     /// A long wait is dated by the coarse clock, and made longer by what that may lag. A holder whose deadline passed
     /// within that lag still looks alive; queueing then has the actor end it at once, by the exact time.
-    pub(crate) fn queue(&self, ask: &Ask<'_>, wait: Duration, waker: &Waker) -> Verdict {
+    pub(crate) fn queue(&self, locked: Locked<'_>, ask: &Ask<'_>, wait: Duration, waker: &Waker) -> Verdict {
+        let Locked { state, now } = locked;
         let (now, wait) = if wait < LONG_WAIT || is_short(ask.terms.ttl) || ask.choice == TokenChoice::ByClient {
             (self.clock.now(), wait)
         } else {
-            (self.clock.coarse(), wait.saturating_add(self.clock.coarse_lag()))
+            (now, wait.saturating_add(self.clock.coarse_lag()))
         };
         let patience = Patience::Until(now.saturating_add(wait), Some(waker));
-        self.with(|state, fx| {
+        self.finish(state, |state, fx| {
             state.table.admit(self.crowd.room());
             state.table.acquire(ask, patience, now, fx)
         })
