@@ -29,8 +29,8 @@ use crate::error::LockError;
 use crate::key::{Key, Token, Ttl};
 use crate::sync::{Mutex, MutexGuard};
 use crate::table::{
-    Ask, Counters, Effects, End, Grant, Keeper, Patience, RefreshAsk, Refreshed, Release, Row, Seen, Slice, Table,
-    TokenChoice, Verdict, WaiterId,
+    Ask, Counters, Effects, End, Grant, Keeper, NotFree, Patience, RefreshAsk, Refreshed, Release, Row, Seen, Slice,
+    Table, TokenChoice, Verdict, WaiterId,
 };
 use lost::LostSignal;
 use timer::Timers;
@@ -110,6 +110,7 @@ pub(crate) struct Locked<'a> {
     state: MutexGuard<'a, State>,
     /// The lane's time just before.
     now: Moment,
+    not_free: NotFree,
 }
 
 impl Shard {
@@ -144,11 +145,7 @@ impl Shard {
     }
 
     /// The same for who holds the mutex already.
-    fn finish<R>(
-        &self,
-        locked: MutexGuard<'_, State>,
-        transition: impl FnOnce(&mut State, &mut Effects) -> R,
-    ) -> R {
+    fn finish<R>(&self, locked: MutexGuard<'_, State>, transition: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
         let mut fx = Effects::new();
         let mut state = locked;
         let answer = transition(&mut state, &mut fx);
@@ -175,8 +172,8 @@ impl Shard {
         let now = if is_short(ask.terms.ttl) { self.clock.now() } else { self.clock.coarse() };
         let mut state = self.state.lock();
         match state.table.grant_if_free(ask, now) {
-            Some(grant) => Ok(grant),
-            None => Err(Locked { state, now }),
+            Ok(grant) => Ok(grant),
+            Err(not_free) => Err(Locked { state, now, not_free }),
         }
     }
 
@@ -190,7 +187,7 @@ impl Shard {
     /// A long wait is dated by the coarse clock, and made longer by what that may lag. A holder whose deadline passed
     /// within that lag still looks alive; queueing then has the actor end it at once, by the exact time.
     pub(crate) fn queue(&self, locked: Locked<'_>, ask: &Ask<'_>, wait: Duration, waker: &Waker) -> Verdict {
-        let Locked { state, now } = locked;
+        let Locked { state, now, not_free } = locked;
         let (now, wait) = if wait < LONG_WAIT || is_short(ask.terms.ttl) || ask.choice == TokenChoice::ByClient {
             (self.clock.now(), wait)
         } else {
@@ -199,7 +196,7 @@ impl Shard {
         let patience = Patience::Until(now.saturating_add(wait), Some(waker));
         self.finish(state, |state, fx| {
             state.table.admit(self.crowd.room());
-            state.table.acquire(ask, patience, now, fx)
+            state.table.acquire_after(not_free, ask, patience, now, fx)
         })
     }
 

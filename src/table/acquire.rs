@@ -70,6 +70,15 @@ impl Grant {
     }
 }
 
+/// Why a key was not granted at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotFree {
+    /// It is in this slot.
+    At(u32),
+    /// The request, or the table's state, needs more than a look at the key.
+    Unasked,
+}
+
 /// What a waiter finds when it looks.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Seen {
@@ -82,15 +91,33 @@ pub(crate) enum Seen {
 
 impl Table {
     /// Grants a key that nobody holds; changes nothing otherwise. The lane's whole way in when there is no contention.
-    pub(crate) fn grant_if_free(&mut self, ask: &Ask<'_>, now: Moment) -> Option<Grant> {
+    #[inline]
+    pub(crate) fn grant_if_free(&mut self, ask: &Ask<'_>, now: Moment) -> Result<Grant, NotFree> {
         self.see(now);
-        if ask.choice == TokenChoice::ByClient || self.draining || self.slots.len() >= self.limits.keys {
-            return None;
+        let special = ask.choice == TokenChoice::ByClient || self.draining || self.slots.len() >= self.limits.keys;
+        if special || !self.claim.may_grant(self.now) {
+            return Err(NotFree::Unasked);
         }
-        if !self.claim.may_grant(self.now) || self.find(ask.hash, ask.key).is_some() {
-            return None;
+        match self.find(ask.hash, ask.key) {
+            Some(index) => Err(NotFree::At(index)),
+            None => Ok(self.grant_vacant(ask)),
         }
-        Some(self.grant_vacant(ask))
+    }
+
+    /// Answers a request that `grant_if_free` has just turned away, the mutex held ever since.
+    pub(crate) fn acquire_after(
+        &mut self,
+        not_free: NotFree,
+        ask: &Ask<'_>,
+        patience: Patience<'_>,
+        now: Moment,
+        fx: &mut Effects,
+    ) -> Verdict {
+        self.see(now);
+        match not_free {
+            NotFree::At(index) if !self.expire_if_due(index, fx) => self.contend(ask, index, patience, fx),
+            _ => self.acquire(ask, patience, now, fx),
+        }
     }
 
     /// Answers any request. `now` is the exact time, except for one that will queue if the key looks held.
