@@ -156,7 +156,7 @@ impl Shard {
             state.armed = fx.earliest();
         }
         if !state.when_empty.is_empty() && state.table.held() == 0 {
-            fx.wake(state.when_empty.drain(..));
+            state.when_empty.drain(..).for_each(|waker| fx.wake(waker));
         }
         drop(state);
         if early && let Some(nudge) = self.nudge.get() {

@@ -175,7 +175,7 @@ impl Table {
                 Seen::Pending
             }
             WaiterState::Granted => {
-                fx.wake(waiter.take_wakers());
+                waiter.wake_all(fx);
                 self.waiters.remove(id.index);
                 let holder = self.slots[index].holder.as_mut().expect("a granted waiter's slot is held by its grant");
                 holder.keeper = keeper;
@@ -242,7 +242,7 @@ impl Table {
             self.fence = self.fence.next();
             let waiter = &mut self.waiters[next];
             waiter.state = WaiterState::Granted;
-            fx.wake(waiter.take_wakers());
+            waiter.wake_all(fx);
             let waited = self.now.nanos_since(waiter.queued_at);
             let holder = Holder::at(self.now, waiter.token, &waiter.terms, self.fence, Keeper::Unseen(next));
             let extra = waiter.terms.extra.take();
@@ -290,7 +290,7 @@ impl Table {
     pub(super) fn refuse(&mut self, waiter: u32, why: LockError, fx: &mut Effects) {
         let waiter = &mut self.waiters[waiter];
         waiter.state = WaiterState::Refused(why);
-        fx.wake(waiter.take_wakers());
+        waiter.wake_all(fx);
     }
 
     /// Takes a queued waiter out of its queue, its timer and the chosen tokens.
@@ -398,7 +398,7 @@ impl Table {
                 (Keeper::Guard(_), Keeper::Guard(_)) => return Some(self.reject(found, LockError::TokenReused)),
                 (Keeper::Guard(_), _) => return Some(Verdict::Granted(grant)),
                 (Keeper::Unseen(waiter), _) => {
-                    fx.wake(self.waiters[waiter].take_wakers());
+                    self.waiters[waiter].wake_all(fx);
                     self.waiters.remove(waiter);
                 }
                 (Keeper::Ticket, _) => {}

@@ -163,29 +163,19 @@ pub(crate) struct AutoRefresh {
 
 /// The slots as entries of the expiry wheel: filed under their holder's deadline.
 impl Timed for Slab<Slot> {
-    fn due(&self, id: u32) -> Moment {
-        self[id].holder.as_ref().map_or(Moment::FAR, |holder| holder.deadline)
-    }
-    fn links_mut(&mut self, id: u32) -> &mut Links {
-        &mut self[id].expiry
+    fn timed(&mut self, id: u32) -> (Moment, &mut Links) {
+        let slot = &mut self[id];
+        (slot.holder.as_ref().map_or(Moment::FAR, |holder| holder.deadline), &mut slot.expiry)
     }
 }
 
 /// The slots as entries of the refresh wheel: filed under their holder's next automatic refresh.
 pub(crate) struct Refreshes<'a>(pub(crate) &'a mut Slab<Slot>);
 
-impl Refreshes<'_> {
-    fn auto(&self, id: u32) -> Option<&AutoRefresh> {
-        self.0[id].extras.as_ref()?.auto.as_ref()
-    }
-}
-
 impl Timed for Refreshes<'_> {
-    fn due(&self, id: u32) -> Moment {
-        self.auto(id).map_or(Moment::FAR, |auto| auto.due)
-    }
-    fn links_mut(&mut self, id: u32) -> &mut Links {
+    fn timed(&mut self, id: u32) -> (Moment, &mut Links) {
         let auto = self.0[id].extras_mut().auto.as_mut();
-        &mut auto.expect("only slots with a standing order are in the refresh wheel").links
+        let auto = auto.expect("only slots with a standing order are in the refresh wheel");
+        (auto.due, &mut auto.links)
     }
 }
