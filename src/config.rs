@@ -132,7 +132,8 @@ impl Builder {
         max_key_bytes: usize;
         /// How many keys may be locked at once; beyond it, [`LockError::TooManyKeys`].
         max_keys: usize;
-        /// How many requests may queue at once; beyond it, [`LockError::QueueFull`].
+        /// How many requests may queue at once; beyond it, [`LockError::QueueFull`]. Shards keep a few places each at
+        /// hand, so a large bound may be reached up to a sixteenth early.
         max_waiters: usize;
         /// How many requests may queue for one key; beyond it, [`LockError::QueueFull`].
         max_waiters_per_key: usize;

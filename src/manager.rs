@@ -15,9 +15,10 @@ use crate::error::{BuildError, LockError};
 use crate::key::{Key, Token, Ttl};
 use crate::lock::{Lock, Refreshed, Ticket};
 use crate::request::{LockRequest, Style};
+use crate::shard::Shard;
 use crate::shard::actor::ShardActor;
+use crate::shard::crowd::Crowd;
 use crate::shard::runtime::Runtime;
-use crate::shard::{Crowd, Shard};
 use crate::singleflight::{Flights, Role};
 use crate::stats::{LockInfo, Stats};
 use crate::table::{Claim, Counters, Keeper, Release, Table, TokenChoice};
@@ -88,7 +89,7 @@ impl LockManager {
     pub(crate) fn without_actors(config: Config, clock: Clock) -> Self {
         let now = clock.now();
         let fence_floor = crate::clock::wall_micros();
-        let crowd = Arc::new(Crowd::new(config.max_waiters));
+        let crowd = Arc::new(Crowd::new(config.max_waiters, config.shards));
         let shard = || {
             let table = Table::new(config.limits_per_shard(), Claim::Local, fence_floor, now);
             Arc::new(Shard::new(table, clock.clone(), config.sweep_every, Arc::clone(&crowd)))

@@ -9,6 +9,7 @@
 //! one for a short TTL, a short wait, and before it refuses a request because the key is held.
 
 pub(crate) mod actor;
+pub(crate) mod crowd;
 pub(crate) mod lost;
 pub mod message;
 pub(crate) mod runtime;
@@ -17,7 +18,6 @@ mod shuttled;
 pub(crate) mod timer;
 
 use std::any::Any;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -32,6 +32,7 @@ use crate::table::{
     Ask, Counters, Effects, End, Grant, Keeper, NotFree, Patience, RefreshAsk, Refreshed, Release, Row, Seen, Slice,
     Table, TokenChoice, Verdict, WaiterId,
 };
+use crowd::{Crowd, Places};
 use lost::LostSignal;
 use timer::Timers;
 
@@ -54,35 +55,6 @@ pub(crate) type WakeAt = Moment;
 
 type Nudge = Box<dyn Fn() + Send + Sync>;
 
-/// How many wait in all the shards of a manager, and how many may (T9).
-///
-/// One counter for all: who queues can afford it, and one hot key may use the whole bound. Requests in several shards
-/// at the same instant may pass it by one each.
-#[derive(Debug)]
-pub(crate) struct Crowd {
-    waiting: CachePadded<AtomicUsize>,
-    max: usize,
-}
-
-impl Crowd {
-    pub(crate) fn new(max: usize) -> Self {
-        Self { waiting: CachePadded::new(AtomicUsize::new(0)), max }
-    }
-
-    fn room(&self) -> usize {
-        self.max.saturating_sub(self.waiting.load(Ordering::Relaxed))
-    }
-
-    /// A shard that had `before` waiters has `after` now.
-    fn moved(&self, before: usize, after: usize) {
-        match after.cmp(&before) {
-            std::cmp::Ordering::Greater => drop(self.waiting.fetch_add(after - before, Ordering::Relaxed)),
-            std::cmp::Ordering::Less => drop(self.waiting.fetch_sub(before - after, Ordering::Relaxed)),
-            std::cmp::Ordering::Equal => {}
-        }
-    }
-}
-
 pub(crate) struct Shard {
     state: CachePadded<Mutex<State>>,
     clock: Clock,
@@ -97,8 +69,8 @@ pub(crate) struct Shard {
 struct State {
     table: Table,
     timers: Timers,
-    /// How many of the crowd are this table's, as last told.
-    in_crowd: usize,
+    /// Of the crowd, for this table's waiters.
+    places: Places,
     /// When the actor will next look by itself.
     armed: Moment,
     /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.
@@ -116,7 +88,7 @@ pub(crate) struct Locked<'a> {
 impl Shard {
     pub(crate) fn new(table: Table, clock: Clock, sweep_every: Duration, crowd: Arc<Crowd>) -> Self {
         let timers = Timers::new(clock.now());
-        let state = State { table, timers, in_crowd: 0, armed: Moment::ZERO, when_empty: Vec::new() };
+        let state = State { table, timers, places: Places::default(), armed: Moment::ZERO, when_empty: Vec::new() };
         Self {
             state: CachePadded::new(Mutex::new(state)),
             clock,
@@ -150,7 +122,7 @@ impl Shard {
         let mut state = locked;
         let answer = transition(&mut state, &mut fx);
         let waiting = state.table.waiting();
-        self.crowd.moved(std::mem::replace(&mut state.in_crowd, waiting), waiting);
+        state.places.give_back(&self.crowd, waiting);
         let early = fx.earliest() < state.armed;
         if early {
             state.armed = fx.earliest();
@@ -195,7 +167,8 @@ impl Shard {
         };
         let patience = Patience::Until(now.saturating_add(wait), Some(waker));
         self.finish(state, |state, fx| {
-            state.table.admit(self.crowd.room());
+            let waiting = state.table.waiting();
+            state.table.admit(state.places.room(&self.crowd, waiting));
             state.table.acquire_after(not_free, ask, patience, now, fx)
         })
     }
