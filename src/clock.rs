@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::key::Ttl;
+
 /// A point in time on a manager's own clock, in nanoseconds since an arbitrary start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Moment(u64);
@@ -32,6 +34,16 @@ impl Moment {
     pub fn saturating_add(self, span: Duration) -> Self {
         let nanos = span.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(span.subsec_nanos()));
         Self(self.0.saturating_add(nanos))
+    }
+
+    /// The end of a TTL that begins now.
+    pub(crate) const fn after(self, ttl: Ttl) -> Self {
+        Self(self.0.saturating_add(ttl.as_nanos()))
+    }
+
+    /// The nanoseconds from `earlier` to this moment; zero if it comes later. Without the divisions of a `Duration`.
+    pub(crate) const fn nanos_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
     }
 
     /// The time from `earlier` to this moment; zero if it comes later.
@@ -160,9 +172,8 @@ mod system {
 
     fn read(id: ClockId) -> u64 {
         let time = clock_gettime(id);
-        let secs = u64::try_from(time.tv_sec).unwrap_or(0);
-        let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-        secs.saturating_mul(1_000_000_000).saturating_add(nanos)
+        // Time since boot: never negative, and 584 years short of an overflow.
+        (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::error::{BuildError, KeyFault, LockError, TtlFault};
-use crate::key::{Key, Ttl};
+use crate::error::{BuildError, KeyFault, LockError};
+use crate::key::{Key, Ttl, TtlBounds};
 use crate::manager::LockManager;
 use crate::table::Limits;
 
@@ -13,8 +13,7 @@ use crate::table::Limits;
 pub(crate) struct Config {
     pub(crate) ttl: Ttl,
     pub(crate) wait: Duration,
-    pub(crate) min_ttl: Duration,
-    pub(crate) max_ttl: Duration,
+    pub(crate) ttls: TtlBounds,
     pub(crate) sweep_every: Duration,
     pub(crate) shards: usize,
     pub(crate) threads: usize,
@@ -31,11 +30,7 @@ impl Config {
         if bytes > self.max_key_bytes {
             return Err(KeyFault::TooLong { bytes, max: self.max_key_bytes }.into());
         }
-        match ttl.map(Ttl::as_duration) {
-            Some(ttl) if ttl > self.max_ttl => Err(TtlFault::TooLong { max: self.max_ttl }.into()),
-            Some(ttl) if ttl < self.min_ttl => Err(TtlFault::TooShort { min: self.min_ttl }.into()),
-            _ => Ok(()),
-        }
+        Ok(ttl.map_or(Ok(()), |ttl| self.ttls.check(ttl))?)
     }
 
     /// The bound on keys is split per shard: a shared counter would cost more than the lock (T9). Who queues can
@@ -132,7 +127,8 @@ impl Builder {
         max_key_bytes: usize;
         /// How many keys may be locked at once; beyond it, [`LockError::TooManyKeys`].
         max_keys: usize;
-        /// How many requests may queue at once; beyond it, [`LockError::QueueFull`].
+        /// How many requests may queue at once; beyond it, [`LockError::QueueFull`]. Shards keep a few places each at
+        /// hand, so a large bound may be reached up to a sixteenth early.
         max_waiters: usize;
         /// How many requests may queue for one key; beyond it, [`LockError::QueueFull`].
         max_waiters_per_key: usize;
@@ -178,8 +174,7 @@ impl Builder {
         let config = Config {
             ttl,
             wait: self.wait,
-            min_ttl: self.min_ttl,
-            max_ttl: self.max_ttl,
+            ttls: TtlBounds { min: self.min_ttl, max: self.max_ttl },
             sweep_every: self.sweep_every,
             shards: self.shards,
             threads: self.threads,

@@ -54,7 +54,7 @@ pub enum LockError {
     /// The session that asked has ended. Open a new one.
     #[error("the session has ended")]
     SessionEnded,
-    /// The queue for this key, or all queues of its shard together, are full. Back off.
+    /// The queue for this key, or all queues together, are full. Back off.
     #[error("the queue is full")]
     QueueFull,
     /// The table is full. Back off, or raise the bound.
@@ -160,8 +160,8 @@ pub enum Loss {
     /// The manager shut down before it was released.
     #[error("the manager shut down")]
     ShutDown,
-    /// It was released with its token, by somebody else who knew it.
-    #[error("it was released with its token")]
+    /// It was released: with its token by somebody else who knew it, or, as a view of it sees that, by its guard.
+    #[error("it was released")]
     Released,
     /// It ended so long ago that the reason is no longer known.
     #[error("it ended earlier")]

@@ -318,10 +318,32 @@ impl Ttl {
         Self::new(Duration::try_from_secs_f64(secs).map_err(|_| TtlFault::TooLong { max: Self::MAX })?)
     }
 
+    /// The TTL in nanoseconds.
+    pub(crate) const fn as_nanos(self) -> u64 {
+        self.0 as u64 * 1_000_000
+    }
+
     /// The TTL as a duration.
     #[must_use]
     pub fn as_duration(self) -> Duration {
         Duration::from_millis(u64::from(self.0))
+    }
+}
+
+/// The TTLs that a manager takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TtlBounds {
+    pub(crate) min: Duration,
+    pub(crate) max: Duration,
+}
+
+impl TtlBounds {
+    pub(crate) fn check(self, ttl: Ttl) -> Result<(), TtlFault> {
+        match ttl.as_duration() {
+            ttl if ttl > self.max => Err(TtlFault::TooLong { max: self.max }),
+            ttl if ttl < self.min => Err(TtlFault::TooShort { min: self.min }),
+            _ => Ok(()),
+        }
     }
 }
 

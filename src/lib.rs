@@ -6,10 +6,13 @@
 //! |---|---|---|
 //! | [`manager`](LockManager), [`config`](Builder) | the face: build a manager, ask it for locks, ask it about locks | you |
 //! | [`request`](LockRequest) | one request: its terms, and the future that brings the lock | `manager` |
-//! | [`lock`](Lock) | a held lock: guard, ticket, refresh, the signal that it is lost | you |
+//! | [`lock`](Lock) | a held lock: guard, view, ticket, refresh, the signal that it is lost | you |
+//! | [`run`](LockManager::run), [`many`](LockManager::lock_many), [`singleflight`](LockManager::singleflight) | what people write around a lock: lock-call-release, several keys, one call for many callers | you |
 //! | `shard` | one mutex, one table, one actor that owns the shard's time | `request`, `lock`, `manager` |
 //! | `table` | who is next: a pure state machine of holders, queues and deadlines | `shard` |
 //! | [`retry`] | how long a poller sleeps | `request` |
+//! | [`stats`](Stats), [`error`](LockError) | what can be asked, and what can go wrong | everybody |
+//! | [`key`](Key), [`clock`](Clock), `sync` | names, time, the one mutex | everybody |
 //! | `http` | the same locks over HTTP, to mount into any actix-web app | the `leasehold` binary, you |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used)]

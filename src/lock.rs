@@ -15,7 +15,7 @@ use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::shard::Shard;
 use crate::shard::lost::LostSignal;
-use crate::table::{self, End, Grant, Keeper, Release};
+use crate::table::{self, End, Grant, Keeper, Release, TokenChoice};
 
 /// A held lock. Dropping it releases it, in every build, without blocking.
 ///
@@ -33,9 +33,11 @@ impl Lock {
         Self { held: Held { shard, key, grant } }
     }
 
-    /// A view of the lock for code that may use it but not end it. It outlives the guard, and then says "lost".
+    /// A view of the lock for code that may use it but not end it. It outlives the guard.
     #[must_use]
     pub fn held(&self) -> Held {
+        // Somebody else than the guard may ask now how the grant ended, so that is to be remembered.
+        self.shard.set_keeper(&self.grant, Keeper::Guard(TokenChoice::ByClient));
         self.held.clone()
     }
 
@@ -111,6 +113,9 @@ impl Held {
 
     /// The number for the protected resource to compare: higher than that of every earlier grant of this key (T4).
     ///
+    /// Also across restarts, as long as each shard grants fewer than 10^6 locks a second on average and the wall clock
+    /// is not set back over a restart: fences start from its microseconds.
+    ///
     /// `None` only where a store cannot promise one; in memory mode it is always there.
     #[must_use]
     pub fn fencing_token(&self) -> Option<FencingToken> {
@@ -147,7 +152,9 @@ impl Held {
 
     /// Waits until the lock has ended. `Some` says how it was lost; `None`: it was unlocked or dropped.
     ///
-    /// The future owns what it needs, fires once however late it is asked for, and may be asked for many times.
+    /// The future owns what it needs, fires once however late it is asked for, and may be asked for many times. How a
+    /// lock ended is remembered for the last 1,024 ends of its shard; a view that asks later yet hears
+    /// [`Loss::Unknown`].
     ///
     /// # Cancel safety
     /// Dropping it loses nothing; a new one tells the same.
@@ -177,8 +184,9 @@ impl Held {
     /// # Cancel safety
     /// As for [`Held::refresh`].
     pub async fn refresh_for(&self, ttl: Duration) -> Result<Refreshed, LockError> {
-        let ask = table::RefreshAsk::To(Ttl::new(ttl)?);
-        self.shard.refresh(&self.grant, ask).map(|done| Refreshed::new(done, self.shard.now()))
+        let ttl = Ttl::new(ttl)?;
+        self.shard.bounds().check(ttl)?;
+        self.shard.refresh(&self.grant, table::RefreshAsk::To(ttl)).map(|done| Refreshed::new(done, self.shard.now()))
     }
 
     /// Has the manager refresh the lock every `every`, until it is unlocked, dropped, lost or capped by
@@ -188,11 +196,11 @@ impl Held {
     /// [`Stats`](crate::Stats) and is done all the same while the lock is held. Calling again replaces the order.
     ///
     /// # Errors
-    /// [`LockError::InvalidOption`] if either is zero, or if together they reach the time that the lock has left;
-    /// [`LockError::Lost`] if it has ended.
+    /// [`LockError::InvalidOption`] if either is below a millisecond, or if together they reach the time that the lock
+    /// has left; [`LockError::Lost`] if it has ended.
     pub fn auto_refresh(&self, every: Duration, timeout: Duration) -> Result<AutoRefresh, LockError> {
         let invalid = |why| Err(LockError::InvalidOption { option: "auto_refresh", why });
-        if every < Ttl::MIN || timeout.is_zero() {
+        if every < Ttl::MIN || timeout < Ttl::MIN {
             return invalid("the interval and the timeout must be at least a millisecond");
         }
         self.ensure_held()?;
@@ -212,8 +220,11 @@ impl Held {
     /// Caps how long the lock may be held in all, counted from its grant. The deadline that it has already stands.
     ///
     /// # Errors
-    /// [`LockError::Lost`] if it has ended.
+    /// [`LockError::Lost`] if it has ended, [`LockError::InvalidOption`] for less than a millisecond.
     pub fn max_hold(&self, cap: Duration) -> Result<(), LockError> {
+        if cap < Ttl::MIN {
+            return Err(LockError::InvalidOption { option: "max_hold", why: "it is shorter than a millisecond" });
+        }
         self.shard.cap_hold(&self.grant, cap)
     }
 }
@@ -307,6 +318,10 @@ impl Ticket {
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
+    }
+
+    pub(crate) fn fence(&self) -> FencingToken {
+        self.fence
     }
 
     /// The proof of holding.

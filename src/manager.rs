@@ -16,8 +16,9 @@ use crate::key::{Key, Token, Ttl};
 use crate::lock::{Lock, Refreshed, Ticket};
 use crate::request::{LockRequest, Style};
 use crate::shard::actor::ShardActor;
+use crate::shard::crowd::Crowd;
 use crate::shard::runtime::Runtime;
-use crate::shard::{Crowd, LONGEST_SLEEP, Shard};
+use crate::shard::{LONGEST_SLEEP, Shard};
 use crate::singleflight::{Flights, Role};
 use crate::stats::{LockInfo, Stats};
 use crate::table::{Claim, Counters, Keeper, Release, Table, TokenChoice};
@@ -88,12 +89,12 @@ impl LockManager {
     pub(crate) fn without_actors(config: Config, clock: Clock) -> Self {
         let now = clock.now();
         let fence_floor = crate::clock::wall_micros();
-        let crowd = Arc::new(Crowd::new(config.max_waiters));
+        let crowd = Arc::new(Crowd::new(config.max_waiters, config.shards));
         let shard = |index| {
             let table = Table::new(config.limits_per_shard(), Claim::Local, fence_floor, now);
             // One of them never sleeps for long: it keeps the coarse clock right after a suspend (C2).
             let idle = if index == 0 { config.sweep_every.min(LONGEST_SLEEP) } else { config.sweep_every };
-            Arc::new(Shard::new(table, clock.clone(), idle, Arc::clone(&crowd)))
+            Arc::new(Shard::new(table, clock.clone(), idle, config.ttls, Arc::clone(&crowd)))
         };
         let inner = Inner {
             shards: (0..config.shards).map(shard).collect(),
@@ -253,15 +254,13 @@ impl LockManager {
         Ok(self.shard_at(shard).look(&key, hash, QUEUE_SHOWN).map(LockInfo::from))
     }
 
-    /// What is known of the lock that a ticket stands for; `None` if that grant has ended, whoever holds the key now.
+    /// What is known of the lock that a ticket stands for, and nothing of the queue but its length.
     ///
-    /// Nothing of the queue but its length is told.
-    #[must_use]
-    pub fn inspect_ticket(&self, ticket: &Ticket) -> Option<LockInfo> {
+    /// # Errors
+    /// [`LockError::Lost`] if that grant has ended, whoever holds the key now.
+    pub fn inspect_ticket(&self, ticket: &Ticket) -> Result<LockInfo, LockError> {
         let (shard, hash) = self.place(ticket.key());
-        let row = self.shard_at(shard).look(ticket.key(), hash, 0)?;
-        // Fences are never given twice in a shard (T4), so the same one is the same grant.
-        (Some(row.fence) == ticket.fencing_token()).then(|| row.into())
+        self.shard_at(shard).look_ticket(ticket.key(), hash, ticket.fence()).map(LockInfo::from)
     }
 
     /// The held locks whose keys begin with `prefix`: the first `limit` in the order of their keys.

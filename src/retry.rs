@@ -124,7 +124,7 @@ impl FixedInterval {
     }
 }
 
-/// Every 100 ms, without end; the request's own wait ends it.
+/// Every 100 ms, without end: set a wait on the request, or it polls for ever.
 impl Default for FixedInterval {
     fn default() -> Self {
         Self::new(Duration::from_millis(100), usize::MAX)

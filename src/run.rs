@@ -1,6 +1,6 @@
 //! Lock, call, release: [`LockManager::run`] and [`LockManager::try_run`], and the names that such locks usually have.
 //!
-//! The lock refreshes itself while the callback runs (every third of its TTL). It is released when the callback
+//! The lock refreshes itself while the callback runs (every third of its TTL, from a TTL of 3 ms on). It is released when the callback
 //! returns, panics, or is cancelled with the future; the callback's own future is dropped first, so nothing of it
 //! runs on without the lock. What the callback returned is never hidden by what became of the lock: both are told.
 
@@ -210,6 +210,7 @@ pin_project! {
     enum Stage<'a, F, Fut> {
         Locking { lock: LockFuture<'a>, call: Option<F> },
         Running { #[pin] work: Fut, lock: Option<Lock> },
+        Ended,
     }
 }
 
@@ -233,14 +234,14 @@ where
             let work = call(lock.held());
             stage.set(Stage::Running { work, lock: Some(lock) });
         }
-        match stage.project() {
-            Staged::Running { work, lock } => {
-                let value = ready!(work.poll(cx));
-                let lock = lock.take().expect("a finished callback is not polled again");
-                Poll::Ready(Ok(Ran { value, release: lock.unlock_now() }))
-            }
-            Staged::Locking { .. } => unreachable!("the lock has just been granted"),
-        }
+        let Staged::Running { work, lock } = stage.as_mut().project() else {
+            panic!("a run was polled after it ended");
+        };
+        let value = ready!(work.poll(cx));
+        let lock = lock.take().expect("a callback that runs has its lock");
+        // What the callback's future still owns goes before the lock does.
+        stage.set(Stage::Ended);
+        Poll::Ready(Ok(Ran { value, release: lock.unlock_now() }))
     }
 }
 
@@ -274,6 +275,7 @@ impl<F, Fut> fmt::Debug for RunFuture<'_, F, Fut> {
         f.write_str(match self.stage {
             Stage::Locking { .. } => "RunFuture(locking)",
             Stage::Running { .. } => "RunFuture(running)",
+            Stage::Ended => "RunFuture(ended)",
         })
     }
 }

@@ -91,6 +91,8 @@ impl LockManager {
     /// # Ok(()) }
     /// ```
     ///
+    /// The lock is waited for as long as the builder's `wait` says, counted from when each caller asked.
+    ///
     /// # Errors
     /// As for [`LockManager::lock`], to the caller whose turn it was to call; the next one then tries for itself.
     ///
@@ -109,12 +111,15 @@ impl LockManager {
     {
         let key = self.good_key(key)?;
         let seat = self.flights().join::<V>(&key);
+        let joined = self.now();
         let mut led = false;
         let value = seat
             .cell
             .get_or_try_init(|| async {
                 led = true;
-                let ran = self.run(&key, |_| call()).await?;
+                // The time that others have already spent in vain on the lock was this caller's wait too.
+                let left = self.config().wait.saturating_sub(self.now().saturating_since(joined));
+                let ran = self.run(&key, |_| call()).wait(left).await?;
                 // Before any follower can see the value: who asks from now on wants a fresh one.
                 seat.land();
                 Ok(ran.value)

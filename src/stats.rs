@@ -72,7 +72,7 @@ pub struct Stats {
 
     /// `total / (total + failed)`; 1 before the first.
     pub success_rate: f64,
-    /// `(queued + busy) / attempts`; 0 before the first.
+    /// `(queued + busy) / (attempts + waiting)`, the waiting being attempts under way; 0 before the first.
     pub contention_rate: f64,
     /// Mean time from grant to end, in milliseconds, of the locks that ended. Exact to a kernel tick each.
     pub average_hold_ms: f64,

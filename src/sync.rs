@@ -1,13 +1,15 @@
 //! The one mutex of a shard: `parking_lot`'s, or under `--cfg shuttle` one whose interleavings a test explores.
 
 #[cfg(not(shuttle))]
-pub(crate) use parking_lot::Mutex;
+pub(crate) use parking_lot::{Mutex, MutexGuard};
 
 #[cfg(shuttle)]
-pub(crate) use explored::Mutex;
+pub(crate) use explored::{Mutex, MutexGuard};
 
 #[cfg(shuttle)]
 mod explored {
+    pub(crate) use shuttle::sync::MutexGuard;
+
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 

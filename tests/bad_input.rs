@@ -65,6 +65,18 @@ async fn bad_ttls_are_errors_and_never_infinite() {
 }
 
 #[actix_rt::test]
+async fn a_refresh_keeps_to_the_same_bounds_as_a_request() {
+    let locks = manager();
+    let lock = locks.try_lock("k").await.unwrap();
+    let too_long = Duration::from_hours(24 * 40);
+    let refused = LockError::InvalidTtl(TtlFault::TooLong { max: Duration::from_hours(24) });
+    assert_eq!(lock.refresh_for(too_long).await, Err(refused.clone()));
+    assert_eq!(locks.refresh("k", lock.token(), Some(too_long)).await, Err(refused));
+    assert!(lock.max_hold(Duration::ZERO).is_err());
+    assert!(lock.remaining() <= Duration::from_secs(30));
+}
+
+#[actix_rt::test]
 async fn other_senseless_options_are_named() {
     let locks = manager();
     let ms = Duration::from_millis;

@@ -72,3 +72,16 @@ async fn a_hundred_listeners_of_one_lock_are_all_told() {
         assert_eq!(listener.await.unwrap(), Some(Loss::Forced));
     }
 }
+
+#[actix_rt::test]
+async fn a_view_hears_of_a_clean_end_as_one_however_late_it_asks() {
+    let locks = LockManager::builder().build().unwrap();
+    let lock = locks.try_lock("k").await.unwrap();
+    let view = lock.held();
+    lock.unlock().await;
+    assert_eq!(view.lost().await, None);
+    assert!(!view.is_held());
+    assert_eq!(view.ensure_held(), Err(leasehold::LockError::Lost(Loss::Released)));
+    let dropped = locks.try_lock("k").await.map(|lock| lock.held()).unwrap();
+    assert_eq!(dropped.lost().await, None);
+}

@@ -77,3 +77,27 @@ async fn a_panic_in_the_actor_loses_no_lock_and_no_waiter() {
     assert!(waiter.await.unwrap().unwrap().is_held(), "the timer that hands the key on still runs");
     assert!(matches!(shard.send(GetStats).await.unwrap(), Ok(stats) if stats.expired == 1));
 }
+
+#[actix_rt::test]
+async fn a_panic_in_what_a_message_brought_along_leaves_the_actor_alive() {
+    struct PanicsWhenDropped;
+    impl Iterator for PanicsWhenDropped {
+        type Item = Duration;
+        fn next(&mut self) -> Option<Duration> {
+            None
+        }
+    }
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            panic!("in the drop of a caller's iterator");
+        }
+    }
+    let locks = LockManager::builder().shards(1).build().unwrap();
+    let shard = locks.shard(&key("k"));
+    let bomb = TryLock { key: key("k"), options: LockOptions::new().retry(PanicsWhenDropped) };
+    let _ = shard.send(bomb).await;
+    let _held = locks.try_lock("held").await.unwrap();
+    let timed_out = locks.lock("held").wait(Duration::from_millis(20)).await;
+    assert!(matches!(timed_out, Err(LockError::Timeout { .. })), "its timers still run");
+    assert!(shard.send(GetStats).await.unwrap().is_ok(), "and it still answers");
+}

@@ -122,3 +122,25 @@ async fn max_hold_ends_a_callback_that_never_ends() {
         .await;
     assert_eq!(ran, Ok(Ran { value: Some(Loss::Expired), release: Release::AlreadyGone }));
 }
+
+#[actix_rt::test]
+async fn what_a_finished_callback_owned_is_dropped_under_the_lock() {
+    struct Witness(LockManager, Rc<std::cell::Cell<bool>>);
+    impl Drop for Witness {
+        fn drop(&mut self) {
+            self.1.set(self.0.try_lock_now("k").is_err());
+        }
+    }
+    struct Done(#[expect(dead_code, reason = "held for its drop")] Witness);
+    impl Future for Done {
+        type Output = ();
+        fn poll(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+            std::task::Poll::Ready(())
+        }
+    }
+    let locks = LockManager::builder().build().unwrap();
+    let was_locked = Rc::new(std::cell::Cell::new(false));
+    let witness = Witness(locks.clone(), Rc::clone(&was_locked));
+    assert_eq!(locks.run("k", |_| Done(witness)).await, Ok(Ran { value: (), release: Release::Released }));
+    assert!(was_locked.get());
+}

@@ -98,3 +98,22 @@ async fn errors_are_shared_as_values_and_types_do_not_meet() {
         tokio::join!(locks.singleflight("k", || async { "text" }), locks.singleflight("k", || async { 1_u8 }));
     assert_eq!((text, number), (Ok("text"), Ok(1)));
 }
+
+#[tokio::test]
+async fn callers_of_one_flight_wait_for_the_lock_together_and_not_one_after_the_other() {
+    let wait = std::time::Duration::from_millis(200);
+    let locks = LockManager::builder().wait(wait).build().unwrap();
+    let _held = locks.try_lock("k").await.unwrap();
+    let started = std::time::Instant::now();
+    let callers: Vec<_> = (0..50)
+        .map(|_| {
+            let locks = locks.clone();
+            tokio::spawn(async move { locks.singleflight("k", || async { 1_u8 }).await })
+        })
+        .collect();
+    for caller in callers {
+        assert!(matches!(caller.await.unwrap(), Err(leasehold::LockError::Timeout { .. })));
+    }
+    // One after the other they would have waited for ten seconds.
+    assert!(started.elapsed() < wait * 25, "{:?}", started.elapsed());
+}

@@ -18,8 +18,8 @@ use super::problem::{Fault, Problem};
 
 /// The body as a `T`.
 ///
-/// A body must say that it is JSON: browsers then ask before they send one across sites, and a page on the web
-/// cannot take locks of a server on its visitor's own machine.
+/// A body must say that it is JSON: browsers then ask before they send one across sites, which keeps most pages on the
+/// web from taking locks of a server on their visitor's own machine.
 ///
 /// # Cancel safety
 /// Dropped, the rest of the body stays unread, and the connection is closed after the answer.

@@ -13,7 +13,7 @@ use super::presence::while_present;
 use super::problem::{Fault, Problem};
 use super::query::{invalid, key_in_path, parameters};
 use super::wire::{self, whole_ms};
-use crate::{LockError, LockOptions, Loss, Release, TtlFault};
+use crate::{LockError, LockOptions, Release, TtlFault};
 
 /// How many locks a list shows when it does not say.
 const DEFAULT_LISTED: usize = 100;
@@ -56,7 +56,7 @@ pub(super) async fn acquire(host: Host, req: HttpRequest, payload: web::Payload)
     };
     // Before the remaining time is read: the client adds the two, and must not come out beyond the deadline.
     let waited = received.elapsed();
-    let info = host.locks.inspect_ticket(&ticket).ok_or(LockError::Lost(Loss::Expired))?;
+    let info = host.locks.inspect_ticket(&ticket)?;
     Ok(HttpResponse::Ok().json(wire::Acquired {
         key: &ask.key,
         token: ticket.token().to_string(),

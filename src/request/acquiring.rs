@@ -22,7 +22,7 @@ use crate::error::LockError;
 use crate::key::{Key, Token, Ttl};
 use crate::manager::LockManager;
 use crate::retry::Delays;
-use crate::shard::Shard;
+use crate::shard::{Locked, Shard};
 use crate::table::{Ask, ExtraTerms, Grant, Keeper, Patience, Seen, Terms, TokenChoice, Verdict, WaiterId};
 
 #[derive(Clone, Copy, Debug)]
@@ -96,11 +96,12 @@ impl<'a> Acquiring<'a> {
             Stage::New { options, style, bad_key } => {
                 let LockOptions { ttl, wait, rare } = std::mem::take(options);
                 let (style, bad_key) = (*style, bad_key.take());
-                self.stage = Stage::Answered;
+                // What owned anything was just taken out; looking for it again is a fair share of a free lock's cost.
+                std::mem::forget(std::mem::replace(&mut self.stage, Stage::Answered));
                 match self.settle(ttl, rare, bad_key) {
                     Ok((asked, delays)) => match self.shard().grant_if_free(&self.ask_of(&asked)) {
-                        Some(grant) => return Poll::Ready(Ok(give(self, grant))),
-                        None => self.contend(asked, style, wait, delays, cx),
+                        Ok(grant) => return Poll::Ready(Ok(give(self, grant))),
+                        Err(locked) => self.contend(locked, asked, style, wait, delays, cx),
                     },
                     Err(why) => {
                         self.manager.count_invalid();
@@ -145,10 +146,11 @@ impl<'a> Acquiring<'a> {
         Ok((asked, delays))
     }
 
-    /// The key was not free a moment ago.
+    /// The key was not free, and the shard is still locked.
     #[inline(never)]
     fn contend(
         &mut self,
+        locked: Locked<'_>,
         asked: Asked,
         style: Style,
         wait: Wait,
@@ -157,14 +159,18 @@ impl<'a> Acquiring<'a> {
     ) -> Poll<Result<Grant, LockError>> {
         let verdict = match (style, delays) {
             (_, Some(delays)) => {
+                drop(locked);
                 let started = self.manager.now();
                 let deadline = started.saturating_add(wait.within(Duration::MAX));
                 return self.try_again(asked, Poller { delays, started, deadline }, cx);
             }
-            (Style::Try, None) => self.shard().acquire(&self.ask_of(&asked), Patience::Now, self.manager.now()),
+            (Style::Try, None) => {
+                drop(locked);
+                self.shard().acquire(&self.ask_of(&asked), Patience::Now, self.manager.now())
+            }
             (Style::Wait, None) => {
                 let wait = wait.within(self.manager.config().wait);
-                self.shard().queue(&self.ask_of(&asked), wait, cx.waker())
+                self.shard().queue(locked, &self.ask_of(&asked), wait, cx.waker())
             }
         };
         match verdict {
@@ -277,6 +283,7 @@ impl Asked {
 }
 
 impl Drop for Acquiring<'_> {
+    #[inline]
     fn drop(&mut self) {
         match &self.stage {
             Stage::New { .. } | Stage::Answered => {}

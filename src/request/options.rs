@@ -141,8 +141,8 @@ impl LockOptions {
 
     /// Polls instead of queueing: tries, and tries again after each pause of `strategy`.
     ///
-    /// When the pauses end, or the wait does if one was set, the request answers [`LockError::Timeout`]. A poller
-    /// never passes a waiter, and may starve behind them.
+    /// When the pauses end, or the wait does if this request set one, it answers [`LockError::Timeout`]; with endless
+    /// pauses and no wait of its own it polls for ever. A poller never passes a waiter, and may starve behind them.
     pub fn retry(mut self, strategy: impl RetryStrategy) -> Self {
         match strategy.delays() {
             Ok(delays) => self.rare().delays = Some(delays),

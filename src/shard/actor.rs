@@ -81,11 +81,15 @@ impl Handler<super::message::Panic> for ShardActor {
     }
 }
 
+// Every answer is a future, which actix runs in a task of its own: what a caller brought along, such as an iterator of
+// pauses whose drop panics, must not take the actor with it.
+
 impl Handler<TryLock> for ShardActor {
-    type Result = Result<Lock, LockError>;
+    type Result = ResponseFuture<Result<Lock, LockError>>;
 
     fn handle(&mut self, ask: TryLock, _: &mut Self::Context) -> Self::Result {
-        self.manager()?.try_lock(ask.key).options(ask.options).now()
+        let manager = self.manager();
+        Box::pin(async move { manager?.try_lock(ask.key).options(ask.options).await })
     }
 }
 
@@ -127,9 +131,10 @@ impl Handler<Inspect> for ShardActor {
 }
 
 impl Handler<GetStats> for ShardActor {
-    type Result = Result<Stats, LockError>;
+    type Result = ResponseFuture<Result<Stats, LockError>>;
 
     fn handle(&mut self, _: GetStats, _: &mut Self::Context) -> Self::Result {
-        Ok(self.manager()?.stats())
+        let manager = self.manager();
+        Box::pin(async move { Ok(manager?.stats()) })
     }
 }

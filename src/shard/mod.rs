@@ -9,6 +9,7 @@
 //! one for a short TTL, a short wait, and before it refuses a request because the key is held.
 
 pub(crate) mod actor;
+pub(crate) mod crowd;
 pub(crate) mod lost;
 pub mod message;
 pub(crate) mod runtime;
@@ -19,7 +20,8 @@ pub(crate) mod timer;
 use std::any::Any;
 #[cfg(feature = "test-util")]
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(feature = "test-util")]
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -28,12 +30,13 @@ use crossbeam_utils::CachePadded;
 
 use crate::clock::{Clock, Moment};
 use crate::error::{LockError, Loss};
-use crate::key::{Key, Token, Ttl};
-use crate::sync::Mutex;
+use crate::key::{FencingToken, Key, Token, Ttl, TtlBounds};
+use crate::sync::{Mutex, MutexGuard};
 use crate::table::{
-    Ask, Counters, Effects, End, Grant, Keeper, Patience, RefreshAsk, Refreshed, Release, Row, Seen, Slice, Table,
-    TokenChoice, Verdict, WaiterId, Watcher,
+    Ask, Counters, Effects, End, Grant, Keeper, NotFree, Patience, RefreshAsk, Refreshed, Release, Row, Seen, Slice,
+    Table, TokenChoice, Verdict, WaiterId, Watcher,
 };
+use crowd::{Crowd, Places};
 use lost::LostSignal;
 use timer::Timers;
 
@@ -43,12 +46,12 @@ pub(crate) const SLICE: usize = 128;
 /// through suspend. One shard's does so always, for the sake of the coarse clock.
 pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Below this TTL a tick of the coarse clock would be felt.
-const SHORT_TTL: Duration = Duration::from_millis(100);
+const SHORT_TTL_NANOS: u64 = 100_000_000;
 /// From this wait on nobody feels it.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
 fn is_short(ttl: Ttl) -> bool {
-    ttl.as_duration() < SHORT_TTL
+    ttl.as_nanos() < SHORT_TTL_NANOS
 }
 
 /// What [`Shard::turn`] asks of the actor: sleep until this moment.
@@ -56,39 +59,11 @@ pub(crate) type WakeAt = Moment;
 
 type Nudge = Box<dyn Fn() + Send + Sync>;
 
-/// How many wait in all the shards of a manager, and how many may (T9).
-///
-/// One counter for all: who queues can afford it, and one hot key may use the whole bound. Requests in several shards
-/// at the same instant may pass it by one each.
-#[derive(Debug)]
-pub(crate) struct Crowd {
-    waiting: CachePadded<AtomicUsize>,
-    max: usize,
-}
-
-impl Crowd {
-    pub(crate) fn new(max: usize) -> Self {
-        Self { waiting: CachePadded::new(AtomicUsize::new(0)), max }
-    }
-
-    fn room(&self) -> usize {
-        self.max.saturating_sub(self.waiting.load(Ordering::Relaxed))
-    }
-
-    /// A shard that had `before` waiters has `after` now.
-    fn moved(&self, before: usize, after: usize) {
-        match after.cmp(&before) {
-            std::cmp::Ordering::Greater => drop(self.waiting.fetch_add(after - before, Ordering::Relaxed)),
-            std::cmp::Ordering::Less => drop(self.waiting.fetch_sub(before - after, Ordering::Relaxed)),
-            std::cmp::Ordering::Equal => {}
-        }
-    }
-}
-
 pub(crate) struct Shard {
     state: CachePadded<Mutex<State>>,
     clock: Clock,
     longest_idle: Duration,
+    ttls: TtlBounds,
     crowd: Arc<Crowd>,
     /// Makes the actor take a turn now. Empty where no actor runs: in explored tests.
     nudge: OnceLock<Nudge>,
@@ -99,8 +74,8 @@ pub(crate) struct Shard {
 struct State {
     table: Table,
     timers: Timers,
-    /// How many of the crowd are this table's, as last told.
-    in_crowd: usize,
+    /// Of the crowd, for this table's waiters.
+    places: Places,
     /// When the actor will next look by itself.
     armed: Moment,
     /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.
@@ -117,14 +92,23 @@ impl State {
     }
 }
 
+/// The state of a shard in which a key was not free, its mutex still held.
+pub(crate) struct Locked<'a> {
+    state: MutexGuard<'a, State>,
+    /// The lane's time just before.
+    now: Moment,
+    not_free: NotFree,
+}
+
 impl Shard {
-    pub(crate) fn new(table: Table, clock: Clock, longest_idle: Duration, crowd: Arc<Crowd>) -> Self {
+    pub(crate) fn new(table: Table, clock: Clock, longest_idle: Duration, ttls: TtlBounds, crowd: Arc<Crowd>) -> Self {
         let timers = Timers::new(clock.now());
-        let state = State { table, timers, in_crowd: 0, armed: Moment::ZERO, when_empty: Vec::new() };
+        let state = State { table, timers, places: Places::default(), armed: Moment::ZERO, when_empty: Vec::new() };
         Self {
             state: CachePadded::new(Mutex::new(state)),
             clock,
             longest_idle,
+            ttls,
             crowd,
             nudge: OnceLock::new(),
             #[cfg(feature = "test-util")]
@@ -141,21 +125,30 @@ impl Shard {
         self.clock.now()
     }
 
+    pub(crate) fn bounds(&self) -> TtlBounds {
+        self.ttls
+    }
+
     /// Runs a transition under the mutex, its effects after it, and wakes the actor if it would sleep too long.
     ///
     /// Were the transition to panic, the mutex would be free and the effects so far run: locals drop in this order.
     fn with<R>(&self, transition: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
+        self.finish(self.state.lock(), transition)
+    }
+
+    /// The same for who holds the mutex already.
+    fn finish<R>(&self, locked: MutexGuard<'_, State>, transition: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
         let mut fx = Effects::new();
-        let mut state = self.state.lock();
+        let mut state = locked;
         let answer = transition(&mut state, &mut fx);
         let waiting = state.table.waiting();
-        self.crowd.moved(std::mem::replace(&mut state.in_crowd, waiting), waiting);
+        state.places.give_back(&self.crowd, waiting);
         let early = fx.earliest() < state.armed;
         if early {
             state.armed = fx.earliest();
         }
         if !state.when_empty.is_empty() && state.table.held() == 0 {
-            fx.wake(state.when_empty.drain(..));
+            state.when_empty.drain(..).for_each(|waker| fx.wake(waker));
         }
         drop(state);
         if early && let Some(nudge) = self.nudge.get() {
@@ -164,11 +157,16 @@ impl Shard {
         answer
     }
 
-    /// Grants a key that nobody holds: the whole way in when there is no contention.
+    /// Grants a key that nobody holds: the whole way in when there is no contention. Otherwise answers the shard with
+    /// its mutex still held, for the request to queue under it.
     #[inline]
-    pub(crate) fn grant_if_free(&self, ask: &Ask<'_>) -> Option<Grant> {
+    pub(crate) fn grant_if_free(&self, ask: &Ask<'_>) -> Result<Grant, Locked<'_>> {
         let now = if is_short(ask.terms.ttl) { self.clock.now() } else { self.clock.coarse() };
-        self.state.lock().table.grant_if_free(ask, now)
+        let mut state = self.state.lock();
+        match state.table.grant_if_free(ask, now) {
+            Ok(grant) => Ok(grant),
+            Err(not_free) => Err(Locked { state, now, not_free }),
+        }
     }
 
     /// Answers a request as far as it can be answered now. `now` is the exact time.
@@ -183,17 +181,19 @@ impl Shard {
     ///
     /// A long wait is dated by the coarse clock, and made longer by what that may lag. A holder whose deadline passed
     /// within that lag still looks alive; queueing then has the actor end it at once, by the exact time.
-    pub(crate) fn queue(&self, ask: &Ask<'_>, wait: Duration, waker: &Waker) -> Verdict {
+    pub(crate) fn queue(&self, locked: Locked<'_>, ask: &Ask<'_>, wait: Duration, waker: &Waker) -> Verdict {
+        let Locked { state, now, not_free } = locked;
         let (now, wait) = if wait < LONG_WAIT || is_short(ask.terms.ttl) || ask.choice == TokenChoice::ByClient {
             (self.clock.now(), wait)
         } else {
-            (self.clock.coarse(), wait.saturating_add(self.clock.coarse_lag()))
+            (now, wait.saturating_add(self.clock.coarse_lag()))
         };
         let patience = Patience::Until(now.saturating_add(wait), Some(waker));
-        self.with(|state, fx| {
+        self.finish(state, |state, fx| {
             state.make_room(now, fx);
-            state.table.admit(self.crowd.room());
-            state.table.acquire(ask, patience, now, fx)
+            let waiting = state.table.waiting();
+            state.table.admit(state.places.room(&self.crowd, waiting));
+            state.table.acquire_after(not_free, ask, patience, now, fx)
         })
     }
 
@@ -212,9 +212,16 @@ impl Shard {
         self.with(|state, fx| state.table.answer_taken(ask, now, fx))
     }
 
+    #[inline]
     pub(crate) fn release(&self, grant: &Grant, end: End) -> Release {
         let coarse = self.clock.coarse();
-        self.with(|state, fx| {
+        let mut state = self.state.lock();
+        if state.when_empty.is_empty()
+            && let Some(released) = state.table.release_if_alone(grant, end, coarse)
+        {
+            return released;
+        }
+        self.finish(state, |state, fx| {
             // A hand-off dates the next grant: as exactly as if that had come by the lane.
             let now = if state.table.next_ttl(grant).is_some_and(is_short) { self.clock.now() } else { coarse };
             state.table.release(grant, end, now, fx)
@@ -323,6 +330,19 @@ impl Shard {
     pub(crate) fn look(&self, key: &Key, hash: u32, queue_limit: usize) -> Option<Row> {
         let now = self.clock.now();
         self.state.lock().table.look(key, hash, now, queue_limit)
+    }
+
+    /// The lock on a key, if it is still the grant with this fence.
+    pub(crate) fn look_ticket(&self, key: &Key, hash: u32, fence: FencingToken) -> Result<Row, LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| {
+            let row = state.table.look(key, hash, now, 0).filter(|row| row.fence == fence);
+            row.ok_or_else(|| {
+                // Settles an expiry that no timer has come to yet, so that its reason is known.
+                let _ = state.table.tick(now, SLICE, fx);
+                LockError::Lost(state.table.loss_of(fence))
+            })
+        })
     }
 
     /// Every held key with the prefix, in slices: a key that moves meanwhile may be missed, none is seen twice.

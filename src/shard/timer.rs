@@ -15,11 +15,9 @@ struct Sleeper {
 }
 
 impl Timed for Slab<Sleeper> {
-    fn due(&self, id: u32) -> Moment {
-        self[id].due
-    }
-    fn links_mut(&mut self, id: u32) -> &mut Links {
-        &mut self[id].links
+    fn timed(&mut self, id: u32) -> (Moment, &mut Links) {
+        let sleeper = &mut self[id];
+        (sleeper.due, &mut sleeper.links)
     }
 }
 
@@ -68,8 +66,8 @@ impl Timers {
     pub(crate) fn wake_some(&mut self, cursor: u32, budget: u32, fx: &mut Effects) -> Option<u32> {
         let end = self.sleepers.bound().min(cursor.saturating_add(budget));
         for id in cursor..end {
-            if let Some(sleeper) = self.sleepers.get_mut(id) {
-                fx.wake(sleeper.waker.take().into_iter());
+            if let Some(waker) = self.sleepers.get_mut(id).and_then(|sleeper| sleeper.waker.take()) {
+                fx.wake(waker);
             }
         }
         (end < self.sleepers.bound()).then_some(end)
@@ -79,7 +77,7 @@ impl Timers {
     pub(crate) fn step(&mut self, now: Moment, fx: &mut Effects) -> bool {
         match self.wheel.step(&mut self.sleepers, now) {
             Step::Due(id) => {
-                fx.wake(self.sleepers[id].waker.take().into_iter());
+                self.sleepers[id].waker.take().into_iter().for_each(|waker| fx.wake(waker));
                 true
             }
             Step::Moved => true,

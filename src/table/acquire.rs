@@ -70,6 +70,15 @@ impl Grant {
     }
 }
 
+/// Why a key was not granted at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotFree {
+    /// It is in this slot.
+    At(u32),
+    /// The request, or the table's state, needs more than a look at the key.
+    Unasked,
+}
+
 /// What a waiter finds when it looks.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Seen {
@@ -82,15 +91,33 @@ pub(crate) enum Seen {
 
 impl Table {
     /// Grants a key that nobody holds; changes nothing otherwise. The lane's whole way in when there is no contention.
-    pub(crate) fn grant_if_free(&mut self, ask: &Ask<'_>, now: Moment) -> Option<Grant> {
+    #[inline]
+    pub(crate) fn grant_if_free(&mut self, ask: &Ask<'_>, now: Moment) -> Result<Grant, NotFree> {
         self.see(now);
-        if ask.choice == TokenChoice::ByClient || self.closed || self.slots.len() >= self.limits.keys {
-            return None;
+        let special = ask.choice == TokenChoice::ByClient || self.closed || self.slots.len() >= self.limits.keys;
+        if special || !self.claim.may_grant(self.now) {
+            return Err(NotFree::Unasked);
         }
-        if !self.claim.may_grant(self.now) || self.find(ask.hash, ask.key).is_some() {
-            return None;
+        match self.find(ask.hash, ask.key) {
+            Some(index) => Err(NotFree::At(index)),
+            None => Ok(self.grant_vacant(ask)),
         }
-        Some(self.grant_vacant(ask))
+    }
+
+    /// Answers a request that `grant_if_free` has just turned away, the mutex held ever since.
+    pub(crate) fn acquire_after(
+        &mut self,
+        not_free: NotFree,
+        ask: &Ask<'_>,
+        patience: Patience<'_>,
+        now: Moment,
+        fx: &mut Effects,
+    ) -> Verdict {
+        self.see(now);
+        match not_free {
+            NotFree::At(index) if !self.expire_if_due(index, fx) => self.contend(ask, index, patience, fx),
+            _ => self.acquire(ask, patience, now, fx),
+        }
     }
 
     /// Answers any request. `now` is the exact time, except for one that will queue if the key looks held.
@@ -148,7 +175,7 @@ impl Table {
                 Seen::Pending
             }
             WaiterState::Granted => {
-                fx.wake(waiter.take_wakers());
+                waiter.wake_all(fx);
                 self.waiters.remove(id.index);
                 let holder = self.slots[index].holder.as_mut().expect("a granted waiter's slot is held by its grant");
                 holder.keeper = keeper;
@@ -215,8 +242,8 @@ impl Table {
             self.fence = self.fence.next();
             let waiter = &mut self.waiters[next];
             waiter.state = WaiterState::Granted;
-            fx.wake(waiter.take_wakers());
-            let waited = self.now.saturating_since(waiter.queued_at);
+            waiter.wake_all(fx);
+            let waited = self.now.nanos_since(waiter.queued_at);
             let holder = Holder::at(self.now, waiter.token, &waiter.terms, self.fence, Keeper::Unseen(next));
             let extra = waiter.terms.extra.take();
             let deadline = holder.deadline;
@@ -233,7 +260,7 @@ impl Table {
                 c.attempts += 1;
                 c.grants += 1;
                 c.handoffs += 1;
-                c.wait_nanos = c.wait_nanos.saturating_add(nanos(waited));
+                c.wait_nanos = c.wait_nanos.saturating_add(waited);
             });
             return;
         }
@@ -263,7 +290,7 @@ impl Table {
     pub(super) fn refuse(&mut self, waiter: u32, why: LockError, fx: &mut Effects) {
         let waiter = &mut self.waiters[waiter];
         waiter.state = WaiterState::Refused(why);
-        fx.wake(waiter.take_wakers());
+        waiter.wake_all(fx);
     }
 
     /// Takes a queued waiter out of its queue, its timer and the chosen tokens.
@@ -371,7 +398,7 @@ impl Table {
                 (Keeper::Guard(_), Keeper::Guard(_)) => return Some(self.reject(found, LockError::TokenReused)),
                 (Keeper::Guard(_), _) => return Some(Verdict::Granted(grant)),
                 (Keeper::Unseen(waiter), _) => {
-                    fx.wake(self.waiters[waiter].take_wakers());
+                    self.waiters[waiter].wake_all(fx);
                     self.waiters.remove(waiter);
                 }
                 (Keeper::Ticket, _) => {}
@@ -450,8 +477,4 @@ impl Holder {
         let deadline = slot::deadline(terms.ttl, terms.max_hold(), now, now);
         Self { token, fence, deadline, granted_at: now, ttl: terms.ttl, refreshes: 0, keeper }
     }
-}
-
-pub(super) fn nanos(span: std::time::Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,7 @@
 //! What a shard counts (T8): plain additions under the mutex that the lane already holds.
 
+use super::ended::End;
+
 /// Totals since the start of a shard, or of one contended key.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counters {
@@ -44,6 +46,18 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// Counts a grant that ended after so long.
+    pub(super) fn end(&mut self, end: End, held_nanos: u64) {
+        self.hold_nanos = self.hold_nanos.saturating_add(held_nanos);
+        *match end {
+            End::Released | End::ByToken => &mut self.released,
+            End::Dropped => &mut self.dropped,
+            End::Expired => &mut self.expired,
+            End::Forced => &mut self.forced,
+            End::ShutDown => &mut self.ended_by_shutdown,
+        } += 1;
+    }
+
     /// Grants that have ended.
     pub(crate) fn ends(&self) -> u64 {
         self.released + self.dropped + self.expired + self.forced + self.ended_by_shutdown

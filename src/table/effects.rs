@@ -27,6 +27,22 @@ struct More {
     spent: Vec<Waker>,
 }
 
+impl More {
+    #[cold]
+    fn run(self) {
+        for (watcher, end) in self.notices {
+            // A watcher is ours and does not panic; its own wakers may.
+            let _ = catch_unwind(AssertUnwindSafe(|| watcher.ended(end)));
+        }
+        for waker in self.wakes {
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
+        for waker in self.spent {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(waker)));
+        }
+    }
+}
+
 impl Effects {
     pub(crate) const fn new() -> Self {
         Self { wake: None, more: None, earliest: Moment::FAR }
@@ -41,12 +57,10 @@ impl Effects {
         self.earliest
     }
 
-    pub(crate) fn wake(&mut self, wakers: impl Iterator<Item = Waker>) {
-        for waker in wakers {
-            match self.wake {
-                None => self.wake = Some(waker),
-                Some(_) => self.more.get_or_insert_default().wakes.push(waker),
-            }
+    pub(crate) fn wake(&mut self, waker: Waker) {
+        match self.wake {
+            None => self.wake = Some(waker),
+            Some(_) => self.more.get_or_insert_default().wakes.push(waker),
         }
     }
 
@@ -67,16 +81,7 @@ impl Drop for Effects {
     #[inline]
     fn drop(&mut self) {
         if let Some(more) = self.more.take() {
-            for (watcher, end) in more.notices {
-                // A watcher is ours and does not panic; its own wakers may.
-                let _ = catch_unwind(AssertUnwindSafe(|| watcher.ended(end)));
-            }
-            for waker in more.wakes {
-                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-            }
-            for waker in more.spent {
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(waker)));
-            }
+            more.run();
         }
         if let Some(waker) = self.wake.take() {
             let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));

@@ -34,8 +34,12 @@ impl Links {
 
 /// Where the entries live.
 pub(crate) trait Timed {
-    fn due(&self, id: u32) -> Moment;
-    fn links_mut(&mut self, id: u32) -> &mut Links;
+    /// When an entry is due, and its links: found once for both.
+    fn timed(&mut self, id: u32) -> (Moment, &mut Links);
+
+    fn links_mut(&mut self, id: u32) -> &mut Links {
+        self.timed(id).1
+    }
 }
 
 /// What one step of a wheel did.
@@ -72,14 +76,14 @@ impl Wheel {
 
     /// Files an entry under its deadline. It must not be filed already.
     pub(crate) fn insert(&mut self, nodes: &mut impl Timed, id: u32) {
-        let tick = nodes.due(id).as_nanos().div_ceil(TICK_NANOS);
-        let tick = tick.clamp(self.elapsed, self.elapsed + HORIZON);
-        let (level, slot) = self.place(tick);
+        let (due, links) = nodes.timed(id);
+        let tick = due.as_nanos().saturating_add(TICK_NANOS - 1) / TICK_NANOS;
+        let (level, slot) = self.place(tick.max(self.elapsed).min(self.elapsed + HORIZON));
         let head = self.heads[level][slot];
+        *links = Links { prev: NIL, next: head, bucket: (level << SLOT_BITS | slot) as u16 };
         if head != NIL {
             nodes.links_mut(head).prev = id;
         }
-        *nodes.links_mut(id) = Links { prev: NIL, next: head, bucket: (level << SLOT_BITS | slot) as u16 };
         self.heads[level][slot] = id;
         self.occupied[level] |= 1 << slot;
     }
@@ -203,11 +207,9 @@ mod tests {
     }
 
     impl Timed for Slab<Node> {
-        fn due(&self, id: u32) -> Moment {
-            self[id].due
-        }
-        fn links_mut(&mut self, id: u32) -> &mut Links {
-            &mut self[id].links
+        fn timed(&mut self, id: u32) -> (Moment, &mut Links) {
+            let node = &mut self[id];
+            (node.due, &mut node.links)
         }
     }
 

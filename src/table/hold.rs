@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acquire::{TokenChoice, nanos};
 use super::ended::End;
 use super::expiry::Links;
 use super::slot::{self, AutoRefresh, Holder, Keeper, Refreshes, Watcher};
 use super::{Effects, Grant, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
-use crate::key::{Key, Token, Ttl};
+use crate::key::{FencingToken, Key, Token, Ttl};
 
 /// What a release found. Both leave the caller without the lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +48,23 @@ impl Table {
             }
             None => Release::AlreadyGone,
         }
+    }
+
+    /// Ends a grant that nobody waits for, watches or asks about: the lane's whole way out when there is no contention.
+    /// Changes nothing otherwise.
+    #[inline]
+    pub(crate) fn release_if_alone(&mut self, grant: &Grant, end: End, now: Moment) -> Option<Release> {
+        self.see(now);
+        let slot = self.slots.get(grant.slot)?;
+        let holder = slot.holder.as_ref()?;
+        let alone = slot.queue.len == 0 && slot.extras.is_none() && holder.keeper.forgets(end);
+        if !alone || holder.fence != grant.fence || holder.deadline <= self.now {
+            return None;
+        }
+        self.counters.end(end, self.now.nanos_since(holder.granted_at));
+        self.expiries.remove(&mut self.slots, grant.slot);
+        self.remove_slot(grant.slot);
+        Some(Release::Released)
     }
 
     /// The TTL of the grant that a release of this one would make.
@@ -99,7 +115,7 @@ impl Table {
     ) -> Result<Refreshed, Loss> {
         if self.live(grant, now, fx).is_none() {
             self.counters.refresh_lost += 1;
-            return Err(self.loss_of(grant));
+            return Err(self.loss_of(grant.fence));
         }
         let now = self.now;
         let slot = &mut self.slots[grant.slot];
@@ -191,7 +207,7 @@ impl Table {
 
     /// The same, with the reason why it is not good.
     pub(crate) fn check(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Result<Moment, Loss> {
-        self.live(grant, now, fx).ok_or_else(|| self.loss_of(grant))
+        self.live(grant, now, fx).ok_or_else(|| self.loss_of(grant.fence))
     }
 
     /// Lets a grant travel by its token alone, or gives it a guard again.
@@ -216,8 +232,8 @@ impl Table {
     }
 
     /// Why a grant that holds nothing any more ended.
-    pub(crate) fn loss_of(&self, grant: &Grant) -> Loss {
-        self.ended.find_fence(grant.fence).map_or(Loss::Unknown, End::as_loss)
+    pub(crate) fn loss_of(&self, fence: FencingToken) -> Loss {
+        self.ended.find_fence(fence).map_or(Loss::Unknown, End::as_loss)
     }
 
     /// Ends whatever holds the key. `AlreadyGone` if nothing did.
@@ -255,32 +271,17 @@ impl Table {
                 fx.notice(watcher, end);
             }
         }
-        // Nobody can ask about the token of a guard that let go by itself, or of a grant that nobody saw.
-        let forgettable = match keeper {
-            Keeper::Guard(TokenChoice::Minted) => matches!(end, End::Released | End::Dropped),
-            Keeper::Unseen(_) => end == End::Dropped,
-            Keeper::Guard(TokenChoice::ByClient) | Keeper::Ticket => false,
-        };
         if let Keeper::Unseen(waiter) = keeper {
             // A dropped future has taken its waiter along; any other end leaves word for it (T3).
             if self.waiters.get(waiter).is_some_and(|waiter| waiter.token == token) && end != End::Dropped {
                 self.refuse(waiter, LockError::Lost(end.as_loss()), fx);
             }
         }
-        if !forgettable {
+        if !keeper.forgets(end) {
             self.ended.push(token, hash, fence, end);
         }
-        let held = nanos(self.now.saturating_since(granted_at));
-        self.count(index, |c| {
-            c.hold_nanos = c.hold_nanos.saturating_add(held);
-            *match end {
-                End::Released | End::ByToken => &mut c.released,
-                End::Dropped => &mut c.dropped,
-                End::Expired => &mut c.expired,
-                End::Forced => &mut c.forced,
-                End::ShutDown => &mut c.ended_by_shutdown,
-            } += 1;
-        });
+        let held = self.now.nanos_since(granted_at);
+        self.count(index, |c| c.end(end, held));
         self.hand_off(index, fx);
     }
 

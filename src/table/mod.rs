@@ -27,7 +27,7 @@ mod view;
 
 use hashbrown::{HashMap, HashTable};
 
-pub(crate) use acquire::{Ask, Grant, Patience, Seen, TokenChoice, Verdict};
+pub(crate) use acquire::{Ask, Grant, NotFree, Patience, Seen, TokenChoice, Verdict};
 pub(crate) use claim::Claim;
 pub(crate) use counters::Counters;
 pub(crate) use effects::Effects;

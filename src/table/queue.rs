@@ -5,9 +5,9 @@
 
 use std::task::Waker;
 
-use super::Terms;
 use super::expiry::{Links, Timed};
 use super::slab::{NIL, Slab};
+use super::{Effects, Terms};
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::Token;
@@ -87,9 +87,12 @@ impl Waiter {
         }
     }
 
-    /// Everybody who is to be woken.
-    pub(crate) fn take_wakers(&mut self) -> impl Iterator<Item = Waker> {
-        self.waker.take().into_iter().chain(self.joined.iter_mut().filter_map(|(_, waker)| waker.take()))
+    /// Wakes everybody who waits in this place.
+    pub(crate) fn wake_all(&mut self, fx: &mut Effects) {
+        self.waker.take().into_iter().for_each(|waker| fx.wake(waker));
+        for (_, waker) in &mut self.joined {
+            waker.take().into_iter().for_each(|waker| fx.wake(waker));
+        }
     }
 }
 
@@ -147,10 +150,8 @@ impl Queue {
 
 /// The waiters as entries of the timeout wheel: filed under the end of their wait.
 impl Timed for Slab<Waiter> {
-    fn due(&self, id: u32) -> Moment {
-        self[id].deadline
-    }
-    fn links_mut(&mut self, id: u32) -> &mut Links {
-        &mut self[id].timeout
+    fn timed(&mut self, id: u32) -> (Moment, &mut Links) {
+        let waiter = &mut self[id];
+        (waiter.deadline, &mut waiter.timeout)
     }
 }

@@ -43,7 +43,7 @@ impl Terms {
 
 /// The deadline of a grant or refresh at `now`, before T6 is applied.
 pub(super) fn deadline(ttl: Ttl, max_hold: Option<Duration>, granted_at: Moment, now: Moment) -> Moment {
-    let asked = now.saturating_add(ttl.as_duration());
+    let asked = now.after(ttl);
     match max_hold {
         Some(max_hold) => asked.min(granted_at.saturating_add(max_hold)),
         None => asked,
@@ -58,16 +58,29 @@ pub(crate) trait Watcher: Any + Send + Sync {
 
 /// Who answers for a grant, and so who may still ask about its token.
 ///
-/// | state    | the grant is known to                       | it ends by                              |
-/// |----------|---------------------------------------------|-----------------------------------------|
-/// | `Unseen` | nobody yet: its waiter has not polled       | expiry, force, or the future's drop     |
-/// | `Guard`  | one `Lock` in this process (and, if it chose the token, its client) | the guard's unlock or drop, or any loss |
-/// | `Ticket` | whoever has the token (a client, a `Ticket`)| release by token, or any loss           |
+/// | state    | the grant is known to                        | it ends by                              |
+/// |----------|----------------------------------------------|-----------------------------------------|
+/// | `Unseen` | nobody yet: its waiter has not polled        | expiry, force, or the future's drop     |
+/// | `Guard`  | one `Lock` in this process; if not `Minted`, | the guard's unlock or drop, or any loss |
+/// |          | also to a client or to views of the lock     |                                         |
+/// | `Ticket` | whoever has the token (a client, a `Ticket`) | release by token, or any loss           |
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Keeper {
     Unseen(u32),
     Guard(TokenChoice),
     Ticket,
+}
+
+impl Keeper {
+    /// Whether nobody can ask about the token any more once the grant has ended so: that of a guard that let go by
+    /// itself, or of a grant that nobody saw.
+    pub(super) fn forgets(self, end: End) -> bool {
+        match self {
+            Self::Guard(TokenChoice::Minted) => matches!(end, End::Released | End::Dropped),
+            Self::Unseen(_) => end == End::Dropped,
+            Self::Guard(TokenChoice::ByClient) | Self::Ticket => false,
+        }
+    }
 }
 
 /// The grant that holds a key now (T1: at most one).
@@ -151,29 +164,19 @@ pub(crate) struct AutoRefresh {
 
 /// The slots as entries of the expiry wheel: filed under their holder's deadline.
 impl Timed for Slab<Slot> {
-    fn due(&self, id: u32) -> Moment {
-        self[id].holder.as_ref().map_or(Moment::FAR, |holder| holder.deadline)
-    }
-    fn links_mut(&mut self, id: u32) -> &mut Links {
-        &mut self[id].expiry
+    fn timed(&mut self, id: u32) -> (Moment, &mut Links) {
+        let slot = &mut self[id];
+        (slot.holder.as_ref().map_or(Moment::FAR, |holder| holder.deadline), &mut slot.expiry)
     }
 }
 
 /// The slots as entries of the refresh wheel: filed under their holder's next automatic refresh.
 pub(crate) struct Refreshes<'a>(pub(crate) &'a mut Slab<Slot>);
 
-impl Refreshes<'_> {
-    fn auto(&self, id: u32) -> Option<&AutoRefresh> {
-        self.0[id].extras.as_ref()?.auto.as_ref()
-    }
-}
-
 impl Timed for Refreshes<'_> {
-    fn due(&self, id: u32) -> Moment {
-        self.auto(id).map_or(Moment::FAR, |auto| auto.due)
-    }
-    fn links_mut(&mut self, id: u32) -> &mut Links {
+    fn timed(&mut self, id: u32) -> (Moment, &mut Links) {
         let auto = self.0[id].extras_mut().auto.as_mut();
-        &mut auto.expect("only slots with a standing order are in the refresh wheel").links
+        let auto = auto.expect("only slots with a standing order are in the refresh wheel");
+        (auto.due, &mut auto.links)
     }
 }

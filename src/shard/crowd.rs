@@ -1,0 +1,102 @@
+//! How many may wait in all the shards of a manager together (T9).
+//!
+//! One counter for all, so that one hot key may use the whole bound. A shard takes places from it in batches and keeps
+//! a few that came free, so that most queueing touches nothing shared. Places kept count as taken: the bound is never
+//! passed, but a queue may be full up to two batches per shard early. Under a small bound a batch is one place.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+/// The most places that a shard takes at a time.
+const BATCH: usize = 64;
+/// A batch is at most this share of the bound, over all shards together.
+const SHARE: usize = 32;
+
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    taken: CachePadded<AtomicUsize>,
+    max: usize,
+    batch: usize,
+}
+
+impl Crowd {
+    pub(crate) fn new(max: usize, shards: usize) -> Self {
+        let batch = (max / (shards * SHARE)).clamp(1, BATCH);
+        Self { taken: CachePadded::new(AtomicUsize::new(0)), max, batch }
+    }
+
+    /// Takes a batch, or what is left of the bound.
+    fn take(&self) -> usize {
+        let more = |taken: usize| self.batch.min(self.max.saturating_sub(taken));
+        // Relaxed: the counter guards nothing but itself.
+        let before = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| Some(taken + more(taken)));
+        before.map_or(0, more)
+    }
+}
+
+/// The places that one shard has taken; under its mutex.
+#[derive(Debug, Default)]
+pub(crate) struct Places(usize);
+
+impl Places {
+    /// How many more may wait here now, at least one if the crowd has a place left.
+    pub(super) fn room(&mut self, crowd: &Crowd, waiting: usize) -> usize {
+        if self.0 <= waiting {
+            self.0 += crowd.take();
+        }
+        self.0.saturating_sub(waiting)
+    }
+
+    /// Keeps less than a batch for the next waiters once two batches are free.
+    pub(super) fn give_back(&mut self, crowd: &Crowd, waiting: usize) {
+        let spare = self.0.saturating_sub(waiting);
+        if spare > 2 * (crowd.batch - 1) {
+            let back = spare - (crowd.batch - 1);
+            self.0 -= back;
+            crowd.taken.fetch_sub(back, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_shards_share_the_bound_and_never_pass_it() {
+        for max in [1, 2, 100, 10_000] {
+            let crowd = Crowd::new(max, 2);
+            let mut shards = [(Places::default(), 0), (Places::default(), 0)];
+            let mut random = fastrand::Rng::with_seed(7);
+            for _ in 0..5 * max {
+                let (places, waiting) = &mut shards[random.usize(..2)];
+                // Fills up two steps in three.
+                if random.usize(..3) > 0 && places.room(&crowd, *waiting) > 0 {
+                    *waiting += 1;
+                } else {
+                    *waiting = waiting.saturating_sub(1);
+                }
+                places.give_back(&crowd, *waiting);
+                let taken = crowd.taken.load(Ordering::Relaxed);
+                assert!(taken <= max);
+                assert_eq!(shards.iter().map(|(places, _)| places.0).sum::<usize>(), taken);
+                assert!(shards.iter().all(|(places, waiting)| *waiting <= places.0));
+            }
+            for (places, _) in &mut shards {
+                places.give_back(&crowd, 0);
+            }
+            assert!(crowd.taken.load(Ordering::Relaxed) <= 2 * (crowd.batch - 1), "what nobody needs is given back");
+        }
+    }
+
+    #[test]
+    fn a_small_bound_is_used_to_its_last_place() {
+        let crowd = Crowd::new(3, 16);
+        let mut shards: Vec<Places> = (0..4).map(|_| Places::default()).collect();
+        let rooms: Vec<usize> = shards.iter_mut().map(|places| places.room(&crowd, 0)).collect();
+        assert_eq!(rooms, [1, 1, 1, 0]);
+        shards[0].give_back(&crowd, 0);
+        assert_eq!(shards[3].room(&crowd, 0), 1);
+    }
+}
