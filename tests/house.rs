@@ -43,10 +43,23 @@ fn rooms_import_only_what_they_may() {
     let files = sources("src");
     let io = ["actix", "tokio", "redis::", "metrics::", "std::thread", "Instant::now", "SystemTime"];
     forbid(&files, "src/table/", &io);
-    forbid(&files, "src/table/", &["crate::shard", "crate::manager", "crate::request", "crate::lock", "Uuid::new"]);
+    forbid(
+        &files,
+        "src/table/",
+        &["crate::shard", "crate::manager", "crate::request", "crate::lock", "Uuid::new", "Token::random"],
+    );
     forbid(&files, "src/retry.rs", &["actix", "tokio", "redis::", "metrics::", "crate::table", "crate::shard"]);
     forbid(&files, "src/shard/mod.rs", &["crate::http", "crate::manager", "actix_web"]);
     forbid(&files, "src/http/", &["crate::table", "crate::shard", "crate::request::options"]);
+}
+
+#[test]
+fn every_grant_is_made_in_one_place() {
+    let files = sources("src/table");
+    let made = |text: &str| code(text).filter(|line| line.contains("Holder {") && line.contains("granted_at:")).count();
+    let places: Vec<_> =
+        files.iter().filter(|(path, _)| !path.ends_with("model.rs")).map(|(_, text)| made(text)).collect();
+    assert_eq!(places.iter().sum::<usize>(), 1, "a second one could forget the fence or the claim");
 }
 
 #[test]

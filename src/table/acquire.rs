@@ -95,7 +95,7 @@ impl Table {
     pub(crate) fn grant_if_free(&mut self, ask: &Ask<'_>, now: Moment) -> Result<Grant, NotFree> {
         self.see(now);
         let special = ask.choice == TokenChoice::ByClient || self.closed || self.slots.len() >= self.limits.keys;
-        if special || !self.claim.may_grant(self.now) {
+        if special {
             return Err(NotFree::Unasked);
         }
         match self.find(ask.hash, ask.key) {
@@ -239,13 +239,13 @@ impl Table {
                 self.shut_out(index, next, fx);
                 continue;
             }
-            self.fence = self.fence.next();
             let waiter = &mut self.waiters[next];
             waiter.state = WaiterState::Granted;
             waiter.wake_all(fx);
             let waited = self.now.nanos_since(waiter.queued_at);
-            let holder = Holder::at(self.now, waiter.token, &waiter.terms, self.fence, Keeper::Unseen(next));
-            let extra = waiter.terms.extra.take();
+            let (token, terms) = (waiter.token, Terms { ttl: waiter.terms.ttl, extra: waiter.terms.extra.take() });
+            let holder = self.holder(token, &terms, Keeper::Unseen(next));
+            let extra = terms.extra;
             let deadline = holder.deadline;
             let slot = &mut self.slots[index];
             slot.holder = Some(holder);
@@ -306,9 +306,17 @@ impl Table {
         }
     }
 
-    fn grant_vacant(&mut self, ask: &Ask<'_>) -> Grant {
+    /// Makes a grant: the one place where that is done. It takes the next fence (T4), and ends within its claim.
+    #[inline]
+    pub(super) fn holder(&mut self, token: Token, terms: &Terms, keeper: Keeper) -> Holder {
         self.fence = self.fence.next();
-        let holder = Holder::at(self.now, ask.token, ask.terms, self.fence, ask.keeper);
+        let (now, ttl) = (self.now, terms.ttl);
+        let deadline = slot::deadline(ttl, terms.max_hold(), now, now).min(self.claim.horizon());
+        Holder { token, fence: self.fence, deadline, granted_at: now, ttl, refreshes: 0, keeper }
+    }
+
+    fn grant_vacant(&mut self, ask: &Ask<'_>) -> Grant {
+        let holder = self.holder(ask.token, ask.terms, ask.keeper);
         let extras = ask.terms.extra.clone().map(|terms| Box::new(Extras { terms: Some(terms), ..Extras::default() }));
         let index = self.insert_slot(Slot {
             key: ask.key.clone(),
@@ -468,13 +476,5 @@ impl Table {
     /// The slot of a waiter that is still in the slab.
     fn waiter_slot(&self, id: WaiterId) -> Option<u32> {
         self.waiters.get(id.index).filter(|waiter| waiter.seq == id.seq).map(|waiter| waiter.slot)
-    }
-}
-
-impl Holder {
-    /// A grant at `now`.
-    fn at(now: Moment, token: Token, terms: &Terms, fence: FencingToken, keeper: Keeper) -> Self {
-        let deadline = slot::deadline(terms.ttl, terms.max_hold(), now, now);
-        Self { token, fence, deadline, granted_at: now, ttl: terms.ttl, refreshes: 0, keeper }
     }
 }

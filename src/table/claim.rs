@@ -1,22 +1,25 @@
-//! May this process hand a key out at all? The place where the store's answers will be kept.
+//! May this process hand a key out, and until when? The seam to the store.
 //!
-//! Without a store the process always may. With one, a slot will carry the claim that its grants live under
-//! (REDIS R13, R17 to R19), and `Ask` below is where that question is put; see [`crate::store`].
+//! A claim is the process's own right to a key. Every grant is made in one place, [`Table::holder`], which keeps it
+//! within the claim (REDIS R19): no grant outlives the right that it was made under. Without a store, in memory mode,
+//! every key is this process's own for good, and all of this costs nothing.
+//!
+//! [`Table::holder`]: super::Table::holder
 
 use crate::clock::Moment;
 
-/// The right of this process to grant the keys of a table.
+/// The right of this process to grant a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Claim {
-    /// Memory mode: there is no store, every key is this process's own.
+    /// Memory mode: there is no store to ask.
     Local,
 }
 
 impl Claim {
-    /// Whether a free key may be granted now, without asking anybody.
-    pub(crate) fn may_grant(self, _now: Moment) -> bool {
+    /// The moment that no grant under this claim may outlast.
+    pub(crate) const fn horizon(self) -> Moment {
         match self {
-            Self::Local => true,
+            Self::Local => Moment::FAR,
         }
     }
 }

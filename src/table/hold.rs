@@ -135,7 +135,7 @@ impl Table {
                 holder.ttl
             }
         };
-        let asked = slot::deadline(ttl, max_hold, holder.granted_at, now);
+        let asked = slot::deadline(ttl, max_hold, holder.granted_at, now).min(self.claim.horizon());
         holder.deadline = holder.deadline.max(asked);
         holder.refreshes = holder.refreshes.saturating_add(1);
         let refreshed = Refreshed { deadline: holder.deadline, written: true, count: holder.refreshes };
