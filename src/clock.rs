@@ -86,7 +86,7 @@ impl Clock {
         match &self.0 {
             Source::System(clock) => clock.coarse(),
             #[cfg(any(test, feature = "test-util"))]
-            Source::Manual(clock) => clock.now(),
+            Source::Manual(clock) => clock.coarse(),
         }
     }
 
@@ -95,7 +95,7 @@ impl Clock {
         match &self.0 {
             Source::System(_) => system::COARSE_LAG,
             #[cfg(any(test, feature = "test-util"))]
-            Source::Manual(_) => Duration::ZERO,
+            Source::Manual(clock) => clock.lag(),
         }
     }
 
@@ -241,6 +241,7 @@ mod manual {
     #[derive(Clone)]
     pub struct ManualClock {
         nanos: Arc<AtomicU64>,
+        lag_nanos: Arc<AtomicU64>,
         pub(super) listeners: Arc<Mutex<Vec<Listener>>>,
     }
 
@@ -248,7 +249,11 @@ mod manual {
         /// A clock that shows an arbitrary moment.
         #[must_use]
         pub fn new() -> Self {
-            Self { nanos: Arc::new(AtomicU64::new(1_000_000_000_000)), listeners: Arc::default() }
+            Self {
+                nanos: Arc::new(AtomicU64::new(1_000_000_000_000)),
+                lag_nanos: Arc::default(),
+                listeners: Arc::default(),
+            }
         }
 
         /// The handle to give to a builder.
@@ -261,6 +266,19 @@ mod manual {
         #[must_use]
         pub fn now(&self) -> Moment {
             Moment::from_nanos(self.nanos.load(Ordering::SeqCst))
+        }
+
+        /// Has the coarse reading, by which the lane dates where that is harmless, lag the exact one from now on.
+        pub fn set_lag(&self, lag: Duration) {
+            self.lag_nanos.store(u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        }
+
+        pub(super) fn lag(&self) -> Duration {
+            Duration::from_nanos(self.lag_nanos.load(Ordering::SeqCst))
+        }
+
+        pub(super) fn coarse(&self) -> Moment {
+            Moment::from_nanos(self.now().as_nanos().saturating_sub(self.lag_nanos.load(Ordering::SeqCst)))
         }
 
         /// Moves the clock on, then runs what fell due, in the caller's thread.
