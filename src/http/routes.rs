@@ -18,6 +18,9 @@ use crate::{LockError, LockOptions, Release, TtlFault};
 /// How many locks a list shows when it does not say.
 const DEFAULT_LISTED: usize = 100;
 
+/// How many of the most contended keys the totals name.
+const HOT_KEYS: usize = 10;
+
 type Answer = Result<HttpResponse, Problem>;
 
 /// `POST /acquire`
@@ -139,7 +142,10 @@ async fn force(host: &Host, req: &HttpRequest, key: &str) -> Answer {
 /// `GET /stats`, of all keys or of one
 pub(super) async fn stats(host: Host, req: HttpRequest) -> Answer {
     let [key] = parameters(&req, ["key"])?;
-    let Some(key) = key else { return Ok(HttpResponse::Ok().json(host.locks.stats())) };
+    let Some(key) = key else {
+        let hot_keys = host.locks.hot_keys(HOT_KEYS).into_iter().map(wire::HotKeyRow::from).collect();
+        return Ok(HttpResponse::Ok().json(wire::Totals { stats: host.locks.stats(), hot_keys }));
+    };
     let info = host.locks.inspect(&key).await?.ok_or(Fault::NotLocked)?;
     Ok(HttpResponse::Ok().json(wire::KeyStats { key, stats: info.stats }))
 }

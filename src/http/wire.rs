@@ -10,7 +10,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::millis::Millis;
-use crate::{LockInfo, Release, Stats, Token};
+use crate::{HotKey, LockInfo, Release, Stats, Token};
 
 /// The body of `POST /acquire`.
 #[derive(Deserialize)]
@@ -187,6 +187,27 @@ impl From<LockInfo> for LockDetail {
             waited_ms: whole_ms(waiter.waited),
         });
         Self { queue: queue.collect(), row: info.into() }
+    }
+}
+
+/// `GET /stats`
+#[derive(Serialize)]
+pub(super) struct Totals {
+    #[serde(flatten)]
+    pub(super) stats: Stats,
+    /// The most contended keys, the worst first.
+    pub(super) hot_keys: Vec<HotKeyRow>,
+}
+
+#[derive(Serialize)]
+pub(super) struct HotKeyRow {
+    key: String,
+    contentions: u64,
+}
+
+impl From<HotKey> for HotKeyRow {
+    fn from(hot: HotKey) -> Self {
+        Self { key: hot.key.to_string(), contentions: hot.contentions }
     }
 }
 

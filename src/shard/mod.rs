@@ -362,6 +362,11 @@ impl Shard {
         (*state.table.counters(), state.table.held(), state.table.waiting())
     }
 
+    /// The most contended keys and how often each was, in no order.
+    pub(crate) fn hot_keys(&self) -> Vec<(Key, u64)> {
+        self.state.lock().table.hot_keys().to_vec()
+    }
+
     /// Counts an attempt that never came to the table, or left it without an end of its own.
     pub(crate) fn count(&self, add: impl FnOnce(&mut Counters)) {
         add(self.state.lock().table.counters_mut());

@@ -335,9 +335,12 @@ impl Table {
     /// The key is held: refuse, or queue.
     fn contend(&mut self, ask: &Ask<'_>, index: u32, patience: Patience<'_>, fx: &mut Effects) -> Verdict {
         self.mark_contended(index);
+        if matches!(patience, Patience::Poll) {
+            return Verdict::Refused(LockError::Held);
+        }
+        self.hot.hit(ask.hash, ask.key);
         let (deadline, waker) = match patience {
-            Patience::Poll => return Verdict::Refused(LockError::Held),
-            Patience::Now => {
+            Patience::Now | Patience::Poll => {
                 self.count(index, |c| {
                     c.busy += 1;
                     c.attempts += 1;

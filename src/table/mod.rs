@@ -15,6 +15,7 @@ mod effects;
 mod ended;
 mod expiry;
 mod hold;
+mod hot;
 #[cfg(test)]
 mod invariants;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub(crate) use view::Row;
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token};
 use ended::EndedRing;
+use hot::HotKeys;
 use queue::Waiter;
 use slot::Slot;
 
@@ -83,6 +85,7 @@ pub(crate) struct Table {
     /// Set by `close`: nothing is granted any more.
     closed: bool,
     counters: Counters,
+    hot: HotKeys,
 }
 
 impl Table {
@@ -107,6 +110,7 @@ impl Table {
             waiting: 0,
             closed: false,
             counters: Counters::default(),
+            hot: HotKeys::default(),
         }
     }
 
@@ -157,6 +161,11 @@ impl Table {
         slot.extras_mut()
             .traffic
             .get_or_insert_with(|| Box::new(Counters { attempts: held, grants: held, ..Counters::default() }));
+    }
+
+    /// The most contended keys and how often each was, in no order.
+    pub(crate) fn hot_keys(&self) -> &[(Key, u64)] {
+        self.hot.counted()
     }
 
     pub(crate) fn counters(&self) -> &Counters {
