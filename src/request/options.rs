@@ -111,8 +111,8 @@ impl LockOptions {
     ///
     /// Asked again with the same key, TTL and terms: a queued request shares the first one's place (and the end of its
     /// wait), a held lock is answered again with the same fencing token and deadline, an ended one is
-    /// [`LockError::Lost`]. With other terms it is [`LockError::TokenReused`]. A lock that a live [`Lock`] guards is
-    /// answered again only as a [`Ticket`].
+    /// [`LockError::Lost`]. With other terms it is [`LockError::TokenReused`]. A lock that a live
+    /// [`Lock`](crate::Lock) guards is answered again only as a [`Ticket`](crate::Ticket).
     pub fn token(mut self, token: impl Into<Token>) -> Self {
         self.rare().token = Some(token.into());
         self
