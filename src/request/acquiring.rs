@@ -31,7 +31,7 @@ pub(super) enum KeeperKind {
     Ticket,
 }
 
-/// The request under way; what [`LockFuture`] and [`TicketFuture`] share.
+/// The request under way; what the two request futures share.
 ///
 /// It is moved and looked at on every acquisition, so what only some requests need comes last or is boxed.
 pub(super) struct Acquiring<'a> {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use shuttle::future::{block_on, spawn, yield_now};
+use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::clock::ManualClock;
@@ -28,8 +29,15 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// At random, and with few but well-placed preemptions.
 fn explore(scene: fn()) {
-    shuttle::check_random(scene, 3_000);
-    shuttle::check_pct(scene, 1_500, 3);
+    run(RandomScheduler::new(3_000), scene);
+    run(PctScheduler::new(3, 1_500), scene);
+}
+
+/// On stacks that hold an unoptimised acquire.
+fn run(scheduler: impl Scheduler + 'static, scene: impl Fn() + Send + Sync + 'static) {
+    let mut config = shuttle::Config::new();
+    config.stack_size = 1 << 18;
+    shuttle::Runner::new(scheduler, config).run(scene);
 }
 
 fn manager() -> (LockManager, ManualClock) {
@@ -123,7 +131,7 @@ fn release_against_a_drop(polls: usize) {
 fn a_release_that_races_with_the_drop_of_the_next_waiter_reaches_the_one_behind() {
     explore(|| release_against_a_drop(1));
     explore(|| release_against_a_drop(2));
-    shuttle::check_dfs(|| release_against_a_drop(1), Some(3_000));
+    run(DfsScheduler::new(Some(3_000), false), || release_against_a_drop(1));
 }
 
 #[test]
@@ -335,5 +343,5 @@ fn a_waker_whose_drop_releases_a_lock_of_the_same_shard_does_not_deadlock() {
         }
         assert_eq!(locks.stats().active, 3, "the key itself, and what the tasks of the latest polls hold");
     };
-    shuttle::check_random(scene, 1);
+    run(RandomScheduler::new(1), scene);
 }
