@@ -418,6 +418,7 @@ impl LockManager {
     }
 
     /// Which shard a key belongs to, and its hash there.
+    #[inline]
     pub(crate) fn place(&self, key: &Key) -> (u32, u32) {
         let hash = self.inner.hasher.hash_one(key);
         // The shard from the high half, the slot from the low one: they must not depend on each other.

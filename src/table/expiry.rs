@@ -75,6 +75,7 @@ impl Wheel {
     }
 
     /// Files an entry under its deadline. It must not be filed already.
+    #[inline]
     pub(crate) fn insert(&mut self, nodes: &mut impl Timed, id: u32) {
         let (due, links) = nodes.timed(id);
         let tick = due.as_nanos().saturating_add(TICK_NANOS - 1) / TICK_NANOS;
@@ -89,21 +90,22 @@ impl Wheel {
     }
 
     /// Takes an entry out, if it is filed.
+    #[inline]
     pub(crate) fn remove(&mut self, nodes: &mut impl Timed, id: u32) {
         let Links { prev, next, bucket } = std::mem::replace(nodes.links_mut(id), Links::NEW);
         if bucket == UNFILED {
             return;
         }
         let (level, slot) = (usize::from(bucket) >> SLOT_BITS, usize::from(bucket) % SLOTS);
-        if prev == NIL {
-            self.heads[level][slot] = next;
-        } else {
-            nodes.links_mut(prev).next = next;
-        }
         if next != NIL {
             nodes.links_mut(next).prev = prev;
         }
-        if self.heads[level][slot] == NIL {
+        if prev != NIL {
+            nodes.links_mut(prev).next = next;
+            return;
+        }
+        self.heads[level][slot] = next;
+        if next == NIL {
             self.occupied[level] &= !(1 << slot);
             if self.opening == Some((level, slot)) {
                 self.opening = None;

@@ -119,6 +119,7 @@ impl Table {
         self.now = self.now.max(now);
     }
 
+    #[inline]
     fn find(&self, hash: u32, key: &Key) -> Option<u32> {
         let slots = &self.slots;
         self.index
@@ -139,6 +140,7 @@ impl Table {
     }
 
     /// Takes a slot out that nobody holds or waits for (T7).
+    #[inline]
     fn remove_slot(&mut self, index: u32) {
         if let Ok(entry) = self.index.find_entry(spread(self.slots[index].hash), |&other| other == index) {
             entry.remove();
