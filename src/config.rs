@@ -52,7 +52,7 @@ impl Config {
 /// | `wait` | 5 s |
 /// | `min_ttl`, `max_ttl` | 1 ms, 24 h |
 /// | `sweep_every` | 60 s |
-/// | `shards` | 4 per core, a power of two, at least 16 |
+/// | `shards` | 4 per core, a power of two, at least 64 |
 /// | `threads` | 1 |
 /// | `max_key_bytes` | 256 |
 /// | `max_keys` | 4,194,304 |
@@ -86,7 +86,7 @@ impl Default for Builder {
             min_ttl: Ttl::MIN,
             max_ttl: Duration::from_hours(24),
             sweep_every: Duration::from_secs(60),
-            shards: (cores * 4).next_power_of_two().clamp(16, 1024),
+            shards: (cores * 4).next_power_of_two().clamp(64, 1024),
             threads: 1,
             max_key_bytes: 256,
             max_keys: 1 << 22,

@@ -43,7 +43,7 @@ impl BareMap {
     pub(crate) fn new() -> Self {
         // As many as the manager has by default.
         let cores = std::thread::available_parallelism().map_or(4, usize::from);
-        let shards = (cores * 4).next_power_of_two().clamp(16, 1024);
+        let shards = (cores * 4).next_power_of_two().clamp(64, 1024);
         Self { shards: (0..shards).map(|_| CachePadded::default()).collect(), hasher: Default::default() }
     }
 
