@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::pin::pin;
 use std::task::Poll;
 
-use actix_web::http::header::CONTENT_LENGTH;
+use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::rt::task::yield_now;
 use actix_web::rt::time::timeout;
 use actix_web::{HttpMessage, HttpRequest, web};
@@ -44,6 +44,10 @@ pub(super) async fn read<T: DeserializeOwned>(
 }
 
 fn is_json(req: &HttpRequest) -> bool {
+    // What nearly everybody sends needs no parser.
+    if req.headers().get(CONTENT_TYPE).is_some_and(|mime| mime == "application/json") {
+        return true;
+    }
     let Ok(Some(mime)) = req.mime_type() else { return false };
     let json = mime.essence_str() == "application/json" || mime.suffix().is_some_and(|suffix| suffix == "json");
     json && mime.get_param("charset").is_none_or(|charset| charset == "utf-8")
