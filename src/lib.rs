@@ -19,6 +19,7 @@
 
 mod clock;
 mod config;
+mod deadlock;
 mod error;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]

@@ -48,6 +48,8 @@ fn rooms_import_only_what_they_may() {
         "src/table/",
         &["crate::shard", "crate::manager", "crate::request", "crate::lock", "Uuid::new", "Token::random"],
     );
+    forbid(&files, "src/deadlock/graph", &io);
+    forbid(&files, "src/deadlock/graph", &["crate::"]);
     forbid(&files, "src/retry.rs", &["actix", "tokio", "redis::", "metrics::", "crate::table", "crate::shard"]);
     forbid(&files, "src/shard/mod.rs", &["crate::http", "crate::manager", "actix_web"]);
     forbid(&files, "src/http/", &["crate::table", "crate::shard", "crate::request::options"]);
