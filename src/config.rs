@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::deadlock::DeadlockPolicy;
 use crate::error::{BuildError, KeyFault, LockError};
 use crate::key::{Key, Ttl, TtlBounds};
 use crate::manager::LockManager;
@@ -21,6 +22,9 @@ pub(crate) struct Config {
     pub(crate) max_keys: usize,
     pub(crate) max_waiters: usize,
     pub(crate) max_waiters_per_key: usize,
+    pub(crate) max_locks_per_session: u32,
+    pub(crate) event_buffer: usize,
+    pub(crate) on_deadlock: DeadlockPolicy,
 }
 
 impl Config {
@@ -58,6 +62,9 @@ impl Config {
 /// | `max_keys` | 4,194,304 |
 /// | `max_waiters` | 1,048,576 |
 /// | `max_waiters_per_key` | 16,384 |
+/// | `max_locks_per_session` | 10,000 |
+/// | `event_buffer` | 1,024 |
+/// | `on_deadlock` | refuse the request that closes the cycle |
 ///
 /// `max_keys` is split evenly over the shards. Keys spread over them by hash, so it may be met a little early.
 #[derive(Clone, Debug)]
@@ -74,6 +81,9 @@ pub struct Builder {
     max_keys: usize,
     max_waiters: usize,
     max_waiters_per_key: usize,
+    max_locks_per_session: u32,
+    event_buffer: usize,
+    on_deadlock: DeadlockPolicy,
     clock: Clock,
 }
 
@@ -92,6 +102,9 @@ impl Default for Builder {
             max_keys: 1 << 22,
             max_waiters: 1 << 20,
             max_waiters_per_key: 1 << 14,
+            max_locks_per_session: 10_000,
+            event_buffer: 1024,
+            on_deadlock: DeadlockPolicy::default(),
             clock: Clock::system(),
         }
     }
@@ -132,6 +145,13 @@ impl Builder {
         max_waiters: usize;
         /// How many requests may queue for one key; beyond it, [`LockError::QueueFull`].
         max_waiters_per_key: usize;
+        /// How many locks one session (or the callback of one `run`) may hold and wait for; beyond it,
+        /// [`LockError::TooManyLocks`].
+        max_locks_per_session: u32;
+        /// How many events are kept for a listener that has not come to them yet, 1 to 65,536.
+        event_buffer: usize;
+        /// What is done about a deadlock.
+        on_deadlock: DeadlockPolicy;
         /// Where time comes from.
         clock: Clock;
     }
@@ -171,6 +191,12 @@ impl Builder {
         if bounds.iter().any(|bound| !(1..1 << 31).contains(bound)) {
             return wrong("max_keys, max_waiters, max_waiters_per_key", "they must be from 1 to 2^31 - 1");
         }
+        if self.max_locks_per_session == 0 {
+            return wrong("max_locks_per_session", "it must be at least 1");
+        }
+        if !(1..=1 << 16).contains(&self.event_buffer) {
+            return wrong("event_buffer", "it must be from 1 to 65,536");
+        }
         let config = Config {
             ttl,
             wait: self.wait,
@@ -182,6 +208,9 @@ impl Builder {
             max_keys: self.max_keys,
             max_waiters: self.max_waiters,
             max_waiters_per_key: self.max_waiters_per_key,
+            max_locks_per_session: self.max_locks_per_session,
+            event_buffer: self.event_buffer,
+            on_deadlock: self.on_deadlock,
         };
         Ok((config, self.clock))
     }
@@ -205,6 +234,8 @@ mod tests {
             (Builder::default().threads(0), "threads"),
             (Builder::default().sweep_every(Duration::ZERO), "sweep_every"),
             (Builder::default().max_key_bytes(0), "max_key_bytes"),
+            (Builder::default().max_locks_per_session(0), "max_locks_per_session"),
+            (Builder::default().event_buffer(0), "event_buffer"),
             (Builder::default().max_keys(0), "max_keys, max_waiters, max_waiters_per_key"),
         ];
         for (builder, named) in wrong {

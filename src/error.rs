@@ -11,8 +11,7 @@ use crate::key::Key;
 
 /// Why a request was not answered with a lock, or an operation on a lock was refused.
 ///
-/// `WrongMode`, `SessionEnded`, `TooManyLocks`, `Deadlock` and `StoreUnavailable` belong to lock kinds, sessions and
-/// stores: a manager in memory mode that hands out single exclusive locks never answers them.
+/// `StoreUnavailable` belongs to stores: a manager in memory mode never answers it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
@@ -157,6 +156,12 @@ pub enum Loss {
     /// An operator released it by force.
     #[error("an operator released it by force")]
     Forced,
+    /// It was taken from its holder to break a deadlock.
+    #[error("it was taken to break a deadlock")]
+    Revoked,
+    /// Its session was ended.
+    #[error("its session was ended")]
+    SessionEnded,
     /// The manager shut down before it was released.
     #[error("the manager shut down")]
     ShutDown,

@@ -17,13 +17,18 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used)]
 
+mod caller;
 mod clock;
 mod config;
 mod deadlock;
 mod error;
+mod event;
+mod force;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
+mod info;
+mod inspect;
 mod key;
 mod lock;
 mod manager;
@@ -31,6 +36,8 @@ mod many;
 mod request;
 pub mod retry;
 mod run;
+mod semaphore;
+mod session;
 mod shard;
 mod singleflight;
 mod stats;
@@ -41,17 +48,23 @@ mod table;
 pub use clock::ManualClock;
 pub use clock::{Clock, Moment};
 pub use config::Builder;
+pub use deadlock::DeadlockPolicy;
 pub use error::{AttemptOutcome, BuildError, Face, KeyFault, LockError, Loss, TtlFault, WaitEdge};
+pub use event::{Events, Heard};
+pub use force::ForceRelease;
+pub use info::{EndedLock, Explanation, HolderInfo, LockInfo, WaiterInfo};
 pub use key::{FencingToken, Key, Token, Ttl};
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use manager::LockManager;
 pub use many::{LockMany, LockManyRequest};
-pub use request::{LockFuture, LockOptions, LockRequest, TicketFuture, TicketRequest};
+pub use request::{LockFuture, LockOptions, LockRequest, TicketFuture, TicketRequest, WaitPlace};
 pub use run::{Outcome, Ran, RunFuture, RunRequest, TryRunFuture, TryRunRequest, operation_key, resource_key};
+pub use semaphore::Semaphore;
+pub use session::Session;
 pub use shard::actor::ShardActor;
 pub use shard::message as messages;
-pub use stats::{HotKey, LockInfo, Stats, WaiterInfo};
-pub use table::Release;
+pub use stats::{HotKey, Stats};
+pub use table::{Event, EventKind, Mode, Release};
 
 /// The README's Rust blocks, as doc tests.
 #[cfg(all(doctest, feature = "http"))]

@@ -55,6 +55,15 @@ impl Lock {
         self.shard.release(&grant, End::Released)
     }
 
+    /// Makes an exclusive lock a share: those who wait for a share get theirs, in their order. The grant stays what it
+    /// is, with its token, fencing token and deadline. A share is left as it is.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] if the lock has ended, [`LockError::WrongMode`] for permits.
+    pub fn downgrade(&self) -> Result<(), LockError> {
+        self.shard.downgrade(&self.grant)
+    }
+
     /// Turns the guard into a [`Ticket`]: the lock stays held until it is released by its token, or by time.
     ///
     /// Automatic refreshing stops: nobody would be there to notice that the work has died.
@@ -162,7 +171,18 @@ impl Held {
         self.shard.lost_signal(&self.grant).wait()
     }
 
+    /// Waits until an operator asks for the lock with [notice](crate::ForceRelease::notice), and answers when it will
+    /// be taken. `None`: it has ended without notice.
+    ///
+    /// # Cancel safety
+    /// As for [`Held::lost`].
+    pub fn asked_back(&self) -> impl Future<Output = Option<Moment>> + Send + use<> {
+        self.shard.notice_signal(&self.grant).wait_for_notice()
+    }
+
     /// Moves the deadline to now plus the lock's TTL: never back, never past its `max_hold`, never to life again (T6).
+    ///
+    /// For a lock of a [session](crate::Session) it is a heartbeat of the session: all of its locks are refreshed.
     ///
     /// With [`refresh_after`](crate::LockOptions::refresh_after), a call before that share of the TTL has passed
     /// checks that the lock is held and leaves the deadline.
@@ -318,10 +338,6 @@ impl Ticket {
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
-    }
-
-    pub(crate) fn fence(&self) -> FencingToken {
-        self.fence
     }
 
     /// The proof of holding.

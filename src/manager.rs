@@ -1,17 +1,19 @@
-//! The manager: the shards, who owns which key, and everything that can be asked about locks without holding one.
+//! The manager: the shards, which key belongs to which, and how locks are asked for.
 
-use std::collections::BinaryHeap;
 use std::future::{Future, poll_fn};
 use std::hash::BuildHasher;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
 use actix::Addr;
+use uuid::Uuid;
 
 use crate::clock::{Clock, Moment};
 use crate::config::{Builder, Config};
+use crate::deadlock::Detector;
 use crate::error::{BuildError, LockError};
+use crate::event::Hub;
 use crate::key::{Key, Token, Ttl};
 use crate::lock::{Lock, Refreshed, Ticket};
 use crate::request::{LockRequest, Style};
@@ -20,11 +22,7 @@ use crate::shard::crowd::Crowd;
 use crate::shard::runtime::Runtime;
 use crate::shard::{LONGEST_SLEEP, Shard};
 use crate::singleflight::{Flights, Role};
-use crate::stats::{HotKey, LockInfo, Stats};
-use crate::table::{Claim, Counters, Keeper, Release, Table, TokenChoice};
-
-/// How many waiters [`LockManager::inspect`] names.
-const QUEUE_SHOWN: usize = 100;
+use crate::table::{Claim, Keeper, Mode, Owner, OwnerKind, Release, Table, TokenChoice};
 
 /// Keyed locks for one service. Cheap to clone; every clone is the same manager.
 ///
@@ -53,6 +51,8 @@ pub(crate) struct Inner {
     clock: Clock,
     config: Config,
     flights: Flights,
+    detector: Detector,
+    hub: Arc<Hub>,
     running: OnceLock<(Arc<Runtime>, Vec<Addr<ShardActor>>)>,
 }
 
@@ -96,15 +96,35 @@ impl LockManager {
             let idle = if index == 0 { config.sweep_every.min(LONGEST_SLEEP) } else { config.sweep_every };
             Arc::new(Shard::new(table, clock.clone(), idle, config.ttls, Arc::clone(&crowd)))
         };
+        let (detector, hub) = (Detector::new(config.on_deadlock), Arc::new(Hub::new(config.event_buffer)));
         let inner = Inner {
             shards: (0..config.shards).map(shard).collect(),
             hasher: foldhash::fast::RandomState::default(),
             clock,
             config,
             flights: Flights::default(),
+            detector,
+            hub,
             running: OnceLock::new(),
         };
-        Self { inner: Arc::new(inner) }
+        let inner = Arc::new(inner);
+        for shard in inner.shards() {
+            let inner = Arc::downgrade(&inner);
+            shard.set_recheck(move |owners| {
+                if let Some(inner) = inner.upgrade() {
+                    inner.detector.recheck(&inner.shards, owners);
+                }
+            });
+        }
+        Self { inner }
+    }
+
+    pub(crate) fn downgrade(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.inner)
+    }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
@@ -142,6 +162,60 @@ impl LockManager {
         K::Error: Into<LockError>,
     {
         LockRequest::new(self, key.try_into(), Style::Wait)
+    }
+
+    /// Queues for a share of the key: any number hold shares of a key together, and exclude those that
+    /// [`lock`](LockManager::lock) or [`write`](LockManager::write) it.
+    ///
+    /// First come, first served: a reader that comes after a waiting writer waits behind it, so that no writer starves.
+    ///
+    /// ```
+    /// # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locks = leasehold::LockManager::builder().build()?;
+    /// let (one, two) = (locks.read("config").await?, locks.read("config").await?);
+    /// assert!(locks.try_lock("config").await.is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`LockManager::lock`], and [`LockError::WrongMode`] while the key is in use as a semaphore.
+    ///
+    /// # Cancel safety
+    /// See [`LockFuture`](crate::LockFuture).
+    pub fn read<K>(&self, key: K) -> LockRequest<'_>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        LockRequest::new(self, key.try_into(), Style::Wait).mode(Mode::Shared)
+    }
+
+    /// The same for those who want it now or never: a share, or [`LockError::Held`].
+    ///
+    /// # Errors
+    /// As for [`LockManager::try_lock`], and [`LockError::WrongMode`].
+    pub fn try_read<K>(&self, key: K) -> LockRequest<'_>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        LockRequest::new(self, key.try_into(), Style::Try).mode(Mode::Shared)
+    }
+
+    /// The exclusive lock on a key that others [`read`](LockManager::read): another name for
+    /// [`lock`](LockManager::lock). [`Lock::downgrade`] makes a share of it.
+    ///
+    /// # Errors
+    /// As for [`LockManager::lock`].
+    ///
+    /// # Cancel safety
+    /// See [`LockFuture`](crate::LockFuture).
+    pub fn write<K>(&self, key: K) -> LockRequest<'_>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        self.lock(key)
     }
 
     /// `try_lock` for synchronous code.
@@ -220,85 +294,6 @@ impl LockManager {
         shard.refresh_token(&key, hash, token, Shard::refresh_ask(ttl)).map(|done| Refreshed::new(done, shard.now()))
     }
 
-    /// Whether somebody holds the key now.
-    ///
-    /// # Errors
-    /// [`LockError::InvalidKey`].
-    ///
-    /// # Cancel safety
-    /// Changes nothing.
-    pub async fn is_locked<K>(&self, key: K) -> Result<bool, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
-        let key = self.good_key(key)?;
-        let (shard, hash) = self.place(&key);
-        Ok(self.shard_at(shard).look(&key, hash, 0).is_some())
-    }
-
-    /// Who holds the key and who waits for it (the first 100); `None` if it is free.
-    ///
-    /// # Errors
-    /// [`LockError::InvalidKey`].
-    ///
-    /// # Cancel safety
-    /// Changes nothing.
-    pub async fn inspect<K>(&self, key: K) -> Result<Option<LockInfo>, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
-        let key = self.good_key(key)?;
-        let (shard, hash) = self.place(&key);
-        Ok(self.shard_at(shard).look(&key, hash, QUEUE_SHOWN).map(LockInfo::from))
-    }
-
-    /// What is known of the lock that a ticket stands for, and nothing of the queue but its length.
-    ///
-    /// # Errors
-    /// [`LockError::Lost`] if that grant has ended, whoever holds the key now.
-    pub fn inspect_ticket(&self, ticket: &Ticket) -> Result<LockInfo, LockError> {
-        let (shard, hash) = self.place(ticket.key());
-        self.shard_at(shard).look_ticket(ticket.key(), hash, ticket.fence()).map(LockInfo::from)
-    }
-
-    /// The held locks whose keys begin with `prefix`: the first `limit` in the order of their keys.
-    ///
-    /// Looked at in slices while others go on locking: a lock that comes or goes meanwhile may be in it or not.
-    #[must_use]
-    pub fn list(&self, prefix: &str, limit: usize) -> Vec<LockInfo> {
-        let mut smallest: BinaryHeap<ByKey> = BinaryHeap::new();
-        for shard in self.inner.shards() {
-            shard.scan(prefix, |row| {
-                smallest.push(ByKey(row.into()));
-                if smallest.len() > limit {
-                    smallest.pop();
-                }
-            });
-        }
-        smallest.into_sorted_vec().into_iter().map(|ByKey(info)| info).collect()
-    }
-
-    /// Ends whatever holds the key; its holder is told by [`Held::lost`](crate::Held::lost), the next waiter gets the key.
-    ///
-    /// The holder may still be at work: only the fencing token keeps it from the resource.
-    ///
-    /// # Errors
-    /// [`LockError::InvalidKey`].
-    ///
-    /// # Cancel safety
-    /// In memory mode it is done by the first poll.
-    pub async fn force_release<K>(&self, key: K) -> Result<Release, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
-        let key = self.good_key(key)?;
-        let (shard, hash) = self.place(&key);
-        Ok(self.shard_at(shard).force_release(&key, hash))
-    }
-
     /// Ends every lock whose deadline has passed, and answers how many that were. Timers do the same by themselves,
     /// within a second where somebody waits and at every sweep elsewhere.
     #[must_use = "the count is the answer"]
@@ -311,52 +306,6 @@ impl LockManager {
             cleaned += after.expired - before.expired;
         }
         cleaned
-    }
-
-    /// The totals of all shards.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        let mut counters = Counters::default();
-        let (mut active, mut waiting) = (0, 0);
-        for shard in self.inner.shards() {
-            // What is over but not yet noticed is not active (T1).
-            shard.sweep();
-            let (of_shard, held, queued) = shard.totals();
-            counters.add(&of_shard);
-            active += held as u64;
-            waiting += queued as u64;
-        }
-        Stats::new(&counters, active, waiting)
-    }
-
-    /// The most contended keys, the worst first, at most `limit` (and 16 per shard).
-    ///
-    /// Counted in bounded space (Space-Saving, 2005): a key that is among the worst is never missed, and a count may be
-    /// too high by what the key inherited from one that it displaced, never too low.
-    #[must_use]
-    pub fn hot_keys(&self, limit: usize) -> Vec<HotKey> {
-        let counted = self.inner.shards().iter().flat_map(|shard| shard.hot_keys());
-        let mut hot: Vec<HotKey> = counted.map(|(key, contentions)| HotKey { key, contentions }).collect();
-        hot.sort_unstable_by(|a, b| b.contentions.cmp(&a.contentions).then_with(|| a.key.cmp(&b.key)));
-        hot.truncate(limit);
-        hot
-    }
-
-    /// The totals of one key, if it is held and was contended since it came into the table.
-    ///
-    /// # Errors
-    /// [`LockError::InvalidKey`].
-    ///
-    /// # Cancel safety
-    /// Changes nothing.
-    pub async fn key_stats<K>(&self, key: K) -> Result<Option<Stats>, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
-        let key = self.good_key(key)?;
-        let (shard, hash) = self.place(&key);
-        Ok(self.shard_at(shard).look(&key, hash, 0).and_then(|row| LockInfo::from(row).stats))
     }
 
     /// Ends the manager: refuses all who wait and all who come, gives the holders `grace` to release, then ends the
@@ -430,6 +379,33 @@ impl LockManager {
         &self.inner.shards[index as usize]
     }
 
+    pub(crate) fn shards(&self) -> &[Arc<Shard>] {
+        &self.inner.shards
+    }
+
+    /// The shard that keeps a session's timer.
+    pub(crate) fn shard_of_session(&self, id: Uuid) -> &Arc<Shard> {
+        self.shard_at(id.as_u128() as u32 & (self.inner.shards.len() as u32 - 1))
+    }
+
+    /// Ends what an owner that has ended holds and waits for.
+    pub(crate) fn end_owner(&self, owner: &Owner) {
+        self.inner.shards.iter().for_each(|shard| shard.end_owner(owner));
+    }
+
+    /// An owner for the callback of one `run`.
+    pub(crate) fn new_call(&self) -> Arc<Owner> {
+        Arc::new(Owner::new(None, OwnerKind::Call, self.now(), self.config().max_locks_per_session))
+    }
+
+    pub(crate) fn detector(&self) -> &Detector {
+        &self.inner.detector
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.inner.hub
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.inner.config
     }
@@ -466,25 +442,5 @@ impl LockManager {
         let key = key.try_into().map_err(Into::into)?;
         self.config().check(&key, None)?;
         Ok(key)
-    }
-}
-
-/// Orders lock infos by key alone.
-struct ByKey(LockInfo);
-
-impl PartialEq for ByKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
-    }
-}
-impl Eq for ByKey {}
-impl PartialOrd for ByKey {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for ByKey {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.key.cmp(&other.0.key)
     }
 }

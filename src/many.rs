@@ -15,6 +15,7 @@ use crate::key::{Key, Ttl};
 use crate::lock::Lock;
 use crate::manager::LockManager;
 use crate::request::LockOptions;
+use crate::session::Session;
 use crate::table::Release;
 
 /// The most keys that one request may name.
@@ -29,6 +30,7 @@ pub struct LockManyRequest<'a> {
     ttl: Option<Duration>,
     wait: Option<Duration>,
     owner: Option<String>,
+    session: Option<Session>,
 }
 
 impl LockManager {
@@ -57,7 +59,7 @@ impl LockManager {
         K::Error: Into<LockError>,
     {
         let keys = keys.into_iter().map(|key| self.good_key(key)).collect();
-        LockManyRequest { manager: self, keys, ttl: None, wait: None, owner: None }
+        LockManyRequest { manager: self, keys, ttl: None, wait: None, owner: None, session: None }
     }
 }
 
@@ -80,8 +82,14 @@ impl LockManyRequest<'_> {
         self
     }
 
+    /// Asks on behalf of a session. See [`LockOptions::session`].
+    pub fn session(mut self, session: &Session) -> Self {
+        self.session = Some(session.clone());
+        self
+    }
+
     async fn acquire(self) -> Result<LockMany, LockError> {
-        let Self { manager, keys, ttl, wait, owner } = self;
+        let Self { manager, keys, ttl, wait, owner, session } = self;
         let mut keys = keys?;
         keys.sort_unstable();
         keys.dedup();
@@ -90,11 +98,16 @@ impl LockManyRequest<'_> {
         }
         let started = manager.now();
         let wait = wait.unwrap_or(manager.config().wait);
-        let ttl = ttl.unwrap_or(manager.config().ttl.as_duration());
         let mut locks: Vec<Lock> = Vec::with_capacity(keys.len());
         for key in keys {
             let waited = manager.now().saturating_since(started);
-            let mut options = LockOptions::new().ttl(ttl).wait(wait.saturating_sub(waited));
+            let mut options = LockOptions::new().wait(wait.saturating_sub(waited));
+            if let Some(ttl) = ttl {
+                options = options.ttl(ttl);
+            }
+            if let Some(session) = &session {
+                options = options.session(session);
+            }
             if let Some(owner) = &owner {
                 options = options.owner(owner);
             }
@@ -102,7 +115,7 @@ impl LockManyRequest<'_> {
                 LockError::Timeout { .. } => LockError::Timeout { waited: manager.now().saturating_since(started) },
                 other => other,
             })?;
-            let third = ttl / 3;
+            let third = lock.remaining() / 3;
             if third >= Ttl::MIN {
                 // Granted just now; were it lost already, the refresh below would say so.
                 let _ = lock.auto_refresh(third, third);
@@ -111,7 +124,7 @@ impl LockManyRequest<'_> {
         }
         for lock in &locks {
             lock.stop_auto_refresh();
-            lock.refresh_for(ttl).await?;
+            lock.refresh().await?;
         }
         Ok(LockMany { locks })
     }

@@ -2,23 +2,27 @@
 //!
 //! The lock refreshes itself while the callback runs (every third of its TTL, from a TTL of 3 ms on). It is released when the callback
 //! returns, panics, or is cancelled with the future; the callback's own future is dropped first, so nothing of it
-//! runs on without the lock. What the callback returned is never hidden by what became of the lock: both are told.
+//! runs on without the lock. All that the callback locks has the same owner as this lock, so that callbacks which wait
+//! for each other's locks are told of the deadlock. What the callback returned is never hidden by what became of the lock: both are told.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
+use crate::caller;
 use crate::error::LockError;
 use crate::key::{Key, Token, Ttl};
 use crate::lock::{Held, Lock};
 use crate::manager::LockManager;
 use crate::request::{LockFuture, LockOptions, LockRequest};
 use crate::retry::RetryStrategy;
-use crate::table::Release;
+use crate::session::Session;
+use crate::table::{Owner, Release};
 
 /// What a callback returned, and what its lock came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +136,10 @@ impl<F> RunRequest<'_, F> {
         max_hold(cap: Duration);
         /// Polls instead of queueing. See [`LockOptions::retry`].
         retry(strategy: impl RetryStrategy);
+        /// Asks on behalf of a session, and so does what the callback locks. See [`LockOptions::session`].
+        session(session: &Session);
+        /// Runs under the lock that the caller holds already. See [`LockOptions::reentrant`].
+        reentrant();
     }
 }
 
@@ -154,6 +162,16 @@ impl<F> TryRunRequest<'_, F> {
     /// Caps how long the callback keeps the lock. See [`LockOptions::max_hold`].
     pub fn max_hold(self, cap: Duration) -> Self {
         Self(self.0.max_hold(cap))
+    }
+
+    /// Asks on behalf of a session, and so does what the callback locks. See [`LockOptions::session`].
+    pub fn session(self, session: &Session) -> Self {
+        Self(self.0.session(session))
+    }
+
+    /// Runs under the lock that the caller holds already. See [`LockOptions::reentrant`].
+    pub fn reentrant(self) -> Self {
+        Self(self.0.reentrant())
     }
 }
 
@@ -178,7 +196,9 @@ where
     type IntoFuture = RunFuture<'a, F, Fut>;
 
     fn into_future(self) -> Self::IntoFuture {
-        RunFuture { stage: Stage::Locking { lock: self.request.into_future(), call: Some(self.call) } }
+        let (manager, session) = (self.request.manager(), self.request.the_session().and_then(Session::owner));
+        let stage = Stage::Locking { lock: self.request.into_future(), call: Some(self.call) };
+        RunFuture { manager, caller: session, stage }
     }
 }
 
@@ -199,6 +219,9 @@ pin_project! {
     /// The future of a [`RunRequest`].
     #[must_use = "futures do nothing unless polled"]
     pub struct RunFuture<'a, F, Fut> {
+        manager: &'a LockManager,
+        // Whose the lock is, and all that the callback locks: settled when it is first polled.
+        caller: Option<Arc<Owner>>,
         #[pin]
         stage: Stage<'a, F, Fut>,
     }
@@ -222,7 +245,10 @@ where
     type Output = Result<Ran<Fut::Output>, LockError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut stage = self.project().stage;
+        let this = self.project();
+        let caller = this.caller.get_or_insert_with(|| caller::current().unwrap_or_else(|| this.manager.new_call()));
+        let _on_its_behalf = caller::enter(caller);
+        let mut stage = this.stage;
         if let Staged::Locking { lock, call } = stage.as_mut().project() {
             let lock = ready!(Pin::new(lock).poll(cx))?;
             let call = call.take().expect("the lock is granted once");

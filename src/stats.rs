@@ -1,16 +1,14 @@
-//! What can be asked of a manager: totals, and what holds a key.
+//! The totals that can be asked of a manager.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use crate::key::{FencingToken, Key};
-use crate::table::{Counters, Row};
+use crate::key::Key;
+use crate::table::Counters;
 
 /// Totals since a manager was built (or since a key became contended), and what is so now.
 ///
 /// Every field is counted under the shard's mutex, so two balances hold at any time (T8):
-/// `total = unlocked + dropped + expired + forced + shut_down + active`, and
-/// `queued = handoffs + timed_out_in_queue + cancelled_in_queue + refused_by_shutdown + waiting`.
+/// `total = unlocked + dropped + expired + forced + lost + shut_down + active`, and
+/// `queued = handoffs + timed_out_in_queue + cancelled_in_queue + refused_by_shutdown + deadlocked + session_ended +
+/// waiting`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "http", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -34,7 +32,7 @@ pub struct Stats {
     /// Requests whose caller went away.
     pub cancelled: u64,
 
-    /// Locks released by their holders' unlock or by their token.
+    /// Locks released by their holders' unlock, by their token, or with the end of their session.
     pub unlocked: u64,
     /// Locks released by dropping the guard.
     pub dropped: u64,
@@ -42,8 +40,12 @@ pub struct Stats {
     pub expired: u64,
     /// Locks released by an operator.
     pub forced: u64,
+    /// Locks that the manager took from their holders to break a deadlock.
+    pub lost: u64,
     /// Locks that outlived a shutdown's grace.
     pub shut_down: u64,
+    /// Requests answered with a lock that their session already held.
+    pub reentered: u64,
 
     /// Refreshes that were written.
     pub refreshed: u64,
@@ -64,6 +66,10 @@ pub struct Stats {
     pub cancelled_in_queue: u64,
     /// Waiters refused by shutdown.
     pub refused_by_shutdown: u64,
+    /// Waiters refused to break a deadlock.
+    pub deadlocked: u64,
+    /// Waiters whose session ended.
+    pub session_ended: u64,
 
     /// Calls of `singleflight` that did the work.
     pub flights_led: u64,
@@ -84,7 +90,7 @@ impl Stats {
     pub(crate) fn new(counters: &Counters, active: u64, waiting: u64) -> Self {
         let c = counters;
         let timed_out = c.timed_out + c.polls_exhausted;
-        let failed = timed_out + c.rejected + c.refused_by_shutdown;
+        let failed = timed_out + c.rejected + c.refused_by_shutdown + c.deadlocked + c.outlived;
         Self {
             attempts: c.attempts,
             total: c.grants,
@@ -98,7 +104,9 @@ impl Stats {
             dropped: c.dropped,
             expired: c.expired,
             forced: c.forced,
+            lost: c.lost,
             shut_down: c.ended_by_shutdown,
+            reentered: c.reentered,
             refreshed: c.refreshed,
             refresh_skipped: c.refresh_skipped,
             refresh_lost: c.refresh_lost,
@@ -108,6 +116,8 @@ impl Stats {
             timed_out_in_queue: c.timed_out,
             cancelled_in_queue: c.cancelled,
             refused_by_shutdown: c.refused_by_shutdown,
+            deadlocked: c.deadlocked,
+            session_ended: c.outlived,
             flights_led: c.flights_led,
             flights_shared: c.flights_shared,
             success_rate: ratio(c.grants, c.grants + failed).unwrap_or(1.0),
@@ -130,60 +140,4 @@ pub struct HotKey {
     pub key: Key,
     /// How often; see [`hot_keys`](crate::LockManager::hot_keys) for how exactly.
     pub contentions: u64,
-}
-
-/// A held lock, as others may see it: everything but its token.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct LockInfo {
-    /// The key.
-    pub key: Key,
-    /// Who said that they hold it.
-    pub owner: Option<Arc<str>>,
-    /// The fencing token of the grant.
-    pub fencing_token: FencingToken,
-    /// For how long it has been held.
-    pub age: Duration,
-    /// The time until its deadline.
-    pub remaining: Duration,
-    /// The TTL it was asked for with.
-    pub ttl: Duration,
-    /// How often it was refreshed.
-    pub refreshes: u32,
-    /// How many wait for it.
-    pub waiting: usize,
-    /// The first of those who wait, in order; only [`inspect`](crate::LockManager::inspect) fills it.
-    pub queue: Vec<WaiterInfo>,
-    /// The key's own totals, once somebody had to wait for it or was refused, for as long as it stays in the table.
-    pub stats: Option<Stats>,
-}
-
-/// One who waits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WaiterInfo {
-    /// The place in the queue; the first is 1.
-    pub position: usize,
-    /// Who said that they wait.
-    pub owner: Option<Arc<str>>,
-    /// For how long.
-    pub waited: Duration,
-}
-
-impl From<Row> for LockInfo {
-    fn from(row: Row) -> Self {
-        let waiters = row.queue.into_iter().enumerate();
-        Self {
-            key: row.key,
-            owner: row.owner,
-            fencing_token: row.fence,
-            age: row.age,
-            remaining: row.remaining,
-            ttl: row.ttl,
-            refreshes: row.refreshes,
-            waiting: row.waiting as usize,
-            queue: waiters.map(|(at, (owner, waited))| WaiterInfo { position: at + 1, owner, waited }).collect(),
-            stats: row.contended.map(|counters| Stats::new(&counters, 1, u64::from(row.waiting))),
-        }
-    }
 }

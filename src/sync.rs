@@ -1,10 +1,15 @@
-//! The one mutex of a shard: `parking_lot`'s, or under `--cfg shuttle` one whose interleavings a test explores.
+//! The one mutex of a shard, and the atomics that shards share: `parking_lot`'s and the standard library's, or under
+//! `--cfg shuttle` ones whose interleavings a test explores.
 
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};
+#[cfg(not(shuttle))]
+pub(crate) use std::sync::atomic;
 
 #[cfg(shuttle)]
 pub(crate) use explored::{Mutex, MutexGuard};
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic;
 
 #[cfg(shuttle)]
 mod explored {

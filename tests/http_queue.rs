@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 
 use serde_json::json;
 use support::{Server, text, until};
@@ -52,7 +52,9 @@ async fn a_release_right_after_a_waiters_client_has_gone_does_not_lock_the_key_f
         let body = format!(r#"{{"key":"{key}","wait_ms":60000,"ttl_ms":86400000{end}"#);
         let gone = server.raw_acquire(body.len(), &body);
         until("the waiter", || server.waiting() == 1).await;
+        let address = gone.local_addr().unwrap();
         drop(gone);
+        hear_of_the_close(address);
         holder.unlock().await;
         until("the key's freedom", || server.locks.stats().active == 0).await;
     }
@@ -101,4 +103,20 @@ async fn the_one_behind_a_waiter_that_has_gone_moves_up() {
     assert_eq!(shown["queue"][0]["owner"], "behind");
     server.post("/release", json!({ "key": "a", "token": holder["token"] })).await.ok();
     assert_eq!(text(&behind.await.unwrap().ok(), "owner"), "behind");
+}
+
+/// Waits, without giving the server a turn, until the kernel has brought it the end of a client's connection: under
+/// load that is later than the close itself.
+fn hear_of_the_close(client: SocketAddr) {
+    const ESTABLISHED: &str = "01";
+    let port = format!(":{:04X}", client.port());
+    let unheard = || {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|socket| {
+            socket.get(2).is_some_and(|remote| remote.ends_with(&port)) && socket.get(3) == Some(&ESTABLISHED)
+        })
+    };
+    while unheard() {
+        std::thread::yield_now();
+    }
 }

@@ -1,9 +1,286 @@
-//! Deadlocks among owners: what must be known of their waits to refuse the one that would close a cycle.
+//! Deadlocks among owners: the register of what each of them waits for, and what is done about a cycle.
 //!
-//! The decision is `graph`'s; it is pure, and asks for what it needs to know.
+//! Exact within a process. An owner's request queues and is checked in one step, under the register's mutex, so two
+//! that close a cycle from two shards cannot miss each other. A grant takes no such mutex: it is checked afterwards if
+//! its owner waits for something else, which is the only way in which a grant can close a cycle. Anonymous requests
+//! hold nothing that is known of them, and are never here.
+//!
+//! Order of mutexes: the register's, then a shard's, one at a time. Effects run when both are free. The decision is
+//! `graph`'s; it is pure, and asks for what it needs to know.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "decides for owners that span locks, and nothing makes such owners yet")
-)]
 pub(crate) mod graph;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use std::collections::HashMap;
+
+use crate::error::{LockError, WaitEdge};
+use crate::key::Key;
+use crate::shard::Shard;
+use crate::sync::Mutex;
+use crate::table::{Ask, Effects, Grant, Mode, Obstacle, Owner, Verdict, WaiterId};
+use graph::{Blocked, Hold, OwnerId, Step, World, cycle_through};
+
+/// What is done about a deadlock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum DeadlockPolicy {
+    /// The request that would close the cycle is refused with [`LockError::Deadlock`]; everybody else goes on.
+    #[default]
+    RefuseRequest,
+    /// Of the locks in the cycle the one that was granted last is taken from its holder, who hears
+    /// [`Loss::Revoked`](crate::Loss::Revoked); the request queues.
+    RevokeYoungest,
+}
+
+/// Names a wait in the register.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct WaitId(u64);
+
+/// How many cycles one step breaks; an owner with more of them at once has them broken when it waits again.
+const ROUNDS: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Detector {
+    register: Mutex<Register>,
+    policy: DeadlockPolicy,
+}
+
+#[derive(Debug, Default)]
+struct Register {
+    waits: HashMap<WaitId, Wait>,
+    /// What each owner waits for; those that wait for nothing are not here.
+    by_owner: HashMap<OwnerId, Vec<WaitId>>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Wait {
+    owner: Arc<Owner>,
+    shard: u32,
+    key: Key,
+    hash: u32,
+    how: How,
+}
+
+/// How an owner waits for a key.
+#[derive(Clone, Debug)]
+enum How {
+    Queued(WaiterId),
+    Polling(Mode),
+    /// It polls no more: its wait would be part of this.
+    Refused(Arc<[WaitEdge]>),
+}
+
+/// A request of an owner, and where it belongs.
+pub(crate) struct OwnedAsk<'a> {
+    pub(crate) ask: Ask<'a>,
+    pub(crate) owner: &'a Arc<Owner>,
+    pub(crate) shard: u32,
+}
+
+impl Detector {
+    pub(crate) fn new(policy: DeadlockPolicy) -> Self {
+        Self { register: Mutex::new(Register::default()), policy }
+    }
+
+    /// Queues a request, and breaks the cycle that it closes, if it closes one. What is queued is in the register
+    /// until [`Detector::forget`].
+    pub(crate) fn queue(
+        &self,
+        shards: &[Arc<Shard>],
+        asked: &OwnedAsk<'_>,
+        wait: Duration,
+        waker: &Waker,
+    ) -> (Verdict, Option<WaitId>) {
+        let OwnedAsk { ask, owner, shard } = asked;
+        let mut fx = Effects::new();
+        // Counted before anything is looked at: a grant that the look does not see will see the count.
+        owner.add_wait();
+        let mut register = self.register.lock();
+        let verdict = shards[*shard as usize].queue_owned(ask, wait, waker, &mut fx);
+        let Verdict::Queued(id) = verdict else {
+            drop(register);
+            owner.drop_wait();
+            self.finish(shards, fx);
+            return (verdict, None);
+        };
+        let wait = register.add(asked, How::Queued(id));
+        self.break_cycles(shards, &mut register, owner, &mut fx);
+        drop(register);
+        self.finish(shards, fx);
+        (verdict, Some(wait))
+    }
+
+    /// Registers a request that polls.
+    ///
+    /// # Errors
+    /// `Deadlock` if it would close a cycle; it is not registered then.
+    pub(crate) fn poll(&self, shards: &[Arc<Shard>], asked: &OwnedAsk<'_>) -> Result<WaitId, LockError> {
+        let mut fx = Effects::new();
+        asked.owner.add_wait();
+        let mut register = self.register.lock();
+        let wait = register.add(asked, How::Polling(asked.ask.terms.mode()));
+        self.break_cycles(shards, &mut register, asked.owner, &mut fx);
+        let refused = register.refusal(wait);
+        drop(register);
+        self.finish(shards, fx);
+        match refused {
+            None => Ok(wait),
+            Some(cycle) => {
+                self.forget(wait);
+                Err(LockError::Deadlock { cycle })
+            }
+        }
+    }
+
+    /// Whether a request that polls may go on.
+    ///
+    /// # Errors
+    /// `Deadlock` if it has meanwhile become part of a cycle, and was chosen to break it.
+    pub(crate) fn may_poll(&self, wait: WaitId) -> Result<(), LockError> {
+        let refused = self.register.lock().refusal(wait);
+        refused.map_or(Ok(()), |cycle| Err(LockError::Deadlock { cycle }))
+    }
+
+    /// Takes a wait that is over out of the register.
+    pub(crate) fn forget(&self, wait: WaitId) {
+        let forgotten = self.register.lock().remove(wait);
+        if let Some(wait) = forgotten {
+            wait.owner.drop_wait();
+        }
+    }
+
+    /// Looks at owners that were granted something while they wait for something else.
+    pub(crate) fn recheck(&self, shards: &[Arc<Shard>], owners: Vec<Arc<Owner>>) {
+        let mut fx = Effects::new();
+        let mut register = self.register.lock();
+        for owner in owners {
+            self.break_cycles(shards, &mut register, &owner, &mut fx);
+        }
+        drop(register);
+        self.finish(shards, fx);
+    }
+
+    /// Runs effects, with the mutex free, and looks again at owners that they name.
+    fn finish(&self, shards: &[Arc<Shard>], mut fx: Effects) {
+        let again = fx.take_rechecks();
+        drop(fx);
+        if !again.is_empty() {
+            self.recheck(shards, again);
+        }
+    }
+
+    /// Breaks the cycles through an owner.
+    fn break_cycles(&self, shards: &[Arc<Shard>], register: &mut Register, owner: &Arc<Owner>, fx: &mut Effects) {
+        for _ in 0..ROUNDS {
+            let (steps, edges, youngest) = {
+                let world = Shards { shards, register, grants: RefCell::default() };
+                let Some(steps) = cycle_through(&world, owner.id) else { return };
+                let edges = register.edges(&steps);
+                let youngest = world.youngest(&steps);
+                (steps, edges, youngest)
+            };
+            match (self.policy, youngest) {
+                (DeadlockPolicy::RevokeYoungest, Some((shard, grant))) => {
+                    shards[shard as usize].revoke(&grant, edges, fx);
+                }
+                _ => register.refuse(shards, steps[0].wait, edges, fx),
+            }
+        }
+    }
+}
+
+impl Register {
+    fn add(&mut self, asked: &OwnedAsk<'_>, how: How) -> WaitId {
+        let OwnedAsk { ask, owner, shard } = asked;
+        self.last += 1;
+        let id = WaitId(self.last);
+        let wait = Wait { owner: Arc::clone(owner), shard: *shard, key: ask.key.clone(), hash: ask.hash, how };
+        self.waits.insert(id, wait);
+        self.by_owner.entry(owner.id).or_default().push(id);
+        id
+    }
+
+    fn remove(&mut self, id: WaitId) -> Option<Wait> {
+        let wait = self.waits.remove(&id)?;
+        if let Some(waits) = self.by_owner.get_mut(&wait.owner.id) {
+            waits.retain(|other| *other != id);
+            if waits.is_empty() {
+                self.by_owner.remove(&wait.owner.id);
+            }
+        }
+        Some(wait)
+    }
+
+    fn refusal(&self, id: WaitId) -> Option<Arc<[WaitEdge]>> {
+        match &self.waits.get(&id)?.how {
+            How::Refused(cycle) => Some(Arc::clone(cycle)),
+            How::Queued(_) | How::Polling(_) => None,
+        }
+    }
+
+    /// Ends a wait that is part of a cycle.
+    fn refuse(&mut self, shards: &[Arc<Shard>], id: WaitId, cycle: Arc<[WaitEdge]>, fx: &mut Effects) {
+        let Some(wait) = self.waits.get_mut(&id) else { return };
+        match wait.how {
+            How::Queued(waiter) => shards[wait.shard as usize].break_wait(waiter, cycle, fx),
+            How::Polling(_) => wait.how = How::Refused(cycle),
+            How::Refused(_) => {}
+        }
+    }
+
+    fn edges(&self, steps: &[Step<WaitId>]) -> Arc<[WaitEdge]> {
+        let waits = steps.iter().filter_map(|step| self.waits.get(&step.wait));
+        waits.map(|wait| WaitEdge { owner: wait.owner.shown(), key: wait.key.clone() }).collect()
+    }
+}
+
+/// The world as the graph asks for it: the register, and the shards one at a time.
+struct Shards<'a> {
+    shards: &'a [Arc<Shard>],
+    register: &'a Register,
+    /// The grants that were seen, by their names in the graph.
+    grants: RefCell<HashMap<u64, (u32, Grant)>>,
+}
+
+impl Shards<'_> {
+    /// The grant in a cycle that was made last.
+    fn youngest(&self, steps: &[Step<WaitId>]) -> Option<(u32, Grant)> {
+        let grants = self.grants.borrow();
+        let seen = steps.iter().filter_map(|step| grants.get(&step.grant)).copied();
+        let age = |(shard, grant): &(u32, Grant)| self.shards[*shard as usize].age_of(grant);
+        seen.filter_map(|found| Some((age(&found)?, found))).min_by_key(|(age, _)| *age).map(|(_, found)| found)
+    }
+}
+
+impl World for Shards<'_> {
+    type Wait = WaitId;
+
+    fn waits_of(&self, owner: OwnerId) -> Vec<WaitId> {
+        self.register.by_owner.get(&owner).cloned().unwrap_or_default()
+    }
+
+    fn look(&self, id: WaitId) -> Option<Blocked> {
+        let wait = self.register.waits.get(&id)?;
+        let shard = &self.shards[wait.shard as usize];
+        let Obstacle { missing, holders } = match wait.how {
+            How::Queued(waiter) => shard.obstacle_of(waiter)?,
+            How::Polling(mode) => shard.obstacle_to(&wait.key, wait.hash, mode),
+            How::Refused(_) => return None,
+        };
+        let mut grants = self.grants.borrow_mut();
+        let hold = |(owner, weight, grant): (Arc<Owner>, u32, Grant)| {
+            // Fences are unique in a shard; with its number they are in the process. They stay below 2^54 for as long
+            // as wall clocks count microseconds in this millennium, and shards below 2^10.
+            let name = grant.fence.get() << 10 | u64::from(wait.shard);
+            grants.insert(name, (wait.shard, grant));
+            Hold { owner: owner.id, weight, grant: name }
+        };
+        let holders = holders.into_iter().map(hold).collect();
+        Some(Blocked { missing: u32::try_from(missing).unwrap_or(u32::MAX), holders })
+    }
+}

@@ -16,14 +16,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::options::{LockOptions, Rare, Wait};
-use super::{LockRequest, Style};
+use super::{LockRequest, Style, WaitPlace};
+use crate::caller;
 use crate::clock::Moment;
+use crate::deadlock::{OwnedAsk, WaitId};
 use crate::error::LockError;
 use crate::key::{Key, Token, Ttl};
 use crate::manager::LockManager;
 use crate::retry::Delays;
 use crate::shard::{Locked, Shard};
-use crate::table::{Ask, ExtraTerms, Grant, Keeper, Patience, Seen, Terms, TokenChoice, Verdict, WaiterId};
+use crate::table::{
+    Ask, ExtraTerms, Grant, Keeper, Owner, Patience, Place, Reentry, Seen, Terms, TokenChoice, Verdict, WaiterId,
+};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum KeeperKind {
@@ -46,7 +50,7 @@ pub(super) struct Acquiring<'a> {
 
 enum Stage {
     New { options: LockOptions, style: Style, bad_key: Option<Box<LockError>> },
-    Queued { asked: Asked, id: WaiterId },
+    Queued { asked: Asked, id: WaiterId, watch: Option<WaitId> },
     Sleeping { asked: Asked, poller: Poller, timer: u32 },
     Answered,
 }
@@ -63,6 +67,7 @@ struct Poller {
     delays: Delays,
     started: Moment,
     deadline: Moment,
+    watch: Option<WaitId>,
 }
 
 impl fmt::Debug for Acquiring<'_> {
@@ -140,9 +145,12 @@ impl<'a> Acquiring<'a> {
             choice: TokenChoice::Minted,
         };
         let delays = match rare {
-            Some(rare) => asked.take_over(*rare)?,
+            Some(rare) => asked.take_over(*rare, self.manager, ttl)?,
             None => None,
         };
+        if let Some(caller) = caller::current() {
+            asked.adopt(caller);
+        }
         Ok((asked, delays))
     }
 
@@ -162,11 +170,15 @@ impl<'a> Acquiring<'a> {
                 drop(locked);
                 let started = self.manager.now();
                 let deadline = started.saturating_add(wait.within(Duration::MAX));
-                return self.try_again(asked, Poller { delays, started, deadline }, cx);
+                return self.try_again(asked, Poller { delays, started, deadline, watch: None }, cx);
             }
             (Style::Try, None) => {
                 drop(locked);
                 self.shard().acquire(&self.ask_of(&asked), Patience::Now, self.manager.now())
+            }
+            (Style::Wait, None) if asked.terms.asker().is_some() => {
+                drop(locked);
+                return self.queue_as_owner(asked, wait.within(self.manager.config().wait), cx);
             }
             (Style::Wait, None) => {
                 let wait = wait.within(self.manager.config().wait);
@@ -177,21 +189,56 @@ impl<'a> Acquiring<'a> {
             Verdict::Granted(grant) => Poll::Ready(Ok(grant)),
             Verdict::Refused(why) => Poll::Ready(Err(why)),
             Verdict::Queued(id) => {
-                self.stage = Stage::Queued { asked, id };
+                self.stage = Stage::Queued { asked, id, watch: None };
                 Poll::Pending
             }
         }
     }
 
+    /// Queues under the eyes of the deadlock check.
+    fn queue_as_owner(&mut self, asked: Asked, wait: Duration, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+        if let Some(grant) = self.shard().grant_now(&self.ask_of(&asked)) {
+            return Poll::Ready(Ok(grant));
+        }
+        let Some(owned) = self.owned(&asked) else { unreachable!("only an owner's requests come here") };
+        match self.manager.detector().queue(self.manager.shards(), &owned, wait, cx.waker()) {
+            (Verdict::Granted(grant), _) => Poll::Ready(Ok(grant)),
+            (Verdict::Refused(why), _) => Poll::Ready(Err(why)),
+            (Verdict::Queued(id), watch) => {
+                self.stage = Stage::Queued { asked, id, watch };
+                // It may have been refused already.
+                self.look(cx)
+            }
+        }
+    }
+
+    /// The request as the deadlock check sees it, if it is an owner's.
+    fn owned<'b>(&'b self, asked: &'b Asked) -> Option<OwnedAsk<'b>> {
+        Some(OwnedAsk { ask: self.ask_of(asked), owner: asked.terms.asker()?, shard: self.shard })
+    }
+
+    fn forget(&self, watch: Option<WaitId>) {
+        if let Some(watch) = watch {
+            self.manager.detector().forget(watch);
+        }
+    }
+
+    /// Where the request stands in its queue, if it waits in one.
+    pub(super) fn place(&self) -> Option<WaitPlace> {
+        let Stage::Queued { id, .. } = &self.stage else { return None };
+        self.shard().place_of(*id).map(|Place { position, estimate }| WaitPlace { position, estimate })
+    }
+
     /// A later poll of a request that queues.
     fn look(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        let Stage::Queued { asked, id } = &self.stage else { unreachable!("only a queued request looks") };
+        let Stage::Queued { asked, id, watch } = &self.stage else { unreachable!("only a queued request looks") };
         let answer = match self.shard().see_waiter(*id, asked.terms.ttl, self.keeper(asked), cx.waker()) {
             Seen::Pending => return Poll::Pending,
             Seen::Granted(grant) => Ok(grant),
             Seen::Refused(why) => Err(why),
             Seen::Taken => self.shard().answer_taken(&self.ask_of(asked)),
         };
+        self.forget(*watch);
         self.stage = Stage::Answered;
         Poll::Ready(answer)
     }
@@ -214,11 +261,21 @@ impl<'a> Acquiring<'a> {
     fn try_again(&mut self, asked: Asked, mut poller: Poller, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
         let shard = self.shard();
         let now = shard.now();
-        match shard.acquire(&self.ask_of(&asked), Patience::Poll, now) {
-            Verdict::Granted(grant) => return Poll::Ready(Ok(grant)),
-            Verdict::Refused(LockError::Held) => {}
-            Verdict::Refused(why) => return Poll::Ready(Err(why)),
+        let answer = match shard.acquire(&self.ask_of(&asked), Patience::Poll, now) {
+            Verdict::Granted(grant) => Some(Ok(grant)),
+            Verdict::Refused(LockError::Held) => self.watch_poller(&asked, &mut poller).err().map(|why| {
+                shard.count(|c| {
+                    c.attempts += 1;
+                    c.rejected += 1;
+                });
+                Err(why)
+            }),
+            Verdict::Refused(why) => Some(Err(why)),
             Verdict::Queued(_) => unreachable!("only a patient request queues"),
+        };
+        if let Some(answer) = answer {
+            self.forget(poller.watch);
+            return Poll::Ready(answer);
         }
         match poller.delays.next() {
             Some(delay) if now < poller.deadline => {
@@ -234,6 +291,7 @@ impl<'a> Acquiring<'a> {
                 }
             }
             _ => {
+                self.forget(poller.watch);
                 shard.count(|c| {
                     c.attempts += 1;
                     c.polls_exhausted += 1;
@@ -241,6 +299,16 @@ impl<'a> Acquiring<'a> {
                 Poll::Ready(Err(LockError::Timeout { waited: now.saturating_since(poller.started) }))
             }
         }
+    }
+
+    /// Has the deadlock check know of an owner that polls: a cycle is a cycle, however one waits in it.
+    fn watch_poller(&self, asked: &Asked, poller: &mut Poller) -> Result<(), LockError> {
+        let Some(owned) = self.owned(asked) else { return Ok(()) };
+        match poller.watch {
+            Some(watch) => self.manager.detector().may_poll(watch)?,
+            None => poller.watch = Some(self.manager.detector().poll(self.manager.shards(), &owned)?),
+        }
+        Ok(())
     }
 
     pub(super) fn shard(&self) -> &'a Arc<Shard> {
@@ -267,18 +335,49 @@ impl<'a> Acquiring<'a> {
 
 impl Asked {
     /// Takes over what most requests leave alone; answers how to poll, if it is to poll.
-    fn take_over(&mut self, rare: Rare) -> Result<Option<Delays>, LockError> {
-        let Rare { fault, owner, token, max_hold, refresh_after, delays } = rare;
+    fn take_over(&mut self, rare: Rare, manager: &LockManager, ttl: Option<Ttl>) -> Result<Option<Delays>, LockError> {
+        let Rare { fault, owner, token, max_hold, refresh_after, delays, mode, session, mut reentry } = rare;
         if let Some(why) = fault {
             return Err(why);
         }
+        let invalid = |option, why| Err(LockError::InvalidOption { option, why });
         if let Some(token) = token {
+            if reentry == Reentry::Counted {
+                return invalid("reentrant", "a chosen token names a grant of its own");
+            }
             (self.token, self.choice) = (token, TokenChoice::ByClient);
         }
-        if owner.is_some() || max_hold.is_some() || refresh_after.is_some() {
-            self.terms.extra = Some(Arc::new(ExtraTerms { owner, max_hold, refresh_after }));
+        let mut extra = ExtraTerms { owner, max_hold, refresh_after, mode, asker: None, reentry };
+        if let Some(session) = session {
+            if ttl.is_some() {
+                return invalid("ttl", "the locks of a session live as long as the session does");
+            }
+            let asker = session.asker(manager)?;
+            self.terms.ttl = asker.ttl;
+            if self.choice == TokenChoice::Minted && asker.reentry == Reentry::Counted {
+                reentry = Reentry::Counted;
+            }
+            let owner = extra.owner.or_else(|| Some(asker.owner.shown()));
+            extra = ExtraTerms { owner, asker: Some(asker.owner), reentry, ..extra };
+        }
+        if extra != ExtraTerms::default() {
+            self.terms.extra = Some(Arc::new(extra));
         }
         Ok(delays)
+    }
+
+    /// Asks on behalf of the callback that it is asked in, unless it is a session's.
+    #[cold]
+    fn adopt(&mut self, caller: Arc<Owner>) {
+        let extra = self.terms.extra.get_or_insert_default();
+        let Some(extra) = Arc::get_mut(extra).filter(|extra| extra.asker.is_none()) else { return };
+        if extra.owner.is_none() {
+            extra.owner = caller.name().cloned();
+        }
+        if let Some(ttl) = caller.ttl() {
+            self.terms.ttl = ttl;
+        }
+        extra.asker = Some(caller);
     }
 }
 
@@ -287,10 +386,14 @@ impl Drop for Acquiring<'_> {
     fn drop(&mut self) {
         match &self.stage {
             Stage::New { .. } | Stage::Answered => {}
-            Stage::Queued { id, .. } => self.shard().cancel(*id),
-            Stage::Sleeping { timer, .. } => {
+            Stage::Queued { id, watch, .. } => {
+                self.shard().cancel(*id);
+                self.forget(*watch);
+            }
+            Stage::Sleeping { timer, poller, .. } => {
                 let shard = self.shard();
                 shard.stop_sleep(*timer);
+                self.forget(poller.watch);
                 shard.count(|c| {
                     c.attempts += 1;
                     c.cancelled_polls += 1;

@@ -15,12 +15,15 @@ use std::time::Duration;
 
 use acquiring::{Acquiring, KeeperKind};
 pub use options::LockOptions;
+pub(crate) use options::check_owner;
 
 use crate::error::LockError;
 use crate::key::{Key, Token};
 use crate::lock::{Lock, Ticket};
 use crate::manager::LockManager;
 use crate::retry::RetryStrategy;
+use crate::session::Session;
+use crate::table::Mode;
 
 /// Whether a request waits at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,9 +68,10 @@ impl<'a> LockRequest<'a> {
         Self { manager, key, bad_key, options: LockOptions::new(), style }
     }
 
-    /// Takes all options at once, in place of those set so far.
+    /// Takes all options at once, in place of those set so far; what kind of lock it is stays.
     pub fn options(mut self, options: LockOptions) -> Self {
-        self.options = options;
+        let mode = self.options.the_mode();
+        self.options = if mode == Mode::Exclusive { options } else { options.mode(mode) };
         self
     }
 
@@ -90,6 +94,23 @@ impl<'a> LockRequest<'a> {
         refresh_after(share: f32);
         /// Polls instead of queueing. See [`LockOptions::retry`].
         retry(strategy: impl RetryStrategy);
+        /// Asks on behalf of a session. See [`LockOptions::session`].
+        session(session: &Session);
+        /// Grants again what the asker holds already. See [`LockOptions::reentrant`].
+        reentrant();
+    }
+
+    pub(crate) fn mode(mut self, mode: Mode) -> Self {
+        self.options = self.options.mode(mode);
+        self
+    }
+
+    pub(crate) fn the_session(&self) -> Option<&Session> {
+        self.options.the_session()
+    }
+
+    pub(crate) fn manager(&self) -> &'a LockManager {
+        self.manager
     }
 
     /// Asks for a [`Ticket`] instead of a guard: the lock is then released by its token or by time, by nothing else.
@@ -144,6 +165,17 @@ impl<'a> IntoFuture for LockRequest<'a> {
     }
 }
 
+/// Where a request stands in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitPlace {
+    /// The first is 1. Places beyond the thousandth are all told as 1,001.
+    pub position: usize,
+    /// How long it may take: the mean time for which this key was held since it became contended, times the position.
+    /// `None` until a first lock of it has ended since.
+    pub estimate: Option<Duration>,
+}
+
 /// A request whose answer is a [`Ticket`]; made by [`LockRequest::ticket`].
 #[derive(Debug)]
 #[must_use = "a request does nothing until it is awaited"]
@@ -167,6 +199,14 @@ impl<'a> IntoFuture for TicketRequest<'a> {
 pub struct LockFuture<'a>(Acquiring<'a>);
 
 impl LockFuture<'_> {
+    /// Where this request stands in its queue, if it waits in one: for people who are told how long it may take.
+    ///
+    /// Looks at up to a thousand places of the queue.
+    #[must_use]
+    pub fn place(&self) -> Option<WaitPlace> {
+        self.0.place()
+    }
+
     fn poll_now(mut self) -> Poll<Result<Lock, LockError>> {
         Pin::new(&mut self).poll(&mut Context::from_waker(Waker::noop()))
     }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::error::{KeyFault, LockError};
 use crate::key::{Token, Ttl};
 use crate::retry::{Delays, RetryStrategy};
+use crate::session::Session;
+use crate::table::{Mode, Reentry};
 
 /// The longest name of an owner, in bytes.
 const MAX_OWNER_BYTES: usize = 128;
@@ -56,6 +58,20 @@ pub(super) struct Rare {
     pub(super) max_hold: Option<Duration>,
     pub(super) refresh_after: Option<f32>,
     pub(super) delays: Option<Delays>,
+    pub(super) mode: Mode,
+    pub(super) session: Option<Session>,
+    pub(super) reentry: Reentry,
+}
+
+/// Holds the name of an owner to its bounds.
+pub(crate) fn check_owner(name: &str) -> Result<(), LockError> {
+    let why = match crate::key::check_key(name, MAX_OWNER_BYTES) {
+        Ok(()) => return Ok(()),
+        Err(KeyFault::Empty) => "it is empty",
+        Err(KeyFault::TooLong { .. }) => "it is longer than 128 bytes",
+        Err(_) => "it has a control character",
+    };
+    Err(LockError::InvalidOption { option: "owner", why })
 }
 
 impl LockOptions {
@@ -98,11 +114,9 @@ impl LockOptions {
 
     /// Who asks, for people who look: up to 128 bytes without control characters. It proves nothing.
     pub fn owner(mut self, owner: impl AsRef<str>) -> Self {
-        match crate::key::check_key(owner.as_ref(), MAX_OWNER_BYTES) {
+        match check_owner(owner.as_ref()) {
             Ok(()) => self.rare().owner = Some(owner.as_ref().into()),
-            Err(KeyFault::Empty) => self.invalid("owner", "it is empty"),
-            Err(KeyFault::TooLong { .. }) => self.invalid("owner", "it is longer than 128 bytes"),
-            Err(_) => self.invalid("owner", "it has a control character"),
+            Err(why) => self.fault(why),
         }
         self
     }
@@ -149,6 +163,38 @@ impl LockOptions {
             Err(why) => self.fault(why),
         }
         self
+    }
+
+    /// Asks on behalf of a session: the lock lives as long as that does, and needs no TTL of its own.
+    pub fn session(mut self, session: &Session) -> Self {
+        self.rare().session = Some(session.clone());
+        self
+    }
+
+    /// Grants a key again that the same session holds already (or, in the callback of a
+    /// [`run`](crate::LockManager::run), that callback): see [`Session::reentrant`].
+    pub fn reentrant(mut self) -> Self {
+        self.rare().reentry = Reentry::Counted;
+        self
+    }
+
+    /// How to hold the key.
+    pub(crate) fn mode(mut self, mode: Mode) -> Self {
+        if let Mode::Permits { limit, permits } = mode
+            && !(1..=limit).contains(&permits)
+        {
+            self.invalid("permits", "it must be from 1 to the semaphore's limit");
+        }
+        self.rare().mode = mode;
+        self
+    }
+
+    pub(crate) fn the_mode(&self) -> Mode {
+        self.rare.as_ref().map_or(Mode::Exclusive, |rare| rare.mode)
+    }
+
+    pub(crate) fn the_session(&self) -> Option<&Session> {
+        self.rare.as_ref()?.session.as_ref()
     }
 
     fn rare(&mut self) -> &mut Rare {

@@ -1,9 +1,12 @@
-//! The signal that a grant has ended: given exactly once, heard however late one asks.
+//! The signal that a grant has ended: given exactly once, heard however late one asks. And before it, maybe, the word
+//! that an operator asks for the lock.
 
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Moment;
 use crate::error::Loss;
 use crate::table::{End, Watcher};
 
@@ -13,6 +16,10 @@ pub(crate) struct LostSignal {
     given: CancellationToken,
     /// `None` inside: the holder released it in good order.
     how: OnceLock<Option<Loss>>,
+    /// When the lock will be taken.
+    asked_back: OnceLock<Moment>,
+    /// Rung when either becomes known.
+    bell: Notify,
 }
 
 impl LostSignal {
@@ -24,6 +31,29 @@ impl LostSignal {
         // The first end is the end; the table gives no second one.
         let _ = self.how.set(how);
         self.given.cancel();
+        self.bell.notify_waiters();
+    }
+
+    /// The lock will be taken at `deadline`. The first notice counts.
+    pub(crate) fn ask_back(&self, deadline: Moment) {
+        let _ = self.asked_back.set(deadline);
+        self.bell.notify_waiters();
+    }
+
+    /// Waits until an operator asks for the lock, and answers when it will be taken; `None`: it has ended without.
+    /// Cancel safe, like `wait`.
+    pub(crate) async fn wait_for_notice(self: Arc<Self>) -> Option<Moment> {
+        loop {
+            // Before the look: what is rung from here on is heard.
+            let bell = self.bell.notified();
+            if let Some(deadline) = self.asked_back.get() {
+                return Some(*deadline);
+            }
+            if self.given.is_cancelled() {
+                return None;
+            }
+            bell.await;
+        }
     }
 
     /// Waits for the end. Cancel safe: asking again finds the same answer.
@@ -37,7 +67,11 @@ impl Watcher for LostSignal {
     fn ended(&self, end: End) {
         match end {
             End::Released | End::Dropped => self.give(None),
-            End::ByToken | End::Expired | End::Forced | End::ShutDown => self.lose(end.as_loss()),
+            lost => self.lose(lost.as_loss()),
         }
+    }
+
+    fn asked_back(&self, deadline: Moment) {
+        self.ask_back(deadline);
     }
 }

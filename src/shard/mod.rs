@@ -10,6 +10,8 @@
 
 pub(crate) mod actor;
 pub(crate) mod crowd;
+mod holding;
+mod looking;
 pub(crate) mod lost;
 pub mod message;
 pub(crate) mod runtime;
@@ -17,7 +19,6 @@ pub(crate) mod runtime;
 mod shuttled;
 pub(crate) mod timer;
 
-use std::any::Any;
 #[cfg(feature = "test-util")]
 use std::sync::atomic::AtomicBool;
 #[cfg(feature = "test-util")]
@@ -29,15 +30,14 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use crate::clock::{Clock, Moment};
-use crate::error::{LockError, Loss};
-use crate::key::{FencingToken, Key, Token, Ttl, TtlBounds};
+use crate::error::LockError;
+use crate::key::{Ttl, TtlBounds};
 use crate::sync::{Mutex, MutexGuard};
 use crate::table::{
-    Ask, Counters, Effects, End, Grant, Keeper, NotFree, Patience, RefreshAsk, Refreshed, Release, Row, Seen, Slice,
-    Table, TokenChoice, Verdict, WaiterId, Watcher,
+    Ask, Counters, Effects, End, Grant, Interest, Keeper, NotFree, Owner, Patience, RefreshAsk, Release, Seen, Sink,
+    Slice, Table, TokenChoice, Verdict, WaiterId,
 };
 use crowd::{Crowd, Places};
-use lost::LostSignal;
 use timer::Timers;
 
 /// How much is done under the mutex at a time.
@@ -58,6 +58,7 @@ fn is_short(ttl: Ttl) -> bool {
 pub(crate) type WakeAt = Moment;
 
 type Nudge = Box<dyn Fn() + Send + Sync>;
+type Recheck = Box<dyn Fn(Vec<Arc<Owner>>) + Send + Sync>;
 
 pub(crate) struct Shard {
     state: CachePadded<Mutex<State>>,
@@ -67,6 +68,8 @@ pub(crate) struct Shard {
     crowd: Arc<Crowd>,
     /// Makes the actor take a turn now. Empty where no actor runs: in explored tests.
     nudge: OnceLock<Nudge>,
+    /// Has the deadlock check look at an owner again.
+    recheck: OnceLock<Recheck>,
     #[cfg(feature = "test-util")]
     panic_next: AtomicBool,
 }
@@ -111,6 +114,7 @@ impl Shard {
             ttls,
             crowd,
             nudge: OnceLock::new(),
+            recheck: OnceLock::new(),
             #[cfg(feature = "test-util")]
             panic_next: AtomicBool::new(false),
         }
@@ -119,6 +123,11 @@ impl Shard {
     pub(crate) fn set_nudge(&self, nudge: impl Fn() + Send + Sync + 'static) {
         // Set once, by the runtime that starts the actor.
         let _ = self.nudge.set(Box::new(nudge));
+    }
+
+    pub(crate) fn set_recheck(&self, recheck: impl Fn(Vec<Arc<Owner>>) + Send + Sync + 'static) {
+        // Set once, by the manager that makes the shard.
+        let _ = self.recheck.set(Box::new(recheck));
     }
 
     pub(crate) fn now(&self) -> Moment {
@@ -139,8 +148,30 @@ impl Shard {
     /// The same for who holds the mutex already.
     fn finish<R>(&self, locked: MutexGuard<'_, State>, transition: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
         let mut fx = Effects::new();
+        let answer = self.transact(locked, &mut fx, transition);
+        let rechecks = fx.take_rechecks();
+        drop(fx);
+        if !rechecks.is_empty()
+            && let Some(recheck) = self.recheck.get()
+        {
+            recheck(rechecks);
+        }
+        answer
+    }
+
+    /// The same for who runs the effects: the deadlock check, which holds a mutex of its own meanwhile.
+    fn with_effects<R>(&self, fx: &mut Effects, transition: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
+        self.transact(self.state.lock(), fx, transition)
+    }
+
+    fn transact<R>(
+        &self,
+        locked: MutexGuard<'_, State>,
+        fx: &mut Effects,
+        transition: impl FnOnce(&mut State, &mut Effects) -> R,
+    ) -> R {
         let mut state = locked;
-        let answer = transition(&mut state, &mut fx);
+        let answer = transition(&mut state, fx);
         let waiting = state.table.waiting();
         state.places.give_back(&self.crowd, waiting);
         let early = fx.earliest() < state.armed;
@@ -197,6 +228,27 @@ impl Shard {
         })
     }
 
+    /// The same for a request of an owner, which has already been refused once. Its effects are the caller's to run.
+    pub(crate) fn queue_owned(&self, ask: &Ask<'_>, wait: Duration, waker: &Waker, fx: &mut Effects) -> Verdict {
+        let now = self.clock.now();
+        let patience = Patience::Until(now.saturating_add(wait), Some(waker));
+        self.with_effects(fx, |state, fx| {
+            state.make_room(now, fx);
+            let waiting = state.table.waiting();
+            state.table.admit(state.places.room(&self.crowd, waiting));
+            state.table.acquire(ask, patience, now, fx)
+        })
+    }
+
+    /// Answers a request of an owner if it can be granted now; changes nothing otherwise.
+    pub(crate) fn grant_now(&self, ask: &Ask<'_>) -> Option<Grant> {
+        let now = self.clock.now();
+        self.with(|state, fx| {
+            state.make_room(now, fx);
+            state.table.grant_now(ask, now, fx)
+        })
+    }
+
     pub(crate) fn see_waiter(&self, id: WaiterId, ttl: Ttl, keeper: Keeper, waker: &Waker) -> Seen {
         let now = if is_short(ttl) { self.clock.now() } else { self.clock.coarse() };
         self.with(|state, fx| state.table.see_waiter(id, keeper, waker, now, fx))
@@ -228,145 +280,6 @@ impl Shard {
         })
     }
 
-    /// Releases by token, for callers without a guard.
-    pub(crate) fn release_token(&self, key: &Key, hash: u32, token: Token) -> Result<Release, LockError> {
-        let now = self.clock.now();
-        self.with(|state, fx| match state.table.grant_of(key, hash, token, now, fx) {
-            Ok(grant) => Ok(state.table.release(&grant, End::ByToken, now, fx)),
-            Err(LockError::Lost(_)) => Ok(Release::AlreadyGone),
-            Err(other) => Err(other),
-        })
-    }
-
-    pub(crate) fn refresh(&self, grant: &Grant, ask: RefreshAsk) -> Result<Refreshed, LockError> {
-        let now = self.clock.now();
-        self.with(|state, fx| state.table.refresh(grant, ask, now, fx)).map_err(LockError::Lost)
-    }
-
-    /// Refreshes by token; also answers what is left and how often it was refreshed.
-    pub(crate) fn refresh_token(
-        &self,
-        key: &Key,
-        hash: u32,
-        token: Token,
-        ask: RefreshAsk,
-    ) -> Result<Refreshed, LockError> {
-        let now = self.clock.now();
-        self.with(|state, fx| {
-            let grant = state.table.grant_of(key, hash, token, now, fx)?;
-            state.table.refresh(&grant, ask, now, fx).map_err(LockError::Lost)
-        })
-    }
-
-    pub(crate) fn auto_refresh(&self, grant: &Grant, every: Duration, timeout: Duration) -> Result<(), LockError> {
-        let now = self.clock.now();
-        self.with(|state, fx| state.table.auto_refresh(grant, every, timeout, now, fx)).map_err(LockError::Lost)
-    }
-
-    pub(crate) fn stop_auto_refresh(&self, grant: &Grant) {
-        self.with(|state, _| state.table.stop_auto_refresh(grant));
-    }
-
-    pub(crate) fn cap_hold(&self, grant: &Grant, max_hold: Duration) -> Result<(), LockError> {
-        let now = self.clock.now();
-        self.with(|state, fx| state.table.cap_hold(grant, max_hold, now, fx)).map_err(LockError::Lost)
-    }
-
-    /// The signal of a grant's end; already given if it has ended.
-    pub(crate) fn lost_signal(&self, grant: &Grant) -> Arc<LostSignal> {
-        let now = self.clock.now();
-        let watched = self.with(|state, fx| state.table.watch(grant, || Arc::new(LostSignal::default()), now, fx));
-        match watched {
-            Ok(watcher) => {
-                let watcher: Arc<dyn Any + Send + Sync> = watcher;
-                watcher.downcast().expect("a shard's watchers are all lost signals")
-            }
-            Err(end) => {
-                let signal = LostSignal::default();
-                match end {
-                    Some(end) => signal.ended(end),
-                    None => signal.lose(Loss::Unknown),
-                }
-                Arc::new(signal)
-            }
-        }
-    }
-
-    /// Turns a live grant over to a guard or a ticket.
-    pub(crate) fn set_keeper(&self, grant: &Grant, keeper: Keeper) {
-        self.with(|state, _| state.table.set_keeper(grant, keeper));
-    }
-
-    /// Gives a grant that travelled by its token a guard again (T10).
-    pub(crate) fn adopt(&self, key: &Key, hash: u32, token: Token, guard: Keeper) -> Result<Grant, LockError> {
-        let now = self.clock.now();
-        self.with(|state, fx| {
-            let grant = state.table.grant_of(key, hash, token, now, fx)?;
-            if state.table.keeper(&grant) != Some(Keeper::Ticket) {
-                return Err(LockError::TokenReused);
-            }
-            state.table.set_keeper(&grant, guard);
-            Ok(grant)
-        })
-    }
-
-    /// Until when a grant holds its key, if it does (exact time).
-    pub(crate) fn held_until(&self, grant: &Grant) -> Option<Moment> {
-        let now = self.clock.now();
-        self.state.lock().table.held_until(grant, now)
-    }
-
-    /// The deadline of a grant that is still good, or why it is not.
-    pub(crate) fn check(&self, grant: &Grant) -> Result<Moment, LockError> {
-        let now = self.clock.now();
-        self.with(|state, fx| state.table.check(grant, now, fx)).map_err(LockError::Lost)
-    }
-
-    pub(crate) fn force_release(&self, key: &Key, hash: u32) -> Release {
-        let now = self.clock.now();
-        self.with(|state, fx| state.table.force_release(key, hash, now, fx))
-    }
-
-    pub(crate) fn look(&self, key: &Key, hash: u32, queue_limit: usize) -> Option<Row> {
-        let now = self.clock.now();
-        self.state.lock().table.look(key, hash, now, queue_limit)
-    }
-
-    /// The lock on a key, if it is still the grant with this fence.
-    pub(crate) fn look_ticket(&self, key: &Key, hash: u32, fence: FencingToken) -> Result<Row, LockError> {
-        let now = self.clock.now();
-        self.with(|state, fx| {
-            let row = state.table.look(key, hash, now, 0).filter(|row| row.fence == fence);
-            row.ok_or_else(|| {
-                // Settles an expiry that no timer has come to yet, so that its reason is known.
-                let _ = state.table.tick(now, SLICE, fx);
-                LockError::Lost(state.table.loss_of(fence))
-            })
-        })
-    }
-
-    /// Every held key with the prefix, in slices: a key that moves meanwhile may be missed, none is seen twice.
-    pub(crate) fn scan(&self, prefix: &str, mut found: impl FnMut(Row)) {
-        let mut cursor = Some(0);
-        while let Some(from) = cursor {
-            let now = self.clock.now();
-            let mut rows = Vec::new();
-            cursor = self.state.lock().table.scan(from, SLICE as u32, prefix, now, |row| rows.push(row));
-            rows.into_iter().for_each(&mut found);
-        }
-    }
-
-    /// The totals, and how many keys are in the table and requests in queues now.
-    pub(crate) fn totals(&self) -> (Counters, usize, usize) {
-        let state = self.state.lock();
-        (*state.table.counters(), state.table.held(), state.table.waiting())
-    }
-
-    /// The most contended keys and how often each was, in no order.
-    pub(crate) fn hot_keys(&self) -> Vec<(Key, u64)> {
-        self.state.lock().table.hot_keys().to_vec()
-    }
-
     /// Counts an attempt that never came to the table, or left it without an end of its own.
     pub(crate) fn count(&self, add: impl FnOnce(&mut Counters)) {
         add(self.state.lock().table.counters_mut());
@@ -388,6 +301,15 @@ impl Shard {
 
     pub(crate) fn stop_sleep(&self, id: u32) {
         self.with(|state, fx| state.timers.remove(id, fx));
+    }
+
+    /// Begins to tell of what happens.
+    pub(crate) fn listen(&self, interest: Interest, sink: Arc<dyn Sink>) {
+        self.with(|state, _| state.table.listen(interest, sink));
+    }
+
+    pub(crate) fn stop_listening(&self, interest: Interest) {
+        self.with(|state, _| state.table.stop_listening(interest));
     }
 
     /// Does everything that is due, in slices. Anybody may call it.

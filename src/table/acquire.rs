@@ -1,15 +1,18 @@
-//! Who gets a key: at once, by queueing, by hand-off, or by the token that it already holds.
+//! Who gets a key: at once, again, or by queueing.
 
+use std::sync::Arc;
 use std::task::Waker;
 
 use super::ended::End;
 use super::expiry::Links;
-use super::queue::{Queue, Waiter, WaiterId, WaiterState};
+use super::mode::Mode;
+use super::owner::Owner;
+use super::queue::{Waiter, WaiterId, WaiterState};
 use super::slab::NIL;
-use super::slot::{self, Extras, Holder, Keeper, Slot, Terms};
-use super::{Effects, MAX_SEATS, Table};
+use super::slot::{Keeper, Reentry, Terms};
+use super::{Counters, Effects, Table};
 use crate::clock::Moment;
-use crate::error::{LockError, Loss};
+use crate::error::LockError;
 use crate::key::{FencingToken, Key, Token};
 
 /// One request, as the table sees it.
@@ -79,6 +82,16 @@ pub(crate) enum NotFree {
     Unasked,
 }
 
+/// Why a request cannot be granted at once.
+enum Shut {
+    /// Others hold the key, or wait for it. `until`: the deadline of the session that asks.
+    Held {
+        index: u32,
+        until: Option<Moment>,
+    },
+    Refused(LockError),
+}
+
 /// What a waiter finds when it looks.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Seen {
@@ -94,13 +107,13 @@ impl Table {
     #[inline]
     pub(crate) fn grant_if_free(&mut self, ask: &Ask<'_>, now: Moment) -> Result<Grant, NotFree> {
         self.see(now);
-        let special = ask.choice == TokenChoice::ByClient || self.closed || self.slots.len() >= self.limits.keys;
-        if special {
+        let special = ask.choice == TokenChoice::ByClient || self.attentive || self.slots.len() >= self.limits.keys;
+        if special || ask.terms.extra.as_ref().is_some_and(|extra| extra.need_care()) {
             return Err(NotFree::Unasked);
         }
         match self.find(ask.hash, ask.key) {
             Some(index) => Err(NotFree::At(index)),
-            None => Ok(self.grant_vacant(ask)),
+            None => Ok(self.grant_vacant(ask, None)),
         }
     }
 
@@ -115,7 +128,9 @@ impl Table {
     ) -> Verdict {
         self.see(now);
         match not_free {
-            NotFree::At(index) if !self.expire_if_due(index, fx) => self.contend(ask, index, patience, fx),
+            NotFree::At(index) if self.slots[index].group().is_none() && !self.expire_if_due(index, fx) => {
+                self.contend(ask, index, patience, None, fx)
+            }
             _ => self.acquire(ask, patience, now, fx),
         }
     }
@@ -126,25 +141,93 @@ impl Table {
         if self.closed {
             return self.reject(None, LockError::ShuttingDown);
         }
-        let mut found = self.find(ask.hash, ask.key);
-        if let Some(index) = found
-            && self.expire_if_due(index, fx)
-        {
-            found = self.find(ask.hash, ask.key);
-        }
+        let found = self.find_live(ask.hash, ask.key, fx);
         if ask.choice == TokenChoice::ByClient
             && let Some(verdict) = self.answer_again(ask, found, &patience, fx)
         {
             return verdict;
         }
-        match found {
-            None if self.slots.len() >= self.limits.keys => {
-                fx.due(self.now);
-                self.reject(None, LockError::TooManyKeys)
-            }
-            None => Verdict::Granted(self.grant_vacant(ask)),
-            Some(index) => self.contend(ask, index, patience, fx),
+        match self.open(ask, found, fx) {
+            Ok(grant) => Verdict::Granted(grant),
+            Err(Shut::Held { index, until }) => self.contend(ask, index, patience, until, fx),
+            Err(Shut::Refused(why)) => self.reject(found, why),
         }
+    }
+
+    /// Answers a request of an owner if it can be granted now; changes nothing otherwise.
+    pub(crate) fn grant_now(&mut self, ask: &Ask<'_>, now: Moment, fx: &mut Effects) -> Option<Grant> {
+        self.see(now);
+        if self.closed || ask.choice == TokenChoice::ByClient {
+            return None;
+        }
+        let found = self.find_live(ask.hash, ask.key, fx);
+        self.open(ask, found, fx).ok()
+    }
+
+    /// Grants what can be granted without waiting.
+    fn open(&mut self, ask: &Ask<'_>, found: Option<u32>, fx: &mut Effects) -> Result<Grant, Shut> {
+        let until = ask.terms.session().map(|session| session.settle(self.now)).transpose();
+        let until = until.map_err(|_| Shut::Refused(LockError::SessionEnded))?;
+        if let Some(index) = found {
+            let (slot, mode) = (&self.slots[index], ask.terms.mode());
+            if slot.kind() != mode.kind() {
+                return Err(Shut::Refused(LockError::WrongMode));
+            }
+            if let Some(asker) = ask.terms.asker()
+                && let Some(own) = self.own_grant(index, asker, ask.terms)
+            {
+                return Ok(self.reenter(own, index));
+            }
+            if slot.queue.len > 0 || !slot.has_room(mode) {
+                return Err(Shut::Held { index, until });
+            }
+        }
+        if self.slots.len() >= self.limits.keys {
+            fx.due(self.now);
+            return Err(Shut::Refused(LockError::TooManyKeys));
+        }
+        take_place(ask.terms).map_err(Shut::Refused)?;
+        let Some(index) = found else {
+            let grant = self.grant_vacant(ask, until);
+            self.granted(grant.slot, grant.slot, 0, fx);
+            return Ok(grant);
+        };
+        let at = self.place(index, ask.token, ask.terms, ask.keeper, until);
+        self.count(index, |c| {
+            c.attempts += 1;
+            c.grants += 1;
+        });
+        self.granted(at, index, 0, fx);
+        Ok(Grant { slot: at, token: ask.token, fence: self.fence })
+    }
+
+    /// The grant of this owner that answers its request again, if the request wants that.
+    fn own_grant(&self, index: u32, asker: &Arc<Owner>, terms: &Terms) -> Option<u32> {
+        if terms.extra.as_ref()?.reentry == Reentry::Refused {
+            return None;
+        }
+        let is_own = |at: u32| self.slots[at].asker() == Some(asker);
+        match (self.slots[index].group(), terms.mode()) {
+            (None, Mode::Exclusive | Mode::Shared) => is_own(index).then_some(index),
+            (Some(_), Mode::Shared) => {
+                let grants = &self.belongings.get(&asker.id)?.grants;
+                grants.iter().copied().find(|at| *at == index || self.slots[*at].member_of() == Some(index))
+            }
+            // Of permits one may want more, and a share is no exclusive lock.
+            _ => None,
+        }
+    }
+
+    fn reenter(&mut self, own: u32, index: u32) -> Grant {
+        let slot = &mut self.slots[own];
+        slot.extras_mut().reentries += 1;
+        let holder = slot.holder.as_ref().expect("what an owner has is held");
+        let grant = Grant { slot: own, token: holder.token, fence: holder.fence };
+        self.count(index, |c| {
+            c.attempts += 1;
+            c.reentered += 1;
+        });
+        grant
     }
 
     /// Looks at a waiter on behalf of one of its seats, which is given up unless the answer is `Pending`.
@@ -160,13 +243,14 @@ impl Table {
         let Some(index) = self.waiter_slot(id) else { return Seen::Taken };
         match self.waiters[id.index].state {
             // A grant that expired before it was seen is lost (T3); this turns the state to `Refused`.
-            WaiterState::Granted => drop(self.expire_if_due(index, fx)),
+            WaiterState::Granted => drop(self.end_if_over(index, fx)),
             // So does this: a wait that is over is over, also when the timer is late (C1).
-            WaiterState::Queued if self.waiters[id.index].deadline <= self.now => {
-                self.leave_queue(index, id.index);
-                self.time_out(index, id.index, fx);
+            WaiterState::Queued => {
+                if self.send_away_if_over(index, id.index, fx) {
+                    self.let_in(index, fx);
+                }
             }
-            WaiterState::Queued | WaiterState::Refused(_) => {}
+            WaiterState::Refused(_) => {}
         }
         let waiter = &mut self.waiters[id.index];
         match &waiter.state {
@@ -200,16 +284,18 @@ impl Table {
         }
         if self.waiters[id.index].state == WaiterState::Granted {
             // A grant that nobody sees expires like any other (C1); this turns the state to `Refused`.
-            self.expire_if_due(index, fx);
+            self.end_if_over(index, fx);
         }
         match self.waiters[id.index].state {
             WaiterState::Queued => {
                 self.leave_queue(index, id.index);
+                give_place_back(&self.waiters[id.index].terms);
                 self.leave_seat(id, fx);
                 self.count(index, |c| {
                     c.cancelled += 1;
                     c.attempts += 1;
                 });
+                self.let_in(index, fx);
             }
             WaiterState::Granted => {
                 self.leave_seat(id, fx);
@@ -219,121 +305,15 @@ impl Table {
         }
     }
 
-    /// The place of a waiter in its queue, the first being 1, if it still waits. O(queue).
-    #[cfg(test)]
-    pub(crate) fn position(&self, id: WaiterId) -> Option<usize> {
-        let index = self.waiter_slot(id).filter(|_| self.waiters[id.index].state == WaiterState::Queued)?;
-        self.slots[index].queue.iter(&self.waiters).position(|(other, _)| other == id.index).map(|at| at + 1)
-    }
-
-    /// Hands a freed key to the next waiter whose wait has not run out (T2), or takes it out of the table (T7). The
-    /// key is never free in between.
-    pub(super) fn hand_off(&mut self, index: u32, fx: &mut Effects) {
-        while let Some(next) = self.slots[index].queue.first() {
-            self.leave_queue(index, next);
-            if self.waiters[next].deadline <= self.now {
-                self.time_out(index, next, fx);
-                continue;
-            }
-            if self.closed {
-                self.shut_out(index, next, fx);
-                continue;
-            }
-            let waiter = &mut self.waiters[next];
-            waiter.state = WaiterState::Granted;
-            waiter.wake_all(fx);
-            let waited = self.now.nanos_since(waiter.queued_at);
-            let (token, terms) = (waiter.token, Terms { ttl: waiter.terms.ttl, extra: waiter.terms.extra.take() });
-            let holder = self.holder(token, &terms, Keeper::Unseen(next));
-            let extra = terms.extra;
-            let deadline = holder.deadline;
-            let slot = &mut self.slots[index];
-            slot.holder = Some(holder);
-            if extra.is_some() || slot.extras.is_some() {
-                slot.extras_mut().terms = extra;
-            }
-            if slot.queue.len > 0 {
-                fx.due(deadline);
-            }
-            self.expiries.insert(&mut self.slots, index);
-            self.count(index, |c| {
-                c.attempts += 1;
-                c.grants += 1;
-                c.handoffs += 1;
-                c.wait_nanos = c.wait_nanos.saturating_add(waited);
-            });
-            return;
-        }
-        self.remove_slot(index);
-    }
-
-    /// Tells a waiter, already out of its queue, that its wait ran out.
-    pub(super) fn time_out(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
-        let waited = self.now.saturating_since(self.waiters[waiter].queued_at);
-        self.refuse(waiter, LockError::Timeout { waited }, fx);
-        self.count(index, |c| {
-            c.timed_out += 1;
-            c.attempts += 1;
-        });
-    }
-
-    /// Tells a waiter, already out of its queue, that nothing is granted any more.
-    pub(super) fn shut_out(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
-        self.refuse(waiter, LockError::ShuttingDown, fx);
-        self.count(index, |c| {
-            c.refused_by_shutdown += 1;
-            c.attempts += 1;
-        });
-    }
-
-    /// Leaves word for a waiter that is out of its queue.
-    pub(super) fn refuse(&mut self, waiter: u32, why: LockError, fx: &mut Effects) {
-        let waiter = &mut self.waiters[waiter];
-        waiter.state = WaiterState::Refused(why);
-        waiter.wake_all(fx);
-    }
-
-    /// Takes a queued waiter out of its queue, its timer and the chosen tokens.
-    pub(super) fn leave_queue(&mut self, index: u32, waiter: u32) {
-        self.slots[index].queue.remove(&mut self.waiters, waiter);
-        self.timeouts.remove(&mut self.waiters, waiter);
-        self.waiting -= 1;
-        if !self.chosen.is_empty() {
-            let token = self.waiters[waiter].token;
-            if self.chosen.get(&token) == Some(&waiter) {
-                self.chosen.remove(&token);
-            }
-        }
-    }
-
-    /// Makes a grant: the one place where that is done. It takes the next fence (T4), and ends within its claim.
-    #[inline]
-    pub(super) fn holder(&mut self, token: Token, terms: &Terms, keeper: Keeper) -> Holder {
-        self.fence = self.fence.next();
-        let (now, ttl) = (self.now, terms.ttl);
-        let deadline = slot::deadline(ttl, terms.max_hold(), now, now).min(self.claim.horizon());
-        Holder { token, fence: self.fence, deadline, granted_at: now, ttl, refreshes: 0, keeper }
-    }
-
-    fn grant_vacant(&mut self, ask: &Ask<'_>) -> Grant {
-        let holder = self.holder(ask.token, ask.terms, ask.keeper);
-        let extras = ask.terms.extra.clone().map(|terms| Box::new(Extras { terms: Some(terms), ..Extras::default() }));
-        let index = self.insert_slot(Slot {
-            key: ask.key.clone(),
-            holder: Some(holder),
-            queue: Queue::EMPTY,
-            hash: ask.hash,
-            expiry: Links::NEW,
-            extras,
-        });
-        self.expiries.insert(&mut self.slots, index);
-        self.counters.attempts += 1;
-        self.counters.grants += 1;
-        Grant { slot: index, token: ask.token, fence: self.fence }
-    }
-
     /// The key is held: refuse, or queue.
-    fn contend(&mut self, ask: &Ask<'_>, index: u32, patience: Patience<'_>, fx: &mut Effects) -> Verdict {
+    fn contend(
+        &mut self,
+        ask: &Ask<'_>,
+        index: u32,
+        patience: Patience<'_>,
+        until: Option<Moment>,
+        fx: &mut Effects,
+    ) -> Verdict {
         self.mark_contended(index);
         if matches!(patience, Patience::Poll) {
             return Verdict::Refused(LockError::Held);
@@ -356,6 +336,10 @@ impl Table {
             fx.due(self.now);
             return self.reject(Some(index), LockError::QueueFull);
         }
+        if let Err(why) = take_place(ask.terms) {
+            return self.reject(Some(index), why);
+        }
+        let due = deadline.min(until.unwrap_or(Moment::FAR));
         self.waiter_seq += 1;
         let id = self.waiters.insert(Waiter {
             slot: index,
@@ -366,6 +350,7 @@ impl Table {
             terms: ask.terms.clone(),
             queued_at: self.now,
             deadline,
+            due,
             seq: self.waiter_seq,
             state: WaiterState::Queued,
             waker: waker.cloned(),
@@ -373,90 +358,25 @@ impl Table {
             seats: 1,
         });
         self.slots[index].queue.push_back(&mut self.waiters, id);
-        if deadline != Moment::FAR {
+        if due != Moment::FAR {
             self.timeouts.insert(&mut self.waiters, id);
+        }
+        if let Some(asker) = ask.terms.asker() {
+            self.belongings_of(asker).waiters.insert(id);
         }
         if ask.choice == TokenChoice::ByClient {
             self.chosen.insert(ask.token, id);
         }
         self.waiting += 1;
-        fx.due(deadline);
-        if let Some(holder) = self.slots[index].holder.as_ref() {
-            fx.due(holder.deadline);
-        }
+        fx.due(due);
+        fx.due(self.first_end(index));
         self.count(index, |c| c.queued += 1);
         Verdict::Queued(WaiterId { index: id, seat: 0, seq: self.waiter_seq })
     }
 
-    /// Answers a request whose token this key already knows (DESIGN 6): the waiter it queued, the grant it was given,
-    /// or the end of that grant. `None`: the token is new here.
-    fn answer_again(
-        &mut self,
-        ask: &Ask<'_>,
-        found: Option<u32>,
-        patience: &Patience<'_>,
-        fx: &mut Effects,
-    ) -> Option<Verdict> {
-        if let Some(index) = found
-            && let Some(holder) = self.slots[index].holder.as_ref().filter(|holder| holder.token == ask.token)
-        {
-            if self.slots[index].terms(holder) != *ask.terms {
-                return Some(self.reject(found, LockError::TokenReused));
-            }
-            let (old_keeper, grant) = (holder.keeper, Grant { slot: index, token: holder.token, fence: holder.fence });
-            match (old_keeper, ask.keeper) {
-                // One guard per token and process (T10): a second one would release under the first.
-                (Keeper::Guard(_), Keeper::Guard(_)) => return Some(self.reject(found, LockError::TokenReused)),
-                (Keeper::Guard(_), _) => return Some(Verdict::Granted(grant)),
-                (Keeper::Unseen(waiter), _) => {
-                    self.waiters[waiter].wake_all(fx);
-                    self.waiters.remove(waiter);
-                }
-                (Keeper::Ticket, _) => {}
-            }
-            if let Some(holder) = self.slots[index].holder.as_mut() {
-                holder.keeper = ask.keeper;
-            }
-            return Some(Verdict::Granted(grant));
-        }
-        if let Some(&queued) = self.chosen.get(&ask.token) {
-            let waiter = &mut self.waiters[queued];
-            if Some(waiter.slot) != found || waiter.terms != *ask.terms {
-                return Some(self.reject(found, LockError::TokenReused));
-            }
-            let waker = match patience {
-                Patience::Until(_, waker) => *waker,
-                // It is known to be held by another, and this request will not wait with the first.
-                Patience::Now | Patience::Poll => return None,
-            };
-            if waiter.seats >= MAX_SEATS {
-                return Some(self.reject(found, LockError::QueueFull));
-            }
-            let (seat, seq) = (waiter.join(waker), waiter.seq);
-            return Some(Verdict::Queued(WaiterId { index: queued, seat, seq }));
-        }
-        let end = self.ended.find(ask.token, ask.hash)?;
-        Some(self.reject(found, LockError::Lost(end.as_loss())))
-    }
-
-    /// What became of a grant that another seat of the same waiter took: the same answer, or `Lost`.
-    pub(crate) fn answer_taken(&mut self, ask: &Ask<'_>, now: Moment, fx: &mut Effects) -> Result<Grant, LockError> {
-        self.see(now);
-        let found = self.find(ask.hash, ask.key);
-        let known = match found {
-            Some(index) if self.expire_if_due(index, fx) => self.find(ask.hash, ask.key),
-            other => other,
-        };
-        match self.answer_again(ask, known, &Patience::Now, fx) {
-            Some(Verdict::Granted(grant)) => Ok(grant),
-            Some(Verdict::Refused(why)) => Err(why),
-            Some(Verdict::Queued(_)) | None => Err(LockError::Lost(Loss::Unknown)),
-        }
-    }
-
     /// Refuses before anything was changed.
-    fn reject(&mut self, index: Option<u32>, why: LockError) -> Verdict {
-        let add = |c: &mut super::Counters| {
+    pub(super) fn reject(&mut self, index: Option<u32>, why: LockError) -> Verdict {
+        let add = |c: &mut Counters| {
             c.rejected += 1;
             c.attempts += 1;
         };
@@ -477,7 +397,18 @@ impl Table {
     }
 
     /// The slot of a waiter that is still in the slab.
-    fn waiter_slot(&self, id: WaiterId) -> Option<u32> {
+    pub(super) fn waiter_slot(&self, id: WaiterId) -> Option<u32> {
         self.waiters.get(id.index).filter(|waiter| waiter.seq == id.seq).map(|waiter| waiter.slot)
+    }
+}
+
+/// Takes a place of the owner's that a grant or waiter will hold (T9).
+fn take_place(terms: &Terms) -> Result<(), LockError> {
+    terms.asker().map_or(Ok(()), |asker| asker.take_place())
+}
+
+pub(super) fn give_place_back(terms: &Terms) {
+    if let Some(asker) = terms.asker() {
+        asker.give_place_back();
     }
 }

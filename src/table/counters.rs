@@ -13,13 +13,21 @@ pub(crate) struct Counters {
     pub(crate) dropped: u64,
     pub(crate) expired: u64,
     pub(crate) forced: u64,
+    /// Taken from their holders by the manager itself.
+    pub(crate) lost: u64,
     pub(crate) ended_by_shutdown: u64,
+    /// Requests answered with a grant that their owner already had.
+    pub(crate) reentered: u64,
 
     pub(crate) queued: u64,
     pub(crate) handoffs: u64,
     pub(crate) timed_out: u64,
     pub(crate) cancelled: u64,
     pub(crate) refused_by_shutdown: u64,
+    /// Waiters refused to break a deadlock.
+    pub(crate) deadlocked: u64,
+    /// Waiters whose session ended.
+    pub(crate) outlived: u64,
 
     /// Refused at once: somebody else held the key, and the request was not to wait.
     pub(crate) busy: u64,
@@ -50,23 +58,24 @@ impl Counters {
     pub(super) fn end(&mut self, end: End, held_nanos: u64) {
         self.hold_nanos = self.hold_nanos.saturating_add(held_nanos);
         *match end {
-            End::Released | End::ByToken => &mut self.released,
+            End::Released | End::ByToken | End::SessionEnded => &mut self.released,
             End::Dropped => &mut self.dropped,
             End::Expired => &mut self.expired,
             End::Forced => &mut self.forced,
+            End::Revoked => &mut self.lost,
             End::ShutDown => &mut self.ended_by_shutdown,
         } += 1;
     }
 
     /// Grants that have ended.
     pub(crate) fn ends(&self) -> u64 {
-        self.released + self.dropped + self.expired + self.forced + self.ended_by_shutdown
+        self.released + self.dropped + self.expired + self.forced + self.lost + self.ended_by_shutdown
     }
 
     /// Waiters that have left the queue.
     #[cfg(test)]
     pub(crate) fn left_queue(&self) -> u64 {
-        self.handoffs + self.timed_out + self.cancelled + self.refused_by_shutdown
+        self.handoffs + self.timed_out + self.cancelled + self.refused_by_shutdown + self.deadlocked + self.outlived
     }
 
     /// Adds another shard's totals.
@@ -78,12 +87,16 @@ impl Counters {
             dropped,
             expired,
             forced,
+            lost,
             ended_by_shutdown,
+            reentered,
             queued,
             handoffs,
             timed_out,
             cancelled,
             refused_by_shutdown,
+            deadlocked,
+            outlived,
             busy,
             rejected,
             cancelled_polls,
@@ -103,12 +116,16 @@ impl Counters {
         self.dropped += dropped;
         self.expired += expired;
         self.forced += forced;
+        self.lost += lost;
         self.ended_by_shutdown += ended_by_shutdown;
+        self.reentered += reentered;
         self.queued += queued;
         self.handoffs += handoffs;
         self.timed_out += timed_out;
         self.cancelled += cancelled;
         self.refused_by_shutdown += refused_by_shutdown;
+        self.deadlocked += deadlocked;
+        self.outlived += outlived;
         self.busy += busy;
         self.rejected += rejected;
         self.cancelled_polls += cancelled_polls;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::ended::End;
+use super::owner::Owner;
 use super::slot::Watcher;
+use super::told::{Event, Sink};
 use crate::clock::Moment;
 
 pub(crate) struct Effects {
@@ -22,17 +24,32 @@ pub(crate) struct Effects {
 #[derive(Default)]
 struct More {
     wakes: Vec<Waker>,
-    notices: Vec<(Arc<dyn Watcher>, End)>,
+    notices: Vec<(Arc<dyn Watcher>, Notice)>,
+    events: Vec<(Arc<dyn Sink>, Event)>,
+    /// Owners that were granted one key while they wait for another: that may have closed a cycle.
+    rechecks: Vec<Arc<Owner>>,
     /// Wakers that nobody will wake. Dropping one may drop a task, and with it a lock of this very shard.
     spent: Vec<Waker>,
+}
+
+/// What a watcher is told.
+enum Notice {
+    Ended(End),
+    AskedBack(Moment),
 }
 
 impl More {
     #[cold]
     fn run(self) {
-        for (watcher, end) in self.notices {
+        for (watcher, notice) in self.notices {
             // A watcher is ours and does not panic; its own wakers may.
-            let _ = catch_unwind(AssertUnwindSafe(|| watcher.ended(end)));
+            let _ = catch_unwind(AssertUnwindSafe(|| match notice {
+                Notice::Ended(end) => watcher.ended(end),
+                Notice::AskedBack(deadline) => watcher.asked_back(deadline),
+            }));
+        }
+        for (sink, event) in self.events {
+            let _ = catch_unwind(AssertUnwindSafe(|| sink.tell(event)));
         }
         for waker in self.wakes {
             let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
@@ -71,8 +88,26 @@ impl Effects {
         }
     }
 
-    pub(crate) fn notice(&mut self, watcher: Arc<dyn Watcher>, end: End) {
-        self.more.get_or_insert_default().notices.push((watcher, end));
+    pub(crate) fn ended(&mut self, watcher: Arc<dyn Watcher>, end: End) {
+        self.more.get_or_insert_default().notices.push((watcher, Notice::Ended(end)));
+    }
+
+    pub(crate) fn asked_back(&mut self, watcher: Arc<dyn Watcher>, deadline: Moment) {
+        self.more.get_or_insert_default().notices.push((watcher, Notice::AskedBack(deadline)));
+    }
+
+    pub(crate) fn tell(&mut self, sink: Arc<dyn Sink>, event: Event) {
+        self.more.get_or_insert_default().events.push((sink, event));
+    }
+
+    /// Has the deadlock check look at an owner again.
+    pub(crate) fn recheck(&mut self, owner: Arc<Owner>) {
+        self.more.get_or_insert_default().rechecks.push(owner);
+    }
+
+    /// The owners to look at again. Whoever runs the transition takes them out: effects know no deadlock check.
+    pub(crate) fn take_rechecks(&mut self) -> Vec<Arc<Owner>> {
+        self.more.as_mut().map_or_else(Vec::new, |more| std::mem::take(&mut more.rechecks))
     }
 }
 

@@ -21,6 +21,10 @@ pub(crate) enum End {
     Expired,
     /// Released by an operator.
     Forced,
+    /// Taken from its holder to break a deadlock.
+    Revoked,
+    /// Its session was ended.
+    SessionEnded,
     /// The manager shut down.
     ShutDown,
 }
@@ -32,6 +36,8 @@ impl End {
             Self::Released | Self::ByToken | Self::Dropped => Loss::Released,
             Self::Expired => Loss::Expired,
             Self::Forced => Loss::Forced,
+            Self::Revoked => Loss::Revoked,
+            Self::SessionEnded => Loss::SessionEnded,
             Self::ShutDown => Loss::ShutDown,
         }
     }

@@ -1,11 +1,15 @@
-//! What a holder does with its grant, and every way in which a grant ends.
+//! What a holder does with its grant.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::ended::End;
 use super::expiry::Links;
-use super::slot::{self, AutoRefresh, Holder, Keeper, Refreshes, Watcher};
+use super::group::Group;
+use super::mode::Kind;
+use super::slot::{AutoRefresh, Holder, Keeper, Refreshes, Watcher};
+use super::told::EventKind;
+use super::trail::Trace;
 use super::{Effects, Grant, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
@@ -39,15 +43,17 @@ pub(crate) struct Refreshed {
 }
 
 impl Table {
-    /// Ends a grant for its guard. `AlreadyGone` if it is not the holder any more (T5).
+    /// Ends a grant for its guard. `AlreadyGone` if it is not the holder any more (T5). One that its owner asked for
+    /// several times ends with the last release.
     pub(crate) fn release(&mut self, grant: &Grant, end: End, now: Moment, fx: &mut Effects) -> Release {
-        match self.live(grant, now, fx) {
-            Some(_) => {
-                self.end(grant.slot, end, fx);
-                Release::Released
-            }
-            None => Release::AlreadyGone,
+        if self.live(grant, now, fx).is_none() {
+            return Release::AlreadyGone;
         }
+        match self.slots[grant.slot].extras.as_mut() {
+            Some(extras) if extras.reentries > 0 => extras.reentries -= 1,
+            _ => self.end(grant.slot, end, fx),
+        }
+        Release::Released
     }
 
     /// Ends a grant that nobody waits for, watches or asks about: the lane's whole way out when there is no contention.
@@ -57,11 +63,13 @@ impl Table {
         self.see(now);
         let slot = self.slots.get(grant.slot)?;
         let holder = slot.holder.as_ref()?;
-        let alone = slot.queue.len == 0 && slot.extras.is_none() && holder.keeper.forgets(end);
+        let alone = slot.queue.len == 0 && slot.extras.is_none() && holder.keeper.forgets(end) && !self.attentive;
         if !alone || holder.fence != grant.fence || holder.deadline <= self.now {
             return None;
         }
-        self.counters.end(end, self.now.nanos_since(holder.granted_at));
+        let (granted_at, fence, key_hash) = (holder.granted_at, holder.fence, slot.hash);
+        self.counters.end(end, self.now.nanos_since(granted_at));
+        self.trail.push(Trace { key_hash, end, fence, granted_at, ended_at: self.now, owner: None });
         self.expiries.remove(&mut self.slots, grant.slot);
         self.remove_slot(grant.slot);
         Some(Release::Released)
@@ -86,18 +94,11 @@ impl Table {
         fx: &mut Effects,
     ) -> Result<Grant, LockError> {
         self.see(now);
-        let mut found = self.find(hash, key);
-        if let Some(index) = found
-            && self.expire_if_due(index, fx)
-        {
-            found = self.find(hash, key);
-        }
-        let holder = found.and_then(|index| Some((index, self.slots[index].holder.as_ref()?)));
-        match holder {
-            Some((slot, holder)) if holder.token == token => {
-                Ok(Grant { slot, token: holder.token, fence: holder.fence })
-            }
-            _ => Err(match (self.ended.find(token, hash), found) {
+        let found = self.find_live(hash, key, fx);
+        let slot = found.and_then(|index| self.holder_with(index, token));
+        match slot.and_then(|slot| self.grant_in(slot)) {
+            Some(grant) => Ok(grant),
+            None => Err(match (self.ended.find(token, hash), found) {
                 (Some(end), _) => LockError::Lost(end.as_loss()),
                 (None, Some(_)) => LockError::NotHeld,
                 (None, None) => LockError::Lost(Loss::Unknown),
@@ -105,7 +106,8 @@ impl Table {
         }
     }
 
-    /// Moves a deadline on: never back, never past `max_hold`, never for a lock past its deadline (T6).
+    /// Moves a deadline on: never back, never past `max_hold`, never for a lock past its deadline (T6). For a lock of
+    /// a session it is the session's that is moved.
     pub(crate) fn refresh(
         &mut self,
         grant: &Grant,
@@ -118,16 +120,16 @@ impl Table {
             return Err(self.loss_of(grant.fence));
         }
         let now = self.now;
-        let slot = &mut self.slots[grant.slot];
-        let (max_hold, share) = (slot.max_hold(), slot.extra_terms().and_then(|extra| extra.refresh_after));
-        let holder = slot.holder.as_mut().expect("the deadline came from this holder");
+        let slot = &self.slots[grant.slot];
+        let share = slot.extra_terms().and_then(|extra| extra.refresh_after);
+        let holder = slot.holder.as_ref().expect("the deadline came from this holder");
         let ttl = match ask {
             RefreshAsk::To(ttl) => ttl,
             RefreshAsk::IfDue => {
-                if let Some(share) = share {
+                if let (Some(share), Some(deadline)) = (share, self.deadline_of(grant)) {
                     let untouched = holder.ttl.as_duration().mul_f32(1.0 - share);
-                    if holder.deadline.saturating_since(now) >= untouched {
-                        let (deadline, count) = (holder.deadline, holder.refreshes);
+                    if deadline.saturating_since(now) >= untouched {
+                        let count = holder.refreshes;
                         self.count(grant.slot, |c| c.refresh_skipped += 1);
                         return Ok(Refreshed { deadline, written: false, count });
                     }
@@ -135,13 +137,49 @@ impl Table {
                 holder.ttl
             }
         };
-        let asked = slot::deadline(ttl, max_hold, holder.granted_at, now).min(self.claim.horizon());
-        holder.deadline = holder.deadline.max(asked);
+        let asked = match slot.session() {
+            Some(session) => session.heartbeat(ttl, now)?,
+            None => now.after(ttl),
+        };
+        let deadline = holder.deadline.max(asked.min(slot.last_deadline()).min(self.claim.horizon()));
+        self.redate(grant.slot, deadline);
+        let holder = self.slots[grant.slot].holder.as_mut().expect("the deadline came from this holder");
         holder.refreshes = holder.refreshes.saturating_add(1);
-        let refreshed = Refreshed { deadline: holder.deadline, written: true, count: holder.refreshes };
-        self.expiries.update(&mut self.slots, grant.slot);
+        let refreshed = Refreshed { deadline, written: true, count: holder.refreshes };
         self.count(grant.slot, |c| c.refreshed += 1);
+        if self.attentive {
+            self.tell(grant.slot, EventKind::Refreshed { remaining: deadline.saturating_since(now) }, fx);
+        }
         Ok(refreshed)
+    }
+
+    /// Files a holder under a new deadline.
+    pub(super) fn redate(&mut self, index: u32, deadline: Moment) {
+        let slot = &mut self.slots[index];
+        let Some(holder) = slot.holder.as_mut() else { return };
+        let before = std::mem::replace(&mut holder.deadline, deadline);
+        if let Some(key_slot) = slot.member_of()
+            && let Some(group) = self.slots[key_slot].group_mut()
+        {
+            group.redate(index, before, deadline);
+        }
+        self.expiries.update(&mut self.slots, index);
+    }
+
+    /// Makes an exclusive lock a shared one, and lets those in who wait for that.
+    pub(crate) fn downgrade(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Result<(), LockError> {
+        self.check(grant, now, fx).map_err(LockError::Lost)?;
+        let index = grant.slot;
+        let key_slot = self.slots[index].member_of().unwrap_or(index);
+        if self.slots[key_slot].kind() != Kind::ReadWrite {
+            return Err(LockError::WrongMode);
+        }
+        if self.slots[key_slot].group().is_none() {
+            let group = self.slots[index].extras_mut().group.insert(Box::new(Group::new(Kind::ReadWrite)));
+            group.used = 1;
+            self.hand_off(index, fx);
+        }
+        Ok(())
     }
 
     /// Has the table refresh the grant by itself: `every` from now on, until it ends.
@@ -163,7 +201,7 @@ impl Table {
     }
 
     pub(crate) fn stop_auto_refresh(&mut self, grant: &Grant) {
-        if self.deadline_of(grant).is_some() {
+        if self.holder_of(grant).is_some() {
             self.drop_auto(grant.slot);
         }
     }
@@ -195,14 +233,13 @@ impl Table {
     }
 
     /// The deadline of a grant that is still good; one whose deadline has passed is ended here and now (C1).
-    fn live(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Option<Moment> {
+    pub(super) fn live(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Option<Moment> {
         self.see(now);
-        let deadline = self.deadline_of(grant)?;
-        if deadline <= self.now {
-            self.end(grant.slot, End::Expired, fx);
+        self.holder_of(grant)?;
+        if self.end_if_over(grant.slot, fx) {
             return None;
         }
-        Some(deadline)
+        self.deadline_of(grant)
     }
 
     /// The same, with the reason why it is not good.
@@ -212,7 +249,7 @@ impl Table {
 
     /// Lets a grant travel by its token alone, or gives it a guard again.
     pub(crate) fn set_keeper(&mut self, grant: &Grant, keeper: Keeper) {
-        if self.deadline_of(grant).is_some()
+        if self.holder_of(grant).is_some()
             && let Some(holder) = self.slots[grant.slot].holder.as_mut()
         {
             holder.keeper = keeper;
@@ -220,75 +257,39 @@ impl Table {
     }
 
     pub(crate) fn keeper(&self, grant: &Grant) -> Option<Keeper> {
-        self.deadline_of(grant)?;
-        self.slots[grant.slot].holder.as_ref().map(|holder| holder.keeper)
+        self.holder_of(grant).map(|holder| holder.keeper)
     }
 
-    /// The deadline of a grant that holds its key, be it past or not.
-    pub(crate) fn deadline_of(&self, grant: &Grant) -> Option<Moment> {
-        let holder = self.slots.get(grant.slot)?.holder.as_ref()?;
+    /// The holder that a grant made, be it past its deadline or not.
+    pub(super) fn holder_of(&self, grant: &Grant) -> Option<&Holder> {
         // Fences are unique in a shard, so the fence alone tells this grant from a later one in the same slot.
-        (holder.fence == grant.fence).then_some(holder.deadline)
+        self.slots.get(grant.slot)?.holder.as_ref().filter(|holder| holder.fence == grant.fence)
+    }
+
+    /// The deadline of a grant that holds its key, be it past or not: for a lock of a session, the session's.
+    pub(crate) fn deadline_of(&self, grant: &Grant) -> Option<Moment> {
+        self.holder_of(grant)?;
+        self.deadline_in(grant.slot)
+    }
+
+    /// The same for whatever holds a slot.
+    pub(super) fn deadline_in(&self, index: u32) -> Option<Moment> {
+        let slot = &self.slots[index];
+        let holder = slot.holder.as_ref()?;
+        Some(match slot.session() {
+            None => holder.deadline,
+            Some(session) => session.deadline().unwrap_or(Moment::ZERO).min(slot.last_deadline()),
+        })
+    }
+
+    /// The grant that holds a slot.
+    pub(super) fn grant_in(&self, slot: u32) -> Option<Grant> {
+        let holder = self.slots[slot].holder.as_ref()?;
+        Some(Grant { slot, token: holder.token, fence: holder.fence })
     }
 
     /// Why a grant that holds nothing any more ended.
     pub(crate) fn loss_of(&self, fence: FencingToken) -> Loss {
         self.ended.find_fence(fence).map_or(Loss::Unknown, End::as_loss)
-    }
-
-    /// Ends whatever holds the key. `AlreadyGone` if nothing did.
-    pub(crate) fn force_release(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Release {
-        self.see(now);
-        let Some(index) = self.find(hash, key) else { return Release::AlreadyGone };
-        if self.expire_if_due(index, fx) {
-            // What is here now was granted a moment ago, to a waiter: that is not the lock that was to be forced.
-            return Release::AlreadyGone;
-        }
-        self.end(index, End::Forced, fx);
-        Release::Released
-    }
-
-    /// Ends the holder of a slot if its deadline has passed.
-    pub(super) fn expire_if_due(&mut self, index: u32, fx: &mut Effects) -> bool {
-        let due = self.slots[index].holder.as_ref().is_some_and(|holder| holder.deadline <= self.now);
-        if due {
-            self.end(index, End::Expired, fx);
-        }
-        due
-    }
-
-    /// The one way out: ends the holder of a slot, then hands the key on.
-    pub(super) fn end(&mut self, index: u32, end: End, fx: &mut Effects) {
-        self.expiries.remove(&mut self.slots, index);
-        self.drop_auto(index);
-        let slot = &mut self.slots[index];
-        let hash = slot.hash;
-        let Some(Holder { token, fence, granted_at, keeper, .. }) = slot.holder else { return };
-        slot.holder = None;
-        if let Some(extras) = slot.extras.as_mut() {
-            (extras.terms, extras.cap) = (None, None);
-            if let Some(watcher) = extras.watcher.take() {
-                fx.notice(watcher, end);
-            }
-        }
-        if let Keeper::Unseen(waiter) = keeper {
-            // A dropped future has taken its waiter along; any other end leaves word for it (T3).
-            if self.waiters.get(waiter).is_some_and(|waiter| waiter.token == token) && end != End::Dropped {
-                self.refuse(waiter, LockError::Lost(end.as_loss()), fx);
-            }
-        }
-        if !keeper.forgets(end) {
-            self.ended.push(token, hash, fence, end);
-        }
-        let held = self.now.nanos_since(granted_at);
-        self.count(index, |c| c.end(end, held));
-        self.hand_off(index, fx);
-    }
-
-    pub(super) fn drop_auto(&mut self, index: u32) {
-        if self.slots[index].extras.as_ref().is_some_and(|extras| extras.auto.is_some()) {
-            self.refreshes.remove(&mut Refreshes(&mut self.slots), index);
-            self.slots[index].extras_mut().auto = None;
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! What must hold of a table after every step, by number, and the check of all of it that the tests run.
 //!
-//! * **T1** A key has at most one holder, and a holder past its deadline counts for nothing: whoever comes next ends
-//!   it first.
+//! * **T1** A key has at most one exclusive holder, or any number of shared ones, or permits up to its limit; and a
+//!   holder past its deadline counts for nothing: whoever comes next ends it first.
 //! * **T2** A key's waiters are granted in the order in which they queued. Nobody passes them.
 //! * **T3** A waiter is queued, or granted and not yet seen, or refused, and in no two of these. When its last seat
 //!   leaves, nothing of it stays, and a grant made to it goes on.
@@ -17,10 +17,11 @@
 //! One step shows only what is structural. That things go in the right order, and answers tell the truth, is for
 //! `model` to show.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::acquire::Grant;
 use super::expiry::Links;
+use super::mode::{Kind, Mode};
 use super::queue::WaiterState;
 use super::slot::{Keeper, Slot};
 use super::{Counters, ENDED_TOKENS, MAX_SEATS, Table, Waiter};
@@ -38,17 +39,39 @@ impl Table {
         self.assert_waiters(&waiters);
         self.assert_wheels(&slots, &waiters);
         self.assert_counters(&slots);
+        self.assert_belongings(&slots, &waiters);
     }
 
     fn assert_slots(&self, slots: &[(u32, &Slot)]) {
         assert_eq!(self.slots.len(), slots.len(), "the slab counts its slots");
-        assert_eq!(self.index.len(), slots.len(), "T7: index and slots are one to one");
-        assert!(slots.len() <= self.limits.keys, "T9: keys");
+        let keys = slots.iter().filter(|(_, slot)| slot.member_of().is_none()).count();
+        assert_eq!(self.index.len(), keys, "T7: index and keys are one to one");
+        assert!(keys <= self.limits.keys, "T9: keys");
         let mut fences = HashSet::new();
+        let mut headless = 0;
         for (index, slot) in slots {
-            assert_eq!(self.find(slot.hash, &slot.key), Some(*index), "T1: {:?} is found at its slot", slot.key);
-            let holder = slot.holder.as_ref();
-            let holder = holder.unwrap_or_else(|| panic!("T7: {:?} is in the table and nobody holds it", slot.key));
+            match slot.member_of() {
+                None => {
+                    assert_eq!(
+                        self.find(slot.hash, &slot.key),
+                        Some(*index),
+                        "T1: {:?} is found at its slot",
+                        slot.key
+                    );
+                    self.assert_group(*index, slot);
+                }
+                Some(key_slot) => {
+                    let group = self.slots.get(key_slot).and_then(Slot::group).expect("T7: a member has its group");
+                    let holder = slot.holder.as_ref().expect("T7: a member is a holder");
+                    assert_eq!(group.member(holder.token), Some(*index), "T1: the group knows its member");
+                    assert_eq!(slot.queue.len, 0, "nobody queues at a member");
+                }
+            }
+            let Some(holder) = slot.holder.as_ref() else {
+                headless += 1;
+                assert!(slot.group().is_some_and(|group| group.len() > 0), "T7: nobody holds {:?}", slot.key);
+                continue;
+            };
             assert!(holder.fence <= self.fence, "T4: {:?} has a fence that was never given", slot.key);
             assert!(fences.insert(holder.fence), "T4: {:?} has the fence of another grant", slot.key);
             assert!(holder.granted_at <= self.now, "C1: {:?} was granted in the future", slot.key);
@@ -60,6 +83,54 @@ impl Table {
             }
             assert!(self.deadline_of(&Grant { slot: *index, token: holder.token, fence: holder.fence }).is_some());
         }
+        assert_eq!(self.headless, headless, "T8: keys that only members hold");
+    }
+
+    /// T1 for keys that several hold.
+    fn assert_group(&self, index: u32, slot: &Slot) {
+        let Some(group) = slot.group() else { return };
+        let members: Vec<u32> = group.members().collect();
+        assert_eq!(members.len(), group.len(), "T1: members and deadlines of {:?} are one to one", slot.key);
+        assert!(members.len() + usize::from(slot.holder.is_some()) > 0, "T7: {:?} is a group of nobody", slot.key);
+        let mut used = 0;
+        for at in slot.holder.iter().map(|_| index).chain(members) {
+            let holder = &self.slots[at];
+            assert!(at == index || holder.member_of() == Some(index), "T1: a member knows its key");
+            let mode = holder.mode(slot);
+            assert_eq!(mode.kind(), group.kind, "T1: one kind of lock on {:?}", slot.key);
+            assert_ne!(mode, Mode::Exclusive, "T1: {:?} is shared and exclusive", slot.key);
+            used += u64::from(mode.weight());
+        }
+        assert_eq!(group.used, used, "T1: the room taken of {:?}", slot.key);
+        if let Kind::Semaphore { limit } = group.kind {
+            assert!(used <= u64::from(limit), "T1: permits of {:?}", slot.key);
+        }
+        if let Some(first) = slot.queue.first() {
+            assert!(
+                !slot.has_room(self.waiters[first].terms.mode()),
+                "T2: the first waiter of {:?} has room",
+                slot.key
+            );
+        }
+    }
+
+    /// What owners have is known by them, and places are taken for just that.
+    fn assert_belongings(&self, slots: &[(u32, &Slot)], waiters: &[(u32, &Waiter)]) {
+        let mut owned: HashMap<_, (BTreeSet<u32>, BTreeSet<u32>)> = HashMap::new();
+        for (index, slot) in slots {
+            if let Some(asker) = slot.asker() {
+                owned.entry(asker.id).or_default().0.insert(*index);
+            }
+        }
+        for (id, waiter) in waiters.iter().filter(|(_, waiter)| waiter.state == WaiterState::Queued) {
+            if let Some(asker) = waiter.terms.asker() {
+                owned.entry(asker.id).or_default().1.insert(*id);
+            }
+        }
+        let known = self.belongings.iter().map(|(owner, belongings)| {
+            (*owner, (belongings.grants.iter().copied().collect(), belongings.waiters.iter().copied().collect()))
+        });
+        assert_eq!(known.collect::<HashMap<_, _>>(), owned, "T7: what owners have");
     }
 
     fn assert_queues(&self, slots: &[(u32, &Slot)], waiters: &[(u32, &Waiter)]) {
@@ -116,9 +187,8 @@ impl Table {
             ids
         };
         let auto = |id: u32| self.slots[id].extras.as_ref().and_then(|extras| extras.auto.as_ref());
-        let held: Vec<u32> = slots.iter().map(|(id, _)| *id).collect();
-        let finite =
-            |(_, waiter): &&(u32, &Waiter)| waiter.state == WaiterState::Queued && waiter.deadline != Moment::FAR;
+        let held: Vec<u32> = slots.iter().filter(|(_, slot)| slot.holder.is_some()).map(|(id, _)| *id).collect();
+        let finite = |(_, waiter): &&(u32, &Waiter)| waiter.state == WaiterState::Queued && waiter.due != Moment::FAR;
         let timed: Vec<u32> = waiters.iter().filter(finite).map(|(id, _)| *id).collect();
         let ordered: Vec<u32> = held.iter().copied().filter(|id| auto(*id).is_some()).collect();
         assert_eq!(sorted(self.expiries.filed(|id| self.slots[id].expiry)), held, "C1: every holder is timed");
@@ -128,10 +198,13 @@ impl Table {
     }
 
     fn assert_counters(&self, slots: &[(u32, &Slot)]) {
-        assert_balance(&self.counters, slots.len(), self.waiting, "the shard");
+        let held = slots.iter().filter(|(_, slot)| slot.holder.is_some()).count();
+        assert_eq!(self.held(), held, "T8: held now");
+        assert_balance(&self.counters, held, self.waiting, "the shard");
         for (_, slot) in slots {
             if let Some(traffic) = slot.extras.as_ref().and_then(|extras| extras.traffic.as_deref()) {
-                assert_balance(traffic, 1, slot.queue.len as usize, slot.key.as_str());
+                let held = usize::from(slot.holder.is_some()) + slot.group().map_or(0, |group| group.len());
+                assert_balance(traffic, held, slot.queue.len as usize, slot.key.as_str());
             } else {
                 assert_eq!(slot.queue.len, 0, "T8: a key with a queue counts for itself");
             }
@@ -144,6 +217,7 @@ fn assert_balance(c: &Counters, held: usize, waiting: usize, whose: &str) {
     assert_eq!(c.grants, c.ends() + held as u64, "T8: grants of {whose}");
     assert_eq!(c.queued, c.left_queue() + waiting as u64, "T8: queue of {whose}");
     let outcomes = c.grants
+        + (c.reentered + c.deadlocked + c.outlived)
         + (c.timed_out + c.cancelled + c.refused_by_shutdown)
         + (c.busy + c.rejected + c.cancelled_polls + c.polls_exhausted);
     assert_eq!(c.attempts, outcomes, "T8: attempts of {whose}");

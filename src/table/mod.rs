@@ -5,26 +5,37 @@
 //! and write last, so that a refused one has changed nothing. The invariants T1 to T9 are listed, and checked, in
 //! `invariants`.
 //!
-//! Called by the shard alone: `acquire` (who gets a key), `hold` (refresh and the ends of a grant), `sweep` (what
-//! time brings), `view` (what can be seen).
+//! Called by the shard alone: `acquire` (who gets a key at once, and who queues), `again` (who asks twice), `handoff`
+//! (to whom a key passes on), `hold` (what a holder does), `ending` (how a grant ends), `sweep` (what time brings),
+//! `view` (what can be seen). Sessions are `owner` and `belongings`, lock kinds `mode` and `group`, events `told`.
 
 mod acquire;
+mod again;
+mod belongings;
 mod claim;
 mod counters;
 mod effects;
 mod ended;
+mod ending;
 mod expiry;
+mod group;
+mod handoff;
 mod hold;
 mod hot;
 #[cfg(test)]
 mod invariants;
+mod mode;
 #[cfg(test)]
 mod model;
+mod owner;
 mod queue;
 mod slab;
 mod slot;
 mod sweep;
+mod told;
+mod trail;
 mod view;
+mod waits;
 
 use hashbrown::{HashMap, HashTable};
 
@@ -36,18 +47,30 @@ pub(crate) use ended::End;
 pub(crate) use expiry::{Links, Step, Timed, Wheel};
 pub use hold::Release;
 pub(crate) use hold::{RefreshAsk, Refreshed};
+pub use mode::Mode;
+pub(crate) use owner::{Owner, OwnerKind};
 pub(crate) use queue::WaiterId;
 pub(crate) use slab::Slab;
-pub(crate) use slot::{ExtraTerms, Keeper, Terms, Watcher};
+pub(crate) use slot::{ExtraTerms, Keeper, Reentry, Terms, Watcher};
 pub(crate) use sweep::Slice;
-pub(crate) use view::Row;
+pub use told::{Event, EventKind};
+pub(crate) use told::{Interest, Sink};
+pub(crate) use trail::Trace;
+pub(crate) use view::{Holding, Row, Waiting};
+pub(crate) use waits::{Obstacle, Place};
+
+use std::sync::Arc;
 
 use crate::clock::Moment;
+use crate::deadlock::graph::OwnerId;
 use crate::key::{FencingToken, Key, Token};
+use belongings::Belongings;
 use ended::EndedRing;
 use hot::HotKeys;
 use queue::Waiter;
 use slot::Slot;
+use told::Ears;
+use trail::Trail;
 
 /// The bounds of one shard (T9).
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +97,10 @@ pub(crate) struct Table {
     timeouts: Wheel,
     refreshes: Wheel,
     ended: EndedRing,
+    trail: Trail,
+    /// By owner: what it holds and waits for here.
+    belongings: HashMap<OwnerId, Belongings, foldhash::fast::RandomState>,
+    ears: Ears,
     claim: Claim,
     limits: Limits,
     /// The last fence handed out; counts per shard, so that idle keys cost nothing (T4).
@@ -82,8 +109,12 @@ pub(crate) struct Table {
     now: Moment,
     waiter_seq: u64,
     waiting: usize,
+    /// Slots whose key is held by members alone.
+    headless: usize,
     /// Set by `close`: nothing is granted any more.
     closed: bool,
+    /// Closed, or listened to: the lane must not go its short way.
+    attentive: bool,
     counters: Counters,
     hot: HotKeys,
 }
@@ -102,13 +133,18 @@ impl Table {
             timeouts: Wheel::new(now),
             refreshes: Wheel::new(now),
             ended: EndedRing::new(ENDED_TOKENS),
+            trail: Trail::new(),
+            belongings: HashMap::default(),
+            ears: Ears::default(),
             claim,
             limits,
             fence: FencingToken::at_least_one(fence_floor),
             now,
             waiter_seq: 0,
             waiting: 0,
+            headless: 0,
             closed: false,
+            attentive: false,
             counters: Counters::default(),
             hot: HotKeys::default(),
         }
@@ -151,6 +187,7 @@ impl Table {
     /// Counts for the shard and, where the key is contended, for the key.
     fn count(&mut self, index: u32, add: impl Fn(&mut Counters)) {
         add(&mut self.counters);
+        let index = self.slots[index].member_of().unwrap_or(index);
         if let Some(traffic) = self.slots[index].extras.as_mut().and_then(|extras| extras.traffic.as_mut()) {
             add(traffic);
         }
@@ -159,7 +196,7 @@ impl Table {
     /// Starts the key's own counters, with the grant that is there.
     fn mark_contended(&mut self, index: u32) {
         let slot = &mut self.slots[index];
-        let held = u64::from(slot.holder.is_some());
+        let held = u64::from(slot.holder.is_some()) + slot.group().map_or(0, |group| group.len() as u64);
         slot.extras_mut()
             .traffic
             .get_or_insert_with(|| Box::new(Counters { attempts: held, grants: held, ..Counters::default() }));
@@ -179,9 +216,38 @@ impl Table {
         &mut self.counters
     }
 
+    /// How many grants there are.
     pub(crate) fn held(&self) -> usize {
-        // In memory mode a slot exists for its holder's sake, and a freed one is handed on in the same step.
-        self.slots.len()
+        // A slot exists for its holder's sake, and a freed one is handed on in the same step; but a key's own slot
+        // stays for its members'.
+        self.slots.len() - self.headless
+    }
+
+    /// Begins to tell of what happens.
+    pub(crate) fn listen(&mut self, interest: Interest, sink: Arc<dyn Sink>) {
+        self.ears.open(interest, sink);
+        self.attentive = true;
+    }
+
+    /// Ends what one `listen` began.
+    pub(crate) fn stop_listening(&mut self, interest: Interest) {
+        self.ears.close(interest);
+        self.attentive = self.closed || self.ears.are_open();
+    }
+
+    /// Tells of what happens to the grant in a slot.
+    fn tell(&self, index: u32, kind: EventKind, fx: &mut Effects) {
+        let slot = &self.slots[index];
+        if let Some(sink) = self.ears.hear(slot.hash) {
+            let event = Event {
+                sequence: sink.next(),
+                key: slot.key.clone(),
+                owner: slot.owner().cloned(),
+                fencing_token: slot.holder.as_ref().map(|holder| holder.fence),
+                kind,
+            };
+            fx.tell(sink.clone(), event);
+        }
     }
 
     /// Whether no further key fits.

@@ -361,7 +361,8 @@ impl Model {
         let c = &mut self.counters;
         c.hold_nanos += self.now - held.granted_at;
         *match end {
-            End::Released | End::ByToken => &mut c.released,
+            End::Released | End::ByToken | End::SessionEnded => &mut c.released,
+            End::Revoked => &mut c.lost,
             End::Dropped => &mut c.dropped,
             End::Expired => &mut c.expired,
             End::Forced => &mut c.forced,
@@ -748,6 +749,8 @@ impl Watcher for Ear {
     fn ended(&self, end: End) {
         self.heard.lock().unwrap().entry(self.fence).or_default().push(end);
     }
+
+    fn asked_back(&self, _: Moment) {}
 }
 
 /// A request that queued, until it is answered or cancelled.
@@ -1105,7 +1108,10 @@ impl Bench {
     }
 
     fn force(&mut self, key: usize) -> Answer {
-        let got = self.with(|table, now, fx| table.force_release(&key_at(key), HASHES[key], now, fx));
+        let got = self.with(|table, now, fx| {
+            let grants = table.grants_on(&key_at(key), HASHES[key], now, fx);
+            grants.first().map_or(Release::AlreadyGone, |grant| table.end_grant(grant, End::Forced, now, fx))
+        });
         let live = self.model.held.get(&key).is_some_and(|held| held.deadline > self.model.now);
         self.model.expire_if_due(key);
         if live {
@@ -1173,7 +1179,8 @@ impl Bench {
             let rung = queuer.rung.load(Ordering::SeqCst);
             assert_eq!(rung, expected, "wake-ups of seat {} of waiter {}", queuer.seat, queuer.id.seq);
             let place = self.model.queue(queuer.request.key).iter().position(|seq| *seq == queuer.id.seq);
-            assert_eq!(self.table.position(queuer.id), place.map(|at| at + 1), "T2: the place in the queue");
+            let got = self.table.place_of(queuer.id).map(|place| place.position);
+            assert_eq!(got, place.map(|at| at + 1), "T2: the place in the queue");
         }
     }
 

@@ -37,6 +37,7 @@ pub(crate) enum WaiterState {
 /// One place in a queue. Several requests share it when they name the same client-chosen token (DESIGN 6).
 #[derive(Debug)]
 pub(crate) struct Waiter {
+    /// Of the key it waits for; once granted, of its grant.
     pub(crate) slot: u32,
     pub(crate) prev: u32,
     pub(crate) next: u32,
@@ -44,7 +45,10 @@ pub(crate) struct Waiter {
     pub(crate) token: Token,
     pub(crate) terms: Terms,
     pub(crate) queued_at: Moment,
+    /// The end of its wait.
     pub(crate) deadline: Moment,
+    /// When it is to be looked at: at its deadline, or at its session's if that may come first.
+    pub(crate) due: Moment,
     pub(crate) seq: u64,
     pub(crate) state: WaiterState,
     /// Of the first seat.
@@ -148,10 +152,10 @@ impl Queue {
     }
 }
 
-/// The waiters as entries of the timeout wheel: filed under the end of their wait.
+/// The waiters as entries of the timeout wheel.
 impl Timed for Slab<Waiter> {
     fn timed(&mut self, id: u32) -> (Moment, &mut Links) {
         let waiter = &mut self[id];
-        (waiter.deadline, &mut waiter.timeout)
+        (waiter.due, &mut waiter.timeout)
     }
 }

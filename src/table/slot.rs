@@ -9,6 +9,9 @@ use super::acquire::TokenChoice;
 use super::counters::Counters;
 use super::ended::End;
 use super::expiry::{Links, Timed};
+use super::group::Group;
+use super::mode::{Kind, Mode};
+use super::owner::Owner;
 use super::queue::Queue;
 use super::slab::Slab;
 use crate::clock::Moment;
@@ -29,6 +32,31 @@ pub(crate) struct ExtraTerms {
     pub(crate) max_hold: Option<Duration>,
     /// Refreshes before this share of the TTL has passed write nothing.
     pub(crate) refresh_after: Option<f32>,
+    pub(crate) mode: Mode,
+    /// The session or callback that asks. The locks of a session end with it, and have no other deadline.
+    pub(crate) asker: Option<Arc<Owner>>,
+    pub(crate) reentry: Reentry,
+}
+
+/// What a key that its asker already holds is to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Reentry {
+    /// Held, as to everybody else.
+    #[default]
+    Refused,
+    /// Its own: the same grant again, released as often as it was asked for.
+    Counted,
+}
+
+impl ExtraTerms {
+    /// Whether the lane must leave the request to [`Table::acquire`](super::Table::acquire).
+    pub(crate) fn need_care(&self) -> bool {
+        self.asker.is_some() || self.mode != Mode::Exclusive
+    }
+
+    pub(crate) fn session(&self) -> Option<&Arc<Owner>> {
+        self.asker.as_ref().filter(|asker| asker.is_session())
+    }
 }
 
 impl Terms {
@@ -39,14 +67,17 @@ impl Terms {
     pub(crate) fn max_hold(&self) -> Option<Duration> {
         self.extra.as_ref()?.max_hold
     }
-}
 
-/// The deadline of a grant or refresh at `now`, before T6 is applied.
-pub(super) fn deadline(ttl: Ttl, max_hold: Option<Duration>, granted_at: Moment, now: Moment) -> Moment {
-    let asked = now.after(ttl);
-    match max_hold {
-        Some(max_hold) => asked.min(granted_at.saturating_add(max_hold)),
-        None => asked,
+    pub(crate) fn mode(&self) -> Mode {
+        self.extra.as_ref().map_or(Mode::Exclusive, |extra| extra.mode)
+    }
+
+    pub(crate) fn asker(&self) -> Option<&Arc<Owner>> {
+        self.extra.as_ref()?.asker.as_ref()
+    }
+
+    pub(crate) fn session(&self) -> Option<&Arc<Owner>> {
+        self.extra.as_ref()?.session()
     }
 }
 
@@ -54,6 +85,9 @@ pub(super) fn deadline(ttl: Ttl, max_hold: Option<Duration>, granted_at: Moment,
 pub(crate) trait Watcher: Any + Send + Sync {
     /// Called exactly once, after the shard's mutex is dropped.
     fn ended(&self, end: End);
+
+    /// An operator asks for the lock, and will take it at `deadline`. Called after the mutex is dropped.
+    fn asked_back(&self, deadline: Moment);
 }
 
 /// Who answers for a grant, and so who may still ask about its token.
@@ -83,11 +117,12 @@ impl Keeper {
     }
 }
 
-/// The grant that holds a key now (T1: at most one).
+/// A grant that holds a key now.
 #[derive(Debug)]
 pub(crate) struct Holder {
     pub(crate) token: Token,
     pub(crate) fence: FencingToken,
+    /// What the expiry wheel knows. The grant of a session may live longer: its session's word counts.
     pub(crate) deadline: Moment,
     pub(crate) granted_at: Moment,
     pub(crate) ttl: Ttl,
@@ -95,7 +130,7 @@ pub(crate) struct Holder {
     pub(crate) keeper: Keeper,
 }
 
-/// One key in the table: held, or it is not here (T7).
+/// One key in the table: held, or it is not here (T7). Or, of a key that several hold, a further one of its holders.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) key: Key,
@@ -124,10 +159,60 @@ impl Slot {
         self.extra_terms()?.owner.as_ref()
     }
 
-    /// The cap on the holder's hold, the later word first.
-    pub(crate) fn max_hold(&self) -> Option<Duration> {
-        let extras = self.extras.as_ref()?;
-        extras.cap.or_else(|| extras.terms.as_ref()?.max_hold)
+    /// The moment that no refresh moves the holder's deadline past: its cap, the later word first, and notice given.
+    pub(crate) fn last_deadline(&self) -> Moment {
+        let (Some(extras), Some(holder)) = (self.extras.as_ref(), self.holder.as_ref()) else { return Moment::FAR };
+        let cap = extras.cap.or_else(|| extras.terms.as_ref()?.max_hold);
+        let capped = cap.map_or(Moment::FAR, |cap| holder.granted_at.saturating_add(cap));
+        capped.min(extras.notice.unwrap_or(Moment::FAR))
+    }
+
+    pub(crate) fn asker(&self) -> Option<&Arc<Owner>> {
+        self.extra_terms()?.asker.as_ref()
+    }
+
+    pub(crate) fn session(&self) -> Option<&Arc<Owner>> {
+        self.extra_terms()?.session()
+    }
+
+    pub(crate) fn group(&self) -> Option<&Group> {
+        self.extras.as_ref()?.group.as_deref()
+    }
+
+    pub(crate) fn group_mut(&mut self) -> Option<&mut Group> {
+        self.extras.as_mut()?.group.as_deref_mut()
+    }
+
+    /// The slot of the key, if this is a further holder of it.
+    pub(crate) fn member_of(&self) -> Option<u32> {
+        self.extras.as_ref()?.member_of
+    }
+
+    /// Whether a further grant of this mode has room beside those that there are (T1).
+    pub(crate) fn has_room(&self, mode: Mode) -> bool {
+        match self.group() {
+            None => self.holder.is_none(),
+            Some(group) => group.has_room(mode),
+        }
+    }
+
+    /// What the key is used as.
+    pub(crate) fn kind(&self) -> Kind {
+        self.group().map_or(Kind::ReadWrite, |group| group.kind)
+    }
+
+    /// Whether nobody holds the key.
+    pub(crate) fn is_free(&self) -> bool {
+        self.holder.is_none() && self.group().is_none()
+    }
+
+    /// How the holder of this slot holds the key whose slot is `key_slot`.
+    pub(crate) fn mode(&self, key_slot: &Slot) -> Mode {
+        match (self.extra_terms().map(|extra| extra.mode), key_slot.group()) {
+            (_, None) => Mode::Exclusive,
+            (Some(Mode::Permits { limit, permits }), Some(_)) => Mode::Permits { limit, permits },
+            (_, Some(_)) => Mode::Shared,
+        }
     }
 }
 
@@ -142,8 +227,24 @@ pub(crate) struct Extras {
     pub(crate) watcher: Option<Arc<dyn Watcher>>,
     /// Of the holder.
     pub(crate) auto: Option<AutoRefresh>,
+    /// Of the holder: how often it was asked for again by its owner, and not yet released.
+    pub(crate) reentries: u32,
+    /// Of the holder: when an operator will take the lock.
+    pub(crate) notice: Option<Moment>,
+    /// Of a further holder: the slot of its key.
+    pub(crate) member_of: Option<u32>,
+    /// Of a key that is held shared or by permits.
+    pub(crate) group: Option<Box<Group>>,
     /// Of the key, from the first time that somebody had to wait or was refused.
     pub(crate) traffic: Option<Box<Counters>>,
+}
+
+impl Extras {
+    /// Forgets what was the holder's.
+    pub(crate) fn forget_holder(&mut self) -> Option<Arc<dyn Watcher>> {
+        (self.terms, self.cap, self.notice, self.reentries) = (None, None, None, 0);
+        self.watcher.take()
+    }
 }
 
 impl fmt::Debug for Extras {

@@ -24,7 +24,7 @@ impl Table {
         for _ in 0..budget {
             match self.expiries.step(&mut self.slots, now) {
                 Step::Due(index) => {
-                    self.end(index, End::Expired, fx);
+                    self.end_if_over(index, fx);
                     continue;
                 }
                 Step::Moved => continue,
@@ -32,9 +32,7 @@ impl Table {
             }
             match self.timeouts.step(&mut self.waiters, now) {
                 Step::Due(waiter) => {
-                    let index = self.waiters[waiter].slot;
-                    self.leave_queue(index, waiter);
-                    self.time_out(index, waiter, fx);
+                    self.waiter_is_due(waiter, fx);
                     continue;
                 }
                 Step::Moved => continue,
@@ -56,7 +54,7 @@ impl Table {
 
     /// Grants nothing from now on.
     pub(crate) fn close(&mut self) {
-        self.closed = true;
+        (self.closed, self.attentive) = (true, true);
     }
 
     /// Tells the waiters among `budget` entries from `cursor` on that the table is closed; answers where to go on.
@@ -84,14 +82,26 @@ impl Table {
         (end < self.slots.bound()).then_some(end)
     }
 
+    /// A waiter whose time came: it is sent away, or, if its session lives on, filed again.
+    fn waiter_is_due(&mut self, waiter: u32, fx: &mut Effects) {
+        let index = self.waiters[waiter].slot;
+        if self.send_away_if_over(index, waiter, fx) {
+            self.let_in(index, fx);
+            return;
+        }
+        let queued = &mut self.waiters[waiter];
+        let session = queued.terms.session().and_then(|session| session.deadline().ok());
+        queued.due = queued.deadline.min(session.unwrap_or(Moment::FAR));
+        self.timeouts.insert(&mut self.waiters, waiter);
+    }
+
     fn refresh_by_order(&mut self, index: u32, fx: &mut Effects) {
         let now = self.now;
         let slot = &mut self.slots[index];
         let Some(holder) = slot.holder.as_ref() else { return };
         let grant = Grant { slot: index, token: holder.token, fence: holder.fence };
         let ttl = holder.ttl;
-        let end = slot.max_hold().map(|max_hold| holder.granted_at.saturating_add(max_hold));
-        if end.is_some_and(|end| holder.deadline >= end) {
+        if holder.deadline >= slot.last_deadline() {
             // No refresh can move it any further.
             self.drop_auto(index);
             return;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Counters, Grant, Table};
+use super::acquire::Grant;
+use super::mode::Mode;
+use super::slot::Slot;
+use super::{Counters, Table, Trace};
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key};
 
@@ -11,22 +14,43 @@ use crate::key::{FencingToken, Key};
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) key: Key,
+    /// The first of the holders that are shown, by fence, and the others.
+    pub(crate) first: Holding,
+    pub(crate) others: Vec<Holding>,
+    /// How many hold it.
+    pub(crate) held_by: usize,
+    pub(crate) waiting: u32,
+    pub(crate) contended: Option<Counters>,
+    /// The first waiters, in order.
+    pub(crate) queue: Vec<Waiting>,
+}
+
+/// One who holds a key.
+#[derive(Clone, Debug)]
+pub(crate) struct Holding {
     pub(crate) owner: Option<Arc<str>>,
+    pub(crate) mode: Mode,
     pub(crate) fence: FencingToken,
     pub(crate) age: Duration,
     pub(crate) remaining: Duration,
     pub(crate) ttl: Duration,
     pub(crate) refreshes: u32,
-    pub(crate) waiting: u32,
-    pub(crate) contended: Option<Counters>,
-    /// Owner and wait of the first waiters, in order.
-    pub(crate) queue: Vec<(Option<Arc<str>>, Duration)>,
+    /// The time until an operator takes it, if notice was given.
+    pub(crate) asked_back: Option<Duration>,
+}
+
+/// One who waits for a key.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) owner: Option<Arc<str>>,
+    pub(crate) mode: Mode,
+    pub(crate) waited: Duration,
 }
 
 impl Table {
-    /// The lock on a key, with the first `queue_limit` of its waiters, unless its deadline has passed.
-    pub(crate) fn look(&self, key: &Key, hash: u32, now: Moment, queue_limit: usize) -> Option<Row> {
-        self.row(self.find(hash, key)?, now.max(self.now), queue_limit)
+    /// The lock on a key, with the first so many of its holders and waiters, unless all deadlines have passed.
+    pub(crate) fn look(&self, key: &Key, hash: u32, now: Moment, shown: usize) -> Option<Row> {
+        self.row(self.find(hash, key)?, now.max(self.now), shown)
     }
 
     /// Up to `budget` slots from `cursor` on; answers where to go on, or `None` at the end.
@@ -40,7 +64,9 @@ impl Table {
     ) -> Option<u32> {
         let end = self.slots.bound().min(cursor.saturating_add(budget));
         for index in cursor..end {
-            if self.slots.get(index).is_some_and(|slot| slot.key.as_bytes().starts_with(prefix.as_bytes()))
+            let is_key = |slot: &Slot| slot.member_of().is_none();
+            let wanted = |slot: &Slot| is_key(slot) && slot.key.as_bytes().starts_with(prefix.as_bytes());
+            if self.slots.get(index).is_some_and(wanted)
                 && let Some(row) = self.row(index, now.max(self.now), 0)
             {
                 found(row);
@@ -54,25 +80,62 @@ impl Table {
         self.deadline_of(grant).filter(|deadline| *deadline > now.max(self.now))
     }
 
-    fn row(&self, index: u32, now: Moment, queue_limit: usize) -> Option<Row> {
+    /// What is known of one grant.
+    pub(crate) fn holding(&self, grant: &Grant, now: Moment) -> Option<Holding> {
+        self.held_until(grant, now)?;
+        self.holding_in(grant.slot, now.max(self.now))
+    }
+
+    /// How the last grants of a key ended, the last first.
+    pub(crate) fn trail(&self, hash: u32, limit: usize) -> Vec<Trace> {
+        self.trail.of(hash).take(limit).cloned().collect()
+    }
+
+    fn row(&self, index: u32, now: Moment, shown: usize) -> Option<Row> {
         let slot = &self.slots[index];
-        let holder = slot.holder.as_ref().filter(|holder| holder.deadline > now)?;
+        let members = || slot.group().into_iter().flat_map(|group| group.members());
+        let live = |at: &u32| self.deadline_in(*at).is_some_and(|deadline| deadline > now);
+        let holders = std::iter::once(index).chain(members()).filter(live).take(shown.max(1));
+        let mut holders: Vec<Holding> = holders.filter_map(|at| self.holding_in(at, now)).collect();
+        holders.sort_unstable_by_key(|holding| holding.fence);
+        let mut holders = holders.into_iter();
+        let first = holders.next()?;
+        // Those that are over come first among the members, and are few: whoever comes to the key ends them.
+        let filed_over = |at: &u32| self.slots[*at].holder.as_ref().is_some_and(|holder| holder.deadline <= now);
+        let over = members().take_while(filed_over).filter(|at| !live(at)).count();
+        let held_by = slot.group().map_or(0, |group| group.len()) - over + usize::from(live(&index));
         Some(Row {
             key: slot.key.clone(),
-            owner: slot.owner().cloned(),
-            fence: holder.fence,
-            age: now.saturating_since(holder.granted_at),
-            remaining: holder.deadline.saturating_since(now),
-            ttl: holder.ttl.as_duration(),
-            refreshes: holder.refreshes,
+            first,
+            others: holders.collect(),
+            held_by,
             waiting: slot.queue.len,
             contended: slot.extras.as_ref().and_then(|extras| extras.traffic.as_deref()).copied(),
             queue: slot
                 .queue
                 .iter(&self.waiters)
-                .take(queue_limit)
-                .map(|(_, waiter)| (waiter.terms.owner().cloned(), now.saturating_since(waiter.queued_at)))
+                .take(shown)
+                .map(|(_, waiter)| Waiting {
+                    owner: waiter.terms.owner().cloned(),
+                    mode: waiter.terms.mode(),
+                    waited: now.saturating_since(waiter.queued_at),
+                })
                 .collect(),
+        })
+    }
+
+    fn holding_in(&self, at: u32, now: Moment) -> Option<Holding> {
+        let slot = &self.slots[at];
+        let (holder, deadline) = (slot.holder.as_ref()?, self.deadline_in(at)?);
+        Some(Holding {
+            owner: slot.owner().cloned(),
+            mode: slot.mode(&self.slots[slot.member_of().unwrap_or(at)]),
+            fence: holder.fence,
+            age: now.saturating_since(holder.granted_at),
+            remaining: deadline.saturating_since(now),
+            ttl: holder.ttl.as_duration(),
+            refreshes: holder.refreshes,
+            asked_back: slot.extras.as_ref().and_then(|e| e.notice).map(|at| at.saturating_since(now)),
         })
     }
 }

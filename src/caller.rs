@@ -1,0 +1,44 @@
+//! On whose behalf code runs: inside the callback of a [`run`](crate::LockManager::run), its owner.
+//!
+//! A callback's future is polled within [`enter`]; a request that is first polled there belongs to the callback's
+//! owner, so that the deadlock check sees a nested lock and the outer one in the same hands. It follows the poll, not
+//! the task: what a callback spawns runs on its own.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use crate::table::Owner;
+
+thread_local! {
+    /// How many callers there are: looked at on every request, where it is nearly always 0.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    static CALLERS: RefCell<Vec<Arc<Owner>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The innermost caller, if there is one.
+#[inline]
+pub(crate) fn current() -> Option<Arc<Owner>> {
+    if DEPTH.get() == 0 { None } else { CALLERS.with_borrow(|callers| callers.last().cloned()) }
+}
+
+/// Has everything until the answer is dropped run on this owner's behalf.
+pub(crate) fn enter(owner: &Arc<Owner>) -> Entered {
+    CALLERS.with_borrow_mut(|callers| callers.push(Arc::clone(owner)));
+    DEPTH.set(DEPTH.get() + 1);
+    Entered { _not_send: std::marker::PhantomData }
+}
+
+/// Leaves again when dropped, also by a panic.
+#[must_use]
+pub(crate) struct Entered {
+    /// It belongs to its thread.
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+        // What is dropped here is no lock, so that nothing runs that would come back.
+        let _ = CALLERS.with_borrow_mut(Vec::pop);
+    }
+}

@@ -1,0 +1,153 @@
+//! What happens to locks, as it happens: [`LockManager::events`] and [`LockManager::watch`].
+//!
+//! Nothing is made or sent while nobody listens. Events pass through a bounded buffer per stream (`tokio`'s broadcast
+//! channel): a listener that falls behind loses the oldest ones and learns how many; it never slows a lock down.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use dashmap::DashMap;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::error::LockError;
+use crate::key::Key;
+use crate::manager::{Inner, LockManager};
+use crate::table::{Event, Interest, Sink};
+
+/// Events kept for a listener of one key that has not come to them yet.
+const KEY_BUFFER: usize = 64;
+
+/// A stream of events, from the moment it was made.
+pub struct Events {
+    receiver: broadcast::Receiver<Event>,
+    listening: Listening,
+}
+
+/// What a listener hears next.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Heard {
+    /// Something happened.
+    Event(Event),
+    /// So many events were lost, because this listener was too slow. What comes next is later than them.
+    Missed(u64),
+}
+
+impl Events {
+    /// Waits for the next event; `None` once the manager is gone.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no event.
+    pub async fn next(&mut self) -> Option<Heard> {
+        match self.receiver.recv().await {
+            Ok(event) => Some(Heard::Event(event)),
+            Err(RecvError::Lagged(missed)) => Some(Heard::Missed(missed)),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("of", &self.listening.key).finish_non_exhaustive()
+    }
+}
+
+/// Keeps the shards telling; the last of a stream's listeners has them stop.
+struct Listening {
+    manager: Weak<Inner>,
+    key: Option<Key>,
+}
+
+/// Where the events of one manager go.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    sequence: AtomicU64,
+    everything: broadcast::Sender<Event>,
+    keys: DashMap<Key, Watched>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    sender: broadcast::Sender<Event>,
+    listeners: usize,
+}
+
+impl Hub {
+    pub(crate) fn new(buffer: usize) -> Self {
+        Self { sequence: AtomicU64::new(0), everything: broadcast::Sender::new(buffer), keys: DashMap::new() }
+    }
+}
+
+impl Sink for Hub {
+    fn next(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn tell(&self, event: Event) {
+        let watched = self.keys.get(&event.key).map(|watched| watched.sender.clone());
+        // Wakers run here, with no entry of the registry locked.
+        if let Some(sender) = watched {
+            let _ = sender.send(event.clone());
+        }
+        let _ = self.everything.send(event);
+    }
+}
+
+impl LockManager {
+    /// Everything that happens to locks of this manager from now on.
+    ///
+    /// The buffer holds the builder's [`event_buffer`](crate::Builder::event_buffer) events.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        let receiver = self.hub().everything.subscribe();
+        let sink: Arc<dyn Sink> = Arc::clone(self.hub()) as _;
+        for shard in self.shards() {
+            shard.listen(Interest::Everything, Arc::clone(&sink));
+        }
+        Events { receiver, listening: Listening { manager: self.downgrade(), key: None } }
+    }
+
+    /// Everything that happens to one key from now on. The buffer holds 64 events.
+    ///
+    /// # Errors
+    /// [`LockError::InvalidKey`].
+    pub fn watch<K>(&self, key: K) -> Result<Events, LockError>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        let key = self.good_key(key)?;
+        let hub = self.hub();
+        let mut watched = hub
+            .keys
+            .entry(key.clone())
+            .or_insert_with(|| Watched { sender: broadcast::Sender::new(KEY_BUFFER), listeners: 0 });
+        watched.listeners += 1;
+        let receiver = watched.sender.subscribe();
+        drop(watched);
+        let (shard, hash) = self.place(&key);
+        self.shard_at(shard).listen(Interest::Key { hash }, Arc::clone(hub) as _);
+        Ok(Events { receiver, listening: Listening { manager: self.downgrade(), key: Some(key) } })
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let Some(manager) = self.manager.upgrade().map(LockManager::from_inner) else { return };
+        let Some(key) = &self.key else {
+            for shard in manager.shards() {
+                shard.stop_listening(Interest::Everything);
+            }
+            return;
+        };
+        let (shard, hash) = manager.place(key);
+        manager.shard_at(shard).stop_listening(Interest::Key { hash });
+        if let Some(mut watched) = manager.hub().keys.get_mut(key) {
+            watched.listeners -= 1;
+        }
+        manager.hub().keys.remove_if(key, |_, watched| watched.listeners == 0);
+    }
+}

@@ -1,0 +1,78 @@
+//! Taking a lock from its holder: at once, or with notice.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::error::LockError;
+use crate::key::Key;
+use crate::manager::LockManager;
+use crate::table::Release;
+
+/// An operator's order to end whatever holds a key; `await` it.
+#[derive(Debug)]
+#[must_use = "nothing is released until it is awaited"]
+pub struct ForceRelease<'a> {
+    manager: &'a LockManager,
+    key: Result<Key, LockError>,
+    notice: Option<Duration>,
+}
+
+impl LockManager {
+    /// Ends whatever holds the key; its holders are told by [`Held::lost`](crate::Held::lost), the next waiter gets
+    /// the key.
+    ///
+    /// A holder may still be at work: only the fencing token keeps it from the resource. Give it
+    /// [notice](ForceRelease::notice) to let it stop by itself.
+    ///
+    /// Answers [`Release::AlreadyGone`] if nothing held the key.
+    ///
+    /// # Errors
+    /// [`LockError::InvalidKey`].
+    pub fn force_release<K>(&self, key: K) -> ForceRelease<'_>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        ForceRelease { manager: self, key: self.good_key(key), notice: None }
+    }
+}
+
+impl ForceRelease<'_> {
+    /// Tells the holders first, by [`Held::asked_back`](crate::Held::asked_back), and takes the lock after `notice`
+    /// unless they release it before; their deadlines show it at once. Awaiting answers when it is gone.
+    ///
+    /// A later order may shorten the notice, never lengthen it.
+    ///
+    /// # Cancel safety
+    /// Once polled, the notice stands: dropping the future only gives up waiting for the end.
+    pub fn notice(mut self, notice: Duration) -> Self {
+        self.notice = Some(notice);
+        self
+    }
+
+    async fn release(self) -> Result<Release, LockError> {
+        let Self { manager, key, notice } = self;
+        let key = key?;
+        let (shard, hash) = manager.place(&key);
+        let shard = manager.shard_at(shard);
+        let Some(notice) = notice.filter(|notice| !notice.is_zero()) else {
+            return Ok(shard.force_release(&key, hash));
+        };
+        let grants = shard.give_notice(&key, hash, shard.now().saturating_add(notice));
+        let told = if grants.is_empty() { Release::AlreadyGone } else { Release::Released };
+        for grant in grants {
+            shard.lost_signal(&grant).wait().await;
+        }
+        Ok(told)
+    }
+}
+
+impl<'a> IntoFuture for ForceRelease<'a> {
+    type Output = Result<Release, LockError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.release())
+    }
+}

@@ -1,0 +1,185 @@
+//! What can be seen of a lock from outside: who holds it, who waits, and how the last ones ended. Never a token.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::error::Loss;
+use crate::key::{FencingToken, Key};
+use crate::stats::Stats;
+use crate::table::{End, Holding, Mode, Row, Trace, Waiting};
+
+/// A held lock, as others may see it: everything but its token.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct LockInfo {
+    /// The key.
+    pub key: Key,
+    /// How it is held.
+    pub mode: Mode,
+    /// Who said that they hold it. Where several do, this and what follows is of the first of [`holders`](Self::holders).
+    pub owner: Option<Arc<str>>,
+    /// The fencing token of the grant.
+    pub fencing_token: FencingToken,
+    /// For how long it has been held.
+    pub age: Duration,
+    /// The time until its deadline.
+    pub remaining: Duration,
+    /// The TTL it was asked for with.
+    pub ttl: Duration,
+    /// How often it was refreshed.
+    pub refreshes: u32,
+    /// How many hold it.
+    pub held_by: usize,
+    /// The first of those who hold it, in the order of their fencing tokens; [`list`](crate::LockManager::list) names
+    /// one.
+    pub holders: Vec<HolderInfo>,
+    /// How many wait for it.
+    pub waiting: usize,
+    /// The first of those who wait, in order; only [`inspect`](crate::LockManager::inspect) and
+    /// [`explain`](crate::LockManager::explain) fill it.
+    pub queue: Vec<WaiterInfo>,
+    /// The key's own totals, once somebody had to wait for it or was refused, for as long as it stays in the table.
+    pub stats: Option<Stats>,
+}
+
+/// One who holds a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HolderInfo {
+    /// Who said that they hold it.
+    pub owner: Option<Arc<str>>,
+    /// How.
+    pub mode: Mode,
+    /// The fencing token of the grant.
+    pub fencing_token: FencingToken,
+    /// For how long it has been held.
+    pub age: Duration,
+    /// The time until its deadline.
+    pub remaining: Duration,
+    /// The TTL it was asked for with.
+    pub ttl: Duration,
+    /// How often it was refreshed.
+    pub refreshes: u32,
+    /// The time until an operator takes it, if [notice](crate::ForceRelease::notice) was given.
+    pub asked_back: Option<Duration>,
+}
+
+/// One who waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaiterInfo {
+    /// The place in the queue; the first is 1.
+    pub position: usize,
+    /// Who said that they wait.
+    pub owner: Option<Arc<str>>,
+    /// For what.
+    pub mode: Mode,
+    /// For how long.
+    pub waited: Duration,
+}
+
+impl From<Holding> for HolderInfo {
+    fn from(holding: Holding) -> Self {
+        let Holding { owner, mode, fence, age, remaining, ttl, refreshes, asked_back } = holding;
+        Self { owner, mode, fencing_token: fence, age, remaining, ttl, refreshes, asked_back }
+    }
+}
+
+impl From<Row> for LockInfo {
+    fn from(row: Row) -> Self {
+        let Row { key, first, others, held_by, waiting, contended, queue } = row;
+        let waiters = queue.into_iter().enumerate();
+        let waiter = |(at, waiting): (usize, Waiting)| {
+            let Waiting { owner, mode, waited } = waiting;
+            WaiterInfo { position: at + 1, owner, mode, waited }
+        };
+        let holders: Vec<HolderInfo> = std::iter::once(first.clone()).chain(others).map(HolderInfo::from).collect();
+        Self {
+            key,
+            mode: first.mode,
+            owner: first.owner,
+            fencing_token: first.fence,
+            age: first.age,
+            remaining: first.remaining,
+            ttl: first.ttl,
+            refreshes: first.refreshes,
+            held_by,
+            holders,
+            waiting: waiting as usize,
+            queue: waiters.map(waiter).collect(),
+            stats: contended.map(|counters| Stats::new(&counters, held_by as u64, u64::from(waiting))),
+        }
+    }
+}
+
+/// All that is known of a key: [`explain`](crate::LockManager::explain).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The key.
+    pub key: Key,
+    /// Who holds it and who waits, if it is held.
+    pub lock: Option<LockInfo>,
+    /// How its last locks ended, the last one first: what is left of the last 128 ends of its shard, at most 16.
+    pub ended: Vec<EndedLock>,
+}
+
+/// A lock that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndedLock {
+    /// Who said that they held it.
+    pub owner: Option<Arc<str>>,
+    /// The fencing token of the grant.
+    pub fencing_token: FencingToken,
+    /// Why it ended; `None`: its holder let it go, by unlocking it or dropping its guard.
+    pub why: Option<Loss>,
+    /// For how long it was held.
+    pub held: Duration,
+    /// How long ago it ended.
+    pub ago: Duration,
+}
+
+impl EndedLock {
+    pub(crate) fn new(trace: Trace, now: Moment) -> Self {
+        let why = match trace.end {
+            End::Released | End::Dropped => None,
+            other => Some(other.as_loss()),
+        };
+        let (held, ago) = (trace.held(), now.saturating_since(trace.ended_at));
+        Self { owner: trace.owner, fencing_token: trace.fence, why, held, ago }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |owner: &Option<Arc<str>>| owner.as_deref().unwrap_or("anonymous").to_owned();
+        match &self.lock {
+            None => writeln!(f, "{} is free", self.key)?,
+            Some(lock) => {
+                writeln!(f, "{} is held by {}", self.key, lock.held_by)?;
+                for holder in &lock.holders {
+                    let HolderInfo { mode, fencing_token, age, remaining, refreshes, .. } = holder;
+                    let owner = name(&holder.owner);
+                    write!(
+                        f,
+                        "  {owner}, {mode}, fence {fencing_token}, for {age:.1?}, refreshed {refreshes} times, "
+                    )?;
+                    writeln!(f, "ends in {remaining:.1?}")?;
+                }
+                for waiter in &lock.queue {
+                    let WaiterInfo { position, owner, mode, waited } = waiter;
+                    writeln!(f, "  {position}. in the queue: {}, {mode}, for {waited:.1?}", name(owner))?;
+                }
+            }
+        }
+        for ended in &self.ended {
+            let why = ended.why.map_or("it was let go".to_owned(), |why| why.to_string());
+            let EndedLock { owner, fencing_token, held, ago, .. } = ended;
+            writeln!(f, "  {ago:.1?} ago: {}, fence {fencing_token}, held for {held:.1?}: {why}", name(owner))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! What can be asked about locks without holding one: is it locked, by whom, since when, and how often.
+
+use std::collections::BinaryHeap;
+
+use crate::error::{LockError, Loss};
+use crate::info::{EndedLock, Explanation, LockInfo};
+use crate::key::Key;
+use crate::lock::Ticket;
+use crate::manager::LockManager;
+use crate::stats::{HotKey, Stats};
+use crate::table::Counters;
+
+/// How many holders and how many waiters of a key are named.
+const SHOWN: usize = 100;
+/// How many of a key's last locks are told of.
+const ENDS_SHOWN: usize = 16;
+
+impl LockManager {
+    /// Whether somebody holds the key now.
+    ///
+    /// # Errors
+    /// [`LockError::InvalidKey`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn is_locked<K>(&self, key: K) -> Result<bool, LockError>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        let key = self.good_key(key)?;
+        let (shard, hash) = self.place(&key);
+        Ok(self.shard_at(shard).look(&key, hash, 0).is_some())
+    }
+
+    /// Who holds the key and who waits for it (the first 100 of each); `None` if it is free.
+    ///
+    /// # Errors
+    /// [`LockError::InvalidKey`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn inspect<K>(&self, key: K) -> Result<Option<LockInfo>, LockError>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        let key = self.good_key(key)?;
+        let (shard, hash) = self.place(&key);
+        Ok(self.shard_at(shard).look(&key, hash, SHOWN).map(LockInfo::from))
+    }
+
+    /// All that is known of a key, for whoever asks why it is locked, or why it no longer is.
+    ///
+    /// # Errors
+    /// [`LockError::InvalidKey`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn explain<K>(&self, key: K) -> Result<Explanation, LockError>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        let key = self.good_key(key)?;
+        let (shard, hash) = self.place(&key);
+        let shard = self.shard_at(shard);
+        let (lock, traces) = (shard.look(&key, hash, SHOWN), shard.trail(hash, ENDS_SHOWN));
+        let now = self.now();
+        let ended = traces.into_iter().map(|trace| EndedLock::new(trace, now)).collect();
+        Ok(Explanation { key, lock: lock.map(LockInfo::from), ended })
+    }
+
+    /// What is known of the lock that a ticket stands for, and nothing of the queue but its length.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] if that grant has ended, whoever holds the key now.
+    pub fn inspect_ticket(&self, ticket: &Ticket) -> Result<LockInfo, LockError> {
+        let (shard, hash) = self.place(ticket.key());
+        match self.shard_at(shard).look_ticket(ticket.key(), hash, ticket.token()) {
+            Ok(row) => Ok(row.into()),
+            Err(LockError::NotHeld) => Err(LockError::Lost(Loss::Unknown)),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The held locks whose keys begin with `prefix`: the first `limit` in the order of their keys.
+    ///
+    /// Looked at in slices while others go on locking: a lock that comes or goes meanwhile may be in it or not.
+    #[must_use]
+    pub fn list(&self, prefix: &str, limit: usize) -> Vec<LockInfo> {
+        let mut smallest: BinaryHeap<ByKey> = BinaryHeap::new();
+        for shard in self.shards() {
+            shard.scan(prefix, |row| {
+                smallest.push(ByKey(row.into()));
+                if smallest.len() > limit {
+                    smallest.pop();
+                }
+            });
+        }
+        smallest.into_sorted_vec().into_iter().map(|ByKey(info)| info).collect()
+    }
+
+    /// The totals of all shards.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut counters = Counters::default();
+        let (mut active, mut waiting) = (0, 0);
+        for shard in self.shards() {
+            // What is over but not yet noticed is not active (T1).
+            shard.sweep();
+            let (of_shard, held, queued) = shard.totals();
+            counters.add(&of_shard);
+            active += held as u64;
+            waiting += queued as u64;
+        }
+        Stats::new(&counters, active, waiting)
+    }
+
+    /// The most contended keys, the worst first, at most `limit` (and 16 per shard).
+    ///
+    /// Counted in bounded space (Space-Saving, 2005): a key that is among the worst is never missed, and a count may be
+    /// too high by what the key inherited from one that it displaced, never too low.
+    #[must_use]
+    pub fn hot_keys(&self, limit: usize) -> Vec<HotKey> {
+        let counted = self.shards().iter().flat_map(|shard| shard.hot_keys());
+        let mut hot: Vec<HotKey> = counted.map(|(key, contentions)| HotKey { key, contentions }).collect();
+        hot.sort_unstable_by(|a, b| b.contentions.cmp(&a.contentions).then_with(|| a.key.cmp(&b.key)));
+        hot.truncate(limit);
+        hot
+    }
+
+    /// The totals of one key, if it is held and was contended since it came into the table.
+    ///
+    /// # Errors
+    /// [`LockError::InvalidKey`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn key_stats<K>(&self, key: K) -> Result<Option<Stats>, LockError>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        let key = self.good_key(key)?;
+        let (shard, hash) = self.place(&key);
+        Ok(self.shard_at(shard).look(&key, hash, 0).and_then(|row| LockInfo::from(row).stats))
+    }
+}
+
+/// Orders lock infos by key alone.
+struct ByKey(LockInfo);
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+impl Eq for ByKey {}
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for ByKey {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.key.cmp(&other.0.key)
+    }
+}

@@ -1,0 +1,386 @@
+//! Sessions: owners that span locks. One heartbeat keeps all locks of a session, its end releases them all.
+//!
+//! A session's deadline is one atomic word that its locks read (see `table::owner`), so a heartbeat costs the same
+//! however many locks there are, and never revives half of them. A lock of a session has no deadline of its own.
+//!
+//! The deadlock check knows sessions: a request that would close a cycle of owners that wait for each other is refused
+//! with the cycle.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::clock::Moment;
+use crate::error::LockError;
+use crate::key::{Key, Ttl};
+use crate::lock::Held;
+use crate::manager::LockManager;
+use crate::many::LockManyRequest;
+use crate::request::{LockRequest, check_owner};
+use crate::run::{RunRequest, TryRunRequest};
+use crate::semaphore::Semaphore;
+use crate::shard::Shard;
+use crate::sync::Mutex;
+use crate::table::{Owner, OwnerKind, Reentry, Release};
+
+/// An owner of several locks. Cheap to clone; every clone is the same session.
+///
+/// ```
+/// # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let locks = leasehold::LockManager::builder().build()?;
+/// use std::time::Duration;
+///
+/// let me = locks.session("worker-7").ttl(Duration::from_secs(10));
+/// let a = me.lock("a").await?;
+/// let b = me.lock("b").await?;
+/// me.heartbeat().await?;
+/// assert!(a.remaining() > Duration::from_secs(9) && b.remaining() > Duration::from_secs(9));
+/// me.end().await;
+/// assert!(!a.is_held() && !b.is_held());
+/// # Ok(()) }
+/// ```
+///
+/// It lives for its TTL (the manager's default) from its making or its last [heartbeat](Session::heartbeat), whatever
+/// becomes of its handles; dropping the last one only ends the [automatic heartbeats](Session::auto_heartbeat). A
+/// session that has ended stays ended: its requests, queued ones too, answer [`LockError::SessionEnded`].
+#[derive(Clone)]
+pub struct Session {
+    handle: Arc<Handle>,
+}
+
+/// A session as its requests see it.
+pub(crate) struct Asker {
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) ttl: Ttl,
+    pub(crate) reentry: Reentry,
+}
+
+struct Handle {
+    manager: LockManager,
+    id: Uuid,
+    owner: Arc<Owner>,
+    ttl: Ttl,
+    reentry: Reentry,
+    /// A setting that made no sense; every request answers with it.
+    fault: Option<LockError>,
+    /// The standing order to send heartbeats; a later one takes the place of an earlier.
+    beat: Mutex<Option<Arc<Beat>>>,
+}
+
+impl LockManager {
+    /// Opens a session under a name of up to 128 bytes without control characters, for people who look.
+    ///
+    /// A name or setting that makes no sense is answered by the session's requests, as
+    /// [`LockError::InvalidOption`] or [`LockError::InvalidTtl`].
+    #[must_use]
+    pub fn session(&self, name: impl AsRef<str>) -> Session {
+        let ttl = self.config().ttl;
+        let fault = check_owner(name.as_ref()).err();
+        let name = if fault.is_none() { name.as_ref() } else { "?" };
+        let owner = session_owner(self, name.into(), ttl, self.config().max_locks_per_session);
+        let beat = Mutex::new(None);
+        let reentry = Reentry::Refused;
+        let handle = Handle { manager: self.clone(), id: Uuid::new_v4(), owner, ttl, reentry, fault, beat };
+        Session { handle: Arc::new(handle) }
+    }
+}
+
+fn session_owner(manager: &LockManager, name: Arc<str>, ttl: Ttl, max_locks: u32) -> Arc<Owner> {
+    Arc::new(Owner::new(Some(name), OwnerKind::Session(ttl), manager.now(), max_locks))
+}
+
+impl Session {
+    /// How long the session lives from now, and after each heartbeat. To be set before it is cloned or used.
+    #[must_use]
+    pub fn ttl(self, ttl: Duration) -> Self {
+        self.set("ttl", |handle| {
+            let ttl = Ttl::new(ttl)?;
+            handle.manager.config().ttls.check(ttl)?;
+            handle.ttl = ttl;
+            let max_locks = handle.owner.max_places();
+            handle.owner = session_owner(&handle.manager, handle.owner.shown(), ttl, max_locks);
+            Ok(())
+        })
+    }
+
+    /// Has the session's own locks count as free to it: a key that it holds already is granted again, with the same
+    /// token and fencing token, and is free when it was released as often. To be set before it is cloned or used.
+    ///
+    /// Without this, [`lock`](Session::lock) on a key that the session holds answers [`LockError::Deadlock`]: it would
+    /// wait for itself. A share is not an exclusive lock: asking for that while holding a share is a deadlock too.
+    #[must_use]
+    pub fn reentrant(self) -> Self {
+        self.set("reentrant", |handle| {
+            handle.reentry = Reentry::Counted;
+            Ok(())
+        })
+    }
+
+    /// How many locks the session may hold and wait for together, instead of the manager's
+    /// [`max_locks_per_session`](crate::Builder::max_locks_per_session); beyond it, [`LockError::TooManyLocks`].
+    #[must_use]
+    pub fn max_locks(self, max: u32) -> Self {
+        self.set("max_locks", |handle| {
+            handle.owner.set_max_places(max);
+            Ok(())
+        })
+    }
+
+    fn set(mut self, option: &'static str, set: impl FnOnce(&mut Handle) -> Result<(), LockError>) -> Self {
+        match Arc::get_mut(&mut self.handle) {
+            Some(handle) if handle.owner.places() == 0 => {
+                if let Err(why) = set(handle) {
+                    handle.fault.get_or_insert(why);
+                }
+                self
+            }
+            _ => {
+                let why = "it is to be set before the session is cloned or used";
+                self.with_fault(LockError::InvalidOption { option, why })
+            }
+        }
+    }
+
+    /// The same session in another handle, whose requests all answer with this.
+    fn with_fault(self, why: LockError) -> Self {
+        let Handle { manager, id, owner, ttl, reentry, .. } = &*self.handle;
+        let (manager, owner, beat) = (manager.clone(), Arc::clone(owner), Mutex::new(None));
+        let handle = Handle { manager, id: *id, owner, ttl: *ttl, reentry: *reentry, fault: Some(why), beat };
+        Self { handle: Arc::new(handle) }
+    }
+
+    /// A name that no other session has.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.handle.id
+    }
+
+    /// The name it was opened under.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        self.handle.owner.shown()
+    }
+
+    /// How many locks it holds and waits for.
+    #[must_use]
+    pub fn locks(&self) -> usize {
+        self.handle.owner.places() as usize
+    }
+
+    /// When it ends unless it gets a heartbeat, on the manager's clock; `None` if it has ended.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Moment> {
+        self.handle.owner.deadline().ok().filter(|deadline| *deadline > self.handle.manager.now())
+    }
+
+    /// The time until its deadline; zero if it has ended.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        let now = self.handle.manager.now();
+        self.deadline().map_or(Duration::ZERO, |deadline| deadline.saturating_since(now))
+    }
+
+    /// Whether it can still lock anything.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.deadline().is_some()
+    }
+
+    /// Asks for a lock now or never; see [`LockManager::try_lock`].
+    pub fn try_lock<K>(&self, key: K) -> LockRequest<'_>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        self.handle.manager.try_lock(key).session(self)
+    }
+
+    /// Queues for a lock; see [`LockManager::lock`].
+    ///
+    /// # Errors
+    /// Besides: [`LockError::Deadlock`] if this wait would close a cycle of owners that wait for each other,
+    /// [`LockError::SessionEnded`], [`LockError::TooManyLocks`].
+    pub fn lock<K>(&self, key: K) -> LockRequest<'_>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        self.handle.manager.lock(key).session(self)
+    }
+
+    /// Queues for a share of a key; see [`LockManager::read`].
+    pub fn read<K>(&self, key: K) -> LockRequest<'_>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        self.handle.manager.read(key).session(self)
+    }
+
+    /// The same as [`Session::lock`].
+    pub fn write<K>(&self, key: K) -> LockRequest<'_>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        self.lock(key)
+    }
+
+    /// A semaphore, used by this session; see [`LockManager::semaphore`].
+    pub fn semaphore<K>(&self, key: K, limit: u32) -> Semaphore<'_>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        self.handle.manager.semaphore(key, limit).session(self)
+    }
+
+    /// Queues for several keys, all or nothing; see [`LockManager::lock_many`].
+    pub fn lock_many<I, K>(&self, keys: I) -> LockManyRequest<'_>
+    where
+        I: IntoIterator<Item = K>,
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        self.handle.manager.lock_many(keys).session(self)
+    }
+
+    /// Runs `call` under a lock; see [`LockManager::run`]. What `call` locks is this session's too.
+    pub fn run<K, F, Fut>(&self, key: K, call: F) -> RunRequest<'_, F>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+        F: FnOnce(Held) -> Fut,
+        Fut: Future,
+    {
+        self.handle.manager.run(key, call).session(self)
+    }
+
+    /// Runs `call` if a lock is free now; see [`LockManager::try_run`].
+    pub fn try_run<K, F, Fut>(&self, key: K, call: F) -> TryRunRequest<'_, F>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+        F: FnOnce(Held) -> Fut,
+        Fut: Future,
+    {
+        self.handle.manager.try_run(key, call).session(self)
+    }
+
+    /// Moves the deadline to now plus the TTL, for the session and all of its locks; answers the time until then.
+    ///
+    /// # Errors
+    /// [`LockError::SessionEnded`]: a heartbeat revives nothing.
+    ///
+    /// # Cancel safety
+    /// In memory mode it is done by the first poll; dropped before, it has not begun.
+    pub async fn heartbeat(&self) -> Result<Duration, LockError> {
+        self.check()?;
+        let Handle { owner, manager, ttl, .. } = &*self.handle;
+        let now = manager.now();
+        let deadline = owner.heartbeat(*ttl, now).map_err(|_| LockError::SessionEnded)?;
+        Ok(deadline.saturating_since(now))
+    }
+
+    /// Has the manager send a heartbeat every `every`, until the session ends or its last handle is dropped: a worker
+    /// that lost its session object keeps nothing. Calling again replaces the order.
+    ///
+    /// # Errors
+    /// [`LockError::InvalidOption`] unless `every` is at least a millisecond and less than the TTL;
+    /// [`LockError::SessionEnded`], [`LockError::ShuttingDown`].
+    pub fn auto_heartbeat(&self, every: Duration) -> Result<(), LockError> {
+        self.check()?;
+        if every < Ttl::MIN || every >= self.handle.ttl.as_duration() {
+            let why = "it must be at least a millisecond and shorter than the session's ttl";
+            return Err(LockError::InvalidOption { option: "auto_heartbeat", why });
+        }
+        if !self.is_alive() {
+            return Err(LockError::SessionEnded);
+        }
+        let shard = Arc::downgrade(self.handle.manager.shard_of_session(self.handle.id));
+        let beat = Arc::new(Beat { session: Arc::downgrade(&self.handle), shard, every, timer: Mutex::new(None) });
+        let replaced = self.handle.beat.lock().replace(Arc::clone(&beat));
+        drop(replaced);
+        beat.arm(self.handle.manager.now())
+    }
+
+    /// Ends the session: its locks are released, its queued requests refused, all before this answers.
+    ///
+    /// [`Release::AlreadyGone`]: it had ended before.
+    ///
+    /// # Cancel safety
+    /// In memory mode it is done by the first poll.
+    pub async fn end(&self) -> Release {
+        let Handle { owner, manager, beat, .. } = &*self.handle;
+        drop(beat.lock().take());
+        let ended = owner.end(manager.now());
+        // Those that had run out are cleaned up on the way.
+        manager.end_owner(owner);
+        ended.map_or(Release::AlreadyGone, |()| Release::Released)
+    }
+
+    fn check(&self) -> Result<(), LockError> {
+        self.handle.fault.clone().map_or(Ok(()), Err)
+    }
+
+    /// Who it is to the table; `None` if its requests will not get there.
+    pub(crate) fn owner(&self) -> Option<Arc<Owner>> {
+        self.check().is_ok().then(|| Arc::clone(&self.handle.owner))
+    }
+
+    /// What its requests say of it; for requests of its own manager.
+    pub(crate) fn asker(&self, manager: &LockManager) -> Result<Asker, LockError> {
+        self.check()?;
+        if !self.handle.manager.is(manager) {
+            return Err(LockError::InvalidOption { option: "session", why: "it is of another manager" });
+        }
+        let Handle { owner, ttl, reentry, .. } = &*self.handle;
+        Ok(Asker { owner: Arc::clone(owner), ttl: *ttl, reentry: *reentry })
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name();
+        f.debug_struct("Session").field("name", &name).field("locks", &self.locks()).finish_non_exhaustive()
+    }
+}
+
+/// A session's standing order: a timer of one shard whose waker sends the heartbeat and sets the next timer.
+struct Beat {
+    session: Weak<Handle>,
+    shard: Weak<Shard>,
+    every: Duration,
+    timer: Mutex<Option<u32>>,
+}
+
+impl Beat {
+    fn arm(self: &Arc<Self>, now: Moment) -> Result<(), LockError> {
+        let shard = self.shard.upgrade().ok_or(LockError::ShuttingDown)?;
+        // Locked for as long as the timer has no name: it may go off at once, in another thread.
+        let mut timer = self.timer.lock();
+        *timer = shard.sleep(now.saturating_add(self.every), &Waker::from(Arc::clone(self)));
+        timer.map(drop).ok_or(LockError::ShuttingDown)
+    }
+}
+
+impl Wake for Beat {
+    /// Runs in the actor's thread, after the shard's mutex is dropped.
+    fn wake(self: Arc<Self>) {
+        let timer = self.timer.lock().take();
+        if let (Some(timer), Some(shard)) = (timer, self.shard.upgrade()) {
+            shard.stop_sleep(timer);
+        }
+        let Some(session) = self.session.upgrade() else { return };
+        let is_current = session.beat.lock().as_ref().is_some_and(|beat| Arc::ptr_eq(beat, &self));
+        let now = session.manager.now();
+        if is_current && session.owner.heartbeat(session.ttl, now).is_ok() {
+            // A shutdown leaves the session to its deadline.
+            let _ = self.arm(now);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What is asked of a shard without changing it.
+
+use std::time::Duration;
+
+use super::{SLICE, Shard};
+use crate::error::LockError;
+use crate::key::{Key, Token};
+use crate::table::{Counters, Grant, Place, Row, Trace, WaiterId};
+
+impl Shard {
+    /// The lock on a key, with so many of its holders and waiters.
+    pub(crate) fn look(&self, key: &Key, hash: u32, shown: usize) -> Option<Row> {
+        let now = self.clock.now();
+        self.state.lock().table.look(key, hash, now, shown)
+    }
+
+    /// The lock that a token holds on a key, and nothing of its queue but the length.
+    pub(crate) fn look_ticket(&self, key: &Key, hash: u32, token: Token) -> Result<Row, LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| {
+            let grant = state.table.grant_of(key, hash, token, now, fx)?;
+            let row = state.table.look(key, hash, now, 0);
+            let first = state.table.holding(&grant, now);
+            let row = row.zip(first).map(|(row, first)| Row { first, ..row });
+            row.ok_or_else(|| LockError::Lost(state.table.loss_of(grant.fence)))
+        })
+    }
+
+    /// How the last locks on a key ended, the last one first.
+    pub(crate) fn trail(&self, hash: u32, limit: usize) -> Vec<Trace> {
+        self.state.lock().table.trail(hash, limit)
+    }
+
+    /// For how long a grant has held its key, if it does.
+    pub(crate) fn age_of(&self, grant: &Grant) -> Option<Duration> {
+        let now = self.clock.now();
+        self.state.lock().table.holding(grant, now).map(|holding| holding.age)
+    }
+
+    /// Where a waiter stands in its queue, if it still does.
+    pub(crate) fn place_of(&self, id: WaiterId) -> Option<Place> {
+        self.state.lock().table.place_of(id)
+    }
+
+    /// Every held key with the prefix, in slices: a key that moves meanwhile may be missed, none is seen twice.
+    pub(crate) fn scan(&self, prefix: &str, mut found: impl FnMut(Row)) {
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            let now = self.clock.now();
+            let mut rows = Vec::new();
+            cursor = self.state.lock().table.scan(from, SLICE as u32, prefix, now, |row| rows.push(row));
+            rows.into_iter().for_each(&mut found);
+        }
+    }
+
+    /// The totals, and how many keys are in the table and requests in queues now.
+    pub(crate) fn totals(&self) -> (Counters, usize, usize) {
+        let state = self.state.lock();
+        (*state.table.counters(), state.table.held(), state.table.waiting())
+    }
+
+    /// The most contended keys and how often each was, in no order.
+    pub(crate) fn hot_keys(&self) -> Vec<(Key, u64)> {
+        self.state.lock().table.hot_keys().to_vec()
+    }
+}

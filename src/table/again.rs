@@ -1,0 +1,82 @@
+//! What a request hears that names a token for the second time (DESIGN 6).
+
+use super::acquire::{Ask, Grant, Patience, Verdict};
+use super::queue::WaiterId;
+use super::slot::Keeper;
+use super::{Effects, MAX_SEATS, Table};
+use crate::clock::Moment;
+use crate::error::{LockError, Loss};
+use crate::key::Token;
+
+impl Table {
+    /// Answers a request whose token this key already knows (DESIGN 6): the waiter it queued, the grant it was given,
+    /// or the end of that grant. `None`: the token is new here.
+    pub(super) fn answer_again(
+        &mut self,
+        ask: &Ask<'_>,
+        found: Option<u32>,
+        patience: &Patience<'_>,
+        fx: &mut Effects,
+    ) -> Option<Verdict> {
+        if let Some(index) = found.and_then(|index| self.holder_with(index, ask.token))
+            && let Some(holder) = self.slots[index].holder.as_ref()
+        {
+            if self.slots[index].terms(holder) != *ask.terms {
+                return Some(self.reject(found, LockError::TokenReused));
+            }
+            let (old_keeper, grant) = (holder.keeper, Grant { slot: index, token: holder.token, fence: holder.fence });
+            match (old_keeper, ask.keeper) {
+                // One guard per token and process (T10): a second one would release under the first.
+                (Keeper::Guard(_), Keeper::Guard(_)) => return Some(self.reject(found, LockError::TokenReused)),
+                (Keeper::Guard(_), _) => return Some(Verdict::Granted(grant)),
+                (Keeper::Unseen(waiter), _) => {
+                    self.waiters[waiter].wake_all(fx);
+                    self.waiters.remove(waiter);
+                }
+                (Keeper::Ticket, _) => {}
+            }
+            if let Some(holder) = self.slots[index].holder.as_mut() {
+                holder.keeper = ask.keeper;
+            }
+            return Some(Verdict::Granted(grant));
+        }
+        if let Some(&queued) = self.chosen.get(&ask.token) {
+            let waiter = &mut self.waiters[queued];
+            if Some(waiter.slot) != found || waiter.terms != *ask.terms {
+                return Some(self.reject(found, LockError::TokenReused));
+            }
+            let waker = match patience {
+                Patience::Until(_, waker) => *waker,
+                // It is known to be held by another, and this request will not wait with the first.
+                Patience::Now | Patience::Poll => return None,
+            };
+            if waiter.seats >= MAX_SEATS {
+                return Some(self.reject(found, LockError::QueueFull));
+            }
+            let (seat, seq) = (waiter.join(waker), waiter.seq);
+            return Some(Verdict::Queued(WaiterId { index: queued, seat, seq }));
+        }
+        let end = self.ended.find(ask.token, ask.hash)?;
+        Some(self.reject(found, LockError::Lost(end.as_loss())))
+    }
+
+    /// What became of a grant that another seat of the same waiter took: the same answer, or `Lost`.
+    pub(crate) fn answer_taken(&mut self, ask: &Ask<'_>, now: Moment, fx: &mut Effects) -> Result<Grant, LockError> {
+        self.see(now);
+        let found = self.find_live(ask.hash, ask.key, fx);
+        match self.answer_again(ask, found, &Patience::Now, fx) {
+            Some(Verdict::Granted(grant)) => Ok(grant),
+            Some(Verdict::Refused(why)) => Err(why),
+            Some(Verdict::Queued(_)) | None => Err(LockError::Lost(Loss::Unknown)),
+        }
+    }
+
+    /// The slot of the grant with this token on a key.
+    pub(super) fn holder_with(&self, index: u32, token: Token) -> Option<u32> {
+        let slot = &self.slots[index];
+        match slot.holder.as_ref() {
+            Some(holder) if holder.token == token => Some(index),
+            _ => slot.group()?.member(token),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What one owner holds and waits for in this shard, so that its end finds all of it without a search.
+
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+
+use super::ended::End;
+use super::owner::Owner;
+use super::sweep::Slice;
+use super::{Effects, Table};
+use crate::clock::Moment;
+use crate::deadlock::graph::OwnerId;
+
+type Ids = HashSet<u32, foldhash::fast::RandomState>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Belongings {
+    /// The slots of its grants.
+    pub(crate) grants: Ids,
+    /// Its waiters that are queued.
+    pub(crate) waiters: Ids,
+}
+
+impl Table {
+    pub(super) fn belongings_of(&mut self, owner: &Arc<Owner>) -> &mut Belongings {
+        self.belongings.entry(owner.id).or_default()
+    }
+
+    /// Notes down the grant in a slot as its asker's, if it has one.
+    pub(super) fn belong(&mut self, at: u32) {
+        if let Some(asker) = self.slots[at].asker().cloned() {
+            self.belongings_of(&asker).grants.insert(at);
+        }
+    }
+
+    pub(super) fn forget_belonging(&mut self, owner: OwnerId, of: impl FnOnce(&mut Belongings) -> &mut Ids, id: u32) {
+        if let Some(belongings) = self.belongings.get_mut(&owner) {
+            of(belongings).remove(&id);
+            if belongings.grants.is_empty() && belongings.waiters.is_empty() {
+                self.belongings.remove(&owner);
+            }
+        }
+    }
+
+    /// Ends up to `budget` grants and waits of an owner that has ended.
+    pub(crate) fn end_owner(&mut self, owner: &Owner, budget: usize, now: Moment, fx: &mut Effects) -> Slice {
+        self.see(now);
+        for _ in 0..budget {
+            let Some(belongings) = self.belongings.get(&owner.id) else { return Slice::Done };
+            // The waiters first: a key that it lets go must not come back to it.
+            if let Some(&waiter) = belongings.waiters.iter().next() {
+                let index = self.waiters[waiter].slot;
+                self.leave_queue(index, waiter);
+                self.outlive(index, waiter, fx);
+                self.let_in(index, fx);
+            } else if let Some(&grant) = belongings.grants.iter().next() {
+                let end = owner.deadline().err().map_or(End::SessionEnded, End::from);
+                self.end(grant, end, fx);
+            }
+        }
+        Slice::More
+    }
+}

@@ -1,0 +1,194 @@
+//! Every way in which a grant ends, and the one place where it does.
+
+use std::time::Duration;
+
+use super::acquire::give_place_back;
+use super::ended::End;
+use super::slot::{Holder, Keeper, Refreshes, Terms};
+use super::told::EventKind;
+use super::trail::Trace;
+use super::{Effects, Grant, Release, Table};
+use crate::clock::Moment;
+use crate::error::LockError;
+use crate::key::{Key, Token};
+
+impl Table {
+    /// What holds the key now and did before this call; it may be much.
+    pub(crate) fn grants_on(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Vec<Grant> {
+        self.see(now);
+        let before = self.fence;
+        let Some(index) = self.find_live(hash, key, fx) else { return Vec::new() };
+        let slot = &self.slots[index];
+        let members = slot.group().into_iter().flat_map(|group| group.members());
+        let grants = std::iter::once(index).chain(members).filter_map(|at| self.grant_in(at));
+        // What was granted a moment ago, to a waiter, is not what the caller meant.
+        grants.filter(|grant| grant.fence <= before).collect()
+    }
+
+    /// Ends a grant against its holder's will. `AlreadyGone` if it is not the holder any more.
+    pub(crate) fn end_grant(&mut self, grant: &Grant, end: End, now: Moment, fx: &mut Effects) -> Release {
+        match self.live(grant, now, fx) {
+            Some(_) => {
+                self.end(grant.slot, end, fx);
+                Release::Released
+            }
+            None => Release::AlreadyGone,
+        }
+    }
+
+    /// Asks a holder for its lock, and takes that at `at` unless it is released before.
+    pub(crate) fn give_notice(&mut self, grant: &Grant, at: Moment, now: Moment, fx: &mut Effects) {
+        let Some(deadline) = self.live(grant, now, fx) else { return };
+        let extras = self.slots[grant.slot].extras_mut();
+        extras.notice = Some(extras.notice.map_or(at, |earlier| earlier.min(at)));
+        if let Some(watcher) = extras.watcher.clone() {
+            fx.asked_back(watcher, at);
+        }
+        if deadline > at {
+            self.redate(grant.slot, at);
+            fx.due(at);
+        }
+    }
+
+    /// When a grant will be taken from its holder, if notice was given.
+    pub(crate) fn notice_of(&self, grant: &Grant) -> Option<Moment> {
+        self.holder_of(grant)?;
+        self.slots[grant.slot].extras.as_ref()?.notice
+    }
+
+    /// The slot of a key, once all of its holders whose deadlines have passed are ended (C1).
+    pub(super) fn find_live(&mut self, hash: u32, key: &Key, fx: &mut Effects) -> Option<u32> {
+        let index = self.find(hash, key)?;
+        if self.expire_if_due(index, fx) { self.find(hash, key) } else { Some(index) }
+    }
+
+    /// Ends the holders of a key whose deadlines have passed.
+    pub(super) fn expire_if_due(&mut self, index: u32, fx: &mut Effects) -> bool {
+        let mut ended = false;
+        while let Some((due, member)) = self.slots[index].group().and_then(|group| group.first_due())
+            && due <= self.now
+        {
+            if self.is_over(member) {
+                // As long as there is a group, there is its key.
+                let last = self.slots[index].group().is_some_and(|group| group.len() == 1);
+                let alone = last && self.slots[index].holder.is_none();
+                self.end_over(member, fx);
+                ended = true;
+                if alone {
+                    return true;
+                }
+            }
+        }
+        self.end_if_over(index, fx) || ended
+    }
+
+    /// Ends the holder of a slot if its deadline has passed.
+    pub(super) fn end_if_over(&mut self, index: u32, fx: &mut Effects) -> bool {
+        let over = self.is_over(index);
+        if over {
+            self.end_over(index, fx);
+        }
+        over
+    }
+
+    /// Ends a holder whose deadline has passed.
+    fn end_over(&mut self, index: u32, fx: &mut Effects) {
+        let slot = &self.slots[index];
+        let noticed = slot.extras.as_ref().and_then(|extras| extras.notice).is_some_and(|at| at <= self.now);
+        let session = slot.session().and_then(|session| session.deadline().err());
+        let end = match session {
+            Some(loss) => End::from(loss),
+            None if noticed => End::Forced,
+            None => End::Expired,
+        };
+        self.end(index, end, fx);
+    }
+
+    /// Whether a holder's deadline has passed. One whose session lives on is filed under its new deadline.
+    fn is_over(&mut self, index: u32) -> bool {
+        let slot = &self.slots[index];
+        let Some(holder) = slot.holder.as_ref() else { return false };
+        let Some(session) = slot.session() else { return holder.deadline <= self.now };
+        let Ok(until) = session.settle(self.now) else { return true };
+        let (filed, deadline) = (holder.deadline, until.min(slot.last_deadline()));
+        if deadline > filed && filed <= self.now {
+            self.redate(index, deadline);
+        }
+        deadline <= self.now
+    }
+
+    /// The one way out: ends the holder of a slot, then hands its key on.
+    pub(super) fn end(&mut self, index: u32, end: End, fx: &mut Effects) {
+        if let Some(key_slot) = self.take_out(index, end, fx) {
+            self.hand_off(key_slot, fx);
+        }
+    }
+
+    /// Takes the holder out of a slot; answers the slot of its key.
+    fn take_out(&mut self, index: u32, end: End, fx: &mut Effects) -> Option<u32> {
+        let Holder { token, fence, deadline, granted_at, keeper, ttl, .. } = *self.slots[index].holder.as_ref()?;
+        self.expiries.remove(&mut self.slots, index);
+        self.drop_auto(index);
+        if let Keeper::Unseen(waiter) = keeper {
+            // A dropped future has taken its waiter along; any other end leaves word for it (T3).
+            if self.waiters.get(waiter).is_some_and(|waiter| waiter.token == token) && end != End::Dropped {
+                self.refuse(waiter, LockError::Lost(end.as_loss()), fx);
+            }
+        }
+        let hash = self.slots[index].hash;
+        if !keeper.forgets(end) {
+            self.ended.push(token, hash, fence, end);
+        }
+        let held = self.now.nanos_since(granted_at);
+        if self.attentive {
+            self.tell(index, EventKind::ended(end, Duration::from_nanos(held)), fx);
+        }
+        let slot = &mut self.slots[index];
+        slot.holder = None;
+        let key_slot = slot.member_of().unwrap_or(index);
+        let mut terms = Terms { ttl, extra: None };
+        if let Some(extras) = slot.extras.as_mut() {
+            terms.extra = extras.terms.take();
+            if let Some(watcher) = extras.forget_holder() {
+                fx.ended(watcher, end);
+            }
+        }
+        if let Some(asker) = terms.asker() {
+            give_place_back(&terms);
+            self.forget_belonging(asker.id, |belongings| &mut belongings.grants, index);
+        }
+        self.leave_group(key_slot, index, token, deadline, terms.mode().weight());
+        let owner = terms.owner().cloned();
+        self.trail.push(Trace { key_hash: hash, end, fence, granted_at, ended_at: self.now, owner });
+        self.count(key_slot, |c| c.end(end, held));
+        Some(key_slot)
+    }
+
+    /// Gives the room of a grant back to the group of its key, if it has one, and the slot of a member back.
+    fn leave_group(&mut self, key_slot: u32, at: u32, token: Token, deadline: Moment, weight: u32) {
+        let Some(group) = self.slots[key_slot].group_mut() else { return };
+        group.used -= u64::from(weight);
+        if at != key_slot {
+            group.remove(token, at, deadline);
+        }
+        let (members, left) = (group.len(), self.slots[key_slot].holder.is_some());
+        if at != key_slot {
+            if members == 0 && !left {
+                self.headless -= 1;
+            }
+            self.slots.remove(at);
+        } else if members > 0 {
+            self.headless += 1;
+        }
+        if members == 0 && !left {
+            self.slots[key_slot].extras_mut().group = None;
+        }
+    }
+
+    pub(super) fn drop_auto(&mut self, index: u32) {
+        if self.slots[index].extras.as_ref().is_some_and(|extras| extras.auto.is_some()) {
+            self.refreshes.remove(&mut Refreshes(&mut self.slots), index);
+            self.slots[index].extras_mut().auto = None;
+        }
+    }
+}

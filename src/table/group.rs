@@ -1,0 +1,76 @@
+//! The holders of a key that several may hold at once.
+//!
+//! The key's own slot holds the first of them, like any lock; each further one has a slot of its own that the index
+//! does not know, a *member*, which names the key's slot. So everything that is done with one grant (refresh, watch,
+//! expire) is the same for all kinds of lock; only granting and ending look at the group.
+
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
+
+use super::mode::{Kind, Mode};
+use crate::clock::Moment;
+use crate::key::Token;
+
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) kind: Kind,
+    /// The weights of all holders, the one in the key's own slot included.
+    pub(crate) used: u64,
+    /// The slots of the members.
+    members: HashMap<Token, u32, foldhash::fast::RandomState>,
+    /// The same by deadline: who comes to the key ends those that are over first (C1).
+    deadlines: BTreeSet<(Moment, u32)>,
+}
+
+impl Group {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self { kind, used: 0, members: HashMap::default(), deadlines: BTreeSet::new() }
+    }
+
+    /// Whether a further holder of this mode has room.
+    pub(crate) fn has_room(&self, mode: Mode) -> bool {
+        match (self.kind, mode) {
+            (_, Mode::Exclusive) => false,
+            (Kind::ReadWrite, Mode::Shared) => true,
+            (Kind::Semaphore { limit }, Mode::Permits { permits, .. }) => {
+                self.used + u64::from(permits) <= u64::from(limit)
+            }
+            (Kind::ReadWrite, Mode::Permits { .. }) | (Kind::Semaphore { .. }, Mode::Shared) => false,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, token: Token, member: u32, deadline: Moment) {
+        self.members.insert(token, member);
+        self.deadlines.insert((deadline, member));
+    }
+
+    pub(crate) fn remove(&mut self, token: Token, member: u32, deadline: Moment) {
+        self.members.remove(&token);
+        self.deadlines.remove(&(deadline, member));
+    }
+
+    /// A member's deadline has moved.
+    pub(crate) fn redate(&mut self, member: u32, before: Moment, after: Moment) {
+        self.deadlines.remove(&(before, member));
+        self.deadlines.insert((after, member));
+    }
+
+    pub(crate) fn member(&self, token: Token) -> Option<u32> {
+        self.members.get(&token).copied()
+    }
+
+    /// The member whose deadline comes first.
+    pub(crate) fn first_due(&self) -> Option<(Moment, u32)> {
+        self.deadlines.first().copied()
+    }
+
+    /// The members' slots, the earliest deadline first.
+    pub(crate) fn members(&self) -> impl Iterator<Item = u32> {
+        self.deadlines.iter().map(|(_, member)| *member)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+}

@@ -1,0 +1,259 @@
+//! How a key passes on: the grants that are made, and the waiters that are sent away.
+
+use super::acquire::{Ask, Grant, give_place_back};
+use super::expiry::Links;
+use super::group::Group;
+use super::mode::Mode;
+use super::queue::{Queue, WaiterState};
+use super::slot::{Extras, Holder, Keeper, Slot, Terms};
+use super::told::EventKind;
+use super::{Counters, Effects, Table};
+use crate::clock::Moment;
+use crate::error::{LockError, Loss};
+use crate::key::Token;
+
+impl Table {
+    /// Hands a key that has room to the waiters whose turn it is (T2), or takes it out of the table if nobody is left
+    /// (T7). The key is never free in between.
+    pub(super) fn hand_off(&mut self, index: u32, fx: &mut Effects) {
+        while let Some(next) = self.slots[index].queue.first() {
+            if self.send_away_if_over(index, next, fx) {
+                continue;
+            }
+            if self.closed {
+                self.leave_queue(index, next);
+                self.shut_out(index, next, fx);
+                continue;
+            }
+            let mode = self.waiters[next].terms.mode();
+            if !self.slots[index].has_room(mode) {
+                break;
+            }
+            self.leave_queue(index, next);
+            self.grant_waiter(index, next, fx);
+            if mode == Mode::Exclusive {
+                break;
+            }
+        }
+        let slot = &self.slots[index];
+        if slot.is_free() {
+            self.remove_slot(index);
+        } else if slot.queue.len > 0 {
+            fx.due(self.first_end(index));
+        }
+    }
+
+    /// Lets those in who waited behind one that has left the queue, if they go together with who is there.
+    pub(super) fn let_in(&mut self, index: u32, fx: &mut Effects) {
+        if self.slots[index].group().is_some() {
+            self.hand_off(index, fx);
+        }
+    }
+
+    /// Grants a key to a waiter that has just left its queue.
+    fn grant_waiter(&mut self, index: u32, next: u32, fx: &mut Effects) {
+        let waiter = &mut self.waiters[next];
+        waiter.state = WaiterState::Granted;
+        waiter.wake_all(fx);
+        let waited = self.now.nanos_since(waiter.queued_at);
+        let (token, terms) = (waiter.token, Terms { ttl: waiter.terms.ttl, extra: waiter.terms.extra.take() });
+        let until = terms.session().map(|session| session.deadline().unwrap_or(self.now));
+        let at = self.place(index, token, &terms, Keeper::Unseen(next), until);
+        self.waiters[next].slot = at;
+        self.count(index, |c| {
+            c.attempts += 1;
+            c.grants += 1;
+            c.handoffs += 1;
+            c.wait_nanos = c.wait_nanos.saturating_add(waited);
+        });
+        // Its own wait is one that the deadlock check knows of.
+        self.granted(at, index, 1, fx);
+    }
+
+    /// Tells of a grant that was just made, and has the deadlock check look at an owner that goes on waiting for more
+    /// than `known` keys: this grant may have closed a cycle.
+    pub(super) fn granted(&mut self, at: u32, index: u32, known: u32, fx: &mut Effects) {
+        if let Some(asker) = self.slots[at].asker().filter(|asker| asker.waits() > known) {
+            fx.recheck(asker.clone());
+        }
+        if self.attentive {
+            let (slot, key_slot) = (&self.slots[at], &self.slots[index]);
+            let ttl = slot.holder.as_ref().map_or_else(Default::default, |holder| holder.ttl.as_duration());
+            let mode = slot.mode(key_slot);
+            self.tell(at, EventKind::Granted { mode, ttl }, fx);
+        }
+    }
+
+    /// Sends a queued waiter away if its wait is over, or its session.
+    pub(super) fn send_away_if_over(&mut self, index: u32, waiter: u32, fx: &mut Effects) -> bool {
+        let (over, session) = {
+            let waiter = &self.waiters[waiter];
+            (waiter.deadline <= self.now, waiter.terms.session())
+        };
+        let ended = session.is_some_and(|session| session.settle(self.now).is_err());
+        if !over && !ended {
+            return false;
+        }
+        self.leave_queue(index, waiter);
+        if ended {
+            self.outlive(index, waiter, fx);
+        } else {
+            self.time_out(index, waiter, fx);
+        }
+        true
+    }
+
+    /// Tells a waiter, already out of its queue, that its wait ran out.
+    fn time_out(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
+        let waited = self.now.saturating_since(self.waiters[waiter].queued_at);
+        self.turn_away(index, waiter, LockError::Timeout { waited }, |c| &mut c.timed_out, fx);
+    }
+
+    /// Tells a waiter, already out of its queue, that nothing is granted any more.
+    pub(super) fn shut_out(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
+        self.turn_away(index, waiter, LockError::ShuttingDown, |c| &mut c.refused_by_shutdown, fx);
+    }
+
+    /// Tells a waiter, already out of its queue, that its session is over: nothing is granted to the dead.
+    pub(super) fn outlive(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
+        self.turn_away(index, waiter, LockError::SessionEnded, |c| &mut c.outlived, fx);
+    }
+
+    pub(super) fn turn_away(
+        &mut self,
+        index: u32,
+        waiter: u32,
+        why: LockError,
+        counter: impl Fn(&mut Counters) -> &mut u64,
+        fx: &mut Effects,
+    ) {
+        give_place_back(&self.waiters[waiter].terms);
+        self.refuse(waiter, why, fx);
+        self.count(index, |c| {
+            *counter(c) += 1;
+            c.attempts += 1;
+        });
+    }
+
+    /// Leaves word for a waiter that is out of its queue.
+    pub(super) fn refuse(&mut self, waiter: u32, why: LockError, fx: &mut Effects) {
+        let waiter = &mut self.waiters[waiter];
+        waiter.state = WaiterState::Refused(why);
+        waiter.wake_all(fx);
+    }
+
+    /// Takes a queued waiter out of its queue, its timer, the chosen tokens and its owner's belongings.
+    pub(super) fn leave_queue(&mut self, index: u32, id: u32) {
+        self.slots[index].queue.remove(&mut self.waiters, id);
+        self.timeouts.remove(&mut self.waiters, id);
+        self.waiting -= 1;
+        let waiter = &self.waiters[id];
+        if !self.chosen.is_empty() && self.chosen.get(&waiter.token) == Some(&id) {
+            self.chosen.remove(&waiter.token);
+        }
+        if let Some(asker) = waiter.terms.asker() {
+            let asker = asker.id;
+            self.forget_belonging(asker, |belongings| &mut belongings.waiters, id);
+        }
+    }
+
+    /// Makes a grant: the one place where that is done. It takes the next fence (T4), and ends within its claim.
+    /// `until`: the deadline of the session that it belongs to.
+    #[inline]
+    fn holder(&mut self, token: Token, terms: &Terms, keeper: Keeper, until: Option<Moment>) -> Holder {
+        self.fence = self.fence.next();
+        let (now, ttl) = (self.now, terms.ttl);
+        let cap = terms.max_hold().map_or(Moment::FAR, |cap| now.saturating_add(cap));
+        let deadline = until.unwrap_or_else(|| now.after(ttl)).min(cap).min(self.claim.horizon());
+        Holder { token, fence: self.fence, deadline, granted_at: now, ttl, refreshes: 0, keeper }
+    }
+
+    /// Grants a key that is not in the table.
+    #[inline]
+    pub(super) fn grant_vacant(&mut self, ask: &Ask<'_>, until: Option<Moment>) -> Grant {
+        let holder = self.holder(ask.token, ask.terms, ask.keeper, until);
+        let extras = ask.terms.extra.clone().map(|terms| Box::new(Extras { terms: Some(terms), ..Extras::default() }));
+        let index = self.insert_slot(Slot {
+            key: ask.key.clone(),
+            holder: Some(holder),
+            queue: Queue::EMPTY,
+            hash: ask.hash,
+            expiry: Links::NEW,
+            extras,
+        });
+        if let Some(extra) = ask.terms.extra.as_ref().filter(|extra| extra.need_care()) {
+            let mode = extra.mode;
+            self.enter_group(index, mode);
+            self.belong(index);
+        }
+        self.expiries.insert(&mut self.slots, index);
+        self.counters.attempts += 1;
+        self.counters.grants += 1;
+        Grant { slot: index, token: ask.token, fence: self.fence }
+    }
+
+    /// Puts a grant on a key that is in the table and has room for it; answers the grant's slot: the key's own if
+    /// nobody is there, else a member's.
+    pub(super) fn place(
+        &mut self,
+        index: u32,
+        token: Token,
+        terms: &Terms,
+        keeper: Keeper,
+        until: Option<Moment>,
+    ) -> u32 {
+        let holder = self.holder(token, terms, keeper, until);
+        let deadline = holder.deadline;
+        let slot = &mut self.slots[index];
+        let at = if slot.holder.is_none() {
+            if slot.group().is_some() {
+                self.headless -= 1;
+            }
+            slot.holder = Some(holder);
+            if terms.extra.is_some() || slot.extras.is_some() {
+                slot.extras_mut().terms = terms.extra.clone();
+            }
+            index
+        } else {
+            let extras = Extras { member_of: Some(index), terms: terms.extra.clone(), ..Extras::default() };
+            let (key, hash) = (slot.key.clone(), slot.hash);
+            let extras = Some(Box::new(extras));
+            let member = Slot { key, holder: Some(holder), queue: Queue::EMPTY, hash, expiry: Links::NEW, extras };
+            let at = self.slots.insert(member);
+            self.slots[index].group_mut().expect("a key with room has a group").insert(token, at, deadline);
+            at
+        };
+        if terms.extra.is_some() {
+            self.enter_group(index, terms.mode());
+            self.belong(at);
+        }
+        self.expiries.insert(&mut self.slots, at);
+        at
+    }
+
+    /// Takes a grant's room in the group of its key.
+    fn enter_group(&mut self, index: u32, mode: Mode) {
+        if mode != Mode::Exclusive {
+            let extras = self.slots[index].extras_mut();
+            extras.group.get_or_insert_with(|| Box::new(Group::new(mode.kind()))).used += u64::from(mode.weight());
+        }
+    }
+
+    /// The moment by which the first of a key's holders ends unless refreshed.
+    pub(super) fn first_end(&self, index: u32) -> Moment {
+        let slot = &self.slots[index];
+        let own = slot.holder.as_ref().map_or(Moment::FAR, |holder| holder.deadline);
+        let members = slot.group().and_then(|group| group.first_due()).map_or(Moment::FAR, |(due, _)| due);
+        own.min(members)
+    }
+}
+
+impl From<Loss> for super::End {
+    /// How a grant ended whose session ended so.
+    fn from(loss: Loss) -> Self {
+        match loss {
+            Loss::SessionEnded => Self::SessionEnded,
+            _ => Self::Expired,
+        }
+    }
+}

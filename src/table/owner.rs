@@ -1,0 +1,177 @@
+//! Who asks, where that is more than a name: a session, or the callback of a `run`. One owner may hold and wait for
+//! many keys, in many shards.
+//!
+//! What all shards must agree on is in atomics here, and nothing else is: above all the session's deadline, one word.
+//! Expiry turns it to dead before any shard hands on one of the session's keys, a heartbeat fails on dead, and its
+//! locks read it: a heartbeat costs the same however many they are, and cannot revive half of them.
+
+use std::sync::Arc;
+
+use crate::clock::Moment;
+use crate::deadlock::graph::OwnerId;
+use crate::error::{LockError, Loss};
+use crate::key::Ttl;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// The word of a session that ran out.
+const EXPIRED: u64 = 0;
+/// The word of a session that was ended.
+const ENDED: u64 = 1;
+
+#[derive(Debug)]
+pub(crate) struct Owner {
+    pub(crate) id: OwnerId,
+    name: Option<Arc<str>>,
+    kind: OwnerKind,
+    /// Nanoseconds of the session's deadline, or why it has none any more.
+    word: AtomicU64,
+    /// Locks that it holds or waits for.
+    places: AtomicU32,
+    max_places: AtomicU32,
+    /// Waits that the deadlock check knows of.
+    waits: AtomicU32,
+}
+
+/// Whose time an owner's locks run on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OwnerKind {
+    /// Their own: it is the callback of a `run`.
+    Call,
+    /// The session's, which lives for its TTL from now, and from each heartbeat.
+    Session(Ttl),
+}
+
+impl Owner {
+    pub(crate) fn new(name: Option<Arc<str>>, kind: OwnerKind, now: Moment, max_places: u32) -> Self {
+        /// Tells owners apart, for as long as the process lives.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let deadline = match kind {
+            OwnerKind::Call => Moment::FAR,
+            OwnerKind::Session(ttl) => now.after(ttl),
+        };
+        Self {
+            id: OwnerId(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
+            name,
+            kind,
+            word: AtomicU64::new(deadline.as_nanos()),
+            places: AtomicU32::new(0),
+            max_places: AtomicU32::new(max_places),
+            waits: AtomicU32::new(0),
+        }
+    }
+
+    /// What it is called where a name is needed.
+    pub(crate) fn shown(&self) -> Arc<str> {
+        self.name.clone().unwrap_or_else(|| format!("run #{}", self.id.0).into())
+    }
+
+    pub(crate) fn name(&self) -> Option<&Arc<str>> {
+        self.name.as_ref()
+    }
+
+    pub(crate) fn is_session(&self) -> bool {
+        matches!(self.kind, OwnerKind::Session(_))
+    }
+
+    /// The session's TTL.
+    pub(crate) fn ttl(&self) -> Option<Ttl> {
+        match self.kind {
+            OwnerKind::Call => None,
+            OwnerKind::Session(ttl) => Some(ttl),
+        }
+    }
+
+    /// The session's deadline; `Err` says how it ended. Ends it if its time is over.
+    pub(crate) fn settle(&self, now: Moment) -> Result<Moment, Loss> {
+        loop {
+            let word = self.word.load(Ordering::Acquire);
+            match self.read(word) {
+                Ok(deadline) if deadline > now => return Ok(deadline),
+                Ok(_) => {
+                    let _ = self.word.compare_exchange(word, EXPIRED, Ordering::AcqRel, Ordering::Acquire);
+                }
+                Err(loss) => return Err(loss),
+            }
+        }
+    }
+
+    /// The session's deadline, past or not; `Err` says how it ended.
+    pub(crate) fn deadline(&self) -> Result<Moment, Loss> {
+        self.read(self.word.load(Ordering::Acquire))
+    }
+
+    /// Moves the deadline to `ttl` from `now`, never back (T6), and never to life again.
+    pub(crate) fn heartbeat(&self, ttl: Ttl, now: Moment) -> Result<Moment, Loss> {
+        loop {
+            let deadline = self.settle(now)?;
+            let later = deadline.max(now.after(ttl));
+            let (from, to) = (deadline.as_nanos(), later.as_nanos());
+            if self.word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return Ok(later);
+            }
+        }
+    }
+
+    /// Ends the session. `Err` says how it had ended before.
+    pub(crate) fn end(&self, now: Moment) -> Result<(), Loss> {
+        loop {
+            let deadline = self.settle(now)?.as_nanos();
+            if self.word.compare_exchange(deadline, ENDED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn read(&self, word: u64) -> Result<Moment, Loss> {
+        match word {
+            EXPIRED => Err(Loss::Expired),
+            ENDED => Err(Loss::SessionEnded),
+            nanos => Ok(Moment::from_nanos(nanos)),
+        }
+    }
+
+    /// Takes a place for one more lock (T9).
+    pub(crate) fn take_place(&self) -> Result<(), LockError> {
+        let max = self.max_places.load(Ordering::Relaxed);
+        let more = |places: u32| (places < max).then(|| places + 1);
+        let taken = self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.map(drop).map_err(|_| LockError::TooManyLocks)
+    }
+
+    pub(crate) fn give_place_back(&self) {
+        self.places.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_max_places(&self, max: u32) {
+        self.max_places.store(max, Ordering::Relaxed);
+    }
+
+    pub(crate) fn max_places(&self) -> u32 {
+        self.max_places.load(Ordering::Relaxed)
+    }
+
+    /// Locks that it holds or waits for.
+    pub(crate) fn places(&self) -> u32 {
+        self.places.load(Ordering::Relaxed)
+    }
+
+    /// Counts a wait, before anything is looked at for it: a grant that this look did not see will see the count.
+    pub(crate) fn add_wait(&self) {
+        self.waits.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn drop_wait(&self) {
+        self.waits.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn waits(&self) -> u32 {
+        self.waits.load(Ordering::SeqCst)
+    }
+}
+
+/// An owner is itself and nobody else.
+impl PartialEq for Owner {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}

@@ -1,0 +1,153 @@
+//! What listeners are told, and whether anybody listens at all.
+//!
+//! A table without listeners builds no event: the lane learns that from the same flag that tells it of a shutdown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::ended::End;
+use super::mode::Mode;
+use crate::error::{Loss, WaitEdge};
+use crate::key::{FencingToken, Key};
+
+/// Something that happened to a lock. It never holds a token.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Event {
+    /// Rises with every event of the manager; events of one key are in the order of what happened. Listeners may
+    /// receive them in another order.
+    pub sequence: u64,
+    /// To which key.
+    pub key: Key,
+    /// Who held or holds it, as they said.
+    pub owner: Option<Arc<str>>,
+    /// The fencing token of the grant; `None` for a refused request.
+    pub fencing_token: Option<FencingToken>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened to a lock.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// It was granted.
+    Granted {
+        /// How it is held.
+        mode: Mode,
+        /// Its TTL.
+        ttl: Duration,
+    },
+    /// Its holder let go.
+    Released {
+        /// For how long it was held.
+        held: Duration,
+    },
+    /// Its deadline passed, or its session's did.
+    Expired {
+        /// For how long it was held.
+        held: Duration,
+    },
+    /// Its deadline was moved.
+    Refreshed {
+        /// The time until the new one.
+        remaining: Duration,
+    },
+    /// It was taken from its holder, but not by an operator.
+    Lost {
+        /// Why.
+        why: Loss,
+        /// For how long it was held.
+        held: Duration,
+    },
+    /// An operator took it.
+    Forced {
+        /// For how long it was held.
+        held: Duration,
+    },
+    /// A request was refused, or a holder revoked, to break a deadlock.
+    Deadlock {
+        /// Who waits for what, in order.
+        cycle: Arc<[WaitEdge]>,
+    },
+}
+
+impl EventKind {
+    /// What is told of a grant that ended so.
+    pub(crate) fn ended(end: End, held: Duration) -> Self {
+        match end {
+            End::Released | End::ByToken | End::Dropped | End::SessionEnded => Self::Released { held },
+            End::Expired => Self::Expired { held },
+            End::Forced => Self::Forced { held },
+            End::Revoked | End::ShutDown => Self::Lost { why: end.as_loss(), held },
+        }
+    }
+}
+
+/// Where events go.
+pub(crate) trait Sink: Send + Sync {
+    /// The next sequence number; asked for under the shard's mutex.
+    fn next(&self) -> u64;
+    /// Passes an event on; called after the mutex is dropped.
+    fn tell(&self, event: Event);
+}
+
+/// Who listens to one shard.
+#[derive(Default)]
+pub(crate) struct Ears {
+    sink: Option<Arc<dyn Sink>>,
+    everything: u32,
+    /// Listeners by their key's hash.
+    keys: HashMap<u32, u32, foldhash::fast::RandomState>,
+}
+
+/// What a listener wants to hear of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Interest {
+    Everything,
+    Key { hash: u32 },
+}
+
+impl Ears {
+    pub(crate) fn open(&mut self, interest: Interest, sink: Arc<dyn Sink>) {
+        self.sink = Some(sink);
+        match interest {
+            Interest::Everything => self.everything += 1,
+            Interest::Key { hash } => *self.keys.entry(hash).or_default() += 1,
+        }
+    }
+
+    pub(crate) fn close(&mut self, interest: Interest) {
+        match interest {
+            Interest::Everything => self.everything = self.everything.saturating_sub(1),
+            Interest::Key { hash } => {
+                if let Some(count) = self.keys.get_mut(&hash) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.keys.remove(&hash);
+                    }
+                }
+            }
+        }
+        if !self.are_open() {
+            self.sink = None;
+        }
+    }
+
+    pub(crate) fn are_open(&self) -> bool {
+        self.everything > 0 || !self.keys.is_empty()
+    }
+
+    /// Where an event of this key goes, if anybody wants it.
+    pub(crate) fn hear(&self, hash: u32) -> Option<&Arc<dyn Sink>> {
+        self.sink.as_ref().filter(|_| self.everything > 0 || self.keys.contains_key(&hash))
+    }
+}
+
+impl std::fmt::Debug for Ears {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ears").field("everything", &self.everything).field("keys", &self.keys.len()).finish()
+    }
+}

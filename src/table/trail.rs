@@ -1,0 +1,78 @@
+//! How the last grants of a shard ended: a ring of fixed size that answers "why was it released?" for a while (T9).
+//!
+//! Every end is written here, the lane's own too, so it is a handful of stores and keeps no key, only its hash.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ended::End;
+use crate::clock::Moment;
+use crate::key::FencingToken;
+
+/// Ends that a shard remembers; a power of two.
+const ENDS: usize = 128;
+
+/// One grant that has ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Trace {
+    pub(crate) key_hash: u32,
+    pub(crate) end: End,
+    pub(crate) fence: FencingToken,
+    pub(crate) granted_at: Moment,
+    pub(crate) ended_at: Moment,
+    pub(crate) owner: Option<Arc<str>>,
+}
+
+impl Trace {
+    pub(crate) fn held(&self) -> Duration {
+        self.ended_at.saturating_since(self.granted_at)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Trail {
+    ends: Box<[Option<Trace>; ENDS]>,
+    next: usize,
+}
+
+impl Trail {
+    pub(crate) fn new() -> Self {
+        Self { ends: Box::new([const { None }; ENDS]), next: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, trace: Trace) {
+        self.ends[self.next % ENDS] = Some(trace);
+        self.next = self.next.wrapping_add(1);
+    }
+
+    /// The ends of one key's grants, the last first.
+    pub(crate) fn of(&self, key_hash: u32) -> impl Iterator<Item = &Trace> {
+        let newest_first = (1..=ENDS).map(|back| &self.ends[self.next.wrapping_sub(back) % ENDS]);
+        newest_first.flatten().filter(move |trace| trace.key_hash == key_hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trail_tells_a_keys_last_ends_the_newest_first_and_keeps_its_bound() {
+        let mut trail = Trail::new();
+        for n in 1..=300_u64 {
+            trail.push(Trace {
+                key_hash: n as u32 % 2,
+                end: End::Released,
+                fence: FencingToken::at_least_one(n),
+                granted_at: Moment::from_nanos(n),
+                ended_at: Moment::from_nanos(2 * n),
+                owner: None,
+            });
+        }
+        let fences: Vec<u64> = trail.of(0).map(|trace| trace.fence.get()).collect();
+        assert_eq!(fences.len(), ENDS / 2);
+        assert_eq!(fences[..3], [300, 298, 296]);
+        assert_eq!(trail.of(7).count(), 0);
+    }
+}
