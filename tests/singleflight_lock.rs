@@ -231,9 +231,12 @@ fn the_last_to_leave_takes_the_place_in_the_queue_along() {
     let (locks, _) = manager();
     let holder = locks.try_lock_now("k").unwrap();
     let [first, second] = [(); 2].map(|()| Caller::new(locks.singleflight_lock("k")));
+    let bells = [Arc::clone(&first.bell), Arc::clone(&second.bell)];
     drop(first);
     assert_eq!(locks.stats().waiting, 1);
+    assert_eq!(Arc::strong_count(&bells[0]), 1, "nothing would wake it any more");
     drop(second);
+    assert_eq!(Arc::strong_count(&bells[1]), 1);
     assert_eq!((locks.stats().waiting, locks.stats().cancelled), (0, 1));
 
     // Also a grant that none of them has seen.
@@ -303,7 +306,8 @@ fn bad_input_is_told_when_awaited_and_counted() {
     assert_eq!(ask(locks.singleflight_lock("k").ttl(Duration::ZERO)), "invalid_ttl");
     assert_eq!(ask(locks.singleflight_lock("k").ttl(SEC * 3_600 * 25)), "invalid_ttl", "the manager's bound");
     assert_eq!(ask(locks.singleflight_lock("").ttl(Duration::ZERO)), "invalid_key", "the first thing is told");
-    assert_eq!((locks.stats().attempts, locks.stats().failed), (4, 4));
+    let stats = locks.stats();
+    assert_eq!((stats.attempts, stats.failed, stats.flights_led), (4, 4, 0), "none of them was a flight");
 }
 
 #[test]
