@@ -346,18 +346,21 @@ fn it_works_without_a_runtime() {
     let short = block_on(locks.singleflight_lock("k").wait(SEC / 50).into_future());
     assert!(matches!(short, Err(LockError::Timeout { waited }) if waited >= SEC / 50));
     std::thread::scope(|scope| {
-        let callers: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| block_on(locks.singleflight_lock("k").wait_forever().into_future()).unwrap()))
-            .collect();
-        // The timed one led a flight of its own.
+        for _ in 0..4 {
+            // Each lets go in its own thread: who comes after the grant waits for those who had it.
+            scope.spawn(|| drop(block_on(locks.singleflight_lock("k").wait_forever().into_future()).unwrap()));
+        }
         while locks.stats().waiting == 0 {
             std::thread::yield_now();
         }
         drop(holder);
-        for caller in callers {
-            drop(caller.join().unwrap());
-        }
     });
+    let stats = locks.stats();
+    assert_eq!(
+        (stats.expired, stats.flights_led + stats.flights_shared),
+        (0, 5),
+        "all were answered, the timed one too"
+    );
     assert_eq!((locks.stats().active, locks.stats().waiting), (0, 0));
 }
 
@@ -401,7 +404,7 @@ async fn a_crowd_that_comes_and_goes_holds_one_lock_at_a_time_and_leaves_nothing
         task.await.unwrap();
     }
     let stats = locks.stats();
-    assert_eq!((stats.active, stats.waiting), (0, 0));
+    assert_eq!((stats.active, stats.waiting, stats.expired), (0, 0, 0));
     assert!(stats.total < crowd.load(Ordering::SeqCst), "some of them shared");
     assert!(locks.try_lock_now("k").is_ok());
 }
