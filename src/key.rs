@@ -278,7 +278,7 @@ impl fmt::Debug for FencingToken {
 /// How long a grant lasts unless it is refreshed: whole milliseconds, from 1 ms to [`Ttl::MAX`].
 ///
 /// Fractions of a millisecond are cut, which errs towards an earlier deadline.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct Ttl(u32);
 
 impl Ttl {

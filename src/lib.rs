@@ -7,7 +7,7 @@
 //! | [`manager`](LockManager), [`config`](Builder) | the face: build a manager, ask it for locks, ask it about locks | you |
 //! | [`request`](LockRequest) | one request: its terms, and the future that brings the lock | `manager` |
 //! | [`lock`](Lock) | a held lock: guard, view, ticket, refresh, the signal that it is lost | you |
-//! | [`run`](LockManager::run), [`many`](LockManager::lock_many), [`singleflight`](LockManager::singleflight) | what people write around a lock: lock-call-release, several keys, one call for many callers | you |
+//! | [`run`](LockManager::run), [`many`](LockManager::lock_many), [`singleflight`](LockManager::singleflight) | what people write around a lock: lock-call-release, several keys, one call or one lock for many callers | you |
 //! | `shard` | one mutex, one table, one actor that owns the shard's time | `request`, `lock`, `manager` |
 //! | `table` | who is next: a pure state machine of holders, queues and deadlines | `shard` |
 //! | [`retry`] | how long a poller sleeps | `request` |
@@ -63,6 +63,7 @@ pub use semaphore::Semaphore;
 pub use session::Session;
 pub use shard::actor::ShardActor;
 pub use shard::message as messages;
+pub use singleflight::{SharedLock, SharedLockFuture, SharedLockRequest};
 pub use stats::{HotKey, Stats};
 pub use table::{Event, EventKind, Mode, Release};
 

@@ -71,9 +71,9 @@ pub struct Stats {
     /// Waiters whose session ended.
     pub session_ended: u64,
 
-    /// Calls of `singleflight` that did the work.
+    /// Calls of `singleflight` that did the work, and of `singleflight_lock` that began the acquisition.
     pub flights_led: u64,
-    /// Calls of `singleflight` that shared another's value.
+    /// Calls of `singleflight` that shared another's value, and of `singleflight_lock` that joined another's acquisition.
     pub flights_shared: u64,
 
     /// `total / (total + failed)`; 1 before the first.

@@ -1,0 +1,283 @@
+//! One acquisition of a key at a time, its lock shared: [`LockManager::singleflight_lock`].
+//!
+//! The cell of such a flight is the acquisition itself, a shared future that queues without end of its own. Any
+//! caller's poll drives it, each caller times its own wait, and it is dropped, and so leaves the queue, with the last of
+//! them. It lands before anybody sees its lock.
+//!
+//! It owns a manager, as its callers borrow one; the register, which is the manager's, holds it only while it has
+//! callers.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+
+use super::{Cell, Role, Seat};
+use crate::clock::Moment;
+use crate::error::LockError;
+use crate::key::{Key, Ttl};
+use crate::lock::{Held, Lock};
+use crate::manager::LockManager;
+use crate::shard::Shard;
+use crate::table::Release;
+
+/// Who asks for another TTL asks for another lock.
+pub(super) type Name = (Key, Ttl);
+
+pub(super) type Acquisition = Shared<BoxFuture<'static, Result<Arc<Lock>, LockError>>>;
+
+impl Cell for Acquisition {
+    fn is(&self, other: &Self) -> bool {
+        // One that was answered is of no flight any more: those have landed.
+        self.ptr_eq(other)
+    }
+}
+
+impl LockManager {
+    /// Waits for the key's lock together with all who ask for it so while it is waited for, and shares it with them:
+    /// one place in the queue, one grant, released when the last of them has let go.
+    ///
+    /// Who asks after the lock was seen to be granted does not join: a new acquisition begins, which queues. So nobody
+    /// keeps a lock for ever by overlapping with others. The lock excludes all other locks on the key, not those who
+    /// share it. Only callers with the same TTL share.
+    ///
+    /// ```
+    /// # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locks = leasehold::LockManager::builder().build()?;
+    /// let rebuilding = locks.lock("index").await?;
+    /// let reader = || async { locks.singleflight_lock("index").await };
+    /// let (first, second, ()) = futures_util::join!(reader(), reader(), async { drop(rebuilding) });
+    /// let (first, second) = (first?, second?);
+    /// assert_eq!(first.fencing_token(), second.fencing_token());
+    ///
+    /// first.unlock().await;
+    /// assert!(second.is_held());
+    /// second.unlock().await;
+    /// assert!(!locks.is_locked("index").await?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`LockManager::lock`]. A [`Timeout`](LockError::Timeout) is each caller's own, counted from its own first
+    /// poll; whatever else the acquisition comes to, all of them hear.
+    ///
+    /// # Cancel safety
+    /// See [`SharedLockFuture`].
+    pub fn singleflight_lock<K>(&self, key: K) -> SharedLockRequest<'_>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        let config = self.config();
+        let key = key.try_into().map_err(Into::into);
+        SharedLockRequest { manager: self, key, ttl: config.ttl, wait: Some(config.wait) }
+    }
+}
+
+/// A request for a lock that may be shared: set its terms, then `await` it.
+#[derive(Debug)]
+#[must_use = "a request does nothing until it is awaited"]
+pub struct SharedLockRequest<'a> {
+    manager: &'a LockManager,
+    /// Or the first thing that made no sense; it is answered when the request is awaited.
+    key: Result<Key, LockError>,
+    ttl: Ttl,
+    /// `None`: without end.
+    wait: Option<Duration>,
+}
+
+impl<'a> SharedLockRequest<'a> {
+    /// How long the lock lasts unless refreshed. See [`LockOptions::ttl`](crate::LockOptions::ttl).
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        match Ttl::new(ttl) {
+            Ok(ttl) => self.ttl = ttl,
+            Err(fault) => self.key = self.key.and(Err(fault.into())),
+        }
+        self
+    }
+
+    /// How long this caller waits before it is answered [`LockError::Timeout`]; the others wait on.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = Some(wait);
+        self
+    }
+
+    /// Waits without end.
+    pub fn wait_forever(mut self) -> Self {
+        self.wait = None;
+        self
+    }
+
+    fn join(self) -> Result<Waiting<'a>, LockError> {
+        let Self { manager, key, ttl, wait } = self;
+        let checked = key.and_then(|key| manager.config().check(&key, Some(ttl)).map(|()| key));
+        let key = checked.inspect_err(|_| manager.count_invalid())?;
+        let shard = manager.shard_at(manager.place(&key).0);
+        let name = (key, ttl);
+        let (seat, role) = manager.flights().locks.join(name.clone(), || acquisition(manager.clone(), name));
+        Ok(Waiting { manager, shard, seat, role, asked: shard.now(), wait, alarm: None })
+    }
+}
+
+fn acquisition(manager: LockManager, name: Name) -> Acquisition {
+    let acquire = async move {
+        let (key, ttl) = &name;
+        let answer = manager.lock(key).ttl(ttl.as_duration()).wait_forever().await;
+        // Before anybody can see it: who asks from now on waits for the next one.
+        manager.flights().locks.land(&name);
+        answer.map(Arc::new)
+    };
+    acquire.boxed().shared()
+}
+
+impl<'a> IntoFuture for SharedLockRequest<'a> {
+    type Output = Result<SharedLock, LockError>;
+    type IntoFuture = SharedLockFuture<'a>;
+
+    fn into_future(self) -> SharedLockFuture<'a> {
+        SharedLockFuture(Stage::New(self))
+    }
+}
+
+/// The future of a [`SharedLockRequest`]. It asks when it is first polled.
+///
+/// # Cancel safety
+/// Dropping it takes nobody along: the acquisition keeps its place in the queue for the others. The last one's leaves
+/// the queue; a lock that was already granted to it is released to the next waiter.
+#[must_use = "futures do nothing unless polled"]
+pub struct SharedLockFuture<'a>(Stage<'a>);
+
+enum Stage<'a> {
+    New(SharedLockRequest<'a>),
+    Waiting(Waiting<'a>),
+    Answered,
+}
+
+/// One caller of an acquisition.
+struct Waiting<'a> {
+    manager: &'a LockManager,
+    shard: &'a Shard,
+    seat: Seat<'a, Name, Acquisition>,
+    role: Role,
+    asked: Moment,
+    wait: Option<Duration>,
+    alarm: Option<Alarm<'a>>,
+}
+
+impl Waiting<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Lock>, LockError>> {
+        if let Poll::Ready(answer) = self.seat.cell.poll_unpin(cx) {
+            return Poll::Ready(answer);
+        }
+        let Some(wait) = self.wait else { return Poll::Pending };
+        if self.alarm.as_ref().is_some_and(|alarm| alarm.is_set(cx.waker())) {
+            return Poll::Pending;
+        }
+        let waited = self.shard.now().saturating_since(self.asked);
+        if waited >= wait {
+            return Poll::Ready(Err(LockError::Timeout { waited }));
+        }
+        // None in a closed shard; there the acquisition is refused, and says so.
+        self.alarm = Alarm::set(self.shard, self.asked.saturating_add(wait), cx.waker());
+        Poll::Pending
+    }
+}
+
+impl Future for SharedLockFuture<'_> {
+    type Output = Result<SharedLock, LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut waiting = match std::mem::replace(&mut self.0, Stage::Answered) {
+            Stage::New(request) => request.join()?,
+            Stage::Waiting(waiting) => waiting,
+            Stage::Answered => panic!("a request was polled after it was answered"),
+        };
+        match waiting.poll(cx) {
+            Poll::Ready(answer) => {
+                waiting.manager.count_flight(waiting.role);
+                Poll::Ready(answer.map(SharedLock))
+            }
+            Poll::Pending => {
+                self.0 = Stage::Waiting(waiting);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SharedLockFuture<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Stage::New(_) => "SharedLockFuture(new)",
+            Stage::Waiting(_) => "SharedLockFuture(waiting)",
+            Stage::Answered => "SharedLockFuture(answered)",
+        })
+    }
+}
+
+/// A sleep on the shard's clock; given up when dropped.
+struct Alarm<'a> {
+    shard: &'a Shard,
+    timer: u32,
+}
+
+impl<'a> Alarm<'a> {
+    fn set(shard: &'a Shard, due: Moment, waker: &Waker) -> Option<Self> {
+        shard.sleep(due, waker).map(|timer| Self { shard, timer })
+    }
+
+    fn is_set(&self, waker: &Waker) -> bool {
+        self.shard.still_sleeps(self.timer, waker)
+    }
+}
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        self.shard.stop_sleep(self.timer);
+    }
+}
+
+/// One caller's part in a lock that it shares; the lock is released when the last of them lets go, by
+/// [`unlock`](SharedLock::unlock) or by dropping this.
+///
+/// What can be asked of a lock, and how it is refreshed, is on [`Held`], to which it dereferences.
+#[derive(Debug)]
+#[must_use = "a caller lets go of a shared lock as soon as its part is dropped"]
+pub struct SharedLock(Arc<Lock>);
+
+impl SharedLock {
+    /// A view of the lock for code that may use it but not end it. It outlives this part.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        self.0.held()
+    }
+
+    /// Lets go, and says whether the lock was held until then; the last one releases it.
+    ///
+    /// # Cancel safety
+    /// Dropped at any point, this caller has let go.
+    pub async fn unlock(self) -> Release {
+        self.unlock_now()
+    }
+
+    /// The same from synchronous code.
+    pub fn unlock_now(self) -> Release {
+        // Asked before letting go: the others may release it right after.
+        let before = if self.0.is_held() { Release::Released } else { Release::AlreadyGone };
+        Arc::into_inner(self.0).map_or(before, Lock::unlock_now)
+    }
+}
+
+impl Deref for SharedLock {
+    type Target = Held;
+
+    fn deref(&self) -> &Held {
+        &self.0
+    }
+}

@@ -1,0 +1,155 @@
+//! One at a time, shared by those who asked while it ran: calls ([`LockManager::singleflight`], in `value`) and
+//! acquisitions ([`LockManager::singleflight_lock`], in `lock`).
+//!
+//! Here is what both have in common, the register of flights. A flight is in it while it has callers and no result:
+//! until it lands, or the last of them leaves. Whoever asks later starts a new one. Its cell is all that its callers
+//! share, and nobody depends on the first of them.
+//!
+//! The pattern is that of Go's `golang.org/x/sync/singleflight`, with the take-over that it lacks.
+
+mod lock;
+mod value;
+
+use std::hash::Hash;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+pub use lock::{SharedLock, SharedLockFuture, SharedLockRequest};
+
+#[cfg(doc)]
+use crate::manager::LockManager;
+
+/// The flights of one manager.
+#[derive(Debug, Default)]
+pub(crate) struct Flights {
+    values: Register<value::Name, value::AnyCell>,
+    locks: Register<lock::Name, lock::Acquisition>,
+}
+
+/// The flights of one sort, by what makes callers share.
+#[derive(Debug)]
+struct Register<N: Eq + Hash, C>(DashMap<N, Flight<C>>);
+
+#[derive(Debug)]
+struct Flight<C> {
+    cell: C,
+    callers: usize,
+}
+
+/// What the callers of a flight share.
+trait Cell: Clone {
+    /// Whether both are of one flight.
+    fn is(&self, other: &Self) -> bool;
+}
+
+/// One caller's part in a flight; leaves it when dropped.
+struct Seat<'a, N: Clone + Eq + Hash, C: Cell> {
+    register: &'a Register<N, C>,
+    name: N,
+    cell: C,
+}
+
+/// A caller's part in a flight, as stats count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Leader,
+    Follower,
+}
+
+impl<N: Clone + Eq + Hash, C: Cell> Register<N, C> {
+    /// Takes a seat in the flight of that name; if there is none, `start` makes its cell.
+    fn join(&self, name: N, start: impl FnOnce() -> C) -> (Seat<'_, N, C>, Role) {
+        let (mut flight, role) = match self.0.entry(name.clone()) {
+            Entry::Occupied(entry) => (entry.into_ref(), Role::Follower),
+            Entry::Vacant(entry) => (entry.insert(Flight { cell: start(), callers: 0 }), Role::Leader),
+        };
+        flight.callers += 1;
+        let cell = flight.cell.clone();
+        drop(flight);
+        (Seat { register: self, name, cell }, role)
+    }
+
+    /// Takes a flight out, so that later callers start their own. Only for one with a seat in it: the flight of that
+    /// name is then theirs, if it has not landed yet.
+    fn land(&self, name: &N) {
+        self.0.remove(name);
+    }
+}
+
+impl<N: Eq + Hash, C> Default for Register<N, C> {
+    fn default() -> Self {
+        Self(DashMap::new())
+    }
+}
+
+impl<N: Clone + Eq + Hash, C: Cell> Drop for Seat<'_, N, C> {
+    fn drop(&mut self) {
+        // Joining and leaving both happen under the entry's lock: the last one out is always seen as the last.
+        let last = match self.register.0.entry(self.name.clone()) {
+            Entry::Occupied(mut entry) if entry.get().cell.is(&self.cell) => {
+                entry.get_mut().callers -= 1;
+                (entry.get().callers == 0).then(|| entry.remove())
+            }
+            _ => None,
+        };
+        // Not under it: what goes with the flight may wake others.
+        drop(last);
+    }
+}
+
+#[cfg(test)]
+impl Flights {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.0.is_empty() && self.locks.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::IntoFuture;
+    use std::time::Duration;
+
+    use crate::error::LockError;
+    use crate::manager::LockManager;
+
+    #[actix_rt::test]
+    async fn idle_keys_leave_no_flight_behind_however_it_ended() {
+        let locks = LockManager::builder().build().unwrap();
+        for n in 0..100 {
+            assert_eq!(locks.singleflight(format!("k{n}"), || async move { n }).await, Ok(n));
+        }
+        let stuck = || locks.singleflight("k", std::future::pending::<u8>);
+        let (first, second) = (stuck(), stuck());
+        let mut both = Box::pin(async { futures_util::join!(first, second) });
+        assert!(futures_util::poll!(&mut both).is_pending());
+        assert!(!locks.flights().is_empty());
+        drop(both);
+        assert!(locks.flights().is_empty());
+    }
+
+    #[actix_rt::test]
+    async fn idle_keys_leave_no_acquisition_behind_however_it_ended() {
+        let locks = LockManager::builder().build().unwrap();
+        for n in 0..100 {
+            let lock = locks.singleflight_lock(format!("k{n}")).await.unwrap();
+            assert!(locks.flights().is_empty(), "who holds it is not in the way of others");
+            drop(lock);
+        }
+        let holder = locks.try_lock("k").await.unwrap();
+        let ask = || locks.singleflight_lock("k");
+        let timed_out = ask().wait(Duration::from_millis(1)).await;
+        assert!(matches!(timed_out, Err(LockError::Timeout { .. })));
+        assert!(locks.flights().is_empty());
+        let mut both = Box::pin(async { futures_util::join!(ask().into_future(), ask().into_future()) });
+        assert!(futures_util::poll!(&mut both).is_pending());
+        assert!(!locks.flights().is_empty());
+        drop(both);
+        assert!(locks.flights().is_empty());
+        let mut refused = Box::pin(ask().wait_forever().into_future());
+        assert!(futures_util::poll!(&mut refused).is_pending());
+        drop(holder);
+        locks.shutdown(Duration::ZERO).await;
+        drop(refused.await);
+        assert!(locks.flights().is_empty());
+    }
+}
