@@ -15,10 +15,15 @@ thread_local! {
     static CALLERS: RefCell<Vec<Arc<Owner>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The innermost caller, if there is one.
+/// Whether there is any caller.
 #[inline]
+pub(crate) fn is_there() -> bool {
+    DEPTH.get() != 0
+}
+
+/// The innermost caller, if there is one.
 pub(crate) fn current() -> Option<Arc<Owner>> {
-    if DEPTH.get() == 0 { None } else { CALLERS.with_borrow(|callers| callers.last().cloned()) }
+    CALLERS.with_borrow(|callers| callers.last().cloned())
 }
 
 /// Has everything until the answer is dropped run on this owner's behalf.

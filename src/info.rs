@@ -143,13 +143,13 @@ pub struct EndedLock {
 }
 
 impl EndedLock {
-    pub(crate) fn new(trace: Trace, now: Moment) -> Self {
+    pub(crate) fn new(trace: Trace, owner: Option<Arc<str>>, now: Moment) -> Self {
         let why = match trace.end {
             End::Released | End::Dropped => None,
             other => Some(other.as_loss()),
         };
         let (held, ago) = (trace.held(), now.saturating_since(trace.ended_at));
-        Self { owner: trace.owner, fencing_token: trace.fence, why, held, ago }
+        Self { owner, fencing_token: trace.fence, why, held, ago }
     }
 }
 

@@ -67,7 +67,7 @@ impl LockManager {
         let shard = self.shard_at(shard);
         let (lock, traces) = (shard.look(&key, hash, SHOWN), shard.trail(hash, ENDS_SHOWN));
         let now = self.now();
-        let ended = traces.into_iter().map(|trace| EndedLock::new(trace, now)).collect();
+        let ended = traces.into_iter().map(|(trace, owner)| EndedLock::new(trace, owner, now)).collect();
         Ok(Explanation { key, lock: lock.map(LockInfo::from), ended })
     }
 

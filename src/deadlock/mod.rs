@@ -11,11 +11,11 @@
 pub(crate) mod graph;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
-
-use std::collections::HashMap;
 
 use crate::error::{LockError, WaitEdge};
 use crate::key::Key;
@@ -38,7 +38,7 @@ pub enum DeadlockPolicy {
 
 /// Names a wait in the register.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct WaitId(u64);
+pub(crate) struct WaitId(NonZeroU64);
 
 /// How many cycles one step breaks; an owner with more of them at once has them broken when it waits again.
 const ROUNDS: usize = 64;
@@ -54,7 +54,7 @@ struct Register {
     waits: HashMap<WaitId, Wait>,
     /// What each owner waits for; those that wait for nothing are not here.
     by_owner: HashMap<OwnerId, Vec<WaitId>>,
-    last: u64,
+    last: Option<NonZeroU64>,
 }
 
 #[derive(Debug)]
@@ -197,8 +197,8 @@ impl Detector {
 impl Register {
     fn add(&mut self, asked: &OwnedAsk<'_>, how: How) -> WaitId {
         let OwnedAsk { ask, owner, shard } = asked;
-        self.last += 1;
-        let id = WaitId(self.last);
+        let id = WaitId(self.last.map_or(NonZeroU64::MIN, |last| last.saturating_add(1)));
+        self.last = Some(id.0);
         let wait = Wait { owner: Arc::clone(owner), shard: *shard, key: ask.key.clone(), hash: ask.hash, how };
         self.waits.insert(id, wait);
         self.by_owner.entry(owner.id).or_default().push(id);

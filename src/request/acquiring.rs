@@ -51,7 +51,7 @@ pub(super) struct Acquiring<'a> {
 enum Stage {
     New { options: LockOptions, style: Style, bad_key: Option<Box<LockError>> },
     Queued { asked: Asked, id: WaiterId, watch: Option<WaitId> },
-    Sleeping { asked: Asked, poller: Poller, timer: u32 },
+    Sleeping { asked: Asked, poller: Box<Poller>, timer: u32 },
     Answered,
 }
 
@@ -148,8 +148,8 @@ impl<'a> Acquiring<'a> {
             Some(rare) => asked.take_over(*rare, self.manager, ttl)?,
             None => None,
         };
-        if let Some(caller) = caller::current() {
-            asked.adopt(caller);
+        if caller::is_there() {
+            asked.adopt();
         }
         Ok((asked, delays))
     }
@@ -170,7 +170,8 @@ impl<'a> Acquiring<'a> {
                 drop(locked);
                 let started = self.manager.now();
                 let deadline = started.saturating_add(wait.within(Duration::MAX));
-                return self.try_again(asked, Poller { delays, started, deadline, watch: None }, cx);
+                let poller = Poller { delays, started, deadline, watch: None };
+                return self.try_again(asked, Box::new(poller), cx);
             }
             (Style::Try, None) => {
                 drop(locked);
@@ -258,7 +259,7 @@ impl<'a> Acquiring<'a> {
     }
 
     /// One try of a poller, then sleep until the next, or give up.
-    fn try_again(&mut self, asked: Asked, mut poller: Poller, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+    fn try_again(&mut self, asked: Asked, mut poller: Box<Poller>, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
         let shard = self.shard();
         let now = shard.now();
         let answer = match shard.acquire(&self.ask_of(&asked), Patience::Poll, now) {
@@ -368,7 +369,8 @@ impl Asked {
 
     /// Asks on behalf of the callback that it is asked in, unless it is a session's.
     #[cold]
-    fn adopt(&mut self, caller: Arc<Owner>) {
+    fn adopt(&mut self) {
+        let Some(caller) = caller::current() else { return };
         let extra = self.terms.extra.get_or_insert_default();
         let Some(extra) = Arc::get_mut(extra).filter(|extra| extra.asker.is_none()) else { return };
         if extra.owner.is_none() {

@@ -1,5 +1,6 @@
 //! What is asked of a shard without changing it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{SLICE, Shard};
@@ -27,7 +28,7 @@ impl Shard {
     }
 
     /// How the last locks on a key ended, the last one first.
-    pub(crate) fn trail(&self, hash: u32, limit: usize) -> Vec<Trace> {
+    pub(crate) fn trail(&self, hash: u32, limit: usize) -> Vec<(Trace, Option<Arc<str>>)> {
         self.state.lock().table.trail(hash, limit)
     }
 

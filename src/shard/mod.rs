@@ -273,6 +273,12 @@ impl Shard {
         {
             return released;
         }
+        self.hand_on(state, grant, end, coarse)
+    }
+
+    /// Ends a grant that somebody waits for, watches or asks about.
+    #[inline(never)]
+    fn hand_on(&self, state: MutexGuard<'_, State>, grant: &Grant, end: End, coarse: Moment) -> Release {
         self.finish(state, |state, fx| {
             // A hand-off dates the next grant: as exactly as if that had come by the lane.
             let now = if state.table.next_ttl(grant).is_some_and(is_short) { self.clock.now() } else { coarse };

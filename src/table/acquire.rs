@@ -113,7 +113,7 @@ impl Table {
         }
         match self.find(ask.hash, ask.key) {
             Some(index) => Err(NotFree::At(index)),
-            None => Ok(self.grant_vacant(ask, None)),
+            None => Ok(self.grant_vacant(ask)),
         }
     }
 
@@ -188,7 +188,7 @@ impl Table {
         }
         take_place(ask.terms).map_err(Shut::Refused)?;
         let Some(index) = found else {
-            let grant = self.grant_vacant(ask, until);
+            let grant = self.grant_vacant_until(ask, until);
             self.granted(grant.slot, grant.slot, 0, fx);
             return Ok(grant);
         };
@@ -210,8 +210,8 @@ impl Table {
         match (self.slots[index].group(), terms.mode()) {
             (None, Mode::Exclusive | Mode::Shared) => is_own(index).then_some(index),
             (Some(_), Mode::Shared) => {
-                let grants = &self.belongings.get(&asker.id)?.grants;
-                grants.iter().copied().find(|at| *at == index || self.slots[*at].member_of() == Some(index))
+                let members = self.slots[index].group().into_iter().flat_map(|group| group.members());
+                std::iter::once(index).chain(members).find(|at| is_own(*at))
             }
             // Of permits one may want more, and a share is no exclusive lock.
             _ => None,
@@ -361,8 +361,8 @@ impl Table {
         if due != Moment::FAR {
             self.timeouts.insert(&mut self.waiters, id);
         }
-        if let Some(asker) = ask.terms.asker() {
-            self.belongings_of(asker).waiters.insert(id);
+        if let Some(session) = ask.terms.session() {
+            self.belongings_of(session).waiters.insert(id);
         }
         if ask.choice == TokenChoice::ByClient {
             self.chosen.insert(ask.token, id);

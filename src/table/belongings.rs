@@ -1,4 +1,4 @@
-//! What one owner holds and waits for in this shard, so that its end finds all of it without a search.
+//! What one session holds and waits for in this shard, so that its end finds all of it without a search.
 
 use std::sync::Arc;
 
@@ -26,10 +26,10 @@ impl Table {
         self.belongings.entry(owner.id).or_default()
     }
 
-    /// Notes down the grant in a slot as its asker's, if it has one.
+    /// Notes down the grant in a slot as its session's, if it has one.
     pub(super) fn belong(&mut self, at: u32) {
-        if let Some(asker) = self.slots[at].asker().cloned() {
-            self.belongings_of(&asker).grants.insert(at);
+        if let Some(session) = self.slots[at].session().cloned() {
+            self.belongings_of(&session).grants.insert(at);
         }
     }
 

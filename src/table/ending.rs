@@ -153,13 +153,13 @@ impl Table {
                 fx.ended(watcher, end);
             }
         }
-        if let Some(asker) = terms.asker() {
-            give_place_back(&terms);
-            self.forget_belonging(asker.id, |belongings| &mut belongings.grants, index);
+        give_place_back(&terms);
+        if let Some(session) = terms.session() {
+            self.forget_belonging(session.id, |belongings| &mut belongings.grants, index);
         }
         self.leave_group(key_slot, index, token, deadline, terms.mode().weight());
         let owner = terms.owner().cloned();
-        self.trail.push(Trace { key_hash: hash, end, fence, granted_at, ended_at: self.now, owner });
+        self.trail.push_owned(Trace { key_hash: hash, end, fence, granted_at, ended_at: self.now }, owner);
         self.count(key_slot, |c| c.end(end, held));
         Some(key_slot)
     }

@@ -151,9 +151,9 @@ impl Table {
         if !self.chosen.is_empty() && self.chosen.get(&waiter.token) == Some(&id) {
             self.chosen.remove(&waiter.token);
         }
-        if let Some(asker) = waiter.terms.asker() {
-            let asker = asker.id;
-            self.forget_belonging(asker, |belongings| &mut belongings.waiters, id);
+        if let Some(session) = waiter.terms.session() {
+            let session = session.id;
+            self.forget_belonging(session, |belongings| &mut belongings.waiters, id);
         }
     }
 
@@ -163,14 +163,30 @@ impl Table {
     fn holder(&mut self, token: Token, terms: &Terms, keeper: Keeper, until: Option<Moment>) -> Holder {
         self.fence = self.fence.next();
         let (now, ttl) = (self.now, terms.ttl);
-        let cap = terms.max_hold().map_or(Moment::FAR, |cap| now.saturating_add(cap));
-        let deadline = until.unwrap_or_else(|| now.after(ttl)).min(cap).min(self.claim.horizon());
+        let mut deadline = until.unwrap_or_else(|| now.after(ttl)).min(self.claim.horizon());
+        if let Some(cap) = terms.max_hold() {
+            deadline = deadline.min(now.saturating_add(cap));
+        }
         Holder { token, fence: self.fence, deadline, granted_at: now, ttl, refreshes: 0, keeper }
     }
 
-    /// Grants a key that is not in the table.
+    /// Grants a key that is not in the table, to a request that needs no care: the lane's.
     #[inline]
-    pub(super) fn grant_vacant(&mut self, ask: &Ask<'_>, until: Option<Moment>) -> Grant {
+    pub(super) fn grant_vacant(&mut self, ask: &Ask<'_>) -> Grant {
+        self.fill_vacant(ask, None)
+    }
+
+    /// Grants a key that is not in the table, to anybody.
+    pub(super) fn grant_vacant_until(&mut self, ask: &Ask<'_>, until: Option<Moment>) -> Grant {
+        let grant = self.fill_vacant(ask, until);
+        if ask.terms.extra.is_some() {
+            self.join_in(grant.slot, grant.slot, ask.terms.mode());
+        }
+        grant
+    }
+
+    #[inline(always)]
+    fn fill_vacant(&mut self, ask: &Ask<'_>, until: Option<Moment>) -> Grant {
         let holder = self.holder(ask.token, ask.terms, ask.keeper, until);
         let extras = ask.terms.extra.clone().map(|terms| Box::new(Extras { terms: Some(terms), ..Extras::default() }));
         let index = self.insert_slot(Slot {
@@ -181,11 +197,6 @@ impl Table {
             expiry: Links::NEW,
             extras,
         });
-        if let Some(extra) = ask.terms.extra.as_ref().filter(|extra| extra.need_care()) {
-            let mode = extra.mode;
-            self.enter_group(index, mode);
-            self.belong(index);
-        }
         self.expiries.insert(&mut self.slots, index);
         self.counters.attempts += 1;
         self.counters.grants += 1;
@@ -224,15 +235,16 @@ impl Table {
             at
         };
         if terms.extra.is_some() {
-            self.enter_group(index, terms.mode());
-            self.belong(at);
+            self.join_in(at, index, terms.mode());
         }
         self.expiries.insert(&mut self.slots, at);
         at
     }
 
-    /// Takes a grant's room in the group of its key.
-    fn enter_group(&mut self, index: u32, mode: Mode) {
+    /// Takes a grant's room in the group of its key, and notes it down as its owner's.
+    #[cold]
+    fn join_in(&mut self, at: u32, index: u32, mode: Mode) {
+        self.belong(at);
         if mode != Mode::Exclusive {
             let extras = self.slots[index].extras_mut();
             extras.group.get_or_insert_with(|| Box::new(Group::new(mode.kind()))).used += u64::from(mode.weight());

@@ -114,23 +114,23 @@ impl Table {
         }
     }
 
-    /// What owners have is known by them, and places are taken for just that.
+    /// What sessions have is known by them.
     fn assert_belongings(&self, slots: &[(u32, &Slot)], waiters: &[(u32, &Waiter)]) {
         let mut owned: HashMap<_, (BTreeSet<u32>, BTreeSet<u32>)> = HashMap::new();
         for (index, slot) in slots {
-            if let Some(asker) = slot.asker() {
-                owned.entry(asker.id).or_default().0.insert(*index);
+            if let Some(session) = slot.session() {
+                owned.entry(session.id).or_default().0.insert(*index);
             }
         }
         for (id, waiter) in waiters.iter().filter(|(_, waiter)| waiter.state == WaiterState::Queued) {
-            if let Some(asker) = waiter.terms.asker() {
-                owned.entry(asker.id).or_default().1.insert(*id);
+            if let Some(session) = waiter.terms.session() {
+                owned.entry(session.id).or_default().1.insert(*id);
             }
         }
         let known = self.belongings.iter().map(|(owner, belongings)| {
             (*owner, (belongings.grants.iter().copied().collect(), belongings.waiters.iter().copied().collect()))
         });
-        assert_eq!(known.collect::<HashMap<_, _>>(), owned, "T7: what owners have");
+        assert_eq!(known.collect::<HashMap<_, _>>(), owned, "T7: what sessions have");
     }
 
     fn assert_queues(&self, slots: &[(u32, &Slot)], waiters: &[(u32, &Waiter)]) {

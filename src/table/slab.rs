@@ -39,6 +39,7 @@ impl<T> Slab<T> {
         self.bound
     }
 
+    #[inline(always)]
     pub(crate) fn insert(&mut self, value: T) -> u32 {
         self.len += 1;
         let mut index = self.first_free;

@@ -2,6 +2,7 @@
 //!
 //! Every end is written here, the lane's own too, so it is a handful of stores and keeps no key, only its hash.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +14,13 @@ use crate::key::FencingToken;
 const ENDS: usize = 128;
 
 /// One grant that has ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Trace {
     pub(crate) key_hash: u32,
     pub(crate) end: End,
     pub(crate) fence: FencingToken,
     pub(crate) granted_at: Moment,
     pub(crate) ended_at: Moment,
-    pub(crate) owner: Option<Arc<str>>,
 }
 
 impl Trace {
@@ -31,13 +31,16 @@ impl Trace {
 
 #[derive(Debug)]
 pub(crate) struct Trail {
+    /// By turns.
     ends: Box<[Option<Trace>; ENDS]>,
     next: usize,
+    /// Owners of the last ends that had one, apart, so that the lane has nothing to drop.
+    owners: VecDeque<(FencingToken, Arc<str>)>,
 }
 
 impl Trail {
     pub(crate) fn new() -> Self {
-        Self { ends: Box::new([const { None }; ENDS]), next: 0 }
+        Self { ends: Box::new([None; ENDS]), next: 0, owners: VecDeque::new() }
     }
 
     #[inline]
@@ -46,10 +49,24 @@ impl Trail {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// The ends of one key's grants, the last first.
-    pub(crate) fn of(&self, key_hash: u32) -> impl Iterator<Item = &Trace> {
+    pub(crate) fn push_owned(&mut self, trace: Trace, owner: Option<Arc<str>>) {
+        self.push(trace);
+        if let Some(owner) = owner {
+            if self.owners.len() == ENDS {
+                self.owners.pop_front();
+            }
+            self.owners.push_back((trace.fence, owner));
+        }
+    }
+
+    /// The ends of one key's grants, the last first, with their owners.
+    pub(crate) fn of(&self, key_hash: u32) -> impl Iterator<Item = (&Trace, Option<&Arc<str>>)> {
         let newest_first = (1..=ENDS).map(|back| &self.ends[self.next.wrapping_sub(back) % ENDS]);
-        newest_first.flatten().filter(move |trace| trace.key_hash == key_hash)
+        let of_key = newest_first.flatten().filter(move |trace| trace.key_hash == key_hash);
+        of_key.map(|trace| {
+            let owner = self.owners.iter().find(|(fence, _)| *fence == trace.fence);
+            (trace, owner.map(|(_, owner)| owner))
+        })
     }
 }
 
@@ -61,17 +78,20 @@ mod tests {
     fn the_trail_tells_a_keys_last_ends_the_newest_first_and_keeps_its_bound() {
         let mut trail = Trail::new();
         for n in 1..=300_u64 {
-            trail.push(Trace {
+            let trace = Trace {
                 key_hash: n as u32 % 2,
                 end: End::Released,
                 fence: FencingToken::at_least_one(n),
                 granted_at: Moment::from_nanos(n),
                 ended_at: Moment::from_nanos(2 * n),
-                owner: None,
-            });
+            };
+            trail.push_owned(trace, n.is_multiple_of(4).then(|| n.to_string().into()));
         }
-        let fences: Vec<u64> = trail.of(0).map(|trace| trace.fence.get()).collect();
+        let fences: Vec<u64> = trail.of(0).map(|(trace, _)| trace.fence.get()).collect();
         assert_eq!(fences.len(), ENDS / 2);
+        let owners: Vec<Option<&str>> = trail.of(0).map(|(_, owner)| owner.map(|owner| &**owner)).collect();
+        assert_eq!(owners[..3], [Some("300"), None, Some("296")]);
+        assert!(trail.owners.len() <= ENDS);
         assert_eq!(fences[..3], [300, 298, 296]);
         assert_eq!(trail.of(7).count(), 0);
     }

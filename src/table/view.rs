@@ -87,8 +87,8 @@ impl Table {
     }
 
     /// How the last grants of a key ended, the last first.
-    pub(crate) fn trail(&self, hash: u32, limit: usize) -> Vec<Trace> {
-        self.trail.of(hash).take(limit).cloned().collect()
+    pub(crate) fn trail(&self, hash: u32, limit: usize) -> Vec<(Trace, Option<Arc<str>>)> {
+        self.trail.of(hash).take(limit).map(|(trace, owner)| (*trace, owner.cloned())).collect()
     }
 
     fn row(&self, index: u32, now: Moment, shown: usize) -> Option<Row> {
