@@ -4,9 +4,12 @@
 //! to their targets. What a lock weighs and what refreshing costs is asked in `footprint`.
 
 mod crowd;
+mod deadlocks;
+mod events;
 mod hot_key;
 mod parallel;
 mod rivals;
+mod shared;
 mod uncontended;
 
 use std::time::Duration;
@@ -20,6 +23,7 @@ fn config() -> Criterion {
 criterion_group! {
     name = questions;
     config = config();
-    targets = uncontended::uncontended, parallel::two_threads, hot_key::hot_key, crowd::crowd
+    targets = uncontended::uncontended, parallel::two_threads, hot_key::hot_key, crowd::crowd, shared::shared,
+        deadlocks::deadlocks, events::events
 }
 criterion_main!(questions);
