@@ -146,6 +146,7 @@ impl Shard {
     }
 
     /// The same for who holds the mutex already.
+    #[inline]
     fn finish<R>(&self, locked: MutexGuard<'_, State>, transition: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
         let mut fx = Effects::new();
         let answer = self.transact(locked, &mut fx, transition);
@@ -164,6 +165,7 @@ impl Shard {
         self.transact(self.state.lock(), fx, transition)
     }
 
+    #[inline]
     fn transact<R>(
         &self,
         locked: MutexGuard<'_, State>,

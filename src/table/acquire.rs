@@ -128,7 +128,7 @@ impl Table {
     ) -> Verdict {
         self.see(now);
         match not_free {
-            NotFree::At(index) if self.slots[index].group().is_none() && !self.expire_if_due(index, fx) => {
+            NotFree::At(index) if self.slots[index].group().is_none() && !self.end_if_over(index, fx) => {
                 self.contend(ask, index, patience, None, fx)
             }
             _ => self.acquire(ask, patience, now, fx),

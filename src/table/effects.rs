@@ -106,8 +106,12 @@ impl Effects {
     }
 
     /// The owners to look at again. Whoever runs the transition takes them out: effects know no deadlock check.
+    #[inline]
     pub(crate) fn take_rechecks(&mut self) -> Vec<Arc<Owner>> {
-        self.more.as_mut().map_or_else(Vec::new, |more| std::mem::take(&mut more.rechecks))
+        match self.more.as_mut() {
+            None => Vec::new(),
+            Some(more) => std::mem::take(&mut more.rechecks),
+        }
     }
 }
 

@@ -63,7 +63,15 @@ impl Table {
     }
 
     /// Ends the holders of a key whose deadlines have passed.
+    #[inline]
     pub(super) fn expire_if_due(&mut self, index: u32, fx: &mut Effects) -> bool {
+        if self.slots[index].group().is_some() {
+            return self.expire_group(index, fx);
+        }
+        self.end_if_over(index, fx)
+    }
+
+    fn expire_group(&mut self, index: u32, fx: &mut Effects) -> bool {
         let mut ended = false;
         while let Some((due, member)) = self.slots[index].group().and_then(|group| group.first_due())
             && due <= self.now
@@ -83,6 +91,7 @@ impl Table {
     }
 
     /// Ends the holder of a slot if its deadline has passed.
+    #[inline(always)]
     pub(super) fn end_if_over(&mut self, index: u32, fx: &mut Effects) -> bool {
         let over = self.is_over(index);
         if over {
@@ -92,6 +101,7 @@ impl Table {
     }
 
     /// Ends a holder whose deadline has passed.
+    #[inline(never)]
     fn end_over(&mut self, index: u32, fx: &mut Effects) {
         let slot = &self.slots[index];
         let noticed = slot.extras.as_ref().and_then(|extras| extras.notice).is_some_and(|at| at <= self.now);
@@ -104,8 +114,19 @@ impl Table {
         self.end(index, end, fx);
     }
 
-    /// Whether a holder's deadline has passed. One whose session lives on is filed under its new deadline.
+    /// Whether a holder's deadline has passed.
+    #[inline(always)]
     fn is_over(&mut self, index: u32) -> bool {
+        let slot = &self.slots[index];
+        match slot.holder.as_ref() {
+            Some(_) if slot.extra_terms().is_some() => self.is_over_with_session(index),
+            Some(holder) => holder.deadline <= self.now,
+            None => false,
+        }
+    }
+
+    /// The same where the holder may be a session's. One whose session lives on is filed under its new deadline.
+    fn is_over_with_session(&mut self, index: u32) -> bool {
         let slot = &self.slots[index];
         let Some(holder) = slot.holder.as_ref() else { return false };
         let Some(session) = slot.session() else { return holder.deadline <= self.now };
@@ -125,6 +146,7 @@ impl Table {
     }
 
     /// Takes the holder out of a slot; answers the slot of its key.
+    #[inline(always)]
     fn take_out(&mut self, index: u32, end: End, fx: &mut Effects) -> Option<u32> {
         let Holder { token, fence, deadline, granted_at, keeper, ttl, .. } = *self.slots[index].holder.as_ref()?;
         self.expiries.remove(&mut self.slots, index);
@@ -145,23 +167,37 @@ impl Table {
         }
         let slot = &mut self.slots[index];
         slot.holder = None;
-        let key_slot = slot.member_of().unwrap_or(index);
-        let mut terms = Terms { ttl, extra: None };
+        let mut key_slot = index;
+        let mut owner = None;
         if let Some(extras) = slot.extras.as_mut() {
-            terms.extra = extras.terms.take();
+            key_slot = extras.member_of.unwrap_or(index);
+            let is_plain = extras.terms.is_none() && extras.group.is_none() && extras.member_of.is_none();
+            let terms = Terms { ttl, extra: extras.terms.take() };
             if let Some(watcher) = extras.forget_holder() {
                 fx.ended(watcher, end);
             }
+            if !is_plain {
+                self.settle_terms(index, key_slot, token, deadline, &terms);
+                owner = terms.owner().cloned();
+            }
         }
-        give_place_back(&terms);
+        let trace = Trace { key_hash: hash, end, fence, granted_at, ended_at: self.now };
+        match owner {
+            None => self.trail.push(trace),
+            Some(owner) => self.trail.push_owned(trace, owner),
+        }
+        self.count(key_slot, |c| c.end(end, held));
+        Some(key_slot)
+    }
+
+    /// Gives back what a grant on these terms took besides its key.
+    #[inline(never)]
+    fn settle_terms(&mut self, index: u32, key_slot: u32, token: Token, deadline: Moment, terms: &Terms) {
+        give_place_back(terms);
         if let Some(session) = terms.session() {
             self.forget_belonging(session.id, |belongings| &mut belongings.grants, index);
         }
         self.leave_group(key_slot, index, token, deadline, terms.mode().weight());
-        let owner = terms.owner().cloned();
-        self.trail.push_owned(Trace { key_hash: hash, end, fence, granted_at, ended_at: self.now }, owner);
-        self.count(key_slot, |c| c.end(end, held));
-        Some(key_slot)
     }
 
     /// Gives the room of a grant back to the group of its key, if it has one, and the slot of a member back.
@@ -185,6 +221,7 @@ impl Table {
         }
     }
 
+    #[inline]
     pub(super) fn drop_auto(&mut self, index: u32) {
         if self.slots[index].extras.as_ref().is_some_and(|extras| extras.auto.is_some()) {
             self.refreshes.remove(&mut Refreshes(&mut self.slots), index);

@@ -15,6 +15,7 @@ use crate::key::Token;
 impl Table {
     /// Hands a key that has room to the waiters whose turn it is (T2), or takes it out of the table if nobody is left
     /// (T7). The key is never free in between.
+    #[inline]
     pub(super) fn hand_off(&mut self, index: u32, fx: &mut Effects) {
         while let Some(next) = self.slots[index].queue.first() {
             if self.send_away_if_over(index, next, fx) {
@@ -32,14 +33,15 @@ impl Table {
             self.leave_queue(index, next);
             self.grant_waiter(index, next, fx);
             if mode == Mode::Exclusive {
+                // Nobody else has room.
                 break;
             }
         }
         let slot = &self.slots[index];
-        if slot.is_free() {
-            self.remove_slot(index);
-        } else if slot.queue.len > 0 {
+        if slot.queue.len > 0 {
             fx.due(self.first_end(index));
+        } else if slot.is_free() {
+            self.remove_slot(index);
         }
     }
 
@@ -51,27 +53,44 @@ impl Table {
     }
 
     /// Grants a key to a waiter that has just left its queue.
+    #[inline(always)]
     fn grant_waiter(&mut self, index: u32, next: u32, fx: &mut Effects) {
         let waiter = &mut self.waiters[next];
         waiter.state = WaiterState::Granted;
         waiter.wake_all(fx);
         let waited = self.now.nanos_since(waiter.queued_at);
         let (token, terms) = (waiter.token, Terms { ttl: waiter.terms.ttl, extra: waiter.terms.extra.take() });
-        let until = terms.session().map(|session| session.deadline().unwrap_or(self.now));
-        let at = self.place(index, token, &terms, Keeper::Unseen(next), until);
-        self.waiters[next].slot = at;
+        if terms.extra.is_none() {
+            // An exclusive lock for nobody in particular: the key is free, and stays where it is.
+            let holder = self.holder(token, &terms, Keeper::Unseen(next), None);
+            self.slots[index].holder = Some(holder);
+            self.expiries.insert(&mut self.slots, index);
+            if self.attentive {
+                self.granted(index, index, 0, fx);
+            }
+        } else {
+            self.grant_with_care(index, next, token, &terms, fx);
+        }
         self.count(index, |c| {
             c.attempts += 1;
             c.grants += 1;
             c.handoffs += 1;
             c.wait_nanos = c.wait_nanos.saturating_add(waited);
         });
+    }
+
+    #[inline(never)]
+    fn grant_with_care(&mut self, index: u32, next: u32, token: Token, terms: &Terms, fx: &mut Effects) {
+        let until = terms.session().map(|session| session.deadline().unwrap_or(self.now));
+        let at = self.place(index, token, terms, Keeper::Unseen(next), until);
+        self.waiters[next].slot = at;
         // Its own wait is one that the deadlock check knows of.
         self.granted(at, index, 1, fx);
     }
 
     /// Tells of a grant that was just made, and has the deadlock check look at an owner that goes on waiting for more
     /// than `known` keys: this grant may have closed a cycle.
+    #[inline(never)]
     pub(super) fn granted(&mut self, at: u32, index: u32, known: u32, fx: &mut Effects) {
         if let Some(asker) = self.slots[at].asker().filter(|asker| asker.waits() > known) {
             fx.recheck(asker.clone());
@@ -85,7 +104,17 @@ impl Table {
     }
 
     /// Sends a queued waiter away if its wait is over, or its session.
+    #[inline]
     pub(super) fn send_away_if_over(&mut self, index: u32, waiter: u32, fx: &mut Effects) -> bool {
+        let queued = &self.waiters[waiter];
+        if queued.deadline > self.now && queued.terms.extra.is_none() {
+            return false;
+        }
+        self.send_away_if_session_over(index, waiter, fx)
+    }
+
+    #[inline(never)]
+    fn send_away_if_session_over(&mut self, index: u32, waiter: u32, fx: &mut Effects) -> bool {
         let (over, session) = {
             let waiter = &self.waiters[waiter];
             (waiter.deadline <= self.now, waiter.terms.session())
@@ -143,6 +172,7 @@ impl Table {
     }
 
     /// Takes a queued waiter out of its queue, its timer, the chosen tokens and its owner's belongings.
+    #[inline]
     pub(super) fn leave_queue(&mut self, index: u32, id: u32) {
         self.slots[index].queue.remove(&mut self.waiters, id);
         self.timeouts.remove(&mut self.waiters, id);
@@ -151,7 +181,9 @@ impl Table {
         if !self.chosen.is_empty() && self.chosen.get(&waiter.token) == Some(&id) {
             self.chosen.remove(&waiter.token);
         }
-        if let Some(session) = waiter.terms.session() {
+        if waiter.terms.extra.is_some()
+            && let Some(session) = waiter.terms.session()
+        {
             let session = session.id;
             self.forget_belonging(session, |belongings| &mut belongings.waiters, id);
         }

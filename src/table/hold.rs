@@ -45,6 +45,7 @@ pub(crate) struct Refreshed {
 impl Table {
     /// Ends a grant for its guard. `AlreadyGone` if it is not the holder any more (T5). One that its owner asked for
     /// several times ends with the last release.
+    #[inline]
     pub(crate) fn release(&mut self, grant: &Grant, end: End, now: Moment, fx: &mut Effects) -> Release {
         if self.live(grant, now, fx).is_none() {
             return Release::AlreadyGone;
@@ -130,7 +131,7 @@ impl Table {
                     let untouched = holder.ttl.as_duration().mul_f32(1.0 - share);
                     if deadline.saturating_since(now) >= untouched {
                         let count = holder.refreshes;
-                        self.count(grant.slot, |c| c.refresh_skipped += 1);
+                        self.count(self.key_slot(grant.slot), |c| c.refresh_skipped += 1);
                         return Ok(Refreshed { deadline, written: false, count });
                     }
                 }
@@ -146,7 +147,7 @@ impl Table {
         let holder = self.slots[grant.slot].holder.as_mut().expect("the deadline came from this holder");
         holder.refreshes = holder.refreshes.saturating_add(1);
         let refreshed = Refreshed { deadline, written: true, count: holder.refreshes };
-        self.count(grant.slot, |c| c.refreshed += 1);
+        self.count(self.key_slot(grant.slot), |c| c.refreshed += 1);
         if self.attentive {
             self.tell(grant.slot, EventKind::Refreshed { remaining: deadline.saturating_since(now) }, fx);
         }
@@ -170,7 +171,7 @@ impl Table {
     pub(crate) fn downgrade(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Result<(), LockError> {
         self.check(grant, now, fx).map_err(LockError::Lost)?;
         let index = grant.slot;
-        let key_slot = self.slots[index].member_of().unwrap_or(index);
+        let key_slot = self.key_slot(index);
         if self.slots[key_slot].kind() != Kind::ReadWrite {
             return Err(LockError::WrongMode);
         }
@@ -233,13 +234,11 @@ impl Table {
     }
 
     /// The deadline of a grant that is still good; one whose deadline has passed is ended here and now (C1).
+    #[inline]
     pub(super) fn live(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Option<Moment> {
         self.see(now);
         self.holder_of(grant)?;
-        if self.end_if_over(grant.slot, fx) {
-            return None;
-        }
-        self.deadline_of(grant)
+        if self.end_if_over(grant.slot, fx) { None } else { self.deadline_in(grant.slot) }
     }
 
     /// The same, with the reason why it is not good.
@@ -261,6 +260,7 @@ impl Table {
     }
 
     /// The holder that a grant made, be it past its deadline or not.
+    #[inline]
     pub(super) fn holder_of(&self, grant: &Grant) -> Option<&Holder> {
         // Fences are unique in a shard, so the fence alone tells this grant from a later one in the same slot.
         self.slots.get(grant.slot)?.holder.as_ref().filter(|holder| holder.fence == grant.fence)
@@ -273,6 +273,7 @@ impl Table {
     }
 
     /// The same for whatever holds a slot.
+    #[inline]
     pub(super) fn deadline_in(&self, index: u32) -> Option<Moment> {
         let slot = &self.slots[index];
         let holder = slot.holder.as_ref()?;

@@ -184,10 +184,14 @@ impl Table {
         self.slots.remove(index);
     }
 
+    /// The slot of the key that the holder in this slot holds.
+    fn key_slot(&self, index: u32) -> u32 {
+        self.slots[index].member_of().unwrap_or(index)
+    }
+
     /// Counts for the shard and, where the key is contended, for the key.
     fn count(&mut self, index: u32, add: impl Fn(&mut Counters)) {
         add(&mut self.counters);
-        let index = self.slots[index].member_of().unwrap_or(index);
         if let Some(traffic) = self.slots[index].extras.as_mut().and_then(|extras| extras.traffic.as_mut()) {
             add(traffic);
         }

@@ -110,7 +110,7 @@ impl Table {
         let late = now.saturating_since(auto.due) > auto.timeout;
         auto.due = now.saturating_add(auto.every);
         if late {
-            self.count(index, |c| c.refresh_late += 1);
+            self.count(self.key_slot(index), |c| c.refresh_late += 1);
         }
         if self.refresh(&grant, RefreshAsk::To(ttl), now, fx).is_ok() {
             self.refreshes.insert(&mut Refreshes(&mut self.slots), index);

@@ -49,14 +49,13 @@ impl Trail {
         self.next = self.next.wrapping_add(1);
     }
 
-    pub(crate) fn push_owned(&mut self, trace: Trace, owner: Option<Arc<str>>) {
+    #[inline(never)]
+    pub(crate) fn push_owned(&mut self, trace: Trace, owner: Arc<str>) {
         self.push(trace);
-        if let Some(owner) = owner {
-            if self.owners.len() == ENDS {
-                self.owners.pop_front();
-            }
-            self.owners.push_back((trace.fence, owner));
+        if self.owners.len() == ENDS {
+            self.owners.pop_front();
         }
+        self.owners.push_back((trace.fence, owner));
     }
 
     /// The ends of one key's grants, the last first, with their owners.
@@ -85,7 +84,11 @@ mod tests {
                 granted_at: Moment::from_nanos(n),
                 ended_at: Moment::from_nanos(2 * n),
             };
-            trail.push_owned(trace, n.is_multiple_of(4).then(|| n.to_string().into()));
+            if n.is_multiple_of(4) {
+                trail.push_owned(trace, n.to_string().into());
+            } else {
+                trail.push(trace);
+            }
         }
         let fences: Vec<u64> = trail.of(0).map(|(trace, _)| trace.fence.get()).collect();
         assert_eq!(fences.len(), ENDS / 2);
