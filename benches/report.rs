@@ -1,6 +1,6 @@
 //! One line per question: ours, each rival, the ratio, the target, met or missed.
 //!
-//! Reads what `cargo bench` of `locks`, `footprint` and `http` left in the target folder; what was not measured is
+//! Reads what `cargo bench` of `locks`, `singleflight`, `footprint` and `http` left in the target folder; what was not measured is
 //! left out. Times are criterion's medians.
 
 use std::path::{Path, PathBuf};
@@ -26,8 +26,10 @@ enum Target {
     OfVariant(&'static str, f64),
     /// Ours is at least this share of the rival's.
     ShareOf(&'static str, f64),
+    /// None: it is shown beside its rivals.
+    Shown,
 }
-use Target::{AtMost, OfRival, OfVariant, ShareOf};
+use Target::{AtMost, OfRival, OfVariant, ShareOf, Shown};
 
 const fn question(
     asks: &'static str,
@@ -39,7 +41,7 @@ const fn question(
     Question { asks, group, variant, unit, target }
 }
 
-const QUESTIONS: [Question; 14] = [
+const QUESTIONS: [Question; 24] = [
     question("1. a free lock, against lockable", "uncontended", None, "ns", OfRival("lockable", 0.5)),
     question("1. a free lock, against the limit", "uncontended", None, "ns", OfRival("bare_map", 1.7)),
     question("2. two threads, different keys", "two_threads", None, "ns", OfRival("lockable", 1.0 / 3.0)),
@@ -54,10 +56,20 @@ const QUESTIONS: [Question; 14] = [
     question("4. beside a million locks", "crowd", Some("beside_a_million"), "ns", OfVariant("alone", 1.5)),
     question("5. refreshing 100,000 locks", "cpu_of_refreshing", None, "% of a core", AtMost(5.0)),
     question("6. HTTP, against a bare echo", "http", None, "requests/s", ShareOf("echo", 0.85)),
+    question("7. a share, alone", "shared", Some("alone"), "ns", Shown),
+    question("7. a share, beside eight others", "shared", Some("together"), "ns", Shown),
+    question("7. 64 tasks, one in 100 writes", "shared", Some("mixed"), "ns", Shown),
+    question("8. deadlock check, 10 owners wait", "deadlocks", Some("10_owners"), "ns", Shown),
+    question("8. the same, 1,000 owners", "deadlocks", Some("1000_owners"), "ns", OfVariant("10_owners", 1.5)),
+    question("8. the same, 100,000 owners", "deadlocks", Some("100000_owners"), "ns", OfVariant("10_owners", 1.5)),
+    question("9. a free lock, 1 listener", "events", Some("1_listener"), "ns", Shown),
+    question("9. the same, 100 listeners", "events", Some("100_listeners"), "ns", OfVariant("1_listener", 1.5)),
+    question("10. 64 callers share one call", "shared_call", None, "ns", Shown),
+    question("10. calls that share nothing", "lone_calls", None, "ns", Shown),
 ];
 
 const OURS: &str = "leasehold";
-const RIVALS: [&str; 8] = [
+const RIVALS: [&str; 12] = [
     "lockable",
     "tokio_mutex",
     "dashmap_kept",
@@ -66,6 +78,10 @@ const RIVALS: [&str; 8] = [
     "actix_round_trip",
     "tokio_tasks",
     "echo",
+    "tokio_rwlock",
+    "unchecked",
+    "async_singleflight",
+    "singleflight_async",
 ];
 
 fn main() {
@@ -76,6 +92,7 @@ fn main() {
             continue;
         };
         let (limit, against) = match question.target {
+            Shown => (None, String::new()),
             AtMost(limit) => (Some(limit), String::new()),
             OfRival(rival, share) | ShareOf(rival, share) => {
                 (results.of(question, rival).map(|theirs| theirs * share), format!("{share:.2}x {rival}, "))
@@ -94,6 +111,7 @@ fn main() {
             }
             Some(limit) if ours <= limit => format!("target {against}{limit:.0}: met"),
             Some(limit) => format!("target {against}{limit:.0}: MISSED by {:.2}x", ours / limit),
+            None if matches!(question.target, Shown) => "no target".to_owned(),
             None => format!("target {against}which was not measured"),
         };
         println!("{:<36} {ours:.1} {}; {verdict}", question.asks, question.unit);

@@ -4,16 +4,20 @@
 //!
 //! | room | what it does | who calls it |
 //! |---|---|---|
-//! | [`manager`](LockManager), [`config`](Builder) | the face: build a manager, ask it for locks, ask it about locks | you |
+//! | [`manager`](LockManager), [`config`](Builder) | the face: build a manager, ask it for locks | you |
+//! | [`inspect`](LockManager::inspect), [`info`](LockInfo), [`stats`](Stats), [`event`](Events), [`force`](ForceRelease) | ask about locks, listen to them, take them | you |
 //! | [`request`](LockRequest) | one request: its terms, and the future that brings the lock | `manager` |
 //! | [`lock`](Lock) | a held lock: guard, view, ticket, refresh, the signal that it is lost | you |
-//! | [`run`](LockManager::run), [`many`](LockManager::lock_many), [`singleflight`](LockManager::singleflight) | what people write around a lock: lock-call-release, several keys, one call or one lock for many callers | you |
+//! | [`session`](Session), `caller` | owners that span locks: sessions, and the callbacks of `run` | you, `run` |
+//! | [`run`](LockManager::run), [`many`](LockManager::lock_many), [`semaphore`](Semaphore), [`singleflight`](LockManager::singleflight) | what people write around a lock: lock-call-release, several keys, several holders, one call for many callers | you |
+//! | `deadlock` | who waits for whom: refuses the request that would close a cycle | `request`, `shard` |
 //! | `shard` | one mutex, one table, one actor that owns the shard's time | `request`, `lock`, `manager` |
 //! | `table` | who is next: a pure state machine of holders, queues and deadlines | `shard` |
 //! | [`retry`] | how long a poller sleeps | `request` |
-//! | [`stats`](Stats), [`error`](LockError) | what can be asked, and what can go wrong | everybody |
+//! | [`error`](LockError) | what can go wrong | everybody |
 //! | [`key`](Key), [`clock`](Clock), `sync` | names, time, the one mutex | everybody |
 //! | `http` | the same locks over HTTP, to mount into any actix-web app | the `leasehold` binary, you |
+
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used)]
 

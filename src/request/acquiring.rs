@@ -26,7 +26,7 @@ use crate::manager::LockManager;
 use crate::retry::Delays;
 use crate::shard::{Locked, Shard};
 use crate::table::{
-    Ask, ExtraTerms, Grant, Keeper, Owner, Patience, Place, Reentry, Seen, Terms, TokenChoice, Verdict, WaiterId,
+    Ask, ExtraTerms, Grant, Keeper, Patience, Place, Reentry, Seen, Terms, TokenChoice, Verdict, WaiterId,
 };
 
 #[derive(Clone, Copy, Debug)]
