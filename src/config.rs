@@ -1,5 +1,6 @@
 //! What a manager is built with: defaults, bounds, threads.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -7,6 +8,7 @@ use crate::deadlock::DeadlockPolicy;
 use crate::error::{BuildError, KeyFault, LockError};
 use crate::key::{Key, Ttl, TtlBounds};
 use crate::manager::LockManager;
+use crate::store::{Store, StoreError};
 use crate::table::Limits;
 
 /// A manager's settings, checked.
@@ -25,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) max_locks_per_session: u32,
     pub(crate) event_buffer: usize,
     pub(crate) on_deadlock: DeadlockPolicy,
+    pub(crate) store: Option<Arc<dyn Store>>,
 }
 
 impl Config {
@@ -35,6 +38,15 @@ impl Config {
             return Err(KeyFault::TooLong { bytes, max: self.max_key_bytes }.into());
         }
         Ok(ttl.map_or(Ok(()), |ttl| self.ttls.check(ttl))?)
+    }
+
+    /// The one spelling of a key: with a store, the store's.
+    pub(crate) fn canonical(&self, key: Key) -> Result<Key, LockError> {
+        let Some(store) = &self.store else { return Ok(key) };
+        store.canonical(&key).map_err(|fault| match fault {
+            StoreError::InvalidKey { why, .. } => KeyFault::Store { why }.into(),
+            _ => LockError::StoreUnavailable,
+        })
     }
 
     /// The bound on keys is split per shard: a shared counter would cost more than the lock (T9). Who queues can
@@ -84,6 +96,7 @@ pub struct Builder {
     max_locks_per_session: u32,
     event_buffer: usize,
     on_deadlock: DeadlockPolicy,
+    store: Option<Arc<dyn Store>>,
     clock: Clock,
 }
 
@@ -105,6 +118,7 @@ impl Default for Builder {
             max_locks_per_session: 10_000,
             event_buffer: 1024,
             on_deadlock: DeadlockPolicy::default(),
+            store: None,
             clock: Clock::system(),
         }
     }
@@ -156,6 +170,29 @@ impl Builder {
         clock: Clock;
     }
 
+    /// Backs the locks with a store, so that they hold across processes: a lock is granted when the store has given it,
+    /// and ends when the store's word does (less an allowance for drift).
+    ///
+    /// Shared locks and permits stay within a process; see
+    /// [`process_scope`](crate::LockOptions::process_scope).
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// The same as [`Builder::build`], and verifies that the store answers.
+    ///
+    /// # Errors
+    /// As for `build`; [`BuildError::Store`] if the store's set-up is wrong, or if it does not answer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the manager that was being built.
+    pub async fn build_and_connect(self) -> Result<LockManager, BuildError> {
+        let manager = self.build()?;
+        manager.connected().await?;
+        Ok(manager)
+    }
+
     /// Builds the manager and starts its own thread. It needs no runtime, and works inside any.
     ///
     /// # Errors
@@ -197,10 +234,14 @@ impl Builder {
         if !(1..=1 << 16).contains(&self.event_buffer) {
             return wrong("event_buffer", "it must be from 1 to 65,536");
         }
+        let shortest = self.store.as_ref().map_or(Duration::ZERO, |store| store.terms().min_ttl);
+        if self.ttl < shortest {
+            return wrong("ttl", "the default is shorter than what the store keeps");
+        }
         let config = Config {
             ttl,
             wait: self.wait,
-            ttls: TtlBounds { min: self.min_ttl, max: self.max_ttl },
+            ttls: TtlBounds { min: self.min_ttl.max(shortest), max: self.max_ttl },
             sweep_every: self.sweep_every,
             shards: self.shards,
             threads: self.threads,
@@ -211,6 +252,7 @@ impl Builder {
             max_locks_per_session: self.max_locks_per_session,
             event_buffer: self.event_buffer,
             on_deadlock: self.on_deadlock,
+            store: self.store,
         };
         Ok((config, self.clock))
     }

@@ -111,6 +111,12 @@ pub enum KeyFault {
         /// The limit.
         max: usize,
     },
+    /// The store cannot keep it.
+    #[error("the store cannot keep it: {why}")]
+    Store {
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// It holds a control character.
     #[error("it has a control character at byte {at}")]
     ControlCharacter {
@@ -162,6 +168,9 @@ pub enum Loss {
     /// Its session was ended.
     #[error("its session was ended")]
     SessionEnded,
+    /// The store does not keep it any more: it was deleted, evicted or taken over there.
+    #[error("the store does not keep it any more")]
+    Vanished,
     /// The manager shut down before it was released.
     #[error("the manager shut down")]
     ShutDown,
@@ -252,6 +261,9 @@ pub enum BuildError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The store cannot be used, or does not answer.
+    #[error("the store does not serve: {0}")]
+    Store(#[source] crate::store::StoreError),
     /// The manager's own thread could not be started.
     #[error("cannot start the manager's thread: {0}")]
     Thread(#[source] Arc<std::io::Error>),

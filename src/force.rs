@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::error::LockError;
 use crate::key::Key;
 use crate::manager::LockManager;
+use crate::store::Forced;
 use crate::table::Release;
 
 /// An operator's order to end whatever holds a key; `await` it.
@@ -28,7 +29,7 @@ impl LockManager {
     /// Answers [`Release::AlreadyGone`] if nothing held the key.
     ///
     /// # Errors
-    /// [`LockError::InvalidKey`].
+    /// [`LockError::InvalidKey`]; [`LockError::StoreUnavailable`] if there is a store and it did not answer.
     pub fn force_release<K>(&self, key: K) -> ForceRelease<'_>
     where
         K: TryInto<Key>,
@@ -57,7 +58,13 @@ impl ForceRelease<'_> {
         let (shard, hash) = manager.place(&key);
         let shard = manager.shard_at(shard);
         let Some(notice) = notice.filter(|notice| !notice.is_zero()) else {
-            return Ok(shard.force_release(&key, hash));
+            let here = shard.force_release(&key, hash);
+            let Some(desk) = manager.desk() else { return Ok(here) };
+            return match desk.force_release(&key).await {
+                Some(Forced::Released) => Ok(Release::Released),
+                Some(Forced::WasFree) => Ok(here),
+                Some(Forced::Unknown(_)) | None => Err(LockError::StoreUnavailable),
+            };
         };
         let grants = shard.give_notice(&key, hash, shard.now().saturating_add(notice));
         let told = if grants.is_empty() { Release::AlreadyGone } else { Release::Released };

@@ -8,6 +8,7 @@ use crate::key::Key;
 use crate::lock::Ticket;
 use crate::manager::LockManager;
 use crate::stats::{HotKey, Stats};
+use crate::store::Seen;
 use crate::table::Counters;
 
 /// How many holders and how many waiters of a key are named.
@@ -30,7 +31,16 @@ impl LockManager {
     {
         let key = self.good_key(key)?;
         let (shard, hash) = self.place(&key);
-        Ok(self.shard_at(shard).look(&key, hash, 0).is_some())
+        if self.shard_at(shard).look(&key, hash, 0).is_some() {
+            return Ok(true);
+        }
+        match self.desk() {
+            None => Ok(false),
+            Some(desk) => match desk.look(&key).await {
+                Some(Ok(seen)) => Ok(seen != Seen::Free),
+                Some(Err(_)) | None => Err(LockError::StoreUnavailable),
+            },
+        }
     }
 
     /// Who holds the key and who waits for it (the first 100 of each); `None` if it is free.

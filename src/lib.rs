@@ -45,6 +45,7 @@ mod session;
 mod shard;
 mod singleflight;
 mod stats;
+pub mod store;
 mod sync;
 mod table;
 

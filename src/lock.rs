@@ -45,8 +45,9 @@ impl Lock {
     ///
     /// # Cancel safety
     /// Dropped at any point, the lock is released.
-    pub async fn unlock(self) -> Release {
-        self.unlock_now()
+    pub async fn unlock(mut self) -> Release {
+        let grant = self.held.grant.take();
+        self.held.shard.release_anywhere(&grant, End::Released).await
     }
 
     /// The same from synchronous code.
@@ -72,7 +73,7 @@ impl Lock {
         let grant = self.held.grant.take();
         self.shard.stop_auto_refresh(&grant);
         self.shard.set_keeper(&grant, Keeper::Ticket);
-        Ticket::new(self.key.clone(), grant.token, grant.fence)
+        Ticket::new(self.key.clone(), grant.token, grant.proof)
     }
 }
 
@@ -128,7 +129,7 @@ impl Held {
     /// `None` only where a store cannot promise one; in memory mode it is always there.
     #[must_use]
     pub fn fencing_token(&self) -> Option<FencingToken> {
-        Some(self.grant.fence)
+        self.grant.proof
     }
 
     /// When the lock ends unless refreshed, on the manager's clock; `None` if it has ended.
@@ -193,7 +194,8 @@ impl Held {
     /// # Cancel safety
     /// In memory mode it is done by the first poll; dropped before, it has not begun.
     pub async fn refresh(&self) -> Result<Refreshed, LockError> {
-        self.shard.refresh(&self.grant, table::RefreshAsk::IfDue).map(|done| Refreshed::new(done, self.shard.now()))
+        let done = self.shard.refresh_anywhere(&self.grant, table::RefreshAsk::IfDue).await?;
+        Ok(Refreshed::new(done, self.shard.now()))
     }
 
     /// Moves the deadline to now plus `ttl`, if that is later (T6).
@@ -206,7 +208,8 @@ impl Held {
     pub async fn refresh_for(&self, ttl: Duration) -> Result<Refreshed, LockError> {
         let ttl = Ttl::new(ttl)?;
         self.shard.bounds().check(ttl)?;
-        self.shard.refresh(&self.grant, table::RefreshAsk::To(ttl)).map(|done| Refreshed::new(done, self.shard.now()))
+        let done = self.shard.refresh_anywhere(&self.grant, table::RefreshAsk::To(ttl)).await?;
+        Ok(Refreshed::new(done, self.shard.now()))
     }
 
     /// Has the manager refresh the lock every `every`, until it is unlocked, dropped, lost or capped by
@@ -253,7 +256,7 @@ impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Held")
             .field("key", &self.key)
-            .field("fencing_token", &self.grant.fence)
+            .field("fencing_token", &self.grant.proof)
             .field("held", &self.is_held())
             .finish_non_exhaustive()
     }
@@ -326,11 +329,11 @@ impl fmt::Debug for AutoRefresh {
 pub struct Ticket {
     key: Key,
     token: Token,
-    fence: FencingToken,
+    fence: Option<FencingToken>,
 }
 
 impl Ticket {
-    pub(crate) fn new(key: Key, token: Token, fence: FencingToken) -> Self {
+    pub(crate) fn new(key: Key, token: Token, fence: Option<FencingToken>) -> Self {
         Self { key, token, fence }
     }
 
@@ -349,7 +352,7 @@ impl Ticket {
     /// The number for the protected resource to compare; see [`Held::fencing_token`].
     #[must_use]
     pub fn fencing_token(&self) -> Option<FencingToken> {
-        Some(self.fence)
+        self.fence
     }
 }
 

@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use actix::Addr;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::clock::{Clock, Moment};
@@ -18,11 +19,16 @@ use crate::key::{Key, Token, Ttl};
 use crate::lock::{Lock, Refreshed, Ticket};
 use crate::request::{LockRequest, Style};
 use crate::shard::actor::ShardActor;
+use crate::shard::clerk::{Desk, ShardClerk, attend};
 use crate::shard::crowd::Crowd;
 use crate::shard::runtime::Runtime;
 use crate::shard::{LONGEST_SLEEP, Shard};
 use crate::singleflight::{Flights, Role};
+use crate::store::StoreError;
 use crate::table::{Claim, Keeper, Mode, Owner, OwnerKind, Release, Table, TokenChoice};
+
+/// How long a shutdown lets the last calls to the store take.
+const LAST_CALLS: Duration = Duration::from_secs(2);
 
 /// Keyed locks for one service. Cheap to clone; every clone is the same manager.
 ///
@@ -53,6 +59,9 @@ pub(crate) struct Inner {
     flights: Flights,
     detector: Detector,
     hub: Arc<Hub>,
+    /// Where the store is asked, if there is one.
+    desk: Option<Arc<Desk>>,
+    store_started: watch::Sender<Option<Result<(), StoreError>>>,
     running: OnceLock<(Arc<Runtime>, Vec<Addr<ShardActor>>)>,
 }
 
@@ -72,6 +81,9 @@ impl LockManager {
     pub(crate) fn start(config: Config, clock: Clock) -> Result<Self, BuildError> {
         let manager = Self::without_actors(config, clock);
         let running = Runtime::start(&manager.inner, manager.inner.config.threads)?;
+        if let Some(desk) = &manager.inner.desk {
+            manager.open_store(desk, running.0.tokio());
+        }
         // Set here once; the cell is only there because the actors want to know the manager they belong to.
         let _ = manager.inner.running.set(running);
         let weak = Arc::downgrade(&manager.inner);
@@ -89,12 +101,21 @@ impl LockManager {
     pub(crate) fn without_actors(config: Config, clock: Clock) -> Self {
         let now = clock.now();
         let fence_floor = crate::clock::wall_micros();
+        let desk = config.store.clone().map(|store| Desk::new(store, clock.clone()));
         let crowd = Arc::new(Crowd::new(config.max_waiters, config.shards));
         let shard = |index| {
-            let table = Table::new(config.limits_per_shard(), Claim::Local, fence_floor, now);
+            let clerk = desk.clone().map(ShardClerk::new);
+            let claim = match &clerk {
+                Some(clerk) => Claim::Stored(Arc::new(Arc::clone(clerk))),
+                None => Claim::Local,
+            };
+            let table = Table::new(config.limits_per_shard(), claim, fence_floor, now);
             // One of them never sleeps for long: it keeps the coarse clock right after a suspend (C2).
             let idle = if index == 0 { config.sweep_every.min(LONGEST_SLEEP) } else { config.sweep_every };
-            Arc::new(Shard::new(table, clock.clone(), idle, config.ttls, Arc::clone(&crowd)))
+            let shard = Shard::new(table, clock.clone(), idle, config.ttls, Arc::clone(&crowd), clerk.clone());
+            let shard = Arc::new(shard);
+            clerk.iter().for_each(|clerk| clerk.serve(&shard));
+            shard
         };
         let (detector, hub) = (Detector::new(config.on_deadlock), Arc::new(Hub::new(config.event_buffer)));
         let inner = Inner {
@@ -105,6 +126,8 @@ impl LockManager {
             flights: Flights::default(),
             detector,
             hub,
+            desk,
+            store_started: watch::Sender::new(None),
             running: OnceLock::new(),
         };
         let inner = Arc::new(inner);
@@ -117,6 +140,34 @@ impl LockManager {
             });
         }
         Self { inner }
+    }
+
+    /// Starts the store on the manager's runtime.
+    fn open_store(&self, desk: &Arc<Desk>, runtime: tokio::runtime::Handle) {
+        desk.open(runtime);
+        let shards = self.shards().iter().map(Arc::downgrade).collect();
+        let (hasher, mask) = (self.inner.hasher.clone(), self.shards().len() as u32 - 1);
+        let place = move |key: &Key| place_by(&hasher, mask, key);
+        let desk = Arc::clone(desk);
+        let started = self.inner.store_started.clone();
+        desk.clone().spawn(async move {
+            let outcome = desk.store.start().await;
+            let failed = outcome.is_err();
+            let _ = started.send(Some(outcome));
+            if !failed {
+                attend(desk, shards, place).await;
+            }
+        });
+    }
+
+    /// Waits until the store has started and answers.
+    pub(crate) async fn connected(&self) -> Result<(), BuildError> {
+        let Some(desk) = &self.inner.desk else { return Ok(()) };
+        let mut started = self.inner.store_started.subscribe();
+        let outcome = started.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
+        outcome.ok().flatten().unwrap_or(Err(StoreError::NotRunning)).map_err(BuildError::Store)?;
+        let health = desk.health().await.unwrap_or(Err(StoreError::NotRunning));
+        health.map(drop).map_err(BuildError::Store)
     }
 
     pub(crate) fn downgrade(&self) -> Weak<Inner> {
@@ -270,7 +321,7 @@ impl LockManager {
     {
         let key = self.good_key(key)?;
         let (shard, hash) = self.place(&key);
-        self.shard_at(shard).release_token(&key, hash, token)
+        self.shard_at(shard).release_token(&key, hash, token).await
     }
 
     /// Refreshes a lock by its token: to now plus `ttl`, or plus the TTL it was granted with.
@@ -291,7 +342,8 @@ impl LockManager {
         self.config().check(&key, ttl)?;
         let (shard, hash) = self.place(&key);
         let shard = self.shard_at(shard);
-        shard.refresh_token(&key, hash, token, Shard::refresh_ask(ttl)).map(|done| Refreshed::new(done, shard.now()))
+        let done = shard.refresh_token(&key, hash, token, Shard::refresh_ask(ttl)).await?;
+        Ok(Refreshed::new(done, shard.now()))
     }
 
     /// Ends every lock whose deadline has passed, and answers how many that were. Timers do the same by themselves,
@@ -321,6 +373,9 @@ impl LockManager {
         }
         self.released_within(grace).await;
         let left = self.inner.shards().iter().map(|shard| shard.end_grants()).sum();
+        if let Some(desk) = &self.inner.desk {
+            desk.settle_within(LAST_CALLS).await;
+        }
         if let Some((runtime, _)) = self.inner.running.get() {
             runtime.stop();
             runtime.ended().await;
@@ -369,10 +424,7 @@ impl LockManager {
     /// Which shard a key belongs to, and its hash there.
     #[inline]
     pub(crate) fn place(&self, key: &Key) -> (u32, u32) {
-        let hash = self.inner.hasher.hash_one(key);
-        // The shard from the high half, the slot from the low one: they must not depend on each other.
-        let shard = (hash >> 32) as u32 & (self.inner.shards.len() as u32 - 1);
-        (shard, hash as u32)
+        place_by(&self.inner.hasher, self.inner.shards.len() as u32 - 1, key)
     }
 
     pub(crate) fn shard_at(&self, index: u32) -> &Arc<Shard> {
@@ -396,6 +448,10 @@ impl LockManager {
     /// An owner for the callback of one `run`.
     pub(crate) fn new_call(&self) -> Arc<Owner> {
         Arc::new(Owner::new(None, OwnerKind::Call, self.now(), self.config().max_locks_per_session))
+    }
+
+    pub(crate) fn desk(&self) -> Option<&Arc<Desk>> {
+        self.inner.desk.as_ref()
     }
 
     pub(crate) fn detector(&self) -> &Detector {
@@ -441,6 +497,14 @@ impl LockManager {
     {
         let key = key.try_into().map_err(Into::into)?;
         self.config().check(&key, None)?;
-        Ok(key)
+        self.config().canonical(key)
     }
+}
+
+/// A key's shard and its hash there.
+#[inline]
+fn place_by(hasher: &foldhash::fast::RandomState, mask: u32, key: &Key) -> (u32, u32) {
+    let hash = hasher.hash_one(key);
+    // The shard from the high half, the slot from the low one: they must not depend on each other.
+    ((hash >> 32) as u32 & mask, hash as u32)
 }

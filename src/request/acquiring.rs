@@ -50,7 +50,7 @@ pub(super) struct Acquiring<'a> {
 
 enum Stage {
     New { options: LockOptions, style: Style, bad_key: Option<Box<LockError>> },
-    Queued { asked: Asked, id: WaiterId, watch: Option<WaitId> },
+    Queued { asked: Asked, id: WaiterId, watch: Option<WaitId>, poller: Option<Box<Poller>> },
     Sleeping { asked: Asked, poller: Box<Poller>, timer: u32 },
     Answered,
 }
@@ -138,6 +138,9 @@ impl<'a> Acquiring<'a> {
         }
         let config = self.manager.config();
         config.check(&self.key, ttl)?;
+        if config.store.is_some() {
+            self.key = config.canonical(self.take_key())?;
+        }
         (self.shard, self.hash) = self.manager.place(&self.key);
         let mut asked = Asked {
             terms: Terms { ttl: ttl.unwrap_or(config.ttl), extra: None },
@@ -190,8 +193,9 @@ impl<'a> Acquiring<'a> {
             Verdict::Granted(grant) => Poll::Ready(Ok(grant)),
             Verdict::Refused(why) => Poll::Ready(Err(why)),
             Verdict::Queued(id) => {
-                self.stage = Stage::Queued { asked, id, watch: None };
-                Poll::Pending
+                self.stage = Stage::Queued { asked, id, watch: None, poller: None };
+                // A request that does not wait has not yet said whom to wake when the store has answered.
+                if style == Style::Try { self.look(cx) } else { Poll::Pending }
             }
         }
     }
@@ -206,7 +210,7 @@ impl<'a> Acquiring<'a> {
             (Verdict::Granted(grant), _) => Poll::Ready(Ok(grant)),
             (Verdict::Refused(why), _) => Poll::Ready(Err(why)),
             (Verdict::Queued(id), watch) => {
-                self.stage = Stage::Queued { asked, id, watch };
+                self.stage = Stage::Queued { asked, id, watch, poller: None };
                 // It may have been refused already.
                 self.look(cx)
             }
@@ -232,7 +236,7 @@ impl<'a> Acquiring<'a> {
 
     /// A later poll of a request that queues.
     fn look(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        let Stage::Queued { asked, id, watch } = &self.stage else { unreachable!("only a queued request looks") };
+        let Stage::Queued { asked, id, watch, .. } = &self.stage else { unreachable!("only a queued request looks") };
         let answer = match self.shard().see_waiter(*id, asked.terms.ttl, self.keeper(asked), cx.waker()) {
             Seen::Pending => return Poll::Pending,
             Seen::Granted(grant) => Ok(grant),
@@ -240,8 +244,12 @@ impl<'a> Acquiring<'a> {
             Seen::Taken => self.shard().answer_taken(&self.ask_of(asked)),
         };
         self.forget(*watch);
-        self.stage = Stage::Answered;
-        Poll::Ready(answer)
+        match std::mem::replace(&mut self.stage, Stage::Answered) {
+            Stage::Queued { asked, poller: Some(poller), .. } if answer == Err(LockError::Held) => {
+                self.pause(asked, poller, cx)
+            }
+            _ => Poll::Ready(answer),
+        }
     }
 
     /// A later poll of a poller.
@@ -259,25 +267,35 @@ impl<'a> Acquiring<'a> {
     }
 
     /// One try of a poller, then sleep until the next, or give up.
-    fn try_again(&mut self, asked: Asked, mut poller: Box<Poller>, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+    fn try_again(&mut self, asked: Asked, poller: Box<Poller>, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
         let shard = self.shard();
         let now = shard.now();
         let answer = match shard.acquire(&self.ask_of(&asked), Patience::Poll, now) {
-            Verdict::Granted(grant) => Some(Ok(grant)),
-            Verdict::Refused(LockError::Held) => self.watch_poller(&asked, &mut poller).err().map(|why| {
-                shard.count(|c| {
-                    c.attempts += 1;
-                    c.rejected += 1;
-                });
-                Err(why)
-            }),
-            Verdict::Refused(why) => Some(Err(why)),
-            Verdict::Queued(_) => unreachable!("only a patient request queues"),
+            Verdict::Refused(LockError::Held) => return self.pause(asked, poller, cx),
+            Verdict::Granted(grant) => Ok(grant),
+            Verdict::Refused(why) => Err(why),
+            Verdict::Queued(id) => {
+                // The store is being asked, once.
+                self.stage = Stage::Queued { asked, id, watch: None, poller: Some(poller) };
+                return self.look(cx);
+            }
         };
-        if let Some(answer) = answer {
+        self.forget(poller.watch);
+        Poll::Ready(answer)
+    }
+
+    /// Sleeps until the next try, or gives up.
+    fn pause(&mut self, asked: Asked, mut poller: Box<Poller>, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+        let shard = self.shard();
+        if let Err(why) = self.watch_poller(&asked, &mut poller) {
             self.forget(poller.watch);
-            return Poll::Ready(answer);
+            shard.count(|c| {
+                c.attempts += 1;
+                c.rejected += 1;
+            });
+            return Poll::Ready(Err(why));
         }
+        let now = shard.now();
         match poller.delays.next() {
             Some(delay) if now < poller.deadline => {
                 // The last try comes at the end of the wait, not before it.
@@ -337,7 +355,7 @@ impl<'a> Acquiring<'a> {
 impl Asked {
     /// Takes over what most requests leave alone; answers how to poll, if it is to poll.
     fn take_over(&mut self, rare: Rare, manager: &LockManager, ttl: Option<Ttl>) -> Result<Option<Delays>, LockError> {
-        let Rare { fault, owner, token, max_hold, refresh_after, delays, mode, session, mut reentry } = rare;
+        let Rare { fault, owner, token, max_hold, refresh_after, delays, mode, session, mut reentry, scope } = rare;
         if let Some(why) = fault {
             return Err(why);
         }
@@ -348,7 +366,7 @@ impl Asked {
             }
             (self.token, self.choice) = (token, TokenChoice::ByClient);
         }
-        let mut extra = ExtraTerms { owner, max_hold, refresh_after, mode, asker: None, reentry };
+        let mut extra = ExtraTerms { owner, max_hold, refresh_after, mode, asker: None, reentry, scope };
         if let Some(session) = session {
             if ttl.is_some() {
                 return invalid("ttl", "the locks of a session live as long as the session does");
@@ -388,9 +406,10 @@ impl Drop for Acquiring<'_> {
     fn drop(&mut self) {
         match &self.stage {
             Stage::New { .. } | Stage::Answered => {}
-            Stage::Queued { id, watch, .. } => {
+            Stage::Queued { id, watch, poller, .. } => {
                 self.shard().cancel(*id);
                 self.forget(*watch);
+                self.forget(poller.as_ref().and_then(|poller| poller.watch));
             }
             Stage::Sleeping { timer, poller, .. } => {
                 let shard = self.shard();

@@ -98,6 +98,8 @@ impl<'a> LockRequest<'a> {
         session(session: &Session);
         /// Grants again what the asker holds already. See [`LockOptions::reentrant`].
         reentrant();
+        /// Keeps the lock within this process. See [`LockOptions::process_scope`].
+        process_scope();
     }
 
     pub(crate) fn mode(mut self, mode: Mode) -> Self {
@@ -124,6 +126,10 @@ impl<'a> LockRequest<'a> {
     /// # Errors
     /// As for awaiting the request.
     pub fn now(mut self) -> Result<Lock, LockError> {
+        if self.manager.config().store.is_some() {
+            let why = "there is a store to be asked: await the request, or use block";
+            return Err(LockError::InvalidOption { option: "now", why });
+        }
         self.style = Style::Try;
         if let Some(rare) = self.options.rare.as_mut() {
             rare.delays = None;
@@ -232,6 +238,6 @@ impl Future for TicketFuture<'_> {
     type Output = Result<Ticket, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll_as(cx, |asked, grant| Ticket::new(asked.take_key(), grant.token, grant.fence))
+        self.0.poll_as(cx, |asked, grant| Ticket::new(asked.take_key(), grant.token, grant.proof))
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{KeyFault, LockError};
 use crate::key::{Token, Ttl};
 use crate::retry::{Delays, RetryStrategy};
 use crate::session::Session;
-use crate::table::{Mode, Reentry};
+use crate::table::{Mode, Reentry, Scope};
 
 /// The longest name of an owner, in bytes.
 const MAX_OWNER_BYTES: usize = 128;
@@ -61,6 +61,7 @@ pub(super) struct Rare {
     pub(super) mode: Mode,
     pub(super) session: Option<Session>,
     pub(super) reentry: Reentry,
+    pub(super) scope: Scope,
 }
 
 /// Holds the name of an owner to its bounds.
@@ -175,6 +176,13 @@ impl LockOptions {
     /// [`run`](crate::LockManager::run), that callback): see [`Session::reentrant`].
     pub fn reentrant(mut self) -> Self {
         self.rare().reentry = Reentry::Counted;
+        self
+    }
+
+    /// Keeps the lock within this process, where the manager has a store: shared locks and permits have no other way.
+    /// It has nothing to do with a lock of the same key in the store. Without a store every lock is so.
+    pub fn process_scope(mut self) -> Self {
+        self.rare().scope = Scope::Process;
         self
     }
 

@@ -8,20 +8,36 @@ use super::lost::LostSignal;
 use super::{SLICE, Shard, State};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss, WaitEdge};
-use crate::key::{Key, Token};
+use crate::key::{FencingToken, Key, Token};
+use crate::store::Released;
 use crate::table::{
-    Effects, End, Grant, Keeper, Mode, Obstacle, Owner, RefreshAsk, Refreshed, Release, Slice, WaiterId, Watcher,
+    Claimed, Effects, End, Grant, Keeper, Mode, Obstacle, Owner, RefreshAsk, Refreshed, Release, Slice, WaiterId,
+    Watcher,
 };
 
 impl Shard {
-    /// Releases by token, for callers without a guard.
-    pub(crate) fn release_token(&self, key: &Key, hash: u32, token: Token) -> Result<Release, LockError> {
+    /// The live grant that a token proves.
+    fn grant_of(&self, key: &Key, hash: u32, token: Token) -> Result<Grant, LockError> {
         let now = self.clock.now();
-        self.with(|state, fx| match state.table.grant_of(key, hash, token, now, fx) {
-            Ok(grant) => Ok(state.table.release(&grant, End::ByToken, now, fx)),
-            Err(LockError::Lost(_)) => Ok(Release::AlreadyGone),
+        self.with(|state, fx| state.table.grant_of(key, hash, token, now, fx))
+    }
+
+    /// Releases by token, for callers without a guard. What this process does not know, the store may.
+    pub(crate) async fn release_token(&self, key: &Key, hash: u32, token: Token) -> Result<Release, LockError> {
+        let unknown = match self.grant_of(key, hash, token) {
+            Ok(grant) => return Ok(self.release_anywhere(&grant, End::ByToken).await),
+            Err(LockError::Lost(Loss::Unknown)) => Ok(Release::AlreadyGone),
+            Err(LockError::Lost(_)) => return Ok(Release::AlreadyGone),
             Err(other) => Err(other),
-        })
+        };
+        let Some(clerk) = &self.clerk else { return unknown };
+        let hear = clerk.desk().hear_release(token);
+        clerk.desk().release(key.clone(), token);
+        match hear.await {
+            Ok(Released::Released) => Ok(Release::Released),
+            Ok(Released::AlreadyGone) => unknown,
+            Ok(Released::Unknown(_)) | Err(_) => Err(LockError::StoreUnavailable),
+        }
     }
 
     pub(crate) fn refresh(&self, grant: &Grant, ask: RefreshAsk) -> Result<Refreshed, LockError> {
@@ -30,18 +46,15 @@ impl Shard {
     }
 
     /// Refreshes by token; also answers what is left and how often it was refreshed.
-    pub(crate) fn refresh_token(
+    pub(crate) async fn refresh_token(
         &self,
         key: &Key,
         hash: u32,
         token: Token,
         ask: RefreshAsk,
     ) -> Result<Refreshed, LockError> {
-        let now = self.clock.now();
-        self.with(|state, fx| {
-            let grant = state.table.grant_of(key, hash, token, now, fx)?;
-            state.table.refresh(&grant, ask, now, fx).map_err(LockError::Lost)
-        })
+        let grant = self.grant_of(key, hash, token)?;
+        self.refresh_anywhere(&grant, ask).await
     }
 
     pub(crate) fn auto_refresh(&self, grant: &Grant, every: Duration, timeout: Duration) -> Result<(), LockError> {
@@ -185,5 +198,72 @@ impl Shard {
     pub(crate) fn revoke(&self, grant: &Grant, cycle: Arc<[WaitEdge]>, fx: &mut Effects) {
         let now = self.clock.now();
         self.with_effects(fx, |state, fx| state.table.revoke(grant, cycle, now, fx));
+    }
+
+    /// The store has said yes to a request, until `deadline`.
+    pub(crate) fn claimed(&self, grant: &Grant, proof: Option<FencingToken>, deadline: Moment) -> Claimed {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.claimed(grant, proof, deadline, now, fx))
+    }
+
+    /// The store has said no to a request, or nothing.
+    pub(crate) fn denied(&self, grant: &Grant, why: LockError) {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.denied(grant, why, now, fx));
+    }
+
+    /// The store keeps a key until `deadline`.
+    pub(crate) fn extended(&self, grant: &Grant, deadline: Moment) -> Result<Refreshed, LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.extended(grant, deadline, now, fx)).map_err(LockError::Lost)
+    }
+
+    /// The store does not keep a key any more.
+    pub(crate) fn vanished(&self, grant: &Grant, end: End) {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.vanished(grant, end, now, fx));
+    }
+
+    /// What is held by the store's word.
+    pub(crate) fn claims(&self) -> Vec<(Grant, Key)> {
+        let (mut claims, mut cursor) = (Vec::new(), Some(0));
+        while let Some(from) = cursor {
+            let found = |grant, key| claims.push((grant, key));
+            cursor = self.state.lock().table.claims(from, SLICE as u32, found);
+        }
+        claims
+    }
+
+    /// Refreshes, asking the store where there is one.
+    pub(crate) async fn refresh_anywhere(&self, grant: &Grant, ask: RefreshAsk) -> Result<Refreshed, LockError> {
+        let Some(clerk) = &self.clerk else { return self.refresh(grant, ask) };
+        let now = self.clock.now();
+        match self.with(|state, fx| state.table.start_extension(grant, ask, now, fx)) {
+            Ok((key, ttl)) => clerk.extend(*grant, key, ttl).await.unwrap_or(Err(LockError::ShuttingDown)),
+            Err(answer) => answer.map_err(LockError::Lost),
+        }
+    }
+
+    /// Releases, and hears from the store, where there is one, whether it still was held.
+    pub(crate) async fn release_anywhere(&self, grant: &Grant, end: End) -> Release {
+        let Some(clerk) = &self.clerk else { return self.release(grant, end) };
+        let now = self.clock.now();
+        let (released, hear) = self.with(|state, fx| {
+            // Before the errand is run that will be heard of.
+            let hear = state.table.asks_on_release(grant).then(|| clerk.desk().hear_release(grant.token));
+            (state.table.release(grant, end, now, fx), hear)
+        });
+        match (released, hear) {
+            (Release::AlreadyGone, Some(_)) => {
+                clerk.desk().unhear_release(grant.token);
+                Release::AlreadyGone
+            }
+            (Release::Released, Some(hear)) => match hear.await {
+                Ok(Released::AlreadyGone) => Release::AlreadyGone,
+                // Unknown, or no more to be known: by the local deadline it was held.
+                Ok(_) | Err(_) => Release::Released,
+            },
+            (released, None) => released,
+        }
     }
 }

@@ -9,6 +9,7 @@
 //! one for a short TTL, a short wait, and before it refuses a request because the key is held.
 
 pub(crate) mod actor;
+pub(crate) mod clerk;
 pub(crate) mod crowd;
 mod holding;
 mod looking;
@@ -37,6 +38,7 @@ use crate::table::{
     Ask, Counters, Effects, End, Grant, Interest, Keeper, NotFree, Owner, Patience, RefreshAsk, Release, Seen, Sink,
     Slice, Table, TokenChoice, Verdict, WaiterId,
 };
+use clerk::ShardClerk;
 use crowd::{Crowd, Places};
 use timer::Timers;
 
@@ -66,6 +68,8 @@ pub(crate) struct Shard {
     longest_idle: Duration,
     ttls: TtlBounds,
     crowd: Arc<Crowd>,
+    /// Asks the store, where there is one.
+    clerk: Option<Arc<ShardClerk>>,
     /// Makes the actor take a turn now. Empty where no actor runs: in explored tests.
     nudge: OnceLock<Nudge>,
     /// Has the deadlock check look at an owner again.
@@ -104,7 +108,14 @@ pub(crate) struct Locked<'a> {
 }
 
 impl Shard {
-    pub(crate) fn new(table: Table, clock: Clock, longest_idle: Duration, ttls: TtlBounds, crowd: Arc<Crowd>) -> Self {
+    pub(crate) fn new(
+        table: Table,
+        clock: Clock,
+        longest_idle: Duration,
+        ttls: TtlBounds,
+        crowd: Arc<Crowd>,
+        clerk: Option<Arc<ShardClerk>>,
+    ) -> Self {
         let timers = Timers::new(clock.now());
         let state = State { table, timers, places: Places::default(), armed: Moment::ZERO, when_empty: Vec::new() };
         Self {
@@ -113,6 +124,7 @@ impl Shard {
             longest_idle,
             ttls,
             crowd,
+            clerk,
             nudge: OnceLock::new(),
             recheck: OnceLock::new(),
             #[cfg(feature = "test-util")]

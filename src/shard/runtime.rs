@@ -8,6 +8,7 @@ use std::sync::{Arc, mpsc};
 use actix::{Actor, Addr};
 use actix_rt::{Arbiter, System};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::actor::ShardActor;
@@ -17,6 +18,7 @@ use crate::manager::Inner;
 
 pub(crate) struct Runtime {
     system: System,
+    tokio: Handle,
     /// Cancelled when the thread has ended.
     ended: CancellationToken,
 }
@@ -39,10 +41,10 @@ impl Runtime {
                 run(actors, arbiters, &started);
             })
             .map_err(|error| BuildError::Thread(Arc::new(error)))?;
-        let (system, addresses) = start.recv().map_err(|_| {
+        let (system, tokio, addresses) = start.recv().map_err(|_| {
             BuildError::Thread(Arc::new(std::io::Error::other("the thread ended before its actors ran")))
         })?;
-        let runtime = Arc::new(Self { system, ended });
+        let runtime = Arc::new(Self { system, tokio, ended });
         for (shard, address) in manager.shards().iter().zip(&addresses) {
             let (address, keep) = (address.clone(), Arc::clone(&runtime));
             shard.set_nudge(move || {
@@ -51,6 +53,11 @@ impl Runtime {
             });
         }
         Ok((runtime, addresses))
+    }
+
+    /// The runtime of the first thread.
+    pub(crate) fn tokio(&self) -> Handle {
+        self.tokio.clone()
     }
 
     /// Tells the thread to stop. It is safe on that thread itself.
@@ -70,7 +77,7 @@ impl Drop for Runtime {
     }
 }
 
-type Started = (System, Vec<Addr<ShardActor>>);
+type Started = (System, Handle, Vec<Addr<ShardActor>>);
 
 fn run(actors: Vec<ShardActor>, arbiters: usize, started: &mpsc::SyncSender<Started>) {
     let runner = System::new();
@@ -84,8 +91,8 @@ fn run(actors: Vec<ShardActor>, arbiters: usize, started: &mpsc::SyncSender<Star
         let spread = actors.into_iter().zip(handles.iter().cycle());
         spread.map(|(actor, arbiter)| ShardActor::start_in_arbiter(arbiter, |_| actor)).collect::<Vec<_>>()
     });
-    let system = runner.block_on(async { System::current() });
-    if started.send((system, addresses)).is_err() {
+    let (system, tokio) = runner.block_on(async { (System::current(), Handle::current()) });
+    if started.send((system, tokio, addresses)).is_err() {
         return;
     }
     // An error here is the exit code of `stop`, which is always zero.

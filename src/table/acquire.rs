@@ -59,7 +59,10 @@ pub(crate) enum Verdict {
 pub(crate) struct Grant {
     pub(crate) slot: u32,
     pub(crate) token: Token,
+    /// Names the grant in its shard; in memory mode also what its resource is shown.
     pub(crate) fence: FencingToken,
+    /// What the protected resource is shown, if there is such a proof.
+    pub(crate) proof: Option<FencingToken>,
 }
 
 impl Grant {
@@ -87,6 +90,10 @@ enum Shut {
     /// Others hold the key, or wait for it. `until`: the deadline of the session that asks.
     Held {
         index: u32,
+        until: Option<Moment>,
+    },
+    /// The store must be asked.
+    Unclaimed {
         until: Option<Moment>,
     },
     Refused(LockError),
@@ -150,6 +157,7 @@ impl Table {
         match self.open(ask, found, fx) {
             Ok(grant) => Verdict::Granted(grant),
             Err(Shut::Held { index, until }) => self.contend(ask, index, patience, until, fx),
+            Err(Shut::Unclaimed { until }) => self.claim_vacant(ask, &patience, until, fx),
             Err(Shut::Refused(why)) => self.reject(found, why),
         }
     }
@@ -168,9 +176,13 @@ impl Table {
     fn open(&mut self, ask: &Ask<'_>, found: Option<u32>, fx: &mut Effects) -> Result<Grant, Shut> {
         let until = ask.terms.session().map(|session| session.settle(self.now)).transpose();
         let until = until.map_err(|_| Shut::Refused(LockError::SessionEnded))?;
+        let needs_claim = self.claim.is_stored() && ask.terms.needs_claim();
+        if needs_claim && ask.terms.mode() != Mode::Exclusive {
+            return Err(Shut::Refused(LockError::WrongMode));
+        }
         if let Some(index) = found {
             let (slot, mode) = (&self.slots[index], ask.terms.mode());
-            if slot.kind() != mode.kind() {
+            if slot.kind() != mode.kind() || (self.claim.is_stored() && slot.is_claimed() != needs_claim) {
                 return Err(Shut::Refused(LockError::WrongMode));
             }
             if let Some(asker) = ask.terms.asker()
@@ -186,6 +198,9 @@ impl Table {
             fx.due(self.now);
             return Err(Shut::Refused(LockError::TooManyKeys));
         }
+        if needs_claim {
+            return Err(Shut::Unclaimed { until });
+        }
         take_place(ask.terms).map_err(Shut::Refused)?;
         let Some(index) = found else {
             let grant = self.grant_vacant_until(ask, until);
@@ -198,7 +213,7 @@ impl Table {
             c.grants += 1;
         });
         self.granted(at, index, 0, fx);
-        Ok(Grant { slot: at, token: ask.token, fence: self.fence })
+        Ok(Grant { slot: at, token: ask.token, fence: self.fence, proof: Some(self.fence) })
     }
 
     /// The grant of this owner that answers its request again, if the request wants that.
@@ -206,7 +221,7 @@ impl Table {
         if terms.extra.as_ref()?.reentry == Reentry::Refused {
             return None;
         }
-        let is_own = |at: u32| self.slots[at].asker() == Some(asker);
+        let is_own = |at: u32| self.slots[at].asker() == Some(asker) && !self.slots[at].is_pending();
         match (self.slots[index].group(), terms.mode()) {
             (None, Mode::Exclusive | Mode::Shared) => is_own(index).then_some(index),
             (Some(_), Mode::Shared) => {
@@ -222,7 +237,8 @@ impl Table {
         let slot = &mut self.slots[own];
         slot.extras_mut().reentries += 1;
         let holder = slot.holder.as_ref().expect("what an owner has is held");
-        let grant = Grant { slot: own, token: holder.token, fence: holder.fence };
+        let (token, fence) = (holder.token, holder.fence);
+        let grant = Grant { slot: own, token, fence, proof: self.proof_in(own) };
         self.count(index, |c| {
             c.attempts += 1;
             c.reentered += 1;
@@ -250,20 +266,22 @@ impl Table {
                     self.let_in(index, fx);
                 }
             }
+            WaiterState::Claiming { .. } => drop(self.sweep_waiter(index, id.index, fx)),
             WaiterState::Refused(_) => {}
         }
         let waiter = &mut self.waiters[id.index];
         match &waiter.state {
-            WaiterState::Queued => {
+            WaiterState::Queued | WaiterState::Claiming { .. } => {
                 fx.discard(waiter.set_waker(id.seat, waker));
                 Seen::Pending
             }
             WaiterState::Granted => {
                 waiter.wake_all(fx);
                 self.waiters.remove(id.index);
+                let proof = self.proof_in(index);
                 let holder = self.slots[index].holder.as_mut().expect("a granted waiter's slot is held by its grant");
                 holder.keeper = keeper;
-                Seen::Granted(Grant { slot: index, token: holder.token, fence: holder.fence })
+                Seen::Granted(Grant { slot: index, token: holder.token, fence: holder.fence, proof })
             }
             WaiterState::Refused(why) => {
                 let why = why.clone();
@@ -296,6 +314,10 @@ impl Table {
                     c.attempts += 1;
                 });
                 self.let_in(index, fx);
+            }
+            WaiterState::Claiming { .. } => {
+                self.cancel_claimant(index, id.index, fx);
+                self.leave_seat(id, fx);
             }
             WaiterState::Granted => {
                 self.leave_seat(id, fx);
@@ -403,7 +425,7 @@ impl Table {
 }
 
 /// Takes a place of the owner's that a grant or waiter will hold (T9).
-fn take_place(terms: &Terms) -> Result<(), LockError> {
+pub(super) fn take_place(terms: &Terms) -> Result<(), LockError> {
     terms.asker().map_or(Ok(()), |asker| asker.take_place())
 }
 

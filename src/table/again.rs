@@ -24,11 +24,13 @@ impl Table {
             if self.slots[index].terms(holder) != *ask.terms {
                 return Some(self.reject(found, LockError::TokenReused));
             }
-            let (old_keeper, grant) = (holder.keeper, Grant { slot: index, token: holder.token, fence: holder.fence });
+            let (old_keeper, token, fence) = (holder.keeper, holder.token, holder.fence);
+            let grant = Grant { slot: index, token, fence, proof: self.proof_in(index) };
             match (old_keeper, ask.keeper) {
                 // One guard per token and process (T10): a second one would release under the first.
                 (Keeper::Guard(_), Keeper::Guard(_)) => return Some(self.reject(found, LockError::TokenReused)),
                 (Keeper::Guard(_), _) => return Some(Verdict::Granted(grant)),
+                (Keeper::Claiming(waiter), _) => return Some(self.take_seat(waiter, patience, found)),
                 (Keeper::Unseen(waiter), _) => {
                     self.waiters[waiter].wake_all(fx);
                     self.waiters.remove(waiter);
@@ -45,16 +47,11 @@ impl Table {
             if Some(waiter.slot) != found || waiter.terms != *ask.terms {
                 return Some(self.reject(found, LockError::TokenReused));
             }
-            let waker = match patience {
-                Patience::Until(_, waker) => *waker,
+            if matches!(patience, Patience::Now | Patience::Poll) {
                 // It is known to be held by another, and this request will not wait with the first.
-                Patience::Now | Patience::Poll => return None,
-            };
-            if waiter.seats >= MAX_SEATS {
-                return Some(self.reject(found, LockError::QueueFull));
+                return None;
             }
-            let (seat, seq) = (waiter.join(waker), waiter.seq);
-            return Some(Verdict::Queued(WaiterId { index: queued, seat, seq }));
+            return Some(self.take_seat(queued, patience, found));
         }
         let end = self.ended.find(ask.token, ask.hash)?;
         Some(self.reject(found, LockError::Lost(end.as_loss())))
@@ -69,6 +66,20 @@ impl Table {
             Some(Verdict::Refused(why)) => Err(why),
             Some(Verdict::Queued(_)) | None => Err(LockError::Lost(Loss::Unknown)),
         }
+    }
+
+    /// Lets a request share a waiter's place.
+    fn take_seat(&mut self, id: u32, patience: &Patience<'_>, found: Option<u32>) -> Verdict {
+        let waker = match patience {
+            Patience::Until(_, waker) => *waker,
+            Patience::Now | Patience::Poll => None,
+        };
+        let waiter = &mut self.waiters[id];
+        if waiter.seats >= MAX_SEATS {
+            return self.reject(found, LockError::QueueFull);
+        }
+        let (seat, seq) = (waiter.join(waker), waiter.seq);
+        Verdict::Queued(WaiterId { index: id, seat, seq })
     }
 
     /// The slot of the grant with this token on a key.

@@ -1,25 +1,444 @@
 //! May this process hand a key out, and until when? The seam to the store.
 //!
-//! A claim is the process's own right to a key. Every grant is made in one place, [`Table::holder`], which keeps it
-//! within the claim (REDIS R19): no grant outlives the right that it was made under. Without a store, in memory mode,
-//! every key is this process's own for good, and all of this costs nothing.
+//! Without a store, in memory mode, every key is this process's own for good, and all of this costs nothing. With a
+//! store, a free key is not granted to the next request but *taken* for it: the request's waiter is set aside as the
+//! one that the key is taken for (`Claiming`), everybody else queues behind it, and the store is asked, under the
+//! waiter's own token. The grant is made when the store has said yes, and ends when the store's word does (R19). So of
+//! all who wait for a key in this process, one talks to the store (R15).
 //!
-//! [`Table::holder`]: super::Table::holder
+//! The store is asked by a [`Clerk`], after the mutex is dropped; the answers come back as [`Table::claimed`],
+//! [`Table::denied`], [`Table::extended`] and [`Table::vanished`]. Nothing is held for a waiter that has gone: its
+//! errand is called off, the next waiter's begins.
 
+use std::fmt;
+use std::sync::Arc;
+
+use super::acquire::{Ask, Grant, Patience, Verdict, give_place_back, take_place};
+use super::ended::End;
+use super::expiry::Links;
+use super::queue::{Queue, Waiter, WaiterId, WaiterState};
+use super::slab::NIL;
+use super::slot::{AutoRefresh, Holder, Keeper, Refreshes, Slot};
+use super::{Effects, RefreshAsk, Refreshed, Table};
 use crate::clock::Moment;
+use crate::error::{LockError, Loss};
+use crate::key::{FencingToken, Key, Token, Ttl};
 
 /// The right of this process to grant a key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone)]
 pub(crate) enum Claim {
     /// Memory mode: there is no store to ask.
     Local,
+    /// The store says, key by key; this is who asks it.
+    Stored(Arc<dyn Clerk>),
+}
+
+/// Who runs errands to the store.
+pub(crate) trait Clerk: Send + Sync {
+    /// Called after the shard's mutex is dropped; must not wait.
+    fn run(&self, errand: Errand);
+}
+
+/// What is to be asked of the store.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Errand {
+    /// Take the key for a request.
+    Take { grant: Grant, key: Key, ttl: Ttl, tries: Tries },
+    /// The request has gone: stop taking, and let go what was taken for it.
+    CallOff { grant: Grant, key: Key, queue: Followers },
+    /// Keep the key.
+    Extend { grant: Grant, key: Key, ttl: Ttl },
+    /// Let the key go.
+    Release { grant: Grant, key: Key, end: End, queue: Followers },
+}
+
+/// How often a request has the store asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tries {
+    /// Once: the answer is the request's.
+    One,
+    /// Until the store says yes, or the wait is over.
+    Many,
+}
+
+/// Whether somebody else of this process waits for the key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Followers {
+    None,
+    Some,
+}
+
+/// What becomes of the store's yes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Claimed {
+    /// The request has it.
+    Taken,
+    /// The request has gone, or the yes came after its own end: it is to be let go.
+    Unwanted,
 }
 
 impl Claim {
-    /// The moment that no grant under this claim may outlast.
-    pub(crate) const fn horizon(self) -> Moment {
-        match self {
-            Self::Local => Moment::FAR,
+    /// The moment that no grant under this claim may outlast. In a store each grant has its own.
+    pub(crate) const fn horizon(&self) -> Moment {
+        Moment::FAR
+    }
+
+    pub(crate) const fn is_stored(&self) -> bool {
+        matches!(self, Self::Stored(_))
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_stored() { "Stored" } else { "Local" })
+    }
+}
+
+impl Table {
+    /// Has a key that nobody here holds or wants taken for a request.
+    pub(super) fn claim_vacant(
+        &mut self,
+        ask: &Ask<'_>,
+        patience: &Patience<'_>,
+        until: Option<Moment>,
+        fx: &mut Effects,
+    ) -> Verdict {
+        if let Err(why) = take_place(ask.terms) {
+            return self.reject(None, why);
+        }
+        let index = self.insert_slot(Slot {
+            key: ask.key.clone(),
+            holder: None,
+            queue: Queue::EMPTY,
+            hash: ask.hash,
+            expiry: Links::NEW,
+            extras: None,
+        });
+        let (deadline, waker, tries) = match *patience {
+            Patience::Now | Patience::Poll => (Moment::FAR, None, Tries::One),
+            Patience::Until(deadline, waker) => (deadline, waker, Tries::Many),
+        };
+        let counted = !matches!(patience, Patience::Poll);
+        self.waiter_seq += 1;
+        let waiter = self.waiters.insert(Waiter {
+            slot: index,
+            prev: NIL,
+            next: NIL,
+            timeout: Links::NEW,
+            token: ask.token,
+            terms: ask.terms.clone(),
+            queued_at: self.now,
+            deadline,
+            due: deadline.min(until.unwrap_or(Moment::FAR)),
+            seq: self.waiter_seq,
+            state: WaiterState::Claiming { tries, queued: false, counted, unknown: false },
+            waker: waker.cloned(),
+            joined: Vec::new(),
+            seats: 1,
+        });
+        self.take_for(index, waiter, tries, fx);
+        Verdict::Queued(WaiterId { index: waiter, seat: 0, seq: self.waiter_seq })
+    }
+
+    /// Has a freed key taken for a waiter that has just left its queue.
+    pub(super) fn claim_for(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
+        self.waiters[waiter].state =
+            WaiterState::Claiming { tries: Tries::Many, queued: true, counted: true, unknown: false };
+        self.take_for(index, waiter, Tries::Many, fx);
+    }
+
+    fn take_for(&mut self, index: u32, id: u32, tries: Tries, fx: &mut Effects) {
+        self.fence = self.fence.next();
+        let waiter = &self.waiters[id];
+        let (token, ttl, extra, due) = (waiter.token, waiter.terms.ttl, waiter.terms.extra.clone(), waiter.due);
+        let (fence, granted_at) = (self.fence, self.now);
+        let keeper = Keeper::Claiming(id);
+        let slot = &mut self.slots[index];
+        slot.holder = Some(Holder { token, fence, deadline: Moment::FAR, granted_at, ttl, refreshes: 0, keeper });
+        if extra.is_some() || slot.extras.is_some() {
+            slot.extras_mut().terms = extra;
+        }
+        let key = slot.key.clone();
+        self.claiming += 1;
+        self.belong(index);
+        if due != Moment::FAR {
+            self.timeouts.insert(&mut self.waiters, id);
+            fx.due(due);
+        }
+        self.send(Errand::Take { grant: Grant { slot: index, token, fence, proof: None }, key, ttl, tries }, fx);
+    }
+
+    fn send(&self, errand: Errand, fx: &mut Effects) {
+        if let Claim::Stored(clerk) = &self.claim {
+            fx.errand(Arc::clone(clerk), errand);
+        }
+    }
+
+    /// The waiter that a key is being taken for, by what its errand knows of it.
+    fn claimant(&self, grant: &Grant) -> Option<u32> {
+        match self.holder_of(grant)?.keeper {
+            Keeper::Claiming(waiter) => Some(waiter),
+            _ => None,
+        }
+    }
+
+    /// The store has said yes, until `deadline`.
+    pub(crate) fn claimed(
+        &mut self,
+        grant: &Grant,
+        proof: Option<FencingToken>,
+        deadline: Moment,
+        now: Moment,
+        fx: &mut Effects,
+    ) -> Claimed {
+        self.see(now);
+        let Some(id) = self.claimant(grant).filter(|_| deadline > self.now && !self.closed) else {
+            return Claimed::Unwanted;
+        };
+        if self.sweep_waiter(grant.slot, id, fx) {
+            return Claimed::Unwanted;
+        }
+        self.timeouts.remove(&mut self.waiters, id);
+        self.claiming -= 1;
+        let now = self.now;
+        let slot = &mut self.slots[grant.slot];
+        if let Some(holder) = slot.holder.as_mut() {
+            (holder.keeper, holder.granted_at) = (Keeper::Unseen(id), now);
+        }
+        slot.extras_mut().proof = proof;
+        let last = slot.last_deadline();
+        if let Some(holder) = slot.holder.as_mut() {
+            holder.deadline = deadline.min(last);
+        }
+        self.expiries.insert(&mut self.slots, grant.slot);
+        self.keep_for_session(grant.slot, fx);
+        let waiter = &mut self.waiters[id];
+        let queued = matches!(waiter.state, WaiterState::Claiming { queued: true, .. });
+        let waited = now.nanos_since(waiter.queued_at);
+        waiter.state = WaiterState::Granted;
+        waiter.wake_all(fx);
+        fx.due(deadline);
+        self.count(grant.slot, |c| {
+            c.attempts += 1;
+            c.grants += 1;
+            if queued {
+                c.handoffs += 1;
+                c.wait_nanos = c.wait_nanos.saturating_add(waited);
+            }
+        });
+        self.granted(grant.slot, grant.slot, 1, fx);
+        Claimed::Taken
+    }
+
+    /// The store has said no, or nothing (`StoreUnavailable`). A request that has one try hears it; one that waits
+    /// goes on.
+    pub(crate) fn denied(&mut self, grant: &Grant, why: LockError, now: Moment, fx: &mut Effects) {
+        self.see(now);
+        let Some(id) = self.claimant(grant) else { return };
+        let is_unknown = why == LockError::StoreUnavailable;
+        let mut tried = None;
+        if let WaiterState::Claiming { tries, counted, unknown, .. } = &mut self.waiters[id].state {
+            *unknown = is_unknown;
+            tried = (*tries == Tries::One).then_some(*counted);
+        }
+        if let Some(counted) = tried {
+            let is_busy = why == LockError::Held;
+            self.refuse(id, why, fx);
+            give_place_back(&self.waiters[id].terms);
+            // A poller's try is no attempt of its own.
+            if counted || !is_busy {
+                self.count(grant.slot, |c| {
+                    *(if is_busy { &mut c.busy } else { &mut c.rejected }) += 1;
+                    c.attempts += 1;
+                });
+            }
+            self.let_go(grant.slot, fx);
+        }
+    }
+
+    /// Sends the waiter that a key is being taken for away if its wait is over, or its session.
+    pub(super) fn sweep_waiter(&mut self, index: u32, id: u32, fx: &mut Effects) -> bool {
+        let waiter = &self.waiters[id];
+        let ended = waiter.terms.session().is_some_and(|session| session.settle(self.now).is_err());
+        if waiter.deadline > self.now && !ended {
+            return false;
+        }
+        let waited = self.now.saturating_since(waiter.queued_at);
+        let unknown = matches!(waiter.state, WaiterState::Claiming { unknown: true, .. });
+        let why = match (ended, unknown) {
+            (true, _) => LockError::SessionEnded,
+            (false, true) => LockError::StoreUnavailable,
+            (false, false) => LockError::Timeout { waited },
+        };
+        self.send_claimant_away(index, id, why, fx);
+        true
+    }
+
+    /// Refuses the waiter that a key is being taken for, and turns to the next.
+    pub(super) fn send_claimant_away(&mut self, index: u32, id: u32, why: LockError, fx: &mut Effects) {
+        let queued = matches!(self.waiters[id].state, WaiterState::Claiming { queued: true, .. });
+        give_place_back(&self.waiters[id].terms);
+        let is_timeout = matches!(why, LockError::Timeout { .. } | LockError::StoreUnavailable);
+        let is_end = why == LockError::SessionEnded;
+        self.refuse(id, why, fx);
+        self.count(index, |c| {
+            c.attempts += 1;
+            *match (queued, is_timeout, is_end) {
+                (true, true, _) => &mut c.timed_out,
+                (true, false, true) => &mut c.outlived,
+                (true, false, false) => &mut c.refused_by_shutdown,
+                (false, true, _) => &mut c.polls_exhausted,
+                (false, false, _) => &mut c.rejected,
+            } += 1;
+        });
+        self.let_go(index, fx);
+    }
+
+    /// The waiter that a key is being taken for has gone.
+    pub(super) fn cancel_claimant(&mut self, index: u32, id: u32, fx: &mut Effects) {
+        let queued = matches!(self.waiters[id].state, WaiterState::Claiming { queued: true, .. });
+        give_place_back(&self.waiters[id].terms);
+        self.count(index, |c| {
+            c.attempts += 1;
+            *(if queued { &mut c.cancelled } else { &mut c.cancelled_polls }) += 1;
+        });
+        self.timeouts.remove(&mut self.waiters, id);
+        self.let_go(index, fx);
+    }
+
+    /// Calls an errand off, and turns to the next waiter. The claimant has been answered before.
+    fn let_go(&mut self, index: u32, fx: &mut Effects) {
+        let slot = &mut self.slots[index];
+        let Some(Holder { token, fence, keeper, .. }) = slot.holder.take() else { return };
+        let key = slot.key.clone();
+        let mut session = None;
+        if let Some(extras) = slot.extras.as_mut() {
+            session = extras.terms.take().and_then(|terms| terms.session().map(|session| session.id));
+            let _ = extras.forget_holder();
+        }
+        if let Some(session) = session {
+            self.forget_belonging(session, |belongings| &mut belongings.grants, index);
+        }
+        if let Keeper::Claiming(id) = keeper {
+            self.timeouts.remove(&mut self.waiters, id);
+        }
+        self.claiming -= 1;
+        let queue = self.followers(index);
+        self.send(Errand::CallOff { grant: Grant { slot: index, token, fence, proof: None }, key, queue }, fx);
+        self.hand_off(index, fx);
+    }
+
+    fn followers(&self, index: u32) -> Followers {
+        if self.slots[index].queue.len > 0 { Followers::Some } else { Followers::None }
+    }
+
+    /// Lets the store know of the end of a grant that it had given.
+    pub(super) fn release_claim(&mut self, index: u32, token: Token, fence: FencingToken, end: End, fx: &mut Effects) {
+        if self.claim.is_stored() && end != End::Vanished {
+            let (key, queue) = (self.slots[index].key.clone(), self.followers(index));
+            let grant = Grant { slot: index, token, fence, proof: None };
+            self.send(Errand::Release { grant, key, end, queue }, fx);
+        }
+    }
+
+    /// Has the store asked to keep a key for its holder.
+    pub(super) fn keep_claim(&mut self, grant: Grant, ttl: Ttl, fx: &mut Effects) {
+        let key = self.slots[grant.slot].key.clone();
+        self.send(Errand::Extend { grant, key, ttl }, fx);
+    }
+
+    /// The store keeps the key until `deadline` (R3: never shortened).
+    pub(crate) fn extended(
+        &mut self,
+        grant: &Grant,
+        deadline: Moment,
+        now: Moment,
+        fx: &mut Effects,
+    ) -> Result<Refreshed, Loss> {
+        if self.live(grant, now, fx).is_none() {
+            self.counters.refresh_lost += 1;
+            return Err(self.loss_of(grant.fence));
+        }
+        let slot = &self.slots[grant.slot];
+        let asked = deadline.min(slot.last_deadline());
+        Ok(self.refreshed(grant, asked, fx))
+    }
+
+    /// The store does not keep the key for this grant any more: it is lost, at once (peer bug 31).
+    pub(crate) fn vanished(&mut self, grant: &Grant, end: End, now: Moment, fx: &mut Effects) {
+        if self.claimant(grant).is_none() && self.live(grant, now, fx).is_some() {
+            self.end(grant.slot, end, fx);
+        }
+    }
+
+    /// What is held under the store's word, for it to be verified: up to `budget` slots from `cursor` on.
+    pub(crate) fn claims(&self, cursor: u32, budget: u32, mut found: impl FnMut(Grant, Key)) -> Option<u32> {
+        let end = self.slots.bound().min(cursor.saturating_add(budget));
+        for index in cursor..end {
+            if let Some(slot) = self.slots.get(index)
+                && let Some(grant) = self.grant_in(index)
+                && self.claimant(&grant).is_none()
+            {
+                found(grant, slot.key.clone());
+            }
+        }
+        (end < self.slots.bound()).then_some(end)
+    }
+
+    /// A session's locks are kept in the store for as long as the session lives: its heartbeats cost nothing there.
+    fn keep_for_session(&mut self, index: u32, fx: &mut Effects) {
+        let slot = &mut self.slots[index];
+        let (Some(holder), Some(_)) = (slot.holder.as_ref(), slot.session()) else { return };
+        let every = (holder.ttl.as_duration() / 3).max(Ttl::MIN);
+        let due = self.now.saturating_add(every);
+        slot.extras_mut().auto = Some(AutoRefresh { every, timeout: every, due, links: Links::NEW });
+        self.refreshes.insert(&mut Refreshes(&mut self.slots), index);
+        fx.due(due);
+    }
+
+    /// Whether the store is asked when this grant is released.
+    pub(crate) fn asks_on_release(&self, grant: &Grant) -> bool {
+        let ends = |slot: &Slot| slot.extras.as_ref().is_none_or(|extras| extras.reentries == 0);
+        self.holder_of(grant).is_some() && self.is_by_store(grant.slot) && ends(&self.slots[grant.slot])
+    }
+
+    /// Whether the grant in a slot is held by the store's word.
+    pub(super) fn is_by_store(&self, index: u32) -> bool {
+        self.claim.is_stored() && self.slots[index].is_claimed()
+    }
+
+    /// What a grant's resource is shown: the store's fence, or, where no store is asked, the table's own.
+    pub(super) fn proof_in(&self, index: u32) -> Option<FencingToken> {
+        let slot = &self.slots[index];
+        match slot.extras.as_ref() {
+            Some(extras) if self.is_by_store(index) => extras.proof,
+            _ => slot.holder.as_ref().map(|holder| holder.fence),
+        }
+    }
+
+    /// What is to be asked of the store for a refresh; `Err` has the answer where it need not be asked.
+    pub(crate) fn start_extension(
+        &mut self,
+        grant: &Grant,
+        ask: RefreshAsk,
+        now: Moment,
+        fx: &mut Effects,
+    ) -> Result<(Key, Ttl), Result<Refreshed, Loss>> {
+        let by_store = self.holder_of(grant).is_some() && self.is_by_store(grant.slot);
+        if !by_store || self.live(grant, now, fx).is_none() {
+            return Err(self.refresh(grant, ask, now, fx));
+        }
+        let slot = &self.slots[grant.slot];
+        let (key, ttl) = (slot.key.clone(), slot.holder.as_ref().map(|holder| holder.ttl));
+        match (self.skips_refresh(grant, ask), ask, ttl) {
+            (Some(refreshed), ..) => Err(Ok(refreshed)),
+            (None, RefreshAsk::To(ttl), _) | (None, RefreshAsk::IfDue, Some(ttl)) => {
+                if let Some(session) = self.slots[grant.slot].session() {
+                    let _ = session.heartbeat(ttl, self.now);
+                }
+                Ok((key, ttl))
+            }
+            (None, RefreshAsk::IfDue, None) => unreachable!("a live grant has its holder"),
         }
     }
 }

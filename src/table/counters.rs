@@ -62,7 +62,7 @@ impl Counters {
             End::Dropped => &mut self.dropped,
             End::Expired => &mut self.expired,
             End::Forced => &mut self.forced,
-            End::Revoked => &mut self.lost,
+            End::Revoked | End::Vanished => &mut self.lost,
             End::ShutDown => &mut self.ended_by_shutdown,
         } += 1;
     }

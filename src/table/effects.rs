@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::claim::{Clerk, Errand};
 use super::ended::End;
 use super::owner::Owner;
 use super::slot::Watcher;
@@ -26,6 +27,7 @@ struct More {
     wakes: Vec<Waker>,
     notices: Vec<(Arc<dyn Watcher>, Notice)>,
     events: Vec<(Arc<dyn Sink>, Event)>,
+    errands: Vec<(Arc<dyn Clerk>, Errand)>,
     /// Owners that were granted one key while they wait for another: that may have closed a cycle.
     rechecks: Vec<Arc<Owner>>,
     /// Wakers that nobody will wake. Dropping one may drop a task, and with it a lock of this very shard.
@@ -41,6 +43,10 @@ enum Notice {
 impl More {
     #[cold]
     fn run(self) {
+        // The store first: whoever is woken below may ask it for the same key.
+        for (clerk, errand) in self.errands {
+            let _ = catch_unwind(AssertUnwindSafe(|| clerk.run(errand)));
+        }
         for (watcher, notice) in self.notices {
             // A watcher is ours and does not panic; its own wakers may.
             let _ = catch_unwind(AssertUnwindSafe(|| match notice {
@@ -98,6 +104,10 @@ impl Effects {
 
     pub(crate) fn tell(&mut self, sink: Arc<dyn Sink>, event: Event) {
         self.more.get_or_insert_default().events.push((sink, event));
+    }
+
+    pub(crate) fn errand(&mut self, clerk: Arc<dyn Clerk>, errand: Errand) {
+        self.more.get_or_insert_default().errands.push((clerk, errand));
     }
 
     /// Has the deadlock check look at an owner again.

@@ -25,6 +25,8 @@ pub(crate) enum End {
     Revoked,
     /// Its session was ended.
     SessionEnded,
+    /// The store does not keep it any more.
+    Vanished,
     /// The manager shut down.
     ShutDown,
 }
@@ -38,6 +40,7 @@ impl End {
             Self::Forced => Loss::Forced,
             Self::Revoked => Loss::Revoked,
             Self::SessionEnded => Loss::SessionEnded,
+            Self::Vanished => Loss::Vanished,
             Self::ShutDown => Loss::ShutDown,
         }
     }

@@ -22,7 +22,7 @@ impl Table {
         let members = slot.group().into_iter().flat_map(|group| group.members());
         let grants = std::iter::once(index).chain(members).filter_map(|at| self.grant_in(at));
         // What was granted a moment ago, to a waiter, is not what the caller meant.
-        grants.filter(|grant| grant.fence <= before).collect()
+        grants.filter(|grant| grant.fence <= before && !self.slots[grant.slot].is_pending()).collect()
     }
 
     /// Ends a grant against its holder's will. `AlreadyGone` if it is not the holder any more.
@@ -132,6 +132,9 @@ impl Table {
         let Some(session) = slot.session() else { return holder.deadline <= self.now };
         let Ok(until) = session.settle(self.now) else { return true };
         let (filed, deadline) = (holder.deadline, until.min(slot.last_deadline()));
+        if self.is_by_store(index) {
+            return filed <= self.now;
+        }
         if deadline > filed && filed <= self.now {
             self.redate(index, deadline);
         }
@@ -149,6 +152,17 @@ impl Table {
     #[inline(always)]
     fn take_out(&mut self, index: u32, end: End, fx: &mut Effects) -> Option<u32> {
         let Holder { token, fence, deadline, granted_at, keeper, ttl, .. } = *self.slots[index].holder.as_ref()?;
+        if let Keeper::Claiming(waiter) = keeper {
+            let why = match end {
+                End::ShutDown => LockError::ShuttingDown,
+                _ => LockError::SessionEnded,
+            };
+            self.send_claimant_away(index, waiter, why, fx);
+            return None;
+        }
+        if self.is_by_store(index) {
+            self.release_claim(index, token, fence, end, fx);
+        }
         self.expiries.remove(&mut self.slots, index);
         self.drop_auto(index);
         if let Keeper::Unseen(waiter) = keeper {

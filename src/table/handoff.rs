@@ -31,6 +31,10 @@ impl Table {
                 break;
             }
             self.leave_queue(index, next);
+            if self.claim.is_stored() && self.waiters[next].terms.needs_claim() {
+                self.claim_for(index, next, fx);
+                break;
+            }
             self.grant_waiter(index, next, fx);
             if mode == Mode::Exclusive {
                 // Nobody else has room.
@@ -232,7 +236,7 @@ impl Table {
         self.expiries.insert(&mut self.slots, index);
         self.counters.attempts += 1;
         self.counters.grants += 1;
-        Grant { slot: index, token: ask.token, fence: self.fence }
+        Grant { slot: index, token: ask.token, fence: self.fence, proof: Some(self.fence) }
     }
 
     /// Puts a grant on a key that is in the table and has room for it; answers the grant's slot: the key's own if

@@ -120,38 +120,51 @@ impl Table {
             self.counters.refresh_lost += 1;
             return Err(self.loss_of(grant.fence));
         }
-        let now = self.now;
+        if let Some(skipped) = self.skips_refresh(grant, ask) {
+            return Ok(skipped);
+        }
         let slot = &self.slots[grant.slot];
-        let share = slot.extra_terms().and_then(|extra| extra.refresh_after);
         let holder = slot.holder.as_ref().expect("the deadline came from this holder");
         let ttl = match ask {
             RefreshAsk::To(ttl) => ttl,
-            RefreshAsk::IfDue => {
-                if let (Some(share), Some(deadline)) = (share, self.deadline_of(grant)) {
-                    let untouched = holder.ttl.as_duration().mul_f32(1.0 - share);
-                    if deadline.saturating_since(now) >= untouched {
-                        let count = holder.refreshes;
-                        self.count(self.key_slot(grant.slot), |c| c.refresh_skipped += 1);
-                        return Ok(Refreshed { deadline, written: false, count });
-                    }
-                }
-                holder.ttl
-            }
+            RefreshAsk::IfDue => holder.ttl,
         };
         let asked = match slot.session() {
-            Some(session) => session.heartbeat(ttl, now)?,
-            None => now.after(ttl),
+            Some(session) => session.heartbeat(ttl, self.now)?,
+            None => self.now.after(ttl),
         };
-        let deadline = holder.deadline.max(asked.min(slot.last_deadline()).min(self.claim.horizon()));
-        self.redate(grant.slot, deadline);
-        let holder = self.slots[grant.slot].holder.as_mut().expect("the deadline came from this holder");
+        let asked = asked.min(slot.last_deadline()).min(self.claim.horizon());
+        Ok(self.refreshed(grant, asked, fx))
+    }
+
+    /// The answer to a refresh that comes before its share of the TTL has passed.
+    pub(super) fn skips_refresh(&mut self, grant: &Grant, ask: RefreshAsk) -> Option<Refreshed> {
+        if ask != RefreshAsk::IfDue {
+            return None;
+        }
+        let slot = &self.slots[grant.slot];
+        let share = slot.extra_terms()?.refresh_after?;
+        let (holder, deadline) = (slot.holder.as_ref()?, self.deadline_of(grant)?);
+        let untouched = holder.ttl.as_duration().mul_f32(1.0 - share);
+        if deadline.saturating_since(self.now) < untouched {
+            return None;
+        }
+        let count = holder.refreshes;
+        self.count(self.key_slot(grant.slot), |c| c.refresh_skipped += 1);
+        Some(Refreshed { deadline, written: false, count })
+    }
+
+    /// Writes a refresh: the deadline never goes back (T6).
+    pub(super) fn refreshed(&mut self, grant: &Grant, asked: Moment, fx: &mut Effects) -> Refreshed {
+        let Some(holder) = self.slots[grant.slot].holder.as_mut() else { unreachable!("a live grant has its holder") };
         holder.refreshes = holder.refreshes.saturating_add(1);
-        let refreshed = Refreshed { deadline, written: true, count: holder.refreshes };
+        let (deadline, count) = (holder.deadline.max(asked), holder.refreshes);
+        self.redate(grant.slot, deadline);
         self.count(self.key_slot(grant.slot), |c| c.refreshed += 1);
         if self.attentive {
-            self.tell(grant.slot, EventKind::Refreshed { remaining: deadline.saturating_since(now) }, fx);
+            self.tell(grant.slot, EventKind::Refreshed { remaining: deadline.saturating_since(self.now) }, fx);
         }
-        Ok(refreshed)
+        Refreshed { deadline, written: true, count }
     }
 
     /// Files a holder under a new deadline.
@@ -279,14 +292,17 @@ impl Table {
         let holder = slot.holder.as_ref()?;
         Some(match slot.session() {
             None => holder.deadline,
-            Some(session) => session.deadline().unwrap_or(Moment::ZERO).min(slot.last_deadline()),
+            Some(session) => {
+                let last = if self.is_by_store(index) { holder.deadline } else { slot.last_deadline() };
+                session.deadline().unwrap_or(Moment::ZERO).min(last)
+            }
         })
     }
 
     /// The grant that holds a slot.
     pub(super) fn grant_in(&self, slot: u32) -> Option<Grant> {
         let holder = self.slots[slot].holder.as_ref()?;
-        Some(Grant { slot, token: holder.token, fence: holder.fence })
+        Some(Grant { slot, token: holder.token, fence: holder.fence, proof: self.proof_in(slot) })
     }
 
     /// Why a grant that holds nothing any more ended.

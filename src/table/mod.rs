@@ -40,7 +40,7 @@ mod waits;
 use hashbrown::{HashMap, HashTable};
 
 pub(crate) use acquire::{Ask, Grant, NotFree, Patience, Seen, TokenChoice, Verdict};
-pub(crate) use claim::Claim;
+pub(crate) use claim::{Claim, Claimed, Clerk, Errand, Followers, Tries};
 pub(crate) use counters::Counters;
 pub(crate) use effects::Effects;
 pub(crate) use ended::End;
@@ -51,7 +51,7 @@ pub use mode::Mode;
 pub(crate) use owner::{Owner, OwnerKind};
 pub(crate) use queue::WaiterId;
 pub(crate) use slab::Slab;
-pub(crate) use slot::{ExtraTerms, Keeper, Reentry, Terms, Watcher};
+pub(crate) use slot::{ExtraTerms, Keeper, Reentry, Scope, Terms, Watcher};
 pub(crate) use sweep::Slice;
 pub use told::{Event, EventKind};
 pub(crate) use told::{Interest, Sink};
@@ -109,11 +109,13 @@ pub(crate) struct Table {
     now: Moment,
     waiter_seq: u64,
     waiting: usize,
+    /// Keys that are being taken from the store.
+    claiming: usize,
     /// Slots whose key is held by members alone.
     headless: usize,
     /// Set by `close`: nothing is granted any more.
     closed: bool,
-    /// Closed, or listened to: the lane must not go its short way.
+    /// Closed, listened to, or with a store to be asked: the lane must not go its short way.
     attentive: bool,
     counters: Counters,
     hot: HotKeys,
@@ -124,6 +126,7 @@ impl Table {
     /// restarts as long as a shard grants under 10^6 times a second on average and the wall clock is not set back
     /// over a restart (T4).
     pub(crate) fn new(limits: Limits, claim: Claim, fence_floor: u64, now: Moment) -> Self {
+        let attentive = claim.is_stored();
         Self {
             index: HashTable::new(),
             slots: Slab::new(),
@@ -142,9 +145,10 @@ impl Table {
             now,
             waiter_seq: 0,
             waiting: 0,
+            claiming: 0,
             headless: 0,
             closed: false,
-            attentive: false,
+            attentive,
             counters: Counters::default(),
             hot: HotKeys::default(),
         }
@@ -224,7 +228,7 @@ impl Table {
     pub(crate) fn held(&self) -> usize {
         // A slot exists for its holder's sake, and a freed one is handed on in the same step; but a key's own slot
         // stays for its members'.
-        self.slots.len() - self.headless
+        self.slots.len() - self.headless - self.claiming
     }
 
     /// Begins to tell of what happens.
@@ -236,7 +240,7 @@ impl Table {
     /// Ends what one `listen` began.
     pub(crate) fn stop_listening(&mut self, interest: Interest) {
         self.ears.close(interest);
-        self.attentive = self.closed || self.ears.are_open();
+        self.attentive = self.closed || self.ears.are_open() || self.claim.is_stored();
     }
 
     /// Tells of what happens to the grant in a slot.

@@ -5,6 +5,7 @@
 
 use std::task::Waker;
 
+use super::claim::Tries;
 use super::expiry::{Links, Timed};
 use super::slab::{NIL, Slab};
 use super::{Effects, Terms};
@@ -24,12 +25,23 @@ pub(crate) struct WaiterId {
 ///
 /// | state     | in the queue | leaves it by                                              |
 /// |-----------|--------------|-----------------------------------------------------------|
-/// | `Queued`  | yes          | hand-off -> `Granted`; time, shutdown -> `Refused`; drop  |
+/// | `Queued`  | yes          | hand-off -> `Granted`, or with a store `Claiming`; time, shutdown -> `Refused`; drop |
+/// | `Claiming`| no           | the store's yes -> `Granted`; its no to a single try, time, shutdown -> `Refused`; drop |
 /// | `Granted` | no           | poll (seen); drop (goes to the next); expiry -> `Refused` |
 /// | `Refused` | no           | poll or drop                                              |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum WaiterState {
     Queued,
+    /// The key is being taken for it from the store.
+    Claiming {
+        tries: Tries,
+        /// Whether it stood in the queue before.
+        queued: bool,
+        /// Whether its end is the end of an attempt; the single tries of a poller are none.
+        counted: bool,
+        /// Whether the store's last answer was none.
+        unknown: bool,
+    },
     Granted,
     Refused(LockError),
 }

@@ -36,6 +36,7 @@ pub(crate) struct ExtraTerms {
     /// The session or callback that asks. The locks of a session end with it, and have no other deadline.
     pub(crate) asker: Option<Arc<Owner>>,
     pub(crate) reentry: Reentry,
+    pub(crate) scope: Scope,
 }
 
 /// What a key that its asker already holds is to it.
@@ -79,6 +80,21 @@ impl Terms {
     pub(crate) fn session(&self) -> Option<&Arc<Owner>> {
         self.extra.as_ref()?.session()
     }
+
+    /// Whether a manager with a store must ask it.
+    pub(crate) fn needs_claim(&self) -> bool {
+        self.extra.as_ref().is_none_or(|extra| extra.scope == Scope::Everywhere)
+    }
+}
+
+/// How far a lock reaches, where there is a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Scope {
+    /// As far as the store does.
+    #[default]
+    Everywhere,
+    /// Within this process.
+    Process,
 }
 
 /// Who hears of the end of a grant.
@@ -94,12 +110,15 @@ pub(crate) trait Watcher: Any + Send + Sync {
 ///
 /// | state    | the grant is known to                        | it ends by                              |
 /// |----------|----------------------------------------------|-----------------------------------------|
+/// | `Claiming` | nobody: the store has not said yes         | the store's answer, or its waiter's end |
 /// | `Unseen` | nobody yet: its waiter has not polled        | expiry, force, or the future's drop     |
 /// | `Guard`  | one `Lock` in this process; if not `Minted`, | the guard's unlock or drop, or any loss |
 /// |          | also to a client or to views of the lock     |                                         |
 /// | `Ticket` | whoever has the token (a client, a `Ticket`) | release by token, or any loss           |
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Keeper {
+    /// It holds the key's place in this process for a waiter that the key is being taken for.
+    Claiming(u32),
     Unseen(u32),
     Guard(TokenChoice),
     Ticket,
@@ -111,6 +130,7 @@ impl Keeper {
     pub(super) fn forgets(self, end: End) -> bool {
         match self {
             Self::Guard(TokenChoice::Minted) => matches!(end, End::Released | End::Dropped),
+            Self::Claiming(_) => true,
             Self::Unseen(_) => end == End::Dropped,
             Self::Guard(TokenChoice::ByClient) | Self::Ticket => false,
         }
@@ -201,6 +221,16 @@ impl Slot {
         self.group().map_or(Kind::ReadWrite, |group| group.kind)
     }
 
+    /// Whether its holder only keeps the place of one that the key is being taken for.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.holder.as_ref().is_some_and(|holder| matches!(holder.keeper, Keeper::Claiming(_)))
+    }
+
+    /// Whether its holder holds it by the store's word, or wants to.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.group().is_none() && self.extra_terms().is_none_or(|extra| extra.scope == Scope::Everywhere)
+    }
+
     /// Whether nobody holds the key.
     pub(crate) fn is_free(&self) -> bool {
         self.holder.is_none() && self.group().is_none()
@@ -231,6 +261,8 @@ pub(crate) struct Extras {
     pub(crate) reentries: u32,
     /// Of the holder: when an operator will take the lock.
     pub(crate) notice: Option<Moment>,
+    /// Of the holder: the fence that the store gave it.
+    pub(crate) proof: Option<FencingToken>,
     /// Of a further holder: the slot of its key.
     pub(crate) member_of: Option<u32>,
     /// Of a key that is held shared or by permits.
@@ -243,6 +275,7 @@ impl Extras {
     /// Forgets what was the holder's.
     pub(crate) fn forget_holder(&mut self) -> Option<Arc<dyn Watcher>> {
         (self.terms, self.cap, self.notice, self.reentries) = (None, None, None, 0);
+        self.proof = None;
         self.watcher.take()
     }
 }

@@ -8,6 +8,7 @@ use super::queue::WaiterState;
 use super::slot::Refreshes;
 use super::{Effects, Grant, RefreshAsk, Table};
 use crate::clock::Moment;
+use crate::error::LockError;
 
 /// Whether a slice of work finished the work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,10 +62,17 @@ impl Table {
     pub(crate) fn refuse_waiters(&mut self, cursor: u32, budget: u32, fx: &mut Effects) -> Option<u32> {
         let end = self.waiters.bound().min(cursor.saturating_add(budget));
         for waiter in cursor..end {
-            let Some(index) = self.waiters.get(waiter).filter(|w| w.state == WaiterState::Queued).map(|w| w.slot)
-            else {
+            let Some((index, state)) = self.waiters.get(waiter).map(|waiter| (waiter.slot, &waiter.state)) else {
                 continue;
             };
+            match state {
+                WaiterState::Queued => {}
+                WaiterState::Claiming { .. } => {
+                    self.send_claimant_away(index, waiter, LockError::ShuttingDown, fx);
+                    continue;
+                }
+                WaiterState::Granted | WaiterState::Refused(_) => continue,
+            }
             self.leave_queue(index, waiter);
             self.shut_out(index, waiter, fx);
         }
@@ -85,10 +93,21 @@ impl Table {
     /// A waiter whose time came: it is sent away, or, if its session lives on, filed again.
     fn waiter_is_due(&mut self, waiter: u32, fx: &mut Effects) {
         let index = self.waiters[waiter].slot;
+        if matches!(self.waiters[waiter].state, WaiterState::Claiming { .. }) {
+            if !self.sweep_waiter(index, waiter, fx) {
+                self.file_waiter(waiter);
+            }
+            return;
+        }
         if self.send_away_if_over(index, waiter, fx) {
             self.let_in(index, fx);
             return;
         }
+        self.file_waiter(waiter);
+    }
+
+    /// Files a waiter whose session lives on.
+    fn file_waiter(&mut self, waiter: u32) {
         let queued = &mut self.waiters[waiter];
         let session = queued.terms.session().and_then(|session| session.deadline().ok());
         queued.due = queued.deadline.min(session.unwrap_or(Moment::FAR));
@@ -99,7 +118,7 @@ impl Table {
         let now = self.now;
         let slot = &mut self.slots[index];
         let Some(holder) = slot.holder.as_ref() else { return };
-        let grant = Grant { slot: index, token: holder.token, fence: holder.fence };
+        let grant = Grant { slot: index, token: holder.token, fence: holder.fence, proof: None };
         let ttl = holder.ttl;
         if holder.deadline >= slot.last_deadline() {
             // No refresh can move it any further.
@@ -111,6 +130,12 @@ impl Table {
         auto.due = now.saturating_add(auto.every);
         if late {
             self.count(self.key_slot(index), |c| c.refresh_late += 1);
+        }
+        if self.is_by_store(index) {
+            // The deadline moves when the store has answered.
+            self.refreshes.insert(&mut Refreshes(&mut self.slots), index);
+            self.keep_claim(grant, ttl, fx);
+            return;
         }
         if self.refresh(&grant, RefreshAsk::To(ttl), now, fx).is_ok() {
             self.refreshes.insert(&mut Refreshes(&mut self.slots), index);

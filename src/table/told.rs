@@ -81,7 +81,7 @@ impl EventKind {
             End::Released | End::ByToken | End::Dropped | End::SessionEnded => Self::Released { held },
             End::Expired => Self::Expired { held },
             End::Forced => Self::Forced { held },
-            End::Revoked | End::ShutDown => Self::Lost { why: end.as_loss(), held },
+            End::Revoked | End::Vanished | End::ShutDown => Self::Lost { why: end.as_loss(), held },
         }
     }
 }

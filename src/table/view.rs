@@ -94,7 +94,8 @@ impl Table {
     fn row(&self, index: u32, now: Moment, shown: usize) -> Option<Row> {
         let slot = &self.slots[index];
         let members = || slot.group().into_iter().flat_map(|group| group.members());
-        let live = |at: &u32| self.deadline_in(*at).is_some_and(|deadline| deadline > now);
+        let held = |at: &u32| self.deadline_in(*at).is_some_and(|deadline| deadline > now);
+        let live = |at: &u32| held(at) && !self.slots[*at].is_pending();
         let holders = std::iter::once(index).chain(members()).filter(live).take(shown.max(1));
         let mut holders: Vec<Holding> = holders.filter_map(|at| self.holding_in(at, now)).collect();
         holders.sort_unstable_by_key(|holding| holding.fence);

@@ -1,0 +1,372 @@
+//! Who asks the store for a shard: takes keys, keeps them, lets them go.
+//!
+//! Every call runs in a task of the manager's own runtime, so that none depends on a caller's future: what a request
+//! began is finished, or taken back, when the request has gone. Calls for one token come one after the other (R6).
+//!
+//! | errand | what is done | it ends |
+//! |---|---|---|
+//! | take | try; then watch, try again, sleep until a hint, the holder's end or the poll cap (R15) | with the store's yes, a no to a single try, or when it is called off |
+//! | extend | ask, and ask again while the answer is unknown (R10) | with an answer, or with the lock |
+//! | release | ask once; the store goes on by itself (S7) | with an answer |
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Shard;
+use crate::clock::{Clock, Moment};
+use crate::error::LockError;
+use crate::key::{FencingToken, Key, Token, Ttl};
+use crate::store::{self, Acquired, Ask, Denial, Extended, Forced, Intent, Lapsed, Released, Seen, Store, StoreError};
+use crate::table::{Claimed, Clerk, End, Errand, Followers, Grant, Refreshed, Tries};
+
+/// A waiter tries at least this often, whatever hints come.
+const POLL_CAP: Duration = Duration::from_secs(1);
+/// How long after an unknown answer it is tried again, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+/// What the clerks of all shards share.
+pub(crate) struct Desk {
+    pub(crate) store: Arc<dyn Store>,
+    clock: Clock,
+    runtime: OnceLock<Handle>,
+    tasks: TaskTracker,
+    /// One call at a time for each token that is busy.
+    turns: Mutex<HashMap<Token, Arc<tokio::sync::Mutex<()>>>>,
+    /// Who wants to hear what a release found.
+    listeners: Mutex<HashMap<Token, oneshot::Sender<Released>>>,
+}
+
+/// The clerk of one shard.
+pub(crate) struct ShardClerk {
+    desk: Arc<Desk>,
+    shard: OnceLock<Weak<Shard>>,
+    /// What is being taken, by the grant that it is taken for.
+    takes: Mutex<HashMap<FencingToken, CancellationToken>>,
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Desk {
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            clock,
+            runtime: OnceLock::new(),
+            tasks: TaskTracker::new(),
+            turns: Mutex::default(),
+            listeners: Mutex::default(),
+        })
+    }
+
+    /// Opens: from now on errands are run, on this runtime.
+    pub(crate) fn open(&self, runtime: Handle) {
+        // Set once, by the runtime that the manager starts.
+        let _ = self.runtime.set(runtime);
+    }
+
+    /// Waits until what is under way has ended, at most for `span`. Needs no runtime of the caller's.
+    pub(crate) async fn settle_within(self: &Arc<Self>, span: Duration) {
+        let Some(runtime) = self.runtime.get() else { return };
+        let desk = Arc::clone(self);
+        let (tell, hear) = oneshot::channel();
+        runtime.spawn(async move {
+            let settle = async {
+                desk.tasks.close();
+                // The store first: its stop ends the events that one of the tasks listens to.
+                desk.store.stop().await;
+                desk.tasks.wait().await;
+            };
+            let _ = tokio::time::timeout(span, settle).await;
+            let _ = tell.send(());
+        });
+        let _ = hear.await;
+    }
+
+    /// Ends whatever holds a key in the store. `None` if there is no runtime to ask it on.
+    pub(crate) async fn force_release(self: &Arc<Self>, key: &Key) -> Option<Forced> {
+        let (tell, hear) = oneshot::channel();
+        let (desk, key) = (Arc::clone(self), key.clone());
+        self.spawn(async move {
+            let _ = tell.send(desk.store.force_release(&key).await);
+        });
+        hear.await.ok()
+    }
+
+    /// Who holds a key in the store. `None` if there is no runtime to ask it on.
+    pub(crate) async fn look(self: &Arc<Self>, key: &Key) -> Option<Result<Seen, StoreError>> {
+        let (tell, hear) = oneshot::channel();
+        let (desk, key) = (Arc::clone(self), key.clone());
+        self.spawn(async move {
+            let _ = tell.send(desk.store.look(&key, None).await);
+        });
+        hear.await.ok()
+    }
+
+    /// How the store is, asked now. `None` if there is no runtime to ask it on.
+    pub(crate) async fn health(self: &Arc<Self>) -> Option<Result<Duration, StoreError>> {
+        let (tell, hear) = oneshot::channel();
+        let desk = Arc::clone(self);
+        self.spawn(async move {
+            let _ = tell.send(desk.store.health().await.answer);
+        });
+        hear.await.ok()
+    }
+
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        // Without its runtime the manager is not built yet, or gone.
+        if let Some(runtime) = self.runtime.get() {
+            self.tasks.spawn_on(work, runtime);
+        }
+    }
+
+    /// Answers what the next release of this token finds.
+    pub(crate) fn hear_release(&self, token: Token) -> oneshot::Receiver<Released> {
+        let (tell, hear) = oneshot::channel();
+        self.listeners.lock().insert(token, tell);
+        hear
+    }
+
+    pub(crate) fn unhear_release(&self, token: Token) {
+        self.listeners.lock().remove(&token);
+    }
+
+    pub(crate) fn release(self: &Arc<Self>, key: Key, token: Token) {
+        let desk = Arc::clone(self);
+        self.spawn(async move {
+            let released = desk.in_turn(token, desk.store.release(&key, token)).await;
+            if let Some(listener) = desk.listeners.lock().remove(&token) {
+                let _ = listener.send(released);
+            }
+        });
+    }
+
+    /// Runs a call for a token when those before it have ended.
+    async fn in_turn<T>(&self, token: Token, call: impl Future<Output = T>) -> T {
+        let turn = Arc::clone(self.turns.lock().entry(token).or_default());
+        let guard = turn.lock().await;
+        let answer = call.await;
+        drop(guard);
+        let mut turns = self.turns.lock();
+        // Ours and the map's: nobody else is waiting.
+        if Arc::strong_count(&turn) == 2 {
+            turns.remove(&token);
+        }
+        answer
+    }
+
+    /// One extension, in its turn; answers the deadline that the store keeps.
+    async fn extend_once(&self, key: &Key, token: Token, ttl: Ttl) -> (Moment, Extended) {
+        self.in_turn(token, async {
+            let asked = self.clock.now();
+            (asked, self.store.extend(key, token, ttl).await)
+        })
+        .await
+    }
+}
+
+impl ShardClerk {
+    pub(crate) fn new(desk: Arc<Desk>) -> Arc<Self> {
+        Arc::new(Self { desk, shard: OnceLock::new(), takes: Mutex::default() })
+    }
+
+    pub(crate) fn serve(&self, shard: &Arc<Shard>) {
+        // Set once, by the manager that makes both.
+        let _ = self.shard.set(Arc::downgrade(shard));
+    }
+
+    fn shard(&self) -> Option<Arc<Shard>> {
+        self.shard.get()?.upgrade()
+    }
+
+    pub(crate) fn desk(&self) -> &Arc<Desk> {
+        &self.desk
+    }
+
+    fn take(self: Arc<Self>, grant: Grant, key: Key, ttl: Ttl, tries: Tries) {
+        let called_off = CancellationToken::new();
+        self.takes.lock().insert(grant.fence, called_off.clone());
+        let clerk = Arc::clone(&self);
+        self.desk.spawn(async move {
+            tokio::select! {
+                () = called_off.cancelled() => {}
+                () = clerk.keep_taking(grant, &key, ttl, tries) => {}
+            }
+            clerk.takes.lock().remove(&grant.fence);
+        });
+    }
+
+    /// Cancel safe: the store takes back what nobody heard of (S5).
+    async fn keep_taking(&self, grant: Grant, key: &Key, ttl: Ttl, tries: Tries) {
+        let store = &self.desk.store;
+        let intent = match tries {
+            Tries::One => Intent::Try,
+            Tries::Many => Intent::Wait,
+        };
+        let (mut watch, mut retry) = (None, RETRY.0);
+        loop {
+            let asked = self.desk.clock.now();
+            let answer = store.acquire(Ask { key, token: grant.token, ttl, intent }).await;
+            let Some(shard) = self.shard() else { return };
+            let pause = match answer {
+                Acquired::Granted { fence, valid_for } => {
+                    let deadline = asked.saturating_add(valid_for);
+                    let proof = fence.map(FencingToken::at_least_one);
+                    if shard.claimed(&grant, proof, deadline) == Claimed::Unwanted {
+                        self.desk.release(key.clone(), grant.token);
+                    }
+                    return;
+                }
+                Acquired::Denied { retry_in, why } => {
+                    shard.denied(&grant, denied(why));
+                    retry_in.unwrap_or(POLL_CAP).min(POLL_CAP)
+                }
+                Acquired::Unknown(_) => {
+                    shard.denied(&grant, LockError::StoreUnavailable);
+                    retry = (retry * 2).min(RETRY.1);
+                    retry
+                }
+            };
+            drop(shard);
+            if tries == Tries::One {
+                return;
+            }
+            if watch.is_none() {
+                watch = store.watch(key).await.ok();
+                if watch.is_some() {
+                    // What happened before the watch was in force is seen by trying again.
+                    continue;
+                }
+            }
+            let jitter = pause.mul_f64(fastrand::f64() * 0.1);
+            let hint = async {
+                match watch.as_mut() {
+                    Some(watch) => watch.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            if let Ok(None) = tokio::time::timeout(pause + jitter, hint).await {
+                watch = None;
+            }
+        }
+    }
+
+    /// Keeps a key, asking again while nothing is known: the deadline that stands ends it.
+    async fn keep(&self, grant: Grant, key: Key, ttl: Ttl) {
+        loop {
+            let (asked, answer) = self.desk.extend_once(&key, grant.token, ttl).await;
+            let Some(shard) = self.shard() else { return };
+            match answer {
+                Extended::Extended { valid_for } => {
+                    let _ = shard.extended(&grant, asked.saturating_add(valid_for));
+                    return;
+                }
+                Extended::Lost => return shard.vanished(&grant, End::Vanished),
+                Extended::Unknown(_) => {}
+            }
+            if shard.held_until(&grant).is_none() {
+                return;
+            }
+            drop(shard);
+            tokio::time::sleep(RETRY.0.mul_f64(1.0 + fastrand::f64())).await;
+        }
+    }
+
+    /// Keeps a key for a holder that waits for the answer.
+    pub(crate) fn extend(self: &Arc<Self>, grant: Grant, key: Key, ttl: Ttl) -> oneshot::Receiver<Refresh> {
+        let (tell, hear) = oneshot::channel();
+        let clerk = Arc::clone(self);
+        self.desk.spawn(async move {
+            let (asked, answer) = clerk.desk.extend_once(&key, grant.token, ttl).await;
+            let Some(shard) = clerk.shard() else { return };
+            let refreshed = match answer {
+                Extended::Extended { valid_for } => shard.extended(&grant, asked.saturating_add(valid_for)),
+                Extended::Lost => {
+                    shard.vanished(&grant, End::Vanished);
+                    shard.check(&grant).map(|_| unreachable!("what has vanished is not held"))
+                }
+                Extended::Unknown(_) => Err(LockError::StoreUnavailable),
+            };
+            let _ = tell.send(refreshed);
+        });
+        hear
+    }
+}
+
+/// What a holder hears of its refresh.
+pub(crate) type Refresh = Result<Refreshed, LockError>;
+
+fn denied(why: Denial) -> LockError {
+    match why {
+        Denial::Held | Denial::OtherKind | Denial::Ahead => LockError::Held,
+        // It was not "no": the store cannot keep the key now.
+        Denial::OutOfMemory | Denial::TooLate | Denial::Unreplicated => LockError::StoreUnavailable,
+    }
+}
+
+impl Clerk for Arc<ShardClerk> {
+    fn run(&self, errand: Errand) {
+        match errand {
+            Errand::Take { grant, key, ttl, tries } => Arc::clone(self).take(grant, key, ttl, tries),
+            Errand::CallOff { grant, key, queue } => {
+                if let Some(called_off) = self.takes.lock().remove(&grant.fence) {
+                    called_off.cancel();
+                }
+                if queue == Followers::None {
+                    self.desk.store.leave(&key);
+                }
+            }
+            Errand::Extend { grant, key, ttl } => {
+                let clerk = Arc::clone(self);
+                self.desk.spawn(async move { clerk.keep(grant, key, ttl).await });
+            }
+            Errand::Release { grant, key, end, .. } => match (end, self.desk.store.terms().lapsed) {
+                // R28: whoever outlives a shutdown still works; its lock runs out. R27: so do lapsed ones.
+                (End::ShutDown, _) | (End::Expired, Lapsed::Leave) => {}
+                _ => self.desk.release(key, grant.token),
+            },
+        }
+    }
+}
+
+/// Hears what concerns all shards, and verifies what is held when the store may have forgotten it (R21, R26).
+pub(crate) async fn attend(desk: Arc<Desk>, shards: Vec<Weak<Shard>>, place: impl Fn(&Key) -> (u32, u32)) {
+    let Ok(mut events) = desk.store.events().await else { return };
+    while let Some(event) = events.next().await {
+        match event {
+            store::Event::Forced(key) => {
+                let (shard, hash) = place(&key);
+                if let Some(shard) = shards[shard as usize].upgrade() {
+                    let _ = shard.force_release(&key, hash);
+                }
+            }
+            store::Event::Resumed => {
+                for shard in shards.iter().filter_map(Weak::upgrade) {
+                    verify(&desk, &shard).await;
+                }
+            }
+        }
+    }
+}
+
+async fn verify(desk: &Desk, shard: &Shard) {
+    for (grant, key) in shard.claims() {
+        let held = store::Holder::Ours;
+        match desk.store.look(&key, Some(grant.token)).await {
+            Ok(store::Seen::Held { by, .. }) if by == held => {}
+            Ok(_) => shard.vanished(&grant, End::Vanished),
+            // Unknown: what is held stays good until its deadline (R20).
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What a store answers: one enum per question, each with an unknown where there can be one (S1).
+
+use std::time::Duration;
+
+use super::StoreError;
+
+/// The answer to [`Store::acquire`](super::Store::acquire).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub enum Acquired {
+    /// The token holds the key.
+    Granted {
+        /// The fence of this grant; `None` where the store cannot promise one.
+        fence: Option<u64>,
+        /// For how long from the start of the call.
+        valid_for: Duration,
+    },
+    /// The token does not hold the key.
+    Denied {
+        /// When trying again may help, if the store can tell.
+        retry_in: Option<Duration>,
+        /// The cause.
+        why: Denial,
+    },
+    /// It may or may not hold it; the store is seeing to it that it does not (S5).
+    Unknown(StoreError),
+}
+
+/// Why a key was not granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Denial {
+    /// Another token holds it.
+    Held,
+    /// It is in use as another kind of thing, by another kind of client.
+    OtherKind,
+    /// It may be free, but another process is ahead in its queue.
+    Ahead,
+    /// The store has no memory left for it.
+    OutOfMemory,
+    /// The grant came after its own end, and was taken back.
+    TooLate,
+    /// Fewer replicas than asked confirmed the grant, and it was taken back.
+    Unreplicated,
+}
+
+/// The answer to [`Store::extend`](super::Store::extend).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub enum Extended {
+    /// The token holds the key.
+    Extended {
+        /// For how long from the start of the call.
+        valid_for: Duration,
+    },
+    /// The token does not hold the key any more.
+    Lost,
+    /// The end may or may not have moved; the earlier one counts.
+    Unknown(StoreError),
+}
+
+/// The answer to [`Store::release`](super::Store::release).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub enum Released {
+    /// The token held the key, and no longer does.
+    Released,
+    /// The token did not hold the key; nothing was changed.
+    AlreadyGone,
+    /// The store goes on trying by itself (S7).
+    Unknown(StoreError),
+}
+
+/// The answer to [`Store::force_release`](super::Store::force_release).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub enum Forced {
+    /// Somebody held the key, and no longer does.
+    Released,
+    /// Nobody held it.
+    WasFree,
+    /// It was perhaps carried out. It is not tried again: it might hit a later holder.
+    Unknown(StoreError),
+}
+
+/// What [`Store::look`](super::Store::look) saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Seen {
+    /// Nobody holds the key.
+    Free,
+    /// Somebody does.
+    Held {
+        /// Who.
+        by: Holder,
+        /// How long the store will keep it; `None` if it has no end.
+        ends_in: Option<Duration>,
+        /// The fence of the last grant that went through this kind of store, if it is known.
+        fence: Option<u64>,
+    },
+}
+
+/// Who holds a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Holder {
+    /// The token that was asked for.
+    Ours,
+    /// Another token.
+    Other,
+    /// Another kind of client, which keeps another kind of value there.
+    OtherKind,
+}
+
+/// How a store is, and what is to be said about its set-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Health {
+    /// How long the other side took to answer just now.
+    pub answer: Result<Duration, StoreError>,
+    /// What is wrong with its set-up.
+    pub warnings: Vec<Warning>,
+}
+
+impl Health {
+    /// A health report.
+    #[must_use]
+    pub fn new(answer: Result<Duration, StoreError>, warnings: Vec<Warning>) -> Self {
+        Self { answer, warnings }
+    }
+}
+
+/// Something in the set-up of a store that endangers locks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Warning {
+    /// A full server would evict held locks. Set `maxmemory-policy` to `noeviction` (R22).
+    #[error("maxmemory-policy is `{policy}`: a full server evicts held locks; set it to `noeviction`")]
+    Eviction {
+        /// The policy that is set.
+        policy: String,
+    },
+}
+
+/// What a store can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Terms {
+    /// The shortest TTL that it keeps; shorter ones are refused with [`StoreError::InvalidTtl`].
+    pub min_ttl: Duration,
+    /// How long a call takes at most (S12).
+    pub operation_timeout: Duration,
+    /// Whether its grants carry fences.
+    pub fences: Fences,
+    /// What becomes of a key whose holder ran out of time.
+    pub lapsed: Lapsed,
+}
+
+impl Terms {
+    /// The terms of a store that gives fences, keeps TTLs from 10 ms and wants lapsed keys released.
+    #[must_use]
+    pub const fn new(operation_timeout: Duration) -> Self {
+        let min_ttl = Duration::from_millis(10);
+        Self { min_ttl, operation_timeout, fences: Fences::Rising, lapsed: Lapsed::Release }
+    }
+}
+
+/// Whether a store's grants carry fences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fences {
+    /// Each grant of a key has a higher one than the last (S8).
+    Rising,
+    /// There are none.
+    None,
+}
+
+/// What the caller does with a key whose holder ran out of local time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lapsed {
+    /// It releases it (R4).
+    Release,
+    /// It leaves it alone: the store blocks the key for a while, so that a stale holder can stop (R27).
+    Leave,
+}

@@ -1,0 +1,127 @@
+//! The seam to what is shared between processes: [`Store`], the trait, and its contract.
+//!
+//! A store answers one question: may this process hold this key, and until when? It knows nothing of local waiters,
+//! guards or sessions; the shard asks it, one try at a time, and grants under what it answered. Redis is one store; a
+//! third party can write another on files or an SQL table, and run [`conformance`] over it.
+//!
+//! # The contract
+//!
+//! | rule | what a store promises |
+//! |---|---|
+//! | S1 | Every answer is granted, denied or **unknown**. Unknown is never folded into either, and never says "held by you". |
+//! | S2 | [`acquire`](Store::acquire) is one atomic step. A key never exists without an end in time. |
+//! | S3 | It is idempotent by token: asked again by the token that holds, it answers granted, with the same fence and the time that is left, and moves nothing. |
+//! | S4 | `valid_for` counts from the start of the call, with the drift allowance taken off. A grant that comes too late is denied, and taken back. |
+//! | S5 | A grant that nobody received (unknown, or the future was dropped) leaves no key behind one second after the store answers again. Until then the same token may not be granted anew: that try waits, or is unknown. |
+//! | S6 | [`extend`](Store::extend) only ever lengthens what the token still holds. It re-creates nothing. |
+//! | S7 | [`release`](Store::release) ends only what the token holds. Asked once, even if its future is dropped at once, it is carried out: the store itself retries it until it is answered, or the key has run out. |
+//! | S8 | Fences of one key rise from grant to grant, across processes, restarts and idle periods. A store that cannot promise that says [`Fences::None`]. |
+//! | S9 | A place in the queue ([`Intent::Wait`]) lasts until its process is granted or [leaves](Store::leave). Nobody behind it is granted before it. A process that died holds the others up for about a second. |
+//! | S10 | [`watch`](Store::watch) is in force when it resolves: what happens to the key afterwards gives a hint. A hint grants nothing, and may be missing: waiters poll too. |
+//! | S11 | [`force_release`](Store::force_release) ends any holder, lets the next fence be higher, and tells the watchers and every process's [`events`](Store::events). |
+//! | S12 | Every call answers within the store's operation timeout, however the other side fares. |
+//! | S13 | Calls come from any thread and any executor, and need no runtime of the caller's: what they wait for is driven by the runtime that [`start`](Store::start) was called on. |
+//! | S14 | No answer, error or `Debug` shows a password, or a value that another client stored. |
+//!
+//! What the caller owes: it starts a store once; calls for one key and token one after the other, so that no extend is
+//! under way when a release starts (R6); gives up its place when nobody waits any more; and after [`Event::Resumed`]
+//! verifies what it holds (R21).
+
+mod answer;
+mod error;
+mod template;
+mod watch;
+
+use std::fmt;
+use std::pin::Pin;
+use std::time::Duration;
+
+pub use answer::{Acquired, Denial, Extended, Fences, Forced, Health, Holder, Lapsed, Released, Seen, Terms, Warning};
+pub use error::StoreError;
+pub use template::{KeyTemplate, TemplateError};
+pub use watch::{Event, Events, Hint, Sender, Sent, Watch};
+
+use crate::key::{Key, Token, Ttl};
+
+/// A future on the heap, as a trait object's methods need it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One try to take a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The key, as [`Store::canonical`] spells it.
+    pub key: &'a Key,
+    /// What the key will be held by; one per acquisition, unless a client chose it.
+    pub token: Token,
+    /// How long the grant is to last.
+    pub ttl: Ttl,
+    /// What to do if the key is taken.
+    pub intent: Intent,
+}
+
+/// What a try does when the key is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Intent {
+    /// Nothing.
+    Try,
+    /// Take this process's place in the key's queue, or keep the one that it has (S9).
+    Wait,
+}
+
+/// What is shared between processes. The module's table holds the contract.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// What this store can do; asked before [`start`](Store::start), and never changing.
+    fn terms(&self) -> Terms;
+
+    /// The one spelling of `key` under which it is kept, so that two spellings are one lock.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidKey`] if the store cannot keep it.
+    fn canonical(&self, key: &Key) -> Result<Key, StoreError> {
+        Ok(key.clone())
+    }
+
+    /// Starts the store's tasks on the current tokio runtime; called once. It need not wait until the other side
+    /// answers: calls made before are unknown, or wait within the operation timeout.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] for what no waiting would mend.
+    fn start(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Finishes the clean-ups that are under way, as far as the other side answers, and ends the tasks. Later calls
+    /// are unknown. The caller bounds the wait by dropping the future.
+    fn stop(&self) -> BoxFuture<'_, ()>;
+
+    /// Tries once to take a key (S1 to S5).
+    fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired>;
+
+    /// Gives up this process's place in the key's queue, at once for this process and soon for the others.
+    fn leave(&self, key: &Key);
+
+    /// Moves the end of what `token` holds to `ttl` from now, unless it lies later already (S6).
+    fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended>;
+
+    /// Ends what `token` holds (S7). The work begins with the call, not with the first poll.
+    fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released>;
+
+    /// Ends whatever holds the key (S11).
+    fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced>;
+
+    /// Looks who holds the key. With a token, says whether that one does.
+    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>>;
+
+    /// Listens to one key (S10). Dropping the watch ends it.
+    fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>>;
+
+    /// Listens to what concerns the process as a whole. Best called once, before the first acquire.
+    fn events(&self) -> BoxFuture<'_, Result<Events, StoreError>>;
+
+    /// How the other side is, asked now.
+    fn health(&self) -> BoxFuture<'_, Health>;
+}
+
+/// The drift allowance of R8: 1% of the TTL and 2 ms.
+#[must_use]
+pub fn drift(ttl: Duration) -> Duration {
+    (ttl / 100).saturating_add(Duration::from_millis(2))
+}

@@ -1,0 +1,134 @@
+//! How a key is called in the store: [`KeyTemplate`].
+//!
+//! Other lock libraries use names such as `lock:order:42`; with the same template their locks and ours are the same.
+//! A key that already has the template's ends is taken as complete, so both spellings are one lock.
+
+use crate::key::{Key, check_key};
+
+/// The place of the key in a template.
+const HOLE: &str = "{key}";
+
+/// The name of a lock in the store, with a hole for its key: `lock:{key}` unless it is set.
+///
+/// ```
+/// use leasehold::store::KeyTemplate;
+/// let template = KeyTemplate::new("mutex:{key}")?;
+/// assert_eq!(template.fill("order:42"), "mutex:order:42");
+/// assert_eq!(template.fill("mutex:order:42"), "mutex:order:42");
+/// # Ok::<(), leasehold::store::TemplateError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyTemplate {
+    before: Box<str>,
+    after: Box<str>,
+}
+
+/// What is wrong with a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TemplateError {
+    /// It has no `{key}`, or more than one.
+    #[error("a key template has exactly one `{{key}}`")]
+    Hole,
+    /// It is too long, or holds a control character.
+    #[error("a key template is at most 256 bytes without control characters")]
+    Text,
+}
+
+impl KeyTemplate {
+    const MAX_BYTES: usize = 256;
+
+    /// Checks `text` and makes it a template.
+    ///
+    /// # Errors
+    /// [`TemplateError`] says what is wrong with it.
+    pub fn new(text: &str) -> Result<Self, TemplateError> {
+        check_key(text, Self::MAX_BYTES).map_err(|_| TemplateError::Text)?;
+        match text.split_once(HOLE) {
+            Some((before, after)) if !after.contains(HOLE) => Ok(Self { before: before.into(), after: after.into() }),
+            _ => Err(TemplateError::Hole),
+        }
+    }
+
+    /// The key itself, as redis-py and bsm/redislock name their locks.
+    #[must_use]
+    pub fn bare() -> Self {
+        Self { before: "".into(), after: "".into() }
+    }
+
+    /// `redlock:{key}`, as RedLock.net names them.
+    #[must_use]
+    pub fn redlock() -> Self {
+        Self { before: "redlock:".into(), after: "".into() }
+    }
+
+    /// `mutex:{key}`, as several recipes name them.
+    #[must_use]
+    pub fn mutex() -> Self {
+        Self { before: "mutex:".into(), after: "".into() }
+    }
+
+    /// The lock's full name.
+    #[must_use]
+    pub fn fill(&self, key: &str) -> String {
+        let mut name = String::new();
+        self.fill_into(key, &mut name);
+        name
+    }
+
+    pub(crate) fn fill_into(&self, key: &str, name: &mut String) {
+        if self.is_complete(key) {
+            name.push_str(key);
+        } else {
+            name.extend([&*self.before, key, &*self.after]);
+        }
+    }
+
+    /// A key that is a whole name already, hole and all.
+    fn is_complete(&self, key: &str) -> bool {
+        key.strip_prefix(&*self.before).and_then(|rest| rest.strip_suffix(&*self.after)).is_some_and(|k| !k.is_empty())
+    }
+
+    /// The whole name as a key; `None` if it is longer than any key may be.
+    pub(crate) fn canonical(&self, key: &Key) -> Option<Key> {
+        if self.is_complete(key.as_str()) { Some(key.clone()) } else { Key::new(self.fill(key.as_str())).ok() }
+    }
+}
+
+impl Default for KeyTemplate {
+    fn default() -> Self {
+        Self { before: "lock:".into(), after: "".into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_complete_is_not_completed_again() {
+        for (template, key, name) in [
+            ("lock:{key}", "a", "lock:a"),
+            ("lock:{key}", "lock:a", "lock:a"),
+            ("lock:{key}", "lock:", "lock:lock:"),
+            ("{key}", "a", "a"),
+            ("{key}:mutex", "a", "a:mutex"),
+            ("{key}:mutex", "a:mutex", "a:mutex"),
+            ("<{key}>", "<a", "<<a>"),
+        ] {
+            let template = KeyTemplate::new(template).unwrap();
+            assert_eq!(template.fill(key), name);
+            assert_eq!(template.fill(&template.fill(key)), name);
+            let canonical = template.canonical(&Key::new(key).unwrap()).unwrap();
+            assert_eq!(canonical.as_str(), name);
+        }
+    }
+
+    #[test]
+    fn a_template_has_one_hole_and_no_control_characters() {
+        assert_eq!(KeyTemplate::new("lock:"), Err(TemplateError::Hole));
+        assert_eq!(KeyTemplate::new("{key}{key}"), Err(TemplateError::Hole));
+        assert_eq!(KeyTemplate::new("a\n{key}"), Err(TemplateError::Text));
+        assert_eq!(KeyTemplate::new(&format!("{}{{key}}", "x".repeat(300))), Err(TemplateError::Text));
+    }
+}

@@ -1,0 +1,142 @@
+//! What a store tells without being asked: [`Watch`] for one key, [`Events`] for the process.
+//!
+//! Both are the receiving ends of bounded channels. A watch may lose hints when nobody reads it: those that are there
+//! say the same. Events are not lost: too many of them turn into one that says "verify everything".
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::mpsc;
+
+use crate::key::Key;
+
+/// What may have happened to a watched key. It only says: try now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hint {
+    /// A holder released it.
+    Released,
+    /// An operator ended its holder.
+    Forced,
+    /// It was seen free: it ran out, or a foreign client deleted it.
+    Free,
+    /// The store was out of reach and is back: hints may have been missed.
+    Resumed,
+}
+
+/// What concerns the process as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// An operator ended the holder of this key, which may be us.
+    Forced(Key),
+    /// The other side may have changed or forgotten: verify every key that is held (R21).
+    Resumed,
+}
+
+/// The hints about one key. Dropping it ends the subscription.
+pub struct Watch {
+    hints: mpsc::Receiver<Hint>,
+    at_end: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+/// The sending end of a watch or of events.
+pub struct Sender<T> {
+    channel: mpsc::Sender<T>,
+    missed: Arc<AtomicBool>,
+}
+
+/// Whether anybody may hear it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It will be heard, or what is waiting to be heard says the same.
+    Heard,
+    /// The receiver is gone.
+    Gone,
+}
+
+impl Watch {
+    /// So many hints wait to be read; more would say the same.
+    const BOUND: usize = 8;
+
+    /// A watch and its sending end. `at_end` runs when the watch is dropped.
+    pub fn new(at_end: impl FnOnce() + Send + Sync + 'static) -> (Sender<Hint>, Self) {
+        let (sender, hints) = mpsc::channel(Self::BOUND);
+        (Sender { channel: sender, missed: Arc::default() }, Self { hints, at_end: Some(Box::new(at_end)) })
+    }
+
+    /// The next hint; `None` when the store has stopped. Needs no runtime.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Hint> {
+        self.hints.recv().await
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(at_end) = self.at_end.take() {
+            at_end();
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("waiting", &self.hints.len()).finish_non_exhaustive()
+    }
+}
+
+/// The events of the process.
+#[derive(Debug)]
+pub struct Events {
+    events: mpsc::Receiver<Event>,
+    missed: Arc<AtomicBool>,
+}
+
+impl Events {
+    /// So many events wait to be read; one more, and all have to be verified.
+    const BOUND: usize = 1024;
+
+    /// Events and their sending end.
+    #[must_use]
+    pub fn new() -> (Sender<Event>, Self) {
+        let (channel, events) = mpsc::channel(Self::BOUND);
+        let missed = Arc::<AtomicBool>::default();
+        (Sender { channel, missed: Arc::clone(&missed) }, Self { events, missed })
+    }
+
+    /// The next event; `None` when the store has stopped. Needs no runtime.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Event> {
+        if self.missed.swap(false, Ordering::AcqRel) {
+            return Some(Event::Resumed);
+        }
+        self.events.recv().await
+    }
+}
+
+impl<T> Sender<T> {
+    /// Tells it, without waiting.
+    pub fn send(&self, what: T) -> Sent {
+        match self.channel.try_send(what) {
+            Ok(()) => Sent::Heard,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                // Whoever reads one of the many finds the flag before the next.
+                self.missed.store(true, Ordering::Release);
+                Sent::Heard
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Sent::Gone,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
