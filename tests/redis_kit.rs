@@ -166,9 +166,14 @@ fn the_proxy_loses_exactly_the_reply_that_it_should() {
     assert!(incr(&mut client, "second").unwrap_err().is_timeout());
     assert_eq!(server.ask::<i64>("GET second"), 1);
     assert_eq!(proxy.lost_replies(), 1);
-    let mut client = through(&proxy, PATIENT);
-    assert_eq!(incr(&mut client, "second"), Ok(2));
+    let mut raw = TcpStream::connect(proxy.address()).unwrap();
+    raw.set_read_timeout(Some(SOON)).unwrap();
+    proxy.lose_reply_of("silent", Then::Silence);
+    raw.write_all(b"INCR silent\r\nINCR later\r\n").unwrap();
+    assert_eq!(raw.read(&mut [0; 4]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(server.ask::<Vec<i64>>("MGET silent later"), [1, 1]);
 
+    let mut client = through(&proxy, PATIENT);
     proxy.lose_reply_of("third", Then::Reset);
     let error = incr(&mut client, "third").unwrap_err();
     assert!(error.is_io_error() && !error.is_timeout(), "{error:?}");
@@ -180,7 +185,7 @@ fn the_proxy_loses_exactly_the_reply_that_it_should() {
     let mut reply = [0; 4];
     raw.read_exact(&mut reply).unwrap();
     assert_eq!(&reply, b":3\r\n");
-    assert_eq!(proxy.lost_replies(), 4);
+    assert_eq!(proxy.lost_replies(), 5);
 }
 
 #[test]
