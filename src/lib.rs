@@ -33,6 +33,7 @@ mod run;
 mod shard;
 mod singleflight;
 mod stats;
+pub mod store;
 mod sync;
 mod table;
 

@@ -1,0 +1,3 @@
+//! The seam to what is shared between processes.
+
+pub(crate) mod redlock;
