@@ -6,11 +6,11 @@
 //! what is higher than all it accepted. If it lost its memory in between, it kept silent for the quarantine, and its
 //! **floor** speaks: a node accepts nothing at or below its own clock's reading at the end of its last quarantine.
 //!
-//! Assumed: clocks of nodes and askers differ by less than the quarantine less a round trip, and no clock steps;
-//! a node's counters are not evicted, and outlive their last use by more than `max_ttl` and the clocks' difference;
-//! a round takes a microsecond or more, so that `+ 1` does not outrun the clock; and the lock's own exclusion (L2, L4).
+//! Assumed: nodes' and askers' clocks differ by less than the quarantine, and do not step; a node's counters are not
+//! evicted, and outlive their last use by more than `max_ttl` and the clocks' difference; a round takes a microsecond
+//! or more, so that `+ 1` does not outrun the clock; and the lock's own exclusion (L2, L4).
 //! Without the floor that is not enough: a proposal may be as old as its asker's patience when a node judges it, and
-//! then clocks must differ by less than the quarantine *less the TTL*. `model` finds that history, and none with it.
+//! clocks would have to differ by less than the quarantine *less the TTL*. `model` finds that history, none with it.
 
 use super::quorum::Quorum;
 use crate::key::FencingToken;
@@ -150,6 +150,66 @@ impl Round {
             Verdict::AskAgain(self.highest_refusal.max(self.proposed).saturating_add(1))
         } else {
             Verdict::Unproved
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWERS: [Option<Judgement>; 5] = [
+        Some(Judgement::Accepted),
+        Some(Judgement::Refused { seen: 7 }),
+        Some(Judgement::Refused { seen: 90 }),
+        Some(Judgement::NotHeld),
+        None,
+    ];
+
+    #[test]
+    fn a_node_accepts_only_what_is_above_its_memory_and_its_floor() {
+        for (accepted, floor) in [(7, 5), (5, 7)] {
+            let mut node = Memory { accepted, floor };
+            assert_eq!(node.judge(8, Holding::Other), Judgement::NotHeld);
+            assert_eq!(node.judge(7, Holding::Asker), Judgement::Refused { seen: 7 });
+            assert_eq!(node, Memory { accepted, floor }, "what is not accepted is not remembered");
+            assert_eq!(node.judge(8, Holding::Asker), Judgement::Accepted);
+            assert_eq!(node.judge(8, Holding::Asker), Judgement::Refused { seen: 8 });
+        }
+    }
+
+    #[test]
+    fn a_proposal_is_above_the_clock_and_all_that_was_seen() {
+        assert_eq!(propose(5, 9), 10);
+        assert_eq!(propose(9, 5), 10);
+        assert_eq!(propose(u64::MAX, 0), u64::MAX);
+    }
+
+    #[test]
+    fn a_majority_of_one_round_proves_and_every_set_of_answers_settles() {
+        for nodes in [1, 3, 5] {
+            let quorum = Quorum::of(nodes).unwrap();
+            for code in 0..5_usize.pow(nodes as u32) {
+                let answers: Vec<_> = (0..nodes).map(|at| ANSWERS[code / 5_usize.pow(at as u32) % 5]).collect();
+                for turn in [Turn::First, Turn::Second] {
+                    let mut round = Round::new(quorum, turn, 50);
+                    let mut verdict = round.verdict();
+                    for (heard, &answer) in answers.iter().enumerate() {
+                        let accepted = answers[..heard].iter().filter(|&&a| a == ANSWERS[0]).count();
+                        let proved = accepted > nodes / 2;
+                        assert_eq!(verdict == Verdict::Open, !proved, "{answers:?} after {heard}");
+                        verdict = round.hear(answer);
+                    }
+                    let of = |wanted: &[Option<Judgement>]| answers.iter().filter(|a| wanted.contains(a)).count();
+                    let next = if of(&ANSWERS[2..3]) > 0 { 91 } else { 51 };
+                    let expected = match turn {
+                        _ if of(&ANSWERS[..1]) > nodes / 2 => Verdict::Proved(FencingToken::at_least_one(50)),
+                        Turn::First if of(&ANSWERS[..3]) > nodes / 2 => Verdict::AskAgain(next),
+                        Turn::First | Turn::Second => Verdict::Unproved,
+                    };
+                    assert_eq!((verdict, round.close()), (expected, expected), "{answers:?}");
+                }
+            }
         }
     }
 }

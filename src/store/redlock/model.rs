@@ -6,9 +6,10 @@
 //! loses everything. A request that is never run and one that is denied are the same to the asker, and are not told
 //! apart. Nodes are alike, so states that differ by the nodes' order are one.
 //!
+//! There is no last tick: states are told apart by what is left of each span, so idle time changes nothing.
 //! Left out, because they can only raise a node's counter or keep a key blocked: requests that run after their asker
-//! has given up (R5 refuses most of them), and what askers remember of earlier fences.
-//! The nodes' and the askers' part in fences is the code of [`super::fence`] itself.
+//! has given up (R5), what askers remember of earlier fences, crashes of nodes that remember nothing. Extend and repair
+//! are left out too. The nodes' and the askers' part in fences is the code of [`super::fence`] itself.
 
 use std::collections::HashMap;
 
@@ -17,6 +18,8 @@ use super::quorum::Quorum;
 
 /// Fences per tick: more than a chain of proposals can climb in one.
 const SCALE: u64 = 64;
+/// What the slowest clock reads in every state: fences are kept as distances from it.
+const NOW: u64 = 1 << 20;
 const MOST_NODES: usize = 5;
 const MOST_ASKERS: usize = 3;
 
@@ -39,8 +42,6 @@ struct World {
     /// How far the fastest clock is ahead of the slowest.
     skew: u8,
     floor: Floor,
-    /// The last tick.
-    end: u8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -56,8 +57,6 @@ enum Holder {
 enum Lock {
     Sent,
     Granted,
-    /// Run, but the reply will not come.
-    Lost,
 }
 
 /// Where its proposal to that node stands.
@@ -66,7 +65,6 @@ enum Proposal {
     Sent,
     Accepted,
     Refused(u64),
-    Lost,
 }
 
 type Request = (Lock, Proposal);
@@ -75,23 +73,31 @@ const SENT: Request = (Lock::Sent, Proposal::Sent);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 struct Node {
     holder: Holder,
-    ends: u8,
+    /// The ticks that its holder has left.
+    ends_in: u8,
     memory: Memory,
-    silent_until: u8,
+    /// The ticks of quarantine that it has left.
+    silent_for: u8,
     clock_ahead: u8,
     requests: [Request; MOST_ASKERS],
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Phase {
     Idle,
-    Asking { deadline: u8, fence: u64, turn: Turn },
-    Holding { deadline: u8 },
+    /// Valid for so many ticks more.
+    Asking {
+        valid_for: u8,
+        fence: u64,
+        turn: Turn,
+    },
+    Holding {
+        valid_for: u8,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct State {
-    now: u8,
     nodes: [Node; MOST_NODES],
     askers: [(Phase, u8); MOST_ASKERS],
     crashes: u8,
@@ -122,9 +128,9 @@ impl World {
     fn beginning(&self, fast_nodes: usize) -> State {
         let node = Node {
             holder: Holder::Nobody,
-            ends: 0,
+            ends_in: 0,
             memory: Memory::default(),
-            silent_until: 0,
+            silent_for: 0,
             clock_ahead: 0,
             requests: [SENT; MOST_ASKERS],
         };
@@ -132,18 +138,18 @@ impl World {
         nodes[..fast_nodes].iter_mut().for_each(|node| node.clock_ahead = self.skew);
         let mut askers = [(Phase::Idle, 0); MOST_ASKERS];
         askers[..self.askers].iter_mut().for_each(|asker| asker.1 = self.attempts);
-        State { now: 0, nodes, askers, crashes: 0, last_fence: 0 }
+        State { nodes, askers, crashes: 0, last_fence: 0 }
     }
 
     /// Walks every history, the shortest first, until a fault is found.
     fn search(&self) -> Found {
         let mut found = Found { states: 0, grants: 0, proofs: [0; 2], fault: None };
         let mut index = HashMap::<State, usize, foldhash::fast::RandomState>::default();
-        let mut trail: Vec<(State, usize, String)> = Vec::new();
+        let mut trail: Vec<(State, usize, Step)> = Vec::new();
         for fast_nodes in 0..=if self.skew > 0 { self.nodes } else { 0 } {
             let state = self.tidy(self.beginning(fast_nodes));
             index.insert(state, trail.len());
-            trail.push((state, usize::MAX, format!("{fast_nodes} fast nodes")));
+            trail.push((state, usize::MAX, Step::Begin { fast_nodes }));
         }
         let mut at = 0;
         while at < trail.len() {
@@ -160,10 +166,10 @@ impl World {
                     }
                 }
                 if let Some(fault) = fault {
-                    let mut history = vec![format!("t{} {step:?}", state.now)];
+                    let mut history = vec![format!("{step:?}")];
                     let mut back = at;
                     while back != usize::MAX {
-                        history.push(format!("t{} {}", trail[back].0.now, trail[back].2));
+                        history.push(format!("{:?}", trail[back].2));
                         back = trail[back].1;
                     }
                     history.reverse();
@@ -173,7 +179,7 @@ impl World {
                 }
                 if let std::collections::hash_map::Entry::Vacant(vacant) = index.entry(state) {
                     vacant.insert(trail.len());
-                    trail.push((state, at, format!("{step:?}")));
+                    trail.push((state, at, step));
                 }
             }
             at += 1;
@@ -195,31 +201,71 @@ impl World {
                 }
             }
         }
+        // No proposal that is under way or still to come lies below this.
+        let asked = state.askers.iter().filter_map(|(phase, _)| match phase {
+            Phase::Asking { fence, .. } => Some(*fence),
+            Phase::Idle | Phase::Holding { .. } => None,
+        });
+        let lowest = asked.fold(propose(0, NOW), u64::min);
+        let forget = |fence: u64| if fence < lowest { 0 } else { fence };
+        state.last_fence = forget(state.last_fence);
         for node in &mut state.nodes {
-            if node.holder == Holder::Nobody || node.ends <= state.now {
-                (node.holder, node.ends) = (Holder::Nobody, 0);
+            if node.holder == Holder::Nobody || node.ends_in == 0 {
+                (node.holder, node.ends_in) = (Holder::Nobody, 0);
             }
-            if node.silent_until <= state.now {
-                node.silent_until = 0;
-            }
+            let seen = node.memory.accepted.max(node.memory.floor);
+            node.memory = Memory { accepted: forget(seen), floor: 0 };
         }
+        self.sort_askers(&mut state);
         state.nodes[..self.nodes].sort_unstable();
         state
     }
 
-    fn steps(&self, state: &State, take: &mut impl FnMut(Step, State, Option<Fault>)) {
-        if state.now < self.end {
-            let mut next = *state;
-            next.now += 1;
-            for (phase, _) in &mut next.askers {
-                if let Phase::Asking { deadline, .. } | Phase::Holding { deadline } = *phase
-                    && deadline <= next.now
-                {
-                    *phase = Phase::Idle;
+    /// Askers are alike too; those that are equal but for their requests keep their places.
+    fn sort_askers(&self, state: &mut State) {
+        let mut order = [0, 1, 2];
+        order[..self.askers].sort_by_key(|&asker: &usize| state.askers[asker]);
+        let before = *state;
+        for (place, &asker) in order.iter().enumerate() {
+            state.askers[place] = before.askers[asker];
+            for (node, old) in state.nodes.iter_mut().zip(&before.nodes) {
+                node.requests[place] = old.requests[asker];
+                if old.holder == Holder::Asker(asker as u8) {
+                    node.holder = Holder::Asker(place as u8);
                 }
             }
-            take(Step::Tick, next, None);
         }
+    }
+
+    fn tick(&self, mut state: State) -> State {
+        let age = |fence: &mut u64| *fence = fence.saturating_sub(SCALE);
+        for (phase, _) in &mut state.askers {
+            match phase {
+                Phase::Asking { valid_for: 1, .. } | Phase::Holding { valid_for: 1 } => *phase = Phase::Idle,
+                Phase::Asking { valid_for, fence, .. } => {
+                    *valid_for -= 1;
+                    age(fence);
+                }
+                Phase::Holding { valid_for } => *valid_for -= 1,
+                Phase::Idle => {}
+            }
+        }
+        for node in &mut state.nodes {
+            node.ends_in = node.ends_in.saturating_sub(1);
+            node.silent_for = node.silent_for.saturating_sub(1);
+            age(&mut node.memory.accepted);
+            for (_, proposal) in &mut node.requests {
+                if let Proposal::Refused(seen) = proposal {
+                    age(seen);
+                }
+            }
+        }
+        age(&mut state.last_fence);
+        state
+    }
+
+    fn steps(&self, state: &State, take: &mut impl FnMut(Step, State, Option<Fault>)) {
+        take(Step::Tick, self.tick(*state), None);
         for asker in 0..self.askers {
             self.asker_steps(state, asker, take);
         }
@@ -243,56 +289,67 @@ impl World {
         match phase {
             Phase::Idle if left > 0 => {
                 for ahead in if self.skew > 0 { vec![0, self.skew] } else { vec![0] } {
-                    let fence = propose(0, u64::from(state.now + ahead) * SCALE);
-                    let asking = Phase::Asking { deadline: state.now + self.ttl, fence, turn: Turn::First };
+                    let fence = propose(0, NOW + u64::from(ahead) * SCALE);
+                    let asking = Phase::Asking { valid_for: self.ttl, fence, turn: Turn::First };
                     take(Step::Ask { asker, fence }, with(asking, left - 1), None);
                 }
             }
             Phase::Idle => {}
             Phase::Holding { .. } => take(Step::Release { asker }, with(Phase::Idle, left), None),
-            Phase::Asking { deadline, fence, turn } => {
+            Phase::Asking { valid_for, fence, turn } => {
                 take(Step::GiveUp { asker }, with(Phase::Idle, left), None);
-                let granted = state.nodes[..self.nodes].iter().filter(|n| n.requests[asker].0 == Lock::Granted).count();
-                if granted < self.quorum().needed() {
-                    return;
-                }
                 let double = state.askers.iter().any(|(phase, _)| matches!(phase, Phase::Holding { .. }));
-                let mut fault = double.then_some(Fault::TwoHolders);
-                let mut next = with(Phase::Holding { deadline }, left);
-                match self.verdict(state, asker, fence, turn) {
-                    Verdict::Proved(proved) => {
-                        if proved.get() <= state.last_fence {
-                            fault = fault.or(Some(Fault::FenceNotAbove));
+                let mut taken = Vec::new();
+                for arrived in 0..1_u32 << self.nodes {
+                    let Some(verdict) = self.verdict(state, asker, (fence, turn), arrived) else { continue };
+                    if taken.contains(&verdict) {
+                        continue;
+                    }
+                    taken.push(verdict);
+                    let mut fault = double.then_some(Fault::TwoHolders);
+                    let mut next = with(Phase::Holding { valid_for }, left);
+                    let mut proof = None;
+                    match verdict {
+                        Verdict::Proved(proved) => {
+                            if proved.get() <= state.last_fence {
+                                fault = fault.or(Some(Fault::FenceNotAbove));
+                            }
+                            next.last_fence = proved.get().max(state.last_fence);
+                            proof = Some(turn);
                         }
-                        next.last_fence = proved.get().max(state.last_fence);
-                        take(Step::Grant { asker, proof: Some(turn), fence }, next, fault);
+                        Verdict::AskAgain(fence) => {
+                            let mut again = with(Phase::Asking { valid_for, fence, turn: Turn::Second }, left);
+                            again.nodes.iter_mut().for_each(|node| node.requests[asker].1 = Proposal::Sent);
+                            take(Step::AskAgain { asker, fence }, again, None);
+                        }
+                        Verdict::Open | Verdict::Unproved => {}
                     }
-                    Verdict::AskAgain(fence) => {
-                        let mut again = with(Phase::Asking { deadline, fence, turn: Turn::Second }, left);
-                        again.nodes.iter_mut().for_each(|node| node.requests[asker].1 = Proposal::Sent);
-                        take(Step::AskAgain { asker, fence }, again, None);
-                        take(Step::Grant { asker, proof: None, fence }, next, fault);
-                    }
-                    Verdict::Open | Verdict::Unproved => take(Step::Grant { asker, proof: None, fence }, next, fault),
+                    take(Step::Grant { asker, proof, fence }, next, fault);
                 }
             }
         }
     }
 
-    /// What the asker makes of the judgements that arrived.
-    fn verdict(&self, state: &State, asker: usize, fence: u64, turn: Turn) -> Verdict {
+    /// What the asker makes of those judgements that arrived; nothing without a quorum of locks.
+    fn verdict(&self, state: &State, asker: usize, (fence, turn): (u64, Turn), arrived: u32) -> Option<Verdict> {
         let mut round = match turn {
             Turn::First => Round::first(self.quorum(), fence),
             Turn::Second => Round::second(self.quorum(), fence),
         };
-        for node in &state.nodes[..self.nodes] {
-            match node.requests[asker].1 {
+        let mut granted = 0;
+        for (at, node) in state.nodes[..self.nodes].iter().enumerate() {
+            let (lock, proposal) = node.requests[asker];
+            let arrives = arrived & 1 << at != 0;
+            // What came in the first round is known in the second.
+            granted += usize::from(lock == Lock::Granted && (arrives || turn == Turn::Second));
+            match proposal {
+                _ if !arrives => continue,
                 Proposal::Accepted => round.hear(Some(Judgement::Accepted)),
                 Proposal::Refused(seen) => round.hear(Some(Judgement::Refused { seen })),
-                Proposal::Sent | Proposal::Lost => continue,
+                Proposal::Sent => continue,
             };
         }
-        round.close()
+        (granted >= self.quorum().needed()).then(|| round.close())
     }
 
     fn node_steps(&self, state: &State, at: usize, take: &mut impl FnMut(Step, State, Option<Fault>)) {
@@ -302,20 +359,21 @@ impl World {
             next.nodes[at] = node;
             next
         };
-        if state.crashes < self.crashes {
-            let silent_until = state.now + self.quarantine;
-            let end = u64::from(silent_until + node.clock_ahead) * SCALE;
+        let remembers = node.holder != Holder::Nobody || node.memory != Memory::default();
+        if state.crashes < self.crashes && remembers {
+            let end = NOW + u64::from(self.quarantine + node.clock_ahead) * SCALE;
             let floor = if self.floor == Floor::EndOfQuarantine { end } else { 0 };
             let memory = Memory { accepted: 0, floor };
             // Replies that are on their way still arrive.
-            let mut next = with(Node { holder: Holder::Nobody, ends: 0, memory, silent_until, ..node });
+            let silent_for = self.quarantine;
+            let mut next = with(Node { holder: Holder::Nobody, ends_in: 0, memory, silent_for, ..node });
             next.crashes += 1;
             take(Step::Crash { node: at }, next, None);
         }
         if node.holder == Holder::Leftover {
             take(Step::LateRelease { node: at }, with(Node { holder: Holder::Nobody, ..node }), None);
         }
-        if node.silent_until > state.now {
+        if node.silent_for > 0 {
             return;
         }
         for asker in 0..self.askers {
@@ -324,7 +382,7 @@ impl World {
             let mine = Holder::Asker(asker as u8);
             let mut ran = node;
             if turn == Turn::First && lock == Lock::Sent && node.holder == Holder::Nobody {
-                (ran.holder, ran.ends) = (mine, state.now + self.ttl);
+                (ran.holder, ran.ends_in) = (mine, self.ttl);
             } else if turn == Turn::First || proposal != Proposal::Sent || node.holder != mine {
                 continue;
             }
@@ -333,15 +391,8 @@ impl World {
                 Judgement::Refused { seen } => Proposal::Refused(seen),
                 Judgement::NotHeld => unreachable!("the node holds the asker's token"),
             };
-            let (heard, lost) = match turn {
-                Turn::First => ((Lock::Granted, judged), (Lock::Lost, Proposal::Lost)),
-                Turn::Second => ((lock, judged), (lock, Proposal::Lost)),
-            };
-            for request in [heard, lost] {
-                ran.requests[asker] = request;
-                let arrives = request == heard;
-                take(Step::Run { node: at, asker, judged, arrives }, with(ran), None);
-            }
+            ran.requests[asker] = (if turn == Turn::First { Lock::Granted } else { lock }, judged);
+            take(Step::Run { node: at, asker, judged }, with(ran), None);
         }
     }
 }
@@ -349,13 +400,14 @@ impl World {
 #[derive(Clone, Copy, Debug)]
 #[expect(dead_code, reason = "printed as a history")]
 enum Step {
+    Begin { fast_nodes: usize },
     Tick,
     Ask { asker: usize, fence: u64 },
     AskAgain { asker: usize, fence: u64 },
     Grant { asker: usize, proof: Option<Turn>, fence: u64 },
     Release { asker: usize },
     GiveUp { asker: usize },
-    Run { node: usize, asker: usize, judged: Proposal, arrives: bool },
+    Run { node: usize, asker: usize, judged: Proposal },
     LateRelease { node: usize },
     Crash { node: usize },
 }
@@ -369,7 +421,6 @@ const SMALL: World = World {
     quarantine: 2,
     skew: 1,
     floor: Floor::EndOfQuarantine,
-    end: 5,
 };
 
 #[track_caller]
@@ -400,6 +451,24 @@ fn breaks(world: World, expected: Fault) {
 #[test]
 fn three_nodes_and_two_askers_hold() {
     holds(SMALL);
+}
+
+#[test]
+fn five_nodes_of_which_two_crash_hold() {
+    holds(World { nodes: 5, crashes: 2, ttl: 1, quarantine: 2, ..SMALL });
+}
+
+/// Run by hand, in release: `cargo test --release --lib redlock::model -- --ignored --nocapture`.
+#[test]
+#[ignore = "takes minutes"]
+fn larger_worlds_hold() {
+    holds(World { crashes: 3, ..SMALL });
+    holds(World { crashes: 2, quarantine: 3, skew: 2, ..SMALL });
+    holds(World { crashes: 2, quarantine: 3, skew: 0, ttl: 3, ..SMALL });
+    holds(World { nodes: 5, crashes: 1, ..SMALL });
+    holds(World { askers: 3, ..SMALL });
+    holds(World { crashes: 2, attempts: 2, ..SMALL });
+    holds(World { nodes: 5, crashes: 2, ..SMALL });
 }
 
 #[test]
