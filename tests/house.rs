@@ -51,6 +51,10 @@ fn rooms_import_only_what_they_may() {
     forbid(&files, "src/deadlock/graph", &io);
     forbid(&files, "src/deadlock/graph", &["crate::"]);
     forbid(&files, "src/retry.rs", &["actix", "tokio", "redis::", "metrics::", "crate::table", "crate::shard"]);
+    for pure in ["src/store/redlock/quorum.rs", "src/store/redlock/fence.rs"] {
+        forbid(&files, pure, &io);
+        forbid(&files, pure, &["crate::table", "crate::shard", "crate::manager"]);
+    }
     forbid(&files, "src/shard/mod.rs", &["crate::http", "crate::manager", "actix_web"]);
     forbid(&files, "src/http/", &["crate::table", "crate::shard", "crate::request::options"]);
 }

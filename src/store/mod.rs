@@ -29,6 +29,10 @@
 
 mod answer;
 mod error;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod redis;
+pub(crate) mod redlock;
 mod template;
 mod watch;
 

@@ -1,0 +1,103 @@
+//! What an error of the client library means to a lock: [`Fault`].
+
+use std::sync::Arc;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use crate::store::StoreError;
+
+/// An error, and what to do about the connection that it came from.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) error: StoreError,
+    pub(super) ran: Ran,
+    pub(super) then: Then,
+}
+
+/// Whether the command may have been carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ran {
+    No,
+    Maybe,
+}
+
+/// What helps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Then {
+    Nothing,
+    /// Another connection, perhaps to another server (R21).
+    Reconnect,
+    /// The whole script: the server does not know it by its hash (R7).
+    SendBody,
+    /// The node that has the slot now.
+    Moved(Arc<str>),
+    /// The node that the slot is moving to, once.
+    Ask(Arc<str>),
+    /// A fresh look at who serves what.
+    Rediscover,
+}
+
+impl Fault {
+    pub(super) fn of(error: &RedisError) -> Self {
+        use ServerErrorKind as Server;
+        let text = || -> Arc<str> { error.to_string().into() };
+        let address = || error.redirect_node().map(|(address, _)| Arc::from(address));
+        let (error, ran, then) = match error.kind() {
+            ErrorKind::Server(Server::NoScript) => (StoreError::Other(text()), Ran::No, Then::SendBody),
+            ErrorKind::Server(Server::Moved) => {
+                (StoreError::Cluster(text()), Ran::No, address().map_or(Then::Rediscover, Then::Moved))
+            }
+            ErrorKind::Server(Server::Ask) => {
+                (StoreError::Cluster(text()), Ran::No, address().map_or(Then::Rediscover, Then::Ask))
+            }
+            ErrorKind::Server(Server::TryAgain | Server::ClusterDown) => {
+                (StoreError::Cluster(text()), Ran::No, Then::Rediscover)
+            }
+            ErrorKind::Server(Server::ReadOnly | Server::MasterDown) => {
+                (StoreError::ReadOnly, Ran::No, Then::Reconnect)
+            }
+            ErrorKind::Server(Server::BusyLoading) => (StoreError::Loading, Ran::No, Then::Reconnect),
+            ErrorKind::Server(Server::NoPerm) | ErrorKind::AuthenticationFailed => {
+                (StoreError::Denied(text()), Ran::No, Then::Nothing)
+            }
+            ErrorKind::Server(_) | ErrorKind::Extension => by_text(error),
+            ErrorKind::Io => (StoreError::Io(text()), Ran::Maybe, Then::Reconnect),
+            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
+                (StoreError::Protocol(text()), Ran::Maybe, Then::Reconnect)
+            }
+            ErrorKind::InvalidClientConfig | ErrorKind::RESP3NotSupported => {
+                (StoreError::Config(text()), Ran::No, Then::Nothing)
+            }
+            _ => (StoreError::Other(text()), Ran::Maybe, Then::Nothing),
+        };
+        Self { error, ran, then }
+    }
+
+    /// There was nothing to send it to.
+    pub(super) fn unsent(error: StoreError) -> Self {
+        Self { error, ran: Ran::No, then: Then::Nothing }
+    }
+}
+
+/// Servers before 7.0 wrap what a command inside a script answered into a text of their own.
+fn by_text(error: &RedisError) -> (StoreError, Ran, Then) {
+    let code = error.code().unwrap_or_default();
+    let detail = error.detail().unwrap_or_default();
+    let is = |name: &str| code == name || detail.contains(&format!("-{name} "));
+    if is("OOM") {
+        (StoreError::OutOfMemory, Ran::No, Then::Nothing)
+    } else if is("READONLY") || is("MASTERDOWN") || is("NOREPLICAS") {
+        (StoreError::ReadOnly, Ran::No, Then::Reconnect)
+    } else if is("LOADING") {
+        (StoreError::Loading, Ran::No, Then::Reconnect)
+    } else if ["NOAUTH", "WRONGPASS", "NOPERM"].iter().any(|name| is(name)) {
+        (StoreError::Denied(error.to_string().into()), Ran::No, Then::Reconnect)
+    } else {
+        (StoreError::Other(error.to_string().into()), Ran::No, Then::Nothing)
+    }
+}
+
+/// The text of an answer that makes no sense.
+pub(super) fn nonsense(what: &str) -> StoreError {
+    StoreError::Protocol(what.into())
+}

@@ -1,0 +1,17 @@
+-- Looks who holds a lock. The value stays here: it is compared, never answered (R25).
+-- KEYS: lock, fence. ARGV: token, or ''
+-- Answers {0, now us} free, {1, now us, who, ttl left ms, fence or 0} held. who: 0 another, 1 the token, 2 another kind.
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local value = redis.pcall('GET', KEYS[1])
+if not value then
+  return {0, now}
+end
+local who = 0
+if type(value) == 'table' then
+  who = 2
+elseif value == ARGV[1] then
+  who = 1
+end
+local fence = tonumber(redis.call('GET', KEYS[2]) or 0) or 0
+return {1, now, who, redis.call('PTTL', KEYS[1]), fence}

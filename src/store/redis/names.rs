@@ -1,0 +1,171 @@
+//! The names in Redis that belong to one lock: [`Names`].
+//!
+//! The lock key is what other libraries see. Beside it, in the same cluster slot, stand its fence, its queue (two
+//! sorted sets: who came when, whose ticket lasts until when) and its channel. Their names begin with [`RESERVED`],
+//! which no lock may. They hold the lock's name in braces, and so its slot; where that would not work, because the
+//! name holds braces itself, they hold a short tag of the same slot, from a table that is built when it is first needed.
+
+use std::fmt::Write;
+use std::sync::OnceLock;
+
+use crate::key::Key;
+use crate::store::{KeyTemplate, StoreError};
+
+/// What the names beside a lock begin with.
+pub(super) const RESERVED: &str = "leasehold:";
+const SLOTS: u16 = 16384;
+
+/// One lock's names, in one piece of memory.
+#[derive(Clone)]
+pub(super) struct Names {
+    text: Box<str>,
+    ends: [u16; 4],
+}
+
+impl Names {
+    pub(super) fn new(template: &KeyTemplate, key: &Key) -> Result<Self, StoreError> {
+        let mut text = String::with_capacity(4 * key.as_str().len() + 128);
+        template.fill_into(key.as_str(), &mut text);
+        if text.starts_with(RESERVED) {
+            return Err(StoreError::InvalidKey { key: key.clone(), why: "its name begins with `leasehold:`" });
+        }
+        let lock = text.len();
+        let mut ends = [0; 4];
+        for (end, kind) in ends.iter_mut().zip(["fence:", "queue:", "alive:", "wake:"]) {
+            // A key has 1024 bytes at most, a template 256, and there are five names.
+            *end = u16::try_from(text.len()).expect("five names are shorter than 64 KiB");
+            text.push_str(RESERVED);
+            text.push_str(kind);
+            push_tagged(&mut text, lock);
+        }
+        Ok(Self { text: text.into(), ends })
+    }
+
+    fn part(&self, at: usize) -> &str {
+        let from = if at == 0 { 0 } else { usize::from(self.ends[at - 1]) };
+        let to = self.ends.get(at).map_or(self.text.len(), |end| usize::from(*end));
+        &self.text[from..to]
+    }
+
+    pub(super) fn lock(&self) -> &str {
+        self.part(0)
+    }
+
+    pub(super) fn fence(&self) -> &str {
+        self.part(1)
+    }
+
+    pub(super) fn queue(&self) -> &str {
+        self.part(2)
+    }
+
+    pub(super) fn alive(&self) -> &str {
+        self.part(3)
+    }
+
+    /// The channel on which releases are told.
+    pub(super) fn wake(&self) -> &str {
+        self.part(4)
+    }
+
+    pub(super) fn slot(&self) -> u16 {
+        slot_of(self.lock().as_bytes())
+    }
+}
+
+/// Appends the name that `text` begins with, so that the whole has the slot of that name.
+fn push_tagged(text: &mut String, lock: usize) {
+    let name = &text[..lock];
+    let (before, after) = match (name.contains('}'), hash_tag(name.as_bytes()).len() == name.len()) {
+        // Without a closing brace the whole name can be the tag.
+        (false, _) => ("{", "}"),
+        // It has a tag of its own, and it stands first in a name that goes on with it.
+        (true, false) => ("", ""),
+        (true, true) => {
+            let tag = tags()[usize::from(slot_of(name.as_bytes()))];
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{{{tag}}}");
+            ("", "")
+        }
+    };
+    text.push_str(before);
+    text.extend_from_within(..lock);
+    text.push_str(after);
+}
+
+/// The part of a name that decides its slot.
+fn hash_tag(name: &[u8]) -> &[u8] {
+    let Some(open) = name.iter().position(|byte| *byte == b'{') else { return name };
+    let rest = &name[open + 1..];
+    match rest.iter().position(|byte| *byte == b'}') {
+        None | Some(0) => name,
+        Some(close) => &rest[..close],
+    }
+}
+
+pub(super) fn slot_of(name: &[u8]) -> u16 {
+    crc16::State::<crc16::XMODEM>::calculate(hash_tag(name)) % SLOTS
+}
+
+/// A number for each slot whose digits have that slot. Takes some milliseconds to build.
+fn tags() -> &'static [u32] {
+    static TAGS: OnceLock<Vec<u32>> = OnceLock::new();
+    TAGS.get_or_init(|| {
+        let mut tags = vec![None; usize::from(SLOTS)];
+        let mut missing = tags.len();
+        let mut digits = String::new();
+        for number in 0_u32.. {
+            digits.clear();
+            let _ = write!(digits, "{number}");
+            let tag = &mut tags[usize::from(slot_of(digits.as_bytes()))];
+            if tag.is_none() {
+                *tag = Some(number);
+                missing -= 1;
+            }
+            if missing == 0 {
+                break;
+            }
+        }
+        tags.into_iter().flatten().collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(template: &KeyTemplate, key: &str) -> Names {
+        Names::new(template, &Key::new(key).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_locks_names_differ_and_lie_in_its_slot_whatever_braces_it_has() {
+        let keys = ["a", "foo}bar", "{user}:1", "{}x", "a{b", "a{b}c}", "}", "{", "{}", "}{", "x{}y{z}", "ü{日}本"];
+        let mut seen = std::collections::HashSet::new();
+        for template in [KeyTemplate::default(), KeyTemplate::bare(), KeyTemplate::new("{t}{key}").unwrap()] {
+            for key in keys {
+                let names = names(&template, key);
+                assert_eq!(names.lock(), template.fill(key));
+                for name in [names.fence(), names.queue(), names.alive(), names.wake()] {
+                    assert_eq!(slot_of(name.as_bytes()), names.slot(), "{name}");
+                    assert!(seen.insert(name.to_owned()), "{name} twice");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn slots_are_those_of_the_specification() {
+        assert_eq!(slot_of(b"123456789"), 0x31C3);
+        assert_eq!(slot_of(b"{user1000}.following"), slot_of(b"user1000"));
+        assert_eq!(slot_of(b"foo{}{bar}"), crc16::State::<crc16::XMODEM>::calculate(b"foo{}{bar}") % SLOTS);
+        assert_eq!(tags().len(), usize::from(SLOTS));
+    }
+
+    #[test]
+    fn no_lock_may_have_a_name_that_stands_beside_another() {
+        let beside = names(&KeyTemplate::bare(), "a").fence().to_owned();
+        let refused = Names::new(&KeyTemplate::bare(), &Key::new(beside).unwrap());
+        assert!(matches!(refused, Err(StoreError::InvalidKey { .. })));
+    }
+}

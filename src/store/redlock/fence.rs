@@ -1,0 +1,215 @@
+//! Fences over N nodes (L5): how a grant gets a number above every earlier grant's, or honestly none.
+//!
+//! `max(INCR)` over a quorum does not rise: a node that comes back empty counts from the start. So the asker proposes
+//! a number and the nodes judge it: a fence is proved once a majority accepted *the same* proposal while they held the
+//! asker's token. Two majorities share a node. If it remembers, the later fence is higher, because it accepts only
+//! what is higher than all it accepted. If it lost its memory in between, it kept silent for the quarantine, and its
+//! **floor** speaks: a node accepts nothing at or below its own clock's reading at the end of its last quarantine.
+//!
+//! Assumed: nodes' and askers' clocks differ by less than the quarantine, and do not step; a node's counters are not
+//! evicted, and outlive their last use by more than `max_ttl` and the clocks' difference; a round takes a microsecond
+//! or more, so that `+ 1` does not outrun the clock; and the lock's own exclusion (L2, L4).
+//! Without the floor that is not enough: a proposal may be as old as its asker's patience when a node judges it, and
+//! clocks would have to differ by less than the quarantine *less the TTL*. `model` finds that history, none with it.
+
+use super::quorum::Quorum;
+use crate::key::FencingToken;
+
+/// The fence to propose: above what this process has seen, and not below the clock.
+pub(crate) fn propose(highest_seen: u64, estimated_micros: u64) -> u64 {
+    highest_seen.max(estimated_micros).saturating_add(1)
+}
+
+/// What a node remembers of one key's fences.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub(crate) struct Memory {
+    /// The highest fence that it accepted, if it remembers one.
+    pub(crate) accepted: u64,
+    /// Its own clock's reading at the end of its last quarantine, kept in the marker (L4).
+    pub(crate) floor: u64,
+}
+
+/// Whose token the node holds for the key at the moment of judging.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Holding {
+    Asker,
+    Other,
+}
+
+/// What a node says to a proposal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Judgement {
+    /// It remembers the proposal as its highest.
+    Accepted,
+    /// It has seen this much already.
+    Refused { seen: u64 },
+    /// It does not hold the asker's token, so it says nothing about the fence.
+    NotHeld,
+}
+
+impl Memory {
+    /// Judges a proposal, as the script on the node does. A quarantined node is not asked: it does not vote (L4).
+    ///
+    /// The same proposal sent twice is refused: the node cannot know that it was the same asker's.
+    pub(crate) fn judge(&mut self, proposed: u64, holding: Holding) -> Judgement {
+        let seen = self.accepted.max(self.floor);
+        if holding == Holding::Other {
+            Judgement::NotHeld
+        } else if proposed > seen {
+            self.accepted = proposed;
+            Judgement::Accepted
+        } else {
+            Judgement::Refused { seen }
+        }
+    }
+}
+
+/// Which proposal of an acquire this is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Turn {
+    First,
+    Second,
+}
+
+/// What follows from the judgements so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// Not every node has answered, and those that have do not suffice.
+    Open,
+    /// A majority accepted: this is the grant's fence.
+    Proved(FencingToken),
+    /// Propose this one, to all nodes, while the lock is valid.
+    AskAgain(u64),
+    /// The grant, if it is one, carries no fence.
+    Unproved,
+}
+
+/// One proposal to all nodes, and what they said. Each node is heard once per round, in any order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Round {
+    quorum: Quorum,
+    turn: Turn,
+    proposed: u64,
+    accepted: usize,
+    heard: usize,
+    highest_refusal: u64,
+    refused: usize,
+}
+
+impl Round {
+    /// The first round of an acquire.
+    pub(crate) fn first(quorum: Quorum, proposed: u64) -> Self {
+        Self::new(quorum, Turn::First, proposed)
+    }
+
+    /// The round that [`Verdict::AskAgain`] asks for. There is no third.
+    pub(crate) fn second(quorum: Quorum, proposed: u64) -> Self {
+        Self::new(quorum, Turn::Second, proposed)
+    }
+
+    fn new(quorum: Quorum, turn: Turn, proposed: u64) -> Self {
+        Self { quorum, turn, proposed, accepted: 0, heard: 0, highest_refusal: 0, refused: 0 }
+    }
+
+    /// Hears one node's judgement; `None` is unknown: no answer came, or one that was not understood.
+    ///
+    /// # Panics
+    /// In builds with debug assertions, if more nodes are heard than there are.
+    pub(crate) fn hear(&mut self, judgement: Option<Judgement>) -> Verdict {
+        debug_assert!(self.heard < self.quorum.nodes(), "each node is heard once per round");
+        self.heard += 1;
+        match judgement {
+            Some(Judgement::Accepted) => self.accepted += 1,
+            Some(Judgement::Refused { seen }) => {
+                self.refused += 1;
+                self.highest_refusal = self.highest_refusal.max(seen);
+            }
+            Some(Judgement::NotHeld) | None => {}
+        }
+        self.verdict()
+    }
+
+    /// What follows from the judgements so far.
+    pub(crate) fn verdict(&self) -> Verdict {
+        if self.accepted >= self.quorum.needed() {
+            Verdict::Proved(FencingToken::at_least_one(self.proposed))
+        } else if self.heard < self.quorum.nodes() {
+            Verdict::Open
+        } else {
+            self.close()
+        }
+    }
+
+    /// What follows if no further node is heard: for an asker that will not wait for the slow ones.
+    pub(crate) fn close(&self) -> Verdict {
+        // Nodes that neither accepted nor refused do not hold the token, and will not the next time.
+        let hold = self.accepted + self.refused;
+        if self.accepted >= self.quorum.needed() {
+            Verdict::Proved(FencingToken::at_least_one(self.proposed))
+        } else if self.turn == Turn::First && hold >= self.quorum.needed() {
+            Verdict::AskAgain(self.highest_refusal.max(self.proposed).saturating_add(1))
+        } else {
+            Verdict::Unproved
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWERS: [Option<Judgement>; 5] = [
+        Some(Judgement::Accepted),
+        Some(Judgement::Refused { seen: 7 }),
+        Some(Judgement::Refused { seen: 90 }),
+        Some(Judgement::NotHeld),
+        None,
+    ];
+
+    #[test]
+    fn a_node_accepts_only_what_is_above_its_memory_and_its_floor() {
+        for (accepted, floor) in [(7, 5), (5, 7)] {
+            let mut node = Memory { accepted, floor };
+            assert_eq!(node.judge(8, Holding::Other), Judgement::NotHeld);
+            assert_eq!(node.judge(7, Holding::Asker), Judgement::Refused { seen: 7 });
+            assert_eq!(node, Memory { accepted, floor }, "what is not accepted is not remembered");
+            assert_eq!(node.judge(8, Holding::Asker), Judgement::Accepted);
+            assert_eq!(node.judge(8, Holding::Asker), Judgement::Refused { seen: 8 });
+        }
+    }
+
+    #[test]
+    fn a_proposal_is_above_the_clock_and_all_that_was_seen() {
+        assert_eq!(propose(5, 9), 10);
+        assert_eq!(propose(9, 5), 10);
+        assert_eq!(propose(u64::MAX, 0), u64::MAX);
+    }
+
+    #[test]
+    fn a_majority_of_one_round_proves_and_every_set_of_answers_settles() {
+        for nodes in [1, 3, 5] {
+            let quorum = Quorum::of(nodes).unwrap();
+            for code in 0..5_usize.pow(nodes as u32) {
+                let answers: Vec<_> = (0..nodes).map(|at| ANSWERS[code / 5_usize.pow(at as u32) % 5]).collect();
+                for turn in [Turn::First, Turn::Second] {
+                    let mut round = Round::new(quorum, turn, 50);
+                    let mut verdict = round.verdict();
+                    for (heard, &answer) in answers.iter().enumerate() {
+                        let accepted = answers[..heard].iter().filter(|&&a| a == ANSWERS[0]).count();
+                        let proved = accepted > nodes / 2;
+                        assert_eq!(verdict == Verdict::Open, !proved, "{answers:?} after {heard}");
+                        verdict = round.hear(answer);
+                    }
+                    let of = |wanted: &[Option<Judgement>]| answers.iter().filter(|a| wanted.contains(a)).count();
+                    let next = if of(&ANSWERS[2..3]) > 0 { 91 } else { 51 };
+                    let expected = match turn {
+                        _ if of(&ANSWERS[..1]) > nodes / 2 => Verdict::Proved(FencingToken::at_least_one(50)),
+                        Turn::First if of(&ANSWERS[..3]) > nodes / 2 => Verdict::AskAgain(next),
+                        Turn::First | Turn::Second => Verdict::Unproved,
+                    };
+                    assert_eq!((verdict, round.close()), (expected, expected), "{answers:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Votes of N nodes (L1 to L4): when an acquire or an extend is decided, what must be released, repaired, kept silent.
+//!
+//! Answers come in any order, twice, late or never; each is told with the moment at which it came. A ballot is decided
+//! as soon as no further answer could change it, stays as it was decided, and is always decided once every node was
+//! heard or the deadline has passed: every split settles. Nothing here asks a node; the store does, and tells.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+
+/// The nodes that vote, and how many of them decide.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Quorum {
+    nodes: usize,
+}
+
+/// Why some nodes cannot vote together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum QuorumError {
+    /// Configure some.
+    #[error("no nodes are given")]
+    None,
+    /// Add one node, or take one away.
+    #[error(
+        "{0} nodes is an even number: it bears no more failures than {less}, and splits more often: use {less} or {more}",
+        less = .0 - 1,
+        more = .0 + 1
+    )]
+    Even(usize),
+    /// Name each node once: two names of one node would give it two votes.
+    #[error("nodes {first} and {second} are the same one (counted from 0)")]
+    Twice { first: usize, second: usize },
+}
+
+impl Quorum {
+    /// A quorum over so many nodes, which the caller knows to be distinct.
+    ///
+    /// # Errors
+    /// [`QuorumError::None`] or [`QuorumError::Even`].
+    pub(crate) fn of(nodes: usize) -> Result<Self, QuorumError> {
+        match nodes {
+            0 => Err(QuorumError::None),
+            even if even % 2 == 0 => Err(QuorumError::Even(even)),
+            nodes => Ok(Self { nodes }),
+        }
+    }
+
+    /// A quorum over nodes that are told apart by `names`: endpoints when configured, run ids when connected (L1).
+    ///
+    /// # Errors
+    /// As for [`Self::of`], and [`QuorumError::Twice`].
+    pub(crate) fn over<T: PartialEq>(names: &[T]) -> Result<Self, QuorumError> {
+        for (second, name) in names.iter().enumerate() {
+            if let Some(first) = names[..second].iter().position(|other| other == name) {
+                return Err(QuorumError::Twice { first, second });
+            }
+        }
+        Self::of(names.len())
+    }
+
+    /// How many nodes there are.
+    pub(crate) fn nodes(self) -> usize {
+        self.nodes
+    }
+
+    /// How many of them decide: more than half of all, whether they answer or not.
+    pub(crate) fn needed(self) -> usize {
+        self.nodes / 2 + 1
+    }
+
+    /// How many can fail to agree without making a quorum impossible.
+    fn spare(self) -> usize {
+        self.nodes - self.needed()
+    }
+}
+
+/// What one node said to an acquire or an extend.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Vote {
+    /// It holds our token, for the TTL that was asked.
+    Granted,
+    /// It holds something else, or for an extend: not our token any more.
+    Denied,
+    /// It is in quarantine (L4), and says neither.
+    Abstained,
+    /// No answer came, or none that says. It may hold our token.
+    Unknown,
+}
+
+/// What a ballot came to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Outcome {
+    /// Further votes may decide either way.
+    Open,
+    /// A quorum granted before the deadline.
+    Granted,
+    /// Enough nodes denied to say that no quorum could have granted.
+    Denied,
+    /// Too few granted, and too few denied: nobody can tell.
+    Unknown,
+    /// The deadline passed first. What was granted until then has run out, or is about to.
+    TooLate,
+}
+
+/// What is to be done about one node's vote.
+#[must_use = "a grant that came too late is held until its TTL unless it is released"]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Heard {
+    /// It is counted, or changes nothing.
+    Counted,
+    /// The node granted after the ballot had failed, so the release that went to all may have come before: release
+    /// there again.
+    ReleaseThere,
+}
+
+/// One acquire or one extend, put to all nodes at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Ballot {
+    quorum: Quorum,
+    /// Local, with the drift taken off (R8); for an extend, the old one (L3).
+    deadline: Moment,
+    votes: Vec<Option<Vote>>,
+    outcome: Outcome,
+}
+
+impl Ballot {
+    /// An empty ballot that must be decided before `deadline`.
+    pub(crate) fn new(quorum: Quorum, deadline: Moment) -> Self {
+        Self { quorum, deadline, votes: vec![None; quorum.nodes()], outcome: Outcome::Open }
+    }
+
+    /// What the ballot has come to.
+    pub(crate) fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Hears one node at `now`. A node's first definite vote counts; one that replaces its `Unknown` does too, as
+    /// long as the ballot is open.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    pub(crate) fn cast(&mut self, node: usize, vote: Vote, now: Moment) -> Heard {
+        self.pass(now);
+        let place = &mut self.votes[node];
+        if matches!(place, None | Some(Vote::Unknown)) {
+            *place = Some(vote);
+        }
+        if self.outcome == Outcome::Open {
+            self.outcome = self.count();
+        }
+        match (self.outcome, vote) {
+            (Outcome::Denied | Outcome::Unknown | Outcome::TooLate, Vote::Granted) => Heard::ReleaseThere,
+            _ => Heard::Counted,
+        }
+    }
+
+    /// Says what time it is: an open ballot at or past its deadline has failed.
+    pub(crate) fn pass(&mut self, now: Moment) {
+        if self.outcome == Outcome::Open && now >= self.deadline {
+            self.outcome = Outcome::TooLate;
+        }
+    }
+
+    /// Ends the wait for nodes that have not answered: each counts as unknown. The ballot is decided then.
+    pub(crate) fn settle(&mut self, now: Moment) -> Outcome {
+        self.pass(now);
+        self.votes.iter_mut().for_each(|vote| {
+            vote.get_or_insert(Vote::Unknown);
+        });
+        if self.outcome == Outcome::Open {
+            self.outcome = self.count();
+        }
+        self.outcome
+    }
+
+    fn count(&self) -> Outcome {
+        let of = |kind: Vote| self.votes.iter().filter(|vote| **vote == Some(kind)).count();
+        let (granted, denied) = (of(Vote::Granted), of(Vote::Denied));
+        let silent = of(Vote::Abstained) + of(Vote::Unknown);
+        let missing = self.quorum.nodes() - granted - denied - silent;
+        if granted >= self.quorum.needed() {
+            Outcome::Granted
+        } else if denied > self.quorum.spare() {
+            Outcome::Denied
+        // Not before the others were heard: a denial may still tell contention from an outage.
+        } else if missing == 0 {
+            Outcome::Unknown
+        } else {
+            Outcome::Open
+        }
+    }
+
+    /// The nodes to send a release to: all of them if the ballot failed, also those that denied, abstained or never
+    /// answered (L2): a request may run after its asker gave up. None while it is open or if it was granted.
+    pub(crate) fn to_release(&self) -> std::ops::Range<usize> {
+        match self.outcome {
+            Outcome::Open | Outcome::Granted => 0..0,
+            Outcome::Denied | Outcome::Unknown | Outcome::TooLate => 0..self.quorum.nodes(),
+        }
+    }
+
+    /// The nodes that a granted extend found without our token, and the TTL to give them (L3): what is left until
+    /// `new_deadline`, never more, and nothing once that has passed. A quarantined node may be repaired: it still
+    /// does not vote for others. The caller keeps R6: no repair once the release has begun.
+    pub(crate) fn to_repair(&self, new_deadline: Moment, now: Moment) -> Option<(Vec<usize>, Duration)> {
+        let left = new_deadline.saturating_since(now);
+        let lost = |vote: &Option<Vote>| matches!(vote, Some(Vote::Denied | Vote::Abstained));
+        let nodes: Vec<usize> = (0..self.votes.len()).filter(|&node| lost(&self.votes[node])).collect();
+        (self.outcome == Outcome::Granted && !left.is_zero() && !nodes.is_empty()).then_some((nodes, left))
+    }
+}
+
+/// What survives a node's restart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Durability {
+    /// `appendfsync always`: all that it answered.
+    Always,
+    /// Less: nothing, a snapshot, or all but the last second.
+    Partial,
+}
+
+/// What the marker key says, which is checked inside the acquire script.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Marker {
+    /// It was set this long ago. The acquire script sets it when it finds it missing.
+    Age(Duration),
+    /// It is not there: the node was flushed, came back empty, or is new.
+    Missing,
+}
+
+/// Whether a node votes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    Votes,
+    /// It is silent for so long still: a lock that it has forgotten may be held until then.
+    Quarantined(Duration),
+}
+
+/// `INFO` tells an uptime as a difference of whole seconds, which may be this much more than the true one.
+const UPTIME_RESOLUTION: Duration = Duration::from_secs(1);
+
+/// Says whether a node votes (L4), from what was read on the connection that votes.
+///
+/// `max_ttl` is the longest TTL that any process of the store may ask for. A node that was only paused has its uptime
+/// and its marker, and serves again at once.
+pub(crate) fn standing(uptime: Duration, durability: Durability, marker: Marker, max_ttl: Duration) -> Standing {
+    let since_restart = match durability {
+        Durability::Always => max_ttl,
+        Durability::Partial => uptime.saturating_sub(UPTIME_RESOLUTION),
+    };
+    // A flush happened before the marker was set again, at any uptime and durability.
+    let since_flush = match marker {
+        Marker::Age(age) => age,
+        Marker::Missing => Duration::ZERO,
+    };
+    match max_ttl.saturating_sub(since_restart.min(since_flush)) {
+        Duration::ZERO => Standing::Votes,
+        left => Standing::Quarantined(left),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const VOTES: [Vote; 4] = [Vote::Granted, Vote::Denied, Vote::Abstained, Vote::Unknown];
+
+    fn ms(ms: u64) -> Moment {
+        Moment::from_nanos(ms * 1_000_000)
+    }
+
+    fn quorum(nodes: usize) -> Quorum {
+        Quorum::of(nodes).unwrap()
+    }
+
+    fn open(nodes: usize) -> Ballot {
+        Ballot::new(quorum(nodes), ms(100))
+    }
+
+    /// Every way in which nodes can have voted: 4^n of them.
+    fn every_vote(nodes: usize) -> impl Iterator<Item = Vec<Vote>> {
+        (0..4_usize.pow(nodes as u32)).map(move |code| (0..nodes).map(|at| VOTES[code >> (2 * at) & 3]).collect())
+    }
+
+    /// What a set of votes must come to, by the words of L1 and L2.
+    fn truth(votes: &[Vote]) -> Outcome {
+        let of = |kind| votes.iter().filter(|&&vote| vote == kind).count();
+        if 2 * of(Vote::Granted) > votes.len() {
+            Outcome::Granted
+        } else if 2 * of(Vote::Denied) > votes.len() {
+            Outcome::Denied
+        } else {
+            Outcome::Unknown
+        }
+    }
+
+    #[test]
+    fn only_odd_numbers_of_distinct_nodes_vote() {
+        assert_eq!(Quorum::of(0), Err(QuorumError::None));
+        for nodes in 1..=9 {
+            match nodes % 2 {
+                0 => assert_eq!(Quorum::of(nodes), Err(QuorumError::Even(nodes))),
+                _ => assert_eq!(quorum(nodes).needed(), nodes.div_ceil(2)),
+            }
+        }
+        let even = QuorumError::Even(4).to_string();
+        assert!(even.contains("even") && even.contains("3 or 5"), "{even}");
+        assert_eq!(Quorum::over(&["a", "b", "c"]), Ok(quorum(3)));
+        assert_eq!(Quorum::over(&["a", "b", "a"]), Err(QuorumError::Twice { first: 0, second: 2 }));
+        assert_eq!(Quorum::over::<&str>(&[]), Err(QuorumError::None));
+    }
+
+    /// Walks every order in which nodes can vote, each with every vote, and looks after each of them. Orders that led
+    /// to the same ballot go on together.
+    fn walk(ballot: &Ballot, cast: &mut Vec<Option<Vote>>, seen: &mut HashSet<(Vec<Option<Vote>>, Outcome)>) {
+        if !seen.insert((cast.clone(), ballot.outcome())) {
+            return;
+        }
+        let of = |kind| cast.iter().filter(|&&vote| vote == Some(kind)).count();
+        let majority = cast.len() / 2 + 1;
+        let expected = match () {
+            () if of(Vote::Granted) >= majority => Outcome::Granted,
+            () if of(Vote::Denied) >= majority => Outcome::Denied,
+            () if cast.iter().all(Option::is_some) => Outcome::Unknown,
+            () => Outcome::Open,
+        };
+        assert_eq!(ballot.outcome(), expected, "{cast:?}");
+        let mut settled = ballot.clone();
+        let rest: Vec<Vote> = cast.iter().map(|vote| vote.unwrap_or(Vote::Unknown)).collect();
+        assert_eq!(settled.settle(ms(1)), truth(&rest), "every set of votes settles: {cast:?}");
+        for node in 0..cast.len() {
+            if cast[node].is_some() {
+                continue;
+            }
+            for vote in VOTES {
+                let mut next = ballot.clone();
+                let heard = next.cast(node, vote, ms(1));
+                if ballot.outcome() != Outcome::Open {
+                    assert_eq!(next.outcome(), ballot.outcome(), "a decided ballot stays decided");
+                }
+                let failed = !matches!(next.outcome(), Outcome::Open | Outcome::Granted);
+                let stray = failed && vote == Vote::Granted;
+                assert_eq!(heard == Heard::ReleaseThere, stray, "{cast:?} {node} {vote:?}");
+                assert_eq!(next.to_release().len(), if failed { cast.len() } else { 0 });
+                cast[node] = Some(vote);
+                walk(&next, cast, seen);
+                cast[node] = None;
+            }
+        }
+    }
+
+    #[test]
+    fn every_order_of_every_vote_is_decided_as_soon_as_it_can_be() {
+        for nodes in [1, 3, 5, 7] {
+            let mut seen = HashSet::new();
+            walk(&open(nodes), &mut vec![None; nodes], &mut seen);
+            assert_eq!(seen.len(), 5_usize.pow(nodes as u32), "the order changes nothing, and nothing was left out");
+        }
+    }
+
+    #[test]
+    fn a_quorum_at_the_deadline_is_too_late_and_all_is_released() {
+        for nodes in [1, 3, 5, 7] {
+            for granted in 0..=nodes {
+                let mut ballot = open(nodes);
+                let mut strays = 0;
+                for node in 0..nodes {
+                    let now = if node < granted { ms(99) } else { ms(100) };
+                    strays += usize::from(ballot.cast(node, Vote::Granted, now) == Heard::ReleaseThere);
+                }
+                let quorum = granted > nodes / 2;
+                assert_eq!(ballot.outcome(), if quorum { Outcome::Granted } else { Outcome::TooLate });
+                assert_eq!(ballot.to_release(), if quorum { 0..0 } else { 0..nodes });
+                assert_eq!(strays, if quorum { 0 } else { nodes - granted });
+            }
+            let mut silent = open(nodes);
+            silent.pass(ms(99));
+            assert_eq!(silent.outcome(), Outcome::Open);
+            assert_eq!(silent.settle(ms(100)), Outcome::TooLate);
+        }
+    }
+
+    #[test]
+    fn a_node_votes_once_unless_it_was_unknown() {
+        let mut ballot = open(3);
+        let _counted = (ballot.cast(0, Vote::Granted, ms(1)), ballot.cast(0, Vote::Granted, ms(1)));
+        assert_eq!(ballot.outcome(), Outcome::Open);
+        let _counted = (ballot.cast(0, Vote::Denied, ms(1)), ballot.cast(1, Vote::Unknown, ms(1)));
+        let _counted = ballot.cast(1, Vote::Granted, ms(1));
+        assert_eq!(ballot.outcome(), Outcome::Granted);
+    }
+
+    #[test]
+    fn only_a_granted_extend_repairs_and_only_with_the_time_that_is_left() {
+        for nodes in [1, 3, 5, 7] {
+            for votes in every_vote(nodes) {
+                let mut ballot = open(nodes);
+                for (node, &vote) in votes.iter().enumerate() {
+                    let _counted = ballot.cast(node, vote, ms(1));
+                }
+                let lost: Vec<usize> =
+                    (0..nodes).filter(|&n| matches!(votes[n], Vote::Denied | Vote::Abstained)).collect();
+                let repaired = (ballot.outcome() == Outcome::Granted && !lost.is_empty())
+                    .then_some((lost, Duration::from_millis(40)));
+                assert_eq!(ballot.to_repair(ms(50), ms(10)), repaired, "{votes:?}");
+                assert_eq!(ballot.to_repair(ms(50), ms(50)), None);
+                assert_eq!(ballot.to_repair(ms(50), ms(60)), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_that_may_have_forgotten_is_silent_for_the_longest_ttl() {
+        let s = Duration::from_secs;
+        let (old, max_ttl) = (Marker::Age(s(1000)), s(30));
+        let left = |uptime, durability, marker| standing(s(uptime), durability, marker, max_ttl);
+        assert_eq!(left(0, Durability::Partial, old), Standing::Quarantined(s(30)));
+        assert_eq!(left(11, Durability::Partial, old), Standing::Quarantined(s(20)));
+        assert_eq!(left(30, Durability::Partial, old), Standing::Quarantined(s(1)), "whole seconds overstate");
+        assert_eq!(left(31, Durability::Partial, old), Standing::Votes);
+        assert_eq!(left(0, Durability::Always, old), Standing::Votes);
+        for durability in [Durability::Always, Durability::Partial] {
+            assert_eq!(left(1000, durability, Marker::Missing), Standing::Quarantined(s(30)));
+            assert_eq!(left(1000, durability, Marker::Age(s(29))), Standing::Quarantined(s(1)));
+            assert_eq!(left(1000, durability, Marker::Age(s(30))), Standing::Votes);
+        }
+    }
+}
