@@ -267,6 +267,8 @@ impl World for Shards<'_> {
     fn look(&self, id: WaitId) -> Option<Blocked> {
         let wait = self.register.waits.get(&id)?;
         let shard = &self.shards[wait.shard as usize];
+        // A poller whose session has ended will hear so at its next try; it waits for nothing.
+        wait.owner.settle(shard.now()).ok()?;
         let Obstacle { missing, holders } = match wait.how {
             How::Queued(waiter) => shard.obstacle_of(waiter)?,
             How::Polling(mode) => shard.obstacle_to(&wait.key, wait.hash, mode),

@@ -105,7 +105,7 @@ impl Table {
     }
 
     /// Whether a holder's deadline has passed. One whose session lives on is filed under its new deadline.
-    fn is_over(&mut self, index: u32) -> bool {
+    pub(super) fn is_over(&mut self, index: u32) -> bool {
         let slot = &self.slots[index];
         let Some(holder) = slot.holder.as_ref() else { return false };
         let Some(session) = slot.session() else { return holder.deadline <= self.now };
