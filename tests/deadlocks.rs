@@ -5,6 +5,7 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::poll;
@@ -37,6 +38,14 @@ async fn begun(request: LockRequest<'_>) -> Waits<'_> {
 
 async fn waits(request: LockRequest<'_>) -> Waits<'_> {
     begun(request.wait_forever()).await
+}
+
+/// What a request hears that need not wait any more.
+async fn answer<F: Future + Unpin>(waits: &mut F) -> F::Output {
+    match poll!(waits) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => panic!("it still waits"),
+    }
 }
 
 #[track_caller]
@@ -136,7 +145,7 @@ async fn a_wait_that_timed_out_or_was_dropped_is_in_no_cycle() {
         pass(&clock, secs(5));
         // Not polled since: whoever comes now finds the wait over, noticed or not.
         let waiting = waits(you.lock("a")).await;
-        assert!(matches!((&mut brief).await, Err(LockError::Timeout { .. })));
+        assert!(matches!(answer(&mut brief).await, Err(LockError::Timeout { .. })));
         drop(waiting);
         let dropped = waits(me.lock("b")).await;
         drop(dropped);
@@ -157,7 +166,7 @@ async fn a_holder_that_expired_is_in_no_cycle() {
         // Noticed or not, `a` is not mine any more.
         let _for_b = waits(me.lock("b")).await;
         clock.advance(secs(1));
-        assert!((&mut for_a).await.is_ok());
+        assert!(answer(&mut for_a).await.is_ok());
         assert_eq!(locks.stats().deadlocked, 0);
     }
 }
@@ -173,7 +182,7 @@ async fn a_permit_that_expired_is_free_for_whoever_waits_for_it() {
         pass(&clock, secs(5));
         let _for_b = waits(me.lock("b")).await;
         clock.advance(secs(1));
-        assert!((&mut permit).await.is_ok());
+        assert!(answer(&mut permit).await.is_ok());
     }
 }
 
@@ -232,11 +241,11 @@ async fn a_grant_that_closes_a_cycle_refuses_another_wait_of_its_owner() {
     let mut behind_me = waits(you.lock("x")).await;
     // The hand-off makes me the holder that you wait for, while I wait for you.
     drop(x);
-    assert_eq!(cycle((&mut for_y).await), edges([("me", "y"), ("you", "x")]));
-    let mine = (&mut for_x).await.unwrap();
+    assert_eq!(cycle(answer(&mut for_y).await), edges([("me", "y"), ("you", "x")]));
+    let mine = answer(&mut for_x).await.unwrap();
     assert!(poll!(&mut behind_me).is_pending());
     drop(mine);
-    assert!((&mut behind_me).await.is_ok());
+    assert!(answer(&mut behind_me).await.is_ok());
     assert!(y.is_held());
     assert_balanced(&locks);
 }
@@ -263,7 +272,7 @@ async fn a_writer_waits_for_every_reader_also_for_one_that_waits_for_it() {
     drop(bobs);
     assert!(poll!(&mut writer).is_pending());
     drop(anns);
-    assert!((&mut writer).await.is_ok());
+    assert!(answer(&mut writer).await.is_ok());
 }
 
 #[actix_rt::test]
@@ -307,7 +316,7 @@ async fn permits_of_nobody_in_particular_come_free_some_time() {
     let _for_b = waits(me.lock("b")).await;
     let mut permit = waits(you.semaphore("pool", 2).permits(1)).await;
     drop(anybody);
-    assert!((&mut permit).await.is_ok());
+    assert!(answer(&mut permit).await.is_ok());
     assert_eq!(locks.stats().deadlocked, 0);
 }
 
@@ -325,14 +334,14 @@ async fn a_poller_closes_a_cycle_and_is_part_of_one() {
     assert_eq!(cycle(you.lock("a").retry(every()).await), edges([("you", "a"), ("me", "b")]));
     drop(b);
     clock.advance(secs(1));
-    drop((&mut polls).await.unwrap());
+    drop(answer(&mut polls).await.unwrap());
     // What polls no more waits for nothing.
     let b = you.lock("b").await.unwrap();
     let gone = begun(me.lock("b").retry(every())).await;
     drop(gone);
     let mut given_up = begun(me.lock("b").retry(FixedInterval::new(secs(1), 1))).await;
     clock.advance(secs(1));
-    assert!(matches!((&mut given_up).await, Err(LockError::Timeout { .. })));
+    assert!(matches!(answer(&mut given_up).await, Err(LockError::Timeout { .. })));
     let _waits = waits(you.lock("a")).await;
     drop((a, b));
 }
@@ -347,9 +356,9 @@ async fn a_poller_that_a_grant_makes_part_of_a_cycle_hears_of_it_at_its_next_try
     let mut for_y = begun(me.lock("y").retry(FixedInterval::new(secs(1), 1_000))).await;
     let _behind_me = waits(you.lock("x")).await;
     drop(x);
-    let mine = (&mut for_x).await.unwrap();
+    let mine = answer(&mut for_x).await.unwrap();
     clock.advance(secs(1));
-    assert_eq!(cycle((&mut for_y).await), edges([("me", "y"), ("you", "x")]));
+    assert_eq!(cycle(answer(&mut for_y).await), edges([("me", "y"), ("you", "x")]));
     drop((mine, y));
     assert_balanced(&locks);
 }
@@ -368,9 +377,9 @@ async fn callbacks_that_lock_each_others_keys_are_told_and_one_of_them_gets_thro
     let mut second = Box::pin(nested("b", "a").into_future());
     assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
     assert!(poll!(&mut first).is_pending(), "it waits for b");
-    let told = (&mut second).await.unwrap().value.unwrap_err();
+    let told = answer(&mut second).await.unwrap().value.unwrap_err();
     assert!(matches!(&told, LockError::Deadlock { cycle } if cycle.len() == 2), "{told}");
-    assert_eq!((&mut first).await.unwrap().value, Ok(()));
+    assert_eq!(answer(&mut first).await.unwrap().value, Ok(()));
     assert_eq!(locks.stats().active, 0);
     assert_balanced(&locks);
 }
@@ -406,10 +415,10 @@ async fn with_revoke_youngest_the_last_granted_lock_of_the_cycle_is_taken() {
     // Closed by the young one, which loses what the old one waits for, and waits on.
     let mut for_a = waits(young.lock("a")).await;
     assert_eq!(b_lost.await, Some(Loss::Revoked));
-    let got_b = (&mut for_b).await.unwrap();
+    let got_b = answer(&mut for_b).await.unwrap();
     assert!(a.is_held() && poll!(&mut for_a).is_pending());
     drop((a, got_b));
-    let a = (&mut for_a).await.unwrap();
+    let a = answer(&mut for_a).await.unwrap();
     assert_eq!(a_lost.await, None);
     drop((a, b));
     assert_eq!((locks.stats().lost, locks.stats().deadlocked), (1, 0));
@@ -436,7 +445,7 @@ async fn anonymous_requests_are_never_part_of_a_cycle() {
     let for_a = waits(locks.lock("a").owner("me")).await;
     let for_own = waits(locks.lock("b").owner("me")).await;
     drop((for_a, b));
-    assert!((&mut for_b).await.is_ok());
+    assert!(answer(&mut for_b).await.is_ok());
     drop(for_own);
     assert_eq!(locks.stats().deadlocked, 0);
 }
