@@ -251,6 +251,23 @@ async fn a_grant_that_closes_a_cycle_refuses_another_wait_of_its_owner() {
 }
 
 #[actix_rt::test]
+async fn those_behind_a_refused_wait_go_in_at_once() {
+    let (locks, _) = manager();
+    let [me, you, other] = sessions(&locks, ["me", "you", "other"]);
+    let x = other.lock("x").await.unwrap();
+    let share = you.read("k").await.unwrap();
+    let mut for_x = waits(me.lock("x")).await;
+    let mut writer = waits(me.write("k")).await;
+    let mut reader = waits(locks.read("k")).await;
+    let _behind_me = waits(you.lock("x")).await;
+    drop(x);
+    assert_eq!(cycle(answer(&mut writer).await), edges([("me", "k"), ("you", "x")]));
+    let readers = (share, answer(&mut reader).await.unwrap());
+    assert!(answer(&mut for_x).await.is_ok());
+    drop(readers);
+}
+
+#[actix_rt::test]
 async fn two_who_share_a_key_and_both_want_it_alone_are_a_deadlock() {
     let (locks, _) = manager();
     let [me, you] = sessions(&locks, ["me", "you"]);

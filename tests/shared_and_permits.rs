@@ -277,6 +277,17 @@ fn force_release_ends_all_who_hold_a_key_and_none_who_come_after() {
 }
 
 #[test]
+fn force_release_spares_the_one_who_gets_the_key_because_its_holder_ran_out() {
+    let (locks, clock) = manager();
+    let gone = at_once(locks.lock("k").ttl(secs(1)));
+    let waiter = waits(locks.lock("k"));
+    clock.jump(secs(1));
+    assert_eq!(block_on(locks.force_release("k").into_future()), Ok(Release::AlreadyGone));
+    assert!(answer(waiter).unwrap().is_held());
+    drop(gone);
+}
+
+#[test]
 fn inspect_names_all_holders_with_their_modes() {
     let (locks, clock) = manager();
     let pool = locks.semaphore("pool", 9);
