@@ -135,6 +135,7 @@ async fn one_who_only_tries_waits_for_nothing_and_closes_nothing() {
 /// How time passes: with the timers run, or before any timer had its turn.
 const PASSING: [fn(&ManualClock, Duration); 2] = [ManualClock::advance, ManualClock::jump];
 
+/// Peer bug 28: the detector sees the ghost of a wait.
 #[actix_rt::test]
 async fn a_wait_that_timed_out_or_was_dropped_is_in_no_cycle() {
     for pass in PASSING {
@@ -154,6 +155,7 @@ async fn a_wait_that_timed_out_or_was_dropped_is_in_no_cycle() {
     }
 }
 
+/// Peer bug 28: the detector sees the ghost of a holder.
 #[actix_rt::test]
 async fn a_holder_that_expired_is_in_no_cycle() {
     for pass in PASSING {

@@ -173,6 +173,7 @@ fn each_caller_waits_as_long_as_it_said_from_when_it_asked() {
     assert_eq!(waited(impatient), Duration::ZERO);
 }
 
+/// Peer bug 40: the same for those who share a lock.
 #[test]
 fn whoever_leaves_the_others_keep_the_place_in_the_queue() {
     let (locks, clock) = manager();

@@ -152,6 +152,7 @@ fn a_grant_whose_future_is_dropped_before_it_is_polled_again_goes_to_the_next() 
     });
 }
 
+/// Peer bug 17: the same in every order of the two.
 #[test]
 fn a_wait_that_ends_just_when_the_lock_is_released_swallows_no_grant() {
     explore(|| {
@@ -237,6 +238,7 @@ fn requests_that_share_a_token_share_its_grant_also_when_one_of_them_goes_away()
     });
 }
 
+/// Peer bug 32: handlers race with the loss.
 #[test]
 fn everybody_who_asks_hears_once_and_the_same_how_a_lock_was_lost() {
     explore(|| {
@@ -326,6 +328,7 @@ impl Wake for LastReference {
     fn wake(self: Arc<Self>) {}
 }
 
+/// Peer bug 22: a waker is dropped under the mutex that its drop wants.
 #[test]
 fn a_waker_whose_drop_releases_a_lock_of_the_same_shard_does_not_deadlock() {
     // One thread, one order: shuttle is here for its mutex, which tells of a deadlock instead of hanging.
