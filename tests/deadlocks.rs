@@ -455,6 +455,20 @@ async fn with_revoke_youngest_the_last_granted_lock_of_the_cycle_is_taken() {
 }
 
 #[actix_rt::test]
+async fn nobody_takes_a_lock_from_itself_to_break_a_deadlock() {
+    let locks = LockManager::builder().on_deadlock(DeadlockPolicy::RevokeYoungest).build().unwrap();
+    let me = locks.session("me");
+    let held = me.lock("k").await.unwrap();
+    assert_eq!(cycle(me.lock("k").await), edges([("me", "k")]));
+    assert!(held.is_held());
+    let ran = locks.run("x", async |held| (locks.lock("x").await.is_err(), held.is_held())).await.unwrap();
+    assert_eq!((ran.value, ran.release), ((true, true), leasehold::Release::Released));
+    let share = me.read("shared").await.unwrap();
+    assert_eq!(cycle(me.write("shared").await), edges([("me", "shared")]));
+    drop(share);
+}
+
+#[actix_rt::test]
 async fn anonymous_requests_are_never_part_of_a_cycle() {
     let (locks, _) = manager();
     let me = locks.session("me");
