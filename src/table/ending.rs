@@ -104,7 +104,9 @@ impl Table {
     #[inline(never)]
     fn end_over(&mut self, index: u32, fx: &mut Effects) {
         let slot = &self.slots[index];
-        let noticed = slot.extras.as_ref().and_then(|extras| extras.notice).is_some_and(|at| at <= self.now);
+        // A deadline that came before the notice's end is what ended it, whenever that is noticed.
+        let deadline = slot.holder.as_ref().map_or(Moment::ZERO, |holder| holder.deadline);
+        let noticed = slot.extras.as_ref().and_then(|extras| extras.notice).is_some_and(|at| at <= deadline);
         let session = slot.session().and_then(|session| session.deadline().err());
         let end = match session {
             Some(loss) => End::from(loss),
@@ -116,7 +118,7 @@ impl Table {
 
     /// Whether a holder's deadline has passed.
     #[inline(always)]
-    fn is_over(&mut self, index: u32) -> bool {
+    pub(super) fn is_over(&mut self, index: u32) -> bool {
         let slot = &self.slots[index];
         match slot.holder.as_ref() {
             Some(_) if slot.extra_terms().is_some() => self.is_over_with_session(index),

@@ -266,7 +266,8 @@ impl Table {
         self.slots.get(grant.slot)?.holder.as_ref().filter(|holder| holder.fence == grant.fence)
     }
 
-    /// The deadline of a grant that holds its key, be it past or not: for a lock of a session, the session's.
+    /// The deadline of a grant that holds its key, be it past or not: for a lock of a session, the session's, if that
+    /// is not over.
     pub(crate) fn deadline_of(&self, grant: &Grant) -> Option<Moment> {
         self.holder_of(grant)?;
         self.deadline_in(grant.slot)
@@ -279,7 +280,8 @@ impl Table {
         let holder = slot.holder.as_ref()?;
         Some(match slot.session() {
             None => holder.deadline,
-            Some(session) => session.deadline().unwrap_or(Moment::ZERO).min(slot.last_deadline()),
+            // Settled: what was seen as past stays past, also for a heartbeat that read the clock before (T6).
+            Some(session) => session.settle(self.now).unwrap_or(Moment::ZERO).min(slot.last_deadline()),
         })
     }
 

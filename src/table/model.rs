@@ -1238,6 +1238,7 @@ fn nothing_or_lost(answer: Result<(), Loss>) -> Answer {
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
+    /// Peer bug 22: woken or dropped under the mutex; each waker here would notice.
     #[test]
     fn the_table_answers_as_its_model_does_after_every_operation(ops in prop::collection::vec(op(), 1..100)) {
         Bench::new().run(ops);
