@@ -110,7 +110,7 @@ impl Table {
         let Some(holder) = slot.holder.as_ref() else { return false };
         let Some(session) = slot.session() else { return holder.deadline <= self.now };
         let Ok(until) = session.settle(self.now) else { return true };
-        let (filed, deadline) = (holder.deadline, until.min(slot.last_deadline()));
+        let (filed, deadline) = (holder.deadline, slot.within_cap(holder, until));
         if deadline > filed && filed <= self.now {
             self.redate(index, deadline);
         }

@@ -214,7 +214,9 @@ impl Table {
         now: Moment,
         fx: &mut Effects,
     ) -> Result<(), Loss> {
-        self.check(grant, now, fx)?;
+        let deadline = self.check(grant, now, fx)?;
+        // The lock of a session may be filed under an earlier one: from here on it counts by itself.
+        self.redate(grant.slot, deadline);
         self.slots[grant.slot].extras_mut().cap = Some(max_hold);
         Ok(())
     }
@@ -278,7 +280,7 @@ impl Table {
         let holder = slot.holder.as_ref()?;
         Some(match slot.session() {
             None => holder.deadline,
-            Some(session) => session.deadline().unwrap_or(Moment::ZERO).min(slot.last_deadline()),
+            Some(session) => slot.within_cap(holder, session.deadline().unwrap_or(Moment::ZERO)),
         })
     }
 
