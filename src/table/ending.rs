@@ -40,7 +40,8 @@ impl Table {
     pub(crate) fn give_notice(&mut self, grant: &Grant, at: Moment, now: Moment, fx: &mut Effects) {
         let Some(deadline) = self.live(grant, now, fx) else { return };
         let extras = self.slots[grant.slot].extras_mut();
-        extras.notice = Some(extras.notice.map_or(at, |earlier| earlier.min(at)));
+        let at = extras.notice.map_or(at, |earlier| earlier.min(at));
+        extras.notice = Some(at);
         if let Some(watcher) = extras.watcher.clone() {
             fx.asked_back(watcher, at);
         }
