@@ -95,7 +95,9 @@ impl Table {
     /// Ends a holder whose deadline has passed.
     fn end_over(&mut self, index: u32, fx: &mut Effects) {
         let slot = &self.slots[index];
-        let noticed = slot.extras.as_ref().and_then(|extras| extras.notice).is_some_and(|at| at <= self.now);
+        // Whichever came first, however late this is seen: its own deadline, or the moment that notice was given for.
+        let notice = slot.extras.as_ref().and_then(|extras| extras.notice);
+        let noticed = notice.is_some_and(|at| self.deadline_in(index).is_some_and(|deadline| at <= deadline));
         let session = slot.session().and_then(|session| session.deadline().err());
         let end = match session {
             Some(loss) => End::from(loss),
