@@ -415,3 +415,48 @@ fn a_waiter_has_sixteen_seats_and_no_more() {
         );
     }
 }
+
+/// The same of a session, which lives for 60 ms.
+fn of_session() -> Request {
+    Request { who: Some(1), ..patient() }
+}
+
+#[test]
+fn a_cap_that_comes_later_takes_nothing_of_the_deadline_of_a_sessions_lock() {
+    let mut bench = Bench::new();
+    bench.run([Op::Acquire(of_session()), Op::CapHold { grant: 0, cap_ms: 1 }, Op::Advance { micros: 59_000 }]);
+    bench.step(&Op::Settle);
+    assert_eq!(bench.table.held(), 1);
+    bench.run([Op::Heartbeat { session: 1, ttl: 3 }, Op::Advance { micros: 2_000 }, Op::Settle]);
+    assert_eq!(bench.table.held(), 0, "the session lives on, but no heartbeat moves a lock past its cap");
+}
+
+#[test]
+fn of_two_notices_the_watcher_hears_the_moment_that_counts() {
+    let mut bench = Bench::new();
+    let notice = |ms| Op::GiveNotice { grant: 0, ms };
+    bench.run([Op::Acquire(patient()), Op::Watch { grant: 0 }, notice(3), notice(8)]);
+    bench.run([Op::Advance { micros: 4_000 }, Op::Settle]);
+    assert_eq!((bench.table.held(), bench.table.counters().forced), (0, 1));
+}
+
+#[test]
+fn a_lock_that_expired_before_its_notice_was_up_was_not_forced() {
+    let mut bench = Bench::new();
+    bench.run([Op::Acquire(patient()), Op::GiveNotice { grant: 0, ms: 40 }, Op::Advance { micros: 50_000 }]);
+    bench.step(&Op::Settle);
+    assert_eq!((bench.table.counters().expired, bench.table.counters().forced), (1, 0));
+}
+
+#[test]
+fn a_grant_that_its_owner_asked_for_again_outlives_the_waiter_that_it_was_made_to() {
+    let again = Request { reentry: Reentry::Counted, ..of_session() };
+    let mut bench = Bench::new();
+    bench.run([Op::Acquire(patient()), Op::Acquire(of_session()), Op::Release { grant: 0, end: End::Released }]);
+    let granted = bench.step(&Op::Acquire(again));
+    assert_eq!(granted, Answer::Granted { token: 1_002, fence: 3 });
+    bench.step(&Op::Cancel { seat: 0 });
+    assert_eq!(bench.table.held(), 1);
+    let released = bench.step(&Op::Release { grant: 0, end: End::Dropped });
+    assert_eq!((released, bench.table.held()), (Answer::Release(Release::Released), 0));
+}
