@@ -40,7 +40,8 @@ impl Table {
     pub(crate) fn give_notice(&mut self, grant: &Grant, at: Moment, now: Moment, fx: &mut Effects) {
         let Some(deadline) = self.live(grant, now, fx) else { return };
         let extras = self.slots[grant.slot].extras_mut();
-        extras.notice = Some(extras.notice.map_or(at, |earlier| earlier.min(at)));
+        let at = extras.notice.map_or(at, |earlier| earlier.min(at));
+        extras.notice = Some(at);
         if let Some(watcher) = extras.watcher.clone() {
             fx.asked_back(watcher, at);
         }
@@ -104,9 +105,9 @@ impl Table {
     #[inline(never)]
     fn end_over(&mut self, index: u32, fx: &mut Effects) {
         let slot = &self.slots[index];
-        // A deadline that came before the notice's end is what ended it, whenever that is noticed.
-        let deadline = slot.holder.as_ref().map_or(Moment::ZERO, |holder| holder.deadline);
-        let noticed = slot.extras.as_ref().and_then(|extras| extras.notice).is_some_and(|at| at <= deadline);
+        // Whichever came first, however late this is seen: its own deadline, or the moment that notice was given for.
+        let notice = slot.extras.as_ref().and_then(|extras| extras.notice);
+        let noticed = notice.is_some_and(|at| self.deadline_in(index).is_some_and(|deadline| at <= deadline));
         let session = slot.session().and_then(|session| session.deadline().err());
         let end = match session {
             Some(loss) => End::from(loss),
@@ -133,7 +134,7 @@ impl Table {
         let Some(holder) = slot.holder.as_ref() else { return false };
         let Some(session) = slot.session() else { return holder.deadline <= self.now };
         let Ok(until) = session.settle(self.now) else { return true };
-        let (filed, deadline) = (holder.deadline, until.min(slot.last_deadline()));
+        let (filed, deadline) = (holder.deadline, slot.within_cap(holder, until));
         if deadline > filed && filed <= self.now {
             self.redate(index, deadline);
         }

@@ -215,7 +215,9 @@ impl Table {
         now: Moment,
         fx: &mut Effects,
     ) -> Result<(), Loss> {
-        self.check(grant, now, fx)?;
+        let deadline = self.check(grant, now, fx)?;
+        // The lock of a session may be filed under an earlier one: from here on it counts by itself.
+        self.redate(grant.slot, deadline);
         self.slots[grant.slot].extras_mut().cap = Some(max_hold);
         Ok(())
     }
@@ -281,7 +283,7 @@ impl Table {
         Some(match slot.session() {
             None => holder.deadline,
             // Settled: what was seen as past stays past, also for a heartbeat that read the clock before (T6).
-            Some(session) => session.settle(self.now).unwrap_or(Moment::ZERO).min(slot.last_deadline()),
+            Some(session) => slot.within_cap(holder, session.settle(self.now).unwrap_or(Moment::ZERO)),
         })
     }
 
