@@ -662,8 +662,8 @@ impl Bench {
 
     /// What anybody may see of the keys.
     fn compare_looks(&self) {
-        for key in 0..HASHES.len() {
-            let row = self.table.look(&key_at(key), HASHES[key], Moment::from_nanos(self.model.now), 64);
+        for (key, hash) in HASHES.into_iter().enumerate() {
+            let row = self.table.look(&key_at(key), hash, Moment::from_nanos(self.model.now), 64);
             let found = row.map(|row| {
                 let holders: Vec<_> = [row.first].into_iter().chain(row.others).collect();
                 let holders = holders.iter().map(|one| (one.fence.get(), one.mode, one.remaining)).collect::<Vec<_>>();

@@ -26,7 +26,7 @@ const HASHES: [u32; 4] = [7, 7, 8, 9];
 const LIMITS: Limits = Limits { keys: 6, waiters: 7, waiters_per_key: 4 };
 const TTLS_MS: [u64; 4] = [1, 5, 20, 1_000];
 /// Of the two sessions.
-const SESSION_TTLS_MS: [u64; 2] = [12, 60];
+const SESSION_TTLS_MS: [u64; 2] = [6, 60];
 const MAX_PLACES: u32 = 3;
 /// What requests ask for, by their number.
 const MODES: [Mode; 6] = [
@@ -225,7 +225,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (any.clone(), ms).prop_map(|(grant, ms)| Op::GiveNotice { grant, ms }),
         3 => any.clone().prop_map(|grant| Op::Revoke { grant }),
         5 => any.clone().prop_map(|seat| Op::BreakWait { seat }),
-        8 => (0..2_usize, ttl).prop_map(|(session, ttl)| Op::Heartbeat { session, ttl }),
+        10 => (prop_oneof![2 => Just(0_usize), 1 => Just(1)], ttl).prop_map(|(session, ttl)| Op::Heartbeat { session, ttl }),
         4 => (0..2_usize).prop_map(|session| Op::EndSession { session }),
         3 => prop::option::of(key).prop_map(|key| Op::Listen { key }),
         2 => any.prop_map(|listener| Op::StopListening { listener }),
@@ -252,11 +252,12 @@ fn request() -> impl Strategy<Value = Request> {
     let on_read_write = (prop_oneof![6 => Just(0_usize), 1 => Just(2)], read_write);
     let on_permits = (prop_oneof![4 => Just(1_usize), 1 => Just(3)], permits);
     let key_and_mode = prop_oneof![3 => on_read_write, 2 => on_permits];
-    let who = prop_oneof![1 => Just(None), 1 => (0..3_usize).prop_map(Some)];
-    let reentry = prop_oneof![Just(Reentry::Refused), Just(Reentry::Counted)];
+    // Mostly one and the same, so that it comes to what it has already.
+    let who = prop_oneof![3 => Just(None), 3 => Just(Some(0_usize)), 1 => Just(Some(1)), 1 => Just(Some(2))];
+    let reentry = prop_oneof![1 => Just(Reentry::Refused), 2 => Just(Reentry::Counted)];
     let token = prop_oneof![1 => Just(None), 1 => (0..3_usize).prop_map(Some)];
     let extra = prop_oneof![3 => Just(0_usize), 1 => 1..4_usize];
-    let ttl = prop_oneof![2 => Just(2_usize), 1 => 0..TTLS_MS.len()];
+    let ttl = prop_oneof![3 => Just(2_usize), 2 => Just(3), 1 => 0..TTLS_MS.len()];
     let asked = (key_and_mode, who, reentry, ttl, extra);
     (asked, token, any::<bool>(), any::<bool>(), wait).prop_map(|(asked, token, ticket, lane, wait)| {
         let ((key, mode), who, reentry, ttl, extra) = asked;
@@ -459,4 +460,15 @@ fn a_grant_that_its_owner_asked_for_again_outlives_the_waiter_that_it_was_made_t
     assert_eq!(bench.table.held(), 1);
     let released = bench.step(&Op::Release { grant: 0, end: End::Dropped });
     assert_eq!((released, bench.table.held()), (Answer::Release(Release::Released), 0));
+}
+
+#[test]
+fn a_waiter_whose_session_lived_on_is_sent_away_when_that_ends_after_all() {
+    let mut bench = Bench::new();
+    bench.run([Op::Acquire(Request { ttl: 3, ..patient() }), Op::Acquire(of_session())]);
+    bench.run([Op::Advance { micros: 59_000 }, Op::Heartbeat { session: 1, ttl: 2 }]);
+    bench.run([Op::Advance { micros: 5_000 }, Op::Settle]);
+    assert_eq!(bench.table.waiting(), 1);
+    bench.run([Op::Advance { micros: 20_000 }, Op::Settle]);
+    assert_eq!((bench.table.waiting(), bench.table.counters().outlived), (0, 1));
 }
