@@ -629,7 +629,7 @@ impl Bench {
 
     // ---- what is compared ----
 
-    fn compare_queuers(&self) {
+    fn compare_queuers(&mut self) {
         for queuer in &self.queuers {
             let seq = queuer.id.seq;
             let expected = self.model.waits[seq as usize - 1].seats[queuer.seat].wakes;
@@ -639,15 +639,16 @@ impl Bench {
             let place = queue.iter().position(|other| *other == seq);
             let got = self.table.place_of(queuer.id).map(|place| place.position);
             assert_eq!(got, place.map(|at| at + 1), "T2: the place in the queue");
-            let found = self.table.obstacle_of(queuer.id).map(shown);
+            let found = self.table.obstacle_of(queuer.id, Moment::from_nanos(self.model.now)).map(shown);
+            let waits = place.filter(|_| self.model.still_waits(&self.model.waits[seq as usize - 1]));
             let expected =
-                place.map(|at| self.model.obstacle(queuer.asked.key, queuer.asked.terms.mode(), &queue[..at]));
+                waits.map(|at| self.model.obstacle(queuer.asked.key, queuer.asked.terms.mode(), &queue[..at]));
             assert_eq!(found, expected, "what keeps waiter {seq} (left: table, right: model)");
         }
     }
 
     /// What keeps those that only poll.
-    fn compare_obstacles(&self) {
+    fn compare_obstacles(&mut self) {
         for (key, mode) in (0..HASHES.len()).flat_map(|key| MODES.map(|mode| (key, mode))) {
             if self.model.kind(key).is_some_and(|kind| kind != mode.kind()) {
                 continue;
@@ -655,13 +656,14 @@ impl Bench {
             let queue = self.model.queue(key);
             let free = queue.is_empty() && self.model.has_room(key, mode);
             let expected = if free { (0, Vec::new()) } else { self.model.obstacle(key, mode, &queue) };
-            let found = shown(self.table.obstacle_to(&key_at(key), HASHES[key], mode));
+            let found =
+                shown(self.table.obstacle_to(&key_at(key), HASHES[key], mode, Moment::from_nanos(self.model.now)));
             assert_eq!(found, expected, "what keeps {mode} from key {key} (left: table, right: model)");
         }
     }
 
     /// What anybody may see of the keys.
-    fn compare_looks(&self) {
+    fn compare_looks(&mut self) {
         for (key, hash) in HASHES.into_iter().enumerate() {
             let row = self.table.look(&key_at(key), hash, Moment::from_nanos(self.model.now), 64);
             let found = row.map(|row| {
@@ -691,7 +693,10 @@ impl Bench {
         }
         for hash in [7, 8, 9] {
             let trail = self.table.trail(hash, usize::MAX);
-            assert!(trail.is_sorted_by(|one, next| one.ended_at >= next.ended_at), "the last end comes first");
+            assert!(
+                trail.is_sorted_by(|(one, _), (next, _)| one.ended_at >= next.ended_at),
+                "the last end comes first"
+            );
             let mut found: Vec<Past> = trail.into_iter().map(past).collect();
             found.sort_by_key(|past| past.fence);
             let mut expected: Vec<Past> = self.model.trail.iter().filter(|past| past.hash == hash).cloned().collect();
@@ -814,14 +819,14 @@ fn shown(obstacle: Obstacle) -> (u64, Vec<(OwnerId, u32, u64)>) {
     (obstacle.missing, holders)
 }
 
-fn past(trace: Trace) -> Past {
+fn past((trace, owner): (Trace, Option<Arc<str>>)) -> Past {
     Past {
         hash: trace.key_hash,
         fence: trace.fence.get(),
         end: trace.end,
         granted_at: trace.granted_at.as_nanos(),
         ended_at: trace.ended_at.as_nanos(),
-        owner: trace.owner,
+        owner,
     }
 }
 

@@ -320,16 +320,25 @@ impl Model {
     /// come free, and whose that is.
     pub(super) fn obstacle(&self, key: usize, mode: Mode, ahead: &[u64]) -> (u64, Vec<(OwnerId, u32, u64)>) {
         let owned = |held: &Held| Some((held.terms.asker()?.id, held.terms.mode().weight(), held.fence));
-        let mut owners: Vec<_> = self.holders(key).filter_map(owned).collect();
+        // What is over counts for nothing, noticed or not (C1).
+        let live = self.holders(key).filter(|held| self.deadline(held) > self.now);
+        let mut owners: Vec<_> = live.filter_map(owned).collect();
         owners.sort_unstable_by_key(|(.., fence)| *fence);
         let theirs: u32 = owners.iter().map(|(_, weight, _)| weight).sum();
-        let needs = ahead.iter().map(|seq| self.waits[*seq as usize - 1].terms.mode().weight());
+        let ahead = ahead.iter().map(|seq| &self.waits[*seq as usize - 1]).filter(|wait| self.still_waits(wait));
+        let needs = ahead.map(|wait| wait.terms.mode().weight());
         let most = needs.chain([mode.weight()]).max().unwrap();
         let missing = match self.kind(key) {
             Some(Kind::Semaphore { limit }) => most.saturating_sub(limit - theirs),
             _ => theirs,
         };
         (u64::from(missing), owners)
+    }
+
+    /// Whether neither its own time nor its session's is over.
+    pub(super) fn still_waits(&self, wait: &Waiting) -> bool {
+        let lives = |life: Result<u64, Loss>| life.is_ok_and(|until| until > self.now);
+        wait.deadline > self.now && self.session_of(&wait.terms).is_none_or(lives)
     }
 
     // ---- time ----
