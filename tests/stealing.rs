@@ -132,10 +132,13 @@ fn a_later_order_shortens_the_notice_and_never_lengthens_it() {
     let (locks, clock) = manager();
     let lock = hold(&locks);
     let _first = order(&locks, "k", secs(10));
+    assert_eq!(block_on(lock.asked_back()), lock.deadline());
     let _longer = order(&locks, "k", secs(30));
-    assert_eq!(lock.remaining(), secs(10));
+    assert_eq!(block_on(lock.refresh()).unwrap().remaining, secs(10));
     let shorter = order(&locks, "k", secs(4));
-    assert_eq!(lock.remaining(), secs(4));
+    assert_eq!(block_on(lock.refresh()).unwrap().remaining, secs(4));
+    assert_eq!(block_on(lock.asked_back()), lock.deadline(), "one who asks again hears of the shorter notice");
+    assert_eq!(block_on(locks.inspect("k")).unwrap().unwrap().holders[0].asked_back, Some(secs(4)));
     pass(&clock, 4);
     assert!(!lock.is_held());
     assert_eq!(answer(shorter), Ok(Release::Released));
