@@ -110,9 +110,12 @@ fn a_suspend_longer_than_the_ttl_ends_the_lock_before_anything_else_runs() {
     assert_eq!(lock.unlock_now(), Release::AlreadyGone);
 }
 
-#[test]
-fn expired_locks_are_counted_when_they_are_cleaned() {
-    let (locks, clock) = manager();
+#[actix_rt::test]
+async fn expired_locks_are_counted_when_they_are_cleaned() {
+    let clock = ManualClock::new();
+    let locks = LockManager::builder().shards(1).clock(clock.clock()).build().unwrap();
+    // So that the actor has had its first turn, and will not clean up before us.
+    locks.shard(&leasehold::Key::new("any").unwrap()).send(leasehold::messages::GetStats).await.unwrap().unwrap();
     let short: Vec<_> = (0..1_000).map(|n| locks.try_lock(format!("s{n}")).ttl(secs(1)).now().unwrap()).collect();
     let long: Vec<_> = (0..10).map(|n| locks.try_lock(format!("l{n}")).ttl(secs(9)).now().unwrap()).collect();
     assert_eq!(locks.clean_expired_locks(), 0);
