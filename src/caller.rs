@@ -12,7 +12,7 @@ use crate::table::Owner;
 thread_local! {
     /// How many callers there are: looked at on every request, where it is nearly always 0.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    static CALLERS: RefCell<Vec<Arc<Owner>>> = const { RefCell::new(Vec::new()) };
+    static CALLERS: RefCell<Vec<Option<Arc<Owner>>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Whether there is any caller.
@@ -23,12 +23,21 @@ pub(crate) fn is_there() -> bool {
 
 /// The innermost caller, if there is one.
 pub(crate) fn current() -> Option<Arc<Owner>> {
-    CALLERS.with_borrow(|callers| callers.last().cloned())
+    CALLERS.with_borrow(|callers| callers.last().cloned().flatten())
 }
 
 /// Has everything until the answer is dropped run on this owner's behalf.
 pub(crate) fn enter(owner: &Arc<Owner>) -> Entered {
-    CALLERS.with_borrow_mut(|callers| callers.push(Arc::clone(owner)));
+    push(Some(Arc::clone(owner)))
+}
+
+/// Has everything until the answer is dropped run on nobody's behalf: what several share is not the first one's.
+pub(crate) fn enter_nobody() -> Entered {
+    push(None)
+}
+
+fn push(caller: Option<Arc<Owner>>) -> Entered {
+    CALLERS.with_borrow_mut(|callers| callers.push(caller));
     DEPTH.set(DEPTH.get() + 1);
     Entered { _not_send: std::marker::PhantomData }
 }

@@ -151,3 +151,19 @@ impl Drop for Listening {
         manager.hub().keys.remove_if(key, |_, watched| watched.listeners == 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_nobody_watches_any_more_is_not_registered() {
+        let locks = LockManager::builder().build().unwrap();
+        let [one, other] = [(); 2].map(|()| locks.watch("k").unwrap());
+        let another = locks.watch("another").unwrap();
+        drop(one);
+        assert_eq!(locks.hub().keys.len(), 2);
+        drop((other, another));
+        assert!(locks.hub().keys.is_empty());
+    }
+}

@@ -371,6 +371,10 @@ impl LockManager {
         for shard in self.inner.shards() {
             shard.close();
         }
+        // All are closed before anybody hears of it: whoever does is granted nothing elsewhere.
+        for shard in self.inner.shards() {
+            shard.turn_out();
+        }
         self.released_within(grace).await;
         let left = self.inner.shards().iter().map(|shard| shard.end_grants()).sum();
         if let Some(desk) = &self.inner.desk {

@@ -174,7 +174,8 @@ impl Session {
     /// When it ends unless it gets a heartbeat, on the manager's clock; `None` if it has ended.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
-        self.handle.owner.deadline().ok().filter(|deadline| *deadline > self.handle.manager.now())
+        // Settled: one that was seen to have ended is not kept alive by a heartbeat that read the clock before.
+        self.handle.owner.settle(self.handle.manager.now()).ok()
     }
 
     /// The time until its deadline; zero if it has ended.

@@ -20,6 +20,7 @@ fn advance_in_steps(clock: &ManualClock, seconds: u64) {
     }
 }
 
+/// Peer bug 5: the watchdog outlives the unlock.
 #[actix_rt::test]
 async fn an_auto_refreshed_lock_outlives_its_ttl_and_ends_with_its_unlock() {
     let (locks, clock) = manager();
@@ -37,6 +38,7 @@ async fn an_auto_refreshed_lock_outlives_its_ttl_and_ends_with_its_unlock() {
     assert_eq!(locks.stats().expired, 1, "the next lock ran out by itself");
 }
 
+/// Peer bug 16: a background refresh that fails kills the process; here its caller is told.
 #[actix_rt::test]
 async fn a_forced_release_ends_the_refreshing_and_tells_its_caller() {
     let (locks, clock) = manager();
@@ -74,6 +76,7 @@ async fn max_hold_set_later_caps_from_the_grant_and_shortens_nothing() {
     assert!(lock.max_hold(secs(99)).is_err(), "too late");
 }
 
+/// Peer bug 6: kept alive although nobody is left who could let go.
 #[test]
 fn a_forgotten_guard_without_orders_runs_out() {
     let (locks, clock) = manager();

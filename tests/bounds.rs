@@ -50,6 +50,7 @@ fn a_full_table_refuses_new_keys_and_goes_on_serving_the_old() {
     assert!(locks.try_lock_now("a").is_ok());
 }
 
+/// Peer bug 23: idle keys leak.
 #[test]
 fn a_million_keys_leave_nothing_behind() {
     let locks = LockManager::builder().build().unwrap();
@@ -61,6 +62,7 @@ fn a_million_keys_leave_nothing_behind() {
     assert!(locks.list("", 10).is_empty());
 }
 
+/// Peer bug 23: removing an idle key gives two mutexes for one key.
 #[test]
 fn keys_that_come_and_go_on_two_threads_keep_their_exclusion() {
     use std::sync::atomic::{AtomicU32, Ordering};

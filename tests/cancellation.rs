@@ -24,6 +24,7 @@ fn a_future_dropped_before_its_first_poll_has_done_nothing() {
     assert_eq!(locks.stats().attempts, 0);
 }
 
+/// Peer bug 21: a dropped future stays at the head of the queue.
 #[test]
 fn a_future_dropped_in_the_queue_leaves_it() {
     let (locks, _) = manager();
@@ -38,6 +39,7 @@ fn a_future_dropped_in_the_queue_leaves_it() {
     assert_eq!(locks.stats().cancelled, 1);
 }
 
+/// Peer bug 21: a dropped future keeps what it was granted.
 #[test]
 fn a_grant_that_its_future_never_saw_goes_to_the_next_waiter() {
     let (locks, _) = manager();
@@ -53,6 +55,7 @@ fn a_grant_that_its_future_never_saw_goes_to_the_next_waiter() {
     assert!(locks.try_lock_now("k").is_ok());
 }
 
+/// Peer bug 17: an orphan wake-up, for a waiter that times out exactly when it is granted.
 #[test]
 fn a_timed_out_waiter_released_in_the_same_instant_strands_no_wake_up() {
     let (locks, clock) = manager();
@@ -79,6 +82,7 @@ fn a_dropped_poller_leaves_no_timer_that_does_anything() {
     assert_eq!((locks.stats().active, locks.stats().cancelled), (0, 1));
 }
 
+/// Peer bug 21: a task aborted in any state leaves a dead waiter.
 #[tokio::test]
 async fn aborted_tasks_in_every_state_leave_an_empty_table() {
     let locks = LockManager::builder().build().unwrap();
@@ -118,4 +122,40 @@ fn a_dropped_unlock_still_releases() {
     let lock = locks.try_lock_now("k").unwrap();
     drop(lock.unlock());
     assert!(locks.try_lock_now("k").is_ok());
+}
+
+/// Peer bug 5: whatever a cancelled request had begun, nothing keeps its locks alive afterwards.
+#[test]
+fn a_request_dropped_after_any_poll_is_refreshed_by_nobody() {
+    const SEC: Duration = Duration::from_secs(1);
+    type Begin = fn(&LockManager) -> std::pin::Pin<Box<dyn Future<Output = ()> + '_>>;
+    let ways: [Begin; 4] = [
+        |locks| Box::pin(async { drop(locks.lock("a").ttl(9 * SEC).wait_forever().await) }),
+        |locks| Box::pin(async { drop(locks.lock_many(["a", "b"]).ttl(9 * SEC).wait(999 * SEC).await) }),
+        |locks| {
+            Box::pin(async { drop(locks.run("a", async |_| std::future::pending::<()>().await).ttl(9 * SEC).await) })
+        },
+        |locks| Box::pin(async { drop(locks.singleflight_lock("a").ttl(9 * SEC).wait_forever().await) }),
+    ];
+    for begin in ways {
+        for polls in 0..6 {
+            let (locks, clock) = manager();
+            let before = locks.try_lock("a").ttl(2 * SEC).now().unwrap();
+            let other = locks.try_lock("b").ttl(999 * SEC).now().unwrap();
+            let mut request = begin(&locks);
+            for _ in 0..polls {
+                if request.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                    break;
+                }
+                clock.advance(SEC);
+            }
+            drop(request);
+            drop((before, other));
+            assert_eq!((locks.stats().active, locks.stats().waiting), (0, 0), "after {polls} polls");
+            let refreshed = locks.stats().refreshed;
+            std::mem::forget(["a", "b"].map(|key| locks.try_lock(key).ttl(9 * SEC).now().unwrap()));
+            (0..9).for_each(|_| clock.advance(SEC));
+            assert_eq!((locks.stats().active, locks.stats().refreshed), (0, refreshed), "after {polls} polls");
+        }
+    }
 }

@@ -35,3 +35,12 @@ fn singleflight_looks_up_once() {
     assert!(shown.contains("100 answers, all 1999, from 1 look-up"), "{shown}");
     assert!(shown.contains("1 led, 99 shared"), "{shown}");
 }
+
+#[test]
+fn session_deadlock_names_the_cycle_and_both_finish() {
+    let shown = run("session_deadlock");
+    assert!(shown.contains("alice is refused: alice waits for account:2, bob waits for account:1"), "{shown}");
+    assert!(shown.contains("alice has moved the money"), "{shown}");
+    assert!(shown.contains("bob has moved the money"), "{shown}");
+    assert!(shown.contains("1 request refused, 0 locks left"), "{shown}");
+}

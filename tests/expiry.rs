@@ -35,6 +35,7 @@ fn a_lock_is_held_until_its_deadline_and_not_a_moment_longer() {
     assert!(locks.try_lock_now("k").is_ok(), "noticed without any timer");
 }
 
+/// Peer bug 34: after a takeover the old owner can release, and the new one cannot.
 #[actix_rt::test]
 async fn an_expired_holder_cannot_release_or_refresh_the_next_lock() {
     let (locks, clock) = manager();
@@ -75,6 +76,7 @@ fn a_wait_ends_when_it_said_it_would() {
     }
 }
 
+/// Peer bug 3: granted after its own lease died.
 #[test]
 fn a_grant_that_expires_before_it_is_seen_answers_lost() {
     let (locks, clock) = manager();
@@ -108,9 +110,12 @@ fn a_suspend_longer_than_the_ttl_ends_the_lock_before_anything_else_runs() {
     assert_eq!(lock.unlock_now(), Release::AlreadyGone);
 }
 
-#[test]
-fn expired_locks_are_counted_when_they_are_cleaned() {
-    let (locks, clock) = manager();
+#[actix_rt::test]
+async fn expired_locks_are_counted_when_they_are_cleaned() {
+    let clock = ManualClock::new();
+    let locks = LockManager::builder().shards(1).clock(clock.clock()).build().unwrap();
+    // So that the actor has had its first turn, and will not clean up before us.
+    locks.shard(&leasehold::Key::new("any").unwrap()).send(leasehold::messages::GetStats).await.unwrap().unwrap();
     let short: Vec<_> = (0..1_000).map(|n| locks.try_lock(format!("s{n}")).ttl(secs(1)).now().unwrap()).collect();
     let long: Vec<_> = (0..10).map(|n| locks.try_lock(format!("l{n}")).ttl(secs(9)).now().unwrap()).collect();
     assert_eq!(locks.clean_expired_locks(), 0);
@@ -162,4 +167,31 @@ async fn with_refresh_after_a_refresh_writes_only_when_its_share_of_the_ttl_has_
     assert_eq!((stats.refreshed, stats.refresh_skipped), (1, 1));
     clock.advance(secs(10));
     assert_eq!(lock.refresh().await, Err(LockError::Lost(Loss::Expired)), "ownership is checked all the same");
+}
+
+/// Peer bug 37: a refresh that fails harms the lock, and a short TTL underflows.
+#[actix_rt::test]
+async fn a_refused_refresh_touches_nothing_and_the_shortest_ttl_is_one() {
+    let (locks, clock) = manager();
+    let ms = Duration::from_millis(1);
+    let lock = locks.try_lock("k").ttl(secs(10)).await.unwrap();
+    let before = (lock.token(), lock.fencing_token(), lock.deadline());
+    clock.advance(secs(1));
+    for ttl in [Duration::ZERO, Duration::from_nanos(999_999), Duration::MAX] {
+        assert!(matches!(lock.refresh_for(ttl).await, Err(LockError::InvalidTtl(_))));
+        assert!(matches!(locks.refresh("k", lock.token(), Some(ttl)).await, Err(LockError::InvalidTtl(_))));
+    }
+    let stranger = leasehold::Token::random();
+    assert_eq!(locks.refresh("k", stranger, None).await.unwrap_err(), LockError::NotHeld);
+    assert_eq!((lock.token(), lock.fencing_token(), lock.deadline()), before);
+    assert_eq!(locks.stats().refreshed, 0);
+    assert_eq!(lock.unlock().await, Release::Released);
+
+    let brief = locks.try_lock("k").ttl(ms).await.unwrap();
+    assert_eq!((brief.remaining(), brief.refresh().await.unwrap().remaining), (ms, ms));
+    assert!(brief.auto_refresh(ms, ms).is_err());
+    assert_eq!(locks.run("run", async |held| held.remaining()).ttl(ms).await.unwrap().value, ms);
+    assert_eq!(locks.lock_many(["many"]).ttl(ms).await.unwrap().locks()[0].remaining(), ms);
+    clock.jump(ms);
+    assert!(!brief.is_held() && brief.remaining().is_zero());
 }

@@ -84,3 +84,35 @@ fn what_crosses_threads_may() {
     sent(lock.lost());
     sent(lock.unlock());
 }
+
+/// Peer bug 36: dropping a guard does nothing in one kind of program. This file is built with every set of features.
+#[test]
+fn dropping_a_guard_releases_in_every_kind_of_program() {
+    let locks = LockManager::builder().build().unwrap();
+    let is_free = || locks.try_lock_now("k").is_ok();
+    let visit = async || {
+        drop(locks.lock("k").await.unwrap());
+        assert!(is_free());
+        locks.lock("k").await.unwrap()
+    };
+    let current = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    drop(current.block_on(visit()));
+    assert!(is_free(), "outside of the runtime");
+    let lock = current.block_on(visit());
+    drop(current);
+    drop(lock);
+    assert!(is_free(), "after the runtime is gone");
+    let many = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    drop(many.block_on(visit()));
+    let lock = actix_rt::System::new().block_on(visit());
+    assert!(!is_free());
+    std::thread::spawn(|| drop(lock)).join().unwrap();
+    assert!(is_free(), "in another thread");
+    let lock = locks.blocking_lock("k").unwrap();
+    let panicked = std::thread::spawn(move || {
+        let _lock = lock;
+        std::panic::resume_unwind(Box::new("under the lock"));
+    });
+    assert!(panicked.join().is_err());
+    assert!(is_free(), "by a panic");
+}

@@ -63,8 +63,11 @@ fn rooms_import_only_what_they_may() {
 fn every_grant_is_made_in_one_place() {
     let files = sources("src/table");
     let made = |text: &str| code(text).filter(|line| line.contains("Holder {") && line.contains("granted_at:")).count();
-    let places: Vec<_> =
-        files.iter().filter(|(path, _)| !path.ends_with("model.rs")).map(|(_, text)| made(text)).collect();
+    let places: Vec<_> = files
+        .iter()
+        .filter(|(path, _)| !path.to_string_lossy().contains("table/model/"))
+        .map(|(_, text)| made(text))
+        .collect();
     assert_eq!(places.iter().sum::<usize>(), 1, "a second one could forget the fence or the claim");
 }
 
@@ -72,7 +75,7 @@ fn every_grant_is_made_in_one_place() {
 fn no_source_file_is_longer_than_500_lines() {
     for (path, text) in sources("src") {
         let lines = text.lines().count();
-        assert!(lines <= 500 || path.ends_with("table/model.rs"), "{}: {lines} lines", path.display());
+        assert!(lines <= 500 || path.to_string_lossy().contains("table/model/"), "{}: {lines} lines", path.display());
     }
 }
 

@@ -1,9 +1,12 @@
 //! Fear: what operators see is wrong, or shows a secret (T8; peer bug 27).
 #![cfg(feature = "test-util")]
 
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use leasehold::{LockError, LockManager, ManualClock, Release};
+use leasehold::{Lock, LockError, LockFuture, LockManager, ManualClock, Release};
 
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -141,4 +144,130 @@ async fn the_most_contended_keys_are_named_the_worst_first() {
     assert_eq!(hot, [("k07".to_owned(), 30), ("k03".to_owned(), 20)]);
     drop(held);
     assert_eq!(locks.hot_keys(9).len(), 3, "also when the keys are free again");
+}
+
+/// What a chaotic test has done, counted by hand.
+#[derive(Default, Debug, PartialEq)]
+struct Truth {
+    granted: u64,
+    unlocked: u64,
+    dropped: u64,
+    expired: u64,
+    forced: u64,
+    busy: u64,
+    timed_out: u64,
+    cancelled: u64,
+}
+
+/// Those who hold and wait in a chaotic test.
+struct Chaos<'a> {
+    locks: &'a LockManager,
+    held: Vec<Lock>,
+    waiting: Vec<LockFuture<'a>>,
+    truth: Truth,
+}
+
+impl<'a> Chaos<'a> {
+    /// One of the keys, each of its own kind.
+    fn ask(&self, key: usize) -> leasehold::LockRequest<'a> {
+        match key {
+            0 | 1 => self.locks.lock(format!("exclusive {key}")),
+            2 => self.locks.read("shared"),
+            3 => self.locks.write("shared"),
+            _ => self.locks.semaphore("pool", 3).permits(key as u32 % 3 + 1),
+        }
+    }
+
+    fn step(&mut self, clock: &ManualClock, mut draw: impl FnMut(usize) -> usize) {
+        let ttl = ms(draw(20_000) as u64 + 1);
+        match draw(10) {
+            0 | 1 => match self.ask(draw(7)).ttl(ttl).now() {
+                Ok(lock) => self.granted(lock),
+                Err(LockError::Held) => self.truth.busy += 1,
+                Err(other) => panic!("{other}"),
+            },
+            2..=4 => {
+                let wait = ms(draw(20_000) as u64 + 1);
+                self.waiting.push(self.ask(draw(7)).ttl(ttl).wait(wait).into_future());
+            }
+            5 if !self.held.is_empty() => {
+                self.truth.unlocked += 1;
+                let unlocked = self.held.swap_remove(draw(self.held.len())).unlock_now();
+                assert_eq!(unlocked, Release::Released);
+            }
+            6 if !self.held.is_empty() => {
+                self.truth.dropped += 1;
+                drop(self.held.swap_remove(draw(self.held.len())));
+            }
+            7 if !self.waiting.is_empty() => {
+                self.truth.cancelled += 1;
+                drop(self.waiting.swap_remove(draw(self.waiting.len())));
+            }
+            8 => {
+                let key = ["exclusive 0", "exclusive 1", "shared", "pool"][draw(4)];
+                let forced = Pin::new(&mut self.locks.force_release(key).into_future())
+                    .poll(&mut Context::from_waker(Waker::noop()));
+                assert!(forced.is_ready());
+                self.truth.forced += self.forget_the_gone();
+            }
+            _ => {
+                clock.advance(ms(draw(3_000) as u64));
+                self.truth.expired += self.forget_the_gone();
+            }
+        }
+        self.poll_all();
+    }
+
+    fn granted(&mut self, lock: Lock) {
+        self.truth.granted += 1;
+        self.held.push(lock);
+    }
+
+    fn forget_the_gone(&mut self) -> u64 {
+        let before = self.held.len();
+        self.held.retain(|lock| lock.is_held());
+        (before - self.held.len()) as u64
+    }
+
+    fn poll_all(&mut self) {
+        for mut future in std::mem::take(&mut self.waiting) {
+            match Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Pending => self.waiting.push(future),
+                Poll::Ready(Ok(lock)) => self.granted(lock),
+                Poll::Ready(Err(LockError::Timeout { .. })) => self.truth.timed_out += 1,
+                Poll::Ready(Err(other)) => panic!("{other}"),
+            }
+        }
+    }
+}
+
+/// Peer bug 27: gauges drift, or go negative.
+#[test]
+fn after_chaos_each_gauge_equals_what_was_counted_by_hand() {
+    let (locks, clock) = manager();
+    let mut chaos = Chaos { locks: &locks, held: Vec::new(), waiting: Vec::new(), truth: Truth::default() };
+    let mut state = 42_u64;
+    for step in 0..20_000 {
+        chaos.step(&clock, |end| {
+            // Knuth's multiplier; the high bits are the good ones.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % end
+        });
+        let s = locks.stats();
+        let shown = Truth {
+            granted: s.total,
+            unlocked: s.unlocked,
+            dropped: s.dropped,
+            expired: s.expired,
+            forced: s.forced,
+            busy: s.busy,
+            timed_out: s.timed_out,
+            cancelled: s.cancelled,
+        };
+        assert_eq!(shown, chaos.truth, "step {step}");
+        assert_eq!((s.active, s.waiting), (chaos.held.len() as u64, chaos.waiting.len() as u64), "step {step}");
+        assert_eq!(s.queued, s.handoffs + s.timed_out_in_queue + s.cancelled_in_queue + s.waiting, "step {step}");
+    }
+    let t = &chaos.truth;
+    assert!([t.unlocked, t.dropped, t.expired, t.forced, t.busy, t.timed_out, t.cancelled].iter().all(|n| *n > 100));
 }

@@ -7,6 +7,7 @@ use leasehold::{LockManager, Loss, ManualClock};
 
 const TTL: Duration = Duration::from_secs(30);
 
+/// Peer bug 32: a handler that comes late hangs, or is told twice.
 #[actix_rt::test]
 async fn the_signal_comes_whether_one_asks_before_at_or_after_the_loss() {
     let clock = ManualClock::new();

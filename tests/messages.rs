@@ -57,6 +57,7 @@ async fn a_reply_whose_asker_has_gone_hands_the_lock_on() {
     assert!(next.await.unwrap().unwrap().unwrap().is_held());
 }
 
+/// Peer bug 16: a panic in the background takes the locks along.
 #[actix_rt::test]
 async fn a_panic_in_the_actor_loses_no_lock_and_no_waiter() {
     let locks = LockManager::builder().shards(1).build().unwrap();

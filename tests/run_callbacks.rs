@@ -53,6 +53,7 @@ async fn a_panicking_callback_releases_before_the_panic_goes_on() {
     assert!(locks.try_lock("k").await.is_ok());
 }
 
+/// Peer bug 5: a cancelled callback's lock lives on.
 #[actix_rt::test]
 async fn cancelling_drops_the_callback_first_and_then_releases() {
     struct StillLocked(LockManager, Rc<std::cell::Cell<bool>>);
@@ -76,6 +77,7 @@ async fn cancelling_drops_the_callback_first_and_then_releases() {
     assert!(locks.try_lock("k").await.is_ok());
 }
 
+/// Peer bug 35: an error of the release hides the callback's own.
 #[actix_rt::test]
 async fn a_long_callback_keeps_its_lock_and_a_lost_one_still_gives_its_value() {
     let clock = ManualClock::new();

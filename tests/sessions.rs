@@ -88,6 +88,7 @@ async fn the_end_of_a_session_releases_its_locks_and_refuses_its_waiters() {
     assert_eq!((stats.active, stats.waiting, stats.session_ended), (1, 0, 1));
 }
 
+/// Peer bug 3: granted after its own session died in the queue.
 #[actix_rt::test]
 async fn a_queued_owner_that_died_is_passed_over_for_the_next_live_one() {
     let (locks, clock) = manager();
@@ -119,6 +120,7 @@ async fn a_waiter_whose_session_runs_out_hears_of_it_then_and_not_at_the_end_of_
     assert_eq!(waits.await.unwrap_err(), LockError::SessionEnded);
 }
 
+/// Peer bug 6: keep-alive goes on after its client object is gone.
 #[actix_rt::test]
 async fn automatic_heartbeats_end_with_the_last_handle() {
     let (locks, clock) = manager();

@@ -37,6 +37,7 @@ async fn callers_who_ask_while_a_call_runs_share_its_value() {
     assert_eq!((stats.flights_led, stats.flights_shared, stats.active), (2, 49, 0));
 }
 
+/// Peer bug 40: a cancelled leader takes its followers along.
 #[tokio::test]
 async fn a_dropped_leader_leaves_the_call_to_a_follower() {
     let locks = LockManager::builder().build().unwrap();

@@ -173,6 +173,7 @@ fn each_caller_waits_as_long_as_it_said_from_when_it_asked() {
     assert_eq!(waited(impatient), Duration::ZERO);
 }
 
+/// Peer bug 40: the same for those who share a lock.
 #[test]
 fn whoever_leaves_the_others_keep_the_place_in_the_queue() {
     let (locks, clock) = manager();
@@ -407,4 +408,27 @@ async fn a_crowd_that_comes_and_goes_holds_one_lock_at_a_time_and_leaves_nothing
     assert_eq!((stats.active, stats.waiting, stats.expired), (0, 0, 0));
     assert!(stats.total < crowd.load(Ordering::SeqCst), "some of them shared");
     assert!(locks.try_lock_now("k").is_ok());
+}
+
+/// Peer bug 40: the leader's session takes the followers along.
+#[test]
+fn a_shared_lock_is_not_its_leaders_session() {
+    for ends in ["while they wait", "while they hold it"] {
+        let (locks, _) = manager();
+        let session = locks.session("me");
+        let holder = locks.try_lock_now("k").unwrap();
+        let mut leader = Box::pin(
+            session.run("other", async |_| locks.singleflight_lock("k").wait_forever().await.map(drop)).into_future(),
+        );
+        assert!(leader.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let mut follower = Caller::new(locks.singleflight_lock("k").wait_forever());
+        if ends == "while they wait" {
+            block_on(session.end());
+        }
+        drop(holder);
+        let part = follower.answer().unwrap();
+        drop(leader);
+        block_on(session.end());
+        assert!(part.is_held(), "{ends}");
+    }
 }

@@ -32,7 +32,7 @@ pub enum DeadlockPolicy {
     #[default]
     RefuseRequest,
     /// Of the locks in the cycle the one that was granted last is taken from its holder, who hears
-    /// [`Loss::Revoked`](crate::Loss::Revoked); the request queues.
+    /// [`Loss::Revoked`](crate::Loss::Revoked); the request queues. One that waits for its own owner's lock is refused.
     RevokeYoungest,
 }
 
@@ -181,7 +181,8 @@ impl Detector {
                 let world = Shards { shards, register, grants: RefCell::default() };
                 let Some(steps) = cycle_through(&world, owner.id) else { return };
                 let edges = register.edges(&steps);
-                let youngest = world.youngest(&steps);
+                // Nobody takes a lock from itself: the work under it would go on without.
+                let youngest = if steps.len() > 1 { world.youngest(&steps) } else { None };
                 (steps, edges, youngest)
             };
             match (self.policy, youngest) {
@@ -267,6 +268,8 @@ impl World for Shards<'_> {
     fn look(&self, id: WaitId) -> Option<Blocked> {
         let wait = self.register.waits.get(&id)?;
         let shard = &self.shards[wait.shard as usize];
+        // A poller whose session has ended will hear so at its next try; it waits for nothing.
+        wait.owner.settle(shard.now()).ok()?;
         let Obstacle { missing, holders } = match wait.how {
             How::Queued(waiter) => shard.obstacle_of(waiter)?,
             How::Polling(mode) => shard.obstacle_to(&wait.key, wait.hash, mode),

@@ -175,14 +175,16 @@ impl Shard {
         while self.with(|state, fx| state.table.end_owner(owner, SLICE, now, fx)) == Slice::More {}
     }
 
-    /// What keeps a queued request from its key; `None` if it is not queued any more.
+    /// What keeps a queued request from its key; `None` if it is not queued any more, or its wait is over.
     pub(crate) fn obstacle_of(&self, id: WaiterId) -> Option<Obstacle> {
-        self.state.lock().table.obstacle_of(id)
+        let now = self.clock.now();
+        self.state.lock().table.obstacle_of(id, now)
     }
 
     /// What keeps a request that polls from its key.
     pub(crate) fn obstacle_to(&self, key: &Key, hash: u32, mode: Mode) -> Obstacle {
-        self.state.lock().table.obstacle_to(key, hash, mode)
+        let now = self.clock.now();
+        self.state.lock().table.obstacle_to(key, hash, mode, now)
     }
 
     /// Turns a queued request away to break a deadlock, if it is still queued. Its effects are the caller's to run.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Moment;
 use crate::error::Loss;
+use crate::sync::Mutex;
 use crate::table::{End, Watcher};
 
 /// One per watched grant, made when somebody first asks.
@@ -17,7 +18,7 @@ pub(crate) struct LostSignal {
     /// `None` inside: the holder released it in good order.
     how: OnceLock<Option<Loss>>,
     /// When the lock will be taken.
-    asked_back: OnceLock<Moment>,
+    asked_back: Mutex<Option<Moment>>,
     /// Rung when either becomes known.
     bell: Notify,
 }
@@ -34,9 +35,11 @@ impl LostSignal {
         self.bell.notify_waiters();
     }
 
-    /// The lock will be taken at `deadline`. The first notice counts.
+    /// The lock will be taken at `deadline`. The shortest notice counts.
     pub(crate) fn ask_back(&self, deadline: Moment) {
-        let _ = self.asked_back.set(deadline);
+        let mut asked_back = self.asked_back.lock();
+        *asked_back = Some(asked_back.map_or(deadline, |earlier| earlier.min(deadline)));
+        drop(asked_back);
         self.bell.notify_waiters();
     }
 
@@ -46,8 +49,9 @@ impl LostSignal {
         loop {
             // Before the look: what is rung from here on is heard.
             let bell = self.bell.notified();
-            if let Some(deadline) = self.asked_back.get() {
-                return Some(*deadline);
+            let asked_back = *self.asked_back.lock();
+            if asked_back.is_some() {
+                return asked_back;
             }
             if self.given.is_cancelled() {
                 return None;

@@ -363,7 +363,7 @@ impl Shard {
         if table == Slice::Done && timers_idle { Slice::Done } else { Slice::More }
     }
 
-    /// Refuses waiters and pollers, and everybody who comes later.
+    /// Grants nothing from now on.
     pub(crate) fn close(&self) {
         // What has run out is not waited for; and the actor comes by, to end what runs out meanwhile.
         self.sweep();
@@ -371,6 +371,10 @@ impl Shard {
             state.table.close();
             fx.due(self.clock.now());
         });
+    }
+
+    /// Refuses the waiters and pollers of a closed shard.
+    pub(crate) fn turn_out(&self) {
         let mut cursor = Some(0);
         while let Some(from) = cursor {
             cursor = self.with(|state, fx| state.table.refuse_waiters(from, SLICE as u32, fx));

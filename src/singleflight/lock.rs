@@ -8,7 +8,7 @@
 //! callers.
 
 use std::fmt;
-use std::future::{Future, IntoFuture};
+use std::future::{Future, IntoFuture, poll_fn};
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
 use super::{Cell, Role, Seat};
+use crate::caller;
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{Key, Ttl};
@@ -46,6 +47,9 @@ impl LockManager {
     /// Who asks after the lock was seen to be granted does not join: a new acquisition begins, which queues. So nobody
     /// keeps a lock for ever by overlapping with others. The lock excludes all other locks on the key, not those who
     /// share it. Only callers with the same TTL share.
+    ///
+    /// The lock is nobody's in particular, wherever it is asked for: no session's, and unknown to the deadlock check. In
+    /// the callback of a [`run`](LockManager::run) on the same key it waits in vain.
     ///
     /// ```
     /// # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -128,7 +132,13 @@ impl<'a> SharedLockRequest<'a> {
 fn acquisition(manager: LockManager, name: Name) -> Acquisition {
     let acquire = async move {
         let (key, ttl) = &name;
-        let answer = manager.lock(key).ttl(ttl.as_duration()).wait_forever().await;
+        let mut request = manager.lock(key).ttl(ttl.as_duration()).wait_forever().into_future();
+        let answer = poll_fn(|cx| {
+            // Whoever drives it: were it the session's whose callback asked first, it would end for all with that.
+            let _for_nobody = caller::enter_nobody();
+            request.poll_unpin(cx)
+        })
+        .await;
         // Before anybody can see it: who asks from now on waits for the next one.
         manager.flights().locks.land(&name);
         answer.map(Arc::new)

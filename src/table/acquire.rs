@@ -246,6 +246,19 @@ impl Table {
         grant
     }
 
+    /// Whether a grant whose waiter has gone unseen was asked for again by its owner meanwhile: then it is that
+    /// request's, and one release less ends it.
+    fn keep_for_owner(&mut self, index: u32) -> bool {
+        let slot = &mut self.slots[index];
+        let Some(extras) = slot.extras.as_mut().filter(|extras| extras.reentries > 0) else { return false };
+        extras.reentries -= 1;
+        if let Some(holder) = slot.holder.as_mut() {
+            // The one that remembers its token longest: that other request may have been a guard's or a client's.
+            holder.keeper = Keeper::Guard(TokenChoice::ByClient);
+        }
+        true
+    }
+
     /// Looks at a waiter on behalf of one of its seats, which is given up unless the answer is `Pending`.
     pub(crate) fn see_waiter(
         &mut self,
@@ -321,7 +334,9 @@ impl Table {
             }
             WaiterState::Granted => {
                 self.leave_seat(id, fx);
-                self.end(index, End::Dropped, fx);
+                if !self.keep_for_owner(index) {
+                    self.end(index, End::Dropped, fx);
+                }
             }
             WaiterState::Refused(_) => self.leave_seat(id, fx),
         }

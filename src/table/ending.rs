@@ -40,7 +40,8 @@ impl Table {
     pub(crate) fn give_notice(&mut self, grant: &Grant, at: Moment, now: Moment, fx: &mut Effects) {
         let Some(deadline) = self.live(grant, now, fx) else { return };
         let extras = self.slots[grant.slot].extras_mut();
-        extras.notice = Some(extras.notice.map_or(at, |earlier| earlier.min(at)));
+        let at = extras.notice.map_or(at, |earlier| earlier.min(at));
+        extras.notice = Some(at);
         if let Some(watcher) = extras.watcher.clone() {
             fx.asked_back(watcher, at);
         }
@@ -104,7 +105,9 @@ impl Table {
     #[inline(never)]
     fn end_over(&mut self, index: u32, fx: &mut Effects) {
         let slot = &self.slots[index];
-        let noticed = slot.extras.as_ref().and_then(|extras| extras.notice).is_some_and(|at| at <= self.now);
+        // Whichever came first, however late this is seen: its own deadline, or the moment that notice was given for.
+        let notice = slot.extras.as_ref().and_then(|extras| extras.notice);
+        let noticed = notice.is_some_and(|at| self.deadline_in(index).is_some_and(|deadline| at <= deadline));
         let session = slot.session().and_then(|session| session.deadline().err());
         let end = match session {
             Some(loss) => End::from(loss),
@@ -116,7 +119,7 @@ impl Table {
 
     /// Whether a holder's deadline has passed.
     #[inline(always)]
-    fn is_over(&mut self, index: u32) -> bool {
+    pub(super) fn is_over(&mut self, index: u32) -> bool {
         let slot = &self.slots[index];
         match slot.holder.as_ref() {
             Some(_) if slot.extra_terms().is_some() => self.is_over_with_session(index),
@@ -131,8 +134,9 @@ impl Table {
         let Some(holder) = slot.holder.as_ref() else { return false };
         let Some(session) = slot.session() else { return holder.deadline <= self.now };
         let Ok(until) = session.settle(self.now) else { return true };
-        let (filed, deadline) = (holder.deadline, until.min(slot.last_deadline()));
+        let (filed, deadline) = (holder.deadline, slot.within_cap(holder, until));
         if self.is_by_store(index) {
+            // The store's word counts as well, and moves when the store has answered.
             return filed <= self.now;
         }
         if deadline > filed && filed <= self.now {

@@ -70,6 +70,12 @@ impl Group {
         self.deadlines.iter().map(|(_, member)| *member)
     }
 
+    /// The members' slots, with the deadlines that they are filed under.
+    #[cfg(test)]
+    pub(crate) fn dated(&self) -> impl Iterator<Item = (Moment, u32)> {
+        self.deadlines.iter().copied()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.members.len()
     }

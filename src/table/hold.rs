@@ -228,7 +228,9 @@ impl Table {
         now: Moment,
         fx: &mut Effects,
     ) -> Result<(), Loss> {
-        self.check(grant, now, fx)?;
+        let deadline = self.check(grant, now, fx)?;
+        // The lock of a session may be filed under an earlier one: from here on it counts by itself.
+        self.redate(grant.slot, deadline);
         self.slots[grant.slot].extras_mut().cap = Some(max_hold);
         Ok(())
     }
@@ -279,7 +281,8 @@ impl Table {
         self.slots.get(grant.slot)?.holder.as_ref().filter(|holder| holder.fence == grant.fence)
     }
 
-    /// The deadline of a grant that holds its key, be it past or not: for a lock of a session, the session's.
+    /// The deadline of a grant that holds its key, be it past or not: for a lock of a session, the session's, if that
+    /// is not over.
     pub(crate) fn deadline_of(&self, grant: &Grant) -> Option<Moment> {
         self.holder_of(grant)?;
         self.deadline_in(grant.slot)
@@ -292,9 +295,10 @@ impl Table {
         let holder = slot.holder.as_ref()?;
         Some(match slot.session() {
             None => holder.deadline,
+            // Settled: what was seen as past stays past, also for a heartbeat that read the clock before (T6).
             Some(session) => {
-                let last = if self.is_by_store(index) { holder.deadline } else { slot.last_deadline() };
-                session.deadline().unwrap_or(Moment::ZERO).min(last)
+                let until = session.settle(self.now).unwrap_or(Moment::ZERO);
+                if self.is_by_store(index) { until.min(holder.deadline) } else { slot.within_cap(holder, until) }
             }
         })
     }

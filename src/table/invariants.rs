@@ -81,7 +81,7 @@ impl Table {
                 assert_eq!(waiter.state, WaiterState::Granted, "T3: {:?} is held for a waiter", slot.key);
                 assert_eq!((waiter.slot, waiter.token), (*index, holder.token), "T3: the waiter is this grant's");
             }
-            assert!(self.deadline_of(&Grant { slot: *index, token: holder.token, fence: holder.fence }).is_some());
+            assert!(self.deadline_of(&Grant { slot: *index, token: holder.token, fence: holder.fence, proof: None }).is_some());
         }
         assert_eq!(self.headless, headless, "T8: keys that only members hold");
     }
@@ -92,6 +92,10 @@ impl Table {
         let members: Vec<u32> = group.members().collect();
         assert_eq!(members.len(), group.len(), "T1: members and deadlines of {:?} are one to one", slot.key);
         assert!(members.len() + usize::from(slot.holder.is_some()) > 0, "T7: {:?} is a group of nobody", slot.key);
+        for (deadline, member) in group.dated() {
+            let filed = self.slots[member].holder.as_ref().map(|holder| holder.deadline);
+            assert_eq!(Some(deadline), filed, "C1: {:?} knows when its members are over", slot.key);
+        }
         let mut used = 0;
         for at in slot.holder.iter().map(|_| index).chain(members) {
             let holder = &self.slots[at];
@@ -105,7 +109,8 @@ impl Table {
         if let Kind::Semaphore { limit } = group.kind {
             assert!(used <= u64::from(limit), "T1: permits of {:?}", slot.key);
         }
-        if let Some(first) = slot.queue.first() {
+        // A table that is closed grants nothing any more; its waiters leave in slices.
+        if let Some(first) = slot.queue.first().filter(|_| !self.closed) {
             assert!(
                 !slot.has_room(self.waiters[first].terms.mode()),
                 "T2: the first waiter of {:?} has room",

@@ -187,6 +187,12 @@ impl Slot {
         capped.min(extras.notice.unwrap_or(Moment::FAR))
     }
 
+    /// The deadline of the lock of a session that lives `until` then. A cap that came later takes nothing of the one
+    /// that the holder is filed under (T6).
+    pub(super) fn within_cap(&self, holder: &Holder, until: Moment) -> Moment {
+        until.min(self.last_deadline().max(holder.deadline))
+    }
+
     pub(crate) fn asker(&self) -> Option<&Arc<Owner>> {
         self.extra_terms()?.asker.as_ref()
     }

@@ -151,3 +151,48 @@ impl std::fmt::Debug for Ears {
         f.debug_struct("Ears").field("everything", &self.everything).field("keys", &self.keys.len()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+    use crate::key::{Token, Ttl};
+    use crate::table::{Ask, Claim, Keeper, Limits, Table, Terms, TokenChoice};
+
+    struct Deaf;
+
+    impl Sink for Deaf {
+        fn next(&self) -> u64 {
+            0
+        }
+
+        fn tell(&self, _: Event) {}
+    }
+
+    /// Whether the lane would answer now.
+    fn lane_is_used(table: &mut Table) -> bool {
+        let (key, now) = (Key::new("k").expect("a good key"), Moment::from_nanos(1));
+        let terms = Terms { ttl: Ttl::new(Duration::from_secs(1)).expect("a good ttl"), extra: None };
+        let (token, choice) = (Token::random(), TokenChoice::Minted);
+        let ask = Ask { key: &key, hash: 1, terms: &terms, token, choice, keeper: Keeper::Guard(choice) };
+        let Ok(grant) = table.grant_if_free(&ask, now) else { return false };
+        assert!(table.release_if_alone(&grant, End::Released, now).is_some());
+        true
+    }
+
+    #[test]
+    fn the_lane_is_used_until_the_first_listener_comes_and_again_after_the_last_went() {
+        let limits = Limits { keys: 9, waiters: 9, waiters_per_key: 9 };
+        let mut table = Table::new(limits, Claim::Local, 1, Moment::from_nanos(1));
+        assert!(lane_is_used(&mut table));
+        let listeners = [Interest::Everything, Interest::Key { hash: 7 }, Interest::Key { hash: 7 }];
+        for interest in listeners {
+            table.listen(interest, Arc::new(Deaf));
+        }
+        for interest in listeners {
+            assert!(!lane_is_used(&mut table));
+            table.stop_listening(interest);
+        }
+        assert!(lane_is_used(&mut table));
+    }
+}

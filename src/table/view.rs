@@ -49,8 +49,9 @@ pub(crate) struct Waiting {
 
 impl Table {
     /// The lock on a key, with the first so many of its holders and waiters, unless all deadlines have passed.
-    pub(crate) fn look(&self, key: &Key, hash: u32, now: Moment, shown: usize) -> Option<Row> {
-        self.row(self.find(hash, key)?, now.max(self.now), shown)
+    pub(crate) fn look(&mut self, key: &Key, hash: u32, now: Moment, shown: usize) -> Option<Row> {
+        self.see(now);
+        self.row(self.find(hash, key)?, self.now, shown)
     }
 
     /// Up to `budget` slots from `cursor` on; answers where to go on, or `None` at the end.
@@ -75,15 +76,17 @@ impl Table {
         (end < self.slots.bound()).then_some(end)
     }
 
-    /// Whether a grant still holds its key, and until when.
-    pub(crate) fn held_until(&self, grant: &Grant, now: Moment) -> Option<Moment> {
-        self.deadline_of(grant).filter(|deadline| *deadline > now.max(self.now))
+    /// Whether a grant still holds its key, and until when. One that does not will not do so again: a refresh that read
+    /// the clock before this and comes after it finds the table's time moved on.
+    pub(crate) fn held_until(&mut self, grant: &Grant, now: Moment) -> Option<Moment> {
+        self.see(now);
+        self.deadline_of(grant).filter(|deadline| *deadline > self.now)
     }
 
     /// What is known of one grant.
-    pub(crate) fn holding(&self, grant: &Grant, now: Moment) -> Option<Holding> {
+    pub(crate) fn holding(&mut self, grant: &Grant, now: Moment) -> Option<Holding> {
         self.held_until(grant, now)?;
-        self.holding_in(grant.slot, now.max(self.now))
+        self.holding_in(grant.slot, self.now)
     }
 
     /// How the last grants of a key ended, the last first.

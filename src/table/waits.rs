@@ -7,7 +7,7 @@ use super::acquire::Grant;
 use super::ended::End;
 use super::mode::{Kind, Mode};
 use super::owner::Owner;
-use super::queue::{WaiterId, WaiterState};
+use super::queue::{Waiter, WaiterId, WaiterState};
 use super::{Effects, Event, EventKind, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, WaitEdge};
@@ -52,42 +52,51 @@ impl Table {
         Some(Place { position, estimate })
     }
 
-    /// What keeps a queued request from its key; `None` if it is not queued any more.
-    pub(crate) fn obstacle_of(&self, id: WaiterId) -> Option<Obstacle> {
+    /// What keeps a queued request from its key; `None` if it is not queued any more, or its wait is over.
+    ///
+    /// Like the next one it counts nothing that is over, noticed or not (C1), and nothing of that comes back: a
+    /// deadlock is told of what is, not of what was.
+    pub(crate) fn obstacle_of(&mut self, id: WaiterId, now: Moment) -> Option<Obstacle> {
+        self.see(now);
         let index = self.waiter_slot(id).filter(|_| self.waiters[id.index].state == WaiterState::Queued)?;
+        let own = self.waiters.get(id.index).filter(|waiter| waits_at(waiter, self.now))?.terms.mode();
         let up_to = self.slots[index].queue.iter(&self.waiters).take_while(|(at, _)| *at != id.index);
-        let ahead = up_to.map(|(_, waiter)| waiter.terms.mode().weight());
-        let own = self.waiters[id.index].terms.mode();
-        Some(self.obstacle(index, own, ahead))
+        let most_ahead = heaviest(up_to.map(|(_, waiter)| waiter), self.now);
+        Some(self.obstacle(index, own, most_ahead))
     }
 
     /// What keeps a request that only polls from its key.
-    pub(crate) fn obstacle_to(&self, key: &Key, hash: u32, mode: Mode) -> Obstacle {
+    pub(crate) fn obstacle_to(&mut self, key: &Key, hash: u32, mode: Mode, now: Moment) -> Obstacle {
+        self.see(now);
         let Some(index) = self.find(hash, key) else { return Obstacle::default() };
         let slot = &self.slots[index];
         if slot.queue.len == 0 && slot.has_room(mode) {
             return Obstacle::default();
         }
-        self.obstacle(index, mode, slot.queue.iter(&self.waiters).map(|(_, waiter)| waiter.terms.mode().weight()))
+        let most_ahead = heaviest(slot.queue.iter(&self.waiters).map(|(_, waiter)| waiter), self.now);
+        self.obstacle(index, mode, most_ahead)
     }
 
-    /// What keeps a request behind others with these weights from its key.
-    fn obstacle(&self, index: u32, mode: Mode, ahead: impl Iterator<Item = u32>) -> Obstacle {
-        let slot = &self.slots[index];
-        let members = slot.group().into_iter().flat_map(|group| group.members());
+    /// What keeps a request from its key, behind others of which the heaviest wants so much.
+    fn obstacle(&mut self, index: u32, mode: Mode, most_ahead: u32) -> Obstacle {
+        let members = self.slots[index].group().into_iter().flat_map(|group| group.members());
+        let places: Vec<u32> = std::iter::once(index).chain(members).collect();
         let (mut holders, mut held) = (Vec::new(), 0);
-        for at in std::iter::once(index).chain(members) {
+        for at in places {
+            if self.is_over(at) {
+                continue;
+            }
             let (Some(grant), Some(owner)) = (self.grant_in(at), self.slots[at].asker()) else { continue };
             let weight = self.slots[at].extra_terms().map_or(1, |terms| terms.mode.weight());
             held += u64::from(weight);
             holders.push((owner.clone(), weight, grant));
         }
-        let missing = match slot.kind() {
+        let missing = match self.slots[index].kind() {
             // All of them must let go.
             Kind::ReadWrite => held,
             // Holders that are nobody let go some time; the rest must come from these.
             Kind::Semaphore { limit } => {
-                let most = ahead.max().unwrap_or(0).max(mode.weight());
+                let most = most_ahead.max(mode.weight());
                 (u64::from(most) + held).saturating_sub(u64::from(limit))
             }
         };
@@ -137,4 +146,15 @@ impl Table {
             fx.tell(sink.clone(), event);
         }
     }
+}
+
+/// Whether a queued waiter's wait goes on: neither it nor its session is over.
+fn waits_at(waiter: &Waiter, now: Moment) -> bool {
+    waiter.deadline > now && waiter.terms.session().is_none_or(|session| session.settle(now).is_ok())
+}
+
+/// The most that any of these wants whose wait goes on.
+fn heaviest<'a>(waiters: impl Iterator<Item = &'a Waiter>, now: Moment) -> u32 {
+    let waiting = waiters.filter(|waiter| waits_at(waiter, now));
+    waiting.map(|waiter| waiter.terms.mode().weight()).max().unwrap_or(0)
 }

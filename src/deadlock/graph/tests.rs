@@ -90,6 +90,7 @@ fn who_runs_or_waits_for_one_who_runs_is_in_no_cycle() {
     assert_eq!((line.cycle(1), line.cycle(2), line.cycle(3)), (None, None, None));
 }
 
+/// Peer bug 28: the detector loops in a rho-shaped graph.
 #[test]
 fn an_onlooker_of_a_cycle_is_not_accused_and_the_search_ends() {
     let rho = Still::default().all(0, &[1]).all(1, &[2]).all(2, &[3]).all(3, &[2]);
@@ -353,6 +354,7 @@ fn distances(world: &Still, alive: u8) -> BTreeMap<(u64, u64), usize> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
+    /// Peer bug 28: random graphs against brute force.
     #[test]
     fn small_worlds_are_judged_as_trying_every_order_judges_them(world in small_worlds()) {
         let far = distances(&world, who_can_end(&world));

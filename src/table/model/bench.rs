@@ -1,0 +1,835 @@
+//! The bench: the table and its model side by side, compared after every operation.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::super::*;
+use super::naive::{Held, Kept, Model, Note, Past, Told, View};
+use super::{
+    Answer, Asked, HASHES, LIMITS, MAX_PLACES, MODES, Op, Request, SESSION_TTLS_MS, START, TICK, Wait, key_at, ttl_at,
+};
+use crate::error::{LockError, Loss, WaitEdge};
+use crate::key::Ttl;
+
+/// More ends than these, and the trail may have forgotten some.
+const ENDS_TRAILED: usize = 128;
+
+/// A waker that counts, and notices if it is woken or dropped while the table is at work (peer bug 22).
+struct Bell {
+    rung: Arc<AtomicUsize>,
+    table_at_work: Arc<AtomicBool>,
+    touched_early: Arc<AtomicBool>,
+}
+
+impl Bell {
+    fn note(&self) {
+        if self.table_at_work.load(Ordering::SeqCst) {
+            self.touched_early.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.note();
+        self.rung.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.note();
+    }
+}
+
+struct Ear {
+    fence: u64,
+    heard: Arc<Mutex<BTreeMap<u64, Vec<Note>>>>,
+}
+
+impl Ear {
+    fn hear(&self, note: Note) {
+        self.heard.lock().unwrap().entry(self.fence).or_default().push(note);
+    }
+}
+
+impl Watcher for Ear {
+    fn ended(&self, end: End) {
+        self.hear(Note::Ended(end));
+    }
+
+    fn asked_back(&self, deadline: Moment) {
+        self.hear(Note::AskedBack(deadline.as_nanos()));
+    }
+}
+
+/// Keeps the events that the table tells.
+#[derive(Default)]
+struct Diary {
+    sequence: AtomicU64,
+    events: Mutex<Vec<Event>>,
+}
+
+impl Sink for Diary {
+    fn next(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    fn tell(&self, event: Event) {
+        self.events.lock().unwrap().push(event);
+    }
+}
+
+/// A request that queued, until it is answered or cancelled.
+struct Queuer {
+    id: WaiterId,
+    seat: usize,
+    asked: Asked,
+    rung: Arc<AtomicUsize>,
+    answered: bool,
+}
+
+pub(super) struct Bench {
+    pub(super) table: Table,
+    model: Model,
+    clock: u64,
+    early: u64,
+    minted: u128,
+    /// Two sessions and a call, as they are now.
+    owners: Vec<Arc<Owner>>,
+    /// These and those that were before them, as the model counts them.
+    people: Vec<Arc<Owner>>,
+    /// Every grant that was ever made, with its key: most are stale.
+    grants: Vec<(Grant, usize)>,
+    queuers: Vec<Queuer>,
+    highest: HashMap<usize, u64>,
+    heard: Arc<Mutex<BTreeMap<u64, Vec<Note>>>>,
+    diary: Arc<Diary>,
+    sequence: u64,
+    table_at_work: Arc<AtomicBool>,
+    touched_early: Arc<AtomicBool>,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        let mut bench = Self {
+            table: Table::new(LIMITS, Claim::Local, 1, Moment::from_nanos(START)),
+            model: Model::new(),
+            clock: START,
+            early: 0,
+            minted: 1_000,
+            owners: Vec::new(),
+            people: Vec::new(),
+            grants: Vec::new(),
+            queuers: Vec::new(),
+            highest: HashMap::new(),
+            heard: Arc::default(),
+            diary: Arc::default(),
+            sequence: 0,
+            table_at_work: Arc::default(),
+            touched_early: Arc::default(),
+        };
+        bench.owners = [Some(0), Some(1), None].map(|session| bench.owner(session)).to_vec();
+        bench
+    }
+
+    /// A new session or call.
+    fn owner(&mut self, session: Option<usize>) -> Arc<Owner> {
+        let ttl = |at: usize| Ttl::new(Duration::from_millis(SESSION_TTLS_MS[at])).unwrap();
+        let kind = session.map_or(OwnerKind::Call, |at| OwnerKind::Session(ttl(at)));
+        let owner = Arc::new(Owner::new(None, kind, Moment::from_nanos(self.model.now), MAX_PLACES));
+        self.model.enter(&owner);
+        self.people.push(owner.clone());
+        owner
+    }
+
+    pub(super) fn run(&mut self, ops: impl IntoIterator<Item = Op>) -> Vec<Answer> {
+        ops.into_iter().map(|op| self.step(&op)).collect()
+    }
+
+    /// Does one operation in both, compares, and answers what both answered.
+    pub(super) fn step(&mut self, op: &Op) -> Answer {
+        let before = self.model.view();
+        let answer = self.apply(op);
+        self.compare(op);
+        let after = self.model.view();
+        assert!(after.now >= before.now, "C1");
+        for (fence, (held, deadline)) in &after.held {
+            let highest = self.highest.entry(held.key).or_default();
+            match before.held.get(fence) {
+                // A session that is over, and notice, end a lock before its time.
+                Some((old, was)) if *deadline > 0 && held.notice == old.notice => {
+                    assert!(deadline >= was, "T6: no refresh shortens");
+                    assert!(deadline == was || *was > after.now, "T6: no refresh revives");
+                }
+                Some(_) => {}
+                None => assert!(fence > highest, "T4: fences rise"),
+            }
+            *highest = (*highest).max(*fence);
+        }
+        answer
+    }
+
+    /// Compares all that shows of the two.
+    fn compare(&mut self, op: &Op) {
+        assert_eq!(self.view(), self.model.view(), "the state (left: table, right: model) after {op:?}");
+        self.table.assert_invariants();
+        self.compare_queuers();
+        self.compare_obstacles();
+        self.compare_looks();
+        self.compare_trails();
+        self.compare_events(op);
+        assert_eq!(*self.heard.lock().unwrap(), self.model.heard, "notices after {op:?}");
+        assert!(!self.touched_early.load(Ordering::SeqCst), "a waker was woken or dropped inside of the table");
+    }
+
+    /// Runs one transition of the table, its effects after it.
+    fn with<R>(&mut self, transition: impl FnOnce(&mut Table, Moment, &mut Effects) -> R) -> R {
+        let now = self.clock - self.early;
+        self.model.now = self.model.now.max(now);
+        self.at_no_time(|table, fx| transition(table, Moment::from_nanos(now), fx))
+    }
+
+    fn at_no_time<R>(&mut self, transition: impl FnOnce(&mut Table, &mut Effects) -> R) -> R {
+        let mut fx = Effects::new();
+        self.table_at_work.store(true, Ordering::SeqCst);
+        let answer = transition(&mut self.table, &mut fx);
+        self.table_at_work.store(false, Ordering::SeqCst);
+        drop(fx);
+        answer
+    }
+
+    fn bell(&self, rung: &Arc<AtomicUsize>) -> Waker {
+        Waker::from(Arc::new(Bell {
+            rung: Arc::clone(rung),
+            table_at_work: Arc::clone(&self.table_at_work),
+            touched_early: Arc::clone(&self.touched_early),
+        }))
+    }
+
+    fn apply(&mut self, op: &Op) -> Answer {
+        if let Op::ReadEarly { micros } = op {
+            self.early = micros * 1_000;
+            return Answer::Nothing;
+        }
+        let answer = match op {
+            Op::Acquire(request) => self.acquire(request),
+            Op::GrantNow(request) => self.grant_now(request),
+            Op::See { seat } => self.on_seat(*seat, Self::see),
+            Op::Cancel { seat } => self.on_seat(*seat, Self::cancel),
+            Op::BreakWait { seat } => self.on_seat(*seat, Self::break_wait),
+            Op::Tick { steps } => self.tick(op, *steps),
+            Op::Settle => self.tick(op, usize::MAX),
+            Op::Advance { micros } => {
+                self.clock += micros * 1_000;
+                Answer::Nothing
+            }
+            Op::Force { key } => self.force(*key),
+            Op::Heartbeat { session, ttl } => self.heartbeat(*session, *ttl),
+            Op::EndSession { session } => self.end_session(op, *session),
+            Op::Listen { key } => {
+                let interest = key.map_or(Interest::Everything, |key| Interest::Key { hash: HASHES[key] });
+                self.table.listen(interest, self.diary.clone());
+                self.model.listeners.push(interest);
+                Answer::Nothing
+            }
+            Op::StopListening { listener } => {
+                let open = self.model.listeners.len();
+                if open > 0 {
+                    let interest = self.model.listeners.remove(listener % open);
+                    self.table.stop_listening(interest);
+                }
+                Answer::Nothing
+            }
+            Op::Close => {
+                self.table.close();
+                self.model.closed = true;
+                Answer::Nothing
+            }
+            Op::RefuseWaiters { budget } => self.refuse_waiters(*budget),
+            Op::EndGrants { budget } => self.end_grants(*budget),
+            _ => self.on_grant(op),
+        };
+        self.early = 0;
+        answer
+    }
+
+    // ---- requests ----
+
+    fn asked(&mut self, request: &Request) -> Asked {
+        self.minted += 1;
+        Asked {
+            key: request.key,
+            terms: request.terms(&self.owners),
+            token: request.token.map_or(self.minted, |at| at as u128 + 1),
+            chosen: request.token.is_some(),
+            ticket: request.ticket,
+            wait: request.wait,
+        }
+    }
+
+    fn note(&mut self, grant: Grant, key: usize) -> Answer {
+        self.grants.push((grant, key));
+        answer_of(&grant)
+    }
+
+    fn acquire(&mut self, request: &Request) -> Answer {
+        let asked = self.asked(request);
+        let key = key_at(asked.key);
+        let ask = ask_of(&asked, &key);
+        let mut turned_away = None;
+        if request.lane {
+            let answer = self.with(|table, now, _| table.grant_if_free(&ask, now));
+            let expected = self.model.grant_if_free(&asked);
+            assert_eq!(answer.as_ref().ok().map(answer_of), expected, "the lane");
+            match answer {
+                Ok(grant) => return self.note(grant, asked.key),
+                Err(why) => turned_away = Some(why),
+            }
+        }
+        let rung = Arc::default();
+        let bell = self.bell(&rung);
+        let clock = self.model.now.max(self.clock - self.early);
+        let patience = match request.wait {
+            Wait::No => Patience::Now,
+            Wait::Poll => Patience::Poll,
+            Wait::Millis(ms) => Patience::Until(Moment::from_nanos(clock + ms * TICK), Some(&bell)),
+            Wait::Forever => Patience::Until(Moment::FAR, Some(&bell)),
+        };
+        let verdict = self.with(|table, now, fx| match turned_away {
+            Some(why) => table.acquire_after(why, &ask, patience, now, fx),
+            None => table.acquire(&ask, patience, now, fx),
+        });
+        let of = if let Verdict::Granted(grant) = &verdict { Some(grant.fence.get()) } else { None };
+        let expected = self.model.acquire(&asked, of);
+        let answer = match verdict {
+            Verdict::Granted(grant) => self.note(grant, asked.key),
+            Verdict::Refused(why) => Answer::Refused(why),
+            Verdict::Queued(id) => {
+                let seat = self.model.waits.get(id.seq as usize - 1).map_or(0, |wait| wait.seats.len() - 1);
+                self.queuers.push(Queuer { id, seat, asked: asked.clone(), rung, answered: false });
+                Answer::Queued { seq: id.seq }
+            }
+        };
+        assert_eq!(answer, expected, "the answer (left: table, right: model) to {asked:?}");
+        answer
+    }
+
+    fn grant_now(&mut self, request: &Request) -> Answer {
+        let asked = self.asked(request);
+        let key = key_at(asked.key);
+        let grant = self.with(|table, now, fx| table.grant_now(&ask_of(&asked, &key), now, fx));
+        let expected = self.model.grant_now(&asked, grant.map(|grant| grant.fence.get()));
+        let answer = grant.map(|grant| self.note(grant, asked.key));
+        assert_eq!(answer, expected, "what is granted now (left: table, right: model) to {asked:?}");
+        answer.unwrap_or(Answer::Nothing)
+    }
+
+    fn on_seat(&mut self, at: usize, does: impl Fn(&mut Self, usize) -> Answer) -> Answer {
+        let open: Vec<usize> = (0..self.queuers.len()).filter(|at| !self.queuers[*at].answered).collect();
+        if open.is_empty() { Answer::Nothing } else { does(self, open[at % open.len()]) }
+    }
+
+    /// What `request` does at each later poll.
+    fn see(&mut self, at: usize) -> Answer {
+        let (id, seat, asked) = (self.queuers[at].id, self.queuers[at].seat, self.queuers[at].asked.clone());
+        // A fresh waker each time: a future may move from task to task.
+        let bell = self.bell(&self.queuers[at].rung);
+        let seen = self.with(|table, now, fx| table.see_waiter(id, asked.keeper(), &bell, now, fx));
+        let answer = match seen {
+            Seen::Pending => Answer::Pending,
+            Seen::Granted(grant) => self.note(grant, asked.key),
+            Seen::Refused(why) => Answer::Refused(why),
+            Seen::Taken => {
+                let key = key_at(asked.key);
+                match self.with(|table, now, fx| table.answer_taken(&ask_of(&asked, &key), now, fx)) {
+                    Ok(grant) => self.note(grant, asked.key),
+                    Err(why) => Answer::Refused(why),
+                }
+            }
+        };
+        assert_eq!(answer, self.model.see(id.seq, seat, &asked), "what the waiter sees (left: table, right: model)");
+        self.queuers[at].answered = answer != Answer::Pending;
+        answer
+    }
+
+    fn cancel(&mut self, at: usize) -> Answer {
+        let Queuer { id, seat, .. } = self.queuers[at];
+        self.with(|table, now, fx| table.cancel(id, now, fx));
+        self.model.cancel(id.seq, seat);
+        self.queuers[at].answered = true;
+        Answer::Nothing
+    }
+
+    fn break_wait(&mut self, at: usize) -> Answer {
+        let id = self.queuers[at].id;
+        let cycle = cycle();
+        let why = LockError::Deadlock { cycle: cycle.clone() };
+        let broken = self.with(|table, now, fx| table.break_wait(id, why, now, fx));
+        assert_eq!(broken.is_ok(), self.model.break_wait(id.seq, &cycle), "whether the wait was broken");
+        Answer::Nothing
+    }
+
+    // ---- holders ----
+
+    fn on_grant(&mut self, op: &Op) -> Answer {
+        let at = match op {
+            Op::Release { grant, .. }
+            | Op::ReleaseByToken { grant, .. }
+            | Op::Refresh { grant, .. }
+            | Op::RefreshByToken { grant, .. }
+            | Op::AutoRefresh { grant, .. }
+            | Op::StopAutoRefresh { grant }
+            | Op::CapHold { grant, .. }
+            | Op::Watch { grant }
+            | Op::Downgrade { grant }
+            | Op::GiveNotice { grant, .. }
+            | Op::Revoke { grant }
+            | Op::Detach { grant }
+            | Op::Restore { grant } => *grant,
+            other => unreachable!("{other:?} is about no grant"),
+        };
+        if self.grants.is_empty() {
+            return Answer::Nothing;
+        }
+        // Counted from the last, so that small numbers mean grants that may still be live.
+        let (grant, _) = self.grants[self.grants.len() - 1 - at % self.grants.len()];
+        let (fence, token) = (grant.fence.get(), grant.token.as_uuid().as_u128());
+        let (got, expected) = match *op {
+            Op::Release { end, .. } => {
+                // A guard is dropped once; one whose owner asked again may share a grant that nobody has seen.
+                let unseen = matches!(self.table.keeper(&grant), Some(Keeper::Unseen(_)));
+                let end = if unseen { End::Released } else { end };
+                // The quiet way out must do what the other does: every second grant tries it first.
+                let quietly = fence.is_multiple_of(2);
+                let got = self.with(|table, now, fx| {
+                    let done = if quietly { table.release_if_alone(&grant, end, now) } else { None };
+                    done.unwrap_or_else(|| table.release(&grant, end, now, fx))
+                });
+                (Answer::Release(got), Answer::Release(self.model.release(fence, end)))
+            }
+            Op::ReleaseByToken { key, .. } => {
+                let got = self.with(|table, now, fx| {
+                    let found = table.grant_of(&key_at(key), HASHES[key], grant.token, now, fx)?;
+                    Ok(table.release(&found, End::ByToken, now, fx))
+                });
+                let expected = self.model.fence_of(key, token).map(|fence| self.model.release(fence, End::ByToken));
+                (
+                    got.map_or_else(Answer::Refused, Answer::Release),
+                    expected.map_or_else(Answer::Refused, Answer::Release),
+                )
+            }
+            Op::Refresh { ttl, .. } => {
+                let ask = ttl.map_or(RefreshAsk::IfDue, |at| RefreshAsk::To(ttl_at(at)));
+                let got = self.with(|table, now, fx| table.refresh(&grant, ask, now, fx));
+                let expected = self.model.refresh(fence, ttl.map(ttl_at));
+                (got.map_or_else(Answer::Lost, Answer::Refreshed), expected)
+            }
+            Op::RefreshByToken { key, ttl, .. } => {
+                let ask = ttl.map_or(RefreshAsk::IfDue, |at| RefreshAsk::To(ttl_at(at)));
+                let got = self.with(|table, now, fx| {
+                    let found = table.grant_of(&key_at(key), HASHES[key], grant.token, now, fx)?;
+                    table.refresh(&found, ask, now, fx).map_err(LockError::Lost)
+                });
+                let expected = match self.model.fence_of(key, token) {
+                    Ok(fence) => self.model.refresh(fence, ttl.map(ttl_at)),
+                    Err(why) => Answer::Refused(why),
+                };
+                (got.map_or_else(Answer::Refused, Answer::Refreshed), expected)
+            }
+            Op::AutoRefresh { every_ms, timeout_ms, .. } => {
+                let (every, timeout) = (Duration::from_millis(every_ms), Duration::from_millis(timeout_ms));
+                let got = self.with(|table, now, fx| table.auto_refresh(&grant, every, timeout, now, fx));
+                let due = self.model.now + every_ms * TICK;
+                let order = |model: &mut Model| model.holder(fence).unwrap().auto = Some((every, timeout, due));
+                (nothing_or_lost(got), self.change(fence, order))
+            }
+            Op::CapHold { cap_ms, .. } => {
+                let cap = Duration::from_millis(cap_ms);
+                let got = self.with(|table, now, fx| table.cap_hold(&grant, cap, now, fx));
+                (nothing_or_lost(got), self.change(fence, |model| model.cap_hold(fence, cap)))
+            }
+            Op::Watch { .. } => {
+                let heard = Arc::clone(&self.heard);
+                let ear = || Arc::new(Ear { fence, heard }) as Arc<dyn Watcher>;
+                let got = self.with(|table, now, fx| table.watch(&grant, ear, now, fx).map(drop));
+                let got = got.map_err(|end| end.map_or(Loss::Unknown, End::as_loss));
+                (nothing_or_lost(got), self.change(fence, |model| model.holder(fence).unwrap().watched = true))
+            }
+            Op::Downgrade { .. } => {
+                let got = self.with(|table, now, fx| table.downgrade(&grant, now, fx));
+                (got.map_or_else(Answer::Refused, |()| Answer::Nothing), self.model.downgrade(fence))
+            }
+            Op::GiveNotice { ms, .. } => {
+                let at = self.model.now.max(self.clock - self.early) + ms * TICK;
+                self.with(|table, now, fx| table.give_notice(&grant, Moment::from_nanos(at), now, fx));
+                self.model.give_notice(fence, at);
+                let noticed = self.model.holder(fence).and_then(|held| held.notice);
+                assert_eq!(self.table.notice_of(&grant).map(Moment::as_nanos), noticed, "when it will be taken");
+                (Answer::Nothing, Answer::Nothing)
+            }
+            Op::Revoke { .. } => {
+                self.with(|table, now, fx| table.revoke(&grant, cycle(), now, fx));
+                self.model.revoke(fence, &cycle());
+                (Answer::Nothing, Answer::Nothing)
+            }
+            Op::StopAutoRefresh { .. } => {
+                self.table.stop_auto_refresh(&grant);
+                self.if_holder(fence, |held| held.auto = None)
+            }
+            Op::Detach { .. } | Op::Restore { .. } if matches!(self.table.keeper(&grant), Some(Keeper::Unseen(_))) => {
+                (Answer::Nothing, Answer::Nothing)
+            }
+            Op::Detach { .. } => {
+                self.table.set_keeper(&grant, Keeper::Ticket);
+                self.if_holder(fence, |held| held.keeper = Kept::Ticket)
+            }
+            _ => {
+                let guard = Keeper::Guard(TokenChoice::ByClient);
+                if self.table.keeper(&grant) == Some(Keeper::Ticket) {
+                    self.table.set_keeper(&grant, guard);
+                }
+                self.if_holder(fence, |held| {
+                    if held.keeper == Kept::Ticket {
+                        held.keeper = guard.into();
+                    }
+                })
+            }
+        };
+        assert_eq!(got, expected, "the answer (left: table, right: model) to {op:?} with fence {fence}");
+        got
+    }
+
+    /// What a change of a live grant answers.
+    fn change(&mut self, fence: u64, does: impl FnOnce(&mut Model)) -> Answer {
+        if self.model.live(fence).is_none() {
+            return Answer::Lost(self.model.loss(fence));
+        }
+        does(&mut self.model);
+        Answer::Nothing
+    }
+
+    fn if_holder(&mut self, fence: u64, does: impl FnOnce(&mut Held)) -> (Answer, Answer) {
+        self.model.holder(fence).map(does);
+        (Answer::Nothing, Answer::Nothing)
+    }
+
+    /// Ends all that hold a key, and nobody who came to it by that.
+    fn force(&mut self, key: usize) -> Answer {
+        let grants = self.with(|table, now, fx| table.grants_on(&key_at(key), HASHES[key], now, fx));
+        let newest = self.model.view().fence;
+        self.model.expire_if_due(key);
+        let mut found: Vec<u64> = grants.iter().map(|grant| grant.fence.get()).collect();
+        found.sort_unstable();
+        let held = self.model.holders(key).map(|held| held.fence).filter(|fence| *fence <= newest);
+        assert_eq!(found, held.collect::<Vec<_>>(), "who holds key {key} (left: table, right: model)");
+        for grant in grants {
+            let got = self.with(|table, now, fx| table.end_grant(&grant, End::Forced, now, fx));
+            assert_eq!(got, self.model.end_grant(grant.fence.get(), End::Forced), "by force");
+        }
+        Answer::Nothing
+    }
+
+    // ---- sessions ----
+
+    fn heartbeat(&mut self, session: usize, ttl: usize) -> Answer {
+        let owner = self.owners[session].clone();
+        // No shard may be behind the clock that a session was found over by, or it would see the future.
+        self.with(|table, now, fx| table.tick(now, 0, fx));
+        let got = owner.heartbeat(ttl_at(ttl), Moment::from_nanos(self.model.now)).map(Moment::as_nanos);
+        let expected = self.model.heartbeat(owner.id, ttl_at(ttl));
+        assert_eq!(got, expected, "what a heartbeat answers (left: table, right: model)");
+        got.map_or_else(Answer::Lost, Answer::Until)
+    }
+
+    fn end_session(&mut self, op: &Op, session: usize) -> Answer {
+        let owner = self.owners[session].clone();
+        self.with(|table, now, fx| table.tick(now, 0, fx));
+        let got = owner.end(Moment::from_nanos(self.model.now));
+        assert_eq!(got, self.model.end_session(owner.id), "how a session ended (left: table, right: model)");
+        loop {
+            let legal = self.model.end_steps(owner.id);
+            let slice = self.with(|table, now, fx| table.end_owner(&owner, 1, now, fx));
+            if slice == Slice::Done {
+                assert!(legal.is_empty(), "a session's end finds all that it has");
+                break;
+            }
+            self.follow(op, legal);
+        }
+        self.owners[session] = self.owner(Some(session));
+        nothing_or_lost(got)
+    }
+
+    // ---- sweeps ----
+
+    /// Takes the one of several legal steps that the table has taken; answers which.
+    fn follow(&mut self, op: &Op, legal: Vec<Model>) -> usize {
+        let found = self.view();
+        let next = legal.into_iter().enumerate().find(|(_, next)| next.view() == found);
+        let Some((number, next)) = next else {
+            panic!("no legal step leads from {:#?} to {found:#?}", self.model.view())
+        };
+        self.model = next;
+        self.compare(op);
+        number
+    }
+
+    fn tick(&mut self, op: &Op, steps: usize) -> Answer {
+        for step in 0..steps {
+            assert!(step < 100_000, "a sweep comes to its end");
+            let slice = self.with(|table, now, fx| table.tick(now, 1, fx));
+            let (over, ends) = (self.model.is_anything_over_by_its_tick(), self.model.counters.ends());
+            let number = self.follow(op, self.model.due_steps());
+            assert!(number == 0 || !over || self.model.counters.ends() > ends, "expiries first");
+            if slice == Slice::Done {
+                assert_eq!(number, 0, "done means that nothing was left to do");
+                self.model.assert_nothing_due();
+                break;
+            }
+        }
+        Answer::Nothing
+    }
+
+    fn refuse_waiters(&mut self, budget: u32) -> Answer {
+        if self.model.closed {
+            let before = self.view();
+            self.at_no_time(|table, fx| table.refuse_waiters(0, budget, fx));
+            let after = self.view();
+            let changed = |seq: &&u64| before.waiters[*seq] != after.waiters[*seq];
+            let refused: Vec<u64> = before.waiters.keys().filter(changed).copied().collect();
+            assert!(refused.len() <= budget as usize);
+            refused.into_iter().for_each(|seq| self.model.shut_out(seq));
+            if budget >= self.table.waiters.bound() {
+                assert_eq!(self.model.waiting(None), 0, "all are refused");
+            }
+        }
+        Answer::Nothing
+    }
+
+    fn end_grants(&mut self, budget: u32) -> Answer {
+        if self.model.closed {
+            let before = self.view();
+            self.at_no_time(|table, fx| table.end_grants(0, budget, fx));
+            let after = self.view();
+            let gone = |fence: &&u64| !after.held.contains_key(*fence);
+            let ended: Vec<u64> = before.held.keys().filter(gone).copied().collect();
+            assert!(ended.len() <= budget as usize);
+            ended.into_iter().for_each(|fence| self.model.end(fence, End::ShutDown));
+            if budget >= self.table.slots.bound() {
+                assert!(self.model.held.is_empty(), "all are ended");
+            }
+        }
+        Answer::Nothing
+    }
+
+    // ---- what is compared ----
+
+    fn compare_queuers(&mut self) {
+        for queuer in &self.queuers {
+            let seq = queuer.id.seq;
+            let expected = self.model.waits[seq as usize - 1].seats[queuer.seat].wakes;
+            let rung = queuer.rung.load(Ordering::SeqCst);
+            assert_eq!(rung, expected, "wake-ups of seat {} of waiter {seq}", queuer.seat);
+            let queue = self.model.queue(queuer.asked.key);
+            let place = queue.iter().position(|other| *other == seq);
+            let got = self.table.place_of(queuer.id).map(|place| place.position);
+            assert_eq!(got, place.map(|at| at + 1), "T2: the place in the queue");
+            let found = self.table.obstacle_of(queuer.id, Moment::from_nanos(self.model.now)).map(shown);
+            let waits = place.filter(|_| self.model.still_waits(&self.model.waits[seq as usize - 1]));
+            let expected =
+                waits.map(|at| self.model.obstacle(queuer.asked.key, queuer.asked.terms.mode(), &queue[..at]));
+            assert_eq!(found, expected, "what keeps waiter {seq} (left: table, right: model)");
+        }
+    }
+
+    /// What keeps those that only poll.
+    fn compare_obstacles(&mut self) {
+        for (key, mode) in (0..HASHES.len()).flat_map(|key| MODES.map(|mode| (key, mode))) {
+            if self.model.kind(key).is_some_and(|kind| kind != mode.kind()) {
+                continue;
+            }
+            let queue = self.model.queue(key);
+            let free = queue.is_empty() && self.model.has_room(key, mode);
+            let expected = if free { (0, Vec::new()) } else { self.model.obstacle(key, mode, &queue) };
+            let found =
+                shown(self.table.obstacle_to(&key_at(key), HASHES[key], mode, Moment::from_nanos(self.model.now)));
+            assert_eq!(found, expected, "what keeps {mode} from key {key} (left: table, right: model)");
+        }
+    }
+
+    /// What anybody may see of the keys.
+    fn compare_looks(&mut self) {
+        for (key, hash) in HASHES.into_iter().enumerate() {
+            let row = self.table.look(&key_at(key), hash, Moment::from_nanos(self.model.now), 64);
+            let found = row.map(|row| {
+                let holders: Vec<_> = [row.first].into_iter().chain(row.others).collect();
+                let holders = holders.iter().map(|one| (one.fence.get(), one.mode, one.remaining)).collect::<Vec<_>>();
+                let queue: Vec<Mode> = row.queue.iter().map(|wait| wait.mode).collect();
+                // What a session has that was ended just now is counted until the end has come to it.
+                let ending = self.model.holders(key).filter(|held| self.model.is_ending(held)).count();
+                let counted = holders.len()..=holders.len() + ending;
+                assert!(counted.contains(&row.held_by), "{} hold key {key}, not {counted:?}", row.held_by);
+                assert_eq!(row.waiting as usize, queue.len(), "how many wait for key {key}");
+                (holders, queue)
+            });
+            let left = |held: &Held| Duration::from_nanos(self.model.deadline(held).saturating_sub(self.model.now));
+            let holders = self.model.holders(key).map(|held| (held.fence, held.mode, left(held)));
+            let holders: Vec<_> = holders.filter(|(.., left)| !left.is_zero()).collect();
+            let queue = self.model.queue(key).into_iter().map(|seq| self.model.waits[seq as usize - 1].terms.mode());
+            let expected = (!holders.is_empty()).then(|| (holders, queue.collect()));
+            assert_eq!(found, expected, "what is seen of key {key} (left: table, right: model)");
+        }
+    }
+
+    /// How the keys' grants ended. Several that end in one step may do so in any order.
+    fn compare_trails(&self) {
+        if self.model.trail.len() > ENDS_TRAILED {
+            return;
+        }
+        for hash in [7, 8, 9] {
+            let trail = self.table.trail(hash, usize::MAX);
+            assert!(
+                trail.is_sorted_by(|(one, _), (next, _)| one.ended_at >= next.ended_at),
+                "the last end comes first"
+            );
+            let mut found: Vec<Past> = trail.into_iter().map(past).collect();
+            found.sort_by_key(|past| past.fence);
+            let mut expected: Vec<Past> = self.model.trail.iter().filter(|past| past.hash == hash).cloned().collect();
+            expected.sort_by_key(|past| past.fence);
+            assert_eq!(found, expected, "how grants ended (left: table, right: model)");
+        }
+    }
+
+    /// What was told since the last time. Several things that happen in one step may be told in any order; but not
+    /// those that happen to one grant.
+    fn compare_events(&mut self, op: &Op) {
+        let events = std::mem::take(&mut *self.diary.events.lock().unwrap());
+        for event in &events {
+            assert!(event.sequence > self.sequence, "sequence numbers rise");
+            self.sequence = event.sequence;
+        }
+        let told = |event: Event| Told {
+            key: number_of(&event.key),
+            fence: event.fencing_token.map(FencingToken::get),
+            owner: event.owner,
+            kind: event.kind,
+        };
+        let mut found: Vec<Told> = events.into_iter().map(told).collect();
+        let mut expected = std::mem::take(&mut self.model.told);
+        for events in [&mut found, &mut expected] {
+            events.sort_by_key(|told| (told.key, told.fence));
+        }
+        assert_eq!(found, expected, "what is told of {op:?} (left: table, right: model)");
+    }
+
+    fn view(&self) -> View {
+        let table = &self.table;
+        let now = table.now.as_nanos();
+        let slots = (0..table.slots.bound()).filter_map(|index| Some((index, table.slots.get(index)?)));
+        let waiters = (0..table.waiters.bound()).filter_map(|index| table.waiters.get(index));
+        let mut held = BTreeMap::new();
+        let mut queues = BTreeMap::new();
+        for (index, slot) in slots {
+            let key = number_of(&slot.key);
+            if slot.member_of().is_none() {
+                queues.insert(key, slot.queue.iter(&table.waiters).map(|(_, waiter)| waiter.seq).collect());
+            }
+            let Some(holder) = slot.holder.as_ref() else { continue };
+            let extras = slot.extras.as_deref();
+            let auto = extras.and_then(|extras| extras.auto.as_ref());
+            let keeper = match holder.keeper {
+                Keeper::Unseen(waiter) => Kept::Unseen(table.waiters[waiter].seq),
+                other => other.into(),
+            };
+            let deadline = table.deadline_in(index).unwrap().as_nanos();
+            let of_session = slot.session();
+            let over = of_session.is_some_and(|session| life_of(session, now).is_err());
+            let found = Held {
+                key,
+                mode: slot.mode(&table.slots[slot.member_of().unwrap_or(index)]),
+                first: slot.member_of().is_none(),
+                token: holder.token.as_uuid().as_u128(),
+                fence: holder.fence.get(),
+                granted_at: holder.granted_at.as_nanos(),
+                deadline: if of_session.is_some() { 0 } else { holder.deadline.as_nanos() },
+                terms: slot.terms(holder),
+                cap: extras.and_then(|extras| extras.cap),
+                notice: extras.and_then(|extras| extras.notice).map(Moment::as_nanos),
+                refreshes: holder.refreshes,
+                reentries: extras.map_or(0, |extras| extras.reentries),
+                keeper,
+                watched: extras.is_some_and(|extras| extras.watcher.is_some()),
+                auto: auto.map(|auto| (auto.every, auto.timeout, auto.due.as_nanos())),
+            };
+            held.insert(found.fence, (found, if over { 0 } else { deadline }));
+        }
+        View {
+            now,
+            fence: table.fence.get(),
+            slots: table.slots.len(),
+            waiting: table.waiting(),
+            chosen: table.chosen.len(),
+            held,
+            queues,
+            waiters: waiters.map(|waiter| (waiter.seq, (waiter.state.clone(), waiter.seats))).collect(),
+            people: self.people.iter().map(|owner| (life_of(owner, now), owner.places())).collect(),
+            counters: *table.counters(),
+        }
+    }
+}
+
+fn ask_of<'a>(asked: &'a Asked, key: &'a Key) -> Ask<'a> {
+    Ask {
+        key,
+        hash: HASHES[asked.key],
+        terms: &asked.terms,
+        token: Token::from(Uuid::from_u128(asked.token)),
+        choice: asked.choice(),
+        keeper: asked.keeper(),
+    }
+}
+
+fn answer_of(grant: &Grant) -> Answer {
+    Answer::Granted { token: grant.token.as_uuid().as_u128(), fence: grant.fence.get() }
+}
+
+fn nothing_or_lost(answer: Result<(), Loss>) -> Answer {
+    answer.map_or_else(Answer::Lost, |()| Answer::Nothing)
+}
+
+fn number_of(key: &Key) -> usize {
+    key.as_str().trim_start_matches("key-").parse().unwrap()
+}
+
+/// Until when an owner lives, whether or not anybody has settled yet that it does not.
+fn life_of(owner: &Owner, now: u64) -> Result<u64, Loss> {
+    let until = owner.deadline()?.as_nanos();
+    if until > now { Ok(until) } else { Err(Loss::Expired) }
+}
+
+fn shown(obstacle: Obstacle) -> (u64, Vec<(OwnerId, u32, u64)>) {
+    let holders = obstacle.holders.into_iter().map(|(owner, weight, grant)| (owner.id, weight, grant.fence.get()));
+    let mut holders: Vec<_> = holders.collect();
+    holders.sort_unstable_by_key(|(.., fence)| *fence);
+    (obstacle.missing, holders)
+}
+
+fn past((trace, owner): (Trace, Option<Arc<str>>)) -> Past {
+    Past {
+        hash: trace.key_hash,
+        fence: trace.fence.get(),
+        end: trace.end,
+        granted_at: trace.granted_at.as_nanos(),
+        ended_at: trace.ended_at.as_nanos(),
+        owner,
+    }
+}
+
+fn cycle() -> Arc<[WaitEdge]> {
+    [WaitEdge { owner: "somebody".into(), key: key_at(0) }].into()
+}
