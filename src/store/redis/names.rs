@@ -26,9 +26,7 @@ impl Names {
     pub(super) fn new(template: &KeyTemplate, key: &Key) -> Result<Self, StoreError> {
         let mut text = String::with_capacity(4 * key.as_str().len() + 128);
         template.fill_into(key.as_str(), &mut text);
-        if text.starts_with(RESERVED) {
-            return Err(StoreError::InvalidKey { key: key.clone(), why: "its name begins with `leasehold:`" });
-        }
+        Self::refuse_reserved(&text).map_err(|why| StoreError::InvalidKey { key: key.clone(), why })?;
         let lock = text.len();
         let mut ends = [0; 4];
         for (end, kind) in ends.iter_mut().zip(["fence:", "queue:", "alive:", "wake:"]) {
@@ -39,6 +37,11 @@ impl Names {
             push_tagged(&mut text, lock);
         }
         Ok(Self { text: text.into(), ends })
+    }
+
+    /// Refuses a lock whose name could stand beside another.
+    pub(super) fn refuse_reserved(name: &str) -> Result<(), &'static str> {
+        if name.starts_with(RESERVED) { Err("its name begins with `leasehold:`") } else { Ok(()) }
     }
 
     fn part(&self, at: usize) -> &str {
@@ -68,7 +71,8 @@ impl Names {
         self.part(4)
     }
 
-    pub(super) fn slot(&self) -> u16 {
+    #[cfg(test)]
+    fn slot(&self) -> u16 {
         slot_of(self.lock().as_bytes())
     }
 }
@@ -103,7 +107,7 @@ fn hash_tag(name: &[u8]) -> &[u8] {
     }
 }
 
-pub(super) fn slot_of(name: &[u8]) -> u16 {
+fn slot_of(name: &[u8]) -> u16 {
     crc16::State::<crc16::XMODEM>::calculate(hash_tag(name)) % SLOTS
 }
 
