@@ -58,9 +58,12 @@ impl ForceRelease<'_> {
         let (shard, hash) = manager.place(&key);
         let shard = manager.shard_at(shard);
         let Some(notice) = notice.filter(|notice| !notice.is_zero()) else {
-            let here = shard.force_release(&key, hash);
-            let Some(desk) = manager.desk() else { return Ok(here) };
-            return match desk.force_release(&key).await {
+            let Some(desk) = manager.desk() else { return Ok(shard.force_release(&key, hash)) };
+            // The store first: a holder that were ended here first would let in another, for the store's order to hit.
+            let grants = shard.grants_on(&key, hash);
+            let forced = desk.force_release(&key).await;
+            let here = shard.end_by_force(&grants);
+            return match forced {
                 Some(Forced::Released) => Ok(Release::Released),
                 Some(Forced::WasFree) => Ok(here),
                 Some(Forced::Unknown(_)) | None => Err(LockError::StoreUnavailable),

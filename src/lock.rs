@@ -60,7 +60,7 @@ impl Lock {
     /// is, with its token, fencing token and deadline. A share is left as it is.
     ///
     /// # Errors
-    /// [`LockError::Lost`] if the lock has ended, [`LockError::WrongMode`] for permits.
+    /// [`LockError::Lost`] if the lock has ended, [`LockError::WrongMode`] for permits and for what a store keeps.
     pub fn downgrade(&self) -> Result<(), LockError> {
         self.shard.downgrade(&self.grant)
     }

@@ -144,7 +144,8 @@ impl Desk {
     pub(crate) fn release(self: &Arc<Self>, key: Key, token: Token) {
         let desk = Arc::clone(self);
         self.spawn(async move {
-            let released = desk.in_turn(token, desk.store.release(&key, token)).await;
+            // Called in its turn, not before: a release begins with the call (S7, R6).
+            let released = desk.in_turn(token, async { desk.store.release(&key, token).await }).await;
             if let Some(listener) = desk.listeners.lock().remove(&token) {
                 let _ = listener.send(released);
             }
@@ -347,26 +348,29 @@ pub(crate) async fn attend(desk: Arc<Desk>, shards: Vec<Weak<Shard>>, place: imp
             store::Event::Forced(key) => {
                 let (shard, hash) = place(&key);
                 if let Some(shard) = shards[shard as usize].upgrade() {
-                    let _ = shard.force_release(&key, hash);
+                    // The key may have been granted anew since.
+                    for grant in shard.claims_on(&key, hash) {
+                        verify(&desk, &shard, &grant, &key, End::Forced).await;
+                    }
                 }
             }
             store::Event::Resumed => {
                 for shard in shards.iter().filter_map(Weak::upgrade) {
-                    verify(&desk, &shard).await;
+                    for (grant, key) in shard.claims() {
+                        verify(&desk, &shard, &grant, &key, End::Vanished).await;
+                    }
                 }
             }
         }
     }
 }
 
-async fn verify(desk: &Desk, shard: &Shard) {
-    for (grant, key) in shard.claims() {
-        let held = store::Holder::Ours;
-        match desk.store.look(&key, Some(grant.token)).await {
-            Ok(store::Seen::Held { by, .. }) if by == held => {}
-            Ok(_) => shard.vanished(&grant, End::Vanished),
-            // Unknown: what is held stays good until its deadline (R20).
-            Err(_) => {}
-        }
+/// Ends a grant that the store does not keep.
+async fn verify(desk: &Desk, shard: &Shard, grant: &Grant, key: &Key, end: End) {
+    match desk.store.look(key, Some(grant.token)).await {
+        Ok(Seen::Held { by: store::Holder::Ours, .. }) => {}
+        Ok(_) => shard.vanished(grant, end),
+        // Unknown: what is held stays good until its deadline (R20).
+        Err(_) => {}
     }
 }

@@ -236,6 +236,34 @@ impl Shard {
         claims
     }
 
+    /// What is held of one key by the store's word.
+    pub(crate) fn claims_on(&self, key: &Key, hash: u32) -> Vec<Grant> {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.claims_on(key, hash, now, fx))
+    }
+
+    /// What holds the key, by the store's word or not.
+    pub(crate) fn grants_on(&self, key: &Key, hash: u32) -> Vec<Grant> {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.grants_on(key, hash, now, fx))
+    }
+
+    /// Ends grants by force, in slices.
+    pub(crate) fn end_by_force(&self, grants: &[Grant]) -> Release {
+        let now = self.clock.now();
+        let mut forced = Release::AlreadyGone;
+        for slice in grants.chunks(SLICE) {
+            self.with(|state, fx| {
+                for grant in slice {
+                    if state.table.end_grant(grant, End::Forced, now, fx) == Release::Released {
+                        forced = Release::Released;
+                    }
+                }
+            });
+        }
+        forced
+    }
+
     /// Refreshes, asking the store where there is one.
     pub(crate) async fn refresh_anywhere(&self, grant: &Grant, ask: RefreshAsk) -> Result<Refreshed, LockError> {
         let Some(clerk) = &self.clerk else { return self.refresh(grant, ask) };

@@ -376,6 +376,7 @@ impl Table {
         let end = self.slots.bound().min(cursor.saturating_add(budget));
         for index in cursor..end {
             if let Some(slot) = self.slots.get(index)
+                && self.is_by_store(index)
                 && let Some(grant) = self.grant_in(index)
                 && self.claimant(&grant).is_none()
             {
@@ -383,6 +384,13 @@ impl Table {
             }
         }
         (end < self.slots.bound()).then_some(end)
+    }
+
+    /// What is held of one key under the store's word.
+    pub(crate) fn claims_on(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Vec<Grant> {
+        let mut grants = self.grants_on(key, hash, now, fx);
+        grants.retain(|grant| self.is_by_store(grant.slot) && self.claimant(grant).is_none());
+        grants
     }
 
     /// A session's locks are kept in the store for as long as the session lives: its heartbeats cost nothing there.

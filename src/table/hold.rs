@@ -185,7 +185,8 @@ impl Table {
         self.check(grant, now, fx).map_err(LockError::Lost)?;
         let index = grant.slot;
         let key_slot = self.key_slot(index);
-        if self.slots[key_slot].kind() != Kind::ReadWrite {
+        // The store knows no shares: it would go on keeping the key for one holder.
+        if self.slots[key_slot].kind() != Kind::ReadWrite || self.is_by_store(index) {
             return Err(LockError::WrongMode);
         }
         if self.slots[key_slot].group().is_none() {

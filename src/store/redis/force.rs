@@ -23,7 +23,9 @@ impl Shared {
             .await;
         match answer {
             Ok(reply) => {
-                reply.rest().iter().for_each(|fence| drop(self.saw_fence(*fence)));
+                if let [fence] = reply.rest() {
+                    let _ = self.saw_fence(*fence);
+                }
                 match reply.code() {
                     1 => Forced::Released,
                     2 => Forced::WasFree,

@@ -41,18 +41,29 @@ impl Marks {
         // Most of the time there are none.
         !marks.is_empty() && marks.contains_key(&(lock.into(), token))
     }
+}
 
-    fn set(&self, lock: &str, token: Token) {
-        *self.0.lock().entry((lock.into(), token)).or_default() += 1;
-    }
+/// A lock that is being let go, until this is dropped.
+struct Mark {
+    shared: Arc<Shared>,
+    place: (Box<str>, Token),
+}
 
-    fn clear(&self, lock: &str, token: Token) {
-        let mut marks = self.0.lock();
+impl Mark {
+    fn set(shared: &Arc<Shared>, lock: &str, token: Token) -> Self {
         let place = (Box::from(lock), token);
-        if let Some(count) = marks.get_mut(&place) {
+        *shared.marks.0.lock().entry(place.clone()).or_default() += 1;
+        Self { shared: Arc::clone(shared), place }
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        let mut marks = self.shared.marks.0.lock();
+        if let Some(count) = marks.get_mut(&self.place) {
             *count -= 1;
             if *count == 0 {
-                marks.remove(&place);
+                marks.remove(&self.place);
             }
         }
     }
@@ -64,20 +75,20 @@ impl Shared {
             Ok(names) => names,
             Err(error) => return Box::pin(std::future::ready(Released::Unknown(error))),
         };
-        self.marks.set(names.lock(), token);
+        let mark = Mark::set(self, names.lock(), token);
         let (tell, hear) = oneshot::channel();
         let shared = Arc::clone(self);
         self.spawn(async move {
             let mut uncertain = Uncertain { names, token, until: 0 };
             match shared.release_once(&mut uncertain).await {
                 Ok(reply) => {
-                    shared.marks.clear(uncertain.names.lock(), token);
+                    drop(mark);
                     // The asker may have gone.
                     let _ = tell.send(released(&reply));
                 }
                 Err(fault) => {
                     let _ = tell.send(Released::Unknown(fault.error));
-                    shared.let_go(uncertain).await;
+                    shared.let_go(mark, uncertain).await;
                 }
             }
         });
@@ -86,11 +97,11 @@ impl Shared {
 
     /// Takes back what a try may have taken, and its place in the queue if nobody else here wants it.
     pub(super) fn take_back(self: &Arc<Self>, uncertain: Uncertain, intent: Intent) {
-        self.marks.set(uncertain.names.lock(), uncertain.token);
+        let mark = Mark::set(self, uncertain.names.lock(), uncertain.token);
         let shared = Arc::clone(self);
         self.spawn(async move {
             let names = uncertain.names.clone();
-            shared.let_go(uncertain).await;
+            shared.let_go(mark, uncertain).await;
             if intent == Intent::Wait && !shared.tickets.has(names.lock()) {
                 shared.leave_queue(&names).await;
             }
@@ -98,7 +109,7 @@ impl Shared {
     }
 
     /// Asks until nothing of it can come any more.
-    async fn let_go(&self, mut uncertain: Uncertain) {
+    async fn let_go(&self, mark: Mark, mut uncertain: Uncertain) {
         while self.line.up().await.is_ok() {
             let pause = match self.release_once(&mut uncertain).await {
                 Ok(reply) if reply.server_us() > uncertain.until => break,
@@ -110,7 +121,7 @@ impl Shared {
             };
             tokio::time::sleep(pause).await;
         }
-        self.marks.clear(uncertain.names.lock(), uncertain.token);
+        drop(mark);
     }
 
     /// One compare-release. If its answer is unknown, it may be carried out later, too.
