@@ -189,7 +189,9 @@ impl Builder {
     /// Dropping the future ends the manager that was being built.
     pub async fn build_and_connect(self) -> Result<LockManager, BuildError> {
         let manager = self.build()?;
-        manager.connected().await?;
+        if let Some(desk) = manager.desk() {
+            desk.connected().await.map_err(BuildError::Store)?;
+        }
         Ok(manager)
     }
 

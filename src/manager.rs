@@ -7,7 +7,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use actix::Addr;
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::clock::{Clock, Moment};
@@ -19,16 +18,13 @@ use crate::key::{Key, Token, Ttl};
 use crate::lock::{Lock, Refreshed, Ticket};
 use crate::request::{LockRequest, Style};
 use crate::shard::actor::ShardActor;
-use crate::shard::clerk::{Desk, ShardClerk, attend};
+use crate::shard::clerk::ShardClerk;
 use crate::shard::crowd::Crowd;
+use crate::shard::desk::Desk;
 use crate::shard::runtime::Runtime;
 use crate::shard::{LONGEST_SLEEP, Shard};
 use crate::singleflight::{Flights, Role};
-use crate::store::StoreError;
 use crate::table::{Claim, Keeper, Mode, Owner, OwnerKind, Release, Table, TokenChoice};
-
-/// How long a shutdown lets the last calls to the store take.
-const LAST_CALLS: Duration = Duration::from_secs(2);
 
 /// Keyed locks for one service. Cheap to clone; every clone is the same manager.
 ///
@@ -61,7 +57,6 @@ pub(crate) struct Inner {
     hub: Arc<Hub>,
     /// Where the store is asked, if there is one.
     desk: Option<Arc<Desk>>,
-    store_started: watch::Sender<Option<Result<(), StoreError>>>,
     running: OnceLock<(Arc<Runtime>, Vec<Addr<ShardActor>>)>,
 }
 
@@ -82,7 +77,9 @@ impl LockManager {
         let manager = Self::without_actors(config, clock);
         let running = Runtime::start(&manager.inner, manager.inner.config.threads)?;
         if let Some(desk) = &manager.inner.desk {
-            manager.open_store(desk, running.0.tokio());
+            let shards = manager.shards().iter().map(Arc::downgrade).collect();
+            let (hasher, mask) = (manager.inner.hasher.clone(), manager.shards().len() as u32 - 1);
+            desk.open(running.0.tokio(), shards, move |key| place_by(&hasher, mask, key));
         }
         // Set here once; the cell is only there because the actors want to know the manager they belong to.
         let _ = manager.inner.running.set(running);
@@ -127,7 +124,6 @@ impl LockManager {
             detector,
             hub,
             desk,
-            store_started: watch::Sender::new(None),
             running: OnceLock::new(),
         };
         let inner = Arc::new(inner);
@@ -140,34 +136,6 @@ impl LockManager {
             });
         }
         Self { inner }
-    }
-
-    /// Starts the store on the manager's runtime.
-    fn open_store(&self, desk: &Arc<Desk>, runtime: tokio::runtime::Handle) {
-        desk.open(runtime);
-        let shards = self.shards().iter().map(Arc::downgrade).collect();
-        let (hasher, mask) = (self.inner.hasher.clone(), self.shards().len() as u32 - 1);
-        let place = move |key: &Key| place_by(&hasher, mask, key);
-        let desk = Arc::clone(desk);
-        let started = self.inner.store_started.clone();
-        desk.clone().spawn(async move {
-            let outcome = desk.store.start().await;
-            let failed = outcome.is_err();
-            let _ = started.send(Some(outcome));
-            if !failed {
-                attend(desk, shards, place).await;
-            }
-        });
-    }
-
-    /// Waits until the store has started and answers.
-    pub(crate) async fn connected(&self) -> Result<(), BuildError> {
-        let Some(desk) = &self.inner.desk else { return Ok(()) };
-        let mut started = self.inner.store_started.subscribe();
-        let outcome = started.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
-        outcome.ok().flatten().unwrap_or(Err(StoreError::NotRunning)).map_err(BuildError::Store)?;
-        let health = desk.health().await.unwrap_or(Err(StoreError::NotRunning));
-        health.map(drop).map_err(BuildError::Store)
     }
 
     pub(crate) fn downgrade(&self) -> Weak<Inner> {
@@ -378,7 +346,7 @@ impl LockManager {
         self.released_within(grace).await;
         let left = self.inner.shards().iter().map(|shard| shard.end_grants()).sum();
         if let Some(desk) = &self.inner.desk {
-            desk.settle_within(LAST_CALLS).await;
+            desk.settle().await;
         }
         if let Some((runtime, _)) = self.inner.running.get() {
             runtime.stop();

@@ -11,6 +11,7 @@
 pub(crate) mod actor;
 pub(crate) mod clerk;
 pub(crate) mod crowd;
+pub(crate) mod desk;
 mod holding;
 mod looking;
 pub(crate) mod lost;

@@ -81,7 +81,10 @@ impl Table {
                 assert_eq!(waiter.state, WaiterState::Granted, "T3: {:?} is held for a waiter", slot.key);
                 assert_eq!((waiter.slot, waiter.token), (*index, holder.token), "T3: the waiter is this grant's");
             }
-            assert!(self.deadline_of(&Grant { slot: *index, token: holder.token, fence: holder.fence, proof: None }).is_some());
+            assert!(
+                self.deadline_of(&Grant { slot: *index, token: holder.token, fence: holder.fence, proof: None })
+                    .is_some()
+            );
         }
         assert_eq!(self.headless, headless, "T8: keys that only members hold");
     }

@@ -1,0 +1,217 @@
+//! What the clerks of all shards share: the store, the runtime that its calls run on, and their order.
+//!
+//! Calls for one token come one after the other (R6), each in a task that no caller can take back.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+use tokio_util::task::TaskTracker;
+
+use super::Shard;
+use crate::clock::{Clock, Moment};
+use crate::key::{Key, Token, Ttl};
+use crate::store::{self, Extended, Forced, Released, Seen, Store, StoreError};
+use crate::table::{End, Grant};
+
+/// How long a shutdown lets the last calls take.
+const LAST_CALLS: Duration = Duration::from_secs(2);
+
+/// What the clerks of all shards share.
+pub(crate) struct Desk {
+    pub(crate) store: Arc<dyn Store>,
+    pub(super) clock: Clock,
+    runtime: OnceLock<Handle>,
+    started: watch::Sender<Option<Result<(), StoreError>>>,
+    tasks: TaskTracker,
+    /// One call at a time for each token that is busy.
+    turns: Mutex<HashMap<Token, Arc<tokio::sync::Mutex<()>>>>,
+    /// Who wants to hear what a release found.
+    listeners: Mutex<HashMap<Token, oneshot::Sender<Released>>>,
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Desk {
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            clock,
+            runtime: OnceLock::new(),
+            started: watch::Sender::new(None),
+            tasks: TaskTracker::new(),
+            turns: Mutex::default(),
+            listeners: Mutex::default(),
+        })
+    }
+
+    /// Starts the store: from now on errands are run, on this runtime. `place` finds a key's shard and its hash there.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        runtime: Handle,
+        shards: Vec<Weak<Shard>>,
+        place: impl Fn(&Key) -> (u32, u32) + Send + Sync + 'static,
+    ) {
+        // Set once, by the runtime that the manager starts.
+        let _ = self.runtime.set(runtime);
+        let desk = Arc::clone(self);
+        self.spawn(async move {
+            let outcome = desk.store.start().await;
+            let has_failed = outcome.is_err();
+            let _ = desk.started.send(Some(outcome));
+            if !has_failed {
+                attend(desk, shards, place).await;
+            }
+        });
+    }
+
+    /// Waits until the store has started, and answers.
+    pub(crate) async fn connected(self: &Arc<Self>) -> Result<(), StoreError> {
+        let mut started = self.started.subscribe();
+        let outcome = started.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
+        outcome.ok().flatten().unwrap_or(Err(StoreError::NotRunning))?;
+        self.health().await.unwrap_or(Err(StoreError::NotRunning)).map(drop)
+    }
+
+    /// Waits until what is under way has ended, for two seconds at most. Needs no runtime of the caller's.
+    pub(crate) async fn settle(self: &Arc<Self>) {
+        let Some(runtime) = self.runtime.get() else { return };
+        let desk = Arc::clone(self);
+        let (tell, hear) = oneshot::channel();
+        runtime.spawn(async move {
+            let settle = async {
+                desk.tasks.close();
+                // The store first: its stop ends the events that one of the tasks listens to.
+                desk.store.stop().await;
+                desk.tasks.wait().await;
+            };
+            let _ = tokio::time::timeout(LAST_CALLS, settle).await;
+            let _ = tell.send(());
+        });
+        let _ = hear.await;
+    }
+
+    /// Ends whatever holds a key in the store. `None` if there is no runtime to ask it on.
+    pub(crate) async fn force_release(self: &Arc<Self>, key: &Key) -> Option<Forced> {
+        let (tell, hear) = oneshot::channel();
+        let (desk, key) = (Arc::clone(self), key.clone());
+        self.spawn(async move {
+            let _ = tell.send(desk.store.force_release(&key).await);
+        });
+        hear.await.ok()
+    }
+
+    /// Who holds a key in the store. `None` if there is no runtime to ask it on.
+    pub(crate) async fn look(self: &Arc<Self>, key: &Key) -> Option<Result<Seen, StoreError>> {
+        let (tell, hear) = oneshot::channel();
+        let (desk, key) = (Arc::clone(self), key.clone());
+        self.spawn(async move {
+            let _ = tell.send(desk.store.look(&key, None).await);
+        });
+        hear.await.ok()
+    }
+
+    /// How the store is, asked now. `None` if there is no runtime to ask it on.
+    async fn health(self: &Arc<Self>) -> Option<Result<Duration, StoreError>> {
+        let (tell, hear) = oneshot::channel();
+        let desk = Arc::clone(self);
+        self.spawn(async move {
+            let _ = tell.send(desk.store.health().await.answer);
+        });
+        hear.await.ok()
+    }
+
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        // Without its runtime the manager is not built yet, or gone.
+        if let Some(runtime) = self.runtime.get() {
+            self.tasks.spawn_on(work, runtime);
+        }
+    }
+
+    /// Answers what the next release of this token finds.
+    pub(crate) fn hear_release(&self, token: Token) -> oneshot::Receiver<Released> {
+        let (tell, hear) = oneshot::channel();
+        self.listeners.lock().insert(token, tell);
+        hear
+    }
+
+    pub(crate) fn unhear_release(&self, token: Token) {
+        self.listeners.lock().remove(&token);
+    }
+
+    pub(crate) fn release(self: &Arc<Self>, key: Key, token: Token) {
+        let desk = Arc::clone(self);
+        self.spawn(async move {
+            // Called in its turn, not before: a release begins with the call (S7, R6).
+            let released = desk.in_turn(token, async { desk.store.release(&key, token).await }).await;
+            if let Some(listener) = desk.listeners.lock().remove(&token) {
+                let _ = listener.send(released);
+            }
+        });
+    }
+
+    /// Runs a call for a token when those before it have ended.
+    async fn in_turn<T>(&self, token: Token, call: impl Future<Output = T>) -> T {
+        let turn = Arc::clone(self.turns.lock().entry(token).or_default());
+        let guard = turn.lock().await;
+        let answer = call.await;
+        drop(guard);
+        let mut turns = self.turns.lock();
+        // Ours and the map's: nobody else is waiting.
+        if Arc::strong_count(&turn) == 2 {
+            turns.remove(&token);
+        }
+        answer
+    }
+
+    /// One extension, in its turn; answers the deadline that the store keeps.
+    pub(super) async fn extend_once(&self, key: &Key, token: Token, ttl: Ttl) -> (Moment, Extended) {
+        self.in_turn(token, async {
+            let asked = self.clock.now();
+            (asked, self.store.extend(key, token, ttl).await)
+        })
+        .await
+    }
+}
+
+/// Hears what concerns all shards, and verifies what is held when the store may have forgotten it (R21, R26).
+pub(crate) async fn attend(desk: Arc<Desk>, shards: Vec<Weak<Shard>>, place: impl Fn(&Key) -> (u32, u32)) {
+    let Ok(mut events) = desk.store.events().await else { return };
+    while let Some(event) = events.next().await {
+        match event {
+            store::Event::Forced(key) => {
+                let (shard, hash) = place(&key);
+                if let Some(shard) = shards[shard as usize].upgrade() {
+                    // The key may have been granted anew since.
+                    for grant in shard.claims_on(&key, hash) {
+                        verify(&desk, &shard, &grant, &key, End::Forced).await;
+                    }
+                }
+            }
+            store::Event::Resumed => {
+                for shard in shards.iter().filter_map(Weak::upgrade) {
+                    for (grant, key) in shard.claims() {
+                        verify(&desk, &shard, &grant, &key, End::Vanished).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Ends a grant that the store does not keep.
+async fn verify(desk: &Desk, shard: &Shard, grant: &Grant, key: &Key, end: End) {
+    match desk.store.look(key, Some(grant.token)).await {
+        Ok(Seen::Held { by: store::Holder::Ours, .. }) => {}
+        Ok(_) => shard.vanished(grant, end),
+        // Unknown: what is held stays good until its deadline (R20).
+        Err(_) => {}
+    }
+}
