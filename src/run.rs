@@ -246,8 +246,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let caller = this.caller.get_or_insert_with(|| caller::current().unwrap_or_else(|| this.manager.new_call()));
-        let _on_its_behalf = caller::enter(caller);
+        let caller = this
+            .caller
+            .get_or_insert_with(|| caller::current(this.manager.id()).unwrap_or_else(|| this.manager.new_call()));
+        let _on_its_behalf = caller::enter(this.manager.id(), caller);
         let mut stage = this.stage;
         if let Staged::Locking { lock, call } = stage.as_mut().project() {
             let lock = ready!(Pin::new(lock).poll(cx))?;

@@ -149,7 +149,7 @@ impl<'a> Acquiring<'a> {
             None => None,
         };
         if caller::is_there() {
-            asked.adopt();
+            asked.adopt(self.manager);
         }
         Ok((asked, delays))
     }
@@ -369,8 +369,8 @@ impl Asked {
 
     /// Asks on behalf of the callback that it is asked in, unless it is a session's.
     #[cold]
-    fn adopt(&mut self) {
-        let Some(caller) = caller::current() else { return };
+    fn adopt(&mut self, manager: &LockManager) {
+        let Some(caller) = caller::current(manager.id()) else { return };
         let extra = self.terms.extra.get_or_insert_default();
         let Some(extra) = Arc::get_mut(extra).filter(|extra| extra.asker.is_none()) else { return };
         if extra.owner.is_none() {
