@@ -120,7 +120,7 @@ macro_rules! terms {
 
 impl<F> RunRequest<'_, F> {
     terms! {
-        /// Takes all options at once, in place of those set so far.
+        /// Takes all options at once, in place of those set so far; a session set before stays unless they name one.
         options(options: LockOptions);
         /// How long the lock lasts between two refreshes. See [`LockOptions::ttl`].
         ttl(ttl: Duration);
@@ -144,7 +144,7 @@ impl<F> RunRequest<'_, F> {
 }
 
 impl<F> TryRunRequest<'_, F> {
-    /// Takes all options at once, in place of those set so far.
+    /// Takes all options at once, in place of those set so far; a session set before stays unless they name one.
     pub fn options(self, options: LockOptions) -> Self {
         Self(self.0.options(options))
     }

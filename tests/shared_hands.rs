@@ -6,7 +6,11 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::{FutureExt, poll};
-use leasehold::{LockError, LockManager, ManualClock, Release};
+use leasehold::{LockError, LockManager, LockOptions, ManualClock, Outcome, Release};
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
 
 fn manager() -> (LockManager, ManualClock) {
     let clock = ManualClock::new();
@@ -68,4 +72,19 @@ async fn a_poller_whose_pauses_panic_waits_for_nothing_any_more() {
     assert!(poll!(&mut wait).is_pending(), "nobody waits for what `you` has");
     drop(mine);
     assert!(wait.await.is_ok());
+}
+
+#[actix_rt::test]
+async fn options_taken_all_at_once_leave_a_request_its_session() {
+    let (locks, _clock) = manager();
+    let me = locks.session("me");
+    let _lock = me.lock("k").options(LockOptions::new().wait(secs(1))).await.unwrap();
+    assert_eq!(me.locks(), 1);
+    assert_eq!(
+        me.try_run("l", async |_| me.locks()).options(LockOptions::new()).await.map(|o| match o {
+            Outcome::Ran(ran) => ran.value,
+            Outcome::Busy => 0,
+        }),
+        Ok(2)
+    );
 }
