@@ -88,3 +88,76 @@ async fn options_taken_all_at_once_leave_a_request_its_session() {
         Ok(2)
     );
 }
+
+#[actix_rt::test]
+async fn a_holder_that_asks_again_hears_of_a_notice_that_was_shortened() {
+    let (locks, clock) = manager();
+    let lock = locks.lock("k").await.unwrap();
+    let heard = lock.asked_back();
+    let mut long = locks.force_release("k").notice(secs(20)).into_future();
+    assert!(poll!(&mut long).is_pending());
+    assert!(heard.await.is_some());
+    let mut short = locks.force_release("k").notice(secs(1)).into_future();
+    assert!(poll!(&mut short).is_pending());
+    assert_eq!(lock.asked_back().await, lock.deadline());
+    clock.advance(secs(1));
+}
+
+#[actix_rt::test]
+async fn a_late_cap_leaves_a_sessions_lock_the_deadline_that_it_has() {
+    let (locks, clock) = manager();
+    let me = locks.session("me").ttl(secs(30));
+    let lock = me.lock("k").await.unwrap();
+    clock.advance(secs(10));
+    lock.max_hold(secs(1)).unwrap();
+    assert_eq!(lock.remaining(), secs(20));
+    me.heartbeat().await.unwrap();
+    assert_eq!(lock.remaining(), secs(20));
+    clock.advance(secs(20));
+    assert!(!lock.is_held() && me.is_alive());
+}
+
+#[actix_rt::test]
+async fn many_locks_at_once_leave_the_refreshing_of_a_callback_around_them_alone() {
+    let (locks, clock) = manager();
+    let me = locks.session("me").ttl(secs(9)).reentrant();
+    let ran = me.run("a", async |held| {
+        let both = me.lock_many(["a", "b"]).await.unwrap();
+        for _ in 0..10 {
+            clock.advance(secs(3));
+        }
+        assert!(held.is_held());
+        both.unlock().await
+    });
+    let ran = ran.await.unwrap();
+    assert_eq!((ran.value, ran.release), (Release::Released, Release::Released));
+}
+
+#[actix_rt::test]
+async fn a_callback_in_a_lock_that_was_there_before_leaves_no_order_to_refresh_it_behind() {
+    let (locks, clock) = manager();
+    let me = locks.session("me").ttl(secs(9)).reentrant();
+    let outer = me.lock("a").await.unwrap();
+    let ran = me.run("a", async |_| ()).await.unwrap();
+    assert_eq!(ran.release, Release::Released);
+    for _ in 0..10 {
+        clock.advance(secs(3));
+    }
+    assert!(!outer.is_held() && !me.is_alive(), "nobody sent a heartbeat");
+}
+
+#[actix_rt::test]
+async fn a_callback_of_a_session_about_to_run_out_is_refreshed_from_the_start() {
+    let (locks, clock) = manager();
+    let me = locks.session("me").ttl(secs(9));
+    clock.advance(secs(9) - Duration::from_millis(2));
+    let ran = me
+        .run("a", async |_| {
+            for _ in 0..10 {
+                clock.advance(secs(3))
+            }
+        })
+        .await
+        .unwrap();
+    assert_eq!(ran.release, Release::Released);
+}
