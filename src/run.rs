@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 
 use crate::caller;
 use crate::error::LockError;
-use crate::key::{Key, Token, Ttl};
+use crate::key::{Key, Token};
 use crate::lock::{Held, Lock};
 use crate::manager::LockManager;
 use crate::request::{LockFuture, LockOptions, LockRequest};
@@ -254,11 +254,8 @@ where
         if let Staged::Locking { lock, call } = stage.as_mut().project() {
             let lock = ready!(Pin::new(lock).poll(cx))?;
             let call = call.take().expect("the lock is granted once");
-            let third = lock.remaining() / 3;
-            if third >= Ttl::MIN {
-                // Granted just now; were it over already, the release would say so.
-                let _ = lock.auto_refresh(third, third);
-            }
+            // Granted just now; were it over already, the release would say so.
+            let _ = lock.keep_refreshed();
             let work = call(lock.held());
             stage.set(Stage::Running { work, lock: Some(lock) });
         }

@@ -267,6 +267,8 @@ pub(crate) struct AutoRefresh {
     pub(crate) timeout: Duration,
     pub(crate) due: Moment,
     pub(crate) links: Links,
+    /// How often the grant had been asked for again when the order was given: it goes with that answer.
+    pub(crate) depth: u32,
 }
 
 /// The slots as entries of the expiry wheel: filed under their holder's deadline.
