@@ -51,7 +51,8 @@ pub(super) struct Held {
     pub(super) reentries: u32,
     pub(super) keeper: Kept,
     pub(super) watched: bool,
-    pub(super) auto: Option<(Duration, Duration, u64)>,
+    /// At which depth of reentry the order was given, how often, how late it may be, when next.
+    pub(super) auto: Option<(u32, Duration, Duration, u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -834,7 +835,11 @@ impl Model {
     pub(super) fn release(&mut self, fence: u64, end: End) -> Release {
         match self.live(fence) {
             None => return Release::AlreadyGone,
-            Some(held) if held.reentries > 0 => held.reentries -= 1,
+            Some(held) if held.reentries > 0 => {
+                held.reentries -= 1;
+                // An order goes with the hold that it was given in.
+                held.auto = held.auto.filter(|(depth, ..)| *depth <= held.reentries);
+            }
             Some(_) => self.end(fence, end),
         }
         Release::Released
@@ -941,7 +946,7 @@ impl Model {
             }
         }
         for held in &self.held {
-            if let Some((every, timeout, due)) = held.auto.filter(|(.., due)| *due <= self.now) {
+            if let Some((depth, every, timeout, due)) = held.auto.filter(|(.., due)| *due <= self.now) {
                 // The order of a lock that no refresh can keep any longer lapses; that of a session's may go on, for
                 // the session's sake.
                 let at_its_cap = self.deadline(held) >= held.last_deadline();
@@ -953,7 +958,7 @@ impl Model {
                 }
                 step(&|next| {
                     let (now, mine) = (next.now, next.find(held.fence).unwrap());
-                    mine.auto = Some((every, timeout, now + every.as_nanos() as u64));
+                    mine.auto = Some((depth, every, timeout, now + every.as_nanos() as u64));
                     next.counters.refresh_late += u64::from(now - due > timeout.as_nanos() as u64);
                     next.refresh(held.fence, Some(held.terms.ttl));
                 });
