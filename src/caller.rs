@@ -13,11 +13,13 @@ use crate::table::Owner;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ManagerId(pub(crate) usize);
 
+/// Of which manager, and who; nobody is so to all managers.
+type Caller = Option<(ManagerId, Arc<Owner>)>;
+
 thread_local! {
     /// How many callers there are: looked at on every request, where it is nearly always 0.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// Of a manager, and who; nobody is so to all managers.
-    static CALLERS: RefCell<Vec<Option<(ManagerId, Arc<Owner>)>>> = const { RefCell::new(Vec::new()) };
+    static CALLERS: RefCell<Vec<Caller>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Whether there is any caller.
@@ -45,7 +47,7 @@ pub(crate) fn enter_nobody() -> Entered {
     push(None)
 }
 
-fn push(caller: Option<(ManagerId, Arc<Owner>)>) -> Entered {
+fn push(caller: Caller) -> Entered {
     CALLERS.with_borrow_mut(|callers| callers.push(caller));
     DEPTH.set(DEPTH.get() + 1);
     Entered { _not_send: std::marker::PhantomData }
