@@ -91,7 +91,8 @@ impl Table {
 
     /// The TTL of the grant that a release of this one would make.
     pub(crate) fn next_ttl(&self, grant: &Grant) -> Option<Ttl> {
-        let next = self.slots.get(grant.slot)?.queue.first()?;
+        self.holder_of(grant)?;
+        let next = self.slots[self.key_slot(grant.slot)].queue.first()?;
         Some(self.waiters[next].terms.ttl)
     }
 

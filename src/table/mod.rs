@@ -24,6 +24,8 @@ mod hold;
 mod hot;
 #[cfg(test)]
 mod invariants;
+#[cfg(test)]
+mod lapsed;
 mod mode;
 #[cfg(test)]
 mod model;

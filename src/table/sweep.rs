@@ -90,7 +90,8 @@ impl Table {
             return;
         }
         let queued = &mut self.waiters[waiter];
-        let session = queued.terms.session().and_then(|session| session.deadline().ok());
+        // One that has ended meanwhile is looked at again at once.
+        let session = queued.terms.session().map(|session| session.deadline().unwrap_or(self.now));
         queued.due = queued.deadline.min(session.unwrap_or(Moment::FAR));
         self.timeouts.insert(&mut self.waiters, waiter);
     }

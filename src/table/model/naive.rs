@@ -684,7 +684,7 @@ impl Model {
     fn answer_again(&mut self, asked: &Asked) -> Option<Answer> {
         if let Some(held) = self.held.iter_mut().find(|held| held.key == asked.key && held.token == asked.token) {
             let answer = Answer::Granted { token: held.token, fence: held.fence };
-            if held.terms != asked.terms {
+            if !held.terms.ask_for_the_same(&asked.terms) {
                 return Some(self.reject(LockError::TokenReused));
             }
             match (held.keeper, asked.keeper()) {
@@ -705,7 +705,7 @@ impl Model {
         let seq = self.waits.iter_mut().zip(1..).find(|(wait, _)| queued(wait)).map(|(_, seq)| seq);
         if let Some(seq) = seq {
             let wait = self.wait(seq);
-            if wait.key != asked.key || wait.terms != asked.terms {
+            if wait.key != asked.key || !wait.terms.ask_for_the_same(&asked.terms) {
                 return Some(self.reject(LockError::TokenReused));
             }
             if matches!(asked.wait, Wait::No | Wait::Poll) {
