@@ -9,10 +9,17 @@ use std::sync::Arc;
 
 use crate::table::Owner;
 
+/// Tells managers apart while they live: an owner is nobody to another manager than its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ManagerId(pub(crate) usize);
+
+/// Of which manager, and who; nobody is so to all managers.
+type Caller = Option<(ManagerId, Arc<Owner>)>;
+
 thread_local! {
     /// How many callers there are: looked at on every request, where it is nearly always 0.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    static CALLERS: RefCell<Vec<Option<Arc<Owner>>>> = const { RefCell::new(Vec::new()) };
+    static CALLERS: RefCell<Vec<Caller>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Whether there is any caller.
@@ -21,14 +28,18 @@ pub(crate) fn is_there() -> bool {
     DEPTH.get() != 0
 }
 
-/// The innermost caller, if there is one.
-pub(crate) fn current() -> Option<Arc<Owner>> {
-    CALLERS.with_borrow(|callers| callers.last().cloned().flatten())
+/// The innermost caller that is an owner of this manager, if there is one.
+pub(crate) fn current(manager: ManagerId) -> Option<Arc<Owner>> {
+    CALLERS.with_borrow(|callers| {
+        let mut inner_first = callers.iter().rev();
+        let innermost = inner_first.find(|caller| caller.as_ref().is_none_or(|(of, _)| *of == manager))?;
+        innermost.as_ref().map(|(_, owner)| Arc::clone(owner))
+    })
 }
 
-/// Has everything until the answer is dropped run on this owner's behalf.
-pub(crate) fn enter(owner: &Arc<Owner>) -> Entered {
-    push(Some(Arc::clone(owner)))
+/// Has everything that is asked of this manager until the answer is dropped run on this owner's behalf.
+pub(crate) fn enter(manager: ManagerId, owner: &Arc<Owner>) -> Entered {
+    push(Some((manager, Arc::clone(owner))))
 }
 
 /// Has everything until the answer is dropped run on nobody's behalf: what several share is not the first one's.
@@ -36,7 +47,7 @@ pub(crate) fn enter_nobody() -> Entered {
     push(None)
 }
 
-fn push(caller: Option<Arc<Owner>>) -> Entered {
+fn push(caller: Caller) -> Entered {
     CALLERS.with_borrow_mut(|callers| callers.push(caller));
     DEPTH.set(DEPTH.get() + 1);
     Entered { _not_send: std::marker::PhantomData }

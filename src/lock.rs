@@ -15,7 +15,7 @@ use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::shard::Shard;
 use crate::shard::lost::LostSignal;
-use crate::table::{self, End, Grant, Keeper, Release, TokenChoice};
+use crate::table::{self, End, Grant, Keeper, Order, Release, TokenChoice};
 
 /// A held lock. Dropping it releases it, in every build, without blocking.
 ///
@@ -233,6 +233,11 @@ impl Held {
         let signal = self.shard.lost_signal(&self.grant);
         self.shard.auto_refresh(&self.grant, every, timeout)?;
         Ok(AutoRefresh { shard: Arc::clone(&self.shard), grant: self.grant, signal })
+    }
+
+    /// Has the manager refresh the lock every third of its TTL, unless it does so already.
+    pub(crate) fn keep_refreshed(&self) -> Result<Order, LockError> {
+        self.shard.keep_refreshed(&self.grant)
     }
 
     /// Takes back a standing order to refresh.

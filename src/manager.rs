@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix::Addr;
 use uuid::Uuid;
 
+use crate::caller::ManagerId;
 use crate::clock::{Clock, Moment};
 use crate::config::{Builder, Config};
 use crate::deadlock::Detector;
@@ -144,6 +145,10 @@ impl LockManager {
 
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    pub(crate) fn id(&self) -> ManagerId {
+        ManagerId(Arc::as_ptr(&self.inner).addr())
     }
 
     pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {

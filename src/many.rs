@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::error::LockError;
-use crate::key::{Key, Ttl};
+use crate::key::Key;
 use crate::lock::Lock;
 use crate::manager::LockManager;
 use crate::request::LockOptions;
 use crate::session::Session;
-use crate::table::Release;
+use crate::table::{Order, Release};
 
 /// The most keys that one request may name.
 pub(crate) const MAX_KEYS: usize = 1_000;
@@ -99,6 +99,7 @@ impl LockManyRequest<'_> {
         let started = manager.now();
         let wait = wait.unwrap_or(manager.config().wait);
         let mut locks: Vec<Lock> = Vec::with_capacity(keys.len());
+        let mut ordered = Vec::with_capacity(keys.len());
         for key in keys {
             let waited = manager.now().saturating_since(started);
             let mut options = LockOptions::new().wait(wait.saturating_sub(waited));
@@ -115,15 +116,16 @@ impl LockManyRequest<'_> {
                 LockError::Timeout { .. } => LockError::Timeout { waited: manager.now().saturating_since(started) },
                 other => other,
             })?;
-            let third = lock.remaining() / 3;
-            if third >= Ttl::MIN {
-                // Granted just now; were it lost already, the refresh below would say so.
-                let _ = lock.auto_refresh(third, third);
-            }
+            // Granted just now; were it lost already, the refresh below would say so.
+            let order = lock.keep_refreshed().unwrap_or(Order::AsItWas);
+            ordered.push(order);
             locks.push(lock);
         }
-        for lock in &locks {
-            lock.stop_auto_refresh();
+        for (lock, order) in locks.iter().zip(ordered) {
+            // An order that was there before is of whoever holds the key around this request.
+            if order == Order::Given {
+                lock.stop_auto_refresh();
+            }
             lock.refresh().await?;
         }
         Ok(LockMany { locks })

@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 
 use crate::caller;
 use crate::error::LockError;
-use crate::key::{Key, Token, Ttl};
+use crate::key::{Key, Token};
 use crate::lock::{Held, Lock};
 use crate::manager::LockManager;
 use crate::request::{LockFuture, LockOptions, LockRequest};
@@ -120,7 +120,7 @@ macro_rules! terms {
 
 impl<F> RunRequest<'_, F> {
     terms! {
-        /// Takes all options at once, in place of those set so far.
+        /// Takes all options at once, in place of those set so far; a session set before stays unless they name one.
         options(options: LockOptions);
         /// How long the lock lasts between two refreshes. See [`LockOptions::ttl`].
         ttl(ttl: Duration);
@@ -144,7 +144,7 @@ impl<F> RunRequest<'_, F> {
 }
 
 impl<F> TryRunRequest<'_, F> {
-    /// Takes all options at once, in place of those set so far.
+    /// Takes all options at once, in place of those set so far; a session set before stays unless they name one.
     pub fn options(self, options: LockOptions) -> Self {
         Self(self.0.options(options))
     }
@@ -246,17 +246,16 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let caller = this.caller.get_or_insert_with(|| caller::current().unwrap_or_else(|| this.manager.new_call()));
-        let _on_its_behalf = caller::enter(caller);
+        let caller = this
+            .caller
+            .get_or_insert_with(|| caller::current(this.manager.id()).unwrap_or_else(|| this.manager.new_call()));
+        let _on_its_behalf = caller::enter(this.manager.id(), caller);
         let mut stage = this.stage;
         if let Staged::Locking { lock, call } = stage.as_mut().project() {
             let lock = ready!(Pin::new(lock).poll(cx))?;
             let call = call.take().expect("the lock is granted once");
-            let third = lock.remaining() / 3;
-            if third >= Ttl::MIN {
-                // Granted just now; were it over already, the release would say so.
-                let _ = lock.auto_refresh(third, third);
-            }
+            // Granted just now; were it over already, the release would say so.
+            let _ = lock.keep_refreshed();
             let work = call(lock.held());
             stage.set(Stage::Running { work, lock: Some(lock) });
         }

@@ -4,7 +4,7 @@
 //! however many locks there are, and never revives half of them. A lock of a session has no deadline of its own.
 //!
 //! The deadlock check knows sessions: a request that would close a cycle of owners that wait for each other is refused
-//! with the cycle.
+//! with the cycle. An owner is one actor to it, blocked as long as any of its requests waits.
 
 use std::fmt;
 use std::future::Future;
@@ -47,6 +47,11 @@ use crate::table::{Owner, OwnerKind, Reentry, Release};
 /// It lives for its TTL (the manager's default) from its making or its last [heartbeat](Session::heartbeat), whatever
 /// becomes of its handles; dropping the last one only ends the [automatic heartbeats](Session::auto_heartbeat). A
 /// session that has ended stays ended: its requests, queued ones too, answer [`LockError::SessionEnded`].
+///
+/// To the deadlock check a session is one actor, which runs only while none of its requests waits. Give tasks that run
+/// at the same time a session each: in one, the wait of one task counts as the wait of all, and others may be refused
+/// with a [`LockError::Deadlock`] that another task would have undone. The same goes for the callback of a `run` that
+/// hands its guards to tasks of their own.
 #[derive(Clone)]
 pub struct Session {
     handle: Arc<Handle>,

@@ -112,3 +112,13 @@ async fn a_ticket_becomes_a_guard_once() {
     assert!(!locks.is_locked("k").await.unwrap());
     assert_eq!(locks.restore(&ticket).unwrap_err(), LockError::Lost(Loss::Released));
 }
+
+#[actix_rt::test]
+async fn a_retry_in_another_callback_gets_the_same_lock() {
+    let locks = LockManager::builder().build().unwrap();
+    let token = Token::random();
+    let ask = || locks.run("a", async |_| locks.lock("b").token(token).ticket().await);
+    let first = ask().await.unwrap().value.unwrap();
+    let again = ask().await.unwrap().value.unwrap();
+    assert_eq!((first.token(), first.fencing_token()), (again.token(), again.fencing_token()));
+}

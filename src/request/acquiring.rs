@@ -19,7 +19,7 @@ use super::options::{LockOptions, Rare, Wait};
 use super::{LockRequest, Style, WaitPlace};
 use crate::caller;
 use crate::clock::Moment;
-use crate::deadlock::{OwnedAsk, WaitId};
+use crate::deadlock::{Detector, OwnedAsk, WaitId};
 use crate::error::LockError;
 use crate::key::{Key, Token, Ttl};
 use crate::manager::LockManager;
@@ -45,13 +45,13 @@ pub(super) struct Acquiring<'a> {
     /// Where the key belongs; set by the first poll.
     shard: u32,
     hash: u32,
-    stage: Stage,
+    stage: Stage<'a>,
 }
 
-enum Stage {
+enum Stage<'a> {
     New { options: LockOptions, style: Style, bad_key: Option<Box<LockError>> },
-    Queued { asked: Asked, id: WaiterId, watch: Option<WaitId>, poller: Option<Box<Poller>> },
-    Sleeping { asked: Asked, poller: Box<Poller>, timer: u32 },
+    Queued { asked: Asked, id: WaiterId, watch: Option<WaitId>, poller: Option<Box<Poller<'a>>> },
+    Sleeping { asked: Asked, poller: Box<Poller<'a>>, timer: u32 },
     Answered,
 }
 
@@ -63,11 +63,24 @@ struct Asked {
 }
 
 /// A request that polls, and until when.
-struct Poller {
+struct Poller<'a> {
     delays: Delays,
     started: Moment,
     deadline: Moment,
-    watch: Option<WaitId>,
+    watch: Option<Watch<'a>>,
+}
+
+/// A poller's wait in the register of the deadlock check, which forgets it with the poller: its pauses are the
+/// caller's code, and may panic.
+struct Watch<'a> {
+    detector: &'a Detector,
+    id: WaitId,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.detector.forget(self.id);
+    }
 }
 
 impl fmt::Debug for Acquiring<'_> {
@@ -152,7 +165,7 @@ impl<'a> Acquiring<'a> {
             None => None,
         };
         if caller::is_there() {
-            asked.adopt();
+            asked.adopt(self.manager);
         }
         Ok((asked, delays))
     }
@@ -267,7 +280,12 @@ impl<'a> Acquiring<'a> {
     }
 
     /// One try of a poller, then sleep until the next, or give up.
-    fn try_again(&mut self, asked: Asked, poller: Box<Poller>, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+    fn try_again(
+        &mut self,
+        asked: Asked,
+        poller: Box<Poller<'a>>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Grant, LockError>> {
         let shard = self.shard();
         let now = shard.now();
         let answer = match shard.acquire(&self.ask_of(&asked), Patience::Poll, now) {
@@ -280,15 +298,13 @@ impl<'a> Acquiring<'a> {
                 return self.look(cx);
             }
         };
-        self.forget(poller.watch);
         Poll::Ready(answer)
     }
 
     /// Sleeps until the next try, or gives up.
-    fn pause(&mut self, asked: Asked, mut poller: Box<Poller>, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+    fn pause(&mut self, asked: Asked, mut poller: Box<Poller<'a>>, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
         let shard = self.shard();
         if let Err(why) = self.watch_poller(&asked, &mut poller) {
-            self.forget(poller.watch);
             shard.count(|c| {
                 c.attempts += 1;
                 c.rejected += 1;
@@ -310,7 +326,6 @@ impl<'a> Acquiring<'a> {
                 }
             }
             _ => {
-                self.forget(poller.watch);
                 shard.count(|c| {
                     c.attempts += 1;
                     c.polls_exhausted += 1;
@@ -321,11 +336,12 @@ impl<'a> Acquiring<'a> {
     }
 
     /// Has the deadlock check know of an owner that polls: a cycle is a cycle, however one waits in it.
-    fn watch_poller(&self, asked: &Asked, poller: &mut Poller) -> Result<(), LockError> {
+    fn watch_poller(&self, asked: &Asked, poller: &mut Poller<'a>) -> Result<(), LockError> {
         let Some(owned) = self.owned(asked) else { return Ok(()) };
-        match poller.watch {
-            Some(watch) => self.manager.detector().may_poll(watch)?,
-            None => poller.watch = Some(self.manager.detector().poll(self.manager.shards(), &owned)?),
+        let detector = self.manager.detector();
+        match &poller.watch {
+            Some(watch) => detector.may_poll(watch.id)?,
+            None => poller.watch = Some(Watch { detector, id: detector.poll(self.manager.shards(), &owned)? }),
         }
         Ok(())
     }
@@ -387,8 +403,8 @@ impl Asked {
 
     /// Asks on behalf of the callback that it is asked in, unless it is a session's.
     #[cold]
-    fn adopt(&mut self) {
-        let Some(caller) = caller::current() else { return };
+    fn adopt(&mut self, manager: &LockManager) {
+        let Some(caller) = caller::current(manager.id()) else { return };
         let extra = self.terms.extra.get_or_insert_default();
         let Some(extra) = Arc::get_mut(extra).filter(|extra| extra.asker.is_none()) else { return };
         if extra.owner.is_none() {
@@ -406,15 +422,13 @@ impl Drop for Acquiring<'_> {
     fn drop(&mut self) {
         match &self.stage {
             Stage::New { .. } | Stage::Answered => {}
-            Stage::Queued { id, watch, poller, .. } => {
+            Stage::Queued { id, watch, .. } => {
                 self.shard().cancel(*id);
                 self.forget(*watch);
-                self.forget(poller.as_ref().and_then(|poller| poller.watch));
             }
-            Stage::Sleeping { timer, poller, .. } => {
+            Stage::Sleeping { timer, .. } => {
                 let shard = self.shard();
                 shard.stop_sleep(*timer);
-                self.forget(poller.watch);
                 shard.count(|c| {
                     c.attempts += 1;
                     c.cancelled_polls += 1;

@@ -68,10 +68,16 @@ impl<'a> LockRequest<'a> {
         Self { manager, key, bad_key, options: LockOptions::new(), style }
     }
 
-    /// Takes all options at once, in place of those set so far; what kind of lock it is stays.
+    /// Takes all options at once, in place of those set so far; what kind of lock it is stays, and on behalf of which
+    /// session unless they name one.
     pub fn options(mut self, options: LockOptions) -> Self {
-        let mode = self.options.the_mode();
-        self.options = if mode == Mode::Exclusive { options } else { options.mode(mode) };
+        let before = std::mem::replace(&mut self.options, options);
+        if before.the_mode() != Mode::Exclusive {
+            self.options = self.options.mode(before.the_mode());
+        }
+        if let (Some(session), None) = (before.the_session(), self.options.the_session()) {
+            self.options = self.options.session(session);
+        }
         self
     }
 

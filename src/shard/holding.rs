@@ -11,8 +11,8 @@ use crate::error::{LockError, Loss, WaitEdge};
 use crate::key::{FencingToken, Key, Token};
 use crate::store::Released;
 use crate::table::{
-    Claimed, Effects, End, Grant, Keeper, Mode, Obstacle, Owner, RefreshAsk, Refreshed, Release, Slice, WaiterId,
-    Watcher,
+    Claimed, Effects, End, Grant, Keeper, Mode, Obstacle, Order, Owner, RefreshAsk, Refreshed, Release, Slice,
+    WaiterId, Watcher,
 };
 
 impl Shard {
@@ -60,6 +60,11 @@ impl Shard {
     pub(crate) fn auto_refresh(&self, grant: &Grant, every: Duration, timeout: Duration) -> Result<(), LockError> {
         let now = self.clock.now();
         self.with(|state, fx| state.table.auto_refresh(grant, every, timeout, now, fx)).map_err(LockError::Lost)
+    }
+
+    pub(crate) fn keep_refreshed(&self, grant: &Grant) -> Result<Order, LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.keep_refreshed(grant, now, fx)).map_err(LockError::Lost)
     }
 
     pub(crate) fn stop_auto_refresh(&self, grant: &Grant) {

@@ -21,7 +21,7 @@ impl Table {
         if let Some(index) = found.and_then(|index| self.holder_with(index, ask.token))
             && let Some(holder) = self.slots[index].holder.as_ref()
         {
-            if self.slots[index].terms(holder) != *ask.terms {
+            if !self.slots[index].terms(holder).ask_for_the_same(ask.terms) {
                 return Some(self.reject(found, LockError::TokenReused));
             }
             let (old_keeper, token, fence) = (holder.keeper, holder.token, holder.fence);
@@ -44,7 +44,7 @@ impl Table {
         }
         if let Some(&queued) = self.chosen.get(&ask.token) {
             let waiter = &mut self.waiters[queued];
-            if Some(waiter.slot) != found || waiter.terms != *ask.terms {
+            if Some(waiter.slot) != found || !waiter.terms.ask_for_the_same(ask.terms) {
                 return Some(self.reject(found, LockError::TokenReused));
             }
             if matches!(patience, Patience::Now | Patience::Poll) {

@@ -399,7 +399,7 @@ impl Table {
         let (Some(holder), Some(_)) = (slot.holder.as_ref(), slot.session()) else { return };
         let every = (holder.ttl.as_duration() / 3).max(Ttl::MIN);
         let due = self.now.saturating_add(every);
-        slot.extras_mut().auto = Some(AutoRefresh { every, timeout: every, due, links: Links::NEW });
+        slot.extras_mut().auto = Some(AutoRefresh { every, timeout: every, due, links: Links::NEW, depth: 0 });
         self.refreshes.insert(&mut Refreshes(&mut self.slots), index);
         fx.due(due);
     }

@@ -34,6 +34,14 @@ pub(crate) enum RefreshAsk {
     To(Ttl),
 }
 
+/// Whether there is a new standing order to refresh.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Order {
+    Given,
+    /// There was one already, or the grant has no use for one.
+    AsItWas,
+}
+
 /// What a refresh did; both leave the lock held until the deadline given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Refreshed {
@@ -51,7 +59,12 @@ impl Table {
             return Release::AlreadyGone;
         }
         match self.slots[grant.slot].extras.as_mut() {
-            Some(extras) if extras.reentries > 0 => extras.reentries -= 1,
+            Some(extras) if extras.reentries > 0 => {
+                extras.reentries -= 1;
+                if extras.auto.as_ref().is_some_and(|auto| auto.depth > extras.reentries) {
+                    self.drop_auto(grant.slot);
+                }
+            }
             _ => self.end(grant.slot, end, fx),
         }
         Release::Released
@@ -78,7 +91,8 @@ impl Table {
 
     /// The TTL of the grant that a release of this one would make.
     pub(crate) fn next_ttl(&self, grant: &Grant) -> Option<Ttl> {
-        let next = self.slots.get(grant.slot)?.queue.first()?;
+        self.holder_of(grant)?;
+        let next = self.slots[self.key_slot(grant.slot)].queue.first()?;
         Some(self.waiters[next].terms.ttl)
     }
 
@@ -209,10 +223,30 @@ impl Table {
         self.check(grant, now, fx)?;
         self.stop_auto_refresh(grant);
         let due = self.now.saturating_add(every);
-        self.slots[grant.slot].extras_mut().auto = Some(AutoRefresh { every, timeout, due, links: Links::NEW });
+        let extras = self.slots[grant.slot].extras_mut();
+        let depth = extras.reentries;
+        extras.auto = Some(AutoRefresh { every, timeout, due, links: Links::NEW, depth });
         self.refreshes.insert(&mut Refreshes(&mut self.slots), grant.slot);
         fx.due(due);
         Ok(())
+    }
+
+    /// Has the table refresh the grant every third of its TTL, unless there is such an order already, or none is of use.
+    /// One that has less than half of its TTL left, as a session's may, is refreshed at once.
+    pub(crate) fn keep_refreshed(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Result<Order, Loss> {
+        let deadline = self.check(grant, now, fx)?;
+        let slot = &self.slots[grant.slot];
+        let is_ordered = slot.extras.as_ref().is_some_and(|extras| extras.auto.is_some());
+        let ttl = slot.holder.as_ref().expect("the deadline came from this holder").ttl;
+        let third = ttl.as_duration() / 3;
+        if is_ordered || third < Ttl::MIN || deadline >= slot.last_deadline() {
+            return Ok(Order::AsItWas);
+        }
+        if deadline.saturating_since(self.now) < ttl.as_duration() / 2 {
+            self.refresh(grant, RefreshAsk::To(ttl), now, fx)?;
+        }
+        self.auto_refresh(grant, third, third, now, fx)?;
+        Ok(Order::Given)
     }
 
     pub(crate) fn stop_auto_refresh(&mut self, grant: &Grant) {

@@ -24,6 +24,8 @@ mod hold;
 mod hot;
 #[cfg(test)]
 mod invariants;
+#[cfg(test)]
+mod lapsed;
 mod mode;
 #[cfg(test)]
 mod model;
@@ -46,7 +48,7 @@ pub(crate) use effects::Effects;
 pub(crate) use ended::End;
 pub(crate) use expiry::{Links, Step, Timed, Wheel};
 pub use hold::Release;
-pub(crate) use hold::{RefreshAsk, Refreshed};
+pub(crate) use hold::{Order, RefreshAsk, Refreshed};
 pub use mode::Mode;
 pub(crate) use owner::{Owner, OwnerKind};
 pub(crate) use queue::WaiterId;

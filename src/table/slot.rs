@@ -73,6 +73,18 @@ impl Terms {
         self.extra.as_ref().map_or(Mode::Exclusive, |extra| extra.mode)
     }
 
+    /// Whether a request that names the same token asks for the same thing (DESIGN 6). In which callback it asks is all
+    /// the same, since a retry may well ask in another; not so its session.
+    pub(crate) fn ask_for_the_same(&self, other: &Self) -> bool {
+        let plain = ExtraTerms::default();
+        let (mine, theirs) = (self.extra.as_deref().unwrap_or(&plain), other.extra.as_deref().unwrap_or(&plain));
+        let beside = |extra: &ExtraTerms| {
+            let session = extra.session().map(|session| session.id);
+            (session, extra.max_hold, extra.refresh_after, extra.mode, extra.reentry)
+        };
+        self.ttl == other.ttl && mine.owner == theirs.owner && beside(mine) == beside(theirs)
+    }
+
     pub(crate) fn asker(&self) -> Option<&Arc<Owner>> {
         self.extra.as_ref()?.asker.as_ref()
     }
@@ -300,6 +312,8 @@ pub(crate) struct AutoRefresh {
     pub(crate) timeout: Duration,
     pub(crate) due: Moment,
     pub(crate) links: Links,
+    /// How often the grant had been asked for again when the order was given: it goes with that answer.
+    pub(crate) depth: u32,
 }
 
 /// The slots as entries of the expiry wheel: filed under their holder's deadline.

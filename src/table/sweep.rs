@@ -109,7 +109,8 @@ impl Table {
     /// Files a waiter whose session lives on.
     fn file_waiter(&mut self, waiter: u32) {
         let queued = &mut self.waiters[waiter];
-        let session = queued.terms.session().and_then(|session| session.deadline().ok());
+        // One that has ended meanwhile is looked at again at once.
+        let session = queued.terms.session().map(|session| session.deadline().unwrap_or(self.now));
         queued.due = queued.deadline.min(session.unwrap_or(Moment::FAR));
         self.timeouts.insert(&mut self.waiters, waiter);
     }

@@ -446,7 +446,10 @@ impl Bench {
                 let (every, timeout) = (Duration::from_millis(every_ms), Duration::from_millis(timeout_ms));
                 let got = self.with(|table, now, fx| table.auto_refresh(&grant, every, timeout, now, fx));
                 let due = self.model.now + every_ms * TICK;
-                let order = |model: &mut Model| model.holder(fence).unwrap().auto = Some((every, timeout, due));
+                let order = |model: &mut Model| {
+                    let held = model.holder(fence).unwrap();
+                    held.auto = Some((held.reentries, every, timeout, due));
+                };
                 (nothing_or_lost(got), self.change(fence, order))
             }
             Op::CapHold { cap_ms, .. } => {
@@ -764,7 +767,7 @@ impl Bench {
                 reentries: extras.map_or(0, |extras| extras.reentries),
                 keeper,
                 watched: extras.is_some_and(|extras| extras.watcher.is_some()),
-                auto: auto.map(|auto| (auto.every, auto.timeout, auto.due.as_nanos())),
+                auto: auto.map(|auto| (auto.depth, auto.every, auto.timeout, auto.due.as_nanos())),
             };
             held.insert(found.fence, (found, if over { 0 } else { deadline }));
         }

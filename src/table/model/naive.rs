@@ -51,7 +51,8 @@ pub(super) struct Held {
     pub(super) reentries: u32,
     pub(super) keeper: Kept,
     pub(super) watched: bool,
-    pub(super) auto: Option<(Duration, Duration, u64)>,
+    /// At which depth of reentry the order was given, how often, how late it may be, when next.
+    pub(super) auto: Option<(u32, Duration, Duration, u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -683,7 +684,7 @@ impl Model {
     fn answer_again(&mut self, asked: &Asked) -> Option<Answer> {
         if let Some(held) = self.held.iter_mut().find(|held| held.key == asked.key && held.token == asked.token) {
             let answer = Answer::Granted { token: held.token, fence: held.fence };
-            if held.terms != asked.terms {
+            if !held.terms.ask_for_the_same(&asked.terms) {
                 return Some(self.reject(LockError::TokenReused));
             }
             match (held.keeper, asked.keeper()) {
@@ -704,7 +705,7 @@ impl Model {
         let seq = self.waits.iter_mut().zip(1..).find(|(wait, _)| queued(wait)).map(|(_, seq)| seq);
         if let Some(seq) = seq {
             let wait = self.wait(seq);
-            if wait.key != asked.key || wait.terms != asked.terms {
+            if wait.key != asked.key || !wait.terms.ask_for_the_same(&asked.terms) {
                 return Some(self.reject(LockError::TokenReused));
             }
             if matches!(asked.wait, Wait::No | Wait::Poll) {
@@ -836,7 +837,11 @@ impl Model {
     pub(super) fn release(&mut self, fence: u64, end: End) -> Release {
         match self.live(fence) {
             None => return Release::AlreadyGone,
-            Some(held) if held.reentries > 0 => held.reentries -= 1,
+            Some(held) if held.reentries > 0 => {
+                held.reentries -= 1;
+                // An order goes with the hold that it was given in.
+                held.auto = held.auto.filter(|(depth, ..)| *depth <= held.reentries);
+            }
             Some(_) => self.end(fence, end),
         }
         Release::Released
@@ -943,7 +948,7 @@ impl Model {
             }
         }
         for held in &self.held {
-            if let Some((every, timeout, due)) = held.auto.filter(|(.., due)| *due <= self.now) {
+            if let Some((depth, every, timeout, due)) = held.auto.filter(|(.., due)| *due <= self.now) {
                 // The order of a lock that no refresh can keep any longer lapses; that of a session's may go on, for
                 // the session's sake.
                 let at_its_cap = self.deadline(held) >= held.last_deadline();
@@ -955,7 +960,7 @@ impl Model {
                 }
                 step(&|next| {
                     let (now, mine) = (next.now, next.find(held.fence).unwrap());
-                    mine.auto = Some((every, timeout, now + every.as_nanos() as u64));
+                    mine.auto = Some((depth, every, timeout, now + every.as_nanos() as u64));
                     next.counters.refresh_late += u64::from(now - due > timeout.as_nanos() as u64);
                     next.refresh(held.fence, Some(held.terms.ttl));
                 });
