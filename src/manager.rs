@@ -153,7 +153,8 @@ impl LockManager {
         desk.clone().spawn(async move {
             let outcome = desk.store.start().await;
             let failed = outcome.is_err();
-            let _ = started.send(Some(outcome));
+            // Kept for those who ask later, too: `send` forgets what nobody waits for yet.
+            started.send_replace(Some(outcome));
             if !failed {
                 attend(desk, shards, place).await;
             }
