@@ -280,12 +280,7 @@ impl<'a> Acquiring<'a> {
     }
 
     /// One try of a poller, then sleep until the next, or give up.
-    fn try_again(
-        &mut self,
-        asked: Asked,
-        poller: Box<Poller<'a>>,
-        cx: &Context<'_>,
-    ) -> Poll<Result<Grant, LockError>> {
+    fn try_again(&mut self, asked: Asked, poller: Box<Poller<'a>>, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
         let shard = self.shard();
         let now = shard.now();
         let answer = match shard.acquire(&self.ask_of(&asked), Patience::Poll, now) {

@@ -65,7 +65,8 @@ impl Desk {
         self.spawn(async move {
             let outcome = desk.store.start().await;
             let has_failed = outcome.is_err();
-            let _ = desk.started.send(Some(outcome));
+            // Kept for those who ask later, too: `send` forgets what nobody waits for yet.
+            desk.started.send_replace(Some(outcome));
             if !has_failed {
                 attend(desk, shards, place).await;
             }

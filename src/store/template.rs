@@ -3,7 +3,9 @@
 //! Other lock libraries use names such as `lock:order:42`; with the same template their locks and ours are the same.
 //! A key that already has the template's ends is taken as complete, so both spellings are one lock.
 
-use crate::key::{Key, check_key};
+#[cfg(any(test, feature = "redis"))]
+use crate::key::Key;
+use crate::key::check_key;
 
 /// The place of the key in a template.
 const HOLE: &str = "{key}";
@@ -90,6 +92,7 @@ impl KeyTemplate {
     }
 
     /// The whole name as a key; `None` if it is longer than any key may be.
+    #[cfg(any(test, feature = "redis"))]
     pub(crate) fn canonical(&self, key: &Key) -> Option<Key> {
         if self.is_complete(key.as_str()) { Some(key.clone()) } else { Key::new(self.fill(key.as_str())).ok() }
     }
