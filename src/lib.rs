@@ -12,6 +12,7 @@
 //! | [`run`](LockManager::run), [`many`](LockManager::lock_many), [`semaphore`](Semaphore), [`singleflight`](LockManager::singleflight) | what people write around a lock: lock-call-release, several keys, several holders, one call for many callers | you |
 //! | `deadlock` | who waits for whom: refuses the request that would close a cycle | `request`, `shard` |
 //! | `shard` | one mutex, one table, one actor that owns the shard's time | `request`, `lock`, `manager` |
+//! | [`store`] | may this process hold a key at all: the seam to Redis and other stores | `shard` |
 //! | `table` | who is next: a pure state machine of holders, queues and deadlines | `shard` |
 //! | [`retry`] | how long a poller sleeps | `request` |
 //! | [`error`](LockError) | what can go wrong | everybody |
@@ -73,6 +74,6 @@ pub use stats::{HotKey, Stats};
 pub use table::{Event, EventKind, Mode, Release};
 
 /// The README's Rust blocks, as doc tests.
-#[cfg(all(doctest, feature = "http"))]
+#[cfg(all(doctest, feature = "http", feature = "redis"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

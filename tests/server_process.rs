@@ -2,6 +2,8 @@
 #![cfg(all(feature = "server", unix))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/redis/mod.rs"]
+mod kit;
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -25,7 +27,7 @@ fn leasehold(words: &[&str]) -> Command {
     // What happens to be set around the test must not decide it.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        if name.starts_with("LEASEHOLD_") || ["LOCK_STORE", "RUST_LOG"].contains(&name.as_str()) {
+        if name.starts_with("LEASEHOLD_") || ["LOCK_STORE", "REDIS_URL", "RUST_LOG"].contains(&name.as_str()) {
             command.env_remove(name);
         }
     }
@@ -216,7 +218,7 @@ fn help_and_version_end_with_zero_and_help_names_every_variable() {
 
 #[test]
 fn what_makes_no_sense_ends_with_64_and_says_why() {
-    let rows: [(&[&str], &str); 10] = [
+    let rows: [(&[&str], &str); 13] = [
         (&["--no-such-flag"], "--no-such-flag"),
         (&["serve", "--ttl", "soon"], "soon"),
         (&["serve", "--workers", "0"], "0"),
@@ -227,6 +229,9 @@ fn what_makes_no_sense_ends_with_64_and_says_why() {
         (&["serve", "--listen", "[::]:0"], "--insecure"),
         (&["serve", "--max-waiters", "9", "--max-connections", "9"], "--max-connections"),
         (&["serve", "--store", "paper"], "memory"),
+        (&["serve", "--store", "redis"], "REDIS_URL"),
+        (&["serve", "--store", "redis://"], "--store"),
+        (&["serve", "--store", "redlock:redis://a"], "--store"),
     ];
     for (words, why) in rows {
         let (code, stdout, stderr) = run(leasehold(words));
@@ -241,10 +246,12 @@ fn a_stores_password_is_not_shown() {
     let mut refused = leasehold(&["serve"]);
     let mut help = leasehold(&["serve", "--help"]);
     for command in [&mut refused, &mut help] {
-        command.env("LOCK_STORE", "redis://user:hunter2@localhost");
+        // Nobody listens there.
+        command.env("LOCK_STORE", "redis://user:hunter2@127.0.0.1:1");
     }
+    refused.args(["--listen", "127.0.0.1:0"]);
     let (code, stdout, stderr) = run(refused);
-    assert_eq!(code, 64);
+    assert_eq!(code, 69, "{stderr}");
     assert!(!format!("{stdout}{stderr}").contains("hunter2"));
     let (_, stdout, _) = run(help);
     assert!(!stdout.contains("hunter2"));
@@ -257,4 +264,28 @@ fn an_address_that_cannot_be_had_ends_with_69() {
     let (code, _, stderr) = run(leasehold(&["serve", "--listen", &address]));
     assert_eq!(code, 69, "{stderr}");
     assert!(stderr.contains(&address), "{stderr}");
+}
+
+#[actix_rt::test]
+async fn two_servers_over_one_redis_exclude_each_other() {
+    let redis = kit::Server::start(&[]);
+    let url = redis.url();
+    let one = Process::serve(&["--store", &url]);
+    let two = {
+        let mut command = leasehold(&["serve", "--listen", "127.0.0.1:0"]);
+        command.env("LOCK_STORE", "redis").env("REDIS_URL", &url);
+        Process::start(command)
+    };
+    let lock = one.post("/acquire", json!({ "key": "a" })).await.ok();
+    two.post("/acquire", json!({ "key": "a", "wait_ms": 0 })).await.problem(423, "held");
+    let waits = actix_rt::spawn(two.post("/acquire", json!({ "key": "a", "wait_ms": 60_000 })));
+    // Until the other server has a place in the queue there.
+    until("the waiter", || redis.ask::<i64>("DBSIZE") > 2).await;
+    let mine = json!({ "key": "a", "token": lock["token"] });
+    assert_eq!(one.post("/release", mine).await.ok(), json!({ "outcome": "released" }));
+    let next = waits.await.unwrap().ok();
+    assert!(number(&next, "fencing_token") > number(&lock, "fencing_token"));
+    let theirs = json!({ "key": "a", "token": next["token"] });
+    assert_eq!(two.post("/release", theirs).await.ok(), json!({ "outcome": "released" }));
+    assert_eq!(redis.ask::<i64>("EXISTS lock:a"), 0);
 }

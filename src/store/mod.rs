@@ -2,7 +2,7 @@
 //!
 //! A store answers one question: may this process hold this key, and until when? It knows nothing of local waiters,
 //! guards or sessions; the shard asks it, one try at a time, and grants under what it answered. Redis is one store; a
-//! third party can write another on files or an SQL table, and run [`conformance`] over it.
+//! third party can write another on files or an SQL table.
 //!
 //! # The contract
 //!

@@ -37,7 +37,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_INSECURE")]
     pub(crate) insecure: bool,
 
-    /// Where locks live: `memory` (they end with the process)
+    /// Where locks live: `memory` (they end with the process), `redis://host:port`, or `redis` with REDIS_URL
     // Checked by hand: a refusal by clap would print the value, and a store's URL may hold a password.
     #[arg(long, env = "LOCK_STORE", hide_env_values = true, default_value = "memory")]
     pub(crate) store: String,

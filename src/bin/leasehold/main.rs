@@ -8,6 +8,7 @@ mod exit;
 mod logs;
 mod serve;
 mod signals;
+mod store;
 
 use std::process::ExitCode;
 

@@ -25,6 +25,7 @@ use crate::bounds::Bounds;
 use crate::exit::Failure;
 use crate::logs;
 use crate::signals::Signals;
+use crate::store::{self, Choice};
 
 /// The longest part of the grace time that is kept back for answers under way.
 const LONGEST_DRAIN: Duration = Duration::from_secs(1);
@@ -37,26 +38,30 @@ const SHORTEST_TTL: Duration = Duration::from_millis(10);
 /// Nothing was served: a setting makes no sense, the address cannot be had, or the machine is short of something.
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     check(&args)?;
+    let store = store::choose(&args.store)?;
     let listeners = listen(&args)?;
     logs::start(args.log_format);
     let bounds = Bounds::secure(&args);
-    let locks = LockManager::builder()
+    let builder = LockManager::builder()
         .ttl(args.ttl)
         .min_ttl(SHORTEST_TTL)
         .max_ttl(args.max_ttl)
         .wait(args.wait)
         .max_keys(args.max_keys)
         .max_waiters(bounds.waiters)
-        .max_waiters_per_key(args.max_waiters_per_key)
-        .build()?;
-    actix_web::rt::System::new().block_on(serve(args, bounds, listeners, locks))
+        .max_waiters_per_key(args.max_waiters_per_key);
+    let builder = match store {
+        Choice::Memory => builder,
+        Choice::Redis(store) => builder.store(store),
+    };
+    actix_web::rt::System::new().block_on(async {
+        let locks = builder.build_and_connect().await?;
+        serve(args, bounds, listeners, locks).await
+    })
 }
 
 fn check(args: &ServeArgs) -> Result<(), Failure> {
     let wrong = |what: &str| Err(Failure::Usage(what.to_owned()));
-    if args.store != "memory" {
-        return wrong("--store (LOCK_STORE): the only store there is, is `memory`");
-    }
     if args.max_waiters >= args.max_connections {
         return wrong("--max-waiters must be below --max-connections: holders need a connection to release");
     }
