@@ -1,4 +1,5 @@
 //! Fear: the kit that stands real Redis up for other tests does not do what it says.
+#![cfg(feature = "redis")]
 
 #[path = "support/redis/mod.rs"]
 mod kit;
@@ -91,6 +92,7 @@ fn a_port_that_somebody_took_meanwhile_is_chosen_anew() {
 }
 
 #[test]
+#[ignore = "no store of ours speaks to these yet; run it with --ignored"]
 fn sentinels_elect_a_new_master_and_take_the_old_one_back() {
     let mut sentinels = Sentinels::start();
     let before = sentinels.master().port();
@@ -109,6 +111,7 @@ fn sentinels_elect_a_new_master_and_take_the_old_one_back() {
 }
 
 #[test]
+#[ignore = "no store of ours speaks to these yet; run it with --ignored"]
 fn clusters_move_slots_with_their_keys() {
     let cluster = Cluster::start();
     let slot = cluster.slot_of("foo");
@@ -126,6 +129,7 @@ fn clusters_move_slots_with_their_keys() {
 }
 
 #[test]
+#[ignore = "no store of ours speaks to these yet; run it with --ignored"]
 fn clusters_fail_over_with_and_without_the_old_master() {
     let mut cluster = Cluster::with_replicas(1);
     let slot = cluster.slot_of("foo");
