@@ -44,3 +44,9 @@ fn session_deadlock_names_the_cycle_and_both_finish() {
     assert!(shown.contains("bob has moved the money"), "{shown}");
     assert!(shown.contains("1 request refused, 0 locks left"), "{shown}");
 }
+
+#[cfg(feature = "test-util")]
+#[test]
+fn a_store_on_files_keeps_the_contract() {
+    assert!(run("file_store").contains("a store on files keeps the contract"));
+}

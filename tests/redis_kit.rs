@@ -92,7 +92,6 @@ fn a_port_that_somebody_took_meanwhile_is_chosen_anew() {
 }
 
 #[test]
-#[ignore = "no store of ours speaks to these yet; run it with --ignored"]
 fn sentinels_elect_a_new_master_and_take_the_old_one_back() {
     let mut sentinels = Sentinels::start();
     let before = sentinels.master().port();
@@ -111,7 +110,6 @@ fn sentinels_elect_a_new_master_and_take_the_old_one_back() {
 }
 
 #[test]
-#[ignore = "no store of ours speaks to these yet; run it with --ignored"]
 fn clusters_move_slots_with_their_keys() {
     let cluster = Cluster::start();
     let slot = cluster.slot_of("foo");
@@ -129,7 +127,6 @@ fn clusters_move_slots_with_their_keys() {
 }
 
 #[test]
-#[ignore = "no store of ours speaks to these yet; run it with --ignored"]
 fn clusters_fail_over_with_and_without_the_old_master() {
     let mut cluster = Cluster::with_replicas(1);
     let slot = cluster.slot_of("foo");

@@ -60,9 +60,10 @@ impl Desk {
         place: impl Fn(&Key) -> (u32, u32) + Send + Sync + 'static,
     ) {
         // Set once, by the runtime that the manager starts.
-        let _ = self.runtime.set(runtime);
+        let _ = self.runtime.set(runtime.clone());
         let desk = Arc::clone(self);
-        self.spawn(async move {
+        // None of the calls that a shutdown waits for: it ends with the store.
+        runtime.spawn(async move {
             let outcome = desk.store.start().await;
             let has_failed = outcome.is_err();
             // Kept for those who ask later, too: `send` forgets what nobody waits for yet.
@@ -87,13 +88,10 @@ impl Desk {
         let desk = Arc::clone(self);
         let (tell, hear) = oneshot::channel();
         runtime.spawn(async move {
-            let settle = async {
-                desk.tasks.close();
-                // The store first: its stop ends the events that one of the tasks listens to.
-                desk.store.stop().await;
-                desk.tasks.wait().await;
-            };
-            let _ = tokio::time::timeout(LAST_CALLS, settle).await;
+            desk.tasks.close();
+            // A release that has not begun yet would find the store stopped.
+            let _ = tokio::time::timeout(LAST_CALLS / 2, desk.tasks.wait()).await;
+            let _ = tokio::time::timeout(LAST_CALLS / 2, desk.store.stop()).await;
             let _ = tell.send(());
         });
         let _ = hear.await;

@@ -158,14 +158,19 @@ pub struct Terms {
     pub fences: Fences,
     /// What becomes of a key whose holder ran out of time.
     pub lapsed: Lapsed,
+    /// Whether it keeps queues between processes.
+    pub turns: Turns,
+    /// Whether it tells what happens to keys.
+    pub hints: Hints,
 }
 
 impl Terms {
-    /// The terms of a store that gives fences, keeps TTLs from 10 ms and wants lapsed keys released.
+    /// The terms of a store that does everything, keeps TTLs from 10 ms and wants lapsed keys released.
     #[must_use]
     pub const fn new(operation_timeout: Duration) -> Self {
         let min_ttl = Duration::from_millis(10);
-        Self { min_ttl, operation_timeout, fences: Fences::Rising, lapsed: Lapsed::Release }
+        let (fences, lapsed) = (Fences::Rising, Lapsed::Release);
+        Self { min_ttl, operation_timeout, fences, lapsed, turns: Turns::Queue, hints: Hints::Given }
     }
 }
 
@@ -185,4 +190,22 @@ pub enum Lapsed {
     Release,
     /// It leaves it alone: the store blocks the key for a while, so that a stale holder can stop (R27).
     Leave,
+}
+
+/// Whether processes take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turns {
+    /// In the order in which they came (S9).
+    Queue,
+    /// Whoever tries first after a release is granted.
+    None,
+}
+
+/// Whether a store tells what happens to keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hints {
+    /// It does (S10, S11).
+    Given,
+    /// Its watches and events never say anything.
+    None,
 }

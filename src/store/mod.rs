@@ -2,7 +2,7 @@
 //!
 //! A store answers one question: may this process hold this key, and until when? It knows nothing of local waiters,
 //! guards or sessions; the shard asks it, one try at a time, and grants under what it answered. Redis is one store; a
-//! third party can write another on files or an SQL table.
+//! third party can write another on files or an SQL table, and run [`conformance`] over it.
 //!
 //! # The contract
 //!
@@ -23,11 +23,16 @@
 //! | S13 | Calls come from any thread and any executor, and need no runtime of the caller's: what they wait for is driven by the runtime that [`start`](Store::start) was called on. |
 //! | S14 | No answer, error or `Debug` shows a password, or a value that another client stored. |
 //!
+//! A simple store may do without S8 to S11, and says so in its [`Terms`]; its waiters poll, and barge.
+//!
 //! What the caller owes: it starts a store once; calls for one key and token one after the other, so that no extend is
 //! under way when a release starts (R6); gives up its place when nobody waits any more; and after [`Event::Resumed`]
 //! verifies what it holds (R21).
 
 mod answer;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod conformance;
 mod error;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
@@ -40,7 +45,9 @@ use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
-pub use answer::{Acquired, Denial, Extended, Fences, Forced, Health, Holder, Lapsed, Released, Seen, Terms, Warning};
+pub use answer::{
+    Acquired, Denial, Extended, Fences, Forced, Health, Hints, Holder, Lapsed, Released, Seen, Terms, Turns, Warning,
+};
 pub use error::StoreError;
 pub use template::{KeyTemplate, TemplateError};
 pub use watch::{Event, Events, Hint, Sender, Sent, Watch};

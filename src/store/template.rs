@@ -3,7 +3,7 @@
 //! Other lock libraries use names such as `lock:order:42`; with the same template their locks and ours are the same.
 //! A key that already has the template's ends is taken as complete, so both spellings are one lock.
 
-#[cfg(any(test, feature = "redis"))]
+#[cfg(any(feature = "redis", test))]
 use crate::key::Key;
 use crate::key::check_key;
 
@@ -92,7 +92,7 @@ impl KeyTemplate {
     }
 
     /// The whole name as a key; `None` if it is longer than any key may be.
-    #[cfg(any(test, feature = "redis"))]
+    #[cfg(any(feature = "redis", test))]
     pub(crate) fn canonical(&self, key: &Key) -> Option<Key> {
         if self.is_complete(key.as_str()) { Some(key.clone()) } else { Key::new(self.fill(key.as_str())).ok() }
     }

@@ -131,7 +131,8 @@ impl Table {
             deadline,
             due: deadline.min(until.unwrap_or(Moment::FAR)),
             seq: self.waiter_seq,
-            state: WaiterState::Claiming { tries, queued: false, counted, unknown: false },
+            // Until the store has answered, nobody has said no.
+            state: WaiterState::Claiming { tries, queued: false, counted, unknown: true },
             waker: waker.cloned(),
             joined: Vec::new(),
             seats: 1,

@@ -1,129 +1,119 @@
-//! One try to take a lock, and who cleans up after it (S2 to S5).
+//! One try to take a lock: `acquire.lua` and what its answer means (R1, R2, R8, R12).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Shared;
-use super::fault::{Ran, odd};
+use super::call::{Confirm, Failure, call};
+use super::cleanup::{Debt, Guard};
+use super::fault::{Ran, nonsense};
 use super::names::Names;
-use super::release::Uncertain;
+use super::replicas::Confirmed;
 use super::script::{ACQUIRE, Reply};
 use super::tickets::TICKET;
+use super::{Inner, millis};
 use crate::clock::Moment;
-use crate::key::{Token, Ttl};
+use crate::key::Token;
 use crate::store::{Acquired, Ask, Denial, Intent, StoreError, drift};
 
-/// A try that was sent: unless it is settled, its lock is taken back when it is dropped (R5).
-struct Attempt {
-    shared: Arc<Shared>,
-    names: Names,
-    token: Token,
-    intent: Intent,
-    /// Until when, in the server's time, it may still be carried out; `None` if it cannot be.
-    not_after: Option<i64>,
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if let Some(until) = self.not_after {
-            let uncertain = Uncertain { names: self.names.clone(), token: self.token, until };
-            self.shared.take_back(uncertain, self.intent);
-        }
+pub(super) async fn acquire(inner: &Arc<Inner>, ask: Ask<'_>) -> Acquired {
+    let begun = inner.now();
+    match attempt(inner, ask, begun).await {
+        Ok(answer) => answer,
+        Err(StoreError::OutOfMemory) => Acquired::Denied { retry_in: None, why: Denial::OutOfMemory },
+        Err(error) => Acquired::Unknown(error),
     }
 }
 
-impl Shared {
-    pub(super) async fn acquire(self: &Arc<Self>, ask: Ask<'_>) -> Acquired {
-        let begun = self.ticks.now();
-        let ttl = ask.ttl.as_duration();
-        if ttl < self.terms.min_ttl {
-            return Acquired::Unknown(StoreError::InvalidTtl);
+async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acquired, StoreError> {
+    let names = inner.names(ask.key)?;
+    let ttl = inner.checked_ttl(ask.ttl)?;
+    clean(inner, &names, ask.token, begun).await?;
+    let process: &str = match ask.intent {
+        Intent::Try => "",
+        Intent::Wait => {
+            inner.tickets.hold(&names);
+            &inner.config.process
         }
-        let names = match Names::new(&self.settings.template, ask.key) {
-            Ok(names) => names,
-            Err(error) => return Acquired::Unknown(error),
-        };
-        if self.marks.has(names.lock(), ask.token) {
-            return Acquired::Unknown(StoreError::CleaningUp);
-        }
-        let process = match ask.intent {
-            Intent::Try => "",
-            Intent::Wait => {
-                self.tickets.keep(&names);
-                &self.settings.process
+    };
+    let life = ttl.saturating_add(inner.config.lock_delay);
+    // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
+    let over = begun.saturating_add(inner.config.operation_timeout * 2).saturating_add(life);
+    let mut guard = Guard::new(inner, &names, ask.token, Debt::new(over), Confirm::Yes);
+    let token = ask.token.as_uuid();
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let token: &str = token.hyphenated().encode_lower(&mut text);
+    let answered = call(inner, &names, &ACQUIRE, begun, &mut guard, |command, not_after| {
+        command.arg(4).arg(names.lock()).arg(names.fence()).arg(names.queue()).arg(names.alive());
+        command.arg(token).arg(millis(life)).arg(not_after).arg(millis(inner.config.fence_retention));
+        command.arg(inner.highest_fence.load(Ordering::Relaxed)).arg(process).arg(millis(TICKET));
+    });
+    let answer = match answered.await {
+        Ok(answer) => answer,
+        Err(Failure { error, ran }) => {
+            if ran == Ran::No {
+                guard.disarm();
             }
-        };
-        let mut attempt =
-            Attempt { shared: Arc::clone(self), names, token: ask.token, intent: ask.intent, not_after: None };
-        let Attempt { names, not_after, .. } = &mut attempt;
-        let answer = self
-            .call(&ACQUIRE, begun, |command, limit| {
-                *not_after = Some(limit);
-                command.arg(4).arg(names.lock()).arg(names.fence()).arg(names.queue()).arg(names.alive());
-                command.arg(text(ask.token, &mut [0; 36])).arg(millis(ttl + self.settings.lock_delay)).arg(limit);
-                command.arg(millis(self.settings.fence_retention)).arg(self.highest_fence());
-                command.arg(process).arg(millis(TICKET));
-            })
-            .await;
-        match answer {
-            Ok(reply) => self.judge(attempt, &reply, begun, ask.ttl),
-            Err(fault) => {
-                if fault.ran == Ran::No {
-                    attempt.not_after = None;
-                }
-                match fault.error {
-                    StoreError::OutOfMemory => Acquired::Denied { retry_in: None, why: Denial::OutOfMemory },
-                    error => Acquired::Unknown(error),
-                }
-            }
+            return Err(error);
         }
+    };
+    let meant = meaning(inner, &answer.reply, ttl)?;
+    if let Acquired::Granted { fence, valid_for } = meant {
+        // It was seen, and counts for every later one even if this grant does not (R12).
+        inner.highest_fence.fetch_max(fence.unwrap_or(0), Ordering::Relaxed);
+        if answer.confirmed == Confirmed::TooFew {
+            return Ok(Acquired::Denied { retry_in: None, why: Denial::Unreplicated });
+        }
+        if inner.now().saturating_since(begun) >= valid_for {
+            // The guard takes it back (R8).
+            return Ok(Acquired::Denied { retry_in: None, why: Denial::TooLate });
+        }
+        inner.tickets.granted(&names, ask.intent);
     }
+    guard.disarm();
+    Ok(meant)
+}
 
-    fn judge(&self, mut attempt: Attempt, reply: &Reply, begun: Moment, ttl: Ttl) -> Acquired {
-        match (reply.code(), reply.rest()) {
-            (1, &[fence, left]) => {
-                let fence = self.saw_fence(fence);
-                if attempt.intent == Intent::Wait {
-                    self.tickets.forget(attempt.names.lock());
-                }
-                let valid_for =
-                    self.valid_for(left, ttl).min(ttl.as_duration().saturating_sub(drift(ttl.as_duration())));
-                if valid_for <= self.ticks.now().saturating_since(begun) {
-                    // Dropping the attempt takes it back.
-                    return Acquired::Denied { retry_in: None, why: Denial::TooLate };
-                }
-                attempt.not_after = None;
-                Acquired::Granted { fence, valid_for }
-            }
-            (2, &[why, retry]) => {
-                attempt.not_after = None;
-                let why = match why {
-                    0 => Denial::Held,
-                    1 => Denial::OtherKind,
-                    _ => Denial::Ahead,
-                };
-                // A key without an end says nothing about when.
-                let retry_in = u64::try_from(retry).ok().map(|ms| Duration::from_millis(ms.max(1)));
-                Acquired::Denied { retry_in, why }
-            }
-            _ => Acquired::Unknown(odd().error),
-        }
+/// An earlier try with this token must be out of the way first (S5).
+async fn clean(inner: &Arc<Inner>, names: &Names, token: Token, begun: Moment) -> Result<(), StoreError> {
+    if inner.cleaning.is_idle() {
+        return Ok(());
     }
+    let waiting = inner.cleaning.wait_for(names, token);
+    inner.ticks.within(begun, inner.config.operation_timeout, waiting).await.map_err(|error| match error {
+        StoreError::Timeout => StoreError::CleaningUp,
+        other => other,
+    })
+}
 
-    /// How long a key that Redis keeps for `left` more milliseconds may be relied on (R8, R27).
-    pub(super) fn valid_for(&self, left: i64, ttl: Ttl) -> Duration {
-        // Below zero: somebody took its end away.
-        let left = u64::try_from(left).map_or(ttl.as_duration() + self.settings.lock_delay, Duration::from_millis);
-        let left = left.saturating_sub(self.settings.lock_delay);
-        left.saturating_sub(drift(left.max(ttl.as_duration())))
+fn meaning(inner: &Inner, reply: &Reply, ttl: Duration) -> Result<Acquired, StoreError> {
+    match (reply.code(), reply.rest()) {
+        (1, &[fence, left_ms]) => {
+            let fence = u64::try_from(fence).map_err(|_| nonsense("a fence below zero"))?;
+            Ok(Acquired::Granted { fence: Some(fence), valid_for: valid(inner, ttl, left_ms) })
+        }
+        (2, &[why, left_ms]) => {
+            let why = match why {
+                0 => Denial::Held,
+                1 => Denial::OtherKind,
+                2 => Denial::Ahead,
+                _ => return Err(nonsense("a denial without a cause")),
+            };
+            Ok(Acquired::Denied { retry_in: u64::try_from(left_ms).ok().map(Duration::from_millis), why })
+        }
+        (3, _) => Err(StoreError::Timeout),
+        _ => Err(nonsense("neither granted nor denied")),
     }
 }
 
-/// A token as it stands in Redis.
-pub(super) fn text(token: Token, room: &mut [u8; 36]) -> &str {
-    token.as_uuid().hyphenated().encode_lower(room)
-}
-
-pub(super) fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+/// R2 and R8: the shorter of what was asked and what is left (without the lock delay, R27), less the drift
+/// allowance for as long as that is.
+pub(super) fn valid(inner: &Inner, ttl: Duration, left_ms: i64) -> Duration {
+    let left = match u64::try_from(left_ms) {
+        Ok(left) => Duration::from_millis(left).saturating_sub(inner.config.lock_delay),
+        // A key without an end: somebody took it away. It lasts at least as long as we asked.
+        Err(_) => ttl,
+    };
+    let span = ttl.min(left);
+    span.saturating_sub(drift(span))
 }

@@ -1,123 +1,224 @@
-//! One call of a script: sent, judged, learned from.
+//! One script, sent to whoever has the lock, within the operation timeout: [`call`].
+//!
+//! A refusal that says "not here" is followed at once: the command was not carried out. Everything else is passed up;
+//! nothing is sent twice that may have run (R5).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
 use redis::Cmd;
 
-use super::Shared;
-use super::fault::{Fault, Ran, Then, odd};
-use super::line::{self, Link};
-use super::script::{Form, Reply, Script, read};
+use super::Inner;
+use super::cleanup::{Debt, Guard};
+use super::fault::{Fault, Ran, Then};
+use super::link::{Link, Phase};
+use super::names::Names;
+use super::replicas::{self, Confirmed};
+use super::script::{Reply, Script};
+use super::wire::{Asking, Wire};
 use crate::clock::Moment;
 use crate::store::StoreError;
 
-/// What every script answers when it was run after its time (R5).
+/// So many times a command is passed on within a cluster.
+const REDIRECTIONS: usize = 4;
+/// What a script answers that came after its not-after.
 const TOO_LATE: i64 = 3;
 
-impl Shared {
-    /// Runs a script within the operation timeout from `begun`. `fill` adds keys and arguments; it is given the moment,
-    /// in the server's microseconds, after which this sending is not to be carried out any more.
-    pub(super) async fn call(
-        &self,
-        script: &Script,
-        begun: Moment,
-        mut fill: impl FnMut(&mut Cmd, i64),
-    ) -> Result<Reply, Fault> {
-        let used = Mutex::new(None);
-        let answer =
-            self.ticks.within(begun, self.settings.operation_timeout, self.send(script, &mut fill, &used)).await;
-        let link = used.into_inner();
-        let fault = match answer {
-            Ok(Ok(reply)) => return Ok(reply),
-            Ok(Err(fault)) => fault,
-            Err(error) => {
-                let ran = if link.is_some() { Ran::Maybe } else { Ran::No };
-                Fault { error, ran, then: Then::Nothing }
+/// Who is told before a command goes out (R5).
+pub(super) trait Outbox: Send {
+    /// A command goes out on `wire`, and has no effect after `not_after_us`.
+    fn sending(&mut self, wire: u64, not_after_us: i64);
+
+    /// Whether replicas have to confirm it.
+    fn confirm(&self) -> Confirm {
+        Confirm::No
+    }
+}
+
+/// Of an extend, whose outcome is undone by nothing but time.
+pub(super) struct Confirmable;
+
+impl Outbox for Confirmable {
+    fn sending(&mut self, _: u64, _: i64) {}
+
+    fn confirm(&self) -> Confirm {
+        Confirm::Yes
+    }
+}
+
+impl Outbox for Guard {
+    fn sending(&mut self, wire: u64, not_after_us: i64) {
+        Guard::sending(self, wire, not_after_us);
+    }
+
+    fn confirm(&self) -> Confirm {
+        self.confirm
+    }
+}
+
+impl Outbox for Debt {
+    fn sending(&mut self, wire: u64, not_after_us: i64) {
+        self.add(wire, not_after_us);
+    }
+}
+
+impl<T: Outbox> Outbox for &mut T {
+    fn sending(&mut self, wire: u64, not_after_us: i64) {
+        T::sending(self, wire, not_after_us);
+    }
+
+    fn confirm(&self) -> Confirm {
+        T::confirm(self)
+    }
+}
+
+/// Of a command that may run late without harm.
+impl Outbox for () {
+    fn sending(&mut self, _: u64, _: i64) {}
+}
+
+/// An answer and where it came from.
+pub(super) struct Answer {
+    pub(super) reply: Reply,
+    pub(super) wire: Arc<Wire>,
+    pub(super) confirmed: Confirmed,
+}
+
+/// Whether replicas have to confirm what a script writes, where the store is set to ask them (R24).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Confirm {
+    Yes,
+    No,
+}
+
+/// Why there is none, and whether the command may have run.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: StoreError,
+    pub(super) ran: Ran,
+}
+
+/// Runs `script` for a lock. `arguments` writes what comes after its name, given the not-after; it may be called again.
+pub(super) async fn call(
+    inner: &Inner,
+    names: &Names,
+    script: &Script,
+    begun: Moment,
+    mut outbox: impl Outbox,
+    arguments: impl Fn(&mut Cmd, i64) + Send + Sync,
+) -> Result<Answer, Failure> {
+    if inner.runtime().is_none() {
+        return Err(Failure { error: StoreError::NotRunning, ran: Ran::No });
+    }
+    let mut course = Course { ran: Ran::No, link: None };
+    let limit = inner.config.operation_timeout;
+    let sending = send(inner, names, script, begun, &mut outbox, &arguments, &mut course);
+    match inner.ticks.within(begun, limit, sending).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(Failure { error, ran: course.ran }),
+        Err(error) => {
+            // Perhaps another node has the slot by now.
+            inner.servers.rediscover();
+            Err(Failure { error: course.timed_out(error), ran: course.ran })
+        }
+    }
+}
+
+/// How far a call came, for one that was stopped on its way.
+struct Course {
+    ran: Ran,
+    link: Option<(Arc<Link>, Option<Arc<Wire>>)>,
+}
+
+impl Course {
+    /// A wire that does not answer is in doubt; without one, nothing was sent.
+    fn timed_out(&self, error: StoreError) -> StoreError {
+        match &self.link {
+            Some((_, Some(wire))) => {
+                wire.condemn();
+                error
             }
+            Some((link, None)) => match link.phase() {
+                Phase::Down(why) => why,
+                _ => error,
+            },
+            None => StoreError::Unreachable("nobody has said yet which node has the key".into()),
+        }
+    }
+}
+
+async fn send(
+    inner: &Inner,
+    names: &Names,
+    script: &Script,
+    begun: Moment,
+    outbox: &mut impl Outbox,
+    arguments: &(impl Fn(&mut Cmd, i64) + Send + Sync),
+    course: &mut Course,
+) -> Result<Answer, StoreError> {
+    let mut asking = Asking::No;
+    let mut named: Option<Arc<Link>> = None;
+    let mut clock_mended = false;
+    let mut last = StoreError::Cluster("it passes the command round in circles".into());
+    for _ in 0..REDIRECTIONS {
+        let link = match named.take() {
+            Some(link) => link,
+            None => inner.servers.of(|| names.slot()).await?,
         };
-        if let Some(link) = link {
-            self.blame(&link, &fault);
-        }
-        Err(fault)
-    }
-
-    fn blame(&self, link: &Link, fault: &Fault) {
-        if fault.then == Then::Reconnect {
-            self.line.broken(link);
-        } else if fault.error == StoreError::Timeout {
-            self.line.suspect(link);
-        }
-    }
-
-    async fn send(
-        &self,
-        script: &Script,
-        fill: &mut impl FnMut(&mut Cmd, i64),
-        used: &Mutex<Option<Arc<Link>>>,
-    ) -> Result<Reply, Fault> {
-        let link = self.line.link().await.map_err(Fault::unsent)?;
-        *used.lock() = Some(Arc::clone(&link));
-        let mut connection = link.connection.clone();
-        let (mut form, mut late) = (Form::Hash, 0);
-        loop {
-            let sent = self.ticks.now();
-            let mut command = script.command(form);
-            fill(&mut command, link.clock.at(sent, self.settings.operation_timeout));
-            match read(connection.send_packed_command(&command).await) {
-                Ok(value) => {
-                    let reply = Reply::read(&value).ok_or_else(odd)?;
-                    link.clock.learn(sent, self.ticks.now(), reply.server_us());
-                    if reply.code() != TOO_LATE {
-                        return Ok(reply);
-                    }
-                    // The server's clock was set on, and is now known.
-                    late += 1;
-                    if late > 1 {
-                        return Err(Fault { error: StoreError::Timeout, ran: Ran::No, then: Then::Nothing });
-                    }
+        course.link = Some((Arc::clone(&link), None));
+        let wire = link.wire().await?;
+        course.link = Some((link, Some(Arc::clone(&wire))));
+        let sent = inner.now();
+        let not_after = wire.clock.at(begun, inner.config.operation_timeout);
+        outbox.sending(wire.id, not_after);
+        course.ran = Ran::Maybe;
+        let mut arguments = |command: &mut Cmd| arguments(command, not_after);
+        // A slot that is moving is asked for in a pipeline of its own: then nobody confirms, and the grant is denied.
+        let answered = match (outbox.confirm(), inner.config.replicas, asking) {
+            (Confirm::Yes, 1.., Asking::No) => replicas::run(inner, &wire, script, &mut arguments).await,
+            (Confirm::Yes, 1.., Asking::Yes) => {
+                wire.run(script, asking, &mut arguments).await.map(|reply| (reply, Confirmed::TooFew))
+            }
+            _ => wire.run(script, asking, &mut arguments).await.map(|reply| (reply, Confirmed::Enough)),
+        };
+        match answered {
+            Ok((reply, confirmed)) => {
+                wire.clock.learn(sent, inner.now(), reply.server_us());
+                if reply.code() != TOO_LATE || clock_mended {
+                    return Ok(Answer { reply, wire, confirmed });
                 }
-                Err(error) => {
-                    let fault = Fault::of(&error);
-                    if fault.then != Then::SendBody || form == Form::Body {
-                        return Err(fault);
-                    }
-                    form = Form::Body;
-                }
+                // In time here, too late there: the server's clock was set. The reply has told us by how much.
+                clock_mended = true;
+                course.ran = Ran::No;
+            }
+            Err(fault) => {
+                course.ran = fault.ran;
+                (asking, named) = follow(inner, &wire, &fault)?;
+                last = fault.error;
             }
         }
     }
+    Err(last)
+}
 
-    /// Whether the server answers, within the operation timeout.
-    pub(super) async fn ping(&self, begun: Moment) -> Result<(), StoreError> {
-        let used = Mutex::new(None);
-        let work = async {
-            let link = self.line.link().await.map_err(Fault::unsent)?;
-            *used.lock() = Some(Arc::clone(&link));
-            line::ping(&link).await
-        };
-        let answer = self.ticks.within(begun, self.settings.operation_timeout, work).await;
-        let fault = match answer {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(fault)) => fault,
-            Err(error) => Fault::unsent(error),
-        };
-        if let Some(link) = used.into_inner() {
-            self.blame(&link, &fault);
+/// Where to go next after a refusal, or the error that it means.
+fn follow(inner: &Inner, wire: &Wire, fault: &Fault) -> Result<(Asking, Option<Arc<Link>>), StoreError> {
+    match &fault.then {
+        Then::Moved(address) => {
+            inner.servers.rediscover();
+            inner.servers.named(address).map(|link| (Asking::No, Some(link))).ok_or_else(|| fault.error.clone())
         }
-        Err(fault.error)
-    }
-
-    /// The highest fence that this process has seen (R12).
-    pub(super) fn highest_fence(&self) -> u64 {
-        self.highest_fence.load(Ordering::Relaxed)
-    }
-
-    /// A fence as a script answered it.
-    pub(super) fn saw_fence(&self, fence: i64) -> Option<u64> {
-        let fence = u64::try_from(fence).ok().filter(|fence| *fence > 0)?;
-        self.highest_fence.fetch_max(fence, Ordering::Relaxed);
-        Some(fence)
+        Then::Ask(address) => {
+            inner.servers.named(address).map(|link| (Asking::Yes, Some(link))).ok_or_else(|| fault.error.clone())
+        }
+        Then::Reconnect => {
+            wire.condemn();
+            inner.servers.rediscover();
+            Err(fault.error.clone())
+        }
+        Then::Rediscover => {
+            inner.servers.rediscover();
+            Err(fault.error.clone())
+        }
+        Then::Nothing | Then::SendBody => Err(fault.error.clone()),
     }
 }

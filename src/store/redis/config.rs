@@ -1,7 +1,13 @@
-//! How to reach Redis and how to lock there: [`RedisBuilder`], and the URL that it takes.
+//! How to reach Redis and how to lock there: [`RedisBuilder`], and the URLs that it takes.
 //!
-//! `redis://user:password@host:6379/0` names one server. Sentinel, Cluster and TLS are refused by name. The password
-//! goes into the connections and nowhere else (R25).
+//! | URL | what stands behind it |
+//! |---|---|
+//! | `redis://user:password@host:6379/0` | one server |
+//! | `redis+sentinel://host:26379,host:26379/master/0` | the master that Sentinels name |
+//! | `redis+cluster://host:6379,host:6379` | a Cluster, found through any of its nodes |
+//!
+//! `rediss` in the place of `redis` encrypts, with the feature `redis-tls`. Passwords go into the connections and
+//! nowhere else (R25).
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,26 +22,30 @@ use crate::store::{KeyTemplate, StoreError, Warning};
 #[derive(Clone)]
 #[must_use]
 pub struct RedisBuilder {
-    server: Result<ConnectionInfo, StoreError>,
-    template: KeyTemplate,
-    operation_timeout: Duration,
-    fence_retention: Duration,
-    lock_delay: Duration,
-    process: Arc<str>,
-    on_warning: Option<OnWarning>,
-}
-
-pub(super) type OnWarning = Arc<dyn Fn(&Warning) + Send + Sync>;
-
-/// A builder's settings, checked.
-pub(super) struct Settings {
-    pub(super) server: ConnectionInfo,
+    pub(super) place: Result<Place, StoreError>,
     pub(super) template: KeyTemplate,
     pub(super) operation_timeout: Duration,
     pub(super) fence_retention: Duration,
     pub(super) lock_delay: Duration,
+    pub(super) replicas: u32,
     pub(super) process: Arc<str>,
+    pub(super) root_certificate: Option<Arc<[u8]>>,
     pub(super) on_warning: Option<OnWarning>,
+}
+
+pub(super) type OnWarning = Arc<dyn Fn(&Warning) + Send + Sync>;
+
+/// Where the keys are.
+#[derive(Clone)]
+pub(super) enum Place {
+    Server(ConnectionInfo),
+    Sentinel {
+        sentinels: Vec<ConnectionInfo>,
+        master: Arc<str>,
+        /// Everything about the master but its address.
+        like: ConnectionInfo,
+    },
+    Cluster(Vec<ConnectionInfo>),
 }
 
 /// The longest time a fence is kept: it must not overflow Redis' own arithmetic.
@@ -44,12 +54,14 @@ const MAX_RETENTION: Duration = Duration::from_hours(24 * 365);
 impl RedisBuilder {
     pub(super) fn new(url: &str) -> Self {
         Self {
-            server: parse(url).map_err(|why| StoreError::Config(why.into())),
+            place: parse(url).map_err(|why| StoreError::Config(why.into())),
             template: KeyTemplate::default(),
             operation_timeout: Duration::from_millis(500),
             fence_retention: Duration::from_hours(24),
             lock_delay: Duration::ZERO,
+            replicas: 0,
             process: uuid::Uuid::new_v4().simple().to_string().into(),
+            root_certificate: None,
             on_warning: None,
         }
     }
@@ -79,9 +91,24 @@ impl RedisBuilder {
         self
     }
 
+    /// Grants and extends count only when so many replicas confirmed them in time (`WAIT`, R24). Off unless it is
+    /// set. It narrows the window in which a failover forgets a lock; it does not close it.
+    pub fn wait_for_replicas(mut self, replicas: u32) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
     /// What this process is called in queues; random unless it is set. Two processes must not share it.
     pub fn process_id(mut self, id: &str) -> Self {
         self.process = id.into();
+        self
+    }
+
+    /// Trusts this certificate authority (PEM) in the place of the system's.
+    #[cfg(feature = "redis-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-tls")))]
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root_certificate = Some(pem.into().into());
         self
     }
 
@@ -97,7 +124,9 @@ impl RedisBuilder {
     /// [`StoreError::Config`] says what is wrong.
     pub fn build(self) -> Result<RedisStore, StoreError> {
         let config = |why: &str| Err(StoreError::Config(why.into()));
-        let server = self.server?;
+        if let Err(wrong) = &self.place {
+            return Err(wrong.clone());
+        }
         if self.operation_timeout < Duration::from_millis(10) || self.operation_timeout > Duration::from_mins(1) {
             return config("the operation timeout is between 10 ms and a minute");
         }
@@ -110,22 +139,14 @@ impl RedisBuilder {
         if self.process.is_empty() || self.process.len() > 128 {
             return config("the process id has 1 to 128 bytes");
         }
-        Ok(RedisStore::over(Settings {
-            server,
-            template: self.template,
-            operation_timeout: self.operation_timeout,
-            fence_retention: self.fence_retention,
-            lock_delay: self.lock_delay,
-            process: self.process,
-            on_warning: self.on_warning,
-        }))
+        Ok(RedisStore::over(self))
     }
 }
 
 impl fmt::Debug for RedisBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisBuilder")
-            .field("server", &self.server.as_ref().map(|server| server.addr().to_string()))
+            .field("place", &self.place)
             .field("template", &self.template)
             .field("operation_timeout", &self.operation_timeout)
             .field("process", &self.process)
@@ -133,21 +154,62 @@ impl fmt::Debug for RedisBuilder {
     }
 }
 
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = |infos: &[ConnectionInfo]| infos.iter().map(|i| i.addr().to_string()).collect::<Vec<_>>().join(",");
+        match self {
+            Self::Server(info) => write!(f, "{}", info.addr()),
+            Self::Sentinel { sentinels, master, .. } => write!(f, "sentinel {} of {}", master, all(sentinels)),
+            Self::Cluster(nodes) => write!(f, "cluster {}", all(nodes)),
+        }
+    }
+}
+
 /// Reads a URL. The error never repeats any of it.
-fn parse(url: &str) -> Result<ConnectionInfo, &'static str> {
+fn parse(url: &str) -> Result<Place, &'static str> {
     let (scheme, rest) = url.split_once("://").ok_or("a Redis URL begins with `redis://`")?;
-    match scheme {
-        "redis" => {}
-        "rediss" => return Err("TLS (`rediss://`) is not supported"),
-        _ if scheme.contains("sentinel") => return Err("Sentinel is not supported: name one server, `redis://host`"),
-        _ if scheme.contains("cluster") => return Err("Cluster is not supported: name one server, `redis://host`"),
-        _ => return Err("a Redis URL begins with `redis://`"),
+    let (single, kind) = match scheme.split_once('+') {
+        None => (scheme, None),
+        Some((single, kind)) => (single, Some(kind)),
+    };
+    if single == "rediss" && !cfg!(feature = "redis-tls") {
+        return Err("`rediss` needs the feature `redis-tls`");
     }
-    let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
-    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
-    if hosts.contains(',') {
-        return Err("a Redis URL names one host: Sentinel and Cluster are not supported");
+    if !["redis", "rediss"].contains(&single) {
+        return Err("a Redis URL begins with `redis` or `rediss`, perhaps with `+sentinel` or `+cluster`");
     }
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (access, hosts) = authority.rsplit_once('@').map_or(("", authority), |(access, hosts)| (access, hosts));
+    let each = |access: &str, default_port: u16, db: &str| -> Result<Vec<ConnectionInfo>, &'static str> {
+        let at = if access.is_empty() { "" } else { "@" };
+        let one = |host: &str| {
+            let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+            let port = if has_port { String::new() } else { format!(":{default_port}") };
+            info(&format!("{single}://{access}{at}{host}{port}/{db}"))
+        };
+        hosts.split(',').map(one).collect()
+    };
+    match kind {
+        None if !hosts.contains(',') => {
+            Ok(Place::Server(each(access, 6379, path)?.pop().ok_or("a Redis URL names a host")?))
+        }
+        None => Err("several hosts need `+sentinel` or `+cluster`"),
+        Some("sentinel") => {
+            let (master, db) = path.split_once('/').unwrap_or((path, ""));
+            if master.is_empty() {
+                return Err("a Sentinel URL ends with the name of the master");
+            }
+            // The user and the password are the servers'; Sentinels usually have none.
+            let like = each(access, 26379, db)?.pop().ok_or("a Sentinel URL names hosts")?;
+            Ok(Place::Sentinel { sentinels: each("", 26379, "")?, master: master.into(), like })
+        }
+        Some("cluster") if matches!(path, "" | "0") => Ok(Place::Cluster(each(access, 6379, "")?)),
+        Some("cluster") => Err("a Cluster has no databases"),
+        Some(_) => Err("after `redis+` comes `sentinel` or `cluster`"),
+    }
+}
+
+fn info(url: &str) -> Result<ConnectionInfo, &'static str> {
     let info = url.into_connection_info().map_err(|_| "the Redis URL cannot be read")?;
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     Ok(info.set_redis_settings(settings.set_lib_name("leasehold", env!("CARGO_PKG_VERSION"))))
@@ -157,13 +219,19 @@ fn parse(url: &str) -> Result<ConnectionInfo, &'static str> {
 mod tests {
     use super::*;
 
+    fn shown(url: &str) -> String {
+        format!("{:?}", parse(url).unwrap())
+    }
+
     #[test]
-    fn a_url_names_one_server() {
-        let shown = |url| parse(url).unwrap().addr().to_string();
+    fn urls_name_one_server_sentinels_or_a_cluster() {
         assert_eq!(shown("redis://h"), "h:6379");
         assert_eq!(shown("redis://u:p@h:1/3"), "h:1");
-        let info = parse("redis://u:p%40@a/2").unwrap();
-        assert_eq!((info.redis_settings().password(), info.redis_settings().db()), (Some("p@"), 2));
+        assert_eq!(shown("redis+sentinel://a,b:7/mine/2"), "sentinel mine of a:26379,b:7");
+        assert_eq!(shown("redis+cluster://p@a:1,b"), "cluster a:1,b:6379");
+        let Place::Sentinel { like, sentinels, .. } = parse("redis+sentinel://u:p%40@a/m/2").unwrap() else { panic!() };
+        assert_eq!((like.redis_settings().password(), like.redis_settings().db()), (Some("p@"), 2));
+        assert_eq!(sentinels[0].redis_settings().password(), None);
     }
 
     #[test]
@@ -174,9 +242,8 @@ mod tests {
             "http://:secret@h",
             "redis://",
             "redis://:secret@a,b",
-            "rediss://:secret@a",
-            "redis+sentinel://:secret@a,b/m",
-            "redis+cluster://:secret@a,b",
+            "redis+sentinel://:secret@a",
+            "redis+cluster://:secret@a/1",
             "redis+ring://:secret@a",
             "redis://:secret@h/x",
         ] {
@@ -188,8 +255,10 @@ mod tests {
 
     #[test]
     fn no_debug_output_shows_the_password() {
-        let builder = RedisBuilder::new("redis://u:secret@h");
-        assert!(!format!("{builder:?} {:?}", builder.clone().build().unwrap()).contains("secret"));
+        for url in ["redis://u:secret@h", "redis+sentinel://:secret@a/m", "redis+cluster://:secret@a"] {
+            let builder = RedisBuilder::new(url);
+            assert!(!format!("{builder:?} {:?}", builder.clone().build().unwrap()).contains("secret"));
+        }
     }
 
     #[test]

@@ -1,42 +1,45 @@
-//! Moves the end of a lock (S6).
+//! Moving the end of a lock: `extend.lua` (R3). An unknown answer changes nothing.
 
-use super::Shared;
-use super::acquire::{millis, text};
-use super::fault::odd;
-use super::names::Names;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::call::{Confirmable, call};
+use super::fault::nonsense;
+use super::replicas::Confirmed;
 use super::script::EXTEND;
+use super::{Inner, acquire::valid, millis};
 use crate::key::{Key, Token, Ttl};
 use crate::store::{Extended, StoreError};
 
-impl Shared {
-    pub(super) async fn extend(&self, key: &Key, token: Token, ttl: Ttl) -> Extended {
-        let begun = self.ticks.now();
-        if ttl.as_duration() < self.terms.min_ttl {
-            return Extended::Unknown(StoreError::InvalidTtl);
+pub(super) async fn extend(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Extended {
+    attempt(inner, key, token, ttl).await.unwrap_or_else(Extended::Unknown)
+}
+
+async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Result<Extended, StoreError> {
+    let begun = inner.now();
+    let names = inner.names(key)?;
+    let ttl = inner.checked_ttl(ttl)?;
+    let life = ttl.saturating_add(inner.config.lock_delay);
+    let answered = call(inner, &names, &EXTEND, begun, Confirmable, |command, not_after| {
+        command.arg(1).arg(names.lock());
+        command.arg(token.as_uuid().hyphenated().to_string()).arg(millis(life)).arg(not_after);
+    });
+    let answer = answered.await.map_err(|failure| failure.error)?;
+    match (answer.reply.code(), answer.reply.rest()) {
+        (1, &[left_ms]) => {
+            // It may have had more left than was asked for now.
+            let left = u64::try_from(left_ms).map_or(ttl, Duration::from_millis);
+            let valid_for = valid(inner, ttl.max(left.saturating_sub(inner.config.lock_delay)), left_ms);
+            if answer.confirmed == Confirmed::TooFew {
+                return Err(StoreError::Other("too few replicas confirmed it".into()));
+            }
+            if inner.now().saturating_since(begun) >= valid_for {
+                return Err(StoreError::Timeout);
+            }
+            Ok(Extended::Extended { valid_for })
         }
-        let names = match Names::new(&self.settings.template, key) {
-            Ok(names) => names,
-            Err(error) => return Extended::Unknown(error),
-        };
-        let answer = self
-            .call(&EXTEND, begun, |command, limit| {
-                command.arg(1).arg(names.lock()).arg(text(token, &mut [0; 36]));
-                command.arg(millis(ttl.as_duration() + self.settings.lock_delay)).arg(limit);
-            })
-            .await;
-        match answer {
-            Ok(reply) => match (reply.code(), reply.rest()) {
-                (1, &[left]) => {
-                    let valid_for = self.valid_for(left, ttl);
-                    if valid_for <= self.ticks.now().saturating_since(begun) {
-                        return Extended::Unknown(StoreError::Timeout);
-                    }
-                    Extended::Extended { valid_for }
-                }
-                (2, _) => Extended::Lost,
-                _ => Extended::Unknown(odd().error),
-            },
-            Err(fault) => Extended::Unknown(fault.error),
-        }
+        (2, _) => Ok(Extended::Lost),
+        (3, _) => Err(StoreError::Timeout),
+        _ => Err(nonsense("neither extended nor lost")),
     }
 }

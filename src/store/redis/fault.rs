@@ -22,23 +22,36 @@ pub(super) enum Ran {
 }
 
 /// What helps.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Then {
     Nothing,
     /// Another connection, perhaps to another server (R21).
     Reconnect,
     /// The whole script: the server does not know it by its hash (R7).
     SendBody,
+    /// The node that has the slot now.
+    Moved(Arc<str>),
+    /// The node that the slot is moving to, once.
+    Ask(Arc<str>),
+    /// A fresh look at who serves what.
+    Rediscover,
 }
 
 impl Fault {
     pub(super) fn of(error: &RedisError) -> Self {
         use ServerErrorKind as Server;
         let text = || -> Arc<str> { error.to_string().into() };
+        let address = || error.redirect_node().map(|(address, _)| Arc::from(address));
         let (error, ran, then) = match error.kind() {
             ErrorKind::Server(Server::NoScript) => (StoreError::Other(text()), Ran::No, Then::SendBody),
-            ErrorKind::Server(Server::Moved | Server::Ask | Server::TryAgain | Server::ClusterDown) => {
-                (StoreError::Cluster(text()), Ran::No, Then::Nothing)
+            ErrorKind::Server(Server::Moved) => {
+                (StoreError::Cluster(text()), Ran::No, address().map_or(Then::Rediscover, Then::Moved))
+            }
+            ErrorKind::Server(Server::Ask) => {
+                (StoreError::Cluster(text()), Ran::No, address().map_or(Then::Rediscover, Then::Ask))
+            }
+            ErrorKind::Server(Server::TryAgain | Server::ClusterDown) => {
+                (StoreError::Cluster(text()), Ran::No, Then::Rediscover)
             }
             ErrorKind::Server(Server::ReadOnly | Server::MasterDown) => {
                 (StoreError::ReadOnly, Ran::No, Then::Reconnect)
@@ -87,9 +100,4 @@ fn by_text(error: &RedisError) -> (StoreError, Ran, Then) {
 /// The text of an answer that makes no sense.
 pub(super) fn nonsense(what: &str) -> StoreError {
     StoreError::Protocol(what.into())
-}
-
-/// An answer that no script of ours gives.
-pub(super) fn odd() -> Fault {
-    Fault { error: nonsense("a script answered what it never answers"), ran: Ran::Maybe, then: Then::Nothing }
 }

@@ -1,38 +1,35 @@
-//! Ends any holder, and tells everybody (S11). Never tried again: it might hit a later holder.
+//! Ending any holder: `force.lua` (R26). Never tried twice: the second might hit a later holder.
 
-use super::Shared;
-use super::acquire::millis;
-use super::fault::odd;
-use super::names::Names;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::call::call;
+use super::fault::nonsense;
 use super::script::FORCE;
+use super::{Inner, millis};
 use crate::key::Key;
-use crate::store::Forced;
+use crate::store::{Forced, StoreError};
 
-impl Shared {
-    pub(super) async fn force_release(&self, key: &Key) -> Forced {
-        let names = match Names::new(&self.settings.template, key) {
-            Ok(names) => names,
-            Err(error) => return Forced::Unknown(error),
-        };
-        let answer = self
-            .call(&FORCE, self.ticks.now(), |command, limit| {
-                command.arg(2).arg(names.lock()).arg(names.fence());
-                command.arg(names.wake()).arg(&*self.ears.forced).arg(limit);
-                command.arg(millis(self.settings.fence_retention)).arg(self.highest_fence());
-            })
-            .await;
-        match answer {
-            Ok(reply) => {
-                if let [fence] = reply.rest() {
-                    let _ = self.saw_fence(*fence);
-                }
-                match reply.code() {
-                    1 => Forced::Released,
-                    2 => Forced::WasFree,
-                    _ => Forced::Unknown(odd().error),
-                }
-            }
-            Err(fault) => Forced::Unknown(fault.error),
-        }
+pub(super) async fn force(inner: &Arc<Inner>, key: &Key) -> Forced {
+    attempt(inner, key).await.unwrap_or_else(Forced::Unknown)
+}
+
+async fn attempt(inner: &Arc<Inner>, key: &Key) -> Result<Forced, StoreError> {
+    let begun = inner.now();
+    let names = inner.names(key)?;
+    let answered = call(inner, &names, &FORCE, begun, (), |command, not_after| {
+        command.arg(2).arg(names.lock()).arg(names.fence());
+        command.arg(names.wake()).arg(&*inner.forced_channel).arg(not_after);
+        command.arg(millis(inner.config.fence_retention)).arg(inner.highest_fence.load(Ordering::Relaxed));
+    });
+    let answer = answered.await.map_err(|failure| failure.error)?;
+    if let &[fence] = answer.reply.rest() {
+        inner.highest_fence.fetch_max(u64::try_from(fence).unwrap_or(0), Ordering::Relaxed);
+    }
+    match answer.reply.code() {
+        1 => Ok(Forced::Released),
+        2 => Ok(Forced::WasFree),
+        3 => Err(StoreError::Timeout),
+        _ => Err(nonsense("neither released nor free")),
     }
 }

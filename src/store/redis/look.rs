@@ -1,44 +1,33 @@
-//! Who holds a lock, and how the server is. No value of another client leaves Redis (S14).
+//! Looking who holds a lock: `look.lua`. No value leaves the server (R25).
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Shared;
-use super::acquire::text;
-use super::fault::odd;
-use super::names::Names;
+use super::Inner;
+use super::call::call;
+use super::fault::nonsense;
 use super::script::LOOK;
 use crate::key::{Key, Token};
-use crate::store::{Health, Holder, Seen, StoreError};
+use crate::store::{Holder, Seen, StoreError};
 
-impl Shared {
-    pub(super) async fn look(&self, key: &Key, token: Option<Token>) -> Result<Seen, StoreError> {
-        let names = Names::new(&self.settings.template, key)?;
-        let answer = self
-            .call(&LOOK, self.ticks.now(), |command, _| {
-                let mut room = [0; 36];
-                let token = token.map_or("", |token| text(token, &mut room));
-                command.arg(2).arg(names.lock()).arg(names.fence()).arg(token);
-            })
-            .await;
-        let reply = answer.map_err(|fault| fault.error)?;
-        match (reply.code(), reply.rest()) {
-            (0, _) => Ok(Seen::Free),
-            (1, &[who, left, fence]) => {
-                let by = match who {
-                    0 => Holder::Other,
-                    1 => Holder::Ours,
-                    _ => Holder::OtherKind,
-                };
-                let ends_in = u64::try_from(left).ok().map(Duration::from_millis);
-                Ok(Seen::Held { by, ends_in, fence: self.saw_fence(fence) })
-            }
-            _ => Err(odd().error),
+pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Result<Seen, StoreError> {
+    let names = inner.names(key)?;
+    let token = token.map(|token| token.as_uuid().hyphenated().to_string()).unwrap_or_default();
+    let answered = call(inner, &names, &LOOK, inner.now(), (), |command, _| {
+        command.arg(2).arg(names.lock()).arg(names.fence()).arg(&token);
+    });
+    let answer = answered.await.map_err(|failure| failure.error)?;
+    match (answer.reply.code(), answer.reply.rest()) {
+        (0, _) => Ok(Seen::Free),
+        (1, &[who, left_ms, fence]) => {
+            let by = match who {
+                0 => Holder::Other,
+                1 => Holder::Ours,
+                _ => Holder::OtherKind,
+            };
+            let ends_in = u64::try_from(left_ms).ok().map(Duration::from_millis);
+            Ok(Seen::Held { by, ends_in, fence: u64::try_from(fence).ok().filter(|fence| *fence > 0) })
         }
-    }
-
-    pub(super) async fn health(&self) -> Health {
-        let begun = self.ticks.now();
-        let answer = self.ping(begun).await.map(|()| self.ticks.now().saturating_since(begun));
-        Health::new(answer, self.warning.lock().iter().cloned().collect())
+        _ => Err(nonsense("neither free nor held")),
     }
 }

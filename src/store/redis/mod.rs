@@ -1,244 +1,276 @@
-//! Locks on one Redis server: [`RedisStore`].
+//! Locks in Redis: [`RedisStore`]. Plain `SET key token NX PX ttl` on the wire, so that other libraries' locks on the
+//! same keys and ours exclude each other.
 //!
-//! A lock is a plain string key with a TTL, as other lock libraries keep it, so that they and we exclude each other.
-//! Each operation is one Lua script, in a file of its own beside the code that calls it. Calls share one multiplexed
-//! connection, which the manager's runtime drives; another one listens. Sentinel, Cluster, TLS and `WAIT` are not
-//! there. Redis ends keys by its wall clock (R11): a clock set on frees held locks, and the fence is what protects.
+//! One file per operation, with its script beside it: `acquire`, `extend`, `release`, `force`, `look`, `tickets`. Under
+//! them, `call` sends a script to whoever has the key (`cluster`, `link`, `wire`) and `cleanup` takes back what nobody
+//! received. `listen` hears what Redis tells by itself. The numbers R1 to R28 are the rules of this format:
+//!
+//! * a lock's whole value is its token, its TTL is in milliseconds, everything else stands beside it (`names`);
+//! * a grant counts from before the command was sent, less 1% of the TTL and 2 ms (R8);
+//! * Redis expires by its wall clock: when that is set forward, held locks are freed early (R11). Fences protect then;
+//! * a command that a deposed master still obeys is lost with that master, as are the locks that it had not passed on.
+//!
+//! Needs Redis 6.2 or anything that speaks RESP3 and runs Lua as that does.
 
 mod acquire;
 mod call;
+mod cleanup;
+mod cluster;
 mod config;
-mod ears;
 mod extend;
 mod fault;
 mod force;
-mod line;
+mod hear;
+mod link;
+mod listen;
 mod look;
 mod names;
 mod release;
+mod replicas;
 mod script;
 mod tickets;
 mod time;
+mod wire;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use redis::Client;
+use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::task::AbortHandle;
 
-pub use config::RedisBuilder;
-
-use self::config::Settings;
-use self::ears::{EarKeeper, Ears};
-use self::line::{Line, LineKeeper, News};
-use self::names::Names;
-use self::release::Marks;
+use self::cleanup::Cleaning;
+use self::cluster::Servers;
+use self::config::Place;
+pub use self::config::RedisBuilder;
+use self::link::Phase;
+use self::listen::Listener;
+use self::names::{Names, RESERVED};
 use self::tickets::Tickets;
 use self::time::Ticks;
+use self::wire::Opener;
 use super::{
-    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Lapsed, Released, Seen, Store, StoreError, Terms,
-    Warning, Watch,
+    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Lapsed, Released, Seen, Store, StoreError, Terms, Watch,
 };
+use crate::clock::Moment;
 use crate::key::{Key, Token, Ttl};
 
-/// Locks that hold across processes, on one Redis server.
+/// A [`Store`] over Redis: one server, the master behind Sentinels, or a Cluster.
 ///
 /// ```no_run
-/// # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use leasehold::LockManager;
 /// use leasehold::store::redis::RedisStore;
-///
-/// let store = RedisStore::new("redis://127.0.0.1:6379")?;
-/// let locks = LockManager::builder().store(store).build_and_connect().await?;
-/// # Ok(()) }
+/// let store = RedisStore::new("redis://127.0.0.1/")?;
+/// # Ok::<(), leasehold::store::StoreError>(())
 /// ```
-pub struct RedisStore {
-    shared: Arc<Shared>,
-    /// Taken by the start.
-    keepers: Mutex<Option<(LineKeeper, EarKeeper)>>,
-}
+#[derive(Clone)]
+pub struct RedisStore(Arc<Inner>);
 
-/// What the store's calls and tasks share.
-struct Shared {
-    settings: Settings,
-    terms: Terms,
+struct Inner {
+    config: RedisBuilder,
+    servers: Servers,
+    opener: Opener,
     ticks: Arc<Ticks>,
-    line: Line,
-    ears: Arc<Ears>,
-    marks: Marks,
-    tickets: Tickets,
+    /// Of all grants that this process has seen (R12).
     highest_fence: AtomicU64,
-    warning: Mutex<Option<Warning>>,
-    runtime: OnceLock<Handle>,
-    /// Releases and clean-ups, which a stop waits for.
-    works: TaskTracker,
-    stopped: CancellationToken,
+    cleaning: Cleaning,
+    tickets: Tickets,
+    listener: Listener,
+    /// Channels know no databases, so its name does.
+    forced_channel: Arc<str>,
+    runtime: RwLock<Option<Handle>>,
+    tasks: Mutex<Vec<AbortHandle>>,
 }
 
 impl RedisStore {
-    /// A store on the server that a URL names, `redis://user:password@host:6379/0`, with default settings.
+    /// A store with the usual settings. Nothing is connected yet.
     ///
     /// # Errors
-    /// [`StoreError::Config`] says what is wrong with the URL.
+    /// [`StoreError::Config`] if the URL cannot be read. The error does not repeat it.
     pub fn new(url: &str) -> Result<Self, StoreError> {
         Self::builder(url).build()
     }
 
-    /// Starts to describe a store; see [`RedisBuilder`].
+    /// Settings for a store behind `url`.
     pub fn builder(url: &str) -> RedisBuilder {
         RedisBuilder::new(url)
     }
 
-    fn over(settings: Settings) -> Self {
-        let (line, line_keeper) = Line::new();
-        let (ears, ear_keeper) = Ears::new(settings.server.redis_settings().db());
-        let mut terms = Terms::new(settings.operation_timeout);
-        if !settings.lock_delay.is_zero() {
-            terms.lapsed = Lapsed::Leave;
-        }
-        let shared = Shared {
-            terms,
-            ticks: Ticks::new(settings.operation_timeout),
-            settings,
-            line,
-            ears,
-            marks: Marks::default(),
-            tickets: Tickets::default(),
+    fn over(config: RedisBuilder) -> Self {
+        let place = config.place.clone().expect("the builder has looked at it");
+        let db = match &place {
+            Place::Server(info) | Place::Sentinel { like: info, .. } => info.redis_settings().db(),
+            Place::Cluster(_) => 0,
+        };
+        Self(Arc::new(Inner {
+            servers: Servers::new(&config, &place),
+            opener: Opener::new(&config),
+            ticks: Ticks::new(config.operation_timeout),
             highest_fence: AtomicU64::new(0),
-            warning: Mutex::default(),
-            runtime: OnceLock::new(),
-            works: TaskTracker::new(),
-            stopped: CancellationToken::new(),
-        };
-        Self { shared: Arc::new(shared), keepers: Mutex::new(Some((line_keeper, ear_keeper))) }
+            cleaning: Cleaning::default(),
+            tickets: Tickets::default(),
+            listener: Listener::default(),
+            forced_channel: format!("{RESERVED}forced:{db}").into(),
+            runtime: RwLock::default(),
+            tasks: Mutex::default(),
+            config,
+        }))
     }
 }
 
-impl Shared {
-    /// Has a piece of work done on the store's runtime. Without one, nothing was ever sent.
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        if let Some(runtime) = self.runtime.get() {
-            self.works.spawn_on(work, runtime);
-        }
+impl Inner {
+    fn now(&self) -> Moment {
+        self.ticks.now()
     }
 
-    fn warned(&self, warning: Option<Warning>) {
-        if let (Some(warning), Some(hook)) = (&warning, &self.settings.on_warning) {
-            hook(warning);
-        }
-        *self.warning.lock() = warning;
+    /// The store's own runtime, while it runs.
+    fn runtime(&self) -> Option<Handle> {
+        self.runtime.read().clone()
     }
 
-    /// Keeps the connections until the store is stopped.
-    async fn run(&self, client: Client, line: LineKeeper, ears: EarKeeper) {
-        let limit = self.settings.operation_timeout;
-        let news = News { resumed: &|| self.ears.resumed(), warned: &|warning| self.warned(warning) };
-        let never_ending = async {
-            tokio::join!(
-                self.ticks.run(),
-                self.line.keep(line, &client, &self.ticks, limit, news),
-                self.ears.listen(ears, &client, limit),
-                self.renew_tickets(),
-            )
-        };
-        tokio::select! {
-            () = self.stopped.cancelled() => {}
-            _ = never_ending => {}
-        }
-        self.line.close();
-        self.ears.close();
+    fn names(&self, key: &Key) -> Result<Names, StoreError> {
+        Names::new(&self.config.template, key)
     }
-}
 
-impl Drop for RedisStore {
-    fn drop(&mut self) {
-        self.shared.stopped.cancel();
-    }
-}
-
-impl fmt::Debug for RedisStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore")
-            .field("server", &self.shared.settings.server.addr().to_string())
-            .finish_non_exhaustive()
+    /// R3: a lifetime that rounds to nothing would delete the key.
+    fn checked_ttl(&self, ttl: Ttl) -> Result<Duration, StoreError> {
+        let ttl = ttl.as_duration();
+        if ttl < Terms::new(self.config.operation_timeout).min_ttl { Err(StoreError::InvalidTtl) } else { Ok(ttl) }
     }
 }
 
 impl Store for RedisStore {
     fn terms(&self) -> Terms {
-        self.shared.terms
+        let mut terms = Terms::new(self.0.config.operation_timeout);
+        if !self.0.config.lock_delay.is_zero() {
+            terms.lapsed = Lapsed::Leave;
+        }
+        terms
     }
 
     fn canonical(&self, key: &Key) -> Result<Key, StoreError> {
-        let invalid = |why| StoreError::InvalidKey { key: key.clone(), why };
-        let whole = self.shared.settings.template.canonical(key).ok_or_else(|| invalid("its name is too long"))?;
-        Names::refuse_reserved(whole.as_str()).map_err(invalid)?;
-        Ok(whole)
+        self.0.names(key)?;
+        let too_long = || StoreError::InvalidKey { key: key.clone(), why: "its name is too long" };
+        self.0.config.template.canonical(key).ok_or_else(too_long)
     }
 
     fn start(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async {
-            let shared = Arc::clone(&self.shared);
-            let client = Client::open(shared.settings.server.clone());
-            let client = client.map_err(|_| StoreError::Config("the server's address cannot be used".into()))?;
-            let Some((line, ears)) = self.keepers.lock().take() else {
-                return Err(StoreError::Config("a store is started once".into()));
-            };
-            let runtime = Handle::current();
-            // Set once: the keepers are there once.
-            let _ = shared.runtime.set(runtime.clone());
-            shared.line.open();
-            runtime.spawn(async move { shared.run(client, line, ears).await });
+        Box::pin(async move {
+            let inner = &self.0;
+            let runtime =
+                Handle::try_current().map_err(|_| StoreError::Config("start needs a tokio runtime".into()))?;
+            {
+                let mut running = inner.runtime.write();
+                if running.is_some() {
+                    return Err(StoreError::Config("the store was started already".into()));
+                }
+                *running = Some(runtime.clone());
+            }
+            inner.servers.start(&runtime);
+            let ticks = Arc::clone(&inner.ticks);
+            let tasks = [
+                runtime.spawn(async move { ticks.run().await }),
+                runtime.spawn(Tickets::run(Arc::clone(inner))),
+                runtime.spawn(Listener::run(Arc::clone(inner))),
+            ];
+            inner.tasks.lock().extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
             Ok(())
         })
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            // Also when the wait is given up.
-            let _stops = self.shared.stopped.clone().drop_guard();
-            self.shared.works.close();
-            self.shared.works.wait().await;
+        Box::pin(async move {
+            // However it ends, the tasks do.
+            let _ended = End(&self.0);
+            self.0.cleaning.wait_for_all().await;
         })
     }
 
     fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired> {
-        Box::pin(self.shared.acquire(ask))
+        Box::pin(acquire::acquire(&self.0, ask))
     }
 
     fn leave(&self, key: &Key) {
-        self.shared.leave(key);
+        if let Ok(names) = self.0.names(key) {
+            Tickets::leave(&self.0, names);
+        }
     }
 
     fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended> {
-        Box::pin(self.shared.extend(key, token, ttl))
+        Box::pin(extend::extend(&self.0, key, token, ttl))
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
-        self.shared.release(key, token)
+        match release::order(&self.0, key, token) {
+            Ok(order) => Box::pin(order.carry_out(&self.0)),
+            Err(error) => Box::pin(std::future::ready(Released::Unknown(error))),
+        }
     }
 
     fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced> {
-        Box::pin(self.shared.force_release(key))
+        Box::pin(force::force(&self.0, key))
     }
 
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
-        Box::pin(self.shared.look(key, token))
+        Box::pin(look::look(&self.0, key, token))
     }
 
     fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>> {
-        Box::pin(self.shared.watch(key))
+        Box::pin(async move { Listener::watch(&self.0, self.0.names(key)?).await })
     }
 
     fn events(&self) -> BoxFuture<'_, Result<Events, StoreError>> {
-        Box::pin(std::future::ready(self.shared.ears.events()))
+        Box::pin(Listener::events(&self.0))
     }
 
     fn health(&self) -> BoxFuture<'_, Health> {
-        Box::pin(self.shared.health())
+        Box::pin(health(&self.0))
     }
+}
+
+/// Asks every server that the store has a link to.
+async fn health(inner: &Inner) -> Health {
+    let begun = inner.now();
+    let mut warnings = Vec::new();
+    let asking = async {
+        for link in inner.servers.links() {
+            let wire = link.wire().await?;
+            for warning in &wire.warnings {
+                if !warnings.contains(warning) {
+                    warnings.push(warning.clone());
+                }
+            }
+            wire.ping().await?;
+        }
+        Ok(())
+    };
+    let asked = inner.ticks.within(begun, inner.config.operation_timeout, asking).await.and_then(|asked| asked);
+    let unreachable = |error| match (error, inner.servers.links().first().map(|link| link.phase())) {
+        (StoreError::Timeout, Some(Phase::Down(why))) => why,
+        (error, _) => error,
+    };
+    Health::new(asked.map(|()| inner.now().saturating_since(begun)).map_err(unreachable), warnings)
+}
+
+struct End<'a>(&'a Inner);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        *self.0.runtime.write() = None;
+        self.0.servers.end();
+        self.0.tasks.lock().drain(..).for_each(|task| task.abort());
+        self.0.listener.end();
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}
+
+/// Whole milliseconds.
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -16,7 +16,7 @@ pub(super) const RESERVED: &str = "leasehold:";
 const SLOTS: u16 = 16384;
 
 /// One lock's names, in one piece of memory.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Names {
     text: Box<str>,
     ends: [u16; 4],
@@ -26,7 +26,9 @@ impl Names {
     pub(super) fn new(template: &KeyTemplate, key: &Key) -> Result<Self, StoreError> {
         let mut text = String::with_capacity(4 * key.as_str().len() + 128);
         template.fill_into(key.as_str(), &mut text);
-        Self::refuse_reserved(&text).map_err(|why| StoreError::InvalidKey { key: key.clone(), why })?;
+        if text.starts_with(RESERVED) {
+            return Err(StoreError::InvalidKey { key: key.clone(), why: "its name begins with `leasehold:`" });
+        }
         let lock = text.len();
         let mut ends = [0; 4];
         for (end, kind) in ends.iter_mut().zip(["fence:", "queue:", "alive:", "wake:"]) {
@@ -37,11 +39,6 @@ impl Names {
             push_tagged(&mut text, lock);
         }
         Ok(Self { text: text.into(), ends })
-    }
-
-    /// Refuses a lock whose name could stand beside another.
-    pub(super) fn refuse_reserved(name: &str) -> Result<(), &'static str> {
-        if name.starts_with(RESERVED) { Err("its name begins with `leasehold:`") } else { Ok(()) }
     }
 
     fn part(&self, at: usize) -> &str {
@@ -71,8 +68,7 @@ impl Names {
         self.part(4)
     }
 
-    #[cfg(test)]
-    fn slot(&self) -> u16 {
+    pub(super) fn slot(&self) -> u16 {
         slot_of(self.lock().as_bytes())
     }
 }
@@ -107,7 +103,7 @@ fn hash_tag(name: &[u8]) -> &[u8] {
     }
 }
 
-fn slot_of(name: &[u8]) -> u16 {
+pub(super) fn slot_of(name: &[u8]) -> u16 {
     crc16::State::<crc16::XMODEM>::calculate(hash_tag(name)) % SLOTS
 }
 

@@ -87,5 +87,8 @@ impl Reply {
 
 /// Reads the answer of a script, which may be an error inside a good reply.
 pub(super) fn read(answer: RedisResult<Value>) -> RedisResult<Value> {
-    answer.and_then(Value::extract_error)
+    match answer {
+        Ok(Value::ServerError(error)) => Err(error.into()),
+        answer => answer,
+    }
 }

@@ -1,93 +1,88 @@
-//! This process's places in queues (R16): one ticket per key, kept alive while somebody here waits for it.
+//! This process's places in the queues of keys that others hold (R16): [`Tickets`].
 //!
-//! The script that denies a try takes the place; this renews all of them together, three times in the life of a ticket,
-//! however seldom the waiters try. A process that dies stops renewing, and holds nobody up for longer than that.
+//! A try that waits takes a ticket; the script judges tickets by the server's clock. One task renews all tickets of
+//! the process, apart from anybody's polling, so that a slow poller keeps its place and a dead process loses it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
-use redis::RedisResult;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::Notify;
 
-use super::Shared;
-use super::acquire::millis;
+use super::call::call;
 use super::names::Names;
-use super::script::{Form, LEAVE, RENEW};
-use crate::key::Key;
+use super::script::{LEAVE, RENEW};
+use super::{Inner, millis};
+use crate::store::Intent;
 
-/// How long a ticket lives that is not renewed.
+/// How long a ticket lives without being renewed: so long a dead process holds the others up.
 pub(super) const TICKET: Duration = Duration::from_secs(1);
-/// So many are renewed in one go.
-const BATCH: usize = 256;
 
-/// The keys that this process waits for, by the name of the lock.
+/// The queues in which this process has, or may have, a place.
 #[derive(Default)]
-pub(super) struct Tickets(Mutex<HashMap<Box<str>, Names>>);
-
-impl Tickets {
-    pub(super) fn keep(&self, names: &Names) {
-        let mut tickets = self.0.lock();
-        if !tickets.contains_key(names.lock()) {
-            tickets.insert(names.lock().into(), names.clone());
-        }
-    }
-
-    pub(super) fn forget(&self, lock: &str) {
-        self.0.lock().remove(lock);
-    }
-
-    pub(super) fn has(&self, lock: &str) -> bool {
-        self.0.lock().contains_key(lock)
-    }
-
-    fn all(&self) -> Vec<Names> {
-        self.0.lock().values().cloned().collect()
-    }
+pub(super) struct Tickets {
+    held: Mutex<HashMap<Names, ()>>,
+    first: Notify,
 }
 
-impl Shared {
-    pub(super) fn leave(self: &Arc<Self>, key: &Key) {
-        // What has no names has no ticket.
-        let Ok(names) = Names::new(&self.settings.template, key) else { return };
-        self.tickets.forget(names.lock());
-        let shared = Arc::clone(self);
-        self.spawn(async move { shared.leave_queue(&names).await });
-    }
-
-    /// Asked once: a ticket that nobody renews ends by itself.
-    pub(super) async fn leave_queue(&self, names: &Names) {
-        let leave = self.call(&LEAVE, self.ticks.now(), |command, _| {
-            command.arg(3).arg(names.lock()).arg(names.queue()).arg(names.alive());
-            command.arg(&*self.settings.process).arg(names.wake());
-        });
-        drop(leave.await);
-    }
-
-    /// Renews until it is dropped.
-    pub(super) async fn renew_tickets(&self) {
-        let mut beat = interval(TICKET / 3);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            beat.tick().await;
-            for batch in self.tickets.all().chunks(BATCH) {
-                // A renewal that fails is made good by the next, or by the next try.
-                drop(timeout(self.settings.operation_timeout, self.renew(batch)).await);
+impl Tickets {
+    /// From now on the ticket is renewed, if there is one.
+    pub(super) fn hold(&self, names: &Names) {
+        let mut held = self.held.lock();
+        if !held.contains_key(names) {
+            held.insert(names.clone(), ());
+            if held.len() == 1 {
+                self.first.notify_one();
             }
         }
     }
 
-    async fn renew(&self, batch: &[Names]) -> RedisResult<()> {
-        let Ok(link) = self.line.link().await else { return Ok(()) };
-        let mut pipe = redis::pipe();
-        for (at, names) in batch.iter().enumerate() {
-            // The first makes the script known to those behind it (R7).
-            let form = if at == 0 { Form::Body } else { Form::Hash };
-            let mut command = RENEW.command(form);
-            command.arg(2).arg(names.queue()).arg(names.alive()).arg(&*self.settings.process).arg(millis(TICKET));
-            pipe.add_command(command).ignore();
+    /// The script has taken the ticket in.
+    pub(super) fn granted(&self, names: &Names, intent: Intent) {
+        if intent == Intent::Wait {
+            self.held.lock().remove(names);
         }
-        pipe.query_async(&mut link.connection.clone()).await
     }
+
+    /// Gives the place up: forgets it here at once, and tells the server when it can be told. If it cannot, the
+    /// ticket runs out.
+    pub(super) fn leave(inner: &Arc<Inner>, names: Names) {
+        inner.tickets.held.lock().remove(&names);
+        let Some(runtime) = inner.runtime() else { return };
+        let inner = Arc::clone(inner);
+        runtime.spawn(async move {
+            let telling = call(&inner, &names, &LEAVE, inner.now(), (), |command, _| {
+                command.arg(3).arg(names.lock()).arg(names.queue()).arg(names.alive());
+                command.arg(&*inner.config.process).arg(names.wake());
+            });
+            // Unanswered, it ends by itself.
+            let _ = telling.await;
+        });
+    }
+
+    /// Renews for as long as it is polled.
+    pub(super) async fn run(inner: Arc<Inner>) {
+        loop {
+            let held: Vec<Names> = inner.tickets.held.lock().keys().cloned().collect();
+            if held.is_empty() {
+                inner.tickets.first.notified().await;
+            }
+            // All at once: they go out in one piece.
+            join_all(held.iter().map(|names| renew(&inner, names))).await;
+            tokio::time::sleep(TICKET / 3).await;
+        }
+    }
+}
+
+async fn renew(inner: &Inner, names: &Names) {
+    if !inner.tickets.held.lock().contains_key(names) {
+        return;
+    }
+    let renewing = call(inner, names, &RENEW, inner.now(), (), |command, _| {
+        command.arg(2).arg(names.queue()).arg(names.alive()).arg(&*inner.config.process).arg(millis(TICKET));
+    });
+    // Unanswered, it is renewed in a third of its life, or taken anew by the next try.
+    let _ = renewing.await;
 }

@@ -1,0 +1,386 @@
+//! The contract of a [`Store`], as checks that anybody can hold a store of his own to: [`check`].
+//!
+//! Each check is a sentence and cites its rule. All of them run over two instances that share one place, as two
+//! processes would, from threads without any runtime (S13). A check that fails panics.
+//!
+//! ```no_run
+//! # fn my_store() -> std::sync::Arc<dyn leasehold::store::Store> { unreachable!() }
+//! use leasehold::store::conformance;
+//! conformance::check(|| my_store());
+//! ```
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Acquired, Ask, Denial, Event, Extended, Fences, Forced, Hint, Hints, Holder, Intent, Released, Seen, Store,
+    StoreError, Turns, drift,
+};
+use crate::key::{Key, Token, Ttl};
+
+/// However loaded the machine is, a thing that has not come by then is not coming.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// So long that nothing but a release ends it within a check.
+const LONG: Duration = Duration::from_hours(1);
+
+/// Runs every check over two instances that `make` makes.
+///
+/// # Panics
+/// If the store breaks its contract.
+pub fn check(make: impl Fn() -> Arc<dyn Store>) {
+    let stores = Stores::start(&make);
+    for check in [
+        a_free_key_is_granted_and_a_held_one_denied,
+        a_key_runs_out_at_its_end,
+        the_same_token_is_granted_again_and_nothing_moves,
+        a_grant_whose_future_was_dropped_is_taken_back,
+        an_extend_lengthens_and_never_shortens_or_revives,
+        a_release_ends_only_what_its_token_holds,
+        a_release_is_carried_out_even_if_its_future_is_dropped,
+        fences_rise_from_grant_to_grant,
+        a_forced_release_ends_any_holder_and_tells,
+        a_watch_hears_of_a_release,
+        processes_take_turns,
+        too_short_a_ttl_is_refused,
+        a_key_has_one_spelling,
+    ] {
+        check(&stores);
+    }
+}
+
+/// Two instances of a store, started on a runtime of their own.
+#[derive(Debug)]
+pub struct Stores {
+    /// What one process sees.
+    pub one: Arc<dyn Store>,
+    /// What another one sees.
+    pub other: Arc<dyn Store>,
+    end: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Stores {
+    /// Makes and starts them.
+    ///
+    /// # Panics
+    /// If they do not start.
+    #[must_use]
+    pub fn start(make: &impl Fn() -> Arc<dyn Store>) -> Self {
+        let (one, other, end) = (make(), make(), CancellationToken::new());
+        let (started, start) = mpsc::channel();
+        let (here, there, ended) = (Arc::clone(&one), Arc::clone(&other), end.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a thread can have a runtime").block_on(async move {
+                let both = (here.start().await, there.start().await);
+                // The other side waits for it, or has panicked.
+                let _ = started.send(both);
+                ended.cancelled().await;
+            });
+        });
+        let both = start.recv().expect("the thread says how it went");
+        assert_eq!(both, (Ok(()), Ok(())), "the stores start");
+        Self { one, other, end, thread: Some(thread) }
+    }
+}
+
+impl Drop for Stores {
+    fn drop(&mut self) {
+        wait(self.one.stop());
+        wait(self.other.stop());
+        self.end.cancel();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Waits for a future in this thread, without any runtime.
+pub fn wait<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// A key that no other check has used.
+fn fresh() -> Key {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    Key::new(format!("conformance:{}:{number}", Token::random())).expect("it has no control characters")
+}
+
+fn ttl(ttl: Duration) -> Ttl {
+    Ttl::new(ttl).expect("it is within the bounds")
+}
+
+fn ask(store: &dyn Store, key: &Key, token: Token, lasting: Duration, intent: Intent) -> Acquired {
+    wait(store.acquire(Ask { key, token, ttl: ttl(lasting), intent }))
+}
+
+/// Takes a free key for long; answers its fence.
+#[track_caller]
+fn take(store: &dyn Store, key: &Key, token: Token) -> Option<u64> {
+    match ask(store, key, token, LONG, Intent::Try) {
+        Acquired::Granted { fence, .. } => fence,
+        answer => panic!("S1: {key:?} is free, and the answer was {answer:?}"),
+    }
+}
+
+#[track_caller]
+fn denied(answer: &Acquired) -> Denial {
+    match answer {
+        Acquired::Denied { why, .. } => *why,
+        answer => panic!("S1: it should be denied, and the answer was {answer:?}"),
+    }
+}
+
+#[track_caller]
+fn until(rule: &str, mut so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !so() {
+        assert!(began.elapsed() < PATIENCE, "it never came: {rule}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// S1, S2, S4: a free key is granted for a little less than was asked; a held one is denied, whoever asks.
+pub fn a_free_key_is_granted_and_a_held_one_denied(stores: &Stores) {
+    let (key, token) = (fresh(), Token::random());
+    let Acquired::Granted { valid_for, .. } = ask(&*stores.one, &key, token, LONG, Intent::Try) else {
+        panic!("S1: a free key was not granted");
+    };
+    assert!(valid_for <= LONG - drift(LONG), "S4: {valid_for:?} leaves no allowance for drift");
+    for store in [&stores.one, &stores.other] {
+        assert_eq!(denied(&ask(&**store, &key, Token::random(), LONG, Intent::Try)), Denial::Held, "S1");
+    }
+    assert!(matches!(wait(stores.other.look(&key, Some(token))), Ok(Seen::Held { by: Holder::Ours, .. })));
+    assert!(matches!(wait(stores.other.look(&key, None)), Ok(Seen::Held { by: Holder::Other, .. })));
+    assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
+    assert_eq!(wait(stores.other.look(&key, Some(token))), Ok(Seen::Free));
+}
+
+/// S2: a key has an end, and is free after it.
+pub fn a_key_runs_out_at_its_end(stores: &Stores) {
+    let (key, token, next) = (fresh(), Token::random(), Token::random());
+    let short = stores.one.terms().min_ttl.max(Duration::from_millis(50));
+    assert!(matches!(ask(&*stores.one, &key, token, short, Intent::Try), Acquired::Granted { .. }));
+    until("S2: the key runs out", || {
+        matches!(ask(&*stores.other, &key, next, LONG, Intent::Try), Acquired::Granted { .. })
+    });
+    assert_eq!(wait(stores.one.extend(&key, token, ttl(LONG))), Extended::Lost, "S6: it was another's by then");
+    assert_eq!(wait(stores.one.release(&key, token)), Released::AlreadyGone, "S7");
+    assert_eq!(wait(stores.other.release(&key, next)), Released::Released);
+}
+
+/// S3: a token that holds is granted again, with the same fence, and its end stays where it was.
+pub fn the_same_token_is_granted_again_and_nothing_moves(stores: &Stores) {
+    let (key, token) = (fresh(), Token::random());
+    let fence = take(&*stores.one, &key, token);
+    let Acquired::Granted { fence: again, valid_for } = ask(&*stores.one, &key, token, LONG * 2, Intent::Try) else {
+        panic!("S3: its own token was not granted again");
+    };
+    assert_eq!(again, fence, "S3");
+    assert!(valid_for <= LONG, "S3: {valid_for:?} is more than is left");
+    let Ok(Seen::Held { ends_in, .. }) = wait(stores.one.look(&key, Some(token))) else { panic!("S3: it is held") };
+    assert!(ends_in <= Some(LONG), "S3: the end moved");
+    assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
+}
+
+/// S5: whatever a dropped acquire had done by then, nothing of it stays.
+pub fn a_grant_whose_future_was_dropped_is_taken_back(stores: &Stores) {
+    for polls in 0..4 {
+        let (key, token) = (fresh(), Token::random());
+        {
+            let ask = Ask { key: &key, token, ttl: ttl(LONG), intent: Intent::Try };
+            let mut future = stores.one.acquire(ask);
+            let mut context = Context::from_waker(Waker::noop());
+            let mut answered = Poll::Pending;
+            for _ in 0..polls {
+                if answered.is_pending() {
+                    answered = future.as_mut().poll(&mut context);
+                }
+            }
+            if answered.is_ready() {
+                // Received after all: then it is ours to end.
+                drop(future);
+                assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
+            }
+        }
+        let next = Token::random();
+        until("S5: the key comes free", || {
+            matches!(ask(&*stores.other, &key, next, LONG, Intent::Try), Acquired::Granted { .. })
+        });
+        assert!(
+            matches!(ask(&*stores.other, &key, next, LONG, Intent::Try), Acquired::Granted { .. }),
+            "S5: the clean-up hit a later holder"
+        );
+        assert_eq!(wait(stores.other.release(&key, next)), Released::Released);
+    }
+}
+
+/// S6: extend lengthens; it does not shorten, revive, or touch another's.
+pub fn an_extend_lengthens_and_never_shortens_or_revives(stores: &Stores) {
+    let (key, token) = (fresh(), Token::random());
+    let left = || match wait(stores.one.look(&key, Some(token))) {
+        Ok(Seen::Held { by: Holder::Ours, ends_in: Some(left), .. }) => left,
+        seen => panic!("S6: it should be held, and is {seen:?}"),
+    };
+    take(&*stores.one, &key, token);
+    assert!(matches!(wait(stores.one.extend(&key, token, ttl(LONG * 2))), Extended::Extended { .. }));
+    assert!(left() > LONG, "S6: it did not lengthen");
+    let Extended::Extended { valid_for } = wait(stores.one.extend(&key, token, ttl(LONG / 2))) else {
+        panic!("S6: it holds, and could not extend");
+    };
+    assert!(left() > LONG && valid_for > LONG / 2, "S6: it shortened");
+    assert_eq!(wait(stores.other.extend(&key, Token::random(), ttl(LONG))), Extended::Lost, "S6: it is another's");
+    assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
+    assert_eq!(wait(stores.one.extend(&key, token, ttl(LONG))), Extended::Lost);
+    assert_eq!(wait(stores.one.look(&key, None)), Ok(Seen::Free), "S6: it revived");
+}
+
+/// S7: a release ends what its token holds, once, and nothing else.
+pub fn a_release_ends_only_what_its_token_holds(stores: &Stores) {
+    let (key, token, next) = (fresh(), Token::random(), Token::random());
+    take(&*stores.one, &key, token);
+    assert_eq!(wait(stores.other.release(&key, next)), Released::AlreadyGone, "S7: it is another's");
+    assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
+    take(&*stores.other, &key, next);
+    assert_eq!(wait(stores.one.release(&key, token)), Released::AlreadyGone, "S7: the old token");
+    assert!(matches!(wait(stores.one.look(&key, Some(next))), Ok(Seen::Held { by: Holder::Ours, .. })), "S7");
+    assert_eq!(wait(stores.other.release(&key, next)), Released::Released);
+}
+
+/// S7: a release that was asked for happens.
+pub fn a_release_is_carried_out_even_if_its_future_is_dropped(stores: &Stores) {
+    for polls in 0..3 {
+        let (key, token) = (fresh(), Token::random());
+        take(&*stores.one, &key, token);
+        let mut release = stores.one.release(&key, token);
+        for _ in 0..polls {
+            if release.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                break;
+            }
+        }
+        drop(release);
+        until("S7: the key comes free", || wait(stores.other.look(&key, None)) == Ok(Seen::Free));
+    }
+}
+
+/// S8: each grant of a key has a higher fence, whoever took it and however the last one ended.
+pub fn fences_rise_from_grant_to_grant(stores: &Stores) {
+    if stores.one.terms().fences == Fences::None {
+        return;
+    }
+    let (key, mut last) = (fresh(), 0);
+    for turn in 0..12 {
+        let store = if turn % 2 == 0 { &stores.one } else { &stores.other };
+        let token = Token::random();
+        let fence = take(&**store, &key, token).expect("S8: its terms promise fences");
+        assert!(fence > last, "S8: {fence} after {last}");
+        last = fence;
+        if turn % 3 == 2 {
+            assert_eq!(wait(store.force_release(&key)), Forced::Released);
+        } else {
+            assert_eq!(wait(store.release(&key, token)), Released::Released);
+        }
+    }
+}
+
+/// S11: a forced release ends the holder and says so, here and elsewhere.
+pub fn a_forced_release_ends_any_holder_and_tells(stores: &Stores) {
+    let (key, token) = (fresh(), Token::random());
+    assert_eq!(wait(stores.one.force_release(&key)), Forced::WasFree);
+    take(&*stores.one, &key, token);
+    let mut watch = wait(stores.one.watch(&key)).expect("S10: it can be watched");
+    let mut events = [&stores.one, &stores.other].map(|store| wait(store.events()).expect("S11: there are events"));
+    assert_eq!(wait(stores.other.force_release(&key)), Forced::Released);
+    assert_eq!(wait(stores.one.extend(&key, token, ttl(LONG))), Extended::Lost);
+    if stores.one.terms().hints == Hints::None {
+        return;
+    }
+    while wait(watch.next()).expect("S10: the store runs") != Hint::Forced {}
+    for events in &mut events {
+        loop {
+            match wait(events.next()).expect("S11: the store runs") {
+                Event::Forced(forced) if Ok(&forced) == stores.one.canonical(&key).as_ref() => break,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// S10: who watches hears of a release by another process.
+pub fn a_watch_hears_of_a_release(stores: &Stores) {
+    let (key, token) = (fresh(), Token::random());
+    take(&*stores.one, &key, token);
+    let mut watches = [(); 3].map(|()| wait(stores.other.watch(&key)).expect("S10: it can be watched"));
+    assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
+    if stores.one.terms().hints == Hints::Given {
+        for watch in &mut watches {
+            while wait(watch.next()).expect("S10: the store runs") != Hint::Released {}
+        }
+    }
+}
+
+/// S9: the first to wait is the first to be granted, and one that leaves makes way.
+pub fn processes_take_turns(stores: &Stores) {
+    if stores.one.terms().turns == Turns::None {
+        return;
+    }
+    let (key, [held, first, second, third]) = (fresh(), [(); 4].map(|()| Token::random()));
+    take(&*stores.one, &key, held);
+    denied(&ask(&*stores.other, &key, first, LONG, Intent::Wait));
+    denied(&ask(&*stores.one, &key, second, LONG, Intent::Wait));
+    assert_eq!(wait(stores.one.release(&key, held)), Released::Released);
+    assert_eq!(denied(&ask(&*stores.one, &key, second, LONG, Intent::Wait)), Denial::Ahead, "S9: not its turn");
+    assert_eq!(denied(&ask(&*stores.one, &key, third, LONG, Intent::Try)), Denial::Ahead, "S9: a try barged");
+    assert!(matches!(ask(&*stores.other, &key, first, LONG, Intent::Wait), Acquired::Granted { .. }), "S9");
+    denied(&ask(&*stores.other, &key, third, LONG, Intent::Wait));
+    // Now one is ahead, and other behind. One gives up.
+    stores.one.leave(&key);
+    assert_eq!(wait(stores.other.release(&key, first)), Released::Released);
+    until("S9: who left is not waited for", || {
+        matches!(ask(&*stores.other, &key, third, LONG, Intent::Wait), Acquired::Granted { .. })
+    });
+    assert_eq!(wait(stores.other.release(&key, third)), Released::Released);
+}
+
+/// A TTL below the store's least is refused, and no key is touched.
+pub fn too_short_a_ttl_is_refused(stores: &Stores) {
+    let (key, token) = (fresh(), Token::random());
+    let Some(short) = stores.one.terms().min_ttl.checked_sub(Duration::from_millis(1)) else { return };
+    let Ok(short) = Ttl::new(short) else { return };
+    let answer = wait(stores.one.acquire(Ask { key: &key, token, ttl: short, intent: Intent::Try }));
+    assert_eq!(answer, Acquired::Unknown(StoreError::InvalidTtl));
+    take(&*stores.one, &key, token);
+    assert_eq!(wait(stores.one.extend(&key, token, short)), Extended::Unknown(StoreError::InvalidTtl));
+    assert_eq!(wait(stores.one.release(&key, token)), Released::Released, "it was not touched");
+}
+
+/// A key's canonical spelling is its own canonical spelling, and names the same lock.
+pub fn a_key_has_one_spelling(stores: &Stores) {
+    let (key, token) = (fresh(), Token::random());
+    let canonical = stores.one.canonical(&key).expect("the store can keep it");
+    assert_eq!(stores.one.canonical(&canonical).as_ref(), Ok(&canonical));
+    take(&*stores.one, &key, token);
+    assert_eq!(denied(&ask(&*stores.other, &canonical, Token::random(), LONG, Intent::Try)), Denial::Held);
+    assert_eq!(wait(stores.other.release(&canonical, token)), Released::Released);
+}

@@ -1,0 +1,253 @@
+//! Taking back what nobody received (R5): [`Guard`], [`Cleaning`].
+//!
+//! A guard goes along with each acquire and release. While it is armed, dropping it (a dropped future, an unknown
+//! answer) starts a task of the store's that releases by comparison until no late command can undo that any more:
+//! until a release was answered on the wire that carried all unanswered commands, whose order the server keeps, or
+//! was answered after the last not-after of them. It also ends when the key must have run out by itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::call::Confirm;
+use super::names::Names;
+use super::{Inner, release};
+use crate::clock::Moment;
+use crate::key::Token;
+
+/// Between two tries, at least and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// What is being taken back just now, by lock and token.
+#[derive(Default)]
+pub(super) struct Cleaning {
+    under_way: AtomicUsize,
+    entries: Mutex<HashMap<(Names, Token), Arc<Entry>>>,
+    settled: Notify,
+}
+
+/// One lock and token. Several calls may be behind it.
+struct Entry {
+    debt: Mutex<Debt>,
+    done: watch::Sender<()>,
+}
+
+/// The unanswered commands of one lock and token.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Debt {
+    /// None of them has any effect after this moment of the server's clock.
+    not_after_us: i64,
+    /// The wire that carried them all.
+    wires: Wires,
+    /// The key cannot outlive this moment.
+    over: Moment,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wires {
+    None,
+    One(u64),
+    Several,
+}
+
+impl Debt {
+    pub(super) fn new(over: Moment) -> Self {
+        Self { not_after_us: i64::MIN, wires: Wires::None, over }
+    }
+
+    /// A command was sent.
+    pub(super) fn add(&mut self, wire: u64, not_after_us: i64) {
+        self.not_after_us = self.not_after_us.max(not_after_us);
+        self.wires = match self.wires {
+            Wires::None => Wires::One(wire),
+            Wires::One(same) if same == wire => Wires::One(wire),
+            _ => Wires::Several,
+        };
+    }
+
+    fn join(&mut self, other: Self) {
+        self.not_after_us = self.not_after_us.max(other.not_after_us);
+        self.over = self.over.max(other.over);
+        self.wires = match (self.wires, other.wires) {
+            (Wires::None, wires) | (wires, Wires::None) => wires,
+            (Wires::One(one), Wires::One(other)) if one == other => Wires::One(one),
+            _ => Wires::Several,
+        };
+    }
+
+    /// Whether nothing is owed after a release that `wire` answered when the server's clock showed `server_us`.
+    fn is_paid(&self, wire: u64, server_us: i64) -> bool {
+        self.wires == Wires::None || self.wires == Wires::One(wire) || server_us > self.not_after_us
+    }
+}
+
+/// Goes along with a call, and takes back what it may have left if it does not end well.
+pub(super) struct Guard {
+    inner: Arc<Inner>,
+    armed: Option<(Names, Token, Debt)>,
+    pub(super) confirm: Confirm,
+}
+
+impl Guard {
+    /// A guard that takes back what `token` may come to hold.
+    pub(super) fn new(inner: &Arc<Inner>, names: &Names, token: Token, debt: Debt, confirm: Confirm) -> Self {
+        Self { inner: Arc::clone(inner), armed: Some((names.clone(), token, debt)), confirm }
+    }
+
+    /// A command is about to be sent.
+    pub(super) fn sending(&mut self, wire: u64, not_after_us: i64) {
+        if let Some((_, _, debt)) = &mut self.armed {
+            debt.add(wire, not_after_us);
+        }
+    }
+
+    /// It ended well.
+    pub(super) fn disarm(&mut self) {
+        self.armed = None;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some((names, token, debt)) = self.armed.take() {
+            start(&self.inner, names, token, debt);
+        }
+    }
+}
+
+fn start(inner: &Arc<Inner>, names: Names, token: Token, debt: Debt) {
+    let Some(runtime) = inner.runtime() else { return };
+    let mut entries = inner.cleaning.entries.lock();
+    if let Some(entry) = entries.get(&(names.clone(), token)) {
+        entry.debt.lock().join(debt);
+        return;
+    }
+    let entry = Arc::new(Entry { debt: Mutex::new(debt), done: watch::Sender::new(()) });
+    entries.insert((names.clone(), token), Arc::clone(&entry));
+    inner.cleaning.under_way.fetch_add(1, Ordering::SeqCst);
+    let work = Work { inner: Arc::clone(inner), names, token, entry };
+    drop(entries);
+    runtime.spawn(async move { work.run().await });
+}
+
+struct Work {
+    inner: Arc<Inner>,
+    names: Names,
+    token: Token,
+    entry: Arc<Entry>,
+}
+
+impl Work {
+    async fn run(self) {
+        let mut pause = PAUSE.0;
+        loop {
+            let mut sent = Debt::new(Moment::ZERO);
+            let answer = release::once(&self.inner, &self.names, self.token, &mut sent).await;
+            let wait = match answer {
+                Ok((wire, server_us)) => {
+                    let owed = *self.entry.debt.lock();
+                    if owed.is_paid(wire, server_us) && self.finish(|debt| debt.is_paid(wire, server_us)) {
+                        return;
+                    }
+                    let left_us = u64::try_from(owed.not_after_us.saturating_sub(server_us)).unwrap_or(0);
+                    Duration::from_micros(left_us).saturating_add(Duration::from_millis(1)).min(PAUSE.1)
+                }
+                Err(_) => {
+                    self.entry.debt.lock().join(sent);
+                    pause = (pause * 2).min(PAUSE.1);
+                    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+                }
+            };
+            let now = self.inner.now();
+            if self.finish(|debt| now > debt.over) {
+                return;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Takes the entry out if `so`, unless a call has just added to it.
+    fn finish(&self, so: impl FnOnce(&Debt) -> bool) -> bool {
+        let mut entries = self.inner.cleaning.entries.lock();
+        let done = so(&self.entry.debt.lock());
+        if done {
+            entries.remove(&(self.names.clone(), self.token));
+        }
+        done
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // Also when the runtime ends first.
+        self.inner.cleaning.entries.lock().remove(&(self.names.clone(), self.token));
+        if self.inner.cleaning.under_way.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.inner.cleaning.settled.notify_waiters();
+        }
+        self.entry.done.send_replace(());
+    }
+}
+
+impl Cleaning {
+    /// Whether nothing at all is being taken back; one load.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.load(Ordering::SeqCst) == 0
+    }
+
+    /// Waits until nothing of this lock and token is being taken back.
+    pub(super) async fn wait_for(&self, names: &Names, token: Token) {
+        loop {
+            let mut done = match self.entries.lock().get(&(names.clone(), token)) {
+                Some(entry) => entry.done.subscribe(),
+                None => return,
+            };
+            // An error says the same: the entry is gone.
+            let _ = done.changed().await;
+        }
+    }
+
+    /// Waits until nothing at all is being taken back.
+    pub(super) async fn wait_for_all(&self) {
+        loop {
+            let settled = self.settled.notified();
+            if self.is_idle() {
+                return;
+            }
+            settled.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_debt_is_paid_in_order_on_its_one_wire_or_after_its_time() {
+        let mut debt = Debt::new(Moment::FAR);
+        assert!(debt.is_paid(7, 0), "nothing was sent");
+        debt.add(7, 100);
+        assert!(debt.is_paid(7, 0), "the server keeps the order of a wire");
+        assert!(!debt.is_paid(8, 100), "the other wire's command may still run");
+        assert!(debt.is_paid(8, 101));
+        debt.add(8, 200);
+        assert!(!debt.is_paid(7, 101) && !debt.is_paid(8, 200));
+        assert!(debt.is_paid(9, 201));
+    }
+
+    #[test]
+    fn joined_debts_are_paid_when_both_are() {
+        for (one, other, wire, paid) in [(1, 1, 1, true), (1, 2, 1, false), (1, 2, 2, false)] {
+            let (mut debt, mut more) = (Debt::new(Moment::ZERO), Debt::new(Moment::FAR));
+            debt.add(one, 100);
+            more.add(other, 200);
+            debt.join(more);
+            assert_eq!(debt.is_paid(wire, 150), paid, "{one} {other} {wire}");
+            assert_eq!(debt.over, Moment::FAR);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Which server has which lock: [`Servers`], one link, or one per master of a Cluster.
+//!
+//! The map of a Cluster is asked for when the store starts, and again whenever a node says that it is wrong.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use redis::{ConnectionInfo, Value};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+
+use super::config::{OnWarning, Place, RedisBuilder};
+use super::fault::{Fault, nonsense};
+use super::link::{Link, Target, Ups, at};
+use super::wire::Opener;
+use crate::store::StoreError;
+
+/// Between two looks at a map that is asked for again and again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The links that a store has.
+pub(super) enum Servers {
+    One(Arc<Link>, Ups),
+    Cluster(Arc<Cluster>),
+}
+
+pub(super) struct Cluster {
+    seeds: Vec<ConnectionInfo>,
+    opener: Opener,
+    on_warning: Option<OnWarning>,
+    ups: Ups,
+    runtime: Mutex<Option<Handle>>,
+    links: Mutex<HashMap<Box<str>, Arc<Link>>>,
+    map: RwLock<Map>,
+    /// Rises with every map.
+    version: watch::Sender<u64>,
+    stale: Notify,
+}
+
+/// The ranges of slots, sorted by their end, and who has them.
+type Map = Vec<(std::ops::RangeInclusive<u16>, Arc<Link>)>;
+
+impl Servers {
+    pub(super) fn new(config: &RedisBuilder, place: &Place) -> Self {
+        let opener = Opener::new(config);
+        let (on_warning, ups) = (config.on_warning.clone(), Ups::default());
+        match place {
+            Place::Server(info) => {
+                Self::One(Link::new(Target::Server(info.clone()), opener, on_warning, Arc::clone(&ups)), ups)
+            }
+            Place::Sentinel { sentinels, master, like } => {
+                let (sentinels, master, like) = (sentinels.clone(), Arc::clone(master), like.clone());
+                let target = Target::Sentinel { sentinels, master, like };
+                Self::One(Link::new(target, opener, on_warning, Arc::clone(&ups)), ups)
+            }
+            Place::Cluster(seeds) => Self::Cluster(Arc::new(Cluster {
+                seeds: seeds.clone(),
+                opener,
+                on_warning,
+                ups,
+                runtime: Mutex::default(),
+                links: Mutex::default(),
+                map: RwLock::default(),
+                version: watch::Sender::new(0),
+                stale: Notify::new(),
+            })),
+        }
+    }
+
+    /// Starts what keeps the links open.
+    pub(super) fn start(&self, runtime: &Handle) {
+        match self {
+            Self::One(link, _) => {
+                let link = Arc::clone(link);
+                runtime.spawn(async move { link.run().await });
+            }
+            Self::Cluster(cluster) => {
+                *cluster.runtime.lock() = Some(runtime.clone());
+                let cluster = Arc::clone(cluster);
+                runtime.spawn(async move { cluster.keep_map().await });
+            }
+        }
+    }
+
+    pub(super) fn end(&self) {
+        for link in self.links() {
+            link.end();
+        }
+        if let Self::Cluster(cluster) = self {
+            *cluster.runtime.lock() = None;
+            cluster.stale.notify_one();
+        }
+    }
+
+    /// Every link that there is now.
+    pub(super) fn links(&self) -> Vec<Arc<Link>> {
+        match self {
+            Self::One(link, _) => vec![Arc::clone(link)],
+            Self::Cluster(cluster) => cluster.links.lock().values().cloned().collect(),
+        }
+    }
+
+    /// Hears of every link that comes up.
+    pub(super) fn ups(&self) -> watch::Receiver<u64> {
+        match self {
+            Self::One(_, ups) => ups.subscribe(),
+            Self::Cluster(cluster) => cluster.ups.subscribe(),
+        }
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
+    /// Who has the slot, as soon as that is known. `slot` is asked for only where it matters.
+    pub(super) async fn of(&self, slot: impl FnOnce() -> u16) -> Result<Arc<Link>, StoreError> {
+        match self {
+            Self::One(link, _) => Ok(Arc::clone(link)),
+            Self::Cluster(cluster) => cluster.of(slot()).await,
+        }
+    }
+
+    /// The link to a node that another node named.
+    pub(super) fn named(&self, address: &str) -> Option<Arc<Link>> {
+        match self {
+            Self::One(..) => None,
+            Self::Cluster(cluster) => cluster.named(address),
+        }
+    }
+
+    /// Asks for a fresh map.
+    pub(super) fn rediscover(&self) {
+        if let Self::Cluster(cluster) = self {
+            cluster.stale.notify_one();
+        }
+    }
+}
+
+impl Cluster {
+    async fn of(&self, slot: u16) -> Result<Arc<Link>, StoreError> {
+        let mut version = self.version.subscribe();
+        loop {
+            version.borrow_and_update();
+            {
+                let map = self.map.read();
+                let at = map.partition_point(|(slots, _)| *slots.end() < slot);
+                if let Some((_, link)) = map.get(at).filter(|(slots, _)| slots.contains(&slot)) {
+                    return Ok(Arc::clone(link));
+                }
+            }
+            self.stale.notify_one();
+            if version.changed().await.is_err() {
+                return Err(StoreError::NotRunning);
+            }
+        }
+    }
+
+    fn named(&self, address: &str) -> Option<Arc<Link>> {
+        let (host, port) = address.rsplit_once(':')?;
+        let info = at(self.seeds.first()?, host.to_owned(), port.parse().ok()?);
+        let runtime = self.runtime.lock().clone()?;
+        let mut links = self.links.lock();
+        let link = links.entry(address.into()).or_insert_with(|| {
+            let (opener, hook, ups) = (self.opener.clone(), self.on_warning.clone(), Arc::clone(&self.ups));
+            let link = Link::new(Target::Server(info), opener, hook, ups);
+            let running = Arc::clone(&link);
+            runtime.spawn(async move { running.run().await });
+            link
+        });
+        Some(Arc::clone(link))
+    }
+
+    /// Asks for the map whenever it is stale, until the store ends.
+    async fn keep_map(&self) {
+        while self.runtime.lock().is_some() {
+            match self.ask_any().await {
+                Ok(map) => {
+                    self.take(map);
+                    self.stale.notified().await;
+                }
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// Asks the nodes that are known, then the seeds.
+    async fn ask_any(&self) -> Result<Vec<Range>, StoreError> {
+        let mut last = StoreError::Unreachable("the cluster has no nodes".into());
+        let known: Vec<Arc<Link>> = self.links.lock().values().cloned().collect();
+        let mut nodes = Vec::new();
+        for link in known {
+            nodes.push(link.address().await?);
+        }
+        nodes.extend(self.seeds.iter().cloned());
+        for node in nodes {
+            match self.ask(&node).await {
+                Ok(map) => return Ok(map),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn ask(&self, node: &ConnectionInfo) -> Result<Vec<Range>, StoreError> {
+        let mut connection = self.opener.plain(node).await?;
+        let mut slots = redis::cmd("CLUSTER");
+        slots.arg("SLOTS");
+        let asking = tokio::time::timeout(PAUSE * 5, slots.query_async::<Value>(&mut connection));
+        let answer = asking.await.map_err(|_| StoreError::Timeout)?.map_err(|error| Fault::of(&error).error)?;
+        // A node that does not know its own name leaves it out: it is the one we asked.
+        let asked = match node.addr() {
+            redis::ConnectionAddr::Tcp(host, _) | redis::ConnectionAddr::TcpTls { host, .. } => host.as_str(),
+            _ => "localhost",
+        };
+        ranges(&answer, asked).filter(|map| !map.is_empty()).ok_or_else(|| nonsense("no slots"))
+    }
+
+    fn take(&self, mut ranges: Vec<Range>) {
+        ranges.sort_by_key(|range| range.to);
+        let links = |range: &Range| Some((range.from..=range.to, self.named(&range.master)?));
+        let map: Map = ranges.iter().filter_map(links).collect();
+        // Links that serve nothing any more go, but not one that a redirection has just brought: it is in the map.
+        self.links.lock().retain(|_, link| {
+            let serves = map.iter().any(|(_, other)| Arc::ptr_eq(link, other));
+            if !serves {
+                link.end();
+            }
+            serves
+        });
+        *self.map.write() = map;
+        self.version.send_modify(|version| *version += 1);
+    }
+}
+
+struct Range {
+    from: u16,
+    to: u16,
+    master: Box<str>,
+}
+
+/// Reads `CLUSTER SLOTS`: first, last, master (host, port, ...), replicas.
+fn ranges(answer: &Value, asked: &str) -> Option<Vec<Range>> {
+    let Value::Array(rows) = answer else { return None };
+    let number = |value: &Value| if let Value::Int(n) = value { u16::try_from(*n).ok() } else { None };
+    let row = |row: &Value| {
+        let Value::Array(row) = row else { return None };
+        let [from, to, Value::Array(master), ..] = row.as_slice() else { return None };
+        let host = match master.first()? {
+            Value::BulkString(host) if !host.is_empty() => std::str::from_utf8(host).ok()?,
+            _ => asked,
+        };
+        let master = format!("{host}:{}", number(master.get(1)?)?).into();
+        Some(Range { from: number(from)?, to: number(to)?, master })
+    };
+    rows.iter().map(row).collect()
+}

@@ -1,0 +1,180 @@
+//! One listening connection, from its first subscription to its end: [`session`]. The [`Listener`] starts another.
+//!
+//! [`Listener`]: super::listen::Listener
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{PushInfo, PushKind, RedisResult, Value};
+use tokio::sync::mpsc;
+
+use super::Inner;
+use super::names::Names;
+use super::wire::Wire;
+use crate::key::Key;
+use crate::store::{Event, Hint};
+
+/// Between two signs of life that are asked for while nothing is heard.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+struct Session<'a> {
+    inner: &'a Arc<Inner>,
+    connection: MultiplexedConnection,
+    tracking: Tracking,
+    /// The locks that are subscribed to, and their channels.
+    subscribed: HashMap<Box<str>, Box<str>>,
+}
+
+/// Whether the server says when keys change that this connection has read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tracking {
+    On,
+    Off,
+}
+
+/// Nothing more can be heard over this connection.
+struct Deaf;
+
+/// Listens until nothing can be heard any more.
+pub(super) async fn session(inner: &Arc<Inner>, wire: &Wire) {
+    let (sender, pushes) = mpsc::unbounded_channel();
+    let Ok(connection) = inner.opener.listening(&wire.info, sender).await else { return };
+    let mut session = Session { inner, connection, tracking: Tracking::Off, subscribed: HashMap::new() };
+    // An error means that it ended, which is the only way out.
+    let Err(Deaf) = session.listen(pushes).await;
+}
+
+impl Session<'_> {
+    async fn listen(
+        &mut self,
+        mut pushes: mpsc::UnboundedReceiver<PushInfo>,
+    ) -> Result<std::convert::Infallible, Deaf> {
+        self.track().await;
+        let forced = Arc::clone(&self.inner.forced_channel);
+        let mut connection = self.connection.clone();
+        self.bounded(connection.subscribe(&*forced)).await?;
+        // What happened before went unheard: everybody is to look for himself.
+        self.follow(Some(Hint::Resumed)).await?;
+        self.inner.listener.tell(&Event::Resumed);
+        loop {
+            tokio::select! {
+                push = pushes.recv() => {
+                    let mut changed = Vec::new();
+                    self.hear(push.ok_or(Deaf)?, &mut changed)?;
+                    while let Ok(push) = pushes.try_recv() {
+                        self.hear(push, &mut changed)?;
+                    }
+                    self.look_again(changed).await?;
+                }
+                () = self.inner.listener.changed.notified() => self.follow(None).await?,
+                () = tokio::time::sleep(HEARTBEAT) => {
+                    let mut connection = self.connection.clone();
+                    self.bounded(redis::cmd("PING").exec_async(&mut connection)).await?;
+                }
+            }
+        }
+    }
+
+    async fn bounded<T>(&self, work: impl Future<Output = RedisResult<T>>) -> Result<T, Deaf> {
+        let patience = self.inner.config.operation_timeout;
+        tokio::time::timeout(patience, work).await.map_err(|_| Deaf)?.map_err(|_| Deaf)
+    }
+
+    /// Asks for tracking, where the keys are on this server. A server that refuses leaves polling.
+    async fn track(&mut self) {
+        if self.inner.servers.is_cluster() {
+            return;
+        }
+        let mut connection = self.connection.clone();
+        let mut on = redis::cmd("CLIENT");
+        on.arg("TRACKING").arg("ON").arg("OPTIN");
+        if self.bounded(on.exec_async(&mut connection)).await.is_ok() {
+            self.tracking = Tracking::On;
+        }
+    }
+
+    /// Subscribes to what is watched now, and to nothing else.
+    async fn follow(&mut self, hint: Option<Hint>) -> Result<(), Deaf> {
+        let (new, unwatched) = self.inner.listener.difference(&self.subscribed);
+        let ended: Vec<Box<str>> = unwatched.iter().filter_map(|lock| self.subscribed.remove(lock)).collect();
+        let mut connection = self.connection.clone();
+        if !ended.is_empty() {
+            let ended: Vec<&str> = ended.iter().map(AsRef::as_ref).collect();
+            self.bounded(connection.unsubscribe(&ended[..])).await?;
+        }
+        if !new.is_empty() {
+            let channels: Vec<&str> = new.iter().map(Names::wake).collect();
+            self.bounded(connection.subscribe(&channels[..])).await?;
+            self.look(new.iter().map(Names::lock)).await?;
+            self.subscribed.extend(new.iter().map(|names| (names.lock().into(), names.wake().into())));
+        }
+        self.inner.listener.open(&new, hint);
+        Ok(())
+    }
+
+    /// Reads locks, so that the server says when they change; answers which are there.
+    async fn look(&self, locks: impl Iterator<Item = &str>) -> Result<Vec<i64>, Deaf> {
+        if self.tracking == Tracking::Off {
+            return Ok(Vec::new());
+        }
+        let mut pipe = redis::pipe();
+        for lock in locks {
+            // Without its value: that is nobody's business here.
+            pipe.cmd("CLIENT").arg("CACHING").arg("YES").ignore().cmd("EXISTS").arg(lock);
+        }
+        let mut connection = self.connection.clone();
+        self.bounded(pipe.query_async(&mut connection)).await
+    }
+
+    /// Looks again at locks that have changed. Only one that is gone is worth a hint.
+    async fn look_again(&self, mut changed: Vec<Box<str>>) -> Result<(), Deaf> {
+        changed.sort_unstable();
+        changed.dedup();
+        changed.retain(|lock| self.subscribed.contains_key(lock));
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let there = self.look(changed.iter().map(AsRef::as_ref)).await?;
+        for (lock, there) in changed.iter().zip(there) {
+            if there == 0 {
+                self.inner.listener.hint(lock, Hint::Free);
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&self, push: PushInfo, changed: &mut Vec<Box<str>>) -> Result<(), Deaf> {
+        let text = |value: Option<&Value>| match value {
+            Some(Value::BulkString(bytes)) => std::str::from_utf8(bytes).map(Box::<str>::from).ok(),
+            _ => None,
+        };
+        match push.kind {
+            PushKind::Disconnection => return Err(Deaf),
+            PushKind::Message => {
+                if let (Some(channel), Some(said)) = (text(push.data.first()), text(push.data.get(1))) {
+                    self.message(&channel, &said);
+                }
+            }
+            PushKind::Invalidate => match push.data.first() {
+                Some(Value::Array(keys)) => changed.extend(keys.iter().filter_map(|key| text(Some(key)))),
+                // Everything was flushed.
+                _ => changed.extend(self.subscribed.keys().cloned()),
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn message(&self, channel: &str, said: &str) {
+        if channel == &*self.inner.forced_channel {
+            if let Ok(key) = Key::new(said) {
+                self.inner.listener.tell(&Event::Forced(key));
+            }
+        } else {
+            let hint = if said == "forced" { Hint::Forced } else { Hint::Released };
+            self.inner.listener.heard(channel, hint);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The way to one server, whichever wire it takes just now: [`Link`].
+//!
+//! | phase  | an operation                          | leaves it by                                   |
+//! |--------|---------------------------------------|------------------------------------------------|
+//! | `Down` | waits, within its timeout             | a connection comes about -> `Up`; stop -> `Ended` |
+//! | `Up`   | is sent                               | the wire is in doubt -> `Down`; stop -> `Ended` |
+//! | `Ended`| is refused                            | -                                              |
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select;
+use redis::{ConnectionAddr, ConnectionInfo};
+use tokio::sync::watch;
+
+use super::config::OnWarning;
+use super::wire::{Opener, Wire};
+use crate::store::StoreError;
+
+/// Between two attempts to connect; "within a second" (R20) leaves room for several.
+const PAUSE: std::ops::Range<u64> = 20..120;
+
+#[derive(Clone)]
+pub(super) enum Phase {
+    Down(StoreError),
+    Up(Arc<Wire>),
+    Ended,
+}
+
+/// Where a link leads.
+#[derive(Clone)]
+pub(super) enum Target {
+    Server(ConnectionInfo),
+    /// The master that Sentinels name.
+    Sentinel {
+        sentinels: Vec<ConnectionInfo>,
+        master: Arc<str>,
+        /// Everything about the master but its address.
+        like: ConnectionInfo,
+    },
+}
+
+pub(super) struct Link {
+    phase: watch::Sender<Phase>,
+    target: Target,
+    opener: Opener,
+    on_warning: Option<OnWarning>,
+    ups: Ups,
+}
+
+/// Rises whenever any link of a store comes up.
+pub(super) type Ups = Arc<watch::Sender<u64>>;
+
+impl Link {
+    pub(super) fn new(target: Target, opener: Opener, on_warning: Option<OnWarning>, ups: Ups) -> Arc<Self> {
+        let phase = watch::Sender::new(Phase::Down(StoreError::Unreachable("not connected yet".into())));
+        Arc::new(Self { phase, target, opener, on_warning, ups })
+    }
+
+    /// The wire, as soon as there is one. Waits without end: its caller bounds it.
+    pub(super) async fn wire(&self) -> Result<Arc<Wire>, StoreError> {
+        match &*self.phase.borrow() {
+            Phase::Up(wire) => return Ok(Arc::clone(wire)),
+            Phase::Ended => return Err(StoreError::NotRunning),
+            Phase::Down(_) => {}
+        }
+        let mut phases = self.phase.subscribe();
+        let settled = phases.wait_for(|phase| !matches!(phase, Phase::Down(_))).await;
+        match settled.as_deref() {
+            Ok(Phase::Up(wire)) => Ok(Arc::clone(wire)),
+            _ => Err(StoreError::NotRunning),
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.borrow().clone()
+    }
+
+    pub(super) fn end(&self) {
+        self.phase.send_replace(Phase::Ended);
+    }
+
+    /// Keeps a wire open until the link is ended.
+    pub(super) async fn run(&self) {
+        let mut phases = self.phase.subscribe();
+        let ended = async {
+            // An error would mean that the link is gone, and with it this task.
+            let _ = phases.wait_for(|phase| matches!(phase, Phase::Ended)).await;
+        };
+        select(pin!(ended), pin!(self.keep_open())).await;
+    }
+
+    async fn keep_open(&self) {
+        loop {
+            match self.open().await {
+                Ok(wire) => {
+                    if let Some(hook) = &self.on_warning {
+                        wire.warnings.iter().for_each(|warning| hook(warning));
+                    }
+                    let wire = Arc::new(wire);
+                    self.turn(Phase::Up(Arc::clone(&wire)));
+                    self.ups.send_modify(|ups| *ups += 1);
+                    wire.doubt.notified().await;
+                    self.turn(Phase::Down(StoreError::Unreachable("the connection was lost".into())));
+                }
+                Err(error) => {
+                    self.turn(Phase::Down(error));
+                    tokio::time::sleep(Duration::from_millis(fastrand::u64(PAUSE))).await;
+                }
+            }
+        }
+    }
+
+    /// Once ended, it stays so.
+    fn turn(&self, next: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let goes_on = !matches!(phase, Phase::Ended);
+            if goes_on {
+                *phase = next;
+            }
+            goes_on
+        });
+    }
+
+    async fn open(&self) -> Result<Wire, StoreError> {
+        self.opener.master(&self.address().await?).await
+    }
+
+    /// Where to connect now.
+    pub(super) async fn address(&self) -> Result<ConnectionInfo, StoreError> {
+        match &self.target {
+            Target::Server(info) => Ok(info.clone()),
+            Target::Sentinel { sentinels, master, like } => {
+                let mut last = StoreError::Unreachable("there are no Sentinels".into());
+                for sentinel in sentinels {
+                    match self.opener.master_of(sentinel, master).await {
+                        Ok((host, port)) => return Ok(at(like, host, port)),
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
+            }
+        }
+    }
+}
+
+/// The same access at another address.
+pub(super) fn at(like: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
+    let address = match like.addr() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+        }
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    like.clone().set_addr(address)
+}

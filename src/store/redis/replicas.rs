@@ -1,0 +1,73 @@
+//! Grants that replicas have confirmed (`WAIT`, R24).
+//!
+//! `WAIT` blocks its connection and counts the writes of that connection only. So the script and the `WAIT` go out in
+//! one piece, on a wire that carries nothing else meanwhile; it comes from a small stock that belongs to the shared
+//! wire, and is thrown away when the call is dropped.
+
+use std::sync::Arc;
+
+use redis::aio::MultiplexedConnection;
+
+use super::Inner;
+use super::fault::{Fault, Ran, Then, nonsense};
+use super::millis;
+use super::script::{Form, Reply, Script, read};
+use super::wire::Wire;
+use crate::store::StoreError;
+
+/// So many idle connections are kept.
+const STOCK: usize = 16;
+
+/// Whether enough replicas have the write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Confirmed {
+    /// As many as were asked for; or none was asked for.
+    Enough,
+    /// The write may be forgotten in a failover.
+    TooFew,
+}
+
+/// Runs a script and waits for the replicas.
+pub(super) async fn run(
+    inner: &Inner,
+    wire: &Arc<Wire>,
+    script: &Script,
+    arguments: &mut (dyn FnMut(&mut redis::Cmd) + Send),
+) -> Result<(Reply, Confirmed), Fault> {
+    let mut connection = exclusive(inner, wire).await.map_err(Fault::unsent)?;
+    // Inside a pipeline a script goes out whole (R7): what comes after it would not wait for a second try.
+    let mut command = script.command(Form::Body);
+    arguments(&mut command);
+    let mut pipe = redis::pipe();
+    pipe.add_command(command).cmd("WAIT").arg(inner.config.replicas).arg(millis(inner.config.operation_timeout / 2));
+    let values = connection.send_packed_commands(&pipe, 0, 2).await.map_err(|error| Fault::of(&error))?;
+    let mut values = values.into_iter();
+    let answer = read(Ok(values.next().unwrap_or(redis::Value::Nil))).map_err(|error| Fault::of(&error))?;
+    let confirmed = match values.next() {
+        Some(redis::Value::Int(replicas)) if replicas >= i64::from(inner.config.replicas) => Confirmed::Enough,
+        _ => Confirmed::TooFew,
+    };
+    let reply = Reply::read(&answer).ok_or_else(|| Fault {
+        error: nonsense("not what the script answers"),
+        ran: Ran::Maybe,
+        then: Then::Reconnect,
+    })?;
+    let mut stock = wire.stock.lock();
+    if stock.len() < STOCK {
+        stock.push(connection);
+    }
+    Ok((reply, confirmed))
+}
+
+async fn exclusive(inner: &Inner, wire: &Arc<Wire>) -> Result<MultiplexedConnection, StoreError> {
+    if let Some(connection) = wire.stock.lock().pop() {
+        return Ok(connection);
+    }
+    let runtime = inner.runtime().ok_or(StoreError::NotRunning)?;
+    let (opener, info) = (inner.opener.clone(), wire.info.clone());
+    // It lives on the store's runtime, whoever waits for it.
+    match runtime.spawn(async move { opener.plain(&info).await }).await {
+        Ok(opened) => opened,
+        Err(_) => Err(StoreError::NotRunning),
+    }
+}

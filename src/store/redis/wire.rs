@@ -1,0 +1,229 @@
+//! One connection to one server, and how it is opened: [`Wire`], [`Opener`].
+//!
+//! A wire carries many commands at once, and its server answers them in order. It is never repaired: when it is in
+//! doubt, its link opens another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ConnectionInfo, PushInfo, PushKind, RedisResult, Value};
+use tokio::sync::{Notify, mpsc};
+
+use super::config::RedisBuilder;
+use super::fault::{Fault, Ran, Then, nonsense};
+use super::script::{Form, Reply, Script, read};
+use super::time::ServerClock;
+use crate::clock::Clock;
+use crate::store::{StoreError, Warning};
+
+/// So many commands may stand before the writing task.
+const PIPELINE: usize = 1024;
+
+/// A connection that is there to be used.
+pub(super) struct Wire {
+    /// Tells it from every other wire of the process.
+    pub(super) id: u64,
+    connection: MultiplexedConnection,
+    pub(super) info: ConnectionInfo,
+    /// Connections for those who must be alone on theirs (R24).
+    pub(super) stock: Mutex<Vec<MultiplexedConnection>>,
+    pub(super) clock: ServerClock,
+    pub(super) warnings: Vec<Warning>,
+    pub(super) doubt: Arc<Notify>,
+}
+
+impl Wire {
+    /// Asks whether the server is there.
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        let mut connection = self.connection.clone();
+        redis::cmd("PING").exec_async(&mut connection).await.map_err(|error| Fault::of(&error).error)
+    }
+
+    /// Asks for another connection in the place of this one.
+    pub(super) fn condemn(&self) {
+        self.doubt.notify_one();
+    }
+
+    /// Runs a script; `arguments` adds what comes after its name. It may be called twice (R7).
+    pub(super) async fn run(
+        &self,
+        script: &Script,
+        asking: Asking,
+        arguments: &mut (dyn FnMut(&mut redis::Cmd) + Send),
+    ) -> Result<Reply, Fault> {
+        let mut connection = self.connection.clone();
+        let mut form = Form::Hash;
+        loop {
+            let mut command = script.command(form);
+            arguments(&mut command);
+            let answer = match asking {
+                Asking::No => read(connection.send_packed_command(&command).await),
+                Asking::Yes => ask(&mut connection, &command).await,
+            };
+            match answer {
+                Ok(value) => {
+                    return Reply::read(&value).ok_or_else(|| Fault {
+                        error: nonsense("not what the script answers"),
+                        ran: Ran::Maybe,
+                        then: Then::Reconnect,
+                    });
+                }
+                Err(error) => match Fault::of(&error) {
+                    fault if fault.then == Then::SendBody && form == Form::Hash => form = Form::Body,
+                    fault => return Err(fault),
+                },
+            }
+        }
+    }
+}
+
+/// Whether the node has to be told that it is asked for a slot that is still moving to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    No,
+    Yes,
+}
+
+async fn ask(connection: &mut MultiplexedConnection, command: &redis::Cmd) -> RedisResult<Value> {
+    let mut pipe = redis::pipe();
+    pipe.cmd("ASKING").add_command(command.clone());
+    let values = connection.send_packed_commands(&pipe, 0, 2).await?;
+    read(Ok(values.into_iter().nth(1).unwrap_or(Value::Nil)))
+}
+
+/// What is needed to open wires.
+#[derive(Clone)]
+pub(super) struct Opener {
+    patience: Duration,
+    root_certificate: Option<Arc<[u8]>>,
+    clock: Clock,
+}
+
+impl Opener {
+    pub(super) fn new(config: &RedisBuilder) -> Self {
+        // A handshake takes several round trips.
+        let patience = config.operation_timeout.max(Duration::from_millis(250));
+        Self { patience, root_certificate: config.root_certificate.clone(), clock: Clock::system() }
+    }
+
+    /// Connects to a server that may be written to.
+    pub(super) async fn master(&self, info: &ConnectionInfo) -> Result<Wire, StoreError> {
+        self.bounded(self.open_master(info)).await
+    }
+
+    /// Connects to anything, and passes on what it says by itself.
+    pub(super) async fn listening(
+        &self,
+        info: &ConnectionInfo,
+        pushes: mpsc::UnboundedSender<PushInfo>,
+    ) -> Result<MultiplexedConnection, StoreError> {
+        self.bounded(self.connect(info, move |push| pushes.send(push))).await
+    }
+
+    /// Asks one Sentinel for the address of a master.
+    pub(super) async fn master_of(&self, sentinel: &ConnectionInfo, name: &str) -> Result<(String, u16), StoreError> {
+        let asking = async {
+            let mut connection = self.connect(sentinel, |_| Ok::<_, ()>(())).await?;
+            let mut command = redis::cmd("SENTINEL");
+            command.arg("get-master-addr-by-name").arg(name);
+            let found: Option<(String, u16)> =
+                command.query_async(&mut connection).await.map_err(|error| Fault::of(&error).error)?;
+            found.ok_or_else(|| StoreError::Unreachable("the Sentinel does not know the master".into()))
+        };
+        self.bounded(asking).await
+    }
+
+    /// A plain connection, for a question or two.
+    pub(super) async fn plain(&self, info: &ConnectionInfo) -> Result<MultiplexedConnection, StoreError> {
+        self.bounded(self.connect(info, |_| Ok::<_, ()>(()))).await
+    }
+
+    async fn bounded<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.patience, work).await {
+            Ok(done) => done,
+            Err(_) => Err(StoreError::Unreachable("no connection came about in time".into())),
+        }
+    }
+
+    async fn connect<E>(
+        &self,
+        info: &ConnectionInfo,
+        on_push: impl Fn(PushInfo) -> Result<(), E> + Send + Sync + 'static,
+    ) -> Result<MultiplexedConnection, StoreError> {
+        // No timeout of the library's (R23): it would need the caller's runtime, and ours bounds the whole call.
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(None)
+            .set_connection_timeout(None)
+            .set_pipeline_buffer_size(PIPELINE)
+            .set_push_sender(on_push);
+        let client = self.client(info.clone()).map_err(|error| Fault::of(&error).error)?;
+        let connected = client.get_multiplexed_async_connection_with_config(&config).await;
+        connected.map_err(|error| match Fault::of(&error).error {
+            StoreError::Io(text) => StoreError::Unreachable(text),
+            other => other,
+        })
+    }
+
+    #[cfg(feature = "redis-tls")]
+    fn client(&self, info: ConnectionInfo) -> RedisResult<Client> {
+        match (&self.root_certificate, info.addr()) {
+            (Some(pem), redis::ConnectionAddr::TcpTls { .. }) => {
+                let root_cert = Some(pem.to_vec());
+                Client::build_with_tls(info, redis::TlsCertificates { client_tls: None, root_cert })
+            }
+            _ => Client::open(info),
+        }
+    }
+
+    #[cfg(not(feature = "redis-tls"))]
+    fn client(&self, info: ConnectionInfo) -> RedisResult<Client> {
+        let _ = &self.root_certificate;
+        Client::open(info)
+    }
+
+    async fn open_master(&self, info: &ConnectionInfo) -> Result<Wire, StoreError> {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let doubt = Arc::new(Notify::new());
+        let on_push = {
+            let doubt = Arc::clone(&doubt);
+            move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    doubt.notify_one();
+                }
+                Ok::<_, ()>(())
+            }
+        };
+        let mut connection = self.connect(info, on_push).await?;
+        let fail = |error| Fault::of(&error).error;
+        let about: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(fail)?;
+        let field = |name: &str| {
+            about.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
+        };
+        match (field("role"), field("loading")) {
+            (_, "1") => return Err(StoreError::Loading),
+            ("slave", _) => return Err(StoreError::ReadOnly),
+            _ => {}
+        }
+        let sent = self.clock.now();
+        let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await.map_err(fail)?;
+        let clock = ServerClock::new(sent, seconds.saturating_mul(1_000_000).saturating_add(micros));
+        Ok(Wire {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            connection,
+            info: info.clone(),
+            stock: Mutex::default(),
+            clock,
+            warnings: eviction(field("maxmemory_policy")).into_iter().collect(),
+            doubt,
+        })
+    }
+}
+
+/// R22. A server that does not say has no such policy.
+fn eviction(policy: &str) -> Option<Warning> {
+    let harmless = policy.is_empty() || policy == "noeviction";
+    (!harmless).then(|| Warning::Eviction { policy: policy.to_owned() })
+}

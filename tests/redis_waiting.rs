@@ -1,0 +1,176 @@
+//! Fear: a waiter is not woken, is passed, or waits for the dead.
+#![cfg(all(feature = "redis", feature = "test-util"))]
+
+#[path = "support/redis/mod.rs"]
+mod kit;
+#[path = "support/redis_store.rs"]
+mod support;
+
+use std::time::Duration;
+
+use kit::{Proxy, Server, until};
+use leasehold::Token;
+use leasehold::store::conformance::wait;
+use leasehold::store::redis::RedisStore;
+use leasehold::store::{Denial, Forced, Hint, Released, Watch};
+use support::{ask, denied, is_granted, key, queue, stores, stores_at, take};
+
+/// Waits for one hint, whatever comes before it.
+fn hear(watch: &mut Watch, hint: Hint) {
+    while wait(watch.next()).expect("the store runs") != hint {}
+}
+
+#[test]
+fn foreign_deletes_expiries_and_flushes_are_heard() {
+    let server = Server::start(&[]);
+    let stores = stores_at(&server.url());
+    server.ask::<()>("SET lock:k theirs");
+    let mut watch = wait(stores.one.watch(&key("k"))).unwrap();
+    server.ask::<i64>("DEL lock:k");
+    hear(&mut watch, Hint::Free);
+    server.ask::<()>("SET lock:k theirs PX 40");
+    hear(&mut watch, Hint::Free);
+    server.ask::<()>("SET lock:k theirs");
+    server.ask::<()>("FLUSHALL");
+    hear(&mut watch, Hint::Free);
+    server.ask::<()>("SET lock:k theirs");
+    server.ask::<()>("RENAME lock:k elsewhere");
+    hear(&mut watch, Hint::Free);
+}
+
+#[test]
+fn a_refresh_wakes_nobody() {
+    let server = Server::start(&[]);
+    let (stores, token) = (stores_at(&server.url()), Token::random());
+    take(&*stores.one, "k", token);
+    let mut watch = wait(stores.other.watch(&key("k"))).unwrap();
+    for _ in 0..20 {
+        server.ask::<i64>("PEXPIRE lock:k 900000");
+    }
+    assert_eq!(wait(stores.one.release(&key("k"), token)), Released::Released);
+    // The subscription's own beginning, then the release: nothing of the refreshes.
+    let first = wait(watch.next()).unwrap();
+    let heard = if first == Hint::Resumed { wait(watch.next()).unwrap() } else { first };
+    assert!(matches!(heard, Hint::Released | Hint::Free), "{heard:?}");
+}
+
+#[test]
+fn many_watches_share_one_subscription_and_the_last_one_ends_it() {
+    let server = Server::start(&[]);
+    let stores = stores_at(&server.url());
+    let channels = || server.ask::<Vec<String>>("PUBSUB CHANNELS leasehold:wake:*").len();
+    let mut watches: Vec<Watch> = (0..50).map(|_| wait(stores.one.watch(&key("k"))).unwrap()).collect();
+    assert_eq!(channels(), 1);
+    assert_eq!(server.ask::<(String, i64)>("PUBSUB NUMSUB leasehold:wake:{lock:k}").1, 1);
+    take(&*stores.other, "k", Token::random());
+    assert_eq!(wait(stores.other.force_release(&key("k"))), Forced::Released);
+    watches.iter_mut().for_each(|watch| hear(watch, Hint::Forced));
+    watches.truncate(1);
+    let more: Vec<Watch> = (0..50).map(|n| wait(stores.one.watch(&key(&format!("k{n}")))).unwrap()).collect();
+    assert_eq!(channels(), 51);
+    drop((watches, more));
+    until("no subscriptions", || channels() == 0);
+    drop(wait(stores.one.watch(&key("k"))).unwrap());
+}
+
+#[test]
+fn a_broken_subscription_comes_back_and_says_that_hints_were_missed() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let stores = stores_at(&proxy.url());
+    let mut watch = wait(stores.one.watch(&key("k"))).unwrap();
+    for _ in 0..5 {
+        proxy.reset();
+        hear(&mut watch, Hint::Resumed);
+    }
+    let direct = stores_at(&server.url());
+    let token = Token::random();
+    take(&*direct.one, "k", token);
+    assert_eq!(wait(direct.one.release(&key("k"), token)), Released::Released);
+    hear(&mut watch, Hint::Released);
+}
+
+#[test]
+fn a_watch_that_cannot_be_in_force_is_an_error_in_time() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let stores = stores_at(&proxy.url());
+    take(&*stores.one, "warm", Token::random());
+    proxy.cut();
+    assert!(wait(stores.one.watch(&key("k"))).is_err());
+    assert!(wait(stores.one.events()).is_err());
+    proxy.heal();
+    until("a watch", || wait(stores.one.watch(&key("k"))).is_ok());
+}
+
+#[test]
+fn a_process_that_died_holds_the_queue_up_for_a_ticket() {
+    let server = Server::start(&[]);
+    let dead = stores_at(&server.url());
+    let stores = stores_at(&server.url());
+    let (held, next) = (Token::random(), Token::random());
+    take(&*stores.one, "k", held);
+    denied(&queue(&*dead.one, "k", Token::random()));
+    denied(&queue(&*stores.one, "k", next));
+    drop(dead);
+    assert_eq!(wait(stores.one.release(&key("k"), held)), Released::Released);
+    let answer = queue(&*stores.one, "k", next);
+    assert_eq!(denied(&answer), Denial::Ahead);
+    let leasehold::store::Acquired::Denied { retry_in: Some(retry_in), .. } = answer else { panic!() };
+    assert!(retry_in <= Duration::from_secs(1), "{retry_in:?}");
+    until("its turn", || is_granted(&queue(&*stores.one, "k", next)));
+}
+
+#[test]
+fn a_place_is_kept_without_polling_and_across_an_outage() {
+    let mut server = Server::start(kit::DURABLE);
+    let stores = stores_at(&server.url());
+    let (held, first) = (Token::random(), Token::random());
+    take(&*stores.one, "k", held);
+    denied(&queue(&*stores.other, "k", first));
+    // Three lives of a ticket that nobody polls for.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(wait(stores.one.release(&key("k"), held)), Released::Released);
+    assert_eq!(denied(&ask(&*stores.one, "k", Token::random(), support::LONG)), Denial::Ahead);
+    server.kill9();
+    server.restart();
+    until("its turn", || is_granted(&queue(&*stores.other, "k", first)));
+}
+
+#[test]
+fn processes_are_granted_in_the_order_in_which_they_came() {
+    let server = Server::start(&[]);
+    let all: Vec<_> = (0..6).map(|_| stores_at(&server.url())).collect();
+    let stores: Vec<_> = all.iter().flat_map(|two| [&two.one, &two.other]).collect();
+    let tokens: Vec<Token> = stores.iter().map(|_| Token::random()).collect();
+    let held = Token::random();
+    take(&*all[0].one, "other", Token::random());
+    server.ask::<()>(&format!("SET lock:k {held} PX 600000"));
+    for (store, token) in stores.iter().zip(&tokens) {
+        denied(&queue(&***store, "k", *token));
+    }
+    let mut holder = (stores[0], held);
+    for turn in 0..stores.len() {
+        assert_eq!(wait(holder.0.release(&key("k"), holder.1)), Released::Released);
+        // Everybody tries, the last one first; one is granted.
+        let granted: Vec<usize> = (0..stores.len())
+            .rev()
+            .filter(|&n| n >= turn && is_granted(&queue(&**stores[n], "k", tokens[n])))
+            .collect();
+        assert_eq!(granted, [turn]);
+        holder = (stores[turn], tokens[turn]);
+    }
+}
+
+#[test]
+fn one_process_has_one_place_however_often_it_asks() {
+    let server = Server::start(&[]);
+    let stores = stores(|| RedisStore::builder(&server.url()));
+    take(&*stores.other, "k", Token::random());
+    for _ in 0..10 {
+        denied(&queue(&*stores.one, "k", Token::random()));
+    }
+    assert_eq!(server.ask::<i64>("ZCARD leasehold:queue:{lock:k}"), 1);
+    stores.one.leave(&key("k"));
+    until("an empty queue", || server.ask::<i64>("EXISTS leasehold:queue:{lock:k}") == 0);
+}

@@ -1,0 +1,58 @@
+//! A store that runs, and short words for what tests ask of it.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold::store::conformance::{Stores, wait};
+use leasehold::store::redis::{RedisBuilder, RedisStore};
+use leasehold::store::{Acquired, Ask, Denial, Intent, Store};
+use leasehold::{Key, Token, Ttl};
+
+pub(crate) const LONG: Duration = Duration::from_secs(600);
+
+/// Two stores, as two processes would have them, over whatever `builder` names.
+pub(crate) fn stores(builder: impl Fn() -> RedisBuilder) -> Stores {
+    Stores::start(&|| Arc::new(builder().build().unwrap()) as Arc<dyn Store>)
+}
+
+pub(crate) fn stores_at(url: &str) -> Stores {
+    stores(|| RedisStore::builder(url))
+}
+
+pub(crate) fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+pub(crate) fn ttl(ttl: Duration) -> Ttl {
+    Ttl::new(ttl).unwrap()
+}
+
+pub(crate) fn ask(store: &dyn Store, name: &str, token: Token, lasting: Duration) -> Acquired {
+    wait(store.acquire(Ask { key: &key(name), token, ttl: ttl(lasting), intent: Intent::Try }))
+}
+
+pub(crate) fn queue(store: &dyn Store, name: &str, token: Token) -> Acquired {
+    wait(store.acquire(Ask { key: &key(name), token, ttl: ttl(LONG), intent: Intent::Wait }))
+}
+
+/// Takes a free lock; answers its fence.
+#[track_caller]
+pub(crate) fn take(store: &dyn Store, name: &str, token: Token) -> u64 {
+    match ask(store, name, token, LONG) {
+        Acquired::Granted { fence: Some(fence), .. } => fence,
+        answer => panic!("{name} is free, and the answer was {answer:?}"),
+    }
+}
+
+#[track_caller]
+pub(crate) fn denied(answer: &Acquired) -> Denial {
+    match answer {
+        Acquired::Denied { why, .. } => *why,
+        answer => panic!("it should be denied, and the answer was {answer:?}"),
+    }
+}
+
+pub(crate) fn is_granted(answer: &Acquired) -> bool {
+    matches!(answer, Acquired::Granted { .. })
+}
