@@ -6,9 +6,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::task::TaskTracker;
 
 use super::Shard;
@@ -19,6 +22,10 @@ use crate::table::{End, Grant};
 
 /// How long a shutdown lets the last calls take.
 const LAST_CALLS: Duration = Duration::from_secs(2);
+/// Between two looks while nothing is known.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Grants that are verified at a time.
+const CHECKS: usize = 64;
 
 /// What the clerks of all shards share.
 pub(crate) struct Desk {
@@ -197,35 +204,72 @@ impl Desk {
 
 /// Hears what concerns all shards, and verifies what is held when the store may have forgotten it (R21, R26).
 pub(crate) async fn attend(desk: Arc<Desk>, shards: Vec<Weak<Shard>>, place: impl Fn(&Key) -> (u32, u32)) {
-    let Ok(mut events) = desk.store.events().await else { return };
-    while let Some(event) = events.next().await {
+    let mut events = loop {
+        match desk.store.events().await {
+            Ok(events) => break events,
+            Err(StoreError::NotRunning) => return,
+            // Nobody is there yet: it is listened to as soon as somebody is.
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    };
+    // They end with this task, and it ends with the store.
+    let mut checks = JoinSet::new();
+    let mut of_all: Option<AbortHandle> = None;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            Some(_) = checks.join_next() => continue,
+        };
         match event {
-            store::Event::Forced(key) => {
+            Some(store::Event::Forced(key)) => {
                 let (shard, hash) = place(&key);
-                if let Some(shard) = shards[shard as usize].upgrade() {
-                    // The key may have been granted anew since.
-                    for grant in shard.claims_on(&key, hash) {
-                        verify(&desk, &shard, &grant, &key, End::Forced).await;
-                    }
+                // The key may have been granted anew since.
+                let found = claims_on(&shards[shard as usize], &key, hash);
+                checks.spawn(verify(Arc::clone(&desk), found, End::Forced));
+            }
+            Some(store::Event::Resumed) => {
+                let found = shards.iter().flat_map(claims).collect();
+                let check = checks.spawn(verify(Arc::clone(&desk), found, End::Vanished));
+                if let Some(before) = of_all.replace(check) {
+                    before.abort();
                 }
             }
-            store::Event::Resumed => {
-                for shard in shards.iter().filter_map(Weak::upgrade) {
-                    for (grant, key) in shard.claims() {
-                        verify(&desk, &shard, &grant, &key, End::Vanished).await;
-                    }
-                }
-            }
+            None => return,
         }
     }
 }
 
-/// Ends a grant that the store does not keep.
-async fn verify(desk: &Desk, shard: &Shard, grant: &Grant, key: &Key, end: End) {
-    match desk.store.look(key, Some(grant.token)).await {
-        Ok(Seen::Held { by: store::Holder::Ours, .. }) => {}
-        Ok(_) => shard.vanished(grant, end),
-        // Unknown: what is held stays good until its deadline (R20).
-        Err(_) => {}
+/// A grant to verify.
+type Found = (Weak<Shard>, Grant, Key);
+
+fn claims(shard: &Weak<Shard>) -> Vec<Found> {
+    let held = shard.upgrade().map(|shard| shard.claims()).unwrap_or_default();
+    held.into_iter().map(|(grant, key)| (Weak::clone(shard), grant, key)).collect()
+}
+
+fn claims_on(shard: &Weak<Shard>, key: &Key, hash: u32) -> Vec<Found> {
+    let held = shard.upgrade().map(|shard| shard.claims_on(key, hash)).unwrap_or_default();
+    held.into_iter().map(|grant| (Weak::clone(shard), grant, key.clone())).collect()
+}
+
+/// Ends those grants that the store does not keep.
+async fn verify(desk: Arc<Desk>, found: Vec<Found>, end: End) {
+    let each = |(shard, grant, key)| verify_one(&desk, shard, grant, key, end);
+    stream::iter(found).for_each_concurrent(CHECKS, each).await;
+}
+
+async fn verify_one(desk: &Desk, shard: Weak<Shard>, grant: Grant, key: Key, end: End) {
+    loop {
+        let seen = desk.store.look(&key, Some(grant.token)).await;
+        let Some(shard) = shard.upgrade() else { return };
+        match seen {
+            Ok(Seen::Held { by: store::Holder::Ours, .. }) => return,
+            Ok(_) => return shard.vanished(&grant, end),
+            // Unknown: what is held stays good until its deadline (R20), and is looked at again until then.
+            Err(_) if shard.held_until(&grant).is_none() => return,
+            Err(_) => {}
+        }
+        drop(shard);
+        tokio::time::sleep(PAUSE).await;
     }
 }
