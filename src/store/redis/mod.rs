@@ -47,6 +47,7 @@ use self::config::Place;
 pub use self::config::RedisBuilder;
 use self::link::Phase;
 use self::listen::Listener;
+pub(crate) use self::names::beside;
 use self::names::{Names, RESERVED};
 use self::tickets::Tickets;
 use self::time::Ticks;
