@@ -5,18 +5,23 @@
 //! [`MARK`]; what else stands there is the test harness's.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::io::{BufRead, BufReader, Lines, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 /// What a worker's own lines begin with.
 pub(crate) const MARK: &str = "> ";
+
+/// However loaded the machine is, a line that has not come by then is not coming.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running process. Killed and waited for when dropped.
 pub(crate) struct Process {
     child: Child,
     /// `None` once it was told to finish.
     input: Option<ChildStdin>,
-    output: Lines<BufReader<ChildStdout>>,
+    output: Receiver<String>,
 }
 
 impl Process {
@@ -30,8 +35,19 @@ impl Process {
 
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program is there");
-        let (input, output) = (child.stdin.take(), child.stdout.take());
-        Self { child, input, output: BufReader::new(output.expect("it is piped")).lines() }
+        let (input, output) = (child.stdin.take(), child.stdout.take().expect("it is piped"));
+        let (tell, hear) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                // The harness has written the beginning of the line when a test prints its first.
+                if let Some((_, said)) = line.split_once(MARK)
+                    && tell.send(said.to_owned()).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Self { child, input, output: hear }
     }
 
     /// Sends a line.
@@ -42,13 +58,12 @@ impl Process {
     }
 
     /// The next line of the worker's own; `None` at the end of its output.
-    pub(crate) fn hear(&mut self) -> Option<String> {
-        loop {
-            let line = self.output.next()?.ok()?;
-            // The harness has written the beginning of the line when a test prints its first.
-            if let Some((_, said)) = line.split_once(MARK) {
-                return Some(said.to_owned());
-            }
+    #[track_caller]
+    pub(crate) fn hear(&self) -> Option<String> {
+        match self.output.recv_timeout(PATIENCE) {
+            Ok(said) => Some(said),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("the worker says nothing"),
         }
     }
 
