@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::future::join;
 use kit::{Proxy, Server, Then, until};
 use leasehold::store::StoreError;
 use leasehold::store::redis::RedisStore;
@@ -277,6 +278,42 @@ async fn a_token_is_released_by_a_manager_that_did_not_grant_it() {
     assert_eq!(two.release("k", Token::random()).await, Ok(Release::AlreadyGone));
     assert_eq!(two.release("k", ticket.token()).await, Ok(Release::Released));
     assert!(!exists(&server, "lock:k"));
+}
+
+/// The holder's own process hears nothing of it, and its waiters would wait for the holder's TTL.
+#[tokio::test(flavor = "multi_thread")]
+async fn waiters_go_on_when_the_lock_before_them_ends_elsewhere() {
+    let server = Server::start(&[]);
+    let (one, two) = two(&server).await;
+    let ticket = one.lock("released").ticket().await.unwrap();
+    let deleted = one.lock("deleted").await.unwrap();
+    let kept = one.lock("kept").await.unwrap();
+    let waiters = [queue(&one, "released"), queue(&one, "deleted")];
+    let patient = queue(&one, "kept");
+    until("the waiters", || one.stats().waiting == 3);
+    assert_eq!(two.release("released", ticket.token()).await, Ok(Release::Released));
+    server.ask::<()>("DEL lock:deleted");
+    for waiter in waiters {
+        assert!(waiter.await.unwrap().unwrap().is_held());
+    }
+    assert_eq!(deleted.lost().await, Some(Loss::Vanished));
+    assert!(kept.is_held() && !patient.is_finished());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_releases_at_a_time_one_ends_the_lock_and_both_hear_so() {
+    let server = Server::start(&[]);
+    let (one, two) = two(&server).await;
+    for elsewhere in [false, true].repeat(20) {
+        let ticket = one.lock("k").ticket().await.unwrap();
+        let locks = if elsewhere { &two } else { &one };
+        let (first, second) = join(locks.release("k", ticket.token()), locks.release("k", ticket.token())).await;
+        let mut heard = [first.unwrap(), second.unwrap()];
+        heard.sort_by_key(|release| *release == Release::AlreadyGone);
+        assert_eq!(heard, [Release::Released, Release::AlreadyGone]);
+        assert!(!exists(&server, "lock:k"));
+        assert_eq!(one.release("k", ticket.token()).await, Ok(Release::AlreadyGone));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

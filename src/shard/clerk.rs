@@ -60,9 +60,12 @@ impl ShardClerk {
         self.takes.lock().insert(grant.fence, called_off.clone());
         let clerk = Arc::clone(&self);
         self.desk.spawn(async move {
-            tokio::select! {
-                () = called_off.cancelled() => {}
-                () = clerk.keep_taking(grant, &key, ttl, tries) => {}
+            // Errands run after the mutex, each in its thread: the one that calls this off may have come before it.
+            if clerk.shard().is_some_and(|shard| shard.is_claimed_for(&grant)) {
+                tokio::select! {
+                    () = called_off.cancelled() => {}
+                    () = clerk.keep_taking(grant, &key, ttl, tries) => {}
+                }
             }
             clerk.takes.lock().remove(&grant.fence);
         });

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -15,10 +16,15 @@ use super::Shard;
 use crate::clock::{Clock, Moment};
 use crate::key::{Key, Token, Ttl};
 use crate::store::{self, Extended, Forced, Released, Seen, Store, StoreError};
-use crate::table::{End, Grant};
+use crate::table::{End, Grant, Which};
 
 /// How long a shutdown lets the last calls take.
 const LAST_CALLS: Duration = Duration::from_secs(2);
+
+/// How often the store is asked about what local waiters wait behind.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// About so many keys at a time.
+const AT_A_TIME: usize = 64;
 
 /// What the clerks of all shards share.
 pub(crate) struct Desk {
@@ -29,7 +35,7 @@ pub(crate) struct Desk {
     tasks: TaskTracker,
     /// One call at a time for each token that is busy.
     turns: Mutex<HashMap<Token, Arc<tokio::sync::Mutex<()>>>>,
-    /// Who wants to hear what a release found.
+    /// Who wants to hear what the release of his grant found.
     listeners: Mutex<HashMap<Token, oneshot::Sender<Released>>>,
 }
 
@@ -69,7 +75,8 @@ impl Desk {
             // Kept for those who ask later, too: `send` forgets what nobody waits for yet.
             desk.started.send_replace(Some(outcome));
             if !has_failed {
-                attend(desk, shards, place).await;
+                let (desk, shards) = (&desk, &shards);
+                tokio::join!(attend(desk, shards, place), clear_the_way(desk, shards));
             }
         });
     }
@@ -134,7 +141,7 @@ impl Desk {
         }
     }
 
-    /// Answers what the next release of this token finds.
+    /// Answers what the release of a grant finds, whose errand is about to be sent.
     pub(crate) fn hear_release(&self, token: Token) -> oneshot::Receiver<Released> {
         let (tell, hear) = oneshot::channel();
         self.listeners.lock().insert(token, tell);
@@ -146,11 +153,23 @@ impl Desk {
     }
 
     pub(crate) fn release(self: &Arc<Self>, key: Key, token: Token) {
+        self.release_for(key, token, None);
+    }
+
+    /// The same for somebody who has no grant, and hears what his own release found: others may release the same token
+    /// at the same time.
+    pub(crate) fn release_and_hear(self: &Arc<Self>, key: Key, token: Token) -> oneshot::Receiver<Released> {
+        let (tell, hear) = oneshot::channel();
+        self.release_for(key, token, Some(tell));
+        hear
+    }
+
+    fn release_for(self: &Arc<Self>, key: Key, token: Token, asker: Option<oneshot::Sender<Released>>) {
         let desk = Arc::clone(self);
         self.spawn(async move {
             // Called in its turn, not before: a release begins with the call (S7, R6).
             let released = desk.in_turn(token, async { desk.store.release(&key, token).await }).await;
-            if let Some(listener) = desk.listeners.lock().remove(&token) {
+            if let Some(listener) = asker.or_else(|| desk.listeners.lock().remove(&token)) {
                 let _ = listener.send(released);
             }
         });
@@ -181,7 +200,7 @@ impl Desk {
 }
 
 /// Hears what concerns all shards, and verifies what is held when the store may have forgotten it (R21, R26).
-pub(crate) async fn attend(desk: Arc<Desk>, shards: Vec<Weak<Shard>>, place: impl Fn(&Key) -> (u32, u32)) {
+async fn attend(desk: &Desk, shards: &[Weak<Shard>], place: impl Fn(&Key) -> (u32, u32)) {
     let Ok(mut events) = desk.store.events().await else { return };
     while let Some(event) = events.next().await {
         match event {
@@ -190,17 +209,35 @@ pub(crate) async fn attend(desk: Arc<Desk>, shards: Vec<Weak<Shard>>, place: imp
                 if let Some(shard) = shards[shard as usize].upgrade() {
                     // The key may have been granted anew since.
                     for grant in shard.claims_on(&key, hash) {
-                        verify(&desk, &shard, &grant, &key, End::Forced).await;
+                        verify(desk, &shard, &grant, &key, End::Forced).await;
                     }
                 }
             }
             store::Event::Resumed => {
                 for shard in shards.iter().filter_map(Weak::upgrade) {
-                    for (grant, key) in shard.claims() {
-                        verify(&desk, &shard, &grant, &key, End::Vanished).await;
+                    for (grant, key) in shard.claims(Which::All) {
+                        verify(desk, &shard, &grant, &key, End::Vanished).await;
                     }
                 }
             }
+        }
+    }
+}
+
+/// Verifies, about once a second, what somebody of this process waits behind: a token may be released through another
+/// process, and a key deleted, without a word to the process that granted it (R15). Ends with the manager.
+async fn clear_the_way(desk: &Desk, shards: &[Weak<Shard>]) {
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let mut is_over = true;
+        for shard in shards.iter().filter_map(Weak::upgrade) {
+            is_over = false;
+            for some in shard.claims(Which::InTheWay).chunks(AT_A_TIME) {
+                join_all(some.iter().map(|(grant, key)| verify(desk, &shard, grant, key, End::Vanished))).await;
+            }
+        }
+        if is_over {
+            return;
         }
     }
 }
