@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::future::join;
+use futures::{future::join, poll};
 use kit::{Proxy, Server, Then, until};
 use leasehold::store::StoreError;
 use leasehold::store::redis::RedisStore;
@@ -278,6 +278,34 @@ async fn a_token_is_released_by_a_manager_that_did_not_grant_it() {
     assert_eq!(two.release("k", Token::random()).await, Ok(Release::AlreadyGone));
     assert_eq!(two.release("k", ticket.token()).await, Ok(Release::Released));
     assert!(!exists(&server, "lock:k"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_dropped_at_the_same_time_leave_no_place_behind() {
+    let server = Server::start(&[]);
+    let locks = manager(&server).await;
+    server.ask::<()>("SET lock:k foreign");
+    for _ in 0..5000 {
+        // One is in the store's queue, one behind it: the first to go hands on to the second, which goes, too.
+        let mut both = [(); 2].map(|()| Box::pin(locks.lock("k").wait(LONG).into_future()));
+        for request in &mut both {
+            assert!(poll!(request.as_mut()).is_pending());
+        }
+        let together = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            for request in both {
+                let together = &together;
+                scope.spawn(move || {
+                    together.wait();
+                    drop(request);
+                });
+            }
+        });
+    }
+    assert_eq!(locks.stats().waiting, 0);
+    // One that asks on for nobody asks once a second: only time shows that nobody does.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    until("an empty queue", || places(&server) == 0);
 }
 
 /// The holder's own process hears nothing of it, and its waiters would wait for the holder's TTL.

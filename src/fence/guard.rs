@@ -280,7 +280,7 @@ mod tests {
             paused.wait();
             // Admitted while the older one is between its check and its write: it has to wait.
             let newer = scope.spawn(|| guard.write("a", fence(2), || written.swap(2, Ordering::SeqCst)));
-            while Arc::strong_count(&guard.known.lock().resources["a"]) < 3 {
+            while Arc::strong_count(&guard.known.lock().resources["a"]) < 3 && !newer.is_finished() {
                 std::thread::yield_now();
             }
             go_on.wait();
