@@ -51,8 +51,9 @@ fn now() -> u64 {
     Clock::system().now().as_nanos()
 }
 
+/// Not connected yet: on a machine as busy as this one is made, that may take longer than one operation.
 async fn manager(url: &str) -> LockManager {
-    LockManager::builder().store(RedisStore::new(url).unwrap()).build_and_connect().await.unwrap()
+    LockManager::builder().store(RedisStore::new(url).unwrap()).build().unwrap()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
