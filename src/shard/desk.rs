@@ -6,26 +6,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::task::TaskTracker;
 
 use super::Shard;
+use super::verify::{attend, clear_the_way};
 use crate::clock::{Clock, Moment};
 use crate::key::{Key, Token, Ttl};
-use crate::store::{self, Extended, Forced, Released, Seen, Store, StoreError};
-use crate::table::{End, Grant};
+use crate::store::{Extended, Forced, Released, Seen, Store, StoreError};
 
 /// How long a shutdown lets the last calls take.
 const LAST_CALLS: Duration = Duration::from_secs(2);
-/// Between two looks while nothing is known.
-const PAUSE: Duration = Duration::from_millis(100);
-/// Grants that are verified at a time.
-const CHECKS: usize = 64;
 
 /// What the clerks of all shards share.
 pub(crate) struct Desk {
@@ -34,9 +27,10 @@ pub(crate) struct Desk {
     runtime: OnceLock<Handle>,
     started: watch::Sender<Option<Result<(), StoreError>>>,
     tasks: TaskTracker,
-    /// One call at a time for each token that is busy.
+    /// One call at a time for each token that is kept just now. A release is the last call for its token, so it only
+    /// waits for those before it.
     turns: Mutex<HashMap<Token, Arc<tokio::sync::Mutex<()>>>>,
-    /// Who wants to hear what a release found.
+    /// Who wants to hear what the release of his grant found.
     listeners: Mutex<HashMap<Token, oneshot::Sender<Released>>>,
 }
 
@@ -76,7 +70,7 @@ impl Desk {
             // Kept for those who ask later, too: `send` forgets what nobody waits for yet.
             desk.started.send_replace(Some(outcome));
             if !has_failed {
-                attend(desk, shards, place).await;
+                tokio::join!(attend(&desk, &shards, place), clear_the_way(&desk, &shards));
             }
         });
     }
@@ -141,7 +135,7 @@ impl Desk {
         }
     }
 
-    /// Answers what the next release of this token finds.
+    /// Answers what the release of a grant finds, whose errand is about to be sent.
     pub(crate) fn hear_release(&self, token: Token) -> oneshot::Receiver<Released> {
         let (tell, hear) = oneshot::channel();
         self.listeners.lock().insert(token, tell);
@@ -153,11 +147,24 @@ impl Desk {
     }
 
     pub(crate) fn release(self: &Arc<Self>, key: Key, token: Token) {
+        self.release_for(key, token, None);
+    }
+
+    /// The same for somebody who has no grant, and hears what his own release found: others may release the same token
+    /// at the same time.
+    pub(crate) fn release_and_hear(self: &Arc<Self>, key: Key, token: Token) -> oneshot::Receiver<Released> {
+        let (tell, hear) = oneshot::channel();
+        self.release_for(key, token, Some(tell));
+        hear
+    }
+
+    fn release_for(self: &Arc<Self>, key: Key, token: Token, asker: Option<oneshot::Sender<Released>>) {
         let desk = Arc::clone(self);
         self.spawn(async move {
             // Called in its turn, not before: a release begins with the call (S7, R6).
-            let released = desk.in_turn(token, async { desk.store.release(&key, token).await }).await;
-            if let Some(listener) = desk.listeners.lock().remove(&token) {
+            desk.wait_turn(token).await;
+            let released = desk.store.release(&key, token).await;
+            if let Some(listener) = asker.or_else(|| desk.listeners.lock().remove(&token)) {
                 let _ = listener.send(released);
             }
         });
@@ -169,12 +176,25 @@ impl Desk {
         let guard = turn.lock().await;
         let answer = call.await;
         drop(guard);
+        self.end_turn(token, &turn);
+        answer
+    }
+
+    /// Waits until the calls for a token that are under way have ended.
+    async fn wait_turn(&self, token: Token) {
+        let turn = self.turns.lock().get(&token).cloned();
+        if let Some(turn) = turn {
+            drop(turn.lock().await);
+            self.end_turn(token, &turn);
+        }
+    }
+
+    fn end_turn(&self, token: Token, turn: &Arc<tokio::sync::Mutex<()>>) {
         let mut turns = self.turns.lock();
         // Ours and the map's: nobody else is waiting.
-        if Arc::strong_count(&turn) == 2 {
+        if Arc::strong_count(turn) == 2 {
             turns.remove(&token);
         }
-        answer
     }
 
     /// One extension, in its turn; answers the deadline that the store keeps.
@@ -184,81 +204,5 @@ impl Desk {
             (asked, self.store.extend(key, token, ttl).await)
         })
         .await
-    }
-}
-
-/// Hears what concerns all shards, and verifies what is held when the store may have forgotten it (R21, R26).
-pub(crate) async fn attend(desk: Arc<Desk>, shards: Vec<Weak<Shard>>, place: impl Fn(&Key) -> (u32, u32)) {
-    let mut events = loop {
-        match desk.store.events().await {
-            Ok(events) => break events,
-            Err(StoreError::NotRunning) => return,
-            // Nobody is there yet: it is listened to as soon as somebody is.
-            Err(_) => tokio::time::sleep(PAUSE).await,
-        }
-    };
-    // They end with this task, and it ends with the store.
-    let mut checks = JoinSet::new();
-    let mut of_all: Option<AbortHandle> = None;
-    loop {
-        let event = tokio::select! {
-            event = events.next() => event,
-            Some(_) = checks.join_next() => continue,
-        };
-        match event {
-            Some(store::Event::Forced(key)) => {
-                let (shard, hash) = place(&key);
-                // The key may have been granted anew since.
-                let found = claims_on(&shards[shard as usize], &key, hash);
-                checks.spawn(verify(Arc::clone(&desk), found, End::Forced));
-            }
-            Some(store::Event::Resumed) => {
-                let found = shards.iter().flat_map(claims).collect();
-                let check = checks.spawn(verify(Arc::clone(&desk), found, End::Vanished));
-                if let Some(before) = of_all.replace(check) {
-                    before.abort();
-                }
-            }
-            None => return,
-        }
-    }
-}
-
-/// A grant to verify.
-type Found = (Weak<Shard>, Grant, Key);
-
-fn claims(shard: &Weak<Shard>) -> Vec<Found> {
-    let held = shard.upgrade().map(|shard| shard.claims()).unwrap_or_default();
-    held.into_iter().map(|(grant, key)| (Weak::clone(shard), grant, key)).collect()
-}
-
-fn claims_on(shard: &Weak<Shard>, key: &Key, hash: u32) -> Vec<Found> {
-    let held = shard.upgrade().map(|shard| shard.claims_on(key, hash)).unwrap_or_default();
-    held.into_iter().map(|grant| (Weak::clone(shard), grant, key.clone())).collect()
-}
-
-/// Ends those grants that the store does not keep.
-async fn verify(desk: Arc<Desk>, found: Vec<Found>, end: End) {
-    let each = |(shard, grant, key)| verify_one(&desk, shard, grant, key, end);
-    stream::iter(found).for_each_concurrent(CHECKS, each).await;
-}
-
-async fn verify_one(desk: &Arc<Desk>, shard: Weak<Shard>, grant: Grant, key: Key, end: End) {
-    loop {
-        let seen = desk.store.look(&key, Some(grant.token)).await;
-        let Some(shard) = shard.upgrade() else { return };
-        match seen {
-            Ok(Seen::Held { by: store::Holder::Ours, .. }) => return,
-            Ok(_) => {
-                shard.vanished(&grant, end);
-                // The store's next server may know of it still; nobody else would end it there.
-                return desk.release(key, grant.token);
-            }
-            // Unknown: what is held stays good until its deadline (R20), and is looked at again until then.
-            Err(_) if shard.held_until(&grant).is_none() => return,
-            Err(_) => {}
-        }
-        drop(shard);
-        tokio::time::sleep(PAUSE).await;
     }
 }

@@ -68,6 +68,14 @@ pub(crate) enum Followers {
     Some,
 }
 
+/// Which of the grants that stand by the store's word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Which {
+    All,
+    /// Those that somebody of this process waits behind.
+    InTheWay,
+}
+
 /// What becomes of the store's yes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Claimed {
@@ -181,6 +189,11 @@ impl Table {
             Keeper::Claiming(waiter) => Some(waiter),
             _ => None,
         }
+    }
+
+    /// Whether the request that a key is being taken for still waits.
+    pub(crate) fn is_claimed_for(&self, grant: &Grant) -> bool {
+        self.claimant(grant).is_some()
     }
 
     /// The store has said yes, until `deadline`.
@@ -376,11 +389,18 @@ impl Table {
     }
 
     /// What is held under the store's word, for it to be verified: up to `budget` slots from `cursor` on.
-    pub(crate) fn claims(&self, cursor: u32, budget: u32, mut found: impl FnMut(Grant, Key)) -> Option<u32> {
+    pub(crate) fn claims(
+        &self,
+        which: Which,
+        cursor: u32,
+        budget: u32,
+        mut found: impl FnMut(Grant, Key),
+    ) -> Option<u32> {
         let end = self.slots.bound().min(cursor.saturating_add(budget));
         for index in cursor..end {
             if let Some(slot) = self.slots.get(index)
                 && self.is_by_store(index)
+                && (which == Which::All || slot.queue.len > 0)
                 && let Some(grant) = self.grant_in(index)
                 && self.claimant(&grant).is_none()
             {

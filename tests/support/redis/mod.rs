@@ -6,7 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
 pub(crate) mod cluster;
-mod port;
+pub(crate) mod port;
 pub(crate) mod proxy;
 pub(crate) mod resp;
 pub(crate) mod sentinel;
@@ -15,6 +15,7 @@ pub(crate) mod server;
 use std::time::{Duration, Instant};
 
 pub(crate) use cluster::Cluster;
+pub(crate) use port::Dir;
 pub(crate) use proxy::{Direction, Proxy, Then};
 pub(crate) use sentinel::Sentinels;
 pub(crate) use server::{DURABLE, Server};
