@@ -13,7 +13,7 @@ use leasehold::Token;
 use leasehold::store::conformance::wait;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{Denial, Forced, Hint, Released, Watch};
-use support::{ask, denied, is_granted, key, queue, stores, stores_at, take};
+use support::{LONG, ask, denied, is_granted, key, queue, stores, stores_at, take};
 
 /// Waits for one hint, whatever comes before it.
 fn hear(watch: &mut Watch, hint: Hint) {
