@@ -27,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) max_locks_per_session: u32,
     pub(crate) event_buffer: usize,
     pub(crate) on_deadlock: DeadlockPolicy,
+    pub(crate) fail_mode: FailMode,
     pub(crate) store: Option<Arc<dyn Store>>,
 }
 
@@ -96,6 +97,7 @@ pub struct Builder {
     max_locks_per_session: u32,
     event_buffer: usize,
     on_deadlock: DeadlockPolicy,
+    fail_mode: FailMode,
     store: Option<Arc<dyn Store>>,
     clock: Clock,
 }
@@ -118,10 +120,25 @@ impl Default for Builder {
             max_locks_per_session: 10_000,
             event_buffer: 1024,
             on_deadlock: DeadlockPolicy::default(),
+            fail_mode: FailMode::default(),
             store: None,
             clock: Clock::system(),
         }
     }
+}
+
+/// What becomes of requests while the store does not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum FailMode {
+    /// None is granted: a try is [`LockError::StoreUnavailable`], a waiter waits on.
+    #[default]
+    Closed,
+    /// They are granted within this process, where the store should have been asked: such a lock
+    /// [is degraded](crate::Held::is_degraded), has no fencing token and excludes nobody elsewhere. When the store
+    /// answers again, each has to win its key there, or is lost at once. For work that is better done twice than not
+    /// at all.
+    Local,
 }
 
 macro_rules! settings {
@@ -166,6 +183,8 @@ impl Builder {
         event_buffer: usize;
         /// What is done about a deadlock.
         on_deadlock: DeadlockPolicy;
+        /// What becomes of requests while the store does not answer.
+        fail_mode: FailMode;
         /// Where time comes from.
         clock: Clock;
     }
@@ -254,6 +273,7 @@ impl Builder {
             max_locks_per_session: self.max_locks_per_session,
             event_buffer: self.event_buffer,
             on_deadlock: self.on_deadlock,
+            fail_mode: self.fail_mode,
             store: self.store,
         };
         Ok((config, self.clock))
