@@ -341,6 +341,7 @@ async fn waiters_go_on_when_the_lock_before_them_ends_elsewhere() {
     assert_eq!(two.release("released", ticket.token()).await, Ok(Release::Released));
     server.ask::<()>("DEL lock:deleted");
     for waiter in waiters {
+        until("its turn", || waiter.is_finished());
         assert!(waiter.await.unwrap().unwrap().is_held());
     }
     assert_eq!(deleted.lost().await, Some(Loss::Vanished));
