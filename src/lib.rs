@@ -26,6 +26,9 @@
 mod caller;
 mod clock;
 mod config;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod conformance;
 mod deadlock;
 mod error;
 mod event;

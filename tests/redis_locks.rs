@@ -275,8 +275,9 @@ async fn a_token_is_released_by_a_manager_that_did_not_grant_it() {
     let server = Server::start(&[]);
     let (one, two) = two(&server).await;
     let ticket = one.lock("k").ticket().await.unwrap();
-    assert_eq!(two.release("k", Token::random()).await, Ok(Release::AlreadyGone));
+    assert_eq!(two.release("k", Token::random()).await, Err(LockError::NotHeld));
     assert_eq!(two.release("k", ticket.token()).await, Ok(Release::Released));
+    assert_eq!(two.release("k", Token::random()).await, Ok(Release::AlreadyGone), "nobody holds it");
     assert!(!exists(&server, "lock:k"));
 }
 

@@ -10,7 +10,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::millis::Millis;
-use crate::{HotKey, LockInfo, Release, Stats, Token};
+use crate::{FencingToken, HotKey, LockInfo, Release, Stats, Token};
 
 /// The body of `POST /acquire`.
 #[derive(Deserialize)]
@@ -140,7 +140,8 @@ pub(super) struct LockDetail {
 #[derive(Debug, Serialize)]
 pub(super) struct Holder {
     owner: Option<Arc<str>>,
-    fencing_token: u64,
+    /// `null` where the store promises none.
+    fencing_token: Option<u64>,
     /// Wall-clock time of the grant, in milliseconds since 1970.
     since_unix_ms: u64,
     age_ms: u64,
@@ -162,7 +163,7 @@ impl From<&LockInfo> for Holder {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             owner: info.owner.clone(),
-            fencing_token: info.fencing_token.get(),
+            fencing_token: info.fencing_token.map(FencingToken::get),
             since_unix_ms: whole_ms(wall.saturating_sub(info.age)),
             age_ms: whole_ms(info.age),
             remaining_ms: whole_ms(info.remaining),

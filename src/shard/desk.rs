@@ -6,25 +6,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::Shard;
+use super::verify::{attend, clear_the_way};
 use crate::clock::{Clock, Moment};
 use crate::key::{Key, Token, Ttl};
-use crate::store::{self, Extended, Forced, Released, Seen, Store, StoreError};
-use crate::table::{End, Grant, Which};
+use crate::store::{Extended, Forced, Released, Seen, Store, StoreError};
 
 /// How long a shutdown lets the last calls take.
 const LAST_CALLS: Duration = Duration::from_secs(2);
-
-/// How often the store is asked about what local waiters wait behind.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// About so many keys at a time.
-const AT_A_TIME: usize = 64;
 
 /// What the clerks of all shards share.
 pub(crate) struct Desk {
@@ -76,8 +70,7 @@ impl Desk {
             // Kept for those who ask later, too: `send` forgets what nobody waits for yet.
             desk.started.send_replace(Some(outcome));
             if !has_failed {
-                let (desk, shards) = (&desk, &shards);
-                tokio::join!(attend(desk, shards, place), clear_the_way(desk, shards));
+                tokio::join!(attend(&desk, &shards, place), clear_the_way(&desk, &shards));
             }
         });
     }
@@ -211,58 +204,5 @@ impl Desk {
             (asked, self.store.extend(key, token, ttl).await)
         })
         .await
-    }
-}
-
-/// Hears what concerns all shards, and verifies what is held when the store may have forgotten it (R21, R26).
-async fn attend(desk: &Desk, shards: &[Weak<Shard>], place: impl Fn(&Key) -> (u32, u32)) {
-    let Ok(mut events) = desk.store.events().await else { return };
-    while let Some(event) = events.next().await {
-        match event {
-            store::Event::Forced(key) => {
-                let (shard, hash) = place(&key);
-                if let Some(shard) = shards[shard as usize].upgrade() {
-                    // The key may have been granted anew since.
-                    for grant in shard.claims_on(&key, hash) {
-                        verify(desk, &shard, &grant, &key, End::Forced).await;
-                    }
-                }
-            }
-            store::Event::Resumed => {
-                for shard in shards.iter().filter_map(Weak::upgrade) {
-                    for (grant, key) in shard.claims(Which::All) {
-                        verify(desk, &shard, &grant, &key, End::Vanished).await;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Verifies, about once a second, what somebody of this process waits behind: a token may be released through another
-/// process, and a key deleted, without a word to the process that granted it (R15). Ends with the manager.
-async fn clear_the_way(desk: &Desk, shards: &[Weak<Shard>]) {
-    loop {
-        tokio::time::sleep(LOOK_AGAIN).await;
-        let mut is_over = true;
-        for shard in shards.iter().filter_map(Weak::upgrade) {
-            is_over = false;
-            for some in shard.claims(Which::InTheWay).chunks(AT_A_TIME) {
-                join_all(some.iter().map(|(grant, key)| verify(desk, &shard, grant, key, End::Vanished))).await;
-            }
-        }
-        if is_over {
-            return;
-        }
-    }
-}
-
-/// Ends a grant that the store does not keep.
-async fn verify(desk: &Desk, shard: &Shard, grant: &Grant, key: &Key, end: End) {
-    match desk.store.look(key, Some(grant.token)).await {
-        Ok(Seen::Held { by: store::Holder::Ours, .. }) => {}
-        Ok(_) => shard.vanished(grant, end),
-        // Unknown: what is held stays good until its deadline (R20).
-        Err(_) => {}
     }
 }

@@ -9,7 +9,7 @@ use super::{SLICE, Shard, State};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss, WaitEdge};
 use crate::key::{FencingToken, Key, Token};
-use crate::store::Released;
+use crate::store::{Released, Seen};
 use crate::table::{
     Claimed, Effects, End, Grant, Keeper, Mode, Obstacle, Order, Owner, RefreshAsk, Refreshed, Release, Slice,
     WaiterId, Watcher, Which,
@@ -33,7 +33,12 @@ impl Shard {
         let Some(clerk) = &self.clerk else { return unknown };
         match clerk.desk().release_and_hear(key.clone(), token).await {
             Ok(Released::Released) => Ok(Release::Released),
-            Ok(Released::AlreadyGone) => unknown,
+            // Who holds it then is the store's to say: nobody, or another.
+            Ok(Released::AlreadyGone) => match clerk.desk().look(key).await {
+                Some(Ok(Seen::Free)) => unknown,
+                Some(Ok(Seen::Held { .. })) => Err(LockError::NotHeld),
+                Some(Err(_)) | None => Err(LockError::StoreUnavailable),
+            },
             Ok(Released::Unknown(_)) | Err(_) => Err(LockError::StoreUnavailable),
         }
     }

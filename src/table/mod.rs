@@ -253,7 +253,7 @@ impl Table {
                 sequence: sink.next(),
                 key: slot.key.clone(),
                 owner: slot.owner().cloned(),
-                fencing_token: slot.holder.as_ref().map(|holder| holder.fence),
+                fencing_token: self.proof_in(index),
                 kind,
             };
             fx.tell(sink.clone(), event);
