@@ -62,9 +62,10 @@ impl ShardClerk {
         self.takes.lock().insert(grant.fence, call_off);
         let clerk = Arc::clone(&self);
         self.desk.spawn(async move {
-            // Errands run after the mutex, each in its thread: the one that calls this off may have come before it.
-            if !clerk.shard().is_some_and(|shard| shard.is_claimed_for(&grant)) {
-                clerk.takes.lock().remove(&grant.fence);
+            // Errands run after the mutex, each in its thread: the one that calls this off may have come before it, and
+            // found nothing to call off.
+            let is_wanted = clerk.shard().is_some_and(|shard| shard.is_claimed_for(&grant));
+            if !is_wanted && clerk.takes.lock().remove(&grant.fence).is_some() {
                 return;
             }
             tokio::select! {
@@ -74,7 +75,7 @@ impl ShardClerk {
                         clerk.desk.store.leave(&key);
                     }
                 }
-                () = clerk.keep_taking(grant, &key, ttl, tries) => {
+                () = clerk.keep_taking(grant, &key, ttl, tries), if is_wanted => {
                     clerk.takes.lock().remove(&grant.fence);
                 }
             }
