@@ -17,6 +17,18 @@ const SHOWN: usize = 100;
 const ENDS_SHOWN: usize = 16;
 
 impl LockManager {
+    /// The key as this manager keeps it: two spellings that the store keeps as one are one lock.
+    ///
+    /// # Errors
+    /// [`LockError::InvalidKey`].
+    pub fn canonical_key<K>(&self, key: K) -> Result<Key, LockError>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        self.good_key(key)
+    }
+
     /// Whether somebody holds the key now.
     ///
     /// # Errors

@@ -9,6 +9,8 @@ mod logs;
 mod serve;
 mod signals;
 mod store;
+mod tls;
+mod tokens;
 
 use std::process::ExitCode;
 
