@@ -2,10 +2,12 @@
 //! id with every request.
 //!
 //! The registry does not keep a session alive, its heartbeats do. It forgets those that have ended whenever it has
-//! doubled, so that keeping costs a constant time each on average.
+//! doubled, so that keeping costs a constant time each on average; and when it is full, but then not more often than
+//! something can have changed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use uuid::Uuid;
@@ -19,6 +21,8 @@ use crate::table::{Owner, Reentry};
 
 /// Below this many sessions it is not worth looking for ended ones.
 const FEW: usize = 64;
+/// How often a full registry is looked through for sessions that ran out.
+const FULL_SWEEP_EVERY: Duration = Duration::from_millis(100);
 
 /// What a session is made of, without its manager: the registry belongs to that.
 #[derive(Clone, Debug)]
@@ -34,25 +38,48 @@ pub(crate) struct KeptSessions {
     sessions: DashMap<Uuid, Kept>,
     /// From how many on the ended ones are looked for.
     sweep_at: AtomicUsize,
+    /// When it was last done, in nanoseconds.
+    swept_at: AtomicU64,
+    /// Whether one was ended since.
+    has_ended: AtomicBool,
     max: usize,
 }
 
 impl KeptSessions {
     pub(crate) fn new(max: usize) -> Self {
-        Self { sessions: DashMap::new(), sweep_at: AtomicUsize::new(FEW.min(max)), max }
+        Self {
+            sessions: DashMap::new(),
+            sweep_at: AtomicUsize::new(FEW),
+            swept_at: AtomicU64::new(0),
+            has_ended: AtomicBool::new(false),
+            max,
+        }
     }
 
     /// Refused when there are `max` live ones. Keepers that come at the same moment may each find the last place.
     fn keep(&self, id: Uuid, kept: Kept, now: Moment) -> Result<(), LockError> {
-        if self.sessions.len() >= self.sweep_at.load(Ordering::Relaxed) {
+        let len = self.sessions.len();
+        if len >= self.sweep_at.load(Ordering::Relaxed) || len >= self.max && self.may_have_room(now) {
+            self.has_ended.store(false, Ordering::Relaxed);
+            self.swept_at.store(now.as_nanos(), Ordering::Relaxed);
             self.sessions.retain(|_, kept| kept.owner.settle(now).is_ok());
-            self.sweep_at.store((self.sessions.len() * 2).clamp(FEW, self.max.max(FEW)), Ordering::Relaxed);
+            self.sweep_at.store((self.sessions.len() * 2).max(FEW), Ordering::Relaxed);
         }
         if self.sessions.len() >= self.max && !self.sessions.contains_key(&id) {
             return Err(LockError::TooManySessions);
         }
         self.sessions.insert(id, kept);
         Ok(())
+    }
+
+    fn may_have_room(&self, now: Moment) -> bool {
+        let swept_at = Moment::from_nanos(self.swept_at.load(Ordering::Relaxed));
+        self.has_ended.load(Ordering::Relaxed) || now.saturating_since(swept_at) >= FULL_SWEEP_EVERY
+    }
+
+    /// Hears that a session, kept or not, was ended by its owner.
+    pub(crate) fn hear_end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
     }
 }
 
@@ -86,8 +113,6 @@ impl LockManager {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::clock::ManualClock;
 
@@ -108,6 +133,29 @@ mod tests {
         locks.session("new").keep().unwrap();
         assert_eq!(locks.kept_sessions().sessions.len(), 1);
         assert!(locks.find_session(first.id()).is_none());
+    }
+
+    #[actix_rt::test]
+    async fn the_end_of_one_makes_room_at_once() {
+        let (_, locks) = over(2);
+        let [one, two] = ["one", "two"].map(|name| locks.session(name));
+        [&one, &two].into_iter().for_each(|session| session.keep().unwrap());
+        let three = locks.session("three");
+        assert_eq!(three.keep(), Err(LockError::TooManySessions));
+        one.end().await;
+        three.keep().unwrap();
+        assert_eq!(locks.session("four").keep(), Err(LockError::TooManySessions));
+        assert!(locks.find_session(two.id()).is_some_and(|found| found.is_alive()));
+    }
+
+    #[test]
+    fn as_many_as_live_are_kept_however_many_have_ended() {
+        let (clock, locks) = over(1000);
+        for _ in 0..20 {
+            (0..100).for_each(|_| locks.session("short").ttl(Duration::from_secs(1)).keep().unwrap());
+            clock.advance(Duration::from_secs(1));
+        }
+        assert!(locks.kept_sessions().sessions.len() <= 200, "the ended ones are forgotten on the way");
     }
 
     #[test]

@@ -333,6 +333,7 @@ impl Session {
         let ended = owner.end(manager.now());
         // Those that had run out are cleaned up on the way.
         manager.end_owner(owner);
+        manager.kept_sessions().hear_end();
         ended.map_or(Release::AlreadyGone, |()| Release::Released)
     }
 
