@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 const ROUNDS: usize = 5;
 const SECONDS: usize = 4;
 /// The load's script has the same secret.
-const TOKENS: &str = r#"[{"name":"load","token":"load-secret-0123456789","rights":["acquire"],"namespaces":["load:"]}]"#;
+const TOKENS: &str =
+    r#"[{"name":"load","token":"load-secret-0123456789","rights":["acquire"],"namespaces":["load:"]}]"#;
 
 #[derive(Serialize, Deserialize)]
 struct Body {
