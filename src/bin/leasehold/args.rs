@@ -112,6 +112,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_KEEP_ALIVE", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) keep_alive: Duration,
 
+    /// How much longer than all of these together a connection may go without an answer before it is cut off
+    #[arg(long, env = "LEASEHOLD_SLACK", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) slack: Duration,
+
     /// Bearer tokens, as a JSON list of {name, token or token_sha256, rights, namespaces}; or the list itself in
     /// LEASEHOLD_TOKENS. Rights are acquire, read and force; namespaces are prefixes of keys
     #[arg(long, env = "LEASEHOLD_TOKENS_FILE", value_name = "FILE")]

@@ -14,34 +14,24 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use actix_rt::time::timeout;
-use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpServer};
+use actix_server::ServerHandle;
 use futures_util::future::{Either, select};
-use leasehold::http::{Access, Limits};
-use leasehold::{LockManager, http};
-use rustls::ServerConfig;
+use leasehold::LockManager;
+use leasehold::http::Access;
 
 use crate::args::ServeArgs;
 use crate::bounds::Bounds;
 use crate::exit::Failure;
 use crate::logs;
 use crate::signals::Signals;
+use crate::sockets::{self, Parts};
 use crate::store::{self, Choice};
 use crate::{tls, tokens};
 
 /// The longest part of the grace time that is kept back for answers under way.
 const LONGEST_DRAIN: Duration = Duration::from_secs(1);
 /// Over a network less is no lock at all.
-const SHORTEST_TTL: Duration = Duration::from_millis(10);
-
-/// What the server is made of, besides its settings.
-struct Parts {
-    bounds: Bounds,
-    listeners: Vec<TcpListener>,
-    locks: LockManager,
-    access: Access,
-    tls: Option<ServerConfig>,
-}
+pub(crate) const SHORTEST_TTL: Duration = Duration::from_millis(10);
 
 /// Serves until a signal says otherwise.
 ///
@@ -110,7 +100,7 @@ async fn serve(args: ServeArgs, parts: Parts) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen().map_err(|why| Failure::Os(format!("cannot hear signals: {why}")))?;
     let (locks, scheme) = (parts.locks.clone(), if parts.tls.is_some() { "https" } else { "http" });
     let addresses: Vec<SocketAddr> = parts.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    let server = start(&args, parts).map_err(|why| Failure::Listen { address: args.listen.clone(), why })?;
+    let server = sockets::start(&args, parts).map_err(|why| Failure::Listen { address: args.listen.clone(), why })?;
     let handle = server.handle();
     let mut serving = actix_web::rt::spawn(server);
     announce(scheme, &addresses, &args);
@@ -129,41 +119,6 @@ async fn serve(args: ServeArgs, parts: Parts) -> Result<ExitCode, Failure> {
             Ok(ExitCode::FAILURE)
         }
     }
-}
-
-fn start(args: &ServeArgs, parts: Parts) -> io::Result<actix_web::dev::Server> {
-    let Parts { bounds, listeners, locks, access, tls } = parts;
-    let limits = Limits::new()
-        .min_ttl(SHORTEST_TTL)
-        .max_ttl(args.max_ttl)
-        .max_wait(args.max_wait)
-        .max_body_bytes(args.max_body_bytes)
-        .body_timeout(args.body_timeout)
-        .max_listed(args.max_listed)
-        .max_streams(args.max_streams)
-        .start_delay(args.start_delay);
-    let workers = args.workers.map_or_else(cores, usize::from);
-    let app =
-        move || App::new().app_data(locks.clone()).app_data(limits).app_data(access.clone()).configure(http::configure);
-    let mut server = HttpServer::new(app)
-        .workers(workers)
-        .max_connections(bounds.connections.div_ceil(workers))
-        .client_request_timeout(args.head_timeout)
-        .keep_alive(args.keep_alive)
-        // A waiter whose client has gone leaves the queue at once.
-        .h1_allow_half_closed(false)
-        .disable_signals();
-    for listener in listeners {
-        server = match &tls {
-            Some(tls) => server.listen_rustls_0_23(listener, tls.clone())?,
-            None => server.listen(listener)?,
-        };
-    }
-    Ok(server.run())
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Tells where the server is, for people and for scripts that wait for it.
