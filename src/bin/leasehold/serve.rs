@@ -32,6 +32,8 @@ use crate::{tls, tokens};
 const LONGEST_DRAIN: Duration = Duration::from_secs(1);
 /// Over a network less is no lock at all.
 pub(crate) const SHORTEST_TTL: Duration = Duration::from_millis(10);
+/// actix-web reads a clock for these that moves twice a second.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves until a signal says otherwise.
 ///
@@ -69,6 +71,9 @@ fn check(args: &ServeArgs) -> Result<(), Failure> {
     let wrong = |what: &str| Err(Failure::Usage(what.to_owned()));
     if args.max_waiters >= args.max_connections {
         return wrong("--max-waiters must be below --max-connections: holders need a connection to release");
+    }
+    if args.head_timeout.min(args.keep_alive) < SHORTEST_PATIENCE {
+        return wrong("--head-timeout and --keep-alive must be at least a second");
     }
     if args.wait > args.max_wait {
         return wrong("--wait must not be above --max-wait");
