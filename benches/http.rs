@@ -1,7 +1,8 @@
 //! Question 6: does the lock server keep up with a server that does nothing? Acquire and release, in requests per second, beside
 //! a bare actix-web JSON echo of the same bodies: the same workers, the same load by `wrk` (Debian's package), in turns.
 //!
-//! The server asks for a token, counts the rate, names every request, and logs at info. Both run as processes of their own, with one worker, on free loopback ports. Leaves its medians for `report`.
+//! The server asks for a token, counts the rate, names every request, and logs at info. Both run as processes of their
+//! own, with one worker, on free loopback ports. Leaves its medians for `report`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
