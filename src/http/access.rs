@@ -48,6 +48,14 @@ pub struct Access {
     pace: Option<Arc<Pace>>,
 }
 
+/// The SHA-256 of a secret, in words: they are compared faster than bytes.
+type Fingerprint = [u64; 4];
+
+fn fingerprint(digest: [u8; 32]) -> Fingerprint {
+    let (words, _) = digest.as_chunks::<8>();
+    std::array::from_fn(|at| u64::from_ne_bytes(words[at]))
+}
+
 /// What a request needs to be let in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Needs {
@@ -72,7 +80,7 @@ enum Right {
 
 struct Bearer {
     name: String,
-    digest: [u8; 32],
+    digest: Fingerprint,
     rights: Vec<Right>,
     /// None of them is a prefix of another.
     namespaces: Vec<String>,
@@ -134,7 +142,7 @@ impl Access {
     /// Takes at most so many requests per second from each token (without tokens: from each address), and as many at
     /// once; beyond it, 429 `rate_limited`. Releases and heartbeats are not counted.
     pub fn rate_limit(mut self, per_second: NonZeroU32) -> Self {
-        self.pace = Some(Arc::new(Pace::new(per_second)));
+        self.pace = Some(Arc::new(Pace::new(per_second, self.bearers.len())));
         self
     }
 
@@ -158,7 +166,7 @@ impl Access {
             // Whoever guesses is slowed down like everybody else.
             self.count(req, needs, None)?;
             return match (needs, given) {
-                (Needs::Totals, None) if self.open_stats => Ok(Caller { access: Some((self.clone(), None)) }),
+                (Needs::Totals, None) if self.open_stats => Ok(self.caller(None)),
                 _ => Err(Fault::Unauthenticated { given: given.is_some() }),
             };
         };
@@ -173,12 +181,16 @@ impl Access {
         if right.is_some_and(|right| !self.bearers[at].rights.contains(&right)) {
             return Err(Fault::Forbidden { why: "the token does not have the right to do this" });
         }
-        Ok(Caller { access: Some((self.clone(), Some(at))) })
+        Ok(self.caller(Some(at)))
+    }
+
+    fn caller(&self, bearer: Option<usize>) -> Caller {
+        Caller { access: Some((Arc::clone(&self.bearers), bearer)) }
     }
 
     /// Which token has this secret. Looks at all of them, whatever it finds.
     fn find(&self, secret: &str) -> Option<usize> {
-        let digest: [u8; 32] = Sha256::digest(secret).into();
+        let digest = fingerprint(Sha256::digest(secret).into());
         let same = |(at, bearer): (usize, &Bearer)| bool::from(bearer.digest.ct_eq(&digest)).then_some(at);
         self.bearers.iter().enumerate().map(same).fold(None, |found, at| found.or(at))
     }
@@ -211,9 +223,9 @@ impl Bearer {
             (Some(secret), None) if secret.chars().any(|c| !c.is_ascii_graphic()) => {
                 return wrong("it has characters that no header can carry");
             }
-            (Some(secret), None) => Sha256::digest(secret).into(),
+            (Some(secret), None) => fingerprint(Sha256::digest(secret).into()),
             (None, Some(hex)) => match digest_of_hex(&hex) {
-                Some(digest) => digest,
+                Some(digest) => fingerprint(digest),
                 None => return wrong("`token_sha256` is not 64 hexadecimal digits"),
             },
             _ => return wrong("give either `token` or `token_sha256`"),
@@ -244,10 +256,10 @@ fn digest_of_hex(hex: &str) -> Option<[u8; 32]> {
 }
 
 /// Somebody who was let in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Caller {
     /// None: everything is open. No bearer: one who may see totals and no key.
-    access: Option<(Access, Option<usize>)>,
+    access: Option<(Arc<[Bearer]>, Option<usize>)>,
 }
 
 impl Caller {
@@ -259,14 +271,14 @@ impl Caller {
     /// How logs call it.
     pub(super) fn name(&self) -> &str {
         match &self.access {
-            Some((access, Some(at))) => &access.bearers[*at].name,
+            Some((bearers, Some(at))) => &bearers[*at].name,
             _ => "anonymous",
         }
     }
 
     fn namespaces(&self) -> Option<&[String]> {
-        let (access, at) = self.access.as_ref()?;
-        Some(at.map_or(&[][..], |at| &access.bearers[at].namespaces))
+        let (bearers, at) = self.access.as_ref()?;
+        Some(at.map_or(&[][..], |at| &bearers[at].namespaces))
     }
 
     /// Whether every key is open to it, so that none need be looked at.
@@ -303,7 +315,7 @@ mod tests {
 
     fn caller(namespaces: &str) -> Caller {
         let text = format!(r#"[{{"name":"n","token":"0123456789abcdef","rights":["read"]{namespaces}}}]"#);
-        Caller { access: Some((Access::from_json(&text).unwrap(), Some(0))) }
+        Access::from_json(&text).unwrap().caller(Some(0))
     }
 
     #[test]
@@ -319,7 +331,7 @@ mod tests {
         assert_eq!(some.prefixes("a"), ["a:"]);
         assert_eq!(some.prefixes("a:x"), ["a:x"]);
         assert!(some.prefixes("c").is_empty());
-        let nobody = Caller { access: Some((Access::open(), None)) };
+        let nobody = Access::open().caller(None);
         assert!(!nobody.is_unbound() && !nobody.may_use("a") && nobody.prefixes("").is_empty());
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use actix_web::HttpRequest;
 use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use super::problem::Fault;
 
@@ -14,8 +14,9 @@ use super::problem::Fault;
 const FORGET_EVERY: u32 = 4096;
 
 /// Who is counted.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Payer {
+    /// By its place in the list of tokens.
     Bearer(usize),
     /// An IPv4 address, or the network of an IPv6 one: whoever has one of those has 2^64.
     Address(IpAddr),
@@ -35,26 +36,36 @@ impl Payer {
 /// The rate limit of one server.
 #[derive(Debug)]
 pub(super) struct Pace {
-    limiter: DefaultKeyedRateLimiter<Payer>,
+    bearers: Vec<DefaultDirectRateLimiter>,
+    addresses: DefaultKeyedRateLimiter<IpAddr>,
     clock: DefaultClock,
     of_addresses: AtomicU32,
 }
 
 impl Pace {
-    pub(super) fn new(per_second: NonZeroU32) -> Self {
-        let limiter = RateLimiter::dashmap(Quota::per_second(per_second));
-        Self { limiter, clock: DefaultClock::default(), of_addresses: AtomicU32::new(0) }
+    pub(super) fn new(per_second: NonZeroU32, bearers: usize) -> Self {
+        let quota = Quota::per_second(per_second);
+        let bearers = (0..bearers).map(|_| RateLimiter::direct(quota)).collect();
+        Self {
+            bearers,
+            addresses: RateLimiter::dashmap(quota),
+            clock: DefaultClock::default(),
+            of_addresses: AtomicU32::new(0),
+        }
     }
 
     /// Counts one request.
     pub(super) fn take(&self, payer: Payer) -> Result<(), Fault> {
-        if matches!(payer, Payer::Address(_))
-            && self.of_addresses.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY)
-        {
-            self.limiter.retain_recent();
-        }
-        let after = |refused: governor::NotUntil<_>| refused.wait_time_from(self.clock.now());
-        self.limiter.check_key(&payer).map_err(|refused| Fault::RateLimited { after: after(refused) })
+        let counted = match payer {
+            Payer::Bearer(at) => self.bearers[at].check(),
+            Payer::Address(address) => {
+                if self.of_addresses.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
+                    self.addresses.retain_recent();
+                }
+                self.addresses.check_key(&address)
+            }
+        };
+        counted.map_err(|refused| Fault::RateLimited { after: refused.wait_time_from(self.clock.now()) })
     }
 }
 
@@ -78,11 +89,11 @@ mod tests {
 
     #[test]
     fn addresses_that_no_longer_come_are_forgotten() {
-        let pace = Pace::new(NonZeroU32::new(1_000_000).unwrap());
+        let pace = Pace::new(NonZeroU32::new(1_000_000).unwrap(), 0);
         for number in 0..3 * FORGET_EVERY {
             pace.take(Payer::Address(IpAddr::from(number.to_be_bytes()))).unwrap();
         }
         // Each is whole again within a microsecond, but for the last few.
-        assert!(pace.limiter.len() < 2 * FORGET_EVERY as usize, "{}", pace.limiter.len());
+        assert!(pace.addresses.len() < 2 * FORGET_EVERY as usize, "{}", pace.addresses.len());
     }
 }

@@ -23,12 +23,14 @@ pub(crate) struct Patient {
     last_write: Instant,
     /// Rings at or before the time that is up; whoever reads looks at it. Moved only when it rings.
     alarm: Pin<Box<Sleep>>,
+    /// Whether the alarm knows whom to wake. A connection is one task, whoever in it reads.
+    is_armed: bool,
 }
 
 impl Patient {
     pub(crate) fn new(io: TcpStream, limit: Duration) -> Self {
         let last_write = Instant::now();
-        Self { io, limit, last_write, alarm: Box::pin(sleep_until(last_write + limit)) }
+        Self { io, limit, last_write, alarm: Box::pin(sleep_until(last_write + limit)), is_armed: false }
     }
 
     pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
@@ -36,6 +38,10 @@ impl Patient {
     }
 
     fn poll_time_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        // Every wait for a request comes by here.
+        if self.is_armed && !self.alarm.is_elapsed() {
+            return Poll::Pending;
+        }
         while self.alarm.as_mut().poll(cx).is_ready() {
             let due = self.last_write + self.limit;
             if due <= Instant::now() {
@@ -43,6 +49,7 @@ impl Patient {
             }
             self.alarm.as_mut().reset(due);
         }
+        self.is_armed = true;
         Poll::Pending
     }
 
