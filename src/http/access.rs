@@ -15,6 +15,7 @@ use subtle::ConstantTimeEq;
 
 use super::pace::{Pace, Payer};
 use super::problem::Fault;
+use crate::LockManager;
 
 /// A shorter secret could be guessed.
 const SHORTEST_SECRET: usize = 16;
@@ -237,11 +238,16 @@ impl Bearer {
             return wrong("it has an empty list of namespaces; leave that out for every key");
         }
         let mut all = namespaces.unwrap_or_else(|| vec![String::new()]);
-        all.sort_unstable();
-        // In order, each comes right behind what it begins with.
-        all.dedup_by(|longer, shorter| longer.starts_with(shorter.as_str()));
+        without_inner(&mut all);
         Ok(Self { name, digest, rights, namespaces: all })
     }
+}
+
+/// Leaves out those prefixes that begin with another.
+fn without_inner(prefixes: &mut Vec<String>) {
+    prefixes.sort_unstable();
+    // In order, each comes behind what it begins with, and only such are in between.
+    prefixes.dedup_by(|longer, shorter| longer.starts_with(shorter.as_str()));
 }
 
 fn digest_of_hex(hex: &str) -> Option<[u8; 32]> {
@@ -286,19 +292,25 @@ impl Caller {
         self.namespaces().is_none_or(|all| all.first().is_some_and(String::is_empty))
     }
 
-    /// Whether this key, as the manager spells it, is open to it.
-    pub(super) fn may_use(&self, key: &str) -> bool {
-        self.namespaces().is_none_or(|all| all.iter().any(|namespace| key.starts_with(namespace.as_str())))
+    /// Whether this key, as the manager keeps it, is open to it.
+    pub(super) fn may_use(&self, locks: &LockManager, key: &str) -> bool {
+        let begins = |namespace: &String| key.starts_with(&*locks.canonical_prefix(namespace));
+        self.namespaces().is_none_or(|all| all.iter().any(begins))
     }
 
-    /// The prefixes that make up what it may see of the keys with this one. No key has two of them.
-    pub(super) fn prefixes(&self, prefix: &str) -> Vec<String> {
-        match self.namespaces() {
-            Some(all) if !all.iter().any(|namespace| prefix.starts_with(namespace.as_str())) => {
-                all.iter().filter(|namespace| namespace.starts_with(prefix)).cloned().collect()
-            }
-            _ => vec![prefix.to_owned()],
+    /// The prefixes, as the manager keeps them, that make up what it may see of the keys with this one. No key has two
+    /// of them.
+    pub(super) fn prefixes(&self, locks: &LockManager, prefix: &str) -> Vec<String> {
+        let kept = |prefix: &str| locks.canonical_prefix(prefix).into_owned();
+        let prefix = kept(prefix);
+        let Some(all) = self.namespaces() else { return vec![prefix] };
+        let mut all: Vec<String> = all.iter().map(|namespace| kept(namespace)).collect();
+        if all.iter().any(|namespace| prefix.starts_with(namespace.as_str())) {
+            return vec![prefix];
         }
+        all.retain(|namespace| namespace.starts_with(&prefix));
+        without_inner(&mut all);
+        all
     }
 }
 
@@ -320,19 +332,20 @@ mod tests {
 
     #[test]
     fn namespaces_bound_the_keys_and_the_lists() {
+        let locks = LockManager::builder().build().unwrap();
         let all = caller("");
-        assert!(all.is_unbound() && all.may_use("x"));
+        assert!(all.is_unbound() && all.may_use(&locks, "x"));
         let some = caller(r#","namespaces":["b:","a:","a:b:"]"#);
         assert!(!some.is_unbound());
         for (key, open) in [("a:", true), ("a:b:c", true), ("b:1", true), ("a", false), ("", false), ("c:1", false)] {
-            assert_eq!(some.may_use(key), open, "{key}");
+            assert_eq!(some.may_use(&locks, key), open, "{key}");
         }
-        assert_eq!(some.prefixes(""), ["a:", "b:"], "one that is within another adds nothing");
-        assert_eq!(some.prefixes("a"), ["a:"]);
-        assert_eq!(some.prefixes("a:x"), ["a:x"]);
-        assert!(some.prefixes("c").is_empty());
+        assert_eq!(some.prefixes(&locks, ""), ["a:", "b:"], "one that is within another adds nothing");
+        assert_eq!(some.prefixes(&locks, "a"), ["a:"]);
+        assert_eq!(some.prefixes(&locks, "a:x"), ["a:x"]);
+        assert!(some.prefixes(&locks, "c").is_empty());
         let nobody = Access::open().caller(None);
-        assert!(!nobody.is_unbound() && !nobody.may_use("a") && nobody.prefixes("").is_empty());
+        assert!(!nobody.is_unbound() && !nobody.may_use(&locks, "a") && nobody.prefixes(&locks, "").is_empty());
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Call {
     /// Refuses a key outside of the caller's namespaces. Spelt as the manager keeps it: another spelling is the same
     /// lock.
     pub(super) fn check_key(&self, key: &str) -> Result<(), Problem> {
-        if self.caller.is_unbound() || self.caller.may_use(self.locks.canonical_key(key)?.as_str()) {
+        if self.caller.is_unbound() || self.caller.may_use(&self.locks, self.locks.canonical_key(key)?.as_str()) {
             return Ok(());
         }
         Err(Fault::Forbidden { why: "the key is outside of the token's namespaces" }.into())
@@ -50,7 +50,7 @@ impl Call {
 
     /// Whether a key, as the manager keeps it, may be shown to the caller.
     pub(super) fn may_see(&self, key: &Key) -> bool {
-        self.caller.is_unbound() || self.caller.may_use(key.as_str())
+        self.caller.is_unbound() || self.caller.may_use(&self.locks, key.as_str())
     }
 }
 

@@ -20,7 +20,7 @@ use super::problem::Fault;
 use super::query::parameters;
 use super::shown::{Edge, Held};
 use super::wire::whole_ms;
-use crate::{Event, EventKind, Events, Heard};
+use crate::{Event, EventKind, Events, Heard, LockManager};
 
 /// How long a stream may be silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -48,7 +48,8 @@ pub(super) async fn events(call: Call, _: web::Payload) -> Answer {
     if call.locks.listeners() > call.limits.max_streams {
         return Err(Fault::TooManyStreams.into());
     }
-    let ear = Ear { events, prefix: prefix.unwrap_or_default(), caller: call.caller, opening: Some(OPENING) };
+    let prefix = call.locks.canonical_prefix(prefix.as_deref().unwrap_or_default()).into_owned();
+    let ear = Ear { events, prefix, locks: call.locks, caller: call.caller, opening: Some(OPENING) };
     let stream = unfold(ear, async |mut ear| Some((Ok::<_, Infallible>(ear.next().await?), ear)));
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
@@ -62,6 +63,7 @@ pub(super) async fn events(call: Call, _: web::Payload) -> Answer {
 struct Ear {
     events: Events,
     prefix: String,
+    locks: LockManager,
     caller: Caller,
     opening: Option<&'static str>,
 }
@@ -87,14 +89,18 @@ impl Ear {
     }
 
     fn is_for_us(&self, event: &Event) -> bool {
-        event.key.as_str().starts_with(&self.prefix) && self.caller.may_use(event.key.as_str())
+        event.key.as_str().starts_with(&self.prefix) && self.may_see(event.key.as_str())
+    }
+
+    fn may_see(&self, key: &str) -> bool {
+        self.caller.may_use(&self.locks, key)
     }
 
     fn tell(&self, heard: &Heard) -> Bytes {
         let mut text = String::with_capacity(256);
         match heard {
             Heard::Event(event) => {
-                let told = Told::of(event, |key| self.caller.may_use(key));
+                let told = Told::of(event, |key| self.may_see(key));
                 let data = serde_json::to_string(&told).expect("an event is JSON");
                 let _ = write!(text, "event: {}\nid: {}\ndata: {data}\n\n", told.kind, event.sequence);
             }

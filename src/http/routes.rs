@@ -167,7 +167,7 @@ pub(super) async fn locks(call: Call, _: web::Payload) -> Answer {
         [Some(_), ..] => Err(invalid("`key` asks for one lock; it goes with neither `prefix` nor `limit`")),
         [None, prefix, limit] => {
             let limit = checked_limit(limit.as_deref(), call.limits)?;
-            let prefixes = call.caller.prefixes(prefix.as_deref().unwrap_or_default());
+            let prefixes = call.caller.prefixes(&call.locks, prefix.as_deref().unwrap_or_default());
             // It looks at every lock there is, which would hold up the other requests of this thread.
             let list = move || list(&call.locks, &prefixes, limit.saturating_add(1));
             let mut found = web::block(list).await.map_err(|_| Fault::Internal { why: "the list broke off" })?;
