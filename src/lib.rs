@@ -11,6 +11,7 @@
 //! | [`lock`](Lock) | a held lock: guard, view, ticket, refresh, the signal that it is lost | you |
 //! | [`session`](Session), [`kept`](Session::keep), `caller` | owners that span locks: sessions, and the callbacks of `run` | you, `run` |
 //! | [`run`](LockManager::run), [`many`](LockManager::lock_many), [`semaphore`](Semaphore), [`singleflight`](LockManager::singleflight) | what people write around a lock: lock-call-release, several keys, several holders, one call for many callers | you |
+//! | [`fence`] | the check on the other side: a resource that refuses a holder whose lock has passed on | you |
 //! | `deadlock` | who waits for whom: refuses the request that would close a cycle | `request`, `shard` |
 //! | `shard` | one mutex, one table, one actor that owns the shard's time | `request`, `lock`, `manager` |
 //! | [`store`] | may this process hold a key at all: the seam to Redis and other stores | `shard` |
@@ -26,9 +27,13 @@
 mod caller;
 mod clock;
 mod config;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod conformance;
 mod deadlock;
 mod error;
 mod event;
+pub mod fence;
 mod force;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
@@ -62,7 +67,7 @@ pub use error::{AttemptOutcome, BuildError, Face, KeyFault, LockError, Loss, Ttl
 pub use event::{Events, Heard};
 pub use force::ForceRelease;
 pub use info::{EndedLock, Explanation, HolderInfo, LockInfo, WaiterInfo};
-pub use key::{FencingToken, Key, Token, Ttl};
+pub use key::{FencingToken, Key, NoFence, Token, Ttl};
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use manager::LockManager;
 pub use many::{LockMany, LockManyRequest};

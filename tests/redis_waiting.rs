@@ -174,3 +174,15 @@ fn one_process_has_one_place_however_often_it_asks() {
     stores.one.leave(&key("k"));
     until("an empty queue", || server.ask::<i64>("EXISTS leasehold:queue:{lock:k}") == 0);
 }
+
+#[test]
+fn a_try_passes_the_place_of_its_own_process_and_of_no_other() {
+    let server = Server::start(&[]);
+    let stores = stores_at(&server.url());
+    let holder = Token::random();
+    take(&*stores.one, "k", holder);
+    assert_eq!(denied(&queue(&*stores.other, "k", Token::random())), Denial::Held);
+    assert_eq!(wait(stores.one.release(&key("k"), holder)), Released::Released);
+    assert_eq!(denied(&ask(&*stores.one, "k", Token::random(), LONG)), Denial::Ahead);
+    assert!(is_granted(&ask(&*stores.other, "k", Token::random(), LONG)));
+}

@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::wire::{ModeName, permits_of, whole_ms};
-use crate::{HolderInfo, HotKey, LockInfo, Mode, Stats, WaitEdge, WaiterInfo};
+use crate::{FencingToken, HolderInfo, HotKey, LockInfo, Mode, Stats, WaitEdge, WaiterInfo};
 
 /// The held locks, in the order of their keys.
 #[derive(Serialize, ToSchema)]
@@ -56,7 +56,9 @@ pub(super) struct Holder {
     limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     permits: Option<u32>,
-    fencing_token: u64,
+    /// `null` where the store promises none.
+    #[schema(required)]
+    fencing_token: Option<u64>,
     /// Wall-clock time of the grant, in milliseconds since 1970.
     since_unix_ms: u64,
     age_ms: u64,
@@ -94,7 +96,7 @@ impl From<&LockInfo> for Holder {
             mode: info.mode.into(),
             limit,
             permits,
-            fencing_token: info.fencing_token.get(),
+            fencing_token: info.fencing_token.map(FencingToken::get),
             since_unix_ms: since(info.age),
             age_ms: whole_ms(info.age),
             remaining_ms: whole_ms(info.remaining),
@@ -112,7 +114,7 @@ impl From<HolderInfo> for Holder {
             mode: info.mode.into(),
             limit,
             permits,
-            fencing_token: info.fencing_token.get(),
+            fencing_token: info.fencing_token.map(FencingToken::get),
             since_unix_ms: since(info.age),
             age_ms: whole_ms(info.age),
             remaining_ms: whole_ms(info.remaining),

@@ -59,6 +59,11 @@ impl ShardClerk {
         self.takes.lock().insert(grant.fence, call_off);
         let clerk = Arc::clone(&self);
         self.desk.spawn(async move {
+            // Errands run after the mutex, each in its thread: the one that calls this off may have come before it.
+            if !clerk.shard().is_some_and(|shard| shard.is_claimed_for(&grant)) {
+                clerk.takes.lock().remove(&grant.fence);
+                return;
+            }
             tokio::select! {
                 queue = called_off => {
                     // After the try under way was dropped: it would take a new place.

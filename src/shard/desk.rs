@@ -12,10 +12,10 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::Shard;
+use super::verify::{attend, clear_the_way};
 use crate::clock::{Clock, Moment};
 use crate::key::{Key, Token, Ttl};
-use crate::store::{self, Extended, Forced, Released, Seen, Store, StoreError};
-use crate::table::{End, Grant};
+use crate::store::{Extended, Forced, Released, Seen, Store, StoreError};
 
 /// How long a shutdown lets the last calls take.
 const LAST_CALLS: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ pub(crate) struct Desk {
     /// One call at a time for each token that is kept just now. A release is the last call for its token, so it only
     /// waits for those before it.
     turns: Mutex<HashMap<Token, Arc<tokio::sync::Mutex<()>>>>,
-    /// Who wants to hear what a release found.
+    /// Who wants to hear what the release of his grant found.
     listeners: Mutex<HashMap<Token, oneshot::Sender<Released>>>,
 }
 
@@ -70,7 +70,7 @@ impl Desk {
             // Kept for those who ask later, too: `send` forgets what nobody waits for yet.
             desk.started.send_replace(Some(outcome));
             if !has_failed {
-                attend(desk, shards, place).await;
+                tokio::join!(attend(&desk, &shards, place), clear_the_way(&desk, &shards));
             }
         });
     }
@@ -135,7 +135,7 @@ impl Desk {
         }
     }
 
-    /// Answers what the next release of this token finds.
+    /// Answers what the release of a grant finds, whose errand is about to be sent.
     pub(crate) fn hear_release(&self, token: Token) -> oneshot::Receiver<Released> {
         let (tell, hear) = oneshot::channel();
         self.listeners.lock().insert(token, tell);
@@ -147,12 +147,24 @@ impl Desk {
     }
 
     pub(crate) fn release(self: &Arc<Self>, key: Key, token: Token) {
+        self.release_for(key, token, None);
+    }
+
+    /// The same for somebody who has no grant, and hears what his own release found: others may release the same token
+    /// at the same time.
+    pub(crate) fn release_and_hear(self: &Arc<Self>, key: Key, token: Token) -> oneshot::Receiver<Released> {
+        let (tell, hear) = oneshot::channel();
+        self.release_for(key, token, Some(tell));
+        hear
+    }
+
+    fn release_for(self: &Arc<Self>, key: Key, token: Token, asker: Option<oneshot::Sender<Released>>) {
         let desk = Arc::clone(self);
         self.spawn(async move {
             // Called in its turn, not before: a release begins with the call (S7, R6).
             desk.wait_turn(token).await;
             let released = desk.store.release(&key, token).await;
-            if let Some(listener) = desk.listeners.lock().remove(&token) {
+            if let Some(listener) = asker.or_else(|| desk.listeners.lock().remove(&token)) {
                 let _ = listener.send(released);
             }
         });
@@ -192,40 +204,5 @@ impl Desk {
             (asked, self.store.extend(key, token, ttl).await)
         })
         .await
-    }
-}
-
-/// Hears what concerns all shards, and verifies what is held when the store may have forgotten it (R21, R26).
-pub(crate) async fn attend(desk: Arc<Desk>, shards: Vec<Weak<Shard>>, place: impl Fn(&Key) -> (u32, u32)) {
-    let Ok(mut events) = desk.store.events().await else { return };
-    while let Some(event) = events.next().await {
-        match event {
-            store::Event::Forced(key) => {
-                let (shard, hash) = place(&key);
-                if let Some(shard) = shards[shard as usize].upgrade() {
-                    // The key may have been granted anew since.
-                    for grant in shard.claims_on(&key, hash) {
-                        verify(&desk, &shard, &grant, &key, End::Forced).await;
-                    }
-                }
-            }
-            store::Event::Resumed => {
-                for shard in shards.iter().filter_map(Weak::upgrade) {
-                    for (grant, key) in shard.claims() {
-                        verify(&desk, &shard, &grant, &key, End::Vanished).await;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Ends a grant that the store does not keep.
-async fn verify(desk: &Desk, shard: &Shard, grant: &Grant, key: &Key, end: End) {
-    match desk.store.look(key, Some(grant.token)).await {
-        Ok(Seen::Held { by: store::Holder::Ours, .. }) => {}
-        Ok(_) => shard.vanished(grant, end),
-        // Unknown: what is held stays good until its deadline (R20).
-        Err(_) => {}
     }
 }

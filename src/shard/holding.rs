@@ -9,10 +9,10 @@ use super::{SLICE, Shard, State};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss, WaitEdge};
 use crate::key::{FencingToken, Key, Token};
-use crate::store::Released;
+use crate::store::{Released, Seen};
 use crate::table::{
     Claimed, Effects, End, Grant, Keeper, Mode, Obstacle, Order, Owner, RefreshAsk, Refreshed, Release, Slice,
-    WaiterId, Watcher,
+    WaiterId, Watcher, Which,
 };
 
 impl Shard {
@@ -31,11 +31,14 @@ impl Shard {
             Err(other) => Err(other),
         };
         let Some(clerk) = &self.clerk else { return unknown };
-        let hear = clerk.desk().hear_release(token);
-        clerk.desk().release(key.clone(), token);
-        match hear.await {
+        match clerk.desk().release_and_hear(key.clone(), token).await {
             Ok(Released::Released) => Ok(Release::Released),
-            Ok(Released::AlreadyGone) => unknown,
+            // Who holds it then is the store's to say: nobody, or another.
+            Ok(Released::AlreadyGone) => match clerk.desk().look(key).await {
+                Some(Ok(Seen::Free)) => unknown,
+                Some(Ok(Seen::Held { .. })) => Err(LockError::NotHeld),
+                Some(Err(_)) | None => Err(LockError::StoreUnavailable),
+            },
             Ok(Released::Unknown(_)) | Err(_) => Err(LockError::StoreUnavailable),
         }
     }
@@ -213,6 +216,11 @@ impl Shard {
         self.with(|state, fx| state.table.claimed(grant, proof, deadline, now, fx))
     }
 
+    /// Whether the request that a key is being taken for still waits.
+    pub(crate) fn is_claimed_for(&self, grant: &Grant) -> bool {
+        self.state.lock().table.is_claimed_for(grant)
+    }
+
     /// The store has said no to a request, or nothing.
     pub(crate) fn denied(&self, grant: &Grant, why: LockError) {
         let now = self.clock.now();
@@ -232,11 +240,14 @@ impl Shard {
     }
 
     /// What is held by the store's word.
-    pub(crate) fn claims(&self) -> Vec<(Grant, Key)> {
+    pub(crate) fn claims(&self, which: Which) -> Vec<(Grant, Key)> {
         let (mut claims, mut cursor) = (Vec::new(), Some(0));
+        if which == Which::InTheWay && self.state.lock().table.waiting() == 0 {
+            return claims;
+        }
         while let Some(from) = cursor {
             let found = |grant, key| claims.push((grant, key));
-            cursor = self.state.lock().table.claims(from, SLICE as u32, found);
+            cursor = self.state.lock().table.claims(which, from, SLICE as u32, found);
         }
         claims
     }

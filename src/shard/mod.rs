@@ -20,6 +20,7 @@ pub(crate) mod runtime;
 #[cfg(all(test, shuttle))]
 mod shuttled;
 pub(crate) mod timer;
+mod verify;
 
 #[cfg(feature = "test-util")]
 use std::sync::atomic::AtomicBool;

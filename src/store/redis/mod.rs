@@ -10,6 +10,30 @@
 //! * Redis expires by its wall clock: when that is set forward, held locks are freed early (R11). Fences protect then;
 //! * a command that a deposed master still obeys is lost with that master, as are the locks that it had not passed on.
 //!
+//! # Other clients on the same keys
+//!
+//! What takes a free key by one atomic step and releases by comparison excludes us, and we it; give both the same
+//! names ([`KeyTemplate`](super::KeyTemplate)). *Tried*: a test runs it as a process of its own, for exclusion, release,
+//! expiry and a kill, in both directions. *Read*: its source says so.
+//!
+//! | client | how we know | its lock | its key |
+//! |---|---|---|---|
+//! | rslock 0.10 (Rust) | tried | `SET NX PX`, 20 random bytes | as given |
+//! | redis-py 8.1 `Lock` (Python) | tried | `SET NX PX`, UUID in hex | as given |
+//! | verrou (AdonisJS) | read | `SET PX NX`; `SETNX` without an end if it has no TTL | as given |
+//! | node-redlock 5 (Node) | read | `EXISTS`, then `SET PX`, in a script; 16 bytes in hex; several keys at a time | as given |
+//! | redlock-universal (Node) | read | `SET PX NX` | an adapter's prefix, then as given |
+//! | redsync 4 (Go) | read | `SET NX PX`, 16 bytes in base64 | as given |
+//! | bsm/redislock (Go) | read | `SET NX PX`, later `MSETNX` and `PEXPIRE` in a script; 16 bytes in base64, and metadata | as given |
+//! | RedLock.net (C#) | read | `SET NX PX`, UUID | `redlock:` before it, or a format |
+//! | DistributedLock.Redis (C#) | read | `SET NX PX` | as given |
+//! | Redisson (Java) | read | a hash; seen as held, and never touched | as given |
+//!
+//! They know nothing of the queue beside the key: they poll, may pass those who wait in turn, and tell nobody of a
+//! release, so our waiters hear of it from the server (`CLIENT TRACKING`), or see it by asking, within a second. They
+//! have no fences; ours rise across their locks. A lock that has no end (PTTL -1) excludes us until somebody deletes
+//! it: [`force_release`](Store::force_release) does.
+//!
 //! Needs Redis 6.2 or anything that speaks RESP3 and runs Lua as that does.
 
 mod acquire;
@@ -49,6 +73,7 @@ use self::config::Place;
 pub use self::config::RedisBuilder;
 use self::link::Phase;
 use self::listen::Listener;
+pub(crate) use self::names::beside;
 use self::names::{Names, RESERVED};
 use self::tickets::Tickets;
 use self::time::Ticks;
