@@ -13,13 +13,14 @@ use leasehold::Token;
 use leasehold::store::conformance::wait;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{Denial, Forced, Hint, Released, Watch};
-use support::{ask, denied, is_granted, key, queue, stores, stores_at, take};
+use support::{LONG, ask, denied, is_granted, key, queue, stores, stores_at, take};
 
 /// Waits for one hint, whatever comes before it.
 fn hear(watch: &mut Watch, hint: Hint) {
     while wait(watch.next()).expect("the store runs") != hint {}
 }
 
+/// Peer bug 2: keys that vanish without a message leave their waiters waiting.
 #[test]
 fn foreign_deletes_expiries_and_flushes_are_heard() {
     let server = Server::start(&[]);
@@ -103,6 +104,7 @@ fn a_watch_that_cannot_be_in_force_is_an_error_in_time() {
     until("a watch", || wait(stores.one.watch(&key("k"))).is_ok());
 }
 
+/// Peer bug 24: a fair queue that stands still behind the dead.
 #[test]
 fn a_process_that_died_holds_the_queue_up_for_a_ticket() {
     let server = Server::start(&[]);

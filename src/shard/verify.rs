@@ -92,13 +92,17 @@ async fn verify(desk: Arc<Desk>, found: Vec<Found>, end: End) {
     stream::iter(found).for_each_concurrent(CHECKS, each).await;
 }
 
-async fn verify_one(desk: &Desk, shard: Weak<Shard>, grant: Grant, key: Key, end: End) {
+async fn verify_one(desk: &Arc<Desk>, shard: Weak<Shard>, grant: Grant, key: Key, end: End) {
     loop {
         let seen = desk.store.look(&key, Some(grant.token)).await;
         let Some(shard) = shard.upgrade() else { return };
         match seen {
             Ok(Seen::Held { by: store::Holder::Ours, .. }) => return,
-            Ok(_) => return shard.vanished(&grant, end),
+            Ok(_) => {
+                shard.vanished(&grant, end);
+                // The store's next server may know of it still; nobody else would end it there.
+                return desk.release(key, grant.token);
+            }
             // Unknown: what is held stays good until its deadline (R20), and is looked at again until then.
             Err(_) if shard.held_until(&grant).is_none() => return,
             Err(_) => {}

@@ -29,6 +29,7 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
     let names = inner.names(ask.key)?;
     let ttl = inner.checked_ttl(ask.ttl)?;
     clean(inner, &names, ask.token, begun).await?;
+    inner.lately.forget(ask.token);
     let ticket = match ask.intent {
         Intent::Try => Duration::ZERO,
         Intent::Wait => TICKET,

@@ -2,8 +2,8 @@
 //! same keys and ours exclude each other.
 //!
 //! One file per operation, with its script beside it: `acquire`, `extend`, `release`, `force`, `look`, `tickets`. Under
-//! them, `call` sends a script to whoever has the key (`cluster`, `link`, `wire`) and `cleanup` takes back what nobody
-//! received. `listen` hears what Redis tells by itself. The numbers R1 to R28 are the rules of this format:
+//! them, `call` sends a script to whoever has the key (`cluster`, `link`, `wire`), `cleanup` takes back what nobody
+//! received, and `lately` releases again what a dying master had not passed on. `listen` hears what Redis tells by itself. The numbers R1 to R28 are the rules of this format:
 //!
 //! * a lock's whole value is its token, its TTL is in milliseconds, everything else stands beside it (`names`);
 //! * a grant counts from before the command was sent, less 1% of the TTL and 2 ms (R8);
@@ -46,6 +46,7 @@ mod extend;
 mod fault;
 mod force;
 mod hear;
+mod lately;
 mod link;
 mod listen;
 mod look;
@@ -71,6 +72,7 @@ use self::cleanup::Cleaning;
 use self::cluster::Servers;
 use self::config::Place;
 pub use self::config::RedisBuilder;
+use self::lately::Lately;
 use self::link::Phase;
 use self::listen::Listener;
 pub(crate) use self::names::beside;
@@ -102,6 +104,7 @@ struct Inner {
     /// Of all grants that this process has seen (R12).
     highest_fence: AtomicU64,
     cleaning: Cleaning,
+    lately: Lately,
     tickets: Tickets,
     listener: Listener,
     /// Channels know no databases, so its name does.
@@ -136,6 +139,7 @@ impl RedisStore {
             ticks: Ticks::new(config.operation_timeout),
             highest_fence: AtomicU64::new(0),
             cleaning: Cleaning::default(),
+            lately: Lately::default(),
             tickets: Tickets::default(),
             listener: Listener::default(),
             forced_channel: format!("{RESERVED}forced:{db}").into(),
@@ -200,6 +204,7 @@ impl Store for RedisStore {
                 runtime.spawn(async move { ticks.run().await }),
                 runtime.spawn(Tickets::run(Arc::clone(inner))),
                 runtime.spawn(Listener::run(Arc::clone(inner))),
+                runtime.spawn(Lately::run(Arc::clone(inner))),
             ];
             inner.tasks.lock().extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
             Ok(())

@@ -61,15 +61,24 @@ impl Sentinels {
     pub(crate) fn kill_master(&mut self) -> u16 {
         let old = self.master().port();
         self.server_mut(old).kill9();
-        until_or(
-            "another master",
-            || self.logs(),
-            || {
-                let port = self.master_port().filter(|&port| port != old)?;
-                (self.server(port).info("role") == "master").then_some(())
-            },
-        );
+        self.until_replaced(old);
         old
+    }
+
+    /// Freezes the master, waits until the sentinels have another one that takes writes, and answers the old one's port.
+    pub(crate) fn stop_master(&self) -> u16 {
+        let old = self.master();
+        old.stop();
+        self.until_replaced(old.port());
+        old.port()
+    }
+
+    fn until_replaced(&self, old: u16) {
+        let logs = || self.logs();
+        until_or("another master", logs, || {
+            let port = self.master_port().filter(|&port| port != old)?;
+            (self.server(port).info("role") == "master").then_some(())
+        });
     }
 
     /// Starts a killed server again, and waits until it follows the master.
