@@ -187,6 +187,22 @@ async fn five_thousand_idle_connections_leave_room_for_who_works() {
 }
 
 #[actix_rt::test]
+async fn a_thousand_clients_that_come_at_once_find_room() {
+    let process = Process::serve(&[]);
+    // While it stands still it takes nobody: all must fit where the system keeps them.
+    let signal = |name: &str| {
+        let kill = format!("kill -{name} {}", process.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    };
+    let address = process.address.parse().unwrap();
+    signal("STOP");
+    let crowd: Vec<_> = (0..1000).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(900))).collect();
+    signal("CONT");
+    assert!(crowd.iter().all(Result::is_ok), "a client had to try again");
+    process.takes_and_gives_back_a_lock().await;
+}
+
+#[actix_rt::test]
 async fn holders_release_while_every_waiters_place_is_taken() {
     let process = Process::serve(&["--max-waiters", "200", "--max-connections", "400"]);
     let lock = process.post("/acquire", json!({ "key": "a" })).await.ok();

@@ -18,6 +18,7 @@ use actix_server::ServerHandle;
 use futures_util::future::{Either, select};
 use leasehold::LockManager;
 use leasehold::http::Access;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::args::ServeArgs;
 use crate::bounds::Bounds;
@@ -32,6 +33,8 @@ use crate::{tls, tokens};
 const LONGEST_DRAIN: Duration = Duration::from_secs(1);
 /// Over a network less is no lock at all.
 pub(crate) const SHORTEST_TTL: Duration = Duration::from_millis(10);
+/// How many clients may have come and not been taken yet. One for whom there is no room tries again after a second.
+const BACKLOG: i32 = 4096;
 /// actix-web reads a clock for these that moves twice a second.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -98,7 +101,18 @@ fn listen(args: &ServeArgs, access: &Access, tls: bool) -> Result<Vec<TcpListene
             eprintln!("leasehold: {open} can be reached by others, and without --tls-cert they can read the tokens");
         }
     }
-    addresses.iter().map(|address| TcpListener::bind(address).map_err(failed)).collect()
+    addresses.iter().map(|address| bind(*address).map_err(failed)).collect()
+}
+
+/// What the standard library does, with room for more clients that come at once.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // On Windows this would let another process take the port over.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 async fn serve(args: ServeArgs, parts: Parts) -> Result<ExitCode, Failure> {
