@@ -10,7 +10,7 @@ use crate::table::Counters;
 /// `queued = handoffs + timed_out_in_queue + cancelled_in_queue + refused_by_shutdown + deadlocked + session_ended +
 /// waiting`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[cfg_attr(feature = "http", derive(serde::Serialize))]
+#[cfg_attr(feature = "http", derive(serde::Serialize, utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct Stats {
     /// Requests that came to their end, whatever it was.

@@ -122,7 +122,7 @@ impl Desk {
     }
 
     /// How the store is, asked now. `None` if there is no runtime to ask it on.
-    async fn health(self: &Arc<Self>) -> Option<Result<Duration, StoreError>> {
+    pub(crate) async fn health(self: &Arc<Self>) -> Option<Result<Duration, StoreError>> {
         let (tell, hear) = oneshot::channel();
         let desk = Arc::clone(self);
         self.spawn(async move {
