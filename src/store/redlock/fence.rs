@@ -29,7 +29,8 @@ pub(crate) struct Memory {
     pub(crate) floor: u64,
 }
 
-/// Whose token the node holds for the key at the moment of judging.
+/// Whose token the node holds for the key once it has judged: it takes a free key for the asker if, and only if, it
+/// accepts, so that a node that holds a token has accepted that token's fence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Holding {
     Asker,
@@ -142,7 +143,7 @@ impl Round {
 
     /// What follows if no further node is heard: for an asker that will not wait for the slow ones.
     pub(crate) fn close(&self) -> Verdict {
-        // Nodes that neither accepted nor refused do not hold the token, and will not the next time.
+        // Nodes that neither accepted nor refused are held by others or silent, and will not accept the next time.
         let hold = self.accepted + self.refused;
         if self.accepted >= self.quorum.needed() {
             Verdict::Proved(FencingToken::at_least_one(self.proposed))
