@@ -38,7 +38,7 @@ const SHORTEST_TTL: Duration = Duration::from_millis(10);
 /// Nothing was served: a setting makes no sense, the address cannot be had, or the machine is short of something.
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     check(&args)?;
-    let store = store::choose(&args.store)?;
+    let store = store::choose(&args.store, args.redlock_max_ttl)?;
     let listeners = listen(&args)?;
     logs::start(args.log_format);
     let bounds = Bounds::secure(&args);
@@ -53,6 +53,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let builder = match store {
         Choice::Memory => builder,
         Choice::Redis(store) => builder.store(store),
+        Choice::Redlock(store) => builder.store(store),
     };
     actix_web::rt::System::new().block_on(async {
         let locks = builder.build_and_connect().await?;

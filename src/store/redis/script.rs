@@ -5,14 +5,14 @@ use std::sync::LazyLock;
 use redis::{Cmd, RedisResult, Value};
 
 /// A script and its hash.
-pub(super) struct Script {
+pub(in crate::store) struct Script {
     body: &'static str,
     sha: String,
 }
 
 macro_rules! scripts {
     ($($name:ident = $file:literal;)*) => {$(
-        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file)));
+        pub(in crate::store) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file)));
     )*};
 }
 
@@ -34,8 +34,15 @@ pub(super) enum Form {
 }
 
 impl Script {
-    fn new(body: &'static str) -> Self {
+    pub(in crate::store) fn new(body: &'static str) -> Self {
         Self { body, sha: redis::Script::new(body).get_hash().to_owned() }
+    }
+
+    /// The command after which the server knows it by its hash.
+    pub(super) fn teaching(&self) -> Cmd {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(self.body);
+        command
     }
 
     /// The beginning of a command that runs it.
@@ -51,7 +58,7 @@ impl Script {
 
 /// The numbers that every script answers: a code, the server's clock in microseconds, and what the code brings along.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(in crate::store) struct Reply {
     numbers: [i64; 5],
     len: usize,
 }
@@ -71,16 +78,16 @@ impl Reply {
         Some(Self { numbers, len: values.len() })
     }
 
-    pub(super) fn code(&self) -> i64 {
+    pub(in crate::store) fn code(&self) -> i64 {
         self.numbers[0]
     }
 
-    pub(super) fn server_us(&self) -> i64 {
+    pub(in crate::store) fn server_us(&self) -> i64 {
         self.numbers[1]
     }
 
     /// The numbers behind code and clock.
-    pub(super) fn rest(&self) -> &[i64] {
+    pub(in crate::store) fn rest(&self) -> &[i64] {
         &self.numbers[2..self.len]
     }
 }

@@ -20,7 +20,8 @@ pub(crate) fn propose(highest_seen: u64, estimated_micros: u64) -> u64 {
     highest_seen.max(estimated_micros).saturating_add(1)
 }
 
-/// What a node remembers of one key's fences.
+/// What a node remembers of one key's fences: the twin of `acquire.lua`, for the model.
+#[cfg(test)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub(crate) struct Memory {
     /// The highest fence that it accepted, if it remembers one.
@@ -31,6 +32,7 @@ pub(crate) struct Memory {
 
 /// Whose token the node holds for the key once it has judged: it takes a free key for the asker if, and only if, it
 /// accepts, so that a node that holds a token has accepted that token's fence.
+#[cfg(test)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Holding {
     Asker,
@@ -48,6 +50,7 @@ pub(crate) enum Judgement {
     NotHeld,
 }
 
+#[cfg(test)]
 impl Memory {
     /// Judges a proposal, as the script on the node does. A quarantined node is not asked: it does not vote (L4).
     ///

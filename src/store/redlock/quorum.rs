@@ -177,6 +177,17 @@ impl Ballot {
         self.outcome
     }
 
+    /// Whether the node has voted.
+    pub(crate) fn has_heard(&self, node: usize) -> bool {
+        !matches!(self.votes[node], None | Some(Vote::Unknown))
+    }
+
+    /// The nodes that said that they do not hold the token, or may have forgotten it.
+    pub(crate) fn lost(&self) -> Vec<usize> {
+        let lost = |node: &usize| matches!(self.votes[*node], Some(Vote::Denied | Vote::Abstained));
+        (0..self.votes.len()).filter(lost).collect()
+    }
+
     fn count(&self) -> Outcome {
         let of = |kind: Vote| self.votes.iter().filter(|vote| **vote == Some(kind)).count();
         let (granted, refused, denied) = (of(Vote::Granted), of(Vote::Refused), of(Vote::Denied));
@@ -195,23 +206,12 @@ impl Ballot {
         }
     }
 
-    /// The nodes to send a release to: all of them if the ballot failed, also those that denied, abstained or never
-    /// answered (L2): a request may run after its asker gave up. None while it is open, if it was granted, or if it is
-    /// put again under a higher fence.
-    pub(crate) fn to_release(&self) -> std::ops::Range<usize> {
-        match self.outcome {
-            Outcome::Open | Outcome::Granted | Outcome::Refused => 0..0,
-            Outcome::Denied | Outcome::Unknown | Outcome::TooLate => 0..self.quorum.nodes(),
-        }
-    }
-
     /// The nodes that a granted extend found without our token, and the TTL to give them (L3): what is left until
     /// `new_deadline`, never more, and nothing once that has passed. A quarantined node may be repaired: it still
     /// does not vote for others. The caller keeps R6: no repair once the release has begun.
     pub(crate) fn to_repair(&self, new_deadline: Moment, now: Moment) -> Option<(Vec<usize>, Duration)> {
         let left = new_deadline.saturating_since(now);
-        let lost = |vote: &Option<Vote>| matches!(vote, Some(Vote::Denied | Vote::Abstained));
-        let nodes: Vec<usize> = (0..self.votes.len()).filter(|&node| lost(&self.votes[node])).collect();
+        let nodes = self.lost();
         (self.outcome == Outcome::Granted && !left.is_zero() && !nodes.is_empty()).then_some((nodes, left))
     }
 }
@@ -339,7 +339,6 @@ mod tests {
                 let failed = !matches!(next.outcome(), Outcome::Open | Outcome::Granted | Outcome::Refused);
                 let stray = failed && vote == Vote::Granted;
                 assert_eq!(heard == Heard::ReleaseThere, stray, "{cast:?} {node} {vote:?}");
-                assert_eq!(next.to_release().len(), if failed { cast.len() } else { 0 });
                 cast[node] = Some(vote);
                 walk(&next, cast, seen);
                 cast[node] = None;
@@ -368,7 +367,6 @@ mod tests {
                 }
                 let quorum = granted > nodes / 2;
                 assert_eq!(ballot.outcome(), if quorum { Outcome::Granted } else { Outcome::TooLate });
-                assert_eq!(ballot.to_release(), if quorum { 0..0 } else { 0..nodes });
                 assert_eq!(strays, if quorum { 0 } else { nodes - granted });
             }
             let mut silent = open(nodes);
@@ -421,13 +419,9 @@ mod tests {
     #[test]
     fn a_quorum_lasts_until_too_few_are_left() {
         let lefts = |ms: &[u64]| ms.iter().map(|ms| Duration::from_millis(*ms)).collect::<Vec<_>>();
-        for (left, of_three) in [
-            (&[][..], None),
-            (&[9], None),
-            (&[9, 5], Some(5)),
-            (&[5, 9, 7], Some(7)),
-            (&[0, 9, 9], Some(9)),
-        ] {
+        for (left, of_three) in
+            [(&[][..], None), (&[9], None), (&[9, 5], Some(5)), (&[5, 9, 7], Some(7)), (&[0, 9, 9], Some(9))]
+        {
             assert_eq!(left_by_quorum(quorum(3), &mut lefts(left)), of_three.map(Duration::from_millis), "{left:?}");
         }
     }
