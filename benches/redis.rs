@@ -1,22 +1,28 @@
-//! What does a lock in Redis cost over the two scripts that it consists of?
+//! What does a lock in Redis cost over the two scripts that it consists of, and how soon is a waiter woken?
 //!
-//! Each line is acquire + release, against a real server on this machine. The baseline sends the same scripts (and,
-//! below, the shortest ones that other libraries use) by EVALSHA over one multiplexed connection that lives on another
-//! thread, as the store's does. Runs alternate, and the medians are shown.
+//! The first table is acquire + release, against a real server on this machine: through the manager, through the store
+//! alone, and by `rslock` (a plain SET, no fence, no waiting). The baselines send the same scripts, and the shortest
+//! ones that other libraries use, by EVALSHA over one multiplexed connection that lives on another thread, as the
+//! store's does. Runs alternate, and the medians are shown.
+//!
+//! The second lets two processes pass one key to and fro. The third counts what waiting tasks cost the server.
 
 #[path = "../tests/support/redis/mod.rs"]
 mod kit;
 
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use cpu_time::ProcessTime;
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use kit::Server;
-use leasehold::store::conformance::{Stores, wait};
+use kit::{Server, until};
+use leasehold::store::conformance::Stores;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{Acquired, Ask, Intent, Released, Store};
-use leasehold::{Key, Token, Ttl};
+use leasehold::{Key, LockManager, Release, Token, Ttl};
 use redis::aio::MultiplexedConnection;
 
 const TTL_MS: u64 = 30_000;
@@ -39,7 +45,7 @@ enum Kind {
 }
 
 impl Raw {
-    fn over(connection: MultiplexedConnection, kind: Kind) -> Self {
+    async fn over(connection: MultiplexedConnection, kind: Kind) -> Self {
         let (acquire, release) = match kind {
             Kind::Ours => {
                 (include_str!("../src/store/redis/acquire.lua"), include_str!("../src/store/redis/release.lua"))
@@ -48,10 +54,8 @@ impl Raw {
         };
         let (acquire, release) = (redis::Script::new(acquire), redis::Script::new(release));
         let mut loading = connection.clone();
-        wait(async {
-            acquire.load_async(&mut loading).await.unwrap();
-            release.load_async(&mut loading).await.unwrap();
-        });
+        acquire.load_async(&mut loading).await.unwrap();
+        release.load_async(&mut loading).await.unwrap();
         Self { connection, acquire, release, kind }
     }
 
@@ -79,7 +83,7 @@ impl Raw {
     }
 }
 
-async fn ours(store: &dyn Store, key: &Key) {
+async fn through_the_store(store: &dyn Store, key: &Key) {
     let token = Token::random();
     let ttl = Ttl::new(Duration::from_millis(TTL_MS)).unwrap();
     let answer = store.acquire(Ask { key, token, ttl, intent: Intent::Try }).await;
@@ -87,62 +91,193 @@ async fn ours(store: &dyn Store, key: &Key) {
     assert_eq!(store.release(key, token).await, Released::Released);
 }
 
+async fn through_the_manager(locks: &LockManager, key: &Key) {
+    let lock = locks.lock(key.as_str()).await.unwrap();
+    assert_eq!(lock.unlock().await, Release::Released);
+}
+
+async fn through_rslock(locks: &rslock::LockManager, key: &Key) {
+    let lock = locks.lock(key.as_str(), Duration::from_millis(TTL_MS)).await.unwrap();
+    locks.unlock(&lock).await;
+}
+
+/// Takes a lock and lets it go.
+type Pair<'a> = Box<dyn Fn() -> BoxFuture<'a, ()> + 'a>;
+
 /// Runs `total` pairs with so many in flight on distinct keys; answers pairs per second.
-fn measure<F: Future<Output = ()>>(in_flight: usize, total: usize, pair: impl Fn(usize) -> F) -> f64 {
+async fn measure(in_flight: usize, total: usize, pair: &Pair<'_>) -> f64 {
     let began = Instant::now();
-    wait(async {
-        let mut running: FuturesUnordered<F> = (0..in_flight).map(&pair).collect();
-        let mut started = in_flight;
-        while running.next().await.is_some() {
-            if started < total {
-                running.push(pair(started));
-                started += 1;
-            }
+    let mut running: FuturesUnordered<_> = (0..in_flight).map(|_| pair()).collect();
+    let mut started = in_flight;
+    while running.next().await.is_some() {
+        if started < total {
+            running.push(pair());
+            started += 1;
         }
-    });
+    }
     total as f64 / began.elapsed().as_secs_f64()
 }
 
-fn median(mut runs: Vec<f64>) -> f64 {
+#[derive(Default)]
+struct Runs {
+    per_second: Vec<f64>,
+    client_us: Vec<f64>,
+    server_us: Vec<f64>,
+}
+
+fn median(runs: &mut [f64]) -> f64 {
     runs.sort_by(f64::total_cmp);
     runs[runs.len() / 2]
 }
 
-fn main() {
-    // `cargo test` passes no `--bench`.
-    let (rounds, pairs) = if std::env::args().any(|arg| arg == "--bench") { (15, 20_000) } else { (1, 500) };
-    let server = Server::start(&[]);
+/// Seconds of processor time that the server has used.
+fn cpu_of(server: &Server) -> f64 {
+    ["used_cpu_user", "used_cpu_sys"].iter().map(|what| server.info(what).parse::<f64>().unwrap()).sum()
+}
+
+fn runtime(threads: usize) -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap()
+}
+
+async fn connect(url: &str) -> MultiplexedConnection {
+    let client = redis::Client::open(url).unwrap();
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(1024);
+    client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+}
+
+async fn manager(url: &str) -> LockManager {
+    LockManager::builder().store(RedisStore::new(url).unwrap()).build_and_connect().await.unwrap()
+}
+
+fn pairs(server: &Server, rounds: usize, pairs: usize) {
     let stores = Stores::start(&|| Arc::new(RedisStore::new(&server.url()).unwrap()) as Arc<dyn Store>);
-    let elsewhere = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let connect = || {
-        let client = redis::Client::open(server.url()).unwrap();
-        let config = redis::AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(1024);
-        elsewhere
-            .block_on(
-                elsewhere.spawn(async move { client.get_multiplexed_async_connection_with_config(&config).await }),
-            )
-            .unwrap()
-            .unwrap()
+    let (here, elsewhere) = (runtime(1), runtime(1));
+    // Its task stays on the other thread.
+    let raw = |kind| {
+        let url = server.url();
+        elsewhere.block_on(elsewhere.spawn(async move { Raw::over(connect(&url).await, kind).await })).unwrap()
     };
-    let (same, shortest) = (Raw::over(connect(), Kind::Ours), Raw::over(connect(), Kind::Shortest));
-    let number = AtomicU64::new(0);
+    let (same, shortest) = (raw(Kind::Ours), raw(Kind::Shortest));
+    let locks = here.block_on(manager(&server.url()));
+    let rival = rslock::LockManager::new(vec![server.url()]);
     let names: Vec<Key> = (0..512).map(|n| Key::new(format!("order:{n}")).unwrap()).collect();
+    let number = AtomicU64::new(0);
     let name = || &names[number.fetch_add(1, Ordering::Relaxed) as usize % names.len()];
-    wait(ours(&*stores.one, name()));
+    let contenders: [(&str, Pair<'_>); 5] = [
+        ("manager", Box::new(|| Box::pin(through_the_manager(&locks, name())))),
+        ("store", Box::new(|| Box::pin(through_the_store(&*stores.one, name())))),
+        ("same scripts raw", Box::new(|| Box::pin(same.lock_and_release(name().as_str())))),
+        ("shortest raw", Box::new(|| Box::pin(shortest.lock_and_release(name().as_str())))),
+        ("rslock", Box::new(|| Box::pin(through_rslock(&rival, name())))),
+    ];
+    println!(
+        "acquire + release, distinct keys: pairs/s, time of one, the manager's share, processor time here and there"
+    );
     for in_flight in [1, 8, 64, 256] {
         let pairs = if in_flight == 1 { pairs / 5 } else { pairs };
-        let [mut us, mut same_runs, mut shortest_runs] = [(); 3].map(|()| Vec::new());
+        let mut runs: [Runs; 5] = Default::default();
         for _ in 0..rounds {
-            us.push(measure(in_flight, pairs, |_| ours(&*stores.one, name())));
-            same_runs.push(measure(in_flight, pairs, |_| same.lock_and_release(name().as_str())));
-            shortest_runs.push(measure(in_flight, pairs, |_| shortest.lock_and_release(name().as_str())));
+            for ((_, pair), runs) in contenders.iter().zip(&mut runs) {
+                let (client, served) = (ProcessTime::now(), cpu_of(server));
+                runs.per_second.push(here.block_on(measure(in_flight, pairs, pair)));
+                runs.client_us.push(client.elapsed().as_secs_f64() * 1e6 / pairs as f64);
+                runs.server_us.push((cpu_of(server) - served) * 1e6 / pairs as f64);
+            }
         }
-        let (us, same, shortest) = (median(us), median(same_runs), median(shortest_runs));
-        println!(
-            "{in_flight:>4} in flight: leasehold {us:>8.0}/s   same scripts raw {same:>8.0}/s ({:.2}x)   \
-             shortest scripts raw {shortest:>8.0}/s ({:.2}x)",
-            us / same,
-            us / shortest
-        );
+        let ours = median(&mut runs[0].per_second);
+        for ((name, _), runs) in contenders.iter().zip(&mut runs) {
+            let per_second = median(&mut runs.per_second);
+            println!(
+                "{in_flight:>4} in flight  {name:<17} {per_second:>8.0}/s  {:>6.1} us  {:>5.2}x  {:>5.1} us  {:>5.1} us",
+                1e6 / per_second,
+                ours / per_second,
+                median(&mut runs.client_us),
+                median(&mut runs.server_us),
+            );
+        }
     }
+}
+
+/// The other process of [`passing`]: as long as its standard input is open, it takes the key and lets it go.
+fn partner(url: &str) {
+    std::thread::spawn(|| {
+        let _ = std::io::read_to_string(std::io::stdin());
+        std::process::exit(0);
+    });
+    runtime(1).block_on(async {
+        let locks = manager(url).await;
+        loop {
+            drop(locks.lock("passed").wait(Duration::from_mins(1)).await.unwrap());
+        }
+    });
+}
+
+/// Two processes take turns: each release wakes the other. Answers the median time of one hand-over.
+fn passing(server: &Server, rounds: usize) {
+    let mut partner = Command::new(std::env::current_exe().unwrap())
+        .env(PARTNER, server.url())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut runs = runtime(1).block_on(async {
+        let locks = manager(&server.url()).await;
+        let mut runs = Vec::new();
+        for _ in 0..rounds {
+            let lock = locks.lock("passed").wait(Duration::from_mins(1)).await.unwrap();
+            // The partner's place in the queue.
+            until("the partner", || server.ask::<i64>("ZCARD leasehold:queue:{lock:passed}") == 1);
+            let fence = lock.fencing_token().unwrap().get();
+            drop(lock);
+            let began = Instant::now();
+            let lock = locks.lock("passed").wait(Duration::from_mins(1)).await.unwrap();
+            runs.push(began.elapsed().as_secs_f64() * 1e6);
+            assert!(lock.fencing_token().unwrap().get() > fence);
+        }
+        runs
+    });
+    drop(partner.stdin.take());
+    partner.wait().unwrap();
+    println!("a key goes to a waiter in another process and comes back: {:.0} us for both ways", median(&mut runs));
+}
+
+/// What waiting tasks of one process cost the server.
+fn waiting(server: &Server, watched: Duration) {
+    let here = runtime(1);
+    let commands = || server.info("total_commands_processed").parse::<u64>().unwrap();
+    for tasks in [1, 1_000] {
+        here.block_on(async {
+            let (holder, locks) = (manager(&server.url()).await, manager(&server.url()).await);
+            let lock = holder.lock("busy").await.unwrap();
+            let waiting: Vec<_> = (0..tasks)
+                .map(|_| {
+                    let locks = locks.clone();
+                    tokio::spawn(async move { locks.lock("busy").wait(Duration::from_mins(1)).await.is_ok() })
+                })
+                .collect();
+            until("the queue", || locks.stats().waiting >= tasks - 1);
+            let before = commands();
+            tokio::time::sleep(watched).await;
+            let per_second = (commands() - before) as f64 / watched.as_secs_f64();
+            println!("{tasks:>5} waiting tasks: {per_second:.1} commands per second");
+            waiting.iter().for_each(tokio::task::JoinHandle::abort);
+            drop(lock);
+        });
+    }
+}
+
+/// Names the server to the partner process.
+const PARTNER: &str = "LEASEHOLD_BENCH_PARTNER";
+
+fn main() {
+    if let Ok(url) = std::env::var(PARTNER) {
+        return partner(&url);
+    }
+    // `cargo test` passes no `--bench`.
+    let is_bench = std::env::args().any(|arg| arg == "--bench");
+    let server = Server::start(&[]);
+    let (rounds, number) = if is_bench { (11, 20_000) } else { (1, 500) };
+    pairs(&server, rounds, number);
+    passing(&server, if is_bench { 501 } else { 5 });
+    waiting(&server, if is_bench { Duration::from_secs(5) } else { Duration::from_millis(100) });
 }

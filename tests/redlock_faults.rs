@@ -183,7 +183,8 @@ fn two_names_of_one_server_have_one_vote() {
     let servers: Vec<Server> = (0..2).map(|_| Server::start(&[])).collect();
     let urls = [servers[0].url(), servers[1].url(), servers[1].url().replace("127.0.0.1", "localhost")];
     let make = || RedlockStore::builder(&urls).max_ttl(MAX_TTL).build().unwrap();
-    let stores = leasehold::store::conformance::Stores::start(&|| std::sync::Arc::new(make()) as std::sync::Arc<dyn Store>);
+    let stores =
+        leasehold::store::conformance::Stores::start(&|| std::sync::Arc::new(make()) as std::sync::Arc<dyn Store>);
     let why = until_some("the refusal", || match wait(stores.one.health()).answer {
         Err(StoreError::Config(why)) => Some(why),
         _ => None,
@@ -224,7 +225,10 @@ fn anothers_lock_on_a_minority_is_not_repaired_over() {
     take(&*stores.one, "k", token, Duration::from_secs(50));
     until("all three", || nodes.with_value("k", &token.to_string()) == 3);
     nodes.servers[1].ask::<()>("SET lock:k theirs PX 50000");
-    assert!(matches!(wait(stores.one.extend(&key("k"), token, ttl(Duration::from_secs(55)))), Extended::Extended { .. }));
+    assert!(matches!(
+        wait(stores.one.extend(&key("k"), token, ttl(Duration::from_secs(55)))),
+        Extended::Extended { .. }
+    ));
     assert_eq!(wait(stores.one.release(&key("k"), token)), Released::Released);
     wait(stores.one.stop());
     assert_eq!(nodes.with_value("k", "theirs"), 1);

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use super::Shard;
 use super::desk::Desk;
@@ -34,7 +33,7 @@ pub(crate) struct ShardClerk {
     desk: Arc<Desk>,
     shard: OnceLock<Weak<Shard>>,
     /// What is being taken, by the grant that it is taken for.
-    takes: Mutex<HashMap<FencingToken, CancellationToken>>,
+    takes: Mutex<HashMap<FencingToken, oneshot::Sender<Followers>>>,
 }
 
 impl ShardClerk {
@@ -56,15 +55,21 @@ impl ShardClerk {
     }
 
     fn take(self: Arc<Self>, grant: Grant, key: Key, ttl: Ttl, tries: Tries) {
-        let called_off = CancellationToken::new();
-        self.takes.lock().insert(grant.fence, called_off.clone());
+        let (call_off, called_off) = oneshot::channel();
+        self.takes.lock().insert(grant.fence, call_off);
         let clerk = Arc::clone(&self);
         self.desk.spawn(async move {
             tokio::select! {
-                () = called_off.cancelled() => {}
-                () = clerk.keep_taking(grant, &key, ttl, tries) => {}
+                queue = called_off => {
+                    // After the try under way was dropped: it would take a new place.
+                    if queue == Ok(Followers::None) {
+                        clerk.desk.store.leave(&key);
+                    }
+                }
+                () = clerk.keep_taking(grant, &key, ttl, tries) => {
+                    clerk.takes.lock().remove(&grant.fence);
+                }
             }
-            clerk.takes.lock().remove(&grant.fence);
         });
     }
 
@@ -181,10 +186,10 @@ impl Clerk for Arc<ShardClerk> {
         match errand {
             Errand::Take { grant, key, ttl, tries } => Arc::clone(self).take(grant, key, ttl, tries),
             Errand::CallOff { grant, key, queue } => {
-                if let Some(called_off) = self.takes.lock().remove(&grant.fence) {
-                    called_off.cancel();
-                }
-                if queue == Followers::None {
+                let call_off = self.takes.lock().remove(&grant.fence);
+                // Its task may have ended by itself.
+                let is_over = call_off.is_none_or(|call_off| call_off.send(queue).is_err());
+                if is_over && queue == Followers::None {
                     self.desk.store.leave(&key);
                 }
             }

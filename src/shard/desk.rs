@@ -27,7 +27,8 @@ pub(crate) struct Desk {
     runtime: OnceLock<Handle>,
     started: watch::Sender<Option<Result<(), StoreError>>>,
     tasks: TaskTracker,
-    /// One call at a time for each token that is busy.
+    /// One call at a time for each token that is kept just now. A release is the last call for its token, so it only
+    /// waits for those before it.
     turns: Mutex<HashMap<Token, Arc<tokio::sync::Mutex<()>>>>,
     /// Who wants to hear what a release found.
     listeners: Mutex<HashMap<Token, oneshot::Sender<Released>>>,
@@ -149,7 +150,8 @@ impl Desk {
         let desk = Arc::clone(self);
         self.spawn(async move {
             // Called in its turn, not before: a release begins with the call (S7, R6).
-            let released = desk.in_turn(token, async { desk.store.release(&key, token).await }).await;
+            desk.wait_turn(token).await;
+            let released = desk.store.release(&key, token).await;
             if let Some(listener) = desk.listeners.lock().remove(&token) {
                 let _ = listener.send(released);
             }
@@ -162,12 +164,25 @@ impl Desk {
         let guard = turn.lock().await;
         let answer = call.await;
         drop(guard);
+        self.end_turn(token, &turn);
+        answer
+    }
+
+    /// Waits until the calls for a token that are under way have ended.
+    async fn wait_turn(&self, token: Token) {
+        let turn = self.turns.lock().get(&token).cloned();
+        if let Some(turn) = turn {
+            drop(turn.lock().await);
+            self.end_turn(token, &turn);
+        }
+    }
+
+    fn end_turn(&self, token: Token, turn: &Arc<tokio::sync::Mutex<()>>) {
         let mut turns = self.turns.lock();
         // Ours and the map's: nobody else is waiting.
-        if Arc::strong_count(&turn) == 2 {
+        if Arc::strong_count(turn) == 2 {
             turns.remove(&token);
         }
-        answer
     }
 
     /// One extension, in its turn; answers the deadline that the store keeps.

@@ -9,7 +9,7 @@ use super::cleanup::{Debt, Guard};
 use super::fault::{Ran, nonsense};
 use super::names::Names;
 use super::replicas::Confirmed;
-use super::script::{ACQUIRE, Reply};
+use super::script::{ACQUIRE, Parts, Reply};
 use super::tickets::TICKET;
 use super::{Inner, millis};
 use crate::clock::Moment;
@@ -31,10 +31,7 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
     clean(inner, &names, ask.token, begun).await?;
     let process: &str = match ask.intent {
         Intent::Try => "",
-        Intent::Wait => {
-            inner.tickets.hold(&names);
-            &inner.config.process
-        }
+        Intent::Wait => &inner.config.process,
     };
     let life = ttl.saturating_add(inner.config.lock_delay);
     // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
@@ -43,10 +40,10 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
     let token = ask.token.as_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let token: &str = token.hyphenated().encode_lower(&mut text);
-    let answered = call(inner, &names, &ACQUIRE, begun, &mut guard, |command, not_after| {
-        command.arg(4).arg(names.lock()).arg(names.fence()).arg(names.queue()).arg(names.alive());
-        command.arg(token).arg(millis(life)).arg(not_after).arg(millis(inner.config.fence_retention));
-        command.arg(inner.highest_fence.load(Ordering::Relaxed)).arg(process).arg(millis(TICKET));
+    let answered = call(inner, &names, &ACQUIRE, begun, &mut guard, |not_after| {
+        let parts = Parts::of([names.lock(), names.fence(), names.queue(), names.alive()]);
+        let parts = parts.arg(token).arg(millis(life)).arg(not_after).arg(millis(inner.config.fence_retention));
+        parts.arg(inner.highest_fence.load(Ordering::Relaxed)).arg(process).arg(millis(TICKET))
     });
     let answer = match answered.await {
         Ok(answer) => answer,
@@ -68,8 +65,8 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
             // The guard takes it back (R8).
             return Ok(Acquired::Denied { retry_in: None, why: Denial::TooLate });
         }
-        inner.tickets.granted(&names, ask.intent);
     }
+    inner.tickets.settle(&names, ask.intent, &meant);
     guard.disarm();
     Ok(meant)
 }

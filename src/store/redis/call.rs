@@ -5,15 +5,14 @@
 
 use std::sync::Arc;
 
-use redis::Cmd;
-
 use super::Inner;
-use super::cleanup::{Debt, Guard};
+use super::batch::{self, Going};
+use super::cleanup::{Debt, Guard, Order};
 use super::fault::{Fault, Ran, Then};
 use super::link::{Link, Phase};
 use super::names::Names;
 use super::replicas::{self, Confirmed};
-use super::script::{Reply, Script};
+use super::script::{Parts, Reply, Script};
 use super::wire::{Asking, Wire};
 use crate::clock::Moment;
 use crate::store::StoreError;
@@ -25,8 +24,8 @@ const TOO_LATE: i64 = 3;
 
 /// Who is told before a command goes out (R5).
 pub(in crate::store) trait Outbox: Send {
-    /// A command goes out on `wire`, and has no effect after `not_after_us`.
-    fn sending(&mut self, wire: u64, not_after_us: i64);
+    /// A command goes out, and has no effect after `not_after_us`.
+    fn sending(&mut self, order: Order, not_after_us: i64);
 
     /// Whether replicas have to confirm it.
     fn confirm(&self) -> Confirm {
@@ -38,7 +37,7 @@ pub(in crate::store) trait Outbox: Send {
 pub(super) struct Confirmable;
 
 impl Outbox for Confirmable {
-    fn sending(&mut self, _: u64, _: i64) {}
+    fn sending(&mut self, _: Order, _: i64) {}
 
     fn confirm(&self) -> Confirm {
         Confirm::Yes
@@ -46,8 +45,8 @@ impl Outbox for Confirmable {
 }
 
 impl Outbox for Guard {
-    fn sending(&mut self, wire: u64, not_after_us: i64) {
-        Guard::sending(self, wire, not_after_us);
+    fn sending(&mut self, order: Order, not_after_us: i64) {
+        Guard::sending(self, order, not_after_us);
     }
 
     fn confirm(&self) -> Confirm {
@@ -56,14 +55,14 @@ impl Outbox for Guard {
 }
 
 impl Outbox for Debt {
-    fn sending(&mut self, wire: u64, not_after_us: i64) {
-        self.add(wire, not_after_us);
+    fn sending(&mut self, order: Order, not_after_us: i64) {
+        self.add(order, not_after_us);
     }
 }
 
 impl<T: Outbox> Outbox for &mut T {
-    fn sending(&mut self, wire: u64, not_after_us: i64) {
-        T::sending(self, wire, not_after_us);
+    fn sending(&mut self, order: Order, not_after_us: i64) {
+        T::sending(self, order, not_after_us);
     }
 
     fn confirm(&self) -> Confirm {
@@ -73,7 +72,7 @@ impl<T: Outbox> Outbox for &mut T {
 
 /// Of a command that may run late without harm.
 impl Outbox for () {
-    fn sending(&mut self, _: u64, _: i64) {}
+    fn sending(&mut self, _: Order, _: i64) {}
 }
 
 /// An answer and where it came from.
@@ -97,21 +96,21 @@ pub(in crate::store) struct Failure {
     pub(in crate::store) ran: Ran,
 }
 
-/// Runs `script` for a lock. `arguments` writes what comes after its name, given the not-after; it may be called again.
+/// Runs `script` for a lock. `parts` are what it is told, given the not-after; they may be asked for again.
 pub(in crate::store) async fn call(
     inner: &Inner,
     names: &Names,
-    script: &Script,
+    script: &'static Script,
     begun: Moment,
     mut outbox: impl Outbox,
-    arguments: impl Fn(&mut Cmd, i64) + Send + Sync,
+    parts: impl Fn(i64) -> Parts + Send + Sync,
 ) -> Result<Answer, Failure> {
     if inner.runtime().is_none() {
         return Err(Failure { error: StoreError::NotRunning, ran: Ran::No });
     }
     let mut course = Course { ran: Ran::No, link: None };
     let limit = inner.config.operation_timeout;
-    let sending = send(inner, names, script, begun, &mut outbox, &arguments, &mut course);
+    let sending = send(inner, names, script, begun, &mut outbox, &parts, &mut course);
     match inner.ticks.within(begun, limit, sending).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(Failure { error, ran: course.ran }),
@@ -149,10 +148,10 @@ impl Course {
 async fn send(
     inner: &Inner,
     names: &Names,
-    script: &Script,
+    script: &'static Script,
     begun: Moment,
     outbox: &mut impl Outbox,
-    arguments: &(impl Fn(&mut Cmd, i64) + Send + Sync),
+    parts: &(impl Fn(i64) -> Parts + Send + Sync),
     course: &mut Course,
 ) -> Result<Answer, StoreError> {
     let mut asking = Asking::No;
@@ -169,16 +168,24 @@ async fn send(
         course.link = Some((link, Some(Arc::clone(&wire))));
         let sent = inner.now();
         let not_after = wire.clock.at(begun, inner.config.operation_timeout);
-        outbox.sending(wire.id, not_after);
+        let confirmed_by = match outbox.confirm() {
+            Confirm::Yes => inner.config.replicas,
+            Confirm::No => 0,
+        };
+        let going = if confirmed_by > 0 { Going::Alone } else { batch::going(&wire, script, asking) };
+        outbox.sending(going.order(wire.id), not_after);
         course.ran = Ran::Maybe;
-        let mut arguments = |command: &mut Cmd| arguments(command, not_after);
-        // A slot that is moving is asked for in a pipeline of its own: then nobody confirms, and the grant is denied.
-        let answered = match (outbox.confirm(), inner.config.replicas, asking) {
-            (Confirm::Yes, 1.., Asking::No) => replicas::run(inner, &wire, script, &mut arguments).await,
-            (Confirm::Yes, 1.., Asking::Yes) => {
-                wire.run(script, asking, &mut arguments).await.map(|reply| (reply, Confirmed::TooFew))
+        let parts = parts(not_after);
+        let enough = |reply| (reply, Confirmed::Enough);
+        let answered = match (going, confirmed_by, asking) {
+            (Going::Along(lane), ..) => batch::along(&wire, lane, script, parts).await.map(enough),
+            (Going::Ahead(flight), ..) => flight.run(parts).await.map(enough),
+            (Going::Alone, 0, _) => wire.run_one(script, asking, parts).await.map(enough),
+            (Going::Alone, _, Asking::No) => replicas::run(inner, &wire, script, parts).await,
+            // A slot that is moving is asked for in a pipeline of its own: then nobody confirms, and it is denied.
+            (Going::Alone, _, Asking::Yes) => {
+                wire.run_one(script, asking, parts).await.map(|reply| (reply, Confirmed::TooFew))
             }
-            _ => wire.run(script, asking, &mut arguments).await.map(|reply| (reply, Confirmed::Enough)),
         };
         match answered {
             Ok((reply, confirmed)) => {

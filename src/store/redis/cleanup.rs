@@ -41,7 +41,7 @@ struct Entry {
 pub(in crate::store) struct Debt {
     /// None of them has any effect after this moment of the server's clock.
     not_after_us: i64,
-    /// The wire that carried them all.
+    /// The wire that carried them all, before anything that is sent from now on.
     wires: Wires,
     /// The key cannot outlive this moment.
     over: Moment,
@@ -54,17 +54,26 @@ enum Wires {
     Several,
 }
 
+/// Whether a command stays before what is sent later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::store) enum Order {
+    /// It does, on this wire.
+    Kept(u64),
+    /// It waits for others to go out with.
+    Open,
+}
+
 impl Debt {
     pub(in crate::store) fn new(over: Moment) -> Self {
         Self { not_after_us: i64::MIN, wires: Wires::None, over }
     }
 
     /// A command was sent.
-    pub(super) fn add(&mut self, wire: u64, not_after_us: i64) {
+    pub(super) fn add(&mut self, order: Order, not_after_us: i64) {
         self.not_after_us = self.not_after_us.max(not_after_us);
-        self.wires = match self.wires {
-            Wires::None => Wires::One(wire),
-            Wires::One(same) if same == wire => Wires::One(wire),
+        self.wires = match (self.wires, order) {
+            (Wires::None, Order::Kept(wire)) => Wires::One(wire),
+            (Wires::One(same), Order::Kept(wire)) if same == wire => Wires::One(wire),
             _ => Wires::Several,
         };
     }
@@ -99,9 +108,9 @@ impl Guard {
     }
 
     /// A command is about to be sent.
-    pub(super) fn sending(&mut self, wire: u64, not_after_us: i64) {
+    pub(super) fn sending(&mut self, order: Order, not_after_us: i64) {
         if let Some((_, _, debt)) = &mut self.armed {
-            debt.add(wire, not_after_us);
+            debt.add(order, not_after_us);
         }
     }
 
@@ -247,21 +256,29 @@ mod tests {
     fn a_debt_is_paid_in_order_on_its_one_wire_or_after_its_time() {
         let mut debt = Debt::new(Moment::FAR);
         assert!(debt.is_paid(7, 0), "nothing was sent");
-        debt.add(7, 100);
+        debt.add(Order::Kept(7), 100);
         assert!(debt.is_paid(7, 0), "the server keeps the order of a wire");
         assert!(!debt.is_paid(8, 100), "the other wire's command may still run");
         assert!(debt.is_paid(8, 101));
-        debt.add(8, 200);
+        debt.add(Order::Kept(8), 200);
         assert!(!debt.is_paid(7, 101) && !debt.is_paid(8, 200));
         assert!(debt.is_paid(9, 201));
+    }
+
+    #[test]
+    fn a_debt_of_a_command_that_waited_for_others_is_paid_after_its_time() {
+        let mut debt = Debt::new(Moment::FAR);
+        debt.add(Order::Open, 100);
+        assert!(!debt.is_paid(7, 100), "it may go out after the release");
+        assert!(debt.is_paid(7, 101));
     }
 
     #[test]
     fn joined_debts_are_paid_when_both_are() {
         for (one, other, wire, paid) in [(1, 1, 1, true), (1, 2, 1, false), (1, 2, 2, false)] {
             let (mut debt, mut more) = (Debt::new(Moment::ZERO), Debt::new(Moment::FAR));
-            debt.add(one, 100);
-            more.add(other, 200);
+            debt.add(Order::Kept(one), 100);
+            more.add(Order::Kept(other), 200);
             debt.join(more);
             assert_eq!(debt.is_paid(wire, 150), paid, "{one} {other} {wire}");
             assert_eq!(debt.over, Moment::FAR);

@@ -11,6 +11,7 @@ use redis::{ConnectionInfo, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
+use super::batch::Batching;
 use super::config::{OnWarning, Place, RedisBuilder};
 use super::fault::{Fault, nonsense};
 use super::link::{Link, Target, Ups, at};
@@ -44,7 +45,9 @@ type Map = Vec<(std::ops::RangeInclusive<u16>, Arc<Link>)>;
 
 impl Servers {
     pub(super) fn new(config: &RedisBuilder, place: &Place) -> Self {
-        let opener = Opener::new(config);
+        // The locks of one batch would have to be in one slot.
+        let batching = if matches!(place, Place::Cluster(_)) { Batching::Off } else { Batching::On };
+        let opener = Opener::new(config, batching);
         let (on_warning, ups) = (config.on_warning.clone(), Ups::default());
         match place {
             Place::Server(info) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::call::{Confirmable, call};
 use super::fault::nonsense;
 use super::replicas::Confirmed;
-use super::script::EXTEND;
+use super::script::{EXTEND, Parts};
 use super::{Inner, acquire::valid, millis};
 use crate::key::{Key, Token, Ttl};
 use crate::store::{Extended, StoreError};
@@ -20,9 +20,8 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Resul
     let names = inner.names(key)?;
     let ttl = inner.checked_ttl(ttl)?;
     let life = ttl.saturating_add(inner.config.lock_delay);
-    let answered = call(inner, &names, &EXTEND, begun, Confirmable, |command, not_after| {
-        command.arg(1).arg(names.lock());
-        command.arg(token.as_uuid().hyphenated().to_string()).arg(millis(life)).arg(not_after);
+    let answered = call(inner, &names, &EXTEND, begun, Confirmable, |not_after| {
+        Parts::of([names.lock()]).arg(token.as_uuid().hyphenated()).arg(millis(life)).arg(not_after)
     });
     let answer = answered.await.map_err(|failure| failure.error)?;
     match (answer.reply.code(), answer.reply.rest()) {

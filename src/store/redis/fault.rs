@@ -7,7 +7,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use crate::store::StoreError;
 
 /// An error, and what to do about the connection that it came from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::store) struct Fault {
     pub(in crate::store) error: StoreError,
     pub(super) ran: Ran,
@@ -71,6 +71,11 @@ impl Fault {
             _ => (StoreError::Other(text()), Ran::Maybe, Then::Nothing),
         };
         Self { error, ran, then }
+    }
+
+    /// The answer is not one of the script's.
+    pub(super) fn nonsense() -> Self {
+        Self { error: nonsense("not what the script answers"), ran: Ran::Maybe, then: Then::Reconnect }
     }
 
     /// There was nothing to send it to.

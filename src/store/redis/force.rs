@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::call::call;
 use super::fault::nonsense;
-use super::script::FORCE;
+use super::script::{FORCE, Parts};
 use super::{Inner, millis};
 use crate::key::Key;
 use crate::store::{Forced, StoreError};
@@ -17,10 +17,10 @@ pub(super) async fn force(inner: &Arc<Inner>, key: &Key) -> Forced {
 async fn attempt(inner: &Arc<Inner>, key: &Key) -> Result<Forced, StoreError> {
     let begun = inner.now();
     let names = inner.names(key)?;
-    let answered = call(inner, &names, &FORCE, begun, (), |command, not_after| {
-        command.arg(2).arg(names.lock()).arg(names.fence());
-        command.arg(names.wake()).arg(&*inner.forced_channel).arg(not_after);
-        command.arg(millis(inner.config.fence_retention)).arg(inner.highest_fence.load(Ordering::Relaxed));
+    let answered = call(inner, &names, &FORCE, begun, (), |not_after| {
+        let parts = Parts::of([names.lock(), names.fence()]);
+        let parts = parts.arg(names.wake()).arg(&inner.forced_channel).arg(not_after);
+        parts.arg(millis(inner.config.fence_retention)).arg(inner.highest_fence.load(Ordering::Relaxed))
     });
     let answer = answered.await.map_err(|failure| failure.error)?;
     if let &[fence] = answer.reply.rest() {

@@ -6,16 +6,15 @@ use std::time::Duration;
 use super::Inner;
 use super::call::call;
 use super::fault::nonsense;
-use super::script::LOOK;
+use super::script::{LOOK, Parts};
 use crate::key::{Key, Token};
 use crate::store::{Holder, Seen, StoreError};
 
 pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Result<Seen, StoreError> {
     let names = inner.names(key)?;
     let token = token.map(|token| token.as_uuid().hyphenated().to_string()).unwrap_or_default();
-    let answered = call(inner, &names, &LOOK, inner.now(), (), |command, _| {
-        command.arg(2).arg(names.lock()).arg(names.fence()).arg(&token);
-    });
+    let answered =
+        call(inner, &names, &LOOK, inner.now(), (), |_| Parts::of([names.lock(), names.fence()]).arg(&token));
     let answer = answered.await.map_err(|failure| failure.error)?;
     match (answer.reply.code(), answer.reply.rest()) {
         (0, _) => Ok(Seen::Free),

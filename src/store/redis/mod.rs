@@ -13,6 +13,7 @@
 //! Needs Redis 6.2 or anything that speaks RESP3 and runs Lua as that does.
 
 mod acquire;
+mod batch;
 pub(super) mod call;
 pub(super) mod cleanup;
 mod cluster;
@@ -41,6 +42,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use self::batch::Batching;
 use self::cleanup::Cleaning;
 use self::cluster::Servers;
 use self::config::Place;
@@ -105,7 +107,7 @@ impl RedisStore {
         };
         Self(Arc::new(Inner {
             servers: Servers::new(&config, &place),
-            opener: Opener::new(&config),
+            opener: Opener::new(&config, Batching::Off),
             ticks: Ticks::new(config.operation_timeout),
             highest_fence: AtomicU64::new(0),
             cleaning: Cleaning::default(),

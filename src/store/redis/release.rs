@@ -7,7 +7,7 @@ use super::call::{Answer, Confirm, Outbox, call};
 use super::cleanup::{Debt, Guard};
 use super::fault::nonsense;
 use super::names::Names;
-use super::script::RELEASE;
+use super::script::{Parts, RELEASE};
 use crate::key::{Key, Token};
 use crate::store::{Released, StoreError};
 
@@ -62,8 +62,8 @@ async fn answer(
     let token = token.as_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let token: &str = token.hyphenated().encode_lower(&mut text);
-    let answered = call(inner, names, &RELEASE, inner.now(), outbox, |command, not_after| {
-        command.arg(1).arg(names.lock()).arg(token).arg(names.wake()).arg(not_after);
+    let answered = call(inner, names, &RELEASE, inner.now(), outbox, |not_after| {
+        Parts::of([names.lock()]).arg(token).arg(names.wake()).arg(not_after)
     });
     let answer = answered.await.map_err(|failure| failure.error)?;
     match answer.reply.code() {

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use redis::aio::MultiplexedConnection;
 
 use super::Inner;
-use super::fault::{Fault, Ran, Then, nonsense};
+use super::fault::Fault;
 use super::millis;
-use super::script::{Form, Reply, Script, read};
-use super::wire::Wire;
+use super::script::{Form, Parts, Reply, Script, read};
+use super::wire::{Wire, one};
 use crate::store::StoreError;
 
 /// So many idle connections are kept.
@@ -32,14 +32,15 @@ pub(super) async fn run(
     inner: &Inner,
     wire: &Arc<Wire>,
     script: &Script,
-    arguments: &mut (dyn FnMut(&mut redis::Cmd) + Send),
+    parts: Parts,
 ) -> Result<(Reply, Confirmed), Fault> {
     let mut connection = exclusive(inner, wire).await.map_err(Fault::unsent)?;
     // Inside a pipeline a script goes out whole (R7): what comes after it would not wait for a second try.
-    let mut command = script.command(Form::Body);
-    arguments(&mut command);
     let mut pipe = redis::pipe();
-    pipe.add_command(command).cmd("WAIT").arg(inner.config.replicas).arg(millis(inner.config.operation_timeout / 2));
+    pipe.add_command(script.command(Form::Body, std::iter::once(&parts)))
+        .cmd("WAIT")
+        .arg(inner.config.replicas)
+        .arg(millis(inner.config.operation_timeout / 2));
     let values = connection.send_packed_commands(&pipe, 0, 2).await.map_err(|error| Fault::of(&error))?;
     let mut values = values.into_iter();
     let answer = read(Ok(values.next().unwrap_or(redis::Value::Nil))).map_err(|error| Fault::of(&error))?;
@@ -47,11 +48,7 @@ pub(super) async fn run(
         Some(redis::Value::Int(replicas)) if replicas >= i64::from(inner.config.replicas) => Confirmed::Enough,
         _ => Confirmed::TooFew,
     };
-    let reply = Reply::read(&answer).ok_or_else(|| Fault {
-        error: nonsense("not what the script answers"),
-        ran: Ran::Maybe,
-        then: Then::Reconnect,
-    })?;
+    let reply = one(script.replies(answer, 1))?;
     let mut stock = wire.stock.lock();
     if stock.len() < STOCK {
         stock.push(connection);

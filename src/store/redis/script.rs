@@ -1,29 +1,54 @@
 //! The Lua scripts, each beside the file of its operation, and how they are sent (R7).
 
+use std::fmt::{self, Write};
 use std::sync::LazyLock;
 
 use redis::{Cmd, RedisResult, Value};
+
+use super::fault::Fault;
 
 /// A script and its hash.
 pub(in crate::store) struct Script {
     body: &'static str,
     sha: String,
+    pub(super) takes: Takes,
+}
+
+/// How much work one run of a script does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Takes {
+    /// One lock's; the answer is its reply.
+    One,
+    /// That of many locks; the answer is a list of replies.
+    Many(Lane),
+}
+
+/// Which calls may go out together: those of one script.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Lane {
+    Acquire,
+    Extend,
+    Release,
+}
+
+impl Lane {
+    pub(super) const COUNT: usize = 3;
 }
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal;)*) => {$(
-        pub(in crate::store) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file)));
+    ($($name:ident = $file:literal, $takes:expr;)*) => {$(
+        pub(in crate::store) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file), $takes));
     )*};
 }
 
 scripts! {
-    ACQUIRE = "acquire.lua";
-    EXTEND = "extend.lua";
-    RELEASE = "release.lua";
-    FORCE = "force.lua";
-    LOOK = "look.lua";
-    LEAVE = "leave.lua";
-    RENEW = "renew.lua";
+    ACQUIRE = "acquire.lua", Takes::Many(Lane::Acquire);
+    EXTEND = "extend.lua", Takes::Many(Lane::Extend);
+    RELEASE = "release.lua", Takes::Many(Lane::Release);
+    FORCE = "force.lua", Takes::One;
+    LOOK = "look.lua", Takes::One;
+    LEAVE = "leave.lua", Takes::One;
+    RENEW = "renew.lua", Takes::One;
 }
 
 /// How a script is named in a command.
@@ -34,8 +59,8 @@ pub(super) enum Form {
 }
 
 impl Script {
-    pub(in crate::store) fn new(body: &'static str) -> Self {
-        Self { body, sha: redis::Script::new(body).get_hash().to_owned() }
+    pub(in crate::store) fn new(body: &'static str, takes: Takes) -> Self {
+        Self { body, sha: redis::Script::new(body).get_hash().to_owned(), takes }
     }
 
     /// The command after which the server knows it by its hash.
@@ -45,14 +70,73 @@ impl Script {
         command
     }
 
-    /// The beginning of a command that runs it.
-    pub(super) fn command(&self, form: Form) -> Cmd {
-        let mut command = Cmd::with_capacity(16, 512);
+    /// The command that runs it for all of these.
+    pub(super) fn command<'a>(&self, form: Form, parts: impl Iterator<Item = &'a Parts> + Clone) -> Cmd {
+        let size: usize = parts.clone().map(|parts| parts.text.len() + 16 * parts.ends.len()).sum();
+        let mut command = Cmd::with_capacity(parts.clone().map(|parts| parts.ends.len()).sum::<usize>() + 3, size + 64);
         match form {
             Form::Hash => command.arg("EVALSHA").arg(&self.sha),
             Form::Body => command.arg("EVAL").arg(self.body),
         };
+        command.arg(parts.clone().map(|parts| parts.keys).sum::<usize>());
+        for part in parts.clone().flat_map(Parts::keys) {
+            command.arg(part);
+        }
+        for part in parts.flat_map(Parts::arguments) {
+            command.arg(part);
+        }
         command
+    }
+
+    /// The replies in an answer, as many as locks were asked about.
+    pub(super) fn replies(&self, answer: Value, locks: usize) -> Result<Vec<Result<Reply, Fault>>, Fault> {
+        match (self.takes, answer) {
+            (Takes::One, answer) => Ok(vec![Reply::read(answer)]),
+            (Takes::Many(_), Value::Array(answers)) if answers.len() == locks => {
+                Ok(answers.into_iter().map(Reply::read).collect())
+            }
+            _ => Err(Fault::nonsense()),
+        }
+    }
+}
+
+/// What a script is told about one lock: keys, then arguments, in one piece of memory.
+#[derive(Default)]
+pub(in crate::store) struct Parts {
+    text: String,
+    ends: Vec<usize>,
+    keys: usize,
+}
+
+impl Parts {
+    /// The keys, in the order of the script.
+    pub(in crate::store) fn of<const N: usize>(keys: [&str; N]) -> Self {
+        let mut this = Self { text: String::with_capacity(256), ends: Vec::with_capacity(12), keys: N };
+        for key in keys {
+            this.text.push_str(key);
+            this.ends.push(this.text.len());
+        }
+        this
+    }
+
+    /// One more argument.
+    pub(in crate::store) fn arg(mut self, argument: impl fmt::Display) -> Self {
+        write!(self.text, "{argument}").expect("memory takes any text");
+        self.ends.push(self.text.len());
+        self
+    }
+
+    fn slices(&self) -> impl Iterator<Item = &str> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(from, to)| &self.text[from..*to])
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        self.slices().take(self.keys)
+    }
+
+    fn arguments(&self) -> impl Iterator<Item = &str> {
+        self.slices().skip(self.keys)
     }
 }
 
@@ -64,18 +148,19 @@ pub(in crate::store) struct Reply {
 }
 
 impl Reply {
-    /// `None` if it is no list of at least two and at most five numbers.
-    pub(super) fn read(value: &Value) -> Option<Self> {
-        let Value::Array(values) = value else { return None };
+    /// A list of at least two and at most five numbers, or an error inside a good answer.
+    fn read(value: Value) -> Result<Self, Fault> {
+        let values = match value {
+            Value::Array(values) if (2..=5).contains(&values.len()) => values,
+            Value::ServerError(error) => return Err(Fault::of(&error.into())),
+            _ => return Err(Fault::nonsense()),
+        };
         let mut numbers = [0; 5];
-        if values.len() < 2 || values.len() > numbers.len() {
-            return None;
-        }
-        for (number, value) in numbers.iter_mut().zip(values) {
-            let Value::Int(value) = value else { return None };
+        for (number, value) in numbers.iter_mut().zip(&values) {
+            let Value::Int(value) = value else { return Err(Fault::nonsense()) };
             *number = *value;
         }
-        Some(Self { numbers, len: values.len() })
+        Ok(Self { numbers, len: values.len() })
     }
 
     pub(in crate::store) fn code(&self) -> i64 {

@@ -13,14 +13,14 @@ use tokio::sync::Notify;
 
 use super::call::call;
 use super::names::Names;
-use super::script::{LEAVE, RENEW};
+use super::script::{LEAVE, Parts, RENEW};
 use super::{Inner, millis};
-use crate::store::Intent;
+use crate::store::{Acquired, Intent};
 
 /// How long a ticket lives without being renewed: so long a dead process holds the others up.
 pub(super) const TICKET: Duration = Duration::from_secs(1);
 
-/// The queues in which this process has, or may have, a place.
+/// The queues in which this process has a place.
 #[derive(Default)]
 pub(super) struct Tickets {
     held: Mutex<HashMap<Names, ()>>,
@@ -28,21 +28,24 @@ pub(super) struct Tickets {
 }
 
 impl Tickets {
-    /// From now on the ticket is renewed, if there is one.
-    pub(super) fn hold(&self, names: &Names) {
-        let mut held = self.held.lock();
-        if !held.contains_key(names) {
-            held.insert(names.clone(), ());
-            if held.len() == 1 {
-                self.first.notify_one();
-            }
+    /// A denied try has a ticket, to be renewed from now on; the ticket of a granted one is used up. Called by the try
+    /// itself: one that was dropped holds no place, so that nobody has to give it up (its ticket runs out).
+    pub(super) fn settle(&self, names: &Names, intent: Intent, answer: &Acquired) {
+        if intent == Intent::Try {
+            return;
         }
-    }
-
-    /// The script has taken the ticket in.
-    pub(super) fn granted(&self, names: &Names, intent: Intent) {
-        if intent == Intent::Wait {
-            self.held.lock().remove(names);
+        let mut held = self.held.lock();
+        match answer {
+            Acquired::Denied { .. } if !held.contains_key(names) => {
+                held.insert(names.clone(), ());
+                if held.len() == 1 {
+                    self.first.notify_one();
+                }
+            }
+            Acquired::Granted { .. } => {
+                held.remove(names);
+            }
+            _ => {}
         }
     }
 
@@ -53,9 +56,9 @@ impl Tickets {
         let Some(runtime) = inner.runtime() else { return };
         let inner = Arc::clone(inner);
         runtime.spawn(async move {
-            let telling = call(&inner, &names, &LEAVE, inner.now(), (), |command, _| {
-                command.arg(3).arg(names.lock()).arg(names.queue()).arg(names.alive());
-                command.arg(&*inner.config.process).arg(names.wake());
+            let telling = call(&inner, &names, &LEAVE, inner.now(), (), |_| {
+                let parts = Parts::of([names.lock(), names.queue(), names.alive()]);
+                parts.arg(&inner.config.process).arg(names.wake())
             });
             // Unanswered, it ends by itself.
             let _ = telling.await;
@@ -80,8 +83,8 @@ async fn renew(inner: &Inner, names: &Names) {
     if !inner.tickets.held.lock().contains_key(names) {
         return;
     }
-    let renewing = call(inner, names, &RENEW, inner.now(), (), |command, _| {
-        command.arg(2).arg(names.queue()).arg(names.alive()).arg(&*inner.config.process).arg(millis(TICKET));
+    let renewing = call(inner, names, &RENEW, inner.now(), (), |_| {
+        Parts::of([names.queue(), names.alive()]).arg(&inner.config.process).arg(millis(TICKET))
     });
     // Unanswered, it is renewed in a third of its life, or taken anew by the next try.
     let _ = renewing.await;

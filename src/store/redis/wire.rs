@@ -13,9 +13,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::{Notify, mpsc};
 
+use super::batch::{Batches, Batching};
 use super::config::RedisBuilder;
-use super::fault::{Fault, Ran, Then, nonsense};
-use super::script::{Form, Reply, Script, read};
+use super::fault::{Fault, Ran, Then};
+use super::script::{Form, Parts, Reply, Script, read};
 use super::time::ServerClock;
 use crate::clock::Clock;
 use crate::store::{StoreError, Warning};
@@ -35,6 +36,8 @@ pub(in crate::store) struct Wire {
     pub(in crate::store) warnings: Vec<Warning>,
     pub(super) doubt: Arc<Notify>,
     pub(in crate::store) process: Process,
+    /// Calls that wait to go out together.
+    pub(super) batches: Batches,
 }
 
 /// The server process at the other end.
@@ -78,37 +81,44 @@ impl Wire {
         self.doubt.notify_one();
     }
 
-    /// Runs a script; `arguments` adds what comes after its name. It may be called twice (R7).
-    pub(in crate::store) async fn run(
-        &self,
-        script: &Script,
-        asking: Asking,
-        arguments: &mut (dyn FnMut(&mut redis::Cmd) + Send),
-    ) -> Result<Reply, Fault> {
+    /// Runs a script for all of these at once, or for one if it takes no more.
+    pub(super) async fn run(&self, script: &Script, asking: Asking, parts: &[Parts]) -> Replies {
         let mut connection = self.connection.clone();
         let mut form = Form::Hash;
         loop {
-            let mut command = script.command(form);
-            arguments(&mut command);
+            let command = script.command(form, parts.iter());
             let answer = match asking {
                 Asking::No => read(connection.send_packed_command(&command).await),
                 Asking::Yes => ask(&mut connection, &command).await,
             };
             match answer {
-                Ok(value) => {
-                    return Reply::read(&value).ok_or_else(|| Fault {
-                        error: nonsense("not what the script answers"),
-                        ran: Ran::Maybe,
-                        then: Then::Reconnect,
-                    });
-                }
+                Ok(value) => return script.replies(value, parts.len()),
                 Err(error) => match Fault::of(&error) {
+                    // R7: it was not carried out.
                     fault if fault.then == Then::SendBody && form == Form::Hash => form = Form::Body,
                     fault => return Err(fault),
                 },
             }
         }
     }
+
+    /// Runs a script for one lock.
+    pub(in crate::store) async fn run_one(
+        &self,
+        script: &Script,
+        asking: Asking,
+        parts: Parts,
+    ) -> Result<Reply, Fault> {
+        one(self.run(script, asking, &[parts]).await)
+    }
+}
+
+/// What a script answers for each lock that it was run for, or why it does not.
+pub(super) type Replies = Result<Vec<Result<Reply, Fault>>, Fault>;
+
+/// The reply to the only one.
+pub(super) fn one(replies: Replies) -> Result<Reply, Fault> {
+    replies?.pop().ok_or_else(Fault::nonsense)?
 }
 
 /// Whether the node has to be told that it is asked for a slot that is still moving to it.
@@ -131,13 +141,14 @@ pub(super) struct Opener {
     patience: Duration,
     root_certificate: Option<Arc<[u8]>>,
     clock: Clock,
+    batching: Batching,
 }
 
 impl Opener {
-    pub(super) fn new(config: &RedisBuilder) -> Self {
+    pub(super) fn new(config: &RedisBuilder, batching: Batching) -> Self {
         // A handshake takes several round trips.
         let patience = config.operation_timeout.max(Duration::from_millis(250));
-        Self { patience, root_certificate: config.root_certificate.clone(), clock: Clock::system() }
+        Self { patience, root_certificate: config.root_certificate.clone(), clock: Clock::system(), batching }
     }
 
     /// Connects to a server that may be written to.
@@ -253,6 +264,7 @@ impl Opener {
                 run_id: field("run_id").into(),
                 uptime: Duration::from_secs(field("uptime_in_seconds").parse().unwrap_or(0)),
             },
+            batches: Batches::new(self.batching, self.patience),
         })
     }
 }

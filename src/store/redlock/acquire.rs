@@ -24,7 +24,7 @@ use crate::store::redis::cleanup::{Debt, Guard};
 use crate::store::redis::fault::{Ran, nonsense};
 use crate::store::redis::millis;
 use crate::store::redis::names::Names;
-use crate::store::redis::script::Reply;
+use crate::store::redis::script::{Parts, Reply};
 use crate::store::{Acquired, Ask, Denial, StoreError, drift};
 
 /// After a split vote: so long do the rivals wait, each another time.
@@ -331,12 +331,10 @@ async fn put(node: &Node, question: &Question, guard: &mut Guard) -> Result<Said
     let token = question.token.as_uuid();
     let longest = millis(inner.config.silence());
     let turn = if question.turn == Turn::First { 1 } else { 2 };
-    let answered = call(redis, &question.names, &ACQUIRE, question.begun, guard, |command, not_after| {
-        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        let token: &str = token.hyphenated().encode_lower(&mut text);
-        command.arg(3).arg(question.names.lock()).arg(question.names.fence()).arg(MARKER);
-        command.arg(token).arg(millis(question.ttl)).arg(not_after).arg(question.fence);
-        command.arg(millis(inner.config.fence_retention)).arg(longest).arg(turn);
+    let answered = call(redis, &question.names, &ACQUIRE, question.begun, guard, |not_after| {
+        let parts = Parts::of([question.names.lock(), question.names.fence(), MARKER]).arg(token.hyphenated());
+        let parts = parts.arg(millis(question.ttl)).arg(not_after).arg(question.fence);
+        parts.arg(millis(inner.config.fence_retention)).arg(longest).arg(turn)
     });
     let answer = answered.await?;
     if answer.wire.id != wire.id {

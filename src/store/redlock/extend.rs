@@ -22,6 +22,7 @@ use crate::store::redis::call::call;
 use crate::store::redis::fault::nonsense;
 use crate::store::redis::millis;
 use crate::store::redis::names::Names;
+use crate::store::redis::script::Parts;
 use crate::store::{Extended, StoreError, drift};
 
 struct Question {
@@ -131,11 +132,9 @@ async fn ask(node: Arc<Node>, question: Arc<Question>) -> Answer {
 async fn put(node: &Node, question: &Question) -> Result<Option<Kept>, StoreError> {
     node.wire(&question.inner, question.begun).await?;
     let token = question.token.as_uuid();
-    let answered = call(&node.redis, &question.names, &EXTEND, question.begun, (), |command, not_after| {
-        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        let token: &str = token.hyphenated().encode_lower(&mut text);
-        command.arg(2).arg(question.names.lock()).arg(question.names.fence());
-        command.arg(token).arg(millis(question.ttl)).arg(not_after);
+    let answered = call(&node.redis, &question.names, &EXTEND, question.begun, (), |not_after| {
+        let parts = Parts::of([question.names.lock(), question.names.fence()]).arg(token.hyphenated());
+        parts.arg(millis(question.ttl)).arg(not_after)
     });
     let reply = answered.await.map_err(|failure| failure.error)?.reply;
     let span = |ms: i64| u64::try_from(ms).map_or(question.ttl, Duration::from_millis);

@@ -10,6 +10,7 @@ use super::node::{MARKER, Node};
 use super::script::INITIALISE;
 use crate::store::StoreError;
 use crate::store::redis::millis;
+use crate::store::redis::script::Parts;
 use crate::store::redis::wire::Asking;
 
 /// An operator waits longer than a lock.
@@ -26,10 +27,8 @@ async fn one(inner: &Inner, node: &Node) -> Result<(), StoreError> {
     let initialising = async {
         let wire = link.wire().await?;
         let longest = millis(inner.config.silence());
-        let mut arguments = |command: &mut redis::Cmd| {
-            command.arg(1).arg(MARKER).arg(longest).arg(&*wire.process.run_id);
-        };
-        wire.run(&INITIALISE, Asking::No, &mut arguments).await.map_err(|fault| fault.error)?;
+        let parts = Parts::of([MARKER]).arg(longest).arg(&wire.process.run_id);
+        wire.run_one(&INITIALISE, Asking::No, parts).await.map_err(|fault| fault.error)?;
         node.initialised(inner, &wire).await
     };
     node.redis.ticks.within(begun, PATIENCE, initialising).await.and_then(|done| done)

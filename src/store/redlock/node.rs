@@ -20,7 +20,7 @@ use super::script::{ACQUIRE, EXTEND, MARK, REPAIR};
 use crate::clock::Moment;
 use crate::store::redis::fault::nonsense;
 use crate::store::redis::link::Phase;
-use crate::store::redis::script::RELEASE;
+use crate::store::redis::script::{Parts, RELEASE};
 use crate::store::redis::wire::{Asking, Wire};
 use crate::store::redis::{Inner as Redis, RedisStore, millis};
 use crate::store::{StoreError, Votes};
@@ -167,11 +167,8 @@ impl Node {
         }
         let longest = inner.config.silence();
         let silent = silence(wire.process.uptime, durability(wire).await?, longest);
-        let mut arguments = |command: &mut redis::Cmd| {
-            command.arg(1).arg(MARKER).arg(millis(silent)).arg(millis(longest)).arg(&*wire.process.run_id);
-        };
-        let marked = wire.run(&MARK, Asking::No, &mut arguments).await;
-        let reply = marked.map_err(|fault| fault.error)?;
+        let parts = Parts::of([MARKER]).arg(millis(silent)).arg(millis(longest)).arg(&wire.process.run_id);
+        let reply = wire.run_one(&MARK, Asking::No, parts).await.map_err(|fault| fault.error)?;
         match (reply.code(), reply.rest()) {
             (1, &[left_ms]) => Ok(Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))),
             (7, &[other_ms]) => Err(other_max_ttl(inner, other_ms)),

@@ -18,6 +18,7 @@ use crate::store::redis::cleanup::{Debt, Guard};
 use crate::store::redis::fault::Ran;
 use crate::store::redis::millis;
 use crate::store::redis::names::Names;
+use crate::store::redis::script::Parts;
 
 /// Less than this is not worth the trouble.
 const LEAST: Duration = Duration::from_millis(10);
@@ -58,13 +59,12 @@ async fn give(
     guard: &mut Guard,
 ) -> Option<Ran> {
     let begun = inner.now();
-    let answered = call(&node.redis, names, &REPAIR, begun, guard, |command, not_after| {
+    let answered = call(&node.redis, names, &REPAIR, begun, guard, |not_after| {
         // It must not outlive what the majority holds, though it is carried out later.
         let late = inner.now().saturating_since(begun);
         let life = left.saturating_sub(late).saturating_sub(drift(left)).max(Duration::from_millis(1));
-        command.arg(2).arg(names.lock()).arg(names.fence());
-        command.arg(token.as_uuid().hyphenated().to_string()).arg(millis(life)).arg(not_after);
-        command.arg(fence).arg(millis(inner.config.fence_retention));
+        let parts = Parts::of([names.lock(), names.fence()]).arg(token.as_uuid().hyphenated());
+        parts.arg(millis(life)).arg(not_after).arg(fence).arg(millis(inner.config.fence_retention))
     });
     match answered.await {
         Ok(answer) if answer.reply.code() == 1 => Some(Ran::Maybe),

@@ -2,18 +2,18 @@
 
 use std::sync::LazyLock;
 
-use crate::store::redis::script::Script;
+use crate::store::redis::script::{Lane, Script, Takes};
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal;)*) => {$(
-        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file)));
+    ($($name:ident = $file:literal, $takes:expr;)*) => {$(
+        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file), $takes));
     )*};
 }
 
 scripts! {
-    ACQUIRE = "acquire.lua";
-    EXTEND = "extend.lua";
-    REPAIR = "repair.lua";
-    MARK = "mark.lua";
-    INITIALISE = "initialise.lua";
+    ACQUIRE = "acquire.lua", Takes::Many(Lane::Acquire);
+    EXTEND = "extend.lua", Takes::Many(Lane::Extend);
+    REPAIR = "repair.lua", Takes::One;
+    MARK = "mark.lua", Takes::One;
+    INITIALISE = "initialise.lua", Takes::One;
 }
