@@ -68,13 +68,17 @@ impl Nodes {
     }
 }
 
-/// Says that nothing is held on the nodes that a builder names.
+/// Says that nothing is held on the nodes that a builder names. The test may have a runtime of its own.
 pub(crate) fn initialise(builder: &RedlockBuilder) {
     let store = builder.clone().build().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(store.start()).unwrap();
-    runtime.block_on(store.initialise()).unwrap();
-    runtime.block_on(store.stop());
+    let initialising = std::thread::spawn(move || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            store.start().await.unwrap();
+            store.initialise().await.unwrap();
+            store.stop().await;
+        });
+    });
+    initialising.join().unwrap();
 }
 
 /// Two stores, as two processes would have them, that have met their nodes.
