@@ -69,6 +69,30 @@ async fn two_names_of_one_server_fail_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_manager_says_how_each_node_is_and_what_it_voted() {
+    let mut nodes = Nodes::start(3, &[], PATIENT);
+    let locks = manager(&nodes, PATIENT).await;
+    for _ in 0..5 {
+        drop(locks.lock("k").await.unwrap());
+    }
+    nodes.servers[1].kill9();
+    let health = loop {
+        let health = locks.store_health().await.expect("there is a store");
+        if health.nodes[1].answer.is_err() {
+            break health;
+        }
+    };
+    assert!(health.answer.is_ok(), "a majority answers: {health:?}");
+    let names: Vec<String> = nodes.servers.iter().map(|server| server.address().to_string()).collect();
+    assert_eq!(health.nodes.iter().map(|node| node.name.to_string()).collect::<Vec<_>>(), names);
+    assert!(health.nodes.iter().all(|node| node.votes.granted + node.votes.unknown > 0), "{health:?}");
+    assert!(health.nodes[0].answer.is_ok() && health.nodes[2].answer.is_ok());
+    nodes.servers[2].kill9();
+    while locks.store_health().await.unwrap().answer.is_ok() {}
+    assert!(LockManager::builder().build().unwrap().store_health().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_majority_that_forgets_a_held_lock_is_one_lost_signal() {
     let nodes = Nodes::start(3, &[], PATIENT);
     let locks = manager(&nodes, PATIENT).await;

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::Shard;
 use crate::clock::{Clock, Moment};
 use crate::key::{Key, Token, Ttl};
-use crate::store::{self, Extended, Forced, Released, Seen, Store, StoreError};
+use crate::store::{self, Extended, Forced, Health, Released, Seen, Store, StoreError};
 use crate::table::{End, Grant};
 
 /// How long a shutdown lets the last calls take.
@@ -124,6 +124,16 @@ impl Desk {
         let desk = Arc::clone(self);
         self.spawn(async move {
             let _ = tell.send(desk.store.health().await.answer);
+        });
+        hear.await.ok()
+    }
+
+    /// How the store and its nodes are, asked now. `None` if there is no runtime to ask it on.
+    pub(crate) async fn full_health(self: &Arc<Self>) -> Option<Health> {
+        let (tell, hear) = oneshot::channel();
+        let desk = Arc::clone(self);
+        self.spawn(async move {
+            let _ = tell.send(desk.store.health().await);
         });
         hear.await.ok()
     }

@@ -80,7 +80,6 @@ pub enum StoreError {
 }
 
 /// Whole seconds are enough for a log.
-#[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "derived code uses it"))]
 fn humane(left: Duration) -> String {
     if left < Duration::from_secs(1) { format!("{} ms", left.as_millis()) } else { format!("{} s", left.as_secs()) }
 }

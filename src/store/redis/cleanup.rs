@@ -155,6 +155,10 @@ impl Work {
         let mut pause = PAUSE.0;
         loop {
             self.until_reachable().await;
+            if self.inner.runtime().is_none() {
+                // It was stopped, and nothing will be answered any more.
+                return;
+            }
             let mut sent = Debt::new(Moment::ZERO);
             let answer = release::once(&self.inner, &self.names, self.token, &mut sent).await;
             let wait = match answer {

@@ -109,9 +109,17 @@ impl Node {
             return Ok(wire);
         }
         let admitting = async {
-            let wire = link.wire().await?;
-            self.admit(inner, &wire).await?;
-            Ok(wire)
+            let mut changes = link.changes();
+            loop {
+                let phase = changes.borrow_and_update().clone();
+                match (phase, link.failure()) {
+                    (Phase::Up(wire), _) => return self.admit(inner, &wire).await.map(|()| wire),
+                    // A majority may do without it.
+                    (Phase::Down(_), Some(why)) => return Err(why),
+                    (Phase::Down(_), None) => changes.changed().await.map_err(|_| StoreError::NotRunning)?,
+                    (Phase::Ended, _) => return Err(StoreError::NotRunning),
+                }
+            }
         };
         let limit = self.redis.config.operation_timeout;
         self.redis.ticks.within(begun, limit, admitting).await.and_then(|admitted| admitted)
