@@ -120,11 +120,17 @@ async fn attempt(inner: &Arc<Inner>, names: Names, token: Token, ttl: Duration, 
     if let Acquired::Granted { fence: Some(fence), .. } = answer {
         inner.highest_fence.fetch_max(fence, Ordering::Relaxed);
     }
+    let heard: Vec<usize> = poll.heard().map(|answer| answer.node).collect();
     poll.answers.drain(..).for_each(|answer| answer.dispose(holds));
-    let stay = (holds && !running.is_empty()).then(|| Stay::begin(inner, token));
+    let silent = (0..inner.nodes.len()).filter(|node| !heard.contains(node)).collect();
+    // Its release goes to those nodes when they have answered, and finds what they have given.
+    let mut stay = holds.then(|| Stay::begin(inner, token, silent));
     see_off(inner, running, move |answer: Answer| {
-        let keeps = stay.as_ref().is_some_and(Stay::goes_on) && poll.late(&answer) == Heard::Counted;
-        answer.dispose(keeps);
+        let (node, counted) = (answer.node, poll.late(&answer) == Heard::Counted);
+        answer.dispose(counted && stay.as_ref().is_some_and(|stay| stay.keeps(node)));
+        if let Some(stay) = &mut stay {
+            stay.answered(node);
+        }
     });
     answer
 }

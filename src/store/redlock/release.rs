@@ -8,6 +8,7 @@ use super::Inner;
 use super::fan::{Enough, hear, no_quorum, see_off};
 use super::node::Node;
 use super::quorum::{Ballot, Outcome, Vote};
+use super::underway::Shared;
 use crate::clock::Moment;
 use crate::key::{Key, Token};
 use crate::store::redis::release::{Order, order_by_name};
@@ -16,17 +17,17 @@ use crate::store::{Released, StoreError};
 /// What is to be released, guarded on each node from the moment that it was asked for.
 pub(super) struct Orders {
     begun: Moment,
-    orders: Vec<(Arc<Node>, Option<Order>)>,
+    orders: Vec<(Arc<Node>, Option<Order>, Option<Arc<Shared>>)>,
 }
 
 /// Takes the order down. From here on it is carried out, whatever becomes of the future (S7).
 pub(super) fn order(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Orders, StoreError> {
     let names = inner.names(key)?;
-    inner.underway.release(token);
+    let underway = inner.underway.release(token);
     let order = |node: &Arc<Node>| {
         // Of a node that is away and owes enough, the key runs out by itself: it is a minority.
         let order = (!node.owes_enough()).then(|| order_by_name(&node.redis, names.clone(), token));
-        (Arc::clone(node), order)
+        (Arc::clone(node), order, underway.clone())
     };
     Ok(Orders { begun: inner.now(), orders: inner.nodes.iter().map(order).collect() })
 }
@@ -34,7 +35,7 @@ pub(super) fn order(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Order
 impl Orders {
     pub(super) async fn carry_out(self, inner: &Arc<Inner>) -> Released {
         let mut running: FuturesUnordered<_> =
-            self.orders.into_iter().map(|(node, order)| carry_out(node, order)).collect();
+            self.orders.into_iter().map(|(node, order, underway)| carry_out(node, order, underway)).collect();
         let (mut ballot, mut errors) = (Ballot::new(inner.quorum, Moment::FAR), Vec::new());
         hear(inner, self.begun, &mut running, |(node, answer)| {
             let vote = match answer {
@@ -62,7 +63,10 @@ impl Orders {
     }
 }
 
-async fn carry_out(node: Arc<Node>, order: Option<Order>) -> (usize, Released) {
+async fn carry_out(node: Arc<Node>, order: Option<Order>, underway: Option<Arc<Shared>>) -> (usize, Released) {
+    if let Some(underway) = underway {
+        underway.until_answered(node.index).await;
+    }
     let answer = match (node.failure(), order) {
         // The order takes it back when the node comes.
         (Some(why), _) => Released::Unknown(why),
