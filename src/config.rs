@@ -265,10 +265,14 @@ impl Builder {
         if self.ttl < shortest {
             return wrong("ttl", "the default is shorter than what the store keeps");
         }
+        let longest = self.store.as_ref().map_or(Ttl::MAX, |store| store.terms().max_ttl);
+        if self.ttl > longest {
+            return wrong("ttl", "the default is longer than what the store keeps");
+        }
         let config = Config {
             ttl,
             wait: self.wait,
-            ttls: TtlBounds { min: self.min_ttl.max(shortest), max: self.max_ttl },
+            ttls: TtlBounds { min: self.min_ttl.max(shortest), max: self.max_ttl.min(longest) },
             sweep_every: self.sweep_every,
             shards: self.shards,
             threads: self.threads,

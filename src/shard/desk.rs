@@ -16,7 +16,7 @@ use super::verify::{attend, clear_the_way};
 use crate::clock::Clock;
 use crate::config::FailMode;
 use crate::key::{Key, Token};
-use crate::store::{Forced, Released, Seen, Store, StoreError};
+use crate::store::{Forced, Health, Released, Seen, Store, StoreError};
 
 /// How long a shutdown lets the last calls take.
 const LAST_CALLS: Duration = Duration::from_secs(2);
@@ -127,6 +127,16 @@ impl Desk {
         let desk = Arc::clone(self);
         self.spawn(async move {
             let _ = tell.send(desk.store.health().await.answer);
+        });
+        hear.await.ok()
+    }
+
+    /// How the store and its nodes are, asked now. `None` if there is no runtime to ask it on.
+    pub(crate) async fn full_health(self: &Arc<Self>) -> Option<Health> {
+        let (tell, hear) = oneshot::channel();
+        let desk = Arc::clone(self);
+        self.spawn(async move {
+            let _ = tell.send(desk.store.health().await);
         });
         hear.await.ok()
     }
