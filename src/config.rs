@@ -28,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) max_sessions: usize,
     pub(crate) event_buffer: usize,
     pub(crate) on_deadlock: DeadlockPolicy,
+    pub(crate) fail_mode: FailMode,
     pub(crate) store: Option<Arc<dyn Store>>,
 }
 
@@ -99,6 +100,7 @@ pub struct Builder {
     max_sessions: usize,
     event_buffer: usize,
     on_deadlock: DeadlockPolicy,
+    fail_mode: FailMode,
     store: Option<Arc<dyn Store>>,
     clock: Clock,
 }
@@ -122,10 +124,25 @@ impl Default for Builder {
             max_sessions: 1 << 16,
             event_buffer: 1024,
             on_deadlock: DeadlockPolicy::default(),
+            fail_mode: FailMode::default(),
             store: None,
             clock: Clock::system(),
         }
     }
+}
+
+/// What becomes of requests while the store does not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum FailMode {
+    /// None is granted: a try is [`LockError::StoreUnavailable`], a waiter waits on.
+    #[default]
+    Closed,
+    /// They are granted within this process, where the store should have been asked: such a lock
+    /// [is degraded](crate::Held::is_degraded), has no fencing token and excludes nobody elsewhere. When the store
+    /// answers again, each has to win its key there, or is lost at once. For work that is better done twice than not
+    /// at all.
+    Local,
 }
 
 macro_rules! settings {
@@ -172,6 +189,8 @@ impl Builder {
         event_buffer: usize;
         /// What is done about a deadlock.
         on_deadlock: DeadlockPolicy;
+        /// What becomes of requests while the store does not answer.
+        fail_mode: FailMode;
         /// Where time comes from.
         clock: Clock;
     }
@@ -246,10 +265,14 @@ impl Builder {
         if self.ttl < shortest {
             return wrong("ttl", "the default is shorter than what the store keeps");
         }
+        let longest = self.store.as_ref().map_or(Ttl::MAX, |store| store.terms().max_ttl);
+        if self.ttl > longest {
+            return wrong("ttl", "the default is longer than what the store keeps");
+        }
         let config = Config {
             ttl,
             wait: self.wait,
-            ttls: TtlBounds { min: self.min_ttl.max(shortest), max: self.max_ttl },
+            ttls: TtlBounds { min: self.min_ttl.max(shortest), max: self.max_ttl.min(longest) },
             sweep_every: self.sweep_every,
             shards: self.shards,
             threads: self.threads,
@@ -261,6 +284,7 @@ impl Builder {
             max_sessions: self.max_sessions,
             event_buffer: self.event_buffer,
             on_deadlock: self.on_deadlock,
+            fail_mode: self.fail_mode,
             store: self.store,
         };
         Ok((config, self.clock))

@@ -9,7 +9,7 @@ use crate::key::Key;
 use crate::lock::Ticket;
 use crate::manager::LockManager;
 use crate::stats::{HotKey, Stats};
-use crate::store::Seen;
+use crate::store::{Health, Seen, StoreError};
 use crate::table::Counters;
 
 /// How many holders and how many waiters of a key are named.
@@ -71,6 +71,21 @@ impl LockManager {
                 Some(Ok(seen)) => Ok(seen != Seen::Free),
                 Some(Err(_)) | None => Err(LockError::StoreUnavailable),
             },
+        }
+    }
+
+    /// How the store is, asked now, and each of its nodes if it has several: what it answers, what it has voted, why it
+    /// does not vote. `None` if there is no store to ask.
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn store_health(&self) -> Option<Health> {
+        match self.desk() {
+            None => None,
+            Some(desk) => {
+                let stopped = || Health::new(Err(StoreError::NotRunning), Vec::new());
+                Some(desk.full_health().await.unwrap_or_else(stopped))
+            }
         }
     }
 

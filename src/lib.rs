@@ -61,7 +61,7 @@ mod table;
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
 pub use clock::{Clock, Moment};
-pub use config::Builder;
+pub use config::{Builder, FailMode};
 pub use deadlock::DeadlockPolicy;
 pub use error::{AttemptOutcome, BuildError, Face, KeyFault, LockError, Loss, TtlFault, WaitEdge};
 pub use event::{Events, Heard};

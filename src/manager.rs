@@ -101,7 +101,7 @@ impl LockManager {
     pub(crate) fn without_actors(config: Config, clock: Clock) -> Self {
         let now = clock.now();
         let fence_floor = crate::clock::wall_micros();
-        let desk = config.store.clone().map(|store| Desk::new(store, clock.clone()));
+        let desk = config.store.clone().map(|store| Desk::new(store, config.fail_mode, clock.clone()));
         let crowd = Arc::new(Crowd::new(config.max_waiters, config.shards));
         let shard = |index| {
             let clerk = desk.clone().map(ShardClerk::new);

@@ -17,6 +17,8 @@ pub struct Stats {
     pub attempts: u64,
     /// Locks granted.
     pub total: u64,
+    /// Of these, locks granted without the store's word ([`FailMode::Local`](crate::FailMode::Local)).
+    pub degraded: u64,
     /// Locks held now.
     pub active: u64,
     /// Requests in queues now.
@@ -94,6 +96,7 @@ impl Stats {
         Self {
             attempts: c.attempts,
             total: c.grants,
+            degraded: c.degraded,
             active,
             waiting,
             failed,

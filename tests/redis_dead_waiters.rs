@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::poll;
 use kit::{Server, until};
 use leasehold::store::redis::RedisStore;
-use leasehold::{LockManager, Release};
+use leasehold::{BuildError, LockManager, Release};
 use processes::{MARK, Process};
 
 const PROCESSES: usize = 4;
@@ -25,7 +25,15 @@ const LONG: Duration = Duration::from_mins(5);
 const TTL: Duration = Duration::from_secs(2);
 
 async fn manager(url: &str) -> LockManager {
-    LockManager::builder().ttl(TTL).store(RedisStore::new(url).unwrap()).build_and_connect().await.unwrap()
+    loop {
+        let builder = LockManager::builder().ttl(TTL).store(RedisStore::new(url).unwrap());
+        match builder.build_and_connect().await {
+            Ok(locks) => return locks,
+            // The machine is busy, the server is there.
+            Err(BuildError::Store(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 #[test]

@@ -309,6 +309,25 @@ async fn requests_that_are_dropped_at_the_same_time_leave_no_place_behind() {
     until("an empty queue", || places(&server) == 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_try_is_not_refused_for_the_place_of_its_own_process() {
+    let server = Server::start(&[]);
+    let locks = manager(&server).await;
+    server.ask::<()>("SET lock:k foreign");
+    let waiter = queue(&locks, "k");
+    until("the waiter's place", || places(&server) == 1);
+    let place: Vec<String> = server.ask("ZRANGE leasehold:queue:{lock:k} 0 0");
+    waiter.abort();
+    until("the end of its place", || places(&server) == 0);
+    // As if the word that it is given up came late.
+    for queue in ["queue", "alive"] {
+        server.ask::<()>(&format!("ZADD leasehold:{queue}:{{lock:k}} 9999999999999999 {}", place[0]));
+    }
+    server.ask::<()>("DEL lock:k");
+    assert!(locks.try_lock("k").await.is_ok());
+    assert_eq!(places(&server), 0, "it is used up");
+}
+
 /// The holder's own process hears nothing of it, and its waiters would wait for the holder's TTL.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiters_go_on_when_the_lock_before_them_ends_elsewhere() {
@@ -323,6 +342,7 @@ async fn waiters_go_on_when_the_lock_before_them_ends_elsewhere() {
     assert_eq!(two.release("released", ticket.token()).await, Ok(Release::Released));
     server.ask::<()>("DEL lock:deleted");
     for waiter in waiters {
+        until("its turn", || waiter.is_finished());
         assert!(waiter.await.unwrap().unwrap().is_held());
     }
     assert_eq!(deleted.lost().await, Some(Loss::Vanished));

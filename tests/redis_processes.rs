@@ -20,7 +20,7 @@ use futures::future::join;
 use history::{Event, Log, Outcome, check, holds};
 use kit::{Server, until};
 use leasehold::store::redis::RedisStore;
-use leasehold::{Clock, Lock, LockError, LockManager, Loss, Release};
+use leasehold::{BuildError, Clock, Lock, LockError, LockManager, Loss, Release};
 use processes::Process;
 
 const PROCESSES: usize = 4;
@@ -51,9 +51,16 @@ fn now() -> u64 {
     Clock::system().now().as_nanos()
 }
 
-/// Not connected yet: on a machine as busy as this one is made, that may take longer than one operation.
 async fn manager(url: &str) -> LockManager {
-    LockManager::builder().store(RedisStore::new(url).unwrap()).build().unwrap()
+    loop {
+        let builder = LockManager::builder().store(RedisStore::new(url).unwrap());
+        match builder.build_and_connect().await {
+            Ok(locks) => return locks,
+            // The machine is busy, the server is there.
+            Err(BuildError::Store(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

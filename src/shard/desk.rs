@@ -13,9 +13,10 @@ use tokio_util::task::TaskTracker;
 
 use super::Shard;
 use super::verify::{attend, clear_the_way};
-use crate::clock::{Clock, Moment};
-use crate::key::{Key, Token, Ttl};
-use crate::store::{Extended, Forced, Released, Seen, Store, StoreError};
+use crate::clock::Clock;
+use crate::config::FailMode;
+use crate::key::{Key, Token};
+use crate::store::{Forced, Health, Released, Seen, Store, StoreError};
 
 /// How long a shutdown lets the last calls take.
 const LAST_CALLS: Duration = Duration::from_secs(2);
@@ -24,6 +25,7 @@ const LAST_CALLS: Duration = Duration::from_secs(2);
 pub(crate) struct Desk {
     pub(crate) store: Arc<dyn Store>,
     pub(super) clock: Clock,
+    pub(super) fail_mode: FailMode,
     runtime: OnceLock<Handle>,
     started: watch::Sender<Option<Result<(), StoreError>>>,
     tasks: TaskTracker,
@@ -41,10 +43,11 @@ impl std::fmt::Debug for Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(store: Arc<dyn Store>, fail_mode: FailMode, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             store,
             clock,
+            fail_mode,
             runtime: OnceLock::new(),
             started: watch::Sender::new(None),
             tasks: TaskTracker::new(),
@@ -128,6 +131,16 @@ impl Desk {
         hear.await.ok()
     }
 
+    /// How the store and its nodes are, asked now. `None` if there is no runtime to ask it on.
+    pub(crate) async fn full_health(self: &Arc<Self>) -> Option<Health> {
+        let (tell, hear) = oneshot::channel();
+        let desk = Arc::clone(self);
+        self.spawn(async move {
+            let _ = tell.send(desk.store.health().await);
+        });
+        hear.await.ok()
+    }
+
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         // Without its runtime the manager is not built yet, or gone.
         if let Some(runtime) = self.runtime.get() {
@@ -171,7 +184,7 @@ impl Desk {
     }
 
     /// Runs a call for a token when those before it have ended.
-    async fn in_turn<T>(&self, token: Token, call: impl Future<Output = T>) -> T {
+    pub(super) async fn in_turn<T>(&self, token: Token, call: impl Future<Output = T>) -> T {
         let turn = Arc::clone(self.turns.lock().entry(token).or_default());
         let guard = turn.lock().await;
         let answer = call.await;
@@ -195,14 +208,5 @@ impl Desk {
         if Arc::strong_count(turn) == 2 {
             turns.remove(&token);
         }
-    }
-
-    /// One extension, in its turn; answers the deadline that the store keeps.
-    pub(super) async fn extend_once(&self, key: &Key, token: Token, ttl: Ttl) -> (Moment, Extended) {
-        self.in_turn(token, async {
-            let asked = self.clock.now();
-            (asked, self.store.extend(key, token, ttl).await)
-        })
-        .await
     }
 }

@@ -8,11 +8,11 @@ use super::lost::LostSignal;
 use super::{SLICE, Shard, State};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss, WaitEdge};
-use crate::key::{FencingToken, Key, Token};
+use crate::key::{Key, Token};
 use crate::store::{Released, Seen};
 use crate::table::{
     Claimed, Effects, End, Grant, Keeper, Mode, Obstacle, Order, Owner, RefreshAsk, Refreshed, Release, Slice,
-    WaiterId, Watcher, Which,
+    WaiterId, Watcher, Which, Word,
 };
 
 impl Shard {
@@ -126,6 +126,11 @@ impl Shard {
         })
     }
 
+    /// Whether a grant was made without the store's word, and has not won it since.
+    pub(crate) fn is_degraded(&self, grant: &Grant) -> bool {
+        self.clerk.as_ref().is_some_and(|clerk| clerk.is_degraded(grant))
+    }
+
     /// Until when a grant holds its key, if it does (exact time).
     pub(crate) fn held_until(&self, grant: &Grant) -> Option<Moment> {
         let now = self.clock.now();
@@ -210,10 +215,10 @@ impl Shard {
         self.with_effects(fx, |state, fx| state.table.revoke(grant, cycle, now, fx));
     }
 
-    /// The store has said yes to a request, until `deadline`.
-    pub(crate) fn claimed(&self, grant: &Grant, proof: Option<FencingToken>, deadline: Moment) -> Claimed {
+    /// Somebody has said yes to a request, until `deadline`.
+    pub(crate) fn claimed(&self, grant: &Grant, word: Word, deadline: Moment) -> Claimed {
         let now = self.clock.now();
-        self.with(|state, fx| state.table.claimed(grant, proof, deadline, now, fx))
+        self.with(|state, fx| state.table.claimed(grant, word, deadline, now, fx))
     }
 
     /// Whether the request that a key is being taken for still waits.
@@ -296,7 +301,8 @@ impl Shard {
         let now = self.clock.now();
         let (released, hear) = self.with(|state, fx| {
             // Before the errand is run that will be heard of.
-            let hear = state.table.asks_on_release(grant).then(|| clerk.desk().hear_release(grant.token));
+            let hear = (state.table.asks_on_release(grant) && !clerk.is_degraded(grant))
+                .then(|| clerk.desk().hear_release(grant.token));
             (state.table.release(grant, end, now, fx), hear)
         });
         match (released, hear) {

@@ -11,6 +11,7 @@
 pub(crate) mod actor;
 pub(crate) mod clerk;
 pub(crate) mod crowd;
+mod degraded;
 pub(crate) mod desk;
 mod holding;
 mod looking;

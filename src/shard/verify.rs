@@ -96,6 +96,10 @@ async fn verify_one(desk: &Arc<Desk>, shard: Weak<Shard>, grant: Grant, key: Key
     loop {
         let seen = desk.store.look(&key, Some(grant.token)).await;
         let Some(shard) = shard.upgrade() else { return };
+        if shard.is_degraded(&grant) {
+            // It has yet to win what is looked for.
+            return;
+        }
         match seen {
             Ok(Seen::Held { by: store::Holder::Ours, .. }) => return,
             Ok(_) => {

@@ -1,8 +1,10 @@
 //! What a store answers: one enum per question, each with an unknown where there can be one (S1).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::StoreError;
+use crate::key::Ttl;
 
 /// The answer to [`Store::acquire`](super::Store::acquire).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,14 +126,58 @@ pub struct Health {
     pub answer: Result<Duration, StoreError>,
     /// What is wrong with its set-up.
     pub warnings: Vec<Warning>,
+    /// Of a store over several nodes, each of them.
+    pub nodes: Vec<NodeHealth>,
 }
 
 impl Health {
     /// A health report.
     #[must_use]
     pub fn new(answer: Result<Duration, StoreError>, warnings: Vec<Warning>) -> Self {
-        Self { answer, warnings }
+        Self { answer, warnings, nodes: Vec::new() }
     }
+
+    /// The same with its nodes.
+    #[must_use]
+    pub fn with_nodes(self, nodes: Vec<NodeHealth>) -> Self {
+        Self { nodes, ..self }
+    }
+}
+
+/// How one node of a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeHealth {
+    /// Its host and port.
+    pub name: Arc<str>,
+    /// How long it took to answer just now; [`StoreError::Quarantined`] if it did, and does not vote.
+    pub answer: Result<Duration, StoreError>,
+    /// What it has said to this process's requests for keys since the store was made.
+    pub votes: Votes,
+}
+
+impl NodeHealth {
+    /// A health report of one node.
+    #[must_use]
+    pub fn new(name: Arc<str>, answer: Result<Duration, StoreError>, votes: Votes) -> Self {
+        Self { name, answer, votes }
+    }
+}
+
+/// What a node has said, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Votes {
+    /// It gave the key.
+    pub granted: u64,
+    /// The fence that was proposed was too low.
+    pub refused: u64,
+    /// Another holds the key.
+    pub denied: u64,
+    /// It was in quarantine.
+    pub abstained: u64,
+    /// It did not answer.
+    pub unknown: u64,
 }
 
 /// Something in the set-up of a store that endangers locks.
@@ -152,6 +198,8 @@ pub enum Warning {
 pub struct Terms {
     /// The shortest TTL that it keeps; shorter ones are refused with [`StoreError::InvalidTtl`].
     pub min_ttl: Duration,
+    /// The longest; longer ones are refused too.
+    pub max_ttl: Duration,
     /// How long a call takes at most (S12).
     pub operation_timeout: Duration,
     /// Whether its grants carry fences.
@@ -170,7 +218,7 @@ impl Terms {
     pub const fn new(operation_timeout: Duration) -> Self {
         let min_ttl = Duration::from_millis(10);
         let (fences, lapsed) = (Fences::Rising, Lapsed::Release);
-        Self { min_ttl, operation_timeout, fences, lapsed, turns: Turns::Queue, hints: Hints::Given }
+        Self { min_ttl, max_ttl: Ttl::MAX, operation_timeout, fences, lapsed, turns: Turns::Queue, hints: Hints::Given }
     }
 }
 

@@ -180,8 +180,12 @@ pub fn a_free_key_is_granted_and_a_held_one_denied(stores: &Stores) {
 /// S2: a key has an end, and is free after it.
 pub fn a_key_runs_out_at_its_end(stores: &Stores) {
     let (key, token, next) = (fresh(), Token::random(), Token::random());
-    let short = stores.one.terms().min_ttl.max(Duration::from_millis(50));
-    assert!(matches!(ask(&*stores.one, &key, token, short, Intent::Try), Acquired::Granted { .. }));
+    let mut short = stores.one.terms().min_ttl.max(Duration::from_millis(50));
+    until("S2: a grant in time", || {
+        // On a loaded machine the answer may take longer than that.
+        short *= 2;
+        matches!(ask(&*stores.one, &key, token, short, Intent::Try), Acquired::Granted { .. })
+    });
     until("S2: the key runs out", || {
         matches!(ask(&*stores.other, &key, next, LONG, Intent::Try), Acquired::Granted { .. })
     });

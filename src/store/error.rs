@@ -1,6 +1,7 @@
 //! Why a store could not answer: [`StoreError`]. It never holds a password (S14).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::key::Key;
 
@@ -46,16 +47,39 @@ pub enum StoreError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// The TTL is shorter than the store keeps.
-    #[error("the store keeps no TTL this short")]
+    /// The TTL is shorter or longer than the store keeps.
+    #[error("the store keeps no TTL this short or this long")]
     InvalidTtl,
     /// The set-up is wrong.
     #[error("invalid store configuration: {0}")]
     Config(Arc<str>),
+    /// Of several nodes, too few answered to decide anything (Redlock).
+    #[error("{answered} of {nodes} nodes answered, and {needed} are needed: {why}")]
+    NoQuorum {
+        /// How many voted.
+        answered: usize,
+        /// How many decide.
+        needed: usize,
+        /// How many there are.
+        nodes: usize,
+        /// What kept the others, node by node.
+        why: Arc<str>,
+    },
+    /// The node may have forgotten locks, and keeps silent until they have run out (L4).
+    #[error("it is in quarantine for {}", humane(*left))]
+    Quarantined {
+        /// For so long still.
+        left: Duration,
+    },
     /// The store was not started, or was stopped.
     #[error("the store is not running")]
     NotRunning,
     /// Anything else.
     #[error("the store failed: {0}")]
     Other(Arc<str>),
+}
+
+/// Whole seconds are enough for a log.
+fn humane(left: Duration) -> String {
+    if left < Duration::from_secs(1) { format!("{} ms", left.as_millis()) } else { format!("{} s", left.as_secs()) }
 }

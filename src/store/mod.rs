@@ -37,7 +37,9 @@ mod error;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;
-pub(crate) mod redlock;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod redlock;
 mod template;
 mod watch;
 
@@ -46,7 +48,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 pub use answer::{
-    Acquired, Denial, Extended, Fences, Forced, Health, Hints, Holder, Lapsed, Released, Seen, Terms, Turns, Warning,
+    Acquired, Denial, Extended, Fences, Forced, Health, Hints, Holder, Lapsed, NodeHealth, Released, Seen, Terms,
+    Turns, Votes, Warning,
 };
 pub use error::StoreError;
 pub use template::{KeyTemplate, TemplateError};

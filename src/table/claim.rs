@@ -76,6 +76,15 @@ pub(crate) enum Which {
     InTheWay,
 }
 
+/// Who says that a request has its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Word {
+    /// The store, with the fence of its grant if it gives any.
+    OfStore(Option<FencingToken>),
+    /// This process alone: the store is away, and the manager was told to go on (R20).
+    Ours,
+}
+
 /// What becomes of the store's yes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Claimed {
@@ -196,11 +205,11 @@ impl Table {
         self.claimant(grant).is_some()
     }
 
-    /// The store has said yes, until `deadline`.
+    /// Somebody has said yes, until `deadline`.
     pub(crate) fn claimed(
         &mut self,
         grant: &Grant,
-        proof: Option<FencingToken>,
+        word: Word,
         deadline: Moment,
         now: Moment,
         fx: &mut Effects,
@@ -220,6 +229,10 @@ impl Table {
             (holder.keeper, holder.granted_at) = (Keeper::Unseen(id), now);
         }
         let extras = slot.extras_mut();
+        let proof = match word {
+            Word::OfStore(proof) => proof,
+            Word::Ours => None,
+        };
         (extras.proof, extras.unanswered) = (proof, false);
         let last = slot.last_deadline();
         if let Some(holder) = slot.holder.as_mut() {
@@ -236,6 +249,9 @@ impl Table {
         self.count(grant.slot, |c| {
             c.attempts += 1;
             c.grants += 1;
+            if word == Word::Ours {
+                c.degraded += 1;
+            }
             if queued {
                 c.handoffs += 1;
                 c.wait_nanos = c.wait_nanos.saturating_add(waited);

@@ -42,7 +42,7 @@ mod waits;
 use hashbrown::{HashMap, HashTable};
 
 pub(crate) use acquire::{Ask, Grant, NotFree, Patience, Seen, TokenChoice, Verdict};
-pub(crate) use claim::{Claim, Claimed, Clerk, Errand, Followers, Tries, Which};
+pub(crate) use claim::{Claim, Claimed, Clerk, Errand, Followers, Tries, Which, Word};
 pub(crate) use counters::Counters;
 pub(crate) use effects::Effects;
 pub(crate) use ended::End;

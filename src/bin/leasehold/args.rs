@@ -39,10 +39,16 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_INSECURE")]
     pub(crate) insecure: bool,
 
-    /// Where locks live: `memory` (they end with the process), `redis://host:port`, or `redis` with REDIS_URL
+    /// Where locks live: `memory` (they end with the process), `redis://host:port`, `redis` with REDIS_URL, or
+    /// `redlock:redis://a,redis://b,redis://c`
     // Checked by hand: a refusal by clap would print the value, and a store's URL may hold a password.
     #[arg(long, env = "LOCK_STORE", hide_env_values = true, default_value = "memory")]
     pub(crate) store: String,
+
+    /// Over `redlock:` the longest time that a lock lasts without a refresh, and for which a node that may have
+    /// forgotten locks does not vote, a new one too; the same in all servers
+    #[arg(long, env = "LEASEHOLD_REDLOCK_MAX_TTL", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) redlock_max_ttl: Duration,
 
     /// How long a lock lasts when its request does not say
     #[arg(long, env = "LEASEHOLD_TTL", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]

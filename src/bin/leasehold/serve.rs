@@ -44,7 +44,7 @@ const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 /// Nothing was served: a setting makes no sense, the address cannot be had, or the machine is short of something.
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     check(&args)?;
-    let store = store::choose(&args.store)?;
+    let store = store::choose(&args.store, args.redlock_max_ttl)?;
     let (access, tls) = (tokens::access(&args)?, tls::config(&args)?);
     let listeners = listen(&args, &access, tls.is_some())?;
     logs::start(args.log_format);
@@ -63,6 +63,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let builder = match store {
         Choice::Memory => builder,
         Choice::Redis(store) => builder.store(store),
+        Choice::Redlock(store) => builder.store(store),
     };
     actix_web::rt::System::new().block_on(async {
         let locks = builder.build_and_connect().await?;

@@ -1,6 +1,9 @@
 //! `--store`: where the locks of the server live.
 
+use std::time::Duration;
+
 use leasehold::store::redis::RedisStore;
+use leasehold::store::redlock::{NodeEvent, RedlockStore};
 
 use crate::exit::Failure;
 
@@ -11,13 +14,18 @@ pub(crate) enum Choice {
     Memory,
     /// A Redis server, which other processes share.
     Redis(RedisStore),
+    /// A majority of several.
+    Redlock(RedlockStore),
 }
 
-/// Reads a choice. A URL may hold a password, so no refusal repeats it.
+/// Reads a choice; `max_ttl` is for Redlock. A URL may hold a password, so no refusal repeats it.
 ///
 /// # Errors
 /// `Usage` if it names no store, or one whose URL makes no sense.
-pub(crate) fn choose(name: &str) -> Result<Choice, Failure> {
+pub(crate) fn choose(name: &str, max_ttl: Duration) -> Result<Choice, Failure> {
+    if let Some(nodes) = name.strip_prefix("redlock:") {
+        return redlock(nodes, max_ttl);
+    }
     match name {
         "memory" => Ok(Choice::Memory),
         "redis" => match std::env::var("REDIS_URL") {
@@ -26,7 +34,9 @@ pub(crate) fn choose(name: &str) -> Result<Choice, Failure> {
         },
         url if url.contains("://") => redis(url),
         _ => Err(Failure::Usage(
-            "--store (LOCK_STORE) must be `memory`, `redis://host:port`, or `redis` with REDIS_URL".to_owned(),
+            "--store (LOCK_STORE) must be `memory`, `redis://host:port`, `redis` with REDIS_URL, or \
+             `redlock:redis://a,redis://b,redis://c`"
+                .to_owned(),
         )),
     }
 }
@@ -34,4 +44,23 @@ pub(crate) fn choose(name: &str) -> Result<Choice, Failure> {
 fn redis(url: &str) -> Result<Choice, Failure> {
     let store = RedisStore::new(url).map_err(|why| Failure::Usage(format!("--store (LOCK_STORE): {why}")))?;
     Ok(Choice::Redis(store))
+}
+
+fn redlock(nodes: &str, max_ttl: Duration) -> Result<Choice, Failure> {
+    let builder = RedlockStore::builder(nodes.split(',')).max_ttl(max_ttl);
+    let store = builder.on_warning(|warning| tracing::warn!(%warning, "store")).on_node_event(log).build();
+    Ok(Choice::Redlock(store.map_err(|why| Failure::Usage(format!("--store (LOCK_STORE): {why}")))?))
+}
+
+/// Tells what becomes of a node.
+fn log(event: &NodeEvent) {
+    match event {
+        NodeEvent::Votes { node } => tracing::info!(%node, "the node votes"),
+        NodeEvent::Quarantined { node, left } => {
+            tracing::warn!(%node, ?left, "the node may have forgotten locks, and does not vote until they have run out");
+        }
+        NodeEvent::Refused { node, why } => tracing::error!(%node, %why, "the node may not vote"),
+        NodeEvent::Away { node, why } => tracing::warn!(%node, %why, "the node is away"),
+        event => tracing::info!(?event, "a node"),
+    }
 }

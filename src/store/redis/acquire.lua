@@ -58,7 +58,7 @@ local function try(k, a)
   if value then
     return denied(k, a, 0, redis.call('PTTL', KEYS[k + 1]))
   end
-  -- It is free. Tickets that ran out belong to processes that died.
+  -- It is free. Tickets that ran out belong to processes that died; the process's own is used up by any grant to it.
   local queue, alive = KEYS[k + 3], KEYS[k + 4]
   while true do
     local first = redis.call('ZRANGE', queue, 0, 0)[1]

@@ -23,7 +23,7 @@ const REDIRECTIONS: usize = 4;
 const TOO_LATE: i64 = 3;
 
 /// Who is told before a command goes out (R5).
-pub(super) trait Outbox: Send {
+pub(in crate::store) trait Outbox: Send {
     /// A command goes out, and has no effect after `not_after_us`.
     fn sending(&mut self, order: Order, not_after_us: i64);
 
@@ -76,28 +76,28 @@ impl Outbox for () {
 }
 
 /// An answer and where it came from.
-pub(super) struct Answer {
-    pub(super) reply: Reply,
-    pub(super) wire: Arc<Wire>,
+pub(in crate::store) struct Answer {
+    pub(in crate::store) reply: Reply,
+    pub(in crate::store) wire: Arc<Wire>,
     pub(super) confirmed: Confirmed,
 }
 
 /// Whether replicas have to confirm what a script writes, where the store is set to ask them (R24).
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Confirm {
+pub(in crate::store) enum Confirm {
     Yes,
     No,
 }
 
 /// Why there is none, and whether the command may have run.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) error: StoreError,
-    pub(super) ran: Ran,
+pub(in crate::store) struct Failure {
+    pub(in crate::store) error: StoreError,
+    pub(in crate::store) ran: Ran,
 }
 
 /// Runs `script` for a lock. `parts` are what it is told, given the not-after; they may be asked for again.
-pub(super) async fn call(
+pub(in crate::store) async fn call(
     inner: &Inner,
     names: &Names,
     script: &'static Script,

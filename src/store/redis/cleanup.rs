@@ -24,7 +24,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_m
 
 /// What is being taken back just now, by lock and token.
 #[derive(Default)]
-pub(super) struct Cleaning {
+pub(in crate::store) struct Cleaning {
     under_way: AtomicUsize,
     entries: Mutex<HashMap<(Names, Token), Arc<Entry>>>,
     settled: Notify,
@@ -38,7 +38,7 @@ struct Entry {
 
 /// The unanswered commands of one lock and token.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Debt {
+pub(in crate::store) struct Debt {
     /// None of them has any effect after this moment of the server's clock.
     not_after_us: i64,
     /// The wire that carried them all, before anything that is sent from now on.
@@ -56,7 +56,7 @@ enum Wires {
 
 /// Whether a command stays before what is sent later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Order {
+pub(in crate::store) enum Order {
     /// It does, on this wire.
     Kept(u64),
     /// It waits for others to go out with.
@@ -64,7 +64,7 @@ pub(super) enum Order {
 }
 
 impl Debt {
-    pub(super) fn new(over: Moment) -> Self {
+    pub(in crate::store) fn new(over: Moment) -> Self {
         Self { not_after_us: i64::MIN, wires: Wires::None, over }
     }
 
@@ -95,7 +95,7 @@ impl Debt {
 }
 
 /// Goes along with a call, and takes back what it may have left if it does not end well.
-pub(super) struct Guard {
+pub(in crate::store) struct Guard {
     inner: Arc<Inner>,
     armed: Option<(Names, Token, Debt)>,
     pub(super) confirm: Confirm,
@@ -103,7 +103,7 @@ pub(super) struct Guard {
 
 impl Guard {
     /// A guard that takes back what `token` may come to hold.
-    pub(super) fn new(inner: &Arc<Inner>, names: &Names, token: Token, debt: Debt, confirm: Confirm) -> Self {
+    pub(in crate::store) fn new(inner: &Arc<Inner>, names: &Names, token: Token, debt: Debt, confirm: Confirm) -> Self {
         Self { inner: Arc::clone(inner), armed: Some((names.clone(), token, debt)), confirm }
     }
 
@@ -115,7 +115,7 @@ impl Guard {
     }
 
     /// It ended well.
-    pub(super) fn disarm(&mut self) {
+    pub(in crate::store) fn disarm(&mut self) {
         self.armed = None;
     }
 }
@@ -154,6 +154,11 @@ impl Work {
     async fn run(self) {
         let mut pause = PAUSE.0;
         loop {
+            self.until_reachable().await;
+            if self.inner.runtime().is_none() {
+                // It was stopped, and nothing will be answered any more.
+                return;
+            }
             let mut sent = Debt::new(Moment::ZERO);
             let answer = release::once(&self.inner, &self.names, self.token, &mut sent).await;
             let wait = match answer {
@@ -176,6 +181,17 @@ impl Work {
                 return;
             }
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Rests while the server is away, for as long as anything is owed: there may be many of us.
+    async fn until_reachable(&self) {
+        let Some(link) = self.inner.link() else { return };
+        loop {
+            let left = self.entry.debt.lock().over.saturating_since(self.inner.now());
+            if left.is_zero() || tokio::time::timeout(left, link.wire()).await.is_ok() {
+                return;
+            }
         }
     }
 
@@ -208,12 +224,17 @@ impl Drop for Work {
 
 impl Cleaning {
     /// Whether nothing at all is being taken back; one load.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(in crate::store) fn is_idle(&self) -> bool {
         self.under_way.load(Ordering::SeqCst) == 0
     }
 
+    /// How many locks and tokens are being taken back.
+    pub(in crate::store) fn len(&self) -> usize {
+        self.under_way.load(Ordering::SeqCst)
+    }
+
     /// Waits until nothing of this lock and token is being taken back.
-    pub(super) async fn wait_for(&self, names: &Names, token: Token) {
+    pub(in crate::store) async fn wait_for(&self, names: &Names, token: Token) {
         loop {
             let mut done = match self.entries.lock().get(&(names.clone(), token)) {
                 Some(entry) => entry.done.subscribe(),

@@ -16,16 +16,19 @@ use std::time::Duration;
 use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
 use super::RedisStore;
+use crate::key::Ttl;
 use crate::store::{KeyTemplate, StoreError, Warning};
 
 /// Sets up a [`RedisStore`].
 #[derive(Clone)]
 #[must_use]
 pub struct RedisBuilder {
-    pub(super) place: Result<Place, StoreError>,
-    pub(super) template: KeyTemplate,
-    pub(super) operation_timeout: Duration,
-    pub(super) fence_retention: Duration,
+    pub(in crate::store) place: Result<Place, StoreError>,
+    pub(in crate::store) template: KeyTemplate,
+    pub(in crate::store) operation_timeout: Duration,
+    pub(in crate::store) fence_retention: Duration,
+    /// No key of this store lives longer.
+    pub(in crate::store) longest_life: Duration,
     pub(super) lock_delay: Duration,
     pub(super) replicas: u32,
     pub(super) process: Arc<str>,
@@ -37,7 +40,7 @@ pub(super) type OnWarning = Arc<dyn Fn(&Warning) + Send + Sync>;
 
 /// Where the keys are.
 #[derive(Clone)]
-pub(super) enum Place {
+pub(in crate::store) enum Place {
     Server(ConnectionInfo),
     Sentinel {
         sentinels: Vec<ConnectionInfo>,
@@ -52,12 +55,13 @@ pub(super) enum Place {
 const MAX_RETENTION: Duration = Duration::from_hours(24 * 365);
 
 impl RedisBuilder {
-    pub(super) fn new(url: &str) -> Self {
+    pub(in crate::store) fn new(url: &str) -> Self {
         Self {
             place: parse(url).map_err(|why| StoreError::Config(why.into())),
             template: KeyTemplate::default(),
             operation_timeout: Duration::from_millis(500),
             fence_retention: Duration::from_hours(24),
+            longest_life: Ttl::MAX,
             lock_delay: Duration::ZERO,
             replicas: 0,
             process: uuid::Uuid::new_v4().simple().to_string().into(),

@@ -8,15 +8,15 @@ use crate::store::StoreError;
 
 /// An error, and what to do about the connection that it came from.
 #[derive(Clone, Debug)]
-pub(super) struct Fault {
-    pub(super) error: StoreError,
+pub(in crate::store) struct Fault {
+    pub(in crate::store) error: StoreError,
     pub(super) ran: Ran,
     pub(super) then: Then,
 }
 
 /// Whether the command may have been carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Ran {
+pub(in crate::store) enum Ran {
     No,
     Maybe,
 }
@@ -103,6 +103,6 @@ fn by_text(error: &RedisError) -> (StoreError, Ran, Then) {
 }
 
 /// The text of an answer that makes no sense.
-pub(super) fn nonsense(what: &str) -> StoreError {
+pub(in crate::store) fn nonsense(what: &str) -> StoreError {
     StoreError::Protocol(what.into())
 }

@@ -8,6 +8,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::select;
@@ -22,7 +23,7 @@ use crate::store::StoreError;
 const PAUSE: std::ops::Range<u64> = 20..120;
 
 #[derive(Clone)]
-pub(super) enum Phase {
+pub(in crate::store) enum Phase {
     Down(StoreError),
     Up(Arc<Wire>),
     Ended,
@@ -41,12 +42,13 @@ pub(super) enum Target {
     },
 }
 
-pub(super) struct Link {
+pub(in crate::store) struct Link {
     phase: watch::Sender<Phase>,
     target: Target,
     opener: Opener,
     on_warning: Option<OnWarning>,
     ups: Ups,
+    failing: AtomicBool,
 }
 
 /// Rises whenever any link of a store comes up.
@@ -55,11 +57,11 @@ pub(super) type Ups = Arc<watch::Sender<u64>>;
 impl Link {
     pub(super) fn new(target: Target, opener: Opener, on_warning: Option<OnWarning>, ups: Ups) -> Arc<Self> {
         let phase = watch::Sender::new(Phase::Down(StoreError::Unreachable("not connected yet".into())));
-        Arc::new(Self { phase, target, opener, on_warning, ups })
+        Arc::new(Self { phase, target, opener, on_warning, ups, failing: AtomicBool::new(false) })
     }
 
     /// The wire, as soon as there is one. Waits without end: its caller bounds it.
-    pub(super) async fn wire(&self) -> Result<Arc<Wire>, StoreError> {
+    pub(in crate::store) async fn wire(&self) -> Result<Arc<Wire>, StoreError> {
         match &*self.phase.borrow() {
             Phase::Up(wire) => return Ok(Arc::clone(wire)),
             Phase::Ended => return Err(StoreError::NotRunning),
@@ -73,8 +75,21 @@ impl Link {
         }
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(in crate::store) fn phase(&self) -> Phase {
         self.phase.borrow().clone()
+    }
+
+    /// Why there is no wire, if the last attempt to open one failed: waiting may be in vain.
+    pub(in crate::store) fn failure(&self) -> Option<StoreError> {
+        match (&*self.phase.borrow(), self.failing.load(Ordering::Relaxed)) {
+            (Phase::Down(why), true) => Some(why.clone()),
+            _ => None,
+        }
+    }
+
+    /// Hears of every change.
+    pub(in crate::store) fn changes(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
 
     pub(super) fn end(&self) {
@@ -99,12 +114,14 @@ impl Link {
                         wire.warnings.iter().for_each(|warning| hook(warning));
                     }
                     let wire = Arc::new(wire);
+                    self.failing.store(false, Ordering::Relaxed);
                     self.turn(Phase::Up(Arc::clone(&wire)));
                     self.ups.send_modify(|ups| *ups += 1);
                     wire.doubt.notified().await;
                     self.turn(Phase::Down(StoreError::Unreachable("the connection was lost".into())));
                 }
                 Err(error) => {
+                    self.failing.store(true, Ordering::Relaxed);
                     self.turn(Phase::Down(error));
                     tokio::time::sleep(Duration::from_millis(fastrand::u64(PAUSE))).await;
                 }

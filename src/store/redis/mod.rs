@@ -38,25 +38,25 @@
 
 mod acquire;
 mod batch;
-mod call;
-mod cleanup;
+pub(super) mod call;
+pub(super) mod cleanup;
 mod cluster;
-mod config;
+pub(super) mod config;
 mod extend;
-mod fault;
+pub(super) mod fault;
 mod force;
 mod hear;
 mod lately;
-mod link;
+pub(super) mod link;
 mod listen;
 mod look;
-mod names;
-mod release;
+pub(super) mod names;
+pub(super) mod release;
 mod replicas;
-mod script;
+pub(super) mod script;
 mod tickets;
-mod time;
-mod wire;
+pub(super) mod time;
+pub(super) mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ use self::cluster::Servers;
 use self::config::Place;
 pub use self::config::RedisBuilder;
 use self::lately::Lately;
-use self::link::Phase;
+use self::link::{Link, Phase};
 use self::listen::Listener;
 pub(crate) use self::names::beside;
 use self::names::{Names, RESERVED};
@@ -94,16 +94,16 @@ use crate::key::{Key, Token, Ttl};
 /// # Ok::<(), leasehold::store::StoreError>(())
 /// ```
 #[derive(Clone)]
-pub struct RedisStore(Arc<Inner>);
+pub struct RedisStore(pub(super) Arc<Inner>);
 
-struct Inner {
-    config: RedisBuilder,
+pub(super) struct Inner {
+    pub(super) config: RedisBuilder,
     servers: Servers,
     opener: Opener,
-    ticks: Arc<Ticks>,
+    pub(super) ticks: Arc<Ticks>,
     /// Of all grants that this process has seen (R12).
     highest_fence: AtomicU64,
-    cleaning: Cleaning,
+    pub(super) cleaning: Cleaning,
     lately: Lately,
     tickets: Tickets,
     listener: Listener,
@@ -151,17 +151,25 @@ impl RedisStore {
 }
 
 impl Inner {
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         self.ticks.now()
     }
 
     /// The store's own runtime, while it runs.
-    fn runtime(&self) -> Option<Handle> {
+    pub(super) fn runtime(&self) -> Option<Handle> {
         self.runtime.read().clone()
     }
 
-    fn names(&self, key: &Key) -> Result<Names, StoreError> {
+    pub(super) fn names(&self, key: &Key) -> Result<Names, StoreError> {
         Names::new(&self.config.template, key)
+    }
+
+    /// The link to a server that stands alone.
+    pub(super) fn link(&self) -> Option<&Arc<Link>> {
+        match &self.servers {
+            Servers::One(link, _) => Some(link),
+            Servers::Cluster(_) => None,
+        }
     }
 
     /// R3: a lifetime that rounds to nothing would delete the key.
@@ -303,6 +311,6 @@ impl fmt::Debug for RedisStore {
 }
 
 /// Whole milliseconds.
-fn millis(span: Duration) -> u64 {
+pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -12,12 +12,12 @@ use crate::key::Key;
 use crate::store::{KeyTemplate, StoreError};
 
 /// What the names beside a lock begin with.
-pub(super) const RESERVED: &str = "leasehold:";
+pub(in crate::store) const RESERVED: &str = "leasehold:";
 const SLOTS: u16 = 16384;
 
 /// One lock's names, in one piece of memory.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Names {
+pub(in crate::store) struct Names {
     text: Box<str>,
     ends: [u16; 4],
 }
@@ -47,11 +47,11 @@ impl Names {
         &self.text[from..to]
     }
 
-    pub(super) fn lock(&self) -> &str {
+    pub(in crate::store) fn lock(&self) -> &str {
         self.part(0)
     }
 
-    pub(super) fn fence(&self) -> &str {
+    pub(in crate::store) fn fence(&self) -> &str {
         self.part(1)
     }
 

@@ -8,11 +8,11 @@ use super::cleanup::{Debt, Guard};
 use super::fault::nonsense;
 use super::names::Names;
 use super::script::{Parts, RELEASE};
-use crate::key::{Key, Token, Ttl};
+use crate::key::{Key, Token};
 use crate::store::{Released, StoreError};
 
 /// What is to be released, guarded from the moment that it was asked for.
-pub(super) struct Order {
+pub(in crate::store) struct Order {
     names: Names,
     token: Token,
     guard: Guard,
@@ -20,15 +20,18 @@ pub(super) struct Order {
 
 /// Takes the order down. From here on it is carried out, whatever becomes of the future (S7).
 pub(super) fn order(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Order, StoreError> {
-    let names = inner.names(key)?;
+    Ok(order_by_name(inner, inner.names(key)?, token))
+}
+
+pub(in crate::store) fn order_by_name(inner: &Arc<Inner>, names: Names, token: Token) -> Order {
     // How long the key was taken for is not known here; no key is taken for longer.
-    let debt = Debt::new(inner.now().saturating_add(Ttl::MAX));
+    let debt = Debt::new(inner.now().saturating_add(inner.config.longest_life));
     let guard = Guard::new(inner, &names, token, debt, Confirm::No);
-    Ok(Order { names, token, guard })
+    Order { names, token, guard }
 }
 
 impl Order {
-    pub(super) async fn carry_out(mut self, inner: &Arc<Inner>) -> Released {
+    pub(in crate::store) async fn carry_out(mut self, inner: &Arc<Inner>) -> Released {
         match answer(inner, &self.names, self.token, &mut self.guard).await {
             Ok((released, _)) => {
                 self.guard.disarm();

@@ -8,7 +8,7 @@ use redis::{Cmd, RedisResult, Value};
 use super::fault::Fault;
 
 /// A script and its hash.
-pub(super) struct Script {
+pub(in crate::store) struct Script {
     body: &'static str,
     sha: String,
     pub(super) takes: Takes,
@@ -16,7 +16,7 @@ pub(super) struct Script {
 
 /// How much work one run of a script does.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(in crate::store) enum Takes {
     /// One lock's; the answer is its reply.
     One,
     /// That of many locks; the answer is a list of replies.
@@ -25,7 +25,7 @@ pub(super) enum Takes {
 
 /// Which calls may go out together: those of one script.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lane {
+pub(in crate::store) enum Lane {
     Acquire,
     Extend,
     Release,
@@ -37,7 +37,7 @@ impl Lane {
 
 macro_rules! scripts {
     ($($name:ident = $file:literal, $takes:expr;)*) => {$(
-        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file), $takes));
+        pub(in crate::store) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file), $takes));
     )*};
 }
 
@@ -59,8 +59,15 @@ pub(super) enum Form {
 }
 
 impl Script {
-    fn new(body: &'static str, takes: Takes) -> Self {
+    pub(in crate::store) fn new(body: &'static str, takes: Takes) -> Self {
         Self { body, sha: redis::Script::new(body).get_hash().to_owned(), takes }
+    }
+
+    /// The command after which the server knows it by its hash.
+    pub(super) fn teaching(&self) -> Cmd {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(self.body);
+        command
     }
 
     /// The command that runs it for all of these.
@@ -95,7 +102,7 @@ impl Script {
 
 /// What a script is told about one lock: keys, then arguments, in one piece of memory.
 #[derive(Default)]
-pub(super) struct Parts {
+pub(in crate::store) struct Parts {
     text: String,
     ends: Vec<usize>,
     keys: usize,
@@ -103,7 +110,7 @@ pub(super) struct Parts {
 
 impl Parts {
     /// The keys, in the order of the script.
-    pub(super) fn of<const N: usize>(keys: [&str; N]) -> Self {
+    pub(in crate::store) fn of<const N: usize>(keys: [&str; N]) -> Self {
         let mut this = Self { text: String::with_capacity(256), ends: Vec::with_capacity(12), keys: N };
         for key in keys {
             this.text.push_str(key);
@@ -113,7 +120,7 @@ impl Parts {
     }
 
     /// One more argument.
-    pub(super) fn arg(mut self, argument: impl fmt::Display) -> Self {
+    pub(in crate::store) fn arg(mut self, argument: impl fmt::Display) -> Self {
         write!(self.text, "{argument}").expect("memory takes any text");
         self.ends.push(self.text.len());
         self
@@ -135,7 +142,7 @@ impl Parts {
 
 /// The numbers that every script answers: a code, the server's clock in microseconds, and what the code brings along.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(in crate::store) struct Reply {
     numbers: [i64; 5],
     len: usize,
 }
@@ -156,16 +163,16 @@ impl Reply {
         Ok(Self { numbers, len: values.len() })
     }
 
-    pub(super) fn code(&self) -> i64 {
+    pub(in crate::store) fn code(&self) -> i64 {
         self.numbers[0]
     }
 
-    pub(super) fn server_us(&self) -> i64 {
+    pub(in crate::store) fn server_us(&self) -> i64 {
         self.numbers[1]
     }
 
     /// The numbers behind code and clock.
-    pub(super) fn rest(&self) -> &[i64] {
+    pub(in crate::store) fn rest(&self) -> &[i64] {
         &self.numbers[2..self.len]
     }
 }

@@ -18,7 +18,7 @@ use crate::store::StoreError;
 
 /// A server's clock as seen from here, in microseconds.
 #[derive(Debug)]
-pub(super) struct ServerClock(AtomicI64);
+pub(in crate::store) struct ServerClock(AtomicI64);
 
 impl ServerClock {
     /// A clock that showed `server_us` at some time after `sent`.
@@ -37,7 +37,7 @@ impl ServerClock {
     }
 
     /// What the server shows `span` after `moment`.
-    pub(super) fn at(&self, moment: Moment, span: Duration) -> i64 {
+    pub(in crate::store) fn at(&self, moment: Moment, span: Duration) -> i64 {
         micros(moment.saturating_add(span)).saturating_add(self.0.load(Ordering::Relaxed))
     }
 }
@@ -52,7 +52,7 @@ const TICKS: u32 = 8;
 
 /// The pulse by which calls notice that they waited enough. It rests when no call is under way.
 #[derive(Debug)]
-pub(super) struct Ticks {
+pub(in crate::store) struct Ticks {
     clock: Clock,
     period: Duration,
     pulse: watch::Receiver<()>,
@@ -64,7 +64,7 @@ pub(super) struct Ticks {
 }
 
 impl Ticks {
-    pub(super) fn new(operation_timeout: Duration) -> Arc<Self> {
+    pub(in crate::store) fn new(operation_timeout: Duration) -> Arc<Self> {
         let (beat, pulse) = watch::channel(());
         Arc::new(Self {
             clock: Clock::system(),
@@ -77,12 +77,12 @@ impl Ticks {
         })
     }
 
-    pub(super) fn now(&self) -> Moment {
+    pub(in crate::store) fn now(&self) -> Moment {
         self.clock.now()
     }
 
     /// Ticks until it is dropped; calls are refused from then on.
-    pub(super) async fn run(&self) {
+    pub(in crate::store) async fn run(&self) {
         let Some(beat) = self.beat.lock().take() else { return };
         let mut idle = 0;
         loop {
@@ -105,7 +105,7 @@ impl Ticks {
     }
 
     /// Waits for `work` until `limit` after `begun`, or up to a tick less.
-    pub(super) async fn within<T>(
+    pub(in crate::store) async fn within<T>(
         &self,
         begun: Moment,
         limit: Duration,

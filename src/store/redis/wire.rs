@@ -3,6 +3,7 @@
 //! A wire carries many commands at once, and its server answers them in order. It is never repaired: when it is in
 //! doubt, its link opens another.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::batch::{Batches, Batching};
 use super::config::RedisBuilder;
-use super::fault::{Fault, Then};
+use super::fault::{Fault, Ran, Then};
 use super::script::{Form, Parts, Reply, Script, read};
 use super::time::ServerClock;
 use crate::clock::Clock;
@@ -24,25 +25,55 @@ use crate::store::{StoreError, Warning};
 const PIPELINE: usize = 1024;
 
 /// A connection that is there to be used.
-pub(super) struct Wire {
+pub(in crate::store) struct Wire {
     /// Tells it from every other wire of the process.
-    pub(super) id: u64,
+    pub(in crate::store) id: u64,
     connection: MultiplexedConnection,
     pub(super) info: ConnectionInfo,
     /// Connections for those who must be alone on theirs (R24).
     pub(super) stock: Mutex<Vec<MultiplexedConnection>>,
-    pub(super) clock: ServerClock,
-    pub(super) warnings: Vec<Warning>,
+    pub(in crate::store) clock: ServerClock,
+    pub(in crate::store) warnings: Vec<Warning>,
     pub(super) doubt: Arc<Notify>,
+    pub(in crate::store) process: Process,
     /// Calls that wait to go out together.
     pub(super) batches: Batches,
 }
 
+/// The server process at the other end.
+pub(in crate::store) struct Process {
+    /// Another one after every start.
+    pub(in crate::store) run_id: Box<str>,
+    /// When the wire was opened, in whole seconds.
+    pub(in crate::store) uptime: Duration,
+}
+
 impl Wire {
     /// Asks whether the server is there.
-    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+    pub(in crate::store) async fn ping(&self) -> Result<(), StoreError> {
         let mut connection = self.connection.clone();
         redis::cmd("PING").exec_async(&mut connection).await.map_err(|error| Fault::of(&error).error)
+    }
+
+    /// One setting of the server; empty if it does not say.
+    pub(in crate::store) async fn setting(&self, name: &str) -> Result<String, StoreError> {
+        let mut connection = self.connection.clone();
+        let mut command = redis::cmd("CONFIG");
+        command.arg("GET").arg(name);
+        let answer: RedisResult<HashMap<String, String>> = command.query_async(&mut connection).await;
+        match answer.map_err(|error| Fault::of(&error)) {
+            Ok(mut found) => Ok(found.remove(name).unwrap_or_default()),
+            // It answered, and keeps its settings to itself.
+            Err(Fault { ran: Ran::No, .. }) => Ok(String::new()),
+            Err(fault) => Err(fault.error),
+        }
+    }
+
+    /// Teaches the server a script before it is needed (R7).
+    pub(in crate::store) async fn teach(&self, script: &Script) -> Result<(), StoreError> {
+        let mut connection = self.connection.clone();
+        let teaching = script.teaching();
+        teaching.exec_async(&mut connection).await.map_err(|error| Fault::of(&error).error)
     }
 
     /// Asks for another connection in the place of this one.
@@ -72,7 +103,12 @@ impl Wire {
     }
 
     /// Runs a script for one lock.
-    pub(super) async fn run_one(&self, script: &Script, asking: Asking, parts: Parts) -> Result<Reply, Fault> {
+    pub(in crate::store) async fn run_one(
+        &self,
+        script: &Script,
+        asking: Asking,
+        parts: Parts,
+    ) -> Result<Reply, Fault> {
         one(self.run(script, asking, &[parts]).await)
     }
 }
@@ -87,7 +123,7 @@ pub(super) fn one(replies: Replies) -> Result<Reply, Fault> {
 
 /// Whether the node has to be told that it is asked for a slot that is still moving to it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asking {
+pub(in crate::store) enum Asking {
     No,
     Yes,
 }
@@ -224,6 +260,10 @@ impl Opener {
             clock,
             warnings: eviction(field("maxmemory_policy")).into_iter().collect(),
             doubt,
+            process: Process {
+                run_id: field("run_id").into(),
+                uptime: Duration::from_secs(field("uptime_in_seconds").parse().unwrap_or(0)),
+            },
             batches: Batches::new(self.batching, self.patience),
         })
     }

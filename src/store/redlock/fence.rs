@@ -20,7 +20,8 @@ pub(crate) fn propose(highest_seen: u64, estimated_micros: u64) -> u64 {
     highest_seen.max(estimated_micros).saturating_add(1)
 }
 
-/// What a node remembers of one key's fences.
+/// What a node remembers of one key's fences: the twin of `acquire.lua`, for the model.
+#[cfg(test)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub(crate) struct Memory {
     /// The highest fence that it accepted, if it remembers one.
@@ -29,7 +30,9 @@ pub(crate) struct Memory {
     pub(crate) floor: u64,
 }
 
-/// Whose token the node holds for the key at the moment of judging.
+/// Whose token the node holds for the key once it has judged: it takes a free key for the asker if, and only if, it
+/// accepts, so that a node that holds a token has accepted that token's fence.
+#[cfg(test)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Holding {
     Asker,
@@ -47,6 +50,7 @@ pub(crate) enum Judgement {
     NotHeld,
 }
 
+#[cfg(test)]
 impl Memory {
     /// Judges a proposal, as the script on the node does. A quarantined node is not asked: it does not vote (L4).
     ///
@@ -142,7 +146,7 @@ impl Round {
 
     /// What follows if no further node is heard: for an asker that will not wait for the slow ones.
     pub(crate) fn close(&self) -> Verdict {
-        // Nodes that neither accepted nor refused do not hold the token, and will not the next time.
+        // Nodes that neither accepted nor refused are held by others or silent, and will not accept the next time.
         let hold = self.accepted + self.refused;
         if self.accepted >= self.quorum.needed() {
             Verdict::Proved(FencingToken::at_least_one(self.proposed))

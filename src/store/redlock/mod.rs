@@ -1,10 +1,242 @@
-//! Redlock: one lock over N independent Redis nodes, held by whoever has a majority of them (rules L1 to L5).
+//! Redlock: one lock over N independent Redis nodes, held by whoever has a majority of them: [`RedlockStore`].
 //!
-//! Here is the half that does no I/O: [`quorum`] counts votes, [`fence`] counts what nodes said to a proposed fence.
-//! Both are told what was answered and when, and say what follows. `model` walks every bounded history of both.
-#![cfg_attr(not(test), expect(dead_code, reason = "the store over N nodes stands on this"))]
+//! One file per operation, with its script beside it: `acquire`, `extend`, `repair`, `release`, `force`, `look`,
+//! `initialise`. Each asks all nodes at once and goes on as soon as a majority decides (`fan`); who is slower is heard
+//! out in the background. The half that does no I/O counts votes ([`quorum`]) and fences ([`fence`]); `model` walks
+//! every bounded history of both. A node is a [`RedisStore`](super::redis::RedisStore) of its own (`node`).
+//!
+//! # What it promises, and what not
+//! * A key is held by one token at a time as long as nodes' and holders' clocks run at the same rate, give or take the
+//!   drift allowance, and no node is given up for lost and replaced within `max_ttl`. Redis itself says no more:
+//!   <https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/>.
+//! * A holder that is paused (GC, SIGSTOP, a slow disk) past its deadline does not know. No lock with a TTL can tell it:
+//!   Kleppmann, "How to do distributed locking" (2016). Sanfilippo's answer, "Is Redlock safe?" (2016), is about clocks
+//!   and restarts, not about that pause. **The fencing token is the real protection**: the resource refuses a lower one.
+//! * Fences are proved here (`fence`): each grant's was accepted by a majority, and is above all earlier ones, through
+//!   crashes, lost replies and restarts, while clocks differ by less than `max_ttl`. Without proof there is no grant.
+//! * A node that restarts without `appendfsync always`, or is flushed, does not vote for `max_ttl` (L4). So a new
+//!   deployment is silent for that long once, unless it is told that nothing is held ([`RedlockStore::initialise`]).
+//! * One node with replicas and `WAIT` ([`wait_for_replicas`](super::redis::RedisBuilder::wait_for_replicas)) is a
+//!   fifth of the work, and is to be preferred where an outage of seconds is bearable and the resource checks fences:
+//!   N nodes buy that any minority can die without anybody noticing.
+//! * There are no queues between processes ([`Turns::None`](super::Turns)): each node would have an order of its own, and
+//!   a majority of heads is not a turn. Waiters hear releases from a majority, and try again after a random pause.
 
+mod acquire;
+mod config;
+mod extend;
+mod fan;
 pub(crate) mod fence;
+mod force;
+mod health;
+mod initialise;
+mod look;
 #[cfg(test)]
 mod model;
+mod node;
 pub(crate) mod quorum;
+mod release;
+mod repair;
+mod script;
+mod underway;
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+pub use self::config::RedlockBuilder;
+use self::node::Node;
+pub use self::node::NodeEvent;
+use self::quorum::Quorum;
+use self::underway::Underway;
+use super::redis::names::Names;
+use super::redis::time::Ticks;
+use super::{
+    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Released, Seen, Store, StoreError, Terms, Turns, Watch,
+};
+use crate::clock::{Moment, wall_micros};
+use crate::key::{Key, Token, Ttl};
+
+/// A [`Store`] over an odd number of independent Redis servers.
+///
+/// ```no_run
+/// use leasehold::store::redlock::RedlockStore;
+/// let store = RedlockStore::new(["redis://a", "redis://b", "redis://c"])?;
+/// # Ok::<(), leasehold::store::StoreError>(())
+/// ```
+#[derive(Clone)]
+pub struct RedlockStore(Arc<Inner>);
+
+/// How long a stop waits for clean-ups.
+const LAST_CALLS: Duration = Duration::from_secs(1);
+
+struct Inner {
+    config: RedlockBuilder,
+    quorum: Quorum,
+    nodes: Vec<Arc<Node>>,
+    /// Says when a round has waited enough.
+    ticks: Arc<Ticks>,
+    /// Of all proved fences that this process has seen.
+    highest_fence: AtomicU64,
+    underway: Underway,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl RedlockStore {
+    /// A store with the usual settings. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] if a URL cannot be read, if the nodes are even in number, or if two are the same.
+    pub fn new<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Result<Self, StoreError> {
+        Self::builder(urls).build()
+    }
+
+    /// Settings for a store over the nodes behind `urls`, one server each.
+    pub fn builder<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> RedlockBuilder {
+        RedlockBuilder::new(urls)
+    }
+
+    /// Ends the quarantine of all nodes at once, for those who know that no lock is held anywhere: before the first
+    /// start of a new deployment, or to change `max_ttl`. Needs a store that was started.
+    ///
+    /// **While anything is held this can grant it twice**, where nodes have forgotten it: it is a step for an operator,
+    /// never for a program that starts by itself.
+    ///
+    /// # Errors
+    /// If a node does not answer. The others may have been initialised by then.
+    ///
+    /// # Cancel safety
+    /// Some nodes may have been initialised when it is dropped; it can be called again.
+    pub async fn initialise(&self) -> Result<(), StoreError> {
+        initialise::initialise(&self.0).await
+    }
+}
+
+impl Inner {
+    fn now(&self) -> Moment {
+        self.ticks.now()
+    }
+
+    fn runtime(&self) -> Option<Handle> {
+        self.nodes[0].redis.runtime()
+    }
+
+    fn names(&self, key: &Key) -> Result<Names, StoreError> {
+        self.nodes[0].redis.names(key)
+    }
+
+    /// L4: nothing is held for longer than a node that forgot it keeps silent.
+    fn checked_ttl(&self, ttl: Ttl) -> Result<Duration, StoreError> {
+        let (ttl, terms) = (ttl.as_duration(), self.terms());
+        if ttl < terms.min_ttl || ttl > terms.max_ttl { Err(StoreError::InvalidTtl) } else { Ok(ttl) }
+    }
+
+    fn terms(&self) -> Terms {
+        // Two rounds, and a tick for each.
+        let mut terms = Terms::new(self.config.node_timeout * 5 / 2);
+        (terms.turns, terms.max_ttl) = (Turns::None, self.config.max_ttl);
+        terms
+    }
+
+    /// What the middle one of the nodes' clocks shows at `moment`, in microseconds; this machine's before any is known.
+    fn micros_at(&self, moment: Moment) -> u64 {
+        let mut clocks: Vec<i64> = self.nodes.iter().filter_map(|node| node.micros_at(moment)).collect();
+        clocks.sort_unstable();
+        clocks.get(clocks.len() / 2).and_then(|micros| u64::try_from(*micros).ok()).unwrap_or_else(wall_micros)
+    }
+}
+
+impl Store for RedlockStore {
+    fn terms(&self) -> Terms {
+        self.0.terms()
+    }
+
+    fn canonical(&self, key: &Key) -> Result<Key, StoreError> {
+        self.0.nodes[0].store.canonical(key)
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            for node in &self.0.nodes {
+                node.store.start().await?;
+            }
+            let Some(runtime) = self.0.runtime() else { return Err(StoreError::NotRunning) };
+            let ticks = Arc::clone(&self.0.ticks);
+            let mut tasks = vec![runtime.spawn(async move { ticks.run().await }).abort_handle()];
+            for node in &self.0.nodes {
+                let keeping = Node::keep(Arc::clone(node), Arc::downgrade(&self.0));
+                tasks.push(runtime.spawn(keeping).abort_handle());
+            }
+            self.0.tasks.lock().extend(tasks);
+            Ok(())
+        })
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let _ended = End(&self.0);
+            // Nodes that are away are not waited for: what they owe runs out by itself.
+            let (begun, stops) = (self.0.now(), self.0.nodes.iter().map(|node| node.store.stop()));
+            let _ = self.0.ticks.within(begun, LAST_CALLS, futures_util::future::join_all(stops)).await;
+        })
+    }
+
+    fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired> {
+        Box::pin(acquire::acquire(&self.0, ask))
+    }
+
+    fn leave(&self, _: &Key) {
+        // There are no places.
+    }
+
+    fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended> {
+        Box::pin(extend::extend(&self.0, key, token, ttl))
+    }
+
+    fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
+        match release::order(&self.0, key, token) {
+            Ok(orders) => Box::pin(orders.carry_out(&self.0)),
+            Err(error) => Box::pin(std::future::ready(Released::Unknown(error))),
+        }
+    }
+
+    fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced> {
+        Box::pin(force::force(&self.0, key))
+    }
+
+    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
+        Box::pin(look::look(&self.0, key, token))
+    }
+
+    fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>> {
+        Box::pin(watch::watch(&self.0, key))
+    }
+
+    fn events(&self) -> BoxFuture<'_, Result<Events, StoreError>> {
+        Box::pin(watch::events(&self.0))
+    }
+
+    fn health(&self) -> BoxFuture<'_, Health> {
+        Box::pin(health::health(&self.0))
+    }
+}
+
+struct End<'a>(&'a Inner);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.tasks.lock().drain(..).for_each(|task| task.abort());
+    }
+}
+
+impl fmt::Debug for RedlockStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedlockStore").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}

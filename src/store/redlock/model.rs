@@ -52,23 +52,13 @@ enum Holder {
     Leftover,
 }
 
-/// Where one asker's lock request to one node stands.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-enum Lock {
-    Sent,
-    Granted,
-}
-
-/// Where its proposal to that node stands.
+/// Where one asker's request to one node stands: for the key, and for a fence with it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Proposal {
     Sent,
     Accepted,
     Refused(u64),
 }
-
-type Request = (Lock, Proposal);
-const SENT: Request = (Lock::Sent, Proposal::Sent);
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 struct Node {
@@ -79,7 +69,7 @@ struct Node {
     /// The ticks of quarantine that it has left.
     silent_for: u8,
     clock_ahead: u8,
-    requests: [Request; MOST_ASKERS],
+    requests: [Proposal; MOST_ASKERS],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -132,7 +122,7 @@ impl World {
             memory: Memory::default(),
             silent_for: 0,
             clock_ahead: 0,
-            requests: [SENT; MOST_ASKERS],
+            requests: [Proposal::Sent; MOST_ASKERS],
         };
         let mut nodes = [node; MOST_NODES];
         nodes[..fast_nodes].iter_mut().for_each(|node| node.clock_ahead = self.skew);
@@ -160,9 +150,8 @@ impl World {
                 if let Step::Grant { proof, .. } = step {
                     found.grants += 1;
                     match proof {
-                        Some(Turn::First) => found.proofs[0] += 1,
-                        Some(Turn::Second) => found.proofs[1] += 1,
-                        None => {}
+                        Turn::First => found.proofs[0] += 1,
+                        Turn::Second => found.proofs[1] += 1,
                     }
                 }
                 if let Some(fault) = fault {
@@ -194,7 +183,7 @@ impl World {
             let unasked = !matches!(phase, Phase::Asking { .. });
             for node in &mut state.nodes {
                 if unasked {
-                    node.requests[asker] = SENT;
+                    node.requests[asker] = Proposal::Sent;
                 }
                 if *phase == Phase::Idle && node.holder == Holder::Asker(asker as u8) {
                     node.holder = Holder::Leftover;
@@ -259,7 +248,7 @@ impl World {
             node.silent_for = node.silent_for.saturating_sub(1);
             age(&mut node.memory.accepted);
             age(&mut node.memory.floor);
-            for (_, proposal) in &mut node.requests {
+            for proposal in &mut node.requests {
                 if let Proposal::Refused(seen) = proposal {
                     age(seen);
                 }
@@ -306,55 +295,46 @@ impl World {
                 let double = state.askers.iter().any(|(phase, _)| matches!(phase, Phase::Holding { .. }));
                 let mut taken = Vec::new();
                 for arrived in 0..1_u32 << self.nodes {
-                    let Some(verdict) = self.verdict(state, asker, (fence, turn), arrived) else { continue };
+                    let verdict = self.verdict(state, asker, (fence, turn), arrived);
                     if taken.contains(&verdict) {
                         continue;
                     }
                     taken.push(verdict);
-                    let mut fault = double.then_some(Fault::TwoHolders);
-                    let mut next = with(Phase::Holding { valid_for }, left);
-                    let mut proof = None;
                     match verdict {
                         Verdict::Proved(proved) => {
-                            if proved.get() <= state.last_fence {
-                                fault = fault.or(Some(Fault::FenceNotAbove));
-                            }
+                            let falls = (proved.get() <= state.last_fence).then_some(Fault::FenceNotAbove);
+                            let fault = double.then_some(Fault::TwoHolders).or(falls);
+                            let mut next = with(Phase::Holding { valid_for }, left);
                             next.last_fence = proved.get().max(state.last_fence);
-                            proof = Some(turn);
+                            take(Step::Grant { asker, proof: turn, fence }, next, fault);
                         }
                         Verdict::AskAgain(fence) => {
                             let mut again = with(Phase::Asking { valid_for, fence, turn: Turn::Second }, left);
-                            again.nodes.iter_mut().for_each(|node| node.requests[asker].1 = Proposal::Sent);
+                            again.nodes.iter_mut().for_each(|node| node.requests[asker] = Proposal::Sent);
                             take(Step::AskAgain { asker, fence }, again, None);
                         }
                         Verdict::Open | Verdict::Unproved => {}
                     }
-                    take(Step::Grant { asker, proof, fence }, next, fault);
                 }
             }
         }
     }
 
-    /// What the asker makes of those judgements that arrived; nothing without a quorum of locks.
-    fn verdict(&self, state: &State, asker: usize, (fence, turn): (u64, Turn), arrived: u32) -> Option<Verdict> {
+    /// What the asker makes of those judgements that arrived.
+    fn verdict(&self, state: &State, asker: usize, (fence, turn): (u64, Turn), arrived: u32) -> Verdict {
         let mut round = match turn {
             Turn::First => Round::first(self.quorum(), fence),
             Turn::Second => Round::second(self.quorum(), fence),
         };
-        let mut granted = 0;
         for (at, node) in state.nodes[..self.nodes].iter().enumerate() {
-            let (lock, proposal) = node.requests[asker];
-            let arrives = arrived & 1 << at != 0;
-            // What came in the first round is known in the second.
-            granted += usize::from(lock == Lock::Granted && (arrives || turn == Turn::Second));
-            match proposal {
-                _ if !arrives => continue,
+            match node.requests[asker] {
+                _ if arrived & 1 << at == 0 => continue,
                 Proposal::Accepted => round.hear(Some(Judgement::Accepted)),
                 Proposal::Refused(seen) => round.hear(Some(Judgement::Refused { seen })),
                 Proposal::Sent => continue,
             };
         }
-        (granted >= self.quorum().needed()).then(|| round.close())
+        round.close()
     }
 
     fn node_steps(&self, state: &State, at: usize, take: &mut impl FnMut(Step, State, Option<Fault>)) {
@@ -383,20 +363,23 @@ impl World {
         }
         for asker in 0..self.askers {
             let Phase::Asking { fence, turn, .. } = state.askers[asker].0 else { continue };
-            let (lock, proposal) = node.requests[asker];
+            let proposal = node.requests[asker];
             let mine = Holder::Asker(asker as u8);
             let mut ran = node;
-            if turn == Turn::First && lock == Lock::Sent && node.holder == Holder::Nobody {
-                (ran.holder, ran.ends_in) = (mine, self.ttl);
-            } else if turn == Turn::First || proposal != Proposal::Sent || node.holder != mine {
+            let is_free = node.holder == Holder::Nobody;
+            if proposal != Proposal::Sent || !(is_free || (turn == Turn::Second && node.holder == mine)) {
                 continue;
             }
+            // One script does both: the key is taken if, and only if, the fence is accepted.
             let judged = match ran.memory.judge(fence, Holding::Asker) {
                 Judgement::Accepted => Proposal::Accepted,
                 Judgement::Refused { seen } => Proposal::Refused(seen),
-                Judgement::NotHeld => unreachable!("the node holds the asker's token"),
+                Judgement::NotHeld => unreachable!("the node would hold the asker's token"),
             };
-            ran.requests[asker] = (if turn == Turn::First { Lock::Granted } else { lock }, judged);
+            if is_free && judged == Proposal::Accepted {
+                (ran.holder, ran.ends_in) = (mine, self.ttl);
+            }
+            ran.requests[asker] = judged;
             take(Step::Run { node: at, asker, judged }, with(ran), None);
         }
     }
@@ -409,7 +392,7 @@ enum Step {
     Tick,
     Ask { asker: usize, fence: u64 },
     AskAgain { asker: usize, fence: u64 },
-    Grant { asker: usize, proof: Option<Turn>, fence: u64 },
+    Grant { asker: usize, proof: Turn, fence: u64 },
     Release { asker: usize },
     GiveUp { asker: usize },
     Run { node: usize, asker: usize, judged: Proposal },

@@ -79,6 +79,8 @@ impl Quorum {
 pub(crate) enum Vote {
     /// It holds our token, for the TTL that was asked.
     Granted,
+    /// It would, or does already, but not under the fence that was proposed (L5): it is to be asked again.
+    Refused,
     /// It holds something else, or for an extend: not our token any more.
     Denied,
     /// It is in quarantine (L4), and says neither.
@@ -94,6 +96,8 @@ pub(crate) enum Outcome {
     Open,
     /// A quorum granted before the deadline.
     Granted,
+    /// Too few granted, but with those that refused the fence they are a quorum: a higher one is to be proposed.
+    Refused,
     /// Enough nodes denied to say that no quorum could have granted.
     Denied,
     /// Too few granted, and too few denied: nobody can tell.
@@ -173,15 +177,27 @@ impl Ballot {
         self.outcome
     }
 
+    /// Whether the node has voted.
+    pub(crate) fn has_heard(&self, node: usize) -> bool {
+        !matches!(self.votes[node], None | Some(Vote::Unknown))
+    }
+
+    /// The nodes that said that they do not hold the token, or may have forgotten it.
+    pub(crate) fn lost(&self) -> Vec<usize> {
+        let lost = |node: &usize| matches!(self.votes[*node], Some(Vote::Denied | Vote::Abstained));
+        (0..self.votes.len()).filter(lost).collect()
+    }
+
     fn count(&self) -> Outcome {
         let of = |kind: Vote| self.votes.iter().filter(|vote| **vote == Some(kind)).count();
-        let (granted, denied) = (of(Vote::Granted), of(Vote::Denied));
-        let silent = of(Vote::Abstained) + of(Vote::Unknown);
-        let missing = self.quorum.nodes() - granted - denied - silent;
+        let (granted, refused, denied) = (of(Vote::Granted), of(Vote::Refused), of(Vote::Denied));
+        let missing = self.votes.iter().filter(|vote| vote.is_none()).count();
         if granted >= self.quorum.needed() {
             Outcome::Granted
         } else if denied > self.quorum.spare() {
             Outcome::Denied
+        } else if granted + refused >= self.quorum.needed() && granted + missing < self.quorum.needed() {
+            Outcome::Refused
         // Not before the others were heard: a denial may still tell contention from an outage.
         } else if missing == 0 {
             Outcome::Unknown
@@ -190,22 +206,12 @@ impl Ballot {
         }
     }
 
-    /// The nodes to send a release to: all of them if the ballot failed, also those that denied, abstained or never
-    /// answered (L2): a request may run after its asker gave up. None while it is open or if it was granted.
-    pub(crate) fn to_release(&self) -> std::ops::Range<usize> {
-        match self.outcome {
-            Outcome::Open | Outcome::Granted => 0..0,
-            Outcome::Denied | Outcome::Unknown | Outcome::TooLate => 0..self.quorum.nodes(),
-        }
-    }
-
     /// The nodes that a granted extend found without our token, and the TTL to give them (L3): what is left until
     /// `new_deadline`, never more, and nothing once that has passed. A quarantined node may be repaired: it still
     /// does not vote for others. The caller keeps R6: no repair once the release has begun.
     pub(crate) fn to_repair(&self, new_deadline: Moment, now: Moment) -> Option<(Vec<usize>, Duration)> {
         let left = new_deadline.saturating_since(now);
-        let lost = |vote: &Option<Vote>| matches!(vote, Some(Vote::Denied | Vote::Abstained));
-        let nodes: Vec<usize> = (0..self.votes.len()).filter(|&node| lost(&self.votes[node])).collect();
+        let nodes = self.lost();
         (self.outcome == Outcome::Granted && !left.is_zero() && !nodes.is_empty()).then_some((nodes, left))
     }
 }
@@ -219,44 +225,26 @@ pub(crate) enum Durability {
     Partial,
 }
 
-/// What the marker key says, which is checked inside the acquire script.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Marker {
-    /// It was set this long ago. The acquire script sets it when it finds it missing.
-    Age(Duration),
-    /// It is not there: the node was flushed, came back empty, or is new.
-    Missing,
-}
-
-/// Whether a node votes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Standing {
-    Votes,
-    /// It is silent for so long still: a lock that it has forgotten may be held until then.
-    Quarantined(Duration),
-}
-
 /// `INFO` tells an uptime as a difference of whole seconds, which may be this much more than the true one.
 const UPTIME_RESOLUTION: Duration = Duration::from_secs(1);
 
-/// Says whether a node votes (L4), from what was read on the connection that votes.
+/// For how long a node that has been up for `uptime` is silent still because of its start (L4): a lock that it has
+/// forgotten may be held until then. Nodes that forget nothing are not silent; one that was only paused has its uptime.
 ///
-/// `max_ttl` is the longest TTL that any process of the store may ask for. A node that was only paused has its uptime
-/// and its marker, and serves again at once.
-pub(crate) fn standing(uptime: Duration, durability: Durability, marker: Marker, max_ttl: Duration) -> Standing {
-    let since_restart = match durability {
-        Durability::Always => max_ttl,
-        Durability::Partial => uptime.saturating_sub(UPTIME_RESOLUTION),
-    };
-    // A flush happened before the marker was set again, at any uptime and durability.
-    let since_flush = match marker {
-        Marker::Age(age) => age,
-        Marker::Missing => Duration::ZERO,
-    };
-    match max_ttl.saturating_sub(since_restart.min(since_flush)) {
-        Duration::ZERO => Standing::Votes,
-        left => Standing::Quarantined(left),
+/// `max_ttl` is the longest TTL that any process of the store may ask for. What a flush at any uptime calls for is in
+/// the node's marker, which the scripts keep.
+pub(crate) fn silence(uptime: Duration, durability: Durability, max_ttl: Duration) -> Duration {
+    match durability {
+        Durability::Always => Duration::ZERO,
+        Durability::Partial => max_ttl.saturating_sub(uptime.saturating_sub(UPTIME_RESOLUTION)),
     }
+}
+
+/// How much time a quorum of nodes has left, each of which may have another end: the time after which fewer than a
+/// quorum of them are left. `None` if they are no quorum.
+pub(crate) fn left_by_quorum(quorum: Quorum, lefts: &mut [Duration]) -> Option<Duration> {
+    lefts.sort_unstable_by(|one, other| other.cmp(one));
+    lefts.get(quorum.needed() - 1).copied()
 }
 
 #[cfg(test)]
@@ -265,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    const VOTES: [Vote; 4] = [Vote::Granted, Vote::Denied, Vote::Abstained, Vote::Unknown];
+    const VOTES: [Vote; 5] = [Vote::Granted, Vote::Refused, Vote::Denied, Vote::Abstained, Vote::Unknown];
 
     fn ms(ms: u64) -> Moment {
         Moment::from_nanos(ms * 1_000_000)
@@ -279,9 +267,10 @@ mod tests {
         Ballot::new(quorum(nodes), ms(100))
     }
 
-    /// Every way in which nodes can have voted: 4^n of them.
+    /// Every way in which nodes can have voted: 5^n of them.
     fn every_vote(nodes: usize) -> impl Iterator<Item = Vec<Vote>> {
-        (0..4_usize.pow(nodes as u32)).map(move |code| (0..nodes).map(|at| VOTES[code >> (2 * at) & 3]).collect())
+        let of = |code: usize, at: usize| VOTES[code / 5_usize.pow(at as u32) % 5];
+        (0..5_usize.pow(nodes as u32)).map(move |code| (0..nodes).map(|at| of(code, at)).collect())
     }
 
     /// What a set of votes must come to, by the words of L1 and L2.
@@ -291,6 +280,8 @@ mod tests {
             Outcome::Granted
         } else if 2 * of(Vote::Denied) > votes.len() {
             Outcome::Denied
+        } else if 2 * (of(Vote::Granted) + of(Vote::Refused)) > votes.len() {
+            Outcome::Refused
         } else {
             Outcome::Unknown
         }
@@ -323,6 +314,11 @@ mod tests {
         let expected = match () {
             () if of(Vote::Granted) >= majority => Outcome::Granted,
             () if of(Vote::Denied) >= majority => Outcome::Denied,
+            () if of(Vote::Granted) + of(Vote::Refused) >= majority
+                && of(Vote::Granted) + cast.iter().filter(|vote| vote.is_none()).count() < majority =>
+            {
+                Outcome::Refused
+            }
             () if cast.iter().all(Option::is_some) => Outcome::Unknown,
             () => Outcome::Open,
         };
@@ -340,10 +336,9 @@ mod tests {
                 if ballot.outcome() != Outcome::Open {
                     assert_eq!(next.outcome(), ballot.outcome(), "a decided ballot stays decided");
                 }
-                let failed = !matches!(next.outcome(), Outcome::Open | Outcome::Granted);
+                let failed = !matches!(next.outcome(), Outcome::Open | Outcome::Granted | Outcome::Refused);
                 let stray = failed && vote == Vote::Granted;
                 assert_eq!(heard == Heard::ReleaseThere, stray, "{cast:?} {node} {vote:?}");
-                assert_eq!(next.to_release().len(), if failed { cast.len() } else { 0 });
                 cast[node] = Some(vote);
                 walk(&next, cast, seen);
                 cast[node] = None;
@@ -356,7 +351,7 @@ mod tests {
         for nodes in [1, 3, 5, 7] {
             let mut seen = HashSet::new();
             walk(&open(nodes), &mut vec![None; nodes], &mut seen);
-            assert_eq!(seen.len(), 5_usize.pow(nodes as u32), "the order changes nothing, and nothing was left out");
+            assert_eq!(seen.len(), 6_usize.pow(nodes as u32), "the order changes nothing, and nothing was left out");
         }
     }
 
@@ -372,7 +367,6 @@ mod tests {
                 }
                 let quorum = granted > nodes / 2;
                 assert_eq!(ballot.outcome(), if quorum { Outcome::Granted } else { Outcome::TooLate });
-                assert_eq!(ballot.to_release(), if quorum { 0..0 } else { 0..nodes });
                 assert_eq!(strays, if quorum { 0 } else { nodes - granted });
             }
             let mut silent = open(nodes);
@@ -414,17 +408,21 @@ mod tests {
     #[test]
     fn a_node_that_may_have_forgotten_is_silent_for_the_longest_ttl() {
         let s = Duration::from_secs;
-        let (old, max_ttl) = (Marker::Age(s(1000)), s(30));
-        let left = |uptime, durability, marker| standing(s(uptime), durability, marker, max_ttl);
-        assert_eq!(left(0, Durability::Partial, old), Standing::Quarantined(s(30)));
-        assert_eq!(left(11, Durability::Partial, old), Standing::Quarantined(s(20)));
-        assert_eq!(left(30, Durability::Partial, old), Standing::Quarantined(s(1)), "whole seconds overstate");
-        assert_eq!(left(31, Durability::Partial, old), Standing::Votes);
-        assert_eq!(left(0, Durability::Always, old), Standing::Votes);
-        for durability in [Durability::Always, Durability::Partial] {
-            assert_eq!(left(1000, durability, Marker::Missing), Standing::Quarantined(s(30)));
-            assert_eq!(left(1000, durability, Marker::Age(s(29))), Standing::Quarantined(s(1)));
-            assert_eq!(left(1000, durability, Marker::Age(s(30))), Standing::Votes);
+        let left = |uptime, durability| silence(s(uptime), durability, s(30));
+        assert_eq!(left(0, Durability::Partial), s(30));
+        assert_eq!(left(11, Durability::Partial), s(20));
+        assert_eq!(left(30, Durability::Partial), s(1), "whole seconds overstate");
+        assert_eq!(left(31, Durability::Partial), s(0));
+        assert_eq!(left(0, Durability::Always), s(0));
+    }
+
+    #[test]
+    fn a_quorum_lasts_until_too_few_are_left() {
+        let lefts = |ms: &[u64]| ms.iter().map(|ms| Duration::from_millis(*ms)).collect::<Vec<_>>();
+        for (left, of_three) in
+            [(&[][..], None), (&[9], None), (&[9, 5], Some(5)), (&[5, 9, 7], Some(7)), (&[0, 9, 9], Some(9))]
+        {
+            assert_eq!(left_by_quorum(quorum(3), &mut lefts(left)), of_three.map(Duration::from_millis), "{left:?}");
         }
     }
 }

@@ -1,0 +1,232 @@
+//! What does a lock over five nodes cost over the ten scripts that it consists of?
+//!
+//! Each line is acquire + release, against five real servers on this machine. The baselines send five scripts at once
+//! and await them all, twice: the same scripts, and the shortest ones that other libraries use, by EVALSHA over
+//! multiplexed connections that live on another thread, as the store's do. `rslock` has the same five nodes. Runs
+//! alternate, and the medians are shown.
+//!
+//! The second table is the time of one acquire while one of the nodes answers 50 ms late.
+
+#[path = "../tests/support/redis/mod.rs"]
+mod kit;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::future::{BoxFuture, join_all};
+use futures::stream::{FuturesUnordered, StreamExt};
+use kit::{Direction, Proxy, Server};
+use leasehold::store::conformance::Stores;
+use leasehold::store::redlock::RedlockStore;
+use leasehold::store::{Acquired, Ask, Intent, Released, Store};
+use leasehold::{Key, LockManager, Release, Token, Ttl};
+use redis::aio::MultiplexedConnection;
+
+const NODES: usize = 5;
+const TTL_MS: u64 = 30_000;
+const SHORT_ACQUIRE: &str = "if redis.call('SET',KEYS[1],ARGV[1],'NX','PX',ARGV[2]) then return 1 else return 0 end";
+const SHORT_RELEASE: &str =
+    "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) else return 0 end";
+
+/// Two scripts, and a connection to each node whose task runs on another thread.
+struct Raw {
+    connections: Vec<MultiplexedConnection>,
+    acquire: redis::Script,
+    release: redis::Script,
+    kind: Kind,
+    /// Above every clock.
+    fence: AtomicU64,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Ours,
+    Shortest,
+}
+
+impl Raw {
+    async fn over(urls: Vec<String>, kind: Kind) -> Self {
+        let (acquire, release) = match kind {
+            Kind::Ours => {
+                (include_str!("../src/store/redlock/acquire.lua"), include_str!("../src/store/redis/release.lua"))
+            }
+            Kind::Shortest => (SHORT_ACQUIRE, SHORT_RELEASE),
+        };
+        let (acquire, release) = (redis::Script::new(acquire), redis::Script::new(release));
+        let mut connections = join_all(urls.iter().map(|url| connect(url))).await;
+        for connection in &mut connections {
+            acquire.load_async(connection).await.unwrap();
+            release.load_async(connection).await.unwrap();
+        }
+        Self { connections, acquire, release, kind, fence: AtomicU64::new(4_000_000_000_000_000) }
+    }
+
+    async fn lock_and_release(&self, key: &str) {
+        let token = Token::random().to_string();
+        let (lock, fence) = (format!("lock:{key}"), format!("leasehold:fence:{{lock:{key}}}"));
+        let wake = format!("leasehold:wake:{{lock:{key}}}");
+        let late = 9_000_000_000_000_000_u64;
+        let (mut acquire, mut release) = (redis::cmd("EVALSHA"), redis::cmd("EVALSHA"));
+        acquire.arg(self.acquire.get_hash());
+        release.arg(self.release.get_hash());
+        if self.kind == Kind::Ours {
+            acquire.arg(3).arg(&lock).arg(&fence).arg("leasehold:quarantine").arg(&token).arg(TTL_MS).arg(late);
+            acquire.arg(self.fence.fetch_add(1, Ordering::Relaxed)).arg(86_400_000).arg(60_000).arg(1);
+            release.arg(1).arg(&lock).arg(&token).arg(&wake).arg(late);
+        } else {
+            acquire.arg(1).arg(&lock).arg(&token).arg(TTL_MS);
+            release.arg(1).arg(&lock).arg(&token);
+        }
+        self.to_all(&acquire).await;
+        self.to_all(&release).await;
+    }
+
+    async fn to_all(&self, command: &redis::Cmd) {
+        let answers = join_all(self.connections.iter().map(|connection| {
+            let mut connection = connection.clone();
+            async move { connection.send_packed_command(command).await }
+        }));
+        assert!(answers.await.iter().all(Result::is_ok));
+    }
+}
+
+async fn through_the_store(store: &dyn Store, key: &Key) {
+    let token = Token::random();
+    let answer = store.acquire(Ask { key, token, ttl: ttl(), intent: Intent::Try }).await;
+    assert!(matches!(answer, Acquired::Granted { fence: Some(_), .. }), "{answer:?}");
+    assert_eq!(store.release(key, token).await, Released::Released);
+}
+
+async fn through_the_manager(locks: &LockManager, key: &Key) {
+    let lock = locks.lock(key.as_str()).await.unwrap();
+    assert_eq!(lock.unlock().await, Release::Released);
+}
+
+async fn through_rslock(locks: &rslock::LockManager, key: &Key) {
+    let lock = locks.lock(key.as_str(), Duration::from_millis(TTL_MS)).await.unwrap();
+    locks.unlock(&lock).await;
+}
+
+fn ttl() -> Ttl {
+    Ttl::new(Duration::from_millis(TTL_MS)).unwrap()
+}
+
+/// Takes a lock and lets it go.
+type Pair<'a> = Box<dyn Fn() -> BoxFuture<'a, ()> + 'a>;
+
+/// Runs `total` pairs with so many in flight on distinct keys; answers pairs per second.
+async fn measure(in_flight: usize, total: usize, pair: &Pair<'_>) -> f64 {
+    let began = Instant::now();
+    let mut running: FuturesUnordered<_> = (0..in_flight).map(|_| pair()).collect();
+    let mut started = in_flight;
+    while running.next().await.is_some() {
+        if started < total {
+            running.push(pair());
+            started += 1;
+        }
+    }
+    total as f64 / began.elapsed().as_secs_f64()
+}
+
+fn median(runs: &mut [f64]) -> f64 {
+    runs.sort_by(f64::total_cmp);
+    runs[runs.len() / 2]
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+async fn connect(url: &str) -> MultiplexedConnection {
+    let client = redis::Client::open(url).unwrap();
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(1024);
+    client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+}
+
+/// Says that nothing is held yet on these nodes.
+async fn initialise(urls: &[String]) {
+    let store = RedlockStore::new(urls).unwrap();
+    store.start().await.unwrap();
+    store.initialise().await.unwrap();
+    store.stop().await;
+}
+
+fn pairs(urls: &[String], rounds: usize, pairs: usize) {
+    let stores = Stores::start(&|| Arc::new(RedlockStore::new(urls).unwrap()) as Arc<dyn Store>);
+    let (here, elsewhere) = (runtime(), runtime());
+    // Their tasks stay on the other thread.
+    let raw = |kind| elsewhere.block_on(elsewhere.spawn(Raw::over(urls.to_vec(), kind))).unwrap();
+    let (same, shortest) = (raw(Kind::Ours), raw(Kind::Shortest));
+    let builder = LockManager::builder().store(RedlockStore::new(urls).unwrap());
+    let locks = here.block_on(builder.build_and_connect()).unwrap();
+    let rival = rslock::LockManager::new(urls.to_vec());
+    let names: Vec<Key> = (0..512).map(|n| Key::new(format!("order:{n}")).unwrap()).collect();
+    let raw_names: Vec<Key> = (0..512).map(|n| Key::new(format!("raw:{n}")).unwrap()).collect();
+    let number = AtomicU64::new(0);
+    let next = || number.fetch_add(1, Ordering::Relaxed) as usize % names.len();
+    let contenders: [(&str, Pair<'_>); 5] = [
+        ("store", Box::new(|| Box::pin(through_the_store(&*stores.one, &names[next()])))),
+        ("manager", Box::new(|| Box::pin(through_the_manager(&locks, &names[next()])))),
+        ("same scripts raw", Box::new(|| Box::pin(same.lock_and_release(raw_names[next()].as_str())))),
+        ("shortest raw", Box::new(|| Box::pin(shortest.lock_and_release(raw_names[next()].as_str())))),
+        ("rslock", Box::new(|| Box::pin(through_rslock(&rival, &names[next()])))),
+    ];
+    println!("acquire + release over {NODES} nodes, distinct keys: pairs/s, time of one, the store's time over it");
+    for in_flight in [1, 8, 64, 256] {
+        let pairs = if in_flight == 1 { pairs / 5 } else { pairs };
+        let mut runs: [Vec<f64>; 5] = Default::default();
+        for _ in 0..rounds {
+            for ((_, pair), runs) in contenders.iter().zip(&mut runs) {
+                runs.push(here.block_on(measure(in_flight, pairs, pair)));
+            }
+        }
+        let ours = median(&mut runs[0]);
+        for ((name, _), runs) in contenders.iter().zip(&mut runs) {
+            let per_second = median(runs);
+            let (us, share) = (1e6 * in_flight as f64 / per_second, per_second / ours);
+            println!("{in_flight:>4} in flight  {name:<17} {per_second:>8.0}/s  {us:>8.1} us  {share:>5.2}x");
+        }
+    }
+}
+
+/// The median time of an acquire, in microseconds.
+async fn acquire_us(store: &dyn Store, rounds: usize) -> f64 {
+    let mut runs = Vec::new();
+    for n in 0..rounds {
+        let (key, token) = (Key::new(format!("slow:{}", n % 64)).unwrap(), Token::random());
+        let began = Instant::now();
+        let answer = store.acquire(Ask { key: &key, token, ttl: ttl(), intent: Intent::Try }).await;
+        runs.push(began.elapsed().as_secs_f64() * 1e6);
+        assert!(matches!(answer, Acquired::Granted { .. }), "{answer:?}");
+        assert_eq!(store.release(&key, token).await, Released::Released);
+    }
+    median(&mut runs)
+}
+
+/// One node of five answers late.
+fn slow_node(servers: &[Server], rounds: usize) {
+    let proxies: Vec<Proxy> = servers.iter().map(|server| Proxy::start(server.address())).collect();
+    let urls: Vec<String> = proxies.iter().map(Proxy::url).collect();
+    let stores = Stores::start(&|| Arc::new(RedlockStore::new(&urls).unwrap()) as Arc<dyn Store>);
+    let here = runtime();
+    here.block_on(acquire_us(&*stores.one, 100));
+    let even = here.block_on(acquire_us(&*stores.one, rounds));
+    proxies[0].delay(Direction::ToClient, Duration::from_millis(50));
+    let with_a_slow_one = here.block_on(acquire_us(&*stores.one, rounds));
+    println!(
+        "an acquire through proxies: {even:.0} us; with one node 50 ms late: {with_a_slow_one:.0} us ({:.2}x)",
+        with_a_slow_one / even
+    );
+}
+
+fn main() {
+    // `cargo test` passes no `--bench`.
+    let is_bench = std::env::args().any(|arg| arg == "--bench");
+    let servers: Vec<Server> = (0..NODES).map(|_| Server::start(&[])).collect();
+    let urls: Vec<String> = servers.iter().map(Server::url).collect();
+    runtime().block_on(initialise(&urls));
+    let (rounds, number) = if is_bench { (9, 5_000) } else { (1, 250) };
+    pairs(&urls, rounds, number);
+    slow_node(&servers, if is_bench { 2_000 } else { 20 });
+}

@@ -1,0 +1,213 @@
+//! Which nodes vote, and how they are asked: [`RedlockBuilder`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::node::{Node, NodeEvent};
+use super::quorum::Quorum;
+use super::underway::Underway;
+use super::{Inner, RedlockStore};
+use crate::store::redis::RedisBuilder;
+use crate::store::redis::config::Place;
+use crate::store::redis::time::Ticks;
+use crate::store::{KeyTemplate, StoreError, Warning};
+
+/// Sets up a [`RedlockStore`].
+#[derive(Clone)]
+#[must_use]
+pub struct RedlockBuilder {
+    nodes: Vec<RedisBuilder>,
+    pub(super) node_timeout: Duration,
+    pub(super) max_ttl: Duration,
+    pub(super) quarantine: Quarantine,
+    pub(super) fence_retention: Duration,
+    pub(super) on_event: Option<OnEvent>,
+}
+
+pub(super) type OnEvent = Arc<dyn Fn(&NodeEvent) + Send + Sync>;
+
+/// Whether nodes that may have forgotten locks keep silent (L4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Quarantine {
+    On,
+    #[cfg_attr(not(feature = "test-util"), expect(dead_code, reason = "tests show what it is for"))]
+    Off,
+}
+
+impl RedlockBuilder {
+    pub(super) fn new<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Self {
+        Self {
+            nodes: urls.into_iter().map(|url| RedisBuilder::new(url.as_ref())).collect(),
+            node_timeout: Duration::from_millis(200),
+            max_ttl: Duration::from_mins(1),
+            quarantine: Quarantine::On,
+            fence_retention: Duration::from_hours(24),
+            on_event: None,
+        }
+    }
+
+    fn each(mut self, set: impl Fn(RedisBuilder) -> RedisBuilder) -> Self {
+        self.nodes = self.nodes.into_iter().map(set).collect();
+        self
+    }
+
+    /// How locks are named on every node; `lock:{key}` unless it is set.
+    pub fn key_template(self, template: KeyTemplate) -> Self {
+        self.each(|node| node.key_template(template.clone()))
+    }
+
+    /// How long a round waits for the nodes; 200 ms unless it is set, from 5 ms to 10 s. It is waited for only where
+    /// the nodes that have answered decide nothing.
+    pub fn node_timeout(mut self, timeout: Duration) -> Self {
+        self.node_timeout = timeout;
+        self
+    }
+
+    /// The longest TTL that may be asked for, and the time for which a node that may have forgotten locks does not
+    /// vote; one minute unless it is set. **It is the same in every process that uses these nodes**: one with another
+    /// value is refused by the nodes. To change it, stop them all, and [initialise](RedlockStore::initialise).
+    pub fn max_ttl(mut self, ttl: Duration) -> Self {
+        self.max_ttl = ttl;
+        self
+    }
+
+    /// How long the fence of an idle key is remembered; 24 h unless it is set, at least twice `max_ttl`.
+    pub fn fence_retention(mut self, retention: Duration) -> Self {
+        self.fence_retention = retention;
+        self
+    }
+
+    /// Trusts this certificate authority (PEM) in the place of the system's.
+    #[cfg(feature = "redis-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-tls")))]
+    pub fn root_certificate(self, pem: impl Into<Vec<u8>>) -> Self {
+        let pem = pem.into();
+        self.each(|node| node.root_certificate(pem.clone()))
+    }
+
+    /// Calls `hook`, on the store's runtime, when a connection finds a node's set-up dangerous (R22).
+    pub fn on_warning(self, hook: impl Fn(&Warning) + Send + Sync + 'static) -> Self {
+        let hook = Arc::new(hook);
+        self.each(|node| {
+            let hook = Arc::clone(&hook);
+            node.on_warning(move |warning| hook(warning))
+        })
+    }
+
+    /// Calls `hook`, on the store's runtime, when a node comes, goes, or begins to vote: for logs.
+    pub fn on_node_event(mut self, hook: impl Fn(&NodeEvent) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Arc::new(hook));
+        self
+    }
+
+    /// Lets nodes vote that may have forgotten locks. Shows what the quarantine is for; nothing else is good for it.
+    #[cfg(feature = "test-util")]
+    #[doc(hidden)]
+    pub fn without_quarantine(mut self) -> Self {
+        self.quarantine = Quarantine::Off;
+        self
+    }
+
+    /// Checks everything and makes the store. Nothing is connected before it is started.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] says what is wrong. It shows no URL.
+    pub fn build(mut self) -> Result<RedlockStore, StoreError> {
+        let wrong = |why: &str| Err(StoreError::Config(why.into()));
+        let mut names = Vec::new();
+        for node in &self.nodes {
+            match &node.place {
+                Ok(Place::Server(info)) => names.push(info.addr().to_string().to_lowercase()),
+                Ok(_) => return wrong("a node of Redlock is one server: neither Sentinel nor a Cluster"),
+                Err(error) => return Err(error.clone()),
+            }
+        }
+        let quorum = Quorum::over(&names).map_err(|why| StoreError::Config(format!("redlock: {why}").into()))?;
+        if self.node_timeout < Duration::from_millis(5) || self.node_timeout > Duration::from_secs(10) {
+            return wrong("the node timeout is between 5 ms and 10 s");
+        }
+        if self.max_ttl < Duration::from_millis(100) || self.max_ttl > Duration::from_hours(24) {
+            return wrong("the longest TTL of Redlock is between 100 ms and 24 h");
+        }
+        if self.fence_retention / 2 < self.max_ttl {
+            return wrong("the fence retention is at least twice the longest TTL");
+        }
+        // A straggler is heard out for two rounds, within the bounds of a single server's timeout.
+        let patience = (self.node_timeout * 2).max(Duration::from_millis(100));
+        let (retention, longest) = (self.fence_retention, self.max_ttl);
+        self = self.each(|node| {
+            let mut node = node.operation_timeout(patience).fence_retention(retention);
+            node.longest_life = longest;
+            node
+        });
+        let stores: Vec<_> = self.nodes.iter().map(|node| node.clone().build()).collect::<Result<_, _>>()?;
+        let node = |(index, (store, name)): (usize, (_, String))| Arc::new(Node::new(index, name.into(), store));
+        Ok(RedlockStore(Arc::new(Inner {
+            quorum,
+            nodes: stores.into_iter().zip(names).enumerate().map(node).collect(),
+            ticks: Ticks::new(self.node_timeout),
+            highest_fence: AtomicU64::new(0),
+            underway: Underway::default(),
+            tasks: Mutex::default(),
+            config: self,
+        })))
+    }
+
+    /// For how long a node keeps silent that may have forgotten locks.
+    pub(super) fn silence(&self) -> Duration {
+        match self.quarantine {
+            Quarantine::On => self.max_ttl,
+            Quarantine::Off => Duration::ZERO,
+        }
+    }
+}
+
+impl fmt::Debug for RedlockBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedlockBuilder")
+            .field("nodes", &self.nodes)
+            .field("node_timeout", &self.node_timeout)
+            .field("max_ttl", &self.max_ttl)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(urls: &[&str]) -> String {
+        RedlockStore::new(urls).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn even_numbers_and_duplicates_are_refused_with_the_reason() {
+        assert!(refusal(&["redis://a", "redis://b"]).contains("even"));
+        assert!(refusal(&[]).contains("no nodes"));
+        assert!(refusal(&["redis://a", "redis://B:1", "redis://b:1/0"]).contains("nodes 1 and 2 are the same"));
+        assert!(refusal(&["redis://u:secret@a", "redis://A:6379", "redis://c"]).contains("same"));
+        assert!(RedlockStore::new(["redis://a"]).is_ok(), "one node votes alone");
+        assert!(RedlockStore::new(["redis://a", "redis://a:1", "redis://a:2"]).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_single_server_is_refused_without_its_url() {
+        for url in ["redis+cluster://:secret@a", "redis+sentinel://:secret@a/m", "http://:secret@a"] {
+            let said = refusal(&[url, "redis://b", "redis://c"]);
+            assert!(!said.contains("secret"), "{said}");
+        }
+    }
+
+    #[test]
+    fn settings_out_of_bounds_are_refused() {
+        let builder = || RedlockStore::builder(["redis://a"]);
+        assert!(builder().node_timeout(Duration::ZERO).build().is_err());
+        assert!(builder().max_ttl(Duration::ZERO).build().is_err());
+        assert!(builder().max_ttl(Duration::from_hours(13)).build().is_err(), "fences would be forgotten too early");
+        assert!(builder().max_ttl(Duration::from_hours(12)).build().is_ok());
+    }
+}

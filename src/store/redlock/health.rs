@@ -1,0 +1,56 @@
+//! How the nodes are, asked now.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use super::Inner;
+use super::fan::no_quorum;
+use super::node::Node;
+use crate::store::{Health, NodeHealth, Store, StoreError, Warning};
+
+pub(super) async fn health(inner: &Arc<Inner>) -> Health {
+    let asked = join_all(inner.nodes.iter().map(|node| ask(node))).await;
+    let mut warnings = Vec::new();
+    let (mut spans, mut errors, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
+    for (node, (health, heard)) in asked.into_iter().enumerate() {
+        for warning in heard {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        match &health.answer {
+            Ok(span) => spans.push(*span),
+            Err(error) => errors.push((node, error.clone())),
+        }
+        nodes.push(health);
+    }
+    // What is misconfigured is to be heard at the start, though a majority may do without it.
+    let misconfigured = errors.iter().find(|(_, error)| matches!(error, StoreError::Config(_)));
+    // A majority answers: so long does a round take. One in quarantine answers too; it will vote.
+    let away = errors.iter().filter(|(_, error)| !matches!(error, StoreError::Quarantined { .. })).count();
+    spans.sort_unstable();
+    let answer = match (misconfigured, spans.get(inner.quorum.needed() - 1)) {
+        (Some((_, error)), _) => Err(error.clone()),
+        (None, Some(span)) => Ok(*span),
+        (None, None) if inner.nodes.len() - away >= inner.quorum.needed() => {
+            Ok(spans.last().copied().unwrap_or_default())
+        }
+        (None, None) => Err(no_quorum(inner, spans.len(), &errors)),
+    };
+    Health::new(answer, warnings).with_nodes(nodes)
+}
+
+async fn ask(node: &Node) -> (NodeHealth, Vec<Warning>) {
+    let Health { answer, warnings, .. } = match node.failure() {
+        Some(why) => Health::new(Err(why), Vec::new()),
+        None => node.store.health().await,
+    };
+    let left = node.silent_for();
+    let answer = match (answer, node.refusal()) {
+        (Ok(_), Some(why)) => Err(why),
+        (Ok(_), None) if !left.is_zero() => Err(StoreError::Quarantined { left }),
+        (answer, _) => answer,
+    };
+    (NodeHealth::new(Arc::clone(&node.name), answer, node.votes()), warnings)
+}

@@ -1,0 +1,35 @@
+//! Ending all quarantines by order: `initialise.lua` on every node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::Inner;
+use super::node::{MARKER, Node};
+use super::script::INITIALISE;
+use crate::store::StoreError;
+use crate::store::redis::millis;
+use crate::store::redis::script::Parts;
+use crate::store::redis::wire::Asking;
+
+/// An operator waits longer than a lock.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) async fn initialise(inner: &Arc<Inner>) -> Result<(), StoreError> {
+    let done = join_all(inner.nodes.iter().map(|node| one(inner, node))).await;
+    done.into_iter().collect()
+}
+
+async fn one(inner: &Inner, node: &Node) -> Result<(), StoreError> {
+    let begun = inner.now();
+    let Some(link) = node.redis.link() else { return Err(StoreError::NotRunning) };
+    let initialising = async {
+        let wire = link.wire().await?;
+        let longest = millis(inner.config.silence());
+        let parts = Parts::of([MARKER]).arg(longest).arg(&wire.process.run_id);
+        wire.run_one(&INITIALISE, Asking::No, parts).await.map_err(|fault| fault.error)?;
+        node.initialised(inner, &wire).await
+    };
+    node.redis.ticks.within(begun, PATIENCE, initialising).await.and_then(|done| done)
+}

@@ -1,0 +1,19 @@
+//! The Lua scripts that only Redlock has, each beside the file of its operation.
+
+use std::sync::LazyLock;
+
+use crate::store::redis::script::{Lane, Script, Takes};
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal, $takes:expr;)*) => {$(
+        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file), $takes));
+    )*};
+}
+
+scripts! {
+    ACQUIRE = "acquire.lua", Takes::Many(Lane::Acquire);
+    EXTEND = "extend.lua", Takes::Many(Lane::Extend);
+    REPAIR = "repair.lua", Takes::One;
+    MARK = "mark.lua", Takes::One;
+    INITIALISE = "initialise.lua", Takes::One;
+}

@@ -1,0 +1,230 @@
+//! Fear: managers over five nodes hold one key together, starve, or stop, while nodes are killed under them.
+#![cfg(all(feature = "redis", feature = "test-util"))]
+
+#[path = "support/redis/mod.rs"]
+mod kit;
+#[path = "support/redlock.rs"]
+mod redlock;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use kit::{Server, until};
+use leasehold::store::StoreError;
+use leasehold::store::redlock::RedlockStore;
+use leasehold::{BuildError, LockError, LockManager, Loss, Release};
+use parking_lot::Mutex;
+use redlock::{MAX_TTL, Nodes};
+
+const PATIENT: Duration = Duration::from_mins(1);
+
+async fn manager(nodes: &Nodes, ttl: Duration) -> LockManager {
+    let store = nodes.builder().build().unwrap();
+    LockManager::builder().ttl(ttl).store(store).build_and_connect().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn managers_exclude_each_other_wake_each_other_and_hand_fences_on() {
+    let nodes = Nodes::start(5, &[], PATIENT);
+    let (one, two) = (manager(&nodes, PATIENT).await, manager(&nodes, PATIENT).await);
+    let lock = one.lock("k").await.unwrap();
+    assert_eq!(two.try_lock("k").await.unwrap_err(), LockError::Held);
+    assert!(two.is_locked("k").await.unwrap());
+    let fence = lock.fencing_token().expect("it is proved");
+    let waiting = tokio::spawn(async move { two.lock("k").wait(PATIENT).await });
+    // It asks the nodes, and listens to them.
+    until("the watch", || {
+        nodes.servers.iter().all(|server| {
+            server.ask::<Vec<String>>("PUBSUB CHANNELS leasehold:wake:*").iter().any(|name| name.contains("lock:k"))
+        })
+    });
+    assert_eq!(lock.unlock().await, Release::Released);
+    let next = waiting.await.unwrap().unwrap();
+    assert!(next.fencing_token().unwrap() > fence);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ttl_above_the_quarantine_is_refused_when_built_or_asked_for() {
+    let nodes = Nodes::start(3, &[], MAX_TTL);
+    let store = || nodes.builder().build().unwrap();
+    let refused = LockManager::builder().ttl(MAX_TTL * 2).store(store()).build();
+    assert!(matches!(refused, Err(BuildError::InvalidOption { option: "ttl", .. })), "{refused:?}");
+    let locks = manager(&nodes, MAX_TTL).await;
+    let refused = locks.try_lock("k").ttl(MAX_TTL * 2).await.unwrap_err();
+    assert!(matches!(refused, LockError::InvalidTtl(_)), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_names_of_one_server_fail_the_start() {
+    let servers: Vec<Server> = (0..2).map(|_| Server::start(&[])).collect();
+    let urls = [servers[0].url(), servers[0].url().replace("127.0.0.1", "localhost"), servers[1].url()];
+    let store = RedlockStore::builder(urls).max_ttl(MAX_TTL).build().unwrap();
+    let refused = LockManager::builder().ttl(MAX_TTL).store(store).build_and_connect().await.unwrap_err();
+    assert!(
+        matches!(&refused, BuildError::Store(StoreError::Config(why)) if why.contains("same server")),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_says_how_each_node_is_and_what_it_voted() {
+    let mut nodes = Nodes::start(3, &[], PATIENT);
+    let locks = manager(&nodes, PATIENT).await;
+    for _ in 0..5 {
+        drop(locks.lock("k").await.unwrap());
+    }
+    nodes.servers[1].kill9();
+    let health = loop {
+        let health = locks.store_health().await.expect("there is a store");
+        if health.nodes[1].answer.is_err() {
+            break health;
+        }
+    };
+    assert!(health.answer.is_ok(), "a majority answers: {health:?}");
+    let names: Vec<String> = nodes.servers.iter().map(|server| server.address().to_string()).collect();
+    assert_eq!(health.nodes.iter().map(|node| node.name.to_string()).collect::<Vec<_>>(), names);
+    assert!(health.nodes.iter().all(|node| node.votes.granted + node.votes.unknown > 0), "{health:?}");
+    assert!(health.nodes[0].answer.is_ok() && health.nodes[2].answer.is_ok());
+    nodes.servers[2].kill9();
+    while locks.store_health().await.unwrap().answer.is_ok() {}
+    assert!(LockManager::builder().build().unwrap().store_health().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_majority_that_forgets_a_held_lock_is_one_lost_signal() {
+    let nodes = Nodes::start(3, &[], PATIENT);
+    let locks = manager(&nodes, PATIENT).await;
+    let lock = locks.lock("k").await.unwrap();
+    until("all three", || nodes.holders("k") == 3);
+    nodes.servers[0].ask::<i64>("DEL lock:k");
+    lock.refresh().await.expect("a majority holds it");
+    until("the repair", || nodes.holders("k") == 3);
+    nodes.servers[0].ask::<i64>("DEL lock:k");
+    nodes.servers[2].ask::<i64>("DEL lock:k");
+    let lost = lock.lost();
+    assert!(lock.refresh().await.is_err());
+    assert_eq!(lost.await, Some(Loss::Vanished));
+}
+
+/// What happened to the keys, as those see it who hold them.
+#[derive(Default)]
+struct Watchman {
+    /// The last fence of each key, and until when its holder may rely on it.
+    held: Mutex<HashMap<u64, (u64, Option<Instant>)>>,
+    grants: AtomicU64,
+    unavailable: AtomicU64,
+    lost: AtomicU64,
+    end: AtomicBool,
+}
+
+/// Takes a key, holds it for a moment and lets it go, over and over. Nobody else may hold it meanwhile, as far as this
+/// one knows that it holds it.
+async fn work(locks: LockManager, watchman: Arc<Watchman>) {
+    while !watchman.end.load(Ordering::SeqCst) {
+        let number = fastrand::u64(0..16);
+        let lock = match locks.lock(format!("load:{number}")).wait(Duration::from_secs(5)).await {
+            Ok(lock) => lock,
+            Err(LockError::StoreUnavailable) => {
+                watchman.unavailable.fetch_add(1, Ordering::SeqCst);
+                continue;
+            }
+            Err(LockError::Timeout { .. } | LockError::Held | LockError::Lost { .. }) => continue,
+            Err(error) => panic!("{error:?}"),
+        };
+        let fence = lock.fencing_token().expect("every grant's fence is proved").get();
+        {
+            let mut held = watchman.held.lock();
+            let now = Instant::now();
+            let until = now + lock.remaining();
+            // Only a lock that is held now says anything: this task may have been away for longer than its TTL.
+            if lock.is_held() {
+                let (last, other) = held.insert(number, (fence, Some(until))).unwrap_or_default();
+                assert!(
+                    other.is_none_or(|other| other <= now),
+                    "key {number} is held twice: fences {last} and {fence}"
+                );
+                assert!(fence > last, "key {number}: fence {fence} after {last}");
+                watchman.grants.fetch_add(1, Ordering::SeqCst);
+            } else {
+                watchman.lost.fetch_add(1, Ordering::SeqCst);
+                continue;
+            }
+        }
+        tokio::time::sleep(Duration::from_micros(fastrand::u64(0..3000))).await;
+        {
+            let mut held = watchman.held.lock();
+            // Lost in between: another may have taken it over rightly, and says so itself.
+            if let Some(entry) = held.get_mut(&number).filter(|entry| entry.0 == fence) {
+                entry.1 = None;
+            }
+        }
+        drop(lock);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_granted_twice_under_load_while_nodes_are_killed_paused_and_emptied() {
+    let mut nodes = Nodes::start(5, &[], MAX_TTL);
+    let watchman = Arc::new(Watchman::default());
+    let mut tasks = Vec::new();
+    for _ in 0..3 {
+        let locks = manager(&nodes, MAX_TTL).await;
+        tasks.extend((0..8).map(|_| tokio::spawn(work(locks.clone(), Arc::clone(&watchman)))));
+    }
+    let grants = || watchman.grants.load(Ordering::SeqCst);
+    let goes_on = |what: &str| {
+        let before = grants();
+        tokio::task::block_in_place(|| until(what, || grants() > before + 100));
+    };
+    goes_on("the load");
+    nodes.servers[0].kill9();
+    goes_on("grants with one killed");
+    nodes.servers[1].kill9();
+    goes_on("grants with two killed");
+    nodes.servers[2].stop();
+    tokio::task::block_in_place(|| {
+        until("the outage", || watchman.unavailable.load(Ordering::SeqCst) > 0);
+    });
+    nodes.servers[2].cont();
+    goes_on("grants after a pause");
+    // Empty, and silent until what they have forgotten has run out.
+    tokio::task::block_in_place(|| {
+        nodes.servers[0].restart();
+        nodes.servers[1].restart();
+    });
+    nodes.servers[3].kill9();
+    // Two vote, two are in quarantine.
+    tokio::task::block_in_place(|| nodes.servers[3].restart());
+    goes_on("grants after the quarantine");
+    nodes.servers[4].ask::<()>("FLUSHALL");
+    nodes.servers[1].ask::<()>("FLUSHALL");
+    goes_on("grants after two were flushed");
+    for server in &nodes.servers {
+        server.ask::<()>("SCRIPT FLUSH");
+        server.ask::<i64>("CLIENT KILL TYPE normal SKIPME yes");
+    }
+    goes_on("grants after all connections were lost");
+    watchman.end.store(true, Ordering::SeqCst);
+    for task in tasks {
+        task.await.expect("nothing was granted twice, and fences rose");
+    }
+    assert!(grants() > 600);
+}
+
+/// Peer bug 33: a circuit breaker stayed open for ever after an outage.
+#[tokio::test(flavor = "multi_thread")]
+async fn service_resumes_after_a_long_outage_of_all_nodes() {
+    let nodes = Nodes::start(3, kit::DURABLE, PATIENT);
+    let mut nodes = nodes;
+    let locks = manager(&nodes, PATIENT).await;
+    drop(locks.lock("k").await.unwrap());
+    nodes.servers.iter_mut().for_each(Server::kill9);
+    for _ in 0..20 {
+        assert_eq!(locks.try_lock("k").await.unwrap_err(), LockError::StoreUnavailable);
+    }
+    tokio::task::block_in_place(|| nodes.servers.iter_mut().for_each(Server::restart));
+    let lock = locks.lock("k").wait(PATIENT).await.unwrap();
+    assert_eq!(lock.unlock().await, Release::Released);
+}

@@ -1,0 +1,146 @@
+//! Fear: servers over five nodes grant a key twice, or stop, while nodes die under their load.
+#![cfg(all(feature = "server", feature = "test-util", unix))]
+
+#[path = "support/redis/mod.rs"]
+mod kit;
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use kit::until;
+use parking_lot::Mutex;
+use reqwest::Client;
+use serde_json::{Value, json};
+
+/// The longest TTL, and so the quarantine of a node that comes back empty, and of all of them at the start.
+const MAX_TTL: &str = "2s";
+
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(store: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+        command.env_remove("RUST_LOG").args(["serve", "--listen", "127.0.0.1:0", "--store", store]);
+        command.args(["--ttl", MAX_TTL, "--redlock-max-ttl", MAX_TTL]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+        let first = lines.next().expect("a line at start").unwrap();
+        let url = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
+        Self { child, url }
+    }
+
+    /// Ends it; what it had logged.
+    fn end(mut self) -> String {
+        self.child.kill().unwrap();
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        said
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Default)]
+struct Watchman {
+    held: Mutex<HashMap<u64, (u64, Option<Instant>)>>,
+    grants: AtomicU64,
+    end: AtomicBool,
+}
+
+async fn work(url: String, watchman: Arc<Watchman>) {
+    let client = Client::builder().no_proxy().build().unwrap();
+    let post = async |path: &str, body: Value| {
+        let answer = client.post(format!("{url}{path}")).json(&body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap_or_default())
+    };
+    while !watchman.end.load(Ordering::SeqCst) {
+        let number = fastrand::u64(0..8);
+        let key = format!("load:{number}");
+        let asked = Instant::now();
+        let (status, lock) = post("/acquire", json!({ "key": key, "wait_ms": 2000 })).await;
+        match status {
+            200 => {}
+            // Held too long by others, or no quorum just now.
+            408 | 423 | 503 => continue,
+            _ => panic!("{status}: {lock}"),
+        }
+        let fence = lock["fencing_token"].as_u64().expect("every grant's fence is proved");
+        let until = asked + Duration::from_millis(lock["ttl_ms"].as_u64().unwrap());
+        {
+            let mut held = watchman.held.lock();
+            let now = Instant::now();
+            let (last, other) = held.insert(number, (fence, Some(until))).unwrap_or_default();
+            assert!(fence > last, "{key}: fence {fence} after {last}");
+            assert!(other.is_none_or(|other| other <= now), "{key} is held twice: fences {last} and {fence}");
+            watchman.grants.fetch_add(1, Ordering::SeqCst);
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..3))).await;
+        if let Some(entry) = watchman.held.lock().get_mut(&number).filter(|entry| entry.0 == fence) {
+            entry.1 = None;
+        }
+        let (status, answer) = post("/release", json!({ "key": key, "token": lock["token"] })).await;
+        assert!([200, 404, 409, 410, 503].contains(&status), "{status}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_over_five_nodes_survive_two_kills_a_pause_and_an_empty_restart() {
+    let mut nodes: Vec<kit::Server> = (0..5).map(|_| kit::Server::start(&[])).collect();
+    let urls: Vec<String> = nodes.iter().map(kit::Server::url).collect();
+    let store = format!("redlock:{}", urls.join(","));
+    let servers = [Server::start(&store), Server::start(&store)];
+    let watchman = Arc::new(Watchman::default());
+    let tasks: Vec<_> =
+        (0..12).map(|n| tokio::spawn(work(servers[n % 2].url.clone(), Arc::clone(&watchman)))).collect();
+    let goes_on = |what: &str| {
+        let before = watchman.grants.load(Ordering::SeqCst);
+        tokio::task::block_in_place(|| until(what, || watchman.grants.load(Ordering::SeqCst) > before + 60));
+    };
+    goes_on("grants after the first quarantine");
+    nodes[0].kill9();
+    nodes[1].kill9();
+    goes_on("grants with two killed");
+    nodes[2].stop();
+    tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(300)));
+    nodes[2].cont();
+    goes_on("grants after a pause");
+    tokio::task::block_in_place(|| nodes[0].restart());
+    nodes[3].kill9();
+    goes_on("grants after a quarantine, with two others away");
+    watchman.end.store(true, Ordering::SeqCst);
+    for task in tasks {
+        task.await.expect("nothing was granted twice, and fences rose");
+    }
+    let [one, _other] = servers;
+    let said = one.end();
+    let addresses = [nodes[0].address().to_string(), nodes[3].address().to_string()];
+    assert!(said.contains("does not vote") && said.contains("is away"), "the log names what became of nodes:\n{said}");
+    assert!(addresses.iter().all(|address| said.contains(address)), "{said}");
+}
+
+#[test]
+fn a_redlock_store_that_makes_no_sense_is_refused_without_its_password() {
+    for (store, why) in [
+        ("redlock:redis://:sesame@a,redis://b", "even"),
+        ("redlock:redis://:sesame@a,redis://a,redis://b", "same"),
+        ("redlock:nonsense://:sesame@a", "Redis URL"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_leasehold")).args(["serve", "--store", store]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{said}");
+        assert!(said.contains(why) && !said.contains("sesame"), "{said}");
+    }
+}
