@@ -266,6 +266,50 @@ async fn whatever_is_sent_the_answer_is_one_that_is_described() {
     }
 }
 
+/// What made-up requests come upon too seldom.
+#[actix_rt::test]
+async fn the_refusals_that_need_a_story_are_described() {
+    let locks = LockManager::builder().shards(1).max_keys(2).max_waiters(1).max_sessions(2);
+    let server = Server::over(locks.build().unwrap());
+    let api = description(&server).await;
+    let all = operations(&api);
+    let mut sessions = Vec::new();
+    for name in ["one", "two"] {
+        sessions.push(server.post("/sessions", json!({ "name": name })).await.ok()["id"].clone());
+    }
+    server.delete(&format!("/sessions/{}", sessions[1].as_str().unwrap())).await.ok();
+    let mine = server.post("/acquire", json!({ "key": "a", "token": TOKEN })).await.ok();
+    server.post("/acquire", json!({ "key": "b", "session": sessions[0] })).await.ok();
+    let waits = server.post_later("/acquire", json!({ "key": "a", "wait_ms": 60_000 }));
+    support::until("a full queue", || server.waiting() == 1).await;
+    let other = "7a1e5ad1-5f5f-4b9f-8e63-0f3c1a2f0d11";
+    let stories = [
+        ("/acquire", json!({ "key": "a", "wait_ms": 0 }), "held"),
+        ("/acquire", json!({ "key": "a", "wait_ms": 9 }), "queue_full"),
+        ("/acquire", json!({ "key": "c" }), "too_many_keys"),
+        ("/acquire", json!({ "key": "a", "session": sessions[1] }), "session_ended"),
+        ("/acquire", json!({ "key": "a", "session": other }), "unknown_session"),
+        ("/acquire", json!({ "key": "b", "mode": "permit", "limit": 2 }), "wrong_mode"),
+        ("/acquire", json!({ "key": "a", "token": TOKEN, "owner": "w" }), "token_reused"),
+        ("/release", json!({ "key": "a", "token": other }), "not_held"),
+        ("/heartbeat", json!({ "key": "a", "token": other }), "not_held"),
+    ];
+    for (path, body, code) in stories {
+        let operation = all.iter().find(|operation| operation.path == path).unwrap();
+        let answer = server.post(path, body.clone()).await;
+        assert_eq!(text(&answer.body, "code"), code, "{body}");
+        check(&api, operation, &body.to_string(), &answer);
+    }
+    waits.abort();
+    server.post("/release", json!({ "key": "a", "token": mine["token"] })).await.ok();
+    for (path, code) in [("/acquire", "lost"), ("/heartbeat", "lost")] {
+        let operation = all.iter().find(|operation| operation.path == path).unwrap();
+        let answer = server.post(path, json!({ "key": "a", "token": TOKEN })).await;
+        assert_eq!(text(&answer.body, "code"), code);
+        check(&api, operation, path, &answer);
+    }
+}
+
 #[actix_rt::test]
 async fn the_description_names_every_route_and_every_example_is_what_its_schema_says() {
     let server = Server::start();
