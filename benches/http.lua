@@ -1,7 +1,7 @@
 -- Acquires a key of its own, and releases it a while later: by then the acquire has been answered, whichever
 -- connections the two went over. The echo is sent the same bodies.
 local lag, count, thread = 128, 0, 0
-local headers = { ["content-type"] = "application/json" }
+local headers = { ["content-type"] = "application/json", ["authorization"] = "Bearer load-secret-0123456789" }
 local echo = false
 
 function setup(t)
@@ -17,7 +17,7 @@ end
 
 local function body(n)
     local token = string.format("%s-0000-4000-8000-%02x%010x", run, thread_id, n)
-    return string.format('{"key":"%s:%d:%d","token":"%s"}', run, thread_id, n, token)
+    return string.format('{"key":"load:%s:%d:%d","token":"%s"}', run, thread_id, n, token)
 end
 
 function request()

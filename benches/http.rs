@@ -1,7 +1,8 @@
 //! Question 6: does the lock server keep up with a server that does nothing? Acquire and release, in requests per second, beside
 //! a bare actix-web JSON echo of the same bodies: the same workers, the same load by `wrk` (Debian's package), in turns.
 //!
-//! Both run as processes of their own, with one worker, on free loopback ports. Leaves its medians for `report`.
+//! The server asks for a token, counts the rate, names every request, and logs at info. Both run as processes of their
+//! own, with one worker, on free loopback ports. Leaves its medians for `report`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,9 @@ use serde_json::{Map, Value};
 
 const ROUNDS: usize = 5;
 const SECONDS: usize = 4;
+/// The load's script has the same secret.
+const TOKENS: &str =
+    r#"[{"name":"load","token":"load-secret-0123456789","rights":["acquire"],"namespaces":["load:"]}]"#;
 
 #[derive(Serialize, Deserialize)]
 struct Body {
@@ -31,7 +35,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (rounds, seconds) = if short { (1, 1) } else { (ROUNDS, SECONDS) };
 
     let mut server = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-    let server = Server::start(server.args(["serve", "--listen", "127.0.0.1:0", "--workers", "1"]))?;
+    server.env("LEASEHOLD_TOKENS", TOKENS).env("RUST_LOG", "info");
+    let rate = ["--rate-limit", "1000000000"];
+    let server = Server::start(server.args(["serve", "--listen", "127.0.0.1:0", "--workers", "1"]).args(rate))?;
     let echo = Server::start(Command::new(std::env::current_exe()?).arg("echo-server"))?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..rounds {

@@ -72,7 +72,7 @@ impl Raw {
         release.arg(self.release.get_hash());
         if self.kind == Kind::Ours {
             acquire.arg(4).arg(&lock).arg(&fence).arg(&queue).arg(&alive).arg(&token).arg(TTL_MS).arg(late);
-            acquire.arg(86_400_000).arg(0).arg("").arg(1000);
+            acquire.arg(86_400_000).arg(0).arg("bench").arg(0);
             release.arg(1).arg(&lock).arg(&token).arg(&wake).arg(late);
         } else {
             acquire.arg(1).arg(&lock).arg(&token).arg(TTL_MS);

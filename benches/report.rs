@@ -1,7 +1,7 @@
 //! One line per question: ours, each rival, the ratio, the target, met or missed.
 //!
-//! Reads what `cargo bench` of `locks`, `singleflight`, `footprint` and `http` left in the target folder; what was not measured is
-//! left out. Times are criterion's medians.
+//! Reads what `cargo bench` of `locks`, `singleflight`, `footprint`, `http` and `http_waiters` left in the target folder; what
+//! was not measured is left out. Times are criterion's medians.
 
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,7 @@ const fn question(
     Question { asks, group, variant, unit, target }
 }
 
-const QUESTIONS: [Question; 24] = [
+const QUESTIONS: [Question; 26] = [
     question("1. a free lock, against lockable", "uncontended", None, "ns", OfRival("lockable", 0.5)),
     question("1. a free lock, against the limit", "uncontended", None, "ns", OfRival("bare_map", 1.7)),
     question("2. two threads, different keys", "two_threads", None, "ns", OfRival("lockable", 1.0 / 3.0)),
@@ -56,6 +56,8 @@ const QUESTIONS: [Question; 24] = [
     question("4. beside a million locks", "crowd", Some("beside_a_million"), "ns", OfVariant("alone", 1.5)),
     question("5. refreshing 100,000 locks", "cpu_of_refreshing", None, "% of a core", AtMost(5.0)),
     question("6. HTTP, against a bare echo", "http", None, "requests/s", ShareOf("echo", 0.85)),
+    question("6. HTTP, a parked waiter's weight", "http_waiter", None, "KiB", AtMost(20.0)),
+    question("6. HTTP, p99 beside 10,000 of them", "http_crowd_p99", None, "ms", AtMost(10.0)),
     question("7. a share, alone", "shared", Some("alone"), "ns", Shown),
     question("7. a share, beside eight others", "shared", Some("together"), "ns", Shown),
     question("7. 64 tasks, one in 100 writes", "shared", Some("mixed"), "ns", Shown),
@@ -127,14 +129,15 @@ fn main() {
 struct Results {
     folder: PathBuf,
     /// What was not measured by criterion.
-    others: [Value; 2],
+    others: [Value; 3],
 }
 
 impl Results {
     fn open() -> Self {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
         let folder = target.join("criterion");
-        let others = ["footprint.json", "http.json"].map(|name| read(&folder.join(name)).unwrap_or_default());
+        let others = ["footprint.json", "http.json", "http_waiters.json"]
+            .map(|name| read(&folder.join(name)).unwrap_or_default());
         Self { folder, others }
     }
 

@@ -4,45 +4,34 @@
 
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
 use actix_web::rt::time::sleep;
 use actix_web::{App, HttpResponse, HttpServer, post, web};
+use leasehold::http::Locks;
 use leasehold::{LockError, LockManager};
 use serde_json::json;
 
+/// 423 if another request is paying for this order now; every other error has its status too.
 #[post("/orders/{id}/pay")]
-async fn pay(locks: web::Data<LockManager>, id: web::Path<u64>) -> HttpResponse {
-    let lock = match locks.try_lock(format!("order:{id}")).await {
-        Ok(lock) => lock,
-        Err(why) => return refuse(&why),
-    };
+async fn pay(locks: Locks, id: web::Path<u64>) -> Result<HttpResponse, LockError> {
+    let lock = locks.try_lock(format!("order:{id}")).await?;
     // The work. Whatever it writes to should refuse a fencing token lower than the highest it has seen.
     sleep(Duration::from_millis(200)).await;
-    HttpResponse::Ok().json(json!({
+    Ok(HttpResponse::Ok().json(json!({
         "paid": *id,
         "fencing_token": lock.fencing_token().map(|fence| fence.get()),
         "released": format!("{:?}", lock.unlock().await),
-    }))
-}
-
-/// 423 if another request is paying for this order now; every other error has its status too.
-fn refuse(why: &LockError) -> HttpResponse {
-    let face = why.face();
-    let status = StatusCode::from_u16(face.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    HttpResponse::build(status)
-        .content_type("application/problem+json")
-        .json(json!({ "status": face.status, "code": face.code, "detail": why.to_string() }))
+    })))
 }
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Once, outside the factory, which runs once per worker: two managers do not know of each other's locks.
     let locks = LockManager::builder().build()?;
-    let data = web::Data::new(locks.clone());
+    let shared = locks.clone();
 
     let server = HttpServer::new(move || {
         App::new()
-            .app_data(data.clone())
+            .app_data(shared.clone())
             .service(pay)
             // The lock server's own routes, beside yours. Guard them: they may release by force.
             .service(web::scope("/locks").configure(leasehold::http::configure))

@@ -25,8 +25,10 @@ pub(crate) struct Config {
     pub(crate) max_waiters: usize,
     pub(crate) max_waiters_per_key: usize,
     pub(crate) max_locks_per_session: u32,
+    pub(crate) max_sessions: usize,
     pub(crate) event_buffer: usize,
     pub(crate) on_deadlock: DeadlockPolicy,
+    pub(crate) fail_mode: FailMode,
     pub(crate) store: Option<Arc<dyn Store>>,
 }
 
@@ -75,6 +77,7 @@ impl Config {
 /// | `max_waiters` | 1,048,576 |
 /// | `max_waiters_per_key` | 16,384 |
 /// | `max_locks_per_session` | 10,000 |
+/// | `max_sessions` | 65,536 |
 /// | `event_buffer` | 1,024 |
 /// | `on_deadlock` | refuse the request that closes the cycle |
 ///
@@ -94,8 +97,10 @@ pub struct Builder {
     max_waiters: usize,
     max_waiters_per_key: usize,
     max_locks_per_session: u32,
+    max_sessions: usize,
     event_buffer: usize,
     on_deadlock: DeadlockPolicy,
+    fail_mode: FailMode,
     store: Option<Arc<dyn Store>>,
     clock: Clock,
 }
@@ -116,12 +121,28 @@ impl Default for Builder {
             max_waiters: 1 << 20,
             max_waiters_per_key: 1 << 14,
             max_locks_per_session: 10_000,
+            max_sessions: 1 << 16,
             event_buffer: 1024,
             on_deadlock: DeadlockPolicy::default(),
+            fail_mode: FailMode::default(),
             store: None,
             clock: Clock::system(),
         }
     }
+}
+
+/// What becomes of requests while the store does not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum FailMode {
+    /// None is granted: a try is [`LockError::StoreUnavailable`], a waiter waits on.
+    #[default]
+    Closed,
+    /// They are granted within this process, where the store should have been asked: such a lock
+    /// [is degraded](crate::Held::is_degraded), has no fencing token and excludes nobody elsewhere. When the store
+    /// answers again, each has to win its key there, or is lost at once. For work that is better done twice than not
+    /// at all.
+    Local,
 }
 
 macro_rules! settings {
@@ -162,10 +183,14 @@ impl Builder {
         /// How many locks one session (or the callback of one `run`) may hold and wait for; beyond it,
         /// [`LockError::TooManyLocks`].
         max_locks_per_session: u32;
+        /// How many sessions may be [kept](crate::Session::keep) at once; beyond it, [`LockError::TooManySessions`].
+        max_sessions: usize;
         /// How many events are kept for a listener that has not come to them yet, 1 to 65,536.
         event_buffer: usize;
         /// What is done about a deadlock.
         on_deadlock: DeadlockPolicy;
+        /// What becomes of requests while the store does not answer.
+        fail_mode: FailMode;
         /// Where time comes from.
         clock: Clock;
     }
@@ -256,8 +281,10 @@ impl Builder {
             max_waiters: self.max_waiters,
             max_waiters_per_key: self.max_waiters_per_key,
             max_locks_per_session: self.max_locks_per_session,
+            max_sessions: self.max_sessions,
             event_buffer: self.event_buffer,
             on_deadlock: self.on_deadlock,
+            fail_mode: self.fail_mode,
             store: self.store,
         };
         Ok((config, self.clock))

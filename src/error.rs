@@ -62,6 +62,9 @@ pub enum LockError {
     /// The session holds as many locks as it may.
     #[error("the session holds too many locks")]
     TooManyLocks,
+    /// As many sessions are kept as may be. Back off, or raise the bound.
+    #[error("too many sessions are open")]
+    TooManySessions,
     /// Waiting would have closed a cycle of owners that wait for each other. Release what you hold, then try again.
     #[error("waiting would deadlock: {}", show_cycle(cycle))]
     Deadlock {
@@ -241,6 +244,7 @@ impl LockError {
             Self::QueueFull => (429, "queue_full", AttemptOutcome::QueueFull),
             Self::TooManyKeys => (429, "too_many_keys", AttemptOutcome::TooManyKeys),
             Self::TooManyLocks => (429, "too_many_locks", AttemptOutcome::TooManyKeys),
+            Self::TooManySessions => (429, "too_many_sessions", AttemptOutcome::TooManyKeys),
             Self::Deadlock { .. } => (409, "deadlock", AttemptOutcome::Deadlock),
             Self::StoreUnavailable => (503, "store_unavailable", AttemptOutcome::StoreError),
             Self::ShuttingDown => (503, "shutting_down", AttemptOutcome::Shutdown),
@@ -290,6 +294,7 @@ mod tests {
             (LockError::QueueFull, 429, "queue_full", AttemptOutcome::QueueFull),
             (LockError::TooManyKeys, 429, "too_many_keys", AttemptOutcome::TooManyKeys),
             (LockError::TooManyLocks, 429, "too_many_locks", AttemptOutcome::TooManyKeys),
+            (LockError::TooManySessions, 429, "too_many_sessions", AttemptOutcome::TooManyKeys),
             (LockError::Deadlock { cycle: [edge].into() }, 409, "deadlock", AttemptOutcome::Deadlock),
             (LockError::StoreUnavailable, 503, "store_unavailable", AttemptOutcome::StoreError),
             (LockError::ShuttingDown, 503, "shutting_down", AttemptOutcome::Shutdown),
@@ -300,6 +305,6 @@ mod tests {
         }
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!(codes.len(), 16, "each cause has a code of its own");
+        assert_eq!(codes.len(), 17, "each cause has a code of its own");
     }
 }

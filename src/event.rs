@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use dashmap::DashMap;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::LockError;
 use crate::key::Key;
@@ -22,6 +23,8 @@ const KEY_BUFFER: usize = 64;
 /// A stream of events, from the moment it was made.
 pub struct Events {
     receiver: broadcast::Receiver<Event>,
+    /// No more will come.
+    over: CancellationToken,
     listening: Listening,
 }
 
@@ -36,12 +39,17 @@ pub enum Heard {
 }
 
 impl Events {
-    /// Waits for the next event; `None` once the manager is gone.
+    /// Waits for the next event; `None` once the manager is gone, or has shut down and all was heard.
     ///
     /// # Cancel safety
     /// Dropping the future loses no event.
     pub async fn next(&mut self) -> Option<Heard> {
-        match self.receiver.recv().await {
+        let heard = tokio::select! {
+            biased;
+            heard = self.receiver.recv() => heard,
+            () = self.over.cancelled() => Err(RecvError::Closed),
+        };
+        match heard {
             Ok(event) => Some(Heard::Event(event)),
             Err(RecvError::Lagged(missed)) => Some(Heard::Missed(missed)),
             Err(RecvError::Closed) => None,
@@ -67,6 +75,7 @@ pub(crate) struct Hub {
     sequence: AtomicU64,
     everything: broadcast::Sender<Event>,
     keys: DashMap<Key, Watched>,
+    over: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -77,7 +86,17 @@ struct Watched {
 
 impl Hub {
     pub(crate) fn new(buffer: usize) -> Self {
-        Self { sequence: AtomicU64::new(0), everything: broadcast::Sender::new(buffer), keys: DashMap::new() }
+        Self {
+            sequence: AtomicU64::new(0),
+            everything: broadcast::Sender::new(buffer),
+            keys: DashMap::new(),
+            over: CancellationToken::new(),
+        }
+    }
+
+    /// Ends the streams: nothing more will happen.
+    pub(crate) fn close(&self) {
+        self.over.cancel();
     }
 }
 
@@ -107,7 +126,17 @@ impl LockManager {
         for shard in self.shards() {
             shard.listen(Interest::Everything, Arc::clone(&sink));
         }
-        Events { receiver, listening: Listening { manager: self.downgrade(), key: None } }
+        Events {
+            receiver,
+            over: self.hub().over.clone(),
+            listening: Listening { manager: self.downgrade(), key: None },
+        }
+    }
+
+    /// How many [streams](LockManager::events) of everything there are now, for those who bound them.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        self.hub().everything.receiver_count()
     }
 
     /// Everything that happens to one key from now on. The buffer holds 64 events.
@@ -130,7 +159,8 @@ impl LockManager {
         drop(watched);
         let (shard, hash) = self.place(&key);
         self.shard_at(shard).listen(Interest::Key { hash }, Arc::clone(hub) as _);
-        Ok(Events { receiver, listening: Listening { manager: self.downgrade(), key: Some(key) } })
+        let over = hub.over.clone();
+        Ok(Events { receiver, over, listening: Listening { manager: self.downgrade(), key: Some(key) } })
     }
 }
 

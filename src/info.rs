@@ -20,8 +20,8 @@ pub struct LockInfo {
     pub mode: Mode,
     /// Who said that they hold it. Where several do, this and what follows is of the first of [`holders`](Self::holders).
     pub owner: Option<Arc<str>>,
-    /// The fencing token of the grant.
-    pub fencing_token: FencingToken,
+    /// The fencing token of the grant; `None` where its store promises none.
+    pub fencing_token: Option<FencingToken>,
     /// For how long it has been held.
     pub age: Duration,
     /// The time until its deadline.
@@ -52,8 +52,8 @@ pub struct HolderInfo {
     pub owner: Option<Arc<str>>,
     /// How.
     pub mode: Mode,
-    /// The fencing token of the grant.
-    pub fencing_token: FencingToken,
+    /// The fencing token of the grant; `None` where its store promises none.
+    pub fencing_token: Option<FencingToken>,
     /// For how long it has been held.
     pub age: Duration,
     /// The time until its deadline.
@@ -82,8 +82,8 @@ pub struct WaiterInfo {
 
 impl From<Holding> for HolderInfo {
     fn from(holding: Holding) -> Self {
-        let Holding { owner, mode, fence, age, remaining, ttl, refreshes, asked_back } = holding;
-        Self { owner, mode, fencing_token: fence, age, remaining, ttl, refreshes, asked_back }
+        let Holding { owner, mode, proof, age, remaining, ttl, refreshes, asked_back, .. } = holding;
+        Self { owner, mode, fencing_token: proof, age, remaining, ttl, refreshes, asked_back }
     }
 }
 
@@ -100,7 +100,7 @@ impl From<Row> for LockInfo {
             key,
             mode: first.mode,
             owner: first.owner,
-            fencing_token: first.fence,
+            fencing_token: first.proof,
             age: first.age,
             remaining: first.remaining,
             ttl: first.ttl,
@@ -132,8 +132,8 @@ pub struct Explanation {
 pub struct EndedLock {
     /// Who said that they held it.
     pub owner: Option<Arc<str>>,
-    /// The fencing token of the grant.
-    pub fencing_token: FencingToken,
+    /// The fencing token of the grant; `None` where its store promises none.
+    pub fencing_token: Option<FencingToken>,
     /// Why it ended; `None`: its holder let it go, by unlocking it or dropping its guard.
     pub why: Option<Loss>,
     /// For how long it was held.
@@ -149,13 +149,15 @@ impl EndedLock {
             other => Some(other.as_loss()),
         };
         let (held, ago) = (trace.held(), now.saturating_since(trace.ended_at));
-        Self { owner, fencing_token: trace.fence, why, held, ago }
+        Self { owner, fencing_token: trace.proof, why, held, ago }
     }
 }
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |owner: &Option<Arc<str>>| owner.as_deref().unwrap_or("anonymous").to_owned();
+        let fence =
+            |fence: &Option<FencingToken>| fence.map_or("no fence".to_owned(), |fence| format!("fence {fence}"));
         match &self.lock {
             None => writeln!(f, "{} is free", self.key)?,
             Some(lock) => {
@@ -165,7 +167,8 @@ impl fmt::Display for Explanation {
                     let owner = name(&holder.owner);
                     write!(
                         f,
-                        "  {owner}, {mode}, fence {fencing_token}, for {age:.1?}, refreshed {refreshes} times, "
+                        "  {owner}, {mode}, {}, for {age:.1?}, refreshed {refreshes} times, ",
+                        fence(fencing_token),
                     )?;
                     writeln!(f, "ends in {remaining:.1?}")?;
                 }
@@ -178,7 +181,7 @@ impl fmt::Display for Explanation {
         for ended in &self.ended {
             let why = ended.why.map_or("it was let go".to_owned(), |why| why.to_string());
             let EndedLock { owner, fencing_token, held, ago, .. } = ended;
-            writeln!(f, "  {ago:.1?} ago: {}, fence {fencing_token}, held for {held:.1?}: {why}", name(owner))?;
+            writeln!(f, "  {ago:.1?} ago: {}, {}, held for {held:.1?}: {why}", name(owner), fence(fencing_token))?;
         }
         Ok(())
     }

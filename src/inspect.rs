@@ -1,5 +1,6 @@
 //! What can be asked about locks without holding one: is it locked, by whom, since when, and how often.
 
+use std::borrow::Cow;
 use std::collections::BinaryHeap;
 
 use crate::error::{LockError, Loss};
@@ -17,6 +18,36 @@ const SHOWN: usize = 100;
 const ENDS_SHOWN: usize = 16;
 
 impl LockManager {
+    /// The key as this manager keeps it: two spellings that the store keeps as one are one lock.
+    ///
+    /// # Errors
+    /// [`LockError::InvalidKey`].
+    pub fn canonical_key<K>(&self, key: K) -> Result<Key, LockError>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        self.good_key(key)
+    }
+
+    /// What the keys that begin with `prefix` begin with as this manager keeps them: over a store whose names have more
+    /// in front, that too.
+    #[must_use]
+    pub fn canonical_prefix<'a>(&self, prefix: &'a str) -> Cow<'a, str> {
+        if self.config().store.is_none() {
+            return prefix.into();
+        }
+        // How a store spells a prefix shows in how it spells a key that begins so.
+        let sample = format!("{prefix}x");
+        let spelt = self.good_key(sample.as_str()).ok();
+        let found = spelt.as_ref().and_then(|spelt| Some((spelt, spelt.as_str().find(&sample)?)));
+        match found {
+            Some((spelt, at)) => spelt.as_str()[..at + prefix.len()].to_owned().into(),
+            // No key begins so.
+            None => prefix.into(),
+        }
+    }
+
     /// Whether somebody holds the key now.
     ///
     /// # Errors
@@ -109,7 +140,8 @@ impl LockManager {
         }
     }
 
-    /// The held locks whose keys begin with `prefix`: the first `limit` in the order of their keys.
+    /// The held locks whose keys, as this manager [keeps](Self::canonical_prefix) them, begin with `prefix`: the first
+    /// `limit` in the order of their keys.
     ///
     /// Looked at in slices while others go on locking: a lock that comes or goes meanwhile may be in it or not.
     #[must_use]

@@ -263,6 +263,30 @@ impl FencingToken {
     }
 }
 
+/// A number or text that is no fencing token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a fencing token is a whole number from 1 to 2^64 - 1")]
+pub struct NoFence;
+
+impl TryFrom<u64> for FencingToken {
+    type Error = NoFence;
+    fn try_from(number: u64) -> Result<Self, NoFence> {
+        NonZeroU64::new(number).map(Self).ok_or(NoFence)
+    }
+}
+
+/// From decimal digits, as a holder sends them.
+impl std::str::FromStr for FencingToken {
+    type Err = NoFence;
+    fn from_str(text: &str) -> Result<Self, NoFence> {
+        // The standard parser also takes a plus sign.
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(NoFence);
+        }
+        text.parse().map(Self).map_err(|_| NoFence)
+    }
+}
+
 impl fmt::Display for FencingToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -407,6 +431,19 @@ mod tests {
         assert_eq!(Ttl::from_secs_f64(0.0), Err(TtlFault::Zero));
         assert_eq!(Ttl::new(Duration::from_micros(1_999)).unwrap().as_duration(), Duration::from_millis(1));
         assert_eq!(Ttl::new(Ttl::MAX).unwrap().as_duration(), Ttl::MAX);
+    }
+
+    #[test]
+    fn a_fencing_token_is_read_as_it_is_written() {
+        for number in [1, 42, (1 << 53) + 1, u64::MAX] {
+            let fence = FencingToken::try_from(number).unwrap();
+            assert_eq!(fence.to_string().parse(), Ok(fence));
+            assert_eq!(fence.get(), number);
+        }
+        for text in ["", "0", "00", "-1", "+1", "1.0", " 1", "1e3", "18446744073709551616", "x"] {
+            assert_eq!(text.parse::<FencingToken>(), Err(NoFence), "{text:?}");
+        }
+        assert_eq!(FencingToken::try_from(0), Err(NoFence));
     }
 
     #[test]

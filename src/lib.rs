@@ -6,10 +6,12 @@
 //! |---|---|---|
 //! | [`manager`](LockManager), [`config`](Builder) | the face: build a manager, ask it for locks | you |
 //! | [`inspect`](LockManager::inspect), [`info`](LockInfo), [`stats`](Stats), [`event`](Events), [`force`](ForceRelease) | ask about locks, listen to them, take them | you |
+//! | [`readiness`](LockManager::readiness) | can it grant locks just now | `http`, you |
 //! | [`request`](LockRequest) | one request: its terms, and the future that brings the lock | `manager` |
 //! | [`lock`](Lock) | a held lock: guard, view, ticket, refresh, the signal that it is lost | you |
-//! | [`session`](Session), `caller` | owners that span locks: sessions, and the callbacks of `run` | you, `run` |
+//! | [`session`](Session), [`kept`](Session::keep), `caller` | owners that span locks: sessions, and the callbacks of `run` | you, `run` |
 //! | [`run`](LockManager::run), [`many`](LockManager::lock_many), [`semaphore`](Semaphore), [`singleflight`](LockManager::singleflight) | what people write around a lock: lock-call-release, several keys, several holders, one call for many callers | you |
+//! | [`fence`] | the check on the other side: a resource that refuses a holder whose lock has passed on | you |
 //! | `deadlock` | who waits for whom: refuses the request that would close a cycle | `request`, `shard` |
 //! | `shard` | one mutex, one table, one actor that owns the shard's time | `request`, `lock`, `manager` |
 //! | [`store`] | may this process hold a key at all: the seam to Redis and other stores | `shard` |
@@ -25,19 +27,25 @@
 mod caller;
 mod clock;
 mod config;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod conformance;
 mod deadlock;
 mod error;
 mod event;
+pub mod fence;
 mod force;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
 mod info;
 mod inspect;
+mod kept;
 mod key;
 mod lock;
 mod manager;
 mod many;
+mod readiness;
 mod request;
 pub mod retry;
 mod run;
@@ -53,16 +61,17 @@ mod table;
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
 pub use clock::{Clock, Moment};
-pub use config::Builder;
+pub use config::{Builder, FailMode};
 pub use deadlock::DeadlockPolicy;
 pub use error::{AttemptOutcome, BuildError, Face, KeyFault, LockError, Loss, TtlFault, WaitEdge};
 pub use event::{Events, Heard};
 pub use force::ForceRelease;
 pub use info::{EndedLock, Explanation, HolderInfo, LockInfo, WaiterInfo};
-pub use key::{FencingToken, Key, Token, Ttl};
+pub use key::{FencingToken, Key, NoFence, Token, Ttl};
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use manager::LockManager;
 pub use many::{LockMany, LockManyRequest};
+pub use readiness::Readiness;
 pub use request::{LockFuture, LockOptions, LockRequest, TicketFuture, TicketRequest, WaitPlace};
 pub use run::{Outcome, Ran, RunFuture, RunRequest, TryRunFuture, TryRunRequest, operation_key, resource_key};
 pub use semaphore::Semaphore;

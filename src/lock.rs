@@ -132,6 +132,13 @@ impl Held {
         self.grant.proof
     }
 
+    /// Whether only this process knows of the lock, because the store did not answer when it was granted
+    /// ([`FailMode::Local`](crate::FailMode::Local)). It stops being so when the lock has won its key in the store.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.shard.is_degraded(&self.grant)
+    }
+
     /// When the lock ends unless refreshed, on the manager's clock; `None` if it has ended.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {

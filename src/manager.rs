@@ -15,6 +15,7 @@ use crate::config::{Builder, Config};
 use crate::deadlock::Detector;
 use crate::error::{BuildError, LockError};
 use crate::event::Hub;
+use crate::kept::KeptSessions;
 use crate::key::{Key, Token, Ttl};
 use crate::lock::{Lock, Refreshed, Ticket};
 use crate::request::{LockRequest, Style};
@@ -56,6 +57,7 @@ pub(crate) struct Inner {
     flights: Flights,
     detector: Detector,
     hub: Arc<Hub>,
+    kept_sessions: KeptSessions,
     /// Where the store is asked, if there is one.
     desk: Option<Arc<Desk>>,
     running: OnceLock<(Arc<Runtime>, Vec<Addr<ShardActor>>)>,
@@ -99,7 +101,7 @@ impl LockManager {
     pub(crate) fn without_actors(config: Config, clock: Clock) -> Self {
         let now = clock.now();
         let fence_floor = crate::clock::wall_micros();
-        let desk = config.store.clone().map(|store| Desk::new(store, clock.clone()));
+        let desk = config.store.clone().map(|store| Desk::new(store, config.fail_mode, clock.clone()));
         let crowd = Arc::new(Crowd::new(config.max_waiters, config.shards));
         let shard = |index| {
             let clerk = desk.clone().map(ShardClerk::new);
@@ -116,6 +118,7 @@ impl LockManager {
             shard
         };
         let (detector, hub) = (Detector::new(config.on_deadlock), Arc::new(Hub::new(config.event_buffer)));
+        let kept_sessions = KeptSessions::new(config.max_sessions);
         let inner = Inner {
             shards: (0..config.shards).map(shard).collect(),
             hasher: foldhash::fast::RandomState::default(),
@@ -124,6 +127,7 @@ impl LockManager {
             flights: Flights::default(),
             detector,
             hub,
+            kept_sessions,
             desk,
             running: OnceLock::new(),
         };
@@ -353,6 +357,7 @@ impl LockManager {
         if let Some(desk) = &self.inner.desk {
             desk.settle().await;
         }
+        self.inner.hub.close();
         if let Some((runtime, _)) = self.inner.running.get() {
             runtime.stop();
             runtime.ended().await;
@@ -437,6 +442,10 @@ impl LockManager {
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.inner.hub
+    }
+
+    pub(crate) fn kept_sessions(&self) -> &KeptSessions {
+        &self.inner.kept_sessions
     }
 
     pub(crate) fn config(&self) -> &Config {

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::clock::Moment;
 use crate::error::LockError;
+use crate::kept::Kept;
 use crate::key::{Key, Ttl};
 use crate::lock::Held;
 use crate::manager::LockManager;
@@ -183,6 +184,12 @@ impl Session {
         self.handle.owner.settle(self.handle.manager.now()).ok()
     }
 
+    /// Its TTL: how long it lives from its making, and from each heartbeat.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        self.handle.ttl.as_duration()
+    }
+
     /// The time until its deadline; zero if it has ended.
     #[must_use]
     pub fn remaining(&self) -> Duration {
@@ -326,7 +333,26 @@ impl Session {
         let ended = owner.end(manager.now());
         // Those that had run out are cleaned up on the way.
         manager.end_owner(owner);
+        manager.kept_sessions().hear_end();
         ended.map_or(Release::AlreadyGone, |()| Release::Released)
+    }
+
+    pub(crate) fn manager(&self) -> &LockManager {
+        &self.handle.manager
+    }
+
+    /// What it takes to [find](Session::found) it again.
+    pub(crate) fn kept(&self) -> Result<Kept, LockError> {
+        self.check()?;
+        let Handle { owner, ttl, reentry, .. } = &*self.handle;
+        Ok(Kept { owner: Arc::clone(owner), ttl: *ttl, reentry: *reentry })
+    }
+
+    /// A handle on a session that has lost its own.
+    pub(crate) fn found(manager: &LockManager, id: Uuid, kept: Kept) -> Self {
+        let Kept { owner, ttl, reentry } = kept;
+        let beat = Mutex::new(None);
+        Self { handle: Arc::new(Handle { manager: manager.clone(), id, owner, ttl, reentry, fault: None, beat }) }
     }
 
     fn check(&self) -> Result<(), LockError> {

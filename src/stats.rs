@@ -10,13 +10,15 @@ use crate::table::Counters;
 /// `queued = handoffs + timed_out_in_queue + cancelled_in_queue + refused_by_shutdown + deadlocked + session_ended +
 /// waiting`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[cfg_attr(feature = "http", derive(serde::Serialize))]
+#[cfg_attr(feature = "http", derive(serde::Serialize, utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct Stats {
     /// Requests that came to their end, whatever it was.
     pub attempts: u64,
     /// Locks granted.
     pub total: u64,
+    /// Of these, locks granted without the store's word ([`FailMode::Local`](crate::FailMode::Local)).
+    pub degraded: u64,
     /// Locks held now.
     pub active: u64,
     /// Requests in queues now.
@@ -94,6 +96,7 @@ impl Stats {
         Self {
             attempts: c.attempts,
             total: c.grants,
+            degraded: c.degraded,
             active,
             waiting,
             failed,

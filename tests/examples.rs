@@ -4,11 +4,19 @@ use std::process::Command;
 
 /// What an example prints. Cargo builds the examples along with the tests, next to them.
 fn run(name: &str) -> String {
+    run_with(name, &[])
+}
+
+fn run_with(name: &str, env: &[(&str, &str)]) -> String {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
     path.pop();
     path.extend(["examples", name]);
-    let output = Command::new(&path).output().unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+    let output = Command::new(&path)
+        .env_remove("REDIS_URL")
+        .envs(env.iter().copied())
+        .output()
+        .unwrap_or_else(|why| panic!("{}: {why}", path.display()));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -49,4 +57,34 @@ fn session_deadlock_names_the_cycle_and_both_finish() {
 #[test]
 fn a_store_on_files_keeps_the_contract() {
     assert!(run("file_store").contains("a store on files keeps the contract"));
+}
+
+const REFUSED: [&str; 4] = [
+    "alice holds the report, and is paused",
+    "bob was granted it when alice's TTL had run out",
+    "alice is refused: the fence ",
+    "her lock says so, too: held = false\nin the end there is bob's report",
+];
+
+#[test]
+fn paused_holder_is_refused_by_the_resource() {
+    let shown = run("paused_holder");
+    for line in REFUSED {
+        assert!(shown.contains(line), "{shown}");
+    }
+}
+
+#[cfg(feature = "redis")]
+#[path = "support/redis/mod.rs"]
+mod kit;
+
+#[cfg(feature = "redis")]
+#[test]
+fn paused_holder_is_refused_by_the_resource_in_redis() {
+    let server = kit::Server::start(&[]);
+    let shown = run_with("paused_holder", &[("REDIS_URL", &server.url())]);
+    for line in REFUSED {
+        assert!(shown.contains(line), "{shown}");
+    }
+    assert_eq!(server.ask::<String>("GET paused_holder:report"), "bob's report");
 }

@@ -52,7 +52,7 @@ fn it_names_the_holder_and_the_queue_in_its_order() {
     });
     let shown = explain(&locks, "k").lock.unwrap();
     assert_eq!((shown.owner.as_deref(), shown.age, shown.remaining), (Some("ann"), secs(4), secs(56)));
-    assert_eq!(Some(shown.fencing_token), lock.fencing_token());
+    assert_eq!(shown.fencing_token, lock.fencing_token());
     let queue: Vec<_> = shown.queue.iter().map(|w| (w.position, w.owner.as_deref().unwrap(), w.waited)).collect();
     assert_eq!(queue, [(1, "bob", secs(1)), (2, "cat", secs(0))]);
     assert_eq!(explain(&locks, "other").lock, None);
@@ -109,7 +109,7 @@ fn it_tells_who_held_how_long_and_when() {
     clock.advance(secs(4));
     let [ended] = explain(&locks, "k").ended.try_into().unwrap();
     assert_eq!((ended.owner.as_deref(), ended.held, ended.ago, ended.why), (Some("ann"), secs(3), secs(4), None));
-    assert_eq!(Some(ended.fencing_token), fence);
+    assert_eq!(ended.fencing_token, fence);
     // A lock that has run out and that nobody has noticed yet holds nothing.
     let _runs_out = locks.try_lock("k").ttl(secs(1)).now().unwrap();
     clock.jump(secs(1));
@@ -161,7 +161,7 @@ fn at_most_a_hundred_of_each_and_sixteen_ends_are_shown() {
     assert_eq!((lock.holders.len(), lock.queue.len(), explanation.ended.len()), (100, 100, 16));
     assert_eq!((lock.held_by, lock.waiting), (150, 150), "but all are counted");
     assert!(lock.holders.is_sorted_by_key(|holder| holder.fencing_token));
-    assert_eq!(Some(lock.holders[0].fencing_token), readers[0].fencing_token(), "the first of them");
+    assert_eq!(lock.holders[0].fencing_token, readers[0].fencing_token(), "the first of them");
     let inspected = block_on(locks.inspect("k")).unwrap().unwrap();
     assert_eq!((inspected.holders.len(), inspected.queue.len()), (100, 100));
 }

@@ -37,8 +37,8 @@ async fn a_body_that_is_not_the_routes_is_an_invalid_body() {
         br#"{"key":"a","key":"b"}"#,
         br#"{"key":"a","ttl":30}"#,
         br#"{"key":"a","session":"s"}"#,
-        br#"{"key":"a","limit":3}"#,
-        br#"{"key":"a","permits":1}"#,
+        br#"{"key":"a","limit":"3"}"#,
+        br#"{"key":"a","permits":[1]}"#,
         br#"{"key":"a","ttl_ms":"30000"}"#,
         br#"{"key":"a","ttl_ms":true}"#,
         br#"{"key":"a","ttl_ms":[1]}"#,
@@ -46,8 +46,7 @@ async fn a_body_that_is_not_the_routes_is_an_invalid_body() {
         br#"{"key":"a","wait_ms":"5"}"#,
         br#"{"key":"a","wait_ms":{}}"#,
         br#"{"key":"a","owner":7}"#,
-        br#"{"key":"a","mode":"shared"}"#,
-        br#"{"key":"a","mode":"permit"}"#,
+        br#"{"key":"a","mode":"permits"}"#,
         br#"{"key":"a","mode":"Exclusive"}"#,
         br#"{"key":"a","mode":1}"#,
         br#"{"key":"a","token":""}"#,
@@ -94,6 +93,18 @@ async fn numbers_and_texts_out_of_bounds_are_named_as_such() {
         (r#""owner":"""#, "invalid_option"),
         (r#""owner":"a\nb""#, "invalid_option"),
         (&format!(r#""owner":"{}""#, "o".repeat(129)), "invalid_option"),
+        (r#""limit":3"#, "invalid_option"),
+        (r#""permits":3"#, "invalid_option"),
+        (r#""mode":"shared","limit":3"#, "invalid_option"),
+        (r#""mode":"permit""#, "invalid_option"),
+        (r#""mode":"permit","permits":1"#, "invalid_option"),
+        (r#""mode":"permit","limit":0"#, "invalid_option"),
+        (r#""mode":"permit","limit":-1"#, "invalid_option"),
+        (r#""mode":"permit","limit":1.5"#, "invalid_option"),
+        (r#""mode":"permit","limit":4294967296"#, "invalid_option"),
+        (r#""mode":"permit","limit":3,"permits":0"#, "invalid_option"),
+        (r#""mode":"permit","limit":3,"permits":4"#, "invalid_option"),
+        (r#""mode":"permit","limit":3,"permits":1e400"#, "invalid_option"),
     ];
     for (field, code) in rows {
         let answer = server.post_bytes("/acquire", format!(r#"{{"key":"a",{field}}}"#)).await;
@@ -186,6 +197,13 @@ async fn unknown_routes_and_methods_are_refused_in_the_same_shape() {
         ("/locks", "GET, HEAD, DELETE", vec![Method::POST, Method::PUT]),
         ("/locks/a", "GET, HEAD, DELETE", vec![Method::POST, Method::PATCH]),
         ("/healthz", "GET, HEAD", vec![Method::POST]),
+        ("/readyz", "GET, HEAD", vec![Method::POST]),
+        ("/events", "GET", vec![Method::POST]),
+        ("/sessions", "POST", vec![Method::GET]),
+        ("/sessions/x", "DELETE", vec![Method::GET, Method::POST]),
+        ("/sessions/x/heartbeat", "POST", vec![Method::GET]),
+        ("/openapi.json", "GET, HEAD", vec![Method::POST]),
+        ("/docs", "GET, HEAD", vec![Method::POST]),
     ];
     for (path, allow, methods) in rows {
         for method in methods {

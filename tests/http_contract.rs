@@ -33,7 +33,7 @@ async fn an_acquire_answers_with_everything_the_holder_needs() {
     assert!((1..=20_000).contains(&number(&lock, "remaining_ms")));
     assert!(text(&lock, "token").parse::<leasehold::Token>().is_ok());
     let info = server.locks.inspect("order:42").await.unwrap().unwrap();
-    assert_eq!(number(&lock, "fencing_token"), info.fencing_token.get(), "a JSON number, not a string");
+    assert_eq!(number(&lock, "fencing_token"), info.fencing_token.unwrap().get(), "a JSON number, not a string");
 }
 
 #[actix_rt::test]
@@ -158,7 +158,7 @@ async fn a_lock_is_shown_with_its_holder_and_its_queue() {
     }
     for path in ["/locks/a%2Fb%20c", "/locks?key=a/b+c", "/locks?key=a%2Fb%20c"] {
         let shown = server.get(path).await.ok();
-        assert_eq!(members(&shown), ["holder", "key", "mode", "queue", "waiting"], "{path}");
+        assert_eq!(members(&shown), ["held_by", "holder", "holders", "key", "mode", "queue", "waiting"], "{path}");
         assert_eq!((text(&shown, "key"), text(&shown, "mode")), ("a/b c", "exclusive"));
         assert_eq!(shown["holder"]["fencing_token"], held["fencing_token"]);
         assert_eq!(shown["holder"]["owner"], "w0");
@@ -192,7 +192,7 @@ async fn a_list_is_in_order_by_prefix_and_says_when_it_is_cut() {
         let list = server.get(path).await.ok();
         assert_eq!(members(&list), ["locks", "truncated"]);
         let rows = list["locks"].as_array().unwrap().clone();
-        assert!(rows.iter().all(|row| members(row) == ["holder", "key", "mode", "waiting"]));
+        assert!(rows.iter().all(|row| members(row) == ["held_by", "holder", "key", "mode", "waiting"]));
         let keys: Vec<_> = rows.iter().map(|row| text(row, "key").to_owned()).collect();
         (keys.join(" "), list["truncated"].as_bool().unwrap())
     };

@@ -21,7 +21,7 @@ async fn messages_answer_like_the_handles() {
 
     let info = shard.send(Inspect { key: key("k") }).await.unwrap().unwrap().unwrap();
     assert_eq!(info.owner.as_deref(), Some("an actor"));
-    assert_eq!(Some(info.fencing_token), lock.fencing_token());
+    assert_eq!(info.fencing_token, lock.fencing_token());
 
     let bad = TryLock { key: key("x"), options: LockOptions::new().ttl(Duration::ZERO) };
     assert!(matches!(shard.send(bad).await.unwrap(), Err(LockError::InvalidTtl(_))));

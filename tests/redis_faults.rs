@@ -40,6 +40,7 @@ fn a_grant_whose_reply_was_lost_is_unknown_and_taken_back() {
     assert!(exists(&server, "k"));
 }
 
+/// Peer bug 14: blocked by one's own earlier attempt.
 #[test]
 fn a_lost_grant_can_be_asked_for_again_by_its_token() {
     let server = Server::start(&[]);
@@ -93,6 +94,27 @@ fn a_release_whose_reply_was_lost_or_that_found_nobody_is_carried_out() {
 }
 
 #[test]
+fn a_release_that_a_dying_master_took_along_is_repeated() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let stores = stores_at(&proxy.url());
+    let (token, again) = (Token::random(), Token::random());
+    for (name, token) in [("k", token), ("again", again)] {
+        take(&*stores.one, name, token);
+        assert_eq!(wait(stores.one.release(&key(name), token)), Released::Released);
+    }
+    take(&*stores.one, "again", again);
+    // As its successor has it, that heard of the grant and not of the release.
+    server.ask::<()>(&format!("SET lock:k {token} PX 600000"));
+    proxy.reset();
+    until("the release", || !exists(&server, "k"));
+    // What was taken again meanwhile is held.
+    wait(stores.one.stop());
+    assert!(exists(&server, "again"));
+}
+
+/// Peer bug 4: a late retry of a release ends the newer lock.
+#[test]
 fn a_release_that_was_tried_twice_spares_the_next_holder() {
     let server = Server::start(&[]);
     let proxy = Proxy::start(server.address());
@@ -109,13 +131,14 @@ fn a_release_that_was_tried_twice_spares_the_next_holder() {
     assert_eq!(server.ask::<String>("GET lock:k"), next.to_string());
 }
 
+/// Peer bug 11: a cancelled command has every later reply answer another request.
 #[test]
 fn thousands_of_dropped_acquires_leave_nothing_and_mix_no_replies() {
     let server = Server::start(&[]);
     let stores = stores_at(&server.url());
     take(&*stores.one, "warm", Token::random());
     let mut context = Context::from_waker(Waker::noop());
-    for round in 0..3_000_u32 {
+    for round in 0..10_000_u32 {
         let name = key(&format!("k{}", round % 50));
         let ask = Ask { key: &name, token: Token::random(), ttl: ttl(LONG), intent: Intent::Try };
         let mut future = stores.one.acquire(ask);
@@ -139,6 +162,7 @@ fn thousands_of_dropped_acquires_leave_nothing_and_mix_no_replies() {
     assert_eq!(server.ask::<Vec<String>>("KEYS lock:k*"), Vec::<String>::new());
 }
 
+/// Peer bug 33: a circuit breaker that stays open after the outage.
 #[test]
 fn a_server_that_is_down_is_unknown_in_time_and_service_resumes() {
     let mut server = Server::start(&[]);
@@ -198,6 +222,7 @@ fn a_server_that_stalls_for_longer_than_a_ttl_gives_no_lock_twice() {
     until("the clean-up of the unknown", || !exists(&server, "other"));
 }
 
+/// Peer bug 13: granted when the validity is already over.
 #[test]
 fn a_grant_that_comes_after_its_own_end_is_denied_and_taken_back() {
     let server = Server::start(&[]);

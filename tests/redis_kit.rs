@@ -209,6 +209,18 @@ fn the_proxy_delivers_late_even_after_the_client_gave_up() {
 }
 
 #[test]
+fn the_proxy_hangs_up_on_a_client_whose_command_is_still_on_its_way() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let mut client = through(&proxy, Duration::from_secs(20));
+    proxy.lose_reply_of("late", Then::HangUp(Duration::from_millis(300)));
+    let error = incr(&mut client, "late").unwrap_err();
+    assert!(error.is_connection_dropped(), "{error:?}");
+    assert_eq!(incr(&mut through(&proxy, Duration::from_secs(20)), "k").unwrap(), 1, "others are not late");
+    until("the late command", || server.ask::<Option<i64>>("GET late") == Some(1));
+}
+
+#[test]
 fn the_proxy_swallows_either_direction_until_healed() {
     let server = Server::start(&[]);
     let proxy = Proxy::start(server.address());

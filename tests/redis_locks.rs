@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::{future::join, poll};
 use kit::{Proxy, Server, Then, until};
 use leasehold::store::StoreError;
 use leasehold::store::redis::RedisStore;
@@ -274,9 +275,94 @@ async fn a_token_is_released_by_a_manager_that_did_not_grant_it() {
     let server = Server::start(&[]);
     let (one, two) = two(&server).await;
     let ticket = one.lock("k").ticket().await.unwrap();
-    assert_eq!(two.release("k", Token::random()).await, Ok(Release::AlreadyGone));
+    assert_eq!(two.release("k", Token::random()).await, Err(LockError::NotHeld));
     assert_eq!(two.release("k", ticket.token()).await, Ok(Release::Released));
+    assert_eq!(two.release("k", Token::random()).await, Ok(Release::AlreadyGone), "nobody holds it");
     assert!(!exists(&server, "lock:k"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_dropped_at_the_same_time_leave_no_place_behind() {
+    let server = Server::start(&[]);
+    let locks = manager(&server).await;
+    server.ask::<()>("SET lock:k foreign");
+    for _ in 0..5000 {
+        // One is in the store's queue, one behind it: the first to go hands on to the second, which goes, too.
+        let mut both = [(); 2].map(|()| Box::pin(locks.lock("k").wait(LONG).into_future()));
+        for request in &mut both {
+            assert!(poll!(request.as_mut()).is_pending());
+        }
+        let together = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            for request in both {
+                let together = &together;
+                scope.spawn(move || {
+                    together.wait();
+                    drop(request);
+                });
+            }
+        });
+    }
+    assert_eq!(locks.stats().waiting, 0);
+    // One that asks on for nobody asks once a second: only time shows that nobody does.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    until("an empty queue", || places(&server) == 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_try_is_not_refused_for_the_place_of_its_own_process() {
+    let server = Server::start(&[]);
+    let locks = manager(&server).await;
+    server.ask::<()>("SET lock:k foreign");
+    let waiter = queue(&locks, "k");
+    until("the waiter's place", || places(&server) == 1);
+    let place: Vec<String> = server.ask("ZRANGE leasehold:queue:{lock:k} 0 0");
+    waiter.abort();
+    until("the end of its place", || places(&server) == 0);
+    // As if the word that it is given up came late.
+    for queue in ["queue", "alive"] {
+        server.ask::<()>(&format!("ZADD leasehold:{queue}:{{lock:k}} 9999999999999999 {}", place[0]));
+    }
+    server.ask::<()>("DEL lock:k");
+    assert!(locks.try_lock("k").await.is_ok());
+    assert_eq!(places(&server), 0, "it is used up");
+}
+
+/// The holder's own process hears nothing of it, and its waiters would wait for the holder's TTL.
+#[tokio::test(flavor = "multi_thread")]
+async fn waiters_go_on_when_the_lock_before_them_ends_elsewhere() {
+    let server = Server::start(&[]);
+    let (one, two) = two(&server).await;
+    let ticket = one.lock("released").ticket().await.unwrap();
+    let deleted = one.lock("deleted").await.unwrap();
+    let kept = one.lock("kept").await.unwrap();
+    let waiters = [queue(&one, "released"), queue(&one, "deleted")];
+    let patient = queue(&one, "kept");
+    until("the waiters", || one.stats().waiting == 3);
+    assert_eq!(two.release("released", ticket.token()).await, Ok(Release::Released));
+    server.ask::<()>("DEL lock:deleted");
+    for waiter in waiters {
+        until("its turn", || waiter.is_finished());
+        assert!(waiter.await.unwrap().unwrap().is_held());
+    }
+    assert_eq!(deleted.lost().await, Some(Loss::Vanished));
+    assert!(kept.is_held() && !patient.is_finished());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_releases_at_a_time_one_ends_the_lock_and_both_hear_so() {
+    let server = Server::start(&[]);
+    let (one, two) = two(&server).await;
+    for elsewhere in [false, true].repeat(20) {
+        let ticket = one.lock("k").ticket().await.unwrap();
+        let locks = if elsewhere { &two } else { &one };
+        let (first, second) = join(locks.release("k", ticket.token()), locks.release("k", ticket.token())).await;
+        let mut heard = [first.unwrap(), second.unwrap()];
+        heard.sort_by_key(|release| *release == Release::AlreadyGone);
+        assert_eq!(heard, [Release::Released, Release::AlreadyGone]);
+        assert!(!exists(&server, "lock:k"));
+        assert_eq!(one.release("k", ticket.token()).await, Ok(Release::AlreadyGone));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,13 +13,14 @@ use leasehold::Token;
 use leasehold::store::conformance::wait;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{Denial, Forced, Hint, Released, Watch};
-use support::{ask, denied, is_granted, key, queue, stores, stores_at, take};
+use support::{LONG, ask, denied, is_granted, key, queue, stores, stores_at, take};
 
 /// Waits for one hint, whatever comes before it.
 fn hear(watch: &mut Watch, hint: Hint) {
     while wait(watch.next()).expect("the store runs") != hint {}
 }
 
+/// Peer bug 2: keys that vanish without a message leave their waiters waiting.
 #[test]
 fn foreign_deletes_expiries_and_flushes_are_heard() {
     let server = Server::start(&[]);
@@ -103,6 +104,7 @@ fn a_watch_that_cannot_be_in_force_is_an_error_in_time() {
     until("a watch", || wait(stores.one.watch(&key("k"))).is_ok());
 }
 
+/// Peer bug 24: a fair queue that stands still behind the dead.
 #[test]
 fn a_process_that_died_holds_the_queue_up_for_a_ticket() {
     let server = Server::start(&[]);
@@ -173,4 +175,16 @@ fn one_process_has_one_place_however_often_it_asks() {
     assert_eq!(server.ask::<i64>("ZCARD leasehold:queue:{lock:k}"), 1);
     stores.one.leave(&key("k"));
     until("an empty queue", || server.ask::<i64>("EXISTS leasehold:queue:{lock:k}") == 0);
+}
+
+#[test]
+fn a_try_passes_the_place_of_its_own_process_and_of_no_other() {
+    let server = Server::start(&[]);
+    let stores = stores_at(&server.url());
+    let holder = Token::random();
+    take(&*stores.one, "k", holder);
+    assert_eq!(denied(&queue(&*stores.other, "k", Token::random())), Denial::Held);
+    assert_eq!(wait(stores.one.release(&key("k"), holder)), Released::Released);
+    assert_eq!(denied(&ask(&*stores.one, "k", Token::random(), LONG)), Denial::Ahead);
+    assert!(is_granted(&ask(&*stores.other, "k", Token::random(), LONG)));
 }

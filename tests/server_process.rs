@@ -218,13 +218,16 @@ fn help_and_version_end_with_zero_and_help_names_every_variable() {
 
 #[test]
 fn what_makes_no_sense_ends_with_64_and_says_why() {
-    let rows: [(&[&str], &str); 13] = [
+    let rows: [(&[&str], &str); 16] = [
         (&["--no-such-flag"], "--no-such-flag"),
         (&["serve", "--ttl", "soon"], "soon"),
         (&["serve", "--workers", "0"], "0"),
         (&["serve", "--ttl", "0s"], "ttl"),
         (&["serve", "--ttl", "9ms"], "ttl"),
         (&["serve", "--wait", "61s"], "--max-wait"),
+        (&["serve", "--head-timeout", "999ms"], "--head-timeout"),
+        (&["serve", "--keep-alive", "0s"], "--keep-alive"),
+        (&["serve", "--rate-limit", "0"], "--rate-limit"),
         (&["serve", "--listen", "0.0.0.0:0"], "--insecure"),
         (&["serve", "--listen", "[::]:0"], "--insecure"),
         (&["serve", "--max-waiters", "9", "--max-connections", "9"], "--max-connections"),

@@ -304,7 +304,7 @@ fn inspect_names_all_holders_with_their_modes() {
     assert_eq!(shown, [("ann", permits(2), secs(2)), ("bob", permits(3), secs(0))]);
     assert_eq!(info.holders[1].remaining, secs(10));
     assert_eq!(
-        info.holders.iter().map(|h| Some(h.fencing_token)).collect::<Vec<_>>(),
+        info.holders.iter().map(|h| h.fencing_token).collect::<Vec<_>>(),
         [first.fencing_token(), second.fencing_token()]
     );
     assert_eq!((info.held_by, info.waiting, info.queue[0].mode), (2, 1, permits(5)));

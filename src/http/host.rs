@@ -1,33 +1,32 @@
-//! What the host app gives to the routes: the manager, and maybe limits.
+//! What the host app gives to the routes: the manager, and maybe limits and access.
 
-use std::future::{Ready, ready};
+use actix_web::{HttpRequest, web};
 
-use actix_web::dev::Payload;
-use actix_web::{FromRequest, HttpRequest, web};
-
+use super::access::Access;
 use super::limits::Limits;
-use super::problem::{Fault, Problem};
+use super::problem::Fault;
 use crate::LockManager;
 
-/// An extractor of the host's manager and limits.
+/// The host's manager and its terms.
 pub(super) struct Host {
     pub(super) locks: LockManager,
     pub(super) limits: Limits,
 }
 
-impl FromRequest for Host {
-    type Error = Problem;
-    type Future = Ready<Result<Self, Problem>>;
-
-    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+impl Host {
+    pub(super) fn of(req: &HttpRequest) -> Result<Self, Fault> {
         let Some(locks) = shared::<LockManager>(req) else {
             tracing::error!("these routes need a LockManager in app_data, and the app has none");
-            let why = "the server has no lock manager; this is for its operator to mend";
-            return ready(Err(Fault::Internal { why }.into()));
+            return Err(Fault::Internal { why: "the server has no lock manager; this is for its operator to mend" });
         };
         let limits = shared::<Limits>(req).copied().unwrap_or_default();
-        ready(Ok(Self { locks: locks.clone(), limits }))
+        Ok(Self { locks: locks.clone(), limits })
     }
+}
+
+/// The host's word on who may come, if it has one.
+pub(super) fn access(req: &HttpRequest) -> Option<&Access> {
+    shared::<Access>(req)
 }
 
 /// `app_data` of a `T`, given as it is or in a `web::Data`.

@@ -1,6 +1,6 @@
 //! What a request over HTTP may ask for, beyond the manager's own bounds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bounds on requests over HTTP. Give a scope its own by `app_data`; without, it has the defaults.
 ///
@@ -11,6 +11,8 @@ use std::time::Duration;
 /// | `min_ttl`, `max_ttl` | 10 ms, 24 h | 422 `invalid_ttl` |
 /// | `max_wait` | 60 s | 422 `invalid_option` |
 /// | `max_listed` | 1000 | 422 `invalid_option` |
+/// | `max_streams` | 64 | 429 `too_many_streams` |
+/// | `start_delay` | none | 503 `starting` |
 ///
 /// The manager's bounds hold as well: the narrower one decides.
 ///
@@ -27,6 +29,8 @@ pub struct Limits {
     pub(super) max_ttl: Duration,
     pub(super) max_wait: Duration,
     pub(super) max_listed: usize,
+    pub(super) max_streams: usize,
+    grants_from: Option<Instant>,
 }
 
 impl Default for Limits {
@@ -38,6 +42,8 @@ impl Default for Limits {
             max_ttl: Duration::from_hours(24),
             max_wait: Duration::from_secs(60),
             max_listed: 1000,
+            max_streams: 64,
+            grants_from: None,
         }
     }
 }
@@ -82,5 +88,24 @@ impl Limits {
     pub fn max_listed(mut self, rows: usize) -> Self {
         self.max_listed = rows;
         self
+    }
+
+    /// How many may listen to the events of the manager at once, however they do.
+    pub fn max_streams(mut self, streams: usize) -> Self {
+        self.max_streams = streams;
+        self
+    }
+
+    /// Grants nothing over HTTP for this long from now: a manager in memory has forgotten the locks of the process
+    /// before it, and whoever holds one does not know. As long as the longest TTL in use is long enough.
+    pub fn start_delay(mut self, delay: Duration) -> Self {
+        self.grants_from = Instant::now().checked_add(delay);
+        self
+    }
+
+    /// The time until something may be granted.
+    pub(super) fn still_starting(&self) -> Option<Duration> {
+        let left = self.grants_from?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
     }
 }

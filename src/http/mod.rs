@@ -5,8 +5,10 @@
 //!
 //! Host apps: build the manager once, outside the factory, and clone it in. Call
 //! [`h1_allow_half_closed(false)`](actix_web::HttpServer::h1_allow_half_closed), or a waiter whose client has gone
-//! keeps its place until its wait ends; leave out HTTP/2, whose handlers actix-web does not cancel at all. There is
-//! no authorisation in these routes: whoever reaches them may force-release, so put a guard in front of the scope.
+//! keeps its place until its wait ends; leave out HTTP/2, whose handlers actix-web does not cancel at all. Without an
+//! [`Access`] in `app_data` whoever reaches the routes may do everything, release by force included.
+//!
+//! Your own handlers take the manager as [`Locks`]; [`LockedBy`] runs a whole route under a lock.
 //!
 //! ```no_run
 //! # #[actix_web::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,68 +25,111 @@
 //! # Ok(()) }
 //! ```
 
+mod access;
 mod body;
+mod call;
+mod docs;
+mod events;
 mod host;
 mod limits;
-mod millis;
+mod locked_by;
+mod locks;
+mod number;
+mod openapi;
+mod pace;
 mod presence;
 mod problem;
 mod query;
 mod routes;
+mod sessions;
+mod shown;
 mod wire;
 
-use std::future::ready;
+use actix_web::{Resource, Route, guard, web};
 
-use actix_web::{HttpResponse, Resource, Route, guard, web};
-
+use access::Needs;
+pub use access::{Access, AccessError};
+use call::{guarded, open};
 pub use limits::Limits;
-use problem::{Fault, Problem};
+pub use locked_by::{LockedBy, Locking};
+pub use locks::Locks;
+use problem::Fault;
 
 /// Adds the routes to a scope (or to an app).
 ///
 /// The manager comes from the host's `app_data`, as a [`LockManager`](crate::LockManager) or as `web::Data` of one;
-/// [`Limits`] may stand beside it. Without a manager every route but `/healthz` answers 500 and logs why.
+/// [`Limits`] and [`Access`] may stand beside it. Without a manager the routes answer 500 and log why.
 ///
 /// | route | what it does |
 /// |---|---|
 /// | `POST /acquire` | asks for a lock, and waits for it |
 /// | `POST /release`, `POST /heartbeat` | by the token of the grant |
+/// | `POST /sessions`, `POST /sessions/{id}/heartbeat`, `DELETE /sessions/{id}` | owners of several locks |
 /// | `GET /locks?prefix=&limit=` | the held locks |
 /// | `GET /locks/{key}`, `GET /locks?key=` | one of them, with its queue |
 /// | `DELETE /locks/{key}`, `DELETE /locks?key=` | releases it by force |
 /// | `GET /stats`, `GET /stats?key=` | totals, of all or of one key |
+/// | `GET /events?prefix=` | what happens to locks, as server-sent events |
 /// | `GET /healthz` | 200 for as long as the process lives |
+/// | `GET /readyz` | 200 while locks can be granted |
+/// | `GET /openapi.json`, `GET /docs` | all of this for machines, and for people |
+///
+/// Every answer names its request in `x-request-id`, by the client's own name if it sent one. At log level debug each
+/// request has a line with it.
 ///
 /// Unknown routes below it answer `not_found` in the same shape as every other error; mounted straight into an app
 /// that has routes of its own, this would be the app's answer too, so give it a scope there.
 pub fn configure(cfg: &mut web::ServiceConfig) {
-    cfg.service(resource("/acquire", "POST").route(web::post().to(routes::acquire)))
-        .service(resource("/release", "POST").route(web::post().to(routes::release)))
-        .service(resource("/heartbeat", "POST").route(web::post().to(routes::heartbeat)))
-        .service(resource("/stats", "GET, HEAD").route(read().to(routes::stats)))
+    locking(cfg);
+    looking(cfg);
+    describing(cfg);
+    cfg.default_service(open(web::route(), |_| Err(Fault::NotFound.into())));
+}
+
+fn locking(cfg: &mut web::ServiceConfig) {
+    cfg.service(resource("/acquire", "POST").route(guarded(web::post(), Needs::Acquire, routes::acquire)))
+        .service(resource("/release", "POST").route(guarded(web::post(), Needs::GiveBack, routes::release)))
+        .service(resource("/heartbeat", "POST").route(guarded(web::post(), Needs::GiveBack, routes::heartbeat)))
+        .service(resource("/sessions", "POST").route(guarded(web::post(), Needs::Acquire, sessions::open)))
+        .service(resource("/sessions/{id}/heartbeat", "POST").route(guarded(
+            web::post(),
+            Needs::GiveBack,
+            sessions::heartbeat,
+        )))
+        .service(resource("/sessions/{id}", "DELETE").route(guarded(web::delete(), Needs::GiveBack, sessions::end)));
+}
+
+fn looking(cfg: &mut web::ServiceConfig) {
+    cfg.service(resource("/stats", "GET, HEAD").route(guarded(read(), Needs::Totals, routes::stats)))
         .service(
-            resource("/locks", "GET, HEAD, DELETE")
-                .route(read().to(routes::locks))
-                .route(web::delete().to(routes::force_release)),
+            resource("/locks", "GET, HEAD, DELETE").route(guarded(read(), Needs::Read, routes::locks)).route(guarded(
+                web::delete(),
+                Needs::Force,
+                routes::force_release,
+            )),
         )
         .service(
             resource("/locks/{key}", "GET, HEAD, DELETE")
-                .route(read().to(routes::lock))
-                .route(web::delete().to(routes::force_release_in_path)),
+                .route(guarded(read(), Needs::Read, routes::lock))
+                .route(guarded(web::delete(), Needs::Force, routes::force_release_in_path)),
         )
-        .service(resource("/healthz", "GET, HEAD").route(read().to(routes::healthz)))
-        .default_service(web::to(|| ready(refuse(Fault::NotFound))));
+        .service(resource("/events", "GET").route(guarded(web::get(), Needs::Read, events::events)))
+        .service(resource("/readyz", "GET, HEAD").route(guarded(read(), Needs::Nothing, routes::readyz)))
+        .service(resource("/healthz", "GET, HEAD").route(open(read(), routes::healthz)));
+}
+
+fn describing(cfg: &mut web::ServiceConfig) {
+    cfg.service(resource("/openapi.json", "GET, HEAD").route(open(read(), openapi::document)))
+        .service(resource("/docs", "GET, HEAD").route(open(read(), docs::page)))
+        .service(resource("/docs/style.css", "GET, HEAD").route(open(read(), docs::style)));
 }
 
 /// A path that answers every method it has no route for with 405.
 fn resource(path: &str, allow: &'static str) -> Resource {
-    web::resource(path).default_service(web::to(move || ready(refuse(Fault::MethodNotAllowed { allow }))))
+    let refuse = move |_: &_| Err(Fault::MethodNotAllowed { allow }.into());
+    web::resource(path).default_service(open(web::route(), refuse))
 }
 
 fn read() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
-}
-
-fn refuse(fault: Fault) -> Result<HttpResponse, Problem> {
-    Err(fault.into())
 }

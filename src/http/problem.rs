@@ -8,13 +8,13 @@ use std::fmt;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use problem_details::ProblemDetails;
 use serde::Serialize;
 
-use super::wire::Holder;
-use crate::{LockError, LockInfo};
+use super::shown::{Edge, Holder};
+use crate::{Key, LockError, LockInfo};
 
 /// What can be wrong with a request before a manager sees it.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,6 +29,18 @@ pub(super) enum Fault {
     TooLarge { max: usize },
     /// The body does not say that it is JSON.
     UnsupportedMediaType,
+    /// A token is asked for, and none was given or another.
+    Unauthenticated { given: bool },
+    /// The token is not good for this.
+    Forbidden { why: &'static str },
+    /// It came too often.
+    RateLimited { after: Duration },
+    /// As many listen to events as may.
+    TooManyStreams,
+    /// Nothing is granted yet: the locks of an earlier process may still be held.
+    Starting { after: Duration },
+    /// No such session, or one that ended long ago.
+    UnknownSession,
     /// No such route.
     NotFound,
     /// The key is free.
@@ -47,6 +59,12 @@ impl Fault {
             Self::BodyTimeout { .. } => (408, "body_timeout"),
             Self::TooLarge { .. } => (413, "too_large"),
             Self::UnsupportedMediaType => (415, "unsupported_media_type"),
+            Self::Unauthenticated { .. } => (401, "unauthenticated"),
+            Self::Forbidden { .. } => (403, "forbidden"),
+            Self::RateLimited { .. } => (429, "rate_limited"),
+            Self::TooManyStreams => (429, "too_many_streams"),
+            Self::Starting { .. } => (503, "starting"),
+            Self::UnknownSession => (404, "unknown_session"),
             Self::NotFound => (404, "not_found"),
             Self::NotLocked => (404, "not_locked"),
             Self::MethodNotAllowed { .. } => (405, "method_not_allowed"),
@@ -60,6 +78,13 @@ impl Fault {
             Self::BodyTimeout { after } => format!("the body did not arrive within {after:?}").into(),
             Self::TooLarge { max } => format!("the body is longer than {max} bytes").into(),
             Self::UnsupportedMediaType => "send the body as `content-type: application/json`, in UTF-8".into(),
+            Self::Unauthenticated { given: false } => "send `authorization: Bearer <token>`".into(),
+            Self::Unauthenticated { given: true } => "the token is unknown".into(),
+            Self::Forbidden { why } => (*why).into(),
+            Self::RateLimited { .. } => "too many requests; releases and heartbeats are not counted".into(),
+            Self::TooManyStreams => "too many listen to events already".into(),
+            Self::Starting { .. } => "the server has just started: locks of its last run may still be held".into(),
+            Self::UnknownSession => "there is no session of this id, or it ended a while ago".into(),
             Self::NotFound => "there is no such route".into(),
             Self::NotLocked => "nobody holds this key".into(),
             Self::MethodNotAllowed { allow } => format!("this route takes {allow}").into(),
@@ -76,6 +101,8 @@ pub(super) struct Problem {
     members: Members,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
+    /// How to prove who asks.
+    challenge: Option<&'static str>,
 }
 
 /// The members of the document that are ours.
@@ -95,22 +122,35 @@ enum Extra {
     Cycle { cycle: Vec<Edge> },
 }
 
-#[derive(Debug, Serialize)]
-struct Edge {
-    owner: String,
-    key: String,
-}
-
 impl Problem {
     fn new((status, code): (u16, &'static str), detail: Cow<'static, str>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, detail, members: Members { code, extra: None }, retry_after: None, allow: None }
+        Self { status, detail, members: Members { code, extra: None }, retry_after: None, allow: None, challenge: None }
     }
 
     /// The same with better words.
     pub(super) fn saying(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.detail = detail.into();
         self
+    }
+
+    /// `Deadlock`, with those steps of the cycle whose keys the caller may see; any other error as it is.
+    pub(super) fn within(why: LockError, may_see: impl Fn(&Key) -> bool) -> Self {
+        let LockError::Deadlock { cycle } = &why else { return why.into() };
+        if cycle.iter().all(|edge| may_see(&edge.key)) {
+            return why.into();
+        }
+        let cycle = cycle.iter().filter(|edge| may_see(&edge.key)).map(Edge::from).collect();
+        let face = why.face();
+        let mut problem = Self::new((face.status, face.code), "waiting would deadlock with locks elsewhere".into());
+        problem.members.extra = Some(Box::new(Extra::Cycle { cycle }));
+        problem
+    }
+
+    /// The status, the code and the document, for the description of the routes.
+    pub(super) fn into_example(self) -> (u16, &'static str, serde_json::Value) {
+        let document = serde_json::to_value(self.document()).expect("the document is JSON");
+        (self.status.as_u16(), self.members.code, document)
     }
 
     /// `Held` or `Timeout`, with what is in the way: to try again is worth it when the holder's time is over.
@@ -125,13 +165,22 @@ impl Problem {
     }
 }
 
+impl Problem {
+    fn document(&self) -> ProblemDetails<&Members> {
+        let mut document = ProblemDetails::new().with_detail(self.detail.as_ref()).with_extensions(&self.members);
+        // actix-web and problem_details name statuses by different versions of the `http` crate.
+        document.status = self.status.as_u16().try_into().ok();
+        document.title = self.status.canonical_reason().map(str::to_owned);
+        document
+    }
+}
+
 impl From<LockError> for Problem {
     fn from(why: LockError) -> Self {
         let face = why.face();
         let mut problem = Self::new((face.status, face.code), why.to_string().into());
         if let LockError::Deadlock { cycle } = why {
-            let edges = cycle.iter().map(|edge| Edge { owner: edge.owner.to_string(), key: edge.key.to_string() });
-            problem.members.extra = Some(Box::new(Extra::Cycle { cycle: edges.collect() }));
+            problem.members.extra = Some(Box::new(Extra::Cycle { cycle: cycle.iter().map(Edge::from).collect() }));
         }
         problem
     }
@@ -140,8 +189,14 @@ impl From<LockError> for Problem {
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         let mut problem = Self::new(fault.face(), fault.detail());
-        if let Fault::MethodNotAllowed { allow } = fault {
-            problem.allow = Some(allow);
+        match fault {
+            Fault::MethodNotAllowed { allow } => problem.allow = Some(allow),
+            Fault::RateLimited { after } | Fault::Starting { after } => problem.retry_after = Some(after),
+            Fault::Unauthenticated { given: false } => problem.challenge = Some("Bearer realm=\"leasehold\""),
+            Fault::Unauthenticated { given: true } => {
+                problem.challenge = Some("Bearer realm=\"leasehold\", error=\"invalid_token\"");
+            }
+            _ => {}
         }
         problem
     }
@@ -159,10 +214,6 @@ impl ResponseError for Problem {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut document = ProblemDetails::new().with_detail(self.detail.as_ref()).with_extensions(&self.members);
-        // actix-web and problem_details name statuses by different versions of the `http` crate.
-        document.status = self.status.as_u16().try_into().ok();
-        document.title = self.status.canonical_reason().map(str::to_owned);
         let mut answer = HttpResponse::build(self.status);
         if let Some(after) = self.retry_after {
             answer.insert_header((RETRY_AFTER, whole_seconds_up(after)));
@@ -170,7 +221,10 @@ impl ResponseError for Problem {
         if let Some(allow) = self.allow {
             answer.insert_header((ALLOW, allow));
         }
-        answer.insert_header((CONTENT_TYPE, "application/problem+json")).json(document)
+        if let Some(challenge) = self.challenge {
+            answer.insert_header((WWW_AUTHENTICATE, challenge));
+        }
+        answer.insert_header((CONTENT_TYPE, "application/problem+json")).json(self.document())
     }
 }
 
@@ -193,6 +247,12 @@ mod tests {
             (Fault::BodyTimeout { after: Duration::from_secs(5) }, 408, "body_timeout"),
             (Fault::TooLarge { max: 1 }, 413, "too_large"),
             (Fault::UnsupportedMediaType, 415, "unsupported_media_type"),
+            (Fault::Unauthenticated { given: true }, 401, "unauthenticated"),
+            (Fault::Forbidden { why: "why" }, 403, "forbidden"),
+            (Fault::RateLimited { after: Duration::ZERO }, 429, "rate_limited"),
+            (Fault::TooManyStreams, 429, "too_many_streams"),
+            (Fault::Starting { after: Duration::ZERO }, 503, "starting"),
+            (Fault::UnknownSession, 404, "unknown_session"),
             (Fault::NotFound, 404, "not_found"),
             (Fault::NotLocked, 404, "not_locked"),
             (Fault::MethodNotAllowed { allow: "GET" }, 405, "method_not_allowed"),

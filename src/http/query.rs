@@ -24,6 +24,17 @@ pub(super) fn parameters<const N: usize>(req: &HttpRequest, known: [&str; N]) ->
     Ok(given)
 }
 
+/// The first parameter of this name, of whatever others there are.
+pub(super) fn first(req: &HttpRequest, name: &str) -> Result<Option<String>, Problem> {
+    for pair in req.query_string().split('&') {
+        let (found, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if decode_form(found)? == name {
+            return decode_form(value).map(Some);
+        }
+    }
+    Ok(None)
+}
+
 /// The last segment of the path, decoded. A `/` within the key may be written as `%2F`.
 ///
 /// actix-web's own `Path` decodes invalid UTF-8 into replacement characters.
@@ -41,7 +52,8 @@ fn decode_form(text: &str) -> Result<String, Problem> {
     decode(&text.replace('+', " "))
 }
 
-fn decode(text: &str) -> Result<String, Problem> {
+/// Percent-decoded, strictly.
+pub(super) fn decode(text: &str) -> Result<String, Problem> {
     match percent_decode_str(text).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
         Err(_) => Err(invalid("the URL is not UTF-8 after decoding")),

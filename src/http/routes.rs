@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::body;
-use super::host::Host;
+use super::call::{Answer, Call};
 use super::limits::Limits;
-use super::millis::Millis;
+use super::number::Number;
 use super::presence::while_present;
 use super::problem::{Fault, Problem};
 use super::query::{invalid, key_in_path, parameters};
-use super::wire::{self, whole_ms};
-use crate::{LockError, LockOptions, Release, TtlFault};
+use super::shown;
+use super::wire::{self, ModeName, permits_of, whole_ms};
+use super::{sessions, wire::Acquire};
+use crate::{LockError, LockInfo, LockManager, LockOptions, LockRequest, Readiness, Release, TtlFault};
 
 /// How many locks a list shows when it does not say.
 const DEFAULT_LISTED: usize = 100;
@@ -21,19 +23,60 @@ const DEFAULT_LISTED: usize = 100;
 /// How many of the most contended keys the totals name.
 const HOT_KEYS: usize = 10;
 
-type Answer = Result<HttpResponse, Problem>;
-
-/// `POST /acquire`
+/// Asks for a lock, and waits for it in the queue of its key.
+///
+/// Who goes away while waiting leaves the queue at once. To make a retry safe, choose a fresh UUID as `token`: the same
+/// request with the same token then gets the same lock.
 ///
 /// # Cancel safety
 /// actix-web drops this future when the client goes away: its waiter leaves the queue then, and a grant that was
 /// already made to it goes to the next.
-pub(super) async fn acquire(host: Host, req: HttpRequest, payload: web::Payload) -> Answer {
+#[utoipa::path(
+    post, path = "/acquire", tag = "locking", operation_id = "acquire",
+    description = "Who goes away while waiting leaves the queue at once. To make a retry safe, choose a fresh UUID as \
+        `token`: the same request with the same token then gets the same lock. Over a store, `shared` and `permit` \
+        are refused with `wrong_mode`: they would not reach other processes.",
+    request_body = wire::Acquire,
+    responses((status = 200, description = "The lock is yours.", body = wire::Acquired)),
+)]
+pub(super) async fn acquire(call: Call, payload: web::Payload) -> Answer {
     let received = Instant::now();
-    let ask: wire::Acquire = body::read(&req, payload, host.limits).await?;
-    let ttl = ask.ttl_ms.map(|ttl| checked_ttl(ttl, host.limits)).transpose()?;
-    let wait = ask.wait_ms.map(|wait| checked_wait(wait, host.limits)).transpose()?;
+    let ask: wire::Acquire = body::read(&call.req, payload, call.limits).await?;
+    call.check_key(&ask.key)?;
+    if let Some(after) = call.limits.still_starting() {
+        return Err(Fault::Starting { after }.into());
+    }
+    let request = request(&call.locks, &ask, call.limits)?;
+    let ticket = match while_present(request.ticket().into_future()).await {
+        Ok(ticket) => ticket,
+        Err(why @ (LockError::Held | LockError::Timeout { .. })) => {
+            let in_the_way = call.locks.inspect(&ask.key).await?;
+            return Err(Problem::busy(why, in_the_way.as_ref()));
+        }
+        Err(why) => return Err(Problem::within(why, |key| call.may_see(key))),
+    };
+    // Before the remaining time is read: the client adds the two, and must not come out beyond the deadline.
+    let waited = received.elapsed();
+    let info = call.locks.inspect_ticket(&ticket)?;
+    let (limit, permits) = permits_of(info.mode);
+    Ok(HttpResponse::Ok().json(wire::Acquired {
+        key: &ask.key,
+        token: ticket.token().to_string(),
+        fencing_token: ticket.fencing_token().map(|fence| fence.get()),
+        owner: info.owner,
+        mode: info.mode.into(),
+        limit,
+        permits,
+        ttl_ms: whole_ms(info.ttl),
+        remaining_ms: whole_ms(info.remaining),
+        waited_ms: whole_ms(waited),
+    }))
+}
 
+/// What an acquire asks of the manager.
+fn request<'a>(locks: &'a LockManager, ask: &Acquire, limits: Limits) -> Result<LockRequest<'a>, Problem> {
+    let ttl = ask.ttl_ms.map(|ttl| checked_ttl(ttl, limits)).transpose()?;
+    let wait = ask.wait_ms.map(|wait| checked_wait(wait, limits)).transpose()?;
     let mut options = LockOptions::new();
     if let Some(ttl) = ttl {
         options = options.ttl(ttl);
@@ -44,122 +87,211 @@ pub(super) async fn acquire(host: Host, req: HttpRequest, payload: web::Payload)
     if let Some(token) = ask.token {
         options = options.token(token);
     }
-    let request = match wait {
-        Some(Duration::ZERO) => host.locks.try_lock(&ask.key).options(options),
-        Some(wait) => host.locks.lock(&ask.key).options(options.wait(wait)),
-        None => host.locks.lock(&ask.key).options(options),
-    };
-    let ticket = match while_present(request.ticket().into_future()).await {
-        Ok(ticket) => ticket,
-        Err(why @ (LockError::Held | LockError::Timeout { .. })) => {
-            let in_the_way = host.locks.inspect(&ask.key).await?;
-            return Err(Problem::busy(why, in_the_way.as_ref()));
+    if let Some(session) = ask.session {
+        options = options.session(&sessions::find(locks, session)?);
+    }
+    let now_or_never = wait == Some(Duration::ZERO);
+    if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+        options = options.wait(wait);
+    }
+    let request = match (ask.mode, now_or_never) {
+        (ModeName::Exclusive, true) => locks.try_lock(&ask.key),
+        (ModeName::Exclusive, false) => locks.lock(&ask.key),
+        (ModeName::Shared, true) => locks.try_read(&ask.key),
+        (ModeName::Shared, false) => locks.read(&ask.key),
+        (ModeName::Permit, _) => {
+            let (limit, permits) = checked_permits(ask)?;
+            let semaphore = locks.semaphore(&ask.key, limit);
+            if now_or_never { semaphore.try_permits(permits) } else { semaphore.permits(permits) }
         }
-        Err(why) => return Err(why.into()),
     };
-    // Before the remaining time is read: the client adds the two, and must not come out beyond the deadline.
-    let waited = received.elapsed();
-    let info = host.locks.inspect_ticket(&ticket)?;
-    Ok(HttpResponse::Ok().json(wire::Acquired {
-        key: &ask.key,
-        token: ticket.token().to_string(),
-        fencing_token: ticket.fencing_token().map(|fence| fence.get()),
-        owner: info.owner,
-        mode: ask.mode,
-        ttl_ms: whole_ms(info.ttl),
-        remaining_ms: whole_ms(info.remaining),
-        waited_ms: whole_ms(waited),
-    }))
+    if ask.mode != ModeName::Permit && (ask.limit.is_some() || ask.permits.is_some()) {
+        return Err(invalid_option("limit", "it and `permits` go with the mode permit only".to_owned()));
+    }
+    Ok(request.options(options))
 }
 
-/// `POST /release`
-pub(super) async fn release(host: Host, req: HttpRequest, payload: web::Payload) -> Answer {
-    let ask: wire::ReleaseBody = body::read(&req, payload, host.limits).await?;
-    let release = host.locks.release(&ask.key, ask.token).await?;
+fn checked_permits(ask: &Acquire) -> Result<(u32, u32), Problem> {
+    let out_of_bounds = |option| invalid_option(option, format!("it must be a whole number from 1 to {}", u32::MAX));
+    let count = |option, number: Number| number.count().filter(|count| *count > 0).ok_or_else(|| out_of_bounds(option));
+    let Some(limit) = ask.limit else {
+        return Err(invalid_option("limit", "the mode permit needs it: how many permits the key has".to_owned()));
+    };
+    Ok((count("limit", limit)?, ask.permits.map_or(Ok(1), |permits| count("permits", permits))?))
+}
+
+/// Releases a lock by its token.
+///
+/// Done twice it does no harm. It is never refused for coming too often, and does not queue behind those who wait.
+#[utoipa::path(
+    post, path = "/release", tag = "locking", operation_id = "release",
+    request_body = wire::ReleaseBody,
+    responses((status = 200, description = "The lock is not yours any more.", body = wire::ReleaseAnswer)),
+)]
+pub(super) async fn release(call: Call, payload: web::Payload) -> Answer {
+    let ask: wire::ReleaseBody = body::read(&call.req, payload, call.limits).await?;
+    call.check_key(&ask.key)?;
+    let release = call.locks.release(&ask.key, ask.token).await?;
     Ok(HttpResponse::Ok().json(wire::ReleaseAnswer::from(release)))
 }
 
-/// `POST /heartbeat`
-pub(super) async fn heartbeat(host: Host, req: HttpRequest, payload: web::Payload) -> Answer {
-    let ask: wire::Heartbeat = body::read(&req, payload, host.limits).await?;
-    let ttl = ask.ttl_ms.map(|ttl| checked_ttl(ttl, host.limits)).transpose()?;
-    let done = host.locks.refresh(&ask.key, ask.token, ttl).await?;
+/// Moves the deadline of a lock, by its token.
+#[utoipa::path(
+    post, path = "/heartbeat", tag = "locking", operation_id = "heartbeat",
+    request_body = wire::Heartbeat,
+    responses((status = 200, description = "The lock lasts longer now.", body = wire::HeartbeatAnswer)),
+)]
+pub(super) async fn heartbeat(call: Call, payload: web::Payload) -> Answer {
+    let ask: wire::Heartbeat = body::read(&call.req, payload, call.limits).await?;
+    call.check_key(&ask.key)?;
+    let ttl = ask.ttl_ms.map(|ttl| checked_ttl(ttl, call.limits)).transpose()?;
+    let done = call.locks.refresh(&ask.key, ask.token, ttl).await?;
     Ok(HttpResponse::Ok()
         .json(wire::HeartbeatAnswer { remaining_ms: whole_ms(done.remaining), refresh_count: done.count }))
 }
 
-/// `GET /locks`, of one key or of all with a prefix
-pub(super) async fn locks(host: Host, req: HttpRequest) -> Answer {
-    match parameters(&req, ["key", "prefix", "limit"])? {
-        [Some(key), None, None] => show(&host, &key).await,
+/// Lists the locks that are held through this server, or shows one of them with its queue.
+#[utoipa::path(
+    get, path = "/locks", tag = "looking", operation_id = "list_locks",
+    params(
+        ("prefix" = Option<String>, Query, description = "Only keys that begin so."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many, 100 if it is left out."),
+        ("key" = Option<String>, Query, min_length = 1, max_length = 256,
+            description = "This one lock, as `GET /locks/{key}` shows it; without `prefix` and `limit`."),
+    ),
+    responses((status = 200, description = "The locks, in the order of their keys; or the one.", body = shown::Listed)),
+)]
+pub(super) async fn locks(call: Call, _: web::Payload) -> Answer {
+    match parameters(&call.req, ["key", "prefix", "limit"])? {
+        [Some(key), None, None] => show(&call, &key).await,
         [Some(_), ..] => Err(invalid("`key` asks for one lock; it goes with neither `prefix` nor `limit`")),
         [None, prefix, limit] => {
-            let limit = checked_limit(limit.as_deref(), host.limits)?;
+            let limit = checked_limit(limit.as_deref(), call.limits)?;
+            let prefixes = call.caller.prefixes(&call.locks, prefix.as_deref().unwrap_or_default());
             // It looks at every lock there is, which would hold up the other requests of this thread.
-            let list = move || host.locks.list(prefix.as_deref().unwrap_or_default(), limit.saturating_add(1));
+            let list = move || list(&call.locks, &prefixes, limit.saturating_add(1));
             let mut found = web::block(list).await.map_err(|_| Fault::Internal { why: "the list broke off" })?;
             let truncated = found.len() > limit;
             found.truncate(limit);
-            let locks = found.into_iter().map(wire::LockRow::from).collect();
-            Ok(HttpResponse::Ok().json(wire::LockList { locks, truncated }))
+            let locks = found.into_iter().map(shown::LockRow::from).collect();
+            Ok(HttpResponse::Ok().json(shown::Listed::List(shown::LockList { locks, truncated })))
         }
     }
 }
 
-/// `GET /locks/{key}`
-pub(super) async fn lock(host: Host, req: HttpRequest) -> Answer {
-    let [] = parameters(&req, [])?;
-    show(&host, &key_in_path(&req)?).await
+/// The first locks with one of the prefixes.
+fn list(locks: &LockManager, prefixes: &[String], limit: usize) -> Vec<LockInfo> {
+    let mut found: Vec<LockInfo> = prefixes.iter().flat_map(|prefix| locks.list(prefix, limit)).collect();
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    found.truncate(limit);
+    found
 }
 
-async fn show(host: &Host, key: &str) -> Answer {
-    let info = host.locks.inspect(key).await?.ok_or(Fault::NotLocked)?;
-    Ok(HttpResponse::Ok().json(wire::LockDetail::from(info)))
+/// Shows one lock: who holds it, and who waits for it in which place.
+#[utoipa::path(
+    get, path = "/locks/{key}", tag = "looking", operation_id = "show_lock",
+    params(("key" = String, Path, min_length = 1, max_length = 256, description = "A `/` in it is written as `%2F`.")),
+    responses((status = 200, description = "The lock.", body = shown::LockDetail)),
+)]
+pub(super) async fn lock(call: Call, _: web::Payload) -> Answer {
+    let [] = parameters(&call.req, [])?;
+    show(&call, &key_in_path(&call.req)?).await
 }
 
-/// `DELETE /locks`
-pub(super) async fn force_release(host: Host, req: HttpRequest) -> Answer {
-    let [key] = parameters(&req, ["key"])?;
+async fn show(call: &Call, key: &str) -> Answer {
+    call.check_key(key)?;
+    let info = call.locks.inspect(key).await?.ok_or(Fault::NotLocked)?;
+    Ok(HttpResponse::Ok().json(shown::Listed::One(info.into())))
+}
+
+/// Releases by force whatever holds a key.
+///
+/// The holder may still be at work: only the fencing token keeps it from the resource then. It is logged.
+#[utoipa::path(
+    delete, path = "/locks", tag = "operating", operation_id = "force_release",
+    params(("key" = String, Query, min_length = 1, max_length = 256)),
+    responses((status = 200, description = "The key is free, or the next waiter's.", body = wire::ReleaseAnswer)),
+)]
+pub(super) async fn force_release(call: Call, _: web::Payload) -> Answer {
+    let [key] = parameters(&call.req, ["key"])?;
     let key = key.ok_or_else(|| invalid("name the lock to release, as `key`"))?;
-    force(&host, &req, &key).await
+    force(&call, &key).await
 }
 
-/// `DELETE /locks/{key}`
-pub(super) async fn force_release_in_path(host: Host, req: HttpRequest) -> Answer {
-    let [] = parameters(&req, [])?;
-    force(&host, &req, &key_in_path(&req)?).await
+/// Releases by force whatever holds a key, for keys without `/`.
+#[utoipa::path(
+    delete, path = "/locks/{key}", tag = "operating", operation_id = "force_release_in_path",
+    params(("key" = String, Path, min_length = 1, max_length = 256, description = "A `/` in it is written as `%2F`.")),
+    responses((status = 200, description = "The key is free, or the next waiter's.", body = wire::ReleaseAnswer)),
+)]
+pub(super) async fn force_release_in_path(call: Call, _: web::Payload) -> Answer {
+    let [] = parameters(&call.req, [])?;
+    force(&call, &key_in_path(&call.req)?).await
 }
 
-async fn force(host: &Host, req: &HttpRequest, key: &str) -> Answer {
-    let release = host.locks.force_release(key).await?;
+async fn force(call: &Call, key: &str) -> Answer {
+    call.check_key(key)?;
+    let release = call.locks.force_release(key).await?;
     if release == Release::AlreadyGone {
         return Err(Fault::NotLocked.into());
     }
-    tracing::warn!(key, peer = ?req.peer_addr(), "a lock was released by force");
+    let (by, peer, request_id) = (call.caller.name(), call.req.peer_addr(), call.id.as_str());
+    tracing::warn!(key, by, ?peer, request_id, "a lock was released by force");
     Ok(HttpResponse::Ok().json(wire::ReleaseAnswer::from(release)))
 }
 
-/// `GET /stats`, of all keys or of one
-pub(super) async fn stats(host: Host, req: HttpRequest) -> Answer {
-    let [key] = parameters(&req, ["key"])?;
+/// Tells the totals since the start, of all keys or of one.
+///
+/// One key's totals count from its first contention, for as long as it is held or waited for.
+#[utoipa::path(
+    get, path = "/stats", tag = "looking", operation_id = "stats",
+    params(("key" = Option<String>, Query, min_length = 1, max_length = 256, description = "Only of this key.")),
+    responses((status = 200, description = "The totals.", body = shown::Counted)),
+)]
+pub(super) async fn stats(call: Call, _: web::Payload) -> Answer {
+    let [key] = parameters(&call.req, ["key"])?;
     let Some(key) = key else {
-        let hot_keys = host.locks.hot_keys(HOT_KEYS).into_iter().map(wire::HotKeyRow::from).collect();
-        return Ok(HttpResponse::Ok().json(wire::Totals { stats: host.locks.stats(), hot_keys }));
+        let hot = call.locks.hot_keys(usize::MAX).into_iter().filter(|hot| call.may_see(&hot.key));
+        let hot_keys = hot.take(HOT_KEYS).map(shown::HotKeyRow::from).collect();
+        let totals = shown::Totals { stats: call.locks.stats(), hot_keys };
+        return Ok(HttpResponse::Ok().json(shown::Counted::All(totals)));
     };
-    let info = host.locks.inspect(&key).await?.ok_or(Fault::NotLocked)?;
-    Ok(HttpResponse::Ok().json(wire::KeyStats { key, stats: info.stats }))
+    call.check_key(&key)?;
+    let info = call.locks.inspect(&key).await?.ok_or(Fault::NotLocked)?;
+    Ok(HttpResponse::Ok().json(shown::Counted::One(shown::KeyStats { key, stats: info.stats })))
 }
 
-/// `GET /healthz`
-pub(super) async fn healthz() -> HttpResponse {
-    HttpResponse::Ok().json(wire::Health { status: "ok" })
+/// Says that the process lives.
+#[utoipa::path(
+    get, path = "/healthz", tag = "operating", operation_id = "healthz", security(()),
+    responses((status = 200, description = "It does.", body = shown::Health)),
+)]
+pub(super) fn healthz(_: &HttpRequest) -> Answer {
+    Ok(HttpResponse::Ok().json(shown::Health { status: "ok" }))
 }
 
-fn checked_ttl(asked: Millis, limits: Limits) -> Result<Duration, Problem> {
+/// Says whether locks can be granted: the store answers, and the server is neither starting nor shutting down.
+#[utoipa::path(
+    get, path = "/readyz", tag = "operating", operation_id = "readyz", security(()),
+    responses((status = 200, description = "They can.", body = shown::Ready)),
+)]
+pub(super) async fn readyz(call: Call, _: web::Payload) -> Answer {
+    match (call.locks.readiness().await, call.limits.still_starting()) {
+        (Readiness::Draining, _) => Err(LockError::ShuttingDown.into()),
+        (Readiness::StoreUnavailable, _) => Err(LockError::StoreUnavailable.into()),
+        (_, Some(after)) => Err(Fault::Starting { after }.into()),
+        (Readiness::Ready { store }, None) => {
+            let store_ms = store.map(|took| took.as_micros() as f64 / 1000.0);
+            Ok(HttpResponse::Ok().json(shown::Ready { status: "ready", store_ms }))
+        }
+    }
+}
+
+pub(super) fn checked_ttl(asked: Number, limits: Limits) -> Result<Duration, Problem> {
     let refused = |fault: TtlFault| Problem::from(LockError::from(fault));
     match (asked, asked.span()) {
-        (Millis::Negative, _) => Err(refused(TtlFault::Negative)),
-        (Millis::Fraction, _) => {
+        (Number::Negative, _) => Err(refused(TtlFault::Negative)),
+        (Number::Fraction, _) => {
             Err(refused(TtlFault::NotANumber).saying("invalid ttl: it is not a whole number of milliseconds"))
         }
         (_, Some(Duration::ZERO)) => Err(refused(TtlFault::Zero)),
@@ -169,7 +301,7 @@ fn checked_ttl(asked: Millis, limits: Limits) -> Result<Duration, Problem> {
     }
 }
 
-fn checked_wait(asked: Millis, limits: Limits) -> Result<Duration, Problem> {
+fn checked_wait(asked: Number, limits: Limits) -> Result<Duration, Problem> {
     asked.span().filter(|wait| *wait <= limits.max_wait).ok_or_else(|| {
         let max = whole_ms(limits.max_wait);
         invalid_option("wait_ms", format!("it must be a whole number from 0 to {max}"))

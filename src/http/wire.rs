@@ -1,69 +1,142 @@
-//! What requests and answers look like as JSON. Times are whole milliseconds, rounded down.
+//! What requests and the answers to them look like as JSON. Times are whole milliseconds, rounded down.
 //!
-//! Only [`Acquired`] carries a token: a token is a capability, and whoever asks about locks must not get one.
+//! Only [`Acquired`] carries a token: a token is a capability, and whoever asks about locks must not get one. The same
+//! goes for a session's id, which only [`SessionOpened`] carries. What can be seen of locks is in `shown`.
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
 
-use super::millis::Millis;
-use crate::{HotKey, LockInfo, Release, Stats, Token};
+use super::number::Number;
+use crate::{Mode, Release, Token};
 
-/// The body of `POST /acquire`.
-#[derive(Deserialize)]
+/// What `POST /acquire` asks for.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "key": "order:42", "owner": "worker-7", "ttl_ms": 30000, "wait_ms": 5000 }))]
 pub(super) struct Acquire {
+    /// 1 to 256 bytes without control characters.
+    #[schema(min_length = 1, max_length = 256)]
     pub(super) key: String,
-    pub(super) ttl_ms: Option<Millis>,
-    pub(super) wait_ms: Option<Millis>,
+    /// How long the lock lasts unless it gets a heartbeat; the server's default is 30000. Not with a `session`.
+    #[schema(value_type = Option<u64>, minimum = 10, maximum = 86_400_000)]
+    pub(super) ttl_ms: Option<Number>,
+    /// How long to wait in the queue; 0 is now or never, the server's default is 5000.
+    #[schema(value_type = Option<u64>, maximum = 60_000)]
+    pub(super) wait_ms: Option<Number>,
+    /// Who asks, for people who look.
+    #[schema(min_length = 1, max_length = 128)]
     pub(super) owner: Option<String>,
+    /// The id of a session: the lock then lives as long as that does.
+    #[serde(default, deserialize_with = "maybe_session")]
+    #[schema(value_type = Option<String>, format = Uuid)]
+    pub(super) session: Option<Uuid>,
     #[serde(default)]
-    pub(super) mode: Mode,
+    #[schema(value_type = Option<ModeName>)]
+    pub(super) mode: ModeName,
+    /// How many permits the key has; all who use it must name the same number. Only with `mode` permit.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub(super) limit: Option<Number>,
+    /// How many of them to take, 1 if it is left out. Only with `mode` permit.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub(super) permits: Option<Number>,
+    /// A fresh UUID chosen by the client: the same request may then be sent again after a lost answer.
     #[serde(default, deserialize_with = "maybe_token")]
+    #[schema(value_type = Option<String>, format = Uuid)]
     pub(super) token: Option<Token>,
 }
 
-/// The body of `POST /release`.
-#[derive(Deserialize)]
+/// What `POST /release` asks for.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "key": "order:42", "token": "0f8fad5b-d9cb-469f-a165-70867728950e" }))]
 pub(super) struct ReleaseBody {
+    #[schema(min_length = 1, max_length = 256)]
     pub(super) key: String,
+    /// The token that the acquire answered with.
     #[serde(deserialize_with = "token")]
+    #[schema(value_type = String, format = Uuid)]
     pub(super) token: Token,
 }
 
-/// The body of `POST /heartbeat`.
-#[derive(Deserialize)]
+/// What `POST /heartbeat` asks for.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "key": "order:42", "token": "0f8fad5b-d9cb-469f-a165-70867728950e", "ttl_ms": 30000 }))]
 pub(super) struct Heartbeat {
+    #[schema(min_length = 1, max_length = 256)]
     pub(super) key: String,
+    /// The token that the acquire answered with.
     #[serde(deserialize_with = "token")]
+    #[schema(value_type = String, format = Uuid)]
     pub(super) token: Token,
-    pub(super) ttl_ms: Option<Millis>,
+    /// From now on; the TTL of the acquire if it is left out. A deadline is never moved back.
+    #[schema(value_type = Option<u64>, minimum = 10, maximum = 86_400_000)]
+    pub(super) ttl_ms: Option<Number>,
+}
+
+/// What `POST /sessions` asks for.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "name": "worker-7", "ttl_ms": 10000 }))]
+pub(super) struct OpenSession {
+    /// The owner of its locks, for people who look.
+    #[schema(min_length = 1, max_length = 128)]
+    pub(super) name: String,
+    /// How long it lives from now and from each heartbeat; the server's default is 30000.
+    #[schema(value_type = Option<u64>, minimum = 10, maximum = 86_400_000)]
+    pub(super) ttl_ms: Option<Number>,
 }
 
 /// The kinds of lock that can be asked for.
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Mode {
+pub(super) enum ModeName {
+    /// One holder at a time.
     #[default]
     Exclusive,
+    /// Any number of holders that all asked for it so.
+    Shared,
+    /// As many holders as there are permits for.
+    Permit,
 }
 
-impl<'de> Deserialize<'de> for Mode {
+impl<'de> Deserialize<'de> for ModeName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Option::<String>::deserialize(deserializer)?.as_deref() {
             None | Some("exclusive") => Ok(Self::Exclusive),
-            Some(_) => Err(D::Error::custom("`mode` must be \"exclusive\"")),
+            Some("shared") => Ok(Self::Shared),
+            Some("permit") => Ok(Self::Permit),
+            Some(_) => Err(D::Error::custom("`mode` must be \"exclusive\", \"shared\" or \"permit\"")),
         }
     }
 }
 
+impl From<Mode> for ModeName {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Exclusive => Self::Exclusive,
+            Mode::Shared => Self::Shared,
+            Mode::Permits { .. } => Self::Permit,
+        }
+    }
+}
+
+/// The size of a semaphore and the permits taken of it, where a lock is of permits.
+pub(super) fn permits_of(mode: Mode) -> (Option<u32>, Option<u32>) {
+    match mode {
+        Mode::Permits { limit, permits } => (Some(limit), Some(permits)),
+        Mode::Exclusive | Mode::Shared => (None, None),
+    }
+}
+
+// The texts are not quoted in the errors: they may be almost a token.
 fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
-    // The text is not quoted in the error: it may be almost a token.
     Token::from_str(&String::deserialize(deserializer)?).map_err(|_| D::Error::custom("`token` is not a UUID"))
 }
 
@@ -72,157 +145,96 @@ fn maybe_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Toke
     text.map(|text| Token::from_str(&text).map_err(|_| D::Error::custom("`token` is not a UUID"))).transpose()
 }
 
-/// The answer to an acquire that was granted.
+fn maybe_session<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uuid>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| Uuid::from_str(&text).map_err(|_| D::Error::custom("`session` is not a UUID"))).transpose()
+}
+
+/// A lock that was granted.
 ///
-/// The client's deadline is the time it sent the request, plus `waited_ms`, plus `remaining_ms`, less its drift.
-#[derive(Serialize)]
+/// The client's deadline is the time at which it sent the request, plus `waited_ms`, plus `remaining_ms`, less its own
+/// clock's drift.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "key": "order:42", "token": "0f8fad5b-d9cb-469f-a165-70867728950e", "fencing_token": 1795229686733898_u64,
+    "owner": "worker-7", "mode": "exclusive", "ttl_ms": 30000, "remaining_ms": 29999, "waited_ms": 0,
+}))]
 pub(super) struct Acquired<'a> {
     pub(super) key: &'a str,
+    /// The proof of holding: whoever has it may release the lock. It belongs into bodies, never into a URL or a log.
+    #[schema(format = Uuid)]
     pub(super) token: String,
+    /// For the protected resource: it should refuse one that is lower than the highest it has seen. `null` where the
+    /// store cannot promise one.
+    #[schema(required)]
     pub(super) fencing_token: Option<u64>,
+    #[schema(value_type = Option<String>, required)]
     pub(super) owner: Option<Arc<str>>,
-    pub(super) mode: Mode,
+    pub(super) mode: ModeName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) permits: Option<u32>,
     pub(super) ttl_ms: u64,
     pub(super) remaining_ms: u64,
     pub(super) waited_ms: u64,
 }
 
-/// The answer to a release, by token or by force.
-#[derive(Serialize)]
+/// What became of a release, by token or by force, or of the end of a session.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "outcome": "released" }))]
 pub(super) struct ReleaseAnswer {
-    pub(super) outcome: &'static str,
+    pub(super) outcome: Outcome,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Outcome {
+    Released,
+    /// There was nothing to release any more: it was done before, or time ran out.
+    AlreadyGone,
 }
 
 impl From<Release> for ReleaseAnswer {
     fn from(release: Release) -> Self {
         let outcome = match release {
-            Release::Released => "released",
-            Release::AlreadyGone => "already_gone",
+            Release::Released => Outcome::Released,
+            Release::AlreadyGone => Outcome::AlreadyGone,
         };
         Self { outcome }
     }
 }
 
-/// The answer to a heartbeat.
-#[derive(Serialize)]
+/// A lock that lasts longer now.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "remaining_ms": 29999, "refresh_count": 1 }))]
 pub(super) struct HeartbeatAnswer {
     pub(super) remaining_ms: u64,
     pub(super) refresh_count: u32,
 }
 
-/// The answer of `GET /locks`.
-#[derive(Serialize)]
-pub(super) struct LockList {
-    pub(super) locks: Vec<LockRow>,
-    /// Whether there are more than the limit let in.
-    pub(super) truncated: bool,
+/// A session that was opened.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "7c9e6679-7425-40de-944b-e07fc1f90ae7", "name": "worker-7", "ttl_ms": 10000, "remaining_ms": 9999,
+}))]
+pub(super) struct SessionOpened {
+    /// Whoever has it may use and end the session: keep it as you keep a token, and out of the logs of your proxies.
+    #[schema(format = Uuid)]
+    pub(super) id: String,
+    #[schema(value_type = String)]
+    pub(super) name: Arc<str>,
+    pub(super) ttl_ms: u64,
+    pub(super) remaining_ms: u64,
 }
 
-/// One held lock.
-#[derive(Serialize)]
-pub(super) struct LockRow {
-    key: String,
-    mode: Mode,
-    holder: Holder,
-    waiting: usize,
-}
-
-/// One held lock with its queue: the answer of `GET /locks/{key}`.
-#[derive(Serialize)]
-pub(super) struct LockDetail {
-    #[serde(flatten)]
-    row: LockRow,
-    /// The first of those who wait; `waiting` counts them all.
-    queue: Vec<WaiterRow>,
-}
-
-/// Who holds a lock.
-#[derive(Debug, Serialize)]
-pub(super) struct Holder {
-    owner: Option<Arc<str>>,
-    fencing_token: u64,
-    /// Wall-clock time of the grant, in milliseconds since 1970.
-    since_unix_ms: u64,
-    age_ms: u64,
-    remaining_ms: u64,
-    ttl_ms: u64,
-    refresh_count: u32,
-}
-
-/// One who waits.
-#[derive(Serialize)]
-struct WaiterRow {
-    position: usize,
-    owner: Option<Arc<str>>,
-    waited_ms: u64,
-}
-
-impl From<&LockInfo> for Holder {
-    fn from(info: &LockInfo) -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            owner: info.owner.clone(),
-            fencing_token: info.fencing_token.get(),
-            since_unix_ms: whole_ms(wall.saturating_sub(info.age)),
-            age_ms: whole_ms(info.age),
-            remaining_ms: whole_ms(info.remaining),
-            ttl_ms: whole_ms(info.ttl),
-            refresh_count: info.refreshes,
-        }
-    }
-}
-
-impl From<LockInfo> for LockRow {
-    fn from(info: LockInfo) -> Self {
-        let holder = Holder::from(&info);
-        Self { key: info.key.to_string(), mode: Mode::Exclusive, holder, waiting: info.waiting }
-    }
-}
-
-impl From<LockInfo> for LockDetail {
-    fn from(mut info: LockInfo) -> Self {
-        let queue = std::mem::take(&mut info.queue).into_iter().map(|waiter| WaiterRow {
-            position: waiter.position,
-            owner: waiter.owner,
-            waited_ms: whole_ms(waiter.waited),
-        });
-        Self { queue: queue.collect(), row: info.into() }
-    }
-}
-
-/// `GET /stats`
-#[derive(Serialize)]
-pub(super) struct Totals {
-    #[serde(flatten)]
-    pub(super) stats: Stats,
-    /// The most contended keys, the worst first.
-    pub(super) hot_keys: Vec<HotKeyRow>,
-}
-
-#[derive(Serialize)]
-pub(super) struct HotKeyRow {
-    key: String,
-    contentions: u64,
-}
-
-impl From<HotKey> for HotKeyRow {
-    fn from(hot: HotKey) -> Self {
-        Self { key: hot.key.to_string(), contentions: hot.contentions }
-    }
-}
-
-/// The answer of `GET /stats?key=`.
-#[derive(Serialize)]
-pub(super) struct KeyStats {
-    pub(super) key: String,
-    /// `null` while nobody has had to wait for the key or was refused it: an uncontended key keeps no totals.
-    pub(super) stats: Option<Stats>,
-}
-
-/// The answer of `GET /healthz`.
-#[derive(Serialize)]
-pub(super) struct Health {
-    pub(super) status: &'static str,
+/// A session that lives longer now, and all of its locks with it.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "remaining_ms": 9999, "locks": 3 }))]
+pub(super) struct SessionBeat {
+    pub(super) remaining_ms: u64,
+    /// How many locks it holds and waits for.
+    pub(super) locks: usize,
 }
 
 pub(super) fn whole_ms(span: Duration) -> u64 {

@@ -17,16 +17,17 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Shard;
+use super::degraded::Degraded;
 use super::desk::Desk;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key, Ttl};
 use crate::store::{Acquired, Ask, Denial, Extended, Intent, Lapsed};
-use crate::table::{Claimed, Clerk, End, Errand, Followers, Grant, Refreshed, Tries};
+use crate::table::{Claimed, Clerk, End, Errand, Followers, Grant, Refreshed, Tries, Word};
 
 /// A waiter tries at least this often, whatever hints come.
 const POLL_CAP: Duration = Duration::from_secs(1);
 /// How long after an unknown answer it is tried again, at first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 /// The clerk of one shard.
 pub(crate) struct ShardClerk {
@@ -34,11 +35,13 @@ pub(crate) struct ShardClerk {
     shard: OnceLock<Weak<Shard>>,
     /// What is being taken, by the grant that it is taken for.
     takes: Mutex<HashMap<FencingToken, oneshot::Sender<Followers>>>,
+    pub(super) degraded: Degraded,
 }
 
 impl ShardClerk {
     pub(crate) fn new(desk: Arc<Desk>) -> Arc<Self> {
-        Arc::new(Self { desk, shard: OnceLock::new(), takes: Mutex::default() })
+        let degraded = Degraded::new(desk.fail_mode);
+        Arc::new(Self { desk, shard: OnceLock::new(), takes: Mutex::default(), degraded })
     }
 
     pub(crate) fn serve(&self, shard: &Arc<Shard>) {
@@ -46,7 +49,7 @@ impl ShardClerk {
         let _ = self.shard.set(Arc::downgrade(shard));
     }
 
-    fn shard(&self) -> Option<Arc<Shard>> {
+    pub(super) fn shard(&self) -> Option<Arc<Shard>> {
         self.shard.get()?.upgrade()
     }
 
@@ -59,6 +62,12 @@ impl ShardClerk {
         self.takes.lock().insert(grant.fence, call_off);
         let clerk = Arc::clone(&self);
         self.desk.spawn(async move {
+            // Errands run after the mutex, each in its thread: the one that calls this off may have come before it, and
+            // found nothing to call off.
+            let is_wanted = clerk.shard().is_some_and(|shard| shard.is_claimed_for(&grant));
+            if !is_wanted && clerk.takes.lock().remove(&grant.fence).is_some() {
+                return;
+            }
             tokio::select! {
                 queue = called_off => {
                     // After the try under way was dropped: it would take a new place.
@@ -66,7 +75,7 @@ impl ShardClerk {
                         clerk.desk.store.leave(&key);
                     }
                 }
-                () = clerk.keep_taking(grant, &key, ttl, tries) => {
+                () = clerk.keep_taking(grant, &key, ttl, tries), if is_wanted => {
                     clerk.takes.lock().remove(&grant.fence);
                 }
             }
@@ -74,7 +83,7 @@ impl ShardClerk {
     }
 
     /// Cancel safe: the store takes back what nobody heard of (S5).
-    async fn keep_taking(&self, grant: Grant, key: &Key, ttl: Ttl, tries: Tries) {
+    async fn keep_taking(self: &Arc<Self>, grant: Grant, key: &Key, ttl: Ttl, tries: Tries) {
         let store = &self.desk.store;
         let intent = match tries {
             Tries::One => Intent::Try,
@@ -83,13 +92,16 @@ impl ShardClerk {
         let (mut watch, mut retry) = (None, RETRY.0);
         loop {
             let asked = self.desk.clock.now();
-            let answer = store.acquire(Ask { key, token: grant.token, ttl, intent }).await;
+            let answer = match self.degraded.known_away(asked) {
+                Some(error) => Acquired::Unknown(error),
+                None => store.acquire(Ask { key, token: grant.token, ttl, intent }).await,
+            };
             let Some(shard) = self.shard() else { return };
             let pause = match answer {
                 Acquired::Granted { fence, valid_for } => {
                     let deadline = asked.saturating_add(valid_for);
-                    let proof = fence.map(FencingToken::at_least_one);
-                    if shard.claimed(&grant, proof, deadline) == Claimed::Unwanted {
+                    let word = Word::OfStore(fence.map(FencingToken::at_least_one));
+                    if shard.claimed(&grant, word, deadline) == Claimed::Unwanted {
                         self.desk.release(key.clone(), grant.token);
                     }
                     return;
@@ -97,6 +109,9 @@ impl ShardClerk {
                 Acquired::Denied { retry_in, why } => {
                     shard.denied(&grant, denied(why));
                     retry_in.unwrap_or(POLL_CAP).min(POLL_CAP)
+                }
+                Acquired::Unknown(_) if self.degraded.is_allowed() => {
+                    return self.grant_locally(&shard, grant, key, ttl);
                 }
                 Acquired::Unknown(_) => {
                     shard.denied(&grant, LockError::StoreUnavailable);
@@ -131,20 +146,11 @@ impl ShardClerk {
     /// Keeps a key, asking again while nothing is known: the deadline that stands ends it.
     async fn keep(&self, grant: Grant, key: Key, ttl: Ttl) {
         loop {
-            let (asked, answer) = self.desk.extend_once(&key, grant.token, ttl).await;
-            let Some(shard) = self.shard() else { return };
-            match answer {
-                Extended::Extended { valid_for } => {
-                    let _ = shard.extended(&grant, asked.saturating_add(valid_for));
-                    return;
-                }
-                Extended::Lost => return shard.vanished(&grant, End::Vanished),
-                Extended::Unknown(_) => {}
-            }
-            if shard.held_until(&grant).is_none() {
+            let answer = self.extend_once(&grant, &key, ttl).await;
+            let is_over = self.shard().is_none_or(|shard| shard.held_until(&grant).is_none());
+            if is_over || answer != Err(LockError::StoreUnavailable) {
                 return;
             }
-            drop(shard);
             tokio::time::sleep(RETRY.0.mul_f64(1.0 + fastrand::f64())).await;
         }
     }
@@ -154,19 +160,32 @@ impl ShardClerk {
         let (tell, hear) = oneshot::channel();
         let clerk = Arc::clone(self);
         self.desk.spawn(async move {
-            let (asked, answer) = clerk.desk.extend_once(&key, grant.token, ttl).await;
-            let Some(shard) = clerk.shard() else { return };
-            let refreshed = match answer {
-                Extended::Extended { valid_for } => shard.extended(&grant, asked.saturating_add(valid_for)),
-                Extended::Lost => {
-                    shard.vanished(&grant, End::Vanished);
-                    shard.check(&grant).map(|_| unreachable!("what has vanished is not held"))
-                }
-                Extended::Unknown(_) => Err(LockError::StoreUnavailable),
-            };
-            let _ = tell.send(refreshed);
+            // Nobody listens any more if the caller has gone.
+            let _ = tell.send(clerk.extend_once(&grant, &key, ttl).await);
         });
         hear
+    }
+
+    /// One extension, in its turn. What only this process knows of is extended here.
+    pub(super) async fn extend_once(&self, grant: &Grant, key: &Key, ttl: Ttl) -> Refresh {
+        let extending = async {
+            let asked = self.desk.clock.now();
+            let answer = if self.is_degraded(grant) {
+                Extended::Extended { valid_for: ttl.as_duration() }
+            } else {
+                self.desk.store.extend(key, grant.token, ttl).await
+            };
+            let shard = self.shard().ok_or(LockError::ShuttingDown)?;
+            match answer {
+                Extended::Extended { valid_for } => shard.extended(grant, asked.saturating_add(valid_for)),
+                Extended::Lost => {
+                    shard.vanished(grant, End::Vanished);
+                    shard.check(grant).map(|_| unreachable!("what has vanished is not held"))
+                }
+                Extended::Unknown(_) => Err(LockError::StoreUnavailable),
+            }
+        };
+        self.desk.in_turn(grant.token, extending).await
     }
 }
 
@@ -197,11 +216,14 @@ impl Clerk for Arc<ShardClerk> {
                 let clerk = Arc::clone(self);
                 self.desk.spawn(async move { clerk.keep(grant, key, ttl).await });
             }
-            Errand::Release { grant, key, end, .. } => match (end, self.desk.store.terms().lapsed) {
-                // R28: whoever outlives a shutdown still works; its lock runs out. R27: so do lapsed ones.
-                (End::ShutDown, _) | (End::Expired, Lapsed::Leave) => {}
-                _ => self.desk.release(key, grant.token),
-            },
+            Errand::Release { grant, key, end, .. } => {
+                self.degraded.forget(&grant);
+                match (end, self.desk.store.terms().lapsed) {
+                    // R28: whoever outlives a shutdown still works; its lock runs out. R27: so do lapsed ones.
+                    (End::ShutDown, _) | (End::Expired, Lapsed::Leave) => {}
+                    _ => self.desk.release(key, grant.token),
+                }
+            }
         }
     }
 }

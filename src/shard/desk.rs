@@ -12,10 +12,11 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::Shard;
-use crate::clock::{Clock, Moment};
-use crate::key::{Key, Token, Ttl};
-use crate::store::{self, Extended, Forced, Health, Released, Seen, Store, StoreError};
-use crate::table::{End, Grant};
+use super::verify::{attend, clear_the_way};
+use crate::clock::Clock;
+use crate::config::FailMode;
+use crate::key::{Key, Token};
+use crate::store::{Forced, Health, Released, Seen, Store, StoreError};
 
 /// How long a shutdown lets the last calls take.
 const LAST_CALLS: Duration = Duration::from_secs(2);
@@ -24,13 +25,14 @@ const LAST_CALLS: Duration = Duration::from_secs(2);
 pub(crate) struct Desk {
     pub(crate) store: Arc<dyn Store>,
     pub(super) clock: Clock,
+    pub(super) fail_mode: FailMode,
     runtime: OnceLock<Handle>,
     started: watch::Sender<Option<Result<(), StoreError>>>,
     tasks: TaskTracker,
     /// One call at a time for each token that is kept just now. A release is the last call for its token, so it only
     /// waits for those before it.
     turns: Mutex<HashMap<Token, Arc<tokio::sync::Mutex<()>>>>,
-    /// Who wants to hear what a release found.
+    /// Who wants to hear what the release of his grant found.
     listeners: Mutex<HashMap<Token, oneshot::Sender<Released>>>,
 }
 
@@ -41,10 +43,11 @@ impl std::fmt::Debug for Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(store: Arc<dyn Store>, fail_mode: FailMode, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             store,
             clock,
+            fail_mode,
             runtime: OnceLock::new(),
             started: watch::Sender::new(None),
             tasks: TaskTracker::new(),
@@ -70,7 +73,7 @@ impl Desk {
             // Kept for those who ask later, too: `send` forgets what nobody waits for yet.
             desk.started.send_replace(Some(outcome));
             if !has_failed {
-                attend(desk, shards, place).await;
+                tokio::join!(attend(&desk, &shards, place), clear_the_way(&desk, &shards));
             }
         });
     }
@@ -119,7 +122,7 @@ impl Desk {
     }
 
     /// How the store is, asked now. `None` if there is no runtime to ask it on.
-    async fn health(self: &Arc<Self>) -> Option<Result<Duration, StoreError>> {
+    pub(crate) async fn health(self: &Arc<Self>) -> Option<Result<Duration, StoreError>> {
         let (tell, hear) = oneshot::channel();
         let desk = Arc::clone(self);
         self.spawn(async move {
@@ -145,7 +148,7 @@ impl Desk {
         }
     }
 
-    /// Answers what the next release of this token finds.
+    /// Answers what the release of a grant finds, whose errand is about to be sent.
     pub(crate) fn hear_release(&self, token: Token) -> oneshot::Receiver<Released> {
         let (tell, hear) = oneshot::channel();
         self.listeners.lock().insert(token, tell);
@@ -157,19 +160,31 @@ impl Desk {
     }
 
     pub(crate) fn release(self: &Arc<Self>, key: Key, token: Token) {
+        self.release_for(key, token, None);
+    }
+
+    /// The same for somebody who has no grant, and hears what his own release found: others may release the same token
+    /// at the same time.
+    pub(crate) fn release_and_hear(self: &Arc<Self>, key: Key, token: Token) -> oneshot::Receiver<Released> {
+        let (tell, hear) = oneshot::channel();
+        self.release_for(key, token, Some(tell));
+        hear
+    }
+
+    fn release_for(self: &Arc<Self>, key: Key, token: Token, asker: Option<oneshot::Sender<Released>>) {
         let desk = Arc::clone(self);
         self.spawn(async move {
             // Called in its turn, not before: a release begins with the call (S7, R6).
             desk.wait_turn(token).await;
             let released = desk.store.release(&key, token).await;
-            if let Some(listener) = desk.listeners.lock().remove(&token) {
+            if let Some(listener) = asker.or_else(|| desk.listeners.lock().remove(&token)) {
                 let _ = listener.send(released);
             }
         });
     }
 
     /// Runs a call for a token when those before it have ended.
-    async fn in_turn<T>(&self, token: Token, call: impl Future<Output = T>) -> T {
+    pub(super) async fn in_turn<T>(&self, token: Token, call: impl Future<Output = T>) -> T {
         let turn = Arc::clone(self.turns.lock().entry(token).or_default());
         let guard = turn.lock().await;
         let answer = call.await;
@@ -193,49 +208,5 @@ impl Desk {
         if Arc::strong_count(turn) == 2 {
             turns.remove(&token);
         }
-    }
-
-    /// One extension, in its turn; answers the deadline that the store keeps.
-    pub(super) async fn extend_once(&self, key: &Key, token: Token, ttl: Ttl) -> (Moment, Extended) {
-        self.in_turn(token, async {
-            let asked = self.clock.now();
-            (asked, self.store.extend(key, token, ttl).await)
-        })
-        .await
-    }
-}
-
-/// Hears what concerns all shards, and verifies what is held when the store may have forgotten it (R21, R26).
-pub(crate) async fn attend(desk: Arc<Desk>, shards: Vec<Weak<Shard>>, place: impl Fn(&Key) -> (u32, u32)) {
-    let Ok(mut events) = desk.store.events().await else { return };
-    while let Some(event) = events.next().await {
-        match event {
-            store::Event::Forced(key) => {
-                let (shard, hash) = place(&key);
-                if let Some(shard) = shards[shard as usize].upgrade() {
-                    // The key may have been granted anew since.
-                    for grant in shard.claims_on(&key, hash) {
-                        verify(&desk, &shard, &grant, &key, End::Forced).await;
-                    }
-                }
-            }
-            store::Event::Resumed => {
-                for shard in shards.iter().filter_map(Weak::upgrade) {
-                    for (grant, key) in shard.claims() {
-                        verify(&desk, &shard, &grant, &key, End::Vanished).await;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Ends a grant that the store does not keep.
-async fn verify(desk: &Desk, shard: &Shard, grant: &Grant, key: &Key, end: End) {
-    match desk.store.look(key, Some(grant.token)).await {
-        Ok(Seen::Held { by: store::Holder::Ours, .. }) => {}
-        Ok(_) => shard.vanished(grant, end),
-        // Unknown: what is held stays good until its deadline (R20).
-        Err(_) => {}
     }
 }

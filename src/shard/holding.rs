@@ -8,11 +8,11 @@ use super::lost::LostSignal;
 use super::{SLICE, Shard, State};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss, WaitEdge};
-use crate::key::{FencingToken, Key, Token};
-use crate::store::Released;
+use crate::key::{Key, Token};
+use crate::store::{Released, Seen};
 use crate::table::{
     Claimed, Effects, End, Grant, Keeper, Mode, Obstacle, Order, Owner, RefreshAsk, Refreshed, Release, Slice,
-    WaiterId, Watcher,
+    WaiterId, Watcher, Which, Word,
 };
 
 impl Shard {
@@ -31,11 +31,14 @@ impl Shard {
             Err(other) => Err(other),
         };
         let Some(clerk) = &self.clerk else { return unknown };
-        let hear = clerk.desk().hear_release(token);
-        clerk.desk().release(key.clone(), token);
-        match hear.await {
+        match clerk.desk().release_and_hear(key.clone(), token).await {
             Ok(Released::Released) => Ok(Release::Released),
-            Ok(Released::AlreadyGone) => unknown,
+            // Who holds it then is the store's to say: nobody, or another.
+            Ok(Released::AlreadyGone) => match clerk.desk().look(key).await {
+                Some(Ok(Seen::Free)) => unknown,
+                Some(Ok(Seen::Held { .. })) => Err(LockError::NotHeld),
+                Some(Err(_)) | None => Err(LockError::StoreUnavailable),
+            },
             Ok(Released::Unknown(_)) | Err(_) => Err(LockError::StoreUnavailable),
         }
     }
@@ -123,6 +126,11 @@ impl Shard {
         })
     }
 
+    /// Whether a grant was made without the store's word, and has not won it since.
+    pub(crate) fn is_degraded(&self, grant: &Grant) -> bool {
+        self.clerk.as_ref().is_some_and(|clerk| clerk.is_degraded(grant))
+    }
+
     /// Until when a grant holds its key, if it does (exact time).
     pub(crate) fn held_until(&self, grant: &Grant) -> Option<Moment> {
         let now = self.clock.now();
@@ -207,10 +215,15 @@ impl Shard {
         self.with_effects(fx, |state, fx| state.table.revoke(grant, cycle, now, fx));
     }
 
-    /// The store has said yes to a request, until `deadline`.
-    pub(crate) fn claimed(&self, grant: &Grant, proof: Option<FencingToken>, deadline: Moment) -> Claimed {
+    /// Somebody has said yes to a request, until `deadline`.
+    pub(crate) fn claimed(&self, grant: &Grant, word: Word, deadline: Moment) -> Claimed {
         let now = self.clock.now();
-        self.with(|state, fx| state.table.claimed(grant, proof, deadline, now, fx))
+        self.with(|state, fx| state.table.claimed(grant, word, deadline, now, fx))
+    }
+
+    /// Whether the request that a key is being taken for still waits.
+    pub(crate) fn is_claimed_for(&self, grant: &Grant) -> bool {
+        self.state.lock().table.is_claimed_for(grant)
     }
 
     /// The store has said no to a request, or nothing.
@@ -232,11 +245,14 @@ impl Shard {
     }
 
     /// What is held by the store's word.
-    pub(crate) fn claims(&self) -> Vec<(Grant, Key)> {
+    pub(crate) fn claims(&self, which: Which) -> Vec<(Grant, Key)> {
         let (mut claims, mut cursor) = (Vec::new(), Some(0));
+        if which == Which::InTheWay && self.state.lock().table.waiting() == 0 {
+            return claims;
+        }
         while let Some(from) = cursor {
             let found = |grant, key| claims.push((grant, key));
-            cursor = self.state.lock().table.claims(from, SLICE as u32, found);
+            cursor = self.state.lock().table.claims(which, from, SLICE as u32, found);
         }
         claims
     }
@@ -285,7 +301,8 @@ impl Shard {
         let now = self.clock.now();
         let (released, hear) = self.with(|state, fx| {
             // Before the errand is run that will be heard of.
-            let hear = state.table.asks_on_release(grant).then(|| clerk.desk().hear_release(grant.token));
+            let hear = (state.table.asks_on_release(grant) && !clerk.is_degraded(grant))
+                .then(|| clerk.desk().hear_release(grant.token));
             (state.table.release(grant, end, now, fx), hear)
         });
         match (released, hear) {

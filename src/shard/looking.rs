@@ -27,6 +27,11 @@ impl Shard {
         })
     }
 
+    /// Whether it grants nothing more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().table.is_closed()
+    }
+
     /// How the last locks on a key ended, the last one first.
     pub(crate) fn trail(&self, hash: u32, limit: usize) -> Vec<(Trace, Option<Arc<str>>)> {
         self.state.lock().table.trail(hash, limit)

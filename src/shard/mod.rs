@@ -11,6 +11,7 @@
 pub(crate) mod actor;
 pub(crate) mod clerk;
 pub(crate) mod crowd;
+mod degraded;
 pub(crate) mod desk;
 mod holding;
 mod looking;
@@ -20,6 +21,7 @@ pub(crate) mod runtime;
 #[cfg(all(test, shuttle))]
 mod shuttled;
 pub(crate) mod timer;
+mod verify;
 
 #[cfg(feature = "test-util")]
 use std::sync::atomic::AtomicBool;

@@ -135,6 +135,14 @@ impl<T> Sender<T> {
     }
 }
 
+impl<T> Sender<T> {
+    /// Whether nobody listens any more.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.channel.is_closed()
+    }
+}
+
 impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sender").finish_non_exhaustive()

@@ -68,6 +68,23 @@ pub(crate) enum Followers {
     Some,
 }
 
+/// Which of the grants that stand by the store's word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Which {
+    All,
+    /// Those that somebody of this process waits behind.
+    InTheWay,
+}
+
+/// Who says that a request has its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Word {
+    /// The store, with the fence of its grant if it gives any.
+    OfStore(Option<FencingToken>),
+    /// This process alone: the store is away, and the manager was told to go on (R20).
+    Ours,
+}
+
 /// What becomes of the store's yes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Claimed {
@@ -114,6 +131,8 @@ impl Table {
             expiry: Links::NEW,
             extras: None,
         });
+        // Until the store has answered, nobody has said no.
+        self.slots[index].extras_mut().unanswered = true;
         let (deadline, waker, tries) = match *patience {
             Patience::Now | Patience::Poll => (Moment::FAR, None, Tries::One),
             Patience::Until(deadline, waker) => (deadline, waker, Tries::Many),
@@ -131,8 +150,7 @@ impl Table {
             deadline,
             due: deadline.min(until.unwrap_or(Moment::FAR)),
             seq: self.waiter_seq,
-            // Until the store has answered, nobody has said no.
-            state: WaiterState::Claiming { tries, queued: false, counted, unknown: true },
+            state: WaiterState::Claiming { tries, queued: false, counted },
             waker: waker.cloned(),
             joined: Vec::new(),
             seats: 1,
@@ -143,8 +161,7 @@ impl Table {
 
     /// Has a freed key taken for a waiter that has just left its queue.
     pub(super) fn claim_for(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
-        self.waiters[waiter].state =
-            WaiterState::Claiming { tries: Tries::Many, queued: true, counted: true, unknown: false };
+        self.waiters[waiter].state = WaiterState::Claiming { tries: Tries::Many, queued: true, counted: true };
         self.take_for(index, waiter, Tries::Many, fx);
     }
 
@@ -183,11 +200,16 @@ impl Table {
         }
     }
 
-    /// The store has said yes, until `deadline`.
+    /// Whether the request that a key is being taken for still waits.
+    pub(crate) fn is_claimed_for(&self, grant: &Grant) -> bool {
+        self.claimant(grant).is_some()
+    }
+
+    /// Somebody has said yes, until `deadline`.
     pub(crate) fn claimed(
         &mut self,
         grant: &Grant,
-        proof: Option<FencingToken>,
+        word: Word,
         deadline: Moment,
         now: Moment,
         fx: &mut Effects,
@@ -206,7 +228,12 @@ impl Table {
         if let Some(holder) = slot.holder.as_mut() {
             (holder.keeper, holder.granted_at) = (Keeper::Unseen(id), now);
         }
-        slot.extras_mut().proof = proof;
+        let extras = slot.extras_mut();
+        let proof = match word {
+            Word::OfStore(proof) => proof,
+            Word::Ours => None,
+        };
+        (extras.proof, extras.unanswered) = (proof, false);
         let last = slot.last_deadline();
         if let Some(holder) = slot.holder.as_mut() {
             holder.deadline = deadline.min(last);
@@ -222,6 +249,9 @@ impl Table {
         self.count(grant.slot, |c| {
             c.attempts += 1;
             c.grants += 1;
+            if word == Word::Ours {
+                c.degraded += 1;
+            }
             if queued {
                 c.handoffs += 1;
                 c.wait_nanos = c.wait_nanos.saturating_add(waited);
@@ -236,11 +266,10 @@ impl Table {
     pub(crate) fn denied(&mut self, grant: &Grant, why: LockError, now: Moment, fx: &mut Effects) {
         self.see(now);
         let Some(id) = self.claimant(grant) else { return };
-        let is_unknown = why == LockError::StoreUnavailable;
+        self.slots[grant.slot].extras_mut().unanswered = why == LockError::StoreUnavailable;
         let mut tried = None;
-        if let WaiterState::Claiming { tries, counted, unknown, .. } = &mut self.waiters[id].state {
-            *unknown = is_unknown;
-            tried = (*tries == Tries::One).then_some(*counted);
+        if let WaiterState::Claiming { tries, counted, .. } = self.waiters[id].state {
+            tried = (tries == Tries::One).then_some(counted);
         }
         if let Some(counted) = tried {
             let is_busy = why == LockError::Held;
@@ -264,15 +293,18 @@ impl Table {
         if waiter.deadline > self.now && !ended {
             return false;
         }
-        let waited = self.now.saturating_since(waiter.queued_at);
-        let unknown = matches!(waiter.state, WaiterState::Claiming { unknown: true, .. });
-        let why = match (ended, unknown) {
-            (true, _) => LockError::SessionEnded,
-            (false, true) => LockError::StoreUnavailable,
-            (false, false) => LockError::Timeout { waited },
-        };
+        let queued_at = waiter.queued_at;
+        let why = if ended { LockError::SessionEnded } else { self.waited_in_vain(index, queued_at) };
         self.send_claimant_away(index, id, why, fx);
         true
+    }
+
+    /// Why a wait that ends now has brought nothing: somebody holds the key, or nothing is known (peer bug 38).
+    pub(super) fn waited_in_vain(&self, index: u32, since: Moment) -> LockError {
+        match self.slots[index].extras.as_ref() {
+            Some(extras) if extras.unanswered => LockError::StoreUnavailable,
+            _ => LockError::Timeout { waited: self.now.saturating_since(since) },
+        }
     }
 
     /// Refuses the waiter that a key is being taken for, and turns to the next.
@@ -373,11 +405,18 @@ impl Table {
     }
 
     /// What is held under the store's word, for it to be verified: up to `budget` slots from `cursor` on.
-    pub(crate) fn claims(&self, cursor: u32, budget: u32, mut found: impl FnMut(Grant, Key)) -> Option<u32> {
+    pub(crate) fn claims(
+        &self,
+        which: Which,
+        cursor: u32,
+        budget: u32,
+        mut found: impl FnMut(Grant, Key),
+    ) -> Option<u32> {
         let end = self.slots.bound().min(cursor.saturating_add(budget));
         for index in cursor..end {
             if let Some(slot) = self.slots.get(index)
                 && self.is_by_store(index)
+                && (which == Which::All || slot.queue.len > 0)
                 && let Some(grant) = self.grant_in(index)
                 && self.claimant(&grant).is_none()
             {

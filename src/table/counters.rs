@@ -9,6 +9,8 @@ pub(crate) struct Counters {
     pub(crate) attempts: u64,
 
     pub(crate) grants: u64,
+    /// Of these, those made without the store's word.
+    pub(crate) degraded: u64,
     pub(crate) released: u64,
     pub(crate) dropped: u64,
     pub(crate) expired: u64,
@@ -83,6 +85,7 @@ impl Counters {
         let Self {
             attempts,
             grants,
+            degraded,
             released,
             dropped,
             expired,
@@ -112,6 +115,7 @@ impl Counters {
         } = *other;
         self.attempts += attempts;
         self.grants += grants;
+        self.degraded += degraded;
         self.released += released;
         self.dropped += dropped;
         self.expired += expired;

@@ -183,6 +183,7 @@ impl Table {
         if self.attentive {
             self.tell(index, EventKind::ended(end, Duration::from_nanos(held)), fx);
         }
+        let proof = self.proof_in(index);
         let slot = &mut self.slots[index];
         slot.holder = None;
         let mut key_slot = index;
@@ -199,7 +200,7 @@ impl Table {
                 owner = terms.owner().cloned();
             }
         }
-        let trace = Trace { key_hash: hash, end, fence, granted_at, ended_at: self.now };
+        let trace = Trace { key_hash: hash, end, fence, proof, granted_at, ended_at: self.now };
         match owner {
             None => self.trail.push(trace),
             Some(owner) => self.trail.push_owned(trace, owner),

@@ -138,8 +138,8 @@ impl Table {
 
     /// Tells a waiter, already out of its queue, that its wait ran out.
     fn time_out(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
-        let waited = self.now.saturating_since(self.waiters[waiter].queued_at);
-        self.turn_away(index, waiter, LockError::Timeout { waited }, |c| &mut c.timed_out, fx);
+        let why = self.waited_in_vain(index, self.waiters[waiter].queued_at);
+        self.turn_away(index, waiter, why, |c| &mut c.timed_out, fx);
     }
 
     /// Tells a waiter, already out of its queue, that nothing is granted any more.

@@ -83,7 +83,7 @@ impl Table {
         }
         let (granted_at, fence, key_hash) = (holder.granted_at, holder.fence, slot.hash);
         self.counters.end(end, self.now.nanos_since(granted_at));
-        self.trail.push(Trace { key_hash, end, fence, granted_at, ended_at: self.now });
+        self.trail.push(Trace { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now });
         self.expiries.remove(&mut self.slots, grant.slot);
         self.remove_slot(grant.slot);
         Some(Release::Released)

@@ -42,7 +42,7 @@ mod waits;
 use hashbrown::{HashMap, HashTable};
 
 pub(crate) use acquire::{Ask, Grant, NotFree, Patience, Seen, TokenChoice, Verdict};
-pub(crate) use claim::{Claim, Claimed, Clerk, Errand, Followers, Tries};
+pub(crate) use claim::{Claim, Claimed, Clerk, Errand, Followers, Tries, Which, Word};
 pub(crate) use counters::Counters;
 pub(crate) use effects::Effects;
 pub(crate) use ended::End;
@@ -253,7 +253,7 @@ impl Table {
                 sequence: sink.next(),
                 key: slot.key.clone(),
                 owner: slot.owner().cloned(),
-                fencing_token: slot.holder.as_ref().map(|holder| holder.fence),
+                fencing_token: self.proof_in(index),
                 kind,
             };
             fx.tell(sink.clone(), event);

@@ -39,8 +39,6 @@ pub(crate) enum WaiterState {
         queued: bool,
         /// Whether its end is the end of an attempt; the single tries of a poller are none.
         counted: bool,
-        /// Whether the store's last answer was none.
-        unknown: bool,
     },
     Granted,
     Refused(LockError),

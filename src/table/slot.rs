@@ -281,6 +281,9 @@ pub(crate) struct Extras {
     pub(crate) notice: Option<Moment>,
     /// Of the holder: the fence that the store gave it.
     pub(crate) proof: Option<FencingToken>,
+    /// Of the key: the store has said neither yes nor no since it was asked for it last, so that a wait which ends now
+    /// was not for another holder (R20).
+    pub(crate) unanswered: bool,
     /// Of a further holder: the slot of its key.
     pub(crate) member_of: Option<u32>,
     /// Of a key that is held shared or by permits.

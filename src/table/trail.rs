@@ -19,6 +19,8 @@ pub(crate) struct Trace {
     pub(crate) key_hash: u32,
     pub(crate) end: End,
     pub(crate) fence: FencingToken,
+    /// What its resource was shown, if anything.
+    pub(crate) proof: Option<FencingToken>,
     pub(crate) granted_at: Moment,
     pub(crate) ended_at: Moment,
 }
@@ -81,6 +83,7 @@ mod tests {
                 key_hash: n as u32 % 2,
                 end: End::Released,
                 fence: FencingToken::at_least_one(n),
+                proof: None,
                 granted_at: Moment::from_nanos(n),
                 ended_at: Moment::from_nanos(2 * n),
             };

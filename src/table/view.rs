@@ -30,7 +30,10 @@ pub(crate) struct Row {
 pub(crate) struct Holding {
     pub(crate) owner: Option<Arc<str>>,
     pub(crate) mode: Mode,
+    /// Its place among the shard's grants.
     pub(crate) fence: FencingToken,
+    /// What its resource is shown, if anything.
+    pub(crate) proof: Option<FencingToken>,
     pub(crate) age: Duration,
     pub(crate) remaining: Duration,
     pub(crate) ttl: Duration,
@@ -135,6 +138,7 @@ impl Table {
             owner: slot.owner().cloned(),
             mode: slot.mode(&self.slots[slot.member_of().unwrap_or(at)]),
             fence: holder.fence,
+            proof: self.proof_in(at),
             age: now.saturating_since(holder.granted_at),
             remaining: deadline.saturating_since(now),
             ttl: holder.ttl.as_duration(),

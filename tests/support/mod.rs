@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer};
 use leasehold::LockManager;
-use leasehold::http::{Limits, configure};
+use leasehold::http::{Access, Limits, configure};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 
@@ -33,8 +33,14 @@ impl Server {
     }
 
     pub(crate) fn with_limits(locks: LockManager, limits: Limits) -> Self {
+        Self::with_access(locks, limits, Access::open())
+    }
+
+    pub(crate) fn with_access(locks: LockManager, limits: Limits, access: Access) -> Self {
         let shared = locks.clone();
-        let server = HttpServer::new(move || App::new().app_data(shared.clone()).app_data(limits).configure(configure))
+        let app =
+            move || App::new().app_data(shared.clone()).app_data(limits).app_data(access.clone()).configure(configure);
+        let server = HttpServer::new(app)
             .workers(1)
             .h1_allow_half_closed(false)
             .disable_signals()
@@ -86,6 +92,11 @@ impl Server {
         let socket = TcpStream::connect(self.address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
+    }
+
+    /// Listens to server-sent events.
+    pub(crate) async fn events(&self, path: &str) -> Listener {
+        Listener::of(self.request(Method::GET, path)).await
     }
 
     pub(crate) fn waiting(&self) -> u64 {
@@ -187,4 +198,62 @@ pub(crate) async fn read_to_end(mut socket: TcpStream) -> String {
         String::from_utf8(bytes).unwrap()
     });
     reading.await.unwrap()
+}
+
+/// A client of a stream of server-sent events.
+pub(crate) struct Listener {
+    answer: reqwest::Response,
+    seen: String,
+    /// How much of it was told already.
+    told: usize,
+}
+
+impl Listener {
+    /// Listens from when this resolves: the stream has begun then.
+    pub(crate) async fn of(request: RequestBuilder) -> Self {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let mut listener = Self { answer, seen: String::new(), told: 0 };
+        assert!(listener.frame().await.unwrap().contains("retry:"), "the opening");
+        listener
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.answer.headers()[name].to_str().unwrap()
+    }
+
+    /// All text so far.
+    pub(crate) fn seen(&self) -> &str {
+        &self.seen
+    }
+
+    /// The data of the next event.
+    pub(crate) async fn next(&mut self) -> Value {
+        loop {
+            let frame = self.frame().await.expect("the stream goes on");
+            let field = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+            if let Some(data) = field("data: ") {
+                let data: Value = serde_json::from_str(&data).unwrap();
+                assert_eq!(Some(text(&data, "kind")), field("event: ").as_deref(), "{frame}");
+                return data;
+            }
+        }
+    }
+
+    /// Whether nothing more comes.
+    pub(crate) async fn ended(&mut self) -> bool {
+        self.frame().await.is_none()
+    }
+
+    async fn frame(&mut self) -> Option<String> {
+        loop {
+            if let Some((frame, _)) = self.seen[self.told..].split_once("\n\n") {
+                let frame = frame.to_owned();
+                self.told += frame.len() + 2;
+                return Some(frame);
+            }
+            let chunk = self.answer.chunk().await.unwrap()?;
+            self.seen.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! What the command line takes: flags over environment over defaults.
 
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -33,7 +35,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7420")]
     pub(crate) listen: String,
 
-    /// Allow an address that others can reach: they can all take and release locks
+    /// Allow an address that others can reach without tokens: they can all take and release locks
     #[arg(long, env = "LEASEHOLD_INSECURE")]
     pub(crate) insecure: bool,
 
@@ -68,6 +70,26 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_MAX_KEYS", value_name = "N", default_value_t = 4_194_304)]
     pub(crate) max_keys: usize,
 
+    /// How many sessions may be open at once
+    #[arg(long, env = "LEASEHOLD_MAX_SESSIONS", value_name = "N", default_value_t = 65_536)]
+    pub(crate) max_sessions: usize,
+
+    /// How many locks one session may hold and wait for
+    #[arg(long, env = "LEASEHOLD_MAX_LOCKS_PER_SESSION", value_name = "N", default_value_t = 10_000)]
+    pub(crate) max_locks_per_session: u32,
+
+    /// How many clients may listen to events at once
+    #[arg(long, env = "LEASEHOLD_MAX_STREAMS", value_name = "N", default_value_t = 64)]
+    pub(crate) max_streams: usize,
+
+    /// The longest list of locks that a request may ask for
+    #[arg(long, env = "LEASEHOLD_MAX_LISTED", value_name = "N", default_value_t = 1000)]
+    pub(crate) max_listed: usize,
+
+    /// The longest key, in bytes (at most 1024)
+    #[arg(long, env = "LEASEHOLD_MAX_KEY_BYTES", value_name = "BYTES", default_value_t = 256)]
+    pub(crate) max_key_bytes: usize,
+
     /// How many requests may wait at once; must be below --max-connections, so that holders can still release
     #[arg(long, env = "LEASEHOLD_MAX_WAITERS", value_name = "N", default_value_t = 32_768)]
     pub(crate) max_waiters: usize,
@@ -87,6 +109,44 @@ pub(crate) struct ServeArgs {
     /// How long a client may take to send its body
     #[arg(long, env = "LEASEHOLD_BODY_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub(crate) body_timeout: Duration,
+
+    /// How long a client may take to send the head of its first request
+    #[arg(long, env = "LEASEHOLD_HEAD_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(crate) head_timeout: Duration,
+
+    /// How long a connection may idle between requests
+    #[arg(long, env = "LEASEHOLD_KEEP_ALIVE", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) keep_alive: Duration,
+
+    /// How much longer than all of these together a connection may go without an answer before it is cut off
+    #[arg(long, env = "LEASEHOLD_SLACK", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) slack: Duration,
+
+    /// Bearer tokens, as a JSON list of {name, token or token_sha256, rights, namespaces}; or the list itself in
+    /// LEASEHOLD_TOKENS. Rights are acquire, read and force; namespaces are prefixes of keys
+    #[arg(long, env = "LEASEHOLD_TOKENS_FILE", value_name = "FILE")]
+    pub(crate) tokens_file: Option<PathBuf>,
+
+    /// Let everybody read the totals of all keys without a token
+    #[arg(long, env = "LEASEHOLD_OPEN_STATS")]
+    pub(crate) open_stats: bool,
+
+    /// How many requests per second each token may make (without tokens: each address); releases and heartbeats are
+    /// not counted [default: no limit]
+    #[arg(long, env = "LEASEHOLD_RATE_LIMIT", value_name = "N")]
+    pub(crate) rate_limit: Option<NonZeroU32>,
+
+    /// The certificate chain for TLS, as a PEM file
+    #[arg(long, env = "LEASEHOLD_TLS_CERT", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, as a PEM file
+    #[arg(long, env = "LEASEHOLD_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// Grant nothing for so long: with locks in memory, those of the last run may still be held
+    #[arg(long, env = "LEASEHOLD_START_DELAY", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub(crate) start_delay: Duration,
 
     /// How long a shutdown may take, holders being given time to release
     #[arg(long, env = "LEASEHOLD_GRACE", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]

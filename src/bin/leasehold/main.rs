@@ -6,9 +6,13 @@ mod args;
 mod bounds;
 mod exit;
 mod logs;
+mod patience;
 mod serve;
 mod signals;
+mod sockets;
 mod store;
+mod tls;
+mod tokens;
 
 use std::process::ExitCode;
 

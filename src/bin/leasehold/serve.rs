@@ -14,23 +14,29 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use actix_rt::time::timeout;
-use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpServer};
+use actix_server::ServerHandle;
 use futures_util::future::{Either, select};
-use leasehold::http::Limits;
-use leasehold::{LockManager, http};
+use leasehold::LockManager;
+use leasehold::http::Access;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::args::ServeArgs;
 use crate::bounds::Bounds;
 use crate::exit::Failure;
 use crate::logs;
 use crate::signals::Signals;
+use crate::sockets::{self, Parts};
 use crate::store::{self, Choice};
+use crate::{tls, tokens};
 
 /// The longest part of the grace time that is kept back for answers under way.
 const LONGEST_DRAIN: Duration = Duration::from_secs(1);
 /// Over a network less is no lock at all.
-const SHORTEST_TTL: Duration = Duration::from_millis(10);
+pub(crate) const SHORTEST_TTL: Duration = Duration::from_millis(10);
+/// How many clients may have come and not been taken yet. One for whom there is no room tries again after a second.
+const BACKLOG: i32 = 4096;
+/// actix-web reads a clock for these that moves twice a second.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves until a signal says otherwise.
 ///
@@ -39,7 +45,8 @@ const SHORTEST_TTL: Duration = Duration::from_millis(10);
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     check(&args)?;
     let store = store::choose(&args.store, args.redlock_max_ttl)?;
-    let listeners = listen(&args)?;
+    let (access, tls) = (tokens::access(&args)?, tls::config(&args)?);
+    let listeners = listen(&args, &access, tls.is_some())?;
     logs::start(args.log_format);
     let bounds = Bounds::secure(&args);
     let builder = LockManager::builder()
@@ -47,7 +54,10 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         .min_ttl(SHORTEST_TTL)
         .max_ttl(args.max_ttl)
         .wait(args.wait)
+        .max_key_bytes(args.max_key_bytes)
         .max_keys(args.max_keys)
+        .max_sessions(args.max_sessions)
+        .max_locks_per_session(args.max_locks_per_session)
         .max_waiters(bounds.waiters)
         .max_waiters_per_key(args.max_waiters_per_key);
     let builder = match store {
@@ -57,7 +67,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     };
     actix_web::rt::System::new().block_on(async {
         let locks = builder.build_and_connect().await?;
-        serve(args, bounds, listeners, locks).await
+        serve(args, Parts { bounds, listeners, locks, access, tls }).await
     })
 }
 
@@ -66,6 +76,9 @@ fn check(args: &ServeArgs) -> Result<(), Failure> {
     if args.max_waiters >= args.max_connections {
         return wrong("--max-waiters must be below --max-connections: holders need a connection to release");
     }
+    if args.head_timeout.min(args.keep_alive) < SHORTEST_PATIENCE {
+        return wrong("--head-timeout and --keep-alive must be at least a second");
+    }
     if args.wait > args.max_wait {
         return wrong("--wait must not be above --max-wait");
     }
@@ -73,32 +86,44 @@ fn check(args: &ServeArgs) -> Result<(), Failure> {
 }
 
 /// Binds every address that the name stands for.
-fn listen(args: &ServeArgs) -> Result<Vec<TcpListener>, Failure> {
+fn listen(args: &ServeArgs, access: &Access, tls: bool) -> Result<Vec<TcpListener>, Failure> {
     let failed = |why| Failure::Listen { address: args.listen.clone(), why };
     let addresses: Vec<SocketAddr> = args.listen.to_socket_addrs().map_err(failed)?.collect();
     if let Some(open) = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback())
         && !args.insecure
     {
-        return Err(Failure::Usage(format!(
-            "{open} can be reached by others, who could take and release every lock; say --insecure if they may"
-        )));
+        if !access.has_tokens() {
+            return Err(Failure::Usage(format!(
+                "{open} can be reached by others, who could take and release every lock: give them tokens by \
+                 --tokens-file, or say --insecure if they may"
+            )));
+        }
+        if !tls {
+            eprintln!("leasehold: {open} can be reached by others, and without --tls-cert they can read the tokens");
+        }
     }
-    addresses.iter().map(|address| TcpListener::bind(address).map_err(failed)).collect()
+    addresses.iter().map(|address| bind(*address).map_err(failed)).collect()
 }
 
-async fn serve(
-    args: ServeArgs,
-    bounds: Bounds,
-    listeners: Vec<TcpListener>,
-    locks: LockManager,
-) -> Result<ExitCode, Failure> {
+/// What the standard library does, with room for more clients that come at once.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // On Windows this would let another process take the port over.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+async fn serve(args: ServeArgs, parts: Parts) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen().map_err(|why| Failure::Os(format!("cannot hear signals: {why}")))?;
-    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    let server =
-        start(&args, bounds, listeners, &locks).map_err(|why| Failure::Listen { address: args.listen.clone(), why })?;
+    let (locks, scheme) = (parts.locks.clone(), if parts.tls.is_some() { "https" } else { "http" });
+    let addresses: Vec<SocketAddr> = parts.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let server = sockets::start(&args, parts).map_err(|why| Failure::Listen { address: args.listen.clone(), why })?;
     let handle = server.handle();
     let mut serving = actix_web::rt::spawn(server);
-    announce(&addresses);
+    announce(scheme, &addresses, &args);
 
     match select(pin!(signals.next()), &mut serving).await {
         Either::Left((signal, _)) => tracing::info!(signal, grace = ?args.grace, "shutting down"),
@@ -116,50 +141,21 @@ async fn serve(
     }
 }
 
-fn start(
-    args: &ServeArgs,
-    bounds: Bounds,
-    listeners: Vec<TcpListener>,
-    locks: &LockManager,
-) -> io::Result<actix_web::dev::Server> {
-    let limits = Limits::new()
-        .min_ttl(SHORTEST_TTL)
-        .max_ttl(args.max_ttl)
-        .max_wait(args.max_wait)
-        .max_body_bytes(args.max_body_bytes)
-        .body_timeout(args.body_timeout);
-    let locks = locks.clone();
-    let workers = args.workers.map_or_else(cores, usize::from);
-    let mut server =
-        HttpServer::new(move || App::new().app_data(locks.clone()).app_data(limits).configure(http::configure))
-            .workers(workers)
-            .max_connections(bounds.connections.div_ceil(workers))
-            // A waiter whose client has gone leaves the queue at once.
-            .h1_allow_half_closed(false)
-            .disable_signals();
-    for listener in listeners {
-        server = server.listen(listener)?;
-    }
-    Ok(server.run())
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 /// Tells where the server is, for people and for scripts that wait for it.
-fn announce(addresses: &[SocketAddr]) {
+fn announce(scheme: &str, addresses: &[SocketAddr], args: &ServeArgs) {
     let mut out = io::stdout().lock();
     for address in addresses {
         // A closed stdout is no reason not to serve.
-        let _ = writeln!(out, "listening on http://{address}");
+        let _ = writeln!(out, "listening on {scheme}://{address}");
     }
     if let Some(address) = addresses.first() {
-        let _ = writeln!(out, "  totals   http://{address}/stats");
-        let _ = writeln!(out, "  locks    http://{address}/locks");
-        let _ = writeln!(out, "  health   http://{address}/healthz");
+        for (what, path) in [("docs", "docs"), ("locks", "locks"), ("totals", "stats"), ("ready", "readyz")] {
+            let _ = writeln!(out, "  {what:<8} {scheme}://{address}/{path}");
+        }
     }
-    let _ = writeln!(out, "locks live in memory: they end with this process");
+    if args.store == "memory" {
+        let _ = writeln!(out, "locks live in memory: they end with this process");
+    }
     let _ = out.flush();
 }
 

@@ -1,15 +1,14 @@
 -- Tries to take locks (R1), each idempotent by token (R2), not after its time (R5), with a fence (R12), in turn (R16).
 -- Each try: KEYS lock, fence, queue, alive
---           ARGV token, ttl ms, not after us, fence retention ms, highest fence seen, process ('' = only try), ticket ms
+--           ARGV token, ttl ms, not after us, fence retention ms, highest fence seen, process, ticket ms (0: only try)
 -- Answers for each {1, now us, fence, ttl left ms} granted, {2, now us, why, retry ms} denied, {3, now us} too late,
 -- or an error. why: 0 held, 1 another kind of value, 2 another process is ahead.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
 local function denied(k, a, why, retry_ms)
-  local process = ARGV[a + 6]
-  if process ~= '' then
-    local ticket_ms = tonumber(ARGV[a + 7])
+  local process, ticket_ms = ARGV[a + 6], tonumber(ARGV[a + 7])
+  if ticket_ms > 0 then
     redis.call('ZADD', KEYS[k + 3], 'NX', string.format('%.0f', now), process)
     redis.call('ZADD', KEYS[k + 4], string.format('%.0f', now + ticket_ms * 1000), process)
     redis.call('PEXPIRE', KEYS[k + 3], 2 * ticket_ms)
@@ -59,7 +58,7 @@ local function try(k, a)
   if value then
     return denied(k, a, 0, redis.call('PTTL', KEYS[k + 1]))
   end
-  -- It is free. Tickets that ran out belong to processes that died.
+  -- It is free. Tickets that ran out belong to processes that died; the process's own is used up by any grant to it.
   local queue, alive = KEYS[k + 3], KEYS[k + 4]
   while true do
     local first = redis.call('ZRANGE', queue, 0, 0)[1]

@@ -29,9 +29,10 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
     let names = inner.names(ask.key)?;
     let ttl = inner.checked_ttl(ask.ttl)?;
     clean(inner, &names, ask.token, begun).await?;
-    let process: &str = match ask.intent {
-        Intent::Try => "",
-        Intent::Wait => &inner.config.process,
+    inner.lately.forget(ask.token);
+    let ticket = match ask.intent {
+        Intent::Try => Duration::ZERO,
+        Intent::Wait => TICKET,
     };
     let life = ttl.saturating_add(inner.config.lock_delay);
     // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
@@ -43,7 +44,7 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
     let answered = call(inner, &names, &ACQUIRE, begun, &mut guard, |not_after| {
         let parts = Parts::of([names.lock(), names.fence(), names.queue(), names.alive()]);
         let parts = parts.arg(token).arg(millis(life)).arg(not_after).arg(millis(inner.config.fence_retention));
-        parts.arg(inner.highest_fence.load(Ordering::Relaxed)).arg(process).arg(millis(TICKET))
+        parts.arg(inner.highest_fence.load(Ordering::Relaxed)).arg(&inner.config.process).arg(millis(ticket))
     });
     let answer = match answered.await {
         Ok(answer) => answer,

@@ -208,8 +208,13 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        // Also when the runtime ends first.
-        self.inner.cleaning.entries.lock().remove(&(self.names.clone(), self.token));
+        // Also when the runtime ends first. What was taken out may have a successor by now, which is not ours.
+        let mut entries = self.inner.cleaning.entries.lock();
+        let at = (self.names.clone(), self.token);
+        if entries.get(&at).is_some_and(|entry| Arc::ptr_eq(entry, &self.entry)) {
+            entries.remove(&at);
+        }
+        drop(entries);
         if self.inner.cleaning.under_way.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.inner.cleaning.settled.notify_waiters();
         }

@@ -192,10 +192,7 @@ impl Cluster {
     async fn ask_any(&self) -> Result<Vec<Range>, StoreError> {
         let mut last = StoreError::Unreachable("the cluster has no nodes".into());
         let known: Vec<Arc<Link>> = self.links.lock().values().cloned().collect();
-        let mut nodes = Vec::new();
-        for link in known {
-            nodes.push(link.address().await?);
-        }
+        let mut nodes: Vec<ConnectionInfo> = known.iter().filter_map(|link| link.address().cloned()).collect();
         nodes.extend(self.seeds.iter().cloned());
         for node in nodes {
             match self.ask(&node).await {

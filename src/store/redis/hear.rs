@@ -9,6 +9,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 use super::Inner;
 use super::names::Names;
@@ -16,11 +17,13 @@ use super::wire::Wire;
 use crate::key::Key;
 use crate::store::{Event, Hint};
 
-/// Between two signs of life that are asked for while nothing is heard.
+/// Between two looks whether the server lives, and is what it was.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 struct Session<'a> {
     inner: &'a Arc<Inner>,
+    /// To the same server.
+    wire: &'a Wire,
     connection: MultiplexedConnection,
     tracking: Tracking,
     /// The locks that are subscribed to, and their channels.
@@ -41,7 +44,7 @@ struct Deaf;
 pub(super) async fn session(inner: &Arc<Inner>, wire: &Wire) {
     let (sender, pushes) = mpsc::unbounded_channel();
     let Ok(connection) = inner.opener.listening(&wire.info, sender).await else { return };
-    let mut session = Session { inner, connection, tracking: Tracking::Off, subscribed: HashMap::new() };
+    let mut session = Session { inner, wire, connection, tracking: Tracking::Off, subscribed: HashMap::new() };
     // An error means that it ended, which is the only way out.
     let Err(Deaf) = session.listen(pushes).await;
 }
@@ -52,6 +55,9 @@ impl Session<'_> {
         mut pushes: mpsc::UnboundedReceiver<PushInfo>,
     ) -> Result<std::convert::Infallible, Deaf> {
         self.track().await;
+        let history = self.history().await?;
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let forced = Arc::clone(&self.inner.forced_channel);
         let mut connection = self.connection.clone();
         self.bounded(connection.subscribe(&*forced)).await?;
@@ -69,9 +75,9 @@ impl Session<'_> {
                     self.look_again(changed).await?;
                 }
                 () = self.inner.listener.changed.notified() => self.follow(None).await?,
-                () = tokio::time::sleep(HEARTBEAT) => {
-                    let mut connection = self.connection.clone();
-                    self.bounded(redis::cmd("PING").exec_async(&mut connection)).await?;
+                _ = beat.tick() => if self.history().await? != history {
+                    // What it kept may be gone, though no connection broke: whoever listens next is told (R21).
+                    return Err(Deaf);
                 }
             }
         }
@@ -80,6 +86,21 @@ impl Session<'_> {
     async fn bounded<T>(&self, work: impl Future<Output = RedisResult<T>>) -> Result<T, Deaf> {
         let patience = self.inner.config.operation_timeout;
         tokio::time::timeout(patience, work).await.map_err(|_| Deaf)?.map_err(|_| Deaf)
+    }
+
+    /// Which history the server's data belong to: another one after each change of its role.
+    async fn history(&self) -> Result<String, Deaf> {
+        let mut connection = self.connection.clone();
+        let mut info = redis::cmd("INFO");
+        info.arg("replication");
+        let about: String = self.bounded(info.query_async(&mut connection)).await?;
+        let field = |name: &str| about.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+        if field("role:") == "slave" {
+            self.wire.condemn();
+            self.inner.servers.rediscover();
+            return Err(Deaf);
+        }
+        Ok(field("master_replid:").to_owned())
     }
 
     /// Asks for tracking, where the keys are on this server. A server that refuses leaves polling.

@@ -141,23 +141,31 @@ impl Link {
     }
 
     async fn open(&self) -> Result<Wire, StoreError> {
-        self.opener.master(&self.address().await?).await
-    }
-
-    /// Where to connect now.
-    pub(super) async fn address(&self) -> Result<ConnectionInfo, StoreError> {
         match &self.target {
-            Target::Server(info) => Ok(info.clone()),
+            Target::Server(info) => self.opener.master(info).await,
             Target::Sentinel { sentinels, master, like } => {
                 let mut last = StoreError::Unreachable("there are no Sentinels".into());
                 for sentinel in sentinels {
-                    match self.opener.master_of(sentinel, master).await {
-                        Ok((host, port)) => return Ok(at(like, host, port)),
+                    // One that lags names a master that is dead, or none any more: then the next may know better.
+                    let opened = async {
+                        let (host, port) = self.opener.master_of(sentinel, master).await?;
+                        self.opener.master(&at(like, host, port)).await
+                    };
+                    match opened.await {
+                        Ok(wire) => return Ok(wire),
                         Err(error) => last = error,
                     }
                 }
                 Err(last)
             }
+        }
+    }
+
+    /// Where it leads, if that does not change.
+    pub(super) fn address(&self) -> Option<&ConnectionInfo> {
+        match &self.target {
+            Target::Server(info) => Some(info),
+            Target::Sentinel { .. } => None,
         }
     }
 }

@@ -83,6 +83,8 @@ impl Listener {
         let (sender, events) = Events::new();
         let mut ears = {
             let mut topics = inner.listener.topics.lock();
+            // Those who gave up before anything was heard.
+            topics.events.retain(|sender| !sender.is_gone());
             topics.events.push(sender);
             topics.ears.subscribe()
         };

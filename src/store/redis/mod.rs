@@ -2,13 +2,37 @@
 //! same keys and ours exclude each other.
 //!
 //! One file per operation, with its script beside it: `acquire`, `extend`, `release`, `force`, `look`, `tickets`. Under
-//! them, `call` sends a script to whoever has the key (`cluster`, `link`, `wire`) and `cleanup` takes back what nobody
-//! received. `listen` hears what Redis tells by itself. The numbers R1 to R28 are the rules of this format:
+//! them, `call` sends a script to whoever has the key (`cluster`, `link`, `wire`), `cleanup` takes back what nobody
+//! received, and `lately` releases again what a dying master had not passed on. `listen` hears what Redis tells by itself. The numbers R1 to R28 are the rules of this format:
 //!
 //! * a lock's whole value is its token, its TTL is in milliseconds, everything else stands beside it (`names`);
 //! * a grant counts from before the command was sent, less 1% of the TTL and 2 ms (R8);
 //! * Redis expires by its wall clock: when that is set forward, held locks are freed early (R11). Fences protect then;
 //! * a command that a deposed master still obeys is lost with that master, as are the locks that it had not passed on.
+//!
+//! # Other clients on the same keys
+//!
+//! What takes a free key by one atomic step and releases by comparison excludes us, and we it; give both the same
+//! names ([`KeyTemplate`](super::KeyTemplate)). *Tried*: a test runs it as a process of its own, for exclusion, release,
+//! expiry and a kill, in both directions. *Read*: its source says so.
+//!
+//! | client | how we know | its lock | its key |
+//! |---|---|---|---|
+//! | rslock 0.10 (Rust) | tried | `SET NX PX`, 20 random bytes | as given |
+//! | redis-py 8.1 `Lock` (Python) | tried | `SET NX PX`, UUID in hex | as given |
+//! | verrou (AdonisJS) | read | `SET PX NX`; `SETNX` without an end if it has no TTL | as given |
+//! | node-redlock 5 (Node) | read | `EXISTS`, then `SET PX`, in a script; 16 bytes in hex; several keys at a time | as given |
+//! | redlock-universal (Node) | read | `SET PX NX` | an adapter's prefix, then as given |
+//! | redsync 4 (Go) | read | `SET NX PX`, 16 bytes in base64 | as given |
+//! | bsm/redislock (Go) | read | `SET NX PX`, later `MSETNX` and `PEXPIRE` in a script; 16 bytes in base64, and metadata | as given |
+//! | RedLock.net (C#) | read | `SET NX PX`, UUID | `redlock:` before it, or a format |
+//! | DistributedLock.Redis (C#) | read | `SET NX PX` | as given |
+//! | Redisson (Java) | read | a hash; seen as held, and never touched | as given |
+//!
+//! They know nothing of the queue beside the key: they poll, may pass those who wait in turn, and tell nobody of a
+//! release, so our waiters hear of it from the server (`CLIENT TRACKING`), or see it by asking, within a second. They
+//! have no fences; ours rise across their locks. A lock that has no end (PTTL -1) excludes us until somebody deletes
+//! it: [`force_release`](Store::force_release) does.
 //!
 //! Needs Redis 6.2 or anything that speaks RESP3 and runs Lua as that does.
 
@@ -22,6 +46,7 @@ mod extend;
 pub(super) mod fault;
 mod force;
 mod hear;
+mod lately;
 pub(super) mod link;
 mod listen;
 mod look;
@@ -47,8 +72,10 @@ use self::cleanup::Cleaning;
 use self::cluster::Servers;
 use self::config::Place;
 pub use self::config::RedisBuilder;
+use self::lately::Lately;
 use self::link::{Link, Phase};
 use self::listen::Listener;
+pub(crate) use self::names::beside;
 use self::names::{Names, RESERVED};
 use self::tickets::Tickets;
 use self::time::Ticks;
@@ -77,6 +104,7 @@ pub(super) struct Inner {
     /// Of all grants that this process has seen (R12).
     highest_fence: AtomicU64,
     pub(super) cleaning: Cleaning,
+    pub(super) lately: Lately,
     tickets: Tickets,
     listener: Listener,
     /// Channels know no databases, so its name does.
@@ -111,6 +139,7 @@ impl RedisStore {
             ticks: Ticks::new(config.operation_timeout),
             highest_fence: AtomicU64::new(0),
             cleaning: Cleaning::default(),
+            lately: Lately::default(),
             tickets: Tickets::default(),
             listener: Listener::default(),
             forced_channel: format!("{RESERVED}forced:{db}").into(),
@@ -183,6 +212,7 @@ impl Store for RedisStore {
                 runtime.spawn(async move { ticks.run().await }),
                 runtime.spawn(Tickets::run(Arc::clone(inner))),
                 runtime.spawn(Listener::run(Arc::clone(inner))),
+                runtime.spawn(Lately::run(Arc::clone(inner))),
             ];
             inner.tasks.lock().extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
             Ok(())

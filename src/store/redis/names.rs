@@ -73,6 +73,16 @@ impl Names {
     }
 }
 
+/// The name of something that is kept beside `name`, in its slot.
+pub(crate) fn beside(kind: &str, name: &str) -> String {
+    let mut text = String::with_capacity(2 * name.len() + kind.len() + RESERVED.len() + 2);
+    text.push_str(name);
+    text.push_str(RESERVED);
+    text.push_str(kind);
+    push_tagged(&mut text, name.len());
+    text.split_off(name.len())
+}
+
 /// Appends the name that `text` begins with, so that the whole has the slot of that name.
 fn push_tagged(text: &mut String, lock: usize) {
     let name = &text[..lock];

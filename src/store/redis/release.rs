@@ -59,6 +59,7 @@ async fn answer(
     token: Token,
     outbox: &mut impl Outbox,
 ) -> Result<(Released, Answer), StoreError> {
+    let held = token;
     let token = token.as_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let token: &str = token.hyphenated().encode_lower(&mut text);
@@ -66,6 +67,8 @@ async fn answer(
         Parts::of([names.lock()]).arg(token).arg(names.wake()).arg(not_after)
     });
     let answer = answered.await.map_err(|failure| failure.error)?;
+    // Also what was gone already: it need not be gone from the server that comes next.
+    inner.lately.released(names, held, inner.now());
     match answer.reply.code() {
         1 => Ok((Released::Released, answer)),
         2 => Ok((Released::AlreadyGone, answer)),

@@ -31,12 +31,9 @@ impl Tickets {
     /// A denied try has a ticket, to be renewed from now on; the ticket of a granted one is used up. Called by the try
     /// itself: one that was dropped holds no place, so that nobody has to give it up (its ticket runs out).
     pub(super) fn settle(&self, names: &Names, intent: Intent, answer: &Acquired) {
-        if intent == Intent::Try {
-            return;
-        }
         let mut held = self.held.lock();
         match answer {
-            Acquired::Denied { .. } if !held.contains_key(names) => {
+            Acquired::Denied { .. } if intent == Intent::Wait && !held.contains_key(names) => {
                 held.insert(names.clone(), ());
                 if held.len() == 1 {
                     self.first.notify_one();

@@ -126,6 +126,21 @@ impl Cluster {
         replica
     }
 
+    /// Starts a killed node again, and waits until it follows the one that took its place.
+    pub(crate) fn revive(&mut self, node: usize) {
+        self.nodes[node].restart();
+        let one = &self.nodes[node];
+        until("a rejoined replica", || one.info("role") == "slave" && one.info("master_link_status") == "up");
+        let count = self.nodes.len();
+        until("a cluster that knows of it", || {
+            let followers = count - MASTERS;
+            self.nodes
+                .iter()
+                .filter(|one| one.is_running())
+                .all(|one| is_whole(one, count) && roles(one, "slave") == followers && !table(one).contains("fail"))
+        });
+    }
+
     /// The index of a replica of this node.
     pub(crate) fn replica_of(&self, master: usize) -> usize {
         let port = self.nodes[master].port().to_string();

@@ -6,7 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
 pub(crate) mod cluster;
-mod port;
+pub(crate) mod port;
 pub(crate) mod proxy;
 pub(crate) mod resp;
 pub(crate) mod sentinel;
@@ -15,6 +15,7 @@ pub(crate) mod server;
 use std::time::{Duration, Instant};
 
 pub(crate) use cluster::Cluster;
+pub(crate) use port::Dir;
 pub(crate) use proxy::{Direction, Proxy, Then};
 pub(crate) use sentinel::Sentinels;
 pub(crate) use server::{DURABLE, Server};
@@ -30,13 +31,19 @@ pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
 
 /// Polls until there is an answer.
 #[track_caller]
-pub(crate) fn until_some<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until_some<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    until_or(what, String::new, ask)
+}
+
+/// Polls until there is an answer; if none comes, shows what is `known` about it.
+#[track_caller]
+pub(crate) fn until_or<T>(what: &str, known: impl Fn() -> String, mut ask: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(began.elapsed() < PATIENCE, "it never came: {what}");
+        assert!(began.elapsed() < PATIENCE, "it never came: {what}{}", known());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::port::Port;
@@ -37,6 +37,8 @@ pub(crate) enum Then {
     Silence,
     /// It goes on as if nothing had been. No TCP does this: for clients that have one command in flight.
     GoOn,
+    /// Its client is hung up on at once; the command itself reaches the server so much later.
+    HangUp(Duration),
 }
 
 /// What becomes of the bytes of one direction.
@@ -310,6 +312,7 @@ struct Link {
     /// Bytes were swallowed.
     torn: bool,
     resets: bool,
+    hung_up: bool,
 }
 
 async fn relay(
@@ -324,15 +327,16 @@ async fn relay(
     let link = Mutex::new(Link::default());
     let (wake, mut woken) = mpsc::unbounded_channel();
     let (from_client, to_client) = client.split();
-    let (from_server, to_server) = server.split();
+    let (from_server, mut to_server) = server.split();
     let (up, down) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-    let end = |direction, sender| Way { shared, link: &link, direction, sender, wake: wake.clone() };
+    let hung_up = Notify::new();
+    let end = |direction, sender| Way { shared, link: &link, direction, sender, wake: wake.clone(), hung_up: &hung_up };
     let pumps = async {
         tokio::join!(
             end(Direction::ToServer, up.0).read(from_client),
             end(Direction::ToClient, down.0).read(from_server),
-            write(shared, Direction::ToServer, up.1, to_server),
-            write(shared, Direction::ToClient, down.1, to_client),
+            write(shared, Direction::ToServer, up.1, &mut to_server),
+            write_until(&hung_up, shared, down.1, to_client),
         )
     };
     let mut seen = orders;
@@ -362,6 +366,7 @@ struct Way<'a> {
     direction: Direction,
     sender: mpsc::UnboundedSender<Parcel>,
     wake: mpsc::UnboundedSender<()>,
+    hung_up: &'a Notify,
 }
 
 impl Way<'_> {
@@ -379,6 +384,9 @@ impl Way<'_> {
                     Front::Frame(length) => {
                         let rest = bytes.split_off(length);
                         self.frame(std::mem::replace(&mut bytes, rest));
+                        if self.direction == Direction::ToServer && self.link.lock().unwrap().hung_up {
+                            return;
+                        }
                     }
                     Front::Part => break,
                     Front::Foreign => foreign = true,
@@ -393,23 +401,32 @@ impl Way<'_> {
 
     fn frame(&self, frame: Vec<u8>) {
         let swallowed = self.shared.orders.borrow().flow(self.direction) == Flow::Swallow;
-        match self.direction {
+        let late = match self.direction {
             Direction::ToServer if !swallowed => self.command(&frame),
             Direction::ToClient if !resp::is_push(&frame) && self.loses_reply() => return,
-            Direction::ToServer | Direction::ToClient => {}
-        }
-        self.pass(frame);
+            Direction::ToServer | Direction::ToClient => Duration::ZERO,
+        };
+        self.pass_late(frame, late);
     }
 
-    /// Counts a command, and springs a trap for its reply.
-    fn command(&self, frame: &[u8]) {
+    /// Counts a command, and springs a trap for its reply; answers how much later it arrives.
+    fn command(&self, frame: &[u8]) -> Duration {
         let mut link = self.link.lock().unwrap();
-        if let Some(then) = self.shared.sprung(frame) {
-            let number = link.asked;
-            link.to_lose.push_back((number, then));
+        let mut late = Duration::ZERO;
+        match self.shared.sprung(frame) {
+            Some(Then::HangUp(by)) => {
+                (late, link.hung_up) = (by, true);
+                self.hung_up.notify_one();
+            }
+            Some(then) => {
+                let number = link.asked;
+                link.to_lose.push_back((number, then));
+            }
+            None => {}
         }
         link.asked += 1;
         self.shared.counters.commands.fetch_add(1, Ordering::SeqCst);
+        late
     }
 
     fn loses_reply(&self) -> bool {
@@ -420,7 +437,8 @@ impl Way<'_> {
         match then {
             Then::Reset => link.resets = true,
             Then::Silence => (link.silent, link.torn) = (true, true),
-            Then::GoOn => {}
+            // What is late loses no reply: nobody is there to hear it.
+            Then::GoOn | Then::HangUp(_) => {}
         }
         drop(link);
         self.shared.counters.lost_replies.fetch_add(1, Ordering::SeqCst);
@@ -429,6 +447,10 @@ impl Way<'_> {
     }
 
     fn pass(&self, bytes: Vec<u8>) {
+        self.pass_late(bytes, Duration::ZERO);
+    }
+
+    fn pass_late(&self, bytes: Vec<u8>, late: Duration) {
         let mut link = self.link.lock().unwrap();
         let due = match self.shared.orders.borrow().flow(self.direction) {
             Flow::Swallow => {
@@ -436,12 +458,27 @@ impl Way<'_> {
                 return;
             }
             _ if link.resets || (self.direction == Direction::ToClient && link.silent) => return,
-            Flow::Pass | Flow::Hold => Instant::now(),
-            Flow::Delay(by) => Instant::now() + by,
+            Flow::Pass | Flow::Hold => Instant::now() + late,
+            Flow::Delay(by) => Instant::now() + by + late,
         };
         // The writing end is gone if its peer is: then nobody misses these bytes.
         self.sender.send((due, bytes)).ok();
     }
+}
+
+/// Delivers to a client until it is hung up on.
+async fn write_until(
+    hung_up: &Notify,
+    shared: &Shared,
+    parcels: mpsc::UnboundedReceiver<Parcel>,
+    mut to: WriteHalf<'_>,
+) {
+    let writing = write(shared, Direction::ToClient, parcels, &mut to);
+    tokio::select! {
+        () = hung_up.notified() => {}
+        () = writing => return,
+    }
+    to.shutdown().await.ok();
 }
 
 /// Delivers parcels in order, each when it is due and not held, then hangs up.
@@ -449,7 +486,7 @@ async fn write(
     shared: &Shared,
     direction: Direction,
     mut parcels: mpsc::UnboundedReceiver<Parcel>,
-    mut to: WriteHalf<'_>,
+    to: &mut WriteHalf<'_>,
 ) {
     let mut orders = shared.orders.subscribe();
     while let Some((due, bytes)) = parcels.recv().await {

@@ -1,7 +1,7 @@
 //! One master, two replicas, three sentinels with short tempers.
 
 use super::server::{Kind, Server};
-use super::{until, until_some};
+use super::{until, until_or, until_some};
 
 /// The name that the sentinels know the master by.
 pub(crate) const NAME: &str = "leasehold";
@@ -26,8 +26,11 @@ impl Sentinels {
         let sentinels = (0..3).map(|_| Server::launch(Kind::Sentinel, |_| config(&port))).collect();
         let this = Self { servers, sentinels };
         for sentinel in &this.sentinels {
-            // Their defaults of 2 to 10 s between looks are what makes a failover slow; only a test may change them.
-            sentinel.ask::<()>("SENTINEL DEBUG INFO-PERIOD 200 PUBLISH-PERIOD 200 ASK-PERIOD 200 PING-PERIOD 100");
+            // Their defaults of 2 to 10 s between looks are what makes a failover slow, and one stall of a loaded machine
+            // has them tilt for 30 s; only a test may change them. Not the ping period: a replica that was not looked at
+            // within five of them is no good to be promoted, and while the master is down they look once a second.
+            let periods = "INFO-PERIOD 200 PUBLISH-PERIOD 200 ASK-PERIOD 200 TILT-PERIOD 1000 ELECTION-TIMEOUT 2000";
+            sentinel.ask::<()>(&format!("SENTINEL DEBUG {periods}"));
         }
         let knows_all = |one: &Server| one.info("master0").ends_with("slaves=2,sentinels=3");
         until("sentinels that know everybody", || this.sentinels.iter().all(knows_all));
@@ -57,24 +60,47 @@ impl Sentinels {
     /// Kills the master, waits until the sentinels have another one that takes writes, and answers the dead one's port.
     pub(crate) fn kill_master(&mut self) -> u16 {
         let old = self.master().port();
-        self.server(old).kill9();
-        until("another master", || {
-            self.master_port().is_some_and(|port| port != old && self.server(port).info("role") == "master")
-        });
+        self.server_mut(old).kill9();
+        self.until_replaced(old);
         old
+    }
+
+    /// Freezes the master, waits until the sentinels have another one that takes writes, and answers the old one's port.
+    pub(crate) fn stop_master(&self) -> u16 {
+        let old = self.master();
+        old.stop();
+        self.until_replaced(old.port());
+        old.port()
+    }
+
+    fn until_replaced(&self, old: u16) {
+        let logs = || self.logs();
+        until_or("another master", logs, || {
+            let port = self.master_port().filter(|&port| port != old)?;
+            (self.server(port).info("role") == "master").then_some(())
+        });
     }
 
     /// Starts a killed server again, and waits until it follows the master.
     pub(crate) fn revive(&mut self, port: u16) {
-        self.server(port).restart();
+        self.server_mut(port).restart();
         until("a rejoined replica", || {
             let one = self.server(port);
             one.info("role") == "slave" && one.info("master_link_status") == "up"
         });
     }
 
-    pub(crate) fn server(&mut self, port: u16) -> &mut Server {
+    pub(crate) fn server(&self, port: u16) -> &Server {
+        self.servers.iter().find(|one| one.port() == port).expect("a server of this kit")
+    }
+
+    fn server_mut(&mut self, port: u16) -> &mut Server {
         self.servers.iter_mut().find(|one| one.port() == port).expect("a server of this kit")
+    }
+
+    /// What the sentinels have written, for a failure to show.
+    fn logs(&self) -> String {
+        self.sentinels.iter().map(|one| format!("\nsentinel {}:\n{}", one.port(), one.log())).collect()
     }
 }
 
@@ -86,7 +112,7 @@ fn said_master(sentinel: &Server) -> Option<u16> {
 fn config(master_port: &str) -> Vec<String> {
     vec![
         format!("sentinel monitor {NAME} 127.0.0.1 {master_port} 2"),
-        format!("sentinel down-after-milliseconds {NAME} 500"),
+        format!("sentinel down-after-milliseconds {NAME} 1000"),
         format!("sentinel failover-timeout {NAME} 2000"),
         format!("sentinel parallel-syncs {NAME} 2"),
     ]

@@ -117,6 +117,11 @@ impl Server {
         }
     }
 
+    /// What the process has written since it was started last.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port.number
     }

@@ -1,0 +1,116 @@
+//! Owners of more than one lock, and callers that share one: sessions, callbacks, flights, sets of keys.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::{LONG, Make, begun, fresh, manager, until, wait};
+use crate::error::{LockError, Loss};
+use crate::run::Outcome;
+use crate::table::Release;
+
+pub(super) fn a_session_holds_and_ends_as_one(make: &Make<'_>) {
+    let (locks, keys) = (manager(make), [fresh(), fresh()]);
+    let session = locks.session("worker").ttl(LONG);
+    let held = keys.each_ref().map(|key| wait(session.lock(key.as_str())).unwrap());
+    assert_eq!(session.locks(), 2);
+    assert!(wait(session.heartbeat()).is_ok());
+    assert!(matches!(wait(session.lock(keys[0].as_str())).unwrap_err(), LockError::Deadlock { .. }));
+    assert_eq!(wait(locks.try_lock(keys[0].as_str())).unwrap_err(), LockError::Held);
+    assert_eq!(wait(session.end()), Release::Released);
+    for lock in &held {
+        assert_eq!(wait(lock.lost()), Some(Loss::SessionEnded));
+    }
+    assert_eq!(wait(session.lock(keys[0].as_str())).unwrap_err(), LockError::SessionEnded);
+    for key in &keys {
+        assert!(wait(locks.lock(key.as_str())).is_ok());
+    }
+}
+
+pub(super) fn a_session_reenters_what_it_holds(make: &Make<'_>) {
+    let (locks, key) = (manager(make), fresh());
+    let session = locks.session("worker").ttl(LONG).reentrant();
+    let outer = wait(session.lock(key.as_str())).unwrap();
+    let inner = wait(session.try_lock(key.as_str())).unwrap();
+    assert_eq!((inner.token(), inner.fencing_token()), (outer.token(), outer.fencing_token()));
+    assert_eq!(wait(inner.unlock()), Release::Released);
+    assert!(outer.is_held());
+    assert_eq!(wait(locks.try_lock(key.as_str())).unwrap_err(), LockError::Held);
+    assert_eq!(wait(outer.unlock()), Release::Released);
+    assert!(wait(locks.try_lock(key.as_str())).is_ok());
+}
+
+pub(super) fn a_cycle_of_waits_is_refused(make: &Make<'_>) {
+    let (locks, one, other) = (manager(make), fresh(), fresh());
+    let (me, you) = (locks.session("me").ttl(LONG), locks.session("you").ttl(LONG));
+    let mine = wait(me.lock(one.as_str())).unwrap();
+    let yours = wait(you.lock(other.as_str())).unwrap();
+    let waiting = begun(me.lock(other.as_str()));
+    match wait(you.lock(one.as_str())).unwrap_err() {
+        LockError::Deadlock { cycle } => {
+            let told: Vec<&str> = cycle.iter().map(|edge| &*edge.owner).collect();
+            assert_eq!(told, ["you", "me"]);
+            assert!(cycle[0].key.as_str().ends_with(&one) && cycle[1].key.as_str().ends_with(&other));
+        }
+        error => panic!("{error}"),
+    }
+    assert!(mine.is_held() && yours.is_held());
+    drop(yours);
+    assert!(wait(waiting).unwrap().is_held());
+}
+
+pub(super) fn a_callback_runs_under_its_lock(make: &Make<'_>) {
+    let (locks, key) = (manager(make), fresh());
+    let ran = wait(locks.run(key.as_str(), async |held| {
+        assert_eq!(locks.try_lock(key.as_str()).await.unwrap_err(), LockError::Held);
+        assert!(matches!(locks.try_run(key.as_str(), async |_| ()).await, Ok(Outcome::Busy)));
+        held.fencing_token()
+    }));
+    assert_eq!(ran.unwrap().release, Release::Released);
+    let lost = wait(locks.run(key.as_str(), async |held| {
+        locks.force_release(key.as_str()).await.unwrap();
+        held.lost().await
+    }));
+    let lost = lost.unwrap();
+    assert_eq!((lost.value, lost.release), (Some(Loss::Forced), Release::AlreadyGone));
+    match wait(locks.try_run(key.as_str(), async |_| 7)).unwrap() {
+        Outcome::Ran(ran) => assert_eq!((ran.value, ran.release), (7, Release::Released)),
+        Outcome::Busy => panic!("nobody holds it"),
+    }
+    let dropped = begun(locks.run(key.as_str(), async |_| std::future::pending::<()>().await));
+    drop(dropped);
+    assert!(wait(locks.lock(key.as_str())).is_ok());
+}
+
+pub(super) fn those_who_ask_together_share_one_flight(make: &Make<'_>) {
+    let (locks, key, calls) = (manager(make), fresh(), AtomicU32::new(0));
+    let holder = wait(locks.lock(key.as_str())).unwrap();
+    let (first, second) = (begun(locks.singleflight_lock(key.as_str())), begun(locks.singleflight_lock(key.as_str())));
+    drop(holder);
+    let (first, second) = (wait(first).unwrap(), wait(second).unwrap());
+    assert_eq!(first.fencing_token(), second.fencing_token());
+    assert_eq!(wait(first.unlock()), Release::Released);
+    assert!(second.is_held());
+    assert_eq!(wait(locks.try_lock(key.as_str())).unwrap_err(), LockError::Held);
+    assert_eq!(wait(second.unlock()), Release::Released);
+    until("the end of the lock", || wait(locks.try_lock(key.as_str())).is_ok());
+    let value = wait(locks.singleflight(key.as_str(), async || calls.fetch_add(1, Ordering::SeqCst) + 41));
+    assert_eq!(value, Ok(41));
+}
+
+pub(super) fn many_keys_are_locked_together_or_not_at_all(make: &Make<'_>) {
+    let (locks, [a, b, c]) = (manager(make), [(); 3].map(|()| fresh()));
+    let asked = [b.as_str(), a.as_str(), c.as_str(), a.as_str()];
+    let many = wait(locks.lock_many(asked)).unwrap();
+    assert_eq!(many.len(), 3);
+    assert!(many.is_held() && many.locks().is_sorted_by_key(|lock| lock.key().clone()));
+    assert!(wait(many.refresh()).is_ok());
+    assert_eq!(wait(locks.try_lock(b.as_str())).unwrap_err(), LockError::Held);
+    assert_eq!(wait(many.unlock()), Release::Released);
+    let _held = wait(locks.lock(b.as_str())).unwrap();
+    let refused = wait(locks.lock_many(asked).wait(Duration::from_millis(20))).unwrap_err();
+    assert!(matches!(refused, LockError::Timeout { .. }), "{refused}");
+    for free in [&a, &c] {
+        assert!(wait(locks.lock(free.as_str())).is_ok());
+    }
+    assert_eq!(locks.stats().active, 1);
+}

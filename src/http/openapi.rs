@@ -1,0 +1,226 @@
+//! The description of the routes for machines: OpenAPI, made from the handlers and their types.
+//!
+//! Which errors a route answers stands here, in one table; their examples are what the server itself would answer. A
+//! test asks every route for everything, and holds the answers to this description.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::{HttpRequest, HttpResponse};
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::{Modify, OpenApi, ToSchema};
+
+use super::call::Answer;
+use super::problem::{Fault, Problem};
+use super::{events, routes, sessions, shown, wire};
+use crate::{KeyFault, LockError, Loss, TtlFault, WaitEdge};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "leasehold",
+        description = "Keyed locks: each with a TTL, a fencing token and a place in a fair queue.\n\n\
+            A lock is exclusive until its local deadline, as long as clocks run at a bounded rate; after that the \
+            fencing token lets the resource refuse a stale holder. A client's deadline is the time at which it sent the \
+            acquire, plus `waited_ms`, plus `remaining_ms`, less its own clock's drift.\n\n\
+            Every error is a problem document (RFC 9457) with a stable `code`. Unknown routes answer `not_found`, \
+            other methods `method_not_allowed`; what is no HTTP at all is refused with 400 and no document. An \
+            unknown field or parameter is an error, so that a misspelt one is not silently ignored. Every answer names \
+            its request in `x-request-id`.",
+    ),
+    paths(
+        routes::acquire, routes::release, routes::heartbeat,
+        sessions::open, sessions::heartbeat, sessions::end,
+        routes::locks, routes::lock, routes::stats, events::events,
+        routes::force_release, routes::force_release_in_path, routes::healthz, routes::readyz,
+    ),
+    components(schemas(ProblemDocument, wire::ModeName)),
+    tags(
+        (name = "locking", description = "Take locks, keep them, give them back."),
+        (name = "sessions", description = "Owners of several locks, kept alive by one heartbeat."),
+        (name = "looking", description = "Who holds what, who waits, what happens."),
+        (name = "operating", description = "Release by force; how the server is."),
+    ),
+    security(("bearer" = [])),
+    modifiers(&Errors),
+)]
+struct Api;
+
+/// What every error looks like.
+#[derive(ToSchema)]
+#[schema(as = Problem)]
+#[expect(dead_code, reason = "it describes what `Problem` writes")]
+struct ProblemDocument {
+    status: u16,
+    title: String,
+    /// For people; it may change.
+    detail: String,
+    /// For programs; it does not.
+    code: String,
+    /// With `held` and `timeout`: who is in the way, `null` if the key came free meanwhile.
+    holder: Option<shown::Holder>,
+    /// With `held` and `timeout`: how many wait for the key.
+    queue_length: Option<usize>,
+    /// With `deadlock`: who waits for which key, in a circle.
+    cycle: Option<Vec<shown::Edge>>,
+}
+
+/// Of every route that may ask for a token.
+const GUARD: &[&str] = &["unauthenticated", "forbidden", "rate_limited", "internal"];
+/// Of every route that reads a body.
+const BODY: &[&str] = &["invalid_body", "body_timeout", "too_large", "unsupported_media_type"];
+const SHOW: &[&str] = &["invalid_query", "invalid_key", "not_locked"];
+
+/// The codes that an operation answers.
+fn codes(operation: &str) -> Vec<&'static [&'static str]> {
+    const ACQUIRE: &[&str] = &[
+        "invalid_key",
+        "invalid_ttl",
+        "invalid_option",
+        "held",
+        "timeout",
+        "lost",
+        "deadlock",
+        "wrong_mode",
+        "token_reused",
+        "unknown_session",
+        "session_ended",
+        "queue_full",
+        "too_many_keys",
+        "too_many_locks",
+        "store_unavailable",
+        "shutting_down",
+        "starting",
+    ];
+    match operation {
+        "acquire" => vec![GUARD, BODY, ACQUIRE],
+        "release" => vec![GUARD, BODY, &["invalid_key", "not_held", "store_unavailable", "shutting_down"]],
+        "heartbeat" => {
+            const MORE: &[&str] =
+                &["invalid_key", "invalid_ttl", "not_held", "lost", "store_unavailable", "shutting_down"];
+            vec![GUARD, BODY, MORE]
+        }
+        "open_session" => vec![GUARD, BODY, &["invalid_ttl", "invalid_option", "too_many_sessions"]],
+        "heartbeat_session" => vec![GUARD, &["invalid_query", "unknown_session", "session_ended"]],
+        "end_session" => vec![GUARD, &["invalid_query", "unknown_session"]],
+        "list_locks" => vec![GUARD, SHOW, &["invalid_option"]],
+        "show_lock" | "stats" => vec![GUARD, SHOW],
+        "events" => vec![GUARD, &["invalid_query", "too_many_streams"]],
+        "force_release" | "force_release_in_path" => vec![GUARD, SHOW, &["store_unavailable", "shutting_down"]],
+        "readyz" => vec![&["internal", "store_unavailable", "shutting_down", "starting"]],
+        _ => vec![],
+    }
+}
+
+/// One of each error that a route may answer.
+fn samples() -> Vec<Problem> {
+    let second = Duration::from_secs(1);
+    let edge = |owner: &str, key: &str| Some(WaitEdge { owner: owner.into(), key: key.try_into().ok()? });
+    let cycle: Arc<[WaitEdge]> =
+        [edge("worker-7", "account:3"), edge("worker-9", "account:7")].into_iter().flatten().collect();
+    let errors = [
+        KeyFault::Empty.into(),
+        TtlFault::TooShort { min: Duration::from_millis(10) }.into(),
+        LockError::InvalidOption { option: "wait_ms", why: "it must be a whole number from 0 to 60000" },
+        LockError::Lost(Loss::Expired),
+        LockError::Deadlock { cycle },
+        LockError::WrongMode,
+        LockError::TokenReused,
+        LockError::NotHeld,
+        LockError::SessionEnded,
+        LockError::QueueFull,
+        LockError::TooManyKeys,
+        LockError::TooManyLocks,
+        LockError::TooManySessions,
+        LockError::StoreUnavailable,
+        LockError::ShuttingDown,
+    ];
+    let faults = [
+        Fault::InvalidBody("unknown field `ttl`, expected one of `key`, `ttl_ms`".into()),
+        Fault::InvalidQuery("the parameter `key` is given twice".into()),
+        Fault::BodyTimeout { after: Duration::from_secs(5) },
+        Fault::TooLarge { max: 16_384 },
+        Fault::UnsupportedMediaType,
+        Fault::Unauthenticated { given: false },
+        Fault::Forbidden { why: "the key is outside of the token's namespaces" },
+        Fault::RateLimited { after: second },
+        Fault::TooManyStreams,
+        Fault::Starting { after: second },
+        Fault::UnknownSession,
+        Fault::NotLocked,
+        Fault::Internal { why: "the server has no lock manager; this is for its operator to mend" },
+    ];
+    let busy = [LockError::Held, LockError::Timeout { waited: second }].map(|why| Problem::busy(why, None));
+    errors.map(Problem::from).into_iter().chain(faults.map(Problem::from)).chain(busy).collect()
+}
+
+/// Adds what the macros do not know: the errors, the way to prove who asks, the name of the request.
+struct Errors;
+
+impl Modify for Errors {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let components = api.components.get_or_insert_default();
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("Only where the server has tokens."))
+            .build();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        let examples: BTreeMap<_, _> = samples()
+            .into_iter()
+            .map(Problem::into_example)
+            .map(|(status, code, text)| (code, (status, text)))
+            .collect();
+        for item in api.paths.paths.values_mut() {
+            for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
+                add_errors(operation, &examples);
+            }
+        }
+    }
+}
+
+fn add_errors(operation: &mut Operation, examples: &BTreeMap<&'static str, (u16, serde_json::Value)>) {
+    let id = operation.operation_id.clone().unwrap_or_default();
+    let mut by_status: BTreeMap<u16, Vec<&'static str>> = BTreeMap::new();
+    for code in codes(&id).into_iter().flatten() {
+        // Those that make room are not counted.
+        let (status, _) = examples.get(code).expect("every code has its sample");
+        by_status.entry(*status).or_default().push(code);
+    }
+    for (status, codes) in by_status {
+        let of = codes
+            .iter()
+            .map(|code| (*code, ExampleBuilder::new().value(examples.get(code).map(|(_, text)| text.clone())).build()));
+        let content = ContentBuilder::new()
+            .schema(Some(RefOr::Ref(Ref::from_schema_name("Problem"))))
+            .examples_from_iter(of)
+            .build();
+        let mut response = ResponseBuilder::new()
+            .description(codes.iter().map(|code| format!("`{code}`")).collect::<Vec<_>>().join(", "))
+            .content("application/problem+json", content);
+        if [423, 429].contains(&status) || codes.contains(&"starting") {
+            let after =
+                HeaderBuilder::new().description(Some("Seconds after which to try again, where that is known."));
+            response = response.header("retry-after", after.build());
+        }
+        operation.responses.responses.insert(status.to_string(), RefOr::T(response.build()));
+    }
+}
+
+static DOCUMENT: LazyLock<serde_json::Value> =
+    LazyLock::new(|| serde_json::to_value(Api::openapi()).expect("the description is JSON"));
+static TEXT: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_string());
+
+/// The description as JSON.
+pub(super) fn described() -> &'static serde_json::Value {
+    &DOCUMENT
+}
+
+/// `GET /openapi.json`
+pub(super) fn document(_: &HttpRequest) -> Answer {
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(TEXT.as_str()))
+}

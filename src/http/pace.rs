@@ -1,0 +1,99 @@
+//! How often somebody may come: the rate limit, per bearer token, or per address where there is none.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use actix_web::HttpRequest;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use super::problem::Fault;
+
+/// After so many requests of addresses, those that have not come for a while are forgotten.
+const FORGET_EVERY: u32 = 4096;
+
+/// Who is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Payer {
+    /// By its place in the list of tokens.
+    Bearer(usize),
+    /// An IPv4 address, or the network of an IPv6 one: whoever has one of those has 2^64.
+    Address(IpAddr),
+}
+
+impl Payer {
+    /// Where a request came from. A proxy's clients are one: what it says of them can be made up.
+    pub(super) fn of(req: &HttpRequest) -> Self {
+        let address = req.peer_addr().map_or(IpAddr::from([0; 4]), |peer| peer.ip().to_canonical());
+        Self::Address(match address {
+            IpAddr::V4(_) => address,
+            IpAddr::V6(v6) => IpAddr::from((v6.to_bits() >> 64 << 64).to_be_bytes()),
+        })
+    }
+}
+
+/// The rate limit of one server.
+#[derive(Debug)]
+pub(super) struct Pace {
+    bearers: Vec<DefaultDirectRateLimiter>,
+    addresses: DefaultKeyedRateLimiter<IpAddr>,
+    clock: DefaultClock,
+    of_addresses: AtomicU32,
+}
+
+impl Pace {
+    pub(super) fn new(per_second: NonZeroU32, bearers: usize) -> Self {
+        let quota = Quota::per_second(per_second);
+        let bearers = (0..bearers).map(|_| RateLimiter::direct(quota)).collect();
+        Self {
+            bearers,
+            addresses: RateLimiter::dashmap(quota),
+            clock: DefaultClock::default(),
+            of_addresses: AtomicU32::new(0),
+        }
+    }
+
+    /// Counts one request.
+    pub(super) fn take(&self, payer: Payer) -> Result<(), Fault> {
+        let counted = match payer {
+            Payer::Bearer(at) => self.bearers[at].check(),
+            Payer::Address(address) => {
+                if self.of_addresses.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
+                    self.addresses.retain_recent();
+                }
+                self.addresses.check_key(&address)
+            }
+        };
+        counted.map_err(|refused| Fault::RateLimited { after: refused.wait_time_from(self.clock.now()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    fn from(peer: &str) -> Payer {
+        Payer::of(&TestRequest::default().peer_addr(peer.parse().unwrap()).to_http_request())
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_one_payer() {
+        assert_eq!(from("[2001:db8::1]:1"), from("[2001:db8::ffff:2]:2"));
+        assert_ne!(from("[2001:db8::1]:1"), from("[2001:db8:0:1::1]:1"));
+        assert_eq!(from("[::ffff:10.0.0.1]:1"), from("10.0.0.1:2"));
+        assert_ne!(from("10.0.0.1:1"), from("10.0.0.2:1"));
+    }
+
+    #[test]
+    fn addresses_that_no_longer_come_are_forgotten() {
+        let pace = Pace::new(NonZeroU32::new(1_000_000).unwrap(), 0);
+        for number in 0..3 * FORGET_EVERY {
+            pace.take(Payer::Address(IpAddr::from(number.to_be_bytes()))).unwrap();
+        }
+        // Each is whole again within a microsecond, but for the last few.
+        assert!(pace.addresses.len() < 2 * FORGET_EVERY as usize, "{}", pace.addresses.len());
+    }
+}

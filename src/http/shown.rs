@@ -1,0 +1,248 @@
+//! What can be seen of locks, as JSON: rows, queues, totals, health. Never a token, never a session's id.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::wire::{ModeName, permits_of, whole_ms};
+use crate::{FencingToken, HolderInfo, HotKey, LockInfo, Mode, Stats, WaitEdge, WaiterInfo};
+
+/// The held locks, in the order of their keys.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LockList {
+    pub(super) locks: Vec<LockRow>,
+    /// Whether there are more than the limit let in.
+    pub(super) truncated: bool,
+}
+
+/// One held lock.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "key": "order:42", "mode": "exclusive", "held_by": 1, "waiting": 0,
+    "holder": {
+        "owner": "worker-7", "mode": "exclusive", "fencing_token": 1795229686733898_u64,
+        "since_unix_ms": 1795229687371_u64, "age_ms": 6, "remaining_ms": 29993, "ttl_ms": 30000, "refresh_count": 0,
+    },
+}))]
+pub(super) struct LockRow {
+    key: String,
+    mode: ModeName,
+    /// The first of those who hold it.
+    holder: Holder,
+    /// How many hold it.
+    held_by: usize,
+    /// How many wait for it.
+    waiting: usize,
+}
+
+/// One held lock with those who hold it and its queue, the first 100 of each.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LockDetail {
+    #[serde(flatten)]
+    row: LockRow,
+    holders: Vec<Holder>,
+    queue: Vec<WaiterRow>,
+}
+
+/// Who holds a lock.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Holder {
+    #[schema(value_type = Option<String>, required)]
+    owner: Option<Arc<str>>,
+    mode: ModeName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permits: Option<u32>,
+    /// `null` where the store promises none.
+    #[schema(required)]
+    fencing_token: Option<u64>,
+    /// Wall-clock time of the grant, in milliseconds since 1970.
+    since_unix_ms: u64,
+    age_ms: u64,
+    remaining_ms: u64,
+    ttl_ms: u64,
+    refresh_count: u32,
+}
+
+/// One who waits.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "position": 1, "owner": "worker-8", "mode": "exclusive", "waited_ms": 120 }))]
+struct WaiterRow {
+    /// The first is 1.
+    position: usize,
+    #[schema(value_type = Option<String>, required)]
+    owner: Option<Arc<str>>,
+    mode: ModeName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permits: Option<u32>,
+    waited_ms: u64,
+}
+
+fn since(age: Duration) -> u64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    whole_ms(wall.saturating_sub(age))
+}
+
+impl From<&LockInfo> for Holder {
+    fn from(info: &LockInfo) -> Self {
+        let (limit, permits) = permits_of(info.mode);
+        Self {
+            owner: info.owner.clone(),
+            mode: info.mode.into(),
+            limit,
+            permits,
+            fencing_token: info.fencing_token.map(FencingToken::get),
+            since_unix_ms: since(info.age),
+            age_ms: whole_ms(info.age),
+            remaining_ms: whole_ms(info.remaining),
+            ttl_ms: whole_ms(info.ttl),
+            refresh_count: info.refreshes,
+        }
+    }
+}
+
+impl From<HolderInfo> for Holder {
+    fn from(info: HolderInfo) -> Self {
+        let (limit, permits) = permits_of(info.mode);
+        Self {
+            owner: info.owner,
+            mode: info.mode.into(),
+            limit,
+            permits,
+            fencing_token: info.fencing_token.map(FencingToken::get),
+            since_unix_ms: since(info.age),
+            age_ms: whole_ms(info.age),
+            remaining_ms: whole_ms(info.remaining),
+            ttl_ms: whole_ms(info.ttl),
+            refresh_count: info.refreshes,
+        }
+    }
+}
+
+impl From<WaiterInfo> for WaiterRow {
+    fn from(waiter: WaiterInfo) -> Self {
+        let (limit, permits) = permits_of(waiter.mode);
+        let (position, mode, waited_ms) = (waiter.position, waiter.mode.into(), whole_ms(waiter.waited));
+        Self { position, owner: waiter.owner, mode, limit, permits, waited_ms }
+    }
+}
+
+impl From<LockInfo> for LockRow {
+    fn from(info: LockInfo) -> Self {
+        let (holder, mode) = (Holder::from(&info), ModeName::from(info.mode));
+        Self { key: info.key.to_string(), mode, holder, held_by: info.held_by, waiting: info.waiting }
+    }
+}
+
+impl From<LockInfo> for LockDetail {
+    fn from(mut info: LockInfo) -> Self {
+        let holders = std::mem::take(&mut info.holders).into_iter().map(Holder::from).collect();
+        let queue = std::mem::take(&mut info.queue).into_iter().map(WaiterRow::from).collect();
+        Self { row: info.into(), holders, queue }
+    }
+}
+
+/// The totals of all keys.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Totals {
+    #[serde(flatten)]
+    pub(super) stats: Stats,
+    /// The most contended keys, the worst first.
+    pub(super) hot_keys: Vec<HotKeyRow>,
+}
+
+/// How often requests for a key had to wait or were refused.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "key": "order:42", "contentions": 17 }))]
+pub(super) struct HotKeyRow {
+    key: String,
+    contentions: u64,
+}
+
+impl From<HotKey> for HotKeyRow {
+    fn from(hot: HotKey) -> Self {
+        Self { key: hot.key.to_string(), contentions: hot.contentions }
+    }
+}
+
+/// The totals of one held key.
+#[derive(Serialize, ToSchema)]
+pub(super) struct KeyStats {
+    pub(super) key: String,
+    /// `null` while nobody has had to wait for the key or was refused it: an uncontended key keeps no totals.
+    #[schema(required)]
+    pub(super) stats: Option<Stats>,
+}
+
+/// The process lives.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "status": "ok" }))]
+pub(super) struct Health {
+    pub(super) status: &'static str,
+}
+
+/// Locks can be granted.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "status": "ready", "store_ms": 0.4 }))]
+pub(super) struct Ready {
+    pub(super) status: &'static str,
+    /// How long the store took to answer; `null` without one.
+    #[schema(required)]
+    pub(super) store_ms: Option<f64>,
+}
+
+/// One step of a deadlock: who waits for which key. The next step's owner holds it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({ "owner": "worker-7", "key": "account:3" }))]
+pub(super) struct Edge {
+    owner: String,
+    key: String,
+}
+
+impl From<&WaitEdge> for Edge {
+    fn from(edge: &WaitEdge) -> Self {
+        Self { owner: edge.owner.to_string(), key: edge.key.to_string() }
+    }
+}
+
+/// How a lock is held, in an event.
+#[derive(Serialize)]
+pub(super) struct Held {
+    pub(super) mode: ModeName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) permits: Option<u32>,
+}
+
+impl From<Mode> for Held {
+    fn from(mode: Mode) -> Self {
+        let (limit, permits) = permits_of(mode);
+        Self { mode: mode.into(), limit, permits }
+    }
+}
+
+/// What `GET /locks` answers.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Listed {
+    /// Without `key`.
+    List(LockList),
+    /// With `key`.
+    One(LockDetail),
+}
+
+/// What `GET /stats` answers.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Counted {
+    /// Without `key`.
+    All(Totals),
+    /// With `key`.
+    One(KeyStats),
+}

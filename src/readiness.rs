@@ -1,0 +1,46 @@
+//! Whether a manager can grant locks just now: what a load balancer asks before it sends anybody.
+
+use std::time::Duration;
+
+use crate::manager::LockManager;
+
+/// What [`LockManager::readiness`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Readiness {
+    /// It grants locks. Where there is a store, it answered within this time.
+    Ready {
+        /// How long the store took.
+        store: Option<Duration>,
+    },
+    /// It is shutting down: holders may still release, nobody is granted anything.
+    Draining,
+    /// Its store does not answer.
+    StoreUnavailable,
+}
+
+impl LockManager {
+    /// Asks the store, if there is one, and says whether locks can be granted.
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn readiness(&self) -> Readiness {
+        if self.is_closed() {
+            return Readiness::Draining;
+        }
+        let Some(desk) = self.desk() else { return Readiness::Ready { store: None } };
+        let answer = desk.health().await;
+        // It may have been closed while the store took its time.
+        match answer {
+            _ if self.is_closed() => Readiness::Draining,
+            Some(Ok(took)) => Readiness::Ready { store: Some(took) },
+            Some(Err(_)) | None => Readiness::StoreUnavailable,
+        }
+    }
+
+    /// Whether it has begun to shut down.
+    fn is_closed(&self) -> bool {
+        // The first to be closed.
+        self.shard_at(0).is_closed()
+    }
+}

@@ -1,0 +1,146 @@
+//! Locks that are held without the store's word, because the store was away and the manager was told to go on (R20,
+//! [`FailMode::Local`]).
+//!
+//! | a degraded grant | what happens |
+//! |---|---|
+//! | is made when the store's answer is unknown, or was within the last second | its holder has it by this process's table alone, without a fence |
+//! | is refreshed | here |
+//! | is released, forced, or runs out | here; the store is told, in case that it had won its key just now |
+//! | asks the store for its key, about every 100 ms | won: it is a lock like any other, but for the fence. Refused: it is lost at once |
+//!
+//! Asking, refreshing and releasing take turns (R6), so that a grant that has won never outlives its claim (R19).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Shard;
+use super::clerk::{RETRY, ShardClerk};
+use crate::clock::Moment;
+use crate::config::FailMode;
+use crate::key::{FencingToken, Key, Ttl};
+use crate::store::{Acquired, Ask, Denial, Intent, StoreError, drift};
+use crate::table::{Claimed, End, Grant, Word};
+
+/// So long after an unknown answer the store is not asked: a queue must not wait out a timeout at each hand-over.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// The degraded grants of a shard.
+pub(super) struct Degraded {
+    mode: FailMode,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    grants: HashSet<FencingToken>,
+    away_until: Option<Moment>,
+}
+
+impl Degraded {
+    pub(super) fn new(mode: FailMode) -> Self {
+        Self { mode, state: Mutex::default() }
+    }
+
+    pub(super) fn is_allowed(&self) -> bool {
+        self.mode == FailMode::Local
+    }
+
+    /// Why the store need not be asked, if it need not.
+    pub(super) fn known_away(&self, now: Moment) -> Option<StoreError> {
+        let away = self.is_allowed() && self.state.lock().away_until.is_some_and(|until| now < until);
+        away.then_some(StoreError::Timeout)
+    }
+
+    pub(super) fn forget(&self, grant: &Grant) {
+        if self.is_allowed() {
+            self.state.lock().grants.remove(&grant.fence);
+        }
+    }
+}
+
+/// How an attempt to win a key ended.
+enum Won {
+    Yes,
+    No,
+    /// Nobody knows yet.
+    Unknown,
+    /// The grant has ended.
+    Ended,
+}
+
+impl ShardClerk {
+    pub(crate) fn is_degraded(&self, grant: &Grant) -> bool {
+        self.degraded.is_allowed() && self.degraded.state.lock().grants.contains(&grant.fence)
+    }
+
+    /// Grants a key by this process's own word.
+    pub(super) fn grant_locally(self: &Arc<Self>, shard: &Shard, grant: Grant, key: &Key, ttl: Ttl) {
+        let now = self.desk().clock.now();
+        {
+            let mut state = self.degraded.state.lock();
+            state.grants.insert(grant.fence);
+            // Not put off by what was not asked: after a second somebody asks again.
+            if state.away_until.is_none_or(|until| until <= now) {
+                state.away_until = Some(now.saturating_add(AWAY));
+            }
+        }
+        match shard.claimed(&grant, Word::Ours, now.saturating_add(ttl.as_duration())) {
+            Claimed::Taken => {
+                let (clerk, key) = (Arc::clone(self), key.clone());
+                self.desk().spawn(async move { clerk.win_back(grant, key).await });
+            }
+            Claimed::Unwanted => self.degraded.forget(&grant),
+        }
+    }
+
+    /// Asks the store for the key of a degraded grant until it says yes or no, or the grant ends.
+    async fn win_back(&self, grant: Grant, key: Key) {
+        loop {
+            tokio::time::sleep(RETRY.0.mul_f64(1.0 + fastrand::f64() * 2.0)).await;
+            match self.desk().in_turn(grant.token, self.try_to_win(&grant, &key)).await {
+                Won::Yes | Won::Ended => return,
+                Won::No => {
+                    self.degraded.forget(&grant);
+                    if let Some(shard) = self.shard() {
+                        shard.vanished(&grant, End::Vanished);
+                    }
+                    return;
+                }
+                Won::Unknown => {}
+            }
+        }
+    }
+
+    async fn try_to_win(&self, grant: &Grant, key: &Key) -> Won {
+        let Some(until) = self.shard().and_then(|shard| shard.held_until(grant)) else {
+            self.degraded.forget(grant);
+            return Won::Ended;
+        };
+        let store = &self.desk().store;
+        let asked = self.desk().clock.now();
+        let left = until.saturating_since(asked);
+        // With what the store takes off for drift, it lasts as long as the holder was promised.
+        let ttl = left.saturating_add(drift(left) * 2).max(store.terms().min_ttl).min(Ttl::MAX);
+        let Ok(ttl) = Ttl::new(ttl) else { return Won::No };
+        match store.acquire(Ask { key, token: grant.token, ttl, intent: Intent::Try }).await {
+            Acquired::Granted { valid_for, .. } => {
+                self.degraded.state.lock().away_until = None;
+                if asked.saturating_add(valid_for) < until {
+                    // The token had the key already, for less.
+                    self.desk().release(key.clone(), grant.token);
+                    return Won::No;
+                }
+                self.degraded.forget(grant);
+                Won::Yes
+            }
+            Acquired::Denied { why: Denial::Held | Denial::OtherKind | Denial::Ahead, .. } => {
+                self.degraded.state.lock().away_until = None;
+                Won::No
+            }
+            Acquired::Denied { .. } | Acquired::Unknown(_) => Won::Unknown,
+        }
+    }
+}

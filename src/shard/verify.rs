@@ -1,0 +1,117 @@
+//! Whether the store still keeps what this process holds: asked when it may have forgotten, and while somebody waits.
+//!
+//! | when | what is verified |
+//! |---|---|
+//! | a key was force-released by any process (R26) | what is held of it: it may have been granted anew since |
+//! | the store may have lost what it knew: a reconnect, another master (R21) | everything |
+//! | about once a second (R15) | what somebody of this process waits behind: a token may be released through another process, and a key deleted, without a word to the process that granted it |
+//!
+//! An unknown answer ends nothing (R20): what is held stays good until its deadline, and is looked at again until then.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::Shard;
+use super::desk::Desk;
+use crate::key::Key;
+use crate::store::{self, Seen, StoreError};
+use crate::table::{End, Grant, Which};
+
+/// Between two looks while nothing is known.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often the store is asked about what local waiters wait behind.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Grants that are verified at a time.
+const CHECKS: usize = 64;
+
+/// Hears what concerns all shards, and verifies what is held when the store may have forgotten it.
+pub(super) async fn attend(desk: &Arc<Desk>, shards: &[Weak<Shard>], place: impl Fn(&Key) -> (u32, u32)) {
+    let mut events = loop {
+        match desk.store.events().await {
+            Ok(events) => break events,
+            Err(StoreError::NotRunning) => return,
+            // Nobody is there yet: it is listened to as soon as somebody is.
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    };
+    // They end with this task, and it ends with the store.
+    let mut checks = JoinSet::new();
+    let mut of_all: Option<AbortHandle> = None;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            Some(_) = checks.join_next() => continue,
+        };
+        match event {
+            Some(store::Event::Forced(key)) => {
+                let (shard, hash) = place(&key);
+                // The key may have been granted anew since.
+                let found = claims_on(&shards[shard as usize], &key, hash);
+                checks.spawn(verify(Arc::clone(desk), found, End::Forced));
+            }
+            Some(store::Event::Resumed) => {
+                let found = shards.iter().flat_map(|shard| claims(shard, Which::All)).collect();
+                let check = checks.spawn(verify(Arc::clone(desk), found, End::Vanished));
+                if let Some(before) = of_all.replace(check) {
+                    before.abort();
+                }
+            }
+            None => return,
+        }
+    }
+}
+
+/// Verifies again and again what somebody waits behind; ends with the manager.
+pub(super) async fn clear_the_way(desk: &Arc<Desk>, shards: &[Weak<Shard>]) {
+    while shards.iter().any(|shard| shard.strong_count() > 0) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let found = shards.iter().flat_map(|shard| claims(shard, Which::InTheWay)).collect();
+        verify(Arc::clone(desk), found, End::Vanished).await;
+    }
+}
+
+/// A grant to verify.
+type Found = (Weak<Shard>, Grant, Key);
+
+fn claims(shard: &Weak<Shard>, which: Which) -> Vec<Found> {
+    let held = shard.upgrade().map(|shard| shard.claims(which)).unwrap_or_default();
+    held.into_iter().map(|(grant, key)| (Weak::clone(shard), grant, key)).collect()
+}
+
+fn claims_on(shard: &Weak<Shard>, key: &Key, hash: u32) -> Vec<Found> {
+    let held = shard.upgrade().map(|shard| shard.claims_on(key, hash)).unwrap_or_default();
+    held.into_iter().map(|grant| (Weak::clone(shard), grant, key.clone())).collect()
+}
+
+/// Ends those grants that the store does not keep.
+async fn verify(desk: Arc<Desk>, found: Vec<Found>, end: End) {
+    let each = |(shard, grant, key)| verify_one(&desk, shard, grant, key, end);
+    stream::iter(found).for_each_concurrent(CHECKS, each).await;
+}
+
+async fn verify_one(desk: &Arc<Desk>, shard: Weak<Shard>, grant: Grant, key: Key, end: End) {
+    loop {
+        let seen = desk.store.look(&key, Some(grant.token)).await;
+        let Some(shard) = shard.upgrade() else { return };
+        if shard.is_degraded(&grant) {
+            // It has yet to win what is looked for.
+            return;
+        }
+        match seen {
+            Ok(Seen::Held { by: store::Holder::Ours, .. }) => return,
+            Ok(_) => {
+                shard.vanished(&grant, end);
+                // The store's next server may know of it still; nobody else would end it there.
+                return desk.release(key, grant.token);
+            }
+            // Unknown: what is held stays good until its deadline (R20), and is looked at again until then.
+            Err(_) if shard.held_until(&grant).is_none() => return,
+            Err(_) => {}
+        }
+        drop(shard);
+        tokio::time::sleep(PAUSE).await;
+    }
+}

@@ -1,0 +1,247 @@
+//! Fear: somebody gets in who may not, or gets to see what is not theirs.
+#![cfg(feature = "http")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::num::NonZeroU32;
+
+use leasehold::LockManager;
+use leasehold::http::{Access, Limits};
+use reqwest::Method;
+use serde_json::{Value, json};
+use support::{Answer, Listener, Server, number, text, until};
+
+const CI: &str = "ci-secret-0123456789";
+const READER: &str = "reader-secret-0123456789";
+const OPERATOR: &str = "operator-secret-0123456789";
+
+fn access() -> Access {
+    let list = json!([
+        { "name": "ci", "token": CI, "rights": ["acquire", "read"], "namespaces": ["ci:", "shared/"] },
+        { "name": "reader", "token": READER, "rights": ["read"] },
+        { "name": "operator", "token": OPERATOR, "rights": ["acquire", "read", "force"] },
+    ]);
+    Access::from_json(&list.to_string()).unwrap()
+}
+
+fn guarded(access: Access) -> Server {
+    Server::with_access(LockManager::builder().build().unwrap(), Limits::new(), access)
+}
+
+async fn ask(server: &Server, token: Option<&str>, method: Method, path: &str, body: Option<Value>) -> Answer {
+    let mut request = server.request(method, path);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    if let Some(body) = body {
+        request = request.json(&body);
+    }
+    Answer::of(request).await
+}
+
+async fn get(server: &Server, token: &str, path: &str) -> Answer {
+    ask(server, Some(token), Method::GET, path, None).await
+}
+
+async fn post(server: &Server, token: &str, path: &str, body: Value) -> Answer {
+    ask(server, Some(token), Method::POST, path, Some(body)).await
+}
+
+/// Every route that asks for a token, with what it is asked.
+fn routes() -> Vec<(Method, &'static str, Option<Value>)> {
+    let mine = json!({ "key": "ci:a", "token": "0b9f1f2e-52a3-4b61-9a08-6bb7a6b1d001" });
+    vec![
+        (Method::POST, "/acquire", Some(json!({ "key": "ci:a" }))),
+        (Method::POST, "/release", Some(mine.clone())),
+        (Method::POST, "/heartbeat", Some(mine)),
+        (Method::POST, "/sessions", Some(json!({ "name": "w" }))),
+        (Method::POST, "/sessions/x/heartbeat", None),
+        (Method::DELETE, "/sessions/x", None),
+        (Method::GET, "/locks", None),
+        (Method::GET, "/locks?key=ci:a", None),
+        (Method::GET, "/locks/ci:a", None),
+        (Method::DELETE, "/locks?key=ci:a", None),
+        (Method::DELETE, "/locks/ci:a", None),
+        (Method::GET, "/stats", None),
+        (Method::GET, "/stats?key=ci:a", None),
+        (Method::GET, "/events", None),
+    ]
+}
+
+#[actix_rt::test]
+async fn without_its_token_nobody_gets_anything() {
+    let server = guarded(access());
+    for (method, path, body) in routes() {
+        let answer = ask(&server, None, method.clone(), path, body.clone()).await;
+        assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"leasehold\"", "{path}");
+        answer.problem(401, "unauthenticated");
+        for wrong in ["wrong-secret-0123456789", "", "ci", &CI[1..], &format!("{CI}x"), &CI.to_uppercase()] {
+            let answer = ask(&server, Some(wrong), method.clone(), path, body.clone()).await;
+            assert!(!format!("{answer:?}").contains("wrong-secret"));
+            answer.problem(401, "unauthenticated");
+        }
+    }
+    assert_eq!((server.locks.stats().attempts, server.locks.listeners()), (0, 0));
+    for path in ["/healthz", "/readyz", "/openapi.json"] {
+        server.get(path).await.ok();
+    }
+    let basic = server.request(Method::GET, "/locks").basic_auth(CI, Some(CI));
+    Answer::of(basic).await.problem(401, "unauthenticated");
+    let lower = server.request(Method::GET, "/locks").header("authorization", format!("bearer {CI}"));
+    Answer::of(lower).await.ok();
+}
+
+#[actix_rt::test]
+async fn a_token_does_what_it_has_the_right_to_and_nothing_else() {
+    let server = guarded(access());
+    for (method, path, body) in routes() {
+        let of = |token| ask(&server, Some(token), method.clone(), path, body.clone());
+        let is_read = method == Method::GET;
+        if !is_read {
+            of(READER).await.problem(403, "forbidden");
+        }
+        if method == Method::DELETE && path.starts_with("/locks") {
+            of(CI).await.problem(403, "forbidden");
+        }
+    }
+    assert_eq!(server.locks.stats().attempts, 0);
+    post(&server, CI, "/acquire", json!({ "key": "ci:a" })).await.ok();
+    get(&server, READER, "/locks/ci:a").await.ok();
+    ask(&server, Some(OPERATOR), Method::DELETE, "/locks/ci:a", None).await.ok();
+}
+
+#[actix_rt::test]
+async fn keys_outside_of_a_tokens_namespaces_are_out_of_its_reach() {
+    let server = guarded(access());
+    let mine = |key: &str| json!({ "key": key, "token": "0b9f1f2e-52a3-4b61-9a08-6bb7a6b1d001" });
+    post(&server, OPERATOR, "/acquire", json!({ "key": "prod" })).await.ok();
+    for path in ["/acquire", "/release", "/heartbeat"] {
+        let body = if path == "/acquire" { json!({ "key": "prod" }) } else { mine("prod") };
+        post(&server, CI, path, body).await.problem(403, "forbidden");
+    }
+    for path in ["/locks/prod", "/locks?key=prod", "/stats?key=prod", "/locks/ci", "/locks/shared"] {
+        get(&server, CI, path).await.problem(403, "forbidden");
+    }
+    post(&server, CI, "/acquire", json!({ "key": "" })).await.problem(422, "invalid_key");
+    post(&server, CI, "/acquire", json!({ "key": "shared/a" })).await.ok();
+}
+
+#[actix_rt::test]
+async fn lists_totals_and_events_show_a_token_its_own_keys() {
+    let server = guarded(access());
+    let mut all = Listener::of(server.request(Method::GET, "/events").bearer_auth(READER)).await;
+    let mut some = Listener::of(server.request(Method::GET, "/events").bearer_auth(CI)).await;
+    for key in ["ci:b", "prod", "ci:a", "shared/x", "a"] {
+        post(&server, OPERATOR, "/acquire", json!({ "key": key })).await.ok();
+        post(&server, OPERATOR, "/acquire", json!({ "key": key, "wait_ms": 0 })).await.problem(423, "held");
+    }
+    let keys = async |token: &str, path: &str| {
+        let list = get(&server, token, path).await.ok();
+        let rows = list["locks"].as_array().unwrap().clone();
+        let keys: Vec<_> = rows.iter().map(|row| text(row, "key").to_owned()).collect();
+        (keys.join(" "), list["truncated"].as_bool().unwrap())
+    };
+    assert_eq!(keys(READER, "/locks").await, ("a ci:a ci:b prod shared/x".into(), false));
+    assert_eq!(keys(CI, "/locks").await, ("ci:a ci:b shared/x".into(), false));
+    assert_eq!(keys(CI, "/locks?limit=2").await, ("ci:a ci:b".into(), true));
+    assert_eq!(keys(CI, "/locks?prefix=ci:b").await, ("ci:b".into(), false));
+    assert_eq!(keys(CI, "/locks?prefix=s").await, ("shared/x".into(), false));
+    assert_eq!(keys(CI, "/locks?prefix=prod").await, (String::new(), false));
+
+    let hot = async |token: &str| get(&server, token, "/stats").await.ok()["hot_keys"].as_array().unwrap().len();
+    assert_eq!((hot(READER).await, hot(CI).await), (5, 3));
+    for key in ["ci:b", "prod", "ci:a", "shared/x", "a"] {
+        assert_eq!(text(&all.next().await, "key"), key);
+        if key.contains([':', '/']) {
+            assert_eq!(text(&some.next().await, "key"), key);
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn a_circle_names_no_key_outside_of_the_namespaces() {
+    let server = guarded(access());
+    let mut events = Listener::of(server.request(Method::GET, "/events").bearer_auth(CI)).await;
+    let lock = |key: &str, session: &Value| json!({ "key": key, "session": session, "wait_ms": 60_000 });
+    let mut ids = Vec::new();
+    for (token, name, key) in [(CI, "ci", "ci:a"), (OPERATOR, "one", "ci:b"), (OPERATOR, "two", "prod")] {
+        let id = post(&server, token, "/sessions", json!({ "name": name })).await.ok()["id"].clone();
+        post(&server, token, "/acquire", lock(key, &id)).await.ok();
+        ids.push(id);
+    }
+    for (at, (session, key)) in [(1, "prod"), (2, "ci:a")].into_iter().enumerate() {
+        let waits = server.request(Method::POST, "/acquire").bearer_auth(OPERATOR).json(&lock(key, &ids[session]));
+        actix_rt::spawn(Answer::of(waits));
+        until("its wait", || server.waiting() == at as u64 + 1).await;
+    }
+    let seen = post(&server, CI, "/acquire", lock("ci:b", &ids[0])).await.problem(409, "deadlock");
+    assert!(!seen.to_string().contains("prod"), "{seen}");
+    assert_eq!(seen["cycle"].as_array().unwrap().len(), 2, "{seen}");
+    let told = loop {
+        let event = events.next().await;
+        if event["kind"] == "deadlock" {
+            break event;
+        }
+    };
+    assert!(!told.to_string().contains("prod"), "{told}");
+    for id in &ids[1..] {
+        ask(&server, Some(OPERATOR), Method::DELETE, &format!("/sessions/{}", id.as_str().unwrap()), None).await.ok();
+    }
+}
+
+#[actix_rt::test]
+async fn totals_may_be_open_and_then_name_no_key() {
+    let server = guarded(access().open_stats());
+    post(&server, OPERATOR, "/acquire", json!({ "key": "prod" })).await.ok();
+    post(&server, OPERATOR, "/acquire", json!({ "key": "prod", "wait_ms": 0 })).await.problem(423, "held");
+    let totals = server.get("/stats").await.ok();
+    assert_eq!((number(&totals, "total"), &totals["hot_keys"]), (1, &json!([])));
+    server.get("/stats?key=prod").await.problem(403, "forbidden");
+    server.get("/locks").await.problem(401, "unauthenticated");
+    get(&server, "wrong-secret-0123456789", "/stats").await.problem(401, "unauthenticated");
+}
+
+#[actix_rt::test]
+async fn who_comes_too_often_is_told_when_to_come_again_and_may_always_release() {
+    let server = guarded(access().rate_limit(NonZeroU32::new(3).unwrap()));
+    let lock = post(&server, CI, "/acquire", json!({ "key": "ci:a" })).await.ok();
+    let refused = loop {
+        let answer = get(&server, CI, "/locks/ci:a").await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    assert!(refused.headers["retry-after"].parse::<u64>().unwrap() >= 1);
+    refused.problem(429, "rate_limited");
+    let mine = json!({ "key": "ci:a", "token": lock["token"] });
+    for _ in 0..20 {
+        post(&server, CI, "/heartbeat", mine.clone()).await.ok();
+    }
+    post(&server, CI, "/release", mine).await.ok();
+    get(&server, READER, "/locks").await.ok();
+}
+
+#[actix_rt::test]
+async fn who_guesses_is_slowed_down_as_well() {
+    let server = guarded(access().rate_limit(NonZeroU32::new(3).unwrap()));
+    let guess = || post(&server, "wrong-secret-0123456789", "/release", json!({}));
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        statuses.push(guess().await.status);
+    }
+    assert!(statuses.contains(&429), "{statuses:?}");
+    get(&server, CI, "/locks").await.ok();
+}
+
+#[actix_rt::test]
+async fn without_tokens_the_limit_is_per_address() {
+    let server = guarded(Access::open().rate_limit(NonZeroU32::new(2).unwrap()));
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        statuses.push(server.get("/locks").await.status);
+    }
+    assert_eq!(statuses[..2], [200, 200]);
+    assert!(statuses.contains(&429), "{statuses:?}");
+    server.get("/healthz").await.ok();
+}

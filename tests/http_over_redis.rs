@@ -1,0 +1,95 @@
+//! Fear: over a store the routes answer other than without one, or let somebody reach what is not theirs.
+#![cfg(all(feature = "http", feature = "redis"))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/redis/mod.rs"]
+mod kit;
+mod support;
+
+use leasehold::LockManager;
+use leasehold::http::{Access, Limits};
+use leasehold::store::redis::RedisStore;
+use reqwest::Method;
+use serde_json::{Value, json};
+use support::{Answer, Listener, Server, text};
+
+const SECRETS: [&str; 2] = ["operator-secret-0123456789", "ci-secret-0123456789"];
+
+async fn over(redis: &kit::Server, access: Access) -> Server {
+    let store = RedisStore::new(redis.url().as_str()).unwrap();
+    let locks = LockManager::builder().store(store).build_and_connect().await.unwrap();
+    Server::with_access(locks, Limits::new(), access)
+}
+
+#[actix_rt::test]
+async fn a_session_holds_in_the_store_and_its_end_frees_it_there() {
+    let redis = kit::Server::start(&[]);
+    let server = over(&redis, Access::open()).await;
+    let session = server.post("/sessions", json!({ "name": "w", "ttl_ms": 20_000 })).await.ok();
+    let lock = server.post("/acquire", json!({ "key": "a", "session": session["id"] })).await.ok();
+    assert_eq!(redis.ask::<String>("GET lock:a"), text(&lock, "token"));
+    let path = format!("/sessions/{}", text(&session, "id"));
+    Answer::of(server.request(Method::POST, &format!("{path}/heartbeat"))).await.ok();
+    server.delete(&path).await.ok();
+    support::until("the key's end", || redis.ask::<i64>("EXISTS lock:a") == 0).await;
+}
+
+#[actix_rt::test]
+async fn shares_and_permits_are_refused_since_they_would_not_reach_other_processes() {
+    let redis = kit::Server::start(&[]);
+    let server = over(&redis, Access::open()).await;
+    for mode in [json!({ "key": "a", "mode": "shared" }), json!({ "key": "a", "mode": "permit", "limit": 3 })] {
+        server.post("/acquire", mode).await.problem(409, "wrong_mode");
+    }
+}
+
+#[actix_rt::test]
+async fn it_is_ready_while_the_store_answers() {
+    let mut redis = kit::Server::start(&[]);
+    let server = over(&redis, Access::open()).await;
+    let ready = server.get("/readyz").await.ok();
+    assert!(ready["store_ms"].is_f64(), "{ready}");
+    redis.kill9();
+    server.get("/readyz").await.problem(503, "store_unavailable");
+    server.get("/healthz").await.ok();
+    server.post("/acquire", json!({ "key": "a", "wait_ms": 0 })).await.problem(503, "store_unavailable");
+}
+
+#[actix_rt::test]
+async fn prefixes_and_namespaces_mean_keys_as_clients_spell_them() {
+    let redis = kit::Server::start(&[]);
+    let list = json!([
+        { "name": "operator", "token": SECRETS[0], "rights": ["acquire", "read", "force"] },
+        { "name": "ci", "token": SECRETS[1], "rights": ["acquire", "read"], "namespaces": ["ci:", "lock:ci:x", "lo"] },
+    ]);
+    let server = over(&redis, Access::from_json(&list.to_string()).unwrap()).await;
+    let post = |secret: &str, key: &str| {
+        Answer::of(
+            server.request(Method::POST, "/acquire").bearer_auth(secret).json(&json!({ "key": key, "wait_ms": 0 })),
+        )
+    };
+    let get = |secret: &str, path: &str| Answer::of(server.request(Method::GET, path).bearer_auth(secret));
+    let mut events = Listener::of(server.request(Method::GET, "/events?prefix=c").bearer_auth(SECRETS[1])).await;
+    post(SECRETS[0], "prod").await.ok();
+    post(SECRETS[0], "calm").await.ok();
+    post(SECRETS[1], "ci:a").await.ok();
+    post(SECRETS[1], "lock:ci:b").await.ok();
+    // Two spellings of one name, and a name that only looks as if it were within.
+    post(SECRETS[1], "lock:ci:a").await.problem(423, "held");
+    for key in ["prod", "lock:prod", "l"] {
+        post(SECRETS[1], key).await.problem(403, "forbidden");
+    }
+    let keys = async |secret: &str, path: &str| {
+        let list = get(secret, path).await.ok();
+        let keys: Vec<String> =
+            list["locks"].as_array().unwrap().iter().map(|row: &Value| text(row, "key").to_owned()).collect();
+        keys.join(" ")
+    };
+    assert_eq!(keys(SECRETS[0], "/locks").await, "lock:calm lock:ci:a lock:ci:b lock:prod");
+    assert_eq!(keys(SECRETS[0], "/locks?prefix=c").await, "lock:calm lock:ci:a lock:ci:b");
+    assert_eq!(keys(SECRETS[0], "/locks?prefix=lock:c").await, "lock:calm lock:ci:a lock:ci:b");
+    assert_eq!(keys(SECRETS[1], "/locks").await, "lock:ci:a lock:ci:b");
+    assert_eq!(text(&events.next().await, "key"), "lock:ci:a");
+    get(SECRETS[1], "/locks/ci:a").await.ok();
+    get(SECRETS[1], "/locks/prod").await.problem(403, "forbidden");
+}

@@ -1,0 +1,226 @@
+//! Fear: clients that are slow, or that do nothing at all, take the server from those who work.
+#![cfg(all(feature = "server", target_os = "linux"))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
+use support::{Answer, client, text};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const HEAD: &str = "POST /acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+
+/// The server as a process of its own, ended with the test.
+struct Process {
+    child: Child,
+    address: String,
+}
+
+impl Process {
+    fn serve(words: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--workers", "1"]).args(words);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
+        Self { child, address }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let socket = TcpStream::connect(&self.address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Answer {
+        Answer::of(client().post(format!("http://{}{path}", self.address)).json(&body)).await
+    }
+
+    async fn takes_and_gives_back_a_lock(&self) {
+        let lock = self.post("/acquire", json!({ "key": "mine" })).await.ok();
+        let mine = json!({ "key": "mine", "token": lock["token"] });
+        assert_eq!(text(&self.post("/release", mine).await.ok(), "outcome"), "released");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// All that comes until the other side closes, which it must do.
+fn rest(mut socket: TcpStream) -> String {
+    let mut bytes = Vec::new();
+    match socket.read_to_end(&mut bytes) {
+        Ok(_) => {}
+        // It had more to say than was read before it closed.
+        Err(why) if why.kind() == ErrorKind::ConnectionReset => {}
+        Err(why) => panic!("it was not closed: {why}"),
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Sends one byte at a time until the other side has had enough.
+fn drip(mut socket: TcpStream, text: &str, every: Duration) -> TcpStream {
+    let began = Instant::now();
+    for byte in text.bytes().cycle() {
+        assert!(began.elapsed() < PATIENCE, "it goes on for ever");
+        sleep(every);
+        if socket.write_all(&[byte]).is_err() {
+            break;
+        }
+        socket.set_nonblocking(true).unwrap();
+        let has_answer = !matches!(socket.peek(&mut [0]), Err(why) if why.kind() == ErrorKind::WouldBlock);
+        socket.set_nonblocking(false).unwrap();
+        if has_answer {
+            break;
+        }
+    }
+    socket
+}
+
+#[actix_rt::test]
+async fn a_head_that_comes_byte_by_byte_is_cut_off() {
+    let process = Process::serve(&["--head-timeout", "1s"]);
+    let socket = drip(process.connect(), "x-filler: 1\r\n", Duration::from_millis(20));
+    let answer = rest(socket);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    process.takes_and_gives_back_a_lock().await;
+}
+
+#[actix_rt::test]
+async fn a_body_that_comes_byte_by_byte_is_cut_off() {
+    let process = Process::serve(&["--body-timeout", "300ms"]);
+    let mut socket = process.connect();
+    write!(socket, "{HEAD}content-length: 10000\r\n\r\n").unwrap();
+    let socket = drip(socket, " ", Duration::from_millis(20));
+    Answer::parse(&rest(socket)).problem(408, "body_timeout");
+    process.takes_and_gives_back_a_lock().await;
+}
+
+/// The third row is one piece: half a head right behind a whole request.
+#[actix_rt::test]
+async fn a_later_head_that_stops_halfway_does_not_keep_its_connection() {
+    // The slack for slow stores and the patience for waiters are not what is tested here, and would take a minute.
+    let quick = ["--head-timeout", "1s", "--keep-alive", "1s", "--body-timeout", "1s", "--max-wait", "1s"];
+    let process = Process::serve(&[&quick[..], &["--wait", "1s", "--slack", "1s"]].concat());
+    let whole = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    for (first, then) in [(whole, "G"), (whole, "GET /healthz HTTP/1.1\r\nhos"), (&format!("{whole}GET /hea"), "l")] {
+        let mut socket = process.connect();
+        socket.write_all(first.as_bytes()).unwrap();
+        assert!(socket.read(&mut [0; 4096]).unwrap() > 0);
+        socket.write_all(then.as_bytes()).unwrap();
+        rest(socket);
+    }
+    process.takes_and_gives_back_a_lock().await;
+}
+
+#[actix_rt::test]
+async fn an_idle_connection_is_closed_when_its_time_is_over() {
+    let process = Process::serve(&["--head-timeout", "1s", "--keep-alive", "1s"]);
+    let mut socket = process.connect();
+    socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    assert!(rest(socket).starts_with("HTTP/1.1 200"));
+}
+
+#[actix_rt::test]
+async fn a_client_that_sends_all_and_closes_its_half_does_not_hold_anything_up() {
+    let process = Process::serve(&[]);
+    for _ in 0..50 {
+        let mut socket = process.connect();
+        let body = r#"{"key":"busy","ttl_ms":60000,"wait_ms":0}"#;
+        write!(socket, "{HEAD}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
+        rest(socket);
+    }
+    process.takes_and_gives_back_a_lock().await;
+}
+
+#[actix_rt::test]
+async fn a_body_larger_than_taken_is_refused_before_it_has_come() {
+    let process = Process::serve(&["--max-body-bytes", "1000"]);
+    let mut socket = process.connect();
+    write!(socket, "{HEAD}content-length: 99999999999\r\n\r\n").unwrap();
+    let mut head = [0; 12];
+    socket.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 413");
+    process.takes_and_gives_back_a_lock().await;
+}
+
+#[actix_rt::test]
+async fn five_thousand_idle_connections_leave_room_for_who_works() {
+    const IDLE: usize = 5_000;
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let open_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    assert!(open_files > IDLE as u64 + 200, "this machine allows {open_files} open files: raise `ulimit -Hn`");
+    let process = Process::serve(&["--head-timeout", "1h", "--keep-alive", "1h"]);
+    let mut idle = Vec::with_capacity(IDLE);
+    for at in 0..IDLE {
+        let mut socket = process.connect();
+        // Some have said nothing yet, some half a head, some have had an answer.
+        match at % 3 {
+            0 => {}
+            1 => socket.write_all(b"GET /heal").unwrap(),
+            _ => socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap(),
+        }
+        idle.push(socket);
+    }
+    for _ in 0..20 {
+        process.takes_and_gives_back_a_lock().await;
+    }
+    for socket in idle.iter_mut().skip(2).step_by(3) {
+        assert!(socket.read(&mut [0; 4096]).unwrap() > 0);
+    }
+    drop(idle);
+    process.takes_and_gives_back_a_lock().await;
+}
+
+#[actix_rt::test]
+async fn a_thousand_clients_that_come_at_once_find_room() {
+    let process = Process::serve(&[]);
+    // While it stands still it takes nobody: all must fit where the system keeps them.
+    let signal = |name: &str| {
+        let kill = format!("kill -{name} {}", process.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    };
+    let address = process.address.parse().unwrap();
+    signal("STOP");
+    let crowd: Vec<_> = (0..1000).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(900))).collect();
+    signal("CONT");
+    assert!(crowd.iter().all(Result::is_ok), "a client had to try again");
+    process.takes_and_gives_back_a_lock().await;
+}
+
+#[actix_rt::test]
+async fn holders_release_while_every_waiters_place_is_taken() {
+    let process = Process::serve(&["--max-waiters", "200", "--max-connections", "400"]);
+    let lock = process.post("/acquire", json!({ "key": "a" })).await.ok();
+    let body = r#"{"key":"a","wait_ms":60000}"#;
+    let crowd: Vec<_> = (0..250)
+        .map(|_| {
+            let mut socket = process.connect();
+            write!(socket, "{HEAD}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+            socket
+        })
+        .collect();
+    let full = async || process.post("/acquire", json!({ "key": "a", "wait_ms": 1 })).await;
+    let began = Instant::now();
+    while full().await.status != 429 {
+        assert!(began.elapsed() < PATIENCE, "the queue never was full");
+    }
+    let mine = json!({ "key": "a", "token": lock["token"] });
+    process.post("/heartbeat", mine.clone()).await.ok();
+    assert_eq!(text(&process.post("/release", mine).await.ok(), "outcome"), "released");
+    drop(crowd);
+}

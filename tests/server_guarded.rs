@@ -1,0 +1,321 @@
+//! Fear: the binary lets somebody in without a token, or shows one; speaks TLS badly; or grants too early.
+#![cfg(all(feature = "server", unix))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Client;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::{Value, json};
+use support::{Answer, client, until};
+
+const SECRET: &str = "hunter2-hunter2-hunter2";
+
+fn tokens() -> String {
+    json!([{ "name": "ops", "token": SECRET, "rights": ["acquire", "read", "force"] }]).to_string()
+}
+
+/// The binary, ended with the test.
+struct Process {
+    child: Child,
+    url: String,
+    client: Client,
+}
+
+fn leasehold(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("LEASEHOLD_") || ["LOCK_STORE", "REDIS_URL", "RUST_LOG"].contains(&name.as_str()) {
+            command.env_remove(name);
+        }
+    }
+    command.arg("serve").args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Process {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
+        let url = first.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
+        Self { child, url, client: client() }
+    }
+
+    fn serve(words: &[&str]) -> Self {
+        Self::start(leasehold(&[&["--listen", "127.0.0.1:0"], words].concat()))
+    }
+
+    fn post(&self, path: &str, body: Value) -> impl Future<Output = Answer> + use<> {
+        Answer::of(self.client.post(format!("{}{path}", self.url)).json(&body))
+    }
+
+    fn get(&self, path: &str) -> impl Future<Output = Answer> + use<> {
+        Answer::of(self.client.get(format!("{}{path}", self.url)))
+    }
+
+    /// Ends it: what it wrote to stderr.
+    async fn end(&mut self) -> String {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        until("its end", || self.child.try_wait().unwrap().is_some()).await;
+        let mut text = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs to the end: exit code, stdout and stderr.
+fn run(mut command: Command) -> (i32, String) {
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    (output.status.code().unwrap(), text.concat())
+}
+
+/// A directory of the test's own, removed with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("leasehold-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[actix_rt::test]
+async fn tokens_come_from_a_file_or_the_environment() {
+    let folder = Folder::new();
+    let from_file = Process::serve(&["--tokens-file", &folder.file("tokens.json", &tokens())]);
+    let mut command = leasehold(&["--listen", "127.0.0.1:0"]);
+    command.env("LEASEHOLD_TOKENS", tokens());
+    for process in [from_file, Process::start(command)] {
+        process.get("/locks").await.problem(401, "unauthenticated");
+        process.get("/healthz").await.ok();
+        let with_token = process.client.get(format!("{}/locks", process.url)).bearer_auth(SECRET);
+        Answer::of(with_token).await.ok();
+    }
+}
+
+#[test]
+fn an_address_that_others_reach_needs_tokens_or_a_word() {
+    let (code, text) = run(leasehold(&["--listen", "0.0.0.0:0"]));
+    assert_eq!(code, 64, "{text}");
+    assert!(text.contains("--tokens-file") && text.contains("--insecure"), "{text}");
+    let mut with_tokens = leasehold(&["--listen", "0.0.0.0:0"]);
+    with_tokens.env("LEASEHOLD_TOKENS", tokens());
+    let insecure = leasehold(&["--listen", "0.0.0.0:0", "--insecure"]);
+    for command in [with_tokens, insecure] {
+        assert!(Process::start(command).url.starts_with("http://0.0.0.0:"));
+    }
+}
+
+#[test]
+fn lists_of_tokens_that_make_no_sense_end_with_64_and_are_not_shown() {
+    let folder = Folder::new();
+    let missing = folder.0.join("missing").to_str().unwrap().to_owned();
+    let bad = folder.file("bad.json", r#"[{"name":"x","token":"hunter2","rights":["read"]}]"#);
+    let broken = folder.file("broken.json", r#"[{"name":"x","token":"hunter2-hunter2-hunter2","#);
+    for path in [missing, bad, broken] {
+        let (code, text) = run(leasehold(&["--tokens-file", &path]));
+        assert_eq!(code, 64, "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    let mut help = leasehold(&["--help"]);
+    help.env("LEASEHOLD_TOKENS", tokens());
+    let (_, text) = run(help);
+    assert!(!text.contains("hunter2"));
+}
+
+#[actix_rt::test]
+async fn logs_name_who_forced_and_in_which_request_and_show_no_capability() {
+    let folder = Folder::new();
+    let list = folder.file("tokens.json", &tokens());
+    let mut command = leasehold(&["--listen", "127.0.0.1:0", "--tokens-file", &list, "--log-format", "json"]);
+    command.env("RUST_LOG", "trace");
+    let mut process = Process::start(command);
+    let ask = |method: reqwest::Method, path: &str| {
+        process.client.request(method, format!("{}{path}", process.url)).bearer_auth(SECRET)
+    };
+    let post = reqwest::Method::POST;
+    let session = Answer::of(ask(post.clone(), "/sessions").json(&json!({ "name": "w" }))).await.ok();
+    let id = session["id"].as_str().unwrap().to_owned();
+    let acquire = json!({ "key": "needle", "session": id });
+    let lock = Answer::of(ask(post.clone(), "/acquire").json(&acquire)).await.ok();
+    Answer::of(ask(post, &format!("/sessions/{id}/heartbeat"))).await.ok();
+    let force = ask(reqwest::Method::DELETE, "/locks/needle").header("x-request-id", "incident-7");
+    Answer::of(force).await.ok();
+    Answer::of(ask(reqwest::Method::DELETE, &format!("/sessions/{id}"))).await.ok();
+    let log = process.end().await;
+    for capability in [SECRET, &id, lock["token"].as_str().unwrap()] {
+        assert!(!log.contains(capability), "{capability} is in the log");
+    }
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let forced = lines.iter().find(|line| line["key"] == "needle" && line["level"] == "WARN").unwrap();
+    assert_eq!((&forced["by"], &forced["request_id"]), (&json!("ops"), &json!("incident-7")));
+    let answered = |line: &&Value| line["message"] == "answered" && line["request_id"].is_string();
+    let routes: Vec<_> = lines.iter().filter(answered).map(|line| line["route"].as_str().unwrap()).collect();
+    assert!(routes.contains(&"/sessions/{id}/heartbeat"), "{routes:?}");
+}
+
+#[actix_rt::test]
+async fn with_a_start_delay_nothing_is_granted_at_first() {
+    let process = Process::serve(&["--start-delay", "1h"]);
+    let refused = process.post("/acquire", json!({ "key": "a" })).await;
+    assert!(refused.headers["retry-after"].parse::<u64>().unwrap() > 3000);
+    refused.problem(503, "starting");
+    process.get("/readyz").await.problem(503, "starting");
+    process.get("/healthz").await.ok();
+    let token = "0b9f1f2e-52a3-4b61-9a08-6bb7a6b1d001";
+    let late = process.post("/release", json!({ "key": "a", "token": token })).await.ok();
+    assert_eq!(late, json!({ "outcome": "already_gone" }));
+
+    let soon = Process::serve(&["--start-delay", "100ms"]);
+    while soon.get("/readyz").await.status != 200 {
+        actix_rt::time::sleep(Duration::from_millis(5)).await;
+    }
+    soon.post("/acquire", json!({ "key": "a" })).await.ok();
+}
+
+#[actix_rt::test]
+async fn settings_reach_what_they_set() {
+    let process = Process::serve(&[
+        "--max-sessions",
+        "1",
+        "--max-locks-per-session",
+        "1",
+        "--max-streams",
+        "0",
+        "--max-listed",
+        "5",
+        "--max-key-bytes",
+        "10",
+        "--rate-limit",
+        "1000",
+    ]);
+    let session = process.post("/sessions", json!({ "name": "w" })).await.ok();
+    process.post("/sessions", json!({ "name": "w" })).await.problem(429, "too_many_sessions");
+    let of = |key: &str| process.post("/acquire", json!({ "key": key, "session": session["id"] }));
+    of("a").await.ok();
+    of("b").await.problem(429, "too_many_locks");
+    of("01234567890").await.problem(422, "invalid_key");
+    process.get("/events").await.problem(429, "too_many_streams");
+    process.get("/locks?limit=6").await.problem(422, "invalid_option");
+    let slow = Process::serve(&["--rate-limit", "1"]);
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        statuses.push(slow.get("/locks").await.status);
+    }
+    assert!(statuses.contains(&429), "{statuses:?}");
+}
+
+#[actix_rt::test]
+async fn it_is_not_ready_while_it_drains_and_ends_its_streams() {
+    let mut process = Process::serve(&["--grace", "20s"]);
+    process.get("/readyz").await.ok();
+    let mut events = support::Listener::of(process.client.get(format!("{}/events", process.url))).await;
+    let lock = process.post("/acquire", json!({ "key": "a" })).await.ok();
+    assert!(Command::new("sh").args(["-c", &format!("kill -TERM {}", process.child.id())]).status().unwrap().success());
+    while process.get("/readyz").await.status == 200 {
+        actix_rt::time::sleep(Duration::from_millis(2)).await;
+    }
+    process.get("/readyz").await.problem(503, "shutting_down");
+    process.get("/healthz").await.ok();
+    process.post("/release", json!({ "key": "a", "token": lock["token"] })).await.ok();
+    assert_eq!(events.next().await["kind"], "granted");
+    assert_eq!(events.next().await["kind"], "released");
+    assert!(events.ended().await);
+    until("its end", || process.child.try_wait().unwrap().is_some()).await;
+}
+
+/// A certificate for `localhost` that signs itself, and its key, as PEM.
+fn certificate() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+#[actix_rt::test]
+async fn tls_is_spoken_with_the_certificate_that_was_given() {
+    let folder = Folder::new();
+    let (cert, key) = certificate();
+    let (cert_file, key_file) = (folder.file("cert.pem", &cert), folder.file("key.pem", &key));
+    let process = Process::serve(&["--tls-cert", &cert_file, "--tls-key", &key_file]);
+    let address = process.url.strip_prefix("https://").unwrap().to_owned();
+
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let name = ServerName::try_from("localhost").unwrap();
+    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut stream = StreamOwned::new(connection, TcpStream::connect(&address).unwrap());
+    let body = r#"{"key":"a"}"#;
+    let head = "POST /acquire HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json";
+    write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(Answer::parse(&text).ok()["key"], "a");
+    assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]), "waiters of HTTP/2 are not cancelled");
+
+    // Who does not speak it is not served.
+    let mut plain = TcpStream::connect(&address).unwrap();
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP/"));
+}
+
+#[test]
+fn certificates_that_make_no_sense_end_with_64() {
+    let folder = Folder::new();
+    let ((cert, key), (_, other_key)) = (certificate(), certificate());
+    let (cert, key) = (folder.file("cert.pem", &cert), folder.file("key.pem", &key));
+    let (other_key, empty) = (folder.file("other.pem", &other_key), folder.file("empty.pem", ""));
+    let rows: [&[&str]; 6] = [
+        &["--tls-cert", &cert],
+        &["--tls-key", &key],
+        &["--tls-cert", "/nowhere.pem", "--tls-key", &key],
+        &["--tls-cert", &empty, "--tls-key", &key],
+        &["--tls-cert", &cert, "--tls-key", &empty],
+        &["--tls-cert", &cert, "--tls-key", &other_key],
+    ];
+    for words in rows {
+        let (code, text) = run(leasehold(&[&["--listen", "127.0.0.1:0"], words].concat()));
+        assert_eq!(code, 64, "{words:?}: {text}");
+        assert!(text.starts_with("leasehold: ") && !text.contains("PRIVATE KEY"), "{text}");
+    }
+}
