@@ -17,9 +17,11 @@ use crate::store::{Released, StoreError};
 /// What is to be released, guarded on each node from the moment that it was asked for.
 pub(super) struct Orders {
     begun: Moment,
-    underway: Option<Arc<Shared>>,
-    orders: Vec<(Arc<Node>, Option<Order>)>,
+    orders: Vec<OfNode>,
 }
+
+/// What is to be released on a node, if it is asked at all, and beside what that is still under way.
+type OfNode = (Arc<Node>, Option<Order>, Option<Arc<Shared>>);
 
 /// Takes the order down. From here on it is carried out, whatever becomes of the future (S7).
 pub(super) fn order(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Orders, StoreError> {
@@ -28,15 +30,15 @@ pub(super) fn order(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Order
     let order = |node: &Arc<Node>| {
         // Of a node that is away and owes enough, the key runs out by itself: it is a minority.
         let order = (!node.owes_enough()).then(|| order_by_name(&node.redis, names.clone(), token));
-        (Arc::clone(node), order)
+        (Arc::clone(node), order, underway.clone())
     };
-    Ok(Orders { begun: inner.now(), underway, orders: inner.nodes.iter().map(order).collect() })
+    Ok(Orders { begun: inner.now(), orders: inner.nodes.iter().map(order).collect() })
 }
 
 impl Orders {
     pub(super) async fn carry_out(self, inner: &Arc<Inner>) -> Released {
         let mut running: FuturesUnordered<_> =
-            self.orders.into_iter().map(|(node, order)| carry_out(node, order, self.underway.clone())).collect();
+            self.orders.into_iter().map(|(node, order, underway)| carry_out(node, order, underway)).collect();
         let (mut ballot, mut errors) = (Ballot::new(inner.quorum, Moment::FAR), Vec::new());
         hear(inner, self.begun, &mut running, |(node, answer)| {
             let vote = match answer {
