@@ -131,7 +131,8 @@ fn calls_that_wait_for_others_go_out_as_few_commands() {
     let answers = asking.join().unwrap();
     assert!(answers.iter().all(support::is_granted), "{answers:?}");
     let commands = scripts_run(&server) - before;
-    assert!(commands <= 2 + (MANY as u64).div_ceil(32) + 2, "{commands} commands for {MANY} locks");
+    // Those that went ahead, and a batch for each of them at most.
+    assert!(commands <= 2 * 8, "{commands} commands for {MANY} locks");
 }
 
 #[test]
@@ -150,7 +151,7 @@ fn a_call_that_is_dropped_while_it_waits_is_not_sent() {
     // Of those that had gone ahead, each is taken back.
     until("the clean-up", || server.ask::<Vec<String>>("KEYS lock:k:*").is_empty());
     let fences = server.ask::<Vec<String>>("KEYS leasehold:fence:*");
-    assert!(fences.len() <= 1 + 2, "the others were sent: {fences:?}");
+    assert!(fences.len() <= 1 + 8, "the others were sent: {fences:?}");
     drop(stores);
     assert_eq!(server.ask::<Vec<String>>("KEYS lock:*"), ["lock:warm"]);
 }

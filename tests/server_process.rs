@@ -292,3 +292,22 @@ async fn two_servers_over_one_redis_exclude_each_other() {
     assert_eq!(two.post("/release", theirs).await.ok(), json!({ "outcome": "released" }));
     assert_eq!(redis.ask::<i64>("EXISTS lock:a"), 0);
 }
+
+#[actix_rt::test]
+async fn a_server_goes_on_without_its_store_if_it_is_told_to() {
+    let redis = kit::Server::start(&[]);
+    let proxy = kit::Proxy::start(redis.address());
+    let (closed, local) = {
+        let serve = |mode| Process::serve(&["--store", &proxy.url(), "--fail-mode", mode]);
+        (serve("closed"), serve("local"))
+    };
+    proxy.cut();
+    let ask = || json!({ "key": "a", "wait_ms": 0 });
+    closed.post("/acquire", ask()).await.problem(503, "store_unavailable");
+    let degraded = local.post("/acquire", ask()).await.ok();
+    assert_eq!(degraded["fencing_token"], serde_json::Value::Null);
+    local.post("/acquire", ask()).await.problem(423, "held");
+    proxy.heal();
+    until("the key", || redis.ask::<i64>("EXISTS lock:a") == 1).await;
+    closed.post("/acquire", ask()).await.problem(423, "held");
+}

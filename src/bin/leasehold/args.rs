@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use leasehold::FailMode;
 
 /// A keyed lock server: TTL, fencing tokens, fair queues.
 #[derive(Debug, Parser)]
@@ -39,11 +40,17 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_INSECURE")]
     pub(crate) insecure: bool,
 
-    /// Where locks live: `memory` (they end with the process), `redis://host:port`, `redis` with REDIS_URL, or
+    /// Where locks live: `memory` (they end with the process), `redis://host:port` (`rediss` for TLS),
+    /// `redis+sentinel://host,host/master`, `redis+cluster://host,host`, `redis` with one of these in REDIS_URL, or
     /// `redlock:redis://a,redis://b,redis://c`
     // Checked by hand: a refusal by clap would print the value, and a store's URL may hold a password.
     #[arg(long, env = "LOCK_STORE", hide_env_values = true, default_value = "memory")]
     pub(crate) store: String,
+
+    /// While the store does not answer: `closed` grants nothing, `local` grants what excludes only this server's other
+    /// clients, without a fencing token, until the store answers again
+    #[arg(long, env = "LEASEHOLD_FAIL_MODE", value_enum, default_value = "closed")]
+    pub(crate) fail_mode: FailModeName,
 
     /// Over `redlock:` the longest time that a lock lasts without a refresh, and for which a node that may have
     /// forgotten locks does not vote, a new one too; the same in all servers
@@ -159,6 +166,23 @@ pub(crate) struct ServeArgs {
     /// How log lines look; which are written is for RUST_LOG to say
     #[arg(long, env = "LEASEHOLD_LOG_FORMAT", value_enum, default_value = "pretty")]
     pub(crate) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FailModeName {
+    /// Nothing is granted without the store
+    Closed,
+    /// Locks are granted for this server alone
+    Local,
+}
+
+impl From<FailModeName> for FailMode {
+    fn from(name: FailModeName) -> Self {
+        match name {
+            FailModeName::Closed => Self::Closed,
+            FailModeName::Local => Self::Local,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

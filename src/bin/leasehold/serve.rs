@@ -59,7 +59,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         .max_sessions(args.max_sessions)
         .max_locks_per_session(args.max_locks_per_session)
         .max_waiters(bounds.waiters)
-        .max_waiters_per_key(args.max_waiters_per_key);
+        .max_waiters_per_key(args.max_waiters_per_key)
+        .fail_mode(args.fail_mode.into());
     let builder = match store {
         Choice::Memory => builder,
         Choice::Redis(store) => builder.store(store),

@@ -12,7 +12,7 @@ use crate::exit::Failure;
 pub(crate) enum Choice {
     /// This process: its locks end with it.
     Memory,
-    /// A Redis server, which other processes share.
+    /// A Redis server, the master behind Sentinels, or a Cluster, which other processes share.
     Redis(RedisStore),
     /// A majority of several.
     Redlock(RedlockStore),
@@ -34,15 +34,16 @@ pub(crate) fn choose(name: &str, max_ttl: Duration) -> Result<Choice, Failure> {
         },
         url if url.contains("://") => redis(url),
         _ => Err(Failure::Usage(
-            "--store (LOCK_STORE) must be `memory`, `redis://host:port`, `redis` with REDIS_URL, or \
-             `redlock:redis://a,redis://b,redis://c`"
+            "--store (LOCK_STORE) must be `memory`, `redis://host:port`, `redis+sentinel://host,host/master`, \
+             `redis+cluster://host,host`, `redis` with REDIS_URL, or `redlock:redis://a,redis://b,redis://c`"
                 .to_owned(),
         )),
     }
 }
 
 fn redis(url: &str) -> Result<Choice, Failure> {
-    let store = RedisStore::new(url).map_err(|why| Failure::Usage(format!("--store (LOCK_STORE): {why}")))?;
+    let builder = RedisStore::builder(url).on_warning(|warning| tracing::warn!(%warning, "store"));
+    let store = builder.build().map_err(|why| Failure::Usage(format!("--store (LOCK_STORE): {why}")))?;
     Ok(Choice::Redis(store))
 }
 

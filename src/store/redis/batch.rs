@@ -27,7 +27,7 @@ use super::wire::{Asking, Wire};
 use crate::store::StoreError;
 
 /// So many commands of one script are under way before calls begin to wait for each other.
-const AHEAD: usize = 2;
+const AHEAD: usize = 8;
 /// So many locks at most go into one command: a server does nothing else meanwhile.
 const BATCH: usize = 32;
 
