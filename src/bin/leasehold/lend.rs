@@ -136,12 +136,12 @@ impl Terms {
 }
 
 impl Lender {
-    /// An engine over this store, in this process.
+    /// An engine over this store, in this process, for locks of this TTL.
     ///
     /// # Errors
     /// `Usage` for memory, which nobody else would know of; `Unavailable` if the store does not answer.
-    pub(crate) async fn over(choice: Choice, max_ttl: Duration) -> Result<Self, Failure> {
-        let builder = LockManager::builder().max_ttl(max_ttl);
+    pub(crate) async fn over(choice: Choice, ttl: Duration) -> Result<Self, Failure> {
+        let builder = LockManager::builder().ttl(ttl);
         let builder = match choice {
             Choice::Memory => {
                 return Err(Failure::Usage("--store memory: no other process would know of it".to_owned()));

@@ -45,6 +45,8 @@ pub(crate) async fn stats(args: StatsArgs) -> Result<(), Failure> {
 
 fn render(totals: &Map<String, Value>, reader: Reader) -> String {
     let mut numbers = Table::new(&["TOTAL", "NUMBER"]);
+    // One key's stand beside its name.
+    let totals = totals.get("stats").and_then(Value::as_object).unwrap_or(totals);
     for (name, number) in totals {
         match number {
             // People see few digits: 0.123456 says no more than 0.123.

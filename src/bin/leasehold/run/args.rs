@@ -30,7 +30,7 @@ pub(crate) struct RunArgs {
 
     /// How long the lock lasts without a heartbeat; one is sent every third of it
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
-    ttl: Duration,
+    pub(super) ttl: Duration,
 
     #[command(flatten)]
     pub(super) server: ServerArgs,

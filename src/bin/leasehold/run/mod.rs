@@ -33,9 +33,6 @@ use crate::exit::Failure;
 use crate::lend::{Lease, Lender, Terms};
 use crate::store;
 
-/// The longest TTL that an engine of this process grants; a server has a bound of its own.
-const LONGEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// Acquires the lock, runs the command, releases the lock.
 ///
 /// # Errors
@@ -79,7 +76,7 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 async fn lender(args: &RunArgs) -> Result<Lender, Failure> {
     match &args.store {
         None => Ok(Lender::Server(Client::new(&args.server)?)),
-        Some(name) => Lender::over(store::choose(name, args.redlock_max_ttl)?, LONGEST_TTL).await,
+        Some(name) => Lender::over(store::choose(name, args.redlock_max_ttl)?, args.ttl).await,
     }
 }
 
