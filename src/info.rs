@@ -8,7 +8,7 @@ use crate::clock::Moment;
 use crate::error::Loss;
 use crate::key::{FencingToken, Key};
 use crate::stats::Stats;
-use crate::table::{End, Holding, Mode, Row, Trace, Waiting};
+use crate::table::{Awaiting, End, Holding, Mode, Row, Trace, Waiting};
 
 /// A held lock, as others may see it: everything but its token.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +16,8 @@ use crate::table::{End, Holding, Mode, Row, Trace, Waiting};
 pub struct LockInfo {
     /// The key.
     pub key: Key,
+    /// Who knows of it.
+    pub whereabouts: Whereabouts,
     /// How it is held.
     pub mode: Mode,
     /// Who said that they hold it. Where several do, this and what follows is of the first of [`holders`](Self::holders).
@@ -42,6 +44,18 @@ pub struct LockInfo {
     pub queue: Vec<WaiterInfo>,
     /// The key's own totals, once somebody had to wait for it or was refused, for as long as it stays in the table.
     pub stats: Option<Stats>,
+}
+
+/// Who knows of a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Whereabouts {
+    /// This process holds it.
+    Here,
+    /// The store says that another process holds it, or another client of the store. All that is known of it is for how
+    /// long (a key that has no end there: [`Duration::MAX`]) and perhaps its fencing token: it has no owner, age and TTL
+    /// are zero, and those who wait are those of this process.
+    Elsewhere,
 }
 
 /// One who holds a key.
@@ -87,6 +101,26 @@ impl From<Holding> for HolderInfo {
     }
 }
 
+impl LockInfo {
+    /// A lock that the store knows of, and those who wait for it here.
+    pub(crate) fn elsewhere(key: Key, ends_in: Option<Duration>, fence: Option<u64>, awaiting: Awaiting) -> Self {
+        let Awaiting { waiting, contended, queue } = awaiting;
+        let first = Holding {
+            owner: None,
+            mode: Mode::Exclusive,
+            fence: FencingToken::at_least_one(0),
+            proof: fence.map(FencingToken::at_least_one),
+            age: Duration::ZERO,
+            remaining: ends_in.unwrap_or(Duration::MAX),
+            ttl: Duration::ZERO,
+            refreshes: 0,
+            asked_back: None,
+        };
+        let row = Row { key, first, others: Vec::new(), held_by: 1, waiting, contended, queue };
+        Self { whereabouts: Whereabouts::Elsewhere, ..Self::from(row) }
+    }
+}
+
 impl From<Row> for LockInfo {
     fn from(row: Row) -> Self {
         let Row { key, first, others, held_by, waiting, contended, queue } = row;
@@ -98,6 +132,7 @@ impl From<Row> for LockInfo {
         let holders: Vec<HolderInfo> = std::iter::once(first.clone()).chain(others).map(HolderInfo::from).collect();
         Self {
             key,
+            whereabouts: Whereabouts::Here,
             mode: first.mode,
             owner: first.owner,
             fencing_token: first.proof,

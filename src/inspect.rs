@@ -89,10 +89,11 @@ impl LockManager {
         }
     }
 
-    /// Who holds the key and who waits for it (the first 100 of each); `None` if it is free.
+    /// Who holds the key and who waits for it (the first 100 of each); `None` if it is free. Where there is a store and
+    /// nobody here holds it, the store is asked.
     ///
     /// # Errors
-    /// [`LockError::InvalidKey`].
+    /// [`LockError::InvalidKey`], [`LockError::StoreUnavailable`].
     ///
     /// # Cancel safety
     /// Changes nothing.
@@ -101,15 +102,31 @@ impl LockManager {
         K: TryInto<Key>,
         K::Error: Into<LockError>,
     {
-        let key = self.good_key(key)?;
-        let (shard, hash) = self.place(&key);
-        Ok(self.shard_at(shard).look(&key, hash, SHOWN).map(LockInfo::from))
+        self.look(self.good_key(key)?).await
     }
 
-    /// All that is known of a key, for whoever asks why it is locked, or why it no longer is.
+    async fn look(&self, key: Key) -> Result<Option<LockInfo>, LockError> {
+        let (shard, hash) = self.place(&key);
+        let shard = self.shard_at(shard);
+        if let Some(row) = shard.look(&key, hash, SHOWN) {
+            return Ok(Some(row.into()));
+        }
+        let Some(desk) = self.desk() else { return Ok(None) };
+        match desk.look(&key).await {
+            Some(Ok(Seen::Free)) => Ok(None),
+            Some(Ok(Seen::Held { ends_in, fence, .. })) => {
+                let awaiting = shard.awaiting(&key, hash, SHOWN);
+                Ok(Some(LockInfo::elsewhere(key, ends_in, fence, awaiting)))
+            }
+            Some(Err(_)) | None => Err(LockError::StoreUnavailable),
+        }
+    }
+
+    /// All that is known of a key, for whoever asks why it is locked, or why it no longer is: what
+    /// [`inspect`](Self::inspect) answers, and how its last locks in this process ended.
     ///
     /// # Errors
-    /// [`LockError::InvalidKey`].
+    /// [`LockError::InvalidKey`], [`LockError::StoreUnavailable`].
     ///
     /// # Cancel safety
     /// Changes nothing.
@@ -119,12 +136,12 @@ impl LockManager {
         K::Error: Into<LockError>,
     {
         let key = self.good_key(key)?;
+        let lock = self.look(key.clone()).await?;
         let (shard, hash) = self.place(&key);
-        let shard = self.shard_at(shard);
-        let (lock, traces) = (shard.look(&key, hash, SHOWN), shard.trail(hash, ENDS_SHOWN));
+        let traces = self.shard_at(shard).trail(hash, ENDS_SHOWN);
         let now = self.now();
         let ended = traces.into_iter().map(|(trace, owner)| EndedLock::new(trace, owner, now)).collect();
-        Ok(Explanation { key, lock: lock.map(LockInfo::from), ended })
+        Ok(Explanation { key, lock, ended })
     }
 
     /// What is known of the lock that a ticket stands for, and nothing of the queue but its length.

@@ -66,7 +66,7 @@ pub use deadlock::DeadlockPolicy;
 pub use error::{AttemptOutcome, BuildError, Face, KeyFault, LockError, Loss, TtlFault, WaitEdge};
 pub use event::{Events, Heard};
 pub use force::ForceRelease;
-pub use info::{EndedLock, Explanation, HolderInfo, LockInfo, WaiterInfo};
+pub use info::{EndedLock, Explanation, HolderInfo, LockInfo, WaiterInfo, Whereabouts};
 pub use key::{FencingToken, Key, NoFence, Token, Ttl};
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use manager::LockManager;

@@ -24,7 +24,7 @@ fn manager() -> (LockManager, ManualClock) {
 fn heard(events: &mut Events) -> Option<Heard> {
     let next = std::pin::pin!(events.next());
     match next.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(heard) => Some(heard.expect("the manager is there")),
+        Poll::Ready(heard) => heard,
         Poll::Pending => None,
     }
 }
@@ -295,6 +295,20 @@ async fn a_dropped_wait_for_the_next_event_loses_none() {
         }
         assert_eq!(all(&mut events).len(), 2);
     }
+}
+
+#[actix_rt::test]
+async fn the_stream_ends_with_the_shutdown_though_somebody_keeps_the_manager() {
+    let locks = LockManager::builder().build().unwrap();
+    let (mut events, mut watched) = (locks.events(), locks.watch("k").unwrap());
+    let _left = locks.try_lock("k").await.unwrap();
+    locks.shutdown(Duration::ZERO).await;
+    for stream in [&mut events, &mut watched] {
+        assert_eq!(kinds(&told(stream, 2).await), ["granted exclusive", "lost: the manager shut down"]);
+        assert_eq!(stream.next().await, None);
+        assert_eq!(stream.next().await, None, "for good");
+    }
+    assert_eq!(locks.events().next().await, None, "and so does one that begins later");
 }
 
 #[actix_rt::test]

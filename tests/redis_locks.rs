@@ -13,7 +13,7 @@ use futures::{future::join, poll};
 use kit::{Proxy, Server, Then, until};
 use leasehold::store::StoreError;
 use leasehold::store::redis::RedisStore;
-use leasehold::{BuildError, Builder, Lock, LockError, LockManager, Loss, Release, Token};
+use leasehold::{BuildError, Builder, Lock, LockError, LockManager, Loss, Release, Token, Whereabouts};
 
 /// Longer than any test is patient.
 const LONG: Duration = Duration::from_mins(5);
@@ -122,6 +122,29 @@ async fn who_came_first_is_served_first_across_managers() {
         drop(first);
         assert!(second.await.unwrap().unwrap().fencing_token() > fence);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_process_holds_can_be_asked_about() {
+    let server = Server::start(&[]);
+    let (one, two) = two(&server).await;
+    assert_eq!(two.inspect("k").await.unwrap(), None);
+    let lock = one.lock("k").owner("ann").await.unwrap();
+    let here = one.inspect("k").await.unwrap().unwrap();
+    assert_eq!((here.whereabouts, here.owner.as_deref()), (Whereabouts::Here, Some("ann")));
+    let waiters = [queue(&two, "k"), queue(&two, "k")];
+    until("the waiters", || places(&server) == 1 && two.stats().waiting == 1);
+    let there = two.inspect("k").await.unwrap().unwrap();
+    assert_eq!((there.whereabouts, there.owner, there.held_by), (Whereabouts::Elsewhere, None, 1));
+    assert_eq!(there.fencing_token, lock.fencing_token());
+    assert!(there.remaining > LONG / 2 && there.remaining <= LONG);
+    assert_eq!((there.waiting, there.queue.len()), (2, 2), "those who wait here");
+    assert_eq!(two.explain("k").await.unwrap().lock.unwrap().whereabouts, Whereabouts::Elsewhere);
+    waiters.iter().for_each(tokio::task::JoinHandle::abort);
+    // Another client's key, without an end.
+    server.ask::<()>("SET lock:theirs x");
+    let theirs = two.inspect("theirs").await.unwrap().unwrap();
+    assert_eq!((theirs.whereabouts, theirs.remaining), (Whereabouts::Elsewhere, Duration::MAX));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,3 +25,33 @@ fn the_contract_holds_over_one_three_and_five_nodes() {
         conformance::check(|| Arc::new(nodes.builder().build().unwrap()) as Arc<dyn Store>);
     }
 }
+
+/// The script is the node of the model: this is where it must judge as `Memory` does there.
+#[test]
+fn a_node_accepts_no_fence_at_or_below_its_memory_or_the_end_of_its_last_quarantine() {
+    let server = kit::Server::start(&[]);
+    let script = redis::Script::new(include_str!("../src/store/redlock/acquire.lua"));
+    let mut client = server.client();
+    let (seconds, micros): (i64, i64) = server.ask("TIME");
+    let now = seconds * 1_000_000 + micros;
+    let floor = now - 1_000_000;
+    redis::cmd("SET").arg("m").arg(format!("{floor} 60000 run")).exec(&mut client).unwrap();
+    let mut ask = |token: &str, fence: i64, max_ttl_ms: i64, turn: i64| {
+        let mut asked = script.prepare_invoke();
+        asked.key("lock").key("fence").key("m").arg(token).arg(50_000).arg(i64::MAX / 1024);
+        let answers: Vec<Vec<i64>> =
+            asked.arg(fence).arg(120_000).arg(max_ttl_ms).arg(turn).invoke(&mut client).unwrap();
+        let mut answer = answers.into_iter().next().unwrap();
+        answer.remove(1);
+        answer
+    };
+    assert_eq!(ask("a", floor, 60_000, 1), [4, floor], "at the floor");
+    assert_eq!(ask("a", floor + 5, 30_000, 1), [7, 60_000], "another max_ttl");
+    assert_eq!(ask("a", floor + 5, 60_000, 1), [1, 50_000]);
+    assert_eq!(ask("a", floor + 9, 60_000, 1)[..2], [6, floor + 5], "a retry moves nothing");
+    assert_eq!(ask("a", floor + 5, 60_000, 2), [4, floor + 5], "the same one again");
+    assert_eq!(ask("b", floor + 9, 60_000, 2)[..2], [2, 0], "another's");
+    assert_eq!(ask("a", floor + 9, 60_000, 2)[0], 1, "the second round raises its own");
+    assert_eq!(server.ask::<i64>("GET fence"), floor + 9);
+    assert!(server.ask::<i64>("PTTL fence") > 110_000);
+}

@@ -4,6 +4,9 @@
 #[cfg(feature = "redis")]
 #[path = "support/redis/mod.rs"]
 mod kit;
+#[cfg(feature = "redis")]
+#[path = "support/redlock.rs"]
+mod redlock;
 
 use leasehold::{LockManager, conformance};
 
@@ -19,6 +22,7 @@ mod over_redis {
 
     use super::kit::sentinel::NAME;
     use super::kit::{Cluster, Sentinels, Server};
+    use super::redlock::Nodes;
 
     fn over(url: &str) -> Builder {
         LockManager::builder().store(RedisStore::new(url).unwrap())
@@ -40,5 +44,11 @@ mod over_redis {
     fn a_cluster_does_what_memory_does() {
         let cluster = Cluster::start();
         conformance::check(|| over(&format!("redis+cluster://{}", cluster.hosts())));
+    }
+
+    #[test]
+    fn five_nodes_do_what_memory_does() {
+        let nodes = Nodes::start(5, &[], std::time::Duration::from_hours(3));
+        conformance::check(|| LockManager::builder().store(nodes.builder().build().unwrap()));
     }
 }

@@ -50,7 +50,8 @@ pub(super) async fn acquire(call: Call, payload: web::Payload) -> Answer {
     let ticket = match while_present(request.ticket().into_future()).await {
         Ok(ticket) => ticket,
         Err(why @ (LockError::Held | LockError::Timeout { .. })) => {
-            let in_the_way = call.locks.inspect(&ask.key).await?;
+            // A store that is away by now does not change the answer.
+            let in_the_way = call.locks.inspect(&ask.key).await.ok().flatten();
             return Err(Problem::busy(why, in_the_way.as_ref()));
         }
         Err(why) => return Err(Problem::within(why, |key| call.may_see(key))),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::wire::{ModeName, permits_of, whole_ms};
-use crate::{FencingToken, HolderInfo, HotKey, LockInfo, Mode, Stats, WaitEdge, WaiterInfo};
+use crate::{FencingToken, HolderInfo, HotKey, LockInfo, Mode, Stats, WaitEdge, WaiterInfo, Whereabouts};
 
 /// The held locks, in the order of their keys.
 #[derive(Serialize, ToSchema)]
@@ -28,6 +28,10 @@ pub(super) struct LockList {
 }))]
 pub(super) struct LockRow {
     key: String,
+    /// `true` where another process, or another client of the store, holds it: then the holder has no owner, its age and
+    /// TTL are 0, and those who wait are this server's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    elsewhere: bool,
     mode: ModeName,
     /// The first of those who hold it.
     holder: Holder,
@@ -135,7 +139,8 @@ impl From<WaiterInfo> for WaiterRow {
 impl From<LockInfo> for LockRow {
     fn from(info: LockInfo) -> Self {
         let (holder, mode) = (Holder::from(&info), ModeName::from(info.mode));
-        Self { key: info.key.to_string(), mode, holder, held_by: info.held_by, waiting: info.waiting }
+        let elsewhere = info.whereabouts == Whereabouts::Elsewhere;
+        Self { key: info.key.to_string(), elsewhere, mode, holder, held_by: info.held_by, waiting: info.waiting }
     }
 }
 

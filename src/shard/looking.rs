@@ -6,13 +6,19 @@ use std::time::Duration;
 use super::{SLICE, Shard};
 use crate::error::LockError;
 use crate::key::{Key, Token};
-use crate::table::{Counters, Grant, Place, Row, Trace, WaiterId};
+use crate::table::{Awaiting, Counters, Grant, Place, Row, Trace, WaiterId};
 
 impl Shard {
     /// The lock on a key, with so many of its holders and waiters.
     pub(crate) fn look(&self, key: &Key, hash: u32, shown: usize) -> Option<Row> {
         let now = self.clock.now();
         self.state.lock().table.look(key, hash, now, shown)
+    }
+
+    /// Who waits here for a key that is held elsewhere, so many of them by name.
+    pub(crate) fn awaiting(&self, key: &Key, hash: u32, shown: usize) -> Awaiting {
+        let now = self.clock.now();
+        self.state.lock().table.awaiting(key, hash, now, shown)
     }
 
     /// The lock that a token holds on a key, and nothing of its queue but the length.

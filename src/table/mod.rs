@@ -58,7 +58,7 @@ pub(crate) use sweep::Slice;
 pub use told::{Event, EventKind};
 pub(crate) use told::{Interest, Sink};
 pub(crate) use trail::Trace;
-pub(crate) use view::{Holding, Row, Waiting};
+pub(crate) use view::{Awaiting, Holding, Row, Waiting};
 pub(crate) use waits::{Obstacle, Place};
 
 use std::sync::Arc;

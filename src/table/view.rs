@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::acquire::Grant;
 use super::mode::Mode;
-use super::slot::Slot;
+use super::queue::Waiter;
+use super::slot::{Keeper, Slot};
 use super::{Counters, Table, Trace};
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key};
@@ -50,7 +51,31 @@ pub(crate) struct Waiting {
     pub(crate) waited: Duration,
 }
 
+/// Those of this process who wait for a key that is held elsewhere.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Awaiting {
+    pub(crate) waiting: u32,
+    pub(crate) contended: Option<Counters>,
+    /// The first of them, in order.
+    pub(crate) queue: Vec<Waiting>,
+}
+
 impl Table {
+    /// Who waits here for a key that nobody here holds: the one that it is being taken for, and those behind it.
+    pub(crate) fn awaiting(&self, key: &Key, hash: u32, now: Moment, shown: usize) -> Awaiting {
+        let Some(slot) = self.find(hash, key).map(|index| &self.slots[index]) else { return Awaiting::default() };
+        let claimant = slot.holder.as_ref().and_then(|holder| match holder.keeper {
+            Keeper::Claiming(id) => Some(&self.waiters[id]),
+            _ => None,
+        });
+        let queued = slot.queue.iter(&self.waiters).map(|(_, waiter)| waiter);
+        Awaiting {
+            waiting: slot.queue.len + u32::from(claimant.is_some()),
+            contended: contended(slot),
+            queue: claimant.into_iter().chain(queued).take(shown).map(|waiter| waiting(waiter, now)).collect(),
+        }
+    }
+
     /// The lock on a key, with the first so many of its holders and waiters, unless all deadlines have passed.
     pub(crate) fn look(&mut self, key: &Key, hash: u32, now: Moment, shown: usize) -> Option<Row> {
         self.see(now);
@@ -117,17 +142,8 @@ impl Table {
             others: holders.collect(),
             held_by,
             waiting: slot.queue.len,
-            contended: slot.extras.as_ref().and_then(|extras| extras.traffic.as_deref()).copied(),
-            queue: slot
-                .queue
-                .iter(&self.waiters)
-                .take(shown)
-                .map(|(_, waiter)| Waiting {
-                    owner: waiter.terms.owner().cloned(),
-                    mode: waiter.terms.mode(),
-                    waited: now.saturating_since(waiter.queued_at),
-                })
-                .collect(),
+            contended: contended(slot),
+            queue: slot.queue.iter(&self.waiters).take(shown).map(|(_, waiter)| waiting(waiter, now)).collect(),
         })
     }
 
@@ -146,4 +162,13 @@ impl Table {
             asked_back: slot.extras.as_ref().and_then(|e| e.notice).map(|at| at.saturating_since(now)),
         })
     }
+}
+
+fn contended(slot: &Slot) -> Option<Counters> {
+    slot.extras.as_ref().and_then(|extras| extras.traffic.as_deref()).copied()
+}
+
+fn waiting(waiter: &Waiter, now: Moment) -> Waiting {
+    let waited = now.saturating_since(waiter.queued_at);
+    Waiting { owner: waiter.terms.owner().cloned(), mode: waiter.terms.mode(), waited }
 }

@@ -21,7 +21,7 @@
 //! | rslock 0.10 (Rust) | tried | `SET NX PX`, 20 random bytes | as given |
 //! | redis-py 8.1 `Lock` (Python) | tried | `SET NX PX`, UUID in hex | as given |
 //! | verrou (AdonisJS) | read | `SET PX NX`; `SETNX` without an end if it has no TTL | as given |
-//! | node-redlock 5 (Node) | read | `EXISTS`, then `SET PX`, in a script; 16 bytes in hex; several keys at a time | as given |
+//! | node-redlock 5 (Node) | tried, over several servers | `EXISTS`, then `SET PX`, in a script; 16 bytes in hex; several keys at a time | as given |
 //! | redlock-universal (Node) | read | `SET PX NX` | an adapter's prefix, then as given |
 //! | redsync 4 (Go) | read | `SET NX PX`, 16 bytes in base64 | as given |
 //! | bsm/redislock (Go) | read | `SET NX PX`, later `MSETNX` and `PEXPIRE` in a script; 16 bytes in base64, and metadata | as given |
@@ -104,7 +104,7 @@ pub(super) struct Inner {
     /// Of all grants that this process has seen (R12).
     highest_fence: AtomicU64,
     pub(super) cleaning: Cleaning,
-    lately: Lately,
+    pub(super) lately: Lately,
     tickets: Tickets,
     listener: Listener,
     /// Channels know no databases, so its name does.

@@ -334,6 +334,7 @@ async fn put(node: &Node, question: &Question, guard: &mut Guard) -> Result<Said
         let limit = redis.config.operation_timeout;
         redis.ticks.within(question.begun, limit, waiting).await.map_err(|_| unsent(StoreError::CleaningUp))?;
     }
+    redis.lately.forget(question.token);
     let token = question.token.as_uuid();
     let longest = millis(inner.config.silence());
     let turn = if question.turn == Turn::First { 1 } else { 2 };

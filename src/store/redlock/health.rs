@@ -10,7 +10,10 @@ use super::node::Node;
 use crate::store::{Health, NodeHealth, Store, StoreError, Warning};
 
 pub(super) async fn health(inner: &Arc<Inner>) -> Health {
-    let asked = join_all(inner.nodes.iter().map(|node| ask(node))).await;
+    let begun = inner.now();
+    // All are to be known before any is asked: of two that are one server, the second may have come first.
+    join_all(inner.nodes.iter().map(|node| node.wire(inner, begun))).await;
+    let asked = join_all(inner.nodes.iter().map(|node| ask(inner, node))).await;
     let mut warnings = Vec::new();
     let (mut spans, mut errors, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
     for (node, (health, heard)) in asked.into_iter().enumerate() {
@@ -41,16 +44,15 @@ pub(super) async fn health(inner: &Arc<Inner>) -> Health {
     Health::new(answer, warnings).with_nodes(nodes)
 }
 
-async fn ask(node: &Node) -> (NodeHealth, Vec<Warning>) {
-    let Health { answer, warnings, .. } = match node.failure() {
-        Some(why) => Health::new(Err(why), Vec::new()),
-        None => node.store.health().await,
+async fn ask(inner: &Inner, node: &Node) -> (NodeHealth, Vec<Warning>) {
+    let Health { answer, warnings, .. } = match node.wire(inner, inner.now()).await {
+        Err(why) => Health::new(Err(why), Vec::new()),
+        Ok(_) => node.store.health().await,
     };
     let left = node.silent_for();
-    let answer = match (answer, node.refusal()) {
-        (Ok(_), Some(why)) => Err(why),
-        (Ok(_), None) if !left.is_zero() => Err(StoreError::Quarantined { left }),
-        (answer, _) => answer,
+    let answer = match answer {
+        Ok(_) if !left.is_zero() => Err(StoreError::Quarantined { left }),
+        answer => answer,
     };
     (NodeHealth::new(Arc::clone(&node.name), answer, node.votes()), warnings)
 }

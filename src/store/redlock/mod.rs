@@ -2,7 +2,7 @@
 //!
 //! One file per operation, with its script beside it: `acquire`, `extend`, `repair`, `release`, `force`, `look`,
 //! `initialise`. Each asks all nodes at once and goes on as soon as a majority decides (`fan`); who is slower is heard
-//! out in the background. The half that does no I/O counts votes ([`quorum`]) and fences ([`fence`]); `model` walks
+//! out in the background. The half that does no I/O counts votes (`quorum`) and fences (`fence`); `model` walks
 //! every bounded history of both. A node is a [`RedisStore`](super::redis::RedisStore) of its own (`node`).
 //!
 //! # What it promises, and what not

@@ -80,7 +80,6 @@ pub(super) struct Node {
 struct Standing {
     run_id: Option<Box<str>>,
     silent_until: Moment,
-    refused: Option<StoreError>,
 }
 
 impl Node {
@@ -92,7 +91,7 @@ impl Node {
             store,
             admitted: AtomicU64::new(NONE),
             admitting: tokio::sync::Mutex::default(),
-            standing: Mutex::new(Standing { run_id: None, silent_until: Moment::ZERO, refused: None }),
+            standing: Mutex::new(Standing { run_id: None, silent_until: Moment::ZERO }),
             counts: Default::default(),
         }
     }
@@ -135,20 +134,10 @@ impl Node {
         if self.has_admitted(wire) {
             return Ok(());
         }
-        let admitted = self.examine(inner, wire).await;
-        let mut standing = self.standing.lock();
-        match admitted {
-            Ok(left) => {
-                standing.silent_until = self.redis.now().saturating_add(left);
-                standing.refused = None;
-                self.admitted.store(wire.id, Ordering::Release);
-                Ok(())
-            }
-            Err(why) => {
-                standing.refused = Some(why.clone());
-                Err(why)
-            }
-        }
+        let left = self.examine(inner, wire).await?;
+        self.quarantined(left);
+        self.admitted.store(wire.id, Ordering::Release);
+        Ok(())
     }
 
     /// An operator has ended its quarantine on this wire.
@@ -246,11 +235,6 @@ impl Node {
     /// For how long it is known to be in quarantine.
     pub(super) fn silent_for(&self) -> Duration {
         self.standing.lock().silent_until.saturating_since(self.redis.now())
-    }
-
-    /// Why it may not vote, if it may not.
-    pub(super) fn refusal(&self) -> Option<StoreError> {
-        self.standing.lock().refused.clone()
     }
 
     /// What its clock shows, if that is known now.

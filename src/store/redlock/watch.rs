@@ -136,3 +136,25 @@ pub(super) async fn events(inner: &Arc<Inner>) -> Result<Events, StoreError> {
     }
     Err(last)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_nodes_tell_is_told_once_and_nothing_of_it_is_lost() {
+        let (senders, watches): (Vec<_>, Vec<_>) = (0..3).map(|_| Watch::new(|| ())).unzip();
+        let mut hints = select_all(watches.into_iter().map(stream));
+        for (sender, hint) in senders.iter().zip([Hint::Free, Hint::Forced, Hint::Free]) {
+            assert_eq!(sender.send(hint), Sent::Heard);
+        }
+        let first = hints.next().await.unwrap();
+        let mut told = gather(&mut hints, first, 3).await;
+        told.sort_by_key(|hint| *hint as u8);
+        assert_eq!(told, [Hint::Forced, Hint::Free]);
+        // Fewer than asked for are waited for only so long.
+        assert_eq!(senders[0].send(Hint::Released), Sent::Heard);
+        let first = hints.next().await.unwrap();
+        assert_eq!(gather(&mut hints, first, 3).await, [Hint::Released]);
+    }
+}
