@@ -62,6 +62,18 @@ fn a_lock_that_others_hold_ends_with_1_or_what_was_said() {
 }
 
 #[test]
+fn a_wait_that_is_longer_than_a_request_may_wait_is_made_of_several() {
+    let server = Server::start(&["--max-wait", "400ms", "--wait", "100ms"]);
+    let held = server.holds("k", &[]);
+    let waits = server.starts(&["run", "--key", "k", "--wait", "10m", "--", "echo", "ran"]);
+    until("several requests", || server.total("timed_out") >= 3);
+    held.signal("TERM");
+    assert_eq!(waits.end().ok(), "ran\n");
+    let _held = server.holds("k", &[]);
+    server.did(&["run", "--key", "k", "--wait", "1s", "--", "echo", "ran"]).fails(1, "k");
+}
+
+#[test]
 fn what_makes_no_sense_ends_with_64_and_runs_nothing() {
     let server = Server::start(&[]);
     let rows: [(&[&str], &str); 12] = [
@@ -204,6 +216,22 @@ fn a_command_that_ends_when_told_is_not_killed_and_its_children_hear_it_too() {
     assert!(file(&path).ends_with("tidied\n"));
     assert!(!lives(&started), "the group was told");
     server.process.signal("CONT");
+}
+
+#[test]
+fn a_run_that_was_frozen_past_its_deadline_kills_the_command_when_it_thaws() {
+    let server = Server::start(&[]);
+    let path = server.path("command");
+    let words = ["run", "--key", "k", "--ttl", "1s", "--", "sh", "-c", STUBBORN, path.to_str().unwrap()];
+    let run = server.starts(&words);
+    let started = file(&path);
+    run.signal("STOP");
+    until("the end of the lock", || server.total("expired") == 1);
+    let (_, process) = started.trim().split_once(' ').unwrap();
+    assert!(lives(process));
+    run.signal("CONT");
+    run.end().fails(75, "lost");
+    assert!(!lives(process) && !server.path("command.told").exists());
 }
 
 #[test]

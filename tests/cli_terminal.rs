@@ -83,6 +83,18 @@ fn ctrl_z_gives_the_terminal_to_the_shell_and_fg_gives_it_back() {
 }
 
 #[test]
+fn ctrl_z_where_no_shell_could_go_on_stops_nothing() {
+    let server = Server::start(&[]);
+    let mut terminal = run(&server, &["--", "sh", "-c", "echo begun; read line; echo \"got: $line\""]);
+    terminal.shows("begun");
+    terminal.types("\x1a");
+    terminal.shows("^Z");
+    terminal.types("typed\n");
+    terminal.shows("got: typed");
+    assert_eq!(terminal.end().0, 0);
+}
+
+#[test]
 fn a_command_whose_lock_ran_out_while_it_was_stopped_does_not_go_on() {
     let server = Server::start(&[]);
     let path = server.path("command");

@@ -220,7 +220,10 @@ impl Terminal {
             &["bash", "--norc", "--noprofile", "--noediting", "-i"],
             &[("LEASEHOLD_SERVER", &server.url), ("L", BINARY), ("PS1", "ready> ")],
         );
-        shell.types("stty -echo\n");
+        shell.shows("ready> ");
+        // What is typed from then on is not mistaken for what is answered.
+        shell.types("stty -echo; echo quiet $((40 + 2))\n");
+        shell.shows("quiet 42");
         shell.shows("ready> ");
         shell
     }

@@ -68,6 +68,13 @@ struct InTheWay {
     remaining_ms: u64,
 }
 
+impl Problem {
+    /// Whether an option of this name is out of the server's bounds.
+    pub(crate) fn is_about(&self, option: &str) -> bool {
+        self.code == "invalid_option" && self.detail.contains(&format!("`{option}`"))
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&plain(&self.detail))?;

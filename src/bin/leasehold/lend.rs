@@ -16,6 +16,8 @@ use crate::store::Choice;
 
 /// The longest wait that one request asks a server for, whose own bound this is unless it was set.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// A server that takes no request to wait for so long is not asked for less.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 /// How long a release may take before the process ends without an answer.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The smallest drift between two clocks that is reckoned with, and its share of the TTL.
@@ -115,20 +117,25 @@ impl Terms {
         body
     }
 
-    /// Asks a server, again and again where the wait is longer than one request may wait. Answers the text of the
-    /// grant, and how long before the answer its request was sent: the grant's times count from then.
+    /// Asks a server, again and again where the wait is longer than one request may wait; each goes to the end of the
+    /// queue. Answers the text of the grant, and when its request was sent: the grant's times count from then.
     ///
     /// # Errors
     /// The lock was not granted, or whether it was is not known.
     pub(crate) async fn ask(&self, client: &Client, clock: &Clock) -> Result<(String, Moment), CallError> {
         let began = clock.now();
+        let mut longest = LONGEST_WAIT;
         loop {
             let sent = clock.now();
             let left = self.wait.saturating_sub(sent.saturating_since(began));
-            let wait = left.min(LONGEST_WAIT);
+            let wait = left.min(longest);
             let answer = client.post("/acquire", &self.body(wait), wait.saturating_add(ANSWER_TIMEOUT)).await;
             match answer {
                 Err(CallError::Refused(problem)) if problem.code == "timeout" && wait < left => {}
+                // What its bound is cannot be asked for.
+                Err(CallError::Refused(problem)) if problem.is_about("wait_ms") && wait > SHORTEST_WAIT => {
+                    longest = wait / 2;
+                }
                 answer => return answer.map(|text| (text, sent)),
             }
         }
@@ -268,7 +275,14 @@ impl Lease {
         match self.hold {
             Hold::Server { client, token } => {
                 let body = json!({ "key": self.key, "token": token });
-                let text = client.post("/release", &body, RELEASE_TIMEOUT).await?;
+                let text = match client.post("/release", &body, RELEASE_TIMEOUT).await {
+                    Err(CallError::Unknown(_)) => {
+                        client.post("/release", &body, RELEASE_TIMEOUT).await?;
+                        // If it is gone already, the first order may have done it.
+                        return Ok(());
+                    }
+                    answer => answer?,
+                };
                 let Released { outcome } = client.read(&text)?;
                 if outcome == "released" { Ok(()) } else { Err(gone()) }
             }
@@ -276,6 +290,21 @@ impl Lease {
                 let released = lock.unlock().await;
                 locks.shutdown(RELEASE_TIMEOUT).await;
                 if released == Release::Released { Ok(()) } else { Err(gone()) }
+            }
+        }
+    }
+
+    /// Gives back what may be left of a lock under which nothing runs any more.
+    pub(crate) async fn give_up(self) {
+        match self.hold {
+            Hold::Server { client, token } => {
+                let body = json!({ "key": self.key, "token": token });
+                // Whoever does not answer keeps the lock for its TTL at most.
+                let _ = client.post("/release", &body, RELEASE_TIMEOUT).await;
+            }
+            Hold::Store { locks, lock } => {
+                lock.unlock().await;
+                locks.shutdown(RELEASE_TIMEOUT).await;
             }
         }
     }

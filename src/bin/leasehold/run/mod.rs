@@ -93,8 +93,7 @@ async fn hold(
         Ok(child) => child,
         Err(NotStarted { code, why }) => {
             eprintln!("leasehold: {why}");
-            // Nothing has run: it does not matter whether the lock lasted so long.
-            let _ = lease.release().await;
+            lease.give_up().await;
             return Ok(code.into());
         }
     };
@@ -116,8 +115,7 @@ async fn hold(
             }
         },
         Verdict::Lost(why) => {
-            // So that others need not wait for the TTL, where there is anything left.
-            let _ = lease.release().await;
+            lease.give_up().await;
             Err(Failure::Lost(format!("{}: the lock is lost, the command was ended: {why}", terms.key)))
         }
     }
