@@ -345,6 +345,13 @@ fn settings_come_from_flags_over_the_environment_over_a_file_over_defaults() {
     server.did(&["release", "l", &token]).ok();
     let short = Server::start(&["--config", path, "--max-ttl", "10s"]);
     short.did(&["acquire", "k"]).fails(64, "ttl");
+    let long = dir.path().join("long.toml");
+    std::fs::write(&long, "max-ttl = \"1h\"\ngrace = \"0s\"\n").unwrap();
+    let mut serve = command(BINARY, &["serve", "--listen", "127.0.0.1:0", "--config", long.to_str().unwrap()]);
+    serve.env("LEASEHOLD_MAX_TTL", "40s");
+    let server = Server::launch(serve);
+    server.did(&["acquire", "k", "--ttl", "30s"]).ok();
+    server.did(&["acquire", "l", "--ttl", "50s"]).fails(64, "ttl");
 }
 
 #[test]
