@@ -3,6 +3,7 @@
 #![cfg(feature = "server")]
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 const README: &str = include_str!("../README.md");
@@ -67,11 +68,17 @@ impl Drop for Server {
 fn the_console_blocks_print_what_they_show() {
     let server = Server::start();
     let mut ran = 0;
+    // `leasehold` is this one, and asks this server.
+    let ours = Path::new(env!("CARGO_BIN_EXE_leasehold")).parent().unwrap().display();
+    let path = format!("{ours}:{}", std::env::var("PATH").unwrap_or_default());
     for block in blocks("console", README) {
         let mut commands = block.split(|line| line.starts_with("$ ")).skip(1);
         for line in block.iter().filter_map(|line| line.strip_prefix("$ ")) {
             let shown = commands.next().unwrap().join("\n");
-            let output = Command::new("sh").arg("-c").arg(line.replace("127.0.0.1:7420", &server.1)).output().unwrap();
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(line.replace("127.0.0.1:7420", &server.1));
+            command.env("PATH", &path).env("LEASEHOLD_SERVER", format!("http://{}", server.1));
+            let output = command.output().unwrap();
             assert!(output.status.success(), "{line}");
             assert_eq!(shape(String::from_utf8(output.stdout).unwrap().trim_end()), shape(&shown), "{line}");
             ran += 1;

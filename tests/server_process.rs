@@ -234,7 +234,7 @@ fn what_makes_no_sense_ends_with_64_and_says_why() {
         (&["serve", "--store", "paper"], "memory"),
         (&["serve", "--store", "redis"], "REDIS_URL"),
         (&["serve", "--store", "redis://"], "--store"),
-        (&["serve", "--store", "redlock:redis://a"], "--store"),
+        (&["serve", "--store", "redlock:redis://a,redis://a"], "--store"),
     ];
     for (words, why) in rows {
         let (code, stdout, stderr) = run(leasehold(words));

@@ -112,6 +112,9 @@ impl Drop for Server {
 }
 
 pub(crate) fn client() -> Client {
+    // The binary's own client brings TLS into every client, and that asks for a provider.
+    #[cfg(feature = "server")]
+    let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
 }
 

@@ -7,9 +7,15 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use leasehold::FailMode;
 
-/// A keyed lock server: TTL, fencing tokens, fair queues.
+#[cfg(unix)]
+use crate::run;
+use crate::{acquire, bench, completions, force_release, heartbeat, ls, man, release, show, stats, watch};
+
+/// A keyed lock server and its client: TTL, fencing tokens, fair queues.
+///
+/// Without a verb it serves.
 #[derive(Debug, Parser)]
-#[command(version, about, args_conflicts_with_subcommands = true)]
+#[command(version, about, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -17,21 +23,78 @@ pub(crate) struct Cli {
     serve: ServeArgs,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  leasehold                                          # serve on 127.0.0.1:7420
+  leasehold run --key cron:daily -- backup --full    # one at a time, wherever it is started
+  leasehold ls --watch                               # who holds what
+  leasehold completions bash > ~/.local/share/bash-completion/completions/leasehold
+
+The client's verbs ask --server, LEASEHOLD_SERVER or http://127.0.0.1:7420.
+Exit codes: 1 not acquired, 64 usage, 69 server or store unreachable, 75 lock lost.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve locks over HTTP (this is what `leasehold` alone does)
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
+    /// Run a command while holding a lock
+    #[cfg(unix)]
+    Run(run::RunArgs),
+    /// Acquire a lock, and print its token
+    Acquire(acquire::AcquireArgs),
+    /// Release a lock by its token
+    Release(release::ReleaseArgs),
+    /// Make a lock last longer, by its token
+    Heartbeat(heartbeat::HeartbeatArgs),
+    /// List the locks that are held
+    Ls(ls::LsArgs),
+    /// Show who holds a lock, and who waits for it
+    Show(show::ShowArgs),
+    /// Tell the totals, and the most contended keys
+    Stats(stats::StatsArgs),
+    /// Take a lock from whoever holds it
+    ForceRelease(force_release::ForceReleaseArgs),
+    /// Tell what happens to locks, as it happens
+    Watch(watch::WatchArgs),
+    /// Measure how fast a server acquires and releases
+    Bench(bench::BenchArgs),
+    /// Look at the settings of the server
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Write a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Write a manual page, in roff
+    Man(man::ManArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print what `serve` would work with, as a file for its --config
+    Print(Box<ServeArgs>),
 }
 
 impl Cli {
     pub(crate) fn into_command(self) -> Command {
-        self.command.unwrap_or(Command::Serve(self.serve))
+        self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve)))
+    }
+
+    /// The settings of the server, if it is about those.
+    pub(crate) fn settings(&self) -> Option<&ServeArgs> {
+        match &self.command {
+            None => Some(&self.serve),
+            Some(Command::Serve(args) | Command::Config(ConfigCommand::Print(args))) => Some(args),
+            Some(_) => None,
+        }
     }
 }
 
 /// Durations are written as in `500ms`, `30s`, `1h 30m`.
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
+    /// A TOML file with settings, named as the flags are (`max-ttl = "1h"`); flags and the environment go over it
+    #[arg(long, env = "LEASEHOLD_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
     /// Where to listen; port 0 takes any free one and prints it
     #[arg(long, env = "LEASEHOLD_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7420")]
     pub(crate) listen: String,
@@ -207,7 +270,7 @@ mod tests {
     #[test]
     fn without_a_subcommand_it_serves_and_takes_the_flags_of_serve() {
         for words in [vec!["leasehold", "--grace", "90ms"], vec!["leasehold", "serve", "--grace", "90ms"]] {
-            let Command::Serve(args) = Cli::try_parse_from(words).unwrap().into_command();
+            let Command::Serve(args) = Cli::try_parse_from(words).unwrap().into_command() else { panic!("it serves") };
             assert_eq!(args.grace, Duration::from_millis(90));
         }
     }

@@ -1,0 +1,67 @@
+//! `leasehold heartbeat`: a lock that lasts longer, by its token.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::client::{ANSWER_TIMEOUT, Client, ServerArgs};
+use crate::exit::Failure;
+use crate::lend::whole_ms;
+use crate::release::TokenArgs;
+use crate::shape::{Cell, Reader, Table, say, say_line};
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct HeartbeatArgs {
+    /// Which lock
+    key: String,
+
+    #[command(flatten)]
+    token: TokenArgs,
+
+    /// From now on; a deadline is never moved back [default: that of the acquire]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    ttl: Option<Duration>,
+
+    /// Print what the server answers
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+const EXAMPLES: &str = "\
+In a pipe it prints the milliseconds that are left and how often the lock was refreshed, with a tab between them.
+Exit code 75: the lock is lost.
+
+Examples:
+  LEASEHOLD_LOCK_TOKEN=$token leasehold heartbeat order:42 --ttl 5m || exit";
+
+#[derive(Deserialize)]
+struct Answer {
+    remaining_ms: u64,
+    refresh_count: u32,
+}
+
+/// Sends one heartbeat.
+///
+/// # Errors
+/// The lock is lost, or whether it lasts is not known.
+pub(crate) async fn heartbeat(args: HeartbeatArgs) -> Result<(), Failure> {
+    let client = Client::new(&args.server)?;
+    let mut body = json!({ "key": args.key, "token": args.token.read()?.to_string() });
+    if let (Some(ttl), Some(fields)) = (args.ttl, body.as_object_mut()) {
+        fields.insert("ttl_ms".to_owned(), whole_ms(ttl).into());
+    }
+    let text = client.post("/heartbeat", &body, ANSWER_TIMEOUT).await?;
+    if args.json {
+        return Ok(say_line(&text)?);
+    }
+    let Answer { remaining_ms, refresh_count } = client.read(&text)?;
+    let mut table = Table::new(&["LEFT", "REFRESHED"]);
+    table.row([Cell::span_ms(remaining_ms), Cell::number(refresh_count)]);
+    Ok(say(&table.render(Reader::of_stdout()))?)
+}

@@ -1,0 +1,183 @@
+//! What is printed: aligned tables on a terminal, tab-separated columns in a pipe, JSON when asked.
+//!
+//! A pipe gets no headings and no rounded numbers, so that `cut` and `awk` work on it. What comes from a server is
+//! never written with its control characters: an owner's name must not steer somebody's terminal.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::time::Duration;
+
+use unicode_width::UnicodeWidthStr;
+
+/// Who reads stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// A person who likes colours.
+    Coloured,
+    /// A person, or a terminal, that does not: `NO_COLOR` is set.
+    Plain,
+    /// A program.
+    Pipe,
+}
+
+impl Reader {
+    pub(crate) fn of_stdout() -> Self {
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        match (io::stdout().is_terminal(), no_colour) {
+            (false, _) => Self::Pipe,
+            (true, true) => Self::Plain,
+            (true, false) => Self::Coloured,
+        }
+    }
+}
+
+/// One cell: for a program, and for people.
+pub(crate) struct Cell {
+    exact: String,
+    shown: String,
+}
+
+impl Cell {
+    pub(crate) fn text(text: impl AsRef<str>) -> Self {
+        let text = plain(text.as_ref()).into_owned();
+        Self { exact: text.clone(), shown: text }
+    }
+
+    /// `None` is empty for a program, and a dash for people.
+    pub(crate) fn maybe(text: Option<impl ToString>) -> Self {
+        match text {
+            Some(text) => Self::text(text.to_string()),
+            None => Self { exact: String::new(), shown: "-".to_owned() },
+        }
+    }
+
+    pub(crate) fn number(number: impl ToString) -> Self {
+        Self::text(number.to_string())
+    }
+
+    /// Whole milliseconds for a program, `1m 3s` for people.
+    pub(crate) fn span_ms(ms: u64) -> Self {
+        Self { exact: ms.to_string(), shown: span(ms) }
+    }
+}
+
+/// A span for people: two units at most.
+pub(crate) fn span(ms: u64) -> String {
+    let rounded = match ms {
+        0..1000 => ms,
+        1000..10_000 => ms / 100 * 100,
+        10_000..3_600_000 => ms / 1000 * 1000,
+        _ => ms / 60_000 * 60_000,
+    };
+    humantime::format_duration(Duration::from_millis(rounded)).to_string()
+}
+
+/// Without control characters: they are written as `\u{1b}`.
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if c.is_control() { safe.extend(c.escape_default()) } else { safe.push(c) }
+    }
+    Cow::Owned(safe)
+}
+
+/// Rows under headings.
+pub(crate) struct Table {
+    heads: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    pub(crate) fn new(heads: &[&'static str]) -> Self {
+        Self { heads: heads.to_vec(), rows: Vec::new() }
+    }
+
+    pub(crate) fn row<const N: usize>(&mut self, cells: [Cell; N]) {
+        self.rows.push(cells.into());
+    }
+
+    pub(crate) fn render(&self, reader: Reader) -> String {
+        let mut text = String::new();
+        if reader == Reader::Pipe {
+            for row in &self.rows {
+                let cells: Vec<&str> = row.iter().map(|cell| cell.exact.as_str()).collect();
+                text.push_str(&cells.join("\t"));
+                text.push('\n');
+            }
+            return text;
+        }
+        let widths: Vec<usize> = (0..self.heads.len())
+            .map(|at| {
+                let cells = self.rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.shown.width());
+                cells.max().unwrap_or(0).max(self.heads[at].width())
+            })
+            .collect();
+        let line = |cells: Vec<&str>| {
+            let mut line = String::new();
+            for (cell, width) in cells.iter().zip(&widths) {
+                let gap = width.saturating_sub(cell.width()) + 2;
+                let _ = write!(line, "{cell}{:gap$}", "");
+            }
+            line.trim_end().to_owned()
+        };
+        let heads = line(self.heads.clone());
+        if !heads.is_empty() {
+            text.push_str(&if reader == Reader::Coloured { format!("\x1b[1m{heads}\x1b[0m") } else { heads });
+            text.push('\n');
+        }
+        for row in &self.rows {
+            text.push_str(&line(row.iter().map(|cell| cell.shown.as_str()).collect()));
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Writes to stdout, and sees to it that it has arrived.
+///
+/// # Errors
+/// Those of the system; a pipe that nobody reads any more is one of them.
+pub(crate) fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes one line to stdout.
+///
+/// # Errors
+/// As for [`say`].
+pub(crate) fn say_line(text: &str) -> io::Result<()> {
+    say(&format!("{text}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::new(&["KEY", "AGE", "OWNER"]);
+        table.row([Cell::text("order:42"), Cell::span_ms(63_400), Cell::maybe(None::<&str>)]);
+        table.row([Cell::text("鍵"), Cell::span_ms(7), Cell::text("e\u{1b}[2Jvil\t")]);
+        table
+    }
+
+    #[test]
+    fn people_get_aligned_columns_and_programs_get_tabs() {
+        let shown = "KEY       AGE    OWNER\norder:42  1m 3s  -\n鍵        7ms    e\\u{1b}[2Jvil\\t\n";
+        assert_eq!(table().render(Reader::Plain), shown);
+        assert!(table().render(Reader::Coloured).starts_with("\x1b[1mKEY"));
+        assert_eq!(table().render(Reader::Pipe), "order:42\t63400\t\n鍵\t7\te\\u{1b}[2Jvil\\t\n");
+    }
+
+    #[test]
+    fn spans_are_short() {
+        for (ms, shown) in [(0, "0s"), (999, "999ms"), (1234, "1s 200ms"), (29_999, "29s"), (86_399_999, "23h 59m")] {
+            assert_eq!(span(ms), shown);
+        }
+    }
+}

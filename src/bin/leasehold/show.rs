@@ -1,0 +1,100 @@
+//! `leasehold show`: one lock, those who hold it, and its queue.
+
+use clap::Args;
+use serde::Deserialize;
+
+use crate::client::{Client, ServerArgs};
+use crate::exit::Failure;
+use crate::ls::{Holder, Row};
+use crate::shape::{Cell, Reader, Table, plain, say, say_line};
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ShowArgs {
+    /// Which lock
+    key: String,
+
+    /// Print what the server answers
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+const EXAMPLES: &str = "\
+In a pipe there is a line for each holder (`holder`, owner, age and time left in milliseconds, TTL, refreshes, fencing
+token) and each waiter (`waiter`, place, owner, mode, milliseconds waited), with tabs between the columns.
+Exit code 1: nobody holds it.
+
+Examples:
+  leasehold show order:42
+  leasehold show order:42 --json | jq .queue";
+
+#[derive(Deserialize)]
+struct Detail {
+    #[serde(flatten)]
+    row: Row,
+    holders: Vec<Holder>,
+    queue: Vec<Waiter>,
+}
+
+#[derive(Deserialize)]
+struct Waiter {
+    position: usize,
+    owner: Option<String>,
+    mode: String,
+    waited_ms: u64,
+}
+
+/// Shows a lock.
+///
+/// # Errors
+/// Nobody holds it, or the server cannot be reached.
+pub(crate) async fn show(args: ShowArgs) -> Result<(), Failure> {
+    let client = Client::new(&args.server)?;
+    let text = client.get("/locks", &[("key", &args.key)]).await?;
+    if args.json {
+        return Ok(say_line(&text)?);
+    }
+    Ok(say(&render(&client.read(&text)?, Reader::of_stdout()))?)
+}
+
+fn render(Detail { row, holders, queue }: &Detail, reader: Reader) -> String {
+    let mut holding = Table::new(&["", "OWNER", "AGE", "LEFT", "TTL", "REFRESHES", "FENCING TOKEN"]);
+    for holder in holders {
+        holding.row([
+            Cell::text("holder"),
+            Cell::maybe(holder.owner.as_deref()),
+            Cell::span_ms(holder.age_ms),
+            Cell::span_ms(holder.remaining_ms),
+            Cell::span_ms(holder.ttl_ms),
+            Cell::number(holder.refresh_count),
+            Cell::maybe(holder.fencing_token),
+        ]);
+    }
+    let mut waiting = Table::new(&["", "PLACE", "OWNER", "MODE", "WAITED"]);
+    for waiter in queue {
+        waiting.row([
+            Cell::text("waiter"),
+            Cell::number(waiter.position),
+            Cell::maybe(waiter.owner.as_deref()),
+            Cell::text(&waiter.mode),
+            Cell::span_ms(waiter.waited_ms),
+        ]);
+    }
+    let (holding, waiting) = (holding.render(reader), waiting.render(reader));
+    if reader == Reader::Pipe {
+        return format!("{holding}{waiting}");
+    }
+    let head = format!("{} ({})\n\n{holding}", plain(&row.key), plain(&row.mode));
+    let unseen = |all: usize, seen: usize| match all.saturating_sub(seen) {
+        0 => String::new(),
+        more => format!("and {more} more\n"),
+    };
+    let more = unseen(row.held_by, holders.len());
+    if queue.is_empty() {
+        return format!("{head}{more}\nnobody waits\n");
+    }
+    format!("{head}{more}\n{waiting}{}", unseen(row.waiting, queue.len()))
+}
