@@ -20,6 +20,8 @@ pub(crate) struct Row {
     /// How many hold it.
     pub(crate) held_by: usize,
     pub(crate) waiting: u32,
+    /// For how long the first of the queue has waited: it came before the others (T2).
+    pub(crate) longest_wait: Option<Duration>,
     pub(crate) contended: Option<Counters>,
     /// The first waiters, in order.
     pub(crate) queue: Vec<Waiting>,
@@ -117,6 +119,11 @@ impl Table {
             others: holders.collect(),
             held_by,
             waiting: slot.queue.len,
+            longest_wait: slot
+                .queue
+                .iter(&self.waiters)
+                .next()
+                .map(|(_, waiter)| now.saturating_since(waiter.queued_at)),
             contended: slot.extras.as_ref().and_then(|extras| extras.traffic.as_deref()).copied(),
             queue: slot
                 .queue
