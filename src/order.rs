@@ -5,6 +5,8 @@ use std::cmp::{Ordering, Reverse};
 use crate::info::LockInfo;
 
 /// What [`list_by`](crate::LockManager::list_by) orders locks by. Equals come in the order of their keys.
+///
+/// Times are as of when each shard was looked at: two that are closer together than that took may be turned round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ListOrder {

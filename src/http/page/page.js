@@ -6,7 +6,7 @@ import * as attention from "./attention.js";
 import { Charts } from "./charts.js";
 import { listen } from "./stream.js";
 import { Table } from "./table.js";
-import { byId, clock, count, ownerOf, percent, rate, span, write } from "./text.js";
+import { byId, clock, count, make, ownerOf, percent, rate, span, write } from "./text.js";
 
 const TICK_MS = 2_000;
 /** Events come by the thousand; lists are read at most so often. */
@@ -31,19 +31,21 @@ async function start() {
   } catch (error) {
     if (error instanceof Refused && error.status === 401) return signIn(token.get() ? "The server does not know this token." : "");
     live("broken", "Not connected");
-    warn(`The server cannot be reached: ${error.message}. Trying again every 5 s.`);
+    warn(`${error instanceof Refused ? error.message : "The server cannot be reached"}. Trying again every 5 s.`);
     state.retry = setTimeout(start, 5_000);
     return;
   }
   byId("sign-in").hidden = true;
   byId("board").hidden = false;
   warn("");
-  live("starting", "Connecting");
-  run();
+  if (document.hidden) live("resting", "Resting");
+  else run();
 }
 
 /** Listens and reads until `stop`. */
 function run() {
+  stop();
+  live("starting", "Connecting");
   const running = state.running = new AbortController();
   const { signal } = running;
   state.listDue = true;
@@ -167,13 +169,15 @@ function showCards(stats, ready) {
   write(byId("hold"), span(stats.average_hold_ms));
   write(byId("wait-sub"), `in queues ${span(stats.average_wait_ms)}`);
   write(byId("store"), ready.ok ? (ready.ms === null ? "Memory" : span(ready.ms)) : "Not ready");
-  write(byId("store-sub"), ready.ok ? (ready.ms === null ? "ends with the process" : "to answer") : "see below");
+  write(byId("store-sub"), ready.ok ? (ready.ms === null ? "within this process" : "to answer") : "cannot grant");
   byId("store").parentElement.classList.toggle("bad", !ready.ok);
 }
 
 async function confirmForce(key, lock) {
   const others = lock.held_by > 1 ? ` and ${count(lock.held_by - 1)} more` : "";
-  write(byId("force-text"), `${key} is held by ${ownerOf(lock.holder)}${others}; ${count(lock.waiting)} wait for it.`);
+  // Names that change the direction of writing do not change that of the sentence.
+  byId("force-text").replaceChildren(make("bdi", {}, key), " is held by ", make("bdi", {}, ownerOf(lock.holder)),
+    `${others}; ${lock.waiting === 1 ? "one waits" : `${count(lock.waiting)} wait`} for it.`);
   const dialog = byId("force");
   dialog.returnValue = "no";
   dialog.showModal();

@@ -68,7 +68,7 @@ export class Table {
     if (this.open !== null && !keys.has(this.open) && this.detail && !this.detail.isConnected) this.body.prepend(this.detail);
     this.tick();
     const filter = byId("filter").value;
-    write(byId("shown"), truncated ? `the first ${count(locks.length)}; there are more` : locks.length ? `${count(locks.length)} of ${count(locks.length)}` : "");
+    write(byId("shown"), truncated ? `the first ${count(locks.length)}; there are more` : locks.length ? `all ${count(locks.length)}` : "");
     write(byId("empty"), filter ? "No held lock has a key that begins so." : "No lock is held. The next one appears here by itself.");
     byId("empty").hidden = locks.length > 0;
     byId("locks").hidden = locks.length === 0 && !this.detail;

@@ -14,7 +14,7 @@ const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
 export const count = (number) => (number < 100_000 ? whole.format(number) : short.format(number));
-export const rate = (number) => (number >= 10 || number === 0 ? count(number) : number.toFixed(1));
+export const rate = (number) => (number >= 10 || Number.isInteger(number) ? count(number) : number.toFixed(1));
 export const percent = (part) => `${(part * 100).toFixed(part > 0 && part < 0.9995 ? 1 : 0)} %`;
 export const clock = (date) => date.toLocaleTimeString("en-GB");
 
