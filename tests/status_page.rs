@@ -410,7 +410,7 @@ async fn traffic(locks: &LockManager, span: Duration) {
         beat += 1;
         let first = locks.try_lock(format!("cart:{}", beat % 40)).await;
         let wave = 6 + (beat / 25 % 8) * 3;
-        if beat % wave == 0 {
+        if beat.is_multiple_of(wave) {
             let behind = wait(locks, "stock:shared", "buyer");
             let holder = locks.try_lock("stock:shared").await;
             actix_rt::time::sleep(Duration::from_millis(wave)).await;
