@@ -39,6 +39,8 @@ pub struct LockInfo {
     pub holders: Vec<HolderInfo>,
     /// How many wait for it.
     pub waiting: usize,
+    /// For how long the first of them has waited.
+    pub longest_wait: Option<Duration>,
     /// The first of those who wait, in order; only [`inspect`](crate::LockManager::inspect) and
     /// [`explain`](crate::LockManager::explain) fill it.
     pub queue: Vec<WaiterInfo>,
@@ -116,14 +118,15 @@ impl LockInfo {
             refreshes: 0,
             asked_back: None,
         };
-        let row = Row { key, first, others: Vec::new(), held_by: 1, waiting, contended, queue };
+        let longest_wait = queue.first().map(|waiting| waiting.waited);
+        let row = Row { key, first, others: Vec::new(), held_by: 1, waiting, longest_wait, contended, queue };
         Self { whereabouts: Whereabouts::Elsewhere, ..Self::from(row) }
     }
 }
 
 impl From<Row> for LockInfo {
     fn from(row: Row) -> Self {
-        let Row { key, first, others, held_by, waiting, contended, queue } = row;
+        let Row { key, first, others, held_by, waiting, longest_wait, contended, queue } = row;
         let waiters = queue.into_iter().enumerate();
         let waiter = |(at, waiting): (usize, Waiting)| {
             let Waiting { owner, mode, waited } = waiting;
@@ -143,6 +146,7 @@ impl From<Row> for LockInfo {
             held_by,
             holders,
             waiting: waiting as usize,
+            longest_wait,
             queue: waiters.map(waiter).collect(),
             stats: contended.map(|counters| Stats::new(&counters, held_by as u64, u64::from(waiting))),
         }

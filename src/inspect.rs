@@ -8,6 +8,7 @@ use crate::info::{EndedLock, Explanation, LockInfo};
 use crate::key::Key;
 use crate::lock::Ticket;
 use crate::manager::LockManager;
+use crate::order::{ListOrder, Ranked};
 use crate::stats::{HotKey, Stats};
 use crate::store::{Health, Seen, StoreError};
 use crate::table::Counters;
@@ -163,16 +164,22 @@ impl LockManager {
     /// Looked at in slices while others go on locking: a lock that comes or goes meanwhile may be in it or not.
     #[must_use]
     pub fn list(&self, prefix: &str, limit: usize) -> Vec<LockInfo> {
-        let mut smallest: BinaryHeap<ByKey> = BinaryHeap::new();
+        self.list_by(prefix, ListOrder::Key, limit)
+    }
+
+    /// The same in another order: the first `limit` of it.
+    #[must_use]
+    pub fn list_by(&self, prefix: &str, order: ListOrder, limit: usize) -> Vec<LockInfo> {
+        let mut first: BinaryHeap<Ranked> = BinaryHeap::new();
         for shard in self.shards() {
             shard.scan(prefix, |row| {
-                smallest.push(ByKey(row.into()));
-                if smallest.len() > limit {
-                    smallest.pop();
+                first.push(Ranked(row.into(), order));
+                if first.len() > limit {
+                    first.pop();
                 }
             });
         }
-        smallest.into_sorted_vec().into_iter().map(|ByKey(info)| info).collect()
+        first.into_sorted_vec().into_iter().map(|Ranked(info, _)| info).collect()
     }
 
     /// The totals of all shards.
@@ -219,25 +226,5 @@ impl LockManager {
         let key = self.good_key(key)?;
         let (shard, hash) = self.place(&key);
         Ok(self.shard_at(shard).look(&key, hash, 0).and_then(|row| LockInfo::from(row).stats))
-    }
-}
-
-/// Orders lock infos by key alone.
-struct ByKey(LockInfo);
-
-impl PartialEq for ByKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
-    }
-}
-impl Eq for ByKey {}
-impl PartialOrd for ByKey {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for ByKey {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.key.cmp(&other.0.key)
     }
 }

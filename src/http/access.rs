@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::AUTHORIZATION;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use utoipa::ToSchema;
 
 use super::pace::{Pace, Payer};
 use super::problem::Fault;
+use super::shown::Whoami;
 use crate::LockManager;
 
 /// A shorter secret could be guessed.
@@ -39,7 +41,8 @@ const SHORTEST_SECRET: usize = 16;
 /// | `read` | locks, queues, totals, events |
 /// | `force` | release by force |
 ///
-/// Without `namespaces` a token is good for every key. `/healthz`, `/readyz`, `/openapi.json` and `/docs` need none.
+/// Without `namespaces` a token is good for every key. `/healthz`, `/readyz`, `/openapi.json`,
+/// `/docs` and the status page need none; what the page shows does.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct Access {
@@ -62,6 +65,8 @@ fn fingerprint(digest: [u8; 32]) -> Fingerprint {
 pub(super) enum Needs {
     /// No token at all.
     Nothing,
+    /// Nothing; but who brings a token is to bring one that is known.
+    Name,
     Read,
     /// To read; but totals may be open to all.
     Totals,
@@ -71,9 +76,10 @@ pub(super) enum Needs {
     Force,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+/// What a token allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Right {
+pub(super) enum Right {
     Acquire,
     Read,
     Force,
@@ -168,12 +174,13 @@ impl Access {
             self.count(req, needs, None)?;
             return match (needs, given) {
                 (Needs::Totals, None) if self.open_stats => Ok(self.caller(None)),
+                (Needs::Name, None) => Ok(self.caller(None)),
                 _ => Err(Fault::Unauthenticated { given: given.is_some() }),
             };
         };
         self.count(req, needs, Some(at))?;
         let right = match needs {
-            Needs::Nothing => None,
+            Needs::Nothing | Needs::Name => None,
             Needs::Totals if self.open_stats => None,
             Needs::Totals | Needs::Read => Some(Right::Read),
             Needs::Acquire | Needs::GiveBack => Some(Right::Acquire),
@@ -279,6 +286,19 @@ impl Caller {
         match &self.access {
             Some((bearers, Some(at))) => &bearers[*at].name,
             _ => "anonymous",
+        }
+    }
+
+    /// What it may tell of itself.
+    pub(super) fn whoami(&self) -> Whoami {
+        match &self.access {
+            None => Whoami { name: None, rights: vec![Right::Acquire, Right::Read, Right::Force], namespaces: None },
+            Some((bearers, at)) => {
+                let bearer = at.map(|at| &bearers[at]);
+                let rights = bearer.map_or_else(Vec::new, |bearer| bearer.rights.clone());
+                let namespaces = self.namespaces().filter(|_| !self.is_unbound()).map(<[String]>::to_vec);
+                Whoami { name: bearer.map(|bearer| bearer.name.clone()), rights, namespaces }
+            }
         }
     }
 

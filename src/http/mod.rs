@@ -37,12 +37,14 @@ mod locks;
 mod number;
 mod openapi;
 mod pace;
+mod page;
 mod presence;
 mod problem;
 mod query;
 mod routes;
 mod sessions;
 mod shown;
+mod sort;
 mod wire;
 
 use actix_web::{Resource, Route, guard, web};
@@ -70,9 +72,11 @@ use problem::Fault;
 /// | `DELETE /locks/{key}`, `DELETE /locks?key=` | releases it by force |
 /// | `GET /stats`, `GET /stats?key=` | totals, of all or of one key |
 /// | `GET /events?prefix=` | what happens to locks, as server-sent events |
+/// | `GET /whoami` | whom the server takes the caller for |
 /// | `GET /healthz` | 200 for as long as the process lives |
 /// | `GET /readyz` | 200 while locks can be granted |
 /// | `GET /openapi.json`, `GET /docs` | all of this for machines, and for people |
+/// | `GET /` | the status page: locks and queues as they are, charts, release by force |
 ///
 /// Every answer names its request in `x-request-id`, by the client's own name if it sent one. At log level debug each
 /// request has a line with it.
@@ -114,6 +118,7 @@ fn looking(cfg: &mut web::ServiceConfig) {
                 .route(guarded(web::delete(), Needs::Force, routes::force_release_in_path)),
         )
         .service(resource("/events", "GET").route(guarded(web::get(), Needs::Read, events::events)))
+        .service(resource("/whoami", "GET, HEAD").route(guarded(read(), Needs::Name, routes::whoami)))
         .service(resource("/readyz", "GET, HEAD").route(guarded(read(), Needs::Nothing, routes::readyz)))
         .service(resource("/healthz", "GET, HEAD").route(open(read(), routes::healthz)));
 }
@@ -121,6 +126,9 @@ fn looking(cfg: &mut web::ServiceConfig) {
 fn describing(cfg: &mut web::ServiceConfig) {
     cfg.service(resource("/openapi.json", "GET, HEAD").route(open(read(), openapi::document)))
         .service(resource("/docs", "GET, HEAD").route(open(read(), docs::page)))
+        .service(resource("", "GET, HEAD").route(open(read(), page::page_beside)))
+        .service(resource("/", "GET, HEAD").route(open(read(), page::page)))
+        .service(resource("/page/{file}", "GET, HEAD").route(open(read(), page::file)))
         .service(resource("/docs/style.css", "GET, HEAD").route(open(read(), docs::style)));
 }
 

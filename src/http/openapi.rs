@@ -37,7 +37,7 @@ use crate::{KeyFault, LockError, Loss, TtlFault, WaitEdge};
         routes::acquire, routes::release, routes::heartbeat,
         sessions::open, sessions::heartbeat, sessions::end,
         routes::locks, routes::lock, routes::stats, events::events,
-        routes::force_release, routes::force_release_in_path, routes::healthz, routes::readyz,
+        routes::whoami, routes::force_release, routes::force_release_in_path, routes::healthz, routes::readyz,
     ),
     components(schemas(ProblemDocument, wire::ModeName)),
     tags(
@@ -109,6 +109,7 @@ fn codes(operation: &str) -> Vec<&'static [&'static str]> {
         "heartbeat_session" => vec![GUARD, &["invalid_query", "unknown_session", "session_ended"]],
         "end_session" => vec![GUARD, &["invalid_query", "unknown_session"]],
         "list_locks" => vec![GUARD, SHOW, &["invalid_option"]],
+        "whoami" => vec![GUARD],
         "show_lock" | "stats" => vec![GUARD, SHOW],
         "events" => vec![GUARD, &["invalid_query", "too_many_streams"]],
         "force_release" | "force_release_in_path" => vec![GUARD, SHOW, &["store_unavailable", "shutting_down"]],

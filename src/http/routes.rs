@@ -13,9 +13,10 @@ use super::presence::while_present;
 use super::problem::{Fault, Problem};
 use super::query::{invalid, key_in_path, parameters};
 use super::shown;
+use super::sort::Sort;
 use super::wire::{self, ModeName, permits_of, whole_ms};
 use super::{sessions, wire::Acquire};
-use crate::{LockError, LockInfo, LockManager, LockOptions, LockRequest, Readiness, Release, TtlFault};
+use crate::{ListOrder, LockError, LockInfo, LockManager, LockOptions, LockRequest, Readiness, Release, TtlFault};
 
 /// How many locks a list shows when it does not say.
 const DEFAULT_LISTED: usize = 100;
@@ -157,20 +158,24 @@ pub(super) async fn heartbeat(call: Call, payload: web::Payload) -> Answer {
     params(
         ("prefix" = Option<String>, Query, description = "Only keys that begin so."),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many, 100 if it is left out."),
+        ("sort" = Option<Sort>, Query, description = "Of all that there are, the first in this order; by `key` if it is \
+            left out. `age` is the longest held first, `remaining` the earliest deadline, `waiting` the longest queue, \
+            `wait` the one who has waited the longest; a `-` turns it round."),
         ("key" = Option<String>, Query, min_length = 1, max_length = 256,
-            description = "This one lock, as `GET /locks/{key}` shows it; without `prefix` and `limit`."),
+            description = "This one lock, as `GET /locks/{key}` shows it; without the others."),
     ),
-    responses((status = 200, description = "The locks, in the order of their keys; or the one.", body = shown::Listed)),
+    responses((status = 200, description = "The locks, in order; or the one.", body = shown::Listed)),
 )]
 pub(super) async fn locks(call: Call, _: web::Payload) -> Answer {
-    match parameters(&call.req, ["key", "prefix", "limit"])? {
-        [Some(key), None, None] => show(&call, &key).await,
-        [Some(_), ..] => Err(invalid("`key` asks for one lock; it goes with neither `prefix` nor `limit`")),
-        [None, prefix, limit] => {
+    match parameters(&call.req, ["key", "prefix", "limit", "sort"])? {
+        [Some(key), None, None, None] => show(&call, &key).await,
+        [Some(_), ..] => Err(invalid("`key` asks for one lock; it goes with no other parameter")),
+        [None, prefix, limit, sort] => {
+            let order = Sort::read(sort.as_deref())?.order();
             let limit = checked_limit(limit.as_deref(), call.limits)?;
             let prefixes = call.caller.prefixes(&call.locks, prefix.as_deref().unwrap_or_default());
             // It looks at every lock there is, which would hold up the other requests of this thread.
-            let list = move || list(&call.locks, &prefixes, limit.saturating_add(1));
+            let list = move || list(&call.locks, &prefixes, order, limit.saturating_add(1));
             let mut found = web::block(list).await.map_err(|_| Fault::Internal { why: "the list broke off" })?;
             let truncated = found.len() > limit;
             found.truncate(limit);
@@ -181,9 +186,9 @@ pub(super) async fn locks(call: Call, _: web::Payload) -> Answer {
 }
 
 /// The first locks with one of the prefixes.
-fn list(locks: &LockManager, prefixes: &[String], limit: usize) -> Vec<LockInfo> {
-    let mut found: Vec<LockInfo> = prefixes.iter().flat_map(|prefix| locks.list(prefix, limit)).collect();
-    found.sort_by(|a, b| a.key.cmp(&b.key));
+fn list(locks: &LockManager, prefixes: &[String], order: ListOrder, limit: usize) -> Vec<LockInfo> {
+    let mut found: Vec<LockInfo> = prefixes.iter().flat_map(|prefix| locks.list_by(prefix, order, limit)).collect();
+    found.sort_by(|a, b| order.compare(a, b));
     found.truncate(limit);
     found
 }
@@ -260,6 +265,15 @@ pub(super) async fn stats(call: Call, _: web::Payload) -> Answer {
     call.check_key(&key)?;
     let info = call.locks.inspect(&key).await?.ok_or(Fault::NotLocked)?;
     Ok(HttpResponse::Ok().json(shown::Counted::One(shown::KeyStats { key, stats: info.stats })))
+}
+
+/// Says whom the server takes the caller for, and what that one may do.
+#[utoipa::path(
+    get, path = "/whoami", tag = "operating", operation_id = "whoami",
+    responses((status = 200, description = "The token's name and rights.", body = shown::Whoami)),
+)]
+pub(super) async fn whoami(call: Call, _: web::Payload) -> Answer {
+    Ok(HttpResponse::Ok().json(call.caller.whoami()))
 }
 
 /// Says that the process lives.

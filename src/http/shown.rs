@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::access::Right;
 use super::wire::{ModeName, permits_of, whole_ms};
 use crate::{FencingToken, HolderInfo, HotKey, LockInfo, Mode, Stats, WaitEdge, WaiterInfo, Whereabouts};
 
@@ -39,6 +40,9 @@ pub(super) struct LockRow {
     held_by: usize,
     /// How many wait for it.
     waiting: usize,
+    /// For how long the first of them has waited; left out when nobody does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    longest_wait_ms: Option<u64>,
 }
 
 /// One held lock with those who hold it and its queue, the first 100 of each.
@@ -140,7 +144,9 @@ impl From<LockInfo> for LockRow {
     fn from(info: LockInfo) -> Self {
         let (holder, mode) = (Holder::from(&info), ModeName::from(info.mode));
         let elsewhere = info.whereabouts == Whereabouts::Elsewhere;
-        Self { key: info.key.to_string(), elsewhere, mode, holder, held_by: info.held_by, waiting: info.waiting }
+        let longest_wait_ms = info.longest_wait.map(whole_ms);
+        let (key, held_by, waiting) = (info.key.to_string(), info.held_by, info.waiting);
+        Self { key, elsewhere, mode, holder, held_by, waiting, longest_wait_ms }
     }
 }
 
@@ -182,6 +188,20 @@ pub(super) struct KeyStats {
     /// `null` while nobody has had to wait for the key or was refused it: an uncontended key keeps no totals.
     #[schema(required)]
     pub(super) stats: Option<Stats>,
+}
+
+/// Who asks, as far as the server can tell.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "name": "ci", "rights": ["acquire", "read"], "namespaces": ["ci:"] }))]
+pub(super) struct Whoami {
+    /// The token's name; `null` without one.
+    #[schema(required)]
+    pub(super) name: Option<String>,
+    /// All of them where the server asks for no token.
+    pub(super) rights: Vec<Right>,
+    /// The prefixes of the keys that it may use; `null` for every key.
+    #[schema(required)]
+    pub(super) namespaces: Option<Vec<String>>,
 }
 
 /// The process lives.

@@ -21,6 +21,8 @@ pub(crate) struct Row {
     /// How many hold it.
     pub(crate) held_by: usize,
     pub(crate) waiting: u32,
+    /// For how long the first of the queue has waited: it came before the others (T2).
+    pub(crate) longest_wait: Option<Duration>,
     pub(crate) contended: Option<Counters>,
     /// The first waiters, in order.
     pub(crate) queue: Vec<Waiting>,
@@ -142,6 +144,11 @@ impl Table {
             others: holders.collect(),
             held_by,
             waiting: slot.queue.len,
+            longest_wait: slot
+                .queue
+                .iter(&self.waiters)
+                .next()
+                .map(|(_, waiter)| now.saturating_since(waiter.queued_at)),
             contended: contended(slot),
             queue: slot.queue.iter(&self.waiters).take(shown).map(|(_, waiter)| waiting(waiter, now)).collect(),
         })

@@ -150,7 +150,9 @@ fn announce(scheme: &str, addresses: &[SocketAddr], args: &ServeArgs) {
         let _ = writeln!(out, "listening on {scheme}://{address}");
     }
     if let Some(address) = addresses.first() {
-        for (what, path) in [("docs", "docs"), ("locks", "locks"), ("totals", "stats"), ("ready", "readyz")] {
+        for (what, path) in
+            [("page", ""), ("docs", "docs"), ("locks", "locks"), ("totals", "stats"), ("ready", "readyz")]
+        {
             let _ = writeln!(out, "  {what:<8} {scheme}://{address}/{path}");
         }
     }

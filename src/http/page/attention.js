@@ -1,0 +1,46 @@
+// What an operator should look at first: a store that does not answer, who waits the longest, locks held for long.
+
+import { byId, make, ownerOf, percent, span } from "./text.js";
+
+const LONG_WAIT_MS = 5_000;
+/** A lock that was refreshed again and again may be stuck; one within its first TTLs is not. */
+const LONG_HOLD_MS = 60_000;
+const LONG_HOLD_TTLS = 3;
+const SHOWN = 3;
+
+/** The things to look at, the worst first: `{ level, key, text }`. */
+export function findings({ ready, waits, holds, point }) {
+  const found = [];
+  if (ready && !ready.ok) found.push({ level: "bad", text: `Not ready: ${ready.why}.` });
+  for (const lock of waits.filter((lock) => (lock.longest_wait_ms ?? 0) >= LONG_WAIT_MS).slice(0, SHOWN)) {
+    const more = lock.waiting > 1 ? `, the first of ${lock.waiting}` : "";
+    found.push({ level: "warn", key: lock.key, text: `has kept its oldest waiter for ${span(lock.longest_wait_ms)}${more}` });
+  }
+  const long = ({ holder }) => holder.age_ms >= Math.max(LONG_HOLD_MS, LONG_HOLD_TTLS * holder.ttl_ms);
+  for (const { key, holder } of holds.filter(long).slice(0, SHOWN)) {
+    const refreshed = holder.refresh_count ? `, refreshed ${holder.refresh_count} times` : "";
+    found.push({ level: "warn", key, text: `has been held by ${ownerOf(holder)} for ${span(holder.age_ms)}${refreshed}` });
+  }
+  if (point && point.contended >= 0.8 && point.granted >= 1) {
+    found.push({ level: "warn", text: `${percent(point.contended)} of the requests now wait or are refused.` });
+  }
+  return found;
+}
+
+let shown = "";
+
+export function show(found, open) {
+  const text = JSON.stringify(found);
+  if (text === shown) return;
+  shown = text;
+  const list = byId("attention");
+  const focused = list.contains(document.activeElement) ? document.activeElement.textContent : null;
+  const rows = found.map(({ level, key, text }) => {
+    if (key === undefined) return make("li", { class: level }, text);
+    const button = make("button", { type: "button" }, key);
+    button.addEventListener("click", () => open(key));
+    return make("li", { class: level }, button, ` ${text}`);
+  });
+  list.replaceChildren(...(rows.length ? rows : [make("li", { class: "calm" }, "Nothing does: no long waits, no long holds, and the store answers.")]));
+  if (focused) [...list.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
+}

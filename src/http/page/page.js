@@ -1,0 +1,245 @@
+// The page as a whole: signs in, reads the totals at a steady pace and the locks when something happened, and rests
+// while nobody looks.
+
+import { ask, Refused, token } from "./api.js";
+import * as attention from "./attention.js";
+import { Charts } from "./charts.js";
+import { listen } from "./stream.js";
+import { Table } from "./table.js";
+import { byId, clock, count, make, ownerOf, percent, rate, span, write } from "./text.js";
+
+const TICK_MS = 2_000;
+/** Events come by the thousand; lists are read at most so often. */
+const LIST_PAUSE_MS = 1_000;
+/** Queues grow without an event, so what nobody spoke of is read again at least so often. */
+const LIST_AT_LEAST_MS = 8_000;
+const FOUND = 5;
+
+const charts = new Charts();
+const table = new Table({ changed: () => read(true), opened: readQueue, force: confirmForce });
+const state = { mayForce: false, listDue: true, listed: 0, readAt: 0, reading: null, again: false, mutedUntil: 0, running: null, point: null };
+
+async function start() {
+  stop();
+  try {
+    const me = await ask("whoami");
+    state.mayForce = table.mayForce = me.rights.includes("force");
+    const within = me.namespaces ? `, keys of ${me.namespaces.join(", ")}` : "";
+    write(byId("who"), me.name ? `${me.name}${within}${state.mayForce ? "" : ", read-only"}` : "");
+    byId("sign-out").hidden = me.name === null;
+    if (!me.rights.includes("read")) return signIn(me.name ? "This token does not have the right to read." : "");
+  } catch (error) {
+    if (error instanceof Refused && error.status === 401) return signIn(token.get() ? "The server does not know this token." : "");
+    live("broken", "Not connected");
+    warn(`${error instanceof Refused ? error.message : "The server cannot be reached"}. Trying again every 5 s.`);
+    state.retry = setTimeout(start, 5_000);
+    return;
+  }
+  byId("sign-in").hidden = true;
+  byId("board").hidden = false;
+  warn("");
+  if (document.hidden) live("resting", "Resting");
+  else run();
+}
+
+/** Listens and reads until `stop`. */
+function run() {
+  stop();
+  live("starting", "Connecting");
+  const running = state.running = new AbortController();
+  const { signal } = running;
+  state.listDue = true;
+  listen({
+    signal,
+    opened() {
+      live("live", "Live");
+      warn("");
+      say("Live");
+      state.listDue = true;
+      read(true);
+    },
+    heard() {
+      state.listDue = true;
+      const pause = state.listed + LIST_PAUSE_MS - performance.now();
+      state.soon ??= setTimeout(() => { state.soon = null; read(true); }, Math.max(50, pause));
+    },
+    broken(why, pause) {
+      live("broken", "Not live");
+      const seen = state.readAt ? ` What you see was read at ${clock(new Date(state.readAt))}.` : "";
+      warn(`The event stream broke: ${why}. Trying again in ${Math.max(1, Math.round(pause / 1000))} s.${seen}`);
+    },
+  });
+  state.ticking = setInterval(() => read(false), TICK_MS);
+  state.moving = setInterval(() => table.tick(), 500);
+}
+
+function stop() {
+  state.running?.abort();
+  state.running = null;
+  clearInterval(state.ticking);
+  clearInterval(state.moving);
+  clearTimeout(state.soon);
+  clearTimeout(state.retry);
+  state.soon = null;
+}
+
+/** One reading at a time; one that is wanted meanwhile comes after it. */
+async function read(listToo) {
+  if (listToo) state.listDue = true;
+  if (!state.running || performance.now() < state.mutedUntil) return;
+  if (state.reading) { state.again ||= listToo; return; }
+  const { signal } = state.running;
+  state.reading = true;
+  try {
+    await readAll(signal);
+  } catch (error) {
+    if (!signal.aborted) failed(error);
+  } finally {
+    state.reading = false;
+    if (state.again) { state.again = false; read(true); }
+  }
+}
+
+async function readAll(signal) {
+  const listToo = state.listDue || performance.now() - state.listed > LIST_AT_LEAST_MS;
+  const [stats, ready] = await Promise.all([ask("stats"), readiness()]);
+  if (signal.aborted) return;
+  const waitingChanged = stats.waiting !== state.waiting;
+  state.waiting = stats.waiting;
+  // The charts want even steps; a reading in between is for the cards and the table.
+  if (!charts.last || performance.now() - charts.last.now > TICK_MS * 0.8) state.point = charts.read(stats) ?? state.point;
+  showCards(stats, ready);
+  if (listToo || waitingChanged || stats.waiting > 0) {
+    state.listDue = false;
+    const [list, waits, holds] = await Promise.all([ask(table.query()),
+      stats.waiting ? ask(`locks?sort=wait&limit=${FOUND}`) : { locks: [] }, ask(`locks?sort=age&limit=${FOUND}`)]);
+    if (signal.aborted) return;
+    state.listed = performance.now();
+    table.show(list);
+    Object.assign(state, { waits: waits.locks, holds: holds.locks });
+    if (table.open !== null) await readQueue(table.open);
+  }
+  attention.show(attention.findings({ ready, waits: state.waits ?? [], holds: state.holds ?? [], point: state.point }), (key) => {
+    table.expand(key);
+    byId("locks").scrollIntoView({ block: "nearest" });
+  });
+  state.readAt = Date.now();
+}
+
+async function readiness() {
+  try {
+    return { ok: true, ms: (await ask("readyz")).store_ms };
+  } catch (error) {
+    if (error instanceof Refused && error.status === 503) return { ok: false, why: error.message };
+    throw error;
+  }
+}
+
+async function readQueue(key) {
+  try {
+    // Asked for by its key, a lock that has ended would be an error, and one in the console too.
+    const [first] = (await ask(`locks?limit=1&prefix=${encodeURIComponent(key)}`)).locks;
+    table.showQueue(key, first?.key === key ? await ask(`locks?key=${encodeURIComponent(key)}`) : null);
+  } catch (error) {
+    if (error instanceof Refused && error.code === "not_locked") table.showQueue(key, null);
+    else failed(error);
+  }
+}
+
+function failed(error) {
+  if (error instanceof Refused && error.status === 401) {
+    stop();
+    return signIn("The server no longer knows this token.");
+  }
+  if (error instanceof Refused && error.status === 429) {
+    state.mutedUntil = performance.now() + Math.max(error.retryAfterMs, TICK_MS);
+    return;
+  }
+  const known = error instanceof Refused;
+  warn(`${known ? error.message : "The server does not answer"}. What you see was read at ${clock(new Date(state.readAt))}.`);
+}
+
+function showCards(stats, ready) {
+  write(byId("held"), count(stats.active));
+  write(byId("waiting"), count(stats.waiting));
+  write(byId("granted"), count(stats.total));
+  write(byId("granted-sub"), state.point ? `${rate(state.point.granted)} per second now` : "since the start");
+  write(byId("success"), percent(stats.success_rate));
+  write(byId("contention"), percent(stats.contention_rate));
+  write(byId("hold"), span(stats.average_hold_ms));
+  write(byId("wait-sub"), `in queues ${span(stats.average_wait_ms)}`);
+  write(byId("store"), ready.ok ? (ready.ms === null ? "Memory" : span(ready.ms)) : "Not ready");
+  write(byId("store-sub"), ready.ok ? (ready.ms === null ? "within this process" : "to answer") : "cannot grant");
+  byId("store").parentElement.classList.toggle("bad", !ready.ok);
+}
+
+async function confirmForce(key, lock) {
+  const others = lock.held_by > 1 ? ` and ${count(lock.held_by - 1)} more` : "";
+  // Names that change the direction of writing do not change that of the sentence.
+  byId("force-text").replaceChildren(make("bdi", {}, key), " is held by ", make("bdi", {}, ownerOf(lock.holder)),
+    `${others}; ${lock.waiting === 1 ? "one waits" : `${count(lock.waiting)} wait`} for it.`);
+  const dialog = byId("force");
+  dialog.returnValue = "no";
+  dialog.showModal();
+  await new Promise((closed) => dialog.addEventListener("close", closed, { once: true }));
+  if (dialog.returnValue !== "yes") return;
+  try {
+    await ask(`locks?key=${encodeURIComponent(key)}`, { method: "DELETE" });
+    say(`${key} was released by force`);
+  } catch (error) {
+    say(`${key} was not released: ${error.message}`);
+    if (error.code !== "not_locked") failed(error);
+  }
+  read(true);
+}
+
+function live(kind, text) {
+  byId("live").dataset.state = kind;
+  write(byId("live-text"), text);
+}
+
+function warn(text) {
+  write(byId("banner"), text);
+  byId("banner").hidden = !text;
+}
+
+const say = (text) => write(byId("said"), text);
+
+function signIn(why) {
+  stop();
+  live("starting", "Signed out");
+  warn("");
+  write(byId("token-why"), why || "This server asks for a bearer token.");
+  write(byId("who"), "");
+  byId("sign-out").hidden = true;
+  byId("board").hidden = true;
+  byId("sign-in").hidden = false;
+  token.drop();
+  table.forget();
+  charts.forget();
+  byId("token").focus();
+}
+
+byId("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token.set(byId("token").value.trim());
+  byId("token").value = "";
+  start();
+});
+byId("sign-out").addEventListener("click", () => signIn("You have signed out."));
+document.addEventListener("keydown", (event) => {
+  if (event.key === "/" && !event.target.closest("input, select, dialog") && !byId("board").hidden) {
+    event.preventDefault();
+    byId("filter").focus();
+  }
+});
+document.addEventListener("visibilitychange", () => {
+  if (byId("board").hidden) return;
+  if (!document.hidden) run();
+  else {
+    stop();
+    live("resting", "Resting");
+  }
+});
+
+start();

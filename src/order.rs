@@ -1,0 +1,79 @@
+//! In which order a list of locks comes, so that a short list can be of those that matter most.
+
+use std::cmp::{Ordering, Reverse};
+
+use crate::info::LockInfo;
+
+/// What [`list_by`](crate::LockManager::list_by) orders locks by. Equals come in the order of their keys.
+///
+/// Times are as of when each shard was looked at: two that are closer together than that took may be turned round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ListOrder {
+    /// Keys, ascending, by their bytes.
+    #[default]
+    Key,
+    /// Keys, descending.
+    KeyDescending,
+    /// Names of holders, ascending; those without come last.
+    Owner,
+    /// Names of holders, descending; those without come first.
+    OwnerDescending,
+    /// The longest held first.
+    LongestHeld,
+    /// The latest grant first.
+    LatestHeld,
+    /// The earliest deadline first.
+    EndsFirst,
+    /// The latest deadline first.
+    EndsLast,
+    /// The longest queue first.
+    MostWaiting,
+    /// The shortest queue first.
+    FewestWaiting,
+    /// The one who has waited the longest first; locks that nobody waits for come last.
+    LongestWait,
+}
+
+impl ListOrder {
+    /// Which of two locks comes first.
+    #[must_use]
+    pub fn compare(self, a: &LockInfo, b: &LockInfo) -> Ordering {
+        // `None` comes last so.
+        let owner = |info: &LockInfo| (info.owner.is_none(), info.owner.clone());
+        let first = match self {
+            Self::Key => Ordering::Equal,
+            Self::KeyDescending => b.key.cmp(&a.key),
+            Self::Owner => owner(a).cmp(&owner(b)),
+            Self::OwnerDescending => owner(b).cmp(&owner(a)),
+            Self::LongestHeld => b.age.cmp(&a.age),
+            Self::LatestHeld => a.age.cmp(&b.age),
+            Self::EndsFirst => a.remaining.cmp(&b.remaining),
+            Self::EndsLast => b.remaining.cmp(&a.remaining),
+            Self::MostWaiting => b.waiting.cmp(&a.waiting),
+            Self::FewestWaiting => a.waiting.cmp(&b.waiting),
+            Self::LongestWait => Reverse(a.longest_wait).cmp(&Reverse(b.longest_wait)),
+        };
+        first.then_with(|| a.key.cmp(&b.key))
+    }
+}
+
+/// A lock with the order that it is to be put into.
+pub(crate) struct Ranked(pub(crate) LockInfo, pub(crate) ListOrder);
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for Ranked {}
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.1.compare(&self.0, &other.0)
+    }
+}
