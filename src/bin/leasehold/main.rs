@@ -6,6 +6,7 @@ mod args;
 mod bounds;
 mod exit;
 mod logs;
+mod metrics;
 mod patience;
 mod serve;
 mod signals;
