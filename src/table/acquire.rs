@@ -324,12 +324,12 @@ impl Table {
             WaiterState::Queued => {
                 self.leave_queue(index, id.index);
                 give_place_back(&self.waiters[id.index].terms);
+                self.tally_wait(id.index, AttemptOutcome::Cancelled);
                 self.leave_seat(id, fx);
                 self.count(index, |c| {
                     c.cancelled += 1;
                     c.attempts += 1;
                 });
-                self.tally_wait(id.index, AttemptOutcome::Cancelled);
                 self.let_in(index, fx);
             }
             WaiterState::Claiming { .. } => {
