@@ -25,7 +25,7 @@ use crate::shard::crowd::Crowd;
 use crate::shard::desk::Desk;
 use crate::shard::runtime::Runtime;
 use crate::shard::{LONGEST_SLEEP, Shard};
-use crate::singleflight::{Flights, Role};
+use crate::singleflight::Flights;
 use crate::table::{Claim, Keeper, Mode, Owner, OwnerKind, Release, Table, TokenChoice};
 
 /// Keyed locks for one service. Cheap to clone; every clone is the same manager.
@@ -465,19 +465,6 @@ impl LockManager {
     /// Counts a request that failed before it came to a shard.
     pub(crate) fn count_refused(&self, mode: Mode, why: &LockError) {
         self.shard_at(0).count_attempt(mode, why.face().outcome, |c| c.rejected += 1);
-    }
-
-    /// Counts a caller of a flight that came to its end.
-    pub(crate) fn count_flight(&self, role: Role) {
-        self.shard_at(0).count(|c| match role {
-            Role::Leader => c.flights_led += 1,
-            Role::Follower => c.flights_shared += 1,
-        });
-    }
-
-    /// Counts a caller that came by a lock through another's acquisition.
-    pub(crate) fn count_coalesced(&self) {
-        self.shard_at(0).count(|c| c.coalesced += 1);
     }
 
     pub(crate) fn flights(&self) -> &Flights {

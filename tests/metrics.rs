@@ -215,7 +215,9 @@ async fn after_chaos_each_counter_and_gauge_is_what_clients_and_listeners_heard(
     assert_eq!(of("forced"), count(|kind| matches!(kind, EventKind::Forced { .. })));
     assert_eq!(of("explicit") + of("drop"), count(|kind| matches!(kind, EventKind::Released { .. })));
     assert!(of("explicit") == unlocked as f64 && of("drop") == dropped as f64, "{unlocked} {dropped}");
-    assert!(of("expired") > 5.0 && of("forced") > 5.0 && of("explicit") > 5.0, "chaos enough");
+    for reason in ["explicit", "drop", "expired", "forced"] {
+        assert!(of(reason) > 0.0, "chaos enough: {reason}");
+    }
     assert_eq!(sum("leasehold_locks_held"), held as f64);
     assert_eq!(sum("leasehold_waiters"), 0.0);
     assert_eq!(sum("leasehold_locks_held"), granted as f64 - sum("leasehold_releases_total"));
@@ -254,7 +256,8 @@ impl Heards {
 
 fn told(events: &mut leasehold::Events) -> Vec<EventKind> {
     let next = |events: &mut leasehold::Events| {
-        let next = std::pin::pin!(events.next());
+        // The runtime would have a task that hears so much pause in between.
+        let next = std::pin::pin!(tokio::task::unconstrained(events.next()));
         match next.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
             std::task::Poll::Ready(Some(Heard::Event(event))) => Some(event.kind),
             std::task::Poll::Ready(other) => panic!("{other:?}"),

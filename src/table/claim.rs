@@ -307,14 +307,6 @@ impl Table {
         true
     }
 
-    /// Why a wait that ends now has brought nothing: somebody holds the key, or nothing is known (peer bug 38).
-    pub(super) fn waited_in_vain(&self, index: u32, since: Moment) -> LockError {
-        match self.slots[index].extras.as_ref() {
-            Some(extras) if extras.unanswered => LockError::StoreUnavailable,
-            _ => LockError::Timeout { waited: self.now.saturating_since(since) },
-        }
-    }
-
     /// Refuses the waiter that a key is being taken for, and turns to the next.
     pub(super) fn send_claimant_away(&mut self, index: u32, id: u32, why: LockError, fx: &mut Effects) {
         let queued = matches!(self.waiters[id].state, WaiterState::Claiming { queued: true, .. });
