@@ -6,56 +6,15 @@
 mod exposition;
 #[path = "support/redis/mod.rs"]
 mod kit;
+#[path = "support/scraped.rs"]
+mod scraped;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 
 use exposition::Samples;
 use leasehold::metrics::FAMILIES;
-use reqwest::{Client, StatusCode};
-use serde_json::{Value, json};
-
-/// The binary, ended with the test.
-struct Process {
-    child: Child,
-    url: String,
-    client: Client,
-}
-
-impl Process {
-    fn serve(words: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-        for name in ["LOCK_STORE", "REDIS_URL", "RUST_LOG", "LEASEHOLD_TOKENS", "LEASEHOLD_OPEN_STATS"] {
-            command.env_remove(name);
-        }
-        command.args(["serve", "--listen", "127.0.0.1:0", "--grace", "1s"]).args(words);
-        command.envs(environment.iter().copied()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let first = BufReader::new(child.stdout.as_mut().unwrap()).lines().next().unwrap().unwrap();
-        let url = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
-        Self { child, url, client: Client::builder().no_proxy().build().unwrap() }
-    }
-
-    async fn acquire(&self, body: Value) -> (StatusCode, Value) {
-        let answer = self.client.post(format!("{}/acquire", self.url)).json(&body).send().await.unwrap();
-        (answer.status(), answer.json().await.unwrap())
-    }
-
-    async fn scrape(&self) -> String {
-        let answer = self.client.get(format!("{}/metrics", self.url)).send().await.unwrap();
-        assert_eq!(answer.status(), 200);
-        assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
-        answer.text().await.unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use scraped::Process;
+use serde_json::json;
 
 #[actix_rt::test]
 async fn a_server_over_redis_exports_every_family_that_is_declared_and_no_other() {

@@ -60,6 +60,7 @@ mod names;
 mod prometheus;
 mod published;
 mod reporter;
+#[cfg(feature = "http")]
 mod requests;
 mod store;
 mod totals;
@@ -67,5 +68,7 @@ mod totals;
 pub use names::{FAMILIES, Family, FamilyKind};
 pub use prometheus::{Exposition, configure_prometheus};
 pub use reporter::Reporter;
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use requests::HttpMetrics;
 pub(crate) use store::Metered;

@@ -38,7 +38,10 @@ const STORE: &[f64] = &[2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1
 
 macro_rules! families {
     ($($constant:ident: $kind:ident $name:literal [$($label:literal),*] $buckets:expr, $help:literal;)*) => {
-        $(pub(super) const $constant: &str = $name;)*
+        $(
+            #[allow(dead_code, reason = "some are counted only with the features that they belong to")]
+            pub(super) const $constant: &str = $name;
+        )*
 
         /// Every family that this crate publishes.
         pub const FAMILIES: &[Family] = &[$(Family {

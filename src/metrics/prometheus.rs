@@ -94,7 +94,7 @@ impl Exposition {
         head(text, holds)?;
         for (manager, totals) in &totals {
             let labels = format!("manager=\"{}\"", Escaped(manager));
-            histogram(text, holds, &labels, &totals.holds.counts, totals.holds.nanos)?;
+            histogram(text, holds, &labels, &totals.holds.counts, totals.counters.hold_nanos)?;
         }
         text.push('\n');
         Ok(())

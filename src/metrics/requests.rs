@@ -32,7 +32,6 @@ impl HttpMetrics {
     }
 
     /// `route` is the pattern that was matched, if any was.
-    #[cfg(feature = "http")]
     pub(crate) fn count(&self, route: Option<String>, method: &str, code: u16, took: Duration) {
         let kind = Kind { route: route.unwrap_or_else(|| "unknown".to_owned()), method: known(method), code };
         if let Some(handles) = self.seen.get(&kind) {
@@ -46,14 +45,12 @@ impl HttpMetrics {
     }
 }
 
-#[cfg(feature = "http")]
 fn record((count, times): &(Counter, Histogram), took: Duration) {
     count.increment(1);
     times.record(took);
 }
 
 /// A client may name any method.
-#[cfg(feature = "http")]
 fn known(method: &str) -> &'static str {
     ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
         .into_iter()

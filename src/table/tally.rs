@@ -100,6 +100,7 @@ impl From<Kind> for ModeLabel {
 #[cfg(feature = "metrics")]
 pub(crate) struct Buckets<const N: usize> {
     pub(crate) counts: [u64; N],
+    /// Of holds it stays 0: the counters have their sum.
     pub(crate) nanos: u64,
 }
 
@@ -113,7 +114,6 @@ impl<const N: usize> Buckets<N> {
         let start = starts[64 - nanos.leading_zeros() as usize] as usize;
         let at = start + usize::from(bounds.get(start).is_some_and(|bound| nanos > *bound));
         self.counts[at] += 1;
-        self.nanos = self.nanos.saturating_add(nanos);
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {
@@ -234,7 +234,9 @@ impl Tally {
     }
 
     pub(super) fn waited_for(&mut self, outcome: AttemptOutcome, nanos: u64) {
-        self.waits[outcome as usize].add(nanos, &WAIT_BOUNDS, &WAIT_STARTS);
+        let waits = &mut self.waits[outcome as usize];
+        waits.add(nanos, &WAIT_BOUNDS, &WAIT_STARTS);
+        waits.nanos = waits.nanos.saturating_add(nanos);
         if let Some(samples) = self.samples.as_mut().filter(|samples| samples.waits.len() < MOST_SAMPLES) {
             samples.waits.push((outcome, nanos));
         }
