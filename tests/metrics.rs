@@ -86,7 +86,7 @@ async fn neither_keys_nor_owners_make_the_text_longer() {
     };
     let before = exposition.render();
     for at in 0..100_000_u32 {
-        let lock = locks.try_lock(format!("key-{at}-{:x}", fastrand_of(at))).owner(&format!("owner-{}", at % 10_000));
+        let lock = locks.try_lock(format!("key-{at}-{:x}", fastrand_of(at))).owner(format!("owner-{}", at % 10_000));
         drop(lock.await.unwrap());
     }
     let after = exposition.render();
@@ -149,7 +149,7 @@ async fn after_chaos_each_counter_and_gauge_is_what_clients_and_listeners_heard(
                     if let std::task::Poll::Ready(answer) = poll!(&mut waiting[index]) {
                         heard.hear(mode, answer.as_ref().map(drop));
                         kept.extend(answer);
-                        let _ = waiting.remove(index);
+                        drop(waiting.remove(index));
                         break;
                     }
                 }
