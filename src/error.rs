@@ -215,6 +215,43 @@ pub enum AttemptOutcome {
     Invalid,
 }
 
+impl AttemptOutcome {
+    /// All of them, in their order.
+    pub const ALL: [Self; 12] = [
+        Self::Acquired,
+        Self::Busy,
+        Self::Timeout,
+        Self::Cancelled,
+        Self::Deadlock,
+        Self::QueueFull,
+        Self::TooManyKeys,
+        Self::WrongMode,
+        Self::SessionEnded,
+        Self::StoreError,
+        Self::Shutdown,
+        Self::Invalid,
+    ];
+
+    /// Its name as a label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Acquired => "acquired",
+            Self::Busy => "busy",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Deadlock => "deadlock",
+            Self::QueueFull => "queue_full",
+            Self::TooManyKeys => "too_many_keys",
+            Self::WrongMode => "wrong_mode",
+            Self::SessionEnded => "session_ended",
+            Self::StoreError => "store_error",
+            Self::Shutdown => "shutdown",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
 /// How a [`LockError`] shows outside the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Face {

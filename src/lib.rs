@@ -19,6 +19,7 @@
 //! | [`retry`] | how long a poller sleeps | `request` |
 //! | [`error`](LockError) | what can go wrong | everybody |
 //! | [`key`](Key), [`clock`](Clock), `sync` | names, time, the one mutex | everybody |
+//! | `metrics` | what operators see: counts and times for a recorder, the text for Prometheus | the `leasehold` binary, you |
 //! | `http` | the same locks over HTTP, to mount into any actix-web app | the `leasehold` binary, you |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -45,6 +46,9 @@ mod key;
 mod lock;
 mod manager;
 mod many;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
 mod order;
 mod readiness;
 mod request;

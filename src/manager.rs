@@ -25,7 +25,7 @@ use crate::shard::crowd::Crowd;
 use crate::shard::desk::Desk;
 use crate::shard::runtime::Runtime;
 use crate::shard::{LONGEST_SLEEP, Shard};
-use crate::singleflight::{Flights, Role};
+use crate::singleflight::Flights;
 use crate::table::{Claim, Keeper, Mode, Owner, OwnerKind, Release, Table, TokenChoice};
 
 /// Keyed locks for one service. Cheap to clone; every clone is the same manager.
@@ -436,6 +436,12 @@ impl LockManager {
         self.inner.desk.as_ref()
     }
 
+    /// The runtime of the manager's own thread.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn runtime(&self) -> Option<tokio::runtime::Handle> {
+        self.inner.running.get().map(|(runtime, _)| runtime.tokio())
+    }
+
     pub(crate) fn detector(&self) -> &Detector {
         &self.inner.detector
     }
@@ -457,19 +463,8 @@ impl LockManager {
     }
 
     /// Counts a request that failed before it came to a shard.
-    pub(crate) fn count_invalid(&self) {
-        self.shard_at(0).count(|c| {
-            c.attempts += 1;
-            c.rejected += 1;
-        });
-    }
-
-    /// Counts a caller of a flight that came to its end.
-    pub(crate) fn count_flight(&self, role: Role) {
-        self.shard_at(0).count(|c| match role {
-            Role::Leader => c.flights_led += 1,
-            Role::Follower => c.flights_shared += 1,
-        });
+    pub(crate) fn count_refused(&self, mode: Mode, why: &LockError) {
+        self.shard_at(0).count_attempt(mode, why.face().outcome, |c| c.rejected += 1);
     }
 
     pub(crate) fn flights(&self) -> &Flights {

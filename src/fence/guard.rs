@@ -157,7 +157,7 @@ impl<R: Eq + Hash> FenceGuard<R> {
 }
 
 fn admit(shown: FencingToken, seen: FencingToken) -> Result<(), StaleFence> {
-    if shown < seen { Err(StaleFence { shown, seen }) } else { Ok(()) }
+    if shown < seen { Err(StaleFence::refused(shown, seen)) } else { Ok(()) }
 }
 
 impl<R: Eq + Hash> Known<R> {

@@ -51,6 +51,8 @@ mod guard;
 #[cfg(feature = "redis")]
 mod redis;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 pub use guard::FenceGuard;
 
 #[cfg(feature = "redis")]
@@ -71,4 +73,21 @@ pub struct StaleFence {
     pub shown: FencingToken,
     /// What it was measured by: the highest that the resource has seen, or the floor below which it has forgotten.
     pub seen: FencingToken,
+}
+
+/// Fences that were refused in this process.
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+
+impl StaleFence {
+    /// Counts the refusal.
+    fn refused(shown: FencingToken, seen: FencingToken) -> Self {
+        REFUSED.fetch_add(1, Ordering::Relaxed);
+        Self { shown, seen }
+    }
+}
+
+/// How many fences the guards of this process have refused.
+#[cfg(feature = "metrics")]
+pub(crate) fn refusals() -> u64 {
+    REFUSED.load(Ordering::Relaxed)
 }

@@ -136,7 +136,7 @@ fn meaning(shown: FencingToken, answer: &Answer) -> Result<(), GuardError> {
         (_, seen) => {
             // The script has seen that it is a number, and higher than one from 1 on: at most it is out of range.
             let seen = seen.parse().unwrap_or(FencingToken::at_least_one(u64::MAX));
-            Err(StaleFence { shown, seen }.into())
+            Err(StaleFence::refused(shown, seen).into())
         }
     }
 }

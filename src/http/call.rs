@@ -3,14 +3,20 @@
 //! It is no middleware: one would cost every request a future on the heap and a look through the router more.
 
 use std::future::ready;
+#[cfg(feature = "metrics")]
+use std::time::Instant;
 
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError, Route, web};
 
 use super::access::{Caller, Needs};
+#[cfg(feature = "metrics")]
+use super::host::shared;
 use super::host::{Host, access};
 use super::limits::Limits;
 use super::problem::{Fault, Problem};
+#[cfg(feature = "metrics")]
+use crate::metrics::HttpMetrics;
 use crate::{Key, LockManager};
 
 /// What a handler answers.
@@ -61,18 +67,50 @@ where
     Fut: Future<Output = Answer> + 'static,
 {
     route.to(move |req: HttpRequest, payload: web::Payload| async move {
+        let began = Began::now(&req);
         let id = RequestId::of(&req);
         let answer = match Call::admit(req.clone(), needs, id.clone()) {
             Ok(call) => handler(call, payload).await,
             Err(fault) => Err(fault.into()),
         };
-        id.finish(&req, answer)
+        id.finish(&req, began, answer)
     })
 }
 
 /// A route that is open to all, and needs no manager.
 pub(super) fn open(route: Route, handler: impl Fn(&HttpRequest) -> Answer + Copy + 'static) -> Route {
-    route.to(move |req: HttpRequest| ready(RequestId::of(&req).finish(&req, handler(&req))))
+    route.to(move |req: HttpRequest| {
+        let began = Began::now(&req);
+        ready(RequestId::of(&req).finish(&req, began, handler(&req)))
+    })
+}
+
+/// When a request came, where requests are counted.
+struct Began {
+    #[cfg(feature = "metrics")]
+    at: Option<(Instant, HttpMetrics)>,
+}
+
+impl Began {
+    #[cfg(feature = "metrics")]
+    fn now(req: &HttpRequest) -> Self {
+        Self { at: shared::<HttpMetrics>(req).map(|metrics| (Instant::now(), metrics.clone())) }
+    }
+
+    #[cfg(feature = "metrics")]
+    fn answered(self, req: &HttpRequest, code: u16) {
+        if let Some((at, metrics)) = self.at {
+            metrics.count(req.match_pattern(), req.method().as_str(), code, at.elapsed());
+        }
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    fn now(_: &HttpRequest) -> Self {
+        Self {}
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    fn answered(self, _: &HttpRequest, _: u16) {}
 }
 
 /// What one request is called in logs and in its answer.
@@ -101,8 +139,9 @@ impl RequestId {
     }
 
     /// Names the answer.
-    fn finish(self, req: &HttpRequest, answer: Answer) -> HttpResponse {
+    fn finish(self, req: &HttpRequest, began: Began, answer: Answer) -> HttpResponse {
         let mut response = answer.unwrap_or_else(|problem| problem.error_response());
+        began.answered(req, response.status().as_u16());
         if tracing::enabled!(tracing::Level::DEBUG) {
             // The pattern, not the path: that may hold a session's id.
             let (status, route) = (response.status().as_u16(), req.match_pattern().unwrap_or_default());

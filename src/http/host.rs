@@ -30,6 +30,6 @@ pub(super) fn access(req: &HttpRequest) -> Option<&Access> {
 }
 
 /// `app_data` of a `T`, given as it is or in a `web::Data`.
-fn shared<T: 'static>(req: &HttpRequest) -> Option<&T> {
+pub(super) fn shared<T: 'static>(req: &HttpRequest) -> Option<&T> {
     req.app_data::<T>().or_else(|| req.app_data::<web::Data<T>>().map(|data| data.get_ref()))
 }

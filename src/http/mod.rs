@@ -34,6 +34,8 @@ mod host;
 mod limits;
 mod locked_by;
 mod locks;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod number;
 mod openapi;
 mod pace;
@@ -55,6 +57,9 @@ use call::{guarded, open};
 pub use limits::Limits;
 pub use locked_by::{LockedBy, Locking};
 pub use locks::Locks;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use metrics::configure_metrics;
 use problem::Fault;
 
 /// Adds the routes to a scope (or to an app).

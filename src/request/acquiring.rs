@@ -20,13 +20,13 @@ use super::{LockRequest, Style, WaitPlace};
 use crate::caller;
 use crate::clock::Moment;
 use crate::deadlock::{Detector, OwnedAsk, WaitId};
-use crate::error::LockError;
+use crate::error::{AttemptOutcome, LockError};
 use crate::key::{Key, Token, Ttl};
 use crate::manager::LockManager;
 use crate::retry::Delays;
 use crate::shard::{Locked, Shard};
 use crate::table::{
-    Ask, ExtraTerms, Grant, Keeper, Patience, Place, Reentry, Seen, Terms, TokenChoice, Verdict, WaiterId,
+    Ask, ExtraTerms, Grant, Keeper, Mode, Patience, Place, Reentry, Seen, Terms, TokenChoice, Verdict, WaiterId,
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -116,13 +116,14 @@ impl<'a> Acquiring<'a> {
                 let (style, bad_key) = (*style, bad_key.take());
                 // What owned anything was just taken out; looking for it again is a fair share of a free lock's cost.
                 std::mem::forget(std::mem::replace(&mut self.stage, Stage::Answered));
+                let mode = rare.as_ref().map_or(Mode::Exclusive, |rare| rare.mode);
                 match self.settle(ttl, rare, bad_key) {
                     Ok((asked, delays)) => match self.shard().grant_if_free(&self.ask_of(&asked)) {
                         Ok(grant) => return Poll::Ready(Ok(give(self, grant))),
                         Err(locked) => self.contend(locked, asked, style, wait, delays, cx),
                     },
                     Err(why) => {
-                        self.manager.count_invalid();
+                        self.manager.count_refused(mode, &why);
                         return Poll::Ready(Err(why));
                     }
                 }
@@ -300,10 +301,7 @@ impl<'a> Acquiring<'a> {
     fn pause(&mut self, asked: Asked, mut poller: Box<Poller<'a>>, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
         let shard = self.shard();
         if let Err(why) = self.watch_poller(&asked, &mut poller) {
-            shard.count(|c| {
-                c.attempts += 1;
-                c.rejected += 1;
-            });
+            shard.count_attempt(asked.terms.mode(), why.face().outcome, |c| c.rejected += 1);
             return Poll::Ready(Err(why));
         }
         let now = shard.now();
@@ -321,10 +319,7 @@ impl<'a> Acquiring<'a> {
                 }
             }
             _ => {
-                shard.count(|c| {
-                    c.attempts += 1;
-                    c.polls_exhausted += 1;
-                });
+                shard.count_attempt(asked.terms.mode(), AttemptOutcome::Timeout, |c| c.polls_exhausted += 1);
                 Poll::Ready(Err(LockError::Timeout { waited: now.saturating_since(poller.started) }))
             }
         }
@@ -421,13 +416,11 @@ impl Drop for Acquiring<'_> {
                 self.shard().cancel(*id);
                 self.forget(*watch);
             }
-            Stage::Sleeping { timer, .. } => {
+            Stage::Sleeping { asked, timer, .. } => {
                 let shard = self.shard();
                 shard.stop_sleep(*timer);
-                shard.count(|c| {
-                    c.attempts += 1;
-                    c.cancelled_polls += 1;
-                });
+                let mode = asked.terms.mode();
+                shard.count_attempt(mode, AttemptOutcome::Cancelled, |c| c.cancelled_polls += 1);
             }
         }
     }

@@ -182,7 +182,10 @@ impl ShardClerk {
                     shard.vanished(grant, End::Vanished);
                     shard.check(grant).map(|_| unreachable!("what has vanished is not held"))
                 }
-                Extended::Unknown(_) => Err(LockError::StoreUnavailable),
+                Extended::Unknown(_) => {
+                    shard.count(|c| c.refresh_unknown += 1);
+                    Err(LockError::StoreUnavailable)
+                }
             }
         };
         self.desk.in_turn(grant.token, extending).await

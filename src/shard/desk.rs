@@ -16,6 +16,8 @@ use super::verify::{attend, clear_the_way};
 use crate::clock::Clock;
 use crate::config::FailMode;
 use crate::key::{Key, Token};
+#[cfg(feature = "metrics")]
+use crate::metrics::Metered;
 use crate::store::{Forced, Health, Released, Seen, Store, StoreError};
 
 /// How long a shutdown lets the last calls take.
@@ -24,6 +26,9 @@ const LAST_CALLS: Duration = Duration::from_secs(2);
 /// What the clerks of all shards share.
 pub(crate) struct Desk {
     pub(crate) store: Arc<dyn Store>,
+    /// The same.
+    #[cfg(feature = "metrics")]
+    metered: Arc<Metered>,
     pub(super) clock: Clock,
     pub(super) fail_mode: FailMode,
     runtime: OnceLock<Handle>,
@@ -44,8 +49,14 @@ impl std::fmt::Debug for Desk {
 
 impl Desk {
     pub(crate) fn new(store: Arc<dyn Store>, fail_mode: FailMode, clock: Clock) -> Arc<Self> {
+        #[cfg(feature = "metrics")]
+        let metered = Metered::new(store);
+        #[cfg(feature = "metrics")]
+        let store: Arc<dyn Store> = metered.clone();
         Arc::new(Self {
             store,
+            #[cfg(feature = "metrics")]
+            metered,
             clock,
             fail_mode,
             runtime: OnceLock::new(),
@@ -54,6 +65,12 @@ impl Desk {
             turns: Mutex::default(),
             listeners: Mutex::default(),
         })
+    }
+
+    /// The store, as metrics know it.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn metered(&self) -> &Metered {
+        &self.metered
     }
 
     /// Starts the store: from now on errands are run, on this runtime. `place` finds a key's shard and its hash there.

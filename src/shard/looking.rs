@@ -7,6 +7,8 @@ use super::{SLICE, Shard};
 use crate::error::LockError;
 use crate::key::{Key, Token};
 use crate::table::{Awaiting, Counters, Grant, Place, Row, Trace, WaiterId};
+#[cfg(feature = "metrics")]
+use crate::table::{Oldest, Reading, Samples};
 
 impl Shard {
     /// The lock on a key, with so many of its holders and waiters.
@@ -69,6 +71,28 @@ impl Shard {
     pub(crate) fn totals(&self) -> (Counters, usize, usize) {
         let state = self.state.lock();
         (*state.table.counters(), state.table.held(), state.table.waiting())
+    }
+
+    /// What the metrics' reporter reads.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn reading(&self) -> Reading {
+        let now = self.clock.now();
+        self.state.lock().table.reading(now)
+    }
+
+    /// Looks through the whole table, in slices.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn look_for_oldest(&self, oldest: &mut Oldest) {
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            cursor = self.state.lock().table.look_for_oldest(from, SLICE as u32, oldest);
+        }
+    }
+
+    /// The samples since the last call; from the first call on they are kept.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn take_samples(&self) -> Samples {
+        self.state.lock().table.take_samples()
     }
 
     /// The most contended keys and how often each was, in no order.

@@ -34,12 +34,12 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use crate::clock::{Clock, Moment};
-use crate::error::LockError;
+use crate::error::{AttemptOutcome, LockError};
 use crate::key::{Ttl, TtlBounds};
 use crate::sync::{Mutex, MutexGuard};
 use crate::table::{
-    Ask, Counters, Effects, End, Grant, Interest, Keeper, NotFree, Owner, Patience, RefreshAsk, Release, Seen, Sink,
-    Slice, Table, TokenChoice, Verdict, WaiterId,
+    Ask, Counters, Effects, End, Grant, Interest, Keeper, Mode, NotFree, Owner, Patience, RefreshAsk, Release, Seen,
+    Sink, Slice, Table, TokenChoice, Verdict, WaiterId,
 };
 use clerk::ShardClerk;
 use crowd::{Crowd, Places};
@@ -306,6 +306,15 @@ impl Shard {
     /// Counts an attempt that never came to the table, or left it without an end of its own.
     pub(crate) fn count(&self, add: impl FnOnce(&mut Counters)) {
         add(self.state.lock().table.counters_mut());
+    }
+
+    /// The same of an attempt, and how it ended.
+    pub(crate) fn count_attempt(&self, mode: Mode, outcome: AttemptOutcome, add: impl FnOnce(&mut Counters)) {
+        let mut state = self.state.lock();
+        let counters = state.table.counters_mut();
+        counters.attempts += 1;
+        add(counters);
+        state.table.tally_mut().attempt(mode, outcome);
     }
 
     /// Wakes `waker` at `due`, or when the shard is closed; `None` if it is closed already.

@@ -26,7 +26,7 @@ use crate::key::{Key, Ttl};
 use crate::lock::{Held, Lock};
 use crate::manager::LockManager;
 use crate::shard::Shard;
-use crate::table::Release;
+use crate::table::{Mode, Release};
 
 /// Who asks for another TTL asks for another lock.
 pub(super) type Name = (Key, Ttl);
@@ -121,7 +121,7 @@ impl<'a> SharedLockRequest<'a> {
     fn join(self) -> Result<Waiting<'a>, LockError> {
         let Self { manager, key, ttl, wait } = self;
         let checked = key.and_then(|key| manager.config().check(&key, Some(ttl)).map(|()| key));
-        let key = checked.inspect_err(|_| manager.count_invalid())?;
+        let key = checked.inspect_err(|why| manager.count_refused(Mode::Exclusive, why))?;
         let shard = manager.shard_at(manager.place(&key).0);
         let name = (key, ttl);
         let (seat, role) = manager.flights().locks.join(name.clone(), || acquisition(manager.clone(), name));
@@ -211,6 +211,9 @@ impl Future for SharedLockFuture<'_> {
         match waiting.poll(cx) {
             Poll::Ready(answer) => {
                 waiting.manager.count_flight(waiting.role);
+                if answer.is_ok() && matches!(waiting.role, Role::Follower) {
+                    waiting.manager.count_coalesced();
+                }
                 Poll::Ready(answer.map(SharedLock))
             }
             Poll::Pending => {

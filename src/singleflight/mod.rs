@@ -16,7 +16,6 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 pub use lock::{SharedLock, SharedLockFuture, SharedLockRequest};
 
-#[cfg(doc)]
 use crate::manager::LockManager;
 
 /// The flights of one manager.
@@ -51,7 +50,7 @@ struct Seat<'a, N: Clone + Eq + Hash, C: Cell> {
 
 /// A caller's part in a flight, as stats count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+enum Role {
     Leader,
     Follower,
 }
@@ -101,6 +100,21 @@ impl<N: Clone + Eq + Hash, C: Cell> Drop for Seat<'_, N, C> {
 impl Flights {
     pub(crate) fn is_empty(&self) -> bool {
         self.values.0.is_empty() && self.locks.0.is_empty()
+    }
+}
+
+impl LockManager {
+    /// Counts a caller of a flight that came to its end.
+    fn count_flight(&self, role: Role) {
+        self.shard_at(0).count(|c| match role {
+            Role::Leader => c.flights_led += 1,
+            Role::Follower => c.flights_shared += 1,
+        });
+    }
+
+    /// Counts a caller that came by a lock through another's acquisition.
+    fn count_coalesced(&self) {
+        self.shard_at(0).count(|c| c.coalesced += 1);
     }
 }
 

@@ -87,6 +87,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// What this store can do; asked before [`start`](Store::start), and never changing.
     fn terms(&self) -> Terms;
 
+    /// What it is called in metrics and traces: one word of lower-case letters, the same for all of its kind.
+    fn name(&self) -> &'static str {
+        "custom"
+    }
+
     /// The one spelling of `key` under which it is kept, so that two spellings are one lock.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use super::slab::NIL;
 use super::slot::{Keeper, Reentry, Terms};
 use super::{Counters, Effects, Table};
 use crate::clock::Moment;
-use crate::error::LockError;
+use crate::error::{AttemptOutcome, LockError};
 use crate::key::{FencingToken, Key, Token};
 
 /// One request, as the table sees it.
@@ -146,7 +146,7 @@ impl Table {
     pub(crate) fn acquire(&mut self, ask: &Ask<'_>, patience: Patience<'_>, now: Moment, fx: &mut Effects) -> Verdict {
         self.see(now);
         if self.closed {
-            return self.reject(None, LockError::ShuttingDown);
+            return self.reject(None, ask.terms.mode(), LockError::ShuttingDown);
         }
         let found = self.find_live(ask.hash, ask.key, fx);
         if ask.choice == TokenChoice::ByClient
@@ -158,7 +158,7 @@ impl Table {
             Ok(grant) => Verdict::Granted(grant),
             Err(Shut::Held { index, until }) => self.contend(ask, index, patience, until, fx),
             Err(Shut::Unclaimed { until }) => self.claim_vacant(ask, &patience, until, fx),
-            Err(Shut::Refused(why)) => self.reject(found, why),
+            Err(Shut::Refused(why)) => self.reject(found, ask.terms.mode(), why),
         }
     }
 
@@ -188,6 +188,7 @@ impl Table {
             if let Some(asker) = ask.terms.asker()
                 && let Some(own) = self.own_grant(index, asker, ask.terms)
             {
+                self.tally.acquired(ask.terms.mode());
                 return Ok(self.reenter(own, index));
             }
             if slot.queue.len > 0 || !slot.has_room(mode) {
@@ -205,6 +206,7 @@ impl Table {
         let Some(index) = found else {
             let grant = self.grant_vacant_until(ask, until);
             self.granted(grant.slot, grant.slot, 0, fx);
+            self.tally.acquired(ask.terms.mode());
             return Ok(grant);
         };
         let at = self.place(index, ask.token, ask.terms, ask.keeper, until);
@@ -212,6 +214,7 @@ impl Table {
             c.attempts += 1;
             c.grants += 1;
         });
+        self.tally.acquired(ask.terms.mode());
         self.granted(at, index, 0, fx);
         Ok(Grant { slot: at, token: ask.token, fence: self.fence, proof: Some(self.fence) })
     }
@@ -321,6 +324,7 @@ impl Table {
             WaiterState::Queued => {
                 self.leave_queue(index, id.index);
                 give_place_back(&self.waiters[id.index].terms);
+                self.tally_wait(id.index, AttemptOutcome::Cancelled);
                 self.leave_seat(id, fx);
                 self.count(index, |c| {
                     c.cancelled += 1;
@@ -362,6 +366,7 @@ impl Table {
                     c.busy += 1;
                     c.attempts += 1;
                 });
+                self.tally.attempt(ask.terms.mode(), AttemptOutcome::Busy);
                 return Verdict::Refused(LockError::Held);
             }
             Patience::Until(deadline, waker) => (deadline, waker),
@@ -371,10 +376,10 @@ impl Table {
         if full {
             // What is over but not yet swept counts against the bounds: have the actor sweep now.
             fx.due(self.now);
-            return self.reject(Some(index), LockError::QueueFull);
+            return self.reject(Some(index), ask.terms.mode(), LockError::QueueFull);
         }
         if let Err(why) = take_place(ask.terms) {
-            return self.reject(Some(index), why);
+            return self.reject(Some(index), ask.terms.mode(), why);
         }
         let due = deadline.min(until.unwrap_or(Moment::FAR));
         self.waiter_seq += 1;
@@ -405,6 +410,7 @@ impl Table {
             self.chosen.insert(ask.token, id);
         }
         self.waiting += 1;
+        self.tally.queued(ask.terms.mode(), self.slots[index].queue.len, self.now);
         fx.due(due);
         fx.due(self.first_end(index));
         self.count(index, |c| c.queued += 1);
@@ -412,7 +418,8 @@ impl Table {
     }
 
     /// Refuses before anything was changed.
-    pub(super) fn reject(&mut self, index: Option<u32>, why: LockError) -> Verdict {
+    pub(super) fn reject(&mut self, index: Option<u32>, mode: Mode, why: LockError) -> Verdict {
+        self.tally.attempt(mode, why.face().outcome);
         let add = |c: &mut Counters| {
             c.rejected += 1;
             c.attempts += 1;

@@ -22,13 +22,15 @@ impl Table {
             && let Some(holder) = self.slots[index].holder.as_ref()
         {
             if !self.slots[index].terms(holder).ask_for_the_same(ask.terms) {
-                return Some(self.reject(found, LockError::TokenReused));
+                return Some(self.reject(found, ask.terms.mode(), LockError::TokenReused));
             }
             let (old_keeper, token, fence) = (holder.keeper, holder.token, holder.fence);
             let grant = Grant { slot: index, token, fence, proof: self.proof_in(index) };
             match (old_keeper, ask.keeper) {
                 // One guard per token and process (T10): a second one would release under the first.
-                (Keeper::Guard(_), Keeper::Guard(_)) => return Some(self.reject(found, LockError::TokenReused)),
+                (Keeper::Guard(_), Keeper::Guard(_)) => {
+                    return Some(self.reject(found, ask.terms.mode(), LockError::TokenReused));
+                }
                 (Keeper::Guard(_), _) => return Some(Verdict::Granted(grant)),
                 (Keeper::Claiming(waiter), _) => return Some(self.take_seat(waiter, patience, found)),
                 (Keeper::Unseen(waiter), _) => {
@@ -45,7 +47,7 @@ impl Table {
         if let Some(&queued) = self.chosen.get(&ask.token) {
             let waiter = &mut self.waiters[queued];
             if Some(waiter.slot) != found || !waiter.terms.ask_for_the_same(ask.terms) {
-                return Some(self.reject(found, LockError::TokenReused));
+                return Some(self.reject(found, ask.terms.mode(), LockError::TokenReused));
             }
             if matches!(patience, Patience::Now | Patience::Poll) {
                 // It is known to be held by another, and this request will not wait with the first.
@@ -54,7 +56,7 @@ impl Table {
             return Some(self.take_seat(queued, patience, found));
         }
         let end = self.ended.find(ask.token, ask.hash)?;
-        Some(self.reject(found, LockError::Lost(end.as_loss())))
+        Some(self.reject(found, ask.terms.mode(), LockError::Lost(end.as_loss())))
     }
 
     /// What became of a grant that another seat of the same waiter took: the same answer, or `Lost`.
@@ -76,7 +78,8 @@ impl Table {
         };
         let waiter = &mut self.waiters[id];
         if waiter.seats >= MAX_SEATS {
-            return self.reject(found, LockError::QueueFull);
+            let mode = waiter.terms.mode();
+            return self.reject(found, mode, LockError::QueueFull);
         }
         let (seat, seq) = (waiter.join(waker), waiter.seq);
         Verdict::Queued(WaiterId { index: id, seat, seq })

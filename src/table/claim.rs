@@ -21,7 +21,7 @@ use super::slab::NIL;
 use super::slot::{AutoRefresh, Holder, Keeper, Refreshes, Slot};
 use super::{Effects, RefreshAsk, Refreshed, Table};
 use crate::clock::Moment;
-use crate::error::{LockError, Loss};
+use crate::error::{AttemptOutcome, LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 
 /// The right of this process to grant a key.
@@ -121,7 +121,7 @@ impl Table {
         fx: &mut Effects,
     ) -> Verdict {
         if let Err(why) = take_place(ask.terms) {
-            return self.reject(None, why);
+            return self.reject(None, ask.terms.mode(), why);
         }
         let index = self.insert_slot(Slot {
             key: ask.key.clone(),
@@ -150,7 +150,7 @@ impl Table {
             deadline,
             due: deadline.min(until.unwrap_or(Moment::FAR)),
             seq: self.waiter_seq,
-            state: WaiterState::Claiming { tries, queued: false, counted },
+            state: WaiterState::Claiming { tries, queued: false, refused: false, counted },
             waker: waker.cloned(),
             joined: Vec::new(),
             seats: 1,
@@ -161,7 +161,8 @@ impl Table {
 
     /// Has a freed key taken for a waiter that has just left its queue.
     pub(super) fn claim_for(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
-        self.waiters[waiter].state = WaiterState::Claiming { tries: Tries::Many, queued: true, counted: true };
+        self.waiters[waiter].state =
+            WaiterState::Claiming { tries: Tries::Many, queued: true, refused: false, counted: true };
         self.take_for(index, waiter, Tries::Many, fx);
     }
 
@@ -242,6 +243,7 @@ impl Table {
         self.keep_for_session(grant.slot, fx);
         let waiter = &mut self.waiters[id];
         let queued = matches!(waiter.state, WaiterState::Claiming { queued: true, .. });
+        let behind = waiter.was_behind();
         let waited = now.nanos_since(waiter.queued_at);
         waiter.state = WaiterState::Granted;
         waiter.wake_all(fx);
@@ -257,6 +259,10 @@ impl Table {
                 c.wait_nanos = c.wait_nanos.saturating_add(waited);
             }
         });
+        self.tally.claimed(queued);
+        if behind {
+            self.tally.waited_for(AttemptOutcome::Acquired, waited);
+        }
         self.granted(grant.slot, grant.slot, 1, fx);
         Claimed::Taken
     }
@@ -268,15 +274,17 @@ impl Table {
         let Some(id) = self.claimant(grant) else { return };
         self.slots[grant.slot].extras_mut().unanswered = why == LockError::StoreUnavailable;
         let mut tried = None;
-        if let WaiterState::Claiming { tries, counted, .. } = self.waiters[id].state {
+        if let WaiterState::Claiming { tries, counted, ref mut refused, .. } = self.waiters[id].state {
+            *refused = true;
             tried = (tries == Tries::One).then_some(counted);
         }
         if let Some(counted) = tried {
-            let is_busy = why == LockError::Held;
+            let (is_busy, outcome) = (why == LockError::Held, why.face().outcome);
             self.refuse(id, why, fx);
             give_place_back(&self.waiters[id].terms);
             // A poller's try is no attempt of its own.
             if counted || !is_busy {
+                self.tally.attempt(super::Mode::Exclusive, outcome);
                 self.count(grant.slot, |c| {
                     *(if is_busy { &mut c.busy } else { &mut c.rejected }) += 1;
                     c.attempts += 1;
@@ -299,20 +307,13 @@ impl Table {
         true
     }
 
-    /// Why a wait that ends now has brought nothing: somebody holds the key, or nothing is known (peer bug 38).
-    pub(super) fn waited_in_vain(&self, index: u32, since: Moment) -> LockError {
-        match self.slots[index].extras.as_ref() {
-            Some(extras) if extras.unanswered => LockError::StoreUnavailable,
-            _ => LockError::Timeout { waited: self.now.saturating_since(since) },
-        }
-    }
-
     /// Refuses the waiter that a key is being taken for, and turns to the next.
     pub(super) fn send_claimant_away(&mut self, index: u32, id: u32, why: LockError, fx: &mut Effects) {
         let queued = matches!(self.waiters[id].state, WaiterState::Claiming { queued: true, .. });
         give_place_back(&self.waiters[id].terms);
         let is_timeout = matches!(why, LockError::Timeout { .. } | LockError::StoreUnavailable);
         let is_end = why == LockError::SessionEnded;
+        self.tally_claimant(id, why.face().outcome);
         self.refuse(id, why, fx);
         self.count(index, |c| {
             c.attempts += 1;
@@ -331,6 +332,7 @@ impl Table {
     pub(super) fn cancel_claimant(&mut self, index: u32, id: u32, fx: &mut Effects) {
         let queued = matches!(self.waiters[id].state, WaiterState::Claiming { queued: true, .. });
         give_place_back(&self.waiters[id].terms);
+        self.tally_claimant(id, AttemptOutcome::Cancelled);
         self.count(index, |c| {
             c.attempts += 1;
             *(if queued { &mut c.cancelled } else { &mut c.cancelled_polls }) += 1;

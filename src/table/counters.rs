@@ -44,10 +44,14 @@ pub(crate) struct Counters {
     pub(crate) refresh_skipped: u64,
     pub(crate) refresh_lost: u64,
     pub(crate) refresh_late: u64,
+    /// Refreshes that the store did not answer.
+    pub(crate) refresh_unknown: u64,
 
     /// Calls that filled a flight, and calls that shared what another filled.
     pub(crate) flights_led: u64,
     pub(crate) flights_shared: u64,
+    /// Of these, those that shared a lock.
+    pub(crate) coalesced: u64,
 
     /// Nanoseconds from grant to end, over all grants that ended.
     pub(crate) hold_nanos: u64,
@@ -108,8 +112,10 @@ impl Counters {
             refresh_skipped,
             refresh_lost,
             refresh_late,
+            refresh_unknown,
             flights_led,
             flights_shared,
+            coalesced,
             hold_nanos,
             wait_nanos,
         } = *other;
@@ -138,8 +144,10 @@ impl Counters {
         self.refresh_skipped += refresh_skipped;
         self.refresh_lost += refresh_lost;
         self.refresh_late += refresh_late;
+        self.refresh_unknown += refresh_unknown;
         self.flights_led += flights_led;
         self.flights_shared += flights_shared;
+        self.coalesced += coalesced;
         self.hold_nanos = self.hold_nanos.saturating_add(hold_nanos);
         self.wait_nanos = self.wait_nanos.saturating_add(wait_nanos);
     }

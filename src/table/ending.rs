@@ -165,6 +165,7 @@ impl Table {
             return None;
         }
         if self.is_by_store(index) {
+            self.tally.unclaimed();
             self.release_claim(index, token, fence, end, fx);
         }
         self.expiries.remove(&mut self.slots, index);
@@ -206,6 +207,12 @@ impl Table {
             Some(owner) => self.trail.push_owned(trace, owner),
         }
         self.count(key_slot, |c| c.end(end, held));
+        self.tally.held_for(held);
+        match end {
+            End::Vanished => self.tally.revoked_by_store(),
+            End::Revoked => self.tally.revoked_for_deadlock(),
+            _ => {}
+        }
         Some(key_slot)
     }
 
@@ -223,6 +230,8 @@ impl Table {
     fn leave_group(&mut self, key_slot: u32, at: u32, token: Token, deadline: Moment, weight: u32) {
         let Some(group) = self.slots[key_slot].group_mut() else { return };
         group.used -= u64::from(weight);
+        self.tally.left_group(group.kind);
+        let kind = group.kind;
         if at != key_slot {
             group.remove(token, at, deadline);
         }
@@ -230,10 +239,12 @@ impl Table {
         if at != key_slot {
             if members == 0 && !left {
                 self.headless -= 1;
+                self.tally.has_a_head_or_none(kind);
             }
             self.slots.remove(at);
         } else if members > 0 {
             self.headless += 1;
+            self.tally.lost_its_head(kind);
         }
         if members == 0 && !left {
             self.slots[key_slot].extras_mut().group = None;

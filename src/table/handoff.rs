@@ -9,7 +9,7 @@ use super::slot::{Extras, Holder, Keeper, Slot, Terms};
 use super::told::EventKind;
 use super::{Counters, Effects, Table};
 use crate::clock::Moment;
-use crate::error::{LockError, Loss};
+use crate::error::{AttemptOutcome, LockError, Loss};
 use crate::key::Token;
 
 impl Table {
@@ -63,6 +63,7 @@ impl Table {
         waiter.state = WaiterState::Granted;
         waiter.wake_all(fx);
         let waited = self.now.nanos_since(waiter.queued_at);
+        let mode = waiter.terms.mode();
         let (token, terms) = (waiter.token, Terms { ttl: waiter.terms.ttl, extra: waiter.terms.extra.take() });
         if terms.extra.is_none() {
             // An exclusive lock for nobody in particular: the key is free, and stays where it is.
@@ -81,6 +82,8 @@ impl Table {
             c.handoffs += 1;
             c.wait_nanos = c.wait_nanos.saturating_add(waited);
         });
+        self.tally.acquired(mode);
+        self.tally.waited_for(AttemptOutcome::Acquired, waited);
     }
 
     #[inline(never)]
@@ -161,6 +164,7 @@ impl Table {
         fx: &mut Effects,
     ) {
         give_place_back(&self.waiters[waiter].terms);
+        self.tally_wait(waiter, why.face().outcome);
         self.refuse(waiter, why, fx);
         self.count(index, |c| {
             *counter(c) += 1;
@@ -182,6 +186,7 @@ impl Table {
         self.timeouts.remove(&mut self.waiters, id);
         self.waiting -= 1;
         let waiter = &self.waiters[id];
+        self.tally.left_queue(waiter.terms.mode());
         if !self.chosen.is_empty() && self.chosen.get(&waiter.token) == Some(&id) {
             self.chosen.remove(&waiter.token);
         }
@@ -253,7 +258,8 @@ impl Table {
         let deadline = holder.deadline;
         let slot = &mut self.slots[index];
         let at = if slot.holder.is_none() {
-            if slot.group().is_some() {
+            if let Some(group) = slot.group() {
+                self.tally.has_a_head_or_none(group.kind);
                 self.headless -= 1;
             }
             slot.holder = Some(holder);
@@ -282,6 +288,7 @@ impl Table {
     fn join_in(&mut self, at: u32, index: u32, mode: Mode) {
         self.belong(at);
         if mode != Mode::Exclusive {
+            self.tally.joined_group(mode.kind());
             let extras = self.slots[index].extras_mut();
             extras.group.get_or_insert_with(|| Box::new(Group::new(mode.kind()))).used += u64::from(mode.weight());
         }

@@ -82,7 +82,9 @@ impl Table {
             return None;
         }
         let (granted_at, fence, key_hash) = (holder.granted_at, holder.fence, slot.hash);
-        self.counters.end(end, self.now.nanos_since(granted_at));
+        let held = self.now.nanos_since(granted_at);
+        self.counters.end(end, held);
+        self.tally.held_for(held);
         self.trail.push(Trace { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now });
         self.expiries.remove(&mut self.slots, grant.slot);
         self.remove_slot(grant.slot);
@@ -206,6 +208,7 @@ impl Table {
         if self.slots[key_slot].group().is_none() {
             let group = self.slots[index].extras_mut().group.insert(Box::new(Group::new(Kind::ReadWrite)));
             group.used = 1;
+            self.tally.joined_group(Kind::ReadWrite);
             self.hand_off(index, fx);
         }
         Ok(())

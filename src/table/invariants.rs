@@ -209,6 +209,8 @@ impl Table {
         let held = slots.iter().filter(|(_, slot)| slot.holder.is_some()).count();
         assert_eq!(self.held(), held, "T8: held now");
         assert_balance(&self.counters, held, self.waiting, "the shard");
+        #[cfg(feature = "metrics")]
+        self.assert_tally(slots);
         for (_, slot) in slots {
             if let Some(traffic) = slot.extras.as_ref().and_then(|extras| extras.traffic.as_deref()) {
                 let held = usize::from(slot.holder.is_some()) + slot.group().map_or(0, |group| group.len());
@@ -218,6 +220,46 @@ impl Table {
             }
         }
         assert!(self.ended.len() <= ENDED_TOKENS, "T9: ended tokens");
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Table {
+    /// T8, by mode and outcome: what metrics show is what there is.
+    fn assert_tally(&self, slots: &[(u32, &Slot)]) {
+        use super::ModeLabel;
+        use crate::error::AttemptOutcome;
+        let (c, tally) = (&self.counters, &self.tally);
+        let (mut held, mut entries) = ([0; 3], [0; 3]);
+        for (_, slot) in slots {
+            let key_slot = slot.member_of().map_or(*slot, |at| &self.slots[at]);
+            let mode = key_slot.group().map_or(ModeLabel::Exclusive, |group| group.kind.into()) as usize;
+            entries[mode] += 1;
+            held[mode] += u64::from(slot.holder.is_some() && !slot.is_pending());
+        }
+        let mut waiting = [0; 3];
+        for waiter in (0..self.waiters.bound())
+            .filter_map(|id| self.waiters.get(id))
+            .filter(|waiter| waiter.state == WaiterState::Queued)
+        {
+            waiting[ModeLabel::from(waiter.terms.mode()) as usize] += 1;
+        }
+        assert_eq!((tally.held[1], tally.held[2]), (held[1], held[2]), "T8: shares and permits held now");
+        assert_eq!(self.held() as u64, held.iter().sum::<u64>(), "T8: held now, by mode");
+        assert_eq!(tally.waiting, waiting, "T8: waiting now, by mode");
+        let together = |mode: usize| tally.held[mode] + tally.headless[mode];
+        assert_eq!((together(1), together(2)), (entries[1], entries[2]), "T8: entries, by mode");
+        let ended: u64 = tally.outcomes.iter().flatten().sum();
+        let acquired = AttemptOutcome::Acquired as usize;
+        let exclusive = c.grants + c.reentered - tally.outcomes[1][acquired] - tally.outcomes[2][acquired];
+        assert_eq!(tally.outcomes[ModeLabel::Exclusive as usize][acquired], 0, "the lane's are not counted twice");
+        assert_eq!(c.attempts, ended + exclusive, "T8: attempts, by outcome");
+        let of = |outcome| tally.outcomes.iter().map(|mode| mode[outcome as usize]).sum::<u64>();
+        assert_eq!(of(AttemptOutcome::Busy), c.busy, "T8: busy");
+        assert_eq!(of(AttemptOutcome::Cancelled), c.cancelled + c.cancelled_polls, "T8: cancelled");
+        assert_eq!(tally.holds.counts.iter().sum::<u64>(), c.ends(), "T8: every end has its hold time");
+        let granted: u64 = tally.waits[acquired].counts.iter().sum();
+        assert!(granted >= c.handoffs, "T8: every hand-off has its wait");
     }
 }
 

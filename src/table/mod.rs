@@ -34,6 +34,8 @@ mod queue;
 mod slab;
 mod slot;
 mod sweep;
+mod tallied;
+mod tally;
 mod told;
 mod trail;
 mod view;
@@ -55,6 +57,13 @@ pub(crate) use queue::WaiterId;
 pub(crate) use slab::Slab;
 pub(crate) use slot::{ExtraTerms, Keeper, Reentry, Scope, Terms, Watcher};
 pub(crate) use sweep::Slice;
+#[cfg(feature = "metrics")]
+pub(crate) use tallied::{Oldest, Reading};
+pub(crate) use tally::Tally;
+#[cfg(feature = "metrics")]
+pub(crate) use tally::{Buckets, ModeLabel, OUTCOMES, Samples};
+#[cfg(all(test, feature = "metrics"))]
+pub(crate) use tally::{HOLD_BOUNDS, WAIT_BOUNDS};
 pub use told::{Event, EventKind};
 pub(crate) use told::{Interest, Sink};
 pub(crate) use trail::Trace;
@@ -120,6 +129,7 @@ pub(crate) struct Table {
     /// Closed, listened to, or with a store to be asked: the lane must not go its short way.
     attentive: bool,
     counters: Counters,
+    tally: Tally,
     hot: HotKeys,
 }
 
@@ -152,6 +162,7 @@ impl Table {
             closed: false,
             attentive,
             counters: Counters::default(),
+            tally: Tally::default(),
             hot: HotKeys::default(),
         }
     }
@@ -224,6 +235,11 @@ impl Table {
     /// For what the shard itself sees end: bad input, pollers that gave up.
     pub(crate) fn counters_mut(&mut self) -> &mut Counters {
         &mut self.counters
+    }
+
+    /// Counts an attempt for the shard itself, as `counters_mut` does.
+    pub(crate) fn tally_mut(&mut self) -> &mut Tally {
+        &mut self.tally
     }
 
     /// How many grants there are.

@@ -37,6 +37,8 @@ pub(crate) enum WaiterState {
         tries: Tries,
         /// Whether it stood in the queue before.
         queued: bool,
+        /// Whether the store has refused it, or given no answer: it waits for somebody elsewhere.
+        refused: bool,
         /// Whether its end is the end of an attempt; the single tries of a poller are none.
         counted: bool,
     },
@@ -70,6 +72,14 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
+    /// Whether it had to wait: in the queue, or for the store after a first no.
+    pub(crate) fn was_behind(&self) -> bool {
+        match self.state {
+            WaiterState::Claiming { tries: Tries::Many, queued, refused, .. } => queued || refused,
+            _ => true,
+        }
+    }
+
     /// Remembers whom to wake for `seat`; answers the waker that this replaces.
     #[must_use = "wakers are dropped after the mutex"]
     pub(crate) fn set_waker(&mut self, seat: u32, waker: &Waker) -> Option<Waker> {

@@ -52,6 +52,14 @@ impl Table {
         Some(Place { position, estimate })
     }
 
+    /// Why a wait that ends now has brought nothing: somebody holds the key, or nothing is known (peer bug 38).
+    pub(super) fn waited_in_vain(&self, index: u32, since: Moment) -> LockError {
+        match self.slots[index].extras.as_ref() {
+            Some(extras) if extras.unanswered => LockError::StoreUnavailable,
+            _ => LockError::Timeout { waited: self.now.saturating_since(since) },
+        }
+    }
+
     /// What keeps a queued request from its key; `None` if it is not queued any more, or its wait is over.
     ///
     /// Like the next one it counts nothing that is over, noticed or not (C1), and nothing of that comes back: a

@@ -23,6 +23,7 @@ mod lend;
 mod logs;
 mod ls;
 mod man;
+mod metrics;
 mod patience;
 mod release;
 #[cfg(unix)]

@@ -27,7 +27,7 @@ use crate::logs;
 use crate::signals::Signals;
 use crate::sockets::{self, Parts};
 use crate::store::{self, Choice};
-use crate::{tls, tokens};
+use crate::{metrics, tls, tokens};
 
 /// The longest part of the grace time that is kept back for answers under way.
 const LONGEST_DRAIN: Duration = Duration::from_secs(1);
@@ -67,8 +67,10 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         Choice::Redlock(store) => builder.store(store),
     };
     actix_web::rt::System::new().block_on(async {
+        let recorder = metrics::install()?;
         let locks = builder.build_and_connect().await?;
-        serve(args, Parts { bounds, listeners, locks, access, tls }).await
+        let exposition = metrics::exposition(recorder, &locks);
+        serve(args, Parts { bounds, listeners, locks, exposition, access, tls }).await
     })
 }
 
@@ -150,9 +152,14 @@ fn announce(scheme: &str, addresses: &[SocketAddr], args: &ServeArgs) {
         let _ = writeln!(out, "listening on {scheme}://{address}");
     }
     if let Some(address) = addresses.first() {
-        for (what, path) in
-            [("page", ""), ("docs", "docs"), ("locks", "locks"), ("totals", "stats"), ("ready", "readyz")]
-        {
+        for (what, path) in [
+            ("page", ""),
+            ("docs", "docs"),
+            ("locks", "locks"),
+            ("totals", "stats"),
+            ("metrics", "metrics"),
+            ("ready", "readyz"),
+        ] {
             let _ = writeln!(out, "  {what:<8} {scheme}://{address}/{path}");
         }
     }

@@ -13,6 +13,7 @@ use actix_tls::accept::rustls_0_23::{Acceptor, TlsStream};
 use actix_web::App;
 use actix_web::dev::AppConfig;
 use leasehold::http::{Access, Limits};
+use leasehold::metrics::{Exposition, HttpMetrics};
 use leasehold::{LockManager, http};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,6 +27,7 @@ pub(crate) struct Parts {
     pub(crate) bounds: Bounds,
     pub(crate) listeners: Vec<TcpListener>,
     pub(crate) locks: LockManager,
+    pub(crate) exposition: Exposition,
     pub(crate) access: Access,
     pub(crate) tls: Option<ServerConfig>,
 }
@@ -34,6 +36,8 @@ pub(crate) struct Parts {
 #[derive(Clone)]
 struct Recipe {
     locks: LockManager,
+    exposition: Exposition,
+    requests: HttpMetrics,
     access: Access,
     limits: Limits,
     head_timeout: Duration,
@@ -47,7 +51,7 @@ struct Recipe {
 /// # Errors
 /// A socket cannot be listened to.
 pub(crate) fn start(args: &ServeArgs, parts: Parts) -> io::Result<Server> {
-    let Parts { bounds, listeners, locks, access, tls } = parts;
+    let Parts { bounds, listeners, locks, exposition, access, tls } = parts;
     let limits = Limits::new()
         .min_ttl(crate::serve::SHORTEST_TTL)
         .max_ttl(args.max_ttl)
@@ -61,7 +65,8 @@ pub(crate) fn start(args: &ServeArgs, parts: Parts) -> io::Result<Server> {
     // A stream of events gives a sign of life every 15 s, and the calls of a store have their own bounds: hence the slack.
     let at_work = args.max_wait.saturating_add(args.body_timeout);
     let patience = at_work.max(keep_alive).saturating_add(head_timeout).saturating_add(args.slack);
-    let recipe = Recipe { locks, access, limits, head_timeout, keep_alive, patience };
+    let requests = HttpMetrics::new();
+    let recipe = Recipe { locks, exposition, requests, access, limits, head_timeout, keep_alive, patience };
     let workers = args.workers.map_or_else(cores, usize::from);
     let mut server = Server::build()
         .workers(workers)
@@ -122,6 +127,9 @@ impl Recipe {
             .app_data(self.locks.clone())
             .app_data(self.limits)
             .app_data(self.access.clone())
+            .app_data(self.exposition.clone())
+            .app_data(self.requests.clone())
+            .configure(http::configure_metrics)
             .configure(http::configure);
         HttpService::build()
             .keep_alive(self.keep_alive)

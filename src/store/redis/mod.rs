@@ -180,6 +180,10 @@ impl Inner {
 }
 
 impl Store for RedisStore {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
     fn terms(&self) -> Terms {
         let mut terms = Terms::new(self.0.config.operation_timeout);
         if !self.0.config.lock_delay.is_zero() {

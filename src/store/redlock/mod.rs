@@ -153,6 +153,10 @@ impl Inner {
 }
 
 impl Store for RedlockStore {
+    fn name(&self) -> &'static str {
+        "redlock"
+    }
+
     fn terms(&self) -> Terms {
         self.0.terms()
     }

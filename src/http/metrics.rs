@@ -1,0 +1,32 @@
+//! `GET /metrics`: the text for Prometheus, where the host has an [`Exposition`] in its `app_data`.
+
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::{HttpResponse, web};
+
+use super::access::Needs;
+use super::call::{Answer, Call, guarded};
+use super::host::shared;
+use super::problem::Fault;
+use super::{read, resource};
+use crate::metrics::Exposition;
+
+/// What Prometheus calls this format.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Adds `GET /metrics` to a scope (or to an app), before [`configure`](super::configure).
+///
+/// It needs a token that may read, unless there are none or [`open_stats`](super::Access::open_stats) lets everybody
+/// read totals: the text names no key and no owner.
+pub fn configure_metrics(cfg: &mut web::ServiceConfig) {
+    cfg.service(resource("/metrics", "GET, HEAD").route(guarded(read(), Needs::Totals, scrape)));
+}
+
+async fn scrape(call: Call, _: web::Payload) -> Answer {
+    let Some(exposition) = shared::<Exposition>(&call.req).cloned() else {
+        return Err(Fault::NotFound.into());
+    };
+    // It looks at every shard, which would hold up the other requests of this thread.
+    let text = web::block(move || exposition.render()).await;
+    let text = text.map_err(|_| Fault::Internal { why: "the metrics broke off" })?;
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, TEXT)).body(text))
+}

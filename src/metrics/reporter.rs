@@ -1,0 +1,150 @@
+//! Who publishes what the shards have counted.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::names;
+use super::published::{Published, Sampled};
+use super::totals::Totals;
+use crate::clock::{Moment, wall_micros};
+use crate::manager::{Inner, LockManager};
+use crate::store::Store;
+use crate::table::Oldest;
+
+/// How often a reporter publishes by itself, looks for the oldest, and asks the store how it is.
+pub(super) const EVERY: Duration = Duration::from_secs(10);
+
+/// Publishes what a manager counts, every ten seconds for as long as the manager lives, and whenever it is told to.
+///
+/// Start it once for each manager, after the process's recorder is installed. It goes on without being kept.
+#[derive(Clone)]
+pub struct Reporter {
+    publisher: Arc<Publisher>,
+}
+
+struct Publisher {
+    name: String,
+    manager: Weak<Inner>,
+    published: Published,
+    /// Where the times go to the recorder, and not into the exposition's own text.
+    sampled: Option<Sampled>,
+    last: Mutex<Totals>,
+}
+
+/// Who shows how long locks were held and waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Times {
+    Recorder,
+    Exposition,
+}
+
+impl Reporter {
+    /// Starts to publish to the process's recorder, whoever's it is.
+    pub fn start(locks: &LockManager) -> Self {
+        Self::named("default", locks)
+    }
+
+    /// The same for one of several managers; the name is its label `manager`.
+    pub fn named(name: &str, locks: &LockManager) -> Self {
+        Self::with(name, locks, Times::Recorder)
+    }
+
+    pub(super) fn with(name: &str, locks: &LockManager, times: Times) -> Self {
+        names::describe();
+        let metered = locks.desk().map(|desk| desk.metered());
+        let publisher = Publisher {
+            name: name.to_owned(),
+            manager: locks.downgrade(),
+            published: Published::new(name, metered.map(|metered| metered.name())),
+            sampled: (times == Times::Recorder).then(|| Sampled::new(name)),
+            last: Mutex::default(),
+        };
+        if let Some(metered) = metered {
+            metered.meter(name);
+        }
+        let reporter = Self { publisher: Arc::new(publisher) };
+        reporter.publisher.sweep();
+        reporter.publish();
+        if let Some(runtime) = locks.runtime() {
+            let publisher = Arc::clone(&reporter.publisher);
+            runtime.spawn(async move { publisher.run().await });
+        }
+        reporter
+    }
+
+    /// Publishes now: before a scrape.
+    pub fn publish(&self) {
+        self.publisher.publish();
+    }
+
+    /// The label of its manager, and the totals as of the last time.
+    pub(super) fn totals(&self) -> (&str, Totals) {
+        (&self.publisher.name, self.publisher.last.lock().clone())
+    }
+}
+
+impl Publisher {
+    async fn run(self: Arc<Self>) {
+        loop {
+            self.ask_store().await;
+            tokio::time::sleep(EVERY).await;
+            if self.manager.strong_count() == 0 {
+                return;
+            }
+            self.sweep();
+            self.publish();
+        }
+    }
+
+    fn manager(&self) -> Option<LockManager> {
+        self.manager.upgrade().map(LockManager::from_inner)
+    }
+
+    fn publish(&self) {
+        // One at a time: a later reading must not be overwritten by an earlier one.
+        let mut last = self.last.lock();
+        match self.manager() {
+            Some(locks) => {
+                *last = Totals::of(locks.shards());
+                if let Some(sampled) = &self.sampled {
+                    locks.shards().iter().for_each(|shard| sampled.record(&shard.take_samples()));
+                }
+            }
+            None => {
+                last.end();
+                self.published.store_is_up(false);
+                self.published.oldest_holder.set(0.0);
+                self.published.oldest_waiter.set(0.0);
+            }
+        }
+        self.published.publish(&last);
+    }
+
+    /// Looks through the tables for the oldest.
+    fn sweep(&self) {
+        let Some(locks) = self.manager() else { return };
+        let mut oldest = Oldest::default();
+        locks.shards().iter().for_each(|shard| shard.look_for_oldest(&mut oldest));
+        let (now, wall) = (locks.now(), wall_micros() as f64 / 1e6);
+        let timestamp = |since: Moment| wall - now.saturating_since(since).as_secs_f64();
+        self.published.oldest_holder.set(oldest.holder.map_or(0.0, timestamp));
+        self.published.oldest_waiter.set(oldest.waiter.map_or(0.0, timestamp));
+    }
+
+    async fn ask_store(&self) {
+        let desk = self.manager().and_then(|locks| locks.desk().cloned());
+        if let Some(desk) = desk {
+            let answer = desk.health().await;
+            self.published.store_is_up(matches!(answer, Some(Ok(_))));
+        }
+    }
+}
+
+impl fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reporter").field("manager", &self.publisher.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,65 @@
+//! HTTP requests, counted and timed by route, method and status: none of which a client can make up.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use metrics::{Counter, Histogram, counter, histogram};
+
+use super::names;
+
+/// Counts the requests of the HTTP routes of every app that has it in its `app_data`.
+///
+/// Make it after the process's recorder is installed.
+#[derive(Clone, Default)]
+pub struct HttpMetrics {
+    seen: Arc<DashMap<Kind, (Counter, Histogram)>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Kind {
+    route: String,
+    method: &'static str,
+    code: u16,
+}
+
+impl HttpMetrics {
+    /// Counts nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// `route` is the pattern that was matched, if any was.
+    pub(crate) fn count(&self, route: Option<String>, method: &str, code: u16, took: Duration) {
+        let kind = Kind { route: route.unwrap_or_else(|| "unknown".to_owned()), method: known(method), code };
+        if let Some(handles) = self.seen.get(&kind) {
+            return record(&handles, took);
+        }
+        let labels =
+            [("route", kind.route.clone()), ("method", kind.method.to_owned()), ("code", kind.code.to_string())];
+        let handles = (counter!(names::HTTP_REQUESTS, &labels), histogram!(names::HTTP_SECONDS, &labels));
+        record(&handles, took);
+        self.seen.insert(kind, handles);
+    }
+}
+
+fn record((count, times): &(Counter, Histogram), took: Duration) {
+    count.increment(1);
+    times.record(took);
+}
+
+/// A client may name any method.
+fn known(method: &str) -> &'static str {
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other")
+}
+
+impl fmt::Debug for HttpMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpMetrics").field("kinds", &self.seen.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,189 @@
+//! A store whose calls are counted and timed, once a reporter has asked for it.
+//!
+//! Every manager with a store calls it through this one. The calls themselves go through unchanged (S1 to S14); a call
+//! whose future is dropped before it is answered is not counted.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use metrics::{Counter, Histogram, counter, histogram};
+use tracing::Instrument;
+
+use super::names;
+use crate::key::{Key, Token, Ttl};
+use crate::store::{
+    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Released, Seen, Store, StoreError, Terms, Watch,
+};
+
+#[derive(Debug)]
+pub(crate) struct Metered {
+    store: Arc<dyn Store>,
+    meter: OnceLock<Meter>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Op {
+    Acquire,
+    Extend,
+    Release,
+    ForceRelease,
+    Look,
+    Watch,
+    Health,
+}
+
+/// What a call came to (S1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Said {
+    Done,
+    Refused,
+    Unknown,
+}
+
+const OPS: [(Op, &str); 7] = [
+    (Op::Acquire, "acquire"),
+    (Op::Extend, "extend"),
+    (Op::Release, "release"),
+    (Op::ForceRelease, "force_release"),
+    (Op::Look, "look"),
+    (Op::Watch, "watch"),
+    (Op::Health, "health"),
+];
+const SAID: [(Said, &str); 3] = [(Said::Done, "done"), (Said::Refused, "refused"), (Said::Unknown, "unknown")];
+
+struct Meter {
+    ops: [([Counter; 3], Histogram); OPS.len()],
+}
+
+impl std::fmt::Debug for Meter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meter").finish_non_exhaustive()
+    }
+}
+
+impl Metered {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self { store, meter: OnceLock::new() })
+    }
+
+    /// Counts from now on. The first reporter's label stays.
+    pub(super) fn meter(&self, manager: &str) {
+        let store = self.name();
+        let _ = self.meter.set(Meter {
+            ops: OPS.map(|(_, op)| {
+                let counts = SAID.map(|(_, said)| {
+                    counter!(names::STORE_OPERATIONS,
+                        "manager" => manager.to_owned(), "store" => store, "op" => op, "outcome" => said)
+                });
+                let times =
+                    histogram!(names::STORE_SECONDS, "manager" => manager.to_owned(), "store" => store, "op" => op);
+                (counts, times)
+            }),
+        });
+    }
+
+    /// `call` was made already: some calls begin before their first poll.
+    fn timed<'a, T: Send + 'a>(
+        &'a self,
+        op: Op,
+        call: BoxFuture<'a, T>,
+        said: impl Fn(&T) -> Said + Send + 'a,
+    ) -> BoxFuture<'a, T> {
+        let name = OPS[op as usize].1;
+        let span = tracing::debug_span!("leasehold.store", otel.kind = "client", db.system = self.name(), op = name);
+        if self.meter.get().is_none() && span.is_disabled() {
+            return call;
+        }
+        let began = Instant::now();
+        Box::pin(
+            async move {
+                let answer = call.await;
+                if let Some(meter) = self.meter.get() {
+                    let (counts, times) = &meter.ops[op as usize];
+                    counts[said(&answer) as usize].increment(1);
+                    times.record(began.elapsed());
+                }
+                answer
+            }
+            .instrument(span),
+        )
+    }
+}
+
+fn known<T>(answer: &Result<T, StoreError>) -> Said {
+    if answer.is_ok() { Said::Done } else { Said::Unknown }
+}
+
+impl Store for Metered {
+    fn name(&self) -> &'static str {
+        self.store.name()
+    }
+
+    fn terms(&self) -> Terms {
+        self.store.terms()
+    }
+
+    fn canonical(&self, key: &Key) -> Result<Key, StoreError> {
+        self.store.canonical(key)
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.start()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        self.store.stop()
+    }
+
+    fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired> {
+        self.timed(Op::Acquire, self.store.acquire(ask), |answer| match answer {
+            Acquired::Granted { .. } => Said::Done,
+            Acquired::Denied { .. } => Said::Refused,
+            Acquired::Unknown(_) => Said::Unknown,
+        })
+    }
+
+    fn leave(&self, key: &Key) {
+        self.store.leave(key);
+    }
+
+    fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended> {
+        self.timed(Op::Extend, self.store.extend(key, token, ttl), |answer| match answer {
+            Extended::Extended { .. } => Said::Done,
+            Extended::Lost => Said::Refused,
+            Extended::Unknown(_) => Said::Unknown,
+        })
+    }
+
+    fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
+        self.timed(Op::Release, self.store.release(key, token), |answer| match answer {
+            Released::Released => Said::Done,
+            Released::AlreadyGone => Said::Refused,
+            Released::Unknown(_) => Said::Unknown,
+        })
+    }
+
+    fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced> {
+        self.timed(Op::ForceRelease, self.store.force_release(key), |answer| match answer {
+            Forced::Released => Said::Done,
+            Forced::WasFree => Said::Refused,
+            Forced::Unknown(_) => Said::Unknown,
+        })
+    }
+
+    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
+        self.timed(Op::Look, self.store.look(key, token), known)
+    }
+
+    fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>> {
+        self.timed(Op::Watch, self.store.watch(key), known)
+    }
+
+    fn events(&self) -> BoxFuture<'_, Result<Events, StoreError>> {
+        self.store.events()
+    }
+
+    fn health(&self) -> BoxFuture<'_, Health> {
+        self.timed(Op::Health, self.store.health(), |health| known(&health.answer))
+    }
+}

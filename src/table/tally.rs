@@ -1,0 +1,375 @@
+//! What a shard counts for metrics alone, beside its [`Counters`](super::Counters): by mode, by outcome, by bucket.
+//!
+//! The lane adds nothing here on its way in: what it grants is exclusive, so those grants are all grants less the ones
+//! counted here. On its way out it adds to one bucket. Without the feature `metrics` all of this is empty.
+
+use super::mode::{Kind, Mode};
+use crate::clock::Moment;
+use crate::error::AttemptOutcome;
+
+/// The upper bounds of the hold times' buckets, in nanoseconds. No two lie between the same powers of two, which
+/// [`Buckets::add`] relies on.
+#[cfg(feature = "metrics")]
+pub(crate) const HOLD_BOUNDS: [u64; 17] = [
+    10_000,
+    100_000,
+    1_000_000,
+    10_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    30_000_000_000,
+    60_000_000_000,
+    300_000_000_000,
+    900_000_000_000,
+    3_600_000_000_000,
+];
+
+/// The same of the waits'.
+#[cfg(feature = "metrics")]
+pub(crate) const WAIT_BOUNDS: [u64; 19] = [
+    10_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    30_000_000_000,
+    60_000_000_000,
+];
+
+/// For how long a deep queue is remembered.
+#[cfg(feature = "metrics")]
+const DEPTH_WINDOW: std::time::Duration = std::time::Duration::from_secs(30);
+/// One hold in so many is kept as a sample, where samples are asked for.
+#[cfg(feature = "metrics")]
+const SAMPLED: u64 = 64;
+/// The most samples of each kind that are kept until they are taken (T9).
+#[cfg(feature = "metrics")]
+const MOST_SAMPLES: usize = 1024;
+
+/// What metrics tell apart of a [`Mode`].
+#[cfg(feature = "metrics")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ModeLabel {
+    Exclusive,
+    Shared,
+    Permits,
+}
+
+#[cfg(feature = "metrics")]
+impl From<Mode> for ModeLabel {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Exclusive => Self::Exclusive,
+            Mode::Shared => Self::Shared,
+            Mode::Permits { .. } => Self::Permits,
+        }
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl From<Kind> for ModeLabel {
+    /// Of those who hold a key together.
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::ReadWrite => Self::Shared,
+            Kind::Semaphore { .. } => Self::Permits,
+        }
+    }
+}
+
+/// Times counted by how long they were. `N` is one more than there are bounds.
+#[derive(Clone, Copy, Debug)]
+#[cfg(feature = "metrics")]
+pub(crate) struct Buckets<const N: usize> {
+    pub(crate) counts: [u64; N],
+    /// Of holds it stays 0: the counters have their sum.
+    pub(crate) nanos: u64,
+}
+
+#[cfg(feature = "metrics")]
+impl<const N: usize> Buckets<N> {
+    pub(crate) const EMPTY: Self = Self { counts: [0; N], nanos: 0 };
+
+    /// `starts` is [`starts`] of the bounds. A time that is exactly a bound belongs below it, as Prometheus has it.
+    #[inline]
+    fn add(&mut self, nanos: u64, bounds: &[u64], starts: &[u8; 65]) {
+        let start = starts[64 - nanos.leading_zeros() as usize] as usize;
+        let at = start + usize::from(bounds.get(start).is_some_and(|bound| nanos > *bound));
+        self.counts[at] += 1;
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.counts.iter_mut().zip(other.counts) {
+            *mine += theirs;
+        }
+        self.nanos = self.nanos.saturating_add(other.nanos);
+    }
+}
+
+/// For each number of significant bits the first bound that a number of so many bits may lie below.
+#[cfg(feature = "metrics")]
+const fn starts(bounds: &[u64]) -> [u8; 65] {
+    let mut starts = [0; 65];
+    let mut bits = 1;
+    while bits <= 64 {
+        let least = 1_u64 << (bits - 1);
+        let mut at = 0;
+        while at < bounds.len() && bounds[at] < least {
+            at += 1;
+        }
+        starts[bits] = at as u8;
+        bits += 1;
+    }
+    starts
+}
+
+#[cfg(feature = "metrics")]
+const HOLD_STARTS: [u8; 65] = starts(&HOLD_BOUNDS);
+#[cfg(feature = "metrics")]
+const WAIT_STARTS: [u8; 65] = starts(&WAIT_BOUNDS);
+
+/// Single times, for a recorder that wants to bucket them itself.
+#[cfg(feature = "metrics")]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Samples {
+    /// So many holds are let pass before the next is kept.
+    skip: u64,
+    pub(crate) holds: Vec<u64>,
+    pub(crate) waits: Vec<(AttemptOutcome, u64)>,
+}
+
+/// How many outcomes there are.
+#[cfg(feature = "metrics")]
+pub(crate) const OUTCOMES: usize = AttemptOutcome::ALL.len();
+
+#[cfg(feature = "metrics")]
+#[derive(Clone, Debug)]
+pub(crate) struct Tally {
+    /// Attempts by mode and outcome. Exclusive ones that acquired are not counted here, but by the rest of the grants.
+    pub(crate) outcomes: [[u64; OUTCOMES]; 3],
+    pub(crate) holds: Buckets<18>,
+    pub(crate) waits: [Buckets<20>; OUTCOMES],
+    /// Now, of those who hold keys together: shares and permits.
+    pub(crate) held: [u64; 3],
+    /// Now, of those who queue for more than an exclusive lock.
+    pub(crate) waiting: [u64; 3],
+    /// Now: keys whose own slot nobody holds, beside those of their members.
+    pub(crate) headless: [u64; 3],
+    /// Now: grants by the store's word.
+    pub(crate) claims: u64,
+    /// Grants by the store's word to waiters of this process.
+    pub(crate) claim_handoffs: u64,
+    /// Grants that the store did not keep.
+    pub(crate) claims_revoked: u64,
+    /// Holders that lost their locks to break a deadlock.
+    pub(crate) deadlocks_by_revocation: u64,
+    deepest: usize,
+    deepest_before: usize,
+    window_began: Moment,
+    /// `None`: nobody takes any.
+    samples: Option<Box<Samples>>,
+}
+
+#[cfg(feature = "metrics")]
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            outcomes: [[0; OUTCOMES]; 3],
+            holds: Buckets::EMPTY,
+            waits: [Buckets::EMPTY; OUTCOMES],
+            held: [0; 3],
+            waiting: [0; 3],
+            headless: [0; 3],
+            claims: 0,
+            claim_handoffs: 0,
+            claims_revoked: 0,
+            deadlocks_by_revocation: 0,
+            deepest: 0,
+            deepest_before: 0,
+            window_began: Moment::ZERO,
+            samples: None,
+        }
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Tally {
+    /// An attempt ended so.
+    pub(crate) fn attempt(&mut self, mode: Mode, outcome: AttemptOutcome) {
+        self.outcomes[ModeLabel::from(mode) as usize][outcome as usize] += 1;
+    }
+
+    /// An attempt was granted.
+    #[inline]
+    pub(super) fn acquired(&mut self, mode: Mode) {
+        if mode != Mode::Exclusive {
+            self.attempt(mode, AttemptOutcome::Acquired);
+        }
+    }
+
+    #[inline]
+    pub(super) fn held_for(&mut self, nanos: u64) {
+        self.holds.add(nanos, &HOLD_BOUNDS, &HOLD_STARTS);
+        if let Some(samples) = &mut self.samples {
+            sample_hold(samples, nanos);
+        }
+    }
+
+    pub(super) fn waited_for(&mut self, outcome: AttemptOutcome, nanos: u64) {
+        let waits = &mut self.waits[outcome as usize];
+        waits.add(nanos, &WAIT_BOUNDS, &WAIT_STARTS);
+        waits.nanos = waits.nanos.saturating_add(nanos);
+        if let Some(samples) = self.samples.as_mut().filter(|samples| samples.waits.len() < MOST_SAMPLES) {
+            samples.waits.push((outcome, nanos));
+        }
+    }
+
+    pub(super) fn joined_group(&mut self, kind: Kind) {
+        self.held[ModeLabel::from(kind) as usize] += 1;
+    }
+
+    pub(super) fn left_group(&mut self, kind: Kind) {
+        self.held[ModeLabel::from(kind) as usize] -= 1;
+    }
+
+    pub(super) fn lost_its_head(&mut self, kind: Kind) {
+        self.headless[ModeLabel::from(kind) as usize] += 1;
+    }
+
+    pub(super) fn has_a_head_or_none(&mut self, kind: Kind) {
+        self.headless[ModeLabel::from(kind) as usize] -= 1;
+    }
+
+    pub(super) fn queued(&mut self, mode: Mode, depth: u32, now: Moment) {
+        self.waiting[ModeLabel::from(mode) as usize] += 1;
+        self.turn_window(now);
+        self.deepest = self.deepest.max(depth as usize);
+    }
+
+    pub(super) fn left_queue(&mut self, mode: Mode) {
+        self.waiting[ModeLabel::from(mode) as usize] -= 1;
+    }
+
+    pub(super) fn claimed(&mut self, by_handoff: bool) {
+        self.claims += 1;
+        self.claim_handoffs += u64::from(by_handoff);
+    }
+
+    pub(super) fn unclaimed(&mut self) {
+        self.claims -= 1;
+    }
+
+    pub(super) fn revoked_by_store(&mut self) {
+        self.claims_revoked += 1;
+    }
+
+    pub(super) fn revoked_for_deadlock(&mut self) {
+        self.deadlocks_by_revocation += 1;
+    }
+
+    fn turn_window(&mut self, now: Moment) {
+        let age = now.saturating_since(self.window_began);
+        if age >= DEPTH_WINDOW {
+            self.deepest_before = if age < DEPTH_WINDOW * 2 { self.deepest } else { 0 };
+            (self.deepest, self.window_began) = (0, now);
+        }
+    }
+
+    /// The deepest queue that somebody joined in the last half to whole minute.
+    pub(crate) fn deepest(&mut self, now: Moment) -> usize {
+        self.turn_window(now);
+        self.deepest.max(self.deepest_before)
+    }
+
+    /// Keeps samples from now on, and answers those that were kept.
+    pub(crate) fn take_samples(&mut self) -> Samples {
+        let samples = self.samples.get_or_insert_default();
+        let next = Box::new(Samples { skip: samples.skip, ..Samples::default() });
+        *std::mem::replace(samples, next)
+    }
+}
+
+#[cfg(feature = "metrics")]
+fn sample_hold(samples: &mut Samples, nanos: u64) {
+    if samples.skip > 0 {
+        samples.skip -= 1;
+        return;
+    }
+    samples.skip = SAMPLED - 1;
+    if samples.holds.len() < MOST_SAMPLES {
+        samples.holds.push(nanos);
+    }
+}
+
+/// Nothing is counted: the feature `metrics` is off.
+#[cfg(not(feature = "metrics"))]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {}
+
+#[cfg(not(feature = "metrics"))]
+impl Tally {
+    pub(crate) fn attempt(self, _: Mode, _: AttemptOutcome) {}
+    pub(super) fn acquired(self, _: Mode) {}
+    pub(super) fn held_for(self, _: u64) {}
+    pub(super) fn waited_for(self, _: AttemptOutcome, _: u64) {}
+    pub(super) fn joined_group(self, _: Kind) {}
+    pub(super) fn left_group(self, _: Kind) {}
+    pub(super) fn lost_its_head(self, _: Kind) {}
+    pub(super) fn has_a_head_or_none(self, _: Kind) {}
+    pub(super) fn queued(self, _: Mode, _: u32, _: Moment) {}
+    pub(super) fn left_queue(self, _: Mode) {}
+    pub(super) fn claimed(self, _: bool) {}
+    pub(super) fn unclaimed(self) {}
+    pub(super) fn revoked_by_store(self) {}
+    pub(super) fn revoked_for_deadlock(self) {}
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_is_counted_in_the_bucket_that_prometheus_would_count_it_in() {
+        fn check<const N: usize>(bounds: &[u64], starts: &[u8; 65]) {
+            let edges = bounds.iter().flat_map(|bound| [bound - 1, *bound, bound + 1]);
+            let powers = (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit]);
+            for nanos in edges.chain(powers).chain([0, u64::MAX]) {
+                let mut buckets = Buckets::<N>::EMPTY;
+                buckets.add(nanos, bounds, starts);
+                let expected = bounds.iter().filter(|bound| **bound < nanos).count();
+                assert_eq!(buckets.counts.iter().position(|count| *count == 1), Some(expected), "{nanos}");
+            }
+        }
+        check::<18>(&HOLD_BOUNDS, &HOLD_STARTS);
+        check::<20>(&WAIT_BOUNDS, &WAIT_STARTS);
+    }
+
+    #[test]
+    fn a_deep_queue_is_remembered_for_a_minute_at_most() {
+        let at = |secs| Moment::ZERO.saturating_add(std::time::Duration::from_secs(secs));
+        let mut tally = Tally::default();
+        tally.queued(Mode::Exclusive, 7, at(100));
+        assert_eq!((tally.deepest(at(101)), tally.deepest(at(129)), tally.deepest(at(131))), (7, 7, 7));
+        assert_eq!(tally.deepest(at(161)), 0);
+        tally.queued(Mode::Exclusive, 3, at(170));
+        assert_eq!(tally.deepest(at(400)), 0, "nothing of what was long ago");
+    }
+}

@@ -1,0 +1,333 @@
+//! Fear: the metrics lie, miss one, or grow with what clients send.
+#![cfg(all(feature = "metrics", feature = "test-util"))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/exposition.rs"]
+mod exposition;
+
+use std::collections::BTreeSet;
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use exposition::Samples;
+use futures_util::{StreamExt, poll, stream};
+use leasehold::metrics::{Exposition, FAMILIES, FamilyKind, Reporter, configure_prometheus};
+use leasehold::{AttemptOutcome, EventKind, FencingToken, Heard, LockError, LockManager, ManualClock};
+use metrics::with_local_recorder;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+
+fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A recorder of this test's own.
+fn recorder() -> PrometheusRecorder {
+    configure_prometheus(PrometheusBuilder::new()).unwrap().build_recorder()
+}
+
+fn exposition(recorder: &PrometheusRecorder, locks: &LockManager) -> Exposition {
+    with_local_recorder(recorder, || Exposition::new(recorder.handle()).report(locks))
+}
+
+#[test]
+fn the_families_declared_are_those_in_the_documentation() {
+    let page = include_str!("../src/metrics/mod.rs");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("//! | `leasehold_"));
+    let documented: Vec<_> = rows
+        .map(|row| {
+            let mut cells = row.split('|').map(str::trim);
+            let name = format!("leasehold_{}", cells.next().unwrap().trim_end_matches('`'));
+            let (kind, labels) = (cells.next().unwrap().to_owned(), cells.next().unwrap().to_owned());
+            (name, kind, labels)
+        })
+        .collect();
+    let kind = |kind| match kind {
+        FamilyKind::Counter => "counter",
+        FamilyKind::Gauge => "gauge",
+        FamilyKind::Histogram => "histogram",
+        other => panic!("{other:?}"),
+    };
+    let declared: Vec<_> = FAMILIES
+        .iter()
+        .map(|family| (family.name.to_owned(), kind(family.kind).to_owned(), family.labels.join(", ")))
+        .collect();
+    assert_eq!(declared, documented);
+}
+
+#[actix_rt::test]
+async fn every_family_of_a_manager_is_there_from_the_start_with_its_labels() {
+    let locks = LockManager::builder().build().unwrap();
+    let recorder = recorder();
+    let text = exposition(&recorder, &locks).render();
+    let samples = Samples::parse(&text);
+    let elsewhere = |name: &str| ["store", "claim", "http"].iter().any(|part| name.contains(&format!("hold_{part}")));
+    for family in FAMILIES.iter().filter(|family| !elsewhere(family.name)) {
+        let expected: BTreeSet<_> = family.labels.iter().map(|label| (*label).to_owned()).collect();
+        assert_eq!(samples.labels(family.name), Some(expected), "{}", family.name);
+    }
+    let declared: BTreeSet<_> = FAMILIES.iter().map(|family| family.name.to_owned()).collect();
+    assert!(samples.families().is_subset(&declared), "{:?}", samples.families());
+    for mode in ["exclusive", "shared", "permits"] {
+        for outcome in AttemptOutcome::ALL {
+            let labels = [("manager", "default"), ("mode", mode), ("outcome", outcome.as_str())];
+            assert_eq!(samples.value("leasehold_acquire_total", &labels), 0.0);
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn neither_keys_nor_owners_make_the_text_longer() {
+    let clock = ManualClock::new();
+    let locks = LockManager::builder().clock(clock.clock()).build().unwrap();
+    let recorder = recorder();
+    let exposition = exposition(&recorder, &locks);
+    let shape = |text: &str| -> BTreeSet<String> {
+        text.lines().map(|line| line.rsplit_once(' ').map_or(line, |(series, _)| series).to_owned()).collect()
+    };
+    let before = exposition.render();
+    for at in 0..100_000_u32 {
+        let lock = locks.try_lock(format!("key-{at}-{:x}", fastrand_of(at))).owner(format!("owner-{}", at % 10_000));
+        drop(lock.await.unwrap());
+    }
+    let after = exposition.render();
+    assert_eq!(shape(&before), shape(&after));
+    assert!(!after.contains("owner-") && !after.contains("key-"));
+    let labels = [("manager", "default"), ("mode", "exclusive"), ("outcome", "acquired")];
+    assert_eq!(Samples::parse(&after).value("leasehold_acquire_total", &labels), 100_000.0);
+}
+
+/// Keys that look random, and are the same each time.
+fn fastrand_of(at: u32) -> u32 {
+    at.wrapping_mul(2_654_435_761) ^ (at >> 3)
+}
+
+/// What the clients of a chaotic run heard.
+#[derive(Default)]
+struct Heards {
+    outcomes: std::collections::BTreeMap<(&'static str, &'static str), u64>,
+}
+
+#[actix_rt::test]
+async fn after_chaos_each_counter_and_gauge_is_what_clients_and_listeners_heard() {
+    let clock = ManualClock::new();
+    let locks =
+        LockManager::builder().clock(clock.clock()).event_buffer(1 << 16).max_waiters_per_key(4).build().unwrap();
+    let mut events = locks.events();
+    let recorder = recorder();
+    let exposition = exposition(&recorder, &locks);
+    let mut heard = Heards::default();
+    let mut kept = Vec::new();
+    let mut random = Random(7);
+    let (mut waited, mut unlocked, mut dropped) = (0, 0, 0);
+    for round in 0..400 {
+        let key = format!("k{}", random.below(6));
+        let mode = ["exclusive", "shared", "permits"][random.below(3)];
+        let request = |wait: bool| {
+            let key = format!("{}{key}", &mode[..1]);
+            match (mode, wait) {
+                ("exclusive", true) => locks.lock(key),
+                ("exclusive", false) => locks.try_lock(key),
+                ("shared", true) => locks.read(key),
+                ("shared", false) => locks.try_read(key),
+                (_, true) => locks.semaphore(key, 2).permits(1),
+                (_, false) => locks.semaphore(key, 2).try_permits(1),
+            }
+        };
+        let ttl = millis(500 + 100 * random.below(20) as u64);
+        match random.below(9) {
+            // A request that does not wait.
+            0..3 => {
+                let answer = request(false).ttl(ttl).await;
+                heard.hear(mode, answer.as_ref().map(drop));
+                kept.extend(answer);
+            }
+            // A crowd that queues, some of which go away.
+            3..5 => {
+                let mut waiting: Vec<_> =
+                    (0..6).map(|_| Box::pin(request(true).ttl(ttl).wait(millis(900)).into_future())).collect();
+                for index in 0..waiting.len() {
+                    if let std::task::Poll::Ready(answer) = poll!(&mut waiting[index]) {
+                        heard.hear(mode, answer.as_ref().map(drop));
+                        kept.extend(answer);
+                        drop(waiting.remove(index));
+                        break;
+                    }
+                }
+                let mut left = Vec::new();
+                for mut future in waiting {
+                    match poll!(&mut future) {
+                        std::task::Poll::Ready(answer) => {
+                            heard.hear(mode, answer.as_ref().map(drop));
+                            kept.extend(answer);
+                        }
+                        std::task::Poll::Pending => left.push(future),
+                    }
+                }
+                waited += left.len();
+                for future in left.drain(..left.len() / 2) {
+                    drop(future);
+                    *heard.outcomes.entry((mode, "cancelled")).or_default() += 1;
+                }
+                clock.advance(millis(1000));
+                for answer in stream::iter(left).then(|future| future).collect::<Vec<_>>().await {
+                    heard.hear_late(mode, answer.as_ref().map(drop));
+                    kept.extend(answer);
+                }
+            }
+            5 if !kept.is_empty() => {
+                let lock = kept.swap_remove(random.below(kept.len()));
+                unlocked += u64::from(lock.is_held());
+                lock.unlock().await;
+            }
+            6 if !kept.is_empty() => {
+                let lock = kept.swap_remove(random.below(kept.len()));
+                dropped += u64::from(lock.is_held());
+                drop(lock);
+            }
+            7 => {
+                let _ = locks.force_release(format!("{}{key}", &mode[..1])).await;
+            }
+            _ => clock.advance(millis(50 * (round % 7))),
+        }
+    }
+    assert!(waited > 50, "{waited}");
+    let held = locks.list("", 1000).iter().map(|lock| lock.held_by as u64).sum::<u64>();
+    let samples = Samples::parse(&exposition.render());
+    let sum = |name: &str| samples.sum(name);
+    for mode in ["exclusive", "shared", "permits"] {
+        for outcome in AttemptOutcome::ALL {
+            let labels = [("manager", "default"), ("mode", mode), ("outcome", outcome.as_str())];
+            let expected = heard.outcomes.get(&(mode, outcome.as_str())).copied().unwrap_or_default();
+            assert_eq!(
+                samples.value("leasehold_acquire_total", &labels),
+                expected as f64,
+                "{mode} {}",
+                outcome.as_str()
+            );
+        }
+    }
+    let told = told(&mut events);
+    let granted = told.iter().filter(|kind| matches!(kind, EventKind::Granted { .. })).count();
+    let of = |reason: &str| samples.value("leasehold_releases_total", &[("manager", "default"), ("reason", reason)]);
+    let count = |is: fn(&EventKind) -> bool| told.iter().filter(|kind| is(kind)).count() as f64;
+    assert_eq!(samples.sum_where("leasehold_acquire_total", ("outcome", "acquired")), granted as f64);
+    assert_eq!(of("expired"), count(|kind| matches!(kind, EventKind::Expired { .. })));
+    assert_eq!(of("forced"), count(|kind| matches!(kind, EventKind::Forced { .. })));
+    assert_eq!(of("explicit") + of("drop"), count(|kind| matches!(kind, EventKind::Released { .. })));
+    assert!(of("explicit") == unlocked as f64 && of("drop") == dropped as f64, "{unlocked} {dropped}");
+    for reason in ["explicit", "drop", "expired", "forced"] {
+        assert!(of(reason) > 0.0, "chaos enough: {reason}");
+    }
+    assert_eq!(sum("leasehold_locks_held"), held as f64);
+    assert_eq!(sum("leasehold_waiters"), 0.0);
+    assert_eq!(sum("leasehold_locks_held"), granted as f64 - sum("leasehold_releases_total"));
+    assert_eq!(sum("leasehold_hold_seconds_count"), sum("leasehold_releases_total"));
+    assert_eq!(sum("leasehold_acquire_path_total"), granted as f64);
+    let waits = samples.sum_where("leasehold_wait_seconds_count", ("outcome", "timeout"))
+        + samples.sum_where("leasehold_wait_seconds_count", ("outcome", "cancelled"))
+        + samples.sum_where("leasehold_wait_seconds_count", ("outcome", "acquired"));
+    assert_eq!(waits, sum("leasehold_wait_seconds_count"));
+    assert_eq!(
+        samples.sum_where("leasehold_wait_seconds_count", ("outcome", "acquired")),
+        sum("leasehold_handoffs_total")
+    );
+    let held_for: f64 = told
+        .iter()
+        .filter_map(|kind| match kind {
+            EventKind::Released { held } | EventKind::Expired { held } | EventKind::Forced { held } => Some(*held),
+            _ => None,
+        })
+        .map(|held| held.as_secs_f64())
+        .sum();
+    assert!((sum("leasehold_hold_seconds_sum") - held_for).abs() < 1e-6);
+}
+
+impl Heards {
+    fn hear(&mut self, mode: &'static str, answer: Result<(), &LockError>) {
+        let outcome = answer.map_or_else(|why| why.face().outcome, |()| AttemptOutcome::Acquired);
+        *self.outcomes.entry((mode, outcome.as_str())).or_default() += 1;
+    }
+
+    /// A grant that ran out before it was seen was a grant.
+    fn hear_late(&mut self, mode: &'static str, answer: Result<(), &LockError>) {
+        self.hear(mode, if matches!(answer, Err(LockError::Lost(_))) { Ok(()) } else { answer });
+    }
+}
+
+fn told(events: &mut leasehold::Events) -> Vec<EventKind> {
+    let next = |events: &mut leasehold::Events| {
+        // The runtime would have a task that hears so much pause in between.
+        let next = std::pin::pin!(tokio::task::unconstrained(events.next()));
+        match next.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            std::task::Poll::Ready(Some(Heard::Event(event))) => Some(event.kind),
+            std::task::Poll::Ready(other) => panic!("{other:?}"),
+            std::task::Poll::Pending => None,
+        }
+    };
+    std::iter::from_fn(|| next(events)).collect()
+}
+
+/// The same numbers each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
+#[actix_rt::test]
+async fn a_recorder_of_the_hosts_own_gets_everything_by_one_line() {
+    // Not ours: other buckets, a prefix of labels.
+    let recorder =
+        PrometheusBuilder::new().add_global_label("app", "host").set_buckets(&[0.1, 1.0]).unwrap().build_recorder();
+    let clock = ManualClock::new();
+    let locks = LockManager::builder().clock(clock.clock()).build().unwrap();
+    let reporter = with_local_recorder(&recorder, || Reporter::named("orders", &locks));
+    for _ in 0..128 {
+        let lock = locks.try_lock("a").await.unwrap();
+        clock.advance(millis(20));
+        lock.unlock().await;
+    }
+    let first = locks.lock("b").await.unwrap();
+    let mut second = Box::pin(locks.lock("b").into_future());
+    assert!(poll!(&mut second).is_pending());
+    clock.advance(millis(500));
+    drop(first);
+    let _second = second.await.unwrap();
+    reporter.publish();
+    let samples = Samples::parse(&recorder.handle().render());
+    let ours = [("app", "host"), ("manager", "orders")];
+    assert_eq!(samples.sum_where("leasehold_acquire_total", ("outcome", "acquired")), 130.0);
+    let acquired = [ours[0], ours[1], ("outcome", "acquired")];
+    assert_eq!(samples.value("leasehold_wait_seconds_count", &acquired), 1.0, "each wait");
+    assert!((samples.value("leasehold_wait_seconds_sum", &acquired) - 0.5).abs() < 1e-9);
+    assert_eq!(samples.value("leasehold_hold_seconds_count", &ours), 3.0, "one hold of 64");
+}
+
+#[actix_rt::test]
+async fn a_manager_that_is_gone_holds_nothing() {
+    let locks = LockManager::builder().build().unwrap();
+    let recorder = recorder();
+    let exposition = exposition(&recorder, &locks);
+    let _lock = locks.try_lock("a").await.unwrap();
+    assert_eq!(Samples::parse(&exposition.render()).sum("leasehold_locks_held"), 1.0);
+    locks.shutdown(Duration::ZERO).await;
+    let samples = Samples::parse(&exposition.render());
+    assert_eq!(samples.sum("leasehold_locks_held"), 0.0);
+    assert_eq!(samples.sum_where("leasehold_releases_total", ("reason", "shutdown")), 1.0);
+}
+
+#[test]
+fn a_fence_that_is_refused_is_counted() {
+    let locks = LockManager::builder().build().unwrap();
+    let recorder = recorder();
+    let exposition = exposition(&recorder, &locks);
+    let before = Samples::parse(&exposition.render()).sum("leasehold_fencing_rejections_total");
+    let guard = leasehold::fence::FenceGuard::<String>::new();
+    let fence = |n: &str| n.parse::<FencingToken>().unwrap();
+    guard.admit("r", fence("9")).unwrap();
+    guard.admit("r", fence("8")).unwrap_err();
+    assert_eq!(Samples::parse(&exposition.render()).sum("leasehold_fencing_rejections_total"), before + 1.0);
+}
