@@ -25,6 +25,8 @@ impl Process {
         let mut child = command.spawn().unwrap();
         let first = BufReader::new(child.stdout.as_mut().unwrap()).lines().next().unwrap().unwrap();
         let url = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
+        // The binary's own client brings TLS into every client, and that asks for a provider.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         Self { child, url, client: Client::builder().no_proxy().build().unwrap() }
     }
 
