@@ -108,12 +108,11 @@ struct ByKey {
 }
 
 async fn check(locks: Locks, asked: web::Query<ByKey>) -> Answer {
-    let info = locks.inspect(&asked.key).await?;
     // Another process may hold it, where there is a store: that one is asked as well.
-    let locked = info.is_some() || locks.is_locked(&asked.key).await?;
+    let info = locks.inspect(&asked.key).await?;
     Ok(HttpResponse::Ok().json(json!({
         "key": asked.key,
-        "locked": locked,
+        "locked": info.is_some(),
         "owner": info.as_ref().and_then(|info| info.owner.as_deref()),
         "remaining_ms": info.as_ref().map(|info| info.remaining.as_millis() as u64),
         "waiting": info.as_ref().map_or(0, |info| info.waiting),

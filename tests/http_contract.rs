@@ -158,7 +158,11 @@ async fn a_lock_is_shown_with_its_holder_and_its_queue() {
     }
     for path in ["/locks/a%2Fb%20c", "/locks?key=a/b+c", "/locks?key=a%2Fb%20c"] {
         let shown = server.get(path).await.ok();
-        assert_eq!(members(&shown), ["held_by", "holder", "holders", "key", "mode", "queue", "waiting"], "{path}");
+        assert_eq!(
+            members(&shown),
+            ["held_by", "holder", "holders", "key", "longest_wait_ms", "mode", "queue", "waiting"],
+            "{path}"
+        );
         assert_eq!((text(&shown, "key"), text(&shown, "mode")), ("a/b c", "exclusive"));
         assert_eq!(shown["holder"]["fencing_token"], held["fencing_token"]);
         assert_eq!(shown["holder"]["owner"], "w0");

@@ -76,9 +76,15 @@ async fn sign_in(browser: &Browser, secret: &str) {
     browser.until(LIVE).await;
 }
 
+fn is_of_a_lock_that_went(line: &str) -> bool {
+    line.contains("/locks?key=") && line.contains("404")
+}
+
 /// Nothing was logged, and nobody else was asked.
 async fn was_quiet(browser: &Browser, address: SocketAddr) {
-    let log = browser.log("browser").await;
+    let mut log = browser.log("browser").await;
+    // A row may be opened while its lock goes: the browser itself writes down every 404.
+    log.retain(|line| !is_of_a_lock_that_went(&line.to_string()));
     assert!(log.is_empty(), "{log:?}");
     let asked = browser.requests().await;
     assert!(!asked.is_empty(), "nothing was recorded");

@@ -101,10 +101,16 @@ impl ShardClerk {
                 Acquired::Granted { fence, valid_for } => {
                     let deadline = asked.saturating_add(valid_for);
                     let word = Word::OfStore(fence.map(FencingToken::at_least_one));
-                    if shard.claimed(&grant, word, deadline) == Claimed::Unwanted {
-                        self.desk.release(key.clone(), grant.token);
+                    match shard.claimed(&grant, word, deadline) {
+                        Claimed::Taken => return,
+                        Claimed::Unwanted => return self.desk.release(key.clone(), grant.token),
+                        Claimed::TooLate => {
+                            // Before the next try: it is under the same token.
+                            let _ = store.release(key, grant.token).await;
+                            shard.denied(&grant, LockError::StoreUnavailable);
+                            Duration::ZERO
+                        }
                     }
-                    return;
                 }
                 Acquired::Denied { retry_in, why } => {
                     shard.denied(&grant, denied(why));

@@ -92,7 +92,8 @@ impl ShardClerk {
                 let (clerk, key) = (Arc::clone(self), key.clone());
                 self.desk().spawn(async move { clerk.win_back(grant, key).await });
             }
-            Claimed::Unwanted => self.degraded.forget(&grant),
+            // Its end lies ahead.
+            Claimed::Unwanted | Claimed::TooLate => self.degraded.forget(&grant),
         }
     }
 

@@ -90,8 +90,10 @@ pub(crate) enum Word {
 pub(crate) enum Claimed {
     /// The request has it.
     Taken,
-    /// The request has gone, or the yes came after its own end: it is to be let go.
+    /// The request has gone: it is to be let go.
     Unwanted,
+    /// It came after its own end: it is to be let go, and asked for again.
+    TooLate,
 }
 
 impl Claim {
@@ -216,11 +218,14 @@ impl Table {
         fx: &mut Effects,
     ) -> Claimed {
         self.see(now);
-        let Some(id) = self.claimant(grant).filter(|_| deadline > self.now && !self.closed) else {
+        let Some(id) = self.claimant(grant).filter(|_| !self.closed) else {
             return Claimed::Unwanted;
         };
         if self.sweep_waiter(grant.slot, id, fx) {
             return Claimed::Unwanted;
+        }
+        if deadline <= self.now {
+            return Claimed::TooLate;
         }
         self.timeouts.remove(&mut self.waiters, id);
         self.claiming -= 1;
