@@ -6,6 +6,9 @@
 //! | the store may have lost what it knew: a reconnect, another master (R21) | everything |
 //! | about once a second (R15) | what somebody of this process waits behind: a token may be released through another process, and a key deleted, without a word to the process that granted it |
 //!
+//! What is found gone while somebody waits is ended a moment later: if it was forced, the word that says so is on its way,
+//! and the holder hears the right reason.
+//!
 //! An unknown answer ends nothing (R20): what is held stays good until its deadline, and is looked at again until then.
 
 use std::sync::{Arc, Weak};
@@ -24,6 +27,8 @@ use crate::table::{End, Grant, Which};
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often the store is asked about what local waiters wait behind.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// For the word that a key was forced, which comes by another connection than the look that found it gone.
+const WORD_ON_ITS_WAY: Duration = Duration::from_millis(100);
 /// Grants that are verified at a time.
 const CHECKS: usize = 64;
 
@@ -50,11 +55,11 @@ pub(super) async fn attend(desk: &Arc<Desk>, shards: &[Weak<Shard>], place: impl
                 let (shard, hash) = place(&key);
                 // The key may have been granted anew since.
                 let found = claims_on(&shards[shard as usize], &key, hash);
-                checks.spawn(verify(Arc::clone(desk), found, End::Forced));
+                checks.spawn(verify(Arc::clone(desk), found, End::Forced, Duration::ZERO));
             }
             Some(store::Event::Resumed) => {
                 let found = shards.iter().flat_map(|shard| claims(shard, Which::All)).collect();
-                let check = checks.spawn(verify(Arc::clone(desk), found, End::Vanished));
+                let check = checks.spawn(verify(Arc::clone(desk), found, End::Vanished, Duration::ZERO));
                 if let Some(before) = of_all.replace(check) {
                     before.abort();
                 }
@@ -69,7 +74,7 @@ pub(super) async fn clear_the_way(desk: &Arc<Desk>, shards: &[Weak<Shard>]) {
     while shards.iter().any(|shard| shard.strong_count() > 0) {
         tokio::time::sleep(LOOK_AGAIN).await;
         let found = shards.iter().flat_map(|shard| claims(shard, Which::InTheWay)).collect();
-        verify(Arc::clone(desk), found, End::Vanished).await;
+        verify(Arc::clone(desk), found, End::Vanished, WORD_ON_ITS_WAY).await;
     }
 }
 
@@ -86,13 +91,13 @@ fn claims_on(shard: &Weak<Shard>, key: &Key, hash: u32) -> Vec<Found> {
     held.into_iter().map(|grant| (Weak::clone(shard), grant, key.clone())).collect()
 }
 
-/// Ends those grants that the store does not keep.
-async fn verify(desk: Arc<Desk>, found: Vec<Found>, end: End) {
-    let each = |(shard, grant, key)| verify_one(&desk, shard, grant, key, end);
+/// Ends those grants that the store does not keep, `after` it was seen.
+async fn verify(desk: Arc<Desk>, found: Vec<Found>, end: End, after: Duration) {
+    let each = |(shard, grant, key)| verify_one(&desk, shard, grant, key, end, after);
     stream::iter(found).for_each_concurrent(CHECKS, each).await;
 }
 
-async fn verify_one(desk: &Arc<Desk>, shard: Weak<Shard>, grant: Grant, key: Key, end: End) {
+async fn verify_one(desk: &Arc<Desk>, shard: Weak<Shard>, grant: Grant, key: Key, end: End, after: Duration) {
     loop {
         let seen = desk.store.look(&key, Some(grant.token)).await;
         let Some(shard) = shard.upgrade() else { return };
@@ -103,6 +108,9 @@ async fn verify_one(desk: &Arc<Desk>, shard: Weak<Shard>, grant: Grant, key: Key
         match seen {
             Ok(Seen::Held { by: store::Holder::Ours, .. }) => return,
             Ok(_) => {
+                if !after.is_zero() {
+                    tokio::time::sleep(after).await;
+                }
                 shard.vanished(&grant, end);
                 // The store's next server may know of it still; nobody else would end it there.
                 return desk.release(key, grant.token);
