@@ -44,7 +44,7 @@ fn hurried(text: &str) -> String {
         hurried.push('\n');
     }
     let short = [("[5m]", "[20s]"), ("[10m]", "[20s]"), ("[15m]", "[20s]")];
-    let soon = [("> 300", "> 14"), ("> 86400", "> 50"), ("> 100", "> 5")];
+    let soon = [("> 300", "> 14"), ("> 86400", "> 44"), ("> 100", "> 5")];
     short.iter().chain(&soon).fold(hurried, |text, (slow, quick)| text.replace(slow, quick))
 }
 

@@ -90,7 +90,7 @@ fn standing(events: &[Event]) -> ([u64; 3], [u64; 3]) {
         let (key, Some(fence)) = (event.key.to_string(), event.fencing_token) else { continue };
         match &event.kind {
             EventKind::Granted { mode: Mode::Exclusive, .. } => {
-                assert!(alone.insert(fence));
+                assert!(alone.insert((key, fence)));
             }
             EventKind::Granted { mode, .. } => {
                 let keys = together.entry((if *mode == Mode::Shared { 1 } else { 2 }, key)).or_default();
@@ -101,7 +101,7 @@ fn standing(events: &[Event]) -> ([u64; 3], [u64; 3]) {
                 }
             }
             EventKind::Refreshed { .. } | EventKind::Deadlock { .. } => {}
-            _ if alone.remove(&fence) => {}
+            _ if alone.remove(&(key.clone(), fence)) => {}
             _ => {
                 let found = together
                     .iter_mut()
