@@ -69,7 +69,8 @@ async fn every_family_of_a_manager_is_there_from_the_start_with_its_labels() {
     assert!(samples.families().is_subset(&declared), "{:?}", samples.families());
     for mode in ["exclusive", "shared", "permits"] {
         for outcome in AttemptOutcome::ALL {
-            let labels = [("manager", "default"), ("mode", mode), ("outcome", outcome.as_str())];
+            let labels =
+                [("manager", "default"), ("namespace", "other"), ("mode", mode), ("outcome", outcome.as_str())];
             assert_eq!(samples.value("leasehold_acquire_total", &labels), 0.0);
         }
     }
@@ -78,7 +79,7 @@ async fn every_family_of_a_manager_is_there_from_the_start_with_its_labels() {
 #[actix_rt::test]
 async fn neither_keys_nor_owners_make_the_text_longer() {
     let clock = ManualClock::new();
-    let locks = LockManager::builder().clock(clock.clock()).build().unwrap();
+    let locks = LockManager::builder().clock(clock.clock()).namespaces(["key-1", "key-77", "none-"]).build().unwrap();
     let recorder = recorder();
     let exposition = exposition(&recorder, &locks);
     let shape = |text: &str| -> BTreeSet<String> {
@@ -91,9 +92,104 @@ async fn neither_keys_nor_owners_make_the_text_longer() {
     }
     let after = exposition.render();
     assert_eq!(shape(&before), shape(&after));
-    assert!(!after.contains("owner-") && !after.contains("key-"));
-    let labels = [("manager", "default"), ("mode", "exclusive"), ("outcome", "acquired")];
-    assert_eq!(Samples::parse(&after).value("leasehold_acquire_total", &labels), 100_000.0);
+    assert!(!after.contains("owner-") && !after.contains("key-2"));
+    let acquired = |namespace| {
+        let labels = [("manager", "default"), ("namespace", namespace), ("mode", "exclusive"), ("outcome", "acquired")];
+        Samples::parse(&after).value("leasehold_acquire_total", &labels)
+    };
+    // Of 0 to 99,999 so many begin with 1, and so many with 77.
+    let counts = ["key-1", "key-77", "none-", "other"].map(acquired);
+    assert_eq!(counts, [11_111.0, 1_111.0, 0.0, 87_778.0]);
+}
+
+#[actix_rt::test]
+async fn what_happens_in_a_namespace_is_counted_there_alone() {
+    let clock = ManualClock::new();
+    let builder = LockManager::builder().clock(clock.clock()).namespaces(["order:", "order:eu:", "cron:"]);
+    let locks = builder.build().unwrap();
+    let recorder = recorder();
+    let exposition = exposition(&recorder, &locks);
+    let families = |samples: &Samples, namespace: &str| -> Vec<(String, f64)> {
+        let of = |family: &leasehold::metrics::Family| {
+            let name = match family.kind {
+                FamilyKind::Histogram => format!("{}_count", family.name),
+                _ => family.name.to_owned(),
+            };
+            let sum = samples.sum_where(&name, ("namespace", namespace));
+            (name, sum)
+        };
+        FAMILIES.iter().filter(|family| family.labels.contains(&"namespace")).map(of).collect()
+    };
+    let everything = ["order:", "order:eu:", "cron:", "other"];
+    let fresh = Samples::parse(&exposition.render());
+    for namespace in everything {
+        assert!(families(&fresh, namespace).iter().all(|(_, sum)| *sum == 0.0), "{namespace}");
+    }
+    let held = locks.lock("order:eu:1").await.unwrap();
+    assert_eq!(locks.try_lock("order:eu:1").await.unwrap_err(), LockError::Held);
+    let mut next = Box::pin(locks.lock("order:eu:1").into_future());
+    assert!(poll!(&mut next).is_pending());
+    clock.advance(millis(10));
+    held.refresh().await.unwrap();
+    drop(held);
+    let _kept = next.await.unwrap();
+    let mut waits = Box::pin(locks.lock("order:eu:1").into_future());
+    assert!(poll!(&mut waits).is_pending());
+    locks.singleflight("order:eu:2", || async { 1 }).await.unwrap();
+    assert!(matches!(locks.try_lock("order:eu:3").ttl(Duration::ZERO).await, Err(LockError::InvalidTtl(_))));
+    let _one = locks.try_lock("order:e").await.unwrap();
+    let samples = Samples::parse(&exposition.render());
+    let value = |name: &str, namespace, (label, value)| {
+        let manager = [("manager", "default"), ("namespace", namespace)];
+        samples.value(name, &[manager[0], manager[1], (label, value)])
+    };
+    let eu = "order:eu:";
+    let outcome = |outcome| {
+        let labels = [("manager", "default"), ("namespace", eu), ("mode", "exclusive"), ("outcome", outcome)];
+        samples.value("leasehold_acquire_total", &labels)
+    };
+    assert_eq!(["acquired", "busy", "invalid", "timeout"].map(outcome), [3.0, 1.0, 1.0, 0.0]);
+    let path = |path| value("leasehold_acquire_path_total", eu, ("path", path));
+    assert_eq!([path("fast"), path("queued")], [2.0, 1.0]);
+    assert_eq!(value("leasehold_wait_seconds_count", eu, ("outcome", "acquired")), 1.0);
+    assert_eq!(value("leasehold_releases_total", eu, ("reason", "drop")), 1.0);
+    assert_eq!(value("leasehold_refreshes_total", eu, ("outcome", "ok")), 1.0);
+    assert_eq!(value("leasehold_singleflight_total", eu, ("role", "leader")), 1.0);
+    let plain = |name| samples.value(name, &[("manager", "default"), ("namespace", eu)]);
+    assert_eq!((plain("leasehold_handoffs_total"), plain("leasehold_queue_depth_max")), (1.0, 1.0));
+    assert_eq!(plain("leasehold_hold_seconds_count"), 2.0);
+    let of_mode = |name, namespace| value(name, namespace, ("mode", "exclusive"));
+    assert_eq!(["order:", eu, "cron:", "other"].map(|of| of_mode("leasehold_locks_held", of)), [1.0, 1.0, 0.0, 0.0]);
+    assert_eq!(["order:", eu, "cron:", "other"].map(|of| of_mode("leasehold_waiters", of)), [0.0, 1.0, 0.0, 0.0]);
+    for namespace in ["cron:", "other"] {
+        assert!(families(&samples, namespace).iter().all(|(_, sum)| *sum == 0.0), "{namespace}");
+    }
+    assert_eq!(locks.list("order:", 10).len(), 2, "what is listed and counted elsewhere knows no namespaces");
+    assert_eq!(locks.stats().active, 2);
+}
+
+#[actix_rt::test]
+async fn a_queue_that_stands_still_is_still_deep() {
+    let clock = ManualClock::new();
+    let locks = LockManager::builder().clock(clock.clock()).build().unwrap();
+    let _held = locks.lock("k").ttl(Duration::from_hours(1)).await.unwrap();
+    let mut queue: Vec<_> = (0..3).map(|_| Box::pin(locks.lock("k").wait_forever().into_future())).collect();
+    for waiter in &mut queue {
+        assert!(poll!(waiter).is_pending());
+    }
+    let depth = || {
+        let recorder = recorder();
+        // A reporter that starts looks through the tables, as one does every ten seconds.
+        Samples::parse(&exposition(&recorder, &locks).render()).sum("leasehold_queue_depth_max")
+    };
+    assert_eq!(depth(), 3.0);
+    clock.advance(Duration::from_mins(10));
+    assert_eq!(depth(), 3.0);
+    queue.clear();
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(depth(), 3.0, "of the last minute");
+    clock.advance(Duration::from_secs(11));
+    assert_eq!(depth(), 0.0);
 }
 
 /// Keys that look random, and are the same each time.
@@ -196,7 +292,8 @@ async fn after_chaos_each_counter_and_gauge_is_what_clients_and_listeners_heard(
     let sum = |name: &str| samples.sum(name);
     for mode in ["exclusive", "shared", "permits"] {
         for outcome in AttemptOutcome::ALL {
-            let labels = [("manager", "default"), ("mode", mode), ("outcome", outcome.as_str())];
+            let labels =
+                [("manager", "default"), ("namespace", "other"), ("mode", mode), ("outcome", outcome.as_str())];
             let expected = heard.outcomes.get(&(mode, outcome.as_str())).copied().unwrap_or_default();
             assert_eq!(
                 samples.value("leasehold_acquire_total", &labels),
@@ -208,7 +305,9 @@ async fn after_chaos_each_counter_and_gauge_is_what_clients_and_listeners_heard(
     }
     let told = told(&mut events);
     let granted = told.iter().filter(|kind| matches!(kind, EventKind::Granted { .. })).count();
-    let of = |reason: &str| samples.value("leasehold_releases_total", &[("manager", "default"), ("reason", reason)]);
+    let of = |reason: &str| {
+        samples.value("leasehold_releases_total", &[("manager", "default"), ("namespace", "other"), ("reason", reason)])
+    };
     let count = |is: fn(&EventKind) -> bool| told.iter().filter(|kind| is(kind)).count() as f64;
     assert_eq!(samples.sum_where("leasehold_acquire_total", ("outcome", "acquired")), granted as f64);
     assert_eq!(of("expired"), count(|kind| matches!(kind, EventKind::Expired { .. })));
@@ -298,9 +397,9 @@ async fn a_recorder_of_the_hosts_own_gets_everything_by_one_line() {
     let _second = second.await.unwrap();
     reporter.publish();
     let samples = Samples::parse(&recorder.handle().render());
-    let ours = [("app", "host"), ("manager", "orders")];
+    let ours = [("app", "host"), ("manager", "orders"), ("namespace", "other")];
     assert_eq!(samples.sum_where("leasehold_acquire_total", ("outcome", "acquired")), 130.0);
-    let acquired = [ours[0], ours[1], ("outcome", "acquired")];
+    let acquired = [ours[0], ours[1], ours[2], ("outcome", "acquired")];
     assert_eq!(samples.value("leasehold_wait_seconds_count", &acquired), 1.0, "each wait");
     assert!((samples.value("leasehold_wait_seconds_sum", &acquired) - 0.5).abs() < 1e-9);
     assert_eq!(samples.value("leasehold_hold_seconds_count", &ours), 3.0, "one hold of 64");

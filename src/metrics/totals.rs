@@ -1,4 +1,4 @@
-//! All shards of a manager, read and added up.
+//! All shards of a namespace, read and added up.
 
 use crate::error::AttemptOutcome;
 use crate::shard::Shard;
@@ -19,7 +19,7 @@ pub(super) struct Totals {
     pub(super) claim_handoffs: u64,
     pub(super) claims_revoked: u64,
     pub(super) deadlocks: u64,
-    pub(super) deepest: usize,
+    pub(super) deepest: u32,
 }
 
 impl Default for Totals {

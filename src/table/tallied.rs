@@ -17,16 +17,15 @@ pub(crate) struct Reading {
     pub(crate) held: [u64; 3],
     pub(crate) waiting: [u64; 3],
     pub(crate) entries: [u64; 3],
-    pub(crate) deepest: usize,
+    pub(crate) deepest: u32,
 }
 
-/// The oldest of those looked at, and the deepest of the queues.
+/// The oldest of those looked at.
 #[cfg(feature = "metrics")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Oldest {
     pub(crate) holder: Option<Moment>,
     pub(crate) waiter: Option<Moment>,
-    pub(crate) deepest: usize,
 }
 
 impl Table {
@@ -65,7 +64,16 @@ impl Table {
     }
 
     /// Looks through up to `budget` entries from `cursor` on; answers where to go on.
-    pub(crate) fn look_for_oldest(&self, cursor: u32, budget: u32, oldest: &mut Oldest) -> Option<u32> {
+    ///
+    /// Queues that are deep and stand still are noticed here: nobody joins them.
+    pub(crate) fn look_for_oldest(
+        &mut self,
+        cursor: u32,
+        budget: u32,
+        now: Moment,
+        oldest: &mut Oldest,
+    ) -> Option<u32> {
+        let mut deepest = 0;
         let end = self.slots.bound().min(cursor.saturating_add(budget));
         for index in cursor..end {
             let Some(slot) = self.slots.get(index) else { continue };
@@ -77,8 +85,9 @@ impl Table {
             if let Some(first) = slot.queue.first() {
                 oldest.waiter = earlier(oldest.waiter, self.waiters[first].queued_at);
             }
-            oldest.deepest = oldest.deepest.max(slot.queue.len as usize);
+            deepest = deepest.max(slot.queue.len);
         }
+        self.tally.saw_depth(deepest, now);
         (end < self.slots.bound()).then_some(end)
     }
 

@@ -3,6 +3,8 @@
 //! The lane adds nothing here on its way in: what it grants is exclusive, so those grants are all grants less the ones
 //! counted here. On its way out it adds to one bucket. Without the feature `metrics` all of this is empty.
 
+#[cfg(feature = "metrics")]
+use super::depths::Depths;
 use super::mode::{Kind, Mode};
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
@@ -54,9 +56,6 @@ pub(crate) const WAIT_BOUNDS: [u64; 19] = [
     60_000_000_000,
 ];
 
-/// For how long a deep queue is remembered.
-#[cfg(feature = "metrics")]
-const DEPTH_WINDOW: std::time::Duration = std::time::Duration::from_secs(30);
 /// One hold in so many is kept as a sample, where samples are asked for.
 #[cfg(feature = "metrics")]
 const SAMPLED: u64 = 64;
@@ -181,9 +180,7 @@ pub(crate) struct Tally {
     pub(crate) claims_revoked: u64,
     /// Holders that lost their locks to break a deadlock.
     pub(crate) deadlocks_by_revocation: u64,
-    deepest: usize,
-    deepest_before: usize,
-    window_began: Moment,
+    depths: Depths,
     /// `None`: nobody takes any.
     samples: Option<Box<Samples>>,
 }
@@ -202,9 +199,7 @@ impl Default for Tally {
             claim_handoffs: 0,
             claims_revoked: 0,
             deadlocks_by_revocation: 0,
-            deepest: 0,
-            deepest_before: 0,
-            window_began: Moment::ZERO,
+            depths: Depths::default(),
             samples: None,
         }
     }
@@ -260,8 +255,7 @@ impl Tally {
 
     pub(super) fn queued(&mut self, mode: Mode, depth: u32, now: Moment) {
         self.waiting[ModeLabel::from(mode) as usize] += 1;
-        self.turn_window(now);
-        self.deepest = self.deepest.max(depth as usize);
+        self.depths.saw(depth, now);
     }
 
     pub(super) fn left_queue(&mut self, mode: Mode) {
@@ -285,18 +279,14 @@ impl Tally {
         self.deadlocks_by_revocation += 1;
     }
 
-    fn turn_window(&mut self, now: Moment) {
-        let age = now.saturating_since(self.window_began);
-        if age >= DEPTH_WINDOW {
-            self.deepest_before = if age < DEPTH_WINDOW * 2 { self.deepest } else { 0 };
-            (self.deepest, self.window_began) = (0, now);
-        }
+    /// A queue was found to be so deep.
+    pub(super) fn saw_depth(&mut self, depth: u32, now: Moment) {
+        self.depths.saw(depth, now);
     }
 
-    /// The deepest queue that somebody joined in the last half to whole minute.
-    pub(crate) fn deepest(&mut self, now: Moment) -> usize {
-        self.turn_window(now);
-        self.deepest.max(self.deepest_before)
+    /// The deepest queue of the last minute, of those that somebody joined or that were found so.
+    pub(crate) fn deepest(&mut self, now: Moment) -> u32 {
+        self.depths.deepest(now)
     }
 
     /// Keeps samples from now on, and answers those that were kept.
@@ -360,16 +350,5 @@ mod tests {
         }
         check::<18>(&HOLD_BOUNDS, &HOLD_STARTS);
         check::<20>(&WAIT_BOUNDS, &WAIT_STARTS);
-    }
-
-    #[test]
-    fn a_deep_queue_is_remembered_for_a_minute_at_most() {
-        let at = |secs| Moment::ZERO.saturating_add(std::time::Duration::from_secs(secs));
-        let mut tally = Tally::default();
-        tally.queued(Mode::Exclusive, 7, at(100));
-        assert_eq!((tally.deepest(at(101)), tally.deepest(at(129)), tally.deepest(at(131))), (7, 7, 7));
-        assert_eq!(tally.deepest(at(161)), 0);
-        tally.queued(Mode::Exclusive, 3, at(170));
-        assert_eq!(tally.deepest(at(400)), 0, "nothing of what was long ago");
     }
 }

@@ -1,5 +1,6 @@
 //! What the command line takes: flags over environment over defaults.
 
+use std::convert::Infallible;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -120,6 +121,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_REDLOCK_MAX_TTL", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub(crate) redlock_max_ttl: Duration,
 
+    /// Prefixes of keys, divided by commas, up to 32: metrics tell them apart by the label `namespace` (all other keys
+    /// are in `other`), and each has --max-keys of its own
+    #[arg(long, env = "LEASEHOLD_NAMESPACES", value_name = "PREFIXES", value_parser = Namespaces::parse)]
+    pub(crate) namespaces: Option<Namespaces>,
+
     /// How long a lock lasts when its request does not say
     #[arg(long, env = "LEASEHOLD_TTL", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) ttl: Duration,
@@ -229,6 +235,16 @@ pub(crate) struct ServeArgs {
     /// How log lines look; which are written is for RUST_LOG to say
     #[arg(long, env = "LEASEHOLD_LOG_FORMAT", value_enum, default_value = "pretty")]
     pub(crate) log_format: LogFormat,
+}
+
+/// The prefixes of `--namespaces`.
+#[derive(Clone, Debug)]
+pub(crate) struct Namespaces(pub(crate) Vec<String>);
+
+impl Namespaces {
+    fn parse(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.split(',').map(|prefix| prefix.trim().to_owned()).collect()))
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
