@@ -183,6 +183,10 @@ fn parse(url: &str) -> Result<Place, &'static str> {
         return Err("a Redis URL begins with `redis` or `rediss`, perhaps with `+sentinel` or `+cluster`");
     }
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if authority.contains(['?', '#']) {
+        // They end the authority where they stand: what was meant as a user would be taken for the host.
+        return Err("in a user or a password `?` is written as `%3F`, and `#` as `%23`");
+    }
     let (access, hosts) = authority.rsplit_once('@').map_or(("", authority), |(access, hosts)| (access, hosts));
     let each = |access: &str, default_port: u16, db: &str| -> Result<Vec<ConnectionInfo>, &'static str> {
         let at = if access.is_empty() { "" } else { "@" };
@@ -250,6 +254,8 @@ mod tests {
             "redis+cluster://:secret@a/1",
             "redis+ring://:secret@a",
             "redis://:secret@h/x",
+            "redis://secret?x@h",
+            "redis+sentinel://secret#x@h/m",
         ] {
             let error = RedisBuilder::new(url).build().unwrap_err();
             assert!(matches!(error, StoreError::Config(_)), "{url}: {error:?}");
