@@ -72,13 +72,13 @@ impl Placing {
     }
 
     /// A key's shard and its hash there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(&self, key: &Key) -> (u32, u32) {
         let hash = self.hasher.hash_one(key);
         // The shard from the high half, the slot from the low one: they must not depend on each other.
         let shard = (hash >> 32) as u32 & self.mask;
-        let first = if self.namespaces.is_empty() { 0 } else { self.first_of(key) };
-        (first + shard, hash as u32)
+        let shard = if self.namespaces.is_empty() { shard } else { self.first_of(key) + shard };
+        (shard, hash as u32)
     }
 
     /// The first shard of a key's namespace: the longest that it begins with.

@@ -48,7 +48,9 @@ mod on {
     }
 
     /// A request under way. Dropped without an answer, it was cancelled.
-    pub(crate) struct Attempt {
+    pub(crate) struct Attempt(Box<Spans>);
+
+    struct Spans {
         mode: Mode,
         span: Span,
         waiting: Option<Span>,
@@ -57,7 +59,7 @@ mod on {
     impl Attempt {
         /// `None` if nobody listens to these spans.
         #[cold]
-        pub(crate) fn begin(key: &Key, mode: Mode) -> Option<Box<Self>> {
+        pub(crate) fn begin(key: &Key, mode: Mode) -> Option<Self> {
             let span = debug_span!(
                 "leasehold.acquire",
                 otel.kind = "internal",
@@ -67,35 +69,37 @@ mod on {
                 lock.mode = mode_name(mode),
                 lock.outcome = Empty,
             );
-            (!span.is_disabled()).then(|| Box::new(Self { mode, span, waiting: None }))
+            (!span.is_disabled()).then(|| Self(Box::new(Spans { mode, span, waiting: None })))
         }
 
         /// Does its work in the span.
         pub(crate) fn within<R>(&self, work: impl FnOnce() -> R) -> R {
-            self.waiting.as_ref().unwrap_or(&self.span).in_scope(work)
+            self.0.waiting.as_ref().unwrap_or(&self.0.span).in_scope(work)
         }
 
         /// It could not be answered at once.
         pub(crate) fn waits(&mut self, key: &Key) {
             let begin = || {
-                debug_span!(parent: &self.span, "leasehold.wait",
+                debug_span!(parent: &self.0.span, "leasehold.wait",
                     otel.kind = "internal", lock.key = %key, lock.outcome = Empty)
             };
-            self.waiting.get_or_insert_with(begin);
+            if self.0.waiting.is_none() {
+                self.0.waiting = Some(begin());
+            }
         }
 
         /// It was answered; says how it was to be held.
         pub(crate) fn end(mut self, answer: Result<(), &LockError>) -> Mode {
             self.outcome(answer.map_or_else(|why| why.face().outcome, |()| AttemptOutcome::Acquired));
-            self.mode
+            self.0.mode
         }
 
         fn outcome(&mut self, outcome: AttemptOutcome) {
             let name = outcome.as_str();
-            if let Some(waiting) = self.waiting.take() {
+            if let Some(waiting) = self.0.waiting.take() {
                 waiting.record("lock.outcome", name);
             }
-            let span = std::mem::replace(&mut self.span, Span::none());
+            let span = std::mem::replace(&mut self.0.span, Span::none());
             span.record("lock.outcome", name);
             // Contention is an outcome; the rest is a failure.
             if !matches!(outcome, AttemptOutcome::Acquired | AttemptOutcome::Busy | AttemptOutcome::Cancelled) {
@@ -106,7 +110,7 @@ mod on {
 
     impl Drop for Attempt {
         fn drop(&mut self) {
-            if !self.span.is_none() {
+            if !self.0.span.is_none() {
                 self.outcome(AttemptOutcome::Cancelled);
             }
         }
@@ -205,7 +209,7 @@ mod off {
     pub(crate) enum Attempt {}
 
     impl Attempt {
-        pub(crate) fn begin(_: &Key, _: Mode) -> Option<Box<Self>> {
+        pub(crate) fn begin(_: &Key, _: Mode) -> Option<Self> {
             None
         }
 

@@ -64,7 +64,7 @@ impl Totals {
         for (mine, theirs) in self.outcomes.iter_mut().zip(&tally.outcomes) {
             add(mine, theirs);
         }
-        self.holds.merge(&tally.holds);
+        self.holds.merge(&reading.holds);
         for (mine, theirs) in self.waits.iter_mut().zip(&tally.waits) {
             mine.merge(theirs);
         }

@@ -48,7 +48,7 @@ pub(super) struct Acquiring<'a> {
     hash: u32,
     stage: Stage<'a>,
     /// Where the request is traced.
-    attempt: Option<Box<Attempt>>,
+    attempt: Option<Attempt>,
 }
 
 /// What a request is answered with.
@@ -160,16 +160,12 @@ impl<'a> Acquiring<'a> {
                 let (style, bad_key) = (*style, bad_key.take());
                 // What owned anything was just taken out; looking for it again is a fair share of a free lock's cost.
                 std::mem::forget(std::mem::replace(&mut self.stage, Stage::Answered));
-                let mode = rare.as_ref().map_or(Mode::Exclusive, |rare| rare.mode);
                 match self.settle(ttl, rare, bad_key) {
                     Ok((asked, delays)) => match self.shard().grant_if_free(&self.ask_of(&asked)) {
                         Ok(grant) => return Poll::Ready(Ok(give(self, grant))),
                         Err(locked) => self.contend(locked, asked, style, wait, delays, cx),
                     },
-                    Err(why) => {
-                        self.manager.count_refused(&self.key, mode, &why);
-                        return Poll::Ready(Err(why));
-                    }
+                    Err(why) => return Poll::Ready(Err(why)),
                 }
             }
             Stage::Queued { .. } => self.look(cx),
@@ -192,12 +188,17 @@ impl<'a> Acquiring<'a> {
         bad_key: Option<Box<LockError>>,
     ) -> Result<(Asked, Option<Delays>), LockError> {
         if let Some(why) = bad_key {
-            return Err(*why);
+            return Err(self.refused(rare.as_deref(), *why));
         }
         let config = self.manager.config();
-        config.check(&self.key, ttl)?;
+        if let Err(why) = config.check(&self.key, ttl) {
+            return Err(self.refused(rare.as_deref(), why));
+        }
         if config.store.is_some() {
-            self.key = config.canonical(self.take_key())?;
+            match config.canonical(self.key.clone()) {
+                Ok(key) => self.key = key,
+                Err(why) => return Err(self.refused(rare.as_deref(), why)),
+            }
         }
         (self.shard, self.hash) = self.manager.place(&self.key);
         let mut asked = Asked {
@@ -206,13 +207,24 @@ impl<'a> Acquiring<'a> {
             choice: TokenChoice::Minted,
         };
         let delays = match rare {
-            Some(rare) => asked.take_over(*rare, self.manager, ttl)?,
+            Some(rare) => {
+                let mode = rare.mode;
+                let taken = asked.take_over(*rare, self.manager, ttl);
+                taken.inspect_err(|why| self.manager.count_refused(&self.key, mode, why))?
+            }
             None => None,
         };
         if caller::is_there() {
             asked.adopt(self.manager);
         }
         Ok((asked, delays))
+    }
+
+    /// Counts a request that does not come to its shard.
+    #[cold]
+    fn refused(&self, rare: Option<&Rare>, why: LockError) -> LockError {
+        self.manager.count_refused(&self.key, rare.map_or(Mode::Exclusive, |rare| rare.mode), &why);
+        why
     }
 
     /// The key was not free, and the shard is still locked.

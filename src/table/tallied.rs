@@ -2,7 +2,7 @@
 
 use super::Table;
 #[cfg(feature = "metrics")]
-use super::{Counters, ModeLabel, Samples, Tally};
+use super::{Buckets, Counters, ModeLabel, Samples, Tally};
 #[cfg(feature = "metrics")]
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
@@ -13,6 +13,7 @@ use crate::error::AttemptOutcome;
 pub(crate) struct Reading {
     pub(crate) counters: Counters,
     pub(crate) tally: Tally,
+    pub(crate) holds: Buckets<18>,
     /// By mode.
     pub(crate) held: [u64; 3],
     pub(crate) waiting: [u64; 3],
@@ -60,7 +61,15 @@ impl Table {
         }
         entries[exclusive] = self.slots.len() as u64 - entries.iter().sum::<u64>();
         let deepest = self.tally.deepest(self.now);
-        Reading { counters: self.counters, tally, held, waiting, entries, deepest }
+        Reading {
+            counters: self.counters,
+            holds: tally.all_holds(self.counters.ends()),
+            tally,
+            held,
+            waiting,
+            entries,
+            deepest,
+        }
     }
 
     /// Looks through up to `budget` entries from `cursor` on; answers where to go on.
@@ -92,6 +101,6 @@ impl Table {
     }
 
     pub(crate) fn take_samples(&mut self) -> Samples {
-        self.tally.take_samples()
+        self.tally.take_samples(self.counters.ends())
     }
 }

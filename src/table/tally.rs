@@ -151,6 +151,8 @@ const WAIT_STARTS: [u8; 65] = starts(&WAIT_BOUNDS);
 pub(crate) struct Samples {
     /// So many holds are let pass before the next is kept.
     skip: u64,
+    /// So many short holds have been told of, or were there before.
+    short: u64,
     pub(crate) holds: Vec<u64>,
     pub(crate) waits: Vec<(AttemptOutcome, u64)>,
 }
@@ -164,7 +166,8 @@ pub(crate) const OUTCOMES: usize = AttemptOutcome::ALL.len();
 pub(crate) struct Tally {
     /// Attempts by mode and outcome. Exclusive ones that acquired are not counted here, but by the rest of the grants.
     pub(crate) outcomes: [[u64; OUTCOMES]; 3],
-    pub(crate) holds: Buckets<18>,
+    /// Of those above the first bound.
+    holds: Buckets<18>,
     pub(crate) waits: [Buckets<20>; OUTCOMES],
     /// Now, of those who hold keys together: shares and permits.
     pub(crate) held: [u64; 3],
@@ -220,12 +223,27 @@ impl Tally {
         }
     }
 
+    /// A grant was held so long. The shortest holds are counted by nobody: they are what is left of all ends.
     #[inline]
     pub(super) fn held_for(&mut self, nanos: u64) {
+        if nanos > HOLD_BOUNDS[0] {
+            self.held_long(nanos);
+        }
+    }
+
+    #[inline(never)]
+    fn held_long(&mut self, nanos: u64) {
         self.holds.add(nanos, &HOLD_BOUNDS, &HOLD_STARTS);
         if let Some(samples) = &mut self.samples {
             sample_hold(samples, nanos);
         }
+    }
+
+    /// The times of all holds that ended.
+    pub(super) fn all_holds(&self, ends: u64) -> Buckets<18> {
+        let mut holds = self.holds;
+        holds.counts[0] = ends - holds.counts.iter().sum::<u64>();
+        holds
     }
 
     pub(super) fn waited_for(&mut self, outcome: AttemptOutcome, nanos: u64) {
@@ -289,11 +307,18 @@ impl Tally {
         self.depths.deepest(now)
     }
 
-    /// Keeps samples from now on, and answers those that were kept.
-    pub(crate) fn take_samples(&mut self) -> Samples {
-        let samples = self.samples.get_or_insert_default();
-        let next = Box::new(Samples { skip: samples.skip, ..Samples::default() });
-        *std::mem::replace(samples, next)
+    /// Keeps samples from now on, and answers those that were kept. Of the shortest holds, which are not looked at one by
+    /// one, there is one of as many as of the others, taken for 0.
+    pub(super) fn take_samples(&mut self, ends: u64) -> Samples {
+        let short = self.all_holds(ends).counts[0];
+        let samples = self.samples.get_or_insert_with(|| Box::new(Samples { short, ..Samples::default() }));
+        let told = (short - samples.short) / SAMPLED;
+        let next =
+            Box::new(Samples { skip: samples.skip, short: samples.short + told * SAMPLED, ..Samples::default() });
+        let mut taken = *std::mem::replace(samples, next);
+        let room = MOST_SAMPLES - taken.holds.len();
+        taken.holds.extend(std::iter::repeat_n(0, room.min(told as usize)));
+        taken
     }
 }
 
