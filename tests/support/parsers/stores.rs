@@ -18,8 +18,10 @@ pub(super) fn hold(data: &[u8]) {
         Ok(choice) => {
             let shown = format!("{choice:?}");
             // A host or the name of a master is no secret.
-            let secret = text.split(',').any(|part| before_hosts(part).contains(super::SECRET));
-            let open = text.split(',').any(|part| behind_access(part).contains(super::SECRET));
+            let nodes = text.strip_prefix("redlock:").map_or(vec![text], |nodes| nodes.split(',').collect());
+            let parts: Vec<_> = nodes.into_iter().map(access_and_rest).collect();
+            let secret = parts.iter().any(|(access, _)| access.contains(super::SECRET));
+            let open = parts.iter().any(|(_, rest)| rest.contains(super::SECRET));
             assert!(!secret || open || !shown.contains(super::SECRET), "it tells a secret: {shown}");
         }
     }
@@ -35,13 +37,12 @@ pub(super) fn hold(data: &[u8]) {
     }
 }
 
-/// Users and passwords, of one URL.
-fn before_hosts(url: &str) -> &str {
-    url.rsplit_once('@').map_or("", |(before, _)| before)
-}
-
-fn behind_access(url: &str) -> &str {
-    url.rsplit_once('@').map_or(url, |(_, behind)| behind)
+/// User and password of a URL, and what else it has.
+fn access_and_rest(url: &str) -> (&str, String) {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (access, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    (access, [scheme, hosts, path].join(" "))
 }
 
 /// Written anew from what was understood, a URL means the same.

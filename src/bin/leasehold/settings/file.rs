@@ -24,11 +24,11 @@ pub(crate) fn flags(
     in_environment: impl Fn(&OsStr) -> bool,
 ) -> Result<Vec<OsString>, String> {
     // The error's own text would quote the line.
-    let table: Table = text.parse().map_err(|why: toml::de::Error| why.message().to_owned())?;
+    let table: Table = text.parse().map_err(|why: toml::de::Error| one_line(why.message()))?;
     let mut flags = Vec::new();
     for (name, value) in &table {
         let arg = settings(command).find(|arg| arg.get_long() == Some(name));
-        let arg = arg.ok_or_else(|| format!("there is no setting `{name}`"))?;
+        let arg = arg.ok_or_else(|| format!("there is no setting `{}`", one_line(name)))?;
         if arg.get_env().is_some_and(&in_environment) {
             continue;
         }
@@ -50,8 +50,15 @@ pub(crate) fn flags(
     Ok(flags)
 }
 
-/// What a flag out of a file was refused for, in one line.
+/// What a flag out of a file was refused for, in one line, however many the value has.
 pub(crate) fn refusal(why: &clap::Error) -> String {
     let said = why.render().to_string();
-    said.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    let said = said.rsplit_once("\n\nFor more information").map_or(&*said, |(said, _)| said);
+    let words: Vec<&str> = said.trim_start_matches("error: ").split_whitespace().collect();
+    one_line(&words.join(" "))
+}
+
+fn one_line(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
