@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use actix::Addr;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::caller::ManagerId;
@@ -26,6 +27,7 @@ use crate::shard::desk::Desk;
 use crate::shard::runtime::Runtime;
 use crate::shard::{LONGEST_SLEEP, Shard};
 use crate::singleflight::Flights;
+use crate::store::Released;
 use crate::table::{Claim, Keeper, Mode, Owner, OwnerKind, Release, Table, TokenChoice};
 
 /// Keyed locks for one service. Cheap to clone; every clone is the same manager.
@@ -429,9 +431,9 @@ impl LockManager {
         self.shard_at(self.inner.placing.of_number(id.as_u128() as u32))
     }
 
-    /// Ends what an owner that has ended holds and waits for.
-    pub(crate) fn end_owner(&self, owner: &Owner) {
-        self.inner.shards.iter().for_each(|shard| shard.end_owner(owner));
+    /// Ends what an owner that has ended holds and waits for. Answers what will tell that the store has let go.
+    pub(crate) fn end_owner(&self, owner: &Owner) -> Vec<oneshot::Receiver<Released>> {
+        self.inner.shards.iter().flat_map(|shard| shard.end_owner_anywhere(owner)).collect()
     }
 
     /// An owner for the callback of one `run`.

@@ -4,8 +4,8 @@
 //!
 //! | files | what they do |
 //! |---|---|
-//! | `args`, `config`, `exit`, `shape` | flags and settings, exit codes, what is printed |
-//! | `serve`, `bounds`, `logs`, `patience`, `signals`, `sockets`, `store`, `tls`, `tokens` | the server |
+//! | `args`, `settings`, `config`, `exit`, `shape` | flags and settings, exit codes, what is printed |
+//! | `serve`, `bounds`, `logs`, `patience`, `signals`, `sockets`, `tls`, `tokens` | the server |
 //! | `client`, `lend` | HTTP, and locks that are borrowed by it or from a store |
 //! | the others | one verb each |
 
@@ -29,12 +29,12 @@ mod release;
 #[cfg(unix)]
 mod run;
 mod serve;
+mod settings;
 mod shape;
 mod show;
 mod signals;
 mod sockets;
 mod stats;
-mod store;
 mod tls;
 mod tokens;
 mod watch;
