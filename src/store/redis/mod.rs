@@ -51,7 +51,7 @@ pub(super) mod link;
 mod listen;
 mod look;
 pub(super) mod names;
-pub(super) mod release;
+mod release;
 mod replicas;
 pub(super) mod script;
 mod tickets;
@@ -104,7 +104,7 @@ pub(super) struct Inner {
     /// Of all grants that this process has seen (R12).
     highest_fence: AtomicU64,
     pub(super) cleaning: Cleaning,
-    pub(super) lately: Lately,
+    lately: Lately,
     tickets: Tickets,
     listener: Listener,
     /// Channels know no databases, so its name does.
