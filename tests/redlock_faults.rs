@@ -192,6 +192,27 @@ fn two_names_of_one_server_have_one_vote() {
     assert!(why.contains("same server") && why.contains("localhost"), "{why}");
 }
 
+/// Both are being admitted at once: the second name has looked round before the first one says who it is.
+#[test]
+fn two_names_of_one_server_have_one_vote_when_they_come_at_once() {
+    let server = Server::start(&[]);
+    let (first, second) = (Proxy::start(server.address()), Proxy::start(server.address()));
+    let (elsewhere, patience) = (Server::start(&[]), Duration::from_secs(10));
+    first.hold(Direction::ToClient);
+    second.delay(Direction::ToClient, Duration::from_millis(100));
+    let urls = [first.url(), second.url(), elsewhere.url()];
+    let make = || RedlockStore::builder(&urls).max_ttl(MAX_TTL).node_timeout(patience).build().unwrap();
+    let stores =
+        leasehold::store::conformance::Stores::start(&|| std::sync::Arc::new(make()) as std::sync::Arc<dyn Store>);
+    until("the second name's first script", || server.ask::<String>("INFO commandstats").contains("script|load"));
+    first.heal();
+    let why = until_some("the refusal", || match wait(stores.one.health()).answer {
+        Err(StoreError::Config(why)) => Some(why),
+        _ => None,
+    });
+    assert!(why.contains("same server"), "{why}");
+}
+
 #[test]
 fn a_lost_minority_is_given_the_lock_back_by_the_next_extend() {
     let nodes = Nodes::start(3, &[], Duration::from_secs(60));

@@ -90,7 +90,7 @@ pub(in crate::store) enum Confirm {
 }
 
 /// Why there is none, and whether the command may have run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::store) struct Failure {
     pub(in crate::store) error: StoreError,
     pub(in crate::store) ran: Ran,

@@ -69,7 +69,7 @@ impl Debt {
     }
 
     /// A command was sent.
-    pub(super) fn add(&mut self, order: Order, not_after_us: i64) {
+    pub(in crate::store) fn add(&mut self, order: Order, not_after_us: i64) {
         self.not_after_us = self.not_after_us.max(not_after_us);
         self.wires = match (self.wires, order) {
             (Wires::None, Order::Kept(wire)) => Wires::One(wire),
@@ -123,12 +123,13 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some((names, token, debt)) = self.armed.take() {
-            start(&self.inner, names, token, debt);
+            take_back(&self.inner, names, token, debt);
         }
     }
 }
 
-fn start(inner: &Arc<Inner>, names: Names, token: Token, debt: Debt) {
+/// Takes back what a token holds or may come to hold, in the background.
+pub(in crate::store) fn take_back(inner: &Arc<Inner>, names: Names, token: Token, debt: Debt) {
     let Some(runtime) = inner.runtime() else { return };
     let mut entries = inner.cleaning.entries.lock();
     if let Some(entry) = entries.get(&(names.clone(), token)) {
@@ -231,6 +232,11 @@ impl Cleaning {
     /// How many locks and tokens are being taken back.
     pub(in crate::store) fn len(&self) -> usize {
         self.under_way.load(Ordering::SeqCst)
+    }
+
+    /// Whether something of this lock and token is being taken back.
+    pub(in crate::store) fn is_at(&self, names: &Names, token: Token) -> bool {
+        !self.is_idle() && self.entries.lock().contains_key(&(names.clone(), token))
     }
 
     /// Waits until nothing of this lock and token is being taken back.

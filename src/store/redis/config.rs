@@ -29,6 +29,7 @@ pub struct RedisBuilder {
     pub(in crate::store) fence_retention: Duration,
     /// No key of this store lives longer.
     pub(in crate::store) longest_life: Duration,
+    pub(in crate::store) repeats: Repeats,
     pub(super) lock_delay: Duration,
     pub(super) replicas: u32,
     pub(super) process: Arc<str>,
@@ -37,6 +38,14 @@ pub struct RedisBuilder {
 }
 
 pub(super) type OnWarning = Arc<dyn Fn(&Warning) + Send + Sync>;
+
+/// Whether the last releases are repeated whenever a connection comes up (`lately`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Repeats {
+    On,
+    /// Whoever may have forgotten them does not speak before the keys have run out.
+    Off,
+}
 
 /// Where the keys are.
 #[derive(Clone)]
@@ -62,6 +71,7 @@ impl RedisBuilder {
             operation_timeout: Duration::from_millis(500),
             fence_retention: Duration::from_hours(24),
             longest_life: Ttl::MAX,
+            repeats: Repeats::On,
             lock_delay: Duration::ZERO,
             replicas: 0,
             process: uuid::Uuid::new_v4().simple().to_string().into(),

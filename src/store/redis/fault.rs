@@ -10,8 +10,8 @@ use crate::store::StoreError;
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Fault {
     pub(in crate::store) error: StoreError,
-    pub(super) ran: Ran,
-    pub(super) then: Then,
+    pub(in crate::store) ran: Ran,
+    pub(in crate::store) then: Then,
 }
 
 /// Whether the command may have been carried out.
@@ -23,7 +23,7 @@ pub(in crate::store) enum Ran {
 
 /// What helps.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Then {
+pub(in crate::store) enum Then {
     Nothing,
     /// Another connection, perhaps to another server (R21).
     Reconnect,
@@ -38,7 +38,7 @@ pub(super) enum Then {
 }
 
 impl Fault {
-    pub(super) fn of(error: &RedisError) -> Self {
+    pub(in crate::store) fn of(error: &RedisError) -> Self {
         use ServerErrorKind as Server;
         let text = || -> Arc<str> { error.to_string().into() };
         let address = || error.redirect_node().map(|(address, _)| Arc::from(address));
@@ -74,7 +74,7 @@ impl Fault {
     }
 
     /// The answer is not one of the script's.
-    pub(super) fn nonsense() -> Self {
+    pub(in crate::store) fn nonsense() -> Self {
         Self { error: nonsense("not what the script answers"), ran: Ran::Maybe, then: Then::Reconnect }
     }
 

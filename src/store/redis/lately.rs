@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The last releases of this process.
 #[derive(Default)]
-pub(in crate::store) struct Lately(Mutex<Ring>);
+pub(super) struct Lately(Mutex<Ring>);
 
 #[derive(Default)]
 struct Ring {
@@ -53,7 +53,7 @@ impl Lately {
     }
 
     /// A token is about to hold a lock, perhaps again: what it released before is over.
-    pub(in crate::store) fn forget(&self, token: Token) {
+    pub(super) fn forget(&self, token: Token) {
         self.0.lock().names.remove(&token);
     }
 

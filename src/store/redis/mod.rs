@@ -54,7 +54,7 @@ pub(super) mod names;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod probe;
-pub(super) mod release;
+mod release;
 mod replicas;
 pub(super) mod script;
 mod tickets;
@@ -107,7 +107,7 @@ pub(super) struct Inner {
     /// Of all grants that this process has seen (R12).
     highest_fence: AtomicU64,
     pub(super) cleaning: Cleaning,
-    pub(super) lately: Lately,
+    lately: Lately,
     tickets: Tickets,
     listener: Listener,
     /// Channels know no databases, so its name does.

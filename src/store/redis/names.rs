@@ -64,7 +64,7 @@ impl Names {
     }
 
     /// The channel on which releases are told.
-    pub(super) fn wake(&self) -> &str {
+    pub(in crate::store) fn wake(&self) -> &str {
         self.part(4)
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Inner;
 use super::call::{Answer, Confirm, Outbox, call};
 use super::cleanup::{Debt, Guard};
+use super::config::Repeats;
 use super::fault::nonsense;
 use super::names::Names;
 use super::script::{Parts, RELEASE};
@@ -12,7 +13,7 @@ use crate::key::{Key, Token};
 use crate::store::{Released, StoreError};
 
 /// What is to be released, guarded from the moment that it was asked for.
-pub(in crate::store) struct Order {
+pub(super) struct Order {
     names: Names,
     token: Token,
     guard: Guard,
@@ -20,18 +21,15 @@ pub(in crate::store) struct Order {
 
 /// Takes the order down. From here on it is carried out, whatever becomes of the future (S7).
 pub(super) fn order(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Order, StoreError> {
-    Ok(order_by_name(inner, inner.names(key)?, token))
-}
-
-pub(in crate::store) fn order_by_name(inner: &Arc<Inner>, names: Names, token: Token) -> Order {
+    let names = inner.names(key)?;
     // How long the key was taken for is not known here; no key is taken for longer.
     let debt = Debt::new(inner.now().saturating_add(inner.config.longest_life));
     let guard = Guard::new(inner, &names, token, debt, Confirm::No);
-    Order { names, token, guard }
+    Ok(Order { names, token, guard })
 }
 
 impl Order {
-    pub(in crate::store) async fn carry_out(mut self, inner: &Arc<Inner>) -> Released {
+    pub(super) async fn carry_out(mut self, inner: &Arc<Inner>) -> Released {
         match answer(inner, &self.names, self.token, &mut self.guard).await {
             Ok((released, _)) => {
                 self.guard.disarm();
@@ -67,8 +65,10 @@ async fn answer(
         Parts::of([names.lock()]).arg(token).arg(names.wake()).arg(not_after)
     });
     let answer = answered.await.map_err(|failure| failure.error)?;
-    // Also what was gone already: it need not be gone from the server that comes next.
-    inner.lately.released(names, held, inner.now());
+    if inner.config.repeats == Repeats::On {
+        // Also what was gone already: it need not be gone from the server that comes next.
+        inner.lately.released(names, held, inner.now());
+    }
     match answer.reply.code() {
         1 => Ok((Released::Released, answer)),
         2 => Ok((Released::AlreadyGone, answer)),

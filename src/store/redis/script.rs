@@ -53,7 +53,7 @@ scripts! {
 
 /// How a script is named in a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(in crate::store) enum Form {
     Hash,
     Body,
 }
@@ -117,6 +117,20 @@ impl Parts {
             this.ends.push(this.text.len());
         }
         this
+    }
+
+    /// For what so many locks need, keys and arguments, in the order of the script.
+    pub(in crate::store) fn for_locks(locks: usize) -> Self {
+        Self { text: String::with_capacity(128 * locks + 64), ends: Vec::with_capacity(4 * locks + 5), keys: 0 }
+    }
+
+    /// One more key. They come before the arguments.
+    pub(in crate::store) fn key(mut self, key: &str) -> Self {
+        debug_assert_eq!(self.keys, self.ends.len(), "keys come first");
+        self.text.push_str(key);
+        self.ends.push(self.text.len());
+        self.keys += 1;
+        self
     }
 
     /// One more argument.

@@ -27,7 +27,7 @@ impl ServerClock {
     }
 
     /// Learns from a reply. The offset moves only as far as the reply proves it wrong.
-    pub(super) fn learn(&self, sent: Moment, received: Moment, server_us: i64) {
+    pub(in crate::store) fn learn(&self, sent: Moment, received: Moment, server_us: i64) {
         let (least, most) = (server_us - micros(received), server_us - micros(sent));
         let offset = self.0.load(Ordering::Relaxed);
         let better = offset.clamp(least.min(most), most);

@@ -77,7 +77,7 @@ impl Wire {
     }
 
     /// Asks for another connection in the place of this one.
-    pub(super) fn condemn(&self) {
+    pub(in crate::store) fn condemn(&self) {
         self.doubt.notify_one();
     }
 
@@ -100,6 +100,18 @@ impl Wire {
                 },
             }
         }
+    }
+
+    /// Sends a script once, and hears its answer.
+    pub(in crate::store) async fn send<'a>(
+        &self,
+        script: &Script,
+        form: Form,
+        parts: impl Iterator<Item = &'a Parts> + Clone,
+    ) -> Result<Value, Fault> {
+        let command = script.command(form, parts);
+        let mut connection = self.connection.clone();
+        read(connection.send_packed_command(&command).await).map_err(|error| Fault::of(&error))
     }
 
     /// Runs a script for one lock.

@@ -1,66 +1,68 @@
--- Tries to take locks on one node, each under a proposed fence (L4, L5), not after its time (R5).
--- Each try: KEYS lock, fence, marker
---           ARGV token, ttl ms, not after us, proposed fence, fence retention ms, max ttl ms, turn (1 or 2)
--- Answers for each {1, now us, ttl left ms} granted, {2, now us, why, ttl left ms} denied, {3, now us} too late,
--- {4, now us, seen} the fence is too low, {5, now us, left ms} quarantined, {6, now us, fence, ttl left ms} held by the
--- token already, {7, now us, ms} another max ttl is in use, or an error. why: 0 held, 1 another kind of value.
+-- Tries to take locks on one node, all under one proposed fence (L4, L5), not after their time (R5).
+-- KEYS marker; of each try lock, fence
+-- ARGV proposed fence, fence retention ms, max ttl ms, turn (1 or 2); of each try token, ttl ms; last not after us
+-- Answers a text, now us and a word for each try: 1 granted, 1:ttl left ms granted, 2:why:ttl left ms denied, 3 too late,
+-- 4:seen the fence is too low, 5:left ms quarantined, 6:fence:ttl left ms held by the token already, 7:ms another max
+-- ttl is in use, 9 failed: then the text stands in a list, with the error. why: 0 held, 1 another kind of value.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-
-local function try(k, a)
-  local lock, token = KEYS[k + 1], ARGV[a + 1]
-  if now > tonumber(ARGV[a + 3]) then
-    return {3, now}
-  end
-  -- Values of another kind read as nothing here.
-  local values = redis.call('MGET', lock, KEYS[k + 2], KEYS[k + 3])
-  local value, ends, max = values[1], nil, nil
-  if values[3] then
-    ends, max = string.match(values[3], '^(%d+) (%d+) ')
-  end
-  if not ends then
-    -- It was flushed, or is new: what it has forgotten may be held for so long.
-    ends, max = now + ARGV[a + 6] * 1000, ARGV[a + 6]
-    redis.call('SET', KEYS[k + 3], string.format('%.0f %s -', ends, max))
-  elseif max ~= ARGV[a + 6] then
-    return {7, now, tonumber(max)}
-  end
-  ends = tonumber(ends)
-  if ends > now then
-    return {5, now, math.ceil((ends - now) / 1000)}
-  end
+local stamp = string.format('%.0f', now)
+local tries = (#KEYS - 1) / 2
+if now > tonumber(ARGV[#ARGV]) then
+  return stamp .. string.rep(' 3', tries)
+end
+-- Values of another kind read as nothing here.
+local values = redis.call('MGET', unpack(KEYS))
+local floor, max
+if values[1] then
+  floor, max = string.match(values[1], '^(%d+) (%d+) ')
+end
+if not floor then
+  -- It was flushed, or is new: what it has forgotten may be held for so long.
+  floor, max = now + ARGV[3] * 1000, ARGV[3]
+  redis.call('SET', KEYS[1], string.format('%.0f %s -', floor, max))
+elseif max ~= ARGV[3] then
+  return stamp .. string.rep(' 7:' .. max, tries)
+end
+-- The end of the last quarantine is the floor for all fences.
+floor = tonumber(floor)
+if floor > now then
+  return stamp .. string.rep(string.format(' 5:%.0f', math.ceil((floor - now) / 1000)), tries)
+end
+local proposed, life, first, run = tonumber(ARGV[1]), ARGV[2], ARGV[4] == '1', redis.pcall
+if proposed > now then
+  -- It is ahead of the clock, and must outlive that.
+  life = string.format('%.0f', life + math.ceil((proposed - now) / 1000))
+end
+local function left(lock)
+  return string.format('%.0f', run('PTTL', lock))
+end
+local words, failed = {stamp}, nil
+for i = 1, tries do
+  local lock, value, fence, token = KEYS[2 * i], values[2 * i], tonumber(values[2 * i + 1] or 0) or 0, ARGV[2 * i + 3]
+  local word = '1'
   if value and value ~= token then
-    return {2, now, 0, redis.call('PTTL', lock)}
+    word = '2:0:' .. left(lock)
+  elseif value and first then
+    word = string.format('6:%.0f:%s', fence, left(lock))
+  elseif proposed <= fence or proposed <= floor then
+    word = string.format('4:%.0f', math.max(fence, floor))
+  else
+    local done = run('SET', KEYS[2 * i + 1], ARGV[1], 'PX', life)
+    if not done.err and not value then
+      -- Last, so that a try that fails half-way leaves no lock.
+      done = run('SET', lock, token, 'NX', 'PX', ARGV[2 * i + 4])
+    end
+    if not done then
+      -- Of another kind, or the try before this one was quicker.
+      word = '2:' .. (run('TYPE', lock).ok == 'string' and 0 or 1) .. ':' .. left(lock)
+    elseif done.err then
+      word, failed = '9', done
+    elseif value then
+      word = '1:' .. left(lock)
+    end
   end
-  local fence = values[2] and tonumber(values[2]) or 0
-  if value and ARGV[a + 7] == '1' then
-    return {6, now, fence, redis.call('PTTL', lock)}
-  end
-  local proposed = tonumber(ARGV[a + 4])
-  -- The end of the last quarantine is the floor for all fences.
-  if proposed <= math.max(fence, ends) then
-    return {4, now, math.max(fence, ends)}
-  end
-  local life = ARGV[a + 5]
-  if proposed > now then
-    -- It is ahead of the clock, and must outlive that.
-    life = string.format('%.0f', life + math.ceil((proposed - now) / 1000))
-  end
-  redis.call('SET', KEYS[k + 2], ARGV[a + 4], 'PX', life)
-  if value then
-    return {1, now, redis.call('PTTL', lock)}
-  end
-  -- Last, so that a try that fails half-way leaves no lock.
-  if not redis.call('SET', lock, token, 'NX', 'PX', ARGV[a + 2]) then
-    return {2, now, 1, redis.call('PTTL', lock)}
-  end
-  return {1, now, tonumber(ARGV[a + 2])}
+  words[i + 1] = word
 end
-
-local answers = {}
-for i = 0, #KEYS / 3 - 1 do
-  local done, answer = pcall(try, 3 * i, 7 * i)
-  -- One that fails does not take the others with it.
-  answers[i + 1] = (done or type(answer) == 'table') and answer or redis.error_reply(answer)
-end
-return answers
+local text = table.concat(words, ' ')
+return failed and {text, failed} or text

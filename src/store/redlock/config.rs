@@ -6,13 +6,15 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
 
+use super::lane::Lane;
 use super::node::{Node, NodeEvent};
 use super::quorum::Quorum;
 use super::underway::Underway;
 use super::{Inner, RedlockStore};
 use crate::store::redis::RedisBuilder;
-use crate::store::redis::config::Place;
+use crate::store::redis::config::{Place, Repeats};
 use crate::store::redis::time::Ticks;
 use crate::store::{KeyTemplate, StoreError, Warning};
 
@@ -141,7 +143,8 @@ impl RedlockBuilder {
         let (retention, longest) = (self.fence_retention, self.max_ttl);
         self = self.each(|node| {
             let mut node = node.operation_timeout(patience).fence_retention(retention);
-            node.longest_life = longest;
+            // L4: by the time that a node votes which forgot a release, the key has run out there.
+            (node.longest_life, node.repeats) = (longest, Repeats::Off);
             node
         });
         let stores: Vec<_> = self.nodes.iter().map(|node| node.clone().build()).collect::<Result<_, _>>()?;
@@ -149,9 +152,13 @@ impl RedlockBuilder {
         Ok(RedlockStore(Arc::new(Inner {
             quorum,
             nodes: stores.into_iter().zip(names).enumerate().map(node).collect(),
+            roll: Mutex::default(),
             ticks: Ticks::new(self.node_timeout),
             highest_fence: AtomicU64::new(0),
             underway: Underway::default(),
+            acquires: Lane::default(),
+            releases: Lane::default(),
+            flights: TaskTracker::new(),
             tasks: Mutex::default(),
             config: self,
         })))

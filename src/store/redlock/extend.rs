@@ -78,7 +78,7 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Resul
         Outcome::Granted if in_time => {
             let fence = kept.iter().map(|kept| kept.fence).max().unwrap_or_default();
             let lost = Lost { question: (question.names.clone(), token), fence, ends: begun.saturating_add(valid_for) };
-            let stay = Stay::begin(inner, token, Vec::new());
+            let stay = Stay::of_extend(inner, token);
             give_back(inner, ballot, lost, running, stay);
             Ok(Extended::Extended { valid_for })
         }

@@ -27,13 +27,16 @@ mod config;
 mod extend;
 mod fan;
 pub(crate) mod fence;
+mod flight;
 mod force;
 mod health;
 mod initialise;
+mod lane;
 mod look;
 #[cfg(test)]
 mod model;
 mod node;
+mod poll;
 pub(crate) mod quorum;
 mod release;
 mod repair;
@@ -49,8 +52,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
 
 pub use self::config::RedlockBuilder;
+use self::lane::Lane;
 use self::node::Node;
 pub use self::node::NodeEvent;
 use self::quorum::Quorum;
@@ -80,12 +85,24 @@ struct Inner {
     config: RedlockBuilder,
     quorum: Quorum,
     nodes: Vec<Arc<Node>>,
+    /// Held while nodes are told apart.
+    roll: Mutex<()>,
     /// Says when a round has waited enough.
     ticks: Arc<Ticks>,
     /// Of all proved fences that this process has seen.
     highest_fence: AtomicU64,
     underway: Underway,
+    acquires: Lane<acquire::Try>,
+    releases: Lane<release::Order>,
+    /// Calls that are under way.
+    flights: TaskTracker,
     tasks: Mutex<Vec<AbortHandle>>,
+}
+
+/// What a token is to hold.
+struct Lock {
+    names: Names,
+    token: Token,
 }
 
 impl RedlockStore {
@@ -125,6 +142,18 @@ impl Inner {
 
     fn runtime(&self) -> Option<Handle> {
         self.nodes[0].redis.runtime()
+    }
+
+    /// Without a runtime the store has stopped, and nothing is under way any more.
+    fn spawn(&self, flight: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = self.runtime() {
+            self.flights.spawn_on(flight, &runtime);
+        }
+    }
+
+    /// Whether something of this lock and token is being taken back.
+    fn is_cleaning(&self, lock: &Lock) -> bool {
+        self.nodes.iter().any(|node| node.redis.cleaning.is_at(&lock.names, lock.token))
     }
 
     fn names(&self, key: &Key) -> Result<Names, StoreError> {
@@ -186,7 +215,10 @@ impl Store for RedlockStore {
         Box::pin(async move {
             let _ended = End(&self.0);
             // Nodes that are away are not waited for: what they owe runs out by itself.
-            let (begun, stops) = (self.0.now(), self.0.nodes.iter().map(|node| node.store.stop()));
+            let begun = self.0.now();
+            self.0.flights.close();
+            let _ = self.0.ticks.within(begun, LAST_CALLS, self.0.flights.wait()).await;
+            let stops = self.0.nodes.iter().map(|node| node.store.stop());
             let _ = self.0.ticks.within(begun, LAST_CALLS, futures_util::future::join_all(stops)).await;
         })
     }
@@ -204,8 +236,8 @@ impl Store for RedlockStore {
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
-        match release::order(&self.0, key, token) {
-            Ok(orders) => Box::pin(orders.carry_out(&self.0)),
+        match self.0.names(key) {
+            Ok(names) => Box::pin(release::answer(release::order(&self.0, Arc::new(Lock { names, token })))),
             Err(error) => Box::pin(std::future::ready(Released::Unknown(error))),
         }
     }

@@ -16,11 +16,11 @@ use parking_lot::Mutex;
 
 use super::Inner;
 use super::quorum::{Durability, Vote, silence};
-use super::script::{ACQUIRE, EXTEND, MARK, REPAIR};
+use super::script::{ACQUIRE, EXTEND, MARK, RELEASE, REPAIR};
 use crate::clock::Moment;
 use crate::store::redis::fault::nonsense;
 use crate::store::redis::link::Phase;
-use crate::store::redis::script::{Parts, RELEASE};
+use crate::store::redis::script::{self as redis_script, Parts};
 use crate::store::redis::wire::{Asking, Wire};
 use crate::store::redis::{Inner as Redis, RedisStore, millis};
 use crate::store::{StoreError, Votes};
@@ -134,10 +134,39 @@ impl Node {
         if self.has_admitted(wire) {
             return Ok(());
         }
+        self.introduce(inner, wire)?;
         let left = self.examine(inner, wire).await?;
+        // Another name of the same server may have come meanwhile.
+        let _roll = inner.roll.lock();
+        self.is_nobody_else(inner, wire)?;
         self.quarantined(left);
         self.admitted.store(wire.id, Ordering::Release);
         Ok(())
+    }
+
+    /// Says who it is. Of two names of one server the second may not vote (L1), whichever comes first.
+    fn introduce(&self, inner: &Inner, wire: &Wire) -> Result<(), StoreError> {
+        let _roll = inner.roll.lock();
+        self.standing.lock().run_id = Some(wire.process.run_id.clone());
+        for later in inner.nodes.iter().filter(|other| other.index > self.index && other.is(wire)) {
+            // It is to be admitted again, and will not be.
+            later.admitted.store(NONE, Ordering::Release);
+        }
+        self.is_nobody_else(inner, wire)
+    }
+
+    fn is_nobody_else(&self, inner: &Inner, wire: &Wire) -> Result<(), StoreError> {
+        match inner.nodes[..self.index].iter().find(|other| other.is(wire)) {
+            None => Ok(()),
+            Some(other) => {
+                let why = format!("redlock: {} and {} are the same server", other.name, self.name);
+                Err(StoreError::Config(why.into()))
+            }
+        }
+    }
+
+    fn is(&self, wire: &Wire) -> bool {
+        self.standing.lock().run_id.as_ref() == Some(&wire.process.run_id)
     }
 
     /// An operator has ended its quarantine on this wire.
@@ -147,19 +176,8 @@ impl Node {
     }
 
     async fn examine(&self, inner: &Inner, wire: &Wire) -> Result<Duration, StoreError> {
-        self.standing.lock().run_id = Some(wire.process.run_id.clone());
-        for other in &inner.nodes {
-            let same = other.index != self.index && other.standing.lock().run_id.as_ref() == Some(&wire.process.run_id);
-            if same && other.index < self.index {
-                let why = format!("redlock: {} and {} are the same server", other.name, self.name);
-                return Err(StoreError::Config(why.into()));
-            } else if same {
-                // It came first, and is the second: it is to be examined again.
-                other.admitted.store(NONE, Ordering::Release);
-            }
-        }
         // The slower nodes of a round would learn it in a second trip, after the round is over.
-        for script in [&*ACQUIRE, &*RELEASE, &*EXTEND, &*REPAIR] {
+        for script in [&*ACQUIRE, &*RELEASE, &*redis_script::RELEASE, &*EXTEND, &*REPAIR] {
             wire.teach(script).await?;
         }
         let longest = inner.config.silence();

@@ -1,80 +1,163 @@
-//! Ending what a token holds, on all nodes (L2): `release.lua` of a single server on each, until each has answered.
+//! Ending what tokens hold, on all nodes (L2): `release.lua` on each, until each has answered.
 
 use std::sync::Arc;
 
-use futures_util::stream::FuturesUnordered;
+use tokio::sync::oneshot;
 
-use super::Inner;
-use super::fan::{Enough, hear, no_quorum, see_off};
-use super::node::Node;
+use super::fan::{Enough, no_quorum};
+use super::flight::{Heard, Kind, Load, Request, fly};
+use super::lane::{self, Job, Lane, Slot};
 use super::quorum::{Ballot, Outcome, Vote};
+use super::script::RELEASE;
 use super::underway::Shared;
+use super::{Inner, Lock};
 use crate::clock::Moment;
-use crate::key::{Key, Token};
-use crate::store::redis::release::{Order, order_by_name};
+use crate::store::redis::call::Failure;
+use crate::store::redis::fault::nonsense;
+use crate::store::redis::script::Parts;
 use crate::store::{Released, StoreError};
 
-/// What is to be released, guarded on each node from the moment that it was asked for.
-pub(super) struct Orders {
+/// A lock is to be released.
+pub(super) struct Order {
+    lock: Arc<Lock>,
     begun: Moment,
-    orders: Vec<OfNode>,
+    /// What is still under way for the token.
+    underway: Option<Arc<Shared>>,
+    tell: oneshot::Sender<Released>,
 }
 
-/// What is to be released on a node, if it is asked at all, and beside what that is still under way.
-type OfNode = (Arc<Node>, Option<Order>, Option<Arc<Shared>>);
+/// Takes the order down. From here on it is carried out, whoever listens (S7).
+pub(super) fn order(inner: &Arc<Inner>, lock: Arc<Lock>) -> oneshot::Receiver<Released> {
+    let (tell, hear) = oneshot::channel();
+    let underway = inner.underway.release(lock.token);
+    lane::join(inner, Order { lock, begun: inner.now(), underway, tell });
+    hear
+}
 
-/// Takes the order down. From here on it is carried out, whatever becomes of the future (S7).
-pub(super) fn order(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Orders, StoreError> {
-    let names = inner.names(key)?;
-    let underway = inner.underway.release(token);
-    let order = |node: &Arc<Node>| {
-        // Of a node that is away and owes enough, the key runs out by itself: it is a minority.
-        let order = (!node.owes_enough()).then(|| order_by_name(&node.redis, names.clone(), token));
-        (Arc::clone(node), order, underway.clone())
-    };
-    Ok(Orders { begun: inner.now(), orders: inner.nodes.iter().map(order).collect() })
+/// What the order has come to.
+pub(super) async fn answer(ordered: oneshot::Receiver<Released>) -> Released {
+    // Without an answer its flight ended with the runtime.
+    ordered.await.unwrap_or(Released::Unknown(StoreError::NotRunning))
+}
+
+impl Job for Order {
+    fn lane(inner: &Inner) -> &Lane<Self> {
+        &inner.releases
+    }
+
+    fn take_off(inner: &Arc<Inner>, orders: Vec<Self>, slot: Slot<Self>) {
+        let mut parts = Parts::for_locks(orders.len());
+        for Self { lock, .. } in &orders {
+            parts = parts.key(lock.names.lock());
+        }
+        for Self { lock, .. } in &orders {
+            parts = parts.arg(lock.token.as_uuid().hyphenated()).arg(lock.names.wake());
+        }
+        let begun = orders.iter().map(|order| order.begun).min().unwrap_or_else(|| inner.now());
+        let underway = orders.iter().filter_map(|order| order.underway.clone()).collect();
+        let request = Arc::new(Request::new(inner, &RELEASE, parts, begun, Kind::Release(underway)));
+        let ordered = |order: Self| Ordered {
+            lock: order.lock,
+            tell: Some(order.tell),
+            ballot: Ballot::new(inner.quorum, Moment::FAR),
+            errors: Vec::new(),
+            answered: 0,
+        };
+        let ordered: Vec<Ordered> = orders.into_iter().map(ordered).collect();
+        let open = ordered.len();
+        let load = Orders { inner: Arc::clone(inner), request: Arc::clone(&request), ordered, open };
+        inner.spawn(fly(Arc::clone(inner), request, load, Some(slot)));
+    }
+}
+
+/// Those that go out together.
+struct Orders {
+    inner: Arc<Inner>,
+    request: Arc<Request>,
+    ordered: Vec<Ordered>,
+    /// How many are not decided yet.
+    open: usize,
+}
+
+struct Ordered {
+    lock: Arc<Lock>,
+    /// Who wants to hear what came of it, until it is decided.
+    tell: Option<oneshot::Sender<Released>>,
+    ballot: Ballot,
+    errors: Vec<(usize, StoreError)>,
+    answered: usize,
+}
+
+impl Load for Orders {
+    fn hear(&mut self, node: usize, heard: Heard) -> Enough {
+        let now = self.inner.now();
+        let failed = heard.as_ref().err().map(Failure::clone);
+        let mut words = heard.as_ref().ok().map(super::flight::Text::words);
+        for at in 0..self.ordered.len() {
+            let word = match (&mut words, &failed) {
+                (Some(words), _) => words.next().expect("words go on and on"),
+                (None, failed) => Err(failed.clone().expect("it said nothing, and why")),
+            };
+            let said = word.map_err(|failure| failure.error).and_then(|word| match word.parts().0 {
+                1 => Ok(Vote::Granted),
+                2 => Ok(Vote::Denied),
+                3 => Err(StoreError::Timeout),
+                _ => Err(nonsense("neither released nor gone")),
+            });
+            self.one_heard(at, node, said, now);
+        }
+        if self.open == 0 { Enough::Yes } else { Enough::No }
+    }
+
+    fn settle(&mut self) {
+        (0..self.ordered.len()).for_each(|at| self.decide(at));
+    }
 }
 
 impl Orders {
-    pub(super) async fn carry_out(self, inner: &Arc<Inner>) -> Released {
-        let mut running: FuturesUnordered<_> =
-            self.orders.into_iter().map(|(node, order, underway)| carry_out(node, order, underway)).collect();
-        let (mut ballot, mut errors) = (Ballot::new(inner.quorum, Moment::FAR), Vec::new());
-        hear(inner, self.begun, &mut running, |(node, answer)| {
-            let vote = match answer {
-                Released::Released => Vote::Granted,
-                Released::AlreadyGone => Vote::Denied,
-                Released::Unknown(error) => {
-                    errors.push((node, error));
-                    Vote::Unknown
-                }
-            };
-            let _ = ballot.cast(node, vote, inner.now());
-            if ballot.outcome() == Outcome::Open { Enough::No } else { Enough::Yes }
-        })
-        .await;
-        let outcome = ballot.settle(inner.now());
-        let answered = inner.nodes.len() - errors.len() - running.len();
-        see_off(inner, running, drop);
-        match outcome {
+    fn one_heard(&mut self, at: usize, node: usize, said: Result<Vote, StoreError>, now: Moment) {
+        let one = &mut self.ordered[at];
+        let vote = match said {
+            Ok(vote) => {
+                one.answered += 1;
+                vote
+            }
+            Err(error) => {
+                one.errors.push((node, error));
+                self.see_to(at, node, now);
+                Vote::Unknown
+            }
+        };
+        let one = &mut self.ordered[at];
+        let _ = one.ballot.cast(node, vote, now);
+        if one.ballot.outcome() != Outcome::Open {
+            self.decide(at);
+        }
+    }
+
+    /// Sees to it that the node gets the release when it can.
+    fn see_to(&self, at: usize, node: usize, now: Moment) {
+        let node = &self.inner.nodes[node];
+        // Of a node that is away and owes enough, the key runs out by itself: it is a minority.
+        if !node.owes_enough() {
+            // How long the key was taken for is not known here; no key is taken for longer.
+            let over = now.saturating_add(node.redis.config.longest_life);
+            self.request.take_back(node, &self.ordered[at].lock, over);
+        }
+    }
+
+    fn decide(&mut self, at: usize) {
+        let one = &mut self.ordered[at];
+        let Some(tell) = one.tell.take() else { return };
+        self.open -= 1;
+        let released = match one.ballot.settle(self.inner.now()) {
             Outcome::Granted => Released::Released,
             Outcome::Denied => Released::AlreadyGone,
             // No majority has it any more, though it is not known whether one had it.
-            _ if answered >= inner.quorum.needed() => Released::AlreadyGone,
-            _ => Released::Unknown(no_quorum(inner, answered, &errors)),
-        }
+            _ if one.answered >= self.inner.quorum.needed() => Released::AlreadyGone,
+            _ => Released::Unknown(no_quorum(&self.inner, one.answered, &one.errors)),
+        };
+        // Whoever does not listen has what he wanted all the same.
+        let _ = tell.send(released);
     }
-}
-
-async fn carry_out(node: Arc<Node>, order: Option<Order>, underway: Option<Arc<Shared>>) -> (usize, Released) {
-    if let Some(underway) = underway {
-        underway.until_answered(node.index).await;
-    }
-    let answer = match (node.failure(), order) {
-        // The order takes it back when the node comes.
-        (Some(why), _) => Released::Unknown(why),
-        (None, Some(order)) => order.carry_out(&node.redis).await,
-        (None, None) => Released::Unknown(StoreError::CleaningUp),
-    };
-    (node.index, answer)
 }

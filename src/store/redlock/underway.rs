@@ -1,8 +1,11 @@
 //! What is still under way for a token whose caller has its answer: [`Underway`].
 //!
-//! A majority decides, and the slower nodes are heard out later. The token's release may begin meanwhile (R6). To a
-//! node that has not answered the acquire yet, the release goes when it has: one that overtook it would find nothing,
-//! and the key would stay. Whatever else is under way finds out here, and takes back what it may have done.
+//! A majority decides, and the slower nodes are heard out later. What the caller does next may meet what is still on
+//! its way to them (R6):
+//!
+//! * a release follows the acquire on the same wire, whose order the server keeps. Where the wire has changed it may
+//!   have overtaken the acquire; whoever hears that node out finds out here, and takes back what it has given;
+//! * another try of the token waits for the answer, and for what is taken back then (S5).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,36 +15,22 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Inner;
+use super::flight::{Sent, When};
 use crate::key::Token;
 
 #[derive(Default)]
-pub(super) struct Underway(Mutex<HashMap<Token, (usize, Arc<Shared>)>>);
+pub(super) struct Underway(Mutex<HashMap<Token, (usize, Arc<Shared>), foldhash::fast::RandomState>>);
 
 /// What the operations of one token share.
 #[derive(Default)]
 pub(super) struct Shared {
     released: AtomicBool,
-    /// The nodes that have an acquire to answer; twice, if they have two.
+    failed: AtomicBool,
+    /// The nodes that have an acquire to answer.
     asked: Mutex<Vec<usize>>,
-    /// The nodes whose release waits for that.
-    waiting: Mutex<Vec<usize>>,
+    /// The nodes that the release was sent to, and on which wire.
+    releases: Mutex<Vec<(usize, u64)>>,
     answered: Notify,
-}
-
-/// A release that waits for a node's answer.
-struct Waiting<'a>(&'a Shared, usize);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        take(&self.0.waiting, self.1);
-    }
-}
-
-fn take(nodes: &Mutex<Vec<usize>>, node: usize) {
-    let mut nodes = nodes.lock();
-    if let Some(at) = nodes.iter().position(|other| *other == node) {
-        nodes.swap_remove(at);
-    }
 }
 
 /// One operation that is under way.
@@ -49,20 +38,25 @@ pub(super) struct Stay {
     inner: Arc<Inner>,
     token: Token,
     shared: Arc<Shared>,
-    /// Those of the nodes that this one has asked.
-    asked: Vec<usize>,
 }
 
 impl Stay {
-    /// Goes on in the background; `asked` are the nodes that have an acquire to answer.
-    pub(super) fn begin(inner: &Arc<Inner>, token: Token, asked: Vec<usize>) -> Self {
+    /// An acquire goes on in the background; `asked` are the nodes that have it to answer.
+    pub(super) fn of_acquire(inner: &Arc<Inner>, token: Token, asked: Vec<usize>) -> Self {
+        let shared = Arc::new(Shared { asked: Mutex::new(asked), ..Shared::default() });
+        // Of an earlier try nothing is under way that this one has not waited for.
+        inner.underway.0.lock().insert(token, (1, Arc::clone(&shared)));
+        Self { inner: Arc::clone(inner), token, shared }
+    }
+
+    /// An extend goes on in the background.
+    pub(super) fn of_extend(inner: &Arc<Inner>, token: Token) -> Self {
         let mut entries = inner.underway.0.lock();
         let (stays, shared) = entries.entry(token).or_default();
         *stays += 1;
         let shared = Arc::clone(shared);
-        shared.asked.lock().extend(&asked);
         drop(entries);
-        Self { inner: Arc::clone(inner), token, shared, asked }
+        Self { inner: Arc::clone(inner), token, shared }
     }
 
     /// Whether the token's release has not begun.
@@ -70,30 +64,45 @@ impl Stay {
         !self.shared.released.load(Ordering::SeqCst)
     }
 
-    /// Whether what the node has given is to stay: nobody wants it released, or whoever does waits for it.
-    pub(super) fn keeps(&self, node: usize) -> bool {
-        self.goes_on() || self.shared.waiting.lock().contains(&node)
-    }
-
-    /// The node has answered, or will not.
-    pub(super) fn answered(&mut self, node: usize) {
-        if let Some(at) = self.asked.iter().position(|asked| *asked == node) {
-            self.asked.swap_remove(at);
-            self.shared.answer(node);
-        }
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 }
 
 impl Shared {
-    fn answer(&self, node: usize) {
-        take(&self.asked, node);
+    /// The token got nothing, or nobody heard that it did.
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether what the node has given is to stay: nobody wants it released, or whoever does finds it.
+    pub(super) fn keeps(&self, node: usize, sent: Sent) -> bool {
+        let overtaken = || self.releases.lock().iter().any(|(at, wire)| *at == node && *wire != sent.wire);
+        match sent.when {
+            When::Undecided => !self.failed.load(Ordering::SeqCst) && !overtaken(),
+            // The release may have begun at the same time.
+            When::Decided => self.is_wanted(),
+        }
+    }
+
+    /// Whether the token is to hold what it can.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.failed.load(Ordering::SeqCst) && !self.released.load(Ordering::SeqCst)
+    }
+
+    /// The release is about to be sent.
+    pub(super) fn releasing(&self, node: usize, wire: u64) {
+        self.releases.lock().push((node, wire));
+    }
+
+    /// The node has answered, or will not; what it may have given is seen to.
+    pub(super) fn answered(&self, node: usize) {
+        self.asked.lock().retain(|asked| *asked != node);
         self.answered.notify_waiters();
     }
 
     /// Waits until the node has no acquire to answer.
     pub(super) async fn until_answered(&self, node: usize) {
-        self.waiting.lock().push(node);
-        let _waiting = Waiting(self, node);
         loop {
             let answered = self.answered.notified();
             if !self.asked.lock().contains(&node) {
@@ -106,11 +115,10 @@ impl Shared {
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        for node in std::mem::take(&mut self.asked) {
-            self.shared.answer(node);
-        }
         let mut entries = self.inner.underway.0.lock();
-        if let Some((stays, _)) = entries.get_mut(&self.token) {
+        if let Some((stays, shared)) = entries.get_mut(&self.token)
+            && Arc::ptr_eq(shared, &self.shared)
+        {
             *stays -= 1;
             if *stays == 0 {
                 entries.remove(&self.token);
@@ -120,11 +128,15 @@ impl Drop for Stay {
 }
 
 impl Underway {
-    /// The token's release begins; what is under way for it, if anything is.
+    /// What is under way for a token, if anything is.
+    pub(super) fn of(&self, token: Token) -> Option<Arc<Shared>> {
+        self.0.lock().get(&token).map(|(_, shared)| Arc::clone(shared))
+    }
+
+    /// The token's release begins.
     pub(super) fn release(&self, token: Token) -> Option<Arc<Shared>> {
-        let entries = self.0.lock();
-        let (_, shared) = entries.get(&token)?;
+        let shared = self.of(token)?;
         shared.released.store(true, Ordering::SeqCst);
-        Some(Arc::clone(shared))
+        Some(shared)
     }
 }

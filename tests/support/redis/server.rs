@@ -202,8 +202,12 @@ impl Server {
         self.signal("CONT");
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
+    }
+
     fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().expect("the server runs").id();
+        let pid = self.pid();
         let done = Command::new("sh").arg("-c").arg(format!("kill -s {name} {pid}")).status().unwrap();
         assert!(done.success(), "cannot send {name} to {pid}");
     }

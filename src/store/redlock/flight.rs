@@ -1,0 +1,324 @@
+//! One command for some locks, to all nodes at once, and what each of them says: [`Request`], [`fly`].
+//!
+//! The nodes are told the same but for the last argument, the not-after by each one's clock (R5). Whoever is asked for a
+//! lock is decided as soon as the answers allow; the flight goes on until every node has answered, or the time for it
+//! is over, and hears what the slower ones have done.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures_util::future::poll_fn;
+use parking_lot::Mutex;
+use redis::Value;
+
+use super::fan::Enough;
+use super::lane::{HOLD, Job, Slot};
+use super::node::Node;
+use super::underway::Shared;
+use super::{Inner, Lock};
+use crate::clock::Moment;
+use crate::store::StoreError;
+use crate::store::redis::call::Failure;
+use crate::store::redis::cleanup::{Debt, Order, take_back};
+use crate::store::redis::fault::{Fault, Ran, Then, nonsense};
+use crate::store::redis::link::Phase;
+use crate::store::redis::script::{Form, Parts, Script};
+
+/// What all nodes are asked.
+pub(super) struct Request {
+    pub(super) script: &'static Script,
+    /// All that the script is told but the not-after.
+    pub(super) parts: Parts,
+    /// From here the not-after counts.
+    pub(super) begun: Moment,
+    pub(super) kind: Kind,
+    /// Those who have their answers by now, where nodes had not answered.
+    decided: Mutex<Vec<Arc<Shared>>>,
+    sent: Mutex<Vec<Option<Sent>>>,
+}
+
+/// What there is to heed before it is sent.
+pub(super) enum Kind {
+    /// Nodes are asked that may vote. Once anybody does not want what he asked for any more, nothing goes out: his
+    /// release would be overtaken.
+    Acquire {
+        /// An earlier try of the only lock, which must be out of the way first (S5).
+        after: Option<(Arc<Lock>, Option<Arc<Shared>>)>,
+    },
+    /// What is still under way for the tokens hears of it.
+    Release(Vec<Arc<Shared>>),
+}
+
+/// What went out to a node.
+#[derive(Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) wire: u64,
+    not_after_us: i64,
+    pub(super) when: When,
+}
+
+/// Whether somebody had his answer when it went out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    Undecided,
+    Decided,
+}
+
+impl Request {
+    pub(super) fn new(inner: &Inner, script: &'static Script, parts: Parts, begun: Moment, kind: Kind) -> Self {
+        let sent = Mutex::new(vec![None; inner.nodes.len()]);
+        Self { script, parts, begun, kind, decided: Mutex::default(), sent }
+    }
+
+    /// What went out to the node so far.
+    pub(super) fn sent_to(&self, node: usize) -> Option<Sent> {
+        self.sent.lock()[node]
+    }
+
+    /// Somebody hears his answer now, and some nodes have not answered.
+    pub(super) fn decide(&self, underway: &Arc<Shared>) {
+        self.decided.lock().push(Arc::clone(underway));
+    }
+
+    /// Takes back at a node what the request may have left there, or may leave there yet, until `over` at most.
+    pub(super) fn take_back(&self, node: &Node, lock: &Lock, over: Moment) {
+        let mut debt = Debt::new(over);
+        if let Some(sent) = self.sent_to(node.index) {
+            debt.add(Order::Kept(sent.wire), sent.not_after_us);
+        }
+        take_back(&node.redis, lock.names.clone(), lock.token, debt);
+    }
+
+    /// Heeds what there is to heed, and remembers what is sent.
+    fn sending(&self, node: usize, wire: u64, not_after_us: i64) -> Result<(), Failure> {
+        let decided = self.decided.lock();
+        match &self.kind {
+            Kind::Acquire { .. } if !decided.iter().all(|underway| underway.is_wanted()) => {
+                return Err(Failure { error: StoreError::Timeout, ran: Ran::No });
+            }
+            Kind::Acquire { .. } => {}
+            Kind::Release(underway) => underway.iter().for_each(|shared| shared.releasing(node, wire)),
+        }
+        let when = if decided.is_empty() { When::Undecided } else { When::Decided };
+        self.sent.lock()[node] = Some(Sent { wire, not_after_us, when });
+        Ok(())
+    }
+}
+
+/// What a node said.
+pub(super) struct Text {
+    body: Vec<u8>,
+    from: usize,
+    failed: Option<StoreError>,
+}
+
+/// What it said of one lock: a code, and what the code brings along.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Word {
+    numbers: [i64; 3],
+    len: usize,
+}
+
+impl Word {
+    fn read(text: &[u8]) -> Option<Self> {
+        let mut word = Self { numbers: [0; 3], len: 0 };
+        for number in text.split(|byte| *byte == b':') {
+            *word.numbers.get_mut(word.len)? = std::str::from_utf8(number).ok()?.parse().ok()?;
+            word.len += 1;
+        }
+        Some(word)
+    }
+
+    /// The code, and the numbers behind it.
+    pub(super) fn parts(&self) -> (i64, &[i64]) {
+        (self.numbers[0], &self.numbers[1..self.len])
+    }
+}
+
+impl Text {
+    /// What it said, and its clock in microseconds.
+    fn read(value: Value) -> Result<(Self, i64), Fault> {
+        let (body, failed) = match value {
+            Value::BulkString(body) => (body, None),
+            Value::Array(mut both) => match (both.pop(), both.pop(), both.pop()) {
+                (Some(Value::ServerError(error)), Some(Value::BulkString(body)), None) => {
+                    (body, Some(Fault::of(&error.into()).error))
+                }
+                _ => return Err(Fault::nonsense()),
+            },
+            _ => return Err(Fault::nonsense()),
+        };
+        let from = body.iter().position(|byte| *byte == b' ').ok_or_else(Fault::nonsense)?;
+        let now_us = std::str::from_utf8(&body[..from]).ok().and_then(|text| text.parse().ok());
+        Ok((Self { from: from + 1, body, failed }, now_us.ok_or_else(Fault::nonsense)?))
+    }
+
+    /// What it said of each lock, in the order of the request.
+    pub(super) fn words(&self) -> impl Iterator<Item = Result<Word, Failure>> {
+        let words = self.body[self.from..].split(|byte| *byte == b' ').map(Word::read);
+        let nonsense = || Failure { error: nonsense("not what the script answers"), ran: Ran::Maybe };
+        words.chain(std::iter::repeat(None)).map(move |word| match (word, &self.failed) {
+            (Some(Word { numbers: [9, ..], .. }), Some(error)) => Err(Failure { error: error.clone(), ran: Ran::No }),
+            (Some(word), _) => Ok(word),
+            (None, _) => Err(nonsense()),
+        })
+    }
+
+    /// Whether it came too late, all of it.
+    fn is_too_late(&self) -> bool {
+        self.body[self.from..].starts_with(b"3")
+    }
+}
+
+/// What a node said, or why it did not.
+pub(super) type Heard = Result<Text, Failure>;
+
+async fn ask(inner: Arc<Inner>, node: Arc<Node>, request: Arc<Request>) -> Heard {
+    let unsent = |error| Failure { error, ran: Ran::No };
+    let wire = match &request.kind {
+        Kind::Acquire { after } => {
+            let wire = node.wire(&inner, request.begun).await.map_err(unsent)?;
+            if let Some((lock, underway)) = after {
+                if let Some(underway) = underway {
+                    underway.until_answered(node.index).await;
+                }
+                let limit = node.redis.config.operation_timeout;
+                let waiting = node.redis.cleaning.wait_for(&lock.names, lock.token);
+                let waited = node.redis.ticks.within(request.begun, limit, waiting).await;
+                waited.map_err(|_| unsent(StoreError::CleaningUp))?;
+            }
+            wire
+        }
+        Kind::Release(_) => match (node.failure(), node.redis.link()) {
+            (Some(why), _) => return Err(unsent(why)),
+            (None, Some(link)) => link.wire().await.map_err(unsent)?,
+            (None, None) => return Err(unsent(StoreError::NotRunning)),
+        },
+    };
+    let (mut form, mut clock_mended) = (Form::Hash, false);
+    loop {
+        let sent = inner.now();
+        let not_after_us = wire.clock.at(request.begun, node.redis.config.operation_timeout);
+        request.sending(node.index, wire.id, not_after_us)?;
+        let last = Parts::of([]).arg(not_after_us);
+        let answer = wire.send(request.script, form, [&request.parts, &last].into_iter()).await;
+        match answer.and_then(Text::read) {
+            Ok((text, now_us)) => {
+                wire.clock.learn(sent, inner.now(), now_us);
+                if !text.is_too_late() || clock_mended {
+                    return Ok(text);
+                }
+                // In time here, too late there: the server's clock was set. The answer has told us by how much.
+                clock_mended = true;
+            }
+            // R7: it was not carried out.
+            Err(Fault { then: Then::SendBody, .. }) if form == Form::Hash => form = Form::Body,
+            Err(fault) => {
+                if fault.then == Then::Reconnect {
+                    wire.condemn();
+                }
+                return Err(Failure { error: fault.error, ran: fault.ran });
+            }
+        }
+    }
+}
+
+/// Those who go out together.
+pub(super) trait Load: Send + 'static {
+    /// Hears one node; each is heard once. Whether everybody has his answer.
+    fn hear(&mut self, node: usize, heard: Heard) -> Enough;
+
+    /// Nobody else is waited for: everybody is to have his answer.
+    fn settle(&mut self);
+}
+
+/// Asks all nodes, and lets the load hear what they say.
+pub(super) async fn fly<J: Job>(inner: Arc<Inner>, request: Arc<Request>, mut load: impl Load, slot: Option<Slot<J>>) {
+    let begun = inner.now();
+    let asks = inner.nodes.iter().map(|node| ask(Arc::clone(&inner), Arc::clone(node), Arc::clone(&request)));
+    let mut fan = Fan::of(asks);
+    let (mut slot, mut enough) = (slot, Enough::No);
+    let deciding = async {
+        if tokio::time::timeout(HOLD, hear(&mut fan, &mut load, &mut enough)).await.is_err() {
+            slot = None;
+            hear(&mut fan, &mut load, &mut enough).await;
+        }
+    };
+    // Whoever has not answered by then counts as unknown.
+    let _ = inner.ticks.within(begun, inner.config.node_timeout, deciding).await;
+    if enough == Enough::No {
+        load.settle();
+    }
+    drop(slot);
+    let rest = async {
+        while let Some((node, heard)) = fan.next().await {
+            load.hear(node, heard);
+        }
+    };
+    if let Err(late) = inner.ticks.within(begun, inner.config.node_timeout * 2, rest).await {
+        for node in fan.running() {
+            let sent = request.sent_to(node);
+            condemn(&inner.nodes[node], sent);
+            let ran = if sent.is_some() { Ran::Maybe } else { Ran::No };
+            load.hear(node, Err(Failure { error: late.clone(), ran }));
+        }
+    }
+}
+
+/// Hears nodes until everybody has his answer, or there are no more.
+async fn hear<F: Future<Output = Heard>>(fan: &mut Fan<F>, load: &mut impl Load, enough: &mut Enough) {
+    while *enough == Enough::No
+        && let Some((node, heard)) = fan.next().await
+    {
+        *enough = load.hear(node, heard);
+    }
+}
+
+/// A wire that does not answer is in doubt.
+fn condemn(node: &Node, sent: Option<Sent>) {
+    if let (Some(link), Some(sent)) = (node.redis.link(), sent)
+        && let Phase::Up(wire) = link.phase()
+        && wire.id == sent.wire
+    {
+        wire.condemn();
+    }
+}
+
+/// One future a node. All are polled before any is heard: whatever can be sent at once has been sent by then.
+struct Fan<F: Future> {
+    running: Vec<Option<Pin<Box<F>>>>,
+    done: Vec<(usize, F::Output)>,
+}
+
+impl<F: Future> Fan<F> {
+    fn of(futures: impl ExactSizeIterator<Item = F>) -> Self {
+        let done = Vec::with_capacity(futures.len());
+        Self { running: futures.map(|future| Some(Box::pin(future))).collect(), done }
+    }
+
+    /// The next one to answer.
+    async fn next(&mut self) -> Option<(usize, F::Output)> {
+        poll_fn(|context| {
+            for (at, place) in self.running.iter_mut().enumerate() {
+                if let Some(future) = place
+                    && let Poll::Ready(output) = future.as_mut().poll(context)
+                {
+                    *place = None;
+                    self.done.push((at, output));
+                }
+            }
+            match self.done.pop() {
+                Some(done) => Poll::Ready(Some(done)),
+                None if self.running.iter().all(Option::is_none) => Poll::Ready(None),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Those that have not answered.
+    fn running(&self) -> Vec<usize> {
+        (0..self.running.len()).filter(|at| self.running[*at].is_some()).collect()
+    }
+}
