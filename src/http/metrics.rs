@@ -21,7 +21,7 @@ pub fn configure_metrics(cfg: &mut web::ServiceConfig) {
     cfg.service(resource("/metrics", "GET, HEAD").route(guarded(read(), Needs::Totals, scrape)));
 }
 
-async fn scrape(call: Call, _: web::Payload) -> Answer {
+async fn scrape(call: &Call, _: web::Payload) -> Answer {
     let Some(exposition) = shared::<Exposition>(&call.req).cloned() else {
         return Err(Fault::NotFound.into());
     };

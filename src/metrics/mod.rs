@@ -71,4 +71,6 @@ pub use reporter::Reporter;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use requests::HttpMetrics;
+#[cfg(feature = "http")]
+pub(crate) use requests::RequestCounter;
 pub(crate) use store::Metered;
