@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
 
+use super::origin::Proxies;
 use super::pace::{Pace, Payer};
 use super::problem::Fault;
 use super::shown::Whoami;
@@ -53,6 +54,7 @@ pub struct Access {
     bearers: Arc<[Bearer]>,
     open_stats: bool,
     pace: Option<Arc<Pace>>,
+    proxies: Proxies,
 }
 
 /// The SHA-256 of a secret, in words: they are compared faster than bytes.
@@ -156,11 +158,30 @@ impl Access {
         self
     }
 
-    /// Takes at most so many requests per second from each token (without tokens: from each address), and as many at
-    /// once; beyond it, 429 `rate_limited`. Releases and heartbeats are not counted.
+    /// Takes at most so many requests per second from each token, and as many at once; beyond it, 429 `rate_limited`.
+    /// Who brings no known token is counted by the address that it comes from (an IPv6 one by its /64): behind a proxy
+    /// that is the proxy's, unless [`trust_proxies`](Self::trust_proxies) names it. Releases and heartbeats are not
+    /// counted.
     pub fn rate_limit(mut self, per_second: NonZeroU32) -> Self {
         self.pace = Some(Arc::new(Pace::new(per_second, self.bearers.len())));
         self
+    }
+
+    /// Believes these proxies (addresses and networks, with commas between them) when they say in `x-forwarded-for` whom
+    /// they speak for. Name only such as add to that header themselves: a client can write whatever it likes there.
+    ///
+    /// ```
+    /// # use leasehold::http::Access;
+    /// let access = Access::open().trust_proxies("10.0.0.0/8, 2001:db8::7")?;
+    /// # Ok::<(), leasehold::http::AccessError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AccessError`] names the one that is neither an address nor a network.
+    pub fn trust_proxies(mut self, list: &str) -> Result<Self, AccessError> {
+        let wrong = |entry: &str| AccessError(format!("{entry:?} is neither an address nor a network"));
+        self.proxies = Proxies::read(list).map_err(wrong)?;
+        Ok(self)
     }
 
     /// Whether a token is asked for at all.
@@ -235,7 +256,7 @@ impl Access {
     fn count(&self, req: &HttpRequest, needs: Needs, bearer: Option<usize>) -> Result<(), Fault> {
         match &self.pace {
             Some(pace) if needs != Needs::GiveBack || bearer.is_none() && self.has_tokens() => {
-                pace.take(bearer.map_or_else(|| Payer::of(req), Payer::Bearer))
+                pace.take(bearer.map_or_else(|| Payer::at(self.proxies.origin(req)), Payer::Bearer))
             }
             _ => Ok(()),
         }
