@@ -1,5 +1,6 @@
 //! What a manager is built with: defaults, bounds, threads.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use crate::deadlock::DeadlockPolicy;
 use crate::error::{BuildError, KeyFault, LockError};
 use crate::key::{Key, Ttl, TtlBounds};
 use crate::manager::LockManager;
+use crate::namespace;
 use crate::store::{Store, StoreError};
 use crate::table::Limits;
 
@@ -18,7 +20,9 @@ pub(crate) struct Config {
     pub(crate) wait: Duration,
     pub(crate) ttls: TtlBounds,
     pub(crate) sweep_every: Duration,
+    /// Of each namespace.
     pub(crate) shards: usize,
+    pub(crate) namespaces: Vec<Box<str>>,
     pub(crate) threads: usize,
     pub(crate) max_key_bytes: usize,
     pub(crate) max_keys: usize,
@@ -51,6 +55,22 @@ impl Config {
         })
     }
 
+    /// What the keys that begin with `prefix` begin with as they are kept.
+    pub(crate) fn canonical_prefix<'a>(&self, prefix: &'a str) -> Cow<'a, str> {
+        if self.store.is_none() {
+            return prefix.into();
+        }
+        // How a store spells a prefix shows in how it spells a key that begins so.
+        let sample = format!("{prefix}x");
+        let spelt = Key::new(&sample).ok().and_then(|sample| self.canonical(sample).ok());
+        let found = spelt.as_ref().and_then(|spelt| Some((spelt, spelt.as_str().find(&sample)?)));
+        match found {
+            Some((spelt, at)) => spelt.as_str()[..at + prefix.len()].to_owned().into(),
+            // No key begins so.
+            None => prefix.into(),
+        }
+    }
+
     /// The bound on keys is split per shard: a shared counter would cost more than the lock (T9). Who queues can
     /// afford one, so waiters are counted over all shards.
     pub(crate) fn limits_per_shard(&self) -> Limits {
@@ -71,6 +91,7 @@ impl Config {
 /// | `min_ttl`, `max_ttl` | 1 ms, 24 h |
 /// | `sweep_every` | 60 s |
 /// | `shards` | 4 per core, a power of two, at least 64 |
+/// | `namespaces` | none |
 /// | `threads` | 1 |
 /// | `max_key_bytes` | 256 |
 /// | `max_keys` | 4,194,304 |
@@ -91,6 +112,7 @@ pub struct Builder {
     max_ttl: Duration,
     sweep_every: Duration,
     shards: usize,
+    namespaces: Vec<Box<str>>,
     threads: usize,
     max_key_bytes: usize,
     max_keys: usize,
@@ -115,6 +137,7 @@ impl Default for Builder {
             max_ttl: Duration::from_hours(24),
             sweep_every: Duration::from_secs(60),
             shards: (cores * 4).next_power_of_two().clamp(64, 1024),
+            namespaces: Vec::new(),
             threads: 1,
             max_key_bytes: 256,
             max_keys: 1 << 22,
@@ -167,7 +190,7 @@ impl Builder {
         max_ttl: Duration;
         /// How often locks that nobody waits for are looked through for expired ones (expiry is also noticed on access).
         sweep_every: Duration;
-        /// How many shards share the keys: a power of two up to 1024. More shards, less contention, more bounds to split.
+        /// How many shards share the keys (of a namespace): a power of two up to 1024. More shards, less contention, more bounds to split.
         shards: usize;
         /// How many threads the shards' actors share, 1 to 64.
         threads: usize;
@@ -193,6 +216,22 @@ impl Builder {
         fail_mode: FailMode;
         /// Where time comes from.
         clock: Clock;
+    }
+
+    /// Prefixes of keys that metrics tell apart by their label `namespace`, up to 32; of several that a key begins with
+    /// the longest counts. Keys that begin with none are in `other`; so are all, by default.
+    ///
+    /// Each namespace has [`shards`](Self::shards) of its own, up to 4,096 in all, and with them
+    /// [`max_keys`](Self::max_keys) of its own: one that is full leaves room in the others.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let locks = leasehold::LockManager::builder().namespaces(["order:", "cron:"]).build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn namespaces<P: Into<String>>(mut self, prefixes: impl IntoIterator<Item = P>) -> Self {
+        self.namespaces = prefixes.into_iter().map(|prefix| prefix.into().into_boxed_str()).collect();
+        self
     }
 
     /// Backs the locks with a store, so that they hold across processes: a lock is granted when the store has given it,
@@ -242,6 +281,9 @@ impl Builder {
         if !self.shards.is_power_of_two() || self.shards > 1024 {
             return wrong("shards", "it must be a power of two from 1 to 1024");
         }
+        if let Some(why) = namespace::fault(&self.namespaces) {
+            return wrong("namespaces", why);
+        }
         if !(1..=64).contains(&self.threads) {
             return wrong("threads", "it must be from 1 to 64");
         }
@@ -274,7 +316,8 @@ impl Builder {
             wait: self.wait,
             ttls: TtlBounds { min: self.min_ttl.max(shortest), max: self.max_ttl.min(longest) },
             sweep_every: self.sweep_every,
-            shards: self.shards,
+            shards: namespace::shards_each(self.shards, self.namespaces.len() + 1),
+            namespaces: self.namespaces,
             threads: self.threads,
             max_key_bytes: self.max_key_bytes,
             max_keys: self.max_keys,
@@ -306,6 +349,7 @@ mod tests {
             (Builder::default().max_ttl(Duration::MAX), "min_ttl, max_ttl"),
             (Builder::default().shards(0), "shards"),
             (Builder::default().shards(3), "shards"),
+            (Builder::default().namespaces(["other"]), "namespaces"),
             (Builder::default().threads(0), "threads"),
             (Builder::default().sweep_every(Duration::ZERO), "sweep_every"),
             (Builder::default().max_key_bytes(0), "max_key_bytes"),

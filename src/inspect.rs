@@ -35,18 +35,7 @@ impl LockManager {
     /// in front, that too.
     #[must_use]
     pub fn canonical_prefix<'a>(&self, prefix: &'a str) -> Cow<'a, str> {
-        if self.config().store.is_none() {
-            return prefix.into();
-        }
-        // How a store spells a prefix shows in how it spells a key that begins so.
-        let sample = format!("{prefix}x");
-        let spelt = self.good_key(sample.as_str()).ok();
-        let found = spelt.as_ref().and_then(|spelt| Some((spelt, spelt.as_str().find(&sample)?)));
-        match found {
-            Some((spelt, at)) => spelt.as_str()[..at + prefix.len()].to_owned().into(),
-            // No key begins so.
-            None => prefix.into(),
-        }
+        self.config().canonical_prefix(prefix)
     }
 
     /// Whether somebody holds the key now.

@@ -19,6 +19,8 @@
 //! | [`retry`] | how long a poller sleeps | `request` |
 //! | [`error`](LockError) | what can go wrong | everybody |
 //! | [`key`](Key), [`clock`](Clock), `sync` | names, time, the one mutex | everybody |
+//! | `namespace` | which shard a key belongs to, and of which namespace | `manager` |
+//! | `observed`, `trace` | calls to the store, counted and in spans; the spans of requests and holds | `shard`, `request`, `lock` |
 //! | `metrics` | what operators see: counts and times for a recorder, the text for Prometheus | the `leasehold` binary, you |
 //! | `http` | the same locks over HTTP, to mount into any actix-web app | the `leasehold` binary, you |
 
@@ -49,6 +51,9 @@ mod many;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
+mod namespace;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+mod observed;
 mod order;
 mod readiness;
 mod request;
@@ -62,6 +67,7 @@ mod stats;
 pub mod store;
 mod sync;
 mod table;
+mod trace;
 
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;

@@ -15,7 +15,8 @@ use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::shard::Shard;
 use crate::shard::lost::LostSignal;
-use crate::table::{self, End, Grant, Keeper, Order, Release, TokenChoice};
+use crate::table::{self, End, Grant, Keeper, Mode, Order, Release, TokenChoice};
+use crate::trace::Hold;
 
 /// A held lock. Dropping it releases it, in every build, without blocking.
 ///
@@ -26,11 +27,29 @@ use crate::table::{self, End, Grant, Keeper, Order, Release, TokenChoice};
 #[must_use = "a lock is released as soon as its guard is dropped"]
 pub struct Lock {
     held: Held,
+    hold: Hold,
 }
 
 impl Lock {
     pub(crate) fn new(shard: Arc<Shard>, key: Key, grant: Grant) -> Self {
-        Self { held: Held { shard, key, grant } }
+        Self { held: Held { shard, key, grant }, hold: Hold::NONE }
+    }
+
+    /// Its span begins.
+    pub(crate) fn trace(&mut self, mode: Mode) {
+        self.hold = Hold::begin(&self.held.key, mode, self.held.grant.proof);
+    }
+
+    pub(crate) fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    fn ended(&mut self, found: Release) -> Release {
+        self.hold.end(match found {
+            Release::Released => "released",
+            Release::AlreadyGone => "already_gone",
+        });
+        found
     }
 
     /// A view of the lock for code that may use it but not end it. It outlives the guard.
@@ -47,13 +66,15 @@ impl Lock {
     /// Dropped at any point, the lock is released.
     pub async fn unlock(mut self) -> Release {
         let grant = self.held.grant.take();
-        self.held.shard.release_anywhere(&grant, End::Released).await
+        let found = self.held.shard.release_anywhere(&grant, End::Released).await;
+        self.ended(found)
     }
 
     /// The same from synchronous code.
     pub fn unlock_now(mut self) -> Release {
         let grant = self.held.grant.take();
-        self.shard.release(&grant, End::Released)
+        let found = self.shard.release(&grant, End::Released);
+        self.ended(found)
     }
 
     /// Makes an exclusive lock a share: those who wait for a share get theirs, in their order. The grant stays what it
@@ -73,6 +94,7 @@ impl Lock {
         let grant = self.held.grant.take();
         self.shard.stop_auto_refresh(&grant);
         self.shard.set_keeper(&grant, Keeper::Ticket);
+        self.hold.end("detached");
         Ticket::new(self.key.clone(), grant.token, grant.proof)
     }
 }
@@ -89,7 +111,8 @@ impl Drop for Lock {
     fn drop(&mut self) {
         if !self.held.grant.is_taken() {
             // Gone already is fine here: `unlock` is the way to hear of it.
-            let _ = self.held.shard.release(&self.held.grant, End::Dropped);
+            let found = self.held.shard.release(&self.held.grant, End::Dropped);
+            self.ended(found);
         }
     }
 }

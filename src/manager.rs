@@ -1,12 +1,12 @@
 //! The manager: the shards, which key belongs to which, and how locks are asked for.
 
 use std::future::{Future, poll_fn};
-use std::hash::BuildHasher;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
 use actix::Addr;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::caller::ManagerId;
@@ -18,6 +18,7 @@ use crate::event::Hub;
 use crate::kept::KeptSessions;
 use crate::key::{Key, Token, Ttl};
 use crate::lock::{Lock, Refreshed, Ticket};
+use crate::namespace::Placing;
 use crate::request::{LockRequest, Style};
 use crate::shard::actor::ShardActor;
 use crate::shard::clerk::ShardClerk;
@@ -26,6 +27,7 @@ use crate::shard::desk::Desk;
 use crate::shard::runtime::Runtime;
 use crate::shard::{LONGEST_SLEEP, Shard};
 use crate::singleflight::Flights;
+use crate::store::Released;
 use crate::table::{Claim, Keeper, Mode, Owner, OwnerKind, Release, Table, TokenChoice};
 
 /// Keyed locks for one service. Cheap to clone; every clone is the same manager.
@@ -49,9 +51,8 @@ pub struct LockManager {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    /// A power of two of them.
     shards: Box<[Arc<Shard>]>,
-    hasher: foldhash::fast::RandomState,
+    placing: Placing,
     clock: Clock,
     config: Config,
     flights: Flights,
@@ -81,8 +82,8 @@ impl LockManager {
         let running = Runtime::start(&manager.inner, manager.inner.config.threads)?;
         if let Some(desk) = &manager.inner.desk {
             let shards = manager.shards().iter().map(Arc::downgrade).collect();
-            let (hasher, mask) = (manager.inner.hasher.clone(), manager.shards().len() as u32 - 1);
-            desk.open(running.0.tokio(), shards, move |key| place_by(&hasher, mask, key));
+            let placing = manager.inner.placing.clone();
+            desk.open(running.0.tokio(), shards, move |key| placing.of(key));
         }
         // Set here once; the cell is only there because the actors want to know the manager they belong to.
         let _ = manager.inner.running.set(running);
@@ -102,7 +103,9 @@ impl LockManager {
         let now = clock.now();
         let fence_floor = crate::clock::wall_micros();
         let desk = config.store.clone().map(|store| Desk::new(store, config.fail_mode, clock.clone()));
-        let crowd = Arc::new(Crowd::new(config.max_waiters, config.shards));
+        let keep = |prefix: &str| config.canonical_prefix(prefix).into();
+        let placing = Placing::new(config.shards, &config.namespaces, keep);
+        let crowd = Arc::new(Crowd::new(config.max_waiters, placing.shards()));
         let shard = |index| {
             let clerk = desk.clone().map(ShardClerk::new);
             let claim = match &clerk {
@@ -120,8 +123,8 @@ impl LockManager {
         let (detector, hub) = (Detector::new(config.on_deadlock), Arc::new(Hub::new(config.event_buffer)));
         let kept_sessions = KeptSessions::new(config.max_sessions);
         let inner = Inner {
-            shards: (0..config.shards).map(shard).collect(),
-            hasher: foldhash::fast::RandomState::default(),
+            shards: (0..placing.shards()).map(shard).collect(),
+            placing,
             clock,
             config,
             flights: Flights::default(),
@@ -406,7 +409,13 @@ impl LockManager {
     /// Which shard a key belongs to, and its hash there.
     #[inline]
     pub(crate) fn place(&self, key: &Key) -> (u32, u32) {
-        place_by(&self.inner.hasher, self.inner.shards.len() as u32 - 1, key)
+        self.inner.placing.of(key)
+    }
+
+    /// The namespaces that metrics tell apart, with their shards.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = (&str, &[Arc<Shard>])> {
+        self.inner.placing.namespaces().map(|(label, shards)| (label, &self.inner.shards[shards]))
     }
 
     pub(crate) fn shard_at(&self, index: u32) -> &Arc<Shard> {
@@ -419,12 +428,12 @@ impl LockManager {
 
     /// The shard that keeps a session's timer.
     pub(crate) fn shard_of_session(&self, id: Uuid) -> &Arc<Shard> {
-        self.shard_at(id.as_u128() as u32 & (self.inner.shards.len() as u32 - 1))
+        self.shard_at(self.inner.placing.of_number(id.as_u128() as u32))
     }
 
-    /// Ends what an owner that has ended holds and waits for.
-    pub(crate) fn end_owner(&self, owner: &Owner) {
-        self.inner.shards.iter().for_each(|shard| shard.end_owner(owner));
+    /// Ends what an owner that has ended holds and waits for. Answers what will tell that the store has let go.
+    pub(crate) fn end_owner(&self, owner: &Owner) -> Vec<oneshot::Receiver<Released>> {
+        self.inner.shards.iter().flat_map(|shard| shard.end_owner_anywhere(owner)).collect()
     }
 
     /// An owner for the callback of one `run`.
@@ -463,8 +472,9 @@ impl LockManager {
     }
 
     /// Counts a request that failed before it came to a shard.
-    pub(crate) fn count_refused(&self, mode: Mode, why: &LockError) {
-        self.shard_at(0).count_attempt(mode, why.face().outcome, |c| c.rejected += 1);
+    pub(crate) fn count_refused(&self, key: &Key, mode: Mode, why: &LockError) {
+        let shard = self.config().canonical(key.clone()).map_or(0, |key| self.place(&key).0);
+        self.shard_at(shard).count_attempt(mode, why.face().outcome, |c| c.rejected += 1);
     }
 
     pub(crate) fn flights(&self) -> &Flights {
@@ -480,12 +490,4 @@ impl LockManager {
         self.config().check(&key, None)?;
         self.config().canonical(key)
     }
-}
-
-/// A key's shard and its hash there.
-#[inline]
-fn place_by(hasher: &foldhash::fast::RandomState, mask: u32, key: &Key) -> (u32, u32) {
-    let hash = hasher.hash_one(key);
-    // The shard from the high half, the slot from the low one: they must not depend on each other.
-    ((hash >> 32) as u32 & mask, hash as u32)
 }

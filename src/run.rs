@@ -262,7 +262,10 @@ where
         let Staged::Running { work, lock } = stage.as_mut().project() else {
             panic!("a run was polled after it ended");
         };
-        let value = ready!(work.poll(cx));
+        let value = {
+            let _under_it = lock.as_ref().map(|lock| lock.hold().enter());
+            ready!(work.poll(cx))
+        };
         let lock = lock.take().expect("a callback that runs has its lock");
         // What the callback's future still owns goes before the lock does.
         stage.set(Stage::Ended);

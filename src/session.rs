@@ -321,19 +321,24 @@ impl Session {
         beat.arm(self.handle.manager.now())
     }
 
-    /// Ends the session: its locks are released, its queued requests refused, all before this answers.
+    /// Ends the session: its locks are released, its queued requests refused, all before this answers. Where there is a
+    /// store, that has answered then, or its answer stays unknown.
     ///
     /// [`Release::AlreadyGone`]: it had ended before.
     ///
     /// # Cancel safety
-    /// In memory mode it is done by the first poll.
+    /// It is done by the first poll; with a store only the waiting for its answers is given up.
     pub async fn end(&self) -> Release {
         let Handle { owner, manager, beat, .. } = &*self.handle;
         drop(beat.lock().take());
         let ended = owner.end(manager.now());
         // Those that had run out are cleaned up on the way.
-        manager.end_owner(owner);
+        let hears = manager.end_owner(owner);
         manager.kept_sessions().hear_end();
+        for hear in hears {
+            // Unknown, or no more to be known: the store goes on by itself (S7).
+            let _ = hear.await;
+        }
         ended.map_or(Release::AlreadyGone, |()| Release::Released)
     }
 

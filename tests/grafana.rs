@@ -4,45 +4,49 @@
 
 #[path = "support/redis/mod.rs"]
 mod kit;
+#[path = "support/prometheus.rs"]
+mod prometheus;
 #[path = "support/scraped.rs"]
 mod scraped;
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use leasehold::metrics::{FAMILIES, FamilyKind};
+use leasehold::metrics::{FAMILIES, Family, FamilyKind};
+use prometheus::{Prometheus, dashboard, grafana, panels, queries, read, rules, with_everything_chosen};
+use promql_parser::parser::{Expr, parse};
+use promql_parser::util::{ExprVisitor, walk_expr};
 use scraped::Process;
-use serde_json::{Value, json};
+use serde_json::json;
 
-fn grafana() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana")
+/// What a query selects: the names of series, and the labels that it asks something of.
+fn selected(query: &str) -> Vec<(String, BTreeSet<String>)> {
+    struct Selectors(Vec<(String, BTreeSet<String>)>);
+    impl ExprVisitor for Selectors {
+        type Error = std::convert::Infallible;
+        fn pre_visit(&mut self, expression: &Expr) -> Result<bool, Self::Error> {
+            let selector = match expression {
+                Expr::VectorSelector(selector) => selector,
+                Expr::MatrixSelector(matrix) => &matrix.vs,
+                _ => return Ok(true),
+            };
+            let labels = selector.matchers.matchers.iter().map(|matcher| matcher.name.clone());
+            self.0.push((selector.name.clone().expect("every selector names its series"), labels.collect()));
+            Ok(true)
+        }
+    }
+    let parsed = parse(query).unwrap_or_else(|why| panic!("{query}: {why}"));
+    let mut found = Selectors(Vec::new());
+    let Ok(_) = walk_expr(&mut found, &parsed);
+    assert!(!found.0.is_empty(), "{query}");
+    found.0
 }
 
-fn read(path: &str) -> String {
-    std::fs::read_to_string(grafana().join(path)).unwrap()
-}
-
-fn dashboard() -> Value {
-    serde_json::from_str(&read("dashboards/leasehold.json")).unwrap()
-}
-
-/// The panels, those of folded rows too, rows themselves not.
-fn panels(dashboard: &Value) -> Vec<&Value> {
-    let all = dashboard["panels"].as_array().unwrap();
-    let inner = all.iter().flat_map(|panel| panel["panels"].as_array().into_iter().flatten());
-    all.iter().chain(inner).filter(|panel| panel["type"] != "row").collect()
-}
-
-fn queries(dashboard: &Value) -> Vec<(String, String)> {
-    let of = |panel: &Value| {
-        let title = panel["title"].as_str().unwrap().to_owned();
-        let targets = panel["targets"].as_array().unwrap().clone();
-        targets.into_iter().map(move |target| (title.clone(), target["expr"].as_str().unwrap().to_owned()))
-    };
-    panels(dashboard).into_iter().flat_map(of).collect()
+fn dashboard_queries() -> Vec<(String, String)> {
+    queries(&dashboard()).into_iter().map(|(title, query)| (title, with_everything_chosen(&query, "5m"))).collect()
 }
 
 /// The names in a text that look like ours.
@@ -53,7 +57,7 @@ fn named(text: &str) -> BTreeSet<String> {
 
 /// The names under which the families' series are asked for.
 fn series() -> BTreeSet<String> {
-    let of = |family: &leasehold::metrics::Family| match family.kind {
+    let of = |family: &Family| match family.kind {
         FamilyKind::Histogram => ["_bucket", "_sum", "_count"].map(|end| format!("{}{end}", family.name)).to_vec(),
         _ => vec![family.name.to_owned()],
     };
@@ -62,22 +66,95 @@ fn series() -> BTreeSet<String> {
 
 fn promtool(words: &[&str], input: &str) -> Output {
     let mut command = Command::new("promtool");
-    command.args(words).current_dir(grafana()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("promtool is there: tests/run installs it");
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    command.args(words).current_dir(grafana());
+    feed(command, input)
+}
+
+fn feed(mut command: Command, input: &str) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it is there: tests/run installs it");
+    // It may have heard enough before the end.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
+}
+
+/// The family that a series belongs to.
+fn family(series: &str) -> Option<&'static Family> {
+    let of = |family: &&Family| {
+        let rest = series.strip_prefix(family.name);
+        rest.is_some_and(|rest| rest.is_empty() || ["_bucket", "_sum", "_count"].contains(&rest))
+    };
+    FAMILIES.iter().find(of)
 }
 
 #[test]
 fn what_is_shown_is_declared_and_what_is_declared_is_shown() {
-    let shown = named(&queries(&dashboard()).into_iter().map(|(_, query)| query).collect::<Vec<_>>().join(" "));
-    let everything: BTreeSet<_> = ["rules.yml", "alerts.yml"].into_iter().flat_map(|file| named(&read(file))).collect();
+    let shown: BTreeSet<_> =
+        dashboard_queries().iter().flat_map(|(_, query)| selected(query)).map(|(name, _)| name).collect();
+    let ruled: Vec<_> = ["rules.yml", "alerts.yml"].iter().flat_map(|file| rules(&read(file))).collect();
+    let records: BTreeSet<_> = rules(&read("rules.yml")).into_iter().map(|(name, _)| name).collect();
+    let asked = ruled.iter().flat_map(|(_, query)| selected(query)).map(|(name, _)| name);
     let known = series();
-    for name in shown.iter().chain(&everything) {
-        assert!(known.contains(name), "{name} is not declared");
+    for name in shown.iter().cloned().chain(asked) {
+        let is_foreign = name == "up" || name.starts_with("process_");
+        assert!(known.contains(&name) || records.contains(&name) || is_foreign, "{name} is not declared");
     }
     for family in FAMILIES {
         assert!(shown.iter().any(|name| name.starts_with(family.name)), "{} is not shown", family.name);
+    }
+    // Nothing was missed by the reading of the files.
+    let written: BTreeSet<_> = ["rules.yml", "alerts.yml"].into_iter().flat_map(|file| named(&read(file))).collect();
+    assert!(written.iter().all(|name| known.contains(name)), "{written:?}");
+    for text in [read("README.md"), std::fs::read_to_string(grafana().join("../README.md")).unwrap()] {
+        assert!(named(&text).iter().all(|name| known.contains(name) || FAMILIES.iter().any(|f| f.name == name)));
+    }
+}
+
+#[test]
+fn every_query_heeds_what_is_chosen_as_far_as_its_series_have_that_label() {
+    for (title, query) in dashboard_queries() {
+        for (series, labels) in selected(&query) {
+            let chosen: BTreeSet<_> = ["job", "instance"]
+                .into_iter()
+                .chain(
+                    ["manager", "namespace"]
+                        .into_iter()
+                        .filter(|label| family(&series).is_some_and(|f| f.labels.contains(label))),
+                )
+                .collect();
+            let heeded: BTreeSet<_> = labels.iter().map(String::as_str).collect();
+            assert!(chosen.is_subset(&heeded), "{title}: {series} {labels:?}");
+            let known: BTreeSet<_> = family(&series).map_or(&[][..], |f| f.labels).iter().copied().collect();
+            assert!(heeded.iter().all(|label| chosen.contains(label) || known.contains(label)), "{title}: {labels:?}");
+        }
+    }
+    let variables = dashboard()["templating"]["list"].as_array().unwrap().clone();
+    let names: Vec<_> = variables.iter().map(|variable| variable["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(names, ["datasource", "job", "instance", "manager", "namespace"]);
+}
+
+#[test]
+fn grafanas_own_schema_reads_the_dashboard_and_writes_the_same() {
+    // Beside this binary's `debug/deps`.
+    let binary = std::env::current_exe().unwrap();
+    let python = binary.ancestors().nth(3).expect("it lies in a target directory").join("python/bin/python");
+    assert!(python.exists(), "no {}: run tests/support/foreign/prepare, or tests/run", python.display());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/foreign/grafana_sdk.py");
+    let checked = |dashboard: &str| {
+        let mut command = Command::new(&python);
+        command.arg(&script);
+        let output = feed(command, dashboard);
+        (output.status.success(), [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat())
+    };
+    let text = read("dashboards/leasehold.json");
+    let (is_sound, said) = checked(&text);
+    assert!(is_sound, "{said}");
+    for (right, wrong) in [
+        ("\"unit\": \"percentunit\"", "\"unitt\": \"percentunit\""),
+        ("\"editable\": true", "\"editable\": \"yes\""),
+        ("\"graphTooltip\": 1", "\"graphTooltip\": \"1\""),
+    ] {
+        assert!(text.contains(right) && !checked(&text.replace(right, wrong)).0, "{wrong}");
     }
 }
 
@@ -104,7 +181,11 @@ fn every_panel_says_what_it_shows_and_in_which_unit() {
 
 #[test]
 fn the_rules_are_sound_and_fire_when_they_should() {
-    for words in [&["check", "rules", "rules.yml", "alerts.yml"][..], &["test", "rules", "rules_test.yml"]] {
+    for words in [
+        &["check", "rules", "rules.yml", "alerts.yml"][..],
+        &["test", "rules", "rules_test.yml"],
+        &["check", "config", "--syntax-only", "prometheus.yml"],
+    ] {
         let output = promtool(words, "");
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -118,64 +199,13 @@ fn the_rules_are_sound_and_fire_when_they_should() {
     }
 }
 
-/// A real Prometheus, ended with the test.
-struct Prometheus {
-    child: Child,
-    url: String,
-    _port: kit::port::Port,
-    _dir: kit::Dir,
-}
-
-impl Prometheus {
-    fn scrape(target: &str) -> Self {
-        let (port, dir) = (kit::port::Port::choose(), kit::Dir::make());
-        let address = format!("127.0.0.1:{}", port.number);
-        let config = format!(
-            "global: {{ scrape_interval: 250ms }}\nscrape_configs:\n  - job_name: leasehold\n    static_configs: [{{ targets: [\"{target}\"] }}]\n"
-        );
-        std::fs::write(dir.path().join("prometheus.yml"), config).unwrap();
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", dir.path().join("prometheus.yml").display()))
-            .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("prometheus is there: tests/run installs it");
-        Self { child, url: format!("http://{address}"), _port: port, _dir: dir }
-    }
-
-    /// The values that a query has now, as far as they are numbers.
-    async fn ask(&self, client: &reqwest::Client, query: &str) -> Result<Vec<f64>, String> {
-        let request = client.post(format!("{}/api/v1/query", self.url));
-        let body = percent_encoded(query);
-        let request = request.header("content-type", "application/x-www-form-urlencoded").body(format!("query={body}"));
-        let answer = request.send().await.map_err(|why| why.to_string())?;
-        let answer: Value = answer.json().await.map_err(|why| why.to_string())?;
-        let results = answer["data"]["result"].as_array().ok_or_else(|| answer.to_string())?;
-        let values = results.iter().filter_map(|result| result["value"][1].as_str()?.parse().ok());
-        Ok(values.filter(|value: &f64| !value.is_nan()).collect())
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn percent_encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
-}
-
 #[actix_rt::test]
 async fn a_real_prometheus_finds_data_for_every_panel_of_a_server_under_load() {
     let redis = kit::Server::start(&[]);
     let process = Process::serve(&["--store", &redis.url()], &[]);
     let check = promtool(&["check", "metrics"], &process.scrape().await);
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
-    let prometheus = Prometheus::scrape(process.url.strip_prefix("http://").unwrap());
+    let prometheus = Prometheus::start("250ms", &[("leasehold", &process.url)], &[]);
     let mut missing = queries(&dashboard());
     assert!(missing.len() > 35);
     let began = Instant::now();
@@ -193,16 +223,18 @@ async fn a_real_prometheus_finds_data_for_every_panel_of_a_server_under_load() {
         process.release(&lock).await;
         let mut still = Vec::new();
         for (title, query) in missing {
-            let query_now = query
-                .replace("$__rate_interval", "5s")
-                .replace("\"$job\"", "\".*\"")
-                .replace("\"$instance\"", "\".*\"")
-                .replace("\"$manager\"", "\".*\"");
-            if prometheus.ask(&process.client, &query_now).await.is_ok_and(|values| !values.is_empty()) {
+            if prometheus.ask(&with_everything_chosen(&query, "5s")).await.is_ok_and(|values| !values.is_empty()) {
                 continue;
             }
             still.push((title, query));
         }
         missing = still;
+    }
+    for variable in dashboard()["templating"]["list"].as_array().unwrap().iter().skip(1) {
+        let query = with_everything_chosen(variable["query"]["query"].as_str().unwrap(), "5s");
+        let inner = query.strip_prefix("label_values(").and_then(|query| query.strip_suffix(")")).unwrap();
+        let (series, label) = inner.rsplit_once(", ").unwrap();
+        let values = prometheus.get(&format!("label/{label}/values"), &[("match[]", series)]).await.unwrap();
+        assert!(!values.as_array().unwrap().is_empty(), "{label}");
     }
 }

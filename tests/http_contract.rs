@@ -184,6 +184,13 @@ async fn a_free_key_is_not_locked() {
     for path in ["/locks/free", "/locks?key=free"] {
         server.delete(path).await.problem(404, "not_locked");
     }
+    let empty = server.get("/locks?key=free&missing=empty").await.ok();
+    assert_eq!(empty, json!({ "locks": [], "truncated": false }));
+    acquire(&server, "taken").await;
+    assert_eq!(server.get("/locks?missing=empty&key=taken").await.ok()["key"], "taken");
+    for path in ["/locks?missing=empty", "/locks?key=free&missing=null", "/locks?key=free&missing=empty&limit=1"] {
+        server.get(path).await.problem(400, "invalid_query");
+    }
 }
 
 #[actix_rt::test]

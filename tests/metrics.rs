@@ -10,9 +10,9 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use exposition::Samples;
-use futures_util::{StreamExt, poll, stream};
+use futures_util::poll;
 use leasehold::metrics::{Exposition, FAMILIES, FamilyKind, Reporter, configure_prometheus};
-use leasehold::{AttemptOutcome, EventKind, FencingToken, Heard, LockError, LockManager, ManualClock};
+use leasehold::{AttemptOutcome, FencingToken, LockError, LockManager, ManualClock};
 use metrics::with_local_recorder;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
@@ -69,7 +69,8 @@ async fn every_family_of_a_manager_is_there_from_the_start_with_its_labels() {
     assert!(samples.families().is_subset(&declared), "{:?}", samples.families());
     for mode in ["exclusive", "shared", "permits"] {
         for outcome in AttemptOutcome::ALL {
-            let labels = [("manager", "default"), ("mode", mode), ("outcome", outcome.as_str())];
+            let labels =
+                [("manager", "default"), ("namespace", "other"), ("mode", mode), ("outcome", outcome.as_str())];
             assert_eq!(samples.value("leasehold_acquire_total", &labels), 0.0);
         }
     }
@@ -78,7 +79,7 @@ async fn every_family_of_a_manager_is_there_from_the_start_with_its_labels() {
 #[actix_rt::test]
 async fn neither_keys_nor_owners_make_the_text_longer() {
     let clock = ManualClock::new();
-    let locks = LockManager::builder().clock(clock.clock()).build().unwrap();
+    let locks = LockManager::builder().clock(clock.clock()).namespaces(["key-1", "key-77", "none-"]).build().unwrap();
     let recorder = recorder();
     let exposition = exposition(&recorder, &locks);
     let shape = |text: &str| -> BTreeSet<String> {
@@ -91,190 +92,109 @@ async fn neither_keys_nor_owners_make_the_text_longer() {
     }
     let after = exposition.render();
     assert_eq!(shape(&before), shape(&after));
-    assert!(!after.contains("owner-") && !after.contains("key-"));
-    let labels = [("manager", "default"), ("mode", "exclusive"), ("outcome", "acquired")];
-    assert_eq!(Samples::parse(&after).value("leasehold_acquire_total", &labels), 100_000.0);
+    assert!(!after.contains("owner-") && !after.contains("key-2"));
+    let acquired = |namespace| {
+        let labels = [("manager", "default"), ("namespace", namespace), ("mode", "exclusive"), ("outcome", "acquired")];
+        Samples::parse(&after).value("leasehold_acquire_total", &labels)
+    };
+    // Of 0 to 99,999 so many begin with 1, and so many with 77.
+    let counts = ["key-1", "key-77", "none-", "other"].map(acquired);
+    assert_eq!(counts, [11_111.0, 1_111.0, 0.0, 87_778.0]);
+}
+
+#[actix_rt::test]
+async fn what_happens_in_a_namespace_is_counted_there_alone() {
+    let clock = ManualClock::new();
+    let builder = LockManager::builder().clock(clock.clock()).namespaces(["order:", "order:eu:", "cron:"]);
+    let locks = builder.build().unwrap();
+    let recorder = recorder();
+    let exposition = exposition(&recorder, &locks);
+    let families = |samples: &Samples, namespace: &str| -> Vec<(String, f64)> {
+        let of = |family: &leasehold::metrics::Family| {
+            let name = match family.kind {
+                FamilyKind::Histogram => format!("{}_count", family.name),
+                _ => family.name.to_owned(),
+            };
+            let sum = samples.sum_where(&name, ("namespace", namespace));
+            (name, sum)
+        };
+        FAMILIES.iter().filter(|family| family.labels.contains(&"namespace")).map(of).collect()
+    };
+    let everything = ["order:", "order:eu:", "cron:", "other"];
+    let fresh = Samples::parse(&exposition.render());
+    for namespace in everything {
+        assert!(families(&fresh, namespace).iter().all(|(_, sum)| *sum == 0.0), "{namespace}");
+    }
+    let held = locks.lock("order:eu:1").await.unwrap();
+    assert_eq!(locks.try_lock("order:eu:1").await.unwrap_err(), LockError::Held);
+    let mut next = Box::pin(locks.lock("order:eu:1").into_future());
+    assert!(poll!(&mut next).is_pending());
+    clock.advance(millis(10));
+    held.refresh().await.unwrap();
+    drop(held);
+    let _kept = next.await.unwrap();
+    let mut waits = Box::pin(locks.lock("order:eu:1").into_future());
+    assert!(poll!(&mut waits).is_pending());
+    locks.singleflight("order:eu:2", || async { 1 }).await.unwrap();
+    assert!(matches!(locks.try_lock("order:eu:3").ttl(Duration::ZERO).await, Err(LockError::InvalidTtl(_))));
+    let _one = locks.try_lock("order:e").await.unwrap();
+    let samples = Samples::parse(&exposition.render());
+    let value = |name: &str, namespace, (label, value)| {
+        let manager = [("manager", "default"), ("namespace", namespace)];
+        samples.value(name, &[manager[0], manager[1], (label, value)])
+    };
+    let eu = "order:eu:";
+    let outcome = |outcome| {
+        let labels = [("manager", "default"), ("namespace", eu), ("mode", "exclusive"), ("outcome", outcome)];
+        samples.value("leasehold_acquire_total", &labels)
+    };
+    assert_eq!(["acquired", "busy", "invalid", "timeout"].map(outcome), [3.0, 1.0, 1.0, 0.0]);
+    let path = |path| value("leasehold_acquire_path_total", eu, ("path", path));
+    assert_eq!([path("fast"), path("queued")], [2.0, 1.0]);
+    assert_eq!(value("leasehold_wait_seconds_count", eu, ("outcome", "acquired")), 1.0);
+    assert_eq!(value("leasehold_releases_total", eu, ("reason", "drop")), 1.0);
+    assert_eq!(value("leasehold_refreshes_total", eu, ("outcome", "ok")), 1.0);
+    assert_eq!(value("leasehold_singleflight_total", eu, ("role", "leader")), 1.0);
+    let plain = |name| samples.value(name, &[("manager", "default"), ("namespace", eu)]);
+    assert_eq!((plain("leasehold_handoffs_total"), plain("leasehold_queue_depth_max")), (1.0, 1.0));
+    assert_eq!(plain("leasehold_hold_seconds_count"), 2.0);
+    let of_mode = |name, namespace| value(name, namespace, ("mode", "exclusive"));
+    assert_eq!(["order:", eu, "cron:", "other"].map(|of| of_mode("leasehold_locks_held", of)), [1.0, 1.0, 0.0, 0.0]);
+    assert_eq!(["order:", eu, "cron:", "other"].map(|of| of_mode("leasehold_waiters", of)), [0.0, 1.0, 0.0, 0.0]);
+    for namespace in ["cron:", "other"] {
+        assert!(families(&samples, namespace).iter().all(|(_, sum)| *sum == 0.0), "{namespace}");
+    }
+    assert_eq!(locks.list("order:", 10).len(), 2, "what is listed and counted elsewhere knows no namespaces");
+    assert_eq!(locks.stats().active, 2);
+}
+
+#[actix_rt::test]
+async fn a_queue_that_stands_still_is_still_deep() {
+    let clock = ManualClock::new();
+    let locks = LockManager::builder().clock(clock.clock()).build().unwrap();
+    let _held = locks.lock("k").ttl(Duration::from_hours(1)).await.unwrap();
+    let mut queue: Vec<_> = (0..3).map(|_| Box::pin(locks.lock("k").wait_forever().into_future())).collect();
+    for waiter in &mut queue {
+        assert!(poll!(waiter).is_pending());
+    }
+    let depth = || {
+        let recorder = recorder();
+        // A reporter that starts looks through the tables, as one does every ten seconds.
+        Samples::parse(&exposition(&recorder, &locks).render()).sum("leasehold_queue_depth_max")
+    };
+    assert_eq!(depth(), 3.0);
+    clock.advance(Duration::from_mins(10));
+    assert_eq!(depth(), 3.0);
+    queue.clear();
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(depth(), 3.0, "of the last minute");
+    clock.advance(Duration::from_secs(11));
+    assert_eq!(depth(), 0.0);
 }
 
 /// Keys that look random, and are the same each time.
 fn fastrand_of(at: u32) -> u32 {
     at.wrapping_mul(2_654_435_761) ^ (at >> 3)
-}
-
-/// What the clients of a chaotic run heard.
-#[derive(Default)]
-struct Heards {
-    outcomes: std::collections::BTreeMap<(&'static str, &'static str), u64>,
-}
-
-#[actix_rt::test]
-async fn after_chaos_each_counter_and_gauge_is_what_clients_and_listeners_heard() {
-    let clock = ManualClock::new();
-    let locks =
-        LockManager::builder().clock(clock.clock()).event_buffer(1 << 16).max_waiters_per_key(4).build().unwrap();
-    let mut events = locks.events();
-    let recorder = recorder();
-    let exposition = exposition(&recorder, &locks);
-    let mut heard = Heards::default();
-    let mut kept = Vec::new();
-    let mut random = Random(7);
-    let (mut waited, mut unlocked, mut dropped) = (0, 0, 0);
-    for round in 0..400 {
-        let key = format!("k{}", random.below(6));
-        let mode = ["exclusive", "shared", "permits"][random.below(3)];
-        let request = |wait: bool| {
-            let key = format!("{}{key}", &mode[..1]);
-            match (mode, wait) {
-                ("exclusive", true) => locks.lock(key),
-                ("exclusive", false) => locks.try_lock(key),
-                ("shared", true) => locks.read(key),
-                ("shared", false) => locks.try_read(key),
-                (_, true) => locks.semaphore(key, 2).permits(1),
-                (_, false) => locks.semaphore(key, 2).try_permits(1),
-            }
-        };
-        let ttl = millis(500 + 100 * random.below(20) as u64);
-        match random.below(9) {
-            // A request that does not wait.
-            0..3 => {
-                let answer = request(false).ttl(ttl).await;
-                heard.hear(mode, answer.as_ref().map(drop));
-                kept.extend(answer);
-            }
-            // A crowd that queues, some of which go away.
-            3..5 => {
-                let mut waiting: Vec<_> =
-                    (0..6).map(|_| Box::pin(request(true).ttl(ttl).wait(millis(900)).into_future())).collect();
-                for index in 0..waiting.len() {
-                    if let std::task::Poll::Ready(answer) = poll!(&mut waiting[index]) {
-                        heard.hear(mode, answer.as_ref().map(drop));
-                        kept.extend(answer);
-                        drop(waiting.remove(index));
-                        break;
-                    }
-                }
-                let mut left = Vec::new();
-                for mut future in waiting {
-                    match poll!(&mut future) {
-                        std::task::Poll::Ready(answer) => {
-                            heard.hear(mode, answer.as_ref().map(drop));
-                            kept.extend(answer);
-                        }
-                        std::task::Poll::Pending => left.push(future),
-                    }
-                }
-                waited += left.len();
-                for future in left.drain(..left.len() / 2) {
-                    drop(future);
-                    *heard.outcomes.entry((mode, "cancelled")).or_default() += 1;
-                }
-                clock.advance(millis(1000));
-                for answer in stream::iter(left).then(|future| future).collect::<Vec<_>>().await {
-                    heard.hear_late(mode, answer.as_ref().map(drop));
-                    kept.extend(answer);
-                }
-            }
-            5 if !kept.is_empty() => {
-                let lock = kept.swap_remove(random.below(kept.len()));
-                unlocked += u64::from(lock.is_held());
-                lock.unlock().await;
-            }
-            6 if !kept.is_empty() => {
-                let lock = kept.swap_remove(random.below(kept.len()));
-                dropped += u64::from(lock.is_held());
-                drop(lock);
-            }
-            7 => {
-                let _ = locks.force_release(format!("{}{key}", &mode[..1])).await;
-            }
-            _ => clock.advance(millis(50 * (round % 7))),
-        }
-    }
-    assert!(waited > 50, "{waited}");
-    let held = locks.list("", 1000).iter().map(|lock| lock.held_by as u64).sum::<u64>();
-    let samples = Samples::parse(&exposition.render());
-    let sum = |name: &str| samples.sum(name);
-    for mode in ["exclusive", "shared", "permits"] {
-        for outcome in AttemptOutcome::ALL {
-            let labels = [("manager", "default"), ("mode", mode), ("outcome", outcome.as_str())];
-            let expected = heard.outcomes.get(&(mode, outcome.as_str())).copied().unwrap_or_default();
-            assert_eq!(
-                samples.value("leasehold_acquire_total", &labels),
-                expected as f64,
-                "{mode} {}",
-                outcome.as_str()
-            );
-        }
-    }
-    let told = told(&mut events);
-    let granted = told.iter().filter(|kind| matches!(kind, EventKind::Granted { .. })).count();
-    let of = |reason: &str| samples.value("leasehold_releases_total", &[("manager", "default"), ("reason", reason)]);
-    let count = |is: fn(&EventKind) -> bool| told.iter().filter(|kind| is(kind)).count() as f64;
-    assert_eq!(samples.sum_where("leasehold_acquire_total", ("outcome", "acquired")), granted as f64);
-    assert_eq!(of("expired"), count(|kind| matches!(kind, EventKind::Expired { .. })));
-    assert_eq!(of("forced"), count(|kind| matches!(kind, EventKind::Forced { .. })));
-    assert_eq!(of("explicit") + of("drop"), count(|kind| matches!(kind, EventKind::Released { .. })));
-    assert!(of("explicit") == unlocked as f64 && of("drop") == dropped as f64, "{unlocked} {dropped}");
-    for reason in ["explicit", "drop", "expired", "forced"] {
-        assert!(of(reason) > 0.0, "chaos enough: {reason}");
-    }
-    assert_eq!(sum("leasehold_locks_held"), held as f64);
-    assert_eq!(sum("leasehold_waiters"), 0.0);
-    assert_eq!(sum("leasehold_locks_held"), granted as f64 - sum("leasehold_releases_total"));
-    assert_eq!(sum("leasehold_hold_seconds_count"), sum("leasehold_releases_total"));
-    assert_eq!(sum("leasehold_acquire_path_total"), granted as f64);
-    let waits = samples.sum_where("leasehold_wait_seconds_count", ("outcome", "timeout"))
-        + samples.sum_where("leasehold_wait_seconds_count", ("outcome", "cancelled"))
-        + samples.sum_where("leasehold_wait_seconds_count", ("outcome", "acquired"));
-    assert_eq!(waits, sum("leasehold_wait_seconds_count"));
-    assert_eq!(
-        samples.sum_where("leasehold_wait_seconds_count", ("outcome", "acquired")),
-        sum("leasehold_handoffs_total")
-    );
-    let held_for: f64 = told
-        .iter()
-        .filter_map(|kind| match kind {
-            EventKind::Released { held } | EventKind::Expired { held } | EventKind::Forced { held } => Some(*held),
-            _ => None,
-        })
-        .map(|held| held.as_secs_f64())
-        .sum();
-    assert!((sum("leasehold_hold_seconds_sum") - held_for).abs() < 1e-6);
-}
-
-impl Heards {
-    fn hear(&mut self, mode: &'static str, answer: Result<(), &LockError>) {
-        let outcome = answer.map_or_else(|why| why.face().outcome, |()| AttemptOutcome::Acquired);
-        *self.outcomes.entry((mode, outcome.as_str())).or_default() += 1;
-    }
-
-    /// A grant that ran out before it was seen was a grant.
-    fn hear_late(&mut self, mode: &'static str, answer: Result<(), &LockError>) {
-        self.hear(mode, if matches!(answer, Err(LockError::Lost(_))) { Ok(()) } else { answer });
-    }
-}
-
-fn told(events: &mut leasehold::Events) -> Vec<EventKind> {
-    let next = |events: &mut leasehold::Events| {
-        // The runtime would have a task that hears so much pause in between.
-        let next = std::pin::pin!(tokio::task::unconstrained(events.next()));
-        match next.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
-            std::task::Poll::Ready(Some(Heard::Event(event))) => Some(event.kind),
-            std::task::Poll::Ready(other) => panic!("{other:?}"),
-            std::task::Poll::Pending => None,
-        }
-    };
-    std::iter::from_fn(|| next(events)).collect()
-}
-
-/// The same numbers each time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
 }
 
 #[actix_rt::test]
@@ -298,9 +218,9 @@ async fn a_recorder_of_the_hosts_own_gets_everything_by_one_line() {
     let _second = second.await.unwrap();
     reporter.publish();
     let samples = Samples::parse(&recorder.handle().render());
-    let ours = [("app", "host"), ("manager", "orders")];
+    let ours = [("app", "host"), ("manager", "orders"), ("namespace", "other")];
     assert_eq!(samples.sum_where("leasehold_acquire_total", ("outcome", "acquired")), 130.0);
-    let acquired = [ours[0], ours[1], ("outcome", "acquired")];
+    let acquired = [ours[0], ours[1], ours[2], ("outcome", "acquired")];
     assert_eq!(samples.value("leasehold_wait_seconds_count", &acquired), 1.0, "each wait");
     assert!((samples.value("leasehold_wait_seconds_sum", &acquired) - 0.5).abs() < 1e-9);
     assert_eq!(samples.value("leasehold_hold_seconds_count", &ours), 3.0, "one hold of 64");

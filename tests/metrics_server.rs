@@ -47,6 +47,20 @@ async fn a_server_over_redis_exports_every_family_that_is_declared_and_no_other(
 }
 
 #[actix_rt::test]
+async fn namespaces_of_a_server_over_redis_are_prefixes_of_what_clients_call_their_keys() {
+    let redis = kit::Server::start(&[]);
+    let process = Process::serve(&["--store", &redis.url(), "--namespaces", "order:, cron:"], &[]);
+    for key in ["order:1", "order:2", "cron:daily", "elsewhere"] {
+        assert_eq!(process.acquire(json!({ "key": key })).await.0, 200);
+    }
+    let samples = Samples::parse(&process.scrape().await);
+    for family in ["leasehold_locks_held", "leasehold_claims_held"] {
+        let held = ["order:", "cron:", "other"].map(|of| samples.sum_where(family, ("namespace", of)));
+        assert_eq!(held, [2.0, 1.0, 1.0], "{family}");
+    }
+}
+
+#[actix_rt::test]
 async fn paths_and_methods_that_clients_make_up_add_nothing_after_the_first() {
     let process = Process::serve(&[], &[]);
     let made_up = async |name: &str| {

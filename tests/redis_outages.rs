@@ -578,3 +578,20 @@ async fn a_shutdown_during_an_outage_ends_and_leaves_what_is_held_to_time() {
     proxy.heal();
     assert!(exists(&server, "lock:held") && server.ask::<i64>("PTTL lock:held") > 0, "it runs out by itself (R28)");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_session_answers_when_the_store_has_let_go() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let locks = builder(&proxy.url()).build_and_connect().await.unwrap();
+    let me = locks.session("me").ttl(LONG);
+    let mut held = Vec::new();
+    for key in ["a", "b", "c"] {
+        held.push(me.lock(key).await.unwrap());
+    }
+    proxy.delay(Direction::ToServer, Duration::from_millis(200));
+    assert_eq!(me.end().await, Release::Released);
+    for key in ["a", "b", "c"] {
+        assert!(!exists(&server, &format!("lock:{key}")));
+    }
+}

@@ -5,6 +5,8 @@
 
 #[path = "support/browser.rs"]
 mod browser;
+#[path = "support/page.rs"]
+mod page;
 mod support;
 
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use browser::Browser;
 use fantoccini::key::Key;
 use leasehold::http::{Access, Limits, configure};
 use leasehold::{Lock, LockManager};
+use page::{LIVE, hold, open, open_live, shows, wait, was_quiet};
 use serde_json::{Value, json};
 use support::Server;
 
@@ -38,59 +41,11 @@ fn manager() -> LockManager {
     LockManager::builder().build().unwrap()
 }
 
-async fn hold(locks: &LockManager, key: &str, owner: &str) -> Lock {
-    locks.try_lock(key).owner(owner).ttl(Duration::from_secs(300)).await.unwrap()
-}
-
-/// Somebody who waits, and goes away with the handle.
-fn wait(locks: &LockManager, key: &'static str, owner: &'static str) -> actix_rt::task::JoinHandle<()> {
-    let locks = locks.clone();
-    actix_rt::spawn(async move {
-        let lock = locks.lock(key).owner(owner).wait_forever().await.unwrap();
-        drop(lock.detach());
-    })
-}
-
-async fn open(address: SocketAddr, path: &str) -> Browser {
-    let browser = Browser::start().await;
-    browser.page.goto(&format!("http://{address}{path}")).await.unwrap();
-    browser
-}
-
-async fn open_live(address: SocketAddr, path: &str) -> Browser {
-    let browser = open(address, path).await;
-    browser.until(LIVE).await;
-    browser
-}
-
-const LIVE: &str = "document.getElementById('live').dataset.state === 'live'";
-
-fn shows(text: &str) -> String {
-    format!("document.querySelector('main:not([hidden])').innerText.includes({})", json!(text))
-}
-
 async fn sign_in(browser: &Browser, secret: &str) {
     browser.until("document.activeElement.id === 'token'").await;
     browser.type_in(secret).await;
     browser.press(Key::Enter).await;
     browser.until(LIVE).await;
-}
-
-fn is_of_a_lock_that_went(line: &str) -> bool {
-    line.contains("/locks?key=") && line.contains("404")
-}
-
-/// Nothing was logged, and nobody else was asked.
-async fn was_quiet(browser: &Browser, address: SocketAddr) {
-    let mut log = browser.log("browser").await;
-    // A row may be opened while its lock goes: the browser itself writes down every 404.
-    log.retain(|line| !is_of_a_lock_that_went(&line.to_string()));
-    assert!(log.is_empty(), "{log:?}");
-    let asked = browser.requests().await;
-    assert!(!asked.is_empty(), "nothing was recorded");
-    for url in asked {
-        assert!(url.starts_with(&format!("http://{address}/")), "{url}");
-    }
 }
 
 #[actix_rt::test]

@@ -4,6 +4,8 @@ use std::future::IntoFuture;
 use std::time::{Duration, Instant};
 
 use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::body;
 use super::call::{Answer, Call};
@@ -163,14 +165,17 @@ pub(super) async fn heartbeat(call: Call, payload: web::Payload) -> Answer {
             `wait` the one who has waited the longest; a `-` turns it round."),
         ("key" = Option<String>, Query, min_length = 1, max_length = 256,
             description = "This one lock, as `GET /locks/{key}` shows it; without the others."),
+        ("missing" = Option<Missing>, Query,
+            description = "What to answer if nobody holds `key`: `empty` is an empty list; without it, 404 `not_locked`."),
     ),
     responses((status = 200, description = "The locks, in order; or the one.", body = shown::Listed)),
 )]
 pub(super) async fn locks(call: Call, _: web::Payload) -> Answer {
-    match parameters(&call.req, ["key", "prefix", "limit", "sort"])? {
-        [Some(key), None, None, None] => show(&call, &key).await,
-        [Some(_), ..] => Err(invalid("`key` asks for one lock; it goes with no other parameter")),
-        [None, prefix, limit, sort] => {
+    match parameters(&call.req, ["key", "prefix", "limit", "sort", "missing"])? {
+        [Some(key), None, None, None, missing] => show(&call, &key, Missing::read(missing.as_deref())?).await,
+        [Some(_), ..] => Err(invalid("`key` asks for one lock; it goes with `missing` only")),
+        [None, .., Some(_)] => Err(invalid("`missing` goes with `key`")),
+        [None, prefix, limit, sort, None] => {
             let order = Sort::read(sort.as_deref())?.order();
             let limit = checked_limit(limit.as_deref(), call.limits)?;
             let prefixes = call.caller.prefixes(&call.locks, prefix.as_deref().unwrap_or_default());
@@ -201,13 +206,37 @@ fn list(locks: &LockManager, prefixes: &[String], order: ListOrder, limit: usize
 )]
 pub(super) async fn lock(call: Call, _: web::Payload) -> Answer {
     let [] = parameters(&call.req, [])?;
-    show(&call, &key_in_path(&call.req)?).await
+    show(&call, &key_in_path(&call.req)?, Missing::Refused).await
 }
 
-async fn show(call: &Call, key: &str) -> Answer {
+async fn show(call: &Call, key: &str, missing: Missing) -> Answer {
     call.check_key(key)?;
-    let info = call.locks.inspect(key).await?.ok_or(Fault::NotLocked)?;
-    Ok(HttpResponse::Ok().json(shown::Listed::One(info.into())))
+    let shown = match (call.locks.inspect(key).await?, missing) {
+        (Some(info), _) => shown::Listed::One(info.into()),
+        (None, Missing::Empty) => shown::Listed::List(shown::LockList { locks: Vec::new(), truncated: false }),
+        (None, Missing::Refused) => return Err(Fault::NotLocked.into()),
+    };
+    Ok(HttpResponse::Ok().json(shown))
+}
+
+/// What a look at a key that nobody holds is answered with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Missing {
+    /// An empty list: for those whom an error would disturb. A browser writes each down in its console.
+    Empty,
+    #[serde(skip)]
+    Refused,
+}
+
+impl Missing {
+    fn read(name: Option<&str>) -> Result<Self, Problem> {
+        match name {
+            None => Ok(Self::Refused),
+            Some("empty") => Ok(Self::Empty),
+            Some(_) => Err(invalid("`missing` can be `empty` only")),
+        }
+    }
 }
 
 /// Releases by force whatever holds a key.

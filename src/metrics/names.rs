@@ -40,7 +40,7 @@ macro_rules! families {
     ($($constant:ident: $kind:ident $name:literal [$($label:literal),*] $buckets:expr, $help:literal;)*) => {
         $(
             #[allow(dead_code, reason = "some are counted only with the features that they belong to")]
-            pub(super) const $constant: &str = $name;
+            pub(crate) const $constant: &str = $name;
         )*
 
         /// Every family that this crate publishes.
@@ -56,28 +56,28 @@ macro_rules! families {
 
 families! {
     BUILD_INFO: Gauge "leasehold_build_info" ["version", "features"] &[], "The version and features of leasehold; always 1.";
-    ACQUIRE: Counter "leasehold_acquire_total" ["manager", "mode", "outcome"] &[], "Attempts to lock that came to their end.";
-    ACQUIRE_PATH: Counter "leasehold_acquire_path_total" ["manager", "path"] &[], "How callers came by their locks.";
-    WAIT_SECONDS: Histogram "leasehold_wait_seconds" ["manager", "outcome"] WAIT, "Waits of the attempts that had to wait.";
-    HOLD_SECONDS: Histogram "leasehold_hold_seconds" ["manager"] HOLD, "Times from grant to end.";
-    LOCKS_HELD: Gauge "leasehold_locks_held" ["manager", "mode"] &[], "Locks held now.";
-    WAITERS: Gauge "leasehold_waiters" ["manager", "mode"] &[], "Requests in queues now.";
-    TABLE_ENTRIES: Gauge "leasehold_table_entries" ["manager", "mode"] &[], "Entries in the lock tables now.";
-    QUEUE_DEPTH_MAX: Gauge "leasehold_queue_depth_max" ["manager"] &[], "The deepest queue of the last minute.";
-    OLDEST_WAITER: Gauge "leasehold_oldest_waiter_timestamp_seconds" ["manager"] &[], "Since when the oldest waiter waits; 0: nobody does.";
-    OLDEST_HOLDER: Gauge "leasehold_oldest_holder_timestamp_seconds" ["manager"] &[], "Since when the oldest lock is held; 0: none is.";
-    RELEASES: Counter "leasehold_releases_total" ["manager", "reason"] &[], "Locks that ended.";
-    REFRESHES: Counter "leasehold_refreshes_total" ["manager", "outcome"] &[], "Refreshes of locks.";
-    HANDOFFS: Counter "leasehold_handoffs_total" ["manager"] &[], "Grants to a waiter.";
-    DEADLOCKS: Counter "leasehold_deadlocks_total" ["manager"] &[], "Requests refused, or locks taken, to break a deadlock.";
+    ACQUIRE: Counter "leasehold_acquire_total" ["manager", "namespace", "mode", "outcome"] &[], "Attempts to lock that came to their end.";
+    ACQUIRE_PATH: Counter "leasehold_acquire_path_total" ["manager", "namespace", "path"] &[], "How callers came by their locks.";
+    WAIT_SECONDS: Histogram "leasehold_wait_seconds" ["manager", "namespace", "outcome"] WAIT, "Waits of the attempts that had to wait.";
+    HOLD_SECONDS: Histogram "leasehold_hold_seconds" ["manager", "namespace"] HOLD, "Times from grant to end.";
+    LOCKS_HELD: Gauge "leasehold_locks_held" ["manager", "namespace", "mode"] &[], "Locks held now.";
+    WAITERS: Gauge "leasehold_waiters" ["manager", "namespace", "mode"] &[], "Requests in queues now.";
+    TABLE_ENTRIES: Gauge "leasehold_table_entries" ["manager", "namespace", "mode"] &[], "Entries in the lock tables now.";
+    QUEUE_DEPTH_MAX: Gauge "leasehold_queue_depth_max" ["manager", "namespace"] &[], "The deepest queue of the last minute.";
+    OLDEST_WAITER: Gauge "leasehold_oldest_waiter_timestamp_seconds" ["manager", "namespace"] &[], "Since when the oldest waiter waits; 0: nobody does.";
+    OLDEST_HOLDER: Gauge "leasehold_oldest_holder_timestamp_seconds" ["manager", "namespace"] &[], "Since when the oldest lock is held; 0: none is.";
+    RELEASES: Counter "leasehold_releases_total" ["manager", "namespace", "reason"] &[], "Locks that ended.";
+    REFRESHES: Counter "leasehold_refreshes_total" ["manager", "namespace", "outcome"] &[], "Refreshes of locks.";
+    HANDOFFS: Counter "leasehold_handoffs_total" ["manager", "namespace"] &[], "Grants to a waiter.";
+    DEADLOCKS: Counter "leasehold_deadlocks_total" ["manager", "namespace"] &[], "Requests refused, or locks taken, to break a deadlock.";
     FENCING_REJECTIONS: Counter "leasehold_fencing_rejections_total" [] &[], "Stale fences that the guards of this process refused.";
-    SINGLEFLIGHT: Counter "leasehold_singleflight_total" ["manager", "role"] &[], "Callers of flights.";
+    SINGLEFLIGHT: Counter "leasehold_singleflight_total" ["manager", "namespace", "role"] &[], "Callers of flights.";
     STORE_OPERATIONS: Counter "leasehold_store_operations_total" ["manager", "store", "op", "outcome"] &[], "Calls to the store.";
     STORE_SECONDS: Histogram "leasehold_store_operation_seconds" ["manager", "store", "op"] STORE, "How long calls to the store took.";
     STORE_UP: Gauge "leasehold_store_up" ["manager", "store"] &[], "Whether the store answered when it was asked last.";
-    CLAIMS_HELD: Gauge "leasehold_claims_held" ["manager", "store"] &[], "Locks held by the store's word now.";
-    CLAIM_HANDOFFS: Counter "leasehold_claim_handoffs_total" ["manager", "store"] &[], "Grants by the store's word to a waiter of this process.";
-    CLAIM_REVOCATIONS: Counter "leasehold_claim_revocations_total" ["manager", "store"] &[], "Locks that the store did not keep.";
+    CLAIMS_HELD: Gauge "leasehold_claims_held" ["manager", "namespace", "store"] &[], "Locks held by the store's word now.";
+    CLAIM_HANDOFFS: Counter "leasehold_claim_handoffs_total" ["manager", "namespace", "store"] &[], "Grants by the store's word to a waiter of this process.";
+    CLAIM_REVOCATIONS: Counter "leasehold_claim_revocations_total" ["manager", "namespace", "store"] &[], "Locks that the store did not keep.";
     HTTP_REQUESTS: Counter "leasehold_http_requests_total" ["route", "method", "code"] &[], "Answers of the HTTP routes.";
     HTTP_SECONDS: Histogram "leasehold_http_request_duration_seconds" ["route", "method", "code"] WAIT, "How long HTTP requests took.";
 }

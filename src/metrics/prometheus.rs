@@ -77,24 +77,24 @@ impl Exposition {
     }
 
     fn append(&self, text: &mut String) -> fmt::Result {
-        let totals: Vec<_> = self.reporters.iter().map(Reporter::totals).collect();
+        let totals: Vec<_> = self.reporters.iter().flat_map(Reporter::totals).collect();
         if totals.is_empty() {
             return Ok(());
         }
         let waits = names::family(names::WAIT_SECONDS);
         head(text, waits)?;
-        for (manager, totals) in &totals {
+        for (manager, namespace, totals) in &totals {
+            let labels = labels(manager, namespace);
             for (outcome, times) in AttemptOutcome::ALL.iter().zip(&totals.waits) {
-                let labels = format!("manager=\"{}\",outcome=\"{}\"", Escaped(manager), outcome.as_str());
+                let labels = format!("{labels},outcome=\"{}\"", outcome.as_str());
                 histogram(text, waits, &labels, &times.counts, times.nanos)?;
             }
         }
         text.push('\n');
         let holds = names::family(names::HOLD_SECONDS);
         head(text, holds)?;
-        for (manager, totals) in &totals {
-            let labels = format!("manager=\"{}\"", Escaped(manager));
-            histogram(text, holds, &labels, &totals.holds.counts, totals.counters.hold_nanos)?;
+        for (manager, namespace, totals) in &totals {
+            histogram(text, holds, &labels(manager, namespace), &totals.holds.counts, totals.counters.hold_nanos)?;
         }
         text.push('\n');
         Ok(())
@@ -115,6 +115,10 @@ fn histogram(text: &mut String, family: &Family, labels: &str, counts: &[u64], n
     writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {all}")?;
     writeln!(text, "{name}_sum{{{labels}}} {}", nanos as f64 / 1e9)?;
     writeln!(text, "{name}_count{{{labels}}} {all}")
+}
+
+fn labels(manager: &str, namespace: &str) -> String {
+    format!("manager=\"{}\",namespace=\"{}\"", Escaped(manager), Escaped(namespace))
 }
 
 /// A label's value as the text format wants it.

@@ -10,7 +10,33 @@ use crate::table::{OUTCOMES, Samples};
 /// The labels of modes, in the order of `ModeLabel`.
 pub(super) const MODES: [&str; 3] = ["exclusive", "shared", "permits"];
 
-/// What every manager has.
+/// What the manager has as a whole.
+pub(super) struct PublishedManager {
+    rejections: Counter,
+    store_up: Option<Gauge>,
+}
+
+impl PublishedManager {
+    pub(super) fn new(manager: &str, store: Option<&'static str>) -> Self {
+        gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "features" => features()).set(1.0);
+        Self {
+            rejections: counter!(names::FENCING_REJECTIONS),
+            store_up: store.map(|store| gauge!(names::STORE_UP, "manager" => manager.to_owned(), "store" => store)),
+        }
+    }
+
+    pub(super) fn publish(&self) {
+        self.rejections.absolute(crate::fence::refusals());
+    }
+
+    pub(super) fn store_is_up(&self, up: bool) {
+        if let Some(gauge) = &self.store_up {
+            gauge.set(f64::from(u8::from(up)));
+        }
+    }
+}
+
+/// What every namespace of it has.
 pub(super) struct Published {
     acquire: [[Counter; OUTCOMES]; 3],
     paths: [Counter; 4],
@@ -18,20 +44,18 @@ pub(super) struct Published {
     waiting: [Gauge; 3],
     entries: [Gauge; 3],
     depth: Gauge,
-    pub(super) oldest_waiter: Gauge,
-    pub(super) oldest_holder: Gauge,
+    oldest_waiter: Gauge,
+    oldest_holder: Gauge,
     releases: [Counter; 6],
     refreshes: [Counter; 3],
     handoffs: Counter,
     deadlocks: Counter,
-    rejections: Counter,
     flights: [Counter; 2],
     store: Option<PublishedStore>,
 }
 
 /// What one over a store has besides.
 struct PublishedStore {
-    up: Gauge,
     held: Gauge,
     handoffs: Counter,
     revocations: Counter,
@@ -44,39 +68,38 @@ pub(super) struct Sampled {
 }
 
 impl Published {
-    pub(super) fn new(manager: &str, store: Option<&'static str>) -> Self {
-        let name = || manager.to_owned();
-        let by_mode = |family: &'static str| MODES.map(|mode| gauge!(family, "manager" => name(), "mode" => mode));
-        let plain = |family: &'static str| counter!(family, "manager" => name());
-        gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "features" => features()).set(1.0);
+    pub(super) fn new(manager: &str, namespace: &str, store: Option<&'static str>) -> Self {
+        let (name, space) = (|| manager.to_owned(), || namespace.to_owned());
+        let by_mode = |family: &'static str| {
+            MODES.map(|mode| gauge!(family, "manager" => name(), "namespace" => space(), "mode" => mode))
+        };
+        let plain = |family: &'static str| counter!(family, "manager" => name(), "namespace" => space());
         Self {
             acquire: MODES.map(|mode| {
                 AttemptOutcome::ALL.map(|outcome| {
-                    counter!(names::ACQUIRE, "manager" => name(), "mode" => mode, "outcome" => outcome.as_str())
+                    counter!(names::ACQUIRE, "manager" => name(), "namespace" => space(), "mode" => mode, "outcome" => outcome.as_str())
                 })
             }),
             paths: ["fast", "queued", "reentrant", "coalesced"]
-                .map(|path| counter!(names::ACQUIRE_PATH, "manager" => name(), "path" => path)),
+                .map(|path| counter!(names::ACQUIRE_PATH, "manager" => name(), "namespace" => space(), "path" => path)),
             held: by_mode(names::LOCKS_HELD),
             waiting: by_mode(names::WAITERS),
             entries: by_mode(names::TABLE_ENTRIES),
-            depth: gauge!(names::QUEUE_DEPTH_MAX, "manager" => name()),
-            oldest_waiter: gauge!(names::OLDEST_WAITER, "manager" => name()),
-            oldest_holder: gauge!(names::OLDEST_HOLDER, "manager" => name()),
+            depth: gauge!(names::QUEUE_DEPTH_MAX, "manager" => name(), "namespace" => space()),
+            oldest_waiter: gauge!(names::OLDEST_WAITER, "manager" => name(), "namespace" => space()),
+            oldest_holder: gauge!(names::OLDEST_HOLDER, "manager" => name(), "namespace" => space()),
             releases: ["explicit", "drop", "expired", "forced", "lost", "shutdown"]
-                .map(|reason| counter!(names::RELEASES, "manager" => name(), "reason" => reason)),
+                .map(|reason| counter!(names::RELEASES, "manager" => name(), "namespace" => space(), "reason" => reason)),
             refreshes: ["ok", "lost", "error"]
-                .map(|outcome| counter!(names::REFRESHES, "manager" => name(), "outcome" => outcome)),
+                .map(|outcome| counter!(names::REFRESHES, "manager" => name(), "namespace" => space(), "outcome" => outcome)),
             handoffs: plain(names::HANDOFFS),
             deadlocks: plain(names::DEADLOCKS),
-            rejections: counter!(names::FENCING_REJECTIONS),
             flights: ["leader", "follower"]
-                .map(|role| counter!(names::SINGLEFLIGHT, "manager" => name(), "role" => role)),
+                .map(|role| counter!(names::SINGLEFLIGHT, "manager" => name(), "namespace" => space(), "role" => role)),
             store: store.map(|store| PublishedStore {
-                up: gauge!(names::STORE_UP, "manager" => name(), "store" => store),
-                held: gauge!(names::CLAIMS_HELD, "manager" => name(), "store" => store),
-                handoffs: counter!(names::CLAIM_HANDOFFS, "manager" => name(), "store" => store),
-                revocations: counter!(names::CLAIM_REVOCATIONS, "manager" => name(), "store" => store),
+                held: gauge!(names::CLAIMS_HELD, "manager" => name(), "namespace" => space(), "store" => store),
+                handoffs: counter!(names::CLAIM_HANDOFFS, "manager" => name(), "namespace" => space(), "store" => store),
+                revocations: counter!(names::CLAIM_REVOCATIONS, "manager" => name(), "namespace" => space(), "store" => store),
             }),
         }
     }
@@ -92,12 +115,11 @@ impl Published {
         {
             gauges.iter().zip(now).for_each(|(gauge, now)| gauge.set(now as f64));
         }
-        self.depth.set(totals.deepest as f64);
+        self.depth.set(f64::from(totals.deepest));
         absolute(&self.releases, &[c.released, c.dropped, c.expired, c.forced, c.lost, c.ended_by_shutdown]);
         absolute(&self.refreshes, &[c.refreshed, c.refresh_lost, c.refresh_unknown]);
         self.handoffs.absolute(c.handoffs);
         self.deadlocks.absolute(totals.deadlocks);
-        self.rejections.absolute(crate::fence::refusals());
         absolute(&self.flights, &[c.flights_led, c.flights_shared]);
         if let Some(store) = &self.store {
             store.held.set(totals.claims as f64);
@@ -106,20 +128,20 @@ impl Published {
         }
     }
 
-    pub(super) fn store_is_up(&self, up: bool) {
-        if let Some(store) = &self.store {
-            store.up.set(f64::from(u8::from(up)));
-        }
+    /// Since when the oldest is held, and waits; 0 is none.
+    pub(super) fn oldest(&self, holder: f64, waiter: f64) {
+        self.oldest_holder.set(holder);
+        self.oldest_waiter.set(waiter);
     }
 }
 
 impl Sampled {
-    pub(super) fn new(manager: &str) -> Self {
-        let name = || manager.to_owned();
+    pub(super) fn new(manager: &str, namespace: &str) -> Self {
+        let (name, space) = (|| manager.to_owned(), || namespace.to_owned());
         Self {
             waits: AttemptOutcome::ALL
-                .map(|outcome| histogram!(names::WAIT_SECONDS, "manager" => name(), "outcome" => outcome.as_str())),
-            holds: histogram!(names::HOLD_SECONDS, "manager" => name()),
+                .map(|outcome| histogram!(names::WAIT_SECONDS, "manager" => name(), "namespace" => space(), "outcome" => outcome.as_str())),
+            holds: histogram!(names::HOLD_SECONDS, "manager" => name(), "namespace" => space()),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::names;
-use super::published::{Published, Sampled};
+use super::published::{Published, PublishedManager, Sampled};
 use super::totals::Totals;
 use crate::clock::{Moment, wall_micros};
 use crate::manager::{Inner, LockManager};
@@ -28,10 +28,18 @@ pub struct Reporter {
 struct Publisher {
     name: String,
     manager: Weak<Inner>,
+    published: PublishedManager,
+    /// In the order of the manager's.
+    namespaces: Box<[Namespace]>,
+    /// One for each namespace, as of the last time.
+    last: Mutex<Vec<Totals>>,
+}
+
+struct Namespace {
+    label: String,
     published: Published,
     /// Where the times go to the recorder, and not into the exposition's own text.
     sampled: Option<Sampled>,
-    last: Mutex<Totals>,
 }
 
 /// Who shows how long locks were held and waited for.
@@ -54,16 +62,22 @@ impl Reporter {
 
     pub(super) fn with(name: &str, locks: &LockManager, times: Times) -> Self {
         names::describe();
-        let metered = locks.desk().map(|desk| desk.metered());
+        let observed = locks.desk().map(|desk| desk.observed());
+        let store = observed.map(|observed| observed.name());
+        let namespace = |label: &str| Namespace {
+            label: label.to_owned(),
+            published: Published::new(name, label, store),
+            sampled: (times == Times::Recorder).then(|| Sampled::new(name, label)),
+        };
         let publisher = Publisher {
             name: name.to_owned(),
             manager: locks.downgrade(),
-            published: Published::new(name, metered.map(|metered| metered.name())),
-            sampled: (times == Times::Recorder).then(|| Sampled::new(name)),
+            published: PublishedManager::new(name, store),
+            namespaces: locks.namespaces().map(|(label, _)| namespace(label)).collect(),
             last: Mutex::default(),
         };
-        if let Some(metered) = metered {
-            metered.meter(name);
+        if let Some(observed) = observed {
+            observed.meter(name);
         }
         let reporter = Self { publisher: Arc::new(publisher) };
         reporter.publisher.sweep();
@@ -80,9 +94,11 @@ impl Reporter {
         self.publisher.publish();
     }
 
-    /// The label of its manager, and the totals as of the last time.
-    pub(super) fn totals(&self) -> (&str, Totals) {
-        (&self.publisher.name, self.publisher.last.lock().clone())
+    /// The labels of its manager and of each namespace, with the totals as of the last time.
+    pub(super) fn totals(&self) -> Vec<(&str, &str, Totals)> {
+        let Publisher { name, namespaces, last, .. } = &*self.publisher;
+        let last = last.lock().clone();
+        namespaces.iter().zip(last).map(|(namespace, totals)| (&**name, &*namespace.label, totals)).collect()
     }
 }
 
@@ -108,30 +124,34 @@ impl Publisher {
         let mut last = self.last.lock();
         match self.manager() {
             Some(locks) => {
-                *last = Totals::of(locks.shards());
-                if let Some(sampled) = &self.sampled {
-                    locks.shards().iter().for_each(|shard| sampled.record(&shard.take_samples()));
+                *last = locks.namespaces().map(|(_, shards)| Totals::of(shards)).collect();
+                for (namespace, (_, shards)) in self.namespaces.iter().zip(locks.namespaces()) {
+                    if let Some(sampled) = &namespace.sampled {
+                        shards.iter().for_each(|shard| sampled.record(&shard.take_samples()));
+                    }
                 }
             }
             None => {
-                last.end();
+                last.iter_mut().for_each(Totals::end);
                 self.published.store_is_up(false);
-                self.published.oldest_holder.set(0.0);
-                self.published.oldest_waiter.set(0.0);
+                self.namespaces.iter().for_each(|namespace| namespace.published.oldest(0.0, 0.0));
             }
         }
-        self.published.publish(&last);
+        self.published.publish();
+        self.namespaces.iter().zip(&*last).for_each(|(namespace, totals)| namespace.published.publish(totals));
     }
 
     /// Looks through the tables for the oldest.
     fn sweep(&self) {
         let Some(locks) = self.manager() else { return };
-        let mut oldest = Oldest::default();
-        locks.shards().iter().for_each(|shard| shard.look_for_oldest(&mut oldest));
-        let (now, wall) = (locks.now(), wall_micros() as f64 / 1e6);
-        let timestamp = |since: Moment| wall - now.saturating_since(since).as_secs_f64();
-        self.published.oldest_holder.set(oldest.holder.map_or(0.0, timestamp));
-        self.published.oldest_waiter.set(oldest.waiter.map_or(0.0, timestamp));
+        for (namespace, (_, shards)) in self.namespaces.iter().zip(locks.namespaces()) {
+            let mut oldest = Oldest::default();
+            shards.iter().for_each(|shard| shard.look_for_oldest(&mut oldest));
+            let (now, wall) = (locks.now(), wall_micros() as f64 / 1e6);
+            let timestamp =
+                |since: Option<Moment>| since.map_or(0.0, |since| wall - now.saturating_since(since).as_secs_f64());
+            namespace.published.oldest(timestamp(oldest.holder), timestamp(oldest.waiter));
+        }
     }
 
     async fn ask_store(&self) {

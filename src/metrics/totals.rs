@@ -1,4 +1,4 @@
-//! All shards of a manager, read and added up.
+//! All shards of a namespace, read and added up.
 
 use crate::error::AttemptOutcome;
 use crate::shard::Shard;
@@ -19,7 +19,7 @@ pub(super) struct Totals {
     pub(super) claim_handoffs: u64,
     pub(super) claims_revoked: u64,
     pub(super) deadlocks: u64,
-    pub(super) deepest: usize,
+    pub(super) deepest: u32,
 }
 
 impl Default for Totals {
@@ -64,7 +64,7 @@ impl Totals {
         for (mine, theirs) in self.outcomes.iter_mut().zip(&tally.outcomes) {
             add(mine, theirs);
         }
-        self.holds.merge(&tally.holds);
+        self.holds.merge(&reading.holds);
         for (mine, theirs) in self.waits.iter_mut().zip(&tally.waits) {
             mine.merge(theirs);
         }

@@ -28,6 +28,7 @@ use crate::shard::{Locked, Shard};
 use crate::table::{
     Ask, ExtraTerms, Grant, Keeper, Mode, Patience, Place, Reentry, Seen, Terms, TokenChoice, Verdict, WaiterId,
 };
+use crate::trace::{self, Attempt};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum KeeperKind {
@@ -46,6 +47,14 @@ pub(super) struct Acquiring<'a> {
     shard: u32,
     hash: u32,
     stage: Stage<'a>,
+    /// Where the request is traced.
+    attempt: Option<Attempt>,
+}
+
+/// What a request is answered with.
+pub(super) trait Answer {
+    /// Its hold is traced from now on.
+    fn trace(&mut self, mode: Mode);
 }
 
 enum Stage<'a> {
@@ -99,13 +108,48 @@ impl<'a> Acquiring<'a> {
     #[inline]
     pub(super) fn new(request: LockRequest<'a>, kind: KeeperKind) -> Self {
         let LockRequest { manager, key, bad_key, options, style } = request;
-        Self { manager, key, kind, shard: 0, hash: 0, stage: Stage::New { options, style, bad_key } }
+        Self { manager, key, kind, shard: 0, hash: 0, stage: Stage::New { options, style, bad_key }, attempt: None }
     }
 
     /// Polls; `give` makes a lock or a ticket of the grant. It is called where the grant is made, since everything
     /// that a free lock passes through on its way out costs as much as finding it.
     #[inline]
-    pub(super) fn poll_as<T>(
+    pub(super) fn poll_as<T: Answer>(
+        &mut self,
+        cx: &Context<'_>,
+        give: impl FnOnce(&mut Self, Grant) -> T,
+    ) -> Poll<Result<T, LockError>> {
+        if trace::is_on() { self.poll_traced(cx, give) } else { self.poll_plain(cx, give) }
+    }
+
+    /// The same, in the spans that are listened to.
+    #[cold]
+    fn poll_traced<T: Answer>(
+        &mut self,
+        cx: &Context<'_>,
+        give: impl FnOnce(&mut Self, Grant) -> T,
+    ) -> Poll<Result<T, LockError>> {
+        let begun = self.attempt.take().or_else(|| match &self.stage {
+            Stage::New { options, .. } => Attempt::begin(&self.key, options.the_mode()),
+            _ => None,
+        });
+        let Some(mut attempt) = begun else { return self.poll_plain(cx, give) };
+        match attempt.within(|| self.poll_plain(cx, give)) {
+            Poll::Ready(mut answer) => {
+                let mode = attempt.end(answer.as_ref().map(drop));
+                answer.iter_mut().for_each(|given| given.trace(mode));
+                Poll::Ready(answer)
+            }
+            Poll::Pending => {
+                attempt.waits(&self.key);
+                self.attempt = Some(attempt);
+                Poll::Pending
+            }
+        }
+    }
+
+    #[inline]
+    fn poll_plain<T>(
         &mut self,
         cx: &Context<'_>,
         give: impl FnOnce(&mut Self, Grant) -> T,
@@ -116,16 +160,12 @@ impl<'a> Acquiring<'a> {
                 let (style, bad_key) = (*style, bad_key.take());
                 // What owned anything was just taken out; looking for it again is a fair share of a free lock's cost.
                 std::mem::forget(std::mem::replace(&mut self.stage, Stage::Answered));
-                let mode = rare.as_ref().map_or(Mode::Exclusive, |rare| rare.mode);
                 match self.settle(ttl, rare, bad_key) {
                     Ok((asked, delays)) => match self.shard().grant_if_free(&self.ask_of(&asked)) {
                         Ok(grant) => return Poll::Ready(Ok(give(self, grant))),
                         Err(locked) => self.contend(locked, asked, style, wait, delays, cx),
                     },
-                    Err(why) => {
-                        self.manager.count_refused(mode, &why);
-                        return Poll::Ready(Err(why));
-                    }
+                    Err(why) => return Poll::Ready(Err(why)),
                 }
             }
             Stage::Queued { .. } => self.look(cx),
@@ -148,12 +188,17 @@ impl<'a> Acquiring<'a> {
         bad_key: Option<Box<LockError>>,
     ) -> Result<(Asked, Option<Delays>), LockError> {
         if let Some(why) = bad_key {
-            return Err(*why);
+            return Err(self.refused(rare.as_deref(), *why));
         }
         let config = self.manager.config();
-        config.check(&self.key, ttl)?;
+        if let Err(why) = config.check(&self.key, ttl) {
+            return Err(self.refused(rare.as_deref(), why));
+        }
         if config.store.is_some() {
-            self.key = config.canonical(self.take_key())?;
+            match config.canonical(self.key.clone()) {
+                Ok(key) => self.key = key,
+                Err(why) => return Err(self.refused(rare.as_deref(), why)),
+            }
         }
         (self.shard, self.hash) = self.manager.place(&self.key);
         let mut asked = Asked {
@@ -162,13 +207,24 @@ impl<'a> Acquiring<'a> {
             choice: TokenChoice::Minted,
         };
         let delays = match rare {
-            Some(rare) => asked.take_over(*rare, self.manager, ttl)?,
+            Some(rare) => {
+                let mode = rare.mode;
+                let taken = asked.take_over(*rare, self.manager, ttl);
+                taken.inspect_err(|why| self.manager.count_refused(&self.key, mode, why))?
+            }
             None => None,
         };
         if caller::is_there() {
             asked.adopt(self.manager);
         }
         Ok((asked, delays))
+    }
+
+    /// Counts a request that does not come to its shard.
+    #[cold]
+    fn refused(&self, rare: Option<&Rare>, why: LockError) -> LockError {
+        self.manager.count_refused(&self.key, rare.map_or(Mode::Exclusive, |rare| rare.mode), &why);
+        why
     }
 
     /// The key was not free, and the shard is still locked.

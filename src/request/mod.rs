@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use acquiring::{Acquiring, KeeperKind};
+use acquiring::{Acquiring, Answer, KeeperKind};
 pub use options::LockOptions;
 pub(crate) use options::check_owner;
 
@@ -222,6 +222,16 @@ impl LockFuture<'_> {
     fn poll_now(mut self) -> Poll<Result<Lock, LockError>> {
         Pin::new(&mut self).poll(&mut Context::from_waker(Waker::noop()))
     }
+}
+
+impl Answer for Lock {
+    fn trace(&mut self, mode: Mode) {
+        Self::trace(self, mode);
+    }
+}
+
+impl Answer for Ticket {
+    fn trace(&mut self, _: Mode) {}
 }
 
 impl Future for LockFuture<'_> {

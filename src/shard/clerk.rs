@@ -21,7 +21,7 @@ use super::degraded::Degraded;
 use super::desk::Desk;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key, Ttl};
-use crate::store::{Acquired, Ask, Denial, Extended, Intent, Lapsed};
+use crate::store::{Acquired, Ask, Denial, Extended, Intent, Lapsed, Released};
 use crate::table::{Claimed, Clerk, End, Errand, Followers, Grant, Refreshed, Tries, Word};
 
 /// A waiter tries at least this often, whatever hints come.
@@ -172,6 +172,20 @@ impl ShardClerk {
         hear
     }
 
+    /// Whether a key is released when what held it has ended so.
+    fn lets_go(&self, end: End) -> bool {
+        // R28: whoever outlives a shutdown still works; its lock runs out. R27: so do lapsed ones.
+        !matches!((end, self.desk.store.terms().lapsed), (End::ShutDown, _) | (End::Expired, Lapsed::Leave))
+    }
+
+    /// What comes of a release that is about to be asked for; `None` if the errand is another one.
+    pub(super) fn hear(&self, errand: &Errand) -> Option<oneshot::Receiver<Released>> {
+        match errand {
+            Errand::Release { grant, end, .. } if self.lets_go(*end) => Some(self.desk.hear_release(grant.token)),
+            _ => None,
+        }
+    }
+
     /// One extension, in its turn. What only this process knows of is extended here.
     pub(super) async fn extend_once(&self, grant: &Grant, key: &Key, ttl: Ttl) -> Refresh {
         let extending = async {
@@ -227,10 +241,8 @@ impl Clerk for Arc<ShardClerk> {
             }
             Errand::Release { grant, key, end, .. } => {
                 self.degraded.forget(&grant);
-                match (end, self.desk.store.terms().lapsed) {
-                    // R28: whoever outlives a shutdown still works; its lock runs out. R27: so do lapsed ones.
-                    (End::ShutDown, _) | (End::Expired, Lapsed::Leave) => {}
-                    _ => self.desk.release(key, grant.token),
+                if self.lets_go(end) {
+                    self.desk.release(key, grant.token);
                 }
             }
         }

@@ -16,9 +16,10 @@ use super::verify::{attend, clear_the_way};
 use crate::clock::Clock;
 use crate::config::FailMode;
 use crate::key::{Key, Token};
-#[cfg(feature = "metrics")]
-use crate::metrics::Metered;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+use crate::observed::Observed;
 use crate::store::{Forced, Health, Released, Seen, Store, StoreError};
+use crate::trace;
 
 /// How long a shutdown lets the last calls take.
 const LAST_CALLS: Duration = Duration::from_secs(2);
@@ -28,7 +29,7 @@ pub(crate) struct Desk {
     pub(crate) store: Arc<dyn Store>,
     /// The same.
     #[cfg(feature = "metrics")]
-    metered: Arc<Metered>,
+    observed: Arc<Observed>,
     pub(super) clock: Clock,
     pub(super) fail_mode: FailMode,
     runtime: OnceLock<Handle>,
@@ -49,14 +50,14 @@ impl std::fmt::Debug for Desk {
 
 impl Desk {
     pub(crate) fn new(store: Arc<dyn Store>, fail_mode: FailMode, clock: Clock) -> Arc<Self> {
-        #[cfg(feature = "metrics")]
-        let metered = Metered::new(store);
-        #[cfg(feature = "metrics")]
-        let store: Arc<dyn Store> = metered.clone();
+        #[cfg(any(feature = "metrics", feature = "tracing"))]
+        let observed = Observed::new(store);
+        #[cfg(any(feature = "metrics", feature = "tracing"))]
+        let store: Arc<dyn Store> = observed.clone();
         Arc::new(Self {
             store,
             #[cfg(feature = "metrics")]
-            metered,
+            observed,
             clock,
             fail_mode,
             runtime: OnceLock::new(),
@@ -69,8 +70,8 @@ impl Desk {
 
     /// The store, as metrics know it.
     #[cfg(feature = "metrics")]
-    pub(crate) fn metered(&self) -> &Metered {
-        &self.metered
+    pub(crate) fn observed(&self) -> &Observed {
+        &self.observed
     }
 
     /// Starts the store: from now on errands are run, on this runtime. `place` finds a key's shard and its hash there.
@@ -161,7 +162,7 @@ impl Desk {
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         // Without its runtime the manager is not built yet, or gone.
         if let Some(runtime) = self.runtime.get() {
-            self.tasks.spawn_on(work, runtime);
+            self.tasks.spawn_on(trace::instrument(work), runtime);
         }
     }
 

@@ -4,6 +4,8 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::lost::LostSignal;
 use super::{SLICE, Shard, State};
 use crate::clock::Moment;
@@ -186,6 +188,26 @@ impl Shard {
     pub(crate) fn end_owner(&self, owner: &Owner) {
         let now = self.clock.now();
         while self.with(|state, fx| state.table.end_owner(owner, SLICE, now, fx)) == Slice::More {}
+    }
+
+    /// The same for who waits until the store has let go, too.
+    pub(crate) fn end_owner_anywhere(&self, owner: &Owner) -> Vec<oneshot::Receiver<Released>> {
+        let Some(clerk) = &self.clerk else {
+            self.end_owner(owner);
+            return Vec::new();
+        };
+        let now = self.clock.now();
+        let mut hears = Vec::new();
+        let mut end_some = || {
+            self.with(|state, fx| {
+                let slice = state.table.end_owner(owner, SLICE, now, fx);
+                // Before the errands are run that will be heard of.
+                hears.extend(fx.errands().filter_map(|errand| clerk.hear(errand)));
+                slice
+            })
+        };
+        while end_some() == Slice::More {}
+        hears
     }
 
     /// What keeps a queued request from its key; `None` if it is not queued any more, or its wait is over.

@@ -83,9 +83,9 @@ impl Shard {
     /// Looks through the whole table, in slices.
     #[cfg(feature = "metrics")]
     pub(crate) fn look_for_oldest(&self, oldest: &mut Oldest) {
-        let mut cursor = Some(0);
+        let (now, mut cursor) = (self.now(), Some(0));
         while let Some(from) = cursor {
-            cursor = self.state.lock().table.look_for_oldest(from, SLICE as u32, oldest);
+            cursor = self.state.lock().table.look_for_oldest(from, SLICE as u32, now, oldest);
         }
     }
 

@@ -120,8 +120,10 @@ impl<'a> SharedLockRequest<'a> {
 
     fn join(self) -> Result<Waiting<'a>, LockError> {
         let Self { manager, key, ttl, wait } = self;
-        let checked = key.and_then(|key| manager.config().check(&key, Some(ttl)).map(|()| key));
-        let key = checked.inspect_err(|why| manager.count_refused(Mode::Exclusive, why))?;
+        let refused = |key: &Key, why: &LockError| manager.count_refused(key, Mode::Exclusive, why);
+        let key = key.inspect_err(|why| refused(&Key::placeholder(), why))?;
+        let checked = manager.config().check(&key, Some(ttl)).and_then(|()| manager.config().canonical(key.clone()));
+        let key = checked.inspect_err(|why| refused(&key, why))?;
         let shard = manager.shard_at(manager.place(&key).0);
         let name = (key, ttl);
         let (seat, role) = manager.flights().locks.join(name.clone(), || acquisition(manager.clone(), name));
@@ -210,9 +212,9 @@ impl Future for SharedLockFuture<'_> {
         };
         match waiting.poll(cx) {
             Poll::Ready(answer) => {
-                waiting.manager.count_flight(waiting.role);
+                waiting.manager.count_flight(&waiting.seat.name.0, waiting.role);
                 if answer.is_ok() && matches!(waiting.role, Role::Follower) {
-                    waiting.manager.count_coalesced();
+                    waiting.manager.count_coalesced(&waiting.seat.name.0);
                 }
                 Poll::Ready(answer.map(SharedLock))
             }

@@ -16,6 +16,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 pub use lock::{SharedLock, SharedLockFuture, SharedLockRequest};
 
+use crate::key::Key;
 use crate::manager::LockManager;
 
 /// The flights of one manager.
@@ -105,16 +106,16 @@ impl Flights {
 
 impl LockManager {
     /// Counts a caller of a flight that came to its end.
-    fn count_flight(&self, role: Role) {
-        self.shard_at(0).count(|c| match role {
+    fn count_flight(&self, key: &Key, role: Role) {
+        self.shard_at(self.place(key).0).count(|c| match role {
             Role::Leader => c.flights_led += 1,
             Role::Follower => c.flights_shared += 1,
         });
     }
 
     /// Counts a caller that came by a lock through another's acquisition.
-    fn count_coalesced(&self) {
-        self.shard_at(0).count(|c| c.coalesced += 1);
+    fn count_coalesced(&self, key: &Key) {
+        self.shard_at(self.place(key).0).count(|c| c.coalesced += 1);
     }
 }
 

@@ -74,7 +74,7 @@ impl LockManager {
             })
             .await
             .cloned();
-        self.count_flight(if led { Role::Leader } else { Role::Follower });
+        self.count_flight(&key, if led { Role::Leader } else { Role::Follower });
         value
     }
 }

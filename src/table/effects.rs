@@ -110,6 +110,11 @@ impl Effects {
         self.more.get_or_insert_default().errands.push((clerk, errand));
     }
 
+    /// What the store will be asked.
+    pub(crate) fn errands(&self) -> impl Iterator<Item = &Errand> {
+        self.more.iter().flat_map(|more| more.errands.iter().map(|(_, errand)| errand))
+    }
+
     /// Has the deadlock check look at an owner again.
     pub(crate) fn recheck(&mut self, owner: Arc<Owner>) {
         self.more.get_or_insert_default().rechecks.push(owner);

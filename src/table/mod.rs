@@ -14,6 +14,8 @@ mod again;
 mod belongings;
 mod claim;
 mod counters;
+#[cfg(feature = "metrics")]
+mod depths;
 mod effects;
 mod ended;
 mod ending;

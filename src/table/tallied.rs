@@ -2,7 +2,7 @@
 
 use super::Table;
 #[cfg(feature = "metrics")]
-use super::{Counters, ModeLabel, Samples, Tally};
+use super::{Buckets, Counters, ModeLabel, Samples, Tally};
 #[cfg(feature = "metrics")]
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
@@ -13,20 +13,20 @@ use crate::error::AttemptOutcome;
 pub(crate) struct Reading {
     pub(crate) counters: Counters,
     pub(crate) tally: Tally,
+    pub(crate) holds: Buckets<18>,
     /// By mode.
     pub(crate) held: [u64; 3],
     pub(crate) waiting: [u64; 3],
     pub(crate) entries: [u64; 3],
-    pub(crate) deepest: usize,
+    pub(crate) deepest: u32,
 }
 
-/// The oldest of those looked at, and the deepest of the queues.
+/// The oldest of those looked at.
 #[cfg(feature = "metrics")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Oldest {
     pub(crate) holder: Option<Moment>,
     pub(crate) waiter: Option<Moment>,
-    pub(crate) deepest: usize,
 }
 
 impl Table {
@@ -61,11 +61,28 @@ impl Table {
         }
         entries[exclusive] = self.slots.len() as u64 - entries.iter().sum::<u64>();
         let deepest = self.tally.deepest(self.now);
-        Reading { counters: self.counters, tally, held, waiting, entries, deepest }
+        Reading {
+            counters: self.counters,
+            holds: tally.all_holds(self.counters.ends()),
+            tally,
+            held,
+            waiting,
+            entries,
+            deepest,
+        }
     }
 
     /// Looks through up to `budget` entries from `cursor` on; answers where to go on.
-    pub(crate) fn look_for_oldest(&self, cursor: u32, budget: u32, oldest: &mut Oldest) -> Option<u32> {
+    ///
+    /// Queues that are deep and stand still are noticed here: nobody joins them.
+    pub(crate) fn look_for_oldest(
+        &mut self,
+        cursor: u32,
+        budget: u32,
+        now: Moment,
+        oldest: &mut Oldest,
+    ) -> Option<u32> {
+        let mut deepest = 0;
         let end = self.slots.bound().min(cursor.saturating_add(budget));
         for index in cursor..end {
             let Some(slot) = self.slots.get(index) else { continue };
@@ -77,12 +94,13 @@ impl Table {
             if let Some(first) = slot.queue.first() {
                 oldest.waiter = earlier(oldest.waiter, self.waiters[first].queued_at);
             }
-            oldest.deepest = oldest.deepest.max(slot.queue.len as usize);
+            deepest = deepest.max(slot.queue.len);
         }
+        self.tally.saw_depth(deepest, now);
         (end < self.slots.bound()).then_some(end)
     }
 
     pub(crate) fn take_samples(&mut self) -> Samples {
-        self.tally.take_samples()
+        self.tally.take_samples(self.counters.ends())
     }
 }

@@ -3,6 +3,8 @@
 //! The lane adds nothing here on its way in: what it grants is exclusive, so those grants are all grants less the ones
 //! counted here. On its way out it adds to one bucket. Without the feature `metrics` all of this is empty.
 
+#[cfg(feature = "metrics")]
+use super::depths::Depths;
 use super::mode::{Kind, Mode};
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
@@ -54,9 +56,6 @@ pub(crate) const WAIT_BOUNDS: [u64; 19] = [
     60_000_000_000,
 ];
 
-/// For how long a deep queue is remembered.
-#[cfg(feature = "metrics")]
-const DEPTH_WINDOW: std::time::Duration = std::time::Duration::from_secs(30);
 /// One hold in so many is kept as a sample, where samples are asked for.
 #[cfg(feature = "metrics")]
 const SAMPLED: u64 = 64;
@@ -152,6 +151,8 @@ const WAIT_STARTS: [u8; 65] = starts(&WAIT_BOUNDS);
 pub(crate) struct Samples {
     /// So many holds are let pass before the next is kept.
     skip: u64,
+    /// So many short holds have been told of, or were there before.
+    short: u64,
     pub(crate) holds: Vec<u64>,
     pub(crate) waits: Vec<(AttemptOutcome, u64)>,
 }
@@ -165,7 +166,8 @@ pub(crate) const OUTCOMES: usize = AttemptOutcome::ALL.len();
 pub(crate) struct Tally {
     /// Attempts by mode and outcome. Exclusive ones that acquired are not counted here, but by the rest of the grants.
     pub(crate) outcomes: [[u64; OUTCOMES]; 3],
-    pub(crate) holds: Buckets<18>,
+    /// Of those above the first bound.
+    holds: Buckets<18>,
     pub(crate) waits: [Buckets<20>; OUTCOMES],
     /// Now, of those who hold keys together: shares and permits.
     pub(crate) held: [u64; 3],
@@ -181,9 +183,7 @@ pub(crate) struct Tally {
     pub(crate) claims_revoked: u64,
     /// Holders that lost their locks to break a deadlock.
     pub(crate) deadlocks_by_revocation: u64,
-    deepest: usize,
-    deepest_before: usize,
-    window_began: Moment,
+    depths: Depths,
     /// `None`: nobody takes any.
     samples: Option<Box<Samples>>,
 }
@@ -202,9 +202,7 @@ impl Default for Tally {
             claim_handoffs: 0,
             claims_revoked: 0,
             deadlocks_by_revocation: 0,
-            deepest: 0,
-            deepest_before: 0,
-            window_began: Moment::ZERO,
+            depths: Depths::default(),
             samples: None,
         }
     }
@@ -225,12 +223,27 @@ impl Tally {
         }
     }
 
+    /// A grant was held so long. The shortest holds are counted by nobody: they are what is left of all ends.
     #[inline]
     pub(super) fn held_for(&mut self, nanos: u64) {
+        if nanos > HOLD_BOUNDS[0] {
+            self.held_long(nanos);
+        }
+    }
+
+    #[inline(never)]
+    fn held_long(&mut self, nanos: u64) {
         self.holds.add(nanos, &HOLD_BOUNDS, &HOLD_STARTS);
         if let Some(samples) = &mut self.samples {
             sample_hold(samples, nanos);
         }
+    }
+
+    /// The times of all holds that ended.
+    pub(super) fn all_holds(&self, ends: u64) -> Buckets<18> {
+        let mut holds = self.holds;
+        holds.counts[0] = ends - holds.counts.iter().sum::<u64>();
+        holds
     }
 
     pub(super) fn waited_for(&mut self, outcome: AttemptOutcome, nanos: u64) {
@@ -260,8 +273,7 @@ impl Tally {
 
     pub(super) fn queued(&mut self, mode: Mode, depth: u32, now: Moment) {
         self.waiting[ModeLabel::from(mode) as usize] += 1;
-        self.turn_window(now);
-        self.deepest = self.deepest.max(depth as usize);
+        self.depths.saw(depth, now);
     }
 
     pub(super) fn left_queue(&mut self, mode: Mode) {
@@ -285,25 +297,28 @@ impl Tally {
         self.deadlocks_by_revocation += 1;
     }
 
-    fn turn_window(&mut self, now: Moment) {
-        let age = now.saturating_since(self.window_began);
-        if age >= DEPTH_WINDOW {
-            self.deepest_before = if age < DEPTH_WINDOW * 2 { self.deepest } else { 0 };
-            (self.deepest, self.window_began) = (0, now);
-        }
+    /// A queue was found to be so deep.
+    pub(super) fn saw_depth(&mut self, depth: u32, now: Moment) {
+        self.depths.saw(depth, now);
     }
 
-    /// The deepest queue that somebody joined in the last half to whole minute.
-    pub(crate) fn deepest(&mut self, now: Moment) -> usize {
-        self.turn_window(now);
-        self.deepest.max(self.deepest_before)
+    /// The deepest queue of the last minute, of those that somebody joined or that were found so.
+    pub(crate) fn deepest(&mut self, now: Moment) -> u32 {
+        self.depths.deepest(now)
     }
 
-    /// Keeps samples from now on, and answers those that were kept.
-    pub(crate) fn take_samples(&mut self) -> Samples {
-        let samples = self.samples.get_or_insert_default();
-        let next = Box::new(Samples { skip: samples.skip, ..Samples::default() });
-        *std::mem::replace(samples, next)
+    /// Keeps samples from now on, and answers those that were kept. Of the shortest holds, which are not looked at one by
+    /// one, there is one of as many as of the others, taken for 0.
+    pub(super) fn take_samples(&mut self, ends: u64) -> Samples {
+        let short = self.all_holds(ends).counts[0];
+        let samples = self.samples.get_or_insert_with(|| Box::new(Samples { short, ..Samples::default() }));
+        let told = (short - samples.short) / SAMPLED;
+        let next =
+            Box::new(Samples { skip: samples.skip, short: samples.short + told * SAMPLED, ..Samples::default() });
+        let mut taken = *std::mem::replace(samples, next);
+        let room = MOST_SAMPLES - taken.holds.len();
+        taken.holds.extend(std::iter::repeat_n(0, room.min(told as usize)));
+        taken
     }
 }
 
@@ -360,16 +375,5 @@ mod tests {
         }
         check::<18>(&HOLD_BOUNDS, &HOLD_STARTS);
         check::<20>(&WAIT_BOUNDS, &WAIT_STARTS);
-    }
-
-    #[test]
-    fn a_deep_queue_is_remembered_for_a_minute_at_most() {
-        let at = |secs| Moment::ZERO.saturating_add(std::time::Duration::from_secs(secs));
-        let mut tally = Tally::default();
-        tally.queued(Mode::Exclusive, 7, at(100));
-        assert_eq!((tally.deepest(at(101)), tally.deepest(at(129)), tally.deepest(at(131))), (7, 7, 7));
-        assert_eq!(tally.deepest(at(161)), 0);
-        tally.queued(Mode::Exclusive, 3, at(170));
-        assert_eq!(tally.deepest(at(400)), 0, "nothing of what was long ago");
     }
 }

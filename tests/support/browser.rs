@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,11 @@ impl Drop for Driver {
     }
 }
 
+fn is_root() -> bool {
+    // Of this process, where the system tells.
+    std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
+}
+
 /// A command of chromedriver's own.
 #[derive(Debug)]
 struct Own(&'static str, Value);
@@ -77,8 +83,10 @@ impl Browser {
         let mut driver = Driver::start();
         let mut words = vec!["--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,900"];
         words.extend(["--hide-scrollbars", "--no-first-run", "--no-proxy-server", "--lang=en"]);
-        // Chromium's own sandbox refuses to run as root.
-        words.push("--no-sandbox");
+        if is_root() {
+            // Chromium's own sandbox refuses to run as root.
+            words.push("--no-sandbox");
+        }
         let wanted = json!({
             "goog:chromeOptions": { "args": words },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },

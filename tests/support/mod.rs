@@ -111,6 +111,16 @@ impl Drop for Server {
     }
 }
 
+/// A process that ends with the test.
+pub(crate) struct KillOnDrop(pub(crate) std::process::Child);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 pub(crate) fn client() -> Client {
     // The binary's own client brings TLS into every client, and that asks for a provider.
     #[cfg(feature = "server")]

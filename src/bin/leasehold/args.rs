@@ -1,15 +1,11 @@
-//! What the command line takes: flags over environment over defaults.
+//! What the command line takes. The settings of the server are a room of their own.
 
-use std::num::NonZeroU32;
-use std::path::PathBuf;
-use std::time::Duration;
-
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use leasehold::FailMode;
+use clap::{Parser, Subcommand};
 
 #[cfg(unix)]
 use crate::run;
-use crate::{acquire, bench, completions, force_release, heartbeat, ls, man, release, show, stats, watch};
+use crate::settings::ServeArgs;
+use crate::{acquire, bench, completions, force_release, heartbeat, ls, man, redlock, release, show, stats, watch};
 
 /// A keyed lock server and its client: TTL, fencing tokens, fair queues.
 ///
@@ -58,6 +54,9 @@ pub(crate) enum Command {
     Watch(watch::WatchArgs),
     /// Measure how fast a server acquires and releases
     Bench(bench::BenchArgs),
+    /// Look after the servers behind `--store redlock:`
+    #[command(subcommand)]
+    Redlock(redlock::RedlockCommand),
     /// Look at the settings of the server
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -88,176 +87,10 @@ impl Cli {
     }
 }
 
-/// Durations are written as in `500ms`, `30s`, `1h 30m`.
-#[derive(Args, Debug)]
-pub(crate) struct ServeArgs {
-    /// A TOML file with settings, named as the flags are (`max-ttl = "1h"`); flags and the environment go over it
-    #[arg(long, env = "LEASEHOLD_CONFIG", value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-
-    /// Where to listen; port 0 takes any free one and prints it
-    #[arg(long, env = "LEASEHOLD_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7420")]
-    pub(crate) listen: String,
-
-    /// Allow an address that others can reach without tokens: they can all take and release locks
-    #[arg(long, env = "LEASEHOLD_INSECURE")]
-    pub(crate) insecure: bool,
-
-    /// Where locks live: `memory` (they end with the process), `redis://host:port` (`rediss` for TLS),
-    /// `redis+sentinel://host,host/master`, `redis+cluster://host,host`, `redis` with one of these in REDIS_URL, or
-    /// `redlock:redis://a,redis://b,redis://c`
-    // Checked by hand: a refusal by clap would print the value, and a store's URL may hold a password.
-    #[arg(long, env = "LOCK_STORE", hide_env_values = true, default_value = "memory")]
-    pub(crate) store: String,
-
-    /// While the store does not answer: `closed` grants nothing, `local` grants what excludes only this server's other
-    /// clients, without a fencing token, until the store answers again
-    #[arg(long, env = "LEASEHOLD_FAIL_MODE", value_enum, default_value = "closed")]
-    pub(crate) fail_mode: FailModeName,
-
-    /// Over `redlock:` the longest time that a lock lasts without a refresh, and for which a node that may have
-    /// forgotten locks does not vote, a new one too; the same in all servers
-    #[arg(long, env = "LEASEHOLD_REDLOCK_MAX_TTL", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
-    pub(crate) redlock_max_ttl: Duration,
-
-    /// How long a lock lasts when its request does not say
-    #[arg(long, env = "LEASEHOLD_TTL", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
-    pub(crate) ttl: Duration,
-
-    /// The longest time that a request may ask a lock to last
-    #[arg(long, env = "LEASEHOLD_MAX_TTL", value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
-    pub(crate) max_ttl: Duration,
-
-    /// How long a request waits when it does not say
-    #[arg(long, env = "LEASEHOLD_WAIT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
-    pub(crate) wait: Duration,
-
-    /// The longest time that a request may ask to wait
-    #[arg(long, env = "LEASEHOLD_MAX_WAIT", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
-    pub(crate) max_wait: Duration,
-
-    /// How many keys may be locked at once
-    #[arg(long, env = "LEASEHOLD_MAX_KEYS", value_name = "N", default_value_t = 4_194_304)]
-    pub(crate) max_keys: usize,
-
-    /// How many sessions may be open at once
-    #[arg(long, env = "LEASEHOLD_MAX_SESSIONS", value_name = "N", default_value_t = 65_536)]
-    pub(crate) max_sessions: usize,
-
-    /// How many locks one session may hold and wait for
-    #[arg(long, env = "LEASEHOLD_MAX_LOCKS_PER_SESSION", value_name = "N", default_value_t = 10_000)]
-    pub(crate) max_locks_per_session: u32,
-
-    /// How many clients may listen to events at once
-    #[arg(long, env = "LEASEHOLD_MAX_STREAMS", value_name = "N", default_value_t = 64)]
-    pub(crate) max_streams: usize,
-
-    /// The longest list of locks that a request may ask for
-    #[arg(long, env = "LEASEHOLD_MAX_LISTED", value_name = "N", default_value_t = 1000)]
-    pub(crate) max_listed: usize,
-
-    /// The longest key, in bytes (at most 1024)
-    #[arg(long, env = "LEASEHOLD_MAX_KEY_BYTES", value_name = "BYTES", default_value_t = 256)]
-    pub(crate) max_key_bytes: usize,
-
-    /// How many requests may wait at once; must be below --max-connections, so that holders can still release
-    #[arg(long, env = "LEASEHOLD_MAX_WAITERS", value_name = "N", default_value_t = 32_768)]
-    pub(crate) max_waiters: usize,
-
-    /// How many requests may wait for one key
-    #[arg(long, env = "LEASEHOLD_MAX_WAITERS_PER_KEY", value_name = "N", default_value_t = 16_384)]
-    pub(crate) max_waiters_per_key: usize,
-
-    /// How many connections may be open at once (split over the workers)
-    #[arg(long, env = "LEASEHOLD_MAX_CONNECTIONS", value_name = "N", default_value_t = 65_536)]
-    pub(crate) max_connections: usize,
-
-    /// The longest body of a request
-    #[arg(long, env = "LEASEHOLD_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 16_384)]
-    pub(crate) max_body_bytes: usize,
-
-    /// How long a client may take to send its body
-    #[arg(long, env = "LEASEHOLD_BODY_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
-    pub(crate) body_timeout: Duration,
-
-    /// How long a client may take to send the head of its first request
-    #[arg(long, env = "LEASEHOLD_HEAD_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
-    pub(crate) head_timeout: Duration,
-
-    /// How long a connection may idle between requests
-    #[arg(long, env = "LEASEHOLD_KEEP_ALIVE", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
-    pub(crate) keep_alive: Duration,
-
-    /// How much longer than all of these together a connection may go without an answer before it is cut off
-    #[arg(long, env = "LEASEHOLD_SLACK", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
-    pub(crate) slack: Duration,
-
-    /// Bearer tokens, as a JSON list of {name, token or token_sha256, rights, namespaces}; or the list itself in
-    /// LEASEHOLD_TOKENS. Rights are acquire, read and force; namespaces are prefixes of keys
-    #[arg(long, env = "LEASEHOLD_TOKENS_FILE", value_name = "FILE")]
-    pub(crate) tokens_file: Option<PathBuf>,
-
-    /// Let everybody read the totals of all keys without a token
-    #[arg(long, env = "LEASEHOLD_OPEN_STATS")]
-    pub(crate) open_stats: bool,
-
-    /// How many requests per second each token may make (without tokens: each address); releases and heartbeats are
-    /// not counted [default: no limit]
-    #[arg(long, env = "LEASEHOLD_RATE_LIMIT", value_name = "N")]
-    pub(crate) rate_limit: Option<NonZeroU32>,
-
-    /// The certificate chain for TLS, as a PEM file
-    #[arg(long, env = "LEASEHOLD_TLS_CERT", value_name = "FILE")]
-    pub(crate) tls_cert: Option<PathBuf>,
-
-    /// The certificate's private key, as a PEM file
-    #[arg(long, env = "LEASEHOLD_TLS_KEY", value_name = "FILE")]
-    pub(crate) tls_key: Option<PathBuf>,
-
-    /// Grant nothing for so long: with locks in memory, those of the last run may still be held
-    #[arg(long, env = "LEASEHOLD_START_DELAY", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
-    pub(crate) start_delay: Duration,
-
-    /// How long a shutdown may take, holders being given time to release
-    #[arg(long, env = "LEASEHOLD_GRACE", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
-    pub(crate) grace: Duration,
-
-    /// How many threads serve requests [default: one per core]
-    #[arg(long, env = "LEASEHOLD_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
-    pub(crate) workers: Option<u16>,
-
-    /// How log lines look; which are written is for RUST_LOG to say
-    #[arg(long, env = "LEASEHOLD_LOG_FORMAT", value_enum, default_value = "pretty")]
-    pub(crate) log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum FailModeName {
-    /// Nothing is granted without the store
-    Closed,
-    /// Locks are granted for this server alone
-    Local,
-}
-
-impl From<FailModeName> for FailMode {
-    fn from(name: FailModeName) -> Self {
-        match name {
-            FailModeName::Closed => Self::Closed,
-            FailModeName::Local => Self::Local,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people
-    Pretty,
-    /// One JSON object per line
-    Json,
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::CommandFactory;
 
     use super::*;

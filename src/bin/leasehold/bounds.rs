@@ -3,7 +3,7 @@
 //! Every waiter keeps a connection open. Were waiters to take them all, no holder could come to release, so waiters get
 //! at most half of what the operating system allows.
 
-use crate::args::ServeArgs;
+use crate::settings::ServeArgs;
 
 /// Files that are open beside the connections: listeners, pollers, pipes.
 const OTHER_FILES: u64 = 64;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::client::{ANSWER_TIMEOUT, CallError, Client};
 use crate::exit::Failure;
-use crate::store::Choice;
+use crate::settings::store::Choice;
 
 /// The longest wait that one request asks a server for, whose own bound this is unless it was set.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::args::LogFormat;
+use crate::settings::LogFormat;
 
 /// What is written unless `RUST_LOG` says otherwise. actix's own start and stop say nothing that we do not.
 const DEFAULT_FILTER: &str = "info,actix_server=warn";

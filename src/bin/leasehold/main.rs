@@ -4,8 +4,8 @@
 //!
 //! | files | what they do |
 //! |---|---|
-//! | `args`, `config`, `exit`, `shape` | flags and settings, exit codes, what is printed |
-//! | `serve`, `bounds`, `logs`, `patience`, `signals`, `sockets`, `store`, `tls`, `tokens` | the server |
+//! | `args`, `settings`, `config`, `exit`, `shape` | flags and settings, exit codes, what is printed |
+//! | `serve`, `bounds`, `logs`, `patience`, `signals`, `sockets`, `tls`, `tokens` | the server |
 //! | `client`, `lend` | HTTP, and locks that are borrowed by it or from a store |
 //! | the others | one verb each |
 
@@ -25,16 +25,17 @@ mod ls;
 mod man;
 mod metrics;
 mod patience;
+mod redlock;
 mod release;
 #[cfg(unix)]
 mod run;
 mod serve;
+mod settings;
 mod shape;
 mod show;
 mod signals;
 mod sockets;
 mod stats;
-mod store;
 mod tls;
 mod tokens;
 mod watch;
@@ -82,6 +83,7 @@ fn carry_out(command: Command) -> Result<ExitCode, Failure> {
         Command::ForceRelease(args) => wait_for(force_release::force_release(args)).map(done),
         Command::Watch(args) => wait_for(watch::watch(args)).map(done),
         Command::Bench(args) => wait_for(bench::bench(args)).map(done),
+        Command::Redlock(command) => wait_for(redlock::redlock(command)).map(done),
         Command::Config(ConfigCommand::Print(args)) => config::print(&args).map(done),
         Command::Completions(args) => completions::completions(&args).map(done),
         Command::Man(args) => man::man(&args).map(done),

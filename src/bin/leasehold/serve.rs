@@ -20,13 +20,13 @@ use leasehold::LockManager;
 use leasehold::http::Access;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::args::ServeArgs;
 use crate::bounds::Bounds;
 use crate::exit::Failure;
 use crate::logs;
+use crate::settings::ServeArgs;
+use crate::settings::store::{self, Choice};
 use crate::signals::Signals;
 use crate::sockets::{self, Parts};
-use crate::store::{self, Choice};
 use crate::{metrics, tls, tokens};
 
 /// The longest part of the grace time that is kept back for answers under way.
@@ -44,7 +44,7 @@ const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 /// Nothing was served: a setting makes no sense, the address cannot be had, or the machine is short of something.
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     check(&args)?;
-    let store = store::choose(&args.store, args.redlock_max_ttl)?;
+    let store = store::choose(&args.store, args.redlock_max_ttl).map_err(Failure::Usage)?;
     let (access, tls) = (tokens::access(&args)?, tls::config(&args)?);
     let listeners = listen(&args, &access, tls.is_some())?;
     logs::start(args.log_format);
@@ -60,6 +60,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         .max_locks_per_session(args.max_locks_per_session)
         .max_waiters(bounds.waiters)
         .max_waiters_per_key(args.max_waiters_per_key)
+        .namespaces(args.namespaces.iter().flat_map(|namespaces| &namespaces.0))
         .fail_mode(args.fail_mode.into());
     let builder = match store {
         Choice::Memory => builder,

@@ -70,7 +70,11 @@ pub(crate) fn span(ms: u64) -> String {
         10_000..3_600_000 => ms / 1000 * 1000,
         _ => ms / 60_000 * 60_000,
     };
-    humantime::format_duration(Duration::from_millis(rounded)).to_string()
+    let whole = humantime::format_duration(Duration::from_millis(rounded)).to_string();
+    match whole.match_indices(' ').nth(1) {
+        Some((end, _)) => whole[..end].to_owned(),
+        None => whole,
+    }
 }
 
 /// Without control characters: they are written as `\u{1b}`.
@@ -177,6 +181,9 @@ mod tests {
     #[test]
     fn spans_are_short() {
         for (ms, shown) in [(0, "0s"), (999, "999ms"), (1234, "1s 200ms"), (29_999, "29s"), (86_399_999, "23h 59m")] {
+            assert_eq!(span(ms), shown);
+        }
+        for (ms, shown) in [(93_784_000, "1day 2h"), (u64::MAX, "584542046years 1month")] {
             assert_eq!(span(ms), shown);
         }
     }

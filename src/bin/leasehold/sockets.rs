@@ -18,9 +18,9 @@ use leasehold::{LockManager, http};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::args::ServeArgs;
 use crate::bounds::Bounds;
 use crate::patience::Patient;
+use crate::settings::ServeArgs;
 
 /// What the server is made of, besides its settings.
 pub(crate) struct Parts {

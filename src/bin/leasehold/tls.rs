@@ -10,8 +10,8 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::args::ServeArgs;
 use crate::exit::Failure;
+use crate::settings::ServeArgs;
 
 /// What the command line says of TLS; `None`: nothing.
 ///

@@ -4,8 +4,8 @@ use std::env::VarError;
 
 use leasehold::http::Access;
 
-use crate::args::ServeArgs;
 use crate::exit::Failure;
+use crate::settings::ServeArgs;
 
 /// Where the list itself may stand. Not a flag: others could read that in the list of processes.
 const VARIABLE: &str = "LEASEHOLD_TOKENS";

@@ -1,6 +1,6 @@
 // What an operator should look at first: a store that does not answer, who waits the longest, locks held for long.
 
-import { byId, make, ownerOf, percent, span } from "./text.js";
+import { byId, make, ownerOf, percent, span, times } from "./text.js";
 
 const LONG_WAIT_MS = 5_000;
 /** A lock that was refreshed again and again may be stuck; one within its first TTLs is not. */
@@ -18,7 +18,7 @@ export function findings({ ready, waits, holds, point }) {
   }
   const long = ({ holder }) => holder.age_ms >= Math.max(LONG_HOLD_MS, LONG_HOLD_TTLS * holder.ttl_ms);
   for (const { key, holder } of holds.filter(long).slice(0, SHOWN)) {
-    const refreshed = holder.refresh_count ? `, refreshed ${holder.refresh_count} times` : "";
+    const refreshed = holder.refresh_count ? `, refreshed ${times(holder.refresh_count)}` : "";
     found.push({ level: "warn", key, text: `has been held by ${ownerOf(holder)} for ${span(holder.age_ms)}${refreshed}` });
   }
   if (point && point.contended >= 0.8 && point.granted >= 1) {

@@ -6,7 +6,7 @@ import * as attention from "./attention.js";
 import { Charts } from "./charts.js";
 import { listen } from "./stream.js";
 import { Table } from "./table.js";
-import { byId, clock, count, make, ownerOf, percent, rate, span, write } from "./text.js";
+import { byId, clock, count, holderOf, make, percent, rate, span, write } from "./text.js";
 
 const TICK_MS = 2_000;
 /** Events come by the thousand; lists are read at most so often. */
@@ -137,12 +137,11 @@ async function readiness() {
 
 async function readQueue(key) {
   try {
-    // Asked for by its key, a lock that has ended would be an error, and one in the console too.
-    const [first] = (await ask(`locks?limit=1&prefix=${encodeURIComponent(key)}`)).locks;
-    table.showQueue(key, first?.key === key ? await ask(`locks?key=${encodeURIComponent(key)}`) : null);
+    // A lock may have ended: that is no error, and none for the console.
+    const found = await ask(`locks?key=${encodeURIComponent(key)}&missing=empty`);
+    table.showQueue(key, found.locks ? null : found);
   } catch (error) {
-    if (error instanceof Refused && error.code === "not_locked") table.showQueue(key, null);
-    else failed(error);
+    failed(error);
   }
 }
 
@@ -167,7 +166,7 @@ function showCards(stats, ready) {
   write(byId("success"), percent(stats.success_rate));
   write(byId("contention"), percent(stats.contention_rate));
   write(byId("hold"), span(stats.average_hold_ms));
-  write(byId("wait-sub"), `in queues ${span(stats.average_wait_ms)}`);
+  write(byId("wait-sub"), `${span(stats.average_wait_ms)} in queues`);
   write(byId("store"), ready.ok ? (ready.ms === null ? "Memory" : span(ready.ms)) : "Not ready");
   write(byId("store-sub"), ready.ok ? (ready.ms === null ? "within this process" : "to answer") : "cannot grant");
   byId("store").parentElement.classList.toggle("bad", !ready.ok);
@@ -176,8 +175,8 @@ function showCards(stats, ready) {
 async function confirmForce(key, lock) {
   const others = lock.held_by > 1 ? ` and ${count(lock.held_by - 1)} more` : "";
   // Names that change the direction of writing do not change that of the sentence.
-  byId("force-text").replaceChildren(make("bdi", {}, key), " is held by ", make("bdi", {}, ownerOf(lock.holder)),
-    `${others}; ${lock.waiting === 1 ? "one waits" : `${count(lock.waiting)} wait`} for it.`);
+  byId("force-text").replaceChildren(make("bdi", {}, key), " is held by ", make("bdi", {}, holderOf(lock)),
+    `${others}; ${["nobody waits", "one waits"][lock.waiting] ?? `${count(lock.waiting)} wait`} for it.`);
   const dialog = byId("force");
   dialog.returnValue = "no";
   dialog.showModal();

@@ -1,6 +1,6 @@
 // The table of locks: rows are kept by key and changed in place, so that neither focus nor place on screen is lost.
 
-import { byId, count, make, modeOf, ownerOf, span, write } from "./text.js";
+import { byId, count, holderOf, make, modeOf, ownerOf, span, times, write } from "./text.js";
 
 export class Table {
   /** `changed`: another filter, sort or limit. `opened`: a row wants its queue. `force`: release this key. */
@@ -184,9 +184,12 @@ export class Table {
     const parts = [];
     const fact = (name, value) => make("div", {}, make("dt", {}, name), make("dd", {}, value));
     const since = new Date(lock.holder.since_unix_ms);
-    parts.push(make("dl", { class: "facts" }, fact("Key", key), fact("Fencing token", String(lock.holder.fencing_token ?? "none")),
+    // Since when and for how long another process holds it is not known here.
+    const known = lock.elsewhere ? [fact("Held by", holderOf(lock))] : [
       fact("Held since", since.toLocaleString("en-GB")), fact("TTL", span(lock.holder.ttl_ms)),
-      fact("Refreshed", lock.holder.refresh_count === 1 ? "once" : `${lock.holder.refresh_count} times`)));
+      fact("Refreshed", times(lock.holder.refresh_count))];
+    parts.push(make("dl", { class: "facts" }, fact("Key", key),
+      fact("Fencing token", String(lock.holder.fencing_token ?? "none")), ...known));
     const list = (title, rows) => [make("h3", {}, title), make("ol", {}, ...rows)];
     const row = (...cells) => make("li", {}, ...cells.map((cell) => make("span", {}, cell)));
     if (lock.held_by > 1) {

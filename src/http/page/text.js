@@ -16,6 +16,8 @@ const short = new Intl.NumberFormat("en", { notation: "compact", maximumFraction
 export const count = (number) => (number < 100_000 ? whole.format(number) : short.format(number));
 export const rate = (number) => (number >= 10 || Number.isInteger(number) ? count(number) : number.toFixed(1));
 export const percent = (part) => `${(part * 100).toFixed(part > 0 && part < 0.9995 ? 1 : 0)} %`;
+/** never, once, 2 times */
+export const times = (number) => ["never", "once"][number] ?? `${count(number)} times`;
 export const clock = (date) => date.toLocaleTimeString("en-GB");
 
 /** An element with attributes and children; strings become text, never markup. */
@@ -34,6 +36,8 @@ export function write(element, text) {
 }
 
 export const ownerOf = (who) => who.owner ?? "anonymous";
+/** The first of those who hold a lock. */
+export const holderOf = (lock) => (lock.elsewhere ? "another process" : ownerOf(lock.holder));
 
 export function modeOf(held) {
   return held.mode === "permit" && held.limit ? `permit ${held.permits}/${held.limit}` : held.mode;

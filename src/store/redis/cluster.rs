@@ -234,14 +234,15 @@ impl Cluster {
     }
 }
 
-struct Range {
-    from: u16,
-    to: u16,
-    master: Box<str>,
+/// Slots, and the address of who has them.
+pub(super) struct Range {
+    pub(super) from: u16,
+    pub(super) to: u16,
+    pub(super) master: Box<str>,
 }
 
 /// Reads `CLUSTER SLOTS`: first, last, master (host, port, ...), replicas.
-fn ranges(answer: &Value, asked: &str) -> Option<Vec<Range>> {
+pub(super) fn ranges(answer: &Value, asked: &str) -> Option<Vec<Range>> {
     let Value::Array(rows) = answer else { return None };
     let number = |value: &Value| if let Value::Int(n) = value { u16::try_from(*n).ok() } else { None };
     let row = |row: &Value| {

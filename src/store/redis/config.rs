@@ -181,6 +181,11 @@ impl fmt::Debug for Place {
 
 /// Reads a URL. The error never repeats any of it.
 fn parse(url: &str) -> Result<Place, &'static str> {
+    // A variable or a file often ends with a line break, which would become a part of a master's name.
+    let url = url.trim();
+    if url.chars().any(char::is_control) {
+        return Err("a Redis URL has no control characters");
+    }
     let (scheme, rest) = url.split_once("://").ok_or("a Redis URL begins with `redis://`")?;
     let (single, kind) = match scheme.split_once('+') {
         None => (scheme, None),
@@ -193,6 +198,10 @@ fn parse(url: &str) -> Result<Place, &'static str> {
         return Err("a Redis URL begins with `redis` or `rediss`, perhaps with `+sentinel` or `+cluster`");
     }
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if authority.contains(['?', '#']) {
+        // They end the authority where they stand: what was meant as a user would be taken for the host.
+        return Err("in a user or a password `?` is written as `%3F`, and `#` as `%23`");
+    }
     let (access, hosts) = authority.rsplit_once('@').map_or(("", authority), |(access, hosts)| (access, hosts));
     let each = |access: &str, default_port: u16, db: &str| -> Result<Vec<ConnectionInfo>, &'static str> {
         let at = if access.is_empty() { "" } else { "@" };
@@ -243,6 +252,7 @@ mod tests {
         assert_eq!(shown("redis://u:p@h:1/3"), "h:1");
         assert_eq!(shown("redis+sentinel://a,b:7/mine/2"), "sentinel mine of a:26379,b:7");
         assert_eq!(shown("redis+cluster://p@a:1,b"), "cluster a:1,b:6379");
+        assert_eq!(shown("redis+sentinel://a/mine\n"), "sentinel mine of a:26379");
         let Place::Sentinel { like, sentinels, .. } = parse("redis+sentinel://u:p%40@a/m/2").unwrap() else { panic!() };
         assert_eq!((like.redis_settings().password(), like.redis_settings().db()), (Some("p@"), 2));
         assert_eq!(sentinels[0].redis_settings().password(), None);
@@ -260,6 +270,9 @@ mod tests {
             "redis+cluster://:secret@a/1",
             "redis+ring://:secret@a",
             "redis://:secret@h/x",
+            "redis://secret?x@h",
+            "redis+sentinel://:secret@a/m\ny",
+            "redis+sentinel://secret#x@h/m",
         ] {
             let error = RedisBuilder::new(url).build().unwrap_err();
             assert!(matches!(error, StoreError::Config(_)), "{url}: {error:?}");

@@ -40,6 +40,44 @@ enum Tracking {
 /// Nothing more can be heard over this connection.
 struct Deaf;
 
+/// What a server says by itself, as far as it matters here.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The connection is.
+    Gone,
+    Message {
+        channel: Box<str>,
+        said: Box<str>,
+    },
+    /// Keys that this connection has read.
+    Changed(Vec<Box<str>>),
+    /// All keys were deleted.
+    Flushed,
+    Nothing,
+}
+
+impl Told {
+    /// Names that are not UTF-8 are none of ours.
+    pub(super) fn of(push: PushInfo) -> Self {
+        let text = |value: Option<&Value>| match value {
+            Some(Value::BulkString(bytes)) => std::str::from_utf8(bytes).map(Box::<str>::from).ok(),
+            _ => None,
+        };
+        match push.kind {
+            PushKind::Disconnection => Self::Gone,
+            PushKind::Message => match (text(push.data.first()), text(push.data.get(1))) {
+                (Some(channel), Some(said)) => Self::Message { channel, said },
+                _ => Self::Nothing,
+            },
+            PushKind::Invalidate => match push.data.first() {
+                Some(Value::Array(keys)) => Self::Changed(keys.iter().filter_map(|key| text(Some(key))).collect()),
+                _ => Self::Flushed,
+            },
+            _ => Self::Nothing,
+        }
+    }
+}
+
 /// Listens until nothing can be heard any more.
 pub(super) async fn session(inner: &Arc<Inner>, wire: &Wire) {
     let (sender, pushes) = mpsc::unbounded_channel();
@@ -167,23 +205,12 @@ impl Session<'_> {
     }
 
     fn hear(&self, push: PushInfo, changed: &mut Vec<Box<str>>) -> Result<(), Deaf> {
-        let text = |value: Option<&Value>| match value {
-            Some(Value::BulkString(bytes)) => std::str::from_utf8(bytes).map(Box::<str>::from).ok(),
-            _ => None,
-        };
-        match push.kind {
-            PushKind::Disconnection => return Err(Deaf),
-            PushKind::Message => {
-                if let (Some(channel), Some(said)) = (text(push.data.first()), text(push.data.get(1))) {
-                    self.message(&channel, &said);
-                }
-            }
-            PushKind::Invalidate => match push.data.first() {
-                Some(Value::Array(keys)) => changed.extend(keys.iter().filter_map(|key| text(Some(key)))),
-                // Everything was flushed.
-                _ => changed.extend(self.subscribed.keys().cloned()),
-            },
-            _ => {}
+        match Told::of(push) {
+            Told::Gone => return Err(Deaf),
+            Told::Message { channel, said } => self.message(&channel, &said),
+            Told::Changed(locks) => changed.extend(locks),
+            Told::Flushed => changed.extend(self.subscribed.keys().cloned()),
+            Told::Nothing => {}
         }
         Ok(())
     }

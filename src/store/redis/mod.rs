@@ -51,6 +51,9 @@ pub(super) mod link;
 mod listen;
 mod look;
 pub(super) mod names;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod probe;
 mod release;
 mod replicas;
 pub(super) mod script;

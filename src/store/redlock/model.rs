@@ -446,15 +446,25 @@ fn five_nodes_of_which_two_crash_hold() {
     holds(World { nodes: 5, crashes: 2, ttl: 1, quarantine: 2, ..SMALL });
 }
 
-/// Run by hand, in release: `cargo test --release --lib redlock::model -- --ignored --nocapture`.
 #[test]
-#[ignore = "a quarter of a minute in release, minutes in debug"]
-fn larger_worlds_hold() {
+fn more_crashes_and_other_clocks_hold() {
     holds(World { crashes: 3, ..SMALL });
     holds(World { crashes: 2, quarantine: 3, skew: 2, ..SMALL });
     holds(World { crashes: 2, quarantine: 3, skew: 0, ttl: 3, ..SMALL });
+}
+
+#[test]
+fn five_nodes_with_longer_locks_hold() {
     holds(World { nodes: 5, crashes: 1, ..SMALL });
+}
+
+#[test]
+fn three_askers_hold() {
     holds(World { askers: 3, ..SMALL });
+}
+
+#[test]
+fn askers_who_try_again_hold() {
     holds(World { ttl: 1, crashes: 2, attempts: 2, ..SMALL });
 }
 

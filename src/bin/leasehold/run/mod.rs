@@ -31,7 +31,7 @@ use watch::Verdict;
 use crate::client::Client;
 use crate::exit::Failure;
 use crate::lend::{Lease, Lender, Terms};
-use crate::store;
+use crate::settings::store;
 
 /// Acquires the lock, runs the command, releases the lock.
 ///
@@ -76,7 +76,10 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 async fn lender(args: &RunArgs) -> Result<Lender, Failure> {
     match &args.store {
         None => Ok(Lender::Server(Client::new(&args.server)?)),
-        Some(name) => Lender::over(store::choose(name, args.redlock_max_ttl)?, args.ttl).await,
+        Some(name) => {
+            let choice = store::choose(name, args.redlock_max_ttl).map_err(Failure::Usage)?;
+            Lender::over(choice, args.ttl).await
+        }
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use leasehold::store::StoreError;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::redlock::{NodeEvent, RedlockStore};
-
-use crate::exit::Failure;
 
 /// What the `--store` of the command line names.
 #[derive(Debug)]
@@ -21,8 +20,8 @@ pub(crate) enum Choice {
 /// Reads a choice; `max_ttl` is for Redlock. A URL may hold a password, so no refusal repeats it.
 ///
 /// # Errors
-/// `Usage` if it names no store, or one whose URL makes no sense.
-pub(crate) fn choose(name: &str, max_ttl: Duration) -> Result<Choice, Failure> {
+/// It names no store, or one whose URL makes no sense.
+pub(crate) fn choose(name: &str, max_ttl: Duration) -> Result<Choice, String> {
     if let Some(nodes) = name.strip_prefix("redlock:") {
         return redlock(nodes, max_ttl);
     }
@@ -30,27 +29,28 @@ pub(crate) fn choose(name: &str, max_ttl: Duration) -> Result<Choice, Failure> {
         "memory" => Ok(Choice::Memory),
         "redis" => match std::env::var("REDIS_URL") {
             Ok(url) => redis(&url),
-            Err(_) => Err(Failure::Usage("--store redis (LOCK_STORE): REDIS_URL must name the server".to_owned())),
+            Err(_) => Err("--store redis (LOCK_STORE): REDIS_URL must name the server".to_owned()),
         },
         url if url.contains("://") => redis(url),
-        _ => Err(Failure::Usage(
-            "--store (LOCK_STORE) must be `memory`, `redis://host:port`, `redis+sentinel://host,host/master`, \
+        _ => Err("--store (LOCK_STORE) must be `memory`, `redis://host:port`, `redis+sentinel://host,host/master`, \
              `redis+cluster://host,host`, `redis` with REDIS_URL, or `redlock:redis://a,redis://b,redis://c`"
-                .to_owned(),
-        )),
+            .to_owned()),
     }
 }
 
-fn redis(url: &str) -> Result<Choice, Failure> {
+fn redis(url: &str) -> Result<Choice, String> {
     let builder = RedisStore::builder(url).on_warning(|warning| tracing::warn!(%warning, "store"));
-    let store = builder.build().map_err(|why| Failure::Usage(format!("--store (LOCK_STORE): {why}")))?;
-    Ok(Choice::Redis(store))
+    builder.build().map(Choice::Redis).map_err(refusal)
 }
 
-fn redlock(nodes: &str, max_ttl: Duration) -> Result<Choice, Failure> {
+fn redlock(nodes: &str, max_ttl: Duration) -> Result<Choice, String> {
     let builder = RedlockStore::builder(nodes.split(',')).max_ttl(max_ttl);
     let store = builder.on_warning(|warning| tracing::warn!(%warning, "store")).on_node_event(log).build();
-    Ok(Choice::Redlock(store.map_err(|why| Failure::Usage(format!("--store (LOCK_STORE): {why}")))?))
+    store.map(Choice::Redlock).map_err(refusal)
+}
+
+fn refusal(why: StoreError) -> String {
+    format!("--store (LOCK_STORE): {why}")
 }
 
 /// Tells what becomes of a node.

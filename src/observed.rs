@@ -1,23 +1,29 @@
-//! A store whose calls are counted and timed, once a reporter has asked for it.
+//! A store as its manager calls it: each call is counted and timed once a reporter has asked for it (feature `metrics`),
+//! and has a span if somebody listens (feature `tracing`).
 //!
 //! Every manager with a store calls it through this one. The calls themselves go through unchanged (S1 to S14); a call
 //! whose future is dropped before it is answered is not counted.
 
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::Arc;
+#[cfg(feature = "metrics")]
+use std::{sync::OnceLock, time::Instant};
 
+#[cfg(feature = "metrics")]
 use metrics::{Counter, Histogram, counter, histogram};
-use tracing::Instrument;
 
-use super::names;
 use crate::key::{Key, Token, Ttl};
+#[cfg(feature = "metrics")]
+use crate::metrics::names;
 use crate::store::{
     Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Released, Seen, Store, StoreError, Terms, Watch,
 };
+#[cfg(feature = "tracing")]
+use crate::trace::Call;
 
 #[derive(Debug)]
-pub(crate) struct Metered {
+pub(crate) struct Observed {
     store: Arc<dyn Store>,
+    #[cfg(feature = "metrics")]
     meter: OnceLock<Meter>,
 }
 
@@ -51,23 +57,30 @@ const OPS: [(Op, &str); 7] = [
 ];
 const SAID: [(Said, &str); 3] = [(Said::Done, "done"), (Said::Refused, "refused"), (Said::Unknown, "unknown")];
 
+#[cfg(feature = "metrics")]
 struct Meter {
     ops: [([Counter; 3], Histogram); OPS.len()],
 }
 
+#[cfg(feature = "metrics")]
 impl std::fmt::Debug for Meter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Meter").finish_non_exhaustive()
     }
 }
 
-impl Metered {
+impl Observed {
     pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, meter: OnceLock::new() })
+        Arc::new(Self {
+            store,
+            #[cfg(feature = "metrics")]
+            meter: OnceLock::new(),
+        })
     }
 
     /// Counts from now on. The first reporter's label stays.
-    pub(super) fn meter(&self, manager: &str) {
+    #[cfg(feature = "metrics")]
+    pub(crate) fn meter(&self, manager: &str) {
         let store = self.name();
         let _ = self.meter.set(Meter {
             ops: OPS.map(|(_, op)| {
@@ -83,30 +96,52 @@ impl Metered {
     }
 
     /// `call` was made already: some calls begin before their first poll.
+    fn observed<'a, T: Send + 'a>(
+        &'a self,
+        op: Op,
+        key: Option<&Key>,
+        call: BoxFuture<'a, T>,
+        said: impl Fn(&T) -> Said + Copy + Send + 'a,
+    ) -> BoxFuture<'a, T> {
+        #[cfg(feature = "tracing")]
+        let call = self.traced(op, key, call, said);
+        #[cfg(not(feature = "tracing"))]
+        let _ = key;
+        #[cfg(feature = "metrics")]
+        let call = self.timed(op, call, said);
+        call
+    }
+
+    #[cfg(feature = "tracing")]
+    fn traced<'a, T: Send + 'a>(
+        &'a self,
+        op: Op,
+        key: Option<&Key>,
+        call: BoxFuture<'a, T>,
+        said: impl Fn(&T) -> Said + Send + 'a,
+    ) -> BoxFuture<'a, T> {
+        match Call::begin(self.name(), OPS[op as usize].1, key) {
+            Some(span) => Box::pin(span.follow(call, move |answer| SAID[said(answer) as usize].1)),
+            None => call,
+        }
+    }
+
+    #[cfg(feature = "metrics")]
     fn timed<'a, T: Send + 'a>(
         &'a self,
         op: Op,
         call: BoxFuture<'a, T>,
         said: impl Fn(&T) -> Said + Send + 'a,
     ) -> BoxFuture<'a, T> {
-        let name = OPS[op as usize].1;
-        let span = tracing::debug_span!("leasehold.store", otel.kind = "client", db.system = self.name(), op = name);
-        if self.meter.get().is_none() && span.is_disabled() {
-            return call;
-        }
+        let Some(meter) = self.meter.get() else { return call };
         let began = Instant::now();
-        Box::pin(
-            async move {
-                let answer = call.await;
-                if let Some(meter) = self.meter.get() {
-                    let (counts, times) = &meter.ops[op as usize];
-                    counts[said(&answer) as usize].increment(1);
-                    times.record(began.elapsed());
-                }
-                answer
-            }
-            .instrument(span),
-        )
+        Box::pin(async move {
+            let answer = call.await;
+            let (counts, times) = &meter.ops[op as usize];
+            counts[said(&answer) as usize].increment(1);
+            times.record(began.elapsed());
+            answer
+        })
     }
 }
 
@@ -114,7 +149,7 @@ fn known<T>(answer: &Result<T, StoreError>) -> Said {
     if answer.is_ok() { Said::Done } else { Said::Unknown }
 }
 
-impl Store for Metered {
+impl Store for Observed {
     fn name(&self) -> &'static str {
         self.store.name()
     }
@@ -136,7 +171,7 @@ impl Store for Metered {
     }
 
     fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired> {
-        self.timed(Op::Acquire, self.store.acquire(ask), |answer| match answer {
+        self.observed(Op::Acquire, Some(ask.key), self.store.acquire(ask), |answer| match answer {
             Acquired::Granted { .. } => Said::Done,
             Acquired::Denied { .. } => Said::Refused,
             Acquired::Unknown(_) => Said::Unknown,
@@ -148,7 +183,7 @@ impl Store for Metered {
     }
 
     fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended> {
-        self.timed(Op::Extend, self.store.extend(key, token, ttl), |answer| match answer {
+        self.observed(Op::Extend, Some(key), self.store.extend(key, token, ttl), |answer| match answer {
             Extended::Extended { .. } => Said::Done,
             Extended::Lost => Said::Refused,
             Extended::Unknown(_) => Said::Unknown,
@@ -156,7 +191,7 @@ impl Store for Metered {
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
-        self.timed(Op::Release, self.store.release(key, token), |answer| match answer {
+        self.observed(Op::Release, Some(key), self.store.release(key, token), |answer| match answer {
             Released::Released => Said::Done,
             Released::AlreadyGone => Said::Refused,
             Released::Unknown(_) => Said::Unknown,
@@ -164,7 +199,7 @@ impl Store for Metered {
     }
 
     fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced> {
-        self.timed(Op::ForceRelease, self.store.force_release(key), |answer| match answer {
+        self.observed(Op::ForceRelease, Some(key), self.store.force_release(key), |answer| match answer {
             Forced::Released => Said::Done,
             Forced::WasFree => Said::Refused,
             Forced::Unknown(_) => Said::Unknown,
@@ -172,11 +207,11 @@ impl Store for Metered {
     }
 
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
-        self.timed(Op::Look, self.store.look(key, token), known)
+        self.observed(Op::Look, Some(key), self.store.look(key, token), known)
     }
 
     fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>> {
-        self.timed(Op::Watch, self.store.watch(key), known)
+        self.observed(Op::Watch, Some(key), self.store.watch(key), known)
     }
 
     fn events(&self) -> BoxFuture<'_, Result<Events, StoreError>> {
@@ -184,6 +219,6 @@ impl Store for Metered {
     }
 
     fn health(&self) -> BoxFuture<'_, Health> {
-        self.timed(Op::Health, self.store.health(), |health| known(&health.answer))
+        self.observed(Op::Health, None, self.store.health(), |health| known(&health.answer))
     }
 }

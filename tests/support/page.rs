@@ -1,0 +1,52 @@
+//! The status page in a browser, and what happens behind it.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use leasehold::{Lock, LockManager};
+use serde_json::json;
+
+use super::browser::Browser;
+
+pub(crate) async fn hold(locks: &LockManager, key: &str, owner: &str) -> Lock {
+    locks.try_lock(key).owner(owner).ttl(Duration::from_secs(300)).await.unwrap()
+}
+
+/// Somebody who waits, and goes away with the handle.
+pub(crate) fn wait(locks: &LockManager, key: &'static str, owner: &'static str) -> actix_rt::task::JoinHandle<()> {
+    let locks = locks.clone();
+    actix_rt::spawn(async move {
+        let lock = locks.lock(key).owner(owner).wait_forever().await.unwrap();
+        drop(lock.detach());
+    })
+}
+
+pub(crate) async fn open(address: SocketAddr, path: &str) -> Browser {
+    let browser = Browser::start().await;
+    browser.page.goto(&format!("http://{address}{path}")).await.unwrap();
+    browser
+}
+
+pub(crate) async fn open_live(address: SocketAddr, path: &str) -> Browser {
+    let browser = open(address, path).await;
+    browser.until(LIVE).await;
+    browser
+}
+
+pub(crate) const LIVE: &str = "document.getElementById('live').dataset.state === 'live'";
+
+pub(crate) fn shows(text: &str) -> String {
+    format!("document.querySelector('main:not([hidden])').innerText.includes({})", json!(text))
+}
+
+/// Nothing was logged, and nobody else was asked.
+pub(crate) async fn was_quiet(browser: &Browser, address: SocketAddr) {
+    let log = browser.log("browser").await;
+    assert!(log.is_empty(), "{log:?}");
+    let asked = browser.requests().await;
+    assert!(!asked.is_empty(), "nothing was recorded");
+    for url in asked {
+        assert!(url.starts_with(&format!("http://{address}/")), "{url}");
+    }
+}
