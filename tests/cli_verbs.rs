@@ -25,7 +25,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|why| panic!("{why}: {text}"))
 }
 
-const VERBS: [&str; 14] = [
+const VERBS: [&str; 15] = [
     "serve",
     "run",
     "acquire",
@@ -37,6 +37,7 @@ const VERBS: [&str; 14] = [
     "force-release",
     "watch",
     "bench",
+    "redlock",
     "config",
     "completions",
     "man",

@@ -315,6 +315,28 @@ fn grants_whose_replies_were_lost_are_unknown_and_taken_back_everywhere() {
     assert!(nodes.with_value("k", &token.to_string()) >= 2, "no clean-up hits a later lock");
 }
 
+/// The answers to the first try come while the second one is under way, and are taken back: not from the second one.
+#[test]
+fn what_an_earlier_try_of_the_token_left_under_way_takes_nothing_from_the_next_one() {
+    let nodes = Nodes::start(3, &[], Duration::from_secs(60));
+    let proxies = nodes.proxies();
+    let stores = stores(|| through(&proxies, nodes.max_ttl).node_timeout(Duration::from_secs(2)));
+    let (token, lasting) = (Token::random(), Duration::from_secs(50));
+    proxies[..2].iter().for_each(|proxy| proxy.hold(Direction::ToClient));
+    let answer = ask(&*stores.one, "k", token, lasting);
+    assert!(matches!(answer, Acquired::Unknown(StoreError::NoQuorum { answered: 1, .. })), "{answer:?}");
+    let held_by_third = || nodes.servers[2].ask::<i64>("EXISTS lock:k") == 1;
+    until("the third to give it up", || !held_by_third());
+    std::thread::scope(|scope| {
+        let taking = scope.spawn(|| take(&*stores.one, "k", token, lasting));
+        until("the second try", held_by_third);
+        proxies[..2].iter().for_each(Proxy::heal);
+        taking.join().unwrap();
+    });
+    wait(stores.one.stop());
+    assert!(nodes.with_value("k", &token.to_string()) >= 2, "a majority holds what was granted");
+}
+
 #[test]
 fn what_reaches_a_node_after_the_release_leaves_nothing_there() {
     let nodes = Nodes::start(3, &[], Duration::from_secs(60));

@@ -116,3 +116,32 @@ fn a_redlock_store_that_makes_no_sense_is_refused_without_its_password() {
         assert!(!did.said().contains("sesame"), "{did:?}");
     }
 }
+
+#[test]
+fn an_operator_lets_new_servers_vote_at_once_when_he_says_that_nothing_is_held() {
+    let nodes: Vec<kit::Server> = (0..3).map(|_| kit::Server::start(&[])).collect();
+    let store = format!("redlock:{}", nodes.iter().map(kit::Server::url).collect::<Vec<_>>().join(","));
+    let init = |store: &str, words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+        command.env_remove("LOCK_STORE").args(["redlock", "init", "--store", store, "--redlock-max-ttl", "1h"]);
+        let done = command.args(words).output().unwrap();
+        let said = [done.stdout, done.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        (done.status.code(), said)
+    };
+    let marked = || nodes.iter().filter(|node| node.ask::<i64>("EXISTS leasehold:quarantine") == 1).count();
+    let (code, said) = init(&store, &[]);
+    assert!(code == Some(64) && said.contains("--nothing-is-held") && marked() == 0, "{said}");
+    let (code, said) = init("redis://:sesame@a", &["--nothing-is-held"]);
+    assert!(code == Some(64) && said.contains("redlock:") && !said.contains("sesame"), "{said}");
+    let (code, said) = init(&store, &["--nothing-is-held"]);
+    assert_eq!((code, said.as_str(), marked()), (Some(0), "initialised\n", 3));
+    // For an hour they would be silent otherwise.
+    let mut locking = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+    locking.args(["run", "--key", "k", "--store", &store, "--redlock-max-ttl", "1h", "--wait", "30s", "--", "true"]);
+    let done = locking.output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    // One that does not answer is not passed over.
+    drop(nodes);
+    let (code, said) = init(&store, &["--nothing-is-held"]);
+    assert_eq!(code, Some(69), "{said}");
+}

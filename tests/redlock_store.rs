@@ -11,9 +11,12 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold::store::Store;
-use leasehold::store::conformance;
+use futures::future::join_all;
+use leasehold::Token;
+use leasehold::store::conformance::{self, wait};
+use leasehold::store::{Acquired, Ask, Denial, Intent, Released, Store};
 use redlock::Nodes;
+use support::{key, ttl};
 
 /// The suite takes locks for two hours.
 const HOURS: Duration = Duration::from_hours(3);
@@ -52,4 +55,39 @@ fn a_node_accepts_no_fence_at_or_below_its_memory_or_the_end_of_its_last_quarant
     assert_eq!(ask("a", floor + 9, 60_000, 2)[0], 1, "the second round raises its own");
     assert_eq!(server.ask::<i64>("GET fence"), floor + 9);
     assert!(server.ask::<i64>("PTTL fence") > 110_000);
+}
+
+/// While the first is under way the others gather; two want each key, and one key holds a value of another kind.
+#[test]
+fn calls_that_go_out_together_are_answered_each_by_itself() {
+    let nodes = Nodes::start(3, &[], HOURS);
+    let stores = redlock::stores(|| nodes.builder().node_timeout(Duration::from_secs(10)));
+    for server in &nodes.servers {
+        server.ask::<i64>("HSET lock:k7 a b");
+    }
+    let keys: Vec<_> = (0..100).map(|n| key(&format!("k{}", n / 2))).collect();
+    let tokens: Vec<_> = keys.iter().map(|_| Token::random()).collect();
+    for _ in 0..10 {
+        let ttl = ttl(Duration::from_secs(50));
+        let tries = keys
+            .iter()
+            .zip(&tokens)
+            .map(|(key, token)| stores.one.acquire(Ask { key, token: *token, ttl, intent: Intent::Try }));
+        let answers = wait(join_all(tries));
+        for (of_key, pair) in answers.chunks(2).enumerate() {
+            let why = if of_key == 7 { Denial::OtherKind } else { Denial::Held };
+            let grants =
+                pair.iter().filter(|answer| matches!(answer, Acquired::Granted { fence: Some(_), .. })).count();
+            let denials = pair.iter().filter(|answer| matches!(answer, Acquired::Denied { why: of, .. } if *of == why));
+            let expected = if of_key == 7 { (0, 2) } else { (1, 1) };
+            assert_eq!((grants, denials.count()), expected, "k{of_key}: {pair:?}");
+        }
+        // Twice each, by those who hold it and those who do not.
+        let twice = keys.iter().zip(&tokens).chain(keys.iter().zip(&tokens));
+        let released = wait(join_all(twice.map(|(key, token)| stores.one.release(key, *token))));
+        let count = |wanted: Released| released.iter().filter(|answer| **answer == wanted).count();
+        assert_eq!((count(Released::Released), count(Released::AlreadyGone)), (49, 151), "{released:?}");
+    }
+    wait(stores.one.stop());
+    assert!((0..50).filter(|n| *n != 7).all(|n| nodes.holders(&format!("k{n}")) == 0));
 }

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 #[cfg(unix)]
 use crate::run;
 use crate::settings::ServeArgs;
-use crate::{acquire, bench, completions, force_release, heartbeat, ls, man, release, show, stats, watch};
+use crate::{acquire, bench, completions, force_release, heartbeat, ls, man, redlock, release, show, stats, watch};
 
 /// A keyed lock server and its client: TTL, fencing tokens, fair queues.
 ///
@@ -54,6 +54,9 @@ pub(crate) enum Command {
     Watch(watch::WatchArgs),
     /// Measure how fast a server acquires and releases
     Bench(bench::BenchArgs),
+    /// Look after the servers behind `--store redlock:`
+    #[command(subcommand)]
+    Redlock(redlock::RedlockCommand),
     /// Look at the settings of the server
     #[command(subcommand)]
     Config(ConfigCommand),

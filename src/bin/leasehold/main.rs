@@ -25,6 +25,7 @@ mod ls;
 mod man;
 mod metrics;
 mod patience;
+mod redlock;
 mod release;
 #[cfg(unix)]
 mod run;
@@ -87,6 +88,7 @@ fn carry_out(command: Command) -> Result<ExitCode, Failure> {
         Command::ForceRelease(args) => wait_for(force_release::force_release(args)).map(done),
         Command::Watch(args) => wait_for(watch::watch(args)).map(done),
         Command::Bench(args) => wait_for(bench::bench(args)).map(done),
+        Command::Redlock(command) => wait_for(redlock::redlock(command)).map(done),
         Command::Config(ConfigCommand::Print(args)) => config::print(&args).map(done),
         Command::Completions(args) => completions::completions(&args).map(done),
         Command::Man(args) => man::man(&args).map(done),

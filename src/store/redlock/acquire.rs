@@ -193,7 +193,8 @@ impl Tries {
         self.open -= 1;
         let silent = asked.poll.silent();
         if !silent.is_empty() {
-            let stay = Stay::of_acquire(&self.inner, asked.lock.token, silent);
+            let earlier = self.before.clone().filter(|_| self.turn == Turn::Second);
+            let stay = Stay::of_acquire(&self.inner, asked.lock.token, silent, earlier);
             self.request.decide(stay.shared());
             asked.stay = Some(stay);
         }

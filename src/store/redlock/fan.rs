@@ -1,4 +1,4 @@
-//! One question to all nodes at once, and their answers in the order in which they come: [`ask`], [`see_off`].
+//! One question to all nodes at once, and their answers in the order in which they come: [`hear`], [`see_off`].
 
 use std::sync::Arc;
 

@@ -322,3 +322,28 @@ impl<F: Future> Fan<F> {
         (0..self.running.len()).filter(|at| self.running[*at].is_some()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> Vec<Result<(i64, Vec<i64>), ()>> {
+        let (text, now_us) = Text::read(Value::BulkString(text.as_bytes().to_vec())).unwrap();
+        assert_eq!(now_us, 17);
+        let words = text.words().take(3);
+        words.map(|word| word.map(|word| (word.parts().0, word.parts().1.to_vec())).map_err(drop)).collect()
+    }
+
+    #[test]
+    fn a_text_says_something_of_each_lock_and_nothing_where_it_makes_no_sense() {
+        assert_eq!(
+            said("17 1 2:0:-1 4:9007199254740991"),
+            [Ok((1, vec![])), Ok((2, vec![0, -1])), Ok((4, vec![9_007_199_254_740_991])),]
+        );
+        assert_eq!(said("17 1"), [Ok((1, vec![])), Err(()), Err(())], "fewer than were asked about");
+        assert_eq!(said("17 1:2:3:4 x 1:"), [Err(()), Err(()), Err(())]);
+        for nonsense in [Value::Nil, Value::BulkString(b"17".to_vec()), Value::BulkString(b"x 1".to_vec())] {
+            assert!(Text::read(nonsense).is_err());
+        }
+    }
+}

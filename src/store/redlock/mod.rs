@@ -1,9 +1,10 @@
 //! Redlock: one lock over N independent Redis nodes, held by whoever has a majority of them: [`RedlockStore`].
 //!
 //! One file per operation, with its script beside it: `acquire`, `extend`, `repair`, `release`, `force`, `look`,
-//! `initialise`. Each asks all nodes at once and goes on as soon as a majority decides (`fan`); who is slower is heard
-//! out in the background. The half that does no I/O counts votes (`quorum`) and fences (`fence`); `model` walks
-//! every bounded history of both. A node is a [`RedisStore`](super::redis::RedisStore) of its own (`node`).
+//! `initialise`. Each asks all nodes at once and goes on as soon as a majority decides; who is slower is heard out in
+//! the background (`fan`). Acquires and releases that wait for each other (`lane`) go out together, to all nodes alike
+//! (`flight`). The half that does no I/O counts votes (`quorum`, `poll`) and fences (`fence`); `model` walks every
+//! bounded history of both. A node is a [`RedisStore`](super::redis::RedisStore) of its own (`node`).
 //!
 //! # What it promises, and what not
 //! * A key is held by one token at a time as long as nodes' and holders' clocks run at the same rate, give or take the
@@ -15,7 +16,8 @@
 //! * Fences are proved here (`fence`): each grant's was accepted by a majority, and is above all earlier ones, through
 //!   crashes, lost replies and restarts, while clocks differ by less than `max_ttl`. Without proof there is no grant.
 //! * A node that restarts without `appendfsync always`, or is flushed, does not vote for `max_ttl` (L4). So a new
-//!   deployment is silent for that long once, unless it is told that nothing is held ([`RedlockStore::initialise`]).
+//!   deployment is silent for that long once, unless it is told that nothing is held ([`RedlockStore::initialise`], or
+//!   `leasehold redlock init`).
 //! * One node with replicas and `WAIT` ([`wait_for_replicas`](super::redis::RedisBuilder::wait_for_replicas)) is a
 //!   fifth of the work, and is to be preferred where an outage of seconds is bearable and the resource checks fences:
 //!   N nodes buy that any minority can die without anybody noticing.

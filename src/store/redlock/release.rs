@@ -155,7 +155,12 @@ impl Orders {
             Outcome::Denied => Released::AlreadyGone,
             // No majority has it any more, though it is not known whether one had it.
             _ if one.answered >= self.inner.quorum.needed() => Released::AlreadyGone,
-            _ => Released::Unknown(no_quorum(&self.inner, one.answered, &one.errors)),
+            _ => {
+                let silent = |node: &usize| !one.ballot.has_heard(*node) && one.errors.iter().all(|(at, _)| at != node);
+                let silent: Vec<usize> = (0..self.inner.nodes.len()).filter(silent).collect();
+                one.errors.extend(silent.into_iter().map(|node| (node, StoreError::Timeout)));
+                Released::Unknown(no_quorum(&self.inner, one.answered, &one.errors))
+            }
         };
         // Whoever does not listen has what he wanted all the same.
         let _ = tell.send(released);

@@ -31,6 +31,8 @@ pub(super) struct Shared {
     /// The nodes that the release was sent to, and on which wire.
     releases: Mutex<Vec<(usize, u64)>>,
     answered: Notify,
+    /// Of the round before this one.
+    earlier: Option<Arc<Shared>>,
 }
 
 /// One operation that is under way.
@@ -41,9 +43,15 @@ pub(super) struct Stay {
 }
 
 impl Stay {
-    /// An acquire goes on in the background; `asked` are the nodes that have it to answer.
-    pub(super) fn of_acquire(inner: &Arc<Inner>, token: Token, asked: Vec<usize>) -> Self {
-        let shared = Arc::new(Shared { asked: Mutex::new(asked), ..Shared::default() });
+    /// An acquire goes on in the background; `asked` are the nodes that have it to answer. What becomes of the token
+    /// concerns the `earlier` round too.
+    pub(super) fn of_acquire(
+        inner: &Arc<Inner>,
+        token: Token,
+        asked: Vec<usize>,
+        earlier: Option<Arc<Shared>>,
+    ) -> Self {
+        let shared = Arc::new(Shared { asked: Mutex::new(asked), earlier, ..Shared::default() });
         // Of an earlier try nothing is under way that this one has not waited for.
         inner.underway.0.lock().insert(token, (1, Arc::clone(&shared)));
         Self { inner: Arc::clone(inner), token, shared }
@@ -72,7 +80,12 @@ impl Stay {
 impl Shared {
     /// The token got nothing, or nobody heard that it did.
     pub(super) fn fail(&self) {
-        self.failed.store(true, Ordering::SeqCst);
+        self.rounds().for_each(|round| round.failed.store(true, Ordering::SeqCst));
+    }
+
+    /// This round, and the one before it.
+    fn rounds(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |round| round.earlier.as_deref())
     }
 
     /// Whether what the node has given is to stay: nobody wants it released, or whoever does finds it.
@@ -92,7 +105,7 @@ impl Shared {
 
     /// The release is about to be sent.
     pub(super) fn releasing(&self, node: usize, wire: u64) {
-        self.releases.lock().push((node, wire));
+        self.rounds().for_each(|round| round.releases.lock().push((node, wire)));
     }
 
     /// The node has answered, or will not; what it may have given is seen to.
@@ -136,7 +149,7 @@ impl Underway {
     /// The token's release begins.
     pub(super) fn release(&self, token: Token) -> Option<Arc<Shared>> {
         let shared = self.of(token)?;
-        shared.released.store(true, Ordering::SeqCst);
+        shared.rounds().for_each(|round| round.released.store(true, Ordering::SeqCst));
         Some(shared)
     }
 }
