@@ -150,7 +150,7 @@ struct Asked {
 impl Load for Tries {
     fn hear(&mut self, node: usize, heard: Heard) -> Enough {
         let now = self.inner.now();
-        let failed = heard.as_ref().err().map(Failure::clone);
+        let failed = heard.as_ref().err().cloned();
         let mut words = heard.as_ref().ok().map(super::flight::Text::words);
         for at in 0..self.asked.len() {
             let word = match (&mut words, &failed) {

@@ -91,7 +91,7 @@ struct Ordered {
 impl Load for Orders {
     fn hear(&mut self, node: usize, heard: Heard) -> Enough {
         let now = self.inner.now();
-        let failed = heard.as_ref().err().map(Failure::clone);
+        let failed = heard.as_ref().err().cloned();
         let mut words = heard.as_ref().ok().map(super::flight::Text::words);
         for at in 0..self.ordered.len() {
             let word = match (&mut words, &failed) {
