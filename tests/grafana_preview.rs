@@ -29,7 +29,7 @@ fn millis(n: u64) -> Duration {
 
 /// For how long there is something to see: pictures want more of it than tests.
 fn spell() -> Duration {
-    Duration::from_secs(if std::env::var_os("LEASEHOLD_PICTURES").is_some() { 110 } else { 3 })
+    Duration::from_secs(if std::env::var_os("LEASEHOLD_PICTURES").is_some() { 90 } else { 3 })
 }
 
 async fn post(process: &Process, path: &str, body: Value) -> Value {
@@ -80,7 +80,7 @@ fn load(process: &Rc<Process>) -> Vec<actix_rt::task::JoinHandle<()>> {
 
 async fn answers_of(prometheus: &Prometheus, from: f64, to: f64) -> Map<String, Value> {
     let (dashboard, mut all) = (dashboard(), Map::new());
-    let (start, end, step) = (from.to_string(), to.to_string(), ((to - from) / 110.0).max(0.5).to_string());
+    let (start, end, step) = (from.to_string(), to.to_string(), ((to - from) / 90.0).max(0.5).to_string());
     for panel in panels(&dashboard) {
         let mut series = Vec::new();
         for target in panel["targets"].as_array().unwrap() {
@@ -139,7 +139,7 @@ async fn the_picture_is_drawn_from_the_dashboards_json_and_what_a_real_prometheu
     browser.page.goto(&format!("file://{}", file.display())).await.unwrap();
     browser.until("document.body.dataset.drawn === 'yes'").await;
     let height = browser.value("Math.ceil(document.documentElement.getBoundingClientRect().height)").await;
-    browser.size(1440, u32::try_from(height.as_u64().unwrap()).unwrap()).await;
+    browser.size(1200, u32::try_from(height.as_u64().unwrap()).unwrap()).await;
     browser.picture("dashboard").await;
 
     let empty = browser.value("[...document.querySelectorAll('[data-empty]')].map(panel => panel.dataset.empty)").await;

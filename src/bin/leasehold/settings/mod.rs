@@ -173,7 +173,8 @@ pub(crate) struct Namespaces(pub(crate) Vec<String>);
 
 impl Namespaces {
     fn parse(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.split(',').map(|prefix| prefix.trim().to_owned()).collect()))
+        let prefixes = text.split(',').map(str::trim).filter(|prefix| !prefix.is_empty());
+        Ok(Self(prefixes.map(str::to_owned).collect()))
     }
 }
 
