@@ -1,8 +1,11 @@
-//! Question 6: does the lock server keep up with a server that does nothing? Acquire and release, in requests per second, beside
-//! a bare actix-web JSON echo of the same bodies: the same workers, the same load by `wrk` (Debian's package), in turns.
+//! Question 6: does the lock server keep up with a server that does nothing? Acquire and release, in requests per second,
+//! beside a bare actix-web JSON echo of the same bodies: the same workers, the same load by `wrk` (Debian's package), in
+//! turns.
 //!
-//! The server asks for a token, counts the rate, names every request, and logs at info. Both run as processes of their
-//! own, with one worker, on free loopback ports. Leaves its medians for `report`.
+//! With everything on, the server asks for a token with namespaces, counts the rate, and logs at info; bare, it does not.
+//! Either way it measures and names every request. All run as processes of their own, with one worker, on free loopback
+//! ports. A share is the median of the rounds'; the processor time is the server's own. `wrk` needs a core for itself:
+//! where it has none, the two disturb each other, the slower server the more. Leaves its medians for `report`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -34,19 +37,78 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let short = !std::env::args().any(|arg| arg == "--bench");
     let (rounds, seconds) = if short { (1, 1) } else { (ROUNDS, SECONDS) };
 
-    let mut server = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-    server.env("LEASEHOLD_TOKENS", TOKENS).env("RUST_LOG", "info");
-    let rate = ["--rate-limit", "1000000000"];
-    let server = Server::start(server.args(["serve", "--listen", "127.0.0.1:0", "--workers", "1"]).args(rate))?;
-    let echo = Server::start(Command::new(std::env::current_exe()?).arg("echo-server"))?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut bare, mut full) = (leasehold(), leasehold());
+    bare.env("RUST_LOG", "off");
+    full.env("RUST_LOG", "info").env("LEASEHOLD_TOKENS", TOKENS).args(["--rate-limit", "1000000000"]);
+    let mut echo = Command::new(std::env::current_exe()?);
+    let mut contenders = [
+        Contender::start("echo", "echo", echo.arg("echo-server"))?,
+        Contender::start("leasehold, bare", "locks", &mut bare)?,
+        Contender::start("leasehold, everything on", "locks", &mut full)?,
+    ];
     for _ in 0..rounds {
-        ours.push(load(&server.url, "locks", seconds)?);
-        theirs.push(load(&echo.url, "echo", seconds)?);
+        for contender in &mut contenders {
+            contender.run(seconds)?;
+        }
     }
-    let (ours, theirs) = (median(ours), median(theirs));
-    println!("leasehold {ours:.0} requests/s, echo {theirs:.0} requests/s, ratio {:.2}", ours / theirs);
-    if short { Ok(()) } else { keep(ours, theirs) }
+    let [echo, bare, full] = &contenders;
+    println!("{:<26}{:>12}{:>24}{:>18}", "", "requests/s", "of the echo (range)", "CPU/request");
+    for contender in [echo, bare, full] {
+        let shares = contender.rounds.iter().zip(&echo.rounds).map(|(ours, theirs)| ours.rate / theirs.rate);
+        let mut shares: Vec<f64> = shares.collect();
+        shares.sort_by(f64::total_cmp);
+        let range = format!("({:.2}-{:.2})", shares[0], shares[shares.len() - 1]);
+        let cpu = median(contender.rounds.iter().filter_map(|round| round.cpu));
+        let cpu = cpu.map_or("?".to_owned(), |cpu| format!("{:.2} us", cpu * 1e6));
+        let (name, rate, share) = (contender.name, contender.rate(), shares[shares.len() / 2]);
+        println!("{name:<26}{rate:>12.0}{share:>12.2} {range:>11}{cpu:>18}");
+    }
+    if short { Ok(()) } else { keep(full.rate(), bare.rate(), echo.rate()) }
+}
+
+fn leasehold() -> Command {
+    let mut server = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+    server.env_remove("LEASEHOLD_TOKENS").args(["serve", "--listen", "127.0.0.1:0", "--workers", "1"]);
+    server
+}
+
+/// Who is measured, and what was.
+struct Contender {
+    name: &'static str,
+    /// What the load's script is told to ask for.
+    asked: &'static str,
+    server: Server,
+    rounds: Vec<Round>,
+}
+
+struct Round {
+    /// Requests per second.
+    rate: f64,
+    /// Seconds of processor time for each, where the system tells.
+    cpu: Option<f64>,
+}
+
+impl Contender {
+    fn start(
+        name: &'static str,
+        asked: &'static str,
+        command: &mut Command,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
+        Ok(Self { name, asked, server: Server::start(command)?, rounds: Vec::new() })
+    }
+
+    fn run(&mut self, seconds: usize) -> Result<(), Box<dyn std::error::Error>> {
+        let before = self.server.cpu_seconds();
+        let (requests, rate) = load(&self.server.url, self.asked, seconds)?;
+        let after = self.server.cpu_seconds();
+        let cpu = before.zip(after).map(|(before, after)| (after - before) / requests);
+        self.rounds.push(Round { rate, cpu });
+        Ok(())
+    }
+
+    fn rate(&self) -> f64 {
+        median(self.rounds.iter().map(|round| round.rate)).unwrap_or_default()
+    }
 }
 
 async fn echo() -> Result<(), Box<dyn std::error::Error>> {
@@ -59,8 +121,8 @@ async fn echo() -> Result<(), Box<dyn std::error::Error>> {
     Ok(server.run().await?)
 }
 
-/// Requests per second of one round, all of them answered with success.
-fn load(url: &str, what: &str, seconds: usize) -> Result<f64, Box<dyn std::error::Error>> {
+/// Requests in all and per second of one round, all of them answered with success.
+fn load(url: &str, what: &str, seconds: usize) -> Result<(f64, f64), Box<dyn std::error::Error>> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/http.lua");
     let duration = format!("{seconds}s");
     let output = Command::new("wrk")
@@ -69,22 +131,25 @@ fn load(url: &str, what: &str, seconds: usize) -> Result<f64, Box<dyn std::error
         .output()?;
     let text = String::from_utf8(output.stdout)?;
     assert!(!text.contains("Non-2xx"), "every request must be answered with success:\n{text}");
-    let line = text.lines().find_map(|line| line.strip_prefix("Requests/sec:")).ok_or("wrk says no rate")?;
-    Ok(line.trim().parse()?)
+    let rate = text.lines().find_map(|line| line.strip_prefix("Requests/sec:")).ok_or("wrk says no rate")?;
+    let requests = text.lines().find_map(|line| line.split_once(" requests in ")).ok_or("wrk says no number")?;
+    Ok((requests.0.trim().parse()?, rate.trim().parse()?))
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values.get(values.len() / 2).copied()
 }
 
-fn keep(ours: f64, theirs: f64) -> Result<(), Box<dyn std::error::Error>> {
+fn keep(full: f64, bare: f64, echo: f64) -> Result<(), Box<dyn std::error::Error>> {
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let folder = std::path::Path::new(&target).join("criterion");
     std::fs::create_dir_all(&folder)?;
     let mut answers = Map::new();
-    answers.insert("http/leasehold".into(), ours.into());
-    answers.insert("http/echo".into(), theirs.into());
+    answers.insert("http/leasehold".into(), full.into());
+    answers.insert("http/leasehold_bare".into(), bare.into());
+    answers.insert("http/echo".into(), echo.into());
     Ok(std::fs::write(folder.join("http.json"), Value::from(answers).to_string())?)
 }
 
@@ -102,6 +167,16 @@ impl Server {
         BufReader::new(stdout).read_line(&mut line)?;
         let url = line.trim().strip_prefix("listening on ").ok_or("the server says where it listens")?.to_owned();
         Ok(Self { child, url })
+    }
+
+    /// What all of its threads have used.
+    fn cpu_seconds(&self) -> Option<f64> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
+        let used = threads.map(|thread| {
+            let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<f64>().ok()
+        });
+        used.sum::<Option<f64>>().map(|nanos| nanos / 1e9)
     }
 }
 

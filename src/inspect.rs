@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BinaryHeap;
 
 use crate::error::{LockError, Loss};
-use crate::info::{EndedLock, Explanation, LockInfo};
+use crate::info::{EndedLock, Explanation, HolderInfo, LockInfo};
 use crate::key::Key;
 use crate::lock::Ticket;
 use crate::manager::LockManager;
@@ -140,11 +140,19 @@ impl LockManager {
     /// [`LockError::Lost`] if that grant has ended, whoever holds the key now.
     pub fn inspect_ticket(&self, ticket: &Ticket) -> Result<LockInfo, LockError> {
         let (shard, hash) = self.place(ticket.key());
-        match self.shard_at(shard).look_ticket(ticket.key(), hash, ticket.token()) {
-            Ok(row) => Ok(row.into()),
-            Err(LockError::NotHeld) => Err(LockError::Lost(Loss::Unknown)),
-            Err(other) => Err(other),
-        }
+        let row = self.shard_at(shard).look_ticket(ticket.key(), hash, ticket.token());
+        row.map(LockInfo::from).map_err(lost)
+    }
+
+    /// What is known of the one who holds by a ticket: less than [`inspect_ticket`](Self::inspect_ticket) tells, and
+    /// sooner.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`] if that grant has ended, whoever holds the key now.
+    pub fn inspect_holder(&self, ticket: &Ticket) -> Result<HolderInfo, LockError> {
+        let (shard, hash) = self.place(ticket.key());
+        let holding = self.shard_at(shard).look_holder(ticket.key(), hash, ticket.token());
+        holding.map(HolderInfo::from).map_err(lost)
     }
 
     /// The held locks whose keys, as this manager [keeps](Self::canonical_prefix) them, begin with `prefix`: the first
@@ -215,5 +223,13 @@ impl LockManager {
         let key = self.good_key(key)?;
         let (shard, hash) = self.place(&key);
         Ok(self.shard_at(shard).look(&key, hash, 0).and_then(|row| LockInfo::from(row).stats))
+    }
+}
+
+/// A ticket was a grant's: one whose token the key does not know has ended.
+fn lost(why: LockError) -> LockError {
+    match why {
+        LockError::NotHeld => LockError::Lost(Loss::Unknown),
+        other => other,
     }
 }

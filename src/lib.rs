@@ -23,6 +23,21 @@
 //! | `observed`, `trace` | calls to the store, counted and in spans; the spans of requests and holds | `shard`, `request`, `lock` |
 //! | `metrics` | what operators see: counts and times for a recorder, the text for Prometheus | the `leasehold` binary, you |
 //! | `http` | the same locks over HTTP, to mount into any actix-web app | the `leasehold` binary, you |
+//!
+//! # Traces
+//!
+//! With the feature `tracing` there are spans of [`tracing`](https://docs.rs/tracing) at the level `DEBUG`, with fields
+//! that OpenTelemetry's exporters understand:
+//!
+//! | span | from, to | fields besides `otel.kind`, `lock.key` |
+//! |---|---|---|
+//! | `leasehold.acquire` | the first poll of a request to its answer | `lock.mode`, `lock.outcome`, `error.type`, `otel.status_code` |
+//! | `leasehold.wait` | in it: from when it could not be answered at once | `lock.outcome` |
+//! | `leasehold.hold` | the guard of a lock; what the callback of a `run` does is in it | `lock.mode`, `lock.fence`, `lock.end` |
+//! | `leasehold.store` | a call to the store | `db.system.name`, `db.operation.name`, `lock.outcome`, `otel.status_code` |
+//!
+//! Keys are in them; tokens and owners never are. The hold of a ticket has no span: nothing in this process holds it.
+//! While nobody listens at that level, a request costs the look at one number.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used)]

@@ -1,16 +1,9 @@
 //! Spans of [`tracing`](https://docs.rs/tracing) for who wants to see single requests: with the feature `tracing`, at
 //! the level `DEBUG`, with fields that OpenTelemetry's exporters understand.
 //!
-//! | span | from, to | fields besides `otel.kind`, `lock.key` |
-//! |---|---|---|
-//! | `leasehold.acquire` | the first poll of a request to its answer | `lock.mode`, `lock.outcome`, `error.type`, `otel.status_code` |
-//! | `leasehold.wait` | in it: from when it cannot be answered at once | `lock.outcome` |
-//! | `leasehold.hold` | the guard of a lock; the callback of a `run` is in it | `lock.mode`, `lock.fence`, `lock.end` |
-//! | `leasehold.store` | a call to the store | `db.system.name`, `db.operation.name`, `lock.outcome`, `otel.status_code` |
-//!
-//! Keys are in them, for spans are read by few and kept for days; tokens and owners never are. While nobody listens a
-//! request costs the look at one number. A ticket's hold has no span: nobody in this process holds it. Called by
-//! `request`, `lock`, `run` and what calls the store.
+//! Which they are, and what is in them, stands in the crate's documentation. Keys are, for spans are read by few and kept
+//! for days; tokens and owners never. While nobody listens a request costs the look at one number. Called by `request`,
+//! `lock`, `run` and what calls the store.
 
 #[cfg(not(feature = "tracing"))]
 pub(crate) use off::{Attempt, Hold, instrument, is_on};

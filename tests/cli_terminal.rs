@@ -3,6 +3,8 @@
 #![cfg(all(feature = "server", unix))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "support/cli.rs"]
 mod cli;
 #[path = "support/redis/mod.rs"]

@@ -245,3 +245,25 @@ async fn without_tokens_the_limit_is_per_address() {
     assert!(statuses.contains(&429), "{statuses:?}");
     server.get("/healthz").await.ok();
 }
+
+/// Asks as a proxy does, until it is refused or has asked for many clients.
+async fn status_of_many_clients(server: &Server) -> u16 {
+    for client in 1..=250 {
+        let asked = server.request(Method::GET, "/locks").header("x-forwarded-for", format!("203.0.113.{client}"));
+        let status = Answer::of(asked).await.status;
+        if status != 200 {
+            return status;
+        }
+    }
+    200
+}
+
+#[actix_rt::test]
+async fn the_clients_of_a_trusted_proxy_are_counted_each() {
+    let limited = || Access::open().rate_limit(NonZeroU32::new(1).unwrap());
+    let behind = guarded(limited().trust_proxies("::1, 127.0.0.0/8").unwrap());
+    assert_eq!(status_of_many_clients(&behind).await, 200);
+    for access in [limited(), limited().trust_proxies("10.0.0.0/8").unwrap()] {
+        assert_eq!(status_of_many_clients(&guarded(access)).await, 429, "anybody could say so");
+    }
+}

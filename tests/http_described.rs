@@ -7,6 +7,8 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use actix_web::test::{TestRequest, call_and_read_body, init_service};
+use actix_web::{App, web};
 use leasehold::LockManager;
 use leasehold::http::{Access, Limits};
 use reqwest::Method;
@@ -330,7 +332,8 @@ async fn the_description_names_every_route_and_every_example_is_what_its_schema_
     let all = operations(&api);
     let names: BTreeSet<_> = all.iter().map(|operation| text(&operation.about, "operationId")).collect();
     assert_eq!(names.len(), all.len(), "every operation has a name of its own");
-    assert_eq!(all.len(), 15);
+    let metrics = all.iter().any(|operation| operation.path == "/metrics");
+    assert_eq!((all.len(), metrics), if cfg!(feature = "metrics") { (16, true) } else { (15, false) });
     let mut examples = 0;
     for operation in &all {
         let about = &operation.about;
@@ -402,4 +405,17 @@ async fn an_answer_has_the_name_that_its_request_brought() {
     }
     let [one, two] = [server.get("/healthz").await, server.get("/healthz").await];
     assert_ne!(one.headers["x-request-id"], two.headers["x-request-id"]);
+}
+
+/// A host that does not serve the metrics does not describe them either.
+#[actix_rt::test]
+async fn what_a_host_leaves_out_is_not_described() {
+    let app = App::new().app_data(LockManager::builder().build().unwrap());
+    let app = init_service(app.service(web::scope("/locks").configure(leasehold::http::configure))).await;
+    let page = call_and_read_body(&app, TestRequest::get().uri("/locks/docs").to_request()).await;
+    let api = call_and_read_body(&app, TestRequest::get().uri("/locks/openapi.json").to_request()).await;
+    for text in [page, api] {
+        let text = String::from_utf8(text.into()).unwrap();
+        assert!(text.contains("/stats") && !text.contains("/metrics"));
+    }
 }

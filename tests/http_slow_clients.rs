@@ -2,60 +2,28 @@
 #![cfg(all(feature = "server", target_os = "linux"))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/binary.rs"]
+mod binary;
+#[path = "support/served.rs"]
+mod served;
 mod support;
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde_json::{Value, json};
-use support::{Answer, client, text};
+use serde_json::json;
+use served::Process;
+use support::{Answer, Listener};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const HEAD: &str = "POST /acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
 
-/// The server as a process of its own, ended with the test.
-struct Process {
-    child: Child,
-    address: String,
-}
-
-impl Process {
-    fn serve(words: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--workers", "1"]).args(words);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
-        Self { child, address }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let socket = TcpStream::connect(&self.address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket
-    }
-
-    async fn post(&self, path: &str, body: Value) -> Answer {
-        Answer::of(client().post(format!("http://{}{path}", self.address)).json(&body)).await
-    }
-
-    async fn takes_and_gives_back_a_lock(&self) {
-        let lock = self.post("/acquire", json!({ "key": "mine" })).await.ok();
-        let mine = json!({ "key": "mine", "token": lock["token"] });
-        assert_eq!(text(&self.post("/release", mine).await.ok(), "outcome"), "released");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A server with one worker, which has to do with all of them.
+fn serve(words: &[&str]) -> Process {
+    Process::serve(&[&["--workers", "1"], words].concat())
 }
 
 /// All that comes until the other side closes, which it must do.
@@ -91,7 +59,7 @@ fn drip(mut socket: TcpStream, text: &str, every: Duration) -> TcpStream {
 
 #[actix_rt::test]
 async fn a_head_that_comes_byte_by_byte_is_cut_off() {
-    let process = Process::serve(&["--head-timeout", "1s"]);
+    let process = serve(&["--head-timeout", "1s"]);
     let socket = drip(process.connect(), "x-filler: 1\r\n", Duration::from_millis(20));
     let answer = rest(socket);
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
@@ -100,7 +68,7 @@ async fn a_head_that_comes_byte_by_byte_is_cut_off() {
 
 #[actix_rt::test]
 async fn a_body_that_comes_byte_by_byte_is_cut_off() {
-    let process = Process::serve(&["--body-timeout", "300ms"]);
+    let process = serve(&["--body-timeout", "300ms"]);
     let mut socket = process.connect();
     write!(socket, "{HEAD}content-length: 10000\r\n\r\n").unwrap();
     let socket = drip(socket, " ", Duration::from_millis(20));
@@ -113,7 +81,7 @@ async fn a_body_that_comes_byte_by_byte_is_cut_off() {
 async fn a_later_head_that_stops_halfway_does_not_keep_its_connection() {
     // The slack for slow stores and the patience for waiters are not what is tested here, and would take a minute.
     let quick = ["--head-timeout", "1s", "--keep-alive", "1s", "--body-timeout", "1s", "--max-wait", "1s"];
-    let process = Process::serve(&[&quick[..], &["--wait", "1s", "--slack", "1s"]].concat());
+    let process = serve(&[&quick[..], &["--wait", "1s", "--slack", "1s"]].concat());
     let whole = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     for (first, then) in [(whole, "G"), (whole, "GET /healthz HTTP/1.1\r\nhos"), (&format!("{whole}GET /hea"), "l")] {
         let mut socket = process.connect();
@@ -127,15 +95,40 @@ async fn a_later_head_that_stops_halfway_does_not_keep_its_connection() {
 
 #[actix_rt::test]
 async fn an_idle_connection_is_closed_when_its_time_is_over() {
-    let process = Process::serve(&["--head-timeout", "1s", "--keep-alive", "1s"]);
+    let process = serve(&["--head-timeout", "1s", "--keep-alive", "1s"]);
     let mut socket = process.connect();
     socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     assert!(rest(socket).starts_with("HTTP/1.1 200"));
 }
 
 #[actix_rt::test]
+async fn who_listens_or_waits_behind_another_request_does_not_idle() {
+    let process = serve(&["--head-timeout", "1s", "--keep-alive", "1s"]);
+    let lock = process.post_afresh("/acquire", json!({ "key": "a" })).await.ok();
+    let mut events = Listener::of(process.client.get(format!("{}/events", process.url))).await;
+    let mut waits = process.connect();
+    let (whole, body) = ("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", r#"{"key":"a","wait_ms":60000}"#);
+    write!(waits, "{whole}{HEAD}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    while process.post_afresh("/acquire", json!({ "key": "a", "wait_ms": 0 })).await.body["queue_length"] != 1 {}
+    // These come later, and are cut off.
+    for _ in 0..2 {
+        let mut idle = process.connect();
+        idle.write_all(whole.as_bytes()).unwrap();
+        rest(idle);
+    }
+    process.post_afresh("/release", json!({ "key": "a", "token": lock["token"] })).await.ok();
+    let (mut answers, mut piece) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&answers).contains("waited_ms") {
+        let read = waits.read(&mut piece).unwrap();
+        assert!(read > 0, "it was cut off: {}", String::from_utf8_lossy(&answers));
+        answers.extend_from_slice(&piece[..read]);
+    }
+    assert_eq!([events.next().await["kind"].clone(), events.next().await["kind"].clone()], ["released", "granted"]);
+}
+
+#[actix_rt::test]
 async fn a_client_that_sends_all_and_closes_its_half_does_not_hold_anything_up() {
-    let process = Process::serve(&[]);
+    let process = serve(&[]);
     for _ in 0..50 {
         let mut socket = process.connect();
         let body = r#"{"key":"busy","ttl_ms":60000,"wait_ms":0}"#;
@@ -148,7 +141,7 @@ async fn a_client_that_sends_all_and_closes_its_half_does_not_hold_anything_up()
 
 #[actix_rt::test]
 async fn a_body_larger_than_taken_is_refused_before_it_has_come() {
-    let process = Process::serve(&["--max-body-bytes", "1000"]);
+    let process = serve(&["--max-body-bytes", "1000"]);
     let mut socket = process.connect();
     write!(socket, "{HEAD}content-length: 99999999999\r\n\r\n").unwrap();
     let mut head = [0; 12];
@@ -164,7 +157,7 @@ async fn five_thousand_idle_connections_leave_room_for_who_works() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let open_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     assert!(open_files > IDLE as u64 + 200, "this machine allows {open_files} open files: raise `ulimit -Hn`");
-    let process = Process::serve(&["--head-timeout", "1h", "--keep-alive", "1h"]);
+    let process = serve(&["--head-timeout", "1h", "--keep-alive", "1h"]);
     let mut idle = Vec::with_capacity(IDLE);
     for at in 0..IDLE {
         let mut socket = process.connect();
@@ -188,23 +181,19 @@ async fn five_thousand_idle_connections_leave_room_for_who_works() {
 
 #[actix_rt::test]
 async fn a_thousand_clients_that_come_at_once_find_room() {
-    let process = Process::serve(&[]);
+    let process = serve(&[]);
     // While it stands still it takes nobody: all must fit where the system keeps them.
-    let signal = |name: &str| {
-        let kill = format!("kill -{name} {}", process.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    };
-    let address = process.address.parse().unwrap();
-    signal("STOP");
+    let address = process.address().parse().unwrap();
+    process.signal("STOP");
     let crowd: Vec<_> = (0..1000).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(900))).collect();
-    signal("CONT");
+    process.signal("CONT");
     assert!(crowd.iter().all(Result::is_ok), "a client had to try again");
     process.takes_and_gives_back_a_lock().await;
 }
 
 #[actix_rt::test]
 async fn holders_release_while_every_waiters_place_is_taken() {
-    let process = Process::serve(&["--max-waiters", "200", "--max-connections", "400"]);
+    let process = serve(&["--max-waiters", "200", "--max-connections", "400"]);
     let lock = process.post("/acquire", json!({ "key": "a" })).await.ok();
     let body = r#"{"key":"a","wait_ms":60000}"#;
     let crowd: Vec<_> = (0..250)
@@ -221,6 +210,6 @@ async fn holders_release_while_every_waiters_place_is_taken() {
     }
     let mine = json!({ "key": "a", "token": lock["token"] });
     process.post("/heartbeat", mine.clone()).await.ok();
-    assert_eq!(text(&process.post("/release", mine).await.ok(), "outcome"), "released");
+    assert_eq!(process.post("/release", mine).await.ok(), json!({ "outcome": "released" }));
     drop(crowd);
 }

@@ -1,10 +1,15 @@
 //! Fear: the README shows what does not work. Its Rust blocks are doc tests; its console blocks run here, against the
 //! real server, and must print what they show (numbers apart); its commands must exist.
-#![cfg(feature = "server")]
+#![cfg(all(feature = "server", unix))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::io::{BufRead, BufReader};
+#[path = "support/binary.rs"]
+mod binary;
+
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+
+use binary::{BINARY, Process};
 
 const README: &str = include_str!("../README.md");
 
@@ -41,43 +46,20 @@ fn shape(text: &str) -> String {
     shape
 }
 
-struct Server(Child, String);
-
-impl Server {
-    fn start() -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_leasehold"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut first = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
-        let address = first.trim().strip_prefix("listening on http://").unwrap().to_owned();
-        Self(child, address)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn the_console_blocks_print_what_they_show() {
-    let server = Server::start();
+    let server = Process::serve(&[]);
     let mut ran = 0;
     // `leasehold` is this one, and asks this server.
-    let ours = Path::new(env!("CARGO_BIN_EXE_leasehold")).parent().unwrap().display();
+    let ours = Path::new(BINARY).parent().unwrap().display();
     let path = format!("{ours}:{}", std::env::var("PATH").unwrap_or_default());
     for block in blocks("console", README) {
         let mut commands = block.split(|line| line.starts_with("$ ")).skip(1);
         for line in block.iter().filter_map(|line| line.strip_prefix("$ ")) {
             let shown = commands.next().unwrap().join("\n");
             let mut command = Command::new("sh");
-            command.arg("-c").arg(line.replace("127.0.0.1:7420", &server.1));
-            command.env("PATH", &path).env("LEASEHOLD_SERVER", format!("http://{}", server.1));
+            command.arg("-c").arg(line.replace("127.0.0.1:7420", server.address()));
+            command.env("PATH", &path).env("LEASEHOLD_SERVER", &server.url);
             let output = command.output().unwrap();
             assert!(output.status.success(), "{line}");
             assert_eq!(shape(String::from_utf8(output.stdout).unwrap().trim_end()), shape(&shown), "{line}");

@@ -1,16 +1,17 @@
 //! Fear: servers over five nodes grant a key twice, or stop, while nodes die under their load.
 #![cfg(all(feature = "server", feature = "test-util", unix))]
 
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "support/redis/mod.rs"]
 mod kit;
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use binary::{Did, Process, leasehold};
 use kit::until;
 use parking_lot::Mutex;
 use reqwest::Client;
@@ -19,38 +20,8 @@ use serde_json::{Value, json};
 /// The longest TTL, and so the quarantine of a node that comes back empty, and of all of them at the start.
 const MAX_TTL: &str = "2s";
 
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(store: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-        command.env_remove("RUST_LOG").args(["serve", "--listen", "127.0.0.1:0", "--store", store]);
-        command.args(["--ttl", MAX_TTL, "--redlock-max-ttl", MAX_TTL]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-        let first = lines.next().expect("a line at start").unwrap();
-        let url = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
-        Self { child, url }
-    }
-
-    /// Ends it; what it had logged.
-    fn end(mut self) -> String {
-        self.child.kill().unwrap();
-        let mut said = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        said
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn serve(store: &str) -> Process {
+    Process::serve(&["--store", store, "--ttl", MAX_TTL, "--redlock-max-ttl", MAX_TTL])
 }
 
 #[derive(Default)]
@@ -103,7 +74,7 @@ async fn servers_over_five_nodes_survive_two_kills_a_pause_and_an_empty_restart(
     let mut nodes: Vec<kit::Server> = (0..5).map(|_| kit::Server::start(&[])).collect();
     let urls: Vec<String> = nodes.iter().map(kit::Server::url).collect();
     let store = format!("redlock:{}", urls.join(","));
-    let servers = [Server::start(&store), Server::start(&store)];
+    let servers = [serve(&store), serve(&store)];
     let watchman = Arc::new(Watchman::default());
     let tasks: Vec<_> =
         (0..12).map(|n| tokio::spawn(work(servers[n % 2].url.clone(), Arc::clone(&watchman)))).collect();
@@ -126,8 +97,9 @@ async fn servers_over_five_nodes_survive_two_kills_a_pause_and_an_empty_restart(
     for task in tasks {
         task.await.expect("nothing was granted twice, and fences rose");
     }
-    let [one, _other] = servers;
-    let said = one.end();
+    let [mut one, _other] = servers;
+    one.signal("KILL");
+    let said = one.stderr();
     let addresses = [nodes[0].address().to_string(), nodes[3].address().to_string()];
     assert!(said.contains("does not vote") && said.contains("is away"), "the log names what became of nodes:\n{said}");
     assert!(addresses.iter().all(|address| said.contains(address)), "{said}");
@@ -140,10 +112,8 @@ fn a_redlock_store_that_makes_no_sense_is_refused_without_its_password() {
         ("redlock:redis://:sesame@a,redis://a,redis://b", "same"),
         ("redlock:nonsense://:sesame@a", "Redis URL"),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_leasehold")).args(["serve", "--store", store]).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(64), "{said}");
-        assert!(said.contains(why) && !said.contains("sesame"), "{said}");
+        let did = Did::of(leasehold(&["serve", "--store", store])).fails(64, why);
+        assert!(!did.said().contains("sesame"), "{did:?}");
     }
 }
 

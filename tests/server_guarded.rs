@@ -2,22 +2,27 @@
 #![cfg(all(feature = "server", unix))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/binary.rs"]
+mod binary;
+#[path = "support/served.rs"]
+mod served;
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Client;
+use binary::Did;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
-use support::{Answer, client, until};
+use served::Process;
+use support::Answer;
 
 const SECRET: &str = "hunter2-hunter2-hunter2";
 
@@ -25,69 +30,8 @@ fn tokens() -> String {
     json!([{ "name": "ops", "token": SECRET, "rights": ["acquire", "read", "force"] }]).to_string()
 }
 
-/// The binary, ended with the test.
-struct Process {
-    child: Child,
-    url: String,
-    client: Client,
-}
-
-fn leasehold(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if name.starts_with("LEASEHOLD_") || ["LOCK_STORE", "REDIS_URL", "RUST_LOG"].contains(&name.as_str()) {
-            command.env_remove(name);
-        }
-    }
-    command.arg("serve").args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-impl Process {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let mut first = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
-        let url = first.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
-        Self { child, url, client: client() }
-    }
-
-    fn serve(words: &[&str]) -> Self {
-        Self::start(leasehold(&[&["--listen", "127.0.0.1:0"], words].concat()))
-    }
-
-    fn post(&self, path: &str, body: Value) -> impl Future<Output = Answer> + use<> {
-        Answer::of(self.client.post(format!("{}{path}", self.url)).json(&body))
-    }
-
-    fn get(&self, path: &str) -> impl Future<Output = Answer> + use<> {
-        Answer::of(self.client.get(format!("{}{path}", self.url)))
-    }
-
-    /// Ends it: what it wrote to stderr.
-    async fn end(&mut self) -> String {
-        let kill = format!("kill -TERM {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-        until("its end", || self.child.try_wait().unwrap().is_some()).await;
-        let mut text = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-        text
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Runs to the end: exit code, stdout and stderr.
-fn run(mut command: Command) -> (i32, String) {
-    let output = command.output().unwrap();
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    (output.status.code().unwrap(), text.concat())
+fn serve(words: &[&str]) -> Command {
+    binary::leasehold(&[&["serve"], words].concat())
 }
 
 /// A directory of the test's own, removed with it.
@@ -117,7 +61,7 @@ impl Drop for Folder {
 async fn tokens_come_from_a_file_or_the_environment() {
     let folder = Folder::new();
     let from_file = Process::serve(&["--tokens-file", &folder.file("tokens.json", &tokens())]);
-    let mut command = leasehold(&["--listen", "127.0.0.1:0"]);
+    let mut command = serve(&["--listen", "127.0.0.1:0"]);
     command.env("LEASEHOLD_TOKENS", tokens());
     for process in [from_file, Process::start(command)] {
         process.get("/locks").await.problem(401, "unauthenticated");
@@ -129,12 +73,10 @@ async fn tokens_come_from_a_file_or_the_environment() {
 
 #[test]
 fn an_address_that_others_reach_needs_tokens_or_a_word() {
-    let (code, text) = run(leasehold(&["--listen", "0.0.0.0:0"]));
-    assert_eq!(code, 64, "{text}");
-    assert!(text.contains("--tokens-file") && text.contains("--insecure"), "{text}");
-    let mut with_tokens = leasehold(&["--listen", "0.0.0.0:0"]);
+    Did::of(serve(&["--listen", "0.0.0.0:0"])).fails(64, "--tokens-file").fails(64, "--insecure");
+    let mut with_tokens = serve(&["--listen", "0.0.0.0:0"]);
     with_tokens.env("LEASEHOLD_TOKENS", tokens());
-    let insecure = leasehold(&["--listen", "0.0.0.0:0", "--insecure"]);
+    let insecure = serve(&["--listen", "0.0.0.0:0", "--insecure"]);
     for command in [with_tokens, insecure] {
         assert!(Process::start(command).url.starts_with("http://0.0.0.0:"));
     }
@@ -147,21 +89,19 @@ fn lists_of_tokens_that_make_no_sense_end_with_64_and_are_not_shown() {
     let bad = folder.file("bad.json", r#"[{"name":"x","token":"hunter2","rights":["read"]}]"#);
     let broken = folder.file("broken.json", r#"[{"name":"x","token":"hunter2-hunter2-hunter2","#);
     for path in [missing, bad, broken] {
-        let (code, text) = run(leasehold(&["--tokens-file", &path]));
-        assert_eq!(code, 64, "{text}");
-        assert!(!text.contains("hunter2"), "{text}");
+        let did = Did::of(serve(&["--tokens-file", &path])).fails(64, "");
+        assert!(!did.said().contains("hunter2"), "{did:?}");
     }
-    let mut help = leasehold(&["--help"]);
+    let mut help = serve(&["--help"]);
     help.env("LEASEHOLD_TOKENS", tokens());
-    let (_, text) = run(help);
-    assert!(!text.contains("hunter2"));
+    assert!(!Did::of(help).said().contains("hunter2"));
 }
 
 #[actix_rt::test]
 async fn logs_name_who_forced_and_in_which_request_and_show_no_capability() {
     let folder = Folder::new();
     let list = folder.file("tokens.json", &tokens());
-    let mut command = leasehold(&["--listen", "127.0.0.1:0", "--tokens-file", &list, "--log-format", "json"]);
+    let mut command = serve(&["--listen", "127.0.0.1:0", "--tokens-file", &list, "--log-format", "json"]);
     command.env("RUST_LOG", "trace");
     let mut process = Process::start(command);
     let ask = |method: reqwest::Method, path: &str| {
@@ -176,7 +116,9 @@ async fn logs_name_who_forced_and_in_which_request_and_show_no_capability() {
     let force = ask(reqwest::Method::DELETE, "/locks/needle").header("x-request-id", "incident-7");
     Answer::of(force).await.ok();
     Answer::of(ask(reqwest::Method::DELETE, &format!("/sessions/{id}"))).await.ok();
-    let log = process.end().await;
+    process.signal("TERM");
+    process.exit_code().await;
+    let log = process.stderr();
     for capability in [SECRET, &id, lock["token"].as_str().unwrap()] {
         assert!(!log.contains(capability), "{capability} is in the log");
     }
@@ -232,11 +174,13 @@ async fn settings_reach_what_they_set() {
     process.get("/events").await.problem(429, "too_many_streams");
     process.get("/locks?limit=6").await.problem(422, "invalid_option");
     let slow = Process::serve(&["--rate-limit", "1"]);
-    let mut statuses = Vec::new();
-    for _ in 0..5 {
-        statuses.push(slow.get("/locks").await.status);
+    while slow.get("/locks").await.status != 429 {}
+    let behind = Process::serve(&["--rate-limit", "1", "--trusted-proxies", "127.0.0.1"]);
+    for client in ["203.0.113.1", "203.0.113.2", "203.0.113.3"] {
+        let asked = behind.client.get(format!("{}/locks", behind.url)).header("x-forwarded-for", client);
+        Answer::of(asked).await.ok();
     }
-    assert!(statuses.contains(&429), "{statuses:?}");
+    Did::of(serve(&["--trusted-proxies", "somewhere"])).fails(64, "somewhere");
 }
 
 #[actix_rt::test]
@@ -245,7 +189,7 @@ async fn it_is_not_ready_while_it_drains_and_ends_its_streams() {
     process.get("/readyz").await.ok();
     let mut events = support::Listener::of(process.client.get(format!("{}/events", process.url))).await;
     let lock = process.post("/acquire", json!({ "key": "a" })).await.ok();
-    assert!(Command::new("sh").args(["-c", &format!("kill -TERM {}", process.child.id())]).status().unwrap().success());
+    process.signal("TERM");
     while process.get("/readyz").await.status == 200 {
         actix_rt::time::sleep(Duration::from_millis(2)).await;
     }
@@ -255,7 +199,7 @@ async fn it_is_not_ready_while_it_drains_and_ends_its_streams() {
     assert_eq!(events.next().await["kind"], "granted");
     assert_eq!(events.next().await["kind"], "released");
     assert!(events.ended().await);
-    until("its end", || process.child.try_wait().unwrap().is_some()).await;
+    process.exit_code().await;
 }
 
 /// A certificate for `localhost` that signs itself, and its key, as PEM.
@@ -314,8 +258,7 @@ fn certificates_that_make_no_sense_end_with_64() {
         &["--tls-cert", &cert, "--tls-key", &other_key],
     ];
     for words in rows {
-        let (code, text) = run(leasehold(&[&["--listen", "127.0.0.1:0"], words].concat()));
-        assert_eq!(code, 64, "{words:?}: {text}");
+        let text = Did::of(serve(&[&["--listen", "127.0.0.1:0"], words].concat())).fails(64, "").said();
         assert!(text.starts_with("leasehold: ") && !text.contains("PRIVATE KEY"), "{text}");
     }
 }

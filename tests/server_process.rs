@@ -2,108 +2,27 @@
 #![cfg(all(feature = "server", unix))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "support/redis/mod.rs"]
 mod kit;
+#[path = "support/served.rs"]
+mod served;
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, Method};
+use binary::{Did, leasehold};
 use serde_json::{Value, json};
-use support::{Answer, client, number, text, until};
-
-/// The binary, ended with the test.
-struct Process {
-    child: Child,
-    url: String,
-    client: Client,
-}
-
-fn leasehold(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-    // What happens to be set around the test must not decide it.
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if name.starts_with("LEASEHOLD_") || ["LOCK_STORE", "REDIS_URL", "RUST_LOG"].contains(&name.as_str()) {
-            command.env_remove(name);
-        }
-    }
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-impl Process {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-        let first = lines.next().expect("a line at start").unwrap();
-        let url = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
-        Self { child, url, client: client() }
-    }
-
-    fn serve(words: &[&str]) -> Self {
-        Self::start(leasehold(&[&["serve", "--listen", "127.0.0.1:0"], words].concat()))
-    }
-
-    fn post(&self, path: &str, body: Value) -> impl Future<Output = Answer> + use<> {
-        Answer::of(self.client.request(Method::POST, format!("{}{path}", self.url)).json(&body))
-    }
-
-    async fn stats(&self) -> Value {
-        Answer::of(self.client.get(format!("{}/stats", self.url))).await.ok()
-    }
-
-    async fn has_waiting(&self, waiting: u64) {
-        while number(&self.stats().await, "waiting") != waiting {
-            actix_rt::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    }
-
-    async fn exit_code(&mut self) -> i32 {
-        let mut status = None;
-        until("the process's end", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        })
-        .await;
-        status.and_then(|status| status.code()).expect("no signal ended it")
-    }
-
-    fn stderr(&mut self) -> String {
-        let mut text = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-        text
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Runs to the end: exit code, stdout, stderr.
-fn run(mut command: Command) -> (i32, String, String) {
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
+use served::Process;
+use support::{number, text, until};
 
 #[actix_rt::test]
 async fn the_first_line_on_stdout_is_an_address_that_answers_already() {
     for words in [&["--listen", "127.0.0.1:0"][..], &["serve", "--listen", "localhost:0", "--workers", "1"]] {
         let process = Process::start(leasehold(words));
-        let health = Answer::of(process.client.get(format!("{}/healthz", process.url))).await.ok();
-        assert_eq!(health, json!({ "status": "ok" }));
+        assert_eq!(process.get("/healthz").await.ok(), json!({ "status": "ok" }));
         let lock = process.post("/acquire", json!({ "key": "a" })).await.ok();
         assert_eq!(number(&lock, "ttl_ms"), 30_000);
     }
@@ -140,10 +59,9 @@ async fn a_lock_that_is_not_released_does_not_hold_up_the_end_beyond_the_grace()
 #[actix_rt::test]
 async fn clients_that_idle_or_never_finish_their_request_do_not_hold_up_the_end() {
     let mut process = Process::serve(&["--grace", "400ms"]);
-    let address = process.url.strip_prefix("http://").unwrap().to_owned();
-    let mut idle = TcpStream::connect(&address).unwrap();
+    let mut idle = process.connect();
     idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    let mut unfinished = TcpStream::connect(&address).unwrap();
+    let mut unfinished = process.connect();
     let head = "POST /acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{";
     unfinished.write_all(head.as_bytes()).unwrap();
     assert_eq!(idle.read(&mut [0]).unwrap(), 1, "it is answered, and stays open");
@@ -207,13 +125,12 @@ async fn flags_go_over_the_environment_and_that_over_defaults() {
 
 #[test]
 fn help_and_version_end_with_zero_and_help_names_every_variable() {
-    let (code, help, _) = run(leasehold(&["serve", "--help"]));
-    assert_eq!(code, 0);
+    let help = Did::of(leasehold(&["serve", "--help"])).ok();
     for variable in ["LISTEN", "INSECURE", "TTL", "WAIT", "MAX_WAIT", "MAX_KEYS", "GRACE", "WORKERS", "LOG_FORMAT"] {
         assert!(help.contains(&format!("LEASEHOLD_{variable}")), "{variable}: {help}");
     }
     assert!(help.contains("LOCK_STORE"));
-    assert_eq!(run(leasehold(&["--version"])).0, 0);
+    Did::of(leasehold(&["--version"])).ok();
 }
 
 #[test]
@@ -237,10 +154,8 @@ fn what_makes_no_sense_ends_with_64_and_says_why() {
         (&["serve", "--store", "redlock:redis://a,redis://a"], "--store"),
     ];
     for (words, why) in rows {
-        let (code, stdout, stderr) = run(leasehold(words));
-        assert_eq!(code, 64, "{words:?}: {stderr}");
-        assert!(stderr.contains(why), "{words:?}: {stderr}");
-        assert!(stdout.is_empty(), "{stdout}");
+        let did = Did::of(leasehold(words)).fails(64, why);
+        assert!(did.stdout.is_empty(), "{did:?}");
     }
 }
 
@@ -253,20 +168,15 @@ fn a_stores_password_is_not_shown() {
         command.env("LOCK_STORE", "redis://user:hunter2@127.0.0.1:1");
     }
     refused.args(["--listen", "127.0.0.1:0"]);
-    let (code, stdout, stderr) = run(refused);
-    assert_eq!(code, 69, "{stderr}");
-    assert!(!format!("{stdout}{stderr}").contains("hunter2"));
-    let (_, stdout, _) = run(help);
-    assert!(!stdout.contains("hunter2"));
+    assert!(!Did::of(refused).fails(69, "").said().contains("hunter2"));
+    assert!(!Did::of(help).ok().contains("hunter2"));
 }
 
 #[test]
 fn an_address_that_cannot_be_had_ends_with_69() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let (code, _, stderr) = run(leasehold(&["serve", "--listen", &address]));
-    assert_eq!(code, 69, "{stderr}");
-    assert!(stderr.contains(&address), "{stderr}");
+    Did::of(leasehold(&["serve", "--listen", &address])).fails(69, &address);
 }
 
 #[actix_rt::test]

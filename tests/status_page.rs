@@ -18,7 +18,7 @@ use browser::Browser;
 use fantoccini::key::Key;
 use leasehold::http::{Access, Limits, configure};
 use leasehold::{Lock, LockManager};
-use page::{LIVE, hold, open, open_live, shows, wait, was_quiet};
+use page::{LIVE, hold, note, open, open_live, shows, wait, was_quiet};
 use serde_json::{Value, json};
 use support::Server;
 
@@ -146,8 +146,12 @@ async fn a_wrong_token_is_refused_in_words() {
 
 /// A server that can end and come again at the same address.
 fn serve(locks: &LockManager, address: (&str, u16)) -> (SocketAddr, ServerHandle) {
+    serve_guarded(locks, address, Access::open())
+}
+
+fn serve_guarded(locks: &LockManager, address: (&str, u16), access: Access) -> (SocketAddr, ServerHandle) {
     let locks = locks.clone();
-    let app = move || App::new().app_data(locks.clone()).configure(configure);
+    let app = move || App::new().app_data(locks.clone()).app_data(access.clone()).configure(configure);
     let server = HttpServer::new(app).workers(1).h1_allow_half_closed(false).disable_signals().bind(address).unwrap();
     let address = server.addrs()[0];
     let server = server.run();
@@ -164,15 +168,37 @@ async fn a_broken_stream_is_told_and_mends_itself() {
     let browser = open_live(address, "/").await;
     browser.until(&shows("worker-7")).await;
     was_quiet(&browser, address).await;
+    note(&browser, "#banner").await;
     handle.stop(false).await;
     browser.until("document.getElementById('live').dataset.state === 'broken'").await;
     browser.until("document.getElementById('banner').innerText.includes('What you see was read at')").await;
+    // It asks less and less often.
+    for pause in [1, 2, 4] {
+        browser.until(&format!("told.some(text => text.includes('again in {pause} s'))")).await;
+    }
     browser.picture("broken").await;
     let _other = hold(&locks, "order:43", "worker-8").await;
     let (_, handle) = serve(&locks, ("127.0.0.1", address.port()));
     browser.until(LIVE).await;
     browser.until("document.getElementById('banner').hidden").await;
     browser.until(&shows("worker-8")).await;
+    handle.stop(false).await;
+}
+
+#[actix_rt::test]
+async fn a_server_that_comes_back_with_tokens_asks_for_one() {
+    let locks = manager();
+    let _lock = hold(&locks, "order:42", "worker-7").await;
+    let (address, handle) = serve(&locks, ("127.0.0.1", 0));
+    let browser = open_live(address, "/").await;
+    browser.until(&shows("worker-7")).await;
+    handle.stop(false).await;
+    browser.until("document.getElementById('live').dataset.state === 'broken'").await;
+    let (_, handle) = serve_guarded(&locks, ("127.0.0.1", address.port()), access());
+    browser.until(&shows("The server no longer knows this token.")).await;
+    assert!(!browser.page.source().await.unwrap().contains("worker-7"));
+    sign_in(&browser, MAY_READ).await;
+    browser.until(&shows("worker-7")).await;
     handle.stop(false).await;
 }
 
@@ -243,7 +269,7 @@ async fn among_ten_thousand_locks_the_server_sorts_filters_and_limits() {
 #[actix_rt::test]
 async fn the_keyboard_alone_is_enough() {
     let server = Server::start();
-    let _held = [hold(&server.locks, "a", "x").await, hold(&server.locks, "b", "y").await];
+    let mut held = vec![hold(&server.locks, "a", "x").await, hold(&server.locks, "b", "y").await];
     let browser = open_live(server.address, "/").await;
     browser.until(&shows("y")).await;
     let focused = "document.activeElement.textContent.trim()";
@@ -265,6 +291,11 @@ async fn the_keyboard_alone_is_enough() {
     browser.until("!document.querySelector('.detail')").await;
     assert_eq!(browser.value(focused).await, "b", "the focus stays where it was");
     // And while rows come and go.
+    browser.press(Key::Up).await;
+    assert_eq!(browser.value(focused).await, "a");
+    drop(held.remove(0));
+    browser.until("document.querySelectorAll('tr.lock').length === 1").await;
+    assert_eq!(browser.value(focused).await, "b", "what took the place of the row has its focus");
     let third = hold(&server.locks, "aa", "z").await;
     browser.until(&shows("z")).await;
     assert_eq!(browser.value(focused).await, "b");

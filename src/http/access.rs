@@ -1,8 +1,9 @@
 //! Who may do what: bearer tokens, each with rights and with the namespaces (prefixes of keys) in which they hold.
 //!
-//! Secrets are kept as SHA-256 digests and compared in constant time, all of them each time. They are shown in no
-//! answer, log line or `Debug`; a token's name is what logs call it by.
+//! Secrets are kept as SHA-256 digests (but for the one that a thread was shown last) and compared in constant time,
+//! all of them each time. They are shown in no answer, log line or `Debug`; a token's name is what logs call it by.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
 
+use super::origin::Proxies;
 use super::pace::{Pace, Payer};
 use super::problem::Fault;
 use super::shown::Whoami;
@@ -21,6 +23,8 @@ use crate::LockManager;
 
 /// A shorter secret could be guessed.
 const SHORTEST_SECRET: usize = 16;
+/// What stands before a secret.
+const SCHEME: &[u8] = b"bearer ";
 
 /// Who may use the routes. Make it once, outside of the app's factory, and give a clone to each app by `app_data`;
 /// without one everybody may do everything.
@@ -50,6 +54,7 @@ pub struct Access {
     bearers: Arc<[Bearer]>,
     open_stats: bool,
     pace: Option<Arc<Pace>>,
+    proxies: Proxies,
 }
 
 /// The SHA-256 of a secret, in words: they are compared faster than bytes.
@@ -91,6 +96,13 @@ struct Bearer {
     rights: Vec<Right>,
     /// None of them is a prefix of another.
     namespaces: Vec<String>,
+}
+
+/// The token that a thread found last.
+struct LastFound {
+    among: Arc<[Bearer]>,
+    secret: Box<[u8]>,
+    at: usize,
 }
 
 /// Why a list of tokens makes no sense. It never quotes one.
@@ -146,11 +158,30 @@ impl Access {
         self
     }
 
-    /// Takes at most so many requests per second from each token (without tokens: from each address), and as many at
-    /// once; beyond it, 429 `rate_limited`. Releases and heartbeats are not counted.
+    /// Takes at most so many requests per second from each token, and as many at once; beyond it, 429 `rate_limited`.
+    /// Who brings no known token is counted by the address that it comes from (an IPv6 one by its /64): behind a proxy
+    /// that is the proxy's, unless [`trust_proxies`](Self::trust_proxies) names it. Releases and heartbeats are not
+    /// counted.
     pub fn rate_limit(mut self, per_second: NonZeroU32) -> Self {
         self.pace = Some(Arc::new(Pace::new(per_second, self.bearers.len())));
         self
+    }
+
+    /// Believes these proxies (addresses and networks, with commas between them) when they say in `x-forwarded-for` whom
+    /// they speak for. Name only such as add to that header themselves: a client can write whatever it likes there.
+    ///
+    /// ```
+    /// # use leasehold::http::Access;
+    /// let access = Access::open().trust_proxies("10.0.0.0/8, 2001:db8::7")?;
+    /// # Ok::<(), leasehold::http::AccessError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AccessError`] names the one that is neither an address nor a network.
+    pub fn trust_proxies(mut self, list: &str) -> Result<Self, AccessError> {
+        let wrong = |entry: &str| AccessError(format!("{entry:?} is neither an address nor a network"));
+        self.proxies = Proxies::read(list).map_err(wrong)?;
+        Ok(self)
     }
 
     /// Whether a token is asked for at all.
@@ -169,7 +200,7 @@ impl Access {
             return Ok(Caller::anybody());
         }
         let given = secret(req);
-        let Some(at) = given.and_then(|secret| self.find(secret)) else {
+        let Some(at) = given.and_then(|secret| self.find_again(secret)) else {
             // Whoever guesses is slowed down like everybody else.
             self.count(req, needs, None)?;
             return match (needs, given) {
@@ -196,8 +227,27 @@ impl Access {
         Caller { access: Some((Arc::clone(&self.bearers), bearer)) }
     }
 
+    /// [`find`](Self::find), which most often is asked for what it was asked for just before. That is compared in
+    /// constant time too: how long it takes tells no more of the last token than its length.
+    fn find_again(&self, secret: &[u8]) -> Option<usize> {
+        thread_local! {
+            static LAST: RefCell<Option<LastFound>> = const { RefCell::new(None) };
+        }
+        LAST.with_borrow_mut(|last| {
+            if let Some(last) = last
+                && Arc::ptr_eq(&last.among, &self.bearers)
+                && bool::from(last.secret.ct_eq(secret))
+            {
+                return Some(last.at);
+            }
+            let at = self.find(secret)?;
+            *last = Some(LastFound { among: Arc::clone(&self.bearers), secret: secret.into(), at });
+            Some(at)
+        })
+    }
+
     /// Which token has this secret. Looks at all of them, whatever it finds.
-    fn find(&self, secret: &str) -> Option<usize> {
+    fn find(&self, secret: &[u8]) -> Option<usize> {
         let digest = fingerprint(Sha256::digest(secret).into());
         let same = |(at, bearer): (usize, &Bearer)| bool::from(bearer.digest.ct_eq(&digest)).then_some(at);
         self.bearers.iter().enumerate().map(same).fold(None, |found, at| found.or(at))
@@ -206,7 +256,7 @@ impl Access {
     fn count(&self, req: &HttpRequest, needs: Needs, bearer: Option<usize>) -> Result<(), Fault> {
         match &self.pace {
             Some(pace) if needs != Needs::GiveBack || bearer.is_none() && self.has_tokens() => {
-                pace.take(bearer.map_or_else(|| Payer::of(req), Payer::Bearer))
+                pace.take(bearer.map_or_else(|| Payer::at(self.proxies.origin(req)), Payer::Bearer))
             }
             _ => Ok(()),
         }
@@ -214,9 +264,9 @@ impl Access {
 }
 
 /// The secret that a request brings.
-fn secret(req: &HttpRequest) -> Option<&str> {
-    let (scheme, secret) = req.headers().get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
+fn secret(req: &HttpRequest) -> Option<&[u8]> {
+    let (scheme, secret) = req.headers().get(AUTHORIZATION)?.as_bytes().split_at_checked(SCHEME.len())?;
+    scheme.eq_ignore_ascii_case(SCHEME).then(|| secret.trim_ascii())
 }
 
 impl Bearer {
@@ -400,8 +450,15 @@ mod tests {
         let hex = "9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f";
         let text = format!(r#"[{{"name":"n","token_sha256":"{hex}","rights":["read"]}}]"#);
         let access = Access::from_json(&text).unwrap();
-        assert_eq!(access.find("0123456789abcdef"), Some(0));
-        assert_eq!(access.find("0123456789abcdeF"), None);
+        assert_eq!(access.find(b"0123456789abcdef"), Some(0));
+        assert_eq!(access.find(b"0123456789abcdeF"), None);
+        for _ in 0..2 {
+            assert_eq!(access.find_again(b"0123456789abcdef"), Some(0));
+            assert_eq!(access.find_again(b"0123456789abcdeF"), None);
+            assert_eq!(access.find_again(b"0123456789abcde"), None);
+        }
+        let other = text.replace(hex, &"0".repeat(64));
+        assert_eq!(Access::from_json(&other).unwrap().find_again(b"0123456789abcdef"), None, "of another list");
         assert!(!format!("{access:?}").contains(&hex[..8]));
     }
 }

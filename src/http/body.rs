@@ -1,46 +1,82 @@
-//! Reads a request's JSON body: all of it, within the limits, and only what its type knows.
+//! Reads a request's JSON body: all of it, within the limits, and only what its type knows. And writes answers.
 //!
 //! actix-web puts no end to the time a client may take for its body, so it is read here by hand.
 
 use std::borrow::Cow;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
-use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use actix_web::rt::task::yield_now;
+use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use actix_web::rt::time::timeout;
-use actix_web::{HttpMessage, HttpRequest, web};
-use futures_util::{StreamExt, poll};
-use serde::de::DeserializeOwned;
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError, web};
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
 use super::problem::{Fault, Problem};
 
-/// The body as a `T`.
+/// How often it is looked whether the body is there before a timer is set. Most come right behind their heads: actix-web
+/// asks a second time before it goes on to other connections.
+const LOOKS: u32 = 2;
+/// Most answers are shorter.
+const USUAL_ANSWER: usize = 256;
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The whole of a body, as text.
 ///
 /// A body must say that it is JSON: browsers then ask before they send one across sites, which keeps most pages on the
 /// web from taking locks of a server on their visitor's own machine.
 ///
 /// # Cancel safety
 /// Dropped, the rest of the body stays unread, and the connection is closed after the answer.
-pub(super) async fn read<T: DeserializeOwned>(
-    req: &HttpRequest,
-    payload: web::Payload,
-    limits: Limits,
-) -> Result<T, Problem> {
+pub(super) async fn read(req: &HttpRequest, payload: web::Payload, limits: Limits) -> Result<String, Problem> {
     if !is_json(req) {
         return Err(Fault::UnsupportedMediaType.into());
     }
     let mut body = pin!(collect(req, payload, limits.max_body_bytes));
-    // Most bodies come right behind their heads, and are there at the second look: those need no timer.
-    for _ in 0..2 {
-        if let Poll::Ready(bytes) = poll!(body.as_mut()) {
-            return parse(&bytes?);
+    let bytes = match soon(body.as_mut()).await {
+        Some(bytes) => bytes?,
+        None => {
+            let bytes = timeout(limits.body_timeout, body).await;
+            bytes.map_err(|_| Fault::BodyTimeout { after: limits.body_timeout })??
         }
-        yield_now().await;
+    };
+    String::from_utf8(bytes).map_err(|_| invalid("the body is not UTF-8"))
+}
+
+/// The body as a `T`, which may borrow from it.
+pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
+    // Told apart here: serde would take an array for an object, and would quote a bare string, which may be a token.
+    if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
+        return Err(invalid("the body is not a JSON object"));
     }
-    let bytes = timeout(limits.body_timeout, body).await;
-    parse(&bytes.map_err(|_| Fault::BodyTimeout { after: limits.body_timeout })??)
+    serde_json::from_str(text).map_err(|why| invalid(why.to_string()))
+}
+
+/// 200, with this as JSON.
+pub(super) fn answer(value: &impl Serialize) -> HttpResponse {
+    let mut text = Vec::with_capacity(USUAL_ANSWER);
+    match serde_json::to_writer(&mut text, value) {
+        Ok(()) => HttpResponse::Ok().insert_header((CONTENT_TYPE, JSON)).body(text),
+        Err(_) => Problem::from(Fault::Internal { why: "the answer is no JSON" }).error_response(),
+    }
+}
+
+/// The output of `work` if it comes by itself within a few looks at it.
+async fn soon<F: Future>(mut work: Pin<&mut F>) -> Option<F::Output> {
+    let mut looks = 0;
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if looks == LOOKS => Poll::Ready(None),
+        Poll::Pending => {
+            looks += 1;
+            // Not `yield_now`: that has the event loop look at its sockets first, once for each request.
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 fn is_json(req: &HttpRequest) -> bool {
@@ -58,7 +94,7 @@ async fn collect(req: &HttpRequest, mut payload: web::Payload, max: usize) -> Re
     if announced.is_some_and(|length| length > max as u64) {
         return Err(Fault::TooLarge { max }.into());
     }
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(announced.map_or(0, |length| length as usize));
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| invalid("the body broke off or is badly encoded"))?;
         if bytes.len() + chunk.len() > max {
@@ -67,15 +103,6 @@ async fn collect(req: &HttpRequest, mut payload: web::Payload, max: usize) -> Re
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
-}
-
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let Ok(text) = std::str::from_utf8(bytes) else { return Err(invalid("the body is not UTF-8")) };
-    // Told apart here: serde would take an array for an object, and would quote a bare string, which may be a token.
-    if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
-        return Err(invalid("the body is not a JSON object"));
-    }
-    serde_json::from_str(text).map_err(|why| invalid(why.to_string()))
 }
 
 fn invalid(detail: impl Into<Cow<'static, str>>) -> Problem {

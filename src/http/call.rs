@@ -3,9 +3,12 @@
 //! It is no middleware: one would cost every request a future on the heap and a look through the router more.
 
 use std::future::ready;
-#[cfg(feature = "metrics")]
 use std::time::Instant;
+#[cfg(feature = "metrics")]
+use std::{cell::RefCell, rc::Rc};
 
+#[cfg(feature = "metrics")]
+use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError, Route, web};
 
@@ -16,8 +19,8 @@ use super::host::{Host, access};
 use super::limits::Limits;
 use super::problem::{Fault, Problem};
 #[cfg(feature = "metrics")]
-use crate::metrics::HttpMetrics;
-use crate::{Key, LockManager};
+use crate::metrics::{HttpMetrics, RequestCounter};
+use crate::{Key, KeyFault, LockError, LockManager};
 
 /// What a handler answers.
 pub(super) type Answer = Result<HttpResponse, Problem>;
@@ -25,6 +28,9 @@ pub(super) type Answer = Result<HttpResponse, Problem>;
 /// The header that names a request, in both directions.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LONGEST_ID: usize = 64;
+/// How many methods and statuses of a route are kept in mind.
+#[cfg(feature = "metrics")]
+const MOST_KNOWN: usize = 32;
 
 /// A request that was let in.
 pub(super) struct Call {
@@ -33,23 +39,21 @@ pub(super) struct Call {
     pub(super) req: HttpRequest,
     pub(super) caller: Caller,
     pub(super) id: RequestId,
+    /// When it came.
+    pub(super) received: Instant,
 }
 
 impl Call {
-    fn admit(req: HttpRequest, needs: Needs, id: RequestId) -> Result<Self, Fault> {
-        let caller = match access(&req) {
-            Some(access) => access.admit(&req, needs)?,
-            None => Caller::anybody(),
-        };
-        let Host { locks, limits } = Host::of(&req)?;
-        Ok(Self { locks, limits, req, caller, id })
-    }
-
     /// Refuses a key outside of the caller's namespaces. Spelt as the manager keeps it: another spelling is the same
-    /// lock.
-    pub(super) fn check_key(&self, key: &str) -> Result<(), Problem> {
-        if self.caller.is_unbound() || self.caller.may_use(&self.locks, self.locks.canonical_key(key)?.as_str()) {
-            return Ok(());
+    /// lock. What is no key is the manager's to refuse, unless there are namespaces.
+    pub(super) fn key(&self, text: &str) -> Result<Spelt, Problem> {
+        let spelt = Spelt(Key::try_from(text));
+        if self.caller.is_unbound() {
+            return Ok(spelt);
+        }
+        let key = spelt.0.as_ref().map_err(|fault| LockError::from(*fault))?;
+        if self.caller.may_use(&self.locks, self.locks.canonical_key(key)?.as_str()) {
+            return Ok(spelt);
         }
         Err(Fault::Forbidden { why: "the key is outside of the token's namespaces" }.into())
     }
@@ -60,61 +64,90 @@ impl Call {
     }
 }
 
+/// A key as a client wrote it: made once for all who ask for it.
+pub(super) struct Spelt(Result<Key, KeyFault>);
+
+impl TryFrom<Spelt> for Key {
+    type Error = KeyFault;
+
+    fn try_from(spelt: Spelt) -> Result<Self, KeyFault> {
+        spelt.0
+    }
+}
+
+/// Lets a request in, or says why not.
+fn admit(req: &HttpRequest, needs: Needs) -> Result<(Host, Caller), Fault> {
+    let caller = match access(req) {
+        Some(access) => access.admit(req, needs)?,
+        None => Caller::anybody(),
+    };
+    Ok((Host::of(req)?, caller))
+}
+
 /// A route whose requests need a right.
-pub(super) fn guarded<F, Fut>(route: Route, needs: Needs, handler: F) -> Route
+pub(super) fn guarded<F>(route: Route, needs: Needs, handler: F) -> Route
 where
-    F: Fn(Call, web::Payload) -> Fut + Copy + 'static,
-    Fut: Future<Output = Answer> + 'static,
+    F: AsyncFn(&Call, web::Payload) -> Answer + Copy + 'static,
 {
-    route.to(move |req: HttpRequest, payload: web::Payload| async move {
-        let began = Began::now(&req);
-        let id = RequestId::of(&req);
-        let answer = match Call::admit(req.clone(), needs, id.clone()) {
-            Ok(call) => handler(call, payload).await,
-            Err(fault) => Err(fault.into()),
-        };
-        id.finish(&req, began, answer)
+    let tally = Tally::default();
+    route.to(move |req: HttpRequest, payload: web::Payload| {
+        let tally = tally.clone();
+        async move {
+            let (received, id) = (Instant::now(), RequestId::of(&req));
+            match admit(&req, needs) {
+                Ok((Host { locks, limits }, caller)) => {
+                    let call = Call { locks, limits, req, caller, id, received };
+                    let answer = handler(&call, payload).await;
+                    let Call { req, id, .. } = call;
+                    id.finish(&req, received, &tally, answer)
+                }
+                Err(fault) => id.finish(&req, received, &tally, Err(fault.into())),
+            }
+        }
     })
 }
 
 /// A route that is open to all, and needs no manager.
 pub(super) fn open(route: Route, handler: impl Fn(&HttpRequest) -> Answer + Copy + 'static) -> Route {
     route.to(move |req: HttpRequest| {
-        let began = Began::now(&req);
-        ready(RequestId::of(&req).finish(&req, began, handler(&req)))
+        let (received, id) = (Instant::now(), RequestId::of(&req));
+        // Of its own: what no route is for comes here by any path.
+        ready(id.finish(&req, received, &Tally::default(), handler(&req)))
     })
 }
 
-/// When a request came, where requests are counted.
-struct Began {
+/// What a route's requests are counted by, where requests are counted. To find out the name of the route costs more than
+/// many a request, so it is asked for once for each method and status.
+#[derive(Clone, Default)]
+struct Tally {
     #[cfg(feature = "metrics")]
-    at: Option<(Instant, HttpMetrics)>,
+    known: Rc<RefCell<Vec<(Method, u16, RequestCounter)>>>,
 }
 
-impl Began {
+impl Tally {
     #[cfg(feature = "metrics")]
-    fn now(req: &HttpRequest) -> Self {
-        Self { at: shared::<HttpMetrics>(req).map(|metrics| (Instant::now(), metrics.clone())) }
-    }
-
-    #[cfg(feature = "metrics")]
-    fn answered(self, req: &HttpRequest, code: u16) {
-        if let Some((at, metrics)) = self.at {
-            metrics.count(req.match_pattern(), req.method().as_str(), code, at.elapsed());
+    fn count(&self, req: &HttpRequest, received: Instant, code: u16) {
+        let Some(metrics) = shared::<HttpMetrics>(req) else { return };
+        let took = received.elapsed();
+        let mut known = self.known.borrow_mut();
+        let same = |(method, status, _): &&(Method, u16, RequestCounter)| *status == code && method == req.method();
+        if let Some((.., counter)) = known.iter().find(same) {
+            return counter.count(took);
+        }
+        let counter = metrics.counter(req.match_pattern(), req.method().as_str(), code);
+        counter.count(took);
+        // A client may name any method.
+        if known.len() < MOST_KNOWN {
+            known.push((req.method().clone(), code, counter));
         }
     }
 
     #[cfg(not(feature = "metrics"))]
-    fn now(_: &HttpRequest) -> Self {
-        Self {}
-    }
-
-    #[cfg(not(feature = "metrics"))]
-    fn answered(self, _: &HttpRequest, _: u16) {}
+    fn count(&self, _: &HttpRequest, _: Instant, _: u16) {}
 }
 
 /// What one request is called in logs and in its answer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
@@ -139,9 +172,9 @@ impl RequestId {
     }
 
     /// Names the answer.
-    fn finish(self, req: &HttpRequest, began: Began, answer: Answer) -> HttpResponse {
+    fn finish(self, req: &HttpRequest, received: Instant, tally: &Tally, answer: Answer) -> HttpResponse {
         let mut response = answer.unwrap_or_else(|problem| problem.error_response());
-        began.answered(req, response.status().as_u16());
+        tally.count(req, received, response.status().as_u16());
         if tracing::enabled!(tracing::Level::DEBUG) {
             // The pattern, not the path: that may hold a session's id.
             let (status, route) = (response.status().as_u16(), req.match_pattern().unwrap_or_default());

@@ -2,29 +2,26 @@
 //! anywhere else.
 
 use std::fmt::Write;
-use std::sync::LazyLock;
 
 use actix_web::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::Value;
 
 use super::call::Answer;
-use super::openapi::described;
+use super::openapi::Description;
 
 /// Nothing but its own style sheet, and no framing.
 const POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const METHODS: [&str; 3] = ["post", "get", "delete"];
 
-static PAGE: LazyLock<String> = LazyLock::new(|| draw(described()));
-
 /// `GET /docs`
-pub(super) fn page(_: &HttpRequest) -> Answer {
+pub(super) fn page(req: &HttpRequest) -> Answer {
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
         .insert_header((CONTENT_SECURITY_POLICY, POLICY))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .body(PAGE.as_str()))
+        .body(Description::of(req).page.as_str()))
 }
 
 /// `GET /docs/style.css`
@@ -35,7 +32,8 @@ pub(super) fn style(_: &HttpRequest) -> Answer {
         .body(include_str!("docs.css")))
 }
 
-fn draw(api: &Value) -> String {
+/// The page of a description.
+pub(super) fn draw(api: &Value) -> String {
     let mut page = String::from(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
          <title>leasehold: the routes</title><link rel=stylesheet href=docs/style.css>",

@@ -41,7 +41,7 @@ const OPENING: &str = "retry: 2000\n: what happens to locks from now on\n\n";
         example = "event: granted\nid: 7\ndata: {\"sequence\":7,\"kind\":\"granted\",\"key\":\"order:42\",\"owner\":\"worker-7\",\"fencing_token\":1795229686733898,\"mode\":\"exclusive\",\"ttl_ms\":30000}\n\n",
     )),
 )]
-pub(super) async fn events(call: Call, _: web::Payload) -> Answer {
+pub(super) async fn events(call: &Call, _: web::Payload) -> Answer {
     let [prefix] = parameters(&call.req, ["prefix"])?;
     let events = call.locks.events();
     // Counted with this one, so that those who come at the same moment cannot both be the last.
@@ -49,7 +49,7 @@ pub(super) async fn events(call: Call, _: web::Payload) -> Answer {
         return Err(Fault::TooManyStreams.into());
     }
     let prefix = call.locks.canonical_prefix(prefix.as_deref().unwrap_or_default()).into_owned();
-    let ear = Ear { events, prefix, locks: call.locks, caller: call.caller, opening: Some(OPENING) };
+    let ear = Ear { events, prefix, locks: call.locks.clone(), caller: call.caller.clone(), opening: Some(OPENING) };
     let stream = unfold(ear, async |mut ear| Some((Ok::<_, Infallible>(ear.next().await?), ear)));
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))

@@ -18,10 +18,21 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// It needs a token that may read, unless there are none or [`open_stats`](super::Access::open_stats) lets everybody
 /// read totals: the text names no key and no owner.
 pub fn configure_metrics(cfg: &mut web::ServiceConfig) {
-    cfg.service(resource("/metrics", "GET, HEAD").route(guarded(read(), Needs::Totals, scrape)));
+    cfg.app_data(Scraped).service(resource("/metrics", "GET, HEAD").route(guarded(read(), Needs::Totals, scrape)));
 }
 
-async fn scrape(call: Call, _: web::Payload) -> Answer {
+/// That the routes beside these have `/metrics`, for their description.
+pub(super) struct Scraped;
+
+/// Tells how the locks, the requests and the process do, for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operating", operation_id = "metrics",
+    responses((
+        status = 200, description = "The exposition, in text.", body = String, content_type = "text/plain",
+        example = "leasehold_locks_held{manager=\"default\",mode=\"exclusive\"} 1\n",
+    )),
+)]
+pub(super) async fn scrape(call: &Call, _: web::Payload) -> Answer {
     let Some(exposition) = shared::<Exposition>(&call.req).cloned() else {
         return Err(Fault::NotFound.into());
     };

@@ -38,6 +38,7 @@ mod locks;
 mod metrics;
 mod number;
 mod openapi;
+mod origin;
 mod pace;
 mod page;
 mod presence;

@@ -17,7 +17,7 @@ use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::call::Answer;
 use super::problem::{Fault, Problem};
-use super::{events, routes, sessions, shown, sort, wire};
+use super::{docs, events, routes, sessions, shown, sort, wire};
 use crate::{KeyFault, LockError, Loss, TtlFault, WaitEdge};
 
 #[derive(OpenApi)]
@@ -109,7 +109,7 @@ fn codes(operation: &str) -> Vec<&'static [&'static str]> {
         "heartbeat_session" => vec![GUARD, &["invalid_query", "unknown_session", "session_ended"]],
         "end_session" => vec![GUARD, &["invalid_query", "unknown_session"]],
         "list_locks" => vec![GUARD, SHOW, &["invalid_option"]],
-        "whoami" => vec![GUARD],
+        "whoami" | "metrics" => vec![GUARD],
         "show_lock" | "stats" => vec![GUARD, SHOW],
         "events" => vec![GUARD, &["invalid_query", "too_many_streams"]],
         "force_release" | "force_release_in_path" => vec![GUARD, SHOW, &["store_unavailable", "shutting_down"]],
@@ -212,16 +212,42 @@ fn add_errors(operation: &mut Operation, examples: &BTreeMap<&'static str, (u16,
     }
 }
 
-static DOCUMENT: LazyLock<serde_json::Value> =
-    LazyLock::new(|| serde_json::to_value(Api::openapi()).expect("the description is JSON"));
-static TEXT: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_string());
+/// What a host may serve beside the routes that are always there.
+#[cfg(feature = "metrics")]
+#[derive(OpenApi)]
+#[openapi(paths(super::metrics::scrape), modifiers(&Errors))]
+struct Metrics;
 
-/// The description as JSON.
-pub(super) fn described() -> &'static serde_json::Value {
-    &DOCUMENT
+/// The description of some routes, in all its forms.
+pub(super) struct Description {
+    text: String,
+    /// For people.
+    pub(super) page: String,
+}
+
+impl Description {
+    fn new(api: &utoipa::openapi::OpenApi) -> Self {
+        let value = serde_json::to_value(api).expect("the description is JSON");
+        Self { text: value.to_string(), page: docs::draw(&value) }
+    }
+
+    /// That of the routes which this request could have asked for.
+    pub(super) fn of(req: &HttpRequest) -> &'static Self {
+        static ALWAYS: LazyLock<Description> = LazyLock::new(|| Description::new(&Api::openapi()));
+        #[cfg(feature = "metrics")]
+        if req.app_data::<super::metrics::Scraped>().is_some() {
+            static WITH_METRICS: LazyLock<Description> =
+                LazyLock::new(|| Description::new(&Api::openapi().merge_from(Metrics::openapi())));
+            return &WITH_METRICS;
+        }
+        #[cfg(not(feature = "metrics"))]
+        let _ = req;
+        &ALWAYS
+    }
 }
 
 /// `GET /openapi.json`
-pub(super) fn document(_: &HttpRequest) -> Answer {
-    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(TEXT.as_str()))
+pub(super) fn document(req: &HttpRequest) -> Answer {
+    let text = Description::of(req).text.as_str();
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(text))
 }

@@ -1,14 +1,14 @@
 //! The handlers: each reads its request, asks the manager, and answers. Whatever is refused is a [`Problem`].
 
 use std::future::IntoFuture;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body;
-use super::call::{Answer, Call};
+use super::call::{Answer, Call, Spelt};
 use super::limits::Limits;
 use super::number::Number;
 use super::presence::while_present;
@@ -16,7 +16,7 @@ use super::problem::{Fault, Problem};
 use super::query::{invalid, key_in_path, parameters};
 use super::shown;
 use super::sort::Sort;
-use super::wire::{self, ModeName, permits_of, whole_ms};
+use super::wire::{self, ModeName, Written, permits_of, whole_ms};
 use super::{sessions, wire::Acquire};
 use crate::{ListOrder, LockError, LockInfo, LockManager, LockOptions, LockRequest, Readiness, Release, TtlFault};
 
@@ -42,30 +42,30 @@ const HOT_KEYS: usize = 10;
     request_body = wire::Acquire,
     responses((status = 200, description = "The lock is yours.", body = wire::Acquired)),
 )]
-pub(super) async fn acquire(call: Call, payload: web::Payload) -> Answer {
-    let received = Instant::now();
-    let ask: wire::Acquire = body::read(&call.req, payload, call.limits).await?;
-    call.check_key(&ask.key)?;
+pub(super) async fn acquire(call: &Call, payload: web::Payload) -> Answer {
+    let text = body::read(&call.req, payload, call.limits).await?;
+    let ask: wire::Acquire<'_> = body::parse(&text)?;
+    let key = call.key(&ask.key)?;
     if let Some(after) = call.limits.still_starting() {
         return Err(Fault::Starting { after }.into());
     }
-    let request = request(&call.locks, &ask, call.limits)?;
+    let request = request(&call.locks, key, &ask, call.limits)?;
     let ticket = match while_present(request.ticket().into_future()).await {
         Ok(ticket) => ticket,
         Err(why @ (LockError::Held | LockError::Timeout { .. })) => {
             // A store that is away by now does not change the answer.
-            let in_the_way = call.locks.inspect(&ask.key).await.ok().flatten();
+            let in_the_way = call.locks.inspect(&*ask.key).await.ok().flatten();
             return Err(Problem::busy(why, in_the_way.as_ref()));
         }
         Err(why) => return Err(Problem::within(why, |key| call.may_see(key))),
     };
     // Before the remaining time is read: the client adds the two, and must not come out beyond the deadline.
-    let waited = received.elapsed();
-    let info = call.locks.inspect_ticket(&ticket)?;
+    let waited = call.received.elapsed();
+    let info = call.locks.inspect_holder(&ticket)?;
     let (limit, permits) = permits_of(info.mode);
-    Ok(HttpResponse::Ok().json(wire::Acquired {
+    Ok(body::answer(&wire::Acquired {
         key: &ask.key,
-        token: ticket.token().to_string(),
+        token: Written(ticket.token()),
         fencing_token: ticket.fencing_token().map(|fence| fence.get()),
         owner: info.owner,
         mode: info.mode.into(),
@@ -78,7 +78,12 @@ pub(super) async fn acquire(call: Call, payload: web::Payload) -> Answer {
 }
 
 /// What an acquire asks of the manager.
-fn request<'a>(locks: &'a LockManager, ask: &Acquire, limits: Limits) -> Result<LockRequest<'a>, Problem> {
+fn request<'a>(
+    locks: &'a LockManager,
+    key: Spelt,
+    ask: &Acquire<'_>,
+    limits: Limits,
+) -> Result<LockRequest<'a>, Problem> {
     let ttl = ask.ttl_ms.map(|ttl| checked_ttl(ttl, limits)).transpose()?;
     let wait = ask.wait_ms.map(|wait| checked_wait(wait, limits)).transpose()?;
     let mut options = LockOptions::new();
@@ -86,7 +91,7 @@ fn request<'a>(locks: &'a LockManager, ask: &Acquire, limits: Limits) -> Result<
         options = options.ttl(ttl);
     }
     if let Some(owner) = &ask.owner {
-        options = options.owner(owner);
+        options = options.owner(&**owner);
     }
     if let Some(token) = ask.token {
         options = options.token(token);
@@ -99,13 +104,13 @@ fn request<'a>(locks: &'a LockManager, ask: &Acquire, limits: Limits) -> Result<
         options = options.wait(wait);
     }
     let request = match (ask.mode, now_or_never) {
-        (ModeName::Exclusive, true) => locks.try_lock(&ask.key),
-        (ModeName::Exclusive, false) => locks.lock(&ask.key),
-        (ModeName::Shared, true) => locks.try_read(&ask.key),
-        (ModeName::Shared, false) => locks.read(&ask.key),
+        (ModeName::Exclusive, true) => locks.try_lock(key),
+        (ModeName::Exclusive, false) => locks.lock(key),
+        (ModeName::Shared, true) => locks.try_read(key),
+        (ModeName::Shared, false) => locks.read(key),
         (ModeName::Permit, _) => {
             let (limit, permits) = checked_permits(ask)?;
-            let semaphore = locks.semaphore(&ask.key, limit);
+            let semaphore = locks.semaphore(key, limit);
             if now_or_never { semaphore.try_permits(permits) } else { semaphore.permits(permits) }
         }
     };
@@ -115,7 +120,7 @@ fn request<'a>(locks: &'a LockManager, ask: &Acquire, limits: Limits) -> Result<
     Ok(request.options(options))
 }
 
-fn checked_permits(ask: &Acquire) -> Result<(u32, u32), Problem> {
+fn checked_permits(ask: &Acquire<'_>) -> Result<(u32, u32), Problem> {
     let out_of_bounds = |option| invalid_option(option, format!("it must be a whole number from 1 to {}", u32::MAX));
     let count = |option, number: Number| number.count().filter(|count| *count > 0).ok_or_else(|| out_of_bounds(option));
     let Some(limit) = ask.limit else {
@@ -132,11 +137,12 @@ fn checked_permits(ask: &Acquire) -> Result<(u32, u32), Problem> {
     request_body = wire::ReleaseBody,
     responses((status = 200, description = "The lock is not yours any more.", body = wire::ReleaseAnswer)),
 )]
-pub(super) async fn release(call: Call, payload: web::Payload) -> Answer {
-    let ask: wire::ReleaseBody = body::read(&call.req, payload, call.limits).await?;
-    call.check_key(&ask.key)?;
-    let release = call.locks.release(&ask.key, ask.token).await?;
-    Ok(HttpResponse::Ok().json(wire::ReleaseAnswer::from(release)))
+pub(super) async fn release(call: &Call, payload: web::Payload) -> Answer {
+    let text = body::read(&call.req, payload, call.limits).await?;
+    let ask: wire::ReleaseBody<'_> = body::parse(&text)?;
+    let key = call.key(&ask.key)?;
+    let release = call.locks.release(key, ask.token).await?;
+    Ok(body::answer(&wire::ReleaseAnswer::from(release)))
 }
 
 /// Moves the deadline of a lock, by its token.
@@ -145,13 +151,13 @@ pub(super) async fn release(call: Call, payload: web::Payload) -> Answer {
     request_body = wire::Heartbeat,
     responses((status = 200, description = "The lock lasts longer now.", body = wire::HeartbeatAnswer)),
 )]
-pub(super) async fn heartbeat(call: Call, payload: web::Payload) -> Answer {
-    let ask: wire::Heartbeat = body::read(&call.req, payload, call.limits).await?;
-    call.check_key(&ask.key)?;
+pub(super) async fn heartbeat(call: &Call, payload: web::Payload) -> Answer {
+    let text = body::read(&call.req, payload, call.limits).await?;
+    let ask: wire::Heartbeat<'_> = body::parse(&text)?;
+    let key = call.key(&ask.key)?;
     let ttl = ask.ttl_ms.map(|ttl| checked_ttl(ttl, call.limits)).transpose()?;
-    let done = call.locks.refresh(&ask.key, ask.token, ttl).await?;
-    Ok(HttpResponse::Ok()
-        .json(wire::HeartbeatAnswer { remaining_ms: whole_ms(done.remaining), refresh_count: done.count }))
+    let done = call.locks.refresh(key, ask.token, ttl).await?;
+    Ok(body::answer(&wire::HeartbeatAnswer { remaining_ms: whole_ms(done.remaining), refresh_count: done.count }))
 }
 
 /// Lists the locks that are held through this server, or shows one of them with its queue.
@@ -170,9 +176,9 @@ pub(super) async fn heartbeat(call: Call, payload: web::Payload) -> Answer {
     ),
     responses((status = 200, description = "The locks, in order; or the one.", body = shown::Listed)),
 )]
-pub(super) async fn locks(call: Call, _: web::Payload) -> Answer {
+pub(super) async fn locks(call: &Call, _: web::Payload) -> Answer {
     match parameters(&call.req, ["key", "prefix", "limit", "sort", "missing"])? {
-        [Some(key), None, None, None, missing] => show(&call, &key, Missing::read(missing.as_deref())?).await,
+        [Some(key), None, None, None, missing] => show(call, &key, Missing::read(missing.as_deref())?).await,
         [Some(_), ..] => Err(invalid("`key` asks for one lock; it goes with `missing` only")),
         [None, .., Some(_)] => Err(invalid("`missing` goes with `key`")),
         [None, prefix, limit, sort, None] => {
@@ -180,12 +186,13 @@ pub(super) async fn locks(call: Call, _: web::Payload) -> Answer {
             let limit = checked_limit(limit.as_deref(), call.limits)?;
             let prefixes = call.caller.prefixes(&call.locks, prefix.as_deref().unwrap_or_default());
             // It looks at every lock there is, which would hold up the other requests of this thread.
-            let list = move || list(&call.locks, &prefixes, order, limit.saturating_add(1));
+            let locks = call.locks.clone();
+            let list = move || list(&locks, &prefixes, order, limit.saturating_add(1));
             let mut found = web::block(list).await.map_err(|_| Fault::Internal { why: "the list broke off" })?;
             let truncated = found.len() > limit;
             found.truncate(limit);
             let locks = found.into_iter().map(shown::LockRow::from).collect();
-            Ok(HttpResponse::Ok().json(shown::Listed::List(shown::LockList { locks, truncated })))
+            Ok(body::answer(&shown::Listed::List(shown::LockList { locks, truncated })))
         }
     }
 }
@@ -204,19 +211,18 @@ fn list(locks: &LockManager, prefixes: &[String], order: ListOrder, limit: usize
     params(("key" = String, Path, min_length = 1, max_length = 256, description = "A `/` in it is written as `%2F`.")),
     responses((status = 200, description = "The lock.", body = shown::LockDetail)),
 )]
-pub(super) async fn lock(call: Call, _: web::Payload) -> Answer {
+pub(super) async fn lock(call: &Call, _: web::Payload) -> Answer {
     let [] = parameters(&call.req, [])?;
-    show(&call, &key_in_path(&call.req)?, Missing::Refused).await
+    show(call, &key_in_path(&call.req)?, Missing::Refused).await
 }
 
 async fn show(call: &Call, key: &str, missing: Missing) -> Answer {
-    call.check_key(key)?;
-    let shown = match (call.locks.inspect(key).await?, missing) {
+    let shown = match (call.locks.inspect(call.key(key)?).await?, missing) {
         (Some(info), _) => shown::Listed::One(info.into()),
         (None, Missing::Empty) => shown::Listed::List(shown::LockList { locks: Vec::new(), truncated: false }),
         (None, Missing::Refused) => return Err(Fault::NotLocked.into()),
     };
-    Ok(HttpResponse::Ok().json(shown))
+    Ok(body::answer(&shown))
 }
 
 /// What a look at a key that nobody holds is answered with.
@@ -247,10 +253,10 @@ impl Missing {
     params(("key" = String, Query, min_length = 1, max_length = 256)),
     responses((status = 200, description = "The key is free, or the next waiter's.", body = wire::ReleaseAnswer)),
 )]
-pub(super) async fn force_release(call: Call, _: web::Payload) -> Answer {
+pub(super) async fn force_release(call: &Call, _: web::Payload) -> Answer {
     let [key] = parameters(&call.req, ["key"])?;
     let key = key.ok_or_else(|| invalid("name the lock to release, as `key`"))?;
-    force(&call, &key).await
+    force(call, &key).await
 }
 
 /// Releases by force whatever holds a key, for keys without `/`.
@@ -259,20 +265,19 @@ pub(super) async fn force_release(call: Call, _: web::Payload) -> Answer {
     params(("key" = String, Path, min_length = 1, max_length = 256, description = "A `/` in it is written as `%2F`.")),
     responses((status = 200, description = "The key is free, or the next waiter's.", body = wire::ReleaseAnswer)),
 )]
-pub(super) async fn force_release_in_path(call: Call, _: web::Payload) -> Answer {
+pub(super) async fn force_release_in_path(call: &Call, _: web::Payload) -> Answer {
     let [] = parameters(&call.req, [])?;
-    force(&call, &key_in_path(&call.req)?).await
+    force(call, &key_in_path(&call.req)?).await
 }
 
 async fn force(call: &Call, key: &str) -> Answer {
-    call.check_key(key)?;
-    let release = call.locks.force_release(key).await?;
+    let release = call.locks.force_release(call.key(key)?).await?;
     if release == Release::AlreadyGone {
         return Err(Fault::NotLocked.into());
     }
     let (by, peer, request_id) = (call.caller.name(), call.req.peer_addr(), call.id.as_str());
     tracing::warn!(key, by, ?peer, request_id, "a lock was released by force");
-    Ok(HttpResponse::Ok().json(wire::ReleaseAnswer::from(release)))
+    Ok(body::answer(&wire::ReleaseAnswer::from(release)))
 }
 
 /// Tells the totals since the start, of all keys or of one.
@@ -283,17 +288,16 @@ async fn force(call: &Call, key: &str) -> Answer {
     params(("key" = Option<String>, Query, min_length = 1, max_length = 256, description = "Only of this key.")),
     responses((status = 200, description = "The totals.", body = shown::Counted)),
 )]
-pub(super) async fn stats(call: Call, _: web::Payload) -> Answer {
+pub(super) async fn stats(call: &Call, _: web::Payload) -> Answer {
     let [key] = parameters(&call.req, ["key"])?;
     let Some(key) = key else {
         let hot = call.locks.hot_keys(usize::MAX).into_iter().filter(|hot| call.may_see(&hot.key));
         let hot_keys = hot.take(HOT_KEYS).map(shown::HotKeyRow::from).collect();
         let totals = shown::Totals { stats: call.locks.stats(), hot_keys };
-        return Ok(HttpResponse::Ok().json(shown::Counted::All(totals)));
+        return Ok(body::answer(&shown::Counted::All(totals)));
     };
-    call.check_key(&key)?;
-    let info = call.locks.inspect(&key).await?.ok_or(Fault::NotLocked)?;
-    Ok(HttpResponse::Ok().json(shown::Counted::One(shown::KeyStats { key, stats: info.stats })))
+    let info = call.locks.inspect(call.key(&key)?).await?.ok_or(Fault::NotLocked)?;
+    Ok(body::answer(&shown::Counted::One(shown::KeyStats { key, stats: info.stats })))
 }
 
 /// Says whom the server takes the caller for, and what that one may do.
@@ -301,8 +305,8 @@ pub(super) async fn stats(call: Call, _: web::Payload) -> Answer {
     get, path = "/whoami", tag = "operating", operation_id = "whoami",
     responses((status = 200, description = "The token's name and rights.", body = shown::Whoami)),
 )]
-pub(super) async fn whoami(call: Call, _: web::Payload) -> Answer {
-    Ok(HttpResponse::Ok().json(call.caller.whoami()))
+pub(super) async fn whoami(call: &Call, _: web::Payload) -> Answer {
+    Ok(body::answer(&call.caller.whoami()))
 }
 
 /// Says that the process lives.
@@ -311,7 +315,7 @@ pub(super) async fn whoami(call: Call, _: web::Payload) -> Answer {
     responses((status = 200, description = "It does.", body = shown::Health)),
 )]
 pub(super) fn healthz(_: &HttpRequest) -> Answer {
-    Ok(HttpResponse::Ok().json(shown::Health { status: "ok" }))
+    Ok(body::answer(&shown::Health { status: "ok" }))
 }
 
 /// Says whether locks can be granted: the store answers, and the server is neither starting nor shutting down.
@@ -319,14 +323,14 @@ pub(super) fn healthz(_: &HttpRequest) -> Answer {
     get, path = "/readyz", tag = "operating", operation_id = "readyz", security(()),
     responses((status = 200, description = "They can.", body = shown::Ready)),
 )]
-pub(super) async fn readyz(call: Call, _: web::Payload) -> Answer {
+pub(super) async fn readyz(call: &Call, _: web::Payload) -> Answer {
     match (call.locks.readiness().await, call.limits.still_starting()) {
         (Readiness::Draining, _) => Err(LockError::ShuttingDown.into()),
         (Readiness::StoreUnavailable, _) => Err(LockError::StoreUnavailable.into()),
         (_, Some(after)) => Err(Fault::Starting { after }.into()),
         (Readiness::Ready { store }, None) => {
             let store_ms = store.map(|took| took.as_micros() as f64 / 1000.0);
-            Ok(HttpResponse::Ok().json(shown::Ready { status: "ready", store_ms }))
+            Ok(body::answer(&shown::Ready { status: "ready", store_ms }))
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, web};
 use uuid::Uuid;
 
 use super::body;
@@ -25,18 +25,19 @@ use crate::{LockError, LockManager, Session};
     request_body = wire::OpenSession,
     responses((status = 200, description = "The session is open.", body = wire::SessionOpened)),
 )]
-pub(super) async fn open(call: Call, payload: web::Payload) -> Answer {
-    let ask: wire::OpenSession = body::read(&call.req, payload, call.limits).await?;
+pub(super) async fn open(call: &Call, payload: web::Payload) -> Answer {
+    let text = body::read(&call.req, payload, call.limits).await?;
+    let ask: wire::OpenSession<'_> = body::parse(&text)?;
     let ttl = ask.ttl_ms.map(|ttl| checked_ttl(ttl, call.limits)).transpose()?;
     let session = match ttl {
-        Some(ttl) => call.locks.session(&ask.name).ttl(ttl),
-        None => call.locks.session(&ask.name),
+        Some(ttl) => call.locks.session(&*ask.name).ttl(ttl),
+        None => call.locks.session(&*ask.name),
     };
     session.keep().map_err(|why| match why {
         LockError::InvalidOption { option: "owner", why } => LockError::InvalidOption { option: "name", why },
         other => other,
     })?;
-    Ok(HttpResponse::Ok().json(wire::SessionOpened {
+    Ok(body::answer(&wire::SessionOpened {
         id: session.id().to_string(),
         name: session.name(),
         ttl_ms: whole_ms(session.lifetime()),
@@ -50,11 +51,11 @@ pub(super) async fn open(call: Call, payload: web::Payload) -> Answer {
     params(("id" = String, Path, format = Uuid, description = "The session's id.")),
     responses((status = 200, description = "The session lives on.", body = wire::SessionBeat)),
 )]
-pub(super) async fn heartbeat(call: Call, _: web::Payload) -> Answer {
+pub(super) async fn heartbeat(call: &Call, _: web::Payload) -> Answer {
     let [] = parameters(&call.req, [])?;
     let session = in_path(&call.locks, &call.req)?;
     let remaining = session.heartbeat().await?;
-    Ok(HttpResponse::Ok().json(wire::SessionBeat { remaining_ms: whole_ms(remaining), locks: session.locks() }))
+    Ok(body::answer(&wire::SessionBeat { remaining_ms: whole_ms(remaining), locks: session.locks() }))
 }
 
 /// Ends a session: its locks are released, and its queued requests refused, before this answers.
@@ -63,10 +64,10 @@ pub(super) async fn heartbeat(call: Call, _: web::Payload) -> Answer {
     params(("id" = String, Path, format = Uuid, description = "The session's id.")),
     responses((status = 200, description = "The session has ended, now or before.", body = wire::ReleaseAnswer)),
 )]
-pub(super) async fn end(call: Call, _: web::Payload) -> Answer {
+pub(super) async fn end(call: &Call, _: web::Payload) -> Answer {
     let [] = parameters(&call.req, [])?;
     let session = in_path(&call.locks, &call.req)?;
-    Ok(HttpResponse::Ok().json(wire::ReleaseAnswer::from(session.end().await)))
+    Ok(body::answer(&wire::ReleaseAnswer::from(session.end().await)))
 }
 
 /// The session of an id.

@@ -96,29 +96,11 @@ fn since(age: Duration) -> u64 {
     whole_ms(wall.saturating_sub(age))
 }
 
-impl From<&LockInfo> for Holder {
-    fn from(info: &LockInfo) -> Self {
+impl From<&HolderInfo> for Holder {
+    fn from(info: &HolderInfo) -> Self {
         let (limit, permits) = permits_of(info.mode);
         Self {
             owner: info.owner.clone(),
-            mode: info.mode.into(),
-            limit,
-            permits,
-            fencing_token: info.fencing_token.map(FencingToken::get),
-            since_unix_ms: since(info.age),
-            age_ms: whole_ms(info.age),
-            remaining_ms: whole_ms(info.remaining),
-            ttl_ms: whole_ms(info.ttl),
-            refresh_count: info.refreshes,
-        }
-    }
-}
-
-impl From<HolderInfo> for Holder {
-    fn from(info: HolderInfo) -> Self {
-        let (limit, permits) = permits_of(info.mode);
-        Self {
-            owner: info.owner,
             mode: info.mode.into(),
             limit,
             permits,
@@ -142,7 +124,8 @@ impl From<WaiterInfo> for WaiterRow {
 
 impl From<LockInfo> for LockRow {
     fn from(info: LockInfo) -> Self {
-        let (holder, mode) = (Holder::from(&info), ModeName::from(info.mode));
+        // There is always a first.
+        let (holder, mode) = (Holder::from(&info.holders[0]), ModeName::from(info.mode));
         let elsewhere = info.whereabouts == Whereabouts::Elsewhere;
         let longest_wait_ms = info.longest_wait.map(whole_ms);
         let (key, held_by, waiting) = (info.key.to_string(), info.held_by, info.waiting);
@@ -152,7 +135,7 @@ impl From<LockInfo> for LockRow {
 
 impl From<LockInfo> for LockDetail {
     fn from(mut info: LockInfo) -> Self {
-        let holders = std::mem::take(&mut info.holders).into_iter().map(Holder::from).collect();
+        let holders = info.holders.iter().map(Holder::from).collect();
         let queue = std::mem::take(&mut info.queue).into_iter().map(WaiterRow::from).collect();
         Self { row: info.into(), holders, queue }
     }

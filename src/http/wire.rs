@@ -3,12 +3,15 @@
 //! Only [`Acquired`] carries a token: a token is a capability, and whoever asks about locks must not get one. The same
 //! goes for a session's id, which only [`SessionOpened`] carries. What can be seen of locks is in `shown`.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -19,10 +22,11 @@ use crate::{Mode, Release, Token};
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({ "key": "order:42", "owner": "worker-7", "ttl_ms": 30000, "wait_ms": 5000 }))]
-pub(super) struct Acquire {
+pub(super) struct Acquire<'a> {
     /// 1 to 256 bytes without control characters.
-    #[schema(min_length = 1, max_length = 256)]
-    pub(super) key: String,
+    #[serde(borrow)]
+    #[schema(value_type = String, min_length = 1, max_length = 256)]
+    pub(super) key: Text<'a>,
     /// How long the lock lasts unless it gets a heartbeat; the server's default is 30000. Not with a `session`.
     #[schema(value_type = Option<u64>, minimum = 10, maximum = 86_400_000)]
     pub(super) ttl_ms: Option<Number>,
@@ -30,8 +34,9 @@ pub(super) struct Acquire {
     #[schema(value_type = Option<u64>, maximum = 60_000)]
     pub(super) wait_ms: Option<Number>,
     /// Who asks, for people who look.
-    #[schema(min_length = 1, max_length = 128)]
-    pub(super) owner: Option<String>,
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 128)]
+    pub(super) owner: Option<Text<'a>>,
     /// The id of a session: the lock then lives as long as that does.
     #[serde(default, deserialize_with = "maybe_session")]
     #[schema(value_type = Option<String>, format = Uuid)]
@@ -55,9 +60,10 @@ pub(super) struct Acquire {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({ "key": "order:42", "token": "0f8fad5b-d9cb-469f-a165-70867728950e" }))]
-pub(super) struct ReleaseBody {
-    #[schema(min_length = 1, max_length = 256)]
-    pub(super) key: String,
+pub(super) struct ReleaseBody<'a> {
+    #[serde(borrow)]
+    #[schema(value_type = String, min_length = 1, max_length = 256)]
+    pub(super) key: Text<'a>,
     /// The token that the acquire answered with.
     #[serde(deserialize_with = "token")]
     #[schema(value_type = String, format = Uuid)]
@@ -68,9 +74,10 @@ pub(super) struct ReleaseBody {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({ "key": "order:42", "token": "0f8fad5b-d9cb-469f-a165-70867728950e", "ttl_ms": 30000 }))]
-pub(super) struct Heartbeat {
-    #[schema(min_length = 1, max_length = 256)]
-    pub(super) key: String,
+pub(super) struct Heartbeat<'a> {
+    #[serde(borrow)]
+    #[schema(value_type = String, min_length = 1, max_length = 256)]
+    pub(super) key: Text<'a>,
     /// The token that the acquire answered with.
     #[serde(deserialize_with = "token")]
     #[schema(value_type = String, format = Uuid)]
@@ -84,10 +91,11 @@ pub(super) struct Heartbeat {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({ "name": "worker-7", "ttl_ms": 10000 }))]
-pub(super) struct OpenSession {
+pub(super) struct OpenSession<'a> {
     /// The owner of its locks, for people who look.
-    #[schema(min_length = 1, max_length = 128)]
-    pub(super) name: String,
+    #[serde(borrow)]
+    #[schema(value_type = String, min_length = 1, max_length = 128)]
+    pub(super) name: Text<'a>,
     /// How long it lives from now and from each heartbeat; the server's default is 30000.
     #[schema(value_type = Option<u64>, minimum = 10, maximum = 86_400_000)]
     pub(super) ttl_ms: Option<Number>,
@@ -108,7 +116,7 @@ pub(super) enum ModeName {
 
 impl<'de> Deserialize<'de> for ModeName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Option::<String>::deserialize(deserializer)?.as_deref() {
+        match Option::<Text<'de>>::deserialize(deserializer)?.as_deref() {
             None | Some("exclusive") => Ok(Self::Exclusive),
             Some("shared") => Ok(Self::Shared),
             Some("permit") => Ok(Self::Permit),
@@ -135,19 +143,63 @@ pub(super) fn permits_of(mode: Mode) -> (Option<u32>, Option<u32>) {
     }
 }
 
-// The texts are not quoted in the errors: they may be almost a token.
+/// A text, which is copied only if it has escapes in it.
+pub(super) struct Text<'a>(Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(text.into()))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(text.to_owned().into()))
+            }
+        }
+        deserializer.deserialize_str(Read)
+    }
+}
+
+/// A UUID out of a text. That is not quoted in the error: it may be almost a token.
+fn uuid<T: FromStr, E: Error>(text: &Text<'_>, what: &str) -> Result<T, E> {
+    T::from_str(text).map_err(|_| E::custom(format_args!("`{what}` is not a UUID")))
+}
+
 fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
-    Token::from_str(&String::deserialize(deserializer)?).map_err(|_| D::Error::custom("`token` is not a UUID"))
+    uuid(&Text::deserialize(deserializer)?, "token")
 }
 
 fn maybe_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Token>, D::Error> {
-    let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| Token::from_str(&text).map_err(|_| D::Error::custom("`token` is not a UUID"))).transpose()
+    Option::<Text<'de>>::deserialize(deserializer)?.map(|text| uuid(&text, "token")).transpose()
 }
 
 fn maybe_session<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uuid>, D::Error> {
-    let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| Uuid::from_str(&text).map_err(|_| D::Error::custom("`session` is not a UUID"))).transpose()
+    Option::<Text<'de>>::deserialize(deserializer)?.map(|text| uuid(&text, "session")).transpose()
+}
+
+/// A token written out, for the one who was granted the lock.
+pub(super) struct Written(pub(super) Token);
+
+impl Serialize for Written {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_uuid().hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+    }
 }
 
 /// A lock that was granted.
@@ -162,8 +214,8 @@ fn maybe_session<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uu
 pub(super) struct Acquired<'a> {
     pub(super) key: &'a str,
     /// The proof of holding: whoever has it may release the lock. It belongs into bodies, never into a URL or a log.
-    #[schema(format = Uuid)]
-    pub(super) token: String,
+    #[schema(value_type = String, format = Uuid)]
+    pub(super) token: Written,
     /// For the protected resource: it should refuse one that is lower than the highest it has seen. `null` where the
     /// store cannot promise one.
     #[schema(required)]

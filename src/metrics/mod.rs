@@ -72,3 +72,5 @@ pub use reporter::Reporter;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use requests::HttpMetrics;
+#[cfg(feature = "http")]
+pub(crate) use requests::RequestCounter;

@@ -14,7 +14,7 @@ use super::names;
 /// Make it after the process's recorder is installed.
 #[derive(Clone, Default)]
 pub struct HttpMetrics {
-    seen: Arc<DashMap<Kind, (Counter, Histogram)>>,
+    seen: Arc<DashMap<Kind, RequestCounter>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -31,23 +31,33 @@ impl HttpMetrics {
         Self::default()
     }
 
-    /// `route` is the pattern that was matched, if any was.
-    pub(crate) fn count(&self, route: Option<String>, method: &str, code: u16, took: Duration) {
+    /// What requests of one kind are counted by. `route` is the pattern that was matched, if any was.
+    pub(crate) fn counter(&self, route: Option<String>, method: &str, code: u16) -> RequestCounter {
         let kind = Kind { route: route.unwrap_or_else(|| "unknown".to_owned()), method: known(method), code };
-        if let Some(handles) = self.seen.get(&kind) {
-            return record(&handles, took);
+        if let Some(counter) = self.seen.get(&kind) {
+            return counter.clone();
         }
         let labels =
             [("route", kind.route.clone()), ("method", kind.method.to_owned()), ("code", kind.code.to_string())];
-        let handles = (counter!(names::HTTP_REQUESTS, &labels), histogram!(names::HTTP_SECONDS, &labels));
-        record(&handles, took);
-        self.seen.insert(kind, handles);
+        let count = counter!(names::HTTP_REQUESTS, &labels);
+        let counter = RequestCounter { count, times: histogram!(names::HTTP_SECONDS, &labels) };
+        self.seen.insert(kind, counter.clone());
+        counter
     }
 }
 
-fn record((count, times): &(Counter, Histogram), took: Duration) {
-    count.increment(1);
-    times.record(took);
+/// Counts requests of one kind.
+#[derive(Clone)]
+pub(crate) struct RequestCounter {
+    count: Counter,
+    times: Histogram,
+}
+
+impl RequestCounter {
+    pub(crate) fn count(&self, took: Duration) {
+        self.count.increment(1);
+        self.times.record(took);
+    }
 }
 
 /// A client may name any method.

@@ -26,13 +26,13 @@ impl Shard {
 
     /// Releases by token, for callers without a guard. What this process does not know, the store may.
     pub(crate) async fn release_token(&self, key: &Key, hash: u32, token: Token) -> Result<Release, LockError> {
+        let Some(clerk) = &self.clerk else { return self.release_token_here(key, hash, token) };
         let unknown = match self.grant_of(key, hash, token) {
             Ok(grant) => return Ok(self.release_anywhere(&grant, End::ByToken).await),
             Err(LockError::Lost(Loss::Unknown)) => Ok(Release::AlreadyGone),
             Err(LockError::Lost(_)) => return Ok(Release::AlreadyGone),
             Err(other) => Err(other),
         };
-        let Some(clerk) = &self.clerk else { return unknown };
         match clerk.desk().release_and_hear(key.clone(), token).await {
             Ok(Released::Released) => Ok(Release::Released),
             // Who holds it then is the store's to say: nobody, or another.
@@ -43,6 +43,16 @@ impl Shard {
             },
             Ok(Released::Unknown(_)) | Err(_) => Err(LockError::StoreUnavailable),
         }
+    }
+
+    /// The same where this process knows all there is to know.
+    fn release_token_here(&self, key: &Key, hash: u32, token: Token) -> Result<Release, LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| match state.table.grant_of(key, hash, token, now, fx) {
+            Ok(grant) => Ok(state.table.release(&grant, End::ByToken, now, fx)),
+            Err(LockError::Lost(_)) => Ok(Release::AlreadyGone),
+            Err(other) => Err(other),
+        })
     }
 
     pub(crate) fn refresh(&self, grant: &Grant, ask: RefreshAsk) -> Result<Refreshed, LockError> {

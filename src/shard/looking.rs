@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{SLICE, Shard};
 use crate::error::LockError;
 use crate::key::{Key, Token};
-use crate::table::{Awaiting, Counters, Grant, Place, Row, Trace, WaiterId};
+use crate::table::{Awaiting, Counters, Grant, Holding, Place, Row, Trace, WaiterId};
 #[cfg(feature = "metrics")]
 use crate::table::{Oldest, Reading, Samples};
 
@@ -32,6 +32,16 @@ impl Shard {
             let first = state.table.holding(&grant, now);
             let row = row.zip(first).map(|(row, first)| Row { first, ..row });
             row.ok_or_else(|| LockError::Lost(state.table.loss_of(grant.fence)))
+        })
+    }
+
+    /// What is known of the grant that a token holds on a key, and nothing of the others or of its queue.
+    pub(crate) fn look_holder(&self, key: &Key, hash: u32, token: Token) -> Result<Holding, LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| {
+            let grant = state.table.grant_of(key, hash, token, now, fx)?;
+            let holding = state.table.holding(&grant, now);
+            holding.ok_or_else(|| LockError::Lost(state.table.loss_of(grant.fence)))
         })
     }
 

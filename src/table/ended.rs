@@ -3,7 +3,10 @@
 //! Only grants whose token can still be asked about are kept: those that ended against their holder's will, and
 //! those whose token travels without a guard. A guard that releases itself is nobody else's business.
 
-use hashbrown::HashMap;
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::error::Loss;
 use crate::key::{FencingToken, Token};
@@ -60,13 +63,21 @@ pub(crate) struct EndedRing {
     entries: Vec<Ended>,
     next: usize,
     capacity: usize,
-    /// Where the last end of a key's token stands.
-    places: HashMap<(Token, u32), u32, foldhash::fast::RandomState>,
+    /// Where the last end of a key's token stands. Only that, since the rings of all shards are more than a processor
+    /// keeps at hand.
+    places: HashTable<u32>,
+    hasher: foldhash::fast::RandomState,
+}
+
+impl Ended {
+    fn name(&self) -> (Token, u32) {
+        (self.token, self.key_hash)
+    }
 }
 
 impl EndedRing {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { entries: Vec::new(), next: 0, capacity, places: HashMap::default() }
+        Self { entries: Vec::new(), next: 0, capacity, places: HashTable::new(), hasher: Default::default() }
     }
 
     pub(crate) fn push(&mut self, token: Token, key_hash: u32, fence: FencingToken, end: End) {
@@ -75,20 +86,31 @@ impl EndedRing {
         match self.entries.get_mut(self.next) {
             Some(oldest) => {
                 let forgotten = std::mem::replace(oldest, ended);
-                let name = (forgotten.token, forgotten.key_hash);
-                if self.places.get(&name) == Some(&place) {
-                    self.places.remove(&name);
+                // A later end of the same name stands elsewhere.
+                let hash = self.hasher.hash_one(forgotten.name());
+                if let Ok(stale) = self.places.find_entry(hash, |at| *at == place) {
+                    stale.remove();
                 }
             }
             None => self.entries.push(ended),
         }
-        self.places.insert((token, key_hash), place);
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        let is_same = |at: &u32| entries[*at as usize].name() == ended.name();
+        let rehash = |at: &u32| hasher.hash_one(entries[*at as usize].name());
+        match self.places.entry(hasher.hash_one(ended.name()), is_same, rehash) {
+            Entry::Occupied(mut last) => *last.get_mut() = place,
+            Entry::Vacant(none) => {
+                none.insert(place);
+            }
+        }
         self.next = (self.next + 1) % self.capacity;
     }
 
     /// How the last grant with this token on this key ended, if that is still known.
     pub(crate) fn find(&self, token: Token, key_hash: u32) -> Option<End> {
-        let place = self.places.get(&(token, key_hash))?;
+        let name = (token, key_hash);
+        let is_same = |at: &u32| self.entries[*at as usize].name() == name;
+        let place = self.places.find(self.hasher.hash_one(name), is_same)?;
         Some(self.entries[*place as usize].end)
     }
 
@@ -107,6 +129,23 @@ impl EndedRing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_that_ended_again_is_known_by_its_last_end_until_that_is_forgotten() {
+        let mut ring = EndedRing::new(3);
+        let (twice, other) = (Token::random(), Token::random());
+        let mut push = |token, number, end| {
+            ring.push(token, 1, FencingToken::at_least_one(number), end);
+            ring.find(twice, 1)
+        };
+        assert_eq!(push(twice, 1, End::ByToken), Some(End::ByToken));
+        assert_eq!(push(twice, 2, End::Expired), Some(End::Expired));
+        // The place of its first end is another's now.
+        assert_eq!(push(other, 3, End::Forced), Some(End::Expired));
+        assert_eq!(push(Token::random(), 4, End::Forced), Some(End::Expired));
+        assert_eq!(push(Token::random(), 5, End::Forced), None);
+        assert_eq!(ring.places.len(), 3);
+    }
 
     #[test]
     fn the_ring_forgets_the_oldest_and_keeps_its_bound() {

@@ -1,5 +1,6 @@
 //! A real Chromium, driven over WebDriver, and ended with the test. What it logs and what it asks the network for are
 //! kept, so that a test can hold the page to silence.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -1,7 +1,7 @@
 //! The binary as people and scripts run it: with pipes, and on a real terminal.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -9,62 +9,12 @@ use std::time::{Duration, Instant};
 
 use portable_pty::{CommandBuilder, MasterPty, PtySize, native_pty_system};
 
+pub(crate) use crate::binary::{BINARY, Did, command};
+use crate::binary::{Process, is_foreign, signal};
 use crate::kit::{self, Dir, until, until_some};
-
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_leasehold");
 
 /// How long a process may take to end by itself when its test is over.
 const MANNERS: Duration = Duration::from_secs(3);
-
-/// What happens to be set around a test must not decide it.
-fn foreign(name: &str) -> bool {
-    name.starts_with("LEASEHOLD_") || ["LOCK_STORE", "REDIS_URL", "RUST_LOG", "NO_COLOR"].contains(&name)
-}
-
-/// A program that knows nothing of what is set around the test.
-pub(crate) fn command(program: &str, words: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        if foreign(&name.to_string_lossy()) {
-            command.env_remove(name);
-        }
-    }
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// What a program did.
-#[derive(Debug)]
-pub(crate) struct Did {
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-impl Did {
-    /// Runs a command to its end. A signal that ended it counts as its negative.
-    pub(crate) fn of(mut command: Command) -> Self {
-        use std::os::unix::process::ExitStatusExt;
-        let output = command.output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let code = output.status.code().unwrap_or_else(|| -output.status.signal().unwrap());
-        Self { code, stdout: text(output.stdout), stderr: text(output.stderr) }
-    }
-
-    /// What it printed; it must have ended well.
-    #[track_caller]
-    pub(crate) fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{self:?}");
-        self.stdout
-    }
-
-    #[track_caller]
-    pub(crate) fn fails(self, code: i32, why: &str) -> Self {
-        assert_eq!(self.code, code, "{self:?}");
-        assert!(self.stderr.contains(why), "{self:?}");
-        self
-    }
-}
 
 /// A process that is ended with the test.
 pub(crate) struct Running(pub(crate) Child);
@@ -104,11 +54,6 @@ impl Drop for Running {
     }
 }
 
-pub(crate) fn signal(process: u32, name: &str) {
-    let kill = format!("kill -{name} {process}");
-    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success(), "{kill}");
-}
-
 /// Whether a process lives; one that nobody has waited for yet does not.
 pub(crate) fn lives(process: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.trim())).unwrap_or_default();
@@ -117,7 +62,7 @@ pub(crate) fn lives(process: &str) -> bool {
 
 /// A server of the test's own, and a directory for its files.
 pub(crate) struct Server {
-    pub(crate) process: Running,
+    pub(crate) process: Process,
     pub(crate) url: String,
     dir: Dir,
 }
@@ -128,11 +73,9 @@ impl Server {
     }
 
     pub(crate) fn launch(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-        let mut first = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
-        let url = first.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
-        Self { process: Running(child), url, dir: Dir::make() }
+        command.stderr(Stdio::null());
+        let process = Process::start(command);
+        Self { url: process.url.clone(), process, dir: Dir::make() }
     }
 
     /// A path that nobody else uses.
@@ -194,7 +137,7 @@ impl Terminal {
         let mut command = CommandBuilder::new(words[0]);
         command.args(&words[1..]);
         for (name, _) in std::env::vars_os() {
-            if foreign(&name.to_string_lossy()) {
+            if is_foreign(&name.to_string_lossy()) {
                 command.env_remove(name);
             }
         }

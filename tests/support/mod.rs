@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
+use actix_web::web::ServiceConfig;
 use actix_web::{App, HttpServer};
 use leasehold::LockManager;
 use leasehold::http::{Access, Limits, configure};
@@ -38,8 +39,11 @@ impl Server {
 
     pub(crate) fn with_access(locks: LockManager, limits: Limits, access: Access) -> Self {
         let shared = locks.clone();
-        let app =
-            move || App::new().app_data(shared.clone()).app_data(limits).app_data(access.clone()).configure(configure);
+        let measured = measured();
+        let app = move || {
+            let app = App::new().app_data(shared.clone()).app_data(limits).app_data(access.clone());
+            app.configure(measured.clone()).configure(configure)
+        };
         let server = HttpServer::new(app)
             .workers(1)
             .h1_allow_half_closed(false)
@@ -121,6 +125,23 @@ impl Drop for KillOnDrop {
     }
 }
 
+/// `/metrics`, where it can be had.
+#[cfg(feature = "metrics")]
+fn measured() -> impl FnOnce(&mut ServiceConfig) + Clone + Send {
+    use leasehold::metrics::{Exposition, HttpMetrics, configure_prometheus};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    let recorder = configure_prometheus(PrometheusBuilder::new()).unwrap().build_recorder();
+    let (exposition, requests) = (Exposition::new(recorder.handle()), HttpMetrics::new());
+    move |cfg| {
+        cfg.app_data(exposition).app_data(requests).configure(leasehold::http::configure_metrics);
+    }
+}
+
+#[cfg(not(feature = "metrics"))]
+fn measured() -> impl FnOnce(&mut ServiceConfig) + Clone + Send {
+    |_| {}
+}
+
 pub(crate) fn client() -> Client {
     // The binary's own client brings TLS into every client, and that asks for a provider.
     #[cfg(feature = "server")]
@@ -140,9 +161,15 @@ impl Answer {
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         let text = |value: &reqwest::header::HeaderValue| value.to_str().unwrap().to_owned();
-        let headers = answer.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        let headers = answer.headers().iter().map(|(name, value)| (name.to_string(), text(value)));
+        let headers: BTreeMap<_, _> = headers.collect();
         let bytes = answer.bytes().await.unwrap();
-        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+        let is_text = headers.get("content-type").is_some_and(|kind| kind.starts_with("text/"));
+        let body = match bytes.is_empty() {
+            _ if is_text => String::from_utf8(bytes.into()).unwrap().into(),
+            true => Value::Null,
+            false => serde_json::from_slice(&bytes).unwrap(),
+        };
         Self { status, headers, body }
     }
 

@@ -40,6 +40,17 @@ pub(crate) fn shows(text: &str) -> String {
     format!("document.querySelector('main:not([hidden])').innerText.includes({})", json!(text))
 }
 
+/// Keeps in `told` whatever an element says from now on, so that what is said for a moment only is not missed.
+pub(crate) async fn note(browser: &Browser, selector: &str) {
+    let element = format!("document.querySelector({})", json!(selector));
+    let what = "{ attributes: true, childList: true, characterData: true, subtree: true }";
+    let script = format!(
+        "[window.told = [], new MutationObserver(() => told.push({element}.getAttribute('aria-label') ?? \
+         {element}.textContent)).observe({element}, {what})]"
+    );
+    browser.value(&script).await;
+}
+
 /// Nothing was logged, and nobody else was asked.
 pub(crate) async fn was_quiet(browser: &Browser, address: SocketAddr) {
     let log = browser.log("browser").await;

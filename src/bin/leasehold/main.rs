@@ -44,6 +44,11 @@ use std::process::ExitCode;
 
 use args::{Command, ConfigCommand};
 use exit::Failure;
+use mimalloc::MiMalloc;
+
+/// A request allocates some forty pieces of memory, most of them in actix-web.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let cli = match config::parse(std::env::args_os().collect()) {

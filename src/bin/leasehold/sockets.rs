@@ -5,13 +5,16 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use actix_http::HttpService;
+use actix_http::{HttpService, KeepAlive, Request};
 use actix_rt::net::TcpStream;
 use actix_server::{Server, ServerBuilder};
-use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_service::{
+    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service, map_config,
+};
 use actix_tls::accept::rustls_0_23::{Acceptor, TlsStream};
 use actix_web::App;
-use actix_web::dev::AppConfig;
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::dev::{AppConfig, ServiceResponse};
 use leasehold::http::{Access, Limits};
 use leasehold::metrics::{Exposition, HttpMetrics};
 use leasehold::{LockManager, http};
@@ -19,7 +22,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::bounds::Bounds;
-use crate::patience::Patient;
+use crate::patience::{Patience, Patient, Work};
 use crate::settings::ServeArgs;
 
 /// What the server is made of, besides its settings.
@@ -41,9 +44,7 @@ struct Recipe {
     access: Access,
     limits: Limits,
     head_timeout: Duration,
-    keep_alive: Duration,
-    /// How long a connection may go without an answer.
-    patience: Duration,
+    patience: Patience,
 }
 
 /// Starts to serve.
@@ -61,12 +62,13 @@ pub(crate) fn start(args: &ServeArgs, parts: Parts) -> io::Result<Server> {
         .max_listed(args.max_listed)
         .max_streams(args.max_streams)
         .start_delay(args.start_delay);
-    let (head_timeout, keep_alive) = (args.head_timeout, args.keep_alive);
+    let head_timeout = args.head_timeout;
     // A stream of events gives a sign of life every 15 s, and the calls of a store have their own bounds: hence the slack.
     let at_work = args.max_wait.saturating_add(args.body_timeout);
-    let patience = at_work.max(keep_alive).saturating_add(head_timeout).saturating_add(args.slack);
+    let busy = at_work.max(args.keep_alive).saturating_add(head_timeout).saturating_add(args.slack);
+    let patience = Patience { idle: args.keep_alive, busy };
     let requests = HttpMetrics::new();
-    let recipe = Recipe { locks, exposition, requests, access, limits, head_timeout, keep_alive, patience };
+    let recipe = Recipe { locks, exposition, requests, access, limits, head_timeout, patience };
     let workers = args.workers.map_or_else(cores, usize::from);
     let mut server = Server::build()
         .workers(workers)
@@ -105,11 +107,11 @@ fn add(
         let patience = recipe.patience;
         let mut acceptor = Acceptor::new(tls.clone());
         acceptor.set_handshake_timeout(recipe.head_timeout);
-        fn_service(move |io: TcpStream| ready(Ok::<_, ()>(Patient::new(io, patience))))
-            .and_then(acceptor.map_err(drop))
-            .and_then(fn_service(|io: TlsStream<Patient>| {
-                let peer = io.get_ref().0.peer_addr();
-                ready(Ok::<_, ()>((io, peer)))
+        acceptor
+            .map_err(drop)
+            .and_then(fn_service(move |io: TlsStream<TcpStream>| {
+                let peer = io.get_ref().0.peer_addr().ok();
+                ready(Ok::<_, ()>((Patient::new(io, patience), peer)))
             }))
             .and_then(recipe.serve())
     })
@@ -119,7 +121,7 @@ impl Recipe {
     /// The routes, for connections of one kind.
     fn serve<T>(
         &self,
-    ) -> impl ServiceFactory<(T, Option<SocketAddr>), Config = (), Response = (), Error = (), InitError = ()> + use<T>
+    ) -> impl ServiceFactory<(Patient<T>, Option<SocketAddr>), Config = (), Response = (), Error = (), InitError = ()> + use<T>
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -131,12 +133,35 @@ impl Recipe {
             .app_data(self.requests.clone())
             .configure(http::configure_metrics)
             .configure(http::configure);
+        let app = map_config(app.into_factory(), |()| AppConfig::default());
         HttpService::build()
-            .keep_alive(self.keep_alive)
+            // Not by its own timers: a connection knows how long to wait.
+            .keep_alive(KeepAlive::Os)
             .client_request_timeout(self.head_timeout)
+            .on_connect_ext(|io: &Patient<T>, data| {
+                data.insert(io.work());
+            })
             // A waiter whose client has gone leaves the queue at once.
             .h1_allow_half_closed(false)
-            .h1(map_config(app.into_factory(), |()| AppConfig::default()))
+            .h1(apply_fn_factory(app, |request: Request, app: &_| answered(request, app)))
             .map_err(drop)
+    }
+}
+
+/// Has a connection know that a request is under way.
+fn answered<S>(request: Request, app: &S) -> impl Future<Output = Result<ServiceResponse, S::Error>> + use<S>
+where
+    S: Service<Request, Response = ServiceResponse>,
+{
+    let busy = request.conn_data::<Work>().map(Work::begin);
+    let answer = app.call(request);
+    async move {
+        let answer = answer.await?;
+        if let Some(busy) = busy
+            && answer.response().body().size() == BodySize::Stream
+        {
+            busy.streams();
+        }
+        Ok(answer)
     }
 }

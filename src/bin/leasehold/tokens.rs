@@ -30,6 +30,9 @@ pub(crate) fn access(args: &ServeArgs) -> Result<Access, Failure> {
         Some((place, text)) => Access::from_json(&text).map_err(|why| wrong(&place, why.to_string()))?,
         None => Access::open(),
     };
+    if let Some(list) = &args.trusted_proxies {
+        access = access.trust_proxies(list).map_err(|why| wrong("--trusted-proxies", why.to_string()))?;
+    }
     if args.open_stats {
         access = access.open_stats();
     }

@@ -132,10 +132,15 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_OPEN_STATS")]
     pub(crate) open_stats: bool,
 
-    /// How many requests per second each token may make (without tokens: each address); releases and heartbeats are
-    /// not counted [default: no limit]
+    /// How many requests per second each token may make (without a known one: each address); releases and heartbeats
+    /// are not counted [default: no limit]
     #[arg(long, env = "LEASEHOLD_RATE_LIMIT", value_name = "N")]
     pub(crate) rate_limit: Option<NonZeroU32>,
+
+    /// Proxies that are believed when they say in X-Forwarded-For whom they speak for: addresses and networks, with
+    /// commas between them. Without it all clients of a proxy are one address
+    #[arg(long, env = "LEASEHOLD_TRUSTED_PROXIES", value_name = "LIST")]
+    pub(crate) trusted_proxies: Option<String>,
 
     /// The certificate chain for TLS, as a PEM file
     #[arg(long, env = "LEASEHOLD_TLS_CERT", value_name = "FILE")]

@@ -1,0 +1,130 @@
+//! Fear: the status page takes a name for markup, asks about another key than the one it shows, or hides who else holds
+//! and waits.
+#![cfg(feature = "http")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/browser.rs"]
+mod browser;
+#[path = "support/page.rs"]
+mod page;
+mod support;
+
+use std::time::Duration;
+
+use fantoccini::key::Key;
+use leasehold::LockManager;
+use leasehold::http::{Access, Limits};
+use page::{hold, open, open_live, shows, wait, was_quiet};
+use serde_json::json;
+use support::Server;
+
+#[actix_rt::test]
+async fn names_are_text_whatever_they_look_like() {
+    let server = Server::start();
+    let key = "<img src=x>&key=b#c%41+d?e/\u{202e}é 1";
+    let _other = hold(&server.locks, "<img src=x>", "other").await;
+    let _held = hold(&server.locks, key, "<b>bold</b>&amp;").await;
+    let browser = open_live(server.address, "/").await;
+    let row = format!("[...document.querySelectorAll('tr.lock')].find(row => row.dataset.key === {})", json!(key));
+    browser.until(&row).await;
+    browser.until(&format!("{row}.cells[2].innerText === '<b>bold</b>&amp;'")).await;
+    let waiter = wait(&server.locks, key, "<i>third</i>");
+    browser.value(&format!("{row}.querySelector('.open').click()")).await;
+    browser.until("document.querySelector('.detail li')?.innerText.includes('<i>third</i>')").await;
+    assert_eq!(browser.value("document.querySelectorAll('#rows :is(img, b, i)').length").await, 0);
+    browser.click(".detail .danger").await;
+    let asked = browser.value("document.getElementById('force-text').innerText").await;
+    assert!(asked.as_str().unwrap().contains("<b>bold</b>&amp;; one waits"), "{asked}");
+    browser.click("#force .danger").await;
+    let said = json!(format!("{key} was released by force"));
+    browser.until(&format!("document.getElementById('said').textContent === {said}")).await;
+    assert!(server.locks.is_locked("<img src=x>").await.unwrap(), "another key than the one that was meant");
+    browser.until(&format!("{row}.cells[2].innerText === '<i>third</i>'")).await;
+    waiter.abort();
+    was_quiet(&browser, server.address).await;
+}
+
+#[actix_rt::test]
+async fn all_who_hold_and_all_who_wait_are_counted() {
+    let server = Server::start();
+    let locks: &LockManager = &server.locks;
+    let ttl = Duration::from_secs(60);
+    let mut held = Vec::new();
+    for owner in ["api-1", "api-2", "api-3"] {
+        held.push(locks.try_read("config").owner(owner).ttl(ttl).await.unwrap());
+    }
+    for (owner, permits) in [("mailer-1", 3), ("mailer-2", 2)] {
+        let pool = locks.semaphore("pool", 10);
+        held.push(pool.try_permits(permits).owner(owner).ttl(ttl).await.unwrap());
+    }
+    let browser = open_live(server.address, "/").await;
+    let cells = |key: &str| {
+        format!("[...document.querySelectorAll('tr.lock[data-key={key}] td')].map(td => td.innerText).join('|')")
+    };
+    browser.until(&format!("{}.includes('|shared|api-1 and 2 more|')", cells("config"))).await;
+    browser.until(&format!("{}.includes('|permit 3/10|mailer-1 and 1 more|')", cells("pool"))).await;
+    browser.click("tr.lock[data-key=config] .open").await;
+    browser.until(&shows("Held by 3")).await;
+    let holders = browser.value("[...document.querySelectorAll('.detail li')].map(li => li.innerText)").await;
+    let holders: Vec<_> = holders.as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    assert!(holders.len() == 3 && holders[2].contains("api-3") && holders[2].contains("shared"), "{holders:?}");
+
+    // The bar goes down between the readings, too.
+    let bar = "document.querySelector('tr.lock[data-key=pool] .fill').style.transform.match(/[\\d.]+/)[0]";
+    browser.until(&format!("Number({bar}) < 0.97 && Number({bar}) > 0.1")).await;
+
+    let waiters: Vec<_> = (0..103).map(|_| wait(locks, "config", "writer")).collect();
+    browser.until(&shows("The first 100 of 103 in the queue")).await;
+    let queue = "document.querySelectorAll('.detail li').length";
+    browser.until(&format!("{queue} === 3 + 100")).await;
+    browser.until(&format!("{}.endsWith('|103')", cells("config"))).await;
+    waiters.iter().for_each(|waiter| waiter.abort());
+    browser.until(&shows("Nobody waits")).await;
+    was_quiet(&browser, server.address).await;
+}
+
+#[actix_rt::test]
+async fn an_event_alone_brings_a_lock_to_the_page() {
+    let server = Server::start();
+    let browser = open_live(server.address, "/").await;
+    browser.until(&shows("No lock is held")).await;
+    // For the page time stands still: nothing is read because it is old.
+    browser.value("(now => performance.now = () => now)(performance.now())").await;
+    let _held = hold(&server.locks, "order:42", "worker-7").await;
+    browser.until(&shows("order:42")).await;
+    was_quiet(&browser, server.address).await;
+}
+
+#[actix_rt::test]
+async fn a_release_by_force_that_comes_too_late_says_so() {
+    let server = Server::start();
+    let lock = hold(&server.locks, "order:42", "worker-7").await;
+    let browser = open_live(server.address, "/").await;
+    browser.until("document.querySelector('tr.lock')").await;
+    browser.click("tr.lock .open").await;
+    browser.until("document.querySelector('.detail .danger')").await;
+    browser.click(".detail .danger").await;
+    browser.until("document.getElementById('force').open").await;
+    drop(lock);
+    support::until("the end of the lock", || server.locks.stats().active == 0).await;
+    browser.click("#force .danger").await;
+    browser
+        .until("document.getElementById('said').textContent === 'order:42 was not released: nobody holds this key'")
+        .await;
+    browser.until(&shows("order:42 is free now")).await;
+    assert_eq!(server.locks.stats().forced, 0);
+}
+
+#[actix_rt::test]
+async fn a_token_that_may_not_read_is_told_so() {
+    const SECRET: &str = "writer-0123456789";
+    let list = json!([{ "name": "writer", "token": SECRET, "rights": ["acquire"] }]);
+    let access = Access::from_json(&list.to_string()).unwrap();
+    let server = Server::with_access(LockManager::builder().build().unwrap(), Limits::new(), access);
+    let browser = open(server.address, "/").await;
+    browser.until("document.activeElement.id === 'token'").await;
+    browser.type_in(SECRET).await;
+    browser.press(Key::Enter).await;
+    browser.until(&shows("This token does not have the right to read.")).await;
+    assert_eq!(browser.value("sessionStorage.length").await, 0, "it is not kept");
+}
