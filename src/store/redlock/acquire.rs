@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::fan::Enough;
 use super::fence::{Turn, propose};
-use super::flight::{Heard, Kind, Load, Request, fly};
+use super::flight::{Heard, Kind, Load, Request, fly, words};
 use super::lane::{self, Job, Lane, Slot};
 use super::node::MARKER;
 use super::poll::{Decision, Leaves, Poll, Said};
@@ -19,7 +19,6 @@ use super::script::ACQUIRE;
 use super::underway::{Shared, Stay};
 use super::{Inner, Lock, release};
 use crate::clock::Moment;
-use crate::store::redis::call::Failure;
 use crate::store::redis::millis;
 use crate::store::redis::script::Parts;
 use crate::store::{Acquired, Ask, StoreError, drift};
@@ -150,13 +149,7 @@ struct Asked {
 impl Load for Tries {
     fn hear(&mut self, node: usize, heard: Heard) -> Enough {
         let now = self.inner.now();
-        let failed = heard.as_ref().err().cloned();
-        let mut words = heard.as_ref().ok().map(super::flight::Text::words);
-        for at in 0..self.asked.len() {
-            let word = match (&mut words, &failed) {
-                (Some(words), _) => words.next().expect("words go on and on"),
-                (None, failed) => Err(failed.clone().expect("it said nothing, and why")),
-            };
+        for (at, word) in (0..self.asked.len()).zip(words(&heard)) {
             let said = Said::of(&self.inner, word, self.asked[at].ttl);
             self.count(node, &said);
             if self.asked[at].tell.is_none() {

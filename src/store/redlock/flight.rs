@@ -154,8 +154,8 @@ impl Text {
         Ok((Self { from: from + 1, body, failed }, now_us.ok_or_else(Fault::nonsense)?))
     }
 
-    /// What it said of each lock, in the order of the request.
-    pub(super) fn words(&self) -> impl Iterator<Item = Result<Word, Failure>> {
+    /// What it said of each lock, in the order of the request; nonsense of all further ones.
+    fn words(&self) -> impl Iterator<Item = Result<Word, Failure>> {
         let words = self.body[self.from..].split(|byte| *byte == b' ').map(Word::read);
         let nonsense = || Failure { error: nonsense("not what the script answers"), ran: Ran::Maybe };
         words.chain(std::iter::repeat(None)).map(move |word| match (word, &self.failed) {
@@ -173,6 +173,15 @@ impl Text {
 
 /// What a node said, or why it did not.
 pub(super) type Heard = Result<Text, Failure>;
+
+/// What it said of each lock, in the order of the request, or of each the same: why it did not.
+pub(super) fn words(heard: &Heard) -> impl Iterator<Item = Result<Word, Failure>> {
+    let (mut said, failed) = (heard.as_ref().ok().map(Text::words), heard.as_ref().err());
+    std::iter::from_fn(move || match &mut said {
+        Some(words) => words.next(),
+        None => failed.cloned().map(Err),
+    })
+}
 
 async fn ask(inner: Arc<Inner>, node: Arc<Node>, request: Arc<Request>) -> Heard {
     let unsent = |error| Failure { error, ran: Ran::No };

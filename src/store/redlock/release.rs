@@ -5,14 +5,13 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::fan::{Enough, no_quorum};
-use super::flight::{Heard, Kind, Load, Request, fly};
+use super::flight::{Heard, Kind, Load, Request, fly, words};
 use super::lane::{self, Job, Lane, Slot};
 use super::quorum::{Ballot, Outcome, Vote};
 use super::script::RELEASE;
 use super::underway::Shared;
 use super::{Inner, Lock};
 use crate::clock::Moment;
-use crate::store::redis::call::Failure;
 use crate::store::redis::fault::nonsense;
 use crate::store::redis::script::Parts;
 use crate::store::{Released, StoreError};
@@ -91,13 +90,7 @@ struct Ordered {
 impl Load for Orders {
     fn hear(&mut self, node: usize, heard: Heard) -> Enough {
         let now = self.inner.now();
-        let failed = heard.as_ref().err().cloned();
-        let mut words = heard.as_ref().ok().map(super::flight::Text::words);
-        for at in 0..self.ordered.len() {
-            let word = match (&mut words, &failed) {
-                (Some(words), _) => words.next().expect("words go on and on"),
-                (None, failed) => Err(failed.clone().expect("it said nothing, and why")),
-            };
+        for (at, word) in (0..self.ordered.len()).zip(words(&heard)) {
             let said = word.map_err(|failure| failure.error).and_then(|word| match word.parts().0 {
                 1 => Ok(Vote::Granted),
                 2 => Ok(Vote::Denied),
