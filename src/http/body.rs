@@ -38,7 +38,8 @@ pub(super) async fn read(req: &HttpRequest, payload: web::Payload, limits: Limit
     let bytes = match soon(body.as_mut()).await {
         Some(bytes) => bytes?,
         None => {
-            let bytes = timeout(limits.body_timeout, body).await;
+            // On the heap, so that no request has room for it that does not need it.
+            let bytes = Box::pin(timeout(limits.body_timeout, body)).await;
             bytes.map_err(|_| Fault::BodyTimeout { after: limits.body_timeout })??
         }
     };

@@ -54,7 +54,8 @@ pub(super) async fn acquire(call: &Call, payload: web::Payload) -> Answer {
         Ok(ticket) => ticket,
         Err(why @ (LockError::Held | LockError::Timeout { .. })) => {
             // A store that is away by now does not change the answer.
-            let in_the_way = call.locks.inspect(&*ask.key).await.ok().flatten();
+            // On the heap, so that those who wait have no room for it.
+            let in_the_way = Box::pin(call.locks.inspect(&*ask.key)).await.ok().flatten();
             return Err(Problem::busy(why, in_the_way.as_ref()));
         }
         Err(why) => return Err(Problem::within(why, |key| call.may_see(key))),

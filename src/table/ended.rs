@@ -5,9 +5,6 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-
 use crate::error::Loss;
 use crate::key::{FencingToken, Token};
 
@@ -52,21 +49,11 @@ impl End {
 #[derive(Clone, Copy, Debug)]
 struct Ended {
     token: Token,
-    key_hash: u32,
     fence: FencingToken,
+    key_hash: u32,
+    /// The one of the same bucket before it; another's place by now if that one is forgotten.
+    before: u16,
     end: End,
-}
-
-#[derive(Debug)]
-pub(crate) struct EndedRing {
-    /// The oldest one stands at `next` once the ring is full.
-    entries: Vec<Ended>,
-    next: usize,
-    capacity: usize,
-    /// Where the last end of a key's token stands. Only that, since the rings of all shards are more than a processor
-    /// keeps at hand.
-    places: HashTable<u32>,
-    hasher: foldhash::fast::RandomState,
 }
 
 impl Ended {
@@ -75,43 +62,68 @@ impl Ended {
     }
 }
 
+/// No place.
+const NOWHERE: u16 = u16::MAX;
+
+/// The rings of all shards are more than a processor keeps at hand, so a release only writes: nothing is taken out of a
+/// bucket. A chain ends where it would lead to a place that is younger than the one before, and so another's.
+#[derive(Debug)]
+pub(crate) struct EndedRing {
+    /// The oldest one stands at `next` once the ring is full.
+    entries: Vec<Ended>,
+    next: usize,
+    capacity: u16,
+    /// Where the last one of each bucket stood. None until something has ended.
+    buckets: Box<[u16]>,
+    hasher: foldhash::fast::RandomState,
+}
+
 impl EndedRing {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { entries: Vec::new(), next: 0, capacity, places: HashTable::new(), hasher: Default::default() }
+    pub(crate) fn new(capacity: u16) -> Self {
+        Self { entries: Vec::new(), next: 0, capacity, buckets: Box::default(), hasher: Default::default() }
     }
 
     pub(crate) fn push(&mut self, token: Token, key_hash: u32, fence: FencingToken, end: End) {
-        let ended = Ended { token, key_hash, fence, end };
-        let place = self.next as u32;
+        if self.buckets.is_empty() {
+            self.buckets = vec![NOWHERE; 4 * usize::from(self.capacity).next_power_of_two()].into();
+        }
+        let bucket = self.bucket((token, key_hash));
+        let ended = Ended { token, fence, key_hash, before: self.buckets[bucket], end };
         match self.entries.get_mut(self.next) {
-            Some(oldest) => {
-                let forgotten = std::mem::replace(oldest, ended);
-                // A later end of the same name stands elsewhere.
-                let hash = self.hasher.hash_one(forgotten.name());
-                if let Ok(stale) = self.places.find_entry(hash, |at| *at == place) {
-                    stale.remove();
-                }
-            }
+            Some(oldest) => *oldest = ended,
             None => self.entries.push(ended),
         }
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        let is_same = |at: &u32| entries[*at as usize].name() == ended.name();
-        let rehash = |at: &u32| hasher.hash_one(entries[*at as usize].name());
-        match self.places.entry(hasher.hash_one(ended.name()), is_same, rehash) {
-            Entry::Occupied(mut last) => *last.get_mut() = place,
-            Entry::Vacant(none) => {
-                none.insert(place);
-            }
-        }
-        self.next = (self.next + 1) % self.capacity;
+        // Below the capacity, which is one.
+        self.buckets[bucket] = self.next as u16;
+        self.next = (self.next + 1) % usize::from(self.capacity);
     }
 
     /// How the last grant with this token on this key ended, if that is still known.
     pub(crate) fn find(&self, token: Token, key_hash: u32) -> Option<End> {
         let name = (token, key_hash);
-        let is_same = |at: &u32| self.entries[*at as usize].name() == name;
-        let place = self.places.find(self.hasher.hash_one(name), is_same)?;
-        Some(self.entries[*place as usize].end)
+        let mut place = *self.buckets.get(self.bucket(name))?;
+        let mut youngest = 0;
+        while place != NOWHERE {
+            let (ended, age) = (self.entries[usize::from(place)], self.age(place));
+            if age < youngest {
+                return None;
+            }
+            if ended.name() == name {
+                return Some(ended.end);
+            }
+            (place, youngest) = (ended.before, age + 1);
+        }
+        None
+    }
+
+    /// How many have ended since.
+    fn age(&self, place: u16) -> usize {
+        let capacity = usize::from(self.capacity);
+        (self.next + capacity - 1 - usize::from(place)) % capacity
+    }
+
+    fn bucket(&self, name: (Token, u32)) -> usize {
+        self.hasher.hash_one(name) as usize & self.buckets.len().wrapping_sub(1)
     }
 
     /// The same for a guard, by what is its own alone: clients may use one token for several keys. O(ring).
@@ -121,7 +133,6 @@ impl EndedRing {
 
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        assert!(self.places.len() <= self.entries.len());
         self.entries.len()
     }
 }
@@ -144,7 +155,28 @@ mod tests {
         assert_eq!(push(other, 3, End::Forced), Some(End::Expired));
         assert_eq!(push(Token::random(), 4, End::Forced), Some(End::Expired));
         assert_eq!(push(Token::random(), 5, End::Forced), None);
-        assert_eq!(ring.places.len(), 3);
+    }
+
+    #[test]
+    fn whatever_ends_in_whatever_order_the_last_ends_are_known_and_no_others() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let tokens: Vec<Token> = (0..24).map(|_| Token::random()).collect();
+        let ends = [End::ByToken, End::Expired, End::Forced, End::Revoked];
+        for capacity in [1, 2, 5, 16] {
+            let mut ring = EndedRing::new(capacity);
+            let mut all: Vec<((Token, u32), End)> = Vec::new();
+            for number in 1..2000 {
+                let (token, key) = (tokens[random.usize(..tokens.len())], random.u32(..2));
+                let end = ends[random.usize(..ends.len())];
+                ring.push(token, key, FencingToken::at_least_one(number), end);
+                all.push(((token, key), end));
+                let kept = &all[all.len().saturating_sub(usize::from(capacity))..];
+                for name in tokens.iter().flat_map(|token| [(*token, 0), (*token, 1)]) {
+                    let known = kept.iter().rev().find(|(other, _)| *other == name).map(|(_, end)| *end);
+                    assert_eq!(ring.find(name.0, name.1), known, "{number} of {capacity}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -159,6 +191,6 @@ mod tests {
         assert_eq!(ring.find(tokens[4], 2), None, "another key's token");
         let fences: Vec<bool> = (1..6).map(|n| ring.find_fence(FencingToken::at_least_one(n)).is_some()).collect();
         assert_eq!(fences, known);
-        assert_eq!((ring.len(), ring.places.len()), (3, 3));
+        assert_eq!(ring.len(), 3);
     }
 }

@@ -219,7 +219,7 @@ impl Table {
                 assert_eq!(slot.queue.len, 0, "T8: a key with a queue counts for itself");
             }
         }
-        assert!(self.ended.len() <= ENDED_TOKENS, "T9: ended tokens");
+        assert!(self.ended.len() <= usize::from(ENDED_TOKENS), "T9: ended tokens");
     }
 }
 

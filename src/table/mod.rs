@@ -96,7 +96,7 @@ pub(crate) struct Limits {
 /// Requests that may share one waiter by naming its token (T9).
 const MAX_SEATS: u32 = 16;
 /// Ended tokens that a shard remembers (T9).
-const ENDED_TOKENS: usize = 1024;
+const ENDED_TOKENS: u16 = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Table {

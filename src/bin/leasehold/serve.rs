@@ -44,6 +44,7 @@ const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 /// Nothing was served: a setting makes no sense, the address cannot be had, or the machine is short of something.
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     check(&args)?;
+    keep_pages_small();
     let store = store::choose(&args.store, args.redlock_max_ttl).map_err(Failure::Usage)?;
     let (access, tls) = (tokens::access(&args)?, tls::config(&args)?);
     let listeners = listen(&args, &access, tls.is_some())?;
@@ -74,6 +75,17 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         serve(args, Parts { bounds, listeners, locks, exposition, access, tls }).await
     })
 }
+
+/// The allocator asks for huge pages, of which every waiter would keep more than it needs. Not for other verbs: what
+/// `run` runs would inherit it.
+#[cfg(target_os = "linux")]
+fn keep_pages_small() {
+    // Without it the server only takes more memory.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_pages_small() {}
 
 fn check(args: &ServeArgs) -> Result<(), Failure> {
     let wrong = |what: &str| Err(Failure::Usage(what.to_owned()));
