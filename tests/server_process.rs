@@ -28,6 +28,21 @@ async fn the_first_line_on_stdout_is_an_address_that_answers_already() {
     }
 }
 
+/// A server that took one of these panicked at every connection, and one of them it forgot.
+#[test]
+fn a_time_beyond_all_clocks_is_refused_by_its_name() {
+    let flags =
+        ["ttl", "max-ttl", "wait", "max-wait", "body-timeout", "head-timeout", "keep-alive", "slack", "start-delay"];
+    for flag in flags.into_iter().chain(["grace", "redlock-max-ttl"]) {
+        let (code, out, err) =
+            run(leasehold(&["serve", "--listen", "127.0.0.1:0", &format!("--{flag}=580000000000y")]));
+        assert_eq!((code, &*out), (64, ""), "{flag}: {err}");
+        assert!(err.contains(&format!("--{flag}")) && err.contains("longer than a year"), "{err}");
+    }
+    let (code, _, err) = run(leasehold(&["bench", "--for=580000000000y"]));
+    assert!(code == 64 && err.contains("--for"), "{code}: {err}");
+}
+
 #[actix_rt::test]
 async fn a_signal_refuses_waiters_lets_holders_release_and_ends_with_zero() {
     for signal in ["TERM", "INT"] {

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// A century; clocks overflow somewhere beyond.
+const LONGEST_DELAY: Duration = Duration::from_hours(100 * 365 * 24);
+
 /// Bounds on requests over HTTP. Give a scope its own by `app_data`; without, it has the defaults.
 ///
 /// | bound | default | beyond it |
@@ -99,7 +102,8 @@ impl Limits {
     /// Grants nothing over HTTP for this long from now: a manager in memory has forgotten the locks of the process
     /// before it, and whoever holds one does not know. As long as the longest TTL in use is long enough.
     pub fn start_delay(mut self, delay: Duration) -> Self {
-        self.grants_from = Instant::now().checked_add(delay);
+        // A time beyond the clock's is no reason to grant at once.
+        self.grants_from = Instant::now().checked_add(delay.min(LONGEST_DELAY));
         self
     }
 

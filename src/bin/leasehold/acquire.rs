@@ -17,7 +17,7 @@ pub(crate) struct AcquireArgs {
     key: String,
 
     /// How long to wait for the lock
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = crate::settings::time)]
     wait: Duration,
 
     /// Do not wait at all
@@ -25,7 +25,7 @@ pub(crate) struct AcquireArgs {
     nonblock: bool,
 
     /// How long the lock lasts without a heartbeat
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::settings::time)]
     ttl: Duration,
 
     /// Share the lock with all who ask for it so

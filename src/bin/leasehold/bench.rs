@@ -28,7 +28,7 @@ pub(crate) struct BenchArgs {
     keys: u32,
 
     /// For how long
-    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = crate::settings::time)]
     span: Duration,
 
     /// What the keys begin with

@@ -22,7 +22,7 @@ pub(crate) struct HeartbeatArgs {
     token: TokenArgs,
 
     /// From now on; a deadline is never moved back [default: that of the acquire]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = crate::settings::time)]
     ttl: Option<Duration>,
 
     /// Print what the server answers

@@ -25,7 +25,7 @@ pub(crate) struct LsArgs {
     watch: bool,
 
     /// How often
-    #[arg(long, value_name = "TIME", default_value = "1s", requires = "watch", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", requires = "watch", value_parser = crate::settings::time)]
     every: Duration,
 
     /// Print what the server answers

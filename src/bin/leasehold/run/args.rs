@@ -21,7 +21,7 @@ pub(crate) struct RunArgs {
     key: String,
 
     /// How long to wait for the lock
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::settings::time)]
     wait: Duration,
 
     /// Do not wait at all
@@ -29,7 +29,7 @@ pub(crate) struct RunArgs {
     nonblock: bool,
 
     /// How long the lock lasts without a heartbeat; one is sent every third of it
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::settings::time)]
     pub(super) ttl: Duration,
 
     #[command(flatten)]
@@ -41,7 +41,7 @@ pub(crate) struct RunArgs {
     pub(super) store: Option<String>,
 
     /// Over `redlock:` what its servers have, the same for all
-    #[arg(long, env = "LEASEHOLD_REDLOCK_MAX_TTL", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEASEHOLD_REDLOCK_MAX_TTL", value_name = "TIME", default_value = "60s", value_parser = crate::settings::time)]
     pub(super) redlock_max_ttl: Duration,
 
     /// Share the lock with all who ask for it so
@@ -58,7 +58,7 @@ pub(crate) struct RunArgs {
 
     /// How long the command may take to end after SIGTERM when the lock is about to be lost; less than half the TTL
     /// [default: 5s, or a quarter of the TTL]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = crate::settings::time)]
     kill_after: Option<Duration>,
 
     /// The exit code when the lock is not acquired

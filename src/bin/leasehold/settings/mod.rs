@@ -43,7 +43,7 @@ pub(crate) struct ServeArgs {
 
     /// Over `redlock:` the longest time that a lock lasts without a refresh, and for which a node that may have
     /// forgotten locks does not vote, a new one too; the same in all servers
-    #[arg(long, env = "LEASEHOLD_REDLOCK_MAX_TTL", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEASEHOLD_REDLOCK_MAX_TTL", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub(crate) redlock_max_ttl: Duration,
 
     /// Prefixes of keys, divided by commas, up to 32: metrics tell them apart by the label `namespace` (all other keys
@@ -52,19 +52,19 @@ pub(crate) struct ServeArgs {
     pub(crate) namespaces: Option<Namespaces>,
 
     /// How long a lock lasts when its request does not say
-    #[arg(long, env = "LEASEHOLD_TTL", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEASEHOLD_TTL", value_name = "TIME", default_value = "30s", value_parser = time)]
     pub(crate) ttl: Duration,
 
     /// The longest time that a request may ask a lock to last
-    #[arg(long, env = "LEASEHOLD_MAX_TTL", value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEASEHOLD_MAX_TTL", value_name = "TIME", default_value = "24h", value_parser = time)]
     pub(crate) max_ttl: Duration,
 
     /// How long a request waits when it does not say
-    #[arg(long, env = "LEASEHOLD_WAIT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEASEHOLD_WAIT", value_name = "TIME", default_value = "5s", value_parser = time)]
     pub(crate) wait: Duration,
 
     /// The longest time that a request may ask to wait
-    #[arg(long, env = "LEASEHOLD_MAX_WAIT", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEASEHOLD_MAX_WAIT", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub(crate) max_wait: Duration,
 
     /// How many keys may be locked at once
@@ -108,19 +108,19 @@ pub(crate) struct ServeArgs {
     pub(crate) max_body_bytes: usize,
 
     /// How long a client may take to send its body
-    #[arg(long, env = "LEASEHOLD_BODY_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEASEHOLD_BODY_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = time)]
     pub(crate) body_timeout: Duration,
 
     /// How long a client may take to send the head of its first request
-    #[arg(long, env = "LEASEHOLD_HEAD_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEASEHOLD_HEAD_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = time)]
     pub(crate) head_timeout: Duration,
 
     /// How long a connection may idle between requests
-    #[arg(long, env = "LEASEHOLD_KEEP_ALIVE", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEASEHOLD_KEEP_ALIVE", value_name = "TIME", default_value = "30s", value_parser = time)]
     pub(crate) keep_alive: Duration,
 
     /// How much longer than all of these together a connection may go without an answer before it is cut off
-    #[arg(long, env = "LEASEHOLD_SLACK", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEASEHOLD_SLACK", value_name = "TIME", default_value = "30s", value_parser = time)]
     pub(crate) slack: Duration,
 
     /// Bearer tokens, as a JSON list of {name, token or token_sha256, rights, namespaces}; or the list itself in
@@ -151,11 +151,11 @@ pub(crate) struct ServeArgs {
     pub(crate) tls_key: Option<PathBuf>,
 
     /// Grant nothing for so long: with locks in memory, those of the last run may still be held
-    #[arg(long, env = "LEASEHOLD_START_DELAY", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEASEHOLD_START_DELAY", value_name = "TIME", default_value = "0s", value_parser = time)]
     pub(crate) start_delay: Duration,
 
     /// How long a shutdown may take, holders being given time to release
-    #[arg(long, env = "LEASEHOLD_GRACE", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEASEHOLD_GRACE", value_name = "TIME", default_value = "5s", value_parser = time)]
     pub(crate) grace: Duration,
 
     /// How many threads serve requests [default: one per core]
@@ -175,6 +175,21 @@ impl Namespaces {
     fn parse(text: &str) -> Result<Self, Infallible> {
         let prefixes = text.split(',').map(str::trim).filter(|prefix| !prefix.is_empty());
         Ok(Self(prefixes.map(str::to_owned).collect()))
+    }
+}
+
+/// The longest time that can be asked for anywhere. Clocks overflow when far longer ones are added to them.
+const LONGEST: Duration = Duration::from_hours(24 * 366);
+
+/// Reads a time: `500ms`, `30s`, `1h 30m`.
+///
+/// # Errors
+/// It makes no sense, or is longer than a year.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time > LONGEST => Err("longer than a year".to_owned()),
+        Ok(time) => Ok(time),
+        Err(why) => Err(why.to_string()),
     }
 }
 
