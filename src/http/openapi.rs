@@ -39,7 +39,7 @@ use crate::{KeyFault, LockError, Loss, TtlFault, WaitEdge};
         routes::locks, routes::lock, routes::stats, events::events,
         routes::whoami, routes::force_release, routes::force_release_in_path, routes::healthz, routes::readyz,
     ),
-    components(schemas(ProblemDocument, wire::ModeName, sort::Sort)),
+    components(schemas(ProblemDocument, wire::ModeName, sort::Sort, routes::Missing)),
     tags(
         (name = "locking", description = "Take locks, keep them, give them back."),
         (name = "sessions", description = "Owners of several locks, kept alive by one heartbeat."),
