@@ -5,6 +5,8 @@
 #![cfg(all(feature = "server", unix))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "support/redis/mod.rs"]
 mod kit;
 #[path = "support/prometheus.rs"]

@@ -5,6 +5,8 @@
 #![cfg(all(feature = "server", unix))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "support/browser.rs"]
 mod browser;
 #[path = "support/redis/mod.rs"]

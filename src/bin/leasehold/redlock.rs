@@ -24,7 +24,7 @@ pub(crate) struct InitArgs {
     store: String,
 
     /// What the lock servers are given as their --redlock-max-ttl
-    #[arg(long, env = "LEASEHOLD_REDLOCK_MAX_TTL", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEASEHOLD_REDLOCK_MAX_TTL", value_name = "TIME", default_value = "60s", value_parser = crate::settings::time)]
     redlock_max_ttl: Duration,
 
     /// Say that no lock is held on any of them: one that is held could be granted a second time
