@@ -8,6 +8,7 @@ use crate::clock::Moment;
 use crate::error::Loss;
 use crate::key::{FencingToken, Key};
 use crate::stats::Stats;
+use crate::store::NodeVote;
 use crate::table::{Awaiting, End, Holding, Mode, Row, Trace, Waiting};
 
 /// A held lock, as others may see it: everything but its token.
@@ -46,6 +47,9 @@ pub struct LockInfo {
     pub queue: Vec<WaiterInfo>,
     /// The key's own totals, once somebody had to wait for it or was refused, for as long as it stays in the table.
     pub stats: Option<Stats>,
+    /// Over a store of several nodes, for whom each of them stands; only [`inspect`](crate::LockManager::inspect) and
+    /// [`explain`](crate::LockManager::explain) fill it.
+    pub votes: Vec<NodeVote>,
 }
 
 /// Who knows of a lock.
@@ -149,6 +153,7 @@ impl From<Row> for LockInfo {
             longest_wait,
             queue: waiters.map(waiter).collect(),
             stats: contended.map(|counters| Stats::new(&counters, held_by as u64, u64::from(waiting))),
+            votes: Vec::new(),
         }
     }
 }
@@ -214,6 +219,9 @@ impl fmt::Display for Explanation {
                 for waiter in &lock.queue {
                     let WaiterInfo { position, owner, mode, waited } = waiter;
                     writeln!(f, "  {position}. in the queue: {}, {mode}, for {waited:.1?}", name(owner))?;
+                }
+                for NodeVote { node, vote } in &lock.votes {
+                    writeln!(f, "  node {node}: {}", vote.as_str())?;
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BinaryHeap;
 
 use crate::error::{LockError, Loss};
-use crate::info::{EndedLock, Explanation, HolderInfo, LockInfo};
+use crate::info::{EndedLock, Explanation, HolderInfo, LockInfo, Whereabouts};
 use crate::key::Key;
 use crate::lock::Ticket;
 use crate::manager::LockManager;
@@ -64,8 +64,8 @@ impl LockManager {
         }
     }
 
-    /// How the store is, asked now, and each of its nodes if it has several: what it answers, what it has voted, why it
-    /// does not vote. `None` if there is no store to ask.
+    /// How the store is, asked now, and each of its servers: whether it answers, and of a quorum, what it has voted and
+    /// why it does not vote. `None` if there is no store to ask.
     ///
     /// # Cancel safety
     /// Changes nothing.
@@ -80,7 +80,7 @@ impl LockManager {
     }
 
     /// Who holds the key and who waits for it (the first 100 of each); `None` if it is free. Where there is a store and
-    /// nobody here holds it, the store is asked.
+    /// nobody here holds it, the store is asked; if it has several nodes, each is asked for whom it stands.
     ///
     /// # Errors
     /// [`LockError::InvalidKey`], [`LockError::StoreUnavailable`].
@@ -92,7 +92,29 @@ impl LockManager {
         K: TryInto<Key>,
         K::Error: Into<LockError>,
     {
+        self.look_at_all(self.good_key(key)?).await
+    }
+
+    /// What [`inspect`](Self::inspect) answers, without the votes of a store's nodes: what is held here is told at once.
+    #[cfg(feature = "http")]
+    pub(crate) async fn glance<K>(&self, key: K) -> Result<Option<LockInfo>, LockError>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
         self.look(self.good_key(key)?).await
+    }
+
+    async fn look_at_all(&self, key: Key) -> Result<Option<LockInfo>, LockError> {
+        let mut found = self.look(key).await?;
+        if let (Some(info), Some(desk)) = (&mut found, self.desk()) {
+            let (shard, hash) = self.place(&info.key);
+            // Read after the look: if the holder has changed since, the votes are the newer word.
+            let token =
+                self.shard_at(shard).token_at(&info.key, hash).filter(|_| info.whereabouts == Whereabouts::Here);
+            info.votes = desk.store.votes(&info.key, token).await;
+        }
+        Ok(found)
     }
 
     async fn look(&self, key: Key) -> Result<Option<LockInfo>, LockError> {
@@ -126,7 +148,7 @@ impl LockManager {
         K::Error: Into<LockError>,
     {
         let key = self.good_key(key)?;
-        let lock = self.look(key.clone()).await?;
+        let lock = self.look_at_all(key.clone()).await?;
         let (shard, hash) = self.place(&key);
         let traces = self.shard_at(shard).trail(hash, ENDS_SHOWN);
         let now = self.now();

@@ -15,7 +15,8 @@ use crate::key::{Key, Token, Ttl};
 #[cfg(feature = "metrics")]
 use crate::metrics::names;
 use crate::store::{
-    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Released, Seen, Store, StoreError, Terms, Watch,
+    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, NodeVote, Released, Seen, Store, StoreError, Terms,
+    Watch,
 };
 #[cfg(feature = "tracing")]
 use crate::trace::Call;
@@ -208,6 +209,10 @@ impl Store for Observed {
 
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
         self.observed(Op::Look, Some(key), self.store.look(key, token), known)
+    }
+
+    fn votes<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Vec<NodeVote>> {
+        self.store.votes(key, token)
     }
 
     fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>> {

@@ -12,6 +12,7 @@ mod kit;
 mod scraped;
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use exposition::Samples;
 use leasehold::metrics::FAMILIES;
@@ -27,7 +28,14 @@ async fn a_server_over_redis_exports_every_family_that_is_declared_and_no_other(
     let (status, _) = process.acquire(json!({ "key": "a-secret-key", "wait_ms": 0 })).await;
     assert_eq!(status, 423);
     let _ = process.scrape().await;
-    let text = process.scrape().await;
+    let mut text = process.scrape().await;
+    // The store is asked for the first time in the background.
+    let began = Instant::now();
+    while !text.contains("leasehold_store_node_up{") {
+        assert!(began.elapsed() < Duration::from_secs(60), "{text}");
+        actix_rt::time::sleep(Duration::from_millis(20)).await;
+        text = process.scrape().await;
+    }
     let samples = Samples::parse(&text);
     let ours: BTreeSet<_> = samples.families().into_iter().filter(|name| !name.starts_with("process_")).collect();
     assert_eq!(ours, FAMILIES.iter().map(|family| family.name.to_owned()).collect::<BTreeSet<_>>());
@@ -42,6 +50,9 @@ async fn a_server_over_redis_exports_every_family_that_is_declared_and_no_other(
     assert_eq!(samples.value("leasehold_store_operations_total", &store("acquire")), 1.0);
     assert_eq!(samples.sum("leasehold_claims_held"), 1.0);
     assert_eq!(samples.sum("leasehold_store_up"), 1.0);
+    let node = redis.address().to_string();
+    let node = [("manager", "default"), ("store", "redis"), ("node", node.as_str())];
+    assert_eq!(samples.value("leasehold_store_node_up", &node), 1.0);
     let acquires = |code| [("route", "/acquire"), ("method", "POST"), ("code", code)];
     assert_eq!(samples.value("leasehold_http_requests_total", &acquires("200")), 1.0);
     assert_eq!(samples.value("leasehold_http_requests_total", &acquires("423")), 1.0);

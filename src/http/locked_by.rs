@@ -162,7 +162,7 @@ impl LockedBy {
 async fn refused(locks: &LockManager, key: &str, why: LockError) -> Problem {
     match why {
         LockError::Held | LockError::Timeout { .. } => {
-            let in_the_way = locks.inspect(key).await.ok().flatten();
+            let in_the_way = locks.glance(key).await.ok().flatten();
             Problem::busy(why, in_the_way.as_ref())
         }
         other => other.into(),

@@ -55,7 +55,7 @@ pub(super) async fn acquire(call: &Call, payload: web::Payload) -> Answer {
         Err(why @ (LockError::Held | LockError::Timeout { .. })) => {
             // A store that is away by now does not change the answer.
             // On the heap, so that those who wait have no room for it.
-            let in_the_way = Box::pin(call.locks.inspect(&*ask.key)).await.ok().flatten();
+            let in_the_way = Box::pin(call.locks.glance(&*ask.key)).await.ok().flatten();
             return Err(Problem::busy(why, in_the_way.as_ref()));
         }
         Err(why) => return Err(Problem::within(why, |key| call.may_see(key))),
@@ -297,7 +297,7 @@ pub(super) async fn stats(call: &Call, _: web::Payload) -> Answer {
         let totals = shown::Totals { stats: call.locks.stats(), hot_keys };
         return Ok(body::answer(&shown::Counted::All(totals)));
     };
-    let info = call.locks.inspect(call.key(&key)?).await?.ok_or(Fault::NotLocked)?;
+    let info = call.locks.glance(call.key(&key)?).await?.ok_or(Fault::NotLocked)?;
     Ok(body::answer(&shown::Counted::One(shown::KeyStats { key, stats: info.stats })))
 }
 

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::access::Right;
 use super::wire::{ModeName, permits_of, whole_ms};
+use crate::store::{NodeVote, Vote};
 use crate::{FencingToken, HolderInfo, HotKey, LockInfo, Mode, Stats, WaitEdge, WaiterInfo, Whereabouts};
 
 /// The held locks, in the order of their keys.
@@ -52,6 +53,34 @@ pub(super) struct LockDetail {
     row: LockRow,
     holders: Vec<Holder>,
     queue: Vec<WaiterRow>,
+    /// For whom each node of the store stands; left out unless it has several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    votes: Vec<VoteRow>,
+}
+
+/// For whom one node of the store stands.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "node": "redis-1:6379", "vote": "holder" }))]
+struct VoteRow {
+    #[schema(value_type = String)]
+    node: Arc<str>,
+    vote: VoteName,
+}
+
+/// What a node can stand for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum VoteName {
+    /// The one who holds the lock.
+    Holder,
+    /// Somebody else.
+    Other,
+    /// Nobody.
+    Free,
+    /// It may have forgotten locks, and does not vote until they have run out.
+    Quarantined,
+    /// It did not answer.
+    Unknown,
 }
 
 /// Who holds a lock.
@@ -122,6 +151,19 @@ impl From<WaiterInfo> for WaiterRow {
     }
 }
 
+impl From<NodeVote> for VoteRow {
+    fn from(vote: NodeVote) -> Self {
+        let name = match vote.vote {
+            Vote::Holder => VoteName::Holder,
+            Vote::Other => VoteName::Other,
+            Vote::Free => VoteName::Free,
+            Vote::Quarantined => VoteName::Quarantined,
+            Vote::Unknown => VoteName::Unknown,
+        };
+        Self { node: vote.node, vote: name }
+    }
+}
+
 impl From<LockInfo> for LockRow {
     fn from(info: LockInfo) -> Self {
         // There is always a first.
@@ -137,7 +179,8 @@ impl From<LockInfo> for LockDetail {
     fn from(mut info: LockInfo) -> Self {
         let holders = info.holders.iter().map(Holder::from).collect();
         let queue = std::mem::take(&mut info.queue).into_iter().map(WaiterRow::from).collect();
-        Self { row: info.into(), holders, queue }
+        let votes = std::mem::take(&mut info.votes).into_iter().map(VoteRow::from).collect();
+        Self { row: info.into(), holders, queue, votes }
     }
 }
 

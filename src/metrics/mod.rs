@@ -52,6 +52,7 @@
 //! | `leasehold_store_operations_total` | counter | manager, store, op, outcome | calls to the store: done, refused, unknown |
 //! | `leasehold_store_operation_seconds` | histogram | manager, store, op | how long they took |
 //! | `leasehold_store_up` | gauge | manager, store | 1 if the store answered when it was asked last (every 10 s) |
+//! | `leasehold_store_node_up` | gauge | manager, store, node | of each server of the store, 1 if it answered then, and votes (Redlock: is in no quarantine); NaN once it is none of the store's any more |
 //! | `leasehold_claims_held` | gauge | manager, namespace, store | locks held by the store's word now |
 //! | `leasehold_claim_handoffs_total` | counter | manager, namespace, store | of these, grants to a waiter of this process |
 //! | `leasehold_claim_revocations_total` | counter | manager, namespace, store | of these, those that the store did not keep |

@@ -75,6 +75,7 @@ families! {
     STORE_OPERATIONS: Counter "leasehold_store_operations_total" ["manager", "store", "op", "outcome"] &[], "Calls to the store.";
     STORE_SECONDS: Histogram "leasehold_store_operation_seconds" ["manager", "store", "op"] STORE, "How long calls to the store took.";
     STORE_UP: Gauge "leasehold_store_up" ["manager", "store"] &[], "Whether the store answered when it was asked last.";
+    STORE_NODE_UP: Gauge "leasehold_store_node_up" ["manager", "store", "node"] &[], "Whether the server of the store answered, and votes, when it was asked last; NaN: it has left the store.";
     CLAIMS_HELD: Gauge "leasehold_claims_held" ["manager", "namespace", "store"] &[], "Locks held by the store's word now.";
     CLAIM_HANDOFFS: Counter "leasehold_claim_handoffs_total" ["manager", "namespace", "store"] &[], "Grants by the store's word to a waiter of this process.";
     CLAIM_REVOCATIONS: Counter "leasehold_claim_revocations_total" ["manager", "namespace", "store"] &[], "Locks that the store did not keep.";

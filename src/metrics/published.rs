@@ -1,10 +1,16 @@
 //! The handles that a reporter publishes through, taken once: a handle taken before there is a recorder is dead.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use parking_lot::Mutex;
 
 use super::names;
 use super::totals::Totals;
 use crate::error::AttemptOutcome;
+use crate::store::Health;
 use crate::table::{OUTCOMES, Samples};
 
 /// The labels of modes, in the order of `ModeLabel`.
@@ -13,7 +19,15 @@ pub(super) const MODES: [&str; 3] = ["exclusive", "shared", "permits"];
 /// What the manager has as a whole.
 pub(super) struct PublishedManager {
     rejections: Counter,
-    store_up: Option<Gauge>,
+    store: Option<StoreUp>,
+}
+
+/// Whether the store answers, and each of its servers.
+struct StoreUp {
+    up: Gauge,
+    node: Box<dyn Fn(&str) -> Gauge + Send + Sync>,
+    /// Known since the first answer.
+    nodes: Mutex<HashMap<Arc<str>, Gauge>>,
 }
 
 impl PublishedManager {
@@ -21,7 +35,7 @@ impl PublishedManager {
         gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "features" => features()).set(1.0);
         Self {
             rejections: counter!(names::FENCING_REJECTIONS),
-            store_up: store.map(|store| gauge!(names::STORE_UP, "manager" => manager.to_owned(), "store" => store)),
+            store: store.map(|store| StoreUp::new(manager.to_owned(), store)),
         }
     }
 
@@ -29,11 +43,41 @@ impl PublishedManager {
         self.rejections.absolute(crate::fence::refusals());
     }
 
-    pub(super) fn store_is_up(&self, up: bool) {
-        if let Some(gauge) = &self.store_up {
-            gauge.set(f64::from(u8::from(up)));
+    /// What the store answered when it was asked; `None`: it cannot be asked any more.
+    pub(super) fn store_is(&self, health: Option<&Health>) {
+        if let Some(store) = &self.store {
+            store.is(health);
         }
     }
+}
+
+impl StoreUp {
+    fn new(manager: String, store: &'static str) -> Self {
+        Self {
+            up: gauge!(names::STORE_UP, "manager" => manager.clone(), "store" => store),
+            node: Box::new(
+                move |node| gauge!(names::STORE_NODE_UP, "manager" => manager.clone(), "store" => store, "node" => node.to_owned()),
+            ),
+            nodes: Mutex::default(),
+        }
+    }
+
+    fn is(&self, health: Option<&Health>) {
+        self.up.set(one_if(health.is_some_and(|health| health.answer.is_ok())));
+        let mut gauges = self.nodes.lock();
+        let Some(health) = health else { return gauges.values().for_each(|gauge| gauge.set(0.0)) };
+        // A recorder cannot take a gauge back: one that is said to be down would be missed for ever.
+        let known = |name: &Arc<str>| health.nodes.iter().any(|node| node.name == *name);
+        gauges.iter().filter(|(name, _)| !known(name)).for_each(|(_, gauge)| gauge.set(f64::NAN));
+        for node in &health.nodes {
+            let gauge = gauges.entry(Arc::clone(&node.name)).or_insert_with(|| (self.node)(&node.name));
+            gauge.set(one_if(node.answer.is_ok()));
+        }
+    }
+}
+
+fn one_if(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
 }
 
 /// What every namespace of it has.

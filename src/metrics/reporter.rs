@@ -133,7 +133,7 @@ impl Publisher {
             }
             None => {
                 last.iter_mut().for_each(Totals::end);
-                self.published.store_is_up(false);
+                self.published.store_is(None);
                 self.namespaces.iter().for_each(|namespace| namespace.published.oldest(0.0, 0.0));
             }
         }
@@ -157,8 +157,7 @@ impl Publisher {
     async fn ask_store(&self) {
         let desk = self.manager().and_then(|locks| locks.desk().cloned());
         if let Some(desk) = desk {
-            let answer = desk.health().await;
-            self.published.store_is_up(matches!(answer, Some(Ok(_))));
+            self.published.store_is(desk.full_health().await.as_ref());
         }
     }
 }

@@ -17,6 +17,11 @@ impl Shard {
         self.state.lock().table.look(key, hash, now, shown)
     }
 
+    /// The token under which the store keeps a key that is held here.
+    pub(crate) fn token_at(&self, key: &Key, hash: u32) -> Option<Token> {
+        self.state.lock().table.token_at(key, hash)
+    }
+
     /// Who waits here for a key that is held elsewhere, so many of them by name.
     pub(crate) fn awaiting(&self, key: &Key, hash: u32, shown: usize) -> Awaiting {
         let now = self.clock.now();

@@ -126,7 +126,7 @@ pub struct Health {
     pub answer: Result<Duration, StoreError>,
     /// What is wrong with its set-up.
     pub warnings: Vec<Warning>,
-    /// Of a store over several nodes, each of them.
+    /// Each server that it asked, if it knows them by name.
     pub nodes: Vec<NodeHealth>,
 }
 
@@ -144,11 +144,11 @@ impl Health {
     }
 }
 
-/// How one node of a store is.
+/// How one server of a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeHealth {
-    /// Its host and port.
+    /// Its host and port; of a master behind Sentinels, what they call it.
     pub name: Arc<str>,
     /// How long it took to answer just now; [`StoreError::Quarantined`] if it did, and does not vote.
     pub answer: Result<Duration, StoreError>,
@@ -161,6 +161,54 @@ impl NodeHealth {
     #[must_use]
     pub fn new(name: Arc<str>, answer: Result<Duration, StoreError>, votes: Votes) -> Self {
         Self { name, answer, votes }
+    }
+}
+
+/// What one node of a store has of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeVote {
+    /// Its host and port.
+    pub node: Arc<str>,
+    /// For whom it stands.
+    pub vote: Vote,
+}
+
+impl NodeVote {
+    /// What one node has.
+    #[must_use]
+    pub fn new(node: Arc<str>, vote: Vote) -> Self {
+        Self { node, vote }
+    }
+}
+
+/// For whom a node of a store stands, of those who may hold a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Vote {
+    /// The one who holds the key.
+    Holder,
+    /// Somebody else, who has no majority; or another kind of client.
+    Other,
+    /// Nobody.
+    Free,
+    /// It may have forgotten locks, and does not count when the key is asked for; it may have been given this one back.
+    Quarantined,
+    /// It did not answer in time, or may not vote.
+    Unknown,
+}
+
+impl Vote {
+    /// One lower-case word, the same in every interface.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Holder => "holder",
+            Self::Other => "other",
+            Self::Free => "free",
+            Self::Quarantined => "quarantined",
+            Self::Unknown => "unknown",
+        }
     }
 }
 

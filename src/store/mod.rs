@@ -48,8 +48,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 pub use answer::{
-    Acquired, Denial, Extended, Fences, Forced, Health, Hints, Holder, Lapsed, NodeHealth, Released, Seen, Terms,
-    Turns, Votes, Warning,
+    Acquired, Denial, Extended, Fences, Forced, Health, Hints, Holder, Lapsed, NodeHealth, NodeVote, Released, Seen,
+    Terms, Turns, Vote, Votes, Warning,
 };
 pub use error::StoreError;
 pub use template::{KeyTemplate, TemplateError};
@@ -128,6 +128,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Looks who holds the key. With a token, says whether that one does.
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>>;
+
+    /// What each of its nodes has of the key, in an order that stays. `token` is the holder's, where the caller knows it;
+    /// else the holder is who has a majority. Empty where there is one word only: [`look`](Self::look) has said it.
+    fn votes<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Vec<NodeVote>> {
+        let _ = (key, token);
+        Box::pin(std::future::ready(Vec::new()))
+    }
 
     /// Listens to one key (S10). Dropping the watch ends it.
     fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>>;

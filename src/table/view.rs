@@ -1,4 +1,4 @@
-//! What can be seen of the table from outside; never a token.
+//! What can be seen of the table from outside: never a token, but by the store that keeps it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::queue::Waiter;
 use super::slot::{Keeper, Slot};
 use super::{Counters, Table, Trace};
 use crate::clock::Moment;
-use crate::key::{FencingToken, Key};
+use crate::key::{FencingToken, Key, Token};
 
 /// One held key.
 #[derive(Clone, Debug)]
@@ -82,6 +82,11 @@ impl Table {
     pub(crate) fn look(&mut self, key: &Key, hash: u32, now: Moment, shown: usize) -> Option<Row> {
         self.see(now);
         self.row(self.find(hash, key)?, self.now, shown)
+    }
+
+    /// The token under which the store keeps a key that is held here.
+    pub(crate) fn token_at(&self, key: &Key, hash: u32) -> Option<Token> {
+        self.slots[self.find(hash, key)?].holder.as_ref().map(|holder| holder.token)
     }
 
     /// Up to `budget` slots from `cursor` on; answers where to go on, or `None` at the end.

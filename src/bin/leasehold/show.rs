@@ -1,4 +1,4 @@
-//! `leasehold show`: one lock, those who hold it, and its queue.
+//! `leasehold show`: one lock, those who hold it, its queue, and for whom the nodes of its store stand.
 
 use clap::Args;
 use serde::Deserialize;
@@ -24,7 +24,8 @@ pub(crate) struct ShowArgs {
 
 const EXAMPLES: &str = "\
 In a pipe there is a line for each holder (`holder`, owner, age and time left in milliseconds, TTL, refreshes, fencing
-token) and each waiter (`waiter`, place, owner, mode, milliseconds waited), with tabs between the columns.
+token), each waiter (`waiter`, place, owner, mode, milliseconds waited) and each node of a Redlock store (`node`, host and
+port, vote: holder, other, free, quarantined or unknown), with tabs between the columns.
 Exit code 1: nobody holds it.
 
 Examples:
@@ -37,6 +38,14 @@ struct Detail {
     row: Row,
     holders: Vec<Holder>,
     queue: Vec<Waiter>,
+    #[serde(default)]
+    votes: Vec<NodeVote>,
+}
+
+#[derive(Deserialize)]
+struct NodeVote {
+    node: String,
+    vote: String,
 }
 
 #[derive(Deserialize)]
@@ -60,7 +69,7 @@ pub(crate) async fn show(args: ShowArgs) -> Result<(), Failure> {
     Ok(say(&render(&client.read(&text)?, Reader::of_stdout()))?)
 }
 
-fn render(Detail { row, holders, queue }: &Detail, reader: Reader) -> String {
+fn render(Detail { row, holders, queue, votes }: &Detail, reader: Reader) -> String {
     let mut holding = Table::new(&["", "OWNER", "AGE", "LEFT", "TTL", "REFRESHES", "FENCING TOKEN"]);
     for holder in holders {
         holding.row([
@@ -83,10 +92,15 @@ fn render(Detail { row, holders, queue }: &Detail, reader: Reader) -> String {
             Cell::span_ms(waiter.waited_ms),
         ]);
     }
-    let (holding, waiting) = (holding.render(reader), waiting.render(reader));
-    if reader == Reader::Pipe {
-        return format!("{holding}{waiting}");
+    let mut voting = Table::new(&["", "NODE", "VOTE"]);
+    for NodeVote { node, vote } in votes {
+        voting.row([Cell::text("node"), Cell::text(node), Cell::text(vote)]);
     }
+    let (holding, waiting, voting) = (holding.render(reader), waiting.render(reader), voting.render(reader));
+    if reader == Reader::Pipe {
+        return format!("{holding}{waiting}{voting}");
+    }
+    let voting = if votes.is_empty() { String::new() } else { format!("\n{voting}") };
     let head = format!("{} ({})\n\n{holding}", plain(&row.key), plain(&row.mode));
     let unseen = |all: usize, seen: usize| match all.saturating_sub(seen) {
         0 => String::new(),
@@ -94,7 +108,7 @@ fn render(Detail { row, holders, queue }: &Detail, reader: Reader) -> String {
     };
     let more = unseen(row.held_by, holders.len());
     if queue.is_empty() {
-        return format!("{head}{more}\nnobody waits\n");
+        return format!("{head}{more}\nnobody waits\n{voting}");
     }
-    format!("{head}{more}\n{waiting}{}", unseen(row.waiting, queue.len()))
+    format!("{head}{more}\n{waiting}{}{voting}", unseen(row.waiting, queue.len()))
 }

@@ -161,6 +161,14 @@ impl Link {
         }
     }
 
+    /// What its server is called: host and port, or what Sentinels call the master, whichever server that is.
+    pub(super) fn name(&self) -> Arc<str> {
+        match &self.target {
+            Target::Server(info) => info.addr().to_string().to_lowercase().into(),
+            Target::Sentinel { master, .. } => Arc::clone(master),
+        }
+    }
+
     /// Where it leads, if that does not change.
     pub(super) fn address(&self) -> Option<&ConnectionInfo> {
         match &self.target {

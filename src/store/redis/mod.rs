@@ -45,6 +45,7 @@ pub(super) mod config;
 mod extend;
 pub(super) mod fault;
 mod force;
+mod health;
 mod hear;
 mod lately;
 pub(super) mod link;
@@ -76,7 +77,7 @@ use self::cluster::Servers;
 use self::config::Place;
 pub use self::config::RedisBuilder;
 use self::lately::Lately;
-use self::link::{Link, Phase};
+use self::link::Link;
 use self::listen::Listener;
 pub(crate) use self::names::beside;
 use self::names::{Names, RESERVED};
@@ -272,32 +273,8 @@ impl Store for RedisStore {
     }
 
     fn health(&self) -> BoxFuture<'_, Health> {
-        Box::pin(health(&self.0))
+        Box::pin(health::health(&self.0))
     }
-}
-
-/// Asks every server that the store has a link to.
-async fn health(inner: &Inner) -> Health {
-    let begun = inner.now();
-    let mut warnings = Vec::new();
-    let asking = async {
-        for link in inner.servers.links() {
-            let wire = link.wire().await?;
-            for warning in &wire.warnings {
-                if !warnings.contains(warning) {
-                    warnings.push(warning.clone());
-                }
-            }
-            wire.ping().await?;
-        }
-        Ok(())
-    };
-    let asked = inner.ticks.within(begun, inner.config.operation_timeout, asking).await.and_then(|asked| asked);
-    let unreachable = |error| match (error, inner.servers.links().first().map(|link| link.phase())) {
-        (StoreError::Timeout, Some(Phase::Down(why))) => why,
-        (error, _) => error,
-    };
-    Health::new(asked.map(|()| inner.now().saturating_since(begun)).map_err(unreachable), warnings)
 }
 
 struct End<'a>(&'a Inner);

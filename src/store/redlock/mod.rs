@@ -1,7 +1,7 @@
 //! Redlock: one lock over N independent Redis nodes, held by whoever has a majority of them: [`RedlockStore`].
 //!
 //! One file per operation, with its script beside it: `acquire`, `extend`, `repair`, `release`, `force`, `look`,
-//! `initialise`. Each asks all nodes at once and goes on as soon as a majority decides; who is slower is heard out in
+//! `votes`, `initialise`. Each asks all nodes at once and goes on as soon as a majority decides; who is slower is heard out in
 //! the background (`fan`). Acquires and releases that wait for each other (`lane`) go out together, to all nodes alike
 //! (`flight`). The half that does no I/O counts votes (`quorum`, `poll`) and fences (`fence`); `model` walks every
 //! bounded history of both. A node is a [`RedisStore`](super::redis::RedisStore) of its own (`node`).
@@ -44,6 +44,7 @@ mod release;
 mod repair;
 mod script;
 mod underway;
+mod votes;
 mod watch;
 
 use std::fmt;
@@ -65,7 +66,8 @@ use self::underway::Underway;
 use super::redis::names::Names;
 use super::redis::time::Ticks;
 use super::{
-    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Released, Seen, Store, StoreError, Terms, Turns, Watch,
+    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, NodeVote, Released, Seen, Store, StoreError, Terms,
+    Turns, Watch,
 };
 use crate::clock::{Moment, wall_micros};
 use crate::key::{Key, Token, Ttl};
@@ -250,6 +252,10 @@ impl Store for RedlockStore {
 
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
         Box::pin(look::look(&self.0, key, token))
+    }
+
+    fn votes<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Vec<NodeVote>> {
+        Box::pin(votes::votes(&self.0, key, token))
     }
 
     fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>> {

@@ -16,6 +16,7 @@ scripts! {
     RELEASE = "release.lua", Takes::One;
     EXTEND = "extend.lua", Takes::Many(Lane::Extend);
     REPAIR = "repair.lua", Takes::One;
+    VOTE = "vote.lua", Takes::One;
     MARK = "mark.lua", Takes::One;
     INITIALISE = "initialise.lua", Takes::One;
 }
