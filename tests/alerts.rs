@@ -132,6 +132,10 @@ fn cases() -> Vec<Case> {
     let (gone, forgets) = (kit::Server::start(&[]), kit::Server::start(&[]));
     let (over_gone, over_forgets) = (process(&["--store", &gone.url()]), process(&["--store", &forgets.url()]));
     let gone = std::cell::Cell::new(Some(gone));
+    let nodes: [kit::Server; 3] = std::array::from_fn(|_| kit::Server::start(&[]));
+    let urls = format!("redlock:{}", nodes.each_ref().map(kit::Server::url).join(","));
+    let over_nodes = process(&["--store", &urls, "--ttl", "2s", "--redlock-max-ttl", "2s"]);
+    let nodes = std::cell::RefCell::new(nodes);
     let dies = process(&[]);
     let dead = dies.url.clone();
     let dies = std::cell::RefCell::new(Some(dies));
@@ -152,6 +156,7 @@ fn cases() -> Vec<Case> {
         Case { alert: Some("LeaseholdDown"), url: dead, fault: Box::pin(dying) },
         host_with_stale_fences(),
         case("LeaseholdStoreDown", over_gone, async move |_| drop(gone.take())),
+        case("LeaseholdNodeDown", over_nodes, async move |_| nodes.borrow_mut()[0].kill9()),
         case("LeaseholdLocksLost", over_forgets, async move |process| {
             // Under load the store may be too slow for one of these calls; the next round does it.
             let (_, held) = process.acquire(json!({ "key": "forgotten", "ttl_ms": 60_000, "wait_ms": 2000 })).await;
