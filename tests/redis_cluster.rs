@@ -41,6 +41,19 @@ fn keys_with_braces_lock_like_any_other() {
 }
 
 #[test]
+fn health_names_every_master() {
+    let cluster = Cluster::start();
+    let stores = stores_at(&url(&cluster));
+    let mut masters: Vec<_> = cluster.nodes.iter().map(|node| node.address().to_string()).collect();
+    masters.sort();
+    until("all masters", || {
+        let nodes = wait(stores.one.health()).nodes;
+        nodes.iter().map(|node| node.name.to_string()).eq(masters.iter().cloned())
+            && nodes.iter().all(|node| node.answer.is_ok())
+    });
+}
+
+#[test]
 fn a_moving_slot_is_followed() {
     let cluster = Cluster::start();
     let stores = stores_at(&url(&cluster));

@@ -49,6 +49,17 @@ fn a_failover_is_followed_told_of_and_keeps_fences_rising() {
 }
 
 #[test]
+fn health_calls_the_master_what_its_sentinels_call_it() {
+    let sentinels = Sentinels::start();
+    let stores = stores_at(&url(&sentinels));
+    until("an answer", || {
+        let nodes = wait(stores.one.health()).nodes;
+        assert_eq!(nodes.iter().map(|node| &*node.name).collect::<Vec<_>>(), [NAME]);
+        nodes[0].answer.is_ok()
+    });
+}
+
+#[test]
 fn those_who_wait_through_a_failover_are_all_granted() {
     let mut sentinels = Sentinels::start();
     let all: Vec<_> = (0..3).map(|_| stores_at(&url(&sentinels))).collect();

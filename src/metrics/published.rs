@@ -67,8 +67,13 @@ impl StoreUp {
         let mut gauges = self.nodes.lock();
         let Some(health) = health else { return gauges.values().for_each(|gauge| gauge.set(0.0)) };
         // A recorder cannot take a gauge back: one that is said to be down would be missed for ever.
-        let known = |name: &Arc<str>| health.nodes.iter().any(|node| node.name == *name);
-        gauges.iter().filter(|(name, _)| !known(name)).for_each(|(_, gauge)| gauge.set(f64::NAN));
+        gauges.retain(|name, gauge| {
+            let stays = health.nodes.iter().any(|node| node.name == *name);
+            if !stays {
+                gauge.set(f64::NAN);
+            }
+            stays
+        });
         for node in &health.nodes {
             let gauge = gauges.entry(Arc::clone(&node.name)).or_insert_with(|| (self.node)(&node.name));
             gauge.set(one_if(node.answer.is_ok()));
@@ -215,4 +220,41 @@ fn features() -> String {
     ];
     let names: Vec<_> = features.iter().filter(|(is_on, _)| *is_on).map(|(_, name)| *name).collect();
     names.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::store::{NodeHealth, StoreError, Votes};
+
+    #[test]
+    fn a_node_that_has_left_the_store_is_neither_up_nor_down() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            let published = PublishedManager::new("m", Some("s"));
+            let node = |name: &str, answer| NodeHealth::new(name.into(), answer, Votes::default());
+            let health = |nodes| Health::new(Ok(Duration::ZERO), Vec::new()).with_nodes(nodes);
+            let shown = |name: &str, value: &str| {
+                let line = format!("leasehold_store_node_up{{manager=\"m\",store=\"s\",node=\"{name}\"}} {value}\n");
+                let text = recorder.handle().render();
+                assert!(text.contains(&line), "{line}{text}");
+            };
+            published.store_is(Some(&health(vec![node("a", Ok(Duration::ZERO)), node("b", Err(StoreError::Timeout))])));
+            shown("a", "1");
+            shown("b", "0");
+            published.store_is(Some(&health(vec![node("b", Ok(Duration::ZERO))])));
+            shown("a", "NaN");
+            shown("b", "1");
+            published.store_is(None);
+            shown("a", "NaN");
+            shown("b", "0");
+            published.store_is(Some(&health(vec![node("a", Ok(Duration::ZERO))])));
+            shown("a", "1");
+            shown("b", "NaN");
+        });
+    }
 }
