@@ -64,18 +64,18 @@ fn is_harmless(id: &[u8]) -> bool {
     (1..=64).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte))
 }
 
-fn scheme(given: &[u8]) -> Option<(&str, &str)> {
-    // Visible ASCII, spaces and tabs: what actix-web takes for text.
-    let text = std::str::from_utf8(given).ok().filter(|text| text.bytes().all(|b| (32..127).contains(&b) || b == 9))?;
-    text.split_once(' ')
+/// The scheme and what follows, whatever bytes a header may carry there.
+fn scheme(given: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = given.iter().position(|byte| *byte == b' ')?;
+    Some((&given[..at], &given[at + 1..]))
 }
 
 fn has_bearer(given: &[u8]) -> bool {
-    scheme(given).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+    scheme(given).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer"))
 }
 
 fn is_bearer(given: &[u8]) -> bool {
-    has_bearer(given) && scheme(given).is_some_and(|(_, secret)| secret.trim() == BEARER)
+    has_bearer(given) && scheme(given).is_some_and(|(_, secret)| secret.trim_ascii() == BEARER.as_bytes())
 }
 
 fn says_json(kind: &[u8]) -> bool {
