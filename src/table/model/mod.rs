@@ -493,3 +493,23 @@ fn who_queued_behind_a_wait_that_is_swept_away_is_let_in() {
     bench.run([Op::Advance { micros: 5_000 }, Op::Settle]);
     assert_eq!((bench.table.held(), bench.table.waiting()), (2, 0));
 }
+
+#[test]
+fn the_order_for_a_lock_whose_session_is_over_may_lapse_before_the_lock_is_swept() {
+    let on = |key, who, ttl| Op::Acquire(Request { key, who, ttl, wait: Wait::No, ..patient() });
+    let after = |micros| Op::Advance { micros };
+    Bench::new().run([
+        after(2793),
+        on(0, None, 3),
+        on(1, Some(0), 2),
+        after(7734),
+        on(1, Some(1), 2),
+        Op::CapHold { grant: 24, cap_ms: 1 },
+        after(26760),
+        Op::AutoRefresh { grant: 15, every_ms: 1, timeout_ms: 1 },
+        after(1002),
+        after(21711),
+        Op::Tick { steps: 1 },
+        Op::Tick { steps: 2 },
+    ]);
+}

@@ -951,7 +951,8 @@ impl Model {
             if let Some((depth, every, timeout, due)) = held.auto.filter(|(.., due)| *due <= self.now) {
                 // The order of a lock that no refresh can keep any longer lapses; that of a session's may go on, for
                 // the session's sake.
-                let at_its_cap = self.deadline(held) >= held.last_deadline();
+                let is_dead = matches!(self.session_of(&held.terms), Some(Err(_)));
+                let at_its_cap = is_dead || self.deadline(held) >= held.last_deadline();
                 if at_its_cap {
                     step(&|next| next.find(held.fence).unwrap().auto = None);
                 }
