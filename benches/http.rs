@@ -4,15 +4,21 @@
 //!
 //! With everything on, the server asks for a token with namespaces, counts the rate, and logs at info; bare, it does not.
 //! Either way it measures and names every request. All run as processes of their own, with one worker, on free loopback
-//! ports. A share is the median of the rounds'; the processor time is the server's own. `wrk` needs a core for itself:
-//! where it has none, the two disturb each other, the slower server the more. Leaves its medians for `report`.
+//! ports, and have the same allocator. A share is the median of the rounds'; the processor time is the server's own.
+//! `wrk` needs a core for itself: where it has none, the two disturb each other, the slower server the more. Leaves its
+//! medians for `report`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
+use mimalloc::MiMalloc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+/// The server's: the echo is to have it too.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const ROUNDS: usize = 5;
 const SECONDS: usize = 4;
