@@ -68,7 +68,7 @@ fn token(number: u64) -> String {
 }
 
 fn waiting(socket: &mut TcpStream) -> std::io::Result<u64> {
-    write!(socket, "GET /stats HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {SECRET}\r\n\r\n")?;
+    write!(socket, "GET /stats HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {SECRET}\r\n\r\n")?;
     Ok(answer(socket)?["waiting"].as_u64().unwrap_or_default())
 }
 
@@ -79,7 +79,7 @@ fn ask(socket: &mut TcpStream, path: &str, body: &Value) -> std::io::Result<Valu
 
 fn send(socket: &mut TcpStream, path: &str, body: &Value) -> std::io::Result<()> {
     let body = body.to_string();
-    let head = "host: x\r\ncontent-type: application/json\r\nauthorization: Bearer";
+    let head = "host: localhost\r\ncontent-type: application/json\r\nauthorization: Bearer";
     let text = format!("POST {path} HTTP/1.1\r\n{head} {SECRET}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     socket.write_all(text.as_bytes())
 }

@@ -267,3 +267,62 @@ async fn the_clients_of_a_trusted_proxy_are_counted_each() {
         assert_eq!(status_of_many_clients(&guarded(access)).await, 429, "anybody could say so");
     }
 }
+
+/// What a server without tokens says to requests that name it so.
+async fn asked_as(server: &Server, headers: &[(&str, &str)]) -> Answer {
+    let mut request = server.request(Method::POST, "/acquire").json(&json!({ "key": "a", "wait_ms": 0 }));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    Answer::of(request).await
+}
+
+#[actix_rt::test]
+async fn without_tokens_pages_of_other_sites_get_nothing() {
+    let server = Server::start();
+    for path in ["/locks", "/locks/a", "/stats", "/events", "/whoami", "/", "/docs", "/openapi.json", "/page/page.js"] {
+        let of = |host: &str| Answer::of(server.request(Method::GET, path).header("host", host));
+        let refused = of("evil.example:7420").await.problem(403, "forbidden_host");
+        assert!(text(&refused, "detail").contains("evil.example:7420"), "{refused}");
+        let framed = server.request(Method::GET, path).header("sec-fetch-site", "cross-site");
+        Answer::of(framed).await.problem(403, "cross_site");
+    }
+    for path in ["/release", "/heartbeat", "/sessions"] {
+        let request = server.request(Method::POST, path).header("origin", "http://evil.example").json(&json!({}));
+        Answer::of(request).await.problem(403, "cross_site");
+    }
+    for host in ["evil.example", "evil.example:7420", "127.0.0.1.evil.example"] {
+        asked_as(&server, &[("host", host)]).await.problem(403, "forbidden_host");
+    }
+    let port = server.address.port();
+    let (own, other) = (format!("http://127.0.0.1:{port}"), "http://127.0.0.1:1");
+    for (name, value) in [("origin", other), ("origin", "null"), ("sec-fetch-site", "same-site")] {
+        asked_as(&server, &[(name, value)]).await.problem(403, "cross_site");
+    }
+    let force = server.request(Method::DELETE, "/locks/a").header("host", "evil.example");
+    Answer::of(force).await.problem(403, "forbidden_host");
+    assert_eq!((server.locks.stats().attempts, server.locks.listeners()), (0, 0));
+
+    asked_as(&server, &[("origin", &own), ("sec-fetch-site", "same-origin")]).await.ok();
+    for host in ["localhost", "localhost.:7420", "[::1]:7420", "192.0.2.7"] {
+        asked_as(&server, &[("host", host)]).await.problem(423, "held");
+    }
+    // A probe may call the server whatever it likes.
+    for path in ["/healthz", "/readyz"] {
+        Answer::of(server.request(Method::GET, path).header("host", "balancer.example")).await.ok();
+    }
+}
+
+#[actix_rt::test]
+async fn hosts_that_were_allowed_are_answered_and_tokens_make_them_needless() {
+    let server = guarded(Access::open().allow_hosts("locks.example.com, lock_server").unwrap());
+    asked_as(&server, &[("host", "LOCKS.example.com:443"), ("origin", "https://locks.example.com")]).await.ok();
+    // A proxy may ask by the server's own address, for a page that has another name.
+    let through = [("host", "127.0.0.1:7420"), ("origin", "https://locks.example.com")];
+    asked_as(&server, &through).await.problem(423, "held");
+    asked_as(&server, &[("host", "lock_server:7420")]).await.problem(423, "held");
+    asked_as(&server, &[("host", "evil.example")]).await.problem(403, "forbidden_host");
+    let with_tokens = guarded(access());
+    let foreign = with_tokens.request(Method::GET, "/locks").bearer_auth(CI).header("host", "evil.example");
+    Answer::of(foreign.header("origin", "http://other.example")).await.ok();
+}

@@ -245,7 +245,7 @@ async fn a_body_of_16_kib_is_read_and_a_longer_one_is_not() {
     // Without a length announced, too.
     let body = padded(17 * 1024);
     let mut socket = server.connect();
-    let head = "POST /acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n";
+    let head = "POST /acquire HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n";
     write!(socket, "{head}transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).unwrap();
     Answer::parse(&read_to_end(socket).await).problem(413, "too_large");
 }
@@ -274,7 +274,7 @@ async fn a_client_that_goes_in_the_middle_of_its_body_leaves_nothing() {
 async fn a_body_in_broken_chunks_is_an_invalid_body() {
     let server = Server::start();
     let mut socket = server.connect();
-    let head = "POST /acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let head = "POST /acquire HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     write!(socket, "{head}transfer-encoding: chunked\r\n\r\n5\r\n{{\"key\r\nzz\r\n").unwrap();
     let text = read_to_end(socket).await;
     assert!(text.starts_with("HTTP/1.1 400 "), "{text}");

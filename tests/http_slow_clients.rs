@@ -19,7 +19,7 @@ use served::Process;
 use support::{Answer, Listener};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const HEAD: &str = "POST /acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+const HEAD: &str = "POST /acquire HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
 
 /// A server with one worker, which has to do with all of them.
 fn serve(words: &[&str]) -> Process {
@@ -82,7 +82,7 @@ async fn a_later_head_that_stops_halfway_does_not_keep_its_connection() {
     // The slack for slow stores and the patience for waiters are not what is tested here, and would take a minute.
     let quick = ["--head-timeout", "1s", "--keep-alive", "1s", "--body-timeout", "1s", "--max-wait", "1s"];
     let process = serve(&[&quick[..], &["--wait", "1s", "--slack", "1s"]].concat());
-    let whole = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let whole = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     for (first, then) in [(whole, "G"), (whole, "GET /healthz HTTP/1.1\r\nhos"), (&format!("{whole}GET /hea"), "l")] {
         let mut socket = process.connect();
         socket.write_all(first.as_bytes()).unwrap();
@@ -97,7 +97,7 @@ async fn a_later_head_that_stops_halfway_does_not_keep_its_connection() {
 async fn an_idle_connection_is_closed_when_its_time_is_over() {
     let process = serve(&["--head-timeout", "1s", "--keep-alive", "1s"]);
     let mut socket = process.connect();
-    socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     assert!(rest(socket).starts_with("HTTP/1.1 200"));
 }
 
@@ -107,7 +107,7 @@ async fn who_listens_or_waits_behind_another_request_does_not_idle() {
     let lock = process.post_afresh("/acquire", json!({ "key": "a" })).await.ok();
     let mut events = Listener::of(process.client.get(format!("{}/events", process.url))).await;
     let mut waits = process.connect();
-    let (whole, body) = ("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", r#"{"key":"a","wait_ms":60000}"#);
+    let (whole, body) = ("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n", r#"{"key":"a","wait_ms":60000}"#);
     write!(waits, "{whole}{HEAD}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
     while process.post_afresh("/acquire", json!({ "key": "a", "wait_ms": 0 })).await.body["queue_length"] != 1 {}
     // These come later, and are cut off.
@@ -165,7 +165,7 @@ async fn five_thousand_idle_connections_leave_room_for_who_works() {
         match at % 3 {
             0 => {}
             1 => socket.write_all(b"GET /heal").unwrap(),
-            _ => socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap(),
+            _ => socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap(),
         }
         idle.push(socket);
     }

@@ -181,6 +181,12 @@ async fn settings_reach_what_they_set() {
         Answer::of(asked).await.ok();
     }
     Did::of(serve(&["--trusted-proxies", "somewhere"])).fails(64, "somewhere");
+    let named = Process::serve(&["--allowed-hosts", "locks.example.com"]);
+    for (host, status) in [("locks.example.com", 200), ("other.example.com", 403)] {
+        let asked = named.client.get(format!("{}/locks", named.url)).header("host", host);
+        assert_eq!(Answer::of(asked).await.status, status, "{host}");
+    }
+    Did::of(serve(&["--allowed-hosts", "http://locks"])).fails(64, "--allowed-hosts");
 }
 
 #[actix_rt::test]
@@ -237,7 +243,7 @@ async fn tls_is_spoken_with_the_certificate_that_was_given() {
 
     // Who does not speak it is not served.
     let mut plain = TcpStream::connect(&address).unwrap();
-    plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"HTTP/"));

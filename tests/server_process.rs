@@ -73,9 +73,10 @@ async fn a_lock_that_is_not_released_does_not_hold_up_the_end_beyond_the_grace()
 async fn clients_that_idle_or_never_finish_their_request_do_not_hold_up_the_end() {
     let mut process = Process::serve(&["--grace", "400ms"]);
     let mut idle = process.connect();
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut unfinished = process.connect();
-    let head = "POST /acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{";
+    let head =
+        "POST /acquire HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{";
     unfinished.write_all(head.as_bytes()).unwrap();
     assert_eq!(idle.read(&mut [0]).unwrap(), 1, "it is answered, and stays open");
     process.signal("TERM");

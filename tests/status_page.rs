@@ -522,3 +522,35 @@ async fn whoami_tells_rights_and_lists_come_in_the_order_asked_for() {
         waiter.abort();
     }
 }
+
+/// A page whose name was made to lead to this server: to the browser it is of one site with the server.
+#[actix_rt::test]
+async fn a_page_whose_name_leads_here_takes_and_sees_nothing() {
+    let server = Server::start();
+    let lock = hold(&server.locks, "order:42", "worker-7").await;
+    let browser = Browser::start_with(&["--host-resolver-rules=MAP rebound.example 127.0.0.1"]).await;
+    let port = server.address.port();
+    browser.page.goto(&format!("http://rebound.example:{port}/page/icon.svg")).await.unwrap();
+    let asks = "(async (path, method, body) => { const headers = { 'content-type': 'application/json' }; const answer = \
+        await fetch(path, { method, headers, body: body && JSON.stringify(body) }); \
+        return `${answer.status} ${(await answer.json()).code}`; })";
+    for (path, method, body) in [
+        ("/acquire", "POST", json!({ "key": "mine" })),
+        ("/locks", "GET", json!(null)),
+        ("/locks/order:42", "DELETE", json!(null)),
+        ("/events", "GET", json!(null)),
+        ("/", "GET", json!(null)),
+    ] {
+        let call = format!("{asks}({}, {}, {body})", json!(path), json!(method));
+        assert_eq!(browser.value(&call).await, json!("403 forbidden_host"), "{method} {path}");
+    }
+    // Of another site it may not even send what a browser sends unasked; but a link may be followed.
+    let elsewhere = format!("http://{}", server.address);
+    let call = format!("fetch('{elsewhere}/healthz', {{ mode: 'no-cors' }}).then(answer => answer.type)");
+    assert_eq!(browser.value(&call).await, json!("opaque"));
+    browser.value(&format!("fetch('{elsewhere}/locks', {{ mode: 'no-cors' }}).then(() => 'sent')")).await;
+    assert!(lock.is_held() && server.locks.stats().attempts == 1);
+    browser.value(&format!("(location.href = '{elsewhere}/', null)")).await;
+    browser.until(LIVE).await;
+    browser.until(&shows("order:42")).await;
+}

@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use super::origin::Proxies;
 use super::pace::{Pace, Payer};
 use super::problem::Fault;
+use super::same_site::AllowedHosts;
 use super::shown::Whoami;
 use crate::LockManager;
 
@@ -27,7 +28,7 @@ const SHORTEST_SECRET: usize = 16;
 const SCHEME: &[u8] = b"bearer ";
 
 /// Who may use the routes. Make it once, outside of the app's factory, and give a clone to each app by `app_data`;
-/// without one everybody may do everything.
+/// without one everybody may do everything who asks by the server's address.
 ///
 /// ```
 /// use leasehold::http::Access;
@@ -55,6 +56,7 @@ pub struct Access {
     open_stats: bool,
     pace: Option<Arc<Pace>>,
     proxies: Proxies,
+    hosts: AllowedHosts,
 }
 
 /// The SHA-256 of a secret, in words: they are compared faster than bytes.
@@ -121,7 +123,9 @@ struct Written {
 }
 
 impl Access {
-    /// Everybody may do everything.
+    /// Everybody may do everything, but for web pages of other sites: without tokens a request is refused unless it
+    /// names an address, `localhost` or an [allowed host](Self::allow_hosts) in `Host`, and this host in `Origin` and
+    /// `Sec-Fetch-Site` if it has those. Else any page could have its visitor's browser take and release locks here.
     pub fn open() -> Self {
         Self::default()
     }
@@ -184,6 +188,23 @@ impl Access {
         Ok(self)
     }
 
+    /// Answers to these names as well, with commas between them; `*` is any name. Only where there are no tokens need
+    /// they be known: see [`open`](Self::open). `/healthz` and `/readyz` answer to any name.
+    ///
+    /// ```
+    /// # use leasehold::http::Access;
+    /// let access = Access::open().allow_hosts("locks.example.com, lock-server")?;
+    /// # Ok::<(), leasehold::http::AccessError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AccessError`] names the one that is no name of a host. It has no scheme and no port.
+    pub fn allow_hosts(mut self, list: &str) -> Result<Self, AccessError> {
+        let wrong = |entry: &str| AccessError(format!("{entry:?} is not the name of a host"));
+        self.hosts = AllowedHosts::read(list).map_err(wrong)?;
+        Ok(self)
+    }
+
     /// Whether a token is asked for at all.
     #[must_use]
     pub fn has_tokens(&self) -> bool {
@@ -195,6 +216,7 @@ impl Access {
         if needs == Needs::Nothing {
             return Ok(Caller::anybody());
         }
+        self.check_site(req)?;
         if !self.has_tokens() {
             self.count(req, needs, None)?;
             return Ok(Caller::anybody());
@@ -221,6 +243,11 @@ impl Access {
             return Err(Fault::Forbidden { why: "the token does not have the right to do this" });
         }
         Ok(self.caller(Some(at)))
+    }
+
+    /// Refuses pages of other sites, where no token would.
+    pub(super) fn check_site(&self, req: &HttpRequest) -> Result<(), Fault> {
+        if self.has_tokens() { Ok(()) } else { self.hosts.check(req) }
     }
 
     fn caller(&self, bearer: Option<usize>) -> Caller {

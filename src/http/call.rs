@@ -12,7 +12,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError, Route, web};
 
-use super::access::{Caller, Needs};
+use super::access::{Access, Caller, Needs};
 #[cfg(feature = "metrics")]
 use super::host::shared;
 use super::host::{Host, access};
@@ -79,7 +79,7 @@ impl TryFrom<Spelt> for Key {
 fn admit(req: &HttpRequest, needs: Needs) -> Result<(Host, Caller), Fault> {
     let caller = match access(req) {
         Some(access) => access.admit(req, needs)?,
-        None => Caller::anybody(),
+        None => Access::open().admit(req, needs)?,
     };
     Ok((Host::of(req)?, caller))
 }
@@ -113,6 +113,18 @@ pub(super) fn open(route: Route, handler: impl Fn(&HttpRequest) -> Answer + Copy
         let (received, id) = (Instant::now(), RequestId::of(&req));
         // Of its own: what no route is for comes here by any path.
         ready(id.finish(&req, received, &Tally::default(), handler(&req)))
+    })
+}
+
+/// The same, but not for pages of other sites where there are no tokens: whoever cannot use the routes from there is told
+/// so at once.
+pub(super) fn presented(route: Route, handler: impl Fn(&HttpRequest) -> Answer + Copy + 'static) -> Route {
+    open(route, move |req| {
+        match access(req) {
+            Some(access) => access.check_site(req)?,
+            None => Access::open().check_site(req)?,
+        }
+        handler(req)
     })
 }
 

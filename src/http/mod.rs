@@ -6,7 +6,8 @@
 //! Host apps: build the manager once, outside the factory, and clone it in. Call
 //! [`h1_allow_half_closed(false)`](actix_web::HttpServer::h1_allow_half_closed), or a waiter whose client has gone
 //! keeps its place until its wait ends; leave out HTTP/2, whose handlers actix-web does not cancel at all. Without an
-//! [`Access`] in `app_data` whoever reaches the routes may do everything, release by force included.
+//! [`Access`] in `app_data` whoever reaches the routes by the server's address may do everything, release by force
+//! included; to be reached by a name it needs [`Access::allow_hosts`], lest web pages of other sites use it.
 //!
 //! Your own handlers take the manager as [`Locks`]; [`LockedBy`] runs a whole route under a lock.
 //!
@@ -45,6 +46,7 @@ mod presence;
 mod problem;
 mod query;
 mod routes;
+mod same_site;
 mod sessions;
 mod shown;
 mod sort;
@@ -54,7 +56,7 @@ use actix_web::{Resource, Route, guard, web};
 
 use access::Needs;
 pub use access::{Access, AccessError};
-use call::{guarded, open};
+use call::{guarded, open, presented};
 pub use limits::Limits;
 pub use locked_by::{LockedBy, Locking};
 pub use locks::Locks;
@@ -130,12 +132,12 @@ fn looking(cfg: &mut web::ServiceConfig) {
 }
 
 fn describing(cfg: &mut web::ServiceConfig) {
-    cfg.service(resource("/openapi.json", "GET, HEAD").route(open(read(), openapi::document)))
-        .service(resource("/docs", "GET, HEAD").route(open(read(), docs::page)))
-        .service(resource("", "GET, HEAD").route(open(read(), page::page_beside)))
-        .service(resource("/", "GET, HEAD").route(open(read(), page::page)))
-        .service(resource("/page/{file}", "GET, HEAD").route(open(read(), page::file)))
-        .service(resource("/docs/style.css", "GET, HEAD").route(open(read(), docs::style)));
+    cfg.service(resource("/openapi.json", "GET, HEAD").route(presented(read(), openapi::document)))
+        .service(resource("/docs", "GET, HEAD").route(presented(read(), docs::page)))
+        .service(resource("", "GET, HEAD").route(presented(read(), page::page_beside)))
+        .service(resource("/", "GET, HEAD").route(presented(read(), page::page)))
+        .service(resource("/page/{file}", "GET, HEAD").route(presented(read(), page::file)))
+        .service(resource("/docs/style.css", "GET, HEAD").route(presented(read(), docs::style)));
 }
 
 /// A path that answers every method it has no route for with 405.

@@ -71,7 +71,7 @@ struct ProblemDocument {
 }
 
 /// Of every route that may ask for a token.
-const GUARD: &[&str] = &["unauthenticated", "forbidden", "rate_limited", "internal"];
+const GUARD: &[&str] = &["unauthenticated", "forbidden", "forbidden_host", "cross_site", "rate_limited", "internal"];
 /// Of every route that reads a body.
 const BODY: &[&str] = &["invalid_body", "body_timeout", "too_large", "unsupported_media_type"];
 const SHOW: &[&str] = &["invalid_query", "invalid_key", "not_locked"];
@@ -149,6 +149,8 @@ fn samples() -> Vec<Problem> {
         Fault::UnsupportedMediaType,
         Fault::Unauthenticated { given: false },
         Fault::Forbidden { why: "the key is outside of the token's namespaces" },
+        Fault::ForbiddenHost { host: "locks.example.com".to_owned() },
+        Fault::CrossSite,
         Fault::RateLimited { after: second },
         Fault::TooManyStreams,
         Fault::Starting { after: second },

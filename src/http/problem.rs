@@ -33,6 +33,10 @@ pub(super) enum Fault {
     Unauthenticated { given: bool },
     /// The token is not good for this.
     Forbidden { why: &'static str },
+    /// There are no tokens, and the request asks by a name that is not known to be this server's.
+    ForbiddenHost { host: String },
+    /// There are no tokens, and a page of another site has sent it.
+    CrossSite,
     /// It came too often.
     RateLimited { after: Duration },
     /// As many listen to events as may.
@@ -61,6 +65,8 @@ impl Fault {
             Self::UnsupportedMediaType => (415, "unsupported_media_type"),
             Self::Unauthenticated { .. } => (401, "unauthenticated"),
             Self::Forbidden { .. } => (403, "forbidden"),
+            Self::ForbiddenHost { .. } => (403, "forbidden_host"),
+            Self::CrossSite => (403, "cross_site"),
             Self::RateLimited { .. } => (429, "rate_limited"),
             Self::TooManyStreams => (429, "too_many_streams"),
             Self::Starting { .. } => (503, "starting"),
@@ -81,6 +87,11 @@ impl Fault {
             Self::Unauthenticated { given: false } => "send `authorization: Bearer <token>`".into(),
             Self::Unauthenticated { given: true } => "the token is unknown".into(),
             Self::Forbidden { why } => (*why).into(),
+            Self::ForbiddenHost { host } => format!(
+                "without tokens this server answers to addresses, `localhost` and its allowed hosts, not to {host:?}"
+            )
+            .into(),
+            Self::CrossSite => "without tokens this server takes nothing from web pages of other sites".into(),
             Self::RateLimited { .. } => "too many requests; releases and heartbeats are not counted".into(),
             Self::TooManyStreams => "too many listen to events already".into(),
             Self::Starting { .. } => "the server has just started: locks of its last run may still be held".into(),
@@ -249,6 +260,8 @@ mod tests {
             (Fault::UnsupportedMediaType, 415, "unsupported_media_type"),
             (Fault::Unauthenticated { given: true }, 401, "unauthenticated"),
             (Fault::Forbidden { why: "why" }, 403, "forbidden"),
+            (Fault::ForbiddenHost { host: "host".to_owned() }, 403, "forbidden_host"),
+            (Fault::CrossSite, 403, "cross_site"),
             (Fault::RateLimited { after: Duration::ZERO }, 429, "rate_limited"),
             (Fault::TooManyStreams, 429, "too_many_streams"),
             (Fault::Starting { after: Duration::ZERO }, 503, "starting"),

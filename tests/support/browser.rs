@@ -81,9 +81,14 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    pub(crate) async fn start_with(more: &[&str]) -> Self {
         let mut driver = Driver::start();
         let mut words = vec!["--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,900"];
         words.extend(["--hide-scrollbars", "--no-first-run", "--no-proxy-server", "--lang=en"]);
+        words.extend(more);
         if is_root() {
             // Chromium's own sandbox refuses to run as root.
             words.push("--no-sandbox");

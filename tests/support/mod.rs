@@ -87,7 +87,7 @@ impl Server {
     /// A connection of one's own, with the head of an acquire and as much of its body as `body` has.
     pub(crate) fn raw_acquire(&self, content_length: usize, body: &str) -> TcpStream {
         let mut socket = self.connect();
-        let head = "POST /acquire HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+        let head = "POST /acquire HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
         write!(socket, "{head}content-length: {content_length}\r\n\r\n{body}").unwrap();
         socket
     }

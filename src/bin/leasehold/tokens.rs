@@ -33,6 +33,9 @@ pub(crate) fn access(args: &ServeArgs) -> Result<Access, Failure> {
     if let Some(list) = &args.trusted_proxies {
         access = access.trust_proxies(list).map_err(|why| wrong("--trusted-proxies", why.to_string()))?;
     }
+    if let Some(list) = &args.allowed_hosts {
+        access = access.allow_hosts(list).map_err(|why| wrong("--allowed-hosts", why.to_string()))?;
+    }
     if args.open_stats {
         access = access.open_stats();
     }

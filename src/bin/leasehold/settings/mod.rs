@@ -142,6 +142,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_TRUSTED_PROXIES", value_name = "LIST")]
     pub(crate) trusted_proxies: Option<String>,
 
+    /// Names of this server, with commas between them, that requests may ask by where there are no tokens; `*` is any.
+    /// Addresses and `localhost` need not be named. Without it a web page whose name is made to lead here could use it
+    #[arg(long, env = "LEASEHOLD_ALLOWED_HOSTS", value_name = "NAMES")]
+    pub(crate) allowed_hosts: Option<String>,
+
     /// The certificate chain for TLS, as a PEM file
     #[arg(long, env = "LEASEHOLD_TLS_CERT", value_name = "FILE")]
     pub(crate) tls_cert: Option<PathBuf>,
