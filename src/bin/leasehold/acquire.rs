@@ -1,14 +1,17 @@
 //! `leasehold acquire`: a lock that outlives the command, for scripts that release it themselves.
 
+use std::io;
 use std::time::Duration;
 
 use clap::Args;
 use leasehold::{Clock, Token};
+use serde_json::json;
 
-use crate::client::{Client, ServerArgs};
+use crate::client::{ANSWER_TIMEOUT, Client, ServerArgs};
 use crate::exit::Failure;
 use crate::lend::{Granted, Kind, Terms, this_process};
-use crate::shape::{Cell, Reader, Table, say, say_line};
+use crate::output::{print, print_line};
+use crate::shape::{Cell, Reader, Table};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -63,7 +66,7 @@ Examples:
 /// Acquires a lock and prints what was granted.
 ///
 /// # Errors
-/// It was not granted, or whether it was is not known.
+/// It was not granted, or whether it was is not known; or its token cannot be printed, and it is released.
 pub(crate) async fn acquire(args: AcquireArgs) -> Result<(), Failure> {
     let client = Client::new(&args.server)?;
     let kind = match (args.shared, args.limit) {
@@ -76,11 +79,21 @@ pub(crate) async fn acquire(args: AcquireArgs) -> Result<(), Failure> {
     let owner = args.owner.unwrap_or_else(this_process);
     let terms = Terms { key: args.key, kind, ttl: args.ttl, wait, owner, token };
     let (text, _) = terms.ask(&client, &Clock::system()).await?;
-    if args.json {
-        return Ok(say_line(&text)?);
-    }
     let granted: Granted = client.read(&text)?;
+    let printed = if args.json { print_line(&text) } else { print(&columns(&granted)) };
+    if let Err(Failure::NobodyReads | Failure::Output(_)) = &printed {
+        // Nobody has the token: the lock would only block others.
+        let body = json!({ "key": terms.key, "token": granted.token });
+        let _ = client.post("/release", &body, ANSWER_TIMEOUT).await;
+    }
+    printed.map_err(|why| match why {
+        Failure::NobodyReads => Failure::Output(io::ErrorKind::BrokenPipe.into()),
+        other => other,
+    })
+}
+
+fn columns(granted: &Granted) -> String {
     let mut table = Table::new(&["TOKEN", "FENCING TOKEN", "LEFT"]);
     table.row([Cell::text(&granted.token), Cell::maybe(granted.fencing_token), Cell::span_ms(granted.remaining_ms)]);
-    Ok(say(&table.render(Reader::of_stdout()))?)
+    table.render(Reader::of_stdout())
 }

@@ -3,7 +3,7 @@
 //! One thread asks, with as many connections as there are clients: it shows the latency that a client sees. The limit of
 //! a fast server lies above what one thread can ask for; `benches/http.rs` looks for that.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -14,7 +14,8 @@ use serde_json::json;
 
 use crate::client::{ANSWER_TIMEOUT, CallError, Client, ServerArgs};
 use crate::exit::Failure;
-use crate::shape::{Cell, Reader, Table, say, say_line};
+use crate::output::{notice, print, print_line, status};
+use crate::shape::{Cell, Reader, Table};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -98,7 +99,7 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<(), Failure> {
     };
     let took = began.elapsed();
     if io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
+        status("\r\x1b[K".to_owned());
     }
     let mut all = Seen::new();
     for one in seen {
@@ -144,9 +145,7 @@ async fn progress(began: Instant, span: Duration) -> std::convert::Infallible {
         if terminal {
             let share = (began.elapsed().as_secs_f64() / span.as_secs_f64().max(f64::MIN_POSITIVE)).min(1.0);
             let done = (share * WIDTH as f64) as usize;
-            eprint!("\r[{}{}] {:>3.0} %", "#".repeat(done), "-".repeat(WIDTH - done), share * 100.0);
-            // Nothing is lost with it.
-            let _ = io::stderr().flush();
+            status(format!("\r[{}{}] {:>3.0} %", "#".repeat(done), "-".repeat(WIDTH - done), share * 100.0));
         }
         tokio::time::sleep(PROGRESS).await;
     }
@@ -171,7 +170,7 @@ fn report(args: &BenchArgs, seen: &Seen, took: Duration) -> Result<(), Failure> 
         for (name, histogram) in calls {
             all[name] = figures(histogram);
         }
-        return Ok(say_line(&all.to_string())?);
+        return print_line(&all.to_string());
     }
     let reader = Reader::of_stdout();
     let mut table = Table::new(&["CALL", "CALLS", "PER SECOND", "P50", "P90", "P99", "P99.9", "MAX"]);
@@ -193,9 +192,9 @@ fn report(args: &BenchArgs, seen: &Seen, took: Duration) -> Result<(), Failure> 
             latency(histogram.max()),
         ]);
     }
-    say(&table.render(reader))?;
+    print(&table.render(reader))?;
     if seen.refused > 0 {
-        eprintln!("leasehold: {} times the lock was held by others for too long", seen.refused);
+        notice(format_args!("{} times the lock was held by others for too long", seen.refused));
     }
     Ok(())
 }

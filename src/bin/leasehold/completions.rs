@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use crate::args::Cli;
 use crate::exit::Failure;
-use crate::shape::say;
+use crate::output::print;
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -27,5 +27,5 @@ Examples:
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "leasehold", &mut script);
-    Ok(say(&String::from_utf8_lossy(&script))?)
+    print(&String::from_utf8_lossy(&script))
 }

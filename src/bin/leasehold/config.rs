@@ -11,9 +11,9 @@ use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::args::Cli;
 use crate::exit::Failure;
+use crate::output;
 use crate::settings::print::printed;
 use crate::settings::{ServeArgs, file};
-use crate::shape::say;
 
 /// What makes no sense.
 pub(crate) enum Unread {
@@ -87,5 +87,5 @@ pub(crate) fn print(args: &ServeArgs) -> Result<(), Failure> {
     let matches = Cli::command().try_get_matches_from(&words).map_err(|why| Failure::Usage(why.to_string()))?;
     let given = matches.subcommand_matches("config").and_then(|config| config.subcommand_matches("print"));
     let given = given.ok_or_else(|| Failure::Usage("config print".to_owned()))?;
-    Ok(say(&printed(&serve_command(), given, &from_file))?)
+    output::print(&printed(&serve_command(), given, &from_file))
 }

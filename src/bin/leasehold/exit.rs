@@ -5,10 +5,15 @@
 //! | 1 | the lock was not acquired, or nobody holds the key that was named |
 //! | 64 | the command line, a setting or what was asked makes no sense, or is not allowed |
 //! | 69 | the server or the store cannot be reached, or cannot serve now |
+//! | 70 | a fault of this program; `run` has ended its command |
 //! | 71 | the operating system has no thread, no signal, no process to give |
+//! | 74 | what was asked for was there and could not be written to stdout, as on a full disk |
 //! | 75 | the lock is lost |
 //! | 126, 127 | `run`: the command cannot be run, is not found |
 //! | 128 + N | `run`: the command, or the waiting for its lock, was ended by signal N |
+//!
+//! A notice that cannot be written to stderr changes none of them. A reader of stdout that has gone ends a verb with 0,
+//! except where only stdout has what was done (`acquire`: the lock is released, and it is 74).
 
 use std::io;
 
@@ -22,8 +27,12 @@ pub(crate) const NOT_ACQUIRED: u8 = 1;
 pub(crate) const USAGE: u8 = 64;
 /// The server cannot listen where it was told to, or a server or store cannot be reached.
 pub(crate) const UNAVAILABLE: u8 = 69;
+/// This program has panicked.
+pub(crate) const PANICKED: u8 = 70;
 /// The operating system has no thread or no signal to give.
 pub(crate) const OS_ERROR: u8 = 71;
+/// Stdout takes nothing.
+pub(crate) const NOT_WRITTEN: u8 = 74;
 /// The lock was lost before its time.
 pub(crate) const LOST: u8 = 75;
 
@@ -48,6 +57,9 @@ pub(crate) enum Failure {
     /// The machine is short of something.
     #[error("{0}")]
     Os(String),
+    /// What was asked for could not be written.
+    #[error("cannot write to stdout: {0}")]
+    Output(io::Error),
     /// Whoever read stdout has gone: nothing went wrong.
     #[error("the reader of the output has gone")]
     NobodyReads,
@@ -61,6 +73,7 @@ impl Failure {
             Self::NotAcquired(_) => NOT_ACQUIRED,
             Self::Lost(_) => LOST,
             Self::Os(_) => OS_ERROR,
+            Self::Output(_) => NOT_WRITTEN,
             Self::NobodyReads => 0,
         }
     }
@@ -104,10 +117,7 @@ impl From<BuildError> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(why: io::Error) -> Self {
-        match why.kind() {
-            io::ErrorKind::BrokenPipe => Self::NobodyReads,
-            _ => Self::Os(why.to_string()),
-        }
+        Self::Os(why.to_string())
     }
 }
 

@@ -6,7 +6,8 @@ use clap::Args;
 
 use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
-use crate::shape::{plain, say_line};
+use crate::output::{print_line, status};
+use crate::shape::plain;
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -44,16 +45,18 @@ pub(crate) async fn force_release(args: ForceReleaseArgs) -> Result<(), Failure>
     }
     let text = client.delete("/locks", &[("key", &args.key)]).await?;
     if args.json {
-        return Ok(say_line(&text)?);
+        return print_line(&text);
     }
-    Ok(say_line("released")?)
+    // It is done, whoever reads that.
+    let _ = print_line("released");
+    Ok(())
 }
 
 fn confirm(key: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(Failure::Usage("force-release takes a lock from one who may be at work: say --yes".to_owned()));
     }
-    eprint!("Take {} from its holder, who may be at work? [y/N] ", plain(key));
+    status(format!("Take {} from its holder, who may be at work? [y/N] ", plain(key)));
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     if ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) {

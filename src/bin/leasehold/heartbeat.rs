@@ -9,8 +9,9 @@ use serde_json::json;
 use crate::client::{ANSWER_TIMEOUT, Client, ServerArgs};
 use crate::exit::Failure;
 use crate::lend::whole_ms;
+use crate::output::{print, print_line};
 use crate::release::TokenArgs;
-use crate::shape::{Cell, Reader, Table, say, say_line};
+use crate::shape::{Cell, Reader, Table};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -58,10 +59,12 @@ pub(crate) async fn heartbeat(args: HeartbeatArgs) -> Result<(), Failure> {
     }
     let text = client.post("/heartbeat", &body, ANSWER_TIMEOUT).await?;
     if args.json {
-        return Ok(say_line(&text)?);
+        return print_line(&text);
     }
     let Answer { remaining_ms, refresh_count } = client.read(&text)?;
     let mut table = Table::new(&["LEFT", "REFRESHED"]);
     table.row([Cell::span_ms(remaining_ms), Cell::number(refresh_count)]);
-    Ok(say(&table.render(Reader::of_stdout()))?)
+    // It is done, whoever reads that.
+    let _ = print(&table.render(Reader::of_stdout()));
+    Ok(())
 }

@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
-use crate::shape::{Cell, Reader, Table, say, say_line};
+use crate::output::{print, print_line};
+use crate::shape::{Cell, Reader, Table};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -86,15 +87,15 @@ pub(crate) async fn ls(args: LsArgs) -> Result<(), Failure> {
         let text = client.get("/locks", &[("prefix", &args.prefix), ("limit", &args.limit.to_string())]).await?;
         let list = if args.json { format!("{text}\n") } else { render(&client.read(&text)?, reader) };
         if args.watch && !args.json && reader != Reader::Pipe {
-            say(REDRAW)?;
+            print(REDRAW)?;
         }
-        say(&list)?;
+        print(&list)?;
         if !args.watch {
             return Ok(());
         }
         if reader == Reader::Pipe && !args.json {
             // One list ends here.
-            say_line("")?;
+            print_line("")?;
         }
         tokio::time::sleep(args.every).await;
     }

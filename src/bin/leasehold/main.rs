@@ -4,10 +4,12 @@
 //!
 //! | files | what they do |
 //! |---|---|
-//! | `args`, `settings`, `config`, `exit`, `shape` | flags and settings, exit codes, what is printed |
+//! | `args`, `settings`, `config`, `exit`, `output`, `shape` | flags and settings, exit codes, what is printed and how |
 //! | `serve`, `bounds`, `logs`, `patience`, `signals`, `sockets`, `tls`, `tokens` | the server |
 //! | `client`, `lend` | HTTP, and locks that are borrowed by it or from a store |
 //! | the others | one verb each |
+
+#![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic when a write fails; `output` does not")]
 
 mod acquire;
 mod args;
@@ -24,6 +26,7 @@ mod logs;
 mod ls;
 mod man;
 mod metrics;
+mod output;
 mod patience;
 mod redlock;
 mod release;
@@ -40,6 +43,8 @@ mod tls;
 mod tokens;
 mod watch;
 
+use std::io::IsTerminal;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use args::{Command, ConfigCommand};
@@ -51,12 +56,17 @@ use mimalloc::MiMalloc;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(output::panic_hook));
+    let code = catch_unwind(AssertUnwindSafe(program)).unwrap_or_else(|_| exit::PANICKED.into());
+    output::flush();
+    code
+}
+
+fn program() -> ExitCode {
     let cli = match config::parse(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err(config::Unread::Clap(why)) => {
-            // Help and version come here as well. There is nobody to tell if they cannot be printed.
-            let _ = why.print();
-            return if why.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+            return refused(&why);
         }
         Err(config::Unread::File(why)) => return failed(&why),
     };
@@ -66,9 +76,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// What the parser has to say: what is wrong with the words; or help, or the version.
+fn refused(why: &clap::Error) -> ExitCode {
+    if why.use_stderr() {
+        let text = why.render();
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let coloured = std::io::stderr().is_terminal() && !no_colour;
+        output::status(if coloured { text.ansi().to_string() } else { text.to_string() });
+        return exit::USAGE.into();
+    }
+    match why.print() {
+        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => failed(&Failure::Output(why)),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
 fn failed(why: &Failure) -> ExitCode {
     if !matches!(why, Failure::NobodyReads) {
-        eprintln!("leasehold: {why}");
+        output::notice(why);
     }
     why.code().into()
 }
@@ -97,7 +122,11 @@ fn carry_out(command: Command) -> Result<ExitCode, Failure> {
 
 /// Runs a verb that asks a server.
 fn wait_for(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    runtime()?.block_on(verb)
+    let runtime = runtime()?;
+    let done = runtime.block_on(verb);
+    // A name that is still being looked up is not waited for.
+    runtime.shutdown_background();
+    done
 }
 
 /// One thread is enough for a client.

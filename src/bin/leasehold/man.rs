@@ -5,7 +5,7 @@ use clap_mangen::Man;
 
 use crate::args::Cli;
 use crate::exit::Failure;
-use crate::shape::say;
+use crate::output::print;
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -32,7 +32,7 @@ pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
     };
     let mut page = Vec::new();
     Man::new(command).render(&mut page)?;
-    Ok(say(&String::from_utf8_lossy(&page))?)
+    print(&String::from_utf8_lossy(&page))
 }
 
 fn page(program: &Command, verb: &str) -> Result<Command, Failure> {

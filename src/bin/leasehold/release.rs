@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::client::{ANSWER_TIMEOUT, Client, ServerArgs};
 use crate::exit::Failure;
-use crate::shape::say_line;
+use crate::output::print_line;
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -74,8 +74,10 @@ pub(crate) async fn release(args: ReleaseArgs) -> Result<(), Failure> {
     let body = json!({ "key": args.key, "token": args.token.read()?.to_string() });
     let text = client.post("/release", &body, ANSWER_TIMEOUT).await?;
     if args.json {
-        return Ok(say_line(&text)?);
+        return print_line(&text);
     }
     let Outcome { outcome } = client.read(&text)?;
-    Ok(say_line(&outcome.replace('_', " "))?)
+    // It is done, whoever reads that.
+    let _ = print_line(&outcome.replace('_', " "));
+    Ok(())
 }

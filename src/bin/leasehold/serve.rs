@@ -115,7 +115,8 @@ fn listen(args: &ServeArgs, access: &Access, tls: bool) -> Result<Vec<TcpListene
             )));
         }
         if !tls {
-            eprintln!("leasehold: {open} can be reached by others, and without --tls-cert they can read the tokens");
+            let why = "can be reached by others, and without --tls-cert they can read the tokens";
+            crate::output::notice(format_args!("{open} {why}"));
         }
     }
     addresses.iter().map(|address| bind(*address).map_err(failed)).collect()

@@ -1,11 +1,11 @@
-//! What is printed: aligned tables on a terminal, tab-separated columns in a pipe, JSON when asked.
+//! How what is printed looks: aligned tables on a terminal, tab-separated columns in a pipe, JSON when asked.
 //!
 //! A pipe gets no headings and no rounded numbers, so that `cut` and `awk` work on it. What comes from a server is
 //! never written with its control characters: an owner's name must not steer somebody's terminal.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use unicode_width::UnicodeWidthStr;
@@ -139,24 +139,6 @@ impl Table {
         }
         text
     }
-}
-
-/// Writes to stdout, and sees to it that it has arrived.
-///
-/// # Errors
-/// Those of the system; a pipe that nobody reads any more is one of them.
-pub(crate) fn say(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
-}
-
-/// Writes one line to stdout.
-///
-/// # Errors
-/// As for [`say`].
-pub(crate) fn say_line(text: &str) -> io::Result<()> {
-    say(&format!("{text}\n"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
 use crate::ls::{Holder, Row};
-use crate::shape::{Cell, Reader, Table, plain, say, say_line};
+use crate::output::{print, print_line};
+use crate::shape::{Cell, Reader, Table, plain};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -64,9 +65,9 @@ pub(crate) async fn show(args: ShowArgs) -> Result<(), Failure> {
     let client = Client::new(&args.server)?;
     let text = client.get("/locks", &[("key", &args.key)]).await?;
     if args.json {
-        return Ok(say_line(&text)?);
+        return print_line(&text);
     }
-    Ok(say(&render(&client.read(&text)?, Reader::of_stdout()))?)
+    print(&render(&client.read(&text)?, Reader::of_stdout()))
 }
 
 fn render(Detail { row, holders, queue, votes }: &Detail, reader: Reader) -> String {

@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
-use crate::shape::{Cell, Reader, Table, say, say_line};
+use crate::output::{print, print_line};
+use crate::shape::{Cell, Reader, Table};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -38,9 +39,9 @@ pub(crate) async fn stats(args: StatsArgs) -> Result<(), Failure> {
     let key = args.key.as_deref().map(|key| ("key", key));
     let text = client.get("/stats", key.as_slice()).await?;
     if args.json {
-        return Ok(say_line(&text)?);
+        return print_line(&text);
     }
-    Ok(say(&render(&client.read(&text)?, Reader::of_stdout()))?)
+    print(&render(&client.read(&text)?, Reader::of_stdout()))
 }
 
 fn render(totals: &Map<String, Value>, reader: Reader) -> String {

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
-use crate::shape::{Reader, plain, say_line, span};
+use crate::output::print_line;
+use crate::shape::{Reader, plain, span};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -45,9 +46,9 @@ pub(crate) async fn watch(args: WatchArgs) -> Result<(), Failure> {
         while let Some(line) = lines.next() {
             let Some(data) = line.strip_prefix("data:").map(str::trim_start) else { continue };
             if args.json {
-                say_line(data)?;
+                print_line(data)?;
             } else {
-                say_line(&render(&client.read(data)?, reader))?;
+                print_line(&render(&client.read(data)?, reader))?;
             }
         }
         lines.push(&piece(&mut stream).await?);

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
@@ -18,9 +19,15 @@ const CANNOT_RUN: u8 = 126;
 /// It is not there.
 const NOT_FOUND: u8 = 127;
 
-/// A command that was started and not yet waited for. Its process group has its process id.
-pub(super) struct Child {
-    pub(super) group: Pid,
+/// A command that was started. Its process group has its process id. Dropped while it runs, it is killed: nobody would
+/// end it before its lock.
+pub(super) struct Child(Arc<Group>);
+
+/// The command's process group, as more than one thread sees it.
+pub(super) struct Group {
+    id: Pid,
+    /// Whether the command was waited for: its id may since be another's. Held while a signal is sent.
+    ended: Mutex<bool>,
 }
 
 /// How a command ended.
@@ -61,9 +68,7 @@ impl Child {
         };
         match command.spawn() {
             // It is waited for by its id: the handle cannot tell that a process was stopped.
-            Ok(child) => {
-                Ok(Self { group: Pid::from_raw(i32::try_from(child.id()).expect("process ids are positive")) })
-            }
+            Ok(child) => Ok(Self::of(child.id())),
             Err(why) => {
                 let code = if why.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
                 Err(NotStarted { code, why: format!("{}: {why}", program.display()) })
@@ -71,9 +76,30 @@ impl Child {
         }
     }
 
+    fn of(process: u32) -> Self {
+        let id = Pid::from_raw(i32::try_from(process).expect("process ids are positive"));
+        Self(Arc::new(Group { id, ended: Mutex::new(false) }))
+    }
+
+    pub(super) fn group(&self) -> &Arc<Group> {
+        &self.0
+    }
+
+    /// Its process group.
+    pub(super) fn id(&self) -> Pid {
+        self.0.id
+    }
+
     /// What has become of it since it was last asked. Not to be asked again once it has ended.
     pub(super) fn state(&self) -> State {
-        match waitpid(self.group, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
+        let mut over = self.0.ended();
+        let state = Self::look(self.0.id);
+        *over = matches!(state, State::Ended(_));
+        state
+    }
+
+    fn look(process: Pid) -> State {
+        match waitpid(process, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
             Ok(WaitStatus::Exited(_, code)) => State::Ended(Ended::Code(u8::try_from(code).unwrap_or(u8::MAX))),
             Ok(WaitStatus::Signaled(_, signal, _)) => State::Ended(Ended::Signal(signal as i32)),
             Ok(WaitStatus::Stopped(_, signal)) => State::Stopped(signal),
@@ -83,8 +109,50 @@ impl Child {
         }
     }
 
-    /// Sends a signal to its group. One that has just ended hears nothing.
+    /// Sends a signal to its group.
     pub(super) fn signal(&self, signal: Signal) {
-        let _ = killpg(self.group, signal);
+        self.0.signal(signal);
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.0.signal(Signal::SIGKILL);
+    }
+}
+
+impl Group {
+    fn ended(&self) -> MutexGuard<'_, bool> {
+        // A panic elsewhere leaves it as it is.
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a signal to all that are in it. A command that has ended gets none.
+    pub(super) fn signal(&self, signal: Signal) {
+        let over = self.ended();
+        if !*over {
+            // One that ends just now gets none either.
+            let _ = killpg(self.id, signal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_the_command() {
+        let mut process = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+        let id = process.id();
+        let broke = catch_unwind(|| {
+            let _child = Child::of(id);
+            panic!("as the watch might");
+        });
+        assert!(broke.is_err());
+        assert_eq!(process.wait().unwrap().signal(), Some(9));
     }
 }

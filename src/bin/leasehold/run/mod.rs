@@ -2,7 +2,8 @@
 //!
 //! It is not a shell: the words are the command's own. The command gets stdin, stdout, stderr, and a process group of its
 //! own, which is the terminal's foreground group meanwhile. A file each: `args`, `child` (the process), `terminal`,
-//! `notices` (signals), `watch` (when to beat, when to end the command), and here the order of it all.
+//! `notices` (signals), `watch` (when to beat, when to end the command), `deadline` (a thread that ends the command in time
+//! whatever becomes of the rest), and here the order of it all.
 //!
 //! | before the lock | with the lock | its end |
 //! |---|---|---|
@@ -15,6 +16,7 @@
 
 mod args;
 mod child;
+mod deadline;
 mod notices;
 mod terminal;
 mod watch;
@@ -31,6 +33,7 @@ use watch::Verdict;
 use crate::client::Client;
 use crate::exit::Failure;
 use crate::lend::{Lease, Lender, Terms};
+use crate::output::notice;
 use crate::settings::store;
 
 /// Acquires the lock, runs the command, releases the lock.
@@ -41,7 +44,8 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let kill_after = args.kill_after()?;
     let terms = args.terms();
     let conflict = args.conflict_exit_code;
-    let done = crate::runtime()?.block_on(async {
+    let runtime = crate::runtime()?;
+    let done = runtime.block_on(async {
         let mut notices = Notices::listen().map_err(|why| Failure::Os(format!("cannot listen for signals: {why}")))?;
         let lender = lender(&args).await?;
         let lease = {
@@ -64,9 +68,11 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         };
         hold(&args, &terms, kill_after, lease, &mut notices).await
     });
+    // A name that is still being looked up is not waited for.
+    runtime.shutdown_background();
     match done {
         Err(Failure::NotAcquired(why)) => {
-            eprintln!("leasehold: {}: {why}", terms.key);
+            notice(format_args!("{}: {why}", terms.key));
             Ok(conflict.into())
         }
         done => done,
@@ -95,7 +101,7 @@ async fn hold(
     let mut child = match Child::start(&args.command, terms, &lease) {
         Ok(child) => child,
         Err(NotStarted { code, why }) => {
-            eprintln!("leasehold: {why}");
+            notice(why);
             lease.give_up().await;
             return Ok(code.into());
         }
@@ -113,7 +119,7 @@ async fn hold(
             Err(why @ Failure::Lost(_)) => Err(why),
             // The command did what it did under its lock, which now ends with its TTL.
             Err(why) => {
-                eprintln!("leasehold: {}: not released: {why}", terms.key);
+                notice(format_args!("{}: not released: {why}", terms.key));
                 Ok(code(ended))
             }
         },

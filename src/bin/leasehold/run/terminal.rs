@@ -36,7 +36,7 @@ impl Terminal {
     /// The command may have been stopped already for reading too early, so it is told to go on.
     pub(super) fn lend(&self, child: &Child) {
         if self.foreground() == Some(getpgrp()) {
-            self.undisturbed(|| tcsetpgrp(&self.tty, child.group));
+            self.undisturbed(|| tcsetpgrp(&self.tty, child.id()));
             child.signal(Signal::SIGCONT);
         }
     }
@@ -44,19 +44,19 @@ impl Terminal {
     /// Makes this process's group the foreground group again, if the command's is it; and the terminal as it was, if
     /// the command had no time to do so.
     pub(super) fn take_back(&self, child: &Child, verdict: &Verdict) {
-        if self.foreground() != Some(child.group) {
+        if self.foreground() != Some(child.id()) {
             return;
         }
         self.undisturbed(|| tcsetpgrp(&self.tty, getpgrp()));
         if let (Verdict::Lost(_) | Verdict::Ended(Ended::Signal(_)), Some(modes)) = (verdict, &self.modes) {
-            self.undisturbed(|| tcsetattr(&self.tty, SetArg::TCSADRAIN, modes));
+            self.undisturbed(|| tcsetattr(&self.tty, SetArg::TCSANOW, modes));
         }
     }
 
     /// Stops this process's whole group as the command was stopped, so that the shell takes over. Returns when the
     /// shell has told it to go on, or when it cannot be stopped since no shell is there to do so.
     pub(super) fn stop_with(&self, child: &Child, signal: Signal) {
-        if self.foreground() == Some(child.group) {
+        if self.foreground() == Some(child.id()) {
             self.undisturbed(|| tcsetpgrp(&self.tty, getpgrp()));
         }
         let _ = killpg(getpgrp(), signal);

@@ -12,15 +12,18 @@
 
 use std::future::pending;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold::Moment;
 use nix::sys::signal::Signal;
 
 use super::child::{Child, Ended, State};
+use super::deadline::LastResort;
 use super::notices::{Notice, Notices};
 use super::terminal::Terminal;
 use crate::lend::{Beat, Lease};
+use crate::output::notice;
 
 /// How long the watch sleeps at most.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -71,10 +74,15 @@ pub(super) async fn watch(
     let mut next_beat = lease.now().saturating_add(every);
     let mut unknown: Option<String> = None;
     let mut stage = Stage::Runs;
+    let last_resort = {
+        let group = Arc::clone(child.group());
+        LastResort::arm(lease.deadline, margin / 2, move || group.signal(Signal::SIGKILL))
+    };
     loop {
         match child.state() {
             State::Ended(ended) => {
                 return match stage {
+                    Stage::Runs if last_resort.has_struck() => Verdict::Lost("its time ran out".to_owned()),
                     Stage::Runs => Verdict::Ended(ended),
                     Stage::Told { why, .. } | Stage::Killed { why } => Verdict::Lost(why),
                 };
@@ -106,7 +114,7 @@ pub(super) async fn watch(
                 // A stopped command hears it only when it goes on.
                 child.signal(Signal::SIGCONT);
                 let why = unknown.take().unwrap_or_else(|| "no heartbeat in time".to_owned());
-                eprintln!("leasehold: the lock is about to be lost, telling the command to end: {why}");
+                notice(format_args!("the lock is about to be lost, telling the command to end: {why}"));
                 stage = Stage::Told { why, kill: now.saturating_add(left) };
                 continue;
             }
@@ -143,6 +151,7 @@ pub(super) async fn watch(
                     Beat::Until(deadline) => {
                         // Never back (T6).
                         lease.deadline = lease.deadline.max(deadline);
+                        last_resort.put_off(lease.deadline);
                         next_beat = now.saturating_add(every);
                         unknown = None;
                     }

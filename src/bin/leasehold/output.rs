@@ -1,0 +1,110 @@
+//! What the program writes, in one place: notices to stderr, and what was asked for to stdout.
+//!
+//! Whoever started the program may have closed both, sent them to a full disk, or stopped reading. A notice is
+//! therefore written by a thread of its own: it never fails, never blocks the caller and never stops the process
+//! (`stty tostop`). One that cannot be written in time is dropped. Text that was asked for is the purpose of its verb:
+//! if it cannot be written, the verb fails with a code of its own; a reader that has gone ends it quietly.
+//!
+//! Lints forbid the macros of the standard library in this binary: they panic when a write fails.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
+
+use crate::exit::Failure;
+
+/// How many notices may wait to be written; later ones are dropped.
+const WAITING_NOTICES: usize = 64;
+/// How long the end of the program waits for its last notices to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+enum Job {
+    Write(String),
+    /// Answered when all that came before was written or dropped.
+    Flush(Sender<()>),
+}
+
+/// The thread that writes to stderr, from the first notice on. `None`: the system has no thread to give.
+fn writer() -> Option<&'static SyncSender<Job>> {
+    static WRITER: OnceLock<Option<SyncSender<Job>>> = OnceLock::new();
+    let start = || {
+        let (jobs, queue) = sync_channel(WAITING_NOTICES);
+        let thread = std::thread::Builder::new().name("notices".to_owned());
+        thread.spawn(move || write_all(&queue)).ok().map(|_| jobs)
+    };
+    WRITER.get_or_init(start).as_ref()
+}
+
+fn write_all(queue: &Receiver<Job>) {
+    // A process in the background that writes to its terminal may be stopped for it, and its command would run on.
+    #[cfg(unix)]
+    {
+        use nix::sys::signal::{SigSet, Signal};
+        let mut stop = SigSet::empty();
+        stop.add(Signal::SIGTTOU);
+        // If it cannot be blocked, a write may stop the process, as it would without this thread.
+        let _ = stop.thread_block();
+    }
+    for job in queue {
+        match job {
+            // There is nobody to tell that it cannot be written.
+            Job::Write(text) => drop(io::stderr().write_all(text.as_bytes())),
+            Job::Flush(done) => drop(done.send(())),
+        }
+    }
+}
+
+/// Writes a text to stderr as it is, as a line that is drawn again and again.
+pub(crate) fn status(text: String) {
+    if let Some(writer) = writer() {
+        // Full: nobody reads.
+        let _ = writer.try_send(Job::Write(text));
+    }
+}
+
+/// Tells people something, as a line on stderr.
+pub(crate) fn notice(text: impl Display) {
+    status(format!("leasehold: {text}\n"));
+}
+
+/// Waits, for a second at most, until the notices are written. The last step of the program.
+pub(crate) fn flush() {
+    let (done, written) = channel();
+    if writer().is_some_and(|writer| writer.try_send(Job::Flush(done)).is_ok()) {
+        let _ = written.recv_timeout(FLUSH_TIMEOUT);
+    }
+}
+
+/// Tells of a panic as of anything else: the standard library's hook blocks while nobody reads stderr.
+pub(crate) fn panic_hook(panic: &PanicHookInfo<'_>) {
+    let backtrace = std::backtrace::Backtrace::capture();
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("without a name").to_owned();
+    match backtrace.status() {
+        std::backtrace::BacktraceStatus::Captured => notice(format_args!("in thread {thread}: {panic}\n{backtrace}")),
+        _ => notice(format_args!("in thread {thread}: {panic}")),
+    }
+}
+
+/// Writes what was asked for to stdout, and sees to it that it has arrived.
+///
+/// # Errors
+/// `NobodyReads` if the reader has gone, `Output` if it cannot be written for another reason.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|why| match why.kind() {
+        io::ErrorKind::BrokenPipe => Failure::NobodyReads,
+        _ => Failure::Output(why),
+    })
+}
+
+/// Writes one line to stdout.
+///
+/// # Errors
+/// As for [`print`].
+pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
+    print(&format!("{text}\n"))
+}
