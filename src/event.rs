@@ -4,12 +4,12 @@
 //! channel): a listener that falls behind loses the oldest ones and learns how many; it never slows a lock down.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::LockError;
@@ -26,6 +26,7 @@ pub struct Events {
     /// No more will come.
     over: CancellationToken,
     listening: Listening,
+    _counted: Option<Counted>,
 }
 
 /// What a listener hears next.
@@ -57,6 +58,17 @@ impl Events {
     }
 }
 
+impl Events {
+    /// The next event, if it is there already; see [`next`](Self::next).
+    pub fn try_next(&mut self) -> Option<Heard> {
+        match self.receiver.try_recv() {
+            Ok(event) => Some(Heard::Event(event)),
+            Err(TryRecvError::Lagged(missed)) => Some(Heard::Missed(missed)),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => None,
+        }
+    }
+}
+
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Events").field("of", &self.listening.key).finish_non_exhaustive()
@@ -69,10 +81,28 @@ struct Listening {
     key: Option<Key>,
 }
 
+/// One who listens to everything, directly or through somebody who passes on what he hears.
+pub(crate) struct Counted(Arc<Hub>);
+
+impl Counted {
+    fn new(hub: &Arc<Hub>) -> Self {
+        hub.listeners.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(hub))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.listeners.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Where the events of one manager go.
 #[derive(Debug)]
 pub(crate) struct Hub {
     sequence: AtomicU64,
+    /// Of everything.
+    listeners: AtomicUsize,
     everything: broadcast::Sender<Event>,
     keys: DashMap<Key, Watched>,
     over: CancellationToken,
@@ -88,6 +118,7 @@ impl Hub {
     pub(crate) fn new(buffer: usize) -> Self {
         Self {
             sequence: AtomicU64::new(0),
+            listeners: AtomicUsize::new(0),
             everything: broadcast::Sender::new(buffer),
             keys: DashMap::new(),
             over: CancellationToken::new(),
@@ -121,6 +152,11 @@ impl LockManager {
     /// The buffer holds the builder's [`event_buffer`](crate::Builder::event_buffer) events.
     #[must_use]
     pub fn events(&self) -> Events {
+        Events { _counted: Some(self.count_listener()), ..self.events_to_pass_on() }
+    }
+
+    /// The same for one who passes them on to others, and counts these.
+    pub(crate) fn events_to_pass_on(&self) -> Events {
         let receiver = self.hub().everything.subscribe();
         let sink: Arc<dyn Sink> = Arc::clone(self.hub()) as _;
         for shard in self.shards() {
@@ -130,13 +166,19 @@ impl LockManager {
             receiver,
             over: self.hub().over.clone(),
             listening: Listening { manager: self.downgrade(), key: None },
+            _counted: None,
         }
+    }
+
+    /// Counts one who listens to everything, until it is dropped.
+    pub(crate) fn count_listener(&self) -> Counted {
+        Counted::new(self.hub())
     }
 
     /// How many [streams](LockManager::events) of everything there are now, for those who bound them.
     #[must_use]
     pub fn listeners(&self) -> usize {
-        self.hub().everything.receiver_count()
+        self.hub().listeners.load(Ordering::Relaxed)
     }
 
     /// Everything that happens to one key from now on. The buffer holds 64 events.
@@ -160,7 +202,8 @@ impl LockManager {
         let (shard, hash) = self.place(&key);
         self.shard_at(shard).listen(Interest::Key { hash }, Arc::clone(hub) as _);
         let over = hub.over.clone();
-        Ok(Events { receiver, over, listening: Listening { manager: self.downgrade(), key: Some(key) } })
+        let listening = Listening { manager: self.downgrade(), key: Some(key) };
+        Ok(Events { receiver, over, listening, _counted: None })
     }
 }
 

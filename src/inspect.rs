@@ -1,14 +1,13 @@
 //! What can be asked about locks without holding one: is it locked, by whom, since when, and how often.
 
 use std::borrow::Cow;
-use std::collections::BinaryHeap;
+use std::fmt;
 
 use crate::error::{LockError, Loss};
 use crate::info::{EndedLock, Explanation, HolderInfo, LockInfo, Whereabouts};
 use crate::key::Key;
 use crate::lock::Ticket;
 use crate::manager::LockManager;
-use crate::order::{ListOrder, Ranked};
 use crate::stats::{HotKey, Stats};
 use crate::store::{Health, Seen, StoreError};
 use crate::table::Counters;
@@ -177,30 +176,6 @@ impl LockManager {
         holding.map(HolderInfo::from).map_err(lost)
     }
 
-    /// The held locks whose keys, as this manager [keeps](Self::canonical_prefix) them, begin with `prefix`: the first
-    /// `limit` in the order of their keys.
-    ///
-    /// Looked at in slices while others go on locking: a lock that comes or goes meanwhile may be in it or not.
-    #[must_use]
-    pub fn list(&self, prefix: &str, limit: usize) -> Vec<LockInfo> {
-        self.list_by(prefix, ListOrder::Key, limit)
-    }
-
-    /// The same in another order: the first `limit` of it.
-    #[must_use]
-    pub fn list_by(&self, prefix: &str, order: ListOrder, limit: usize) -> Vec<LockInfo> {
-        let mut first: BinaryHeap<Ranked> = BinaryHeap::new();
-        for shard in self.shards() {
-            shard.scan(prefix, |row| {
-                first.push(Ranked(row.into(), order));
-                if first.len() > limit {
-                    first.pop();
-                }
-            });
-        }
-        first.into_sorted_vec().into_iter().map(|Ranked(info, _)| info).collect()
-    }
-
     /// The totals of all shards.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -245,6 +220,21 @@ impl LockManager {
         let key = self.good_key(key)?;
         let (shard, hash) = self.place(&key);
         Ok(self.shard_at(shard).look(&key, hash, 0).and_then(|row| LockInfo::from(row).stats))
+    }
+}
+
+/// Short, and without anything that proves or names a holder: a manager stands in many a `Debug` of its host's.
+impl fmt::Debug for LockManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut held, mut waiting) = (0, 0);
+        for shard in self.shards() {
+            let (_, of_shard, queued) = shard.totals();
+            (held, waiting) = (held + of_shard, waiting + queued);
+        }
+        let store = self.config().store.as_ref().map_or("none", |store| store.name());
+        let mut shown = f.debug_struct("LockManager");
+        shown.field("shards", &self.shards().len()).field("store", &store);
+        shown.field("held", &held).field("waiting", &waiting).finish_non_exhaustive()
     }
 }
 

@@ -33,7 +33,6 @@ pub(crate) struct Kept {
 }
 
 /// The kept sessions of one manager.
-#[derive(Debug)]
 pub(crate) struct KeptSessions {
     sessions: DashMap<Uuid, Kept>,
     /// From how many on the ended ones are looked for.

@@ -19,6 +19,9 @@
 //! | [`retry`] | how long a poller sleeps | `request` |
 //! | [`error`](LockError) | what can go wrong | everybody |
 //! | [`key`](Key), [`clock`](Clock), `sync` | names, time, the one mutex | everybody |
+//! | [`shutdown`](LockManager::shutdown) | the orderly end of a manager | you |
+//! | [`listing`](ListQuery), [`order`](ListOrder) | the held locks, page by page | you, `http` |
+//! | `attached` | what rooms above keep with a manager | `http` |
 //! | `namespace` | which shard a key belongs to, and of which namespace | `manager` |
 //! | `observed`, `trace` | calls to the store, counted and in spans; the spans of requests and holds | `shard`, `request`, `lock` |
 //! | `metrics` | what operators see: counts and times for a recorder, the text for Prometheus | the `leasehold` binary, you |
@@ -43,6 +46,8 @@
 #![warn(clippy::unwrap_used)]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+#[cfg(feature = "http")]
+mod attached;
 mod caller;
 mod clock;
 mod config;
@@ -61,6 +66,7 @@ mod info;
 mod inspect;
 mod kept;
 mod key;
+mod listing;
 mod lock;
 mod manager;
 mod many;
@@ -78,6 +84,7 @@ mod run;
 mod semaphore;
 mod session;
 mod shard;
+mod shutdown;
 mod singleflight;
 mod stats;
 pub mod store;
@@ -95,6 +102,7 @@ pub use event::{Events, Heard};
 pub use force::ForceRelease;
 pub use info::{EndedLock, Explanation, HolderInfo, LockInfo, WaiterInfo, Whereabouts};
 pub use key::{FencingToken, Key, NoFence, Token, Ttl};
+pub use listing::{ListPage, ListQuery};
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use manager::LockManager;
 pub use many::{LockMany, LockManyRequest};

@@ -1,8 +1,6 @@
 //! The manager: the shards, which key belongs to which, and how locks are asked for.
 
-use std::future::{Future, poll_fn};
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::Poll;
 use std::time::Duration;
 
 use actix::Addr;
@@ -44,12 +42,11 @@ use crate::table::{Claim, Keeper, Mode, Owner, OwnerKind, Release, Table, TokenC
 /// lock.unlock().await;
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LockManager {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 pub(crate) struct Inner {
     shards: Box<[Arc<Shard>]>,
     placing: Placing,
@@ -61,6 +58,8 @@ pub(crate) struct Inner {
     kept_sessions: KeptSessions,
     /// Where the store is asked, if there is one.
     desk: Option<Arc<Desk>>,
+    #[cfg(feature = "http")]
+    attached: crate::attached::Attached,
     running: OnceLock<(Arc<Runtime>, Vec<Addr<ShardActor>>)>,
 }
 
@@ -132,6 +131,8 @@ impl LockManager {
             hub,
             kept_sessions,
             desk,
+            #[cfg(feature = "http")]
+            attached: crate::attached::Attached::default(),
             running: OnceLock::new(),
         };
         let inner = Arc::new(inner);
@@ -340,70 +341,11 @@ impl LockManager {
         cleaned
     }
 
-    /// Ends the manager: refuses all who wait and all who come, gives the holders `grace` to release, then ends the
-    /// locks that are left (their holders hear [`Loss::ShutDown`](crate::Loss::ShutDown)) and stops the thread.
-    ///
-    /// Answers how many locks were left. Calling it again is harmless.
-    ///
-    /// # Cancel safety
-    /// Dropped early, the manager stays closed to new requests; call again to finish.
-    pub async fn shutdown(&self, grace: Duration) -> usize {
-        for shard in self.inner.shards() {
-            shard.close();
-        }
-        // All are closed before anybody hears of it: whoever does is granted nothing elsewhere.
-        for shard in self.inner.shards() {
-            shard.turn_out();
-        }
-        self.released_within(grace).await;
-        let left = self.inner.shards().iter().map(|shard| shard.end_grants()).sum();
-        if let Some(desk) = &self.inner.desk {
-            desk.settle().await;
-        }
-        self.inner.hub.close();
-        if let Some((runtime, _)) = self.inner.running.get() {
-            runtime.stop();
-            runtime.ended().await;
-        }
-        left
-    }
-
     /// The actor that owns this key's shard, for callers who are actors themselves. See [`messages`](crate::messages).
     #[must_use]
     pub fn shard(&self, key: &Key) -> Addr<ShardActor> {
         let (_, addresses) = self.inner.running.get().expect("a built manager has its actors");
         addresses[self.place(key).0 as usize].clone()
-    }
-
-    /// Waits until nothing is held, at most for `grace`.
-    fn released_within(&self, grace: Duration) -> impl Future<Output = ()> {
-        struct Sleep<'a>(&'a Shard, Option<u32>);
-        impl Drop for Sleep<'_> {
-            fn drop(&mut self) {
-                if let Some(timer) = self.1 {
-                    self.0.stop_sleep(timer);
-                }
-            }
-        }
-        let due = self.now().saturating_add(grace);
-        let mut sleep = Sleep(self.shard_at(0), None);
-        poll_fn(move |cx| {
-            if self.inner.shards().iter().all(|shard| shard.is_empty(cx.waker())) {
-                return Poll::Ready(());
-            }
-            if sleep.1.is_some_and(|timer| sleep.0.still_sleeps(timer, cx.waker())) {
-                return Poll::Pending;
-            }
-            if let Some(timer) = sleep.1.take() {
-                sleep.0.stop_sleep(timer);
-            }
-            if sleep.0.now() >= due {
-                return Poll::Ready(());
-            }
-            // Another shutdown's `close` wakes all sleepers: sleep on.
-            sleep.1 = Some(sleep.0.sleep_closed(due, cx.waker()));
-            Poll::Pending
-        })
     }
 
     /// Which shard a key belongs to, and its hash there.
@@ -445,6 +387,11 @@ impl LockManager {
         self.inner.desk.as_ref()
     }
 
+    /// The manager's own thread.
+    pub(crate) fn thread(&self) -> Option<&Arc<Runtime>> {
+        self.inner.running.get().map(|(runtime, _)| runtime)
+    }
+
     /// The runtime of the manager's own thread.
     #[cfg(feature = "metrics")]
     pub(crate) fn runtime(&self) -> Option<tokio::runtime::Handle> {
@@ -457,6 +404,11 @@ impl LockManager {
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.inner.hub
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn attached_values(&self) -> &crate::attached::Attached {
+        &self.inner.attached
     }
 
     pub(crate) fn kept_sessions(&self) -> &KeptSessions {

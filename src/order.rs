@@ -3,11 +3,13 @@
 use std::cmp::{Ordering, Reverse};
 
 use crate::info::LockInfo;
+use crate::key::Key;
+use crate::table::Candidate;
 
 /// What [`list_by`](crate::LockManager::list_by) orders locks by. Equals come in the order of their keys.
 ///
 /// Times are as of when each shard was looked at: two that are closer together than that took may be turned round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ListOrder {
     /// Keys, ascending, by their bytes.
@@ -39,13 +41,18 @@ impl ListOrder {
     /// Which of two locks comes first.
     #[must_use]
     pub fn compare(self, a: &LockInfo, b: &LockInfo) -> Ordering {
+        self.compare_candidates(&candidate(a), &candidate(b))
+    }
+
+    pub(crate) fn compare_candidates(self, a: &Candidate<'_>, b: &Candidate<'_>) -> Ordering {
         // `None` comes last so.
-        let owner = |info: &LockInfo| (info.owner.is_none(), info.owner.clone());
+        let by_owner =
+            |a: &Candidate<'_>, b: &Candidate<'_>| (a.owner.is_none(), a.owner).cmp(&(b.owner.is_none(), b.owner));
         let first = match self {
             Self::Key => Ordering::Equal,
-            Self::KeyDescending => b.key.cmp(&a.key),
-            Self::Owner => owner(a).cmp(&owner(b)),
-            Self::OwnerDescending => owner(b).cmp(&owner(a)),
+            Self::KeyDescending => b.key.cmp(a.key),
+            Self::Owner => by_owner(a, b),
+            Self::OwnerDescending => by_owner(b, a),
             Self::LongestHeld => b.age.cmp(&a.age),
             Self::LatestHeld => a.age.cmp(&b.age),
             Self::EndsFirst => a.remaining.cmp(&b.remaining),
@@ -54,7 +61,24 @@ impl ListOrder {
             Self::FewestWaiting => a.waiting.cmp(&b.waiting),
             Self::LongestWait => Reverse(a.longest_wait).cmp(&Reverse(b.longest_wait)),
         };
-        first.then_with(|| a.key.cmp(&b.key))
+        first.then_with(|| a.key.cmp(b.key))
+    }
+
+    /// Whether a key comes behind this one in an order by key.
+    pub(crate) fn is_behind(self, key: &Key, other: &Key) -> bool {
+        if self == Self::KeyDescending { key < other } else { key > other }
+    }
+}
+
+/// A lock, as far as its place in a list goes.
+pub(crate) fn candidate(info: &LockInfo) -> Candidate<'_> {
+    Candidate {
+        key: &info.key,
+        owner: info.owner.as_deref(),
+        age: info.age,
+        remaining: info.remaining,
+        waiting: info.waiting,
+        longest_wait: info.longest_wait,
     }
 }
 

@@ -185,7 +185,7 @@ async fn a_free_key_is_not_locked() {
         server.delete(path).await.problem(404, "not_locked");
     }
     let empty = server.get("/locks?key=free&missing=empty").await.ok();
-    assert_eq!(empty, json!({ "locks": [], "truncated": false }));
+    assert_eq!(empty, json!({ "locks": [], "truncated": false, "next_cursor": null }));
     acquire(&server, "taken").await;
     assert_eq!(server.get("/locks?missing=empty&key=taken").await.ok()["key"], "taken");
     for path in ["/locks?missing=empty", "/locks?key=free&missing=null", "/locks?key=free&missing=empty&limit=1"] {
@@ -201,7 +201,7 @@ async fn a_list_is_in_order_by_prefix_and_says_when_it_is_cut() {
     }
     let keys = async |path: &str| {
         let list = server.get(path).await.ok();
-        assert_eq!(members(&list), ["locks", "truncated"]);
+        assert_eq!(members(&list), ["locks", "next_cursor", "truncated"]);
         let rows = list["locks"].as_array().unwrap().clone();
         assert!(rows.iter().all(|row| members(row) == ["held_by", "holder", "key", "mode", "waiting"]));
         let keys: Vec<_> = rows.iter().map(|row| text(row, "key").to_owned()).collect();
@@ -212,6 +212,33 @@ async fn a_list_is_in_order_by_prefix_and_says_when_it_is_cut() {
     assert_eq!(keys("/locks?prefix=a%3A&limit=2").await, ("a:1 a:2".into(), true));
     assert_eq!(keys("/locks?prefix=a:&limit=3").await, ("a:1 a:2 a:3".into(), false));
     assert_eq!(keys("/locks?prefix=none&limit=1000").await, (String::new(), false));
+}
+
+#[actix_rt::test]
+async fn a_cursor_leads_from_page_to_page_until_the_last_lock() {
+    let server = Server::start();
+    for n in 0..25 {
+        acquire(&server, &format!("a:{n:02}")).await;
+    }
+    for (sort, first) in [("key", "a:00"), ("-key", "a:24")] {
+        let (mut keys, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let list = server.get(&format!("/locks?prefix=a:&limit=10&sort={sort}{cursor}")).await.ok();
+            keys.extend(list["locks"].as_array().unwrap().iter().map(|lock| text(lock, "key").to_owned()));
+            assert_eq!(list["truncated"], !list["next_cursor"].is_null());
+            let Some(next) = list["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+            // What comes or goes behind the cursor changes nothing for those who stay.
+            acquire(&server, &format!("b:{sort}:{}", keys.len())).await;
+        }
+        assert_eq!((keys.len(), keys[0].as_str()), (25, first));
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), 25);
+    }
+    for bad in ["sort=age&cursor=61", "cursor=x", "cursor=", "cursor=6"] {
+        server.get(&format!("/locks?{bad}")).await.problem(400, "invalid_query");
+    }
 }
 
 #[actix_rt::test]

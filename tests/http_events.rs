@@ -66,6 +66,22 @@ async fn a_prefix_leaves_out_the_others() {
 }
 
 #[actix_rt::test]
+async fn who_wants_few_events_hears_of_the_others_by_their_number() {
+    let server = Server::start();
+    let mut events = server.events("/events?max_rate=1").await;
+    for _ in 0..100 {
+        drop(server.locks.try_lock_now("a").unwrap());
+    }
+    assert_eq!(text(&events.next().await, "kind"), "granted");
+    let missed = events.next().await;
+    assert_eq!(text(&missed, "kind"), "missed");
+    assert!(number(&missed, "missed") > 1);
+    for bad in ["0", "-1", "x"] {
+        server.get(&format!("/events?max_rate={bad}")).await.problem(400, "invalid_query");
+    }
+}
+
+#[actix_rt::test]
 async fn a_deadlock_is_told_with_its_circle() {
     let server = Server::start();
     let mut events = server.events("/events").await;

@@ -65,6 +65,25 @@ fn list_gives_the_first_keys_with_the_prefix_in_order() {
     drop(held);
 }
 
+/// It printed the ids of sessions, which are capabilities, and grew with everything that was held.
+#[actix_rt::test]
+async fn a_managers_debug_is_short_and_tells_no_secret() {
+    let (locks, _) = manager();
+    let empty = format!("{locks:?}");
+    let session = locks.session("worker-7");
+    session.keep().unwrap();
+    let id = session.id().to_string();
+    let held: Vec<_> = (0..100).map(|n| locks.try_lock(format!("order:{n}")).now().unwrap()).collect();
+    let waiter = locks.lock("order:1").session(&session);
+    for shown in [format!("{locks:?}"), format!("{waiter:?}"), format!("{session:?}"), format!("{:#?}", locks.events())]
+    {
+        assert!(shown.len() < empty.len() + 400, "{shown}");
+        assert!(!shown.contains(&id) && !shown.contains("order:7"), "{shown}");
+    }
+    assert!(format!("{locks:?}").contains("held: 100"));
+    drop(held);
+}
+
 #[actix_rt::test]
 async fn force_release_ends_the_lock_and_hands_the_key_on() {
     let (locks, _) = manager();

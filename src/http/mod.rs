@@ -29,10 +29,13 @@
 mod access;
 mod body;
 mod call;
+mod cursor;
 mod docs;
 mod events;
+mod feed;
 mod host;
 mod limits;
+mod lists;
 mod locked_by;
 mod locks;
 #[cfg(feature = "metrics")]
@@ -50,6 +53,7 @@ mod same_site;
 mod sessions;
 mod shown;
 mod sort;
+mod told;
 mod wire;
 
 use actix_web::{Resource, Route, guard, web};
@@ -75,7 +79,7 @@ use problem::Fault;
 /// | `POST /acquire` | asks for a lock, and waits for it |
 /// | `POST /release`, `POST /heartbeat` | by the token of the grant |
 /// | `POST /sessions`, `POST /sessions/{id}/heartbeat`, `DELETE /sessions/{id}` | owners of several locks |
-/// | `GET /locks?prefix=&limit=` | the held locks |
+/// | `GET /locks?prefix=&limit=&sort=&cursor=` | the held locks, page by page |
 /// | `GET /locks/{key}`, `GET /locks?key=` | one of them, with its queue |
 /// | `DELETE /locks/{key}`, `DELETE /locks?key=` | releases it by force |
 /// | `GET /stats`, `GET /stats?key=` | totals, of all or of one key |

@@ -9,7 +9,9 @@ use utoipa::ToSchema;
 
 use super::body;
 use super::call::{Answer, Call, Spelt};
+use super::cursor;
 use super::limits::Limits;
+use super::lists::Lists;
 use super::number::Number;
 use super::presence::while_present;
 use super::problem::{Fault, Problem};
@@ -18,7 +20,7 @@ use super::shown;
 use super::sort::Sort;
 use super::wire::{self, ModeName, Written, permits_of, whole_ms};
 use super::{sessions, wire::Acquire};
-use crate::{ListOrder, LockError, LockInfo, LockManager, LockOptions, LockRequest, Readiness, Release, TtlFault};
+use crate::{ListQuery, LockError, LockManager, LockOptions, LockRequest, Readiness, Release, TtlFault};
 
 /// How many locks a list shows when it does not say.
 const DEFAULT_LISTED: usize = 100;
@@ -170,6 +172,8 @@ pub(super) async fn heartbeat(call: &Call, payload: web::Payload) -> Answer {
         ("sort" = Option<Sort>, Query, description = "Of all that there are, the first in this order; by `key` if it is \
             left out. `age` is the longest held first, `remaining` the earliest deadline, `waiting` the longest queue, \
             `wait` the one who has waited the longest; a `-` turns it round."),
+        ("cursor" = Option<String>, Query,
+            description = "Where to go on: `next_cursor` of the page before. Only in an order by `key`."),
         ("key" = Option<String>, Query, min_length = 1, max_length = 256,
             description = "This one lock, as `GET /locks/{key}` shows it; without the others."),
         ("missing" = Option<Missing>, Query,
@@ -178,32 +182,23 @@ pub(super) async fn heartbeat(call: &Call, payload: web::Payload) -> Answer {
     responses((status = 200, description = "The locks, in order; or the one.", body = shown::Listed)),
 )]
 pub(super) async fn locks(call: &Call, _: web::Payload) -> Answer {
-    match parameters(&call.req, ["key", "prefix", "limit", "sort", "missing"])? {
-        [Some(key), None, None, None, missing] => show(call, &key, Missing::read(missing.as_deref())?).await,
+    match parameters(&call.req, ["key", "prefix", "limit", "sort", "cursor", "missing"])? {
+        [Some(key), None, None, None, None, missing] => show(call, &key, Missing::read(missing.as_deref())?).await,
         [Some(_), ..] => Err(invalid("`key` asks for one lock; it goes with `missing` only")),
         [None, .., Some(_)] => Err(invalid("`missing` goes with `key`")),
-        [None, prefix, limit, sort, None] => {
+        [None, prefix, limit, sort, cursor, None] => {
             let order = Sort::read(sort.as_deref())?.order();
             let limit = checked_limit(limit.as_deref(), call.limits)?;
             let prefixes = call.caller.prefixes(&call.locks, prefix.as_deref().unwrap_or_default());
-            // It looks at every lock there is, which would hold up the other requests of this thread.
-            let locks = call.locks.clone();
-            let list = move || list(&locks, &prefixes, order, limit.saturating_add(1));
-            let mut found = web::block(list).await.map_err(|_| Fault::Internal { why: "the list broke off" })?;
-            let truncated = found.len() > limit;
-            found.truncate(limit);
-            let locks = found.into_iter().map(shown::LockRow::from).collect();
-            Ok(body::answer(&shown::Listed::List(shown::LockList { locks, truncated })))
+            let mut query = ListQuery::new().prefixes(prefixes).order(order).limit(limit);
+            if let Some(cursor) = cursor {
+                query = query.after(cursor::read(&cursor, order)?);
+            }
+            let lists = call.locks.attached::<Lists>();
+            let page = lists.page(&call.locks, query).await.ok_or(Fault::Internal { why: "the list broke off" })?;
+            Ok(body::answer(&shown::Listed::List(shown::LockList::from(&*page))))
         }
     }
-}
-
-/// The first locks with one of the prefixes.
-fn list(locks: &LockManager, prefixes: &[String], order: ListOrder, limit: usize) -> Vec<LockInfo> {
-    let mut found: Vec<LockInfo> = prefixes.iter().flat_map(|prefix| locks.list_by(prefix, order, limit)).collect();
-    found.sort_by(|a, b| order.compare(a, b));
-    found.truncate(limit);
-    found
 }
 
 /// Shows one lock: who holds it, and who waits for it in which place.
@@ -220,7 +215,7 @@ pub(super) async fn lock(call: &Call, _: web::Payload) -> Answer {
 async fn show(call: &Call, key: &str, missing: Missing) -> Answer {
     let shown = match (call.locks.inspect(call.key(key)?).await?, missing) {
         (Some(info), _) => shown::Listed::One(info.into()),
-        (None, Missing::Empty) => shown::Listed::List(shown::LockList { locks: Vec::new(), truncated: false }),
+        (None, Missing::Empty) => shown::Listed::List(shown::LockList::default()),
         (None, Missing::Refused) => return Err(Fault::NotLocked.into()),
     };
     Ok(body::answer(&shown))

@@ -7,16 +7,28 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::access::Right;
+use super::cursor;
 use super::wire::{ModeName, permits_of, whole_ms};
 use crate::store::{NodeVote, Vote};
-use crate::{FencingToken, HolderInfo, HotKey, LockInfo, Mode, Stats, WaitEdge, WaiterInfo, Whereabouts};
+use crate::{FencingToken, HolderInfo, HotKey, ListPage, LockInfo, Mode, Stats, WaitEdge, WaiterInfo, Whereabouts};
 
-/// The held locks, in the order of their keys.
-#[derive(Serialize, ToSchema)]
+/// The held locks, in the order that was asked for. Where there are very many, they may be as of up to a second ago.
+#[derive(Serialize, ToSchema, Default)]
 pub(super) struct LockList {
     pub(super) locks: Vec<LockRow>,
     /// Whether there are more than the limit let in.
     pub(super) truncated: bool,
+    /// Where the next page begins: the `cursor` of the request for it. `null` at the end, and in orders that are not by
+    /// key. Pages are complete for all locks that live throughout.
+    #[schema(required)]
+    pub(super) next_cursor: Option<String>,
+}
+
+impl From<&ListPage> for LockList {
+    fn from(page: &ListPage) -> Self {
+        let locks = page.locks.iter().map(LockRow::from).collect();
+        Self { locks, truncated: page.truncated, next_cursor: page.next.as_ref().map(cursor::write) }
+    }
 }
 
 /// One held lock.
@@ -164,8 +176,8 @@ impl From<NodeVote> for VoteRow {
     }
 }
 
-impl From<LockInfo> for LockRow {
-    fn from(info: LockInfo) -> Self {
+impl From<&LockInfo> for LockRow {
+    fn from(info: &LockInfo) -> Self {
         // There is always a first.
         let (holder, mode) = (Holder::from(&info.holders[0]), ModeName::from(info.mode));
         let elsewhere = info.whereabouts == Whereabouts::Elsewhere;
@@ -180,7 +192,7 @@ impl From<LockInfo> for LockDetail {
         let holders = info.holders.iter().map(Holder::from).collect();
         let queue = std::mem::take(&mut info.queue).into_iter().map(WaiterRow::from).collect();
         let votes = std::mem::take(&mut info.votes).into_iter().map(VoteRow::from).collect();
-        Self { row: info.into(), holders, queue, votes }
+        Self { row: (&info).into(), holders, queue, votes }
     }
 }
 

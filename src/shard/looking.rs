@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{SLICE, Shard};
 use crate::error::LockError;
 use crate::key::{Key, Token};
-use crate::table::{Awaiting, Counters, Grant, Holding, Place, Row, Trace, WaiterId};
+use crate::table::{Awaiting, Candidate, Counters, Grant, Holding, Place, Row, Trace, WaiterId};
 #[cfg(feature = "metrics")]
 use crate::table::{Oldest, Reading, Samples};
 
@@ -71,14 +71,21 @@ impl Shard {
         self.state.lock().table.place_of(id)
     }
 
-    /// Every held key with the prefix, in slices: a key that moves meanwhile may be missed, none is seen twice.
-    pub(crate) fn scan(&self, prefix: &str, mut found: impl FnMut(Row)) {
+    /// Every held key that is `wanted`, in slices: a key that moves meanwhile may be missed, none is seen twice. `wanted`
+    /// runs under the mutex, so it must be quick.
+    pub(crate) fn scan<T>(
+        &self,
+        state: &mut T,
+        wanted: impl Fn(&T, &Candidate<'_>) -> bool,
+        found: impl Fn(&mut T, Row),
+    ) {
         let mut cursor = Some(0);
+        let mut rows = Vec::new();
         while let Some(from) = cursor {
             let now = self.clock.now();
-            let mut rows = Vec::new();
-            cursor = self.state.lock().table.scan(from, SLICE as u32, prefix, now, |row| rows.push(row));
-            rows.into_iter().for_each(&mut found);
+            let seen = |candidate: &Candidate<'_>| wanted(state, candidate);
+            cursor = self.state.lock().table.scan(from, SLICE as u32, now, seen, |row| rows.push(row));
+            rows.drain(..).for_each(|row| found(state, row));
         }
     }
 

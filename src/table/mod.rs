@@ -69,7 +69,7 @@ pub(crate) use tally::{HOLD_BOUNDS, WAIT_BOUNDS};
 pub use told::{Event, EventKind};
 pub(crate) use told::{Interest, Sink};
 pub(crate) use trail::Trace;
-pub(crate) use view::{Awaiting, Holding, Row, Waiting};
+pub(crate) use view::{Awaiting, Candidate, Holding, Row, Waiting};
 pub(crate) use waits::{Obstacle, Place};
 
 use std::sync::Arc;

@@ -42,7 +42,7 @@ async function follow(attempt, opened, heard) {
   };
   alive();
   try {
-    const answer = await request("events", { signal: attempt.signal });
+    const answer = await request("events?max_rate=10", { signal: attempt.signal });
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     opened();
     let rest = "";

@@ -1,0 +1,44 @@
+//! Where a list goes on: the last key of the page before, in hexadecimal digits, so that nobody takes it for a key.
+
+use std::fmt::Write;
+
+use super::problem::Problem;
+use super::query::invalid;
+use crate::{Key, ListOrder};
+
+/// The cursor behind a key.
+pub(super) fn write(key: &Key) -> String {
+    key.as_str().bytes().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The key that a list goes on behind.
+pub(super) fn read(text: &str, order: ListOrder) -> Result<Key, Problem> {
+    if !matches!(order, ListOrder::Key | ListOrder::KeyDescending) {
+        return Err(invalid("`cursor` goes with an order by `key` only"));
+    }
+    decode(text).ok_or_else(|| invalid("`cursor` is not the `next_cursor` of a page"))
+}
+
+fn decode(text: &str) -> Option<Key> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
+    let byte = |pair: &[u8]| Some(digit(pair.first()?)? << 4 | digit(pair.get(1)?)?);
+    let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
+    Key::try_from(String::from_utf8(bytes?).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written_and_nothing_else_is_one() {
+        let key = Key::new("größe/42").unwrap();
+        assert_eq!(decode(&write(&key)), Some(key));
+        for bad in ["", "6", "6g", "order", "c3", "00"] {
+            assert_eq!(decode(bad), None, "{bad}");
+        }
+    }
+}

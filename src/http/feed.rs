@@ -1,0 +1,440 @@
+//! The events of one manager, for all who listen over HTTP: each is written once, whoever hears it.
+//!
+//! One thread takes them from the manager, writes them down for each set of keys that somebody may and wants to hear of,
+//! and hands the text out in pieces, a few milliseconds' worth at a time. All listeners together are sent a bounded
+//! number of bytes a second, and each keeps a bounded number of pieces: whatever is too much for them, or comes too
+//! fast for one who does not read, is left out and counted. So a listener never slows a lock down.
+
+use std::fmt::Write;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::access::Caller;
+use super::told::Told;
+use crate::event::Counted;
+use crate::{Event, Events, Heard, LockManager};
+
+/// How long what happens is gathered before it is looked at.
+const GATHER: Duration = Duration::from_millis(5);
+/// How often a piece is sent at most.
+const SEND_EVERY: Duration = Duration::from_millis(20);
+/// Of all listeners together, per second.
+const BYTES_PER_SECOND: usize = 32 << 20;
+/// What is sent at once to one who has just come.
+const FIRST_BYTES: usize = BYTES_PER_SECOND / 64;
+/// What even the last of many listeners is sent at a time.
+const LEAST_BYTES: usize = 4 << 10;
+/// How many pieces are kept for one who does not read.
+const PIECES: usize = 16;
+
+/// The feed of one manager.
+#[derive(Default)]
+pub(super) struct Feed(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    groups: Vec<Group>,
+    /// Ends the thread; there is one while anybody listens.
+    running: Option<CancellationToken>,
+    next_id: u64,
+}
+
+/// Those who hear the same.
+struct Group {
+    filter: Filter,
+    /// The sequence number of the last event, where the manager's own would tell of keys that are not theirs.
+    sequence: u64,
+    text: String,
+    /// Events in the text.
+    written: u64,
+    left_out: u64,
+    /// How many bytes may be sent now, and how many events.
+    allowance: usize,
+    events_left: f64,
+    sent_at: Instant,
+    listeners: Vec<Listener>,
+}
+
+/// Which events somebody hears.
+#[derive(PartialEq, Eq, Clone)]
+pub(super) struct Filter {
+    /// Of keys that begin with one of these.
+    prefixes: Vec<String>,
+    /// What he may see of other keys that an event names.
+    visible: Vec<String>,
+    /// How many a second are enough.
+    max_rate: Option<NonZeroU32>,
+}
+
+struct Listener {
+    id: u64,
+    pieces: mpsc::Sender<Bytes>,
+    missed: u64,
+}
+
+/// The receiving end of one who listens.
+pub(super) struct Listening {
+    state: Arc<Mutex<State>>,
+    id: u64,
+    pieces: mpsc::Receiver<Bytes>,
+    _counted: Counted,
+}
+
+impl Filter {
+    pub(super) fn new(caller: &Caller, locks: &LockManager, prefix: &str, max_rate: Option<NonZeroU32>) -> Self {
+        Self { prefixes: caller.prefixes(locks, prefix), visible: caller.prefixes(locks, ""), max_rate }
+    }
+
+    fn rate(&self) -> f64 {
+        self.max_rate.map_or(f64::INFINITY, |rate| f64::from(rate.get()))
+    }
+
+    fn send_every(&self) -> Duration {
+        SEND_EVERY.max(Duration::from_secs_f64(1.0 / self.rate()))
+    }
+
+    fn is_for(&self, event: &Event) -> bool {
+        begins_with_any(event.key.as_str(), &self.prefixes)
+    }
+
+    fn may_see(&self, key: &str) -> bool {
+        begins_with_any(key, &self.visible)
+    }
+
+    fn sees_everything(&self) -> bool {
+        self.visible.iter().any(String::is_empty)
+    }
+}
+
+fn begins_with_any(key: &str, prefixes: &[String]) -> bool {
+    prefixes.iter().any(|prefix| key.starts_with(prefix.as_str()))
+}
+
+impl Feed {
+    /// Listens from now on, or a few milliseconds ago. `counted` is the listener's place among those that are bounded.
+    ///
+    /// # Errors
+    /// Those of the system, which has no thread to give.
+    pub(super) fn listen(
+        &self,
+        locks: &LockManager,
+        filter: Filter,
+        counted: Counted,
+    ) -> Result<Listening, std::io::Error> {
+        let mut state = self.0.lock();
+        if state.running.is_none() {
+            let stop = CancellationToken::new();
+            let scribe = Scribe { state: Arc::clone(&self.0), events: locks.events_to_pass_on(), stop: stop.clone() };
+            std::thread::Builder::new().name("leasehold-events".into()).spawn(move || scribe.run())?;
+            state.running = Some(stop);
+        }
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let id = state.next_id;
+        state.next_id += 1;
+        let listener = Listener { id, pieces: sender, missed: 0 };
+        match state.groups.iter_mut().find(|group| group.filter == filter) {
+            Some(group) => group.listeners.push(listener),
+            None => state.groups.push(Group::new(filter, listener)),
+        }
+        Ok(Listening { state: Arc::clone(&self.0), id, pieces, _counted: counted })
+    }
+}
+
+impl Listening {
+    /// The next piece; `None` when nothing more will happen.
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
+        self.pieces.recv().await
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let mut state = self.state.lock();
+        for group in &mut state.groups {
+            group.listeners.retain(|listener| listener.id != self.id);
+        }
+        state.groups.retain(|group| !group.listeners.is_empty());
+        if state.groups.is_empty()
+            && let Some(stop) = state.running.take()
+        {
+            stop.cancel();
+        }
+    }
+}
+
+/// Writes down what happens, on a thread of its own, until nobody listens or nothing more can happen.
+struct Scribe {
+    state: Arc<Mutex<State>>,
+    events: Events,
+    stop: CancellationToken,
+}
+
+impl Scribe {
+    fn run(mut self) {
+        // It only waits, for what needs no driver.
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
+        while let Some(first) = self.wait(&runtime) {
+            let mut next = Some(first);
+            loop {
+                std::thread::sleep(GATHER);
+                let mut state = self.state.lock();
+                while let Some(heard) = next.take().or_else(|| self.events.try_next()) {
+                    state.write(&heard);
+                }
+                if state.send(Instant::now()) == Left::Nothing {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The next event.
+    fn wait(&mut self, runtime: &tokio::runtime::Runtime) -> Option<Heard> {
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => None,
+                heard = self.events.next() => heard,
+            }
+        })
+    }
+}
+
+impl Drop for Scribe {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            // Nothing more happens: every stream ends.
+            let mut state = self.state.lock();
+            state.groups.clear();
+            state.running = None;
+        }
+    }
+}
+
+impl State {
+    fn write(&mut self, heard: &Heard) {
+        match heard {
+            Heard::Event(event) => {
+                let mut told = None;
+                for group in self.groups.iter_mut().filter(|group| group.filter.is_for(event)) {
+                    group.write(event, &mut told);
+                }
+            }
+            Heard::Missed(missed) => self.groups.iter_mut().for_each(|group| group.left_out += missed),
+        }
+    }
+
+    fn send(&mut self, now: Instant) -> Left {
+        let listeners: usize = self.groups.iter().map(|group| group.listeners.len()).sum();
+        let each = BYTES_PER_SECOND / listeners.max(1);
+        let mut left = Left::Nothing;
+        for group in &mut self.groups {
+            if group.is_done() {
+                continue;
+            }
+            if now.duration_since(group.sent_at) >= group.filter.send_every() {
+                group.send();
+                group.earn(now, each);
+            } else {
+                left = Left::ForLater;
+            }
+        }
+        left
+    }
+}
+
+/// Whether something is still to be sent.
+#[derive(PartialEq, Eq)]
+enum Left {
+    Nothing,
+    ForLater,
+}
+
+impl Group {
+    fn new(filter: Filter, first: Listener) -> Self {
+        let now = Instant::now();
+        Self {
+            sequence: 0,
+            text: String::new(),
+            written: 0,
+            left_out: 0,
+            // As if it had been silent for long.
+            allowance: FIRST_BYTES,
+            events_left: filter.rate(),
+            sent_at: now.checked_sub(filter.send_every()).unwrap_or(now),
+            filter,
+            listeners: vec![first],
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.text.is_empty() && self.left_out == 0
+    }
+
+    /// What may be sent grows with time, up to what a second allows.
+    fn earn(&mut self, now: Instant, each: usize) {
+        let since = now.duration_since(self.sent_at).as_secs_f64().min(1.0);
+        let (earned, most) = ((each as f64 * since) as usize, each.max(LEAST_BYTES));
+        self.allowance = self.allowance.saturating_add(earned.max(LEAST_BYTES)).min(most);
+        self.events_left = (self.events_left + self.filter.rate() * since).min(self.filter.rate());
+        self.sent_at = now;
+    }
+
+    /// Adds an event to the text. `told` is the event as JSON, but for its sequence, as the first group had it written.
+    fn write(&mut self, event: &Event, told: &mut Option<Told>) {
+        self.sequence = if self.filter.sees_everything() { event.sequence } else { self.sequence + 1 };
+        if self.text.len() > self.allowance || self.events_left < 1.0 {
+            self.left_out += 1;
+            return;
+        }
+        self.events_left -= 1.0;
+        let may_see = |key: &str| self.filter.may_see(key);
+        let own;
+        let told = if Told::differs_by_listener(event) {
+            own = Told::of(event, may_see);
+            &own
+        } else {
+            told.get_or_insert_with(|| Told::of(event, may_see))
+        };
+        let Told { kind, rest } = told;
+        let number = self.sequence;
+        let _ = write!(self.text, "event: {kind}\nid: {number}\ndata: {{\"sequence\":{number},{rest}\n\n");
+        self.written += 1;
+    }
+
+    fn send(&mut self) {
+        let left_out = std::mem::take(&mut self.left_out);
+        self.allowance = self.allowance.saturating_sub(self.text.len());
+        let written = std::mem::take(&mut self.written);
+        if left_out > 0 {
+            write_missed(&mut self.text, left_out);
+        }
+        let piece = Bytes::from(std::mem::take(&mut self.text));
+        for listener in &mut self.listeners {
+            listener.send(&piece, written + left_out);
+        }
+    }
+}
+
+impl Listener {
+    fn send(&mut self, piece: &Bytes, events: u64) {
+        let missed = std::mem::take(&mut self.missed);
+        // Room for two: what was missed is told before what comes after it.
+        if self.pieces.capacity() < 2 {
+            self.missed = missed + events;
+            return;
+        }
+        if missed > 0 {
+            let mut text = String::new();
+            write_missed(&mut text, missed);
+            let _ = self.pieces.try_send(text.into());
+        }
+        let _ = self.pieces.try_send(piece.clone());
+    }
+}
+
+fn write_missed(text: &mut String, missed: u64) {
+    let _ = write!(text, "event: missed\ndata: {{\"kind\":\"missed\",\"missed\":{missed}}}\n\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(locks: &LockManager, prefix: &str, max_rate: Option<u32>) -> Listening {
+        let filter = Filter::new(&Caller::anybody(), locks, prefix, max_rate.and_then(NonZeroU32::new));
+        locks.attached::<Feed>().listen(locks, filter, locks.count_listener()).unwrap()
+    }
+
+    /// All that comes until `enough` says so.
+    async fn hear(listening: &mut Listening, enough: impl Fn(&str) -> bool) -> (String, Vec<Bytes>) {
+        let (mut text, mut pieces) = (String::new(), Vec::new());
+        while !enough(&text) {
+            let piece = listening.next().await.unwrap();
+            text.push_str(std::str::from_utf8(&piece).unwrap());
+            pieces.push(piece);
+        }
+        (text, pieces)
+    }
+
+    #[tokio::test]
+    async fn an_event_is_written_once_for_all_who_hear_the_same() {
+        let locks = LockManager::builder().build().unwrap();
+        let mut all: Vec<Listening> = (0..64).map(|_| listen(&locks, "", None)).collect();
+        let mut other = listen(&locks, "b", None);
+        assert_eq!(locks.listeners(), 65);
+        drop(locks.try_lock_now("a").unwrap());
+        drop(locks.try_lock_now("b").unwrap());
+        let (mut seen, mut places) = (Vec::new(), Vec::new());
+        for listening in &mut all {
+            let (text, pieces) = hear(listening, |text| text.matches("event: released").count() == 2).await;
+            seen.push(text);
+            places.push(pieces.iter().map(|piece| piece.as_ptr()).collect::<Vec<_>>());
+        }
+        assert!(seen.iter().all(|text| *text == seen[0]) && places.iter().all(|place| *place == places[0]));
+        let (text, _) = hear(&mut other, |text| text.contains("released")).await;
+        assert!(!text.contains("\"a\""));
+        drop((all, other));
+        assert_eq!(locks.listeners(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_wants_few_events_gets_few_and_hears_how_many_there_were() {
+        let locks = LockManager::builder().event_buffer(10_000).build().unwrap();
+        let mut few = listen(&locks, "", Some(5));
+        for _ in 0..500 {
+            drop(locks.try_lock_now("k").unwrap());
+        }
+        let count = |text: &str| {
+            let missed = text.split("\"missed\":").skip(1).map(|rest| rest.split('}').next().unwrap());
+            (text.matches("event: ").count(), missed.map(|n| n.parse::<usize>().unwrap()).sum::<usize>())
+        };
+        let all = |text: &str| {
+            let (frames, missed) = count(text);
+            missed + frames - text.matches("event: missed").count() >= 1000
+        };
+        let (text, _) = hear(&mut few, all).await;
+        assert!(count(&text).0 < 100, "{}", count(&text).0);
+    }
+
+    #[test]
+    fn all_listeners_together_are_sent_a_bounded_number_of_bytes() {
+        let locks = LockManager::builder().build().unwrap();
+        let mut state = State::default();
+        let filter = Filter::new(&Caller::anybody(), &locks, "", None);
+        let mut receivers = Vec::new();
+        for id in 0..64 {
+            let (pieces, receiver) = mpsc::channel(PIECES);
+            receivers.push(receiver);
+            let listener = Listener { id, pieces, missed: 0 };
+            match state.groups.first_mut() {
+                Some(group) => group.listeners.push(listener),
+                None => state.groups.push(Group::new(filter.clone(), listener)),
+            }
+        }
+        let event = {
+            let mut events = locks.events();
+            drop(locks.try_lock_now("k".repeat(200)).unwrap());
+            let Some(Heard::Event(event)) = events.try_next() else { panic!("nothing happened") };
+            event
+        };
+        // Two seconds of it.
+        let (began, mut sent) = (Instant::now(), 0);
+        for step in 0..100 {
+            (0..4_000).for_each(|_| state.write(&Heard::Event(event.clone())));
+            let _ = state.send(began + SEND_EVERY * step);
+            for receiver in &mut receivers {
+                while let Ok(piece) = receiver.try_recv() {
+                    sent += piece.len();
+                }
+            }
+        }
+        assert!((BYTES_PER_SECOND..4 * BYTES_PER_SECOND).contains(&sent), "{sent}");
+    }
+}

@@ -1,0 +1,86 @@
+//! An event as JSON, as `GET /events` tells it: never a token, and of other keys only what the listener may see.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::shown::{Edge, Held};
+use super::wire::whole_ms;
+use crate::{Event, EventKind};
+
+/// An event in writing, but for its number.
+pub(super) struct Told {
+    pub(super) kind: &'static str,
+    /// The members of its JSON object behind the number, and the closing brace.
+    pub(super) rest: String,
+}
+
+impl Told {
+    pub(super) fn of(event: &Event, may_see: impl Fn(&str) -> bool) -> Self {
+        let written = Written::of(event, may_see);
+        let mut rest = serde_json::to_string(&written).expect("an event is JSON");
+        rest.remove(0);
+        Self { kind: written.kind, rest }
+    }
+
+    /// Whether what is told depends on who hears it.
+    pub(super) fn differs_by_listener(event: &Event) -> bool {
+        matches!(event.kind, EventKind::Deadlock { .. })
+    }
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    kind: &'static str,
+    key: &'a str,
+    owner: Option<&'a str>,
+    fencing_token: Option<u64>,
+    #[serde(flatten)]
+    more: More,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum More {
+    Granted {
+        #[serde(flatten)]
+        held: Held,
+        ttl_ms: u64,
+    },
+    Ended {
+        held_ms: u64,
+    },
+    Refreshed {
+        remaining_ms: u64,
+    },
+    Lost {
+        why: String,
+        held_ms: u64,
+    },
+    Deadlock {
+        cycle: Vec<Edge>,
+    },
+}
+
+impl<'a> Written<'a> {
+    fn of(event: &'a Event, may_see: impl Fn(&str) -> bool) -> Self {
+        let ended = |held: &Duration| More::Ended { held_ms: whole_ms(*held) };
+        let (kind, more) = match &event.kind {
+            EventKind::Granted { mode, ttl } => {
+                ("granted", More::Granted { held: (*mode).into(), ttl_ms: whole_ms(*ttl) })
+            }
+            EventKind::Released { held } => ("released", ended(held)),
+            EventKind::Expired { held } => ("expired", ended(held)),
+            EventKind::Refreshed { remaining } => ("refreshed", More::Refreshed { remaining_ms: whole_ms(*remaining) }),
+            EventKind::Lost { why, held } => ("lost", More::Lost { why: why.to_string(), held_ms: whole_ms(*held) }),
+            EventKind::Forced { held } => ("forced", ended(held)),
+            EventKind::Deadlock { cycle } => {
+                let seen = cycle.iter().filter(|edge| may_see(edge.key.as_str()));
+                ("deadlock", More::Deadlock { cycle: seen.map(Edge::from).collect() })
+            }
+        };
+        let Event { key, owner, fencing_token, .. } = event;
+        let fencing_token = fencing_token.map(|fence| fence.get());
+        Self { kind, key: key.as_str(), owner: owner.as_deref(), fencing_token, more }
+    }
+}
