@@ -66,16 +66,16 @@ impl Raw {
     async fn lock_and_release(&self, key: &str) {
         let token = Token::random().to_string();
         let (lock, fence) = (format!("lock:{key}"), format!("leasehold:fence:{{lock:{key}}}"));
-        let wake = format!("leasehold:wake:{{lock:{key}}}");
+        let (queue, wake) = (format!("leasehold:queue:{{lock:{key}}}"), format!("leasehold:wake:{{lock:{key}}}"));
         let late = 9_000_000_000_000_000_u64;
         let (mut acquire, mut release) = (redis::cmd("EVALSHA"), redis::cmd("EVALSHA"));
         acquire.arg(self.acquire.get_hash());
         release.arg(self.release.get_hash());
         if self.kind == Kind::Ours {
-            acquire.arg(3).arg("leasehold:quarantine").arg(&lock).arg(&fence);
+            acquire.arg(4).arg("leasehold:quarantine").arg(&lock).arg(&fence).arg(&queue);
             acquire.arg(self.fence.fetch_add(1, Ordering::Relaxed)).arg(86_400_000).arg(60_000).arg(1);
-            acquire.arg(&token).arg(TTL_MS).arg(late);
-            release.arg(1).arg(&lock).arg(&token).arg(&wake).arg(late);
+            acquire.arg("raw").arg(1_500).arg(&token).arg(TTL_MS).arg(0).arg(late);
+            release.arg(2).arg(&lock).arg(&queue).arg(&token).arg(&wake).arg(late);
         } else {
             acquire.arg(1).arg(&lock).arg(&token).arg(TTL_MS);
             release.arg(1).arg(&lock).arg(&token);

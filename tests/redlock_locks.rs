@@ -110,6 +110,64 @@ async fn a_majority_that_forgets_a_held_lock_is_one_lost_signal() {
     assert_eq!(lost.await, Some(Loss::Vanished));
 }
 
+/// Whoever waits asks the nodes that are free now and then, and gives back what it gets there: that wakes nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_the_holder_of_a_majority_does_not_ask_the_other_nodes_over_and_over() {
+    for (free, waiters) in [(1, 1), (2, 8)] {
+        let nodes = Nodes::start(5, &[], PATIENT);
+        let holder = manager(&nodes, PATIENT).await;
+        let lock = holder.lock("k").await.unwrap();
+        until("all five", || nodes.holders("k") == 5);
+        for server in &nodes.servers[..free] {
+            server.ask::<i64>("DEL lock:k");
+        }
+        let mut waiting = Vec::new();
+        for _ in 0..waiters {
+            let locks = manager(&nodes, PATIENT).await;
+            waiting.push(tokio::spawn(async move { locks.lock("k").wait(PATIENT).await.unwrap().unlock().await }));
+        }
+        let before = nodes.scripts();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        // Each tries about twice a second, and takes back what it got.
+        let most = 3 * 4 * 2 * waiters + 40;
+        let asked: Vec<u64> = nodes.scripts().iter().zip(&before).map(|(after, before)| after - before).collect();
+        assert!(asked.iter().all(|scripts| *scripts < most), "{asked:?} scripts, {most} at most");
+        assert_eq!(lock.unlock().await, Release::Released);
+        for waiter in waiting {
+            assert_eq!(waiter.await.unwrap(), Release::Released);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_contended_grant_asks_of_a_node_does_not_grow_with_those_who_wait() {
+    let nodes = Nodes::start(5, &[], PATIENT);
+    let mut per_grant = Vec::new();
+    for managers in [2, 8] {
+        let key = format!("k{managers}");
+        let (before, grants) = (nodes.scripts(), Arc::new(AtomicU64::new(0)));
+        let mut tasks = Vec::new();
+        for _ in 0..managers {
+            let locks = manager(&nodes, PATIENT).await;
+            for _ in 0..4 {
+                let (locks, key, grants) = (locks.clone(), key.clone(), Arc::clone(&grants));
+                tasks.push(tokio::spawn(async move {
+                    while grants.load(Ordering::SeqCst) < 300 {
+                        drop(locks.lock(key.as_str()).wait(PATIENT).await.unwrap());
+                        grants.fetch_add(1, Ordering::SeqCst);
+                    }
+                }));
+            }
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let asked: u64 = nodes.scripts().iter().zip(&before).map(|(after, before)| after - before).sum();
+        per_grant.push(asked as f64 / 5.0 / grants.load(Ordering::SeqCst) as f64);
+    }
+    assert!(per_grant.iter().all(|scripts| *scripts <= 10.0), "{per_grant:?} scripts of a node per grant");
+}
+
 /// What happened to the keys, as those see it who hold them.
 #[derive(Default)]
 struct Watchman {

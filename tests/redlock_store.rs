@@ -41,8 +41,9 @@ fn a_node_accepts_no_fence_at_or_below_its_memory_or_the_end_of_its_last_quarant
     redis::cmd("SET").arg("m").arg(format!("{floor} 60000 run")).exec(&mut client).unwrap();
     let mut ask = |token: &str, fence: i64, max_ttl_ms: i64, turn: i64| {
         let mut asked = script.prepare_invoke();
-        asked.key("m").key("lock").key("fence").arg(fence).arg(120_000).arg(max_ttl_ms).arg(turn);
-        let answer: String = asked.arg(token).arg(50_000).arg(i64::MAX / 1024).invoke(&mut client).unwrap();
+        asked.key("m").key("lock").key("fence").key("queue").arg(fence).arg(120_000).arg(max_ttl_ms).arg(turn);
+        asked.arg("process").arg(1_500).arg(token).arg(50_000).arg(0).arg(i64::MAX / 1024);
+        let answer: String = asked.invoke(&mut client).unwrap();
         let (_, word) = answer.split_once(' ').unwrap();
         word.split(':').map(|number| number.parse().unwrap()).collect::<Vec<i64>>()
     };
@@ -51,10 +52,63 @@ fn a_node_accepts_no_fence_at_or_below_its_memory_or_the_end_of_its_last_quarant
     assert_eq!(ask("a", floor + 5, 60_000, 1), [1], "for all of its ttl");
     assert_eq!(ask("a", floor + 9, 60_000, 1)[..2], [6, floor + 5], "a retry moves nothing");
     assert_eq!(ask("a", floor + 5, 60_000, 2), [4, floor + 5], "the same one again");
-    assert_eq!(ask("b", floor + 9, 60_000, 2)[..2], [2, 0], "another's");
+    let denied = ask("b", floor + 9, 60_000, 2);
+    assert_eq!((&denied[..2], denied[3]), (&[2, 0][..], floor + 5), "another's, and its fence");
     assert_eq!(ask("a", floor + 9, 60_000, 2)[0], 1, "the second round raises its own");
     assert_eq!(server.ask::<i64>("GET fence"), floor + 9);
     assert!(server.ask::<i64>("PTTL fence") > 110_000);
+}
+
+/// One who dates a ticket ahead, or whose ticket has run out, is in nobody's way; who has waited for longer is.
+#[test]
+fn a_node_votes_for_the_one_who_has_waited_for_longest_and_tells_a_release_to_that_one() {
+    let server = kit::Server::start(&[]);
+    let acquire = redis::Script::new(include_str!("../src/store/redlock/acquire.lua"));
+    let release = redis::Script::new(include_str!("../src/store/redlock/release.lua"));
+    let mut client = server.client();
+    let micros = || {
+        let (seconds, micros): (i64, i64) = server.ask("TIME");
+        seconds * 1_000_000 + micros
+    };
+    let floor = micros() - 1_000_000;
+    redis::cmd("SET").arg("m").arg(format!("{floor} 60000 run")).exec(&mut client).unwrap();
+    let mut fence = micros();
+    let mut ask = |process: &str, order: i64| {
+        let mut asked = acquire.prepare_invoke();
+        fence += 1_000;
+        asked.key("m").key("lock").key("fence").key("queue").arg(fence).arg(120_000).arg(60_000).arg(1);
+        asked.arg(process).arg(1_000_000).arg(process).arg(50_000).arg(order).arg(i64::MAX / 1024);
+        let answer: String = asked.invoke(&mut server.client()).unwrap();
+        let (_, word) = answer.split_once(' ').unwrap();
+        word.split(':').map(|number| number.parse().unwrap()).collect::<Vec<i64>>()[..word.len().min(3) / 2 + 1]
+            .to_vec()
+    };
+    let mut listener = server.client();
+    let mut listener = listener.as_pubsub();
+    listener.subscribe("wake").unwrap();
+    let mut let_go = |token: &str| {
+        let mut asked = release.prepare_invoke();
+        asked.key("lock").key("queue").arg(token).arg("wake").arg(i64::MAX / 1024);
+        assert!(asked.invoke::<String>(&mut client).unwrap().ends_with(" 1"));
+        listener.get_message().unwrap().get_payload::<String>().unwrap()
+    };
+    assert_eq!(ask("a", 10), [1]);
+    assert_eq!(let_go("a"), "released", "nobody waits");
+    assert_eq!(ask("a", 10), [1]);
+    assert_eq!(ask("c", 30), [2, 0]);
+    assert_eq!(ask("b", 20), [2, 0]);
+    assert_eq!(ask("d", 0), [2, 0], "it does not wait");
+    assert_eq!(let_go("a"), "b");
+    assert_eq!(ask("c", 30), [2, 2], "not its turn");
+    assert_eq!(ask("d", 0), [2, 2], "a try does not pass those who wait");
+    let dead = format!("5 {}", micros() - 1);
+    let ahead = format!("6 {}", micros() + 3_000_000_000_000);
+    for (process, place) in [("dead", dead), ("ahead", ahead)] {
+        redis::cmd("HSET").arg("queue").arg(process).arg(place).exec(&mut server.client()).unwrap();
+    }
+    assert_eq!(ask("b", 20), [1]);
+    assert_eq!(server.ask::<Vec<String>>("HKEYS queue"), ["c"], "its place is used up, the dead are gone");
+    assert_eq!(let_go("b"), "c");
 }
 
 /// While the first is under way the others gather; two want each key, and one key holds a value of another kind.
@@ -90,4 +144,25 @@ fn calls_that_go_out_together_are_answered_each_by_itself() {
     }
     wait(stores.one.stop());
     assert!((0..50).filter(|n| *n != 7).all(|n| nodes.holders(&format!("k{n}")) == 0));
+}
+
+/// A clock that was once far ahead has minted a fence for one key: it is that key's alone.
+#[test]
+fn a_fence_far_ahead_of_all_clocks_stays_with_its_own_key() {
+    let nodes = Nodes::start(3, &[], HOURS);
+    let stores = redlock::stores(|| nodes.builder().node_timeout(Duration::from_secs(10)));
+    let (far, ttl) = (4_000_000_000_000_000_u64, ttl(Duration::from_secs(50)));
+    for server in &nodes.servers {
+        server.ask::<String>(&format!("SET leasehold:fence:{{lock:far}} {far} PX 100000000"));
+    }
+    let fence = |name: &str| {
+        let ask = Ask { key: &key(name), token: Token::random(), ttl, intent: Intent::Try };
+        match wait(stores.one.acquire(ask)) {
+            Acquired::Granted { fence: Some(fence), .. } => fence,
+            answer => panic!("{answer:?}"),
+        }
+    };
+    let before = fence("a");
+    assert!(fence("far") > far);
+    assert!((before..far).contains(&fence("b")), "of the clocks, not above the other key's");
 }

@@ -21,11 +21,13 @@ use super::degraded::Degraded;
 use super::desk::Desk;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key, Ttl};
-use crate::store::{Acquired, Ask, Denial, Extended, Intent, Lapsed, Released};
+use crate::store::{Acquired, Ask, Denial, Extended, Intent, Lapsed, Released, Watch};
 use crate::table::{Claimed, Clerk, End, Errand, Followers, Grant, Refreshed, Tries, Word};
 
 /// A waiter tries at least this often, whatever hints come.
 const POLL_CAP: Duration = Duration::from_secs(1);
+/// The pause after a split vote doubles so often at most.
+const MOST_DOUBLINGS: u32 = 6;
 /// How long after an unknown answer it is tried again, at first and at most.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
@@ -89,8 +91,12 @@ impl ShardClerk {
             Tries::One => Intent::Try,
             Tries::Many => Intent::Wait,
         };
-        let (mut watch, mut retry) = (None, RETRY.0);
+        let (mut watch, mut retry, mut splits) = (None::<Watch>, RETRY.0, 0_u32);
         loop {
+            if let Some(watch) = watch.as_mut() {
+                // This try sees for itself.
+                watch.clear();
+            }
             let asked = self.desk.clock.now();
             let answer = match self.degraded.known_away(asked) {
                 Some(error) => Acquired::Unknown(error),
@@ -108,13 +114,18 @@ impl ShardClerk {
                             // Before the next try: it is under the same token.
                             let _ = store.release(key, grant.token).await;
                             shard.denied(&grant, LockError::StoreUnavailable);
-                            Duration::ZERO
+                            retry = (retry * 2).min(RETRY.1);
+                            retry
                         }
                     }
                 }
                 Acquired::Denied { retry_in, why } => {
                     shard.denied(&grant, denied(why));
-                    retry_in.unwrap_or(POLL_CAP).min(POLL_CAP)
+                    retry = RETRY.0;
+                    splits = if why == Denial::Split { splits + 1 } else { 0 };
+                    // Each split in a row doubles the pause: rivals as many as they are come apart in the end.
+                    let factor = 1 << splits.saturating_sub(1).min(MOST_DOUBLINGS);
+                    retry_in.unwrap_or(POLL_CAP).saturating_mul(factor).min(POLL_CAP)
                 }
                 Acquired::Unknown(_) if self.degraded.is_allowed() => {
                     return self.grant_locally(&shard, grant, key, ttl);
@@ -137,6 +148,11 @@ impl ShardClerk {
                 }
             }
             let jitter = pause.mul_f64(fastrand::f64() * 0.1);
+            if splits > 0 {
+                // What others give back after the same vote would only be split again.
+                tokio::time::sleep(pause + jitter).await;
+                continue;
+            }
             let hint = async {
                 match watch.as_mut() {
                     Some(watch) => watch.next().await,
@@ -217,7 +233,7 @@ pub(crate) type Refresh = Result<Refreshed, LockError>;
 
 fn denied(why: Denial) -> LockError {
     match why {
-        Denial::Held | Denial::OtherKind | Denial::Ahead => LockError::Held,
+        Denial::Held | Denial::OtherKind | Denial::Ahead | Denial::Split => LockError::Held,
         // It was not "no": the store cannot keep the key now.
         Denial::OutOfMemory | Denial::TooLate | Denial::Unreplicated => LockError::StoreUnavailable,
     }

@@ -137,7 +137,7 @@ impl ShardClerk {
                 self.degraded.forget(grant);
                 Won::Yes
             }
-            Acquired::Denied { why: Denial::Held | Denial::OtherKind | Denial::Ahead, .. } => {
+            Acquired::Denied { why: Denial::Held | Denial::OtherKind | Denial::Ahead | Denial::Split, .. } => {
                 self.degraded.state.lock().away_until = None;
                 Won::No
             }

@@ -39,6 +39,9 @@ pub enum Denial {
     OtherKind,
     /// It may be free, but another process is ahead in its queue.
     Ahead,
+    /// Nobody holds it: rivals took votes from each other, and give them back. Whoever tries again before the pause is
+    /// over, whatever hints come, only splits the next vote.
+    Split,
     /// The store has no memory left for it.
     OutOfMemory,
     /// The grant came after its own end, and was taken back.

@@ -73,6 +73,11 @@ impl Watch {
     pub async fn next(&mut self) -> Option<Hint> {
         self.hints.recv().await
     }
+
+    /// Forgets the hints that have come so far: a try that begins now sees for itself what they are about.
+    pub fn clear(&mut self) {
+        while self.hints.try_recv().is_ok() {}
+    }
 }
 
 impl Drop for Watch {

@@ -42,6 +42,13 @@ impl Nodes {
         stores(|| self.builder())
     }
 
+    /// How many scripts each server has run.
+    pub(crate) fn scripts(&self) -> Vec<u64> {
+        let calls = |line: &str| line.strip_prefix("cmdstat_eval")?.split(&['=', ','][..]).nth(1)?.parse::<u64>().ok();
+        let of = |server: &Server| server.ask::<String>("INFO commandstats").lines().filter_map(calls).sum();
+        self.servers.iter().map(of).collect()
+    }
+
     /// Waits until nothing of a lock is left on any server that runs.
     #[track_caller]
     pub(crate) fn until_free(&self, name: &str) {

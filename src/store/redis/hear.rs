@@ -221,7 +221,13 @@ impl Session<'_> {
                 self.inner.listener.tell(&Event::Forced(key));
             }
         } else {
-            let hint = if said == "forced" { Hint::Forced } else { Hint::Released };
+            let hint = match said {
+                "forced" => Hint::Forced,
+                "released" => Hint::Released,
+                process if process == &*self.inner.config.process => Hint::Released,
+                // It is another process's turn.
+                _ => return,
+            };
             self.inner.listener.heard(channel, hint);
         }
     }

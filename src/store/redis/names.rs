@@ -23,7 +23,7 @@ pub(in crate::store) struct Names {
 }
 
 impl Names {
-    pub(super) fn new(template: &KeyTemplate, key: &Key) -> Result<Self, StoreError> {
+    pub(in crate::store) fn new(template: &KeyTemplate, key: &Key) -> Result<Self, StoreError> {
         let mut text = String::with_capacity(4 * key.as_str().len() + 128);
         template.fill_into(key.as_str(), &mut text);
         if text.starts_with(RESERVED) {
@@ -55,7 +55,7 @@ impl Names {
         self.part(1)
     }
 
-    pub(super) fn queue(&self) -> &str {
+    pub(in crate::store) fn queue(&self) -> &str {
         self.part(2)
     }
 

@@ -10,24 +10,27 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::fan::Enough;
-use super::fence::{Turn, propose};
+use super::fence::Turn;
 use super::flight::{Heard, Kind, Load, Request, fly, words};
 use super::lane::{self, Job, Lane, Slot};
 use super::node::MARKER;
 use super::poll::{Decision, Leaves, Poll, Said};
+use super::queue::TICKET;
 use super::script::ACQUIRE;
 use super::underway::{Shared, Stay};
 use super::{Inner, Lock, release};
 use crate::clock::Moment;
 use crate::store::redis::millis;
 use crate::store::redis::script::Parts;
-use crate::store::{Acquired, Ask, StoreError, drift};
+use crate::store::{Acquired, Ask, Intent, StoreError, drift};
 
 /// Somebody wants a lock.
 pub(super) struct Try {
     lock: Arc<Lock>,
     ttl: Duration,
     begun: Moment,
+    /// Its place in the queue, if it waits.
+    order: Option<u64>,
     tell: oneshot::Sender<Acquired>,
 }
 
@@ -57,15 +60,24 @@ pub(super) async fn acquire(inner: &Arc<Inner>, ask: Ask<'_>) -> Acquired {
     let lock = Arc::new(Lock { names, token: ask.token });
     let (tell, answer) = oneshot::channel();
     let mut caller = Caller { inner, lock: Arc::clone(&lock), answer };
-    let one = Try { lock: Arc::clone(&lock), ttl, begun, tell };
+    let order = match ask.intent {
+        Intent::Try => None,
+        Intent::Wait => Some(inner.queue.order(&lock.names, begun, || inner.micros_at(begun))),
+    };
+    let one = Try { lock: Arc::clone(&lock), ttl, begun, order, tell };
     let before = inner.underway.of(ask.token);
     if before.is_some() || inner.is_cleaning(&lock) {
-        take_off(inner, vec![one], Going { after: Some((lock, before)), ..Going::at(inner, begun) }, None);
+        let after = Some((Arc::clone(&lock), before));
+        take_off(inner, vec![one], Going { after, ..Going::at(inner, begun) }, None);
     } else {
         lane::join(inner, one);
     }
     // Without an answer its flight ended with the runtime.
-    (&mut caller.answer).await.unwrap_or(Acquired::Unknown(StoreError::NotRunning))
+    let answer = (&mut caller.answer).await.unwrap_or(Acquired::Unknown(StoreError::NotRunning));
+    if order.is_some() && matches!(answer, Acquired::Granted { .. }) {
+        inner.queue.forget(&lock.names);
+    }
+    answer
 }
 
 impl Job for Try {
@@ -93,7 +105,7 @@ struct Going {
 
 impl Going {
     fn at(inner: &Inner, begun: Moment) -> Self {
-        let fence = propose(inner.highest_fence.load(Ordering::Relaxed), inner.micros_at(begun));
+        let fence = inner.proposal(begun);
         Self { turn: Turn::First, fence, begun, after: None }
     }
 }
@@ -104,18 +116,21 @@ fn take_off(inner: &Arc<Inner>, tries: Vec<Try>, going: Going, slot: Option<Slot
     for Try { lock, .. } in &tries {
         parts = parts.key(lock.names.lock()).key(lock.names.fence());
     }
+    for Try { lock, .. } in &tries {
+        parts = parts.key(lock.names.queue());
+    }
     parts = parts.arg(fence).arg(millis(inner.config.fence_retention)).arg(millis(inner.config.silence()));
-    parts = parts.arg(if turn == Turn::First { 1 } else { 2 });
-    for Try { lock, ttl, .. } in &tries {
-        parts = parts.arg(lock.token.as_uuid().hyphenated()).arg(millis(*ttl));
+    parts = parts.arg(if turn == Turn::First { 1 } else { 2 }).arg(&inner.config.process).arg(millis(TICKET));
+    for Try { lock, ttl, order, .. } in &tries {
+        parts = parts.arg(lock.token.as_uuid().hyphenated()).arg(millis(*ttl)).arg(order.unwrap_or(0));
     }
     let before = after.as_ref().and_then(|(_, before)| before.clone());
     let request = Request::new(inner, &ACQUIRE, parts, begun, Kind::Acquire { after });
     let request = Arc::new(request);
     let asked = |one: Try| {
         let deadline = one.begun.saturating_add(one.ttl.saturating_sub(drift(one.ttl)));
-        let Try { lock, ttl, begun, tell } = one;
-        Asked { poll: Poll::new(inner, turn, fence, deadline), lock, ttl, begun, tell: Some(tell), stay: None }
+        let Try { lock, ttl, begun, order, tell } = one;
+        Asked { poll: Poll::new(inner, turn, fence, deadline), lock, ttl, begun, order, tell: Some(tell), stay: None }
     };
     let asked: Vec<Asked> = tries.into_iter().map(asked).collect();
     let open = asked.len();
@@ -139,6 +154,7 @@ struct Asked {
     lock: Arc<Lock>,
     ttl: Duration,
     begun: Moment,
+    order: Option<u64>,
     /// Who is to hear the answer, until he has.
     tell: Option<oneshot::Sender<Acquired>>,
     poll: Poll,
@@ -195,9 +211,9 @@ impl Tries {
         match asked.poll.decide(&inner, asked.ttl, asked.begun) {
             Decision::Again(fence) => {
                 self.take_back(at, &[Leaves::Doubt]);
-                let Asked { lock, ttl, begun, stay, .. } = &self.asked[at];
+                let Asked { lock, ttl, begun, order, stay, .. } = &self.asked[at];
                 let after = Some((Arc::clone(lock), stay.as_ref().map(|stay| Arc::clone(stay.shared()))));
-                let again = Try { lock: Arc::clone(lock), ttl: *ttl, begun: *begun, tell };
+                let again = Try { lock: Arc::clone(lock), ttl: *ttl, begun: *begun, order: *order, tell };
                 take_off(&inner, vec![again], Going { turn: Turn::Second, fence, begun: inner.now(), after }, None);
             }
             Decision::Answer(answer) => {

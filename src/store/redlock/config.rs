@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::lane::Lane;
 use super::node::{Node, NodeEvent};
+use super::queue::Queue;
 use super::quorum::Quorum;
 use super::underway::Underway;
 use super::{Inner, RedlockStore};
@@ -27,6 +28,8 @@ pub struct RedlockBuilder {
     pub(super) max_ttl: Duration,
     pub(super) quarantine: Quarantine,
     pub(super) fence_retention: Duration,
+    /// What this process is called in queues.
+    pub(super) process: Arc<str>,
     pub(super) on_event: Option<OnEvent>,
 }
 
@@ -48,6 +51,7 @@ impl RedlockBuilder {
             max_ttl: Duration::from_mins(1),
             quarantine: Quarantine::On,
             fence_retention: Duration::from_hours(24),
+            process: uuid::Uuid::new_v4().simple().to_string().into(),
             on_event: None,
         }
     }
@@ -140,9 +144,9 @@ impl RedlockBuilder {
         }
         // A straggler is heard out for two rounds, within the bounds of a single server's timeout.
         let patience = (self.node_timeout * 2).max(Duration::from_millis(100));
-        let (retention, longest) = (self.fence_retention, self.max_ttl);
+        let (retention, longest, process) = (self.fence_retention, self.max_ttl, Arc::clone(&self.process));
         self = self.each(|node| {
-            let mut node = node.operation_timeout(patience).fence_retention(retention);
+            let mut node = node.operation_timeout(patience).fence_retention(retention).process_id(&process);
             // L4: by the time that a node votes which forgot a release, the key has run out there.
             (node.longest_life, node.repeats) = (longest, Repeats::Off);
             node
@@ -155,6 +159,7 @@ impl RedlockBuilder {
             roll: Mutex::default(),
             ticks: Ticks::new(self.node_timeout),
             highest_fence: AtomicU64::new(0),
+            queue: Queue::default(),
             underway: Underway::default(),
             acquires: Lane::default(),
             releases: Lane::default(),

@@ -116,13 +116,13 @@ pub(super) struct Text {
 /// What it said of one lock: a code, and what the code brings along.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Word {
-    numbers: [i64; 3],
+    numbers: [i64; 4],
     len: usize,
 }
 
 impl Word {
     fn read(text: &[u8]) -> Option<Self> {
-        let mut word = Self { numbers: [0; 3], len: 0 };
+        let mut word = Self { numbers: [0; 4], len: 0 };
         for number in text.split(|byte| *byte == b':') {
             *word.numbers.get_mut(word.len)? = std::str::from_utf8(number).ok()?.parse().ok()?;
             word.len += 1;
@@ -350,7 +350,7 @@ mod tests {
             [Ok((1, vec![])), Ok((2, vec![0, -1])), Ok((4, vec![9_007_199_254_740_991])),]
         );
         assert_eq!(said("17 1"), [Ok((1, vec![])), Err(()), Err(())], "fewer than were asked about");
-        assert_eq!(said("17 1:2:3:4 x 1:"), [Err(()), Err(()), Err(())]);
+        assert_eq!(said("17 1:2:3:4:5 x 1:"), [Err(()), Err(()), Err(())]);
         for nonsense in [Value::Nil, Value::BulkString(b"17".to_vec()), Value::BulkString(b"x 1".to_vec())] {
             assert!(Text::read(nonsense).is_err());
         }

@@ -21,8 +21,9 @@
 //! * One node with replicas and `WAIT` ([`wait_for_replicas`](super::redis::RedisBuilder::wait_for_replicas)) is a
 //!   fifth of the work, and is to be preferred where an outage of seconds is bearable and the resource checks fences:
 //!   N nodes buy that any minority can die without anybody noticing.
-//! * There are no queues between processes ([`Turns::None`](super::Turns)): each node would have an order of its own, and
-//!   a majority of heads is not a turn. Waiters hear releases from a majority, and try again after a random pause.
+//! * Turns between processes are kept as well as they can be without a promise ([`Turns::None`](super::Turns)): each
+//!   node has a queue, in an order that is the same on all of them (`queue`), and it is told of a release who is next.
+//!   A majority of heads is not a turn, so a vote may still be split; whoever was, tries again after a random pause.
 
 mod acquire;
 mod config;
@@ -39,6 +40,7 @@ mod look;
 mod model;
 mod node;
 mod poll;
+mod queue;
 pub(crate) mod quorum;
 mod release;
 mod repair;
@@ -49,7 +51,7 @@ mod watch;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -58,9 +60,11 @@ use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 pub use self::config::RedlockBuilder;
+use self::fence::propose;
 use self::lane::Lane;
 use self::node::Node;
 pub use self::node::NodeEvent;
+use self::queue::Queue;
 use self::quorum::Quorum;
 use self::underway::Underway;
 use super::redis::names::Names;
@@ -95,6 +99,7 @@ struct Inner {
     ticks: Arc<Ticks>,
     /// Of all proved fences that this process has seen.
     highest_fence: AtomicU64,
+    queue: Queue,
     underway: Underway,
     acquires: Lane<acquire::Try>,
     releases: Lane<release::Order>,
@@ -177,6 +182,15 @@ impl Inner {
         terms
     }
 
+    /// The fence that a try proposes first.
+    fn proposal(&self, begun: Moment) -> u64 {
+        // The highest fence is another key's, mostly. One that lies further ahead than clocks may differ was minted by
+        // a clock that was wrong: it stays with its own key, whose nodes ask for a higher one in a second round.
+        let (seen, micros) = (self.highest_fence.load(Ordering::Relaxed), self.micros_at(begun));
+        let ahead = u64::try_from(self.config.max_ttl.as_micros()).unwrap_or(u64::MAX);
+        propose(if seen > micros.saturating_add(ahead) { 0 } else { seen }, micros)
+    }
+
     /// What the middle one of the nodes' clocks shows at `moment`, in microseconds; this machine's before any is known.
     fn micros_at(&self, moment: Moment) -> u64 {
         let mut clocks: Vec<i64> = self.nodes.iter().filter_map(|node| node.micros_at(moment)).collect();
@@ -231,8 +245,10 @@ impl Store for RedlockStore {
         Box::pin(acquire::acquire(&self.0, ask))
     }
 
-    fn leave(&self, _: &Key) {
-        // There are no places.
+    fn leave(&self, key: &Key) {
+        if let Ok(names) = self.0.names(key) {
+            Queue::leave(&self.0, names);
+        }
     }
 
     fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended> {

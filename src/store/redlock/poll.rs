@@ -10,24 +10,42 @@ use super::fan::{Enough, no_quorum};
 use super::fence::{Judgement, Round, Turn, Verdict};
 use super::flight::Word;
 use super::node::other_max_ttl;
-use super::quorum::{Ballot, Outcome, Vote, left_by_quorum};
+use super::queue::RENEWAL;
+use super::quorum::{Ballot, Outcome, Quorum, Vote, left_by_quorum};
 use crate::clock::Moment;
 use crate::store::redis::call::Failure;
 use crate::store::redis::fault::{Ran, nonsense};
 use crate::store::{Acquired, Denial, StoreError, drift};
 
-/// After a split vote: so long do the rivals wait, each another time.
-const RETRY_MS: std::ops::Range<u64> = 2..40;
+/// After a split vote: so long do the rivals wait, each another time, and longer after each further one.
+const RETRY_MS: std::ops::Range<u64> = 1..8;
 
 /// What one node said to one try.
 #[derive(Clone, Debug)]
 pub(super) enum Said {
-    Granted { left: Duration },
-    Already { fence: u64, left: Duration },
-    Refused { seen: u64 },
-    Denied { why: Denial, left: Option<Duration> },
-    Quarantined { left: Duration },
-    Unknown { error: StoreError, ran: Ran },
+    Granted {
+        left: Duration,
+    },
+    Already {
+        fence: u64,
+        left: Duration,
+    },
+    Refused {
+        seen: u64,
+    },
+    /// `fence` is the holder's, or 0 where the node knows none.
+    Denied {
+        why: Denial,
+        left: Option<Duration>,
+        fence: u64,
+    },
+    Quarantined {
+        left: Duration,
+    },
+    Unknown {
+        error: StoreError,
+        ran: Ran,
+    },
 }
 
 /// Whether a node has something that is to be taken back if it is not wanted.
@@ -46,7 +64,7 @@ impl Said {
         match said {
             Ok(said) => said,
             Err(Failure { error: StoreError::OutOfMemory, .. }) => {
-                Self::Denied { why: Denial::OutOfMemory, left: None }
+                Self::Denied { why: Denial::OutOfMemory, left: None, fence: 0 }
             }
             Err(Failure { error, ran }) => Self::Unknown { error, ran },
         }
@@ -106,9 +124,13 @@ fn meaning(inner: &Inner, word: Word, ttl: Duration) -> Result<Said, StoreError>
     Ok(match word.parts() {
         (1, &[]) => Said::Granted { left: ttl },
         (1, &[left_ms]) => Said::Granted { left: left(left_ms) },
-        (2, &[why, left_ms]) => {
-            let why = if why == 1 { Denial::OtherKind } else { Denial::Held };
-            Said::Denied { why, left: span(left_ms) }
+        (2, &[why, left_ms, holder]) => {
+            let why = match why {
+                1 => Denial::OtherKind,
+                2 => Denial::Ahead,
+                _ => Denial::Held,
+            };
+            Said::Denied { why, left: span(left_ms), fence: fence(holder)? }
         }
         (3, _) => return Err(StoreError::Timeout),
         (4, &[seen]) => Said::Refused { seen: fence(seen)? },
@@ -152,7 +174,12 @@ impl Poll {
         let _ = self.ballot.cast(node, said.vote(), now);
         let _ = self.round.hear(said.judgement());
         self.said[node] = Some(said);
-        let is_decided = self.ballot.outcome() != Outcome::Open || self.held_already(inner).is_some();
+        let is_decided = match self.ballot.outcome() {
+            Outcome::Open => self.held_already(inner).is_some(),
+            // Those who have not answered may be held by the one who holds the others: then it is no split vote.
+            Outcome::Denied => self.denial(inner.quorum) != Denial::Split || self.silent().is_empty(),
+            _ => true,
+        };
         if is_decided { Enough::Yes } else { Enough::No }
     }
 
@@ -207,25 +234,33 @@ impl Poll {
             }
             (Outcome::TooLate, _) => Acquired::Denied { retry_in: None, why: Denial::TooLate },
             // Others are faster.
-            (Outcome::Refused, _) => Acquired::Denied { retry_in: random(), why: Denial::Held },
+            (Outcome::Refused, _) => Acquired::Denied { retry_in: random(), why: Denial::Split },
             (Outcome::Denied, _) => {
-                let is_split =
-                    self.heard().any(|(_, said)| matches!(said, Said::Granted { .. } | Said::Already { .. }));
-                let retry_in = if is_split { random() } else { self.free_in(inner) };
-                Acquired::Denied { retry_in, why: self.why() }
+                let why = self.denial(inner.quorum);
+                let retry_in = match why {
+                    Denial::Split => random(),
+                    // What keeps the place, too.
+                    Denial::Held | Denial::Ahead => Some(self.free_in(inner).unwrap_or(RENEWAL).min(RENEWAL)),
+                    _ => self.free_in(inner),
+                };
+                Acquired::Denied { retry_in, why }
             }
             (Outcome::Granted | Outcome::Unknown | Outcome::Open, _) => self.unknown(inner),
         }
     }
 
-    /// Why most of those who said no said so.
-    fn why(&self) -> Denial {
-        let mut whys = self.heard().filter_map(|(_, said)| match said {
-            Said::Denied { why, .. } => Some(*why),
-            _ => None,
-        });
-        let first = whys.next().unwrap_or(Denial::Held);
-        if whys.all(|why| why == first) { first } else { Denial::Held }
+    /// What a majority of the nodes says no for. It is [`Split`](Denial::Split) where none agrees: the nodes are held by
+    /// several, each by too few of them, who will all let go and try again.
+    fn denial(&self, quorum: Quorum) -> Denial {
+        let denials = || {
+            self.heard().filter_map(|(_, said)| match *said {
+                Said::Denied { why, fence, .. } => Some((why, fence)),
+                _ => None,
+            })
+        };
+        denials()
+            .find(|one| denials().filter(|other| other == one).count() >= quorum.needed())
+            .map_or(Denial::Split, |(why, _)| why)
     }
 
     /// When a majority will be free, if all ends by time.

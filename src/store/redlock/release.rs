@@ -50,6 +50,9 @@ impl Job for Order {
             parts = parts.key(lock.names.lock());
         }
         for Self { lock, .. } in &orders {
+            parts = parts.key(lock.names.queue());
+        }
+        for Self { lock, .. } in &orders {
             parts = parts.arg(lock.token.as_uuid().hyphenated()).arg(lock.names.wake());
         }
         let begun = orders.iter().map(|order| order.begun).min().unwrap_or_else(|| inner.now());

@@ -18,5 +18,6 @@ scripts! {
     REPAIR = "repair.lua", Takes::One;
     VOTE = "vote.lua", Takes::One;
     MARK = "mark.lua", Takes::One;
+    LEAVE = "leave.lua", Takes::One;
     INITIALISE = "initialise.lua", Takes::One;
 }

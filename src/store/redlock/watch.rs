@@ -1,7 +1,9 @@
 //! What the nodes tell by themselves, as one: [`watch`], [`events`].
 //!
 //! A release is told by each node that carried it out. One hint would wake a waiter while most nodes still hold the
-//! key; so it is passed on when a majority has told it, or a little later: some may have had nothing to tell.
+//! key; so it is passed on when a majority has told it within a while. **What fewer tell is dropped**: whoever failed to
+//! get a majority gives back what he got, and if that woke others, their failures would wake him in turn. A release
+//! of which a majority's message is lost is found out by the next poll.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,9 @@ use crate::key::Key;
 use crate::store::{Events, Hint, Sent, Store, StoreError, Watch};
 
 /// So long is waited for the other nodes to say the same.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(50);
+/// Between two attempts to listen to a node's events.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Listens to one key on all nodes; answers when it is in force on a majority.
 pub(super) async fn watch(inner: &Arc<Inner>, key: &Key) -> Result<Watch, StoreError> {
@@ -24,8 +28,9 @@ pub(super) async fn watch(inner: &Arc<Inner>, key: &Key) -> Result<Watch, StoreE
     for node in &inner.nodes {
         let (node, key, tell) = (Arc::clone(node), key.clone(), tell.clone());
         runtime.spawn(async move {
+            let watch = node.store.watch(&key).await.map(|watch| (node.index, watch));
             // Nobody may be waiting for it any more: then the watch ends here.
-            let _ = tell.send(node.store.watch(&key).await).await;
+            let _ = tell.send(watch).await;
         });
     }
     drop(tell);
@@ -62,19 +67,23 @@ pub(super) async fn watch(inner: &Arc<Inner>, key: &Key) -> Result<Watch, StoreE
     Ok(watch)
 }
 
-type Hints = SelectAll<std::pin::Pin<Box<dyn futures_util::Stream<Item = Hint> + Send>>>;
+/// What a node has told.
+type Told = (usize, Hint);
+type Hints = SelectAll<std::pin::Pin<Box<dyn futures_util::Stream<Item = Told> + Send>>>;
 
-fn stream(watch: Watch) -> std::pin::Pin<Box<dyn futures_util::Stream<Item = Hint> + Send>> {
-    Box::pin(unfold(watch, async |mut watch| Some((watch.next().await?, watch))))
+fn stream((node, watch): (usize, Watch)) -> std::pin::Pin<Box<dyn futures_util::Stream<Item = Told> + Send>> {
+    Box::pin(unfold(watch, move |mut watch| async move { Some(((node, watch.next().await?), watch)) }))
 }
 
-/// Waits until so many have told something, or long enough; answers what was told, each thing once.
-async fn gather(hints: &mut Hints, first: Hint, needed: usize) -> Vec<Hint> {
-    let (mut told, mut count) = (vec![first], 1);
+/// Waits until so many nodes have told something, or long enough; answers what they told, each thing once.
+async fn gather(hints: &mut Hints, first: Told, needed: usize) -> Vec<Hint> {
+    let (mut nodes, mut told) = (vec![first.0], vec![first.1]);
     let gathering = async {
-        while count < needed {
-            let Some(hint) = hints.next().await else { return };
-            count += 1;
+        while nodes.len() < needed {
+            let Some((node, hint)) = hints.next().await else { return };
+            if !nodes.contains(&node) {
+                nodes.push(node);
+            }
             if !told.contains(&hint) {
                 told.push(hint);
             }
@@ -82,6 +91,10 @@ async fn gather(hints: &mut Hints, first: Hint, needed: usize) -> Vec<Hint> {
     };
     // Whoever has nothing to tell is not waited for.
     let _ = tokio::time::timeout(GATHER, gathering).await;
+    if nodes.len() < needed {
+        // These concern whoever waits, however few tell them.
+        told.retain(|hint| matches!(hint, Hint::Forced | Hint::Resumed));
+    }
     told
 }
 
@@ -117,7 +130,7 @@ pub(super) async fn events(inner: &Arc<Inner>) -> Result<Events, StoreError> {
                     if !again {
                         return;
                     }
-                    tokio::time::sleep(GATHER * 10).await;
+                    tokio::time::sleep(AGAIN).await;
                 }
             });
             hear
@@ -142,19 +155,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_the_nodes_tell_is_told_once_and_nothing_of_it_is_lost() {
-        let (senders, watches): (Vec<_>, Vec<_>) = (0..3).map(|_| Watch::new(|| ())).unzip();
-        let mut hints = select_all(watches.into_iter().map(stream));
-        for (sender, hint) in senders.iter().zip([Hint::Free, Hint::Forced, Hint::Free]) {
-            assert_eq!(sender.send(hint), Sent::Heard);
+    async fn what_a_majority_tells_is_told_once_and_what_fewer_tell_is_not() {
+        let (senders, watches): (Vec<_>, Vec<_>) = (0..5).map(|_| Watch::new(|| ())).unzip();
+        let mut hints = select_all(watches.into_iter().enumerate().map(stream));
+        let told = |node: usize, hint| assert_eq!(senders[node].send(hint), Sent::Heard);
+        for (node, hint) in [(0, Hint::Free), (1, Hint::Released), (2, Hint::Free)] {
+            told(node, hint);
         }
         let first = hints.next().await.unwrap();
-        let mut told = gather(&mut hints, first, 3).await;
-        told.sort_by_key(|hint| *hint as u8);
-        assert_eq!(told, [Hint::Forced, Hint::Free]);
-        // Fewer than asked for are waited for only so long.
-        assert_eq!(senders[0].send(Hint::Released), Sent::Heard);
+        let mut heard = gather(&mut hints, first, 3).await;
+        heard.sort_by_key(|hint| *hint as u8);
+        assert_eq!(heard, [Hint::Released, Hint::Free]);
+        // A node that tells it often is one node.
+        for (node, hint) in [(0, Hint::Released), (0, Hint::Released), (1, Hint::Free), (1, Hint::Released)] {
+            told(node, hint);
+        }
         let first = hints.next().await.unwrap();
-        assert_eq!(gather(&mut hints, first, 3).await, [Hint::Released]);
+        assert_eq!(gather(&mut hints, first, 3).await, []);
+        told(4, Hint::Forced);
+        let first = hints.next().await.unwrap();
+        assert_eq!(gather(&mut hints, first, 3).await, [Hint::Forced]);
     }
 }
