@@ -10,12 +10,15 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::shard::Shard;
 use crate::shard::lost::LostSignal;
-use crate::table::{self, End, Grant, Keeper, Mode, Order, Release, TokenChoice};
+use crate::table::{self, End, Grant, Keeper, Mode, Order, OrderId, Release, TokenChoice};
 use crate::trace::Hold;
 
 /// A held lock. Dropping it releases it, in every build, without blocking.
@@ -70,11 +73,20 @@ impl Lock {
         self.ended(found)
     }
 
-    /// The same from synchronous code.
+    /// The same from synchronous code, which waits for no store: it says what this process knows.
     pub fn unlock_now(mut self) -> Release {
         let grant = self.held.grant.take();
         let found = self.shard.release(&grant, End::Released);
         self.ended(found)
+    }
+
+    /// Releases at once where this process knows all there is to know; else the store is asked by the first poll.
+    pub(crate) fn start_unlock(self) -> Unlocking {
+        if self.held.shard.has_store() {
+            Unlocking::Asking(self.unlock().boxed())
+        } else {
+            Unlocking::Done(self.unlock_now())
+        }
     }
 
     /// Makes an exclusive lock a share: those who wait for a share get theirs, in their order. The grant stays what it
@@ -97,6 +109,12 @@ impl Lock {
         self.hold.end("detached");
         Ticket::new(self.key.clone(), grant.token, grant.proof)
     }
+}
+
+/// A release under way.
+pub(crate) enum Unlocking {
+    Done(Release),
+    Asking(BoxFuture<'static, Release>),
 }
 
 impl Deref for Lock {
@@ -202,6 +220,10 @@ impl Held {
         self.shard.lost_signal(&self.grant).wait()
     }
 
+    pub(crate) fn lost_signal(&self) -> Arc<LostSignal> {
+        self.shard.lost_signal(&self.grant)
+    }
+
     /// Waits until an operator asks for the lock with [notice](crate::ForceRelease::notice), and answers when it will
     /// be taken. `None`: it has ended without notice.
     ///
@@ -261,8 +283,8 @@ impl Held {
             return invalid("interval and timeout together must be shorter than what is left of the lock");
         }
         let signal = self.shard.lost_signal(&self.grant);
-        self.shard.auto_refresh(&self.grant, every, timeout)?;
-        Ok(AutoRefresh { shard: Arc::clone(&self.shard), grant: self.grant, signal })
+        let order = self.shard.auto_refresh(&self.grant, every, timeout)?;
+        Ok(AutoRefresh { shard: Arc::clone(&self.shard), grant: self.grant, order, signal })
     }
 
     /// Has the manager refresh the lock every third of its TTL, unless it does so already.
@@ -271,8 +293,8 @@ impl Held {
     }
 
     /// Takes back a standing order to refresh.
-    pub(crate) fn stop_auto_refresh(&self) {
-        self.shard.stop_auto_refresh(&self.grant);
+    pub(crate) fn stop_order(&self, order: OrderId) {
+        self.shard.stop_order(&self.grant, order);
     }
 
     /// Caps how long the lock may be held in all, counted from its grant. The deadline that it has already stands.
@@ -334,6 +356,7 @@ impl Refreshed {
 pub struct AutoRefresh {
     shard: Arc<Shard>,
     grant: Grant,
+    order: OrderId,
     signal: Arc<LostSignal>,
 }
 
@@ -347,9 +370,10 @@ impl AutoRefresh {
         async move { signal.wait().await.map(LockError::Lost) }
     }
 
-    /// Stops refreshing. The lock stays held until its deadline.
+    /// Stops this order, if no later one has replaced it. The lock stays held until its deadline; the one of a
+    /// [`run`](crate::LockManager::run) is refreshed as if there had been no order.
     pub fn stop(self) {
-        self.shard.stop_auto_refresh(&self.grant);
+        self.shard.stop_order(&self.grant, self.order);
     }
 }
 

@@ -9,6 +9,8 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::Key;
@@ -123,8 +125,8 @@ impl LockManyRequest<'_> {
         }
         for (lock, order) in locks.iter().zip(ordered) {
             // An order that was there before is of whoever holds the key around this request.
-            if order == Order::Given {
-                lock.stop_auto_refresh();
+            if let Order::Given(order) = order {
+                lock.stop_order(order);
             }
             lock.refresh().await?;
         }
@@ -187,18 +189,13 @@ impl LockMany {
         Ok(())
     }
 
-    /// Releases all of them, and says whether all were still held.
+    /// Releases all of them, and says whether all were still held: by the word of the store, where there is one.
     ///
     /// # Cancel safety
     /// Dropped at any point, the locks are released.
-    pub async fn unlock(mut self) -> Release {
-        let mut all = Release::Released;
-        for lock in self.locks.drain(..) {
-            if lock.unlock_now() == Release::AlreadyGone {
-                all = Release::AlreadyGone;
-            }
-        }
-        all
+    pub async fn unlock(self) -> Release {
+        let found = join_all(self.locks.into_iter().map(Lock::unlock)).await;
+        found.into_iter().find(|release| *release != Release::Released).unwrap_or(Release::Released)
     }
 }
 

@@ -140,3 +140,45 @@ async fn real_time_refreshes_a_real_lock() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[actix_rt::test]
+async fn an_order_stops_itself_and_not_the_one_that_replaced_it() {
+    let (locks, clock) = manager();
+    let lock = locks.try_lock("k").ttl(secs(9)).await.unwrap();
+    let older = lock.auto_refresh(secs(3), secs(1)).unwrap();
+    let newer = lock.auto_refresh(secs(2), secs(1)).unwrap();
+    older.stop();
+    advance_in_steps(&clock, 30);
+    assert!(lock.is_held(), "the newer order stands");
+    newer.stop();
+    advance_in_steps(&clock, 9);
+    assert!(!lock.is_held());
+}
+
+/// The order of a `run` is there before the callback's, or comes to one that is there already.
+#[actix_rt::test]
+async fn an_order_that_stops_leaves_the_one_that_a_run_keeps_its_lock_by() {
+    let (locks, clock) = manager();
+    let ran = locks.run("k", async |held| {
+        held.auto_refresh(secs(6), secs(1)).unwrap().stop();
+        advance_in_steps(&clock, 30);
+        let mine = held.auto_refresh(secs(6), secs(1)).unwrap();
+        advance_in_steps(&clock, 8);
+        mine.stop();
+        advance_in_steps(&clock, 30);
+        held.is_held()
+    });
+    assert!(ran.ttl(secs(9)).await.unwrap().value);
+
+    let me = locks.session("me").ttl(secs(900));
+    let lock = me.lock("j").await.unwrap();
+    let outer = lock.auto_refresh(secs(200), secs(1)).unwrap();
+    let ran = me.run("j", async |held| {
+        outer.stop();
+        for _ in 0..20 {
+            clock.advance(secs(150));
+        }
+        held.is_held()
+    });
+    assert!(ran.reentrant().await.unwrap().value);
+}

@@ -13,7 +13,7 @@ use futures::{future::join, poll};
 use kit::{Proxy, Server, Then, until};
 use leasehold::store::StoreError;
 use leasehold::store::redis::RedisStore;
-use leasehold::{BuildError, Builder, Lock, LockError, LockManager, Loss, Release, Token, Whereabouts};
+use leasehold::{BuildError, Builder, Lock, LockError, LockManager, Loss, Outcome, Release, Token, Whereabouts};
 
 /// Longer than any test is patient.
 const LONG: Duration = Duration::from_mins(5);
@@ -499,4 +499,27 @@ fn synchronous_callers_lock_through_the_store() {
     assert_eq!(two.try_lock("k").block().unwrap_err(), LockError::Held);
     lock.unlock_now();
     assert!(two.blocking_lock("k").is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_to_end_a_lock_says_what_the_store_says() {
+    let server = Server::start(&[]);
+    let locks = manager(&server).await;
+    let give_away = |key: &str| assert_eq!(server.ask::<String>(&format!("SET {key} another")), "OK");
+    let ran = locks.run("k", |_| async { give_away("lock:k") }).await.unwrap();
+    assert_eq!(ran.release, Release::AlreadyGone);
+    let ran = locks.try_run("j", |_| async { give_away("lock:j") }).await.unwrap();
+    assert!(matches!(ran, Outcome::Ran(ran) if ran.release == Release::AlreadyGone), "{ran:?}");
+    let many = locks.lock_many(["a", "b"]).await.unwrap();
+    give_away("lock:b");
+    assert_eq!(many.unlock().await, Release::AlreadyGone);
+    assert!(!exists(&server, "lock:a"), "the others are released all the same");
+    let shared = locks.singleflight_lock("s").await.unwrap();
+    give_away("lock:s");
+    assert_eq!(shared.unlock().await, Release::AlreadyGone);
+    for key in ["lock:k", "lock:j", "lock:b", "lock:s"] {
+        assert!(exists(&server, key), "{key} is another's");
+    }
+    let ran = locks.run("free", |_| async {}).await.unwrap();
+    assert_eq!(ran.release, Release::Released);
 }

@@ -146,3 +146,26 @@ async fn what_a_finished_callback_owned_is_dropped_under_the_lock() {
     assert_eq!(locks.run("k", |_| Done(witness)).await, Ok(Ran { value: (), release: Release::Released }));
     assert!(was_locked.get());
 }
+
+#[actix_rt::test]
+async fn a_callback_may_be_cancelled_when_its_lock_is_lost() {
+    struct Dropped<'a>(&'a std::cell::Cell<bool>);
+    impl Drop for Dropped<'_> {
+        fn drop(&mut self) {
+            self.0.set(true);
+        }
+    }
+    let locks = LockManager::builder().build().unwrap();
+    let gone = std::cell::Cell::new(false);
+    let call = async |_| {
+        let _told = Dropped(&gone);
+        std::future::pending::<()>().await;
+    };
+    let mut ran = Box::pin(locks.run("k", call).cancel_on_loss().into_future());
+    assert!(futures_util::poll!(&mut ran).is_pending());
+    locks.force_release("k").await.unwrap();
+    assert_eq!(ran.await, Err(LockError::Lost(Loss::Forced)));
+    assert!(gone.get());
+    let ran = locks.try_run("k", async |_| 1).cancel_on_loss().await;
+    assert!(matches!(ran, Ok(Outcome::Ran(Ran { value: 1, release: Release::Released }))), "{ran:?}");
+}

@@ -13,7 +13,7 @@ use crate::error::{LockError, Loss, WaitEdge};
 use crate::key::{Key, Token};
 use crate::store::{Released, Seen};
 use crate::table::{
-    Claimed, Effects, End, Grant, Keeper, Mode, Obstacle, Order, Owner, RefreshAsk, Refreshed, Release, Slice,
+    Claimed, Effects, End, Grant, Keeper, Mode, Obstacle, Order, OrderId, Owner, RefreshAsk, Refreshed, Release, Slice,
     WaiterId, Watcher, Which, Word,
 };
 
@@ -72,7 +72,7 @@ impl Shard {
         self.refresh_anywhere(&grant, ask).await
     }
 
-    pub(crate) fn auto_refresh(&self, grant: &Grant, every: Duration, timeout: Duration) -> Result<(), LockError> {
+    pub(crate) fn auto_refresh(&self, grant: &Grant, every: Duration, timeout: Duration) -> Result<OrderId, LockError> {
         let now = self.clock.now();
         self.with(|state, fx| state.table.auto_refresh(grant, every, timeout, now, fx)).map_err(LockError::Lost)
     }
@@ -80,6 +80,10 @@ impl Shard {
     pub(crate) fn keep_refreshed(&self, grant: &Grant) -> Result<Order, LockError> {
         let now = self.clock.now();
         self.with(|state, fx| state.table.keep_refreshed(grant, now, fx)).map_err(LockError::Lost)
+    }
+
+    pub(crate) fn stop_order(&self, grant: &Grant, order: OrderId) {
+        self.with(|state, fx| state.table.stop_order(grant, order, fx));
     }
 
     pub(crate) fn stop_auto_refresh(&self, grant: &Grant) {

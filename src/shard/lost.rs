@@ -60,10 +60,15 @@ impl LostSignal {
         }
     }
 
+    /// How it was lost, if it has been.
+    pub(crate) fn loss(&self) -> Option<Loss> {
+        self.how.get().copied().flatten()
+    }
+
     /// Waits for the end. Cancel safe: asking again finds the same answer.
     pub(crate) async fn wait(self: Arc<Self>) -> Option<Loss> {
         self.given.cancelled().await;
-        self.how.get().copied().flatten()
+        self.loss()
     }
 }
 

@@ -308,6 +308,11 @@ impl Shard {
         add(self.state.lock().table.counters_mut());
     }
 
+    /// Whether a store is asked for keys of this shard.
+    pub(crate) fn has_store(&self) -> bool {
+        self.clerk.is_some()
+    }
+
     /// The same of an attempt, and how it ended.
     pub(crate) fn count_attempt(&self, mode: Mode, outcome: AttemptOutcome, add: impl FnOnce(&mut Counters)) {
         let mut state = self.state.lock();

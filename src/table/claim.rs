@@ -15,10 +15,9 @@ use std::sync::Arc;
 
 use super::acquire::{Ask, Grant, Patience, Verdict, give_place_back, take_place};
 use super::ended::End;
-use super::expiry::Links;
 use super::queue::{Queue, Waiter, WaiterId, WaiterState};
 use super::slab::NIL;
-use super::slot::{AutoRefresh, Holder, Keeper, Refreshes, Slot};
+use super::slot::{Holder, Keeper, Slot};
 use super::{Effects, RefreshAsk, Refreshed, Table};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError, Loss};
@@ -442,13 +441,10 @@ impl Table {
 
     /// A session's locks are kept in the store for as long as the session lives: its heartbeats cost nothing there.
     fn keep_for_session(&mut self, index: u32, fx: &mut Effects) {
-        let slot = &mut self.slots[index];
+        let slot = &self.slots[index];
         let (Some(holder), Some(_)) = (slot.holder.as_ref(), slot.session()) else { return };
         let every = (holder.ttl.as_duration() / 3).max(Ttl::MIN);
-        let due = self.now.saturating_add(every);
-        slot.extras_mut().auto = Some(AutoRefresh { every, timeout: every, due, links: Links::NEW, depth: 0 });
-        self.refreshes.insert(&mut Refreshes(&mut self.slots), index);
-        fx.due(due);
+        self.begin_order(index, every, 0, fx);
     }
 
     /// Whether the store is asked when this grant is released.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::acquire::give_place_back;
 use super::ended::End;
-use super::slot::{Holder, Keeper, Refreshes, Terms};
+use super::slot::{Holder, Keeper, Terms};
 use super::told::EventKind;
 use super::trail::Trace;
 use super::{Effects, Grant, Release, Table};
@@ -248,14 +248,6 @@ impl Table {
         }
         if members == 0 && !left {
             self.slots[key_slot].extras_mut().group = None;
-        }
-    }
-
-    #[inline]
-    pub(super) fn drop_auto(&mut self, index: u32) {
-        if self.slots[index].extras.as_ref().is_some_and(|extras| extras.auto.is_some()) {
-            self.refreshes.remove(&mut Refreshes(&mut self.slots), index);
-            self.slots[index].extras_mut().auto = None;
         }
     }
 }

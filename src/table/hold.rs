@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ended::End;
-use super::expiry::Links;
 use super::group::Group;
 use super::mode::Kind;
-use super::slot::{AutoRefresh, Holder, Keeper, Refreshes, Watcher};
+use super::slot::{Holder, Keeper, Watcher};
 use super::told::EventKind;
 use super::trail::Trace;
 use super::{Effects, Grant, Table};
@@ -34,14 +33,6 @@ pub(crate) enum RefreshAsk {
     To(Ttl),
 }
 
-/// Whether there is a new standing order to refresh.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Order {
-    Given,
-    /// There was one already, or the grant has no use for one.
-    AsItWas,
-}
-
 /// What a refresh did; both leave the lock held until the deadline given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Refreshed {
@@ -61,9 +52,8 @@ impl Table {
         match self.slots[grant.slot].extras.as_mut() {
             Some(extras) if extras.reentries > 0 => {
                 extras.reentries -= 1;
-                if extras.auto.as_ref().is_some_and(|auto| auto.depth > extras.reentries) {
-                    self.drop_auto(grant.slot);
-                }
+                let depth = extras.reentries;
+                self.stop_orders(grant.slot, |_, given_at| given_at > depth, fx);
             }
             _ => self.end(grant.slot, end, fx),
         }
@@ -212,50 +202,6 @@ impl Table {
             self.hand_off(index, fx);
         }
         Ok(())
-    }
-
-    /// Has the table refresh the grant by itself: `every` from now on, until it ends.
-    pub(crate) fn auto_refresh(
-        &mut self,
-        grant: &Grant,
-        every: Duration,
-        timeout: Duration,
-        now: Moment,
-        fx: &mut Effects,
-    ) -> Result<(), Loss> {
-        self.check(grant, now, fx)?;
-        self.stop_auto_refresh(grant);
-        let due = self.now.saturating_add(every);
-        let extras = self.slots[grant.slot].extras_mut();
-        let depth = extras.reentries;
-        extras.auto = Some(AutoRefresh { every, timeout, due, links: Links::NEW, depth });
-        self.refreshes.insert(&mut Refreshes(&mut self.slots), grant.slot);
-        fx.due(due);
-        Ok(())
-    }
-
-    /// Has the table refresh the grant every third of its TTL, unless there is such an order already, or none is of use.
-    /// One that has less than half of its TTL left, as a session's may, is refreshed at once.
-    pub(crate) fn keep_refreshed(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Result<Order, Loss> {
-        let deadline = self.check(grant, now, fx)?;
-        let slot = &self.slots[grant.slot];
-        let is_ordered = slot.extras.as_ref().is_some_and(|extras| extras.auto.is_some());
-        let ttl = slot.holder.as_ref().expect("the deadline came from this holder").ttl;
-        let third = ttl.as_duration() / 3;
-        if is_ordered || third < Ttl::MIN || deadline >= slot.last_deadline() {
-            return Ok(Order::AsItWas);
-        }
-        if deadline.saturating_since(self.now) < ttl.as_duration() / 2 {
-            self.refresh(grant, RefreshAsk::To(ttl), now, fx)?;
-        }
-        self.auto_refresh(grant, third, third, now, fx)?;
-        Ok(Order::Given)
-    }
-
-    pub(crate) fn stop_auto_refresh(&mut self, grant: &Grant) {
-        if self.holder_of(grant).is_some() {
-            self.drop_auto(grant.slot);
-        }
     }
 
     /// Caps the hold of a live grant; the deadline it has already stands (T6).

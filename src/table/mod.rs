@@ -31,6 +31,7 @@ mod lapsed;
 mod mode;
 #[cfg(test)]
 mod model;
+mod orders;
 mod owner;
 mod queue;
 mod slab;
@@ -52,8 +53,9 @@ pub(crate) use effects::Effects;
 pub(crate) use ended::End;
 pub(crate) use expiry::{Links, Step, Timed, Wheel};
 pub use hold::Release;
-pub(crate) use hold::{Order, RefreshAsk, Refreshed};
+pub(crate) use hold::{RefreshAsk, Refreshed};
 pub use mode::Mode;
+pub(crate) use orders::{Order, OrderId};
 pub(crate) use owner::{Owner, OwnerKind};
 pub(crate) use queue::WaiterId;
 pub(crate) use slab::Slab;
@@ -109,6 +111,7 @@ pub(crate) struct Table {
     expiries: Wheel,
     timeouts: Wheel,
     refreshes: Wheel,
+    last_order: OrderId,
     ended: EndedRing,
     trail: Trail,
     /// By owner: what it holds and waits for here.
@@ -149,6 +152,7 @@ impl Table {
             expiries: Wheel::new(now),
             timeouts: Wheel::new(now),
             refreshes: Wheel::new(now),
+            last_order: OrderId::default(),
             ended: EndedRing::new(ENDED_TOKENS),
             trail: Trail::new(),
             belongings: HashMap::default(),

@@ -11,6 +11,7 @@ use super::ended::End;
 use super::expiry::{Links, Timed};
 use super::group::Group;
 use super::mode::{Kind, Mode};
+use super::orders::AutoRefresh;
 use super::owner::Owner;
 use super::queue::Queue;
 use super::slab::Slab;
@@ -273,7 +274,7 @@ pub(crate) struct Extras {
     pub(crate) cap: Option<Duration>,
     /// Of the holder.
     pub(crate) watcher: Option<Arc<dyn Watcher>>,
-    /// Of the holder.
+    /// Of the holder: what it is refreshed by.
     pub(crate) auto: Option<AutoRefresh>,
     /// Of the holder: how often it was asked for again by its owner, and not yet released.
     pub(crate) reentries: u32,
@@ -305,18 +306,6 @@ impl fmt::Debug for Extras {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Extras").field("terms", &self.terms).field("auto", &self.auto).finish_non_exhaustive()
     }
-}
-
-/// A holder's standing order to be refreshed.
-#[derive(Debug)]
-pub(crate) struct AutoRefresh {
-    pub(crate) every: Duration,
-    /// A refresh that comes later than this after it was due counts as failed, and is done all the same.
-    pub(crate) timeout: Duration,
-    pub(crate) due: Moment,
-    pub(crate) links: Links,
-    /// How often the grant had been asked for again when the order was given: it goes with that answer.
-    pub(crate) depth: u32,
 }
 
 /// The slots as entries of the expiry wheel: filed under their holder's deadline.

@@ -444,7 +444,7 @@ impl Bench {
             }
             Op::AutoRefresh { every_ms, timeout_ms, .. } => {
                 let (every, timeout) = (Duration::from_millis(every_ms), Duration::from_millis(timeout_ms));
-                let got = self.with(|table, now, fx| table.auto_refresh(&grant, every, timeout, now, fx));
+                let got = self.with(|table, now, fx| table.auto_refresh(&grant, every, timeout, now, fx).map(drop));
                 let due = self.model.now + every_ms * TICK;
                 let order = |model: &mut Model| {
                     let held = model.holder(fence).unwrap();

@@ -5,24 +5,25 @@
 //! runs on without the lock. All that the callback locks has the same owner as this lock, so that callbacks which wait
 //! for each other's locks are told of the deadlock. What the callback returned is never hidden by what became of the lock: both are told.
 
+mod under_lock;
+
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
+pub(crate) use under_lock::{Callback, OnLoss, UnderLock};
 
-use crate::caller;
 use crate::error::LockError;
 use crate::key::{Key, Token};
-use crate::lock::{Held, Lock};
+use crate::lock::Held;
 use crate::manager::LockManager;
-use crate::request::{LockFuture, LockOptions, LockRequest};
+use crate::request::{LockOptions, LockRequest};
 use crate::retry::RetryStrategy;
 use crate::session::Session;
-use crate::table::{Owner, Release};
+use crate::table::Release;
 
 /// What a callback returned, and what its lock came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl LockManager {
         F: FnOnce(Held) -> Fut,
         Fut: Future,
     {
-        RunRequest { request: self.lock(key), call }
+        RunRequest { request: self.lock(key), call, on_loss: OnLoss::GoOn }
     }
 
     /// Runs `call` if the lock is free now, and answers [`Outcome::Busy`] if it is not.
@@ -93,7 +94,7 @@ impl LockManager {
         F: FnOnce(Held) -> Fut,
         Fut: Future,
     {
-        TryRunRequest(RunRequest { request: self.try_lock(key), call })
+        TryRunRequest(RunRequest { request: self.try_lock(key), call, on_loss: OnLoss::GoOn })
     }
 }
 
@@ -102,6 +103,7 @@ impl LockManager {
 pub struct RunRequest<'a, F> {
     request: LockRequest<'a>,
     call: F,
+    on_loss: OnLoss,
 }
 
 /// The same for [`LockManager::try_run`].
@@ -117,6 +119,7 @@ macro_rules! terms {
         }
     )*};
 }
+pub(crate) use terms;
 
 impl<F> RunRequest<'_, F> {
     terms! {
@@ -140,6 +143,16 @@ impl<F> RunRequest<'_, F> {
         session(session: &Session);
         /// Runs under the lock that the caller holds already. See [`LockOptions::reentrant`].
         reentrant();
+    }
+
+    /// Drops the callback's future as soon as the lock is lost, and answers [`LockError::Lost`]. Without this it goes
+    /// on to its end, and [`Ran::release`] tells.
+    ///
+    /// It is dropped at one of its `await`s, and only while this future is polled: what it did before stands, and the
+    /// fencing token is still what keeps it from doing harm.
+    pub fn cancel_on_loss(mut self) -> Self {
+        self.on_loss = OnLoss::Cancel;
+        self
     }
 }
 
@@ -173,6 +186,11 @@ impl<F> TryRunRequest<'_, F> {
     pub fn reentrant(self) -> Self {
         Self(self.0.reentrant())
     }
+
+    /// Drops the callback's future as soon as the lock is lost. See [`RunRequest::cancel_on_loss`].
+    pub fn cancel_on_loss(self) -> Self {
+        Self(self.0.cancel_on_loss())
+    }
 }
 
 impl<F> fmt::Debug for RunRequest<'_, F> {
@@ -196,9 +214,9 @@ where
     type IntoFuture = RunFuture<'a, F, Fut>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let (manager, session) = (self.request.manager(), self.request.the_session().and_then(Session::owner));
-        let stage = Stage::Locking { lock: self.request.into_future(), call: Some(self.call) };
-        RunFuture { manager, caller: session, stage }
+        let Self { request, call, on_loss } = self;
+        let (manager, session) = (request.manager(), request.the_session().and_then(Session::owner));
+        RunFuture { work: UnderLock::new(manager, session, request.into_future(), call, on_loss) }
     }
 }
 
@@ -218,22 +236,9 @@ where
 pin_project! {
     /// The future of a [`RunRequest`].
     #[must_use = "futures do nothing unless polled"]
-    pub struct RunFuture<'a, F, Fut> {
-        manager: &'a LockManager,
-        // Whose the lock is, and all that the callback locks: settled when it is first polled.
-        caller: Option<Arc<Owner>>,
+    pub struct RunFuture<'a, F, Fut: Future> {
         #[pin]
-        stage: Stage<'a, F, Fut>,
-    }
-}
-
-pin_project! {
-    // While `Running`, the callback's future stands before the lock, and so is dropped before it.
-    #[project = Staged]
-    enum Stage<'a, F, Fut> {
-        Locking { lock: LockFuture<'a>, call: Option<F> },
-        Running { #[pin] work: Fut, lock: Option<Lock> },
-        Ended,
+        work: UnderLock<'a, F, Fut>,
     }
 }
 
@@ -245,38 +250,14 @@ where
     type Output = Result<Ran<Fut::Output>, LockError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let caller = this
-            .caller
-            .get_or_insert_with(|| caller::current(this.manager.id()).unwrap_or_else(|| this.manager.new_call()));
-        let _on_its_behalf = caller::enter(this.manager.id(), caller);
-        let mut stage = this.stage;
-        if let Staged::Locking { lock, call } = stage.as_mut().project() {
-            let lock = ready!(Pin::new(lock).poll(cx))?;
-            let call = call.take().expect("the lock is granted once");
-            // Granted just now; were it over already, the release would say so.
-            let _ = lock.keep_refreshed();
-            let work = call(lock.held());
-            stage.set(Stage::Running { work, lock: Some(lock) });
-        }
-        let Staged::Running { work, lock } = stage.as_mut().project() else {
-            panic!("a run was polled after it ended");
-        };
-        let value = {
-            let _under_it = lock.as_ref().map(|lock| lock.hold().enter());
-            ready!(work.poll(cx))
-        };
-        let lock = lock.take().expect("a callback that runs has its lock");
-        // What the callback's future still owns goes before the lock does.
-        stage.set(Stage::Ended);
-        Poll::Ready(Ok(Ran { value, release: lock.unlock_now() }))
+        self.project().work.poll(cx)
     }
 }
 
 pin_project! {
     /// The future of a [`TryRunRequest`].
     #[must_use = "futures do nothing unless polled"]
-    pub struct TryRunFuture<'a, F, Fut> {
+    pub struct TryRunFuture<'a, F, Fut: Future> {
         #[pin]
         run: RunFuture<'a, F, Fut>,
     }
@@ -298,17 +279,13 @@ where
     }
 }
 
-impl<F, Fut> fmt::Debug for RunFuture<'_, F, Fut> {
+impl<F, Fut: Future> fmt::Debug for RunFuture<'_, F, Fut> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.stage {
-            Stage::Locking { .. } => "RunFuture(locking)",
-            Stage::Running { .. } => "RunFuture(running)",
-            Stage::Ended => "RunFuture(ended)",
-        })
+        write!(f, "RunFuture({})", self.work.stage_name())
     }
 }
 
-impl<F, Fut> fmt::Debug for TryRunFuture<'_, F, Fut> {
+impl<F, Fut: Future> fmt::Debug for TryRunFuture<'_, F, Fut> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.run.fmt(f)
     }

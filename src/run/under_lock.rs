@@ -1,0 +1,161 @@
+//! Work under a lock: the future that waits for the lock, does the work, and releases. What `run` and `singleflight`
+//! have in common.
+//!
+//! | stage       | the future                                    | dropped there                         |
+//! |-------------|-----------------------------------------------|---------------------------------------|
+//! | `Locking`   | waits for the lock                            | it leaves the queue                   |
+//! | `Running`   | polls the work, whose lock refreshes itself   | the work is dropped, then the lock    |
+//! | `Releasing` | waits for what a store says of the release    | the lock is released all the same     |
+//! | `Ended`     | over                                          |                                       |
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use pin_project_lite::pin_project;
+
+use super::Ran;
+use crate::caller;
+use crate::error::{LockError, Loss};
+use crate::lock::{Held, Lock, Unlocking};
+use crate::manager::LockManager;
+use crate::request::LockFuture;
+use crate::table::{Owner, Release};
+
+/// What to do once the lock is there.
+pub(crate) trait Callback {
+    type Work: Future;
+
+    fn begin(self, held: Held) -> Self::Work;
+}
+
+impl<F, Fut> Callback for F
+where
+    F: FnOnce(Held) -> Fut,
+    Fut: Future,
+{
+    type Work = Fut;
+
+    fn begin(self, held: Held) -> Fut {
+        self(held)
+    }
+}
+
+/// What the loss of the lock is to the work under it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum OnLoss {
+    /// It goes on to its end, and the release tells.
+    #[default]
+    GoOn,
+    /// It is dropped, and the answer is [`LockError::Lost`].
+    Cancel,
+}
+
+pin_project! {
+    /// Work under a lock, under way.
+    pub(crate) struct UnderLock<'a, C, W: Future> {
+        manager: &'a LockManager,
+        // Whose the lock is, and all that the work locks: settled when it is first polled.
+        caller: Option<Arc<Owner>>,
+        on_loss: OnLoss,
+        #[pin]
+        stage: Stage<'a, C, W>,
+    }
+}
+
+pin_project! {
+    // While `Running`, the work stands before its lock, and so is dropped before it.
+    #[project = Staged]
+    enum Stage<'a, C, W: Future> {
+        Locking { lock: LockFuture<'a>, call: Option<C> },
+        Running { #[pin] work: W, lost: Option<BoxFuture<'static, Option<Loss>>>, lock: Option<Lock> },
+        Releasing { value: Option<W::Output>, release: BoxFuture<'static, Release> },
+        Ended,
+    }
+}
+
+impl<'a, C, W: Future> UnderLock<'a, C, W> {
+    /// `owner`: whose work it is, where that is not to be found out by the first poll.
+    pub(crate) fn new(
+        manager: &'a LockManager,
+        owner: Option<Arc<Owner>>,
+        lock: LockFuture<'a>,
+        call: C,
+        on_loss: OnLoss,
+    ) -> Self {
+        Self { manager, caller: owner, on_loss, stage: Stage::Locking { lock, call: Some(call) } }
+    }
+
+    /// Where it stands, for people who look.
+    pub(crate) fn stage_name(&self) -> &'static str {
+        match self.stage {
+            Stage::Locking { .. } => "locking",
+            Stage::Running { .. } => "running",
+            Stage::Releasing { .. } => "releasing",
+            Stage::Ended => "ended",
+        }
+    }
+}
+
+impl<C, W> Future for UnderLock<'_, C, W>
+where
+    C: Callback<Work = W>,
+    W: Future,
+{
+    type Output = Result<Ran<W::Output>, LockError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut stage = this.stage;
+        if let Staged::Releasing { value, release } = stage.as_mut().project() {
+            let release = ready!(release.poll_unpin(cx));
+            let value = value.take().expect("it is released once");
+            stage.set(Stage::Ended);
+            return Poll::Ready(Ok(Ran { value, release }));
+        }
+        let caller = this
+            .caller
+            .get_or_insert_with(|| caller::current(this.manager.id()).unwrap_or_else(|| this.manager.new_call()));
+        let on_its_behalf = caller::enter(this.manager.id(), caller);
+        if let Staged::Locking { lock, call } = stage.as_mut().project() {
+            let lock = ready!(Pin::new(lock).poll(cx))?;
+            let call = call.take().expect("the lock is granted once");
+            // Granted just now; were it over already, the release would say so.
+            let _ = lock.keep_refreshed();
+            let lost = (*this.on_loss == OnLoss::Cancel).then(|| lock.lost().boxed());
+            let work = call.begin(lock.held());
+            stage.set(Stage::Running { work, lost, lock: Some(lock) });
+        }
+        let Staged::Running { work, lost, lock } = stage.as_mut().project() else {
+            panic!("a run was polled after it ended");
+        };
+        let polled = {
+            let _under_it = lock.as_ref().map(|lock| lock.hold().enter());
+            work.poll(cx)
+        };
+        let Poll::Ready(value) = polled else {
+            let loss = lost.as_mut().map_or(Poll::Pending, |lost| lost.poll_unpin(cx));
+            let Some(loss) = ready!(loss) else { return Poll::Pending };
+            // The work is dropped, and then what was its lock.
+            stage.set(Stage::Ended);
+            return Poll::Ready(Err(LockError::Lost(loss)));
+        };
+        let lock = lock.take().expect("work that runs has its lock");
+        // What the work still owns goes before the lock does.
+        stage.set(Stage::Ended);
+        drop(on_its_behalf);
+        match lock.start_unlock() {
+            Unlocking::Done(release) => Poll::Ready(Ok(Ran { value, release })),
+            Unlocking::Asking(mut release) => match release.poll_unpin(cx) {
+                Poll::Ready(release) => Poll::Ready(Ok(Ran { value, release })),
+                Poll::Pending => {
+                    stage.set(Stage::Releasing { value: Some(value), release });
+                    Poll::Pending
+                }
+            },
+        }
+    }
+}

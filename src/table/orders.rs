@@ -1,0 +1,175 @@
+//! Standing orders to refresh a grant: its holder's ([`Table::auto_refresh`]), and one of the house's own
+//! ([`Table::keep_refreshed`]), by which a `run` or a session keeps its lock.
+//!
+//! | orders          | the grant is refreshed        | the holder's stops, or is replaced | the house's own stops    |
+//! |-----------------|-------------------------------|------------------------------------|--------------------------|
+//! | the holder's    | as that says                  | nothing is left; the newer one is  | -                        |
+//! | the house's own | every third of the TTL        | -                                  | nothing is left          |
+//! | both            | as the holder's says          | the house's own; the newer, and it | the holder's is left     |
+//!
+//! An order is stopped by its own number, so that one which was replaced stops nobody else's.
+
+use std::time::Duration;
+
+use super::effects::Effects;
+use super::expiry::Links;
+use super::slot::Refreshes;
+use super::{Grant, RefreshAsk, Table};
+use crate::clock::Moment;
+use crate::error::Loss;
+use crate::key::Ttl;
+
+/// Names a standing order among those of its table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct OrderId(u64);
+
+/// Whether there is a new standing order to refresh.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Order {
+    Given(OrderId),
+    /// There was one already, or the grant has no use for one.
+    AsItWas,
+}
+
+/// What a grant is refreshed by.
+#[derive(Debug)]
+pub(crate) struct AutoRefresh {
+    pub(crate) every: Duration,
+    /// A refresh that comes later than this after it was due counts as failed, and is done all the same.
+    pub(crate) timeout: Duration,
+    pub(crate) due: Moment,
+    pub(crate) links: Links,
+    id: OrderId,
+    /// How often the grant had been asked for again when the order was given: it goes with that answer.
+    pub(crate) depth: u32,
+    /// Whether it is the house's own.
+    is_own: bool,
+    /// The house's own, while the holder's stands above it.
+    own: Option<Own>,
+}
+
+/// The house's own order, where it is not in force: every so often.
+#[derive(Clone, Copy, Debug)]
+struct Own {
+    id: OrderId,
+    every: Duration,
+    depth: u32,
+}
+
+impl Table {
+    fn new_order(&mut self) -> OrderId {
+        self.last_order.0 += 1;
+        self.last_order
+    }
+
+    /// Has the table refresh the grant by itself: `every` from now on, until it ends. Replaces its holder's last order.
+    pub(crate) fn auto_refresh(
+        &mut self,
+        grant: &Grant,
+        every: Duration,
+        timeout: Duration,
+        now: Moment,
+        fx: &mut Effects,
+    ) -> Result<OrderId, Loss> {
+        self.check(grant, now, fx)?;
+        let id = self.new_order();
+        let extras = self.slots[grant.slot].extras_mut();
+        let depth = extras.reentries;
+        let own = extras.auto.as_ref().and_then(|auto| {
+            let itself = Own { id: auto.id, every: auto.every, depth: auto.depth };
+            if auto.is_own { Some(itself) } else { auto.own }
+        });
+        let due = self.now.saturating_add(every);
+        self.order(
+            grant.slot,
+            AutoRefresh { every, timeout, due, links: Links::NEW, id, depth, is_own: false, own },
+            fx,
+        );
+        Ok(id)
+    }
+
+    /// Has the table refresh the grant every third of its TTL, also when its holder's own order is stopped; unless there
+    /// is such an order already, or none is of use. One that has less than half of its TTL left, as a session's may, is
+    /// refreshed at once.
+    pub(crate) fn keep_refreshed(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Result<Order, Loss> {
+        let deadline = self.check(grant, now, fx)?;
+        let slot = &self.slots[grant.slot];
+        let ttl = slot.holder.as_ref().expect("the deadline came from this holder").ttl;
+        let third = ttl.as_duration() / 3;
+        let auto = slot.extras.as_ref().and_then(|extras| extras.auto.as_ref());
+        let is_kept = auto.is_some_and(|auto| auto.is_own || auto.own.is_some());
+        if is_kept || third < Ttl::MIN || deadline >= slot.last_deadline() {
+            return Ok(Order::AsItWas);
+        }
+        if auto.is_none() && deadline.saturating_since(self.now) < ttl.as_duration() / 2 {
+            self.refresh(grant, RefreshAsk::To(ttl), now, fx)?;
+        }
+        let depth = self.slots[grant.slot].extras_mut().reentries;
+        Ok(Order::Given(self.begin_order(grant.slot, third, depth, fx)))
+    }
+
+    /// The house's own order, in force from now on, or below the holder's.
+    pub(super) fn begin_order(&mut self, index: u32, every: Duration, depth: u32, fx: &mut Effects) -> OrderId {
+        let id = self.new_order();
+        if let Some(auto) = self.slots[index].extras_mut().auto.as_mut() {
+            auto.own = Some(Own { id, every, depth });
+        } else {
+            let due = self.now.saturating_add(every);
+            let links = Links::NEW;
+            let order = AutoRefresh { every, timeout: every, due, links, id, depth, is_own: true, own: None };
+            self.order(index, order, fx);
+        }
+        id
+    }
+
+    /// Puts an order in force, in place of what is.
+    fn order(&mut self, index: u32, order: AutoRefresh, fx: &mut Effects) {
+        self.drop_auto(index);
+        fx.due(order.due);
+        self.slots[index].extras_mut().auto = Some(order);
+        self.refreshes.insert(&mut Refreshes(&mut self.slots), index);
+    }
+
+    /// Stops one order, if it still stands.
+    pub(crate) fn stop_order(&mut self, grant: &Grant, id: OrderId, fx: &mut Effects) {
+        if self.holder_of(grant).is_some() {
+            self.stop_orders(grant.slot, |order, _| order == id, fx);
+        }
+    }
+
+    /// Stops the orders of a slot that `which` picks, by their names and depths. What stood below one is in force.
+    pub(super) fn stop_orders(&mut self, index: u32, which: impl Fn(OrderId, u32) -> bool, fx: &mut Effects) {
+        let Some(auto) = self.slots[index].extras.as_mut().and_then(|extras| extras.auto.as_mut()) else { return };
+        auto.own = auto.own.filter(|own| !which(own.id, own.depth));
+        if !which(auto.id, auto.depth) {
+            return;
+        }
+        let own = auto.own;
+        self.drop_auto(index);
+        if let Some(Own { id, every, depth }) = own {
+            // The holder's may have refreshed less often: this one begins at once.
+            let due = self.now;
+            let links = Links::NEW;
+            self.order(
+                index,
+                AutoRefresh { every, timeout: every, due, links, id, depth, is_own: true, own: None },
+                fx,
+            );
+        }
+    }
+
+    /// Stops all orders of a grant.
+    pub(crate) fn stop_auto_refresh(&mut self, grant: &Grant) {
+        if self.holder_of(grant).is_some() {
+            self.drop_auto(grant.slot);
+        }
+    }
+
+    #[inline]
+    pub(super) fn drop_auto(&mut self, index: u32) {
+        if self.slots[index].extras.as_ref().is_some_and(|extras| extras.auto.is_some()) {
+            self.refreshes.remove(&mut Refreshes(&mut self.slots), index);
+            self.slots[index].extras_mut().auto = None;
+        }
+    }
+}
