@@ -108,13 +108,16 @@ pub use manager::LockManager;
 pub use many::{LockMany, LockManyRequest};
 pub use order::ListOrder;
 pub use readiness::Readiness;
-pub use request::{LockFuture, LockOptions, LockRequest, TicketFuture, TicketRequest, WaitPlace};
+pub use request::{LockFuture, LockOptions, LockRequest, OwnedLockRequest, TicketFuture, TicketRequest, WaitPlace};
 pub use run::{Outcome, Ran, RunFuture, RunRequest, TryRunFuture, TryRunRequest, operation_key, resource_key};
 pub use semaphore::Semaphore;
 pub use session::Session;
 pub use shard::actor::ShardActor;
 pub use shard::message as messages;
-pub use singleflight::{SharedLock, SharedLockFuture, SharedLockRequest};
+pub use singleflight::{
+    DetachedFuture, DetachedSingleflight, SharedLock, SharedLockFuture, SharedLockRequest, SingleflightFuture,
+    SingleflightRequest,
+};
 pub use stats::{HotKey, Stats};
 pub use table::{Event, EventKind, Mode, Release};
 

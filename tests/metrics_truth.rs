@@ -213,7 +213,7 @@ async fn after_chaos_each_counter_and_gauge_is_what_clients_and_listeners_heard(
     assert!(waited > 50, "{waited}");
 
     // Who shares a flight.
-    let mut flight = Box::pin(locks.singleflight("a flight", std::future::pending::<u8>));
+    let mut flight = Box::pin(locks.singleflight("a flight", std::future::pending::<u8>).into_future());
     assert!(poll!(&mut flight).is_pending());
     drop(flight);
     *heard.outcomes.entry(("exclusive", "acquired")).or_default() += 1;

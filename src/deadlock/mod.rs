@@ -8,6 +8,7 @@
 //! Order of mutexes: the register's, then a shard's, one at a time. Effects run when both are free. The decision is
 //! `graph`'s; it is pure, and asks for what it needs to know.
 
+pub(crate) mod follow;
 pub(crate) mod graph;
 
 use std::cell::RefCell;
@@ -22,6 +23,7 @@ use crate::key::Key;
 use crate::shard::Shard;
 use crate::sync::Mutex;
 use crate::table::{Ask, Effects, Grant, Mode, Obstacle, Owner, Verdict, WaiterId};
+use follow::Following;
 use graph::{Blocked, Hold, OwnerId, Step, World, cycle_through};
 
 /// What is done about a deadlock.
@@ -71,6 +73,8 @@ struct Wait {
 enum How {
     Queued(WaiterId),
     Polling(Mode),
+    /// For the value of a call that another makes.
+    Following(Arc<Following>),
     /// It polls no more: its wait would be part of this.
     Refused(Arc<[WaitEdge]>),
 }
@@ -80,6 +84,13 @@ pub(crate) struct OwnedAsk<'a> {
     pub(crate) ask: Ask<'a>,
     pub(crate) owner: &'a Arc<Owner>,
     pub(crate) shard: u32,
+}
+
+impl OwnedAsk<'_> {
+    fn wait(&self, how: How) -> Wait {
+        let Ask { key, hash, .. } = &self.ask;
+        Wait { owner: Arc::clone(self.owner), shard: self.shard, key: (*key).clone(), hash: *hash, how }
+    }
 }
 
 impl Detector {
@@ -108,7 +119,7 @@ impl Detector {
             self.finish(shards, fx);
             return (verdict, None);
         };
-        let wait = register.add(asked, How::Queued(id));
+        let wait = register.add(asked.wait(How::Queued(id)));
         self.break_cycles(shards, &mut register, owner, &mut fx);
         drop(register);
         self.finish(shards, fx);
@@ -120,11 +131,33 @@ impl Detector {
     /// # Errors
     /// `Deadlock` if it would close a cycle; it is not registered then.
     pub(crate) fn poll(&self, shards: &[Arc<Shard>], asked: &OwnedAsk<'_>) -> Result<WaitId, LockError> {
+        self.register(shards, asked.wait(How::Polling(asked.ask.terms.mode())))
+    }
+
+    /// Registers an owner's wait for the value of a call that another makes.
+    ///
+    /// # Errors
+    /// `Deadlock` if it would close a cycle; it is not registered then.
+    pub(crate) fn follow(
+        &self,
+        shards: &[Arc<Shard>],
+        owner: &Arc<Owner>,
+        key: &Key,
+        (shard, hash): (u32, u32),
+        following: Arc<Following>,
+    ) -> Result<WaitId, LockError> {
+        let wait = Wait { owner: Arc::clone(owner), shard, key: key.clone(), hash, how: How::Following(following) };
+        self.register(shards, wait)
+    }
+
+    /// Registers a wait that stands in no queue.
+    fn register(&self, shards: &[Arc<Shard>], wait: Wait) -> Result<WaitId, LockError> {
         let mut fx = Effects::new();
-        asked.owner.add_wait();
+        let owner = Arc::clone(&wait.owner);
+        owner.add_wait();
         let mut register = self.register.lock();
-        let wait = register.add(asked, How::Polling(asked.ask.terms.mode()));
-        self.break_cycles(shards, &mut register, asked.owner, &mut fx);
+        let wait = register.add(wait);
+        self.break_cycles(shards, &mut register, &owner, &mut fx);
         let refused = register.refusal(wait);
         drop(register);
         self.finish(shards, fx);
@@ -137,7 +170,7 @@ impl Detector {
         }
     }
 
-    /// Whether a request that polls may go on.
+    /// Whether a request that polls, or follows, may go on.
     ///
     /// # Errors
     /// `Deadlock` if it has meanwhile become part of a cycle, and was chosen to break it.
@@ -196,13 +229,11 @@ impl Detector {
 }
 
 impl Register {
-    fn add(&mut self, asked: &OwnedAsk<'_>, how: How) -> WaitId {
-        let OwnedAsk { ask, owner, shard } = asked;
+    fn add(&mut self, wait: Wait) -> WaitId {
         let id = WaitId(self.last.map_or(NonZeroU64::MIN, |last| last.saturating_add(1)));
         self.last = Some(id.0);
-        let wait = Wait { owner: Arc::clone(owner), shard: *shard, key: ask.key.clone(), hash: ask.hash, how };
+        self.by_owner.entry(wait.owner.id).or_default().push(id);
         self.waits.insert(id, wait);
-        self.by_owner.entry(owner.id).or_default().push(id);
         id
     }
 
@@ -220,16 +251,20 @@ impl Register {
     fn refusal(&self, id: WaitId) -> Option<Arc<[WaitEdge]>> {
         match &self.waits.get(&id)?.how {
             How::Refused(cycle) => Some(Arc::clone(cycle)),
-            How::Queued(_) | How::Polling(_) => None,
+            How::Queued(_) | How::Polling(_) | How::Following(_) => None,
         }
     }
 
     /// Ends a wait that is part of a cycle.
     fn refuse(&mut self, shards: &[Arc<Shard>], id: WaitId, cycle: Arc<[WaitEdge]>, fx: &mut Effects) {
         let Some(wait) = self.waits.get_mut(&id) else { return };
-        match wait.how {
-            How::Queued(waiter) => shards[wait.shard as usize].break_wait(waiter, cycle, fx),
+        match &wait.how {
+            How::Queued(waiter) => shards[wait.shard as usize].break_wait(*waiter, cycle, fx),
             How::Polling(_) => wait.how = How::Refused(cycle),
+            How::Following(following) => {
+                following.take_waker().into_iter().for_each(|waker| fx.wake(waker));
+                wait.how = How::Refused(cycle);
+            }
             How::Refused(_) => {}
         }
     }
@@ -270,9 +305,10 @@ impl World for Shards<'_> {
         let shard = &self.shards[wait.shard as usize];
         // A poller whose session has ended will hear so at its next try; it waits for nothing.
         wait.owner.settle(shard.now()).ok()?;
-        let Obstacle { missing, holders } = match wait.how {
-            How::Queued(waiter) => shard.obstacle_of(waiter)?,
-            How::Polling(mode) => shard.obstacle_to(&wait.key, wait.hash, mode),
+        let Obstacle { missing, holders } = match &wait.how {
+            How::Queued(waiter) => shard.obstacle_of(*waiter)?,
+            How::Polling(mode) => shard.obstacle_to(&wait.key, wait.hash, *mode),
+            How::Following(following) => return following.obstacle(),
             How::Refused(_) => return None,
         };
         let mut grants = self.grants.borrow_mut();

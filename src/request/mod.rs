@@ -6,6 +6,7 @@
 
 mod acquiring;
 mod options;
+mod owned;
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use acquiring::{Acquiring, Answer, KeeperKind};
 pub use options::LockOptions;
 pub(crate) use options::check_owner;
+pub use owned::OwnedLockRequest;
 
 use crate::error::LockError;
 use crate::key::{Key, Token};
@@ -36,7 +38,7 @@ pub(crate) enum Style {
 
 /// A request for one lock: set its terms, then `await` it.
 ///
-/// It borrows the manager; clone the manager into a task that must be `'static`.
+/// It borrows the manager; [`owned`](LockRequest::owned) is for what must be `'static`.
 #[derive(Debug)]
 #[must_use = "a request does nothing until it is awaited"]
 pub struct LockRequest<'a> {
@@ -108,6 +110,18 @@ impl<'a> LockRequest<'a> {
         process_scope();
     }
 
+    /// The key as this manager knows it, held to its bounds.
+    pub(crate) fn checked_key(&self) -> Result<Key, LockError> {
+        let refused = |key: &Key, why: &LockError| self.manager.count_refused(key, self.options.the_mode(), why);
+        if let Some(why) = &self.bad_key {
+            refused(&self.key, why);
+            return Err((**why).clone());
+        }
+        let config = self.manager.config();
+        let key = config.check(&self.key, None).and_then(|()| config.canonical(self.key.clone()));
+        key.inspect_err(|why| refused(&self.key, why))
+    }
+
     pub(crate) fn mode(mut self, mode: Mode) -> Self {
         self.options = self.options.mode(mode);
         self
@@ -119,6 +133,11 @@ impl<'a> LockRequest<'a> {
 
     pub(crate) fn manager(&self) -> &'a LockManager {
         self.manager
+    }
+
+    /// The same request with a manager of its own, which borrows nothing: to be spawned, or kept in a `'static` future.
+    pub fn owned(self) -> OwnedLockRequest {
+        OwnedLockRequest::new(self)
     }
 
     /// Asks for a [`Ticket`] instead of a guard: the lock is then released by its token or by time, by nothing else.

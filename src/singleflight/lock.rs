@@ -12,20 +12,19 @@ use std::future::{Future, IntoFuture, poll_fn};
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
+use super::patience::Patience;
 use super::{Cell, Role, Seat};
 use crate::caller;
-use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{Key, Ttl};
 use crate::lock::{Held, Lock};
 use crate::manager::LockManager;
-use crate::shard::Shard;
 use crate::table::{Mode, Release};
 
 /// Who asks for another TTL asks for another lock.
@@ -37,6 +36,11 @@ impl Cell for Acquisition {
     fn is(&self, other: &Self) -> bool {
         // One that was answered is of no flight any more: those have landed.
         self.ptr_eq(other)
+    }
+
+    fn is_over(&self) -> bool {
+        // It lands itself.
+        false
     }
 }
 
@@ -80,7 +84,7 @@ impl LockManager {
     {
         let config = self.config();
         let key = key.try_into().map_err(Into::into);
-        SharedLockRequest { manager: self, key, ttl: config.ttl, wait: Some(config.wait) }
+        SharedLockRequest { manager: self, key, ttl: config.ttl, wait: config.wait }
     }
 }
 
@@ -92,8 +96,7 @@ pub struct SharedLockRequest<'a> {
     /// Or the first thing that made no sense; it is answered when the request is awaited.
     key: Result<Key, LockError>,
     ttl: Ttl,
-    /// `None`: without end.
-    wait: Option<Duration>,
+    wait: Duration,
 }
 
 impl<'a> SharedLockRequest<'a> {
@@ -108,13 +111,13 @@ impl<'a> SharedLockRequest<'a> {
 
     /// How long this caller waits before it is answered [`LockError::Timeout`]; the others wait on.
     pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = Some(wait);
+        self.wait = wait;
         self
     }
 
     /// Waits without end.
     pub fn wait_forever(mut self) -> Self {
-        self.wait = None;
+        self.wait = Duration::MAX;
         self
     }
 
@@ -127,7 +130,7 @@ impl<'a> SharedLockRequest<'a> {
         let shard = manager.shard_at(manager.place(&key).0);
         let name = (key, ttl);
         let (seat, role) = manager.flights().locks.join(name.clone(), || acquisition(manager.clone(), name));
-        Ok(Waiting { manager, shard, seat, role, asked: shard.now(), wait, alarm: None })
+        Ok(Waiting { manager, seat, role, patience: Patience::begin(shard, wait) })
     }
 }
 
@@ -174,12 +177,9 @@ enum Stage<'a> {
 /// One caller of an acquisition.
 struct Waiting<'a> {
     manager: &'a LockManager,
-    shard: &'a Shard,
-    seat: Seat<'a, Name, Acquisition>,
+    seat: Seat<Name, Acquisition>,
     role: Role,
-    asked: Moment,
-    wait: Option<Duration>,
-    alarm: Option<Alarm<'a>>,
+    patience: Patience<'a>,
 }
 
 impl Waiting<'_> {
@@ -187,17 +187,11 @@ impl Waiting<'_> {
         if let Poll::Ready(answer) = self.seat.cell.poll_unpin(cx) {
             return Poll::Ready(answer);
         }
-        let Some(wait) = self.wait else { return Poll::Pending };
-        if self.alarm.as_ref().is_some_and(|alarm| alarm.is_set(cx.waker())) {
-            return Poll::Pending;
+        match self.patience.poll(cx) {
+            // There the acquisition is refused, and says so.
+            Poll::Pending | Poll::Ready(LockError::ShuttingDown) => Poll::Pending,
+            Poll::Ready(why) => Poll::Ready(Err(why)),
         }
-        let waited = self.shard.now().saturating_since(self.asked);
-        if waited >= wait {
-            return Poll::Ready(Err(LockError::Timeout { waited }));
-        }
-        // None in a closed shard; there the acquisition is refused, and says so.
-        self.alarm = Alarm::set(self.shard, self.asked.saturating_add(wait), cx.waker());
-        Poll::Pending
     }
 }
 
@@ -236,28 +230,6 @@ impl fmt::Debug for SharedLockFuture<'_> {
     }
 }
 
-/// A sleep on the shard's clock; given up when dropped.
-struct Alarm<'a> {
-    shard: &'a Shard,
-    timer: u32,
-}
-
-impl<'a> Alarm<'a> {
-    fn set(shard: &'a Shard, due: Moment, waker: &Waker) -> Option<Self> {
-        shard.sleep(due, waker).map(|timer| Self { shard, timer })
-    }
-
-    fn is_set(&self, waker: &Waker) -> bool {
-        self.shard.still_sleeps(self.timer, waker)
-    }
-}
-
-impl Drop for Alarm<'_> {
-    fn drop(&mut self) {
-        self.shard.stop_sleep(self.timer);
-    }
-}
-
 /// One caller's part in a lock that it shares; the lock is released when the last of them lets go, by
 /// [`unlock`](SharedLock::unlock) or by dropping this.
 ///
@@ -273,19 +245,28 @@ impl SharedLock {
         self.0.held()
     }
 
-    /// Lets go, and says whether the lock was held until then; the last one releases it.
+    /// Lets go, and says whether the lock was held until then; the last one releases it, and hears what a store, where
+    /// there is one, says of that.
     ///
     /// # Cancel safety
     /// Dropped at any point, this caller has let go.
     pub async fn unlock(self) -> Release {
-        self.unlock_now()
+        match self.let_go() {
+            Ok(last) => last.unlock().await,
+            Err(before) => before,
+        }
     }
 
-    /// The same from synchronous code.
+    /// The same from synchronous code, which waits for no store: it says what this process knows.
     pub fn unlock_now(self) -> Release {
+        self.let_go().map_or_else(|before| before, Lock::unlock_now)
+    }
+
+    /// The lock, if nobody else has a part in it; else whether it is held.
+    fn let_go(self) -> Result<Lock, Release> {
         // Asked before letting go: the others may release it right after.
         let before = if self.0.is_held() { Release::Released } else { Release::AlreadyGone };
-        Arc::into_inner(self.0).map_or(before, Lock::unlock_now)
+        Arc::into_inner(self.0).ok_or(before)
     }
 }
 

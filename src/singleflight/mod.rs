@@ -2,19 +2,26 @@
 //! acquisitions ([`LockManager::singleflight_lock`], in `lock`).
 //!
 //! Here is what both have in common, the register of flights. A flight is in it while it has callers and no result:
-//! until it lands, or the last of them leaves. Whoever asks later starts a new one. Its cell is all that its callers
+//! until it lands or is given up, or the last of them leaves. Whoever asks later starts a new one. Its cell is all that its callers
 //! share, and nobody depends on the first of them.
 //!
 //! The pattern is that of Go's `golang.org/x/sync/singleflight`, with the take-over that it lacks.
 
+mod detached;
+mod flight;
+mod follower;
 mod lock;
+mod patience;
 mod value;
 
 use std::hash::Hash;
+use std::sync::Arc;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+pub use detached::{DetachedFuture, DetachedSingleflight};
 pub use lock::{SharedLock, SharedLockFuture, SharedLockRequest};
+pub use value::{SingleflightFuture, SingleflightRequest};
 
 use crate::key::Key;
 use crate::manager::LockManager;
@@ -22,8 +29,8 @@ use crate::manager::LockManager;
 /// The flights of one manager.
 #[derive(Debug, Default)]
 pub(crate) struct Flights {
-    values: Register<value::Name, value::AnyCell>,
-    locks: Register<lock::Name, lock::Acquisition>,
+    values: Arc<Register<value::Name, value::AnyFlight>>,
+    locks: Arc<Register<lock::Name, lock::Acquisition>>,
 }
 
 /// The flights of one sort, by what makes callers share.
@@ -40,11 +47,14 @@ struct Flight<C> {
 trait Cell: Clone {
     /// Whether both are of one flight.
     fn is(&self, other: &Self) -> bool;
+
+    /// Whether later callers are to start their own, though it has not been taken out.
+    fn is_over(&self) -> bool;
 }
 
 /// One caller's part in a flight; leaves it when dropped.
-struct Seat<'a, N: Clone + Eq + Hash, C: Cell> {
-    register: &'a Register<N, C>,
+struct Seat<N: Clone + Eq + Hash, C: Cell> {
+    register: Arc<Register<N, C>>,
     name: N,
     cell: C,
 }
@@ -58,15 +68,22 @@ enum Role {
 
 impl<N: Clone + Eq + Hash, C: Cell> Register<N, C> {
     /// Takes a seat in the flight of that name; if there is none, `start` makes its cell.
-    fn join(&self, name: N, start: impl FnOnce() -> C) -> (Seat<'_, N, C>, Role) {
+    fn join(self: &Arc<Self>, name: N, start: impl FnOnce() -> C) -> (Seat<N, C>, Role) {
+        let mut over = None;
         let (mut flight, role) = match self.0.entry(name.clone()) {
-            Entry::Occupied(entry) => (entry.into_ref(), Role::Follower),
+            Entry::Occupied(entry) if !entry.get().cell.is_over() => (entry.into_ref(), Role::Follower),
+            Entry::Occupied(mut entry) => {
+                over = Some(entry.insert(Flight { cell: start(), callers: 0 }));
+                (entry.into_ref(), Role::Leader)
+            }
             Entry::Vacant(entry) => (entry.insert(Flight { cell: start(), callers: 0 }), Role::Leader),
         };
         flight.callers += 1;
         let cell = flight.cell.clone();
         drop(flight);
-        (Seat { register: self, name, cell }, role)
+        // Not under the entry's lock, as below.
+        drop(over);
+        (Seat { register: Arc::clone(self), name, cell }, role)
     }
 
     /// Takes a flight out, so that later callers start their own. Only for one with a seat in it: the flight of that
@@ -82,7 +99,20 @@ impl<N: Eq + Hash, C> Default for Register<N, C> {
     }
 }
 
-impl<N: Clone + Eq + Hash, C: Cell> Drop for Seat<'_, N, C> {
+impl<N: Clone + Eq + Hash, C: Cell> Seat<N, C> {
+    /// One more seat in the same flight.
+    fn another(&self) -> Self {
+        if let Some(mut flight) = self.register.0.get_mut(&self.name)
+            && flight.cell.is(&self.cell)
+        {
+            flight.callers += 1;
+        }
+        // If it is not there any more, leaving it changes nothing.
+        Self { register: Arc::clone(&self.register), name: self.name.clone(), cell: self.cell.clone() }
+    }
+}
+
+impl<N: Clone + Eq + Hash, C: Cell> Drop for Seat<N, C> {
     fn drop(&mut self) {
         // Joining and leaving both happen under the entry's lock: the last one out is always seen as the last.
         let last = match self.register.0.entry(self.name.clone()) {
@@ -133,7 +163,7 @@ mod tests {
         for n in 0..100 {
             assert_eq!(locks.singleflight(format!("k{n}"), || async move { n }).await, Ok(n));
         }
-        let stuck = || locks.singleflight("k", std::future::pending::<u8>);
+        let stuck = || locks.singleflight("k", std::future::pending::<u8>).into_future();
         let (first, second) = (stuck(), stuck());
         let mut both = Box::pin(async { futures_util::join!(first, second) });
         assert!(futures_util::poll!(&mut both).is_pending());

@@ -1,28 +1,59 @@
 //! One call at a time, its value shared: [`LockManager::singleflight`].
 //!
-//! The cell of such a flight is one that the first caller fills, under the key's lock; the others wait for it and take
-//! a clone. If the first one's future is dropped or panics, or it cannot get the lock, the next caller fills the cell
-//! with a call of its own. Calls with different types of value never meet.
+//! The first caller has the turn and calls, under the key's lock; the others wait for the value, each as long as it
+//! will. If the one who calls is dropped or panics, or cannot get the lock, the next caller has the turn; if it loses
+//! the lock, the others leave it behind and start anew. Calls with different types of value never meet.
+//!
+//! A call has an owner of its own, as the callback of a `run` has, wherever it is made: it serves all of its callers.
+//! Each of them waits for that owner, in the eyes of the deadlock check, also the one that polls the call.
 
 use std::any::{Any, TypeId};
-use std::future::Future;
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use tokio::sync::OnceCell;
+use pin_project_lite::pin_project;
 
+use super::detached::DetachedSingleflight;
+use super::flight::{Call, Calling, Flight, Lead};
+use super::follower::{Follower, Next};
 use super::{Cell, Role};
 use crate::error::LockError;
 use crate::key::Key;
 use crate::manager::LockManager;
+use crate::request::LockRequest;
+use crate::run::{OnLoss, UnderLock, terms};
 
 pub(super) type Name = (Key, TypeId);
 
-/// An `OnceCell` of the value's type.
-pub(super) type AnyCell = Arc<dyn Any + Send + Sync>;
+/// A [`Flight`] of some type of value.
+#[derive(Clone, Debug)]
+pub(super) struct AnyFlight {
+    flight: Arc<dyn Any + Send + Sync>,
+    is_over: fn(&dyn Any) -> bool,
+}
 
-impl Cell for AnyCell {
+impl AnyFlight {
+    pub(super) fn new<V: Send + Sync + 'static>(flight: Flight<V>) -> Self {
+        let is_over = |flight: &dyn Any| flight.downcast_ref::<Flight<V>>().is_none_or(Flight::is_over);
+        Self { flight: Arc::new(flight), is_over }
+    }
+
+    pub(super) fn of_type<V: Send + Sync + 'static>(&self) -> Arc<Flight<V>> {
+        Arc::clone(&self.flight).downcast().expect("the flight's name holds the type")
+    }
+}
+
+impl Cell for AnyFlight {
     fn is(&self, other: &Self) -> bool {
-        std::ptr::addr_eq(Arc::as_ptr(self), Arc::as_ptr(other))
+        std::ptr::addr_eq(Arc::as_ptr(&self.flight), Arc::as_ptr(&other.flight))
+    }
+
+    fn is_over(&self) -> bool {
+        (self.is_over)(&*self.flight)
     }
 }
 
@@ -38,43 +69,189 @@ impl LockManager {
     /// # Ok(()) }
     /// ```
     ///
-    /// The lock is waited for as long as the builder's `wait` says, counted from when each caller asked.
+    /// The call is polled by the caller whose turn it was, and ends with that caller: a future that is held and not
+    /// polled (a branch of a `select!` that is looped over, a stream that buffers) calls no further, but keeps the lock,
+    /// which refreshes itself. Cap that with [`max_hold`](SingleflightRequest::max_hold), or have the call outlive its
+    /// callers with [`detached`](SingleflightRequest::detached).
+    ///
+    /// The call belongs to none of its callers: what it locks is no session's, and not
+    /// [reentrant](crate::LockOptions::reentrant) with what a caller holds.
     ///
     /// # Errors
     /// As for [`LockManager::lock`], to the caller whose turn it was to call; the next one then tries for itself.
+    /// [`Timeout`](LockError::Timeout) to a caller whose [`wait`](SingleflightRequest::wait) is over while another
+    /// calls. [`Deadlock`](LockError::Deadlock) to one that waits, in a callback, for a call which waits for that
+    /// callback: a call that asks for itself is refused so.
     ///
     /// # Panics
     /// If this caller's own `call` panics; the others are not touched by it.
     ///
     /// # Cancel safety
-    /// Dropped while calling, the lock is released and the next caller calls; dropped while waiting, nothing is left.
-    pub async fn singleflight<K, V, F, Fut>(&self, key: K, call: F) -> Result<V, LockError>
+    /// See [`SingleflightFuture`].
+    pub fn singleflight<K, F, Fut>(&self, key: K, call: F) -> SingleflightRequest<'_, F>
     where
         K: TryInto<Key>,
         K::Error: Into<LockError>,
-        V: Clone + Send + Sync + 'static,
         F: FnOnce() -> Fut,
-        Fut: Future<Output = V>,
+        Fut: Future,
+        Fut::Output: Clone + Send + Sync + 'static,
     {
-        let key = self.good_key(key)?;
-        let flights = &self.flights().values;
-        let (seat, _) = flights.join((key.clone(), TypeId::of::<V>()), || Arc::new(OnceCell::<V>::new()));
-        let cell: Arc<OnceCell<V>> = Arc::clone(&seat.cell).downcast().expect("the name holds the type");
-        let joined = self.now();
-        let mut led = false;
-        let value = cell
-            .get_or_try_init(|| async {
-                led = true;
-                // The time that others have already spent in vain on the lock was this caller's wait too.
-                let left = self.config().wait.saturating_sub(self.now().saturating_since(joined));
-                let ran = self.run(&key, |_| call()).wait(left).await?;
-                // Before any follower can see the value: who asks from now on wants a fresh one.
-                flights.land(&seat.name);
-                Ok(ran.value)
-            })
-            .await
-            .cloned();
-        self.count_flight(&key, if led { Role::Leader } else { Role::Follower });
-        value
+        SingleflightRequest { request: self.lock(key), wait: self.config().wait, call }
+    }
+}
+
+/// A call to be shared: set its terms, then `await` it. The lock is taken on the terms of whoever calls.
+#[must_use = "a request does nothing until it is awaited"]
+pub struct SingleflightRequest<'a, F> {
+    pub(super) request: LockRequest<'a>,
+    pub(super) wait: Duration,
+    pub(super) call: F,
+}
+
+impl<'a, F> SingleflightRequest<'a, F> {
+    terms! {
+        /// How long the call's lock lasts between two refreshes. See [`LockOptions::ttl`](crate::LockOptions::ttl).
+        ttl(ttl: Duration);
+        /// Who asks for the lock. See [`LockOptions::owner`](crate::LockOptions::owner).
+        owner(owner: impl AsRef<str>);
+        /// Caps how long a call keeps the lock. When the time is over, it goes on without the lock, its value is its
+        /// own caller's only, and the others start anew. See [`LockOptions::max_hold`](crate::LockOptions::max_hold).
+        max_hold(cap: Duration);
+        /// Keeps the lock within this process. See [`LockOptions::process_scope`](crate::LockOptions::process_scope).
+        process_scope();
+    }
+
+    /// How long this caller waits for the lock, if it calls, or for the value, if another does; then it is answered
+    /// [`LockError::Timeout`], and the others wait on. The builder's `wait` if not set. It counts from the first poll,
+    /// and does not bound this caller's own call.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Waits without end.
+    pub fn wait_forever(self) -> Self {
+        self.wait(Duration::MAX)
+    }
+
+    /// Makes the call a task of its own, on the caller's tokio runtime: it goes on to its end when its callers have
+    /// gone, and each of them waits only as long as it will. So a call is shared even if it takes longer than any of
+    /// them is ready to wait.
+    pub fn detached(self) -> DetachedSingleflight<'a, F> {
+        DetachedSingleflight(self)
+    }
+}
+
+impl<F> fmt::Debug for SingleflightRequest<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SingleflightRequest").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+impl<'a, F, Fut> IntoFuture for SingleflightRequest<'a, F>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future,
+    Fut::Output: Clone + Send + Sync + 'static,
+{
+    type Output = Result<Fut::Output, LockError>;
+    type IntoFuture = SingleflightFuture<'a, F, Fut>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        SingleflightFuture { stage: Stage::New { request: Some(self) } }
+    }
+}
+
+pin_project! {
+    /// The future of a [`SingleflightRequest`]. It asks when it is first polled.
+    ///
+    /// # Cancel safety
+    /// Dropped while calling, the lock is released and the next caller calls; dropped while waiting, nothing is left.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct SingleflightFuture<'a, F, Fut: Future> {
+        #[pin]
+        stage: Stage<'a, F, Fut>,
+    }
+}
+
+pin_project! {
+    // While `Leading`, the call stands before the turn, and so is dropped before the next caller gets it.
+    #[project = Staged]
+    enum Stage<'a, F, Fut: Future> {
+        New { request: Option<SingleflightRequest<'a, F>> },
+        Following { request: Option<SingleflightRequest<'a, F>>, follower: Option<Follower<'a, Fut::Output>> },
+        Leading {
+            #[pin]
+            work: UnderLock<'a, Call<F, Fut::Output>, Calling<Fut>>,
+            lead: Lead<Fut::Output>,
+            follower: Follower<'a, Fut::Output>,
+        },
+        Answered,
+    }
+}
+
+impl<F, Fut> Future for SingleflightFuture<'_, F, Fut>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future,
+    Fut::Output: Clone + Send + Sync + 'static,
+{
+    type Output = Result<Fut::Output, LockError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut stage = self.project().stage;
+        if let Staged::New { request } = stage.as_mut().project() {
+            let request = request.take().expect("it is begun once");
+            let follower = Follower::join(&request.request, request.wait)?;
+            stage.set(Stage::Following { request: Some(request), follower: Some(follower) });
+        }
+        if let Staged::Following { request, follower } = stage.as_mut().project() {
+            let next = ready!(follower.as_mut().expect("it follows").poll(cx));
+            let follower = follower.take().expect("it follows");
+            let request = request.take().expect("it follows");
+            let lead = match next {
+                Ok(Next::Turn(lead)) => lead,
+                Ok(Next::Value(value)) => {
+                    follower.count(Role::Follower);
+                    stage.set(Stage::Answered);
+                    return Poll::Ready(Ok(value));
+                }
+                Err(why) => {
+                    stage.set(Stage::Answered);
+                    return Poll::Ready(Err(why));
+                }
+            };
+            let manager = request.request.manager();
+            let owner = manager.new_call();
+            lead.begin(&owner);
+            // The time that others have already spent in vain on the lock was this caller's wait too.
+            let lock = request.request.wait(follower.left()).into_future();
+            let work = UnderLock::new(manager, Some(owner), lock, lead.call(request.call), OnLoss::GoOn);
+            stage.set(Stage::Leading { work, lead, follower });
+        }
+        let Staged::Leading { work, follower, .. } = stage.as_mut().project() else {
+            panic!("a request was polled after it was answered");
+        };
+        let answer = match work.poll(cx) {
+            Poll::Ready(ran) => ran.map(|ran| ran.value),
+            Poll::Pending => match follower.check(cx) {
+                Ok(()) => return Poll::Pending,
+                Err(why) => Err(why),
+            },
+        };
+        follower.count(Role::Leader);
+        stage.set(Stage::Answered);
+        Poll::Ready(answer)
+    }
+}
+
+impl<F, Fut: Future> fmt::Debug for SingleflightFuture<'_, F, Fut> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.stage {
+            Stage::New { .. } => "SingleflightFuture(new)",
+            Stage::Following { .. } => "SingleflightFuture(following)",
+            Stage::Leading { .. } => "SingleflightFuture(leading)",
+            Stage::Answered => "SingleflightFuture(answered)",
+        })
     }
 }

@@ -1,0 +1,71 @@
+//! A request that borrows nothing: [`LockRequest::owned`].
+
+use std::future::IntoFuture;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::{LockOptions, LockRequest, Style};
+use crate::error::LockError;
+use crate::key::Key;
+use crate::lock::Lock;
+use crate::manager::LockManager;
+
+/// A request for one lock with a manager of its own: `await` it anywhere. Made by [`LockRequest::owned`], when all of
+/// its terms are set.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let locks = leasehold::LockManager::builder().build()?;
+/// let lock = tokio::spawn(locks.lock("order:42").owned().into_future()).await??;
+/// # use std::future::IntoFuture;
+/// # drop(lock);
+/// # Ok(()) }
+/// ```
+///
+/// Its future is boxed.
+#[derive(Debug)]
+#[must_use = "a request does nothing until it is awaited"]
+pub struct OwnedLockRequest {
+    manager: LockManager,
+    terms: Terms,
+}
+
+/// What a request asks, apart from whom it asks.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    key: Key,
+    bad_key: Option<Box<LockError>>,
+    options: LockOptions,
+    style: Style,
+}
+
+impl OwnedLockRequest {
+    pub(super) fn new(request: LockRequest<'_>) -> Self {
+        let LockRequest { manager, key, bad_key, options, style } = request;
+        Self { manager: manager.clone(), terms: Terms { key, bad_key, options, style } }
+    }
+
+    pub(crate) fn into_parts(self) -> (LockManager, Terms) {
+        (self.manager, self.terms)
+    }
+}
+
+impl Terms {
+    pub(crate) fn on(self, manager: &LockManager) -> LockRequest<'_> {
+        let Self { key, bad_key, options, style } = self;
+        LockRequest { manager, key, bad_key, options, style }
+    }
+}
+
+impl IntoFuture for OwnedLockRequest {
+    type Output = Result<Lock, LockError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    /// # Cancel safety
+    /// As for [`LockFuture`](super::LockFuture).
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { manager, terms } = self;
+        async move { terms.on(&manager).await }.boxed()
+    }
+}

@@ -1,0 +1,176 @@
+//! One caller of a shared call, until it has the value or the turn to make the call.
+
+use std::any::TypeId;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::flight::{Flight, Landing, Lead};
+use super::patience::Patience;
+use super::value::{AnyFlight, Name};
+use super::{Role, Seat};
+use crate::caller;
+use crate::deadlock::WaitId;
+use crate::deadlock::follow::Following;
+use crate::error::LockError;
+use crate::key::Key;
+use crate::manager::LockManager;
+use crate::request::LockRequest;
+use crate::table::{Mode, Owner};
+
+/// One caller's seat, its own wait, and its place in the register of the deadlock check.
+pub(super) struct Follower<'a, V> {
+    manager: &'a LockManager,
+    seat: Seat<Name, AnyFlight>,
+    flight: Arc<Flight<V>>,
+    /// `None` while this caller has the turn.
+    landing: Option<BoxFuture<'static, Landing<V>>>,
+    patience: Patience<'a>,
+    watch: Option<Watch<'a>>,
+}
+
+/// What a caller's wait came to.
+pub(super) enum Next<V> {
+    Value(V),
+    Turn(Lead<V>),
+}
+
+/// A caller's wait in the register of the deadlock check, where it stands if it is made in an owner's callback: what
+/// that owner holds, it keeps at least until the call is over, whoever makes it.
+struct Watch<'a> {
+    manager: &'a LockManager,
+    owner: Arc<Owner>,
+    registered: Option<(WaitId, Arc<Following>)>,
+}
+
+impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
+    /// Takes a seat: in a flight of this key and type, or a new one.
+    pub(super) fn join<'a>(request: &LockRequest<'a>, wait: Duration) -> Result<Follower<'a, V>, LockError> {
+        let manager = request.manager();
+        let key = request.checked_key()?;
+        let shard = manager.shard_at(manager.place(&key).0);
+        let patience = Patience::begin(shard, wait);
+        let (seat, flight) = seat_of(manager, key);
+        let mut follower = Follower { manager, seat, flight, landing: None, patience, watch: None };
+        if let Some(owner) = caller::current(manager.id()) {
+            follower.watch = Some(Watch { manager, owner, registered: None });
+        }
+        follower.enlist()?;
+        Ok(follower)
+    }
+
+    /// Takes the turn, if nobody has it; else begins to wait for it.
+    fn take_turn(&mut self) -> Option<Lead<V>> {
+        if let Some(lead) = self.flight.try_lead() {
+            return Some(lead);
+        }
+        self.landing = Some(Arc::clone(&self.flight).landing().boxed());
+        None
+    }
+
+    fn enlist(&mut self) -> Result<(), LockError> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        watch.enlist(&self.seat.name.0, &self.flight).inspect_err(|why| refused(self.manager, &self.seat.name.0, why))
+    }
+
+    /// Whether the deadlock check lets this caller wait on.
+    pub(super) fn check(&self, cx: &Context<'_>) -> Result<(), LockError> {
+        match &self.watch {
+            None => Ok(()),
+            Some(watch) => watch.check(cx).inspect_err(|why| refused(self.manager, &self.seat.name.0, why)),
+        }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next<V>, LockError>> {
+        loop {
+            if self.landing.is_none()
+                && let Some(lead) = self.take_turn()
+            {
+                return Poll::Ready(Ok(Next::Turn(lead)));
+            }
+            let landed = self.landing.as_mut().map_or(Poll::Pending, |landing| landing.poll_unpin(cx));
+            let Poll::Ready(landed) = landed else { break };
+            self.landing = None;
+            match landed {
+                Landing::Value(value) => return Poll::Ready(Ok(Next::Value(value))),
+                Landing::Turn(lead) => return Poll::Ready(Ok(Next::Turn(lead))),
+                Landing::GivenUp => {
+                    (self.seat, self.flight) = seat_of(self.manager, self.seat.name.0.clone());
+                    self.enlist()?;
+                }
+            }
+        }
+        self.poll_wait(cx).map(Err)
+    }
+
+    /// Answers when this caller may wait no longer.
+    pub(super) fn poll_wait(&mut self, cx: &Context<'_>) -> Poll<LockError> {
+        if let Err(why) = self.check(cx) {
+            return Poll::Ready(why);
+        }
+        let why = ready!(self.patience.poll(cx));
+        refused(self.manager, &self.seat.name.0, &why);
+        Poll::Ready(why)
+    }
+
+    /// What is left of this caller's wait.
+    pub(super) fn left(&self) -> Duration {
+        self.patience.left()
+    }
+
+    /// A second seat in the same flight, for a call that outlives its callers.
+    pub(super) fn another_seat(&self) -> Seat<Name, AnyFlight> {
+        self.seat.another()
+    }
+
+    /// Counts this caller, who came to its end.
+    pub(super) fn count(&self, role: Role) {
+        self.manager.count_flight(&self.seat.name.0, role);
+    }
+}
+
+/// Counts a caller that its wait or the deadlock check has turned away: it never asked for the lock itself.
+fn refused(manager: &LockManager, key: &Key, why: &LockError) {
+    manager.count_refused(key, Mode::Exclusive, why);
+}
+
+fn seat_of<V: Send + Sync + 'static>(manager: &LockManager, key: Key) -> (Seat<Name, AnyFlight>, Arc<Flight<V>>) {
+    let flights = &manager.flights().values;
+    let (seat, _) = flights.join((key, TypeId::of::<V>()), || AnyFlight::new(Flight::<V>::new()));
+    let flight = seat.cell.of_type();
+    (seat, flight)
+}
+
+impl Watch<'_> {
+    fn enlist<V>(&mut self, key: &Key, flight: &Flight<V>) -> Result<(), LockError> {
+        self.leave();
+        let following = Arc::new(Following::new(Arc::clone(flight.turn())));
+        let detector = self.manager.detector();
+        let place = self.manager.place(key);
+        let id = detector.follow(self.manager.shards(), &self.owner, key, place, Arc::clone(&following))?;
+        self.registered = Some((id, following));
+        Ok(())
+    }
+
+    fn check(&self, cx: &Context<'_>) -> Result<(), LockError> {
+        let Some((id, following)) = &self.registered else { return Ok(()) };
+        // Before the look: who refuses it from here on wakes this task.
+        following.set_waker(cx.waker());
+        self.manager.detector().may_poll(*id)
+    }
+
+    fn leave(&mut self) {
+        if let Some((id, _)) = self.registered.take() {
+            self.manager.detector().forget(id);
+        }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
