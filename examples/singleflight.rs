@@ -2,6 +2,7 @@
 //!
 //! `cargo run --example singleflight`
 
+use std::future::IntoFuture;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             1_999_u32
         })
     };
-    let prices = join_all((0..100).map(|_| price())).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let prices = join_all((0..100).map(|_| price().into_future())).await.into_iter().collect::<Result<Vec<_>, _>>()?;
 
     println!("{} answers, all {}, from {} look-up", prices.len(), prices[0], lookups.load(Ordering::Relaxed));
     let stats = locks.stats();

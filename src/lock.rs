@@ -18,7 +18,7 @@ use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::shard::Shard;
 use crate::shard::lost::LostSignal;
-use crate::table::{self, End, Grant, Keeper, Mode, Order, OrderId, Release, TokenChoice};
+use crate::table::{self, End, Grant, Keeper, Mode, Order, OrderId, Release};
 use crate::trace::Hold;
 
 /// A held lock. Dropping it releases it, in every build, without blocking.
@@ -58,8 +58,6 @@ impl Lock {
     /// A view of the lock for code that may use it but not end it. It outlives the guard.
     #[must_use]
     pub fn held(&self) -> Held {
-        // Somebody else than the guard may ask now how the grant ended, so that is to be remembered.
-        self.shard.set_keeper(&self.grant, Keeper::Guard(TokenChoice::ByClient));
         self.held.clone()
     }
 
@@ -142,11 +140,20 @@ impl fmt::Debug for Lock {
 }
 
 /// A view of a held lock: it can be asked, watched and refreshed, but not released. It outlives the lock.
-#[derive(Clone)]
+///
+/// `clone` on a [`Lock`] makes a view too, as [`Lock::held`] does: a guard cannot be cloned.
 pub struct Held {
     shard: Arc<Shard>,
     key: Key,
     grant: Grant,
+}
+
+impl Clone for Held {
+    fn clone(&self) -> Self {
+        // Somebody else than the guard may ask now how the grant ended, so that is to be remembered.
+        self.shard.remember_end(&self.grant);
+        Self { shard: Arc::clone(&self.shard), key: self.key.clone(), grant: self.grant }
+    }
 }
 
 impl Held {

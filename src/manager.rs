@@ -263,10 +263,14 @@ impl LockManager {
     }
 
     /// `lock` for synchronous code: blocks the calling thread. For other terms use
-    /// [`LockRequest::block`]. Never call it in async code.
+    /// [`LockRequest::block`].
     ///
     /// # Errors
     /// As for [`LockManager::lock`].
+    ///
+    /// # Panics
+    /// In async code; see [`LockRequest::block`].
+    #[track_caller]
     pub fn blocking_lock<K>(&self, key: K) -> Result<Lock, LockError>
     where
         K: TryInto<Key>,

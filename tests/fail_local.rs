@@ -12,6 +12,7 @@ use std::time::Duration;
 use kit::{Proxy, Server, until};
 use leasehold::{FailMode, LockError, LockManager, Loss, Release};
 use support::{LONG, builder, exists, manager, queue};
+use tokio::task::block_in_place;
 
 async fn behind(proxy: &Proxy) -> LockManager {
     builder(&proxy.url()).fail_mode(FailMode::Local).build_and_connect().await.unwrap()
@@ -98,7 +99,7 @@ async fn a_queue_moves_on_without_the_store() {
         waiter.await.unwrap();
     }
     proxy.heal();
-    until("service by the store", || !locks.blocking_lock("k").unwrap().is_degraded());
+    until("service by the store", || block_in_place(|| !locks.blocking_lock("k").unwrap().is_degraded()));
     until("an empty server", || !exists(&server, "lock:k"));
 }
 

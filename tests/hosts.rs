@@ -116,3 +116,26 @@ fn dropping_a_guard_releases_in_every_kind_of_program() {
     assert!(panicked.join().is_err());
     assert!(is_free(), "by a panic");
 }
+
+fn panics_at_once(locks: &LockManager) {
+    let refused =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(locks.lock("k").wait_forever().block())));
+    let why = *refused.unwrap_err().downcast::<String>().expect("tokio's words");
+    assert!(why.contains("Cannot block the current thread"), "{why}");
+}
+
+#[test]
+fn a_blocking_call_where_tasks_are_driven_panics_at_once() {
+    let locks = LockManager::builder().build().unwrap();
+    let _held = locks.blocking_lock("k").unwrap();
+    actix_rt::System::new().block_on(async { panics_at_once(&locks) });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    runtime.block_on(async {
+        panics_at_once(&locks);
+        let (one, two) = (locks.clone(), locks.clone());
+        tokio::spawn(async move { panics_at_once(&one) }).await.unwrap();
+        let blocking = tokio::task::spawn_blocking(move || two.lock("k").wait(Duration::from_millis(5)).block());
+        assert!(matches!(blocking.await.unwrap(), Err(LockError::Timeout { .. })));
+        assert!(tokio::task::block_in_place(|| locks.blocking_lock("another")).is_ok());
+    });
+}

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use leasehold::{LockManager, Loss, ManualClock};
+use leasehold::{LockError, LockManager, Loss, ManualClock};
 
 const TTL: Duration = Duration::from_secs(30);
 
@@ -85,4 +85,24 @@ async fn a_view_hears_of_a_clean_end_as_one_however_late_it_asks() {
     assert_eq!(view.ensure_held(), Err(leasehold::LockError::Lost(Loss::Released)));
     let dropped = locks.try_lock("k").await.map(|lock| lock.held()).unwrap();
     assert_eq!(dropped.lost().await, None);
+}
+
+#[actix_rt::test]
+async fn a_clone_of_a_guard_is_a_view_that_knows_how_the_lock_ended() {
+    let locks = LockManager::builder().build().unwrap();
+    let lock = locks.try_lock("k").await.unwrap();
+    let (view, clone) = (lock.held(), lock.clone());
+    let shared = locks.singleflight_lock("s").await.unwrap();
+    let of_shared = shared.clone();
+    drop((lock, shared));
+    assert_eq!(view.ensure_held(), Err(LockError::Lost(Loss::Released)));
+    assert_eq!(clone.ensure_held(), view.ensure_held());
+    assert_eq!(of_shared.ensure_held(), view.ensure_held());
+
+    // The view of a lock that became a ticket lets another guard have it.
+    let lock = locks.try_lock("t").await.unwrap();
+    let view = lock.held();
+    let ticket = lock.detach();
+    let _another = view.clone();
+    assert!(locks.restore(&ticket).is_ok());
 }

@@ -14,6 +14,7 @@ use kit::{Proxy, Server, Then, until};
 use leasehold::store::StoreError;
 use leasehold::store::redis::RedisStore;
 use leasehold::{BuildError, Builder, Lock, LockError, LockManager, Loss, Outcome, Release, Token, Whereabouts};
+use tokio::task::block_in_place;
 
 /// Longer than any test is patient.
 const LONG: Duration = Duration::from_mins(5);
@@ -418,7 +419,7 @@ async fn what_stays_within_the_process_is_not_lost_when_the_store_was_away() {
     proxy.reset();
     assert_eq!(deleted.lost().await, Some(Loss::Vanished), "everything was verified");
     // The same look verified all.
-    until("service", || locks.blocking_lock("again").is_ok());
+    until("service", || block_in_place(|| locks.blocking_lock("again").is_ok()));
     assert!(local.is_held() && kept.is_held());
 }
 

@@ -13,6 +13,7 @@ use kit::{Direction, Proxy, Server, Then, until};
 use leasehold::store::redis::RedisStore;
 use leasehold::{EventKind, Heard, LockError, LockManager, Loss, Release, TtlFault};
 use support::{LONG, builder, exists, manager, places, poll_some, queue, two};
+use tokio::task::block_in_place;
 
 /// The next event of a key, for short.
 async fn heard(events: &mut leasehold::Events) -> String {
@@ -64,7 +65,7 @@ async fn an_outage_longer_than_the_ttl_loses_the_lock_once() {
     assert_eq!(lock.lost().await, Some(Loss::Expired));
     assert_eq!(refreshing.failed().await, Some(LockError::Lost(Loss::Expired)));
     proxy.heal();
-    until("service", || locks.blocking_lock("k").is_ok());
+    until("service", || block_in_place(|| locks.blocking_lock("k").is_ok()));
     for told in ["granted", "expired", "granted", "released"] {
         assert_eq!(heard(&mut events).await, told);
     }
@@ -226,7 +227,7 @@ async fn hundreds_of_failures_do_not_outlive_the_outage() {
             assert_eq!(failed.await.unwrap(), Err(LockError::StoreUnavailable));
         }
         proxy.heal();
-        until("service", || locks.try_lock("k").block().is_ok());
+        until("service", || block_in_place(|| locks.try_lock("k").block().is_ok()));
         assert!(locks.lock("another").await.is_ok());
     }
     until("nothing left", || server.ask::<Vec<String>>("KEYS lock:*").is_empty());
@@ -487,7 +488,7 @@ async fn a_retry_with_the_same_token_is_not_blocked_by_the_lost_answer() {
     // An answer that was lost on its way.
     proxy.lose_reply_of(&token.to_string(), Then::Reset);
     assert_eq!(locks.try_lock("k").token(token).ticket().await.unwrap_err(), LockError::StoreUnavailable);
-    until("a grant to the same token", || match locks.try_lock("k").token(token).block() {
+    until("a grant to the same token", || match block_in_place(|| locks.try_lock("k").token(token).block()) {
         Ok(lock) => lock.unlock_now() == Release::Released,
         Err(LockError::StoreUnavailable) => false,
         Err(error) => panic!("blocked by itself: {error}"),

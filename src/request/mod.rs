@@ -169,6 +169,11 @@ impl<'a> LockRequest<'a> {
     ///
     /// # Errors
     /// As for awaiting the request.
+    ///
+    /// # Panics
+    /// In a thread that drives async tasks of a tokio or actix runtime, whether it would have to wait or not, as
+    /// tokio's own blocking calls do. `spawn_blocking` and `block_in_place` are the places for it.
+    #[track_caller]
     pub fn block(self) -> Result<Lock, LockError> {
         struct Unpark(std::thread::Thread);
         impl Wake for Unpark {
@@ -176,6 +181,8 @@ impl<'a> LockRequest<'a> {
                 self.0.unpark();
             }
         }
+        // Free, and nobody else's: for the check that tokio makes of the thread.
+        drop(tokio::sync::Mutex::new(()).blocking_lock());
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut request = self.into_future();
         loop {

@@ -5,6 +5,7 @@
 //! runs on without the lock. All that the callback locks has the same owner as this lock, so that callbacks which wait
 //! for each other's locks are told of the deadlock. What the callback returned is never hidden by what became of the lock: both are told.
 
+mod names;
 mod under_lock;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+pub use names::{operation_key, resource_key};
 use pin_project_lite::pin_project;
 pub(crate) use under_lock::{Callback, OnLoss, UnderLock};
 
@@ -50,6 +52,15 @@ impl LockManager {
     /// Runs `call` under the lock: waits for it as [`LockManager::lock`] does, calls, releases.
     ///
     /// The callback gets a [`Held`] of its own, to watch and refresh the lock with. Its future need not be `Send`.
+    ///
+    /// All that is asked for while the callback's future is polled is asked for on its behalf, and it is one actor to the
+    /// deadlock check: two requests for one key that it polls side by side (`join!`, `FuturesUnordered`, a `LocalSet` that
+    /// it runs, with the tasks of `spawn_local`) are told of a [`Deadlock`](LockError::Deadlock), the second with the
+    /// first, though the first would end. Ask for them one after the other, or in tasks spawned on the runtime, which
+    /// ask for themselves.
+    ///
+    /// A future that is held and not polled (a branch of a `select!` that is looped over, a stream that buffers) keeps
+    /// its lock, which goes on refreshing itself: [`max_hold`](RunRequest::max_hold) caps that.
     ///
     /// ```
     /// # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -289,25 +300,4 @@ impl<F, Fut: Future> fmt::Debug for TryRunFuture<'_, F, Fut> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.run.fmt(f)
     }
-}
-
-/// The key of a thing: `resource_key("user", 123)` is `lock:user:123`.
-///
-/// ```
-/// assert_eq!(leasehold::resource_key("user", 123), "lock:user:123");
-/// ```
-#[must_use]
-pub fn resource_key(kind: &str, id: impl fmt::Display) -> String {
-    format!("lock:{kind}:{id}")
-}
-
-/// The key of something that is done once at a time: `operation_key("send-email", "a@b")` is
-/// `lock:op:send-email:a@b`.
-///
-/// ```
-/// assert_eq!(leasehold::operation_key("send-email", "a@b"), "lock:op:send-email:a@b");
-/// ```
-#[must_use]
-pub fn operation_key(name: &str, subject: impl fmt::Display) -> String {
-    format!("lock:op:{name}:{subject}")
 }

@@ -129,6 +129,11 @@ impl Shard {
         self.with(|state, _| state.table.set_keeper(grant, keeper));
     }
 
+    /// Has the end of a grant be remembered for those who have a view of it.
+    pub(crate) fn remember_end(&self, grant: &Grant) {
+        self.with(|state, _| state.table.remember_end(grant));
+    }
+
     /// Gives a grant that travelled by its token a guard again (T10).
     pub(crate) fn adopt(&self, key: &Key, hash: u32, token: Token, guard: Keeper) -> Result<Grant, LockError> {
         let now = self.clock.now();

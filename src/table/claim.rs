@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::acquire::{Ask, Grant, Patience, Verdict, give_place_back, take_place};
 use super::ended::End;
+use super::expiry::Links;
 use super::queue::{Queue, Waiter, WaiterId, WaiterState};
 use super::slab::NIL;
 use super::slot::{Holder, Keeper, Slot};

@@ -254,6 +254,13 @@ impl Table {
         }
     }
 
+    /// Has the end of a grant be remembered, as somebody else than its guard may ask for it now.
+    pub(crate) fn remember_end(&mut self, grant: &Grant) {
+        if self.keeper(grant) == Some(Keeper::Guard(super::TokenChoice::Minted)) {
+            self.set_keeper(grant, Keeper::Guard(super::TokenChoice::ByClient));
+        }
+    }
+
     pub(crate) fn keeper(&self, grant: &Grant) -> Option<Keeper> {
         self.holder_of(grant).map(|holder| holder.keeper)
     }
