@@ -11,6 +11,7 @@ mod served;
 mod support;
 
 use std::io::{Read, Write};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use binary::{Did, leasehold};
@@ -123,6 +124,88 @@ async fn logs_have_no_line_per_request_and_never_a_token() {
     }
     assert!(logs[1].len() > logs[0].len());
     assert!(logs.iter().all(|log| tokens.iter().all(|token| !log.contains(token.as_str()))));
+}
+
+/// A disk that is full, a pipe whose reader has gone, and one whose reader does not read.
+#[actix_rt::test]
+async fn a_log_that_cannot_be_written_fails_no_request_and_is_counted() {
+    let (gone, closed) = std::io::pipe().unwrap();
+    drop(gone);
+    let (unread, slow) = std::io::pipe().unwrap();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for stderr in [Stdio::from(full), closed.into(), slow.into()] {
+        let mut command = leasehold(&["serve", "--listen", "127.0.0.1:0", "--grace", "25s"]);
+        command.env("RUST_LOG", "debug").stderr(stderr);
+        let mut process = Process::start(command);
+        let lock = process.post("/acquire", json!({ "key": "a" })).await.ok();
+        let waiter = actix_rt::spawn(process.post("/acquire", json!({ "key": "a", "wait_ms": 60_000 })));
+        let dropped = || async {
+            let metrics = process.get("/metrics").await;
+            let lines = metrics.body.as_str().unwrap().lines();
+            let lines = lines.filter_map(|line| line.strip_prefix("leasehold_log_lines_dropped_total{"));
+            lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum::<u64>()
+        };
+        // A line for each.
+        let began = Instant::now();
+        while dropped().await == 0 {
+            assert!(began.elapsed() < Duration::from_secs(40), "nothing is dropped");
+            for _ in 0..200 {
+                process.get("/healthz").await.ok();
+            }
+        }
+        process.signal("TERM");
+        waiter.await.unwrap().problem(503, "shutting_down");
+        let mine = json!({ "key": "a", "token": lock["token"] });
+        assert_eq!(process.post("/release", mine).await.ok(), json!({ "outcome": "released" }));
+        assert_eq!(process.exit_code().await, 0);
+    }
+    drop(unread);
+}
+
+#[actix_rt::test]
+async fn a_server_without_a_stderr_takes_up_its_store_again() {
+    let (gone, closed) = std::io::pipe().unwrap();
+    drop(gone);
+    let redis = kit::Server::start(&[]);
+    let proxy = kit::Proxy::start(redis.address());
+    let mut command = leasehold(&["serve", "--listen", "127.0.0.1:0", "--store", &proxy.url()]);
+    command.env("RUST_LOG", "debug").stderr(closed);
+    let process = Process::start(command);
+    for _ in 0..3 {
+        proxy.cut();
+        process.post("/acquire", json!({ "key": "a", "wait_ms": 0 })).await.problem(503, "store_unavailable");
+        proxy.heal();
+        let began = Instant::now();
+        while process.get("/readyz").await.status != 200 {
+            assert!(began.elapsed() < Duration::from_secs(30), "it does not come back");
+            actix_rt::time::sleep(Duration::from_millis(20)).await;
+        }
+        let lock = process.post("/acquire", json!({ "key": "a", "wait_ms": 10_000 })).await.ok();
+        process.post("/release", json!({ "key": "a", "token": lock["token"] })).await.ok();
+    }
+}
+
+/// A pipe that is full already, as some supervisors leave it.
+#[actix_rt::test]
+async fn a_stdout_that_nobody_reads_does_not_keep_it_from_serving() {
+    let (unread, mut stdout) = std::io::pipe().unwrap();
+    let filled = stdout.try_clone().unwrap();
+    let filling = std::thread::spawn(move || stdout.write_all(&[b'x'; 1 << 20]));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    drop(taken);
+    let mut command = leasehold(&["serve", "--listen", &address]);
+    let mut child = support::KillOnDrop(command.stdout(filled).spawn().unwrap());
+    let client = support::client();
+    let began = Instant::now();
+    while client.get(format!("http://{address}/healthz")).send().await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(30), "it does not serve");
+        actix_rt::time::sleep(Duration::from_millis(5)).await;
+    }
+    binary::signal(child.0.id(), "TERM");
+    until("its end", || child.0.try_wait().unwrap().is_some_and(|status| status.success())).await;
+    drop(unread);
+    assert!(filling.join().unwrap().is_err());
 }
 
 #[actix_rt::test]

@@ -56,6 +56,7 @@
 //! | `leasehold_claims_held` | gauge | manager, namespace, store | locks held by the store's word now |
 //! | `leasehold_claim_handoffs_total` | counter | manager, namespace, store | of these, grants to a waiter of this process |
 //! | `leasehold_claim_revocations_total` | counter | manager, namespace, store | of these, those that the store did not keep |
+//! | `leasehold_log_lines_dropped_total` | counter | reason | lines of the `leasehold` binary's log that came faster than they could be written (full) or that the system did not take (failed) |
 //! | `leasehold_http_requests_total` | counter | route, method, code | answers of the HTTP routes |
 //! | `leasehold_http_request_duration_seconds` | histogram | route, method, code | how long they took, waiting included |
 

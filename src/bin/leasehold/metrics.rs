@@ -2,10 +2,12 @@
 
 use leasehold::LockManager;
 use leasehold::metrics::{Exposition, configure_prometheus};
+use metrics::counter;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
 use crate::exit::Failure;
+use crate::logs;
 
 /// Installs the process's recorder: before anything takes a handle.
 ///
@@ -20,5 +22,10 @@ pub(crate) fn install() -> Result<PrometheusHandle, Failure> {
 pub(crate) fn exposition(recorder: PrometheusHandle, locks: &LockManager) -> Exposition {
     let process = Collector::default();
     process.describe();
-    Exposition::new(recorder).report(locks).before_each(move || process.collect())
+    let exposition = Exposition::new(recorder).report(locks).before_each(move || process.collect());
+    exposition.before_each(|| {
+        for (reason, lines) in logs::dropped() {
+            counter!("leasehold_log_lines_dropped_total", "reason" => reason).absolute(lines);
+        }
+    })
 }

@@ -47,8 +47,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     keep_pages_small();
     let store = store::choose(&args.store, args.redlock_max_ttl).map_err(Failure::Usage)?;
     let (access, tls) = (tokens::access(&args)?, tls::config(&args)?);
+    let log = logs::start(args.log_format);
     let listeners = listen(&args, &access, tls.is_some())?;
-    logs::start(args.log_format);
     let bounds = Bounds::secure(&args);
     let builder = LockManager::builder()
         .ttl(args.ttl)
@@ -68,12 +68,14 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         Choice::Redis(store) => builder.store(store),
         Choice::Redlock(store) => builder.store(store),
     };
-    actix_web::rt::System::new().block_on(async {
+    let ended = actix_web::rt::System::new().block_on(async {
         let recorder = metrics::install()?;
         let locks = builder.build_and_connect().await?;
         let exposition = metrics::exposition(recorder, &locks);
         serve(args, Parts { bounds, listeners, locks, exposition, access, tls }).await
-    })
+    });
+    log.flush();
+    ended
 }
 
 /// The allocator asks for huge pages, of which every waiter would keep more than it needs. Not for other verbs: what
@@ -115,8 +117,7 @@ fn listen(args: &ServeArgs, access: &Access, tls: bool) -> Result<Vec<TcpListene
             )));
         }
         if !tls {
-            let why = "can be reached by others, and without --tls-cert they can read the tokens";
-            crate::output::notice(format_args!("{open} {why}"));
+            tracing::warn!("{open} can be reached by others, and without --tls-cert they can read the tokens");
         }
     }
     addresses.iter().map(|address| bind(*address).map_err(failed)).collect()
@@ -160,11 +161,7 @@ async fn serve(args: ServeArgs, parts: Parts) -> Result<ExitCode, Failure> {
 
 /// Tells where the server is, for people and for scripts that wait for it.
 fn announce(scheme: &str, addresses: &[SocketAddr], args: &ServeArgs) {
-    let mut out = io::stdout().lock();
-    for address in addresses {
-        // A closed stdout is no reason not to serve.
-        let _ = writeln!(out, "listening on {scheme}://{address}");
-    }
+    let mut text: String = addresses.iter().map(|address| format!("listening on {scheme}://{address}\n")).collect();
     if let Some(address) = addresses.first() {
         for (what, path) in [
             ("page", ""),
@@ -174,13 +171,17 @@ fn announce(scheme: &str, addresses: &[SocketAddr], args: &ServeArgs) {
             ("metrics", "metrics"),
             ("ready", "readyz"),
         ] {
-            let _ = writeln!(out, "  {what:<8} {scheme}://{address}/{path}");
+            text.push_str(&format!("  {what:<8} {scheme}://{address}/{path}\n"));
         }
     }
     if args.store == "memory" {
-        let _ = writeln!(out, "locks live in memory: they end with this process");
+        text.push_str("locks live in memory: they end with this process\n");
     }
-    let _ = out.flush();
+    // A closed stdout, or one that nobody reads, is no reason not to serve: it is written by a thread of its own.
+    let _ = std::thread::Builder::new().name("leasehold-banner".to_owned()).spawn(move || {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    });
 }
 
 async fn shut_down(args: &ServeArgs, locks: &LockManager, handle: &ServerHandle) {
