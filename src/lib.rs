@@ -78,6 +78,8 @@ mod namespace;
 mod observed;
 mod order;
 mod readiness;
+#[cfg(feature = "http")]
+mod reclaim;
 mod request;
 pub mod retry;
 mod run;

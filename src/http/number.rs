@@ -43,6 +43,14 @@ impl Number {
         }
     }
 
+    /// The number as it is, if it is one.
+    pub(super) fn whole(self) -> Option<u64> {
+        match self {
+            Self::Whole(number) => Some(number),
+            Self::Negative | Self::Fraction | Self::Huge => None,
+        }
+    }
+
     /// The count, if it is one that may be held to bounds.
     pub(super) fn count(self) -> Option<u32> {
         match self {

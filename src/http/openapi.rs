@@ -113,7 +113,7 @@ fn codes(operation: &str) -> Vec<&'static [&'static str]> {
         "show_lock" | "stats" => vec![GUARD, SHOW],
         "events" => vec![GUARD, &["invalid_query", "too_many_streams"]],
         "force_release" | "force_release_in_path" => vec![GUARD, SHOW, &["store_unavailable", "shutting_down"]],
-        "readyz" => vec![&["internal", "store_unavailable", "shutting_down", "starting"]],
+        "readyz" => vec![&["internal", "store_unavailable", "shutting_down"]],
         _ => vec![],
     }
 }

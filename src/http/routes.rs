@@ -20,7 +20,10 @@ use super::shown;
 use super::sort::Sort;
 use super::wire::{self, ModeName, Written, permits_of, whole_ms};
 use super::{sessions, wire::Acquire};
-use crate::{ListQuery, LockError, LockManager, LockOptions, LockRequest, Readiness, Release, TtlFault};
+use crate::reclaim::Proof;
+use crate::{
+    FencingToken, ListQuery, LockError, LockManager, LockOptions, LockRequest, Mode, Readiness, Release, TtlFault,
+};
 
 /// How many locks a list shows when it does not say.
 const DEFAULT_LISTED: usize = 100;
@@ -112,7 +115,7 @@ fn request<'a>(
         (ModeName::Shared, true) => locks.try_read(key),
         (ModeName::Shared, false) => locks.read(key),
         (ModeName::Permit, _) => {
-            let (limit, permits) = checked_permits(ask)?;
+            let (limit, permits) = checked_permits(ask.limit, ask.permits)?;
             let semaphore = locks.semaphore(key, limit);
             if now_or_never { semaphore.try_permits(permits) } else { semaphore.permits(permits) }
         }
@@ -123,13 +126,13 @@ fn request<'a>(
     Ok(request.options(options))
 }
 
-fn checked_permits(ask: &Acquire<'_>) -> Result<(u32, u32), Problem> {
+fn checked_permits(limit: Option<Number>, permits: Option<Number>) -> Result<(u32, u32), Problem> {
     let out_of_bounds = |option| invalid_option(option, format!("it must be a whole number from 1 to {}", u32::MAX));
     let count = |option, number: Number| number.count().filter(|count| *count > 0).ok_or_else(|| out_of_bounds(option));
-    let Some(limit) = ask.limit else {
+    let Some(limit) = limit else {
         return Err(invalid_option("limit", "the mode permit needs it: how many permits the key has".to_owned()));
     };
-    Ok((count("limit", limit)?, ask.permits.map_or(Ok(1), |permits| count("permits", permits))?))
+    Ok((count("limit", limit)?, permits.map_or(Ok(1), |permits| count("permits", permits))?))
 }
 
 /// Releases a lock by its token.
@@ -144,7 +147,17 @@ pub(super) async fn release(call: &Call, payload: web::Payload) -> Answer {
     let text = body::read(&call.req, payload, call.limits).await?;
     let ask: wire::ReleaseBody<'_> = body::parse(&text)?;
     let key = call.key(&ask.key)?;
-    let release = call.locks.release(key, ask.token).await?;
+    let key = crate::Key::try_from(key).map_err(LockError::from)?;
+    // A job that ends before its first heartbeat after a restart has not lost its lock.
+    let fence = fence_while_starting(call, ask.fencing_token)?;
+    let mut release = call.locks.release(key.clone(), ask.token).await;
+    if let (Some(fence), Ok(Release::AlreadyGone)) = (fence, &release) {
+        let proof = Proof { token: ask.token, fence, mode: Mode::Exclusive, owner: None, ttl: None };
+        if call.locks.reclaim(key.clone(), proof).is_ok() {
+            release = call.locks.release(key, ask.token).await;
+        }
+    }
+    let release = release?;
     Ok(body::answer(&wire::ReleaseAnswer::from(release)))
 }
 
@@ -159,8 +172,34 @@ pub(super) async fn heartbeat(call: &Call, payload: web::Payload) -> Answer {
     let ask: wire::Heartbeat<'_> = body::parse(&text)?;
     let key = call.key(&ask.key)?;
     let ttl = ask.ttl_ms.map(|ttl| checked_ttl(ttl, call.limits)).transpose()?;
-    let done = call.locks.refresh(key, ask.token, ttl).await?;
+    let key = crate::Key::try_from(key).map_err(LockError::from)?;
+    let fence = fence_while_starting(call, ask.fencing_token)?;
+    let (limit, permits) = (ask.limit, ask.permits);
+    let mode = match ask.mode {
+        ModeName::Exclusive => Mode::Exclusive,
+        ModeName::Shared => Mode::Shared,
+        ModeName::Permit => {
+            let (limit, permits) = checked_permits(limit, permits)?;
+            Mode::Permits { limit, permits }
+        }
+    };
+    let done = match (call.locks.refresh(key.clone(), ask.token, ttl).await, fence) {
+        (Err(why @ (LockError::Lost(_) | LockError::NotHeld)), Some(fence)) => {
+            let owner = ask.owner.as_deref().map(Into::into);
+            let proof = Proof { token: ask.token, fence, mode, owner, ttl };
+            call.locks.reclaim(key, proof).map_err(|_| why)?
+        }
+        (done, _) => done?,
+    };
     Ok(body::answer(&wire::HeartbeatAnswer { remaining_ms: whole_ms(done.remaining), refresh_count: done.count }))
+}
+
+/// The fence by which a lock may be taken back now: while nothing is granted yet.
+fn fence_while_starting(call: &Call, given: Option<Number>) -> Result<Option<FencingToken>, Problem> {
+    let Some(given) = given else { return Ok(None) };
+    let fence = given.whole().and_then(|number| FencingToken::try_from(number).ok());
+    let fence = fence.ok_or_else(|| invalid_option("fencing_token", "it must be a whole number from 1".to_owned()))?;
+    Ok(call.limits.still_starting().map(|_| fence))
 }
 
 /// Lists the locks that are held through this server, or shows one of them with its queue.
@@ -314,7 +353,8 @@ pub(super) fn healthz(_: &HttpRequest) -> Answer {
     Ok(body::answer(&shown::Health { status: "ok" }))
 }
 
-/// Says whether locks can be granted: the store answers, and the server is neither starting nor shutting down.
+/// Says whether requests are welcome: the store answers, and the server is not shutting down. While it starts, holders
+/// can take their locks back; nothing else is granted.
 #[utoipa::path(
     get, path = "/readyz", tag = "operating", operation_id = "readyz", security(()),
     responses((status = 200, description = "They can.", body = shown::Ready)),
@@ -323,10 +363,11 @@ pub(super) async fn readyz(call: &Call, _: web::Payload) -> Answer {
     match (call.locks.readiness().await, call.limits.still_starting()) {
         (Readiness::Draining, _) => Err(LockError::ShuttingDown.into()),
         (Readiness::StoreUnavailable, _) => Err(LockError::StoreUnavailable.into()),
-        (_, Some(after)) => Err(Fault::Starting { after }.into()),
-        (Readiness::Ready { store }, None) => {
+        // Who has a lock must be let in to take it back.
+        (Readiness::Ready { store }, starting) => {
             let store_ms = store.map(|took| took.as_micros() as f64 / 1000.0);
-            Ok(body::answer(&shown::Ready { status: "ready", store_ms }))
+            let status = if starting.is_some() { "starting" } else { "ready" };
+            Ok(body::answer(&shown::Ready { status, store_ms }))
         }
     }
 }

@@ -68,6 +68,10 @@ pub(super) struct ReleaseBody<'a> {
     #[serde(deserialize_with = "token")]
     #[schema(value_type = String, format = Uuid)]
     pub(super) token: Token,
+    /// That of the grant. While a server without a store starts, a lock is taken back with it, and released then: the
+    /// server has forgotten it, and nobody else can have had it.
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    pub(super) fencing_token: Option<Number>,
 }
 
 /// What `POST /heartbeat` asks for.
@@ -85,6 +89,21 @@ pub(super) struct Heartbeat<'a> {
     /// From now on; the TTL of the acquire if it is left out. A deadline is never moved back.
     #[schema(value_type = Option<u64>, minimum = 10, maximum = 86_400_000)]
     pub(super) ttl_ms: Option<Number>,
+    /// That of the grant. While a server without a store starts (`--start-delay`), the lock is taken back with it: the
+    /// server has forgotten it, and nobody else can have had it. Send it always, with the four below as they were at the
+    /// acquire; else they are not looked at.
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    pub(super) fencing_token: Option<Number>,
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 128)]
+    pub(super) owner: Option<Text<'a>>,
+    #[serde(default)]
+    #[schema(value_type = Option<ModeName>)]
+    pub(super) mode: ModeName,
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub(super) limit: Option<Number>,
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub(super) permits: Option<Number>,
 }
 
 /// What `POST /sessions` asks for.

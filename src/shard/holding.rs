@@ -10,8 +10,12 @@ use super::lost::LostSignal;
 use super::{SLICE, Shard, State};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss, WaitEdge};
+#[cfg(feature = "http")]
+use crate::key::FencingToken;
 use crate::key::{Key, Token};
 use crate::store::{Released, Seen};
+#[cfg(feature = "http")]
+use crate::table::Ask;
 use crate::table::{
     Claimed, Effects, End, Grant, Keeper, Mode, Obstacle, Order, OrderId, Owner, RefreshAsk, Refreshed, Release, Slice,
     WaiterId, Watcher, Which, Word,
@@ -52,6 +56,18 @@ impl Shard {
             Ok(grant) => Ok(state.table.release(&grant, End::ByToken, now, fx)),
             Err(LockError::Lost(_)) => Ok(Release::AlreadyGone),
             Err(other) => Err(other),
+        })
+    }
+
+    /// Grants a key under the token and fence of an earlier process.
+    #[cfg(feature = "http")]
+    pub(crate) fn reclaim(&self, ask: &Ask<'_>, fence: FencingToken) -> Result<Refreshed, LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| {
+            state.make_room(now, fx);
+            let grant = state.table.reclaim(ask, fence, now, fx)?;
+            let deadline = state.table.check(&grant, now, fx).map_err(LockError::Lost)?;
+            Ok(Refreshed { deadline, written: true, count: 0 })
         })
     }
 

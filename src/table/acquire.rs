@@ -86,7 +86,7 @@ pub(crate) enum NotFree {
 }
 
 /// Why a request cannot be granted at once.
-enum Shut {
+pub(super) enum Shut {
     /// Others hold the key, or wait for it. `until`: the deadline of the session that asks.
     Held {
         index: u32,
@@ -97,6 +97,17 @@ enum Shut {
         until: Option<Moment>,
     },
     Refused(LockError),
+}
+
+impl Shut {
+    /// Why, for one who does not wait; `held` where it is because of others.
+    #[cfg(feature = "http")]
+    pub(super) fn refusal(self, held: LockError) -> LockError {
+        match self {
+            Self::Held { .. } | Self::Unclaimed { .. } => held,
+            Self::Refused(why) => why,
+        }
+    }
 }
 
 /// What a waiter finds when it looks.
@@ -173,7 +184,7 @@ impl Table {
     }
 
     /// Grants what can be granted without waiting.
-    fn open(&mut self, ask: &Ask<'_>, found: Option<u32>, fx: &mut Effects) -> Result<Grant, Shut> {
+    pub(super) fn open(&mut self, ask: &Ask<'_>, found: Option<u32>, fx: &mut Effects) -> Result<Grant, Shut> {
         let until = ask.terms.session().map(|session| session.settle(self.now)).transpose();
         let until = until.map_err(|_| Shut::Refused(LockError::SessionEnded))?;
         let needs_claim = self.claim.is_stored() && ask.terms.needs_claim();

@@ -7,7 +7,7 @@
 //!
 //! Called by the shard alone: `acquire` (who gets a key at once, and who queues), `again` (who asks twice), `handoff`
 //! (to whom a key passes on), `hold` (what a holder does), `ending` (how a grant ends), `sweep` (what time brings),
-//! `view` (what can be seen). Sessions are `owner` and `belongings`, lock kinds `mode` and `group`, events `told`.
+//! `reclaim` (who had it before a restart), `view` (what can be seen). Sessions are `owner` and `belongings`, lock kinds `mode` and `group`, events `told`.
 
 mod acquire;
 mod again;
@@ -34,6 +34,8 @@ mod model;
 mod orders;
 mod owner;
 mod queue;
+#[cfg(feature = "http")]
+mod reclaim;
 mod slab;
 mod slot;
 mod sweep;

@@ -1,0 +1,51 @@
+//! Locks that their holders take back after a restart: what a heartbeat does while a lock server starts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::wall_micros;
+use crate::error::{LockError, Loss};
+use crate::key::{FencingToken, Key, Token, Ttl};
+use crate::lock::Refreshed;
+use crate::manager::LockManager;
+use crate::table::{Ask, ExtraTerms, Keeper, Mode, Terms, TokenChoice};
+
+/// What a holder has of its lock, and how it held it.
+#[derive(Clone, Debug)]
+pub(crate) struct Proof {
+    pub(crate) token: Token,
+    pub(crate) fence: FencingToken,
+    pub(crate) mode: Mode,
+    pub(crate) owner: Option<Arc<str>>,
+    /// The manager's default if it is left out.
+    pub(crate) ttl: Option<Duration>,
+}
+
+impl LockManager {
+    /// Grants a lock anew, to the token and with the fence that an earlier process in its place had granted it: a
+    /// manager in memory forgets its locks when the process ends. Only while nothing else is granted is this a proof.
+    ///
+    /// # Errors
+    /// [`LockError::NotHeld`] if another holds the key, or the fence is none that can have been given out;
+    /// [`LockError::Lost`] if the lock has ended in this process, or there is a store, which forgets nothing.
+    pub(crate) fn reclaim(&self, key: Key, proof: Proof) -> Result<Refreshed, LockError> {
+        let Proof { token, fence, mode, owner, ttl } = proof;
+        if fence.get() > wall_micros() {
+            return Err(LockError::NotHeld);
+        }
+        let key = self.good_key(key)?;
+        let ttl = ttl.map(Ttl::new).transpose()?;
+        self.config().check(&key, ttl)?;
+        if self.desk().is_some() {
+            return Err(LockError::Lost(Loss::Unknown));
+        }
+        let extra = ExtraTerms { owner, mode, ..ExtraTerms::default() };
+        let extra = (extra != ExtraTerms::default()).then(|| Arc::new(extra));
+        let terms = Terms { ttl: ttl.unwrap_or(self.config().ttl), extra };
+        let (shard, hash) = self.place(&key);
+        let shard = self.shard_at(shard);
+        let ask = Ask { key: &key, hash, terms: &terms, token, choice: TokenChoice::ByClient, keeper: Keeper::Ticket };
+        let done = shard.reclaim(&ask, fence)?;
+        Ok(Refreshed::new(done, shard.now()))
+    }
+}
