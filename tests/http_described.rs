@@ -206,7 +206,7 @@ async fn whatever_is_sent_the_answer_is_one_that_is_described() {
     let seed = fastrand::u64(..);
     let list = json!([
         { "name": "all", "token": SECRETS[0], "rights": ["acquire", "read", "force"] },
-        { "name": "part", "token": SECRETS[1], "rights": ["acquire"], "namespaces": ["a", "order:"] },
+        { "name": "part", "token": SECRETS[1], "rights": ["acquire"], "namespaces": ["a:", "order:"] },
     ]);
     let access = Access::from_json(&list.to_string()).unwrap();
     let locks = LockManager::builder()

@@ -60,7 +60,7 @@ async fn prefixes_and_namespaces_mean_keys_as_clients_spell_them() {
     let redis = kit::Server::start(&[]);
     let list = json!([
         { "name": "operator", "token": SECRETS[0], "rights": ["acquire", "read", "force"] },
-        { "name": "ci", "token": SECRETS[1], "rights": ["acquire", "read"], "namespaces": ["ci:", "lock:ci:x", "lo"] },
+        { "name": "ci", "token": SECRETS[1], "rights": ["acquire", "read"], "namespaces": ["ci:", "lock:ci:x:", "lo-"] },
     ]);
     let server = over(&redis, Access::from_json(&list.to_string()).unwrap()).await;
     let post = |secret: &str, key: &str| {

@@ -22,7 +22,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 use served::Process;
-use support::Answer;
+use support::{Answer, number};
 
 const SECRET: &str = "hunter2-hunter2-hunter2";
 
@@ -136,14 +136,14 @@ async fn with_a_start_delay_nothing_is_granted_at_first() {
     let refused = process.post("/acquire", json!({ "key": "a" })).await;
     assert!(refused.headers["retry-after"].parse::<u64>().unwrap() > 3000);
     refused.problem(503, "starting");
-    process.get("/readyz").await.problem(503, "starting");
+    assert_eq!(process.get("/readyz").await.ok()["status"], "starting", "holders must be let in");
     process.get("/healthz").await.ok();
     let token = "0b9f1f2e-52a3-4b61-9a08-6bb7a6b1d001";
     let late = process.post("/release", json!({ "key": "a", "token": token })).await.ok();
     assert_eq!(late, json!({ "outcome": "already_gone" }));
 
     let soon = Process::serve(&["--start-delay", "100ms"]);
-    while soon.get("/readyz").await.status != 200 {
+    while soon.get("/readyz").await.ok()["status"] != "ready" {
         actix_rt::time::sleep(Duration::from_millis(5)).await;
     }
     soon.post("/acquire", json!({ "key": "a" })).await.ok();
@@ -208,6 +208,134 @@ async fn it_is_not_ready_while_it_drains_and_ends_its_streams() {
     process.exit_code().await;
 }
 
+/// The server is killed and started again, at the same address and without a store.
+#[actix_rt::test]
+async fn holders_take_their_locks_back_from_a_server_that_has_forgotten_them() {
+    let first = Process::serve(&[]);
+    let address = first.address().to_owned();
+    let mut locks = Vec::new();
+    for body in [
+        json!({ "key": "a", "owner": "me" }),
+        json!({ "key": "done" }),
+        json!({ "key": "shared", "mode": "shared" }),
+        json!({ "key": "shared", "mode": "shared" }),
+        json!({ "key": "pool", "mode": "permit", "limit": 2 }),
+        json!({ "key": "forgetful" }),
+    ] {
+        let lock = first.post("/acquire", body.clone()).await.ok();
+        let mut mine = json!({ "token": lock["token"], "fencing_token": lock["fencing_token"] });
+        mine.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        locks.push(mine);
+    }
+    drop(first);
+    let second = Process::start(serve(&["--listen", &address, "--start-delay", "15s"]));
+    let [a, done, shared, too, pool, forgetful] = &locks[..] else { panic!("six") };
+    for mine in [a, shared, too, pool, a] {
+        let beaten = second.post("/heartbeat", mine.clone()).await.ok();
+        assert!((29_000..=30_000).contains(&number(&beaten, "remaining_ms")), "{beaten}");
+    }
+    let mine = |lock: &Value| json!({ "key": lock["key"], "token": lock["token"] });
+    second.post("/heartbeat", mine(forgetful)).await.problem(409, "lost");
+    // Its job ended before its first heartbeat.
+    let mut released = mine(done);
+    released["fencing_token"] = done["fencing_token"].clone();
+    assert_eq!(second.post("/release", released.clone()).await.ok(), json!({ "outcome": "released" }));
+    assert_eq!(second.post("/release", released).await.ok(), json!({ "outcome": "already_gone" }));
+    // Others cannot come, whatever they say.
+    let mut other = a.clone();
+    other["token"] = json!("0b9f1f2e-52a3-4b61-9a08-6bb7a6b1d001");
+    for fence in [number(a, "fencing_token") - 1, number(a, "fencing_token"), 1 << 62] {
+        other["fencing_token"] = fence.into();
+        second.post("/heartbeat", other.clone()).await.problem(409, "not_held");
+    }
+    let unseen = json!({ "key": "x", "token": other["token"], "fencing_token": 1_u64 << 62 });
+    second.post("/heartbeat", unseen).await.problem(409, "lost");
+    let none = json!({ "key": "x", "token": other["token"], "fencing_token": 0 });
+    second.post("/heartbeat", none).await.problem(422, "invalid_option");
+    second.post("/acquire", json!({ "key": "new" })).await.problem(503, "starting");
+    while second.get("/readyz").await.ok()["status"] != "ready" {
+        actix_rt::time::sleep(Duration::from_millis(20)).await;
+    }
+    let held = second.post("/acquire", json!({ "key": "a", "wait_ms": 0 })).await.problem(423, "held");
+    assert_eq!((&held["holder"]["owner"], &held["holder"]["fencing_token"]), (&json!("me"), &a["fencing_token"]));
+    let full = json!({ "key": "pool", "mode": "permit", "limit": 2, "permits": 2, "wait_ms": 0 });
+    second.post("/acquire", full).await.problem(423, "held");
+    second.post("/release", mine(a)).await.ok();
+    let next = second.post("/acquire", json!({ "key": "a", "wait_ms": 0 })).await.ok();
+    assert!(number(&next, "fencing_token") > number(a, "fencing_token"));
+    second.post("/heartbeat", forgetful.clone()).await.problem(409, "lost");
+}
+
+#[actix_rt::test]
+async fn tokens_are_read_again_at_a_signal_and_when_they_change() {
+    let folder = Folder::new();
+    let other = "correct-horse-battery";
+    let list = folder.file("tokens.json", &tokens());
+    let mut process = Process::serve(&["--tokens-file", &list]);
+    let is_let_in = async |secret: &str| {
+        Answer::of(process.client.get(format!("{}/locks", process.url)).bearer_auth(secret)).await.status == 200
+    };
+    let until = async |secret: &str| {
+        while !is_let_in(secret).await {
+            actix_rt::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(is_let_in(SECRET).await && !is_let_in(other).await);
+    folder.file("tokens.json", &tokens().replace(SECRET, other));
+    process.signal("HUP");
+    until(other).await;
+    assert!(!is_let_in(SECRET).await);
+    // Half a file, and then no file.
+    folder.file("tokens.json", &tokens()[..20]);
+    process.signal("HUP");
+    std::fs::remove_file(&list).unwrap();
+    process.signal("HUP");
+    actix_rt::time::sleep(Duration::from_secs(3)).await;
+    assert!(is_let_in(other).await && !is_let_in(SECRET).await, "what was read last stays in force");
+    folder.file("tokens.json", &tokens());
+    until(SECRET).await;
+    assert!(!is_let_in(other).await);
+    let metrics = process.client.get(format!("{}/metrics", process.url)).bearer_auth(SECRET).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(!metrics.contains("leasehold_reloads_total{what=\"tokens\",outcome=\"failed\"} 0\n"), "{metrics}");
+    process.signal("TERM");
+    assert_eq!(process.exit_code().await, 0);
+    let log = process.stderr();
+    assert!(log.contains("stays in force") && !log.contains(other) && !log.contains(SECRET), "{log}");
+}
+
+#[actix_rt::test]
+async fn a_certificate_is_exchanged_while_it_is_in_use() {
+    let folder = Folder::new();
+    let (old, new) = (certificate(), certificate());
+    let (cert, key) = (folder.file("cert.pem", &old.0), folder.file("key.pem", &old.1));
+    let process = Process::serve(&["--tls-cert", &cert, "--tls-key", &key]);
+    let address = process.url.strip_prefix("https://").unwrap().to_owned();
+    let is_shown = |pem: &str| {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        connection.complete_io(&mut TcpStream::connect(&address).unwrap()).is_ok()
+    };
+    assert!(is_shown(&old.0) && !is_shown(&new.0));
+    // The two do not belong together until both are there.
+    folder.file("cert.pem", &new.0);
+    process.signal("HUP");
+    actix_rt::time::sleep(Duration::from_millis(200)).await;
+    assert!(is_shown(&old.0), "the old pair stays");
+    folder.file("key.pem", &new.1);
+    while !is_shown(&new.0) {
+        actix_rt::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!is_shown(&old.0));
+}
+
 /// A certificate for `localhost` that signs itself, and its key, as PEM.
 fn certificate() -> (String, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -265,6 +393,6 @@ fn certificates_that_make_no_sense_end_with_64() {
     ];
     for words in rows {
         let text = Did::of(serve(&[&["--listen", "127.0.0.1:0"], words].concat())).fails(64, "").said();
-        assert!(text.starts_with("leasehold: ") && !text.contains("PRIVATE KEY"), "{text}");
+        assert!(text.lines().any(|line| line.starts_with("leasehold: ")) && !text.contains("PRIVATE KEY"), "{text}");
     }
 }

@@ -46,6 +46,7 @@ const SCHEME: &[u8] = b"bearer ";
 /// | `read` | locks, queues, totals, events |
 /// | `force` | release by force |
 ///
+/// A namespace is what its keys begin with; it ends with a divider (`web:`), since `web` would let in `website:` too.
 /// Without `namespaces` a token is good for every key. `/healthz`, `/readyz`, `/openapi.json`,
 /// `/docs` and the status page need none; what the page shows does.
 #[derive(Clone, Default)]
@@ -154,6 +155,16 @@ impl Access {
             bearers.push(bearer);
         }
         Ok(Self { bearers: bearers.into(), ..Self::default() })
+    }
+
+    /// The same terms for other tokens, read as by [`from_json`](Self::from_json).
+    ///
+    /// # Errors
+    /// As for `from_json`.
+    pub fn with_tokens(&self, text: &str) -> Result<Self, AccessError> {
+        let bearers = Self::from_json(text)?.bearers;
+        let pace = self.pace.as_ref().map(|pace| Arc::new(pace.for_bearers(bearers.len())));
+        Ok(Self { bearers, pace, ..self.clone() })
     }
 
     /// Lets everybody read the totals of all keys (without the names of the most contended ones).
@@ -321,6 +332,13 @@ impl Bearer {
         if namespaces.as_ref().is_some_and(Vec::is_empty) {
             return wrong("it has an empty list of namespaces; leave that out for every key");
         }
+        let ends_in_a_word = |namespace: &String| namespace.ends_with(char::is_alphanumeric);
+        if namespaces.iter().flatten().any(ends_in_a_word) {
+            return wrong(
+                "a namespace ends in a letter or a digit, and would let in all that goes on from there: `web` \
+                the keys of `website:`. End it with `:` or another divider",
+            );
+        }
         let mut all = namespaces.unwrap_or_else(|| vec![String::new()]);
         without_inner(&mut all);
         Ok(Self { name, digest, rights, namespaces: all })
@@ -460,7 +478,8 @@ mod tests {
             entry(r#""namespaces":[]"#),
             entry(&format!("{hunter},\"namespaces\":[]")),
             entry(&format!("{hunter},\"token_sha256\":\"{}\"", "0".repeat(64))),
-            entry(&format!("{hunter},\"namespace\":[\"a\"]")),
+            entry(&format!("{hunter},\"namespace\":[\"a:\"]")),
+            entry(&format!("{hunter},\"namespaces\":[\"a:\",\"web\"]")),
             entry(hunter).replace("read", "hunter2"),
             entry(hunter).replace("\"read\"", ""),
             entry(hunter).replace("\"n\"", "\"\""),

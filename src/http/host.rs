@@ -1,10 +1,14 @@
 //! What the host app gives to the routes: the manager, and maybe limits and access.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, web};
 
 use super::access::Access;
 use super::limits::Limits;
 use super::problem::Fault;
+use super::reload::ReloadableAccess;
 use crate::LockManager;
 
 /// The host's manager and its terms.
@@ -24,9 +28,27 @@ impl Host {
     }
 }
 
+/// An access, as the host has given it.
+pub(super) enum InForce<'a> {
+    Always(&'a Access),
+    Now(Arc<Access>),
+}
+
+impl Deref for InForce<'_> {
+    type Target = Access;
+
+    fn deref(&self) -> &Access {
+        match self {
+            Self::Always(access) => access,
+            Self::Now(access) => access,
+        }
+    }
+}
+
 /// The host's word on who may come, if it has one.
-pub(super) fn access(req: &HttpRequest) -> Option<&Access> {
-    shared::<Access>(req)
+pub(super) fn access(req: &HttpRequest) -> Option<InForce<'_>> {
+    let now = shared::<ReloadableAccess>(req).map(|access| InForce::Now(access.current()));
+    now.or_else(|| shared::<Access>(req).map(InForce::Always))
 }
 
 /// `app_data` of a `T`, given as it is or in a `web::Data`.

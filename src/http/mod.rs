@@ -48,6 +48,7 @@ mod page;
 mod presence;
 mod problem;
 mod query;
+mod reload;
 mod routes;
 mod same_site;
 mod sessions;
@@ -68,6 +69,7 @@ pub use locks::Locks;
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub use metrics::configure_metrics;
 use problem::Fault;
+pub use reload::ReloadableAccess;
 
 /// Adds the routes to a scope (or to an app).
 ///
@@ -86,7 +88,7 @@ use problem::Fault;
 /// | `GET /events?prefix=` | what happens to locks, as server-sent events |
 /// | `GET /whoami` | whom the server takes the caller for |
 /// | `GET /healthz` | 200 for as long as the process lives |
-/// | `GET /readyz` | 200 while locks can be granted |
+/// | `GET /readyz` | 200 while requests are welcome |
 /// | `GET /openapi.json`, `GET /docs` | all of this for machines, and for people |
 /// | `GET /` | the status page: locks and queues as they are, charts, release by force |
 ///

@@ -34,6 +34,7 @@ impl Payer {
 /// The rate limit of one server.
 #[derive(Debug)]
 pub(super) struct Pace {
+    per_second: NonZeroU32,
     bearers: Vec<DefaultDirectRateLimiter>,
     addresses: DefaultKeyedRateLimiter<IpAddr>,
     clock: DefaultClock,
@@ -45,11 +46,17 @@ impl Pace {
         let quota = Quota::per_second(per_second);
         let bearers = (0..bearers).map(|_| RateLimiter::direct(quota)).collect();
         Self {
+            per_second,
             bearers,
             addresses: RateLimiter::dashmap(quota),
             clock: DefaultClock::default(),
             of_addresses: AtomicU32::new(0),
         }
+    }
+
+    /// The same limit for another list of tokens.
+    pub(super) fn for_bearers(&self, bearers: usize) -> Self {
+        Self::new(self.per_second, bearers)
     }
 
     /// Counts one request.

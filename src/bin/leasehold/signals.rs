@@ -1,4 +1,4 @@
-//! The signals that end the server.
+//! The signals that end the server, and the one that has it read its files again.
 
 use std::io;
 
@@ -47,5 +47,39 @@ impl Signals {
             // Nothing will ever be heard; the process is then ended by other means.
             Err(_) => std::future::pending().await,
         }
+    }
+}
+
+/// Hears SIGHUP, which elsewhere than on Unix never comes.
+pub(crate) struct Hangup {
+    #[cfg(unix)]
+    hangup: actix_rt::signal::unix::Signal,
+}
+
+impl Hangup {
+    /// From here on the signal no longer ends the process.
+    #[cfg(unix)]
+    pub(crate) fn listen() -> io::Result<Self> {
+        use actix_rt::signal::unix::{SignalKind, signal};
+        Ok(Self { hangup: signal(SignalKind::hangup())? })
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn listen() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// The next one.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses no signal.
+    #[cfg(unix)]
+    pub(crate) async fn next(&mut self) {
+        self.hangup.recv().await;
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) async fn next(&mut self) {
+        std::future::pending().await
     }
 }

@@ -1,14 +1,18 @@
 //! The bearer tokens of the server: from a file, or from the environment.
 
 use std::env::VarError;
+use std::path::Path;
 
-use leasehold::http::Access;
+use leasehold::http::{Access, ReloadableAccess};
 
+use crate::environment;
 use crate::exit::Failure;
 use crate::settings::ServeArgs;
 
 /// Where the list itself may stand. Not a flag: others could read that in the list of processes.
 const VARIABLE: &str = "LEASEHOLD_TOKENS";
+/// Of the flag.
+const FILE_VARIABLE: &str = "LEASEHOLD_TOKENS_FILE";
 
 /// Who may use the server; open to all if no tokens are given.
 ///
@@ -18,12 +22,14 @@ pub(crate) fn access(args: &ServeArgs) -> Result<Access, Failure> {
     let wrong = |place: &str, why: String| Failure::Usage(format!("{place}: {why}"));
     let given = match (&args.tokens_file, std::env::var(VARIABLE)) {
         (Some(path), _) => {
-            let place = path.display().to_string();
-            let text = std::fs::read_to_string(path).map_err(|why| wrong(&place, why.to_string()))?;
-            Some((place, text))
+            warn_if_others_read(path);
+            Some((path.display().to_string(), read(path)?))
         }
         (None, Ok(text)) => Some((VARIABLE.to_owned(), text)),
-        (None, Err(VarError::NotPresent)) => None,
+        (None, Err(VarError::NotPresent)) => {
+            none_was_meant()?;
+            None
+        }
         (None, Err(VarError::NotUnicode(_))) => return Err(wrong(VARIABLE, "it is not UTF-8".to_owned())),
     };
     let mut access = match given {
@@ -43,4 +49,46 @@ pub(crate) fn access(args: &ServeArgs) -> Result<Access, Failure> {
         access = access.rate_limit(rate);
     }
     Ok(access)
+}
+
+/// Refuses to let everybody in where somebody has tried to say who may come.
+fn none_was_meant() -> Result<(), Failure> {
+    let wrong = |why: String| Err(Failure::Usage(format!("{why}; unset it to serve without tokens")));
+    if std::env::var_os(FILE_VARIABLE).is_some_and(|value| value.is_empty()) {
+        return wrong(format!("{FILE_VARIABLE} is empty"));
+    }
+    for theirs in ["LEASEHOLD_TOKEN_FILE", "LEASEHOLD_TOKEN"] {
+        if environment::value(theirs).is_some() {
+            return wrong(format!("{theirs} is for clients, the server's own tokens are in {FILE_VARIABLE}"));
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|why| Failure::Usage(format!("{}: {why}", path.display())))
+}
+
+/// Reads the file again.
+///
+/// # Errors
+/// As for [`access`]; the tokens that there were stay good then.
+pub(crate) fn reload(path: &Path, access: &ReloadableAccess) -> Result<(), Failure> {
+    let new = access.current().with_tokens(&read(path)?);
+    access.replace(new.map_err(|why| Failure::Usage(format!("{}: {why}", path.display())))?);
+    Ok(())
+}
+
+/// Tells of a file with secrets that everybody on this machine may read.
+pub(crate) fn warn_if_others_read(path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(path).map_or(0, |about| about.permissions().mode());
+        if mode & 0o004 != 0 {
+            tracing::warn!(file = %path.display(), "everybody on this machine can read this file, which holds secrets");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = path;
 }
