@@ -5,7 +5,9 @@ use clap::{Parser, Subcommand};
 #[cfg(unix)]
 use crate::run;
 use crate::settings::ServeArgs;
-use crate::{acquire, bench, completions, force_release, heartbeat, ls, man, redlock, release, show, stats, watch};
+use crate::{
+    acquire, bench, completions, force_release, health, heartbeat, ls, man, redlock, release, show, stats, watch,
+};
 
 /// A keyed lock server and its client: TTL, fencing tokens, fair queues.
 ///
@@ -48,6 +50,8 @@ pub(crate) enum Command {
     Show(show::ShowArgs),
     /// Tell the totals, and the most contended keys
     Stats(stats::StatsArgs),
+    /// Tell whether a server is ready, by the exit code too
+    Health(health::HealthArgs),
     /// Take a lock from whoever holds it
     ForceRelease(force_release::ForceReleaseArgs),
     /// Tell what happens to locks, as it happens
@@ -75,6 +79,11 @@ pub(crate) enum ConfigCommand {
 impl Cli {
     pub(crate) fn into_command(self) -> Command {
         self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve)))
+    }
+
+    /// Whether a misspelt setting could be meant for it.
+    pub(crate) fn heeds_environment(&self) -> bool {
+        !matches!(self.command, Some(Command::Completions(_) | Command::Man(_)))
     }
 
     /// The settings of the server, if it is about those.

@@ -20,7 +20,7 @@ pub(crate) enum RedlockCommand {
 pub(crate) struct InitArgs {
     /// The servers: `redlock:redis://a,redis://b,redis://c`
     // Checked by hand: a refusal by clap would print the value, and a URL may hold a password.
-    #[arg(long, env = "LOCK_STORE", hide_env_values = true)]
+    #[arg(long, env = "LEASEHOLD_STORE", hide_env_values = true)]
     store: String,
 
     /// What the lock servers are given as their --redlock-max-ttl
@@ -46,7 +46,9 @@ Examples:
 /// The store is no quorum, nobody said that nothing is held, or a server does not answer.
 pub(crate) async fn redlock(RedlockCommand::Init(args): RedlockCommand) -> Result<(), Failure> {
     let Choice::Redlock(store) = store::choose(&args.store, args.redlock_max_ttl).map_err(Failure::Usage)? else {
-        return Err(Failure::Usage("--store (LOCK_STORE) must be `redlock:redis://a,redis://b,redis://c`".to_owned()));
+        return Err(Failure::Usage(
+            "--store (LEASEHOLD_STORE) must be `redlock:redis://a,redis://b,redis://c`".to_owned(),
+        ));
     };
     if !args.nothing_is_held {
         let why = "redlock init is for servers on which no lock is held: say --nothing-is-held";
