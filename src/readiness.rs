@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::manager::LockManager;
+use crate::store::StoreError;
 
 /// What [`LockManager::readiness`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,20 @@ impl LockManager {
             _ if self.is_closed() => Readiness::Draining,
             Some(Ok(took)) => Readiness::Ready { store: Some(took) },
             Some(Err(_)) | None => Readiness::StoreUnavailable,
+        }
+    }
+
+    /// Asks the store, if there is one: `Ok` if it answers.
+    ///
+    /// # Errors
+    /// Why it does not. [`StoreError::Config`] does not pass by itself; after all others it is worth asking again.
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn check_store(&self) -> Result<(), StoreError> {
+        match self.desk() {
+            Some(desk) => desk.connected().await,
+            None => Ok(()),
         }
     }
 

@@ -179,6 +179,166 @@ async fn five_thousand_idle_connections_leave_room_for_who_works() {
     process.takes_and_gives_back_a_lock().await;
 }
 
+/// Somebody who holds a lock, and comes over a new connection each time.
+struct Holder<'a> {
+    process: &'a Process,
+    lock: serde_json::Value,
+}
+
+impl<'a> Holder<'a> {
+    async fn of(process: &'a Process) -> Self {
+        let lock = process.post_afresh("/acquire", json!({ "key": "held", "ttl_ms": 10_000 })).await.ok();
+        Self { process, lock }
+    }
+
+    async fn stays_alive(&self) {
+        let mine = json!({ "key": "held", "token": self.lock["token"] });
+        self.process.post_afresh("/heartbeat", mine).await.ok();
+    }
+}
+
+/// Of an address of its own, as far as this machine has them.
+fn connect_from(process: &Process, address: [u8; 4]) -> TcpStream {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from((address, 0)).into()).unwrap();
+    socket.connect(&process.address().parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    socket.into()
+}
+
+#[actix_rt::test]
+async fn idle_connections_beyond_the_bound_make_room_for_a_holder() {
+    for address in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+        let process =
+            serve(&["--max-connections", "100", "--max-waiters", "50", "--head-timeout", "1h", "--keep-alive", "1h"]);
+        let holder = Holder::of(&process).await;
+        let mut idle = Vec::new();
+        for round in 0..10 {
+            for at in 0..13 {
+                let mut socket = connect_from(&process, address);
+                match at % 3 {
+                    0 => {}
+                    1 => socket.write_all(b"GET /heal").unwrap(),
+                    _ => socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap(),
+                }
+                idle.push(socket);
+            }
+            holder.stays_alive().await;
+            assert!(round < 9 || process.metric("leasehold_connections_evicted_total").await >= 30);
+        }
+        assert!(process.metric("leasehold_connections_open").await <= 100);
+        assert_eq!(process.metric("leasehold_connections_refused_total").await, 0);
+    }
+}
+
+#[actix_rt::test]
+async fn an_address_that_takes_all_it_can_has_no_more_than_its_share() {
+    let process = serve(&["--max-connections-per-address", "10", "--head-timeout", "1h", "--keep-alive", "1h"]);
+    let greedy: Vec<_> = (0..30).map(|_| connect_from(&process, [127, 0, 0, 2])).collect();
+    while process.metric("leasehold_connections_evicted_total").await < 20 {}
+    assert!(process.metric("leasehold_connections_open").await <= 10 + 2);
+    process.takes_and_gives_back_a_lock().await;
+    drop(greedy);
+}
+
+#[actix_rt::test]
+async fn heads_that_are_too_large_are_refused_before_they_fill_memory() {
+    let process = serve(&["--head-timeout", "1h", "--keep-alive", "1h"]);
+    let holder = Holder::of(&process).await;
+    let filler = format!("x-filler: {}\r\n", "x".repeat(1000)).repeat(126);
+    let whole = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut crowd = Vec::new();
+    for at in 0..100 {
+        let mut socket = process.connect();
+        if at % 2 == 0 {
+            // The head of a later request.
+            socket.write_all(whole.as_bytes()).unwrap();
+            assert!(socket.read(&mut [0; 4096]).unwrap() > 0);
+        }
+        // It may be closed before all is written.
+        let _ = socket.write_all(format!("GET /healthz HTTP/1.1\r\n{filler}").as_bytes());
+        let mut answer = Vec::new();
+        match socket.read_to_end(&mut answer) {
+            Ok(_) => assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{answer:?}"),
+            Err(why) => assert_eq!(why.kind(), ErrorKind::ConnectionReset),
+        }
+        crowd.push(socket);
+    }
+    holder.stays_alive().await;
+    assert_eq!(process.metric("leasehold_bad_clients_total{wrong=\"head_too_large\"").await, 100);
+    let mut large = process.connect();
+    write!(large, "GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-filler: {}\r\n\r\n", "x".repeat(12_000)).unwrap();
+    let mut head = [0; 12];
+    large.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+}
+
+#[actix_rt::test]
+async fn a_later_head_that_comes_byte_by_byte_is_cut_off() {
+    let process = serve(&["--head-timeout", "1s"]);
+    let mut socket = process.connect();
+    socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    assert!(socket.read(&mut [0; 4096]).unwrap() > 0);
+    socket.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
+    // All other times are far longer.
+    let answer = rest(drip(socket, "x-filler: 1\r\n", Duration::from_millis(20)));
+    assert!(answer.is_empty(), "{answer}");
+    process.takes_and_gives_back_a_lock().await;
+}
+
+#[actix_rt::test]
+async fn clients_that_never_finish_tls_do_not_keep_those_who_do() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let folder = std::env::temp_dir().join(format!("leasehold-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir(&folder).unwrap();
+    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let words = ["--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap(), "--head-timeout", "1h"];
+    let process = serve(&words);
+    // It sees to a provider of TLS.
+    drop(support::client());
+    let client = || {
+        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+        client.tls_danger_accept_invalid_certs(true).build().unwrap()
+    };
+    let post = |path: &str, body| Answer::of(client().post(format!("{}{path}", process.url)).json(&body));
+    let lock = post("/acquire", json!({ "key": "held", "ttl_ms": 10_000 })).await.ok();
+    let mut silent = Vec::new();
+    for at in 0..600 {
+        silent.push(process.connect());
+        if at % 50 == 49 {
+            post("/heartbeat", json!({ "key": "held", "token": lock["token"] })).await.ok();
+        }
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Without it each answer waits until the client has acknowledged the one before, which it puts off for 40 ms.
+#[actix_rt::test]
+async fn answers_to_pipelined_requests_do_not_wait_for_each_other() {
+    let process = serve(&[]);
+    let mut socket = process.connect();
+    let one = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let (rounds, each) = (30, 4);
+    let mut quickest = Duration::MAX;
+    let mut piece = [0; 65_536];
+    // The machine may have other things to do, but not always.
+    for _ in 0..10 {
+        let began = Instant::now();
+        for _ in 0..rounds {
+            socket.write_all(one.repeat(each).as_bytes()).unwrap();
+            let mut text = String::new();
+            while text.matches("HTTP/1.1 200").count() < each || !text.ends_with('}') {
+                let read = socket.read(&mut piece).unwrap();
+                text.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+            }
+        }
+        quickest = quickest.min(began.elapsed());
+    }
+    assert!(quickest < Duration::from_millis(40) * rounds / 2, "{quickest:?}");
+}
+
 #[actix_rt::test]
 async fn a_thousand_clients_that_come_at_once_find_room() {
     let process = serve(&[]);

@@ -139,15 +139,9 @@ async fn a_log_that_cannot_be_written_fails_no_request_and_is_counted() {
         let mut process = Process::start(command);
         let lock = process.post("/acquire", json!({ "key": "a" })).await.ok();
         let waiter = actix_rt::spawn(process.post("/acquire", json!({ "key": "a", "wait_ms": 60_000 })));
-        let dropped = || async {
-            let metrics = process.get("/metrics").await;
-            let lines = metrics.body.as_str().unwrap().lines();
-            let lines = lines.filter_map(|line| line.strip_prefix("leasehold_log_lines_dropped_total{"));
-            lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum::<u64>()
-        };
         // A line for each.
         let began = Instant::now();
-        while dropped().await == 0 {
+        while process.metric("leasehold_log_lines_dropped_total{").await == 0 {
             assert!(began.elapsed() < Duration::from_secs(40), "nothing is dropped");
             for _ in 0..200 {
                 process.get("/healthz").await.ok();
@@ -209,6 +203,31 @@ async fn a_stdout_that_nobody_reads_does_not_keep_it_from_serving() {
 }
 
 #[actix_rt::test]
+async fn what_is_no_http_is_told_once_with_its_address_and_never_as_an_error() {
+    for filter in [None, Some("info")] {
+        let mut command = leasehold(&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]);
+        if let Some(filter) = filter {
+            command.env("RUST_LOG", filter);
+        }
+        let mut process = Process::start(command);
+        for at in 0..300 {
+            let mut socket = process.connect();
+            let garbage: &[u8] = if at % 2 == 0 { b"\x16\x03\x01\x02\x00\x01" } else { b"SSH-2.0-x\r\n\r\n" };
+            socket.write_all(garbage).unwrap();
+            // It may close before all was read.
+            let _ = socket.read_to_end(&mut Vec::new());
+        }
+        assert!(process.metric("leasehold_bad_clients_total{wrong=\"no_http\"").await >= 300);
+        process.signal("TERM");
+        assert_eq!(process.exit_code().await, 0);
+        let log = process.stderr();
+        let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let told: Vec<_> = lines.iter().filter(|line| line["level"] != "INFO").collect();
+        assert!(told.len() == 1 && told[0]["level"] == "WARN" && told[0]["address"] == "127.0.0.1", "{log}");
+    }
+}
+
+#[actix_rt::test]
 async fn flags_go_over_the_environment_and_that_over_defaults() {
     let mut command = leasehold(&["--listen", "127.0.0.1:0", "--ttl", "11s"]);
     command.env("LEASEHOLD_TTL", "7s").env("LEASEHOLD_WAIT", "1ms").env("LEASEHOLD_MAX_WAIT", "2s");
@@ -218,6 +237,103 @@ async fn flags_go_over_the_environment_and_that_over_defaults() {
     process.post("/acquire", json!({ "key": "a" })).await.problem(423, "timeout");
     process.post("/acquire", json!({ "key": "a", "wait_ms": 2_001 })).await.problem(422, "invalid_option");
     process.post("/acquire", json!({ "key": "a", "ttl_ms": 12_001 })).await.problem(422, "invalid_ttl");
+}
+
+/// As a compose file's `${VARIABLE:-}` leaves them.
+#[actix_rt::test]
+async fn empty_variables_are_unset_ones() {
+    let help = Did::of(leasehold(&["serve", "--help"])).ok();
+    let names = help.split("[env: ").skip(1).map(|rest| rest.split(['=', ']']).next().unwrap().to_owned());
+    let names: Vec<_> = names.filter(|name| name != "LEASEHOLD_TOKENS_FILE").collect();
+    assert!(names.len() > 30 && names.contains(&"LEASEHOLD_STORE".to_owned()), "{names:?}");
+    let mut command = leasehold(&["serve", "--listen", "127.0.0.1:0"]);
+    command.envs(names.iter().map(|name| (name, ""))).env("LOCK_STORE", "").env("REDIS_URL", "");
+    Process::start(command).get("/healthz").await.ok();
+    for tokens in ["LEASEHOLD_TOKENS", "LEASEHOLD_TOKENS_FILE"] {
+        let mut open = leasehold(&["serve", "--listen", "127.0.0.1:0"]);
+        open.env(tokens, "");
+        Did::of(open).fails(64, tokens);
+    }
+}
+
+#[actix_rt::test]
+async fn switches_in_the_environment_are_read_in_many_words() {
+    for (word, is_on) in [("1", true), ("yes", true), ("true", true), ("on", true), ("0", false), ("no", false)] {
+        let mut command = leasehold(&["serve", "--listen", "0.0.0.0:0"]);
+        command.env("LEASEHOLD_INSECURE", word);
+        if is_on {
+            Process::start(command);
+        } else {
+            Did::of(command).fails(64, "--insecure");
+        }
+    }
+    let mut neither = leasehold(&["serve"]);
+    neither.env("LEASEHOLD_INSECURE", "perhaps");
+    Did::of(neither).fails(64, "--insecure");
+}
+
+#[test]
+fn variables_that_would_be_ignored_end_with_64() {
+    let rows = [
+        ("LEASEHOLD_MAX_WAITER", "9", "LEASEHOLD_MAX_WAITERS"),
+        ("LEASEHOLD_STORE", "paper", "memory"),
+        ("LOCK_STORE", "paper", "memory"),
+        ("LEASEHOLD_TOKEN_FILE", "/tokens", "LEASEHOLD_TOKENS_FILE"),
+        ("LEASEHOLD_TOKEN", "hunter2", "LEASEHOLD_TOKENS_FILE"),
+    ];
+    for (name, value, meant) in rows {
+        let mut command = leasehold(&["serve", "--listen", "127.0.0.1:0"]);
+        command.env(name, value);
+        let did = Did::of(command).fails(64, meant);
+        assert!(did.stdout.is_empty() && !did.said().contains("hunter2"), "{did:?}");
+    }
+    let mut client = leasehold(&["ls"]);
+    client.env("LEASEHOLD_SERVERS", "http://x");
+    Did::of(client).fails(64, "LEASEHOLD_SERVER.");
+}
+
+#[actix_rt::test]
+async fn a_supervisor_hears_when_it_serves_and_when_it_stops() {
+    let path = std::env::temp_dir().join(format!("leasehold-{}", uuid::Uuid::new_v4()));
+    let supervisor = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    supervisor.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut command = leasehold(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", &path);
+    let mut process = Process::start(command);
+    let hears = || {
+        let mut text = [0; 100];
+        let read = supervisor.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..read]).trim().to_owned()
+    };
+    assert_eq!(hears(), "READY=1");
+    process.get("/healthz").await.ok();
+    process.signal("TERM");
+    assert_eq!(hears(), "STOPPING=1");
+    assert_eq!(process.exit_code().await, 0);
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[actix_rt::test]
+async fn health_is_told_by_the_exit_code() {
+    let redis = kit::Server::start(&[]);
+    let proxy = kit::Proxy::start(redis.address());
+    let process = Process::serve(&["--store", &proxy.url()]);
+    let health = |words: &[&str]| Did::of(leasehold(&[&["health", "--server", &process.url], words].concat()));
+    assert_eq!(health(&[]).ok(), "ready\n");
+    proxy.cut();
+    health(&[]).fails(69, "store");
+    assert_eq!(health(&["--live"]).ok(), "ok\n");
+    Did::of(leasehold(&["health", "--server", "http://127.0.0.1:1"])).fails(69, "");
+    let starting = Process::serve(&["--start-delay", "1h"]);
+    assert_eq!(Did::of(leasehold(&["health", "--server", &starting.url])).ok(), "starting\n");
+}
+
+#[test]
+fn a_port_alone_stands_for_all_addresses() {
+    Did::of(leasehold(&["serve", "--listen", ":0"])).fails(64, "--insecure");
+    let process = Process::start(leasehold(&["serve", "--listen", ":0", "--insecure"]));
+    let port = process.url.rsplit_once(':').unwrap().1;
+    std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
 }
 
 #[test]
@@ -256,16 +372,21 @@ fn what_makes_no_sense_ends_with_64_and_says_why() {
     }
 }
 
-#[test]
-fn a_stores_password_is_not_shown() {
+#[actix_rt::test]
+async fn a_stores_password_is_not_shown() {
     let mut refused = leasehold(&["serve"]);
     let mut help = leasehold(&["serve", "--help"]);
     for command in [&mut refused, &mut help] {
         // Nobody listens there.
         command.env("LOCK_STORE", "redis://user:hunter2@127.0.0.1:1");
     }
-    refused.args(["--listen", "127.0.0.1:0"]);
-    assert!(!Did::of(refused).fails(69, "").said().contains("hunter2"));
+    refused.args(["--listen", "127.0.0.1:0", "--grace", "0s"]);
+    let mut process = Process::start(refused);
+    process.get("/readyz").await.problem(503, "store_unavailable");
+    process.signal("TERM");
+    assert_eq!(process.exit_code().await, 0);
+    let log = process.stderr();
+    assert!(log.contains("the store does not answer") && !log.contains("hunter2"), "{log}");
     assert!(!Did::of(help).ok().contains("hunter2"));
 }
 
@@ -298,6 +419,22 @@ async fn two_servers_over_one_redis_exclude_each_other() {
     let theirs = json!({ "key": "a", "token": next["token"] });
     assert_eq!(two.post("/release", theirs).await.ok(), json!({ "outcome": "released" }));
     assert_eq!(redis.ask::<i64>("EXISTS lock:a"), 0);
+}
+
+#[actix_rt::test]
+async fn a_server_waits_for_a_store_that_is_not_there_yet() {
+    let redis = kit::Server::start(&[]);
+    let proxy = kit::Proxy::start(redis.address());
+    proxy.cut();
+    let process = Process::serve(&["--store", &proxy.url()]);
+    process.get("/healthz").await.ok();
+    process.get("/readyz").await.problem(503, "store_unavailable");
+    process.post("/acquire", json!({ "key": "a", "wait_ms": 0 })).await.problem(503, "store_unavailable");
+    let waits = actix_rt::spawn(process.post("/acquire", json!({ "key": "a", "wait_ms": 60_000 })));
+    actix_rt::time::sleep(Duration::from_millis(500)).await;
+    proxy.heal();
+    waits.await.unwrap().ok();
+    process.get("/readyz").await.ok();
 }
 
 #[actix_rt::test]

@@ -56,6 +56,11 @@
 //! | `leasehold_claims_held` | gauge | manager, namespace, store | locks held by the store's word now |
 //! | `leasehold_claim_handoffs_total` | counter | manager, namespace, store | of these, grants to a waiter of this process |
 //! | `leasehold_claim_revocations_total` | counter | manager, namespace, store | of these, those that the store did not keep |
+//! | `leasehold_connections_open` | gauge | | connections to the `leasehold` binary |
+//! | `leasehold_connections_evicted_total` | counter | | idle ones that were closed to make room |
+//! | `leasehold_connections_refused_total` | counter | reason | those that were closed as they came: full, address (it had as many as it may) |
+//! | `leasehold_bad_clients_total` | counter | wrong | those whose clients sent no_http, no_tls, or a head_too_large |
+//! | `leasehold_reloads_total` | counter | what, outcome | how often the `leasehold` binary read its tokens or its certificate again: done, failed (the old ones stay) |
 //! | `leasehold_log_lines_dropped_total` | counter | reason | lines of the `leasehold` binary's log that came faster than they could be written (full) or that the system did not take (failed) |
 //! | `leasehold_http_requests_total` | counter | route, method, code | answers of the HTTP routes |
 //! | `leasehold_http_request_duration_seconds` | histogram | route, method, code | how long they took, waiting included |

@@ -79,6 +79,11 @@ families! {
     CLAIMS_HELD: Gauge "leasehold_claims_held" ["manager", "namespace", "store"] &[], "Locks held by the store's word now.";
     CLAIM_HANDOFFS: Counter "leasehold_claim_handoffs_total" ["manager", "namespace", "store"] &[], "Grants by the store's word to a waiter of this process.";
     CLAIM_REVOCATIONS: Counter "leasehold_claim_revocations_total" ["manager", "namespace", "store"] &[], "Locks that the store did not keep.";
+    CONNECTIONS_OPEN: Gauge "leasehold_connections_open" [] &[], "Connections to the server that are open now.";
+    CONNECTIONS_EVICTED: Counter "leasehold_connections_evicted_total" [] &[], "Idle connections that were closed to make room.";
+    CONNECTIONS_REFUSED: Counter "leasehold_connections_refused_total" ["reason"] &[], "Connections that were closed as they came.";
+    BAD_CLIENTS: Counter "leasehold_bad_clients_total" ["wrong"] &[], "Connections whose clients did not speak as they should.";
+    RELOADS: Counter "leasehold_reloads_total" ["what", "outcome"] &[], "How often the server read its files again.";
     LOG_LINES_DROPPED: Counter "leasehold_log_lines_dropped_total" ["reason"] &[], "Lines of the server's log that could not be written.";
     HTTP_REQUESTS: Counter "leasehold_http_requests_total" ["route", "method", "code"] &[], "Answers of the HTTP routes.";
     HTTP_SECONDS: Histogram "leasehold_http_request_duration_seconds" ["route", "method", "code"] WAIT, "How long HTTP requests took.";

@@ -44,6 +44,13 @@ impl Process {
         assert_eq!(self.post_afresh("/release", mine).await.ok(), json!({ "outcome": "released" }));
     }
 
+    /// The sum of a family's series, with these labels.
+    pub(crate) async fn metric(&self, series: &str) -> u64 {
+        let metrics = self.get("/metrics").await;
+        let lines = metrics.body.as_str().unwrap().lines().filter(|line| line.starts_with(series));
+        lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap() as u64).sum()
+    }
+
     pub(crate) async fn has_waiting(&self, waiting: u64) {
         while number(&self.get("/stats").await.ok(), "waiting") != waiting {
             actix_rt::time::sleep(Duration::from_millis(2)).await;

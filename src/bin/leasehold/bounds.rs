@@ -5,34 +5,44 @@
 
 use crate::settings::ServeArgs;
 
+/// Connections that have been accepted and not yet been found to have no room, or have to give way and not yet done so.
+pub(crate) const SPARE_FILES: usize = 64;
 /// Files that are open beside the connections: listeners, pollers, pipes.
-const OTHER_FILES: u64 = 64;
+const OTHER_FILES: u64 = 64 + SPARE_FILES as u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
     pub(crate) connections: usize,
     pub(crate) waiters: usize,
+    /// Of one address.
+    pub(crate) per_address: usize,
 }
 
 impl Bounds {
     /// What was asked for, as far as it can be had. Raises the process's soft limit on open files to the hard one.
     pub(crate) fn secure(args: &ServeArgs) -> Self {
-        let asked = Self { connections: args.max_connections, waiters: args.max_waiters };
+        let asked = Self::new(args.max_connections, args.max_waiters, args.max_connections_per_address);
         let files = raise_open_files();
-        let had = asked.within(files);
+        let had = asked.within(files, args.max_connections_per_address);
         if had != asked {
             tracing::info!(?files, ?asked, ?had, "the limit on open files is too low for the bounds asked for");
         }
         had
     }
 
-    fn within(self, files: Option<u64>) -> Self {
+    /// Unless it is said, one address may have three quarters, or what all waiters and one of their holders need.
+    fn new(connections: usize, waiters: usize, per_address: Option<usize>) -> Self {
+        let per_address = per_address.unwrap_or_else(|| (connections - connections / 4).max(waiters + 1));
+        Self { connections, waiters, per_address: per_address.min(connections) }
+    }
+
+    fn within(self, files: Option<u64>, per_address: Option<usize>) -> Self {
         let Some(files) = files else { return self };
         let room = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX).max(2);
         if self.connections <= room {
             return self;
         }
-        Self { connections: room, waiters: self.waiters.min(room / 2) }
+        Self::new(room, self.waiters.min(room / 2), per_address)
     }
 }
 
@@ -58,13 +68,22 @@ mod tests {
 
     #[test]
     fn waiters_never_take_every_connection_that_can_be_had() {
-        let bounds = |connections, waiters| Bounds { connections, waiters };
+        let bounds = |connections, waiters| Bounds::new(connections, waiters, None);
+        let within = |bounds: Bounds, files| bounds.within(files, None);
         let asked = bounds(65_536, 32_768);
-        assert_eq!(asked.within(None), asked);
-        assert_eq!(asked.within(Some(1 << 20)), asked);
-        assert_eq!(asked.within(Some(1024)), bounds(960, 480));
-        assert_eq!(bounds(900, 899).within(Some(1024)), bounds(900, 899));
-        assert_eq!(bounds(65_536, 10).within(Some(1024)), bounds(960, 10));
-        assert_eq!(asked.within(Some(3)), bounds(2, 1));
+        assert_eq!(within(asked, None), asked);
+        assert_eq!(within(asked, Some(1 << 20)), asked);
+        assert_eq!(within(asked, Some(1024)), bounds(896, 448));
+        assert_eq!(within(bounds(890, 889), Some(1024)), bounds(890, 889));
+        assert_eq!(within(bounds(65_536, 10), Some(1024)), bounds(896, 10));
+        assert_eq!(within(asked, Some(3)), bounds(2, 1));
+    }
+
+    #[test]
+    fn one_address_leaves_room_for_others_unless_all_waiters_come_from_there() {
+        assert_eq!(Bounds::new(100, 50, None).per_address, 75);
+        assert_eq!(Bounds::new(100, 99, None).per_address, 100);
+        assert_eq!(Bounds::new(100, 50, Some(7)).per_address, 7);
+        assert_eq!(Bounds::new(100, 50, Some(1000)).per_address, 100);
     }
 }

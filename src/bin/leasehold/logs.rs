@@ -15,7 +15,9 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::settings::LogFormat;
 
 /// What is written unless `RUST_LOG` says otherwise. actix's own start and stop say nothing that we do not.
-const DEFAULT_FILTER: &str = "info,actix_server=warn";
+const DEFAULT_FILTER: &str = "info";
+/// What nobody wants who does not ask for it: what these say of connections is said by `bad_clients`, with the address.
+const QUIET: [&str; 2] = ["actix_server=warn", "actix_http=off"];
 /// How many lines may wait for being written.
 const WAITING_LINES: usize = 4096;
 /// How long the end of the process waits for the last of them.
@@ -106,7 +108,12 @@ impl<'a> MakeWriter<'a> for Log {
 
 /// Starts logging.
 pub(crate) fn start(format: LogFormat) -> Log {
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let filter = QUIET.iter().fold(filter, |filter, quiet| match (quiet.split_once('='), quiet.parse()) {
+        (Some((library, _)), Ok(directive)) if !asked.contains(library) => filter.add_directive(directive),
+        _ => filter,
+    });
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = Log::writing(io::stderr());
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(log.clone());

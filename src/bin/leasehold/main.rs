@@ -4,8 +4,8 @@
 //!
 //! | files | what they do |
 //! |---|---|
-//! | `args`, `settings`, `config`, `exit`, `output`, `shape` | flags and settings, exit codes, what is printed and how |
-//! | `serve`, `bounds`, `logs`, `patience`, `signals`, `sockets`, `tls`, `tokens` | the server |
+//! | `args`, `settings`, `environment`, `config`, `exit`, `output`, `shape` | flags and settings, exit codes, what is printed and how |
+//! | `serve`, `bad_clients`, `bounds`, `connections`, `logs`, `patience`, `reload`, `signals`, `sockets`, `tls`, `tokens` | the server |
 //! | `client`, `lend` | HTTP, and locks that are borrowed by it or from a store |
 //! | the others | one verb each |
 
@@ -13,13 +13,17 @@
 
 mod acquire;
 mod args;
+mod bad_clients;
 mod bench;
 mod bounds;
 mod client;
 mod completions;
 mod config;
+mod connections;
+mod environment;
 mod exit;
 mod force_release;
+mod health;
 mod heartbeat;
 mod lend;
 mod logs;
@@ -30,6 +34,7 @@ mod output;
 mod patience;
 mod redlock;
 mod release;
+mod reload;
 #[cfg(unix)]
 mod run;
 mod serve;
@@ -109,6 +114,7 @@ fn carry_out(command: Command) -> Result<ExitCode, Failure> {
         Command::Heartbeat(args) => wait_for(heartbeat::heartbeat(args)).map(done),
         Command::Ls(args) => wait_for(ls::ls(args)).map(done),
         Command::Show(args) => wait_for(show::show(args)).map(done),
+        Command::Health(args) => wait_for(health::health(args)).map(done),
         Command::Stats(args) => wait_for(stats::stats(args)).map(done),
         Command::ForceRelease(args) => wait_for(force_release::force_release(args)).map(done),
         Command::Watch(args) => wait_for(watch::watch(args)).map(done),

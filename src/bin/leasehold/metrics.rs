@@ -2,12 +2,14 @@
 
 use leasehold::LockManager;
 use leasehold::metrics::{Exposition, configure_prometheus};
-use metrics::counter;
+use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
+use crate::connections::Counts;
 use crate::exit::Failure;
-use crate::logs;
+use crate::sockets::Edge;
+use crate::{logs, reload};
 
 /// Installs the process's recorder: before anything takes a handle.
 ///
@@ -19,11 +21,25 @@ pub(crate) fn install() -> Result<PrometheusHandle, Failure> {
 }
 
 /// What `GET /metrics` answers.
-pub(crate) fn exposition(recorder: PrometheusHandle, locks: &LockManager) -> Exposition {
+pub(crate) fn exposition(recorder: PrometheusHandle, locks: &LockManager, edge: Edge) -> Exposition {
     let process = Collector::default();
     process.describe();
     let exposition = Exposition::new(recorder).report(locks).before_each(move || process.collect());
-    exposition.before_each(|| {
+    exposition.before_each(move || {
+        let Counts { open, evicted, refused_full, refused_address } = edge.connections.counts();
+        gauge!("leasehold_connections_open").set(open as f64);
+        counter!("leasehold_connections_evicted_total").absolute(evicted);
+        for (reason, count) in [("full", refused_full), ("address", refused_address)] {
+            counter!("leasehold_connections_refused_total", "reason" => reason).absolute(count);
+        }
+        for (wrong, count) in edge.bad_clients.counts() {
+            counter!("leasehold_bad_clients_total", "wrong" => wrong).absolute(count);
+        }
+        for (what, done, failed) in reload::counts() {
+            for (outcome, count) in [("done", done), ("failed", failed)] {
+                counter!("leasehold_reloads_total", "what" => what, "outcome" => outcome).absolute(count);
+            }
+        }
         for (reason, lines) in logs::dropped() {
             counter!("leasehold_log_lines_dropped_total", "reason" => reason).absolute(lines);
         }

@@ -1,88 +1,66 @@
-//! A connection that is not waited for without end.
+//! A connection that is not waited for without end, and that does not fill memory with the head of a request.
 //!
 //! actix-web bounds the time for the head of a connection's first request, and by a timer after each answer the idle
 //! time until the next. It does not bound the head of a later request: a client that sent half of one would keep its
-//! connection, and many such clients all connections, so that no holder could come to release. Here a connection ends
-//! when it idles for too long, and when nothing was written to it for longer than any request may take.
+//! connection, and many such clients all connections, so that no holder could come to release. Nor can its bound on the
+//! bytes of a head be set: 128 KB, of which thousands of clients would keep half a gigabyte. Here a connection ends when
+//! it idles for too long, when a head takes too long or is too large, and when nothing was written to it for longer than
+//! any request may take.
 //!
 //! A timer for each answer, and a look at the clock for each write, would be a fair share of a request's cost. What
 //! happens is only noted, and looked at a few times while a client may be silent.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_rt::time::{Instant, Sleep, sleep_until};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How often it is looked within the shorter of the times: a connection may be silent for longer by that part of it.
+use crate::connections::Activity;
+
+/// How often it is looked within the shortest of the times: a connection may be silent for longer by that part of it.
 const LOOKS: u32 = 4;
 
-/// How long a client may be silent.
+/// Told to a client whose head is too large, whatever else it sends.
+const HEAD_TOO_LARGE: &str = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
+content-type: application/problem+json\r\ncontent-length: 137\r\n\r\n\
+{\"status\":431,\"title\":\"Request Header Fields Too Large\",\"detail\":\"the head of the request is longer than taken\",\
+\"code\":\"head_too_large\"}\n";
+
+/// What a client may keep a connection with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// After an answer.
+    /// How long it may be silent after an answer.
     pub(crate) idle: Duration,
-    /// While a request comes in or is at work: since the last answer, or piece of one.
+    /// How long a head may take.
+    pub(crate) head: Duration,
+    /// How long it may be without an answer, or a piece of one, while a request comes in or is at work.
     pub(crate) busy: Duration,
-}
-
-/// What a connection has under way; its requests and its socket share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Work(Rc<Load>);
-
-#[derive(Debug, Default)]
-struct Load {
-    requests: Cell<u32>,
-    streams: Cell<bool>,
-}
-
-/// A request under way.
-pub(crate) struct Busy(Work);
-
-impl Work {
-    pub(crate) fn begin(&self) -> Busy {
-        let Self(load) = self;
-        load.requests.set(load.requests.get() + 1);
-        Busy(self.clone())
-    }
-
-    fn is_done(&self) -> bool {
-        let Self(load) = self;
-        load.requests.get() == 0 && !load.streams.get()
-    }
-}
-
-impl Busy {
-    /// Its answer has no end, and the connection no other use.
-    pub(crate) fn streams(&self) {
-        let Self(Work(load)) = self;
-        load.streams.set(true);
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let Self(Work(load)) = self;
-        load.requests.set(load.requests.get() - 1);
-    }
+    /// How many bytes a head may have.
+    pub(crate) max_head_bytes: u64,
 }
 
 /// A connection, and until when something must have happened on it.
 pub(crate) struct Patient<T> {
     io: T,
     patience: Patience,
-    work: Work,
+    activity: Activity,
     /// Whether the last that came or went was an answer.
     is_answered: bool,
+    /// Whether the client does not take its answer.
+    is_clogged: bool,
     /// Something was written since the last look.
     has_written: bool,
     /// The look before which something was written last.
     last_write: Instant,
+    /// The look at which the head that comes in was seen first.
+    head_since: Option<Instant>,
+    /// What has come since the last request began, and how many had begun then.
+    came: u64,
+    begun: u32,
     /// Rings at the next look; whoever reads hears it.
     alarm: Pin<Box<Sleep>>,
     /// Whether the alarm knows whom to wake. A connection is one task, whoever in it reads.
@@ -95,24 +73,33 @@ enum TimeUp {
     Busy,
 }
 
+/// A head is larger than taken.
+#[derive(Debug, thiserror::Error)]
+#[error("the head of a request is larger than taken")]
+pub(crate) struct HeadTooLarge;
+
 impl<T> Patient<T> {
-    pub(crate) fn new(io: T, patience: Patience) -> Self {
+    pub(crate) fn new(io: T, patience: Patience, activity: Activity) -> Self {
         let now = Instant::now();
         let alarm = Box::pin(sleep_until(now + patience.look()));
         Self {
             io,
             patience,
-            work: Work::default(),
+            activity,
             is_answered: false,
+            is_clogged: false,
             has_written: false,
             last_write: now,
+            head_since: None,
+            came: 0,
+            begun: 0,
             alarm,
             is_armed: false,
         }
     }
 
-    pub(crate) fn work(&self) -> Work {
-        self.work.clone()
+    pub(crate) fn get_ref(&self) -> &T {
+        &self.io
     }
 
     fn poll_time_up(&mut self, cx: &mut Context<'_>) -> Poll<TimeUp> {
@@ -123,13 +110,16 @@ impl<T> Patient<T> {
         while self.alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             if std::mem::take(&mut self.has_written) {
-                self.last_write = now;
+                (self.last_write, self.head_since) = (now, None);
             }
-            let (limit, up) = match self.is_answered && self.work.is_done() {
-                true => (self.patience.idle, TimeUp::Idle),
-                false => (self.patience.busy, TimeUp::Busy),
+            let (due, up) = match (self.activity.is_idle() && !self.is_clogged, self.is_answered) {
+                (true, true) => (self.last_write + self.patience.idle, TimeUp::Idle),
+                (true, false) => (*self.head_since.get_or_insert(now) + self.patience.head, TimeUp::Busy),
+                (false, _) => {
+                    self.head_since = None;
+                    (self.last_write + self.patience.busy, TimeUp::Busy)
+                }
             };
-            let due = self.last_write + limit;
             if due <= now {
                 return Poll::Ready(up);
             }
@@ -139,7 +129,20 @@ impl<T> Patient<T> {
         Poll::Pending
     }
 
+    /// Counts what has come, as long as no request has begun with it.
+    fn came(&mut self, bytes: usize) -> Result<(), HeadTooLarge> {
+        let (begun, declared) = self.activity.begun();
+        if self.begun != begun {
+            (self.begun, self.came) = (begun, 0);
+        }
+        self.came = self.came.saturating_add(bytes as u64);
+        // The rest of a body that was refused before it had come is no head.
+        let most = self.patience.max_head_bytes.saturating_add(declared);
+        if self.came > most && self.activity.is_idle() { Err(HeadTooLarge) } else { Ok(()) }
+    }
+
     fn wrote(&mut self, done: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.is_clogged = done.is_pending();
         if let Poll::Ready(Ok(1..)) = done {
             (self.has_written, self.is_answered) = (true, true);
         }
@@ -149,15 +152,22 @@ impl<T> Patient<T> {
 
 impl Patience {
     fn look(self) -> Duration {
-        self.idle.min(self.busy) / LOOKS
+        self.idle.min(self.head).min(self.busy) / LOOKS
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Patient<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let had = buf.filled().len();
         match Pin::new(&mut self.io).poll_read(cx, buf) {
             Poll::Ready(done) => {
                 self.is_answered = false;
+                if let Err(why) = self.came(buf.filled().len() - had) {
+                    // As much of it as can be told at once.
+                    let told = Pin::new(&mut self.io).poll_write(cx, HEAD_TOO_LARGE.as_bytes());
+                    let _ = told.is_ready() && Pin::new(&mut self.io).poll_flush(cx).is_ready();
+                    return Poll::Ready(Err(io::Error::other(why)));
+                }
                 Poll::Ready(done)
             }
             Poll::Pending => self.poll_time_up(cx).map(|up| match up {
@@ -194,5 +204,17 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Patient<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_a_large_head_is_as_long_as_it_says() {
+        let (head, body) = HEAD_TOO_LARGE.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
+        assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["code"], "head_too_large");
     }
 }

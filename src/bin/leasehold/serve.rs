@@ -8,29 +8,44 @@
 //! Both together take no longer than the grace time; what is still held then ends with the process.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use actix_rt::time::timeout;
+use actix_rt::time::{sleep, timeout};
 use actix_server::ServerHandle;
 use futures_util::future::{Either, select};
+use ipnet::IpNet;
 use leasehold::LockManager;
-use leasehold::http::Access;
+use leasehold::http::{Access, ReloadableAccess};
+use leasehold::store::StoreError;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::bad_clients::BadClients;
 use crate::bounds::Bounds;
+use crate::connections::{Capacity, Connections};
 use crate::exit::Failure;
 use crate::logs;
+use crate::reload::{self, Watched, What};
 use crate::settings::ServeArgs;
 use crate::settings::store::{self, Choice};
-use crate::signals::Signals;
-use crate::sockets::{self, Parts};
+use crate::signals::{Hangup, Signals};
+use crate::sockets::{self, Edge, Parts};
+use crate::tls::Certificate;
 use crate::{metrics, tls, tokens};
 
 /// The longest part of the grace time that is kept back for answers under way.
 const LONGEST_DRAIN: Duration = Duration::from_secs(1);
+/// How long the start is put off for a store that does not answer.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// How long it is waited before the store is asked again, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often it is told that it does not answer.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Over a network less is no lock at all.
 pub(crate) const SHORTEST_TTL: Duration = Duration::from_millis(10);
 /// How many clients may have come and not been taken yet. One for whom there is no room tries again after a second.
@@ -46,9 +61,11 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     check(&args)?;
     keep_pages_small();
     let store = store::choose(&args.store, args.redlock_max_ttl).map_err(Failure::Usage)?;
-    let (access, tls) = (tokens::access(&args)?, tls::config(&args)?);
     let log = logs::start(args.log_format);
-    let listeners = listen(&args, &access, tls.is_some())?;
+    let (access, certificate) = (ReloadableAccess::new(tokens::access(&args)?), tls::certificate(&args)?);
+    let tls = certificate.as_ref().map(Certificate::config).transpose()?;
+    let listeners = listen(&args, &access.current(), tls.is_some())?;
+    let watched = watched(&args, &access, certificate);
     let bounds = Bounds::secure(&args);
     let builder = LockManager::builder()
         .ttl(args.ttl)
@@ -70,12 +87,36 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     };
     let ended = actix_web::rt::System::new().block_on(async {
         let recorder = metrics::install()?;
-        let locks = builder.build_and_connect().await?;
-        let exposition = metrics::exposition(recorder, &locks);
-        serve(args, Parts { bounds, listeners, locks, exposition, access, tls }).await
+        let locks = builder.build()?;
+        let edge = edge(&args, bounds);
+        let exposition = metrics::exposition(recorder, &locks, edge.clone());
+        let hangup = Hangup::listen().map_err(|why| Failure::Os(format!("cannot hear signals: {why}")))?;
+        actix_web::rt::spawn(reload::watch(watched, hangup));
+        serve(args, Parts { bounds, listeners, locks, exposition, access, tls, edge }).await
     });
     log.flush();
     ended
+}
+
+/// What is read again when it changes.
+fn watched(args: &ServeArgs, access: &ReloadableAccess, certificate: Option<Arc<Certificate>>) -> Vec<Watched> {
+    let tokens = args.tokens_file.clone().map(|path| {
+        let (file, access) = (path.clone(), access.clone());
+        Watched::new(What::Tokens, vec![path], move || tokens::reload(&file, &access))
+    });
+    let certificate = certificate.map(|certificate| {
+        let files = certificate.files().map(Path::to_owned).to_vec();
+        Watched::new(What::Certificate, files, move || certificate.reload())
+    });
+    tokens.into_iter().chain(certificate).collect()
+}
+
+/// Who may connect. The proxies were read before: each is an address or a network.
+fn edge(args: &ServeArgs, bounds: Bounds) -> Edge {
+    let network = |text: &str| text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    let proxies = args.trusted_proxies.iter().flat_map(|list| list.split(',')).filter_map(|text| network(text.trim()));
+    let capacity = Capacity { total: bounds.connections, per_address: bounds.per_address, proxies: proxies.collect() };
+    Edge { connections: Connections::new(capacity), bad_clients: Arc::new(BadClients::default()) }
 }
 
 /// The allocator asks for huge pages, of which every waiter would keep more than it needs. Not for other verbs: what
@@ -94,6 +135,9 @@ fn check(args: &ServeArgs) -> Result<(), Failure> {
     if args.max_waiters >= args.max_connections {
         return wrong("--max-waiters must be below --max-connections: holders need a connection to release");
     }
+    if args.max_connections_per_address == Some(0) {
+        return wrong("--max-connections-per-address must be at least one");
+    }
     if args.head_timeout.min(args.keep_alive) < SHORTEST_PATIENCE {
         return wrong("--head-timeout and --keep-alive must be at least a second");
     }
@@ -106,7 +150,7 @@ fn check(args: &ServeArgs) -> Result<(), Failure> {
 /// Binds every address that the name stands for.
 fn listen(args: &ServeArgs, access: &Access, tls: bool) -> Result<Vec<TcpListener>, Failure> {
     let failed = |why| Failure::Listen { address: args.listen.clone(), why };
-    let addresses: Vec<SocketAddr> = args.listen.to_socket_addrs().map_err(failed)?.collect();
+    let addresses = addresses(&args.listen).map_err(failed)?;
     if let Some(open) = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback())
         && !args.insecure
     {
@@ -123,12 +167,25 @@ fn listen(args: &ServeArgs, access: &Access, tls: bool) -> Result<Vec<TcpListene
     addresses.iter().map(|address| bind(*address).map_err(failed)).collect()
 }
 
+/// What a host and a port stand for; a port alone, for all addresses.
+fn addresses(listen: &str) -> io::Result<Vec<SocketAddr>> {
+    let Some(port) = listen.strip_prefix(':') else { return Ok(listen.to_socket_addrs()?.collect()) };
+    let port: u16 = port.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the port is no number"))?;
+    // That takes IPv4 as well, but not every machine has it.
+    let has_v6 = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).is_ok();
+    let all = if has_v6 { IpAddr::from([0_u16; 8]) } else { IpAddr::from([0_u8; 4]) };
+    Ok(vec![SocketAddr::new(all, port)])
+}
+
 /// What the standard library does, with room for more clients that come at once.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // On Windows this would let another process take the port over.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -138,17 +195,26 @@ async fn serve(args: ServeArgs, parts: Parts) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen().map_err(|why| Failure::Os(format!("cannot hear signals: {why}")))?;
     let (locks, scheme) = (parts.locks.clone(), if parts.tls.is_some() { "https" } else { "http" });
     let addresses: Vec<SocketAddr> = parts.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    // Most often it is there: then the server is ready when it says where it is.
+    let mut seen = timeout(FIRST_LOOK, locks.check_store()).await.unwrap_or(Err(StoreError::Timeout));
+    if let Err(StoreError::Config(why)) = &seen {
+        return Err(Failure::Usage(why.to_string()));
+    }
     let server = sockets::start(&args, parts).map_err(|why| Failure::Listen { address: args.listen.clone(), why })?;
     let handle = server.handle();
     let mut serving = actix_web::rt::spawn(server);
     announce(scheme, &addresses, &args);
+    tell_supervisor(Phase::Serving);
 
-    match select(pin!(signals.next()), &mut serving).await {
-        Either::Left((signal, _)) => tracing::info!(signal, grace = ?args.grace, "shutting down"),
-        Either::Right((ended, _)) => {
+    let store_comes = pin!(store_comes(&locks, &mut seen));
+    match select(select(pin!(signals.next()), &mut serving), store_comes).await {
+        Either::Left((Either::Left((signal, _)), _)) => tracing::info!(signal, grace = ?args.grace, "shutting down"),
+        Either::Left((Either::Right((ended, _)), _)) => {
             return Err(Failure::Os(format!("the server ended by itself: {ended:?}")));
         }
+        Either::Right((never, _)) => return Err(never),
     }
+    tell_supervisor(Phase::Stopping);
     let end = pin!(shut_down(&args, &locks, &handle));
     match select(end, pin!(signals.next())).await {
         Either::Left(_) => Ok(ExitCode::SUCCESS),
@@ -157,6 +223,28 @@ async fn serve(args: ServeArgs, parts: Parts) -> Result<ExitCode, Failure> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// Waits for a store that did not answer at the start, and tells why the server is not ready. Resolves if there is no
+/// use in waiting.
+async fn store_comes(locks: &LockManager, seen: &mut Result<(), StoreError>) -> Failure {
+    let (mut told, mut pause) = (None::<Instant>, FIRST_PAUSE);
+    while let Err(why) = seen {
+        if let StoreError::Config(why) = why {
+            return Failure::Usage(why.to_string());
+        }
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            tracing::warn!(%why, "not ready: the store does not answer");
+            told = Some(Instant::now());
+        }
+        sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        *seen = locks.check_store().await;
+    }
+    if told.is_some() {
+        tracing::info!("the store answers");
+    }
+    std::future::pending().await
 }
 
 /// Tells where the server is, for people and for scripts that wait for it.
@@ -182,6 +270,31 @@ fn announce(scheme: &str, addresses: &[SocketAddr], args: &ServeArgs) {
         let mut out = io::stdout().lock();
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     });
+}
+
+/// What a supervisor wants to know.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// Requests are answered. Over a store that does not answer yet they are refused.
+    Serving,
+    Stopping,
+}
+
+/// Tells systemd, if that has started us and waits to hear it (`Type=notify`).
+fn tell_supervisor(phase: Phase) {
+    #[cfg(unix)]
+    {
+        use sd_notify::NotifyState;
+        let state = match phase {
+            Phase::Serving => NotifyState::Ready,
+            Phase::Stopping => NotifyState::Stopping,
+        };
+        if let Err(why) = sd_notify::notify(&[state]) {
+            tracing::warn!(%why, "the supervisor cannot be told");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = phase;
 }
 
 async fn shut_down(args: &ServeArgs, locks: &LockManager, handle: &ServerHandle) {

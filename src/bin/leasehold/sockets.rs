@@ -3,26 +3,33 @@
 use std::future::ready;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::{HttpService, KeepAlive, Request};
+use actix_http::error::DispatchError;
+use actix_http::{HttpMessage, HttpService, KeepAlive, Request};
 use actix_rt::net::TcpStream;
 use actix_server::{Server, ServerBuilder};
 use actix_service::{
     IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service, map_config,
 };
-use actix_tls::accept::rustls_0_23::{Acceptor, TlsStream};
+use actix_tls::accept::rustls_0_23::{Acceptor, AcceptorService, TlsStream};
+use actix_tls::accept::{TlsError, max_concurrent_tls_connect};
 use actix_web::App;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{AppConfig, ServiceResponse};
-use leasehold::http::{Access, Limits};
+use actix_web::http::header::CONTENT_LENGTH;
+use actix_web::http::{Method, StatusCode};
+use leasehold::http::{Limits, ReloadableAccess};
 use leasehold::metrics::{Exposition, HttpMetrics};
 use leasehold::{LockManager, http};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::bounds::Bounds;
-use crate::patience::{Patience, Patient, Work};
+use crate::bad_clients::{BadClients, Wrong};
+use crate::bounds::{Bounds, SPARE_FILES};
+use crate::connections::{Connections, Evictable, Place};
+use crate::patience::{HeadTooLarge, Patience, Patient};
 use crate::settings::ServeArgs;
 
 /// What the server is made of, besides its settings.
@@ -31,8 +38,16 @@ pub(crate) struct Parts {
     pub(crate) listeners: Vec<TcpListener>,
     pub(crate) locks: LockManager,
     pub(crate) exposition: Exposition,
-    pub(crate) access: Access,
+    pub(crate) access: ReloadableAccess,
     pub(crate) tls: Option<ServerConfig>,
+    pub(crate) edge: Edge,
+}
+
+/// What all workers know of those who connect.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    pub(crate) connections: Connections,
+    pub(crate) bad_clients: Arc<BadClients>,
 }
 
 /// What each worker makes its part of the server from.
@@ -41,10 +56,13 @@ struct Recipe {
     locks: LockManager,
     exposition: Exposition,
     requests: HttpMetrics,
-    access: Access,
+    access: ReloadableAccess,
     limits: Limits,
     head_timeout: Duration,
     patience: Patience,
+    /// How long a body can be whose length its head does not say.
+    max_body_bytes: u64,
+    edge: Edge,
 }
 
 /// Starts to serve.
@@ -52,7 +70,7 @@ struct Recipe {
 /// # Errors
 /// A socket cannot be listened to.
 pub(crate) fn start(args: &ServeArgs, parts: Parts) -> io::Result<Server> {
-    let Parts { bounds, listeners, locks, exposition, access, tls } = parts;
+    let Parts { bounds, listeners, locks, exposition, access, tls, edge } = parts;
     let limits = Limits::new()
         .min_ttl(crate::serve::SHORTEST_TTL)
         .max_ttl(args.max_ttl)
@@ -66,14 +84,17 @@ pub(crate) fn start(args: &ServeArgs, parts: Parts) -> io::Result<Server> {
     // A stream of events gives a sign of life every 15 s, and the calls of a store have their own bounds: hence the slack.
     let at_work = args.max_wait.saturating_add(args.body_timeout);
     let busy = at_work.max(args.keep_alive).saturating_add(head_timeout).saturating_add(args.slack);
-    let patience = Patience { idle: args.keep_alive, busy };
-    let requests = HttpMetrics::new();
-    let recipe = Recipe { locks, exposition, requests, access, limits, head_timeout, patience };
+    let patience =
+        Patience { idle: args.keep_alive, head: head_timeout, busy, max_head_bytes: args.max_head_bytes.into() };
+    let (requests, max_body_bytes) = (HttpMetrics::new(), args.max_body_bytes as u64);
+    let recipe = Recipe { locks, exposition, requests, access, limits, head_timeout, patience, max_body_bytes, edge };
     let workers = args.workers.map_or_else(cores, usize::from);
-    let mut server = Server::build()
-        .workers(workers)
-        .max_concurrent_connections(bounds.connections.div_ceil(workers))
-        .disable_signals();
+    // More are accepted than have room: who gives way to whom is for `Connections` to say, and clients whose TLS is not
+    // finished are among them.
+    let accepted = bounds.connections + SPARE_FILES;
+    max_concurrent_tls_connect(accepted);
+    let mut server =
+        Server::build().workers(workers).max_concurrent_connections(accepted.div_ceil(workers)).disable_signals();
     for listener in listeners {
         server = add(server, listener, recipe.clone(), tls.clone())?;
     }
@@ -93,28 +114,91 @@ fn add(
 ) -> io::Result<ServerBuilder> {
     let Some(mut tls) = tls else {
         return server.listen("http", socket, move || {
-            let patience = recipe.patience;
-            fn_service(move |io: TcpStream| {
-                let peer = io.peer_addr().ok();
-                ready(Ok::<_, ()>((Patient::new(io, patience), peer)))
-            })
-            .and_then(recipe.serve())
+            let (patience, edge) = (recipe.patience, recipe.edge.clone());
+            fn_service(move |io: TcpStream| ready(edge.admit(io).map(|io| patient(io, patience))))
+                .and_then(recipe.serve())
         });
     };
     // Not HTTP/2: actix-web does not cancel its handlers, so a waiter whose client has gone would stay.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     server.listen("https", socket, move || {
-        let patience = recipe.patience;
+        let (patience, admitting, edge) = (recipe.patience, recipe.edge.clone(), recipe.edge.clone());
         let mut acceptor = Acceptor::new(tls.clone());
         acceptor.set_handshake_timeout(recipe.head_timeout);
-        acceptor
-            .map_err(drop)
-            .and_then(fn_service(move |io: TlsStream<TcpStream>| {
-                let peer = io.get_ref().0.peer_addr().ok();
-                ready(Ok::<_, ()>((Patient::new(io, patience), peer)))
-            }))
+        let acceptor = apply_fn_factory::<_, _, _, _, _, Evictable, _, _>(
+            acceptor,
+            move |io: Evictable, acceptor: &AcceptorService| {
+                let (peer, edge) = (io.peer(), edge.clone());
+                let shaking_hands = Service::call(acceptor, io);
+                async move { shaking_hands.await.inspect_err(|why| edge.no_tls(peer, why)) }
+            },
+        );
+        fn_service(move |io: TcpStream| ready(admitting.admit(io)))
+            .and_then(acceptor.map_err(drop))
+            .and_then(fn_service(move |io: TlsStream<Evictable>| ready(Ok::<_, ()>(patient(io, patience)))))
             .and_then(recipe.serve())
     })
+}
+
+/// A socket, or TLS over one.
+trait Placed {
+    fn socket(&self) -> &Evictable;
+}
+
+impl Placed for Evictable {
+    fn socket(&self) -> &Evictable {
+        self
+    }
+}
+
+impl Placed for TlsStream<Evictable> {
+    fn socket(&self) -> &Evictable {
+        self.get_ref().0
+    }
+}
+
+fn patient<T: Placed>(io: T, patience: Patience) -> (Patient<T>, Option<SocketAddr>) {
+    let (peer, activity) = (io.socket().peer(), io.socket().place().activity().clone());
+    (Patient::new(io, patience, activity), peer)
+}
+
+impl Edge {
+    /// Lets a connection in; `Err`: it is closed.
+    fn admit(&self, io: TcpStream) -> Result<Evictable, ()> {
+        let peer = io.peer_addr().ok();
+        // Else an answer waits until the one before it was acknowledged. Without it the server is only slower.
+        let _ = io.set_nodelay(true);
+        match self.connections.admit(peer.map(|peer| peer.ip())) {
+            Ok(place) => Ok(Evictable::new(io, place)),
+            Err(refused) => {
+                tracing::debug!(?peer, ?refused, "a connection for which there is no room");
+                Err(())
+            }
+        }
+    }
+
+    fn no_tls<E>(&self, peer: Option<SocketAddr>, why: &TlsError<io::Error, E>) {
+        match why {
+            // Somebody looked whether the port is open.
+            TlsError::Tls(why) if has_gone(why) => {}
+            TlsError::Tls(why) => self.bad_clients.came(peer.map(|peer| peer.ip()), Wrong::Tls, why),
+            TlsError::Timeout | TlsError::Service(_) => {}
+        }
+    }
+
+    fn no_http(&self, peer: Option<SocketAddr>, why: &DispatchError) {
+        let wrong = match why {
+            DispatchError::Parse(_) => Wrong::Http,
+            DispatchError::Io(why) if why.get_ref().is_some_and(|why| why.is::<HeadTooLarge>()) => Wrong::Head,
+            _ => return,
+        };
+        self.bad_clients.came(peer.map(|peer| peer.ip()), wrong, why);
+    }
+}
+
+fn has_gone(why: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(why.kind(), BrokenPipe | ConnectionReset | NotConnected | UnexpectedEof)
 }
 
 impl Recipe {
@@ -123,7 +207,7 @@ impl Recipe {
         &self,
     ) -> impl ServiceFactory<(Patient<T>, Option<SocketAddr>), Config = (), Response = (), Error = (), InitError = ()> + use<T>
     where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Placed + Unpin + 'static,
     {
         let app = App::new()
             .app_data(self.locks.clone())
@@ -134,34 +218,68 @@ impl Recipe {
             .configure(http::configure_metrics)
             .configure(http::configure);
         let app = map_config(app.into_factory(), |()| AppConfig::default());
-        HttpService::build()
+        let (edge, max_body_bytes) = (self.edge.clone(), self.max_body_bytes);
+        let http = HttpService::build()
             // Not by its own timers: a connection knows how long to wait.
             .keep_alive(KeepAlive::Os)
             .client_request_timeout(self.head_timeout)
             .on_connect_ext(|io: &Patient<T>, data| {
-                data.insert(io.work());
+                data.insert(Arc::clone(io.get_ref().socket().place()));
             })
             // A waiter whose client has gone leaves the queue at once.
             .h1_allow_half_closed(false)
-            .h1(apply_fn_factory(app, |request: Request, app: &_| answered(request, app)))
+            .h1(apply_fn_factory(app, move |request: Request, app: &_| answered(request, app, max_body_bytes)));
+        apply_fn_factory(http, move |client: (Patient<T>, Option<SocketAddr>), http: &_| served(client, http, &edge))
             .map_err(drop)
     }
 }
 
-/// Has a connection know that a request is under way.
-fn answered<S>(request: Request, app: &S) -> impl Future<Output = Result<ServiceResponse, S::Error>> + use<S>
+/// Serves a connection to its end, and notes down what was wrong with it.
+fn served<T, S>(
+    (io, peer): (Patient<T>, Option<SocketAddr>),
+    http: &S,
+    edge: &Edge,
+) -> impl Future<Output = Result<(), DispatchError>> + use<T, S>
+where
+    S: Service<(Patient<T>, Option<SocketAddr>), Response = (), Error = DispatchError>,
+{
+    let (serving, edge) = (http.call((io, peer)), edge.clone());
+    async move { serving.await.inspect_err(|why| edge.no_http(peer, why)) }
+}
+
+/// Has a connection know that a request is under way, and that it was a good one.
+fn answered<S>(
+    request: Request,
+    app: &S,
+    max_body_bytes: u64,
+) -> impl Future<Output = Result<ServiceResponse, S::Error>> + use<S>
 where
     S: Service<Request, Response = ServiceResponse>,
 {
-    let busy = request.conn_data::<Work>().map(Work::begin);
+    let place = request.conn_data::<Arc<Place>>().cloned();
+    let uses_locks = *request.method() == Method::POST;
+    let declared = if uses_locks { declared(&request, max_body_bytes) } else { 0 };
+    let busy = place.as_ref().map(|place| place.activity().begin(declared));
     let answer = app.call(request);
     async move {
         let answer = answer.await?;
-        if let Some(busy) = busy
+        if let Some(busy) = &busy
             && answer.response().body().size() == BodySize::Stream
         {
             busy.streams();
         }
+        if let Some(place) = place
+            && uses_locks
+            && answer.status() == StatusCode::OK
+        {
+            place.succeeded();
+        }
         Ok(answer)
     }
+}
+
+/// How much of a body may come behind the head.
+fn declared(request: &Request, max_body_bytes: u64) -> u64 {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    length.unwrap_or(max_body_bytes)
 }

@@ -21,7 +21,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Where to listen; port 0 takes any free one and prints it
+    /// Where to listen; without a host, as in `:7420`, at all addresses. Port 0 takes any free one and prints it
     #[arg(long, env = "LEASEHOLD_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7420")]
     pub(crate) listen: String,
 
@@ -31,9 +31,9 @@ pub(crate) struct ServeArgs {
 
     /// Where locks live: `memory` (they end with the process), `redis://host:port` (`rediss` for TLS),
     /// `redis+sentinel://host,host/master`, `redis+cluster://host,host`, `redis` with one of these in REDIS_URL, or
-    /// `redlock:redis://a,redis://b,redis://c`
+    /// `redlock:redis://a,redis://b,redis://c`. LOCK_STORE is read as well
     // Checked by hand: a refusal by clap would print the value, and a store's URL may hold a password.
-    #[arg(long, env = "LOCK_STORE", hide_env_values = true, default_value = "memory")]
+    #[arg(long, env = "LEASEHOLD_STORE", hide_env_values = true, default_value = "memory")]
     pub(crate) store: String,
 
     /// While the store does not answer: `closed` grants nothing, `local` grants what excludes only this server's other
@@ -99,9 +99,19 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_MAX_WAITERS_PER_KEY", value_name = "N", default_value_t = 16_384)]
     pub(crate) max_waiters_per_key: usize,
 
-    /// How many connections may be open at once (split over the workers)
+    /// How many connections may be open at once. When all are, the one that has idled the longest gives way
     #[arg(long, env = "LEASEHOLD_MAX_CONNECTIONS", value_name = "N", default_value_t = 65_536)]
     pub(crate) max_connections: usize,
+
+    /// How many of these one address may have (an IPv6 one: its /64), unless it is one of --trusted-proxies
+    /// [default: three quarters]
+    #[arg(long, env = "LEASEHOLD_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    pub(crate) max_connections_per_address: Option<usize>,
+
+    /// The longest head of a request
+    #[arg(long, env = "LEASEHOLD_MAX_HEAD_BYTES", value_name = "BYTES", default_value_t = 16_384,
+        value_parser = clap::value_parser!(u32).range(1024..=131_072))]
+    pub(crate) max_head_bytes: u32,
 
     /// The longest body of a request
     #[arg(long, env = "LEASEHOLD_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 16_384)]
@@ -111,7 +121,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_BODY_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = time)]
     pub(crate) body_timeout: Duration,
 
-    /// How long a client may take to send the head of its first request
+    /// How long a client may take to send the head of a request, and for the handshake of TLS
     #[arg(long, env = "LEASEHOLD_HEAD_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = time)]
     pub(crate) head_timeout: Duration,
 

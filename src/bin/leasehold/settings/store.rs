@@ -27,14 +27,16 @@ pub(crate) fn choose(name: &str, max_ttl: Duration) -> Result<Choice, String> {
     }
     match name {
         "memory" => Ok(Choice::Memory),
-        "redis" => match std::env::var("REDIS_URL") {
-            Ok(url) => redis(&url),
-            Err(_) => Err("--store redis (LOCK_STORE): REDIS_URL must name the server".to_owned()),
+        "redis" => match std::env::var("REDIS_URL").ok().filter(|url| !url.is_empty()) {
+            Some(url) => redis(&url),
+            None => Err("--store redis (LEASEHOLD_STORE): REDIS_URL must name the server".to_owned()),
         },
         url if url.contains("://") => redis(url),
-        _ => Err("--store (LOCK_STORE) must be `memory`, `redis://host:port`, `redis+sentinel://host,host/master`, \
+        _ => Err(
+            "--store (LEASEHOLD_STORE) must be `memory`, `redis://host:port`, `redis+sentinel://host,host/master`, \
              `redis+cluster://host,host`, `redis` with REDIS_URL, or `redlock:redis://a,redis://b,redis://c`"
-            .to_owned()),
+                .to_owned(),
+        ),
     }
 }
 
@@ -50,7 +52,7 @@ fn redlock(nodes: &str, max_ttl: Duration) -> Result<Choice, String> {
 }
 
 fn refusal(why: StoreError) -> String {
-    format!("--store (LOCK_STORE): {why}")
+    format!("--store (LEASEHOLD_STORE): {why}")
 }
 
 /// Tells what becomes of a node.

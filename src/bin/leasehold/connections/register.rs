@@ -1,0 +1,182 @@
+//! Which connections there are, whose they are, and which has idled the longest.
+//!
+//! Each stands in a ring of strangers or of known ones, and in one of its address, from which it is taken out at once.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Activity;
+
+/// Among how many it is looked for the one to give way.
+const LOOKED_AT: usize = 64;
+/// How long an address stays known after its last connection ended.
+const KNOWN_FOR: Duration = Duration::from_secs(600);
+/// How many addresses are kept in mind that have no connection.
+pub(super) const REMEMBERED: usize = 4096;
+/// From whom a place may be taken.
+#[derive(Clone, Copy)]
+pub(super) enum Among {
+    Strangers,
+    Known,
+    Address(IpAddr),
+}
+
+#[derive(Default)]
+pub(super) struct Register {
+    pub(super) open: usize,
+    slots: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    strangers: Ring,
+    known: Ring,
+    pub(super) addresses: HashMap<IpAddr, Address>,
+}
+
+pub(super) struct Slot {
+    pub(super) activity: Activity,
+    address: IpAddr,
+    is_known: bool,
+    /// Where it stands in the ring of strangers or of known ones, and in that of its address.
+    at: usize,
+    at_address: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Address {
+    slots: Ring,
+    /// Until when it is remembered for what it did.
+    known_until: Option<Instant>,
+}
+
+/// Slots in no order, and where it was looked last.
+#[derive(Default)]
+struct Ring {
+    members: Vec<usize>,
+    hand: usize,
+}
+
+impl Ring {
+    /// Answers where it stands.
+    fn add(&mut self, slot: usize) -> usize {
+        self.members.push(slot);
+        self.members.len() - 1
+    }
+
+    /// Answers which slot stands there now, if another took its place.
+    fn remove(&mut self, at: usize) -> Option<usize> {
+        self.members.swap_remove(at);
+        self.members.get(at).copied()
+    }
+}
+
+impl Address {
+    /// How many connections it has.
+    pub(super) fn open(&self) -> usize {
+        self.slots.members.len()
+    }
+}
+
+impl Register {
+    pub(super) fn is_known(&self, address: IpAddr) -> bool {
+        let Some(Address { slots, known_until }) = self.addresses.get(&address) else { return false };
+        // One of them stands for all.
+        let open = slots.members.first().and_then(|slot| self.slots[*slot].as_ref());
+        open.is_some_and(|slot| slot.is_known) || known_until.is_some_and(|until| until > Instant::now())
+    }
+
+    pub(super) fn is_at(&self, slot: usize, activity: &Activity) -> bool {
+        let there = self.slots.get(slot).and_then(Option::as_ref);
+        there.is_some_and(|there| Arc::ptr_eq(&there.activity.0, &activity.0))
+    }
+
+    pub(super) fn add(&mut self, activity: Activity, address: IpAddr, is_known: bool) -> usize {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        let at = if is_known { self.known.add(slot) } else { self.strangers.add(slot) };
+        let at_address = self.addresses.entry(address).or_default().slots.add(slot);
+        self.slots[slot] = Some(Slot { activity, address, is_known, at, at_address });
+        self.open += 1;
+        slot
+    }
+
+    pub(super) fn remove(&mut self, slot: usize) -> Option<Slot> {
+        let removed = self.slots.get_mut(slot)?.take()?;
+        self.open -= 1;
+        self.free.push(slot);
+        self.leave_ring(&removed);
+        let remembered = self.addresses.len();
+        if let Some(address) = self.addresses.get_mut(&removed.address) {
+            let moved = address.slots.remove(removed.at_address);
+            if removed.activity.0.is_known.load(Ordering::Relaxed) {
+                address.known_until = Instant::now().checked_add(KNOWN_FOR);
+            }
+            let is_worth_it = address.known_until.is_some() && remembered <= REMEMBERED + self.open;
+            if address.slots.members.is_empty() && !is_worth_it {
+                self.addresses.remove(&removed.address);
+            }
+            if let Some(moved) = moved
+                && let Some(moved) = self.slots[moved].as_mut()
+            {
+                moved.at_address = removed.at_address;
+            }
+        }
+        if remembered > REMEMBERED + self.open {
+            let now = Instant::now();
+            let stays = |address: &Address| address.known_until.is_some_and(|until| until > now);
+            self.addresses.retain(|_, address| !address.slots.members.is_empty() || stays(address));
+        }
+        Some(removed)
+    }
+
+    /// Takes it out of the ring of strangers or of known ones.
+    fn leave_ring(&mut self, slot: &Slot) {
+        let ring = if slot.is_known { &mut self.known } else { &mut self.strangers };
+        let moved = ring.remove(slot.at);
+        if let Some(moved) = moved
+            && let Some(moved) = self.slots[moved].as_mut()
+        {
+            moved.at = slot.at;
+        }
+    }
+
+    /// Its address has used a lock: all connections from there are known.
+    pub(super) fn know(&mut self, slot: usize, activity: &Activity) {
+        if !self.is_at(slot, activity) {
+            return;
+        }
+        let Some(address) = self.slots[slot].as_ref().map(|slot| slot.address) else { return };
+        let Some(record) = self.addresses.get_mut(&address) else { return };
+        record.known_until = Instant::now().checked_add(KNOWN_FOR);
+        for slot in record.slots.members.clone() {
+            let Some(mut moving) = self.slots[slot].take() else { continue };
+            if !moving.is_known {
+                self.leave_ring(&moving);
+                (moving.is_known, moving.at) = (true, self.known.add(slot));
+            }
+            self.slots[slot] = Some(moving);
+        }
+    }
+
+    /// Which has idled the longest, of those that are looked at.
+    pub(super) fn longest_idle(&mut self, among: Among) -> Option<usize> {
+        let ring = match among {
+            Among::Strangers => &mut self.strangers,
+            Among::Known => &mut self.known,
+            Among::Address(address) => &mut self.addresses.get_mut(&address)?.slots,
+        };
+        let (members, from) = (&ring.members, ring.hand);
+        let looked_at = members.len().min(LOOKED_AT);
+        let slots = (0..looked_at).map(|step| members[(from + step) % members.len()]);
+        let idle = slots.filter_map(|slot| {
+            let activity = &self.slots[slot].as_ref()?.activity;
+            activity.is_idle().then(|| (activity.idle_since(), slot))
+        });
+        let found = idle.min().map(|(_, slot)| slot);
+        ring.hand = (from + looked_at) % ring.members.len().max(1);
+        found
+    }
+}
