@@ -63,11 +63,13 @@ impl Config {
         // How a store spells a prefix shows in how it spells a key that begins so.
         let sample = format!("{prefix}x");
         let spelt = Key::new(&sample).ok().and_then(|sample| self.canonical(sample).ok());
-        let found = spelt.as_ref().and_then(|spelt| Some((spelt, spelt.as_str().find(&sample)?)));
-        match found {
-            Some((spelt, at)) => spelt.as_str()[..at + prefix.len()].to_owned().into(),
+        let Some(spelt) = spelt.as_ref().map(Key::as_str) else { return prefix.into() };
+        match (spelt.find(&sample), sample.ends_with(spelt)) {
+            (Some(at), _) => spelt[..at + prefix.len()].to_owned().into(),
+            // It leaves out what every name begins with.
+            (None, true) => spelt[..spelt.len() - 1].to_owned().into(),
             // No key begins so.
-            None => prefix.into(),
+            (None, false) => prefix.into(),
         }
     }
 
@@ -218,7 +220,7 @@ impl Builder {
         clock: Clock;
     }
 
-    /// Prefixes of keys that metrics tell apart by their label `namespace`, up to 32; of several that a key begins with
+    /// Prefixes of keys that metrics tell apart by their label `lock_namespace`, up to 32; of several that a key begins with
     /// the longest counts. Keys that begin with none are in `other`; so are all, by default.
     ///
     /// Each namespace has [`shards`](Self::shards) of its own, up to 4,096 in all, and with them

@@ -18,7 +18,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use leasehold::metrics::{FAMILIES, Family, FamilyKind};
-use prometheus::{Prometheus, dashboard, grafana, panels, queries, read, rules, with_everything_chosen};
+use prometheus::{OF_TARGET, Prometheus, TARGET_LABELS, dashboard, grafana, panels, queries, read, rules, with_everything_chosen};
 use promql_parser::parser::{Expr, parse};
 use promql_parser::util::{ExprVisitor, walk_expr};
 use scraped::Process;
@@ -119,7 +119,7 @@ fn every_query_heeds_what_is_chosen_as_far_as_its_series_have_that_label() {
             let chosen: BTreeSet<_> = ["job", "instance"]
                 .into_iter()
                 .chain(
-                    ["manager", "namespace"]
+                    ["manager", "lock_namespace"]
                         .into_iter()
                         .filter(|label| family(&series).is_some_and(|f| f.labels.contains(label))),
                 )
@@ -132,7 +132,16 @@ fn every_query_heeds_what_is_chosen_as_far_as_its_series_have_that_label() {
     }
     let variables = dashboard()["templating"]["list"].as_array().unwrap().clone();
     let names: Vec<_> = variables.iter().map(|variable| variable["name"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(names, ["datasource", "job", "instance", "manager", "namespace"]);
+    assert_eq!(names, ["datasource", "job", "instance", "manager", "lock_namespace"]);
+}
+
+#[test]
+fn no_label_of_ours_is_one_that_a_target_has() {
+    for family in FAMILIES {
+        let taken =
+            family.labels.iter().find(|label| TARGET_LABELS.contains(label) || ["job", "instance"].contains(label));
+        assert_eq!(taken, None, "{}", family.name);
+    }
 }
 
 #[test]
@@ -241,6 +250,12 @@ async fn a_real_prometheus_finds_data_for_every_panel_of_a_server_under_load() {
         let inner = query.strip_prefix("label_values(").and_then(|query| query.strip_suffix(")")).unwrap();
         let (series, label) = inner.rsplit_once(", ").unwrap();
         let values = prometheus.get(&format!("label/{label}/values"), &[("match[]", series)]).await.unwrap();
-        assert!(!values.as_array().unwrap().is_empty(), "{label}");
+        let values = values.as_array().unwrap();
+        assert!(!values.is_empty() && !values.contains(&json!(OF_TARGET)), "{label}: {values:?}");
+    }
+    // Prometheus renames what collides.
+    let renamed = TARGET_LABELS.map(|label| format!("{{__name__=~'leasehold.*',exported_{label}!=''}}"));
+    for query in renamed {
+        assert_eq!(prometheus.ask(&query).await.unwrap(), [0.0; 0], "{query}");
     }
 }

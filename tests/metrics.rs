@@ -70,7 +70,7 @@ async fn every_family_of_a_manager_is_there_from_the_start_with_its_labels() {
     for mode in ["exclusive", "shared", "permits"] {
         for outcome in AttemptOutcome::ALL {
             let labels =
-                [("manager", "default"), ("namespace", "other"), ("mode", mode), ("outcome", outcome.as_str())];
+                [("manager", "default"), ("lock_namespace", "other"), ("mode", mode), ("outcome", outcome.as_str())];
             assert_eq!(samples.value("leasehold_acquire_total", &labels), 0.0);
         }
     }
@@ -94,7 +94,8 @@ async fn neither_keys_nor_owners_make_the_text_longer() {
     assert_eq!(shape(&before), shape(&after));
     assert!(!after.contains("owner-") && !after.contains("key-2"));
     let acquired = |namespace| {
-        let labels = [("manager", "default"), ("namespace", namespace), ("mode", "exclusive"), ("outcome", "acquired")];
+        let labels =
+            [("manager", "default"), ("lock_namespace", namespace), ("mode", "exclusive"), ("outcome", "acquired")];
         Samples::parse(&after).value("leasehold_acquire_total", &labels)
     };
     // Of 0 to 99,999 so many begin with 1, and so many with 77.
@@ -115,10 +116,10 @@ async fn what_happens_in_a_namespace_is_counted_there_alone() {
                 FamilyKind::Histogram => format!("{}_count", family.name),
                 _ => family.name.to_owned(),
             };
-            let sum = samples.sum_where(&name, ("namespace", namespace));
+            let sum = samples.sum_where(&name, ("lock_namespace", namespace));
             (name, sum)
         };
-        FAMILIES.iter().filter(|family| family.labels.contains(&"namespace")).map(of).collect()
+        FAMILIES.iter().filter(|family| family.labels.contains(&"lock_namespace")).map(of).collect()
     };
     let everything = ["order:", "order:eu:", "cron:", "other"];
     let fresh = Samples::parse(&exposition.render());
@@ -140,12 +141,12 @@ async fn what_happens_in_a_namespace_is_counted_there_alone() {
     let _one = locks.try_lock("order:e").await.unwrap();
     let samples = Samples::parse(&exposition.render());
     let value = |name: &str, namespace, (label, value)| {
-        let manager = [("manager", "default"), ("namespace", namespace)];
+        let manager = [("manager", "default"), ("lock_namespace", namespace)];
         samples.value(name, &[manager[0], manager[1], (label, value)])
     };
     let eu = "order:eu:";
     let outcome = |outcome| {
-        let labels = [("manager", "default"), ("namespace", eu), ("mode", "exclusive"), ("outcome", outcome)];
+        let labels = [("manager", "default"), ("lock_namespace", eu), ("mode", "exclusive"), ("outcome", outcome)];
         samples.value("leasehold_acquire_total", &labels)
     };
     assert_eq!(["acquired", "busy", "invalid", "timeout"].map(outcome), [3.0, 1.0, 1.0, 0.0]);
@@ -155,7 +156,7 @@ async fn what_happens_in_a_namespace_is_counted_there_alone() {
     assert_eq!(value("leasehold_releases_total", eu, ("reason", "drop")), 1.0);
     assert_eq!(value("leasehold_refreshes_total", eu, ("outcome", "ok")), 1.0);
     assert_eq!(value("leasehold_singleflight_total", eu, ("role", "leader")), 1.0);
-    let plain = |name| samples.value(name, &[("manager", "default"), ("namespace", eu)]);
+    let plain = |name| samples.value(name, &[("manager", "default"), ("lock_namespace", eu)]);
     assert_eq!((plain("leasehold_handoffs_total"), plain("leasehold_queue_depth_max")), (1.0, 1.0));
     assert_eq!(plain("leasehold_hold_seconds_count"), 2.0);
     let of_mode = |name, namespace| value(name, namespace, ("mode", "exclusive"));
@@ -218,7 +219,7 @@ async fn a_recorder_of_the_hosts_own_gets_everything_by_one_line() {
     let _second = second.await.unwrap();
     reporter.publish();
     let samples = Samples::parse(&recorder.handle().render());
-    let ours = [("app", "host"), ("manager", "orders"), ("namespace", "other")];
+    let ours = [("app", "host"), ("manager", "orders"), ("lock_namespace", "other")];
     assert_eq!(samples.sum_where("leasehold_acquire_total", ("outcome", "acquired")), 130.0);
     let acquired = [ours[0], ours[1], ours[2], ("outcome", "acquired")];
     assert_eq!(samples.value("leasehold_wait_seconds_count", &acquired), 1.0, "each wait");

@@ -68,7 +68,7 @@ async fn namespaces_of_a_server_over_redis_are_prefixes_of_what_clients_call_the
     }
     let samples = Samples::parse(&process.scrape().await);
     for family in ["leasehold_locks_held", "leasehold_claims_held"] {
-        let held = ["order:", "cron:", "other"].map(|of| samples.sum_where(family, ("namespace", of)));
+        let held = ["order:", "cron:", "other"].map(|of| samples.sum_where(family, ("lock_namespace", of)));
         assert_eq!(held, [2.0, 1.0, 1.0], "{family}");
     }
 }

@@ -30,7 +30,7 @@ fn samples(locks: &LockManager) -> Samples {
 }
 
 fn of(samples: &Samples, name: &str, labels: &[(&str, &str)]) -> f64 {
-    samples.value(name, &[&[("manager", "default"), ("namespace", "other")], labels].concat())
+    samples.value(name, &[&[("manager", "default"), ("lock_namespace", "other")], labels].concat())
 }
 
 /// What the clients of a chaotic run heard.

@@ -18,13 +18,13 @@
 //! let exposition = Exposition::new(handle).report(&locks);
 //!
 //! let _lock = locks.try_lock("order:42").await?;
-//! assert!(exposition.render().contains("leasehold_locks_held{manager=\"default\",namespace=\"other\",mode=\"exclusive\"} 1\n"));
+//! assert!(exposition.render().contains("leasehold_locks_held{manager=\"default\",lock_namespace=\"other\",mode=\"exclusive\"} 1\n"));
 //! # Ok(()) }
 //! ```
 //!
 //! # The families
 //!
-//! `manager` is the name that the reporter was given. `namespace` is one of the prefixes that the
+//! `manager` is the name that the reporter was given. `lock_namespace` is one of the prefixes that the
 //! [builder](crate::Builder::namespaces) was given, or `other`; with none given, always `other`, and so is a
 //! request whose key is none. Under the [`Exposition`] every number is exact. Under a recorder
 //! of somebody else's, whose histograms cannot be handed counts, `wait_seconds` has each wait (up to 1,024 per shard
@@ -33,29 +33,29 @@
 //! | family | type | labels | meaning |
 //! |---|---|---|---|
 //! | `leasehold_build_info` | gauge | version, features | 1 |
-//! | `leasehold_acquire_total` | counter | manager, namespace, mode, outcome | every attempt that came to its end |
-//! | `leasehold_acquire_path_total` | counter | manager, namespace, path | how those that acquired came by the lock: fast, queued, reentrant; or coalesced, which are no attempts of their own |
-//! | `leasehold_wait_seconds` | histogram | manager, namespace, outcome | the time of those that had to wait, in the queue or for another process |
-//! | `leasehold_hold_seconds` | histogram | manager, namespace | from grant to end |
-//! | `leasehold_locks_held` | gauge | manager, namespace, mode | locks held now |
-//! | `leasehold_waiters` | gauge | manager, namespace, mode | requests in queues now |
-//! | `leasehold_table_entries` | gauge | manager, namespace, mode | entries in the tables now; with those that a store is asked about |
-//! | `leasehold_queue_depth_max` | gauge | manager, namespace | the deepest queue of the last minute |
-//! | `leasehold_oldest_waiter_timestamp_seconds` | gauge | manager, namespace | since when the oldest waiter waits, as of the last sweep (10 s); 0 is nobody |
-//! | `leasehold_oldest_holder_timestamp_seconds` | gauge | manager, namespace | since when the oldest lock is held, as of the last sweep; 0 is none |
-//! | `leasehold_releases_total` | counter | manager, namespace, reason | locks that ended: explicit, drop, expired, forced, lost, shutdown |
-//! | `leasehold_refreshes_total` | counter | manager, namespace, outcome | refreshes: ok (written), lost, error (the store did not say) |
-//! | `leasehold_handoffs_total` | counter | manager, namespace | grants to a waiter |
-//! | `leasehold_deadlocks_total` | counter | manager, namespace | requests refused, or locks taken, to break a deadlock |
+//! | `leasehold_acquire_total` | counter | manager, lock_namespace, mode, outcome | every attempt that came to its end |
+//! | `leasehold_acquire_path_total` | counter | manager, lock_namespace, path | how those that acquired came by the lock: fast, queued, reentrant; or coalesced, which are no attempts of their own |
+//! | `leasehold_wait_seconds` | histogram | manager, lock_namespace, outcome | the time of those that had to wait, in the queue or for another process |
+//! | `leasehold_hold_seconds` | histogram | manager, lock_namespace | from grant to end |
+//! | `leasehold_locks_held` | gauge | manager, lock_namespace, mode | locks held now |
+//! | `leasehold_waiters` | gauge | manager, lock_namespace, mode | requests in queues now |
+//! | `leasehold_table_entries` | gauge | manager, lock_namespace, mode | entries in the tables now; with those that a store is asked about |
+//! | `leasehold_queue_depth_max` | gauge | manager, lock_namespace | the deepest queue of the last minute |
+//! | `leasehold_oldest_waiter_timestamp_seconds` | gauge | manager, lock_namespace | since when the oldest waiter waits, as of the last sweep (10 s); 0 is nobody |
+//! | `leasehold_oldest_holder_timestamp_seconds` | gauge | manager, lock_namespace | since when the oldest lock is held, as of the last sweep; 0 is none |
+//! | `leasehold_releases_total` | counter | manager, lock_namespace, reason | locks that ended: explicit, drop, expired, forced, lost, shutdown |
+//! | `leasehold_refreshes_total` | counter | manager, lock_namespace, outcome | refreshes: ok (written), lost, error (the store did not say) |
+//! | `leasehold_handoffs_total` | counter | manager, lock_namespace | grants to a waiter |
+//! | `leasehold_deadlocks_total` | counter | manager, lock_namespace | requests refused, or locks taken, to break a deadlock |
 //! | `leasehold_fencing_rejections_total` | counter | | stale fences that the guards of this process refused |
-//! | `leasehold_singleflight_total` | counter | manager, namespace, role | callers of flights: leader, follower |
+//! | `leasehold_singleflight_total` | counter | manager, lock_namespace, role | callers of flights: leader, follower |
 //! | `leasehold_store_operations_total` | counter | manager, store, op, outcome | calls to the store: done, refused, unknown |
 //! | `leasehold_store_operation_seconds` | histogram | manager, store, op | how long they took |
 //! | `leasehold_store_up` | gauge | manager, store | 1 if the store answered when it was asked last (every 10 s) |
 //! | `leasehold_store_node_up` | gauge | manager, store, node | of each server of the store, 1 if it answered then, and votes (Redlock: is in no quarantine); NaN once it is none of the store's any more |
-//! | `leasehold_claims_held` | gauge | manager, namespace, store | locks held by the store's word now |
-//! | `leasehold_claim_handoffs_total` | counter | manager, namespace, store | of these, grants to a waiter of this process |
-//! | `leasehold_claim_revocations_total` | counter | manager, namespace, store | of these, those that the store did not keep |
+//! | `leasehold_claims_held` | gauge | manager, lock_namespace, store | locks held by the store's word now |
+//! | `leasehold_claim_handoffs_total` | counter | manager, lock_namespace, store | of these, grants to a waiter of this process |
+//! | `leasehold_claim_revocations_total` | counter | manager, lock_namespace, store | of these, those that the store did not keep |
 //! | `leasehold_connections_open` | gauge | | connections to the `leasehold` binary |
 //! | `leasehold_connections_evicted_total` | counter | | idle ones that were closed to make room |
 //! | `leasehold_connections_refused_total` | counter | reason | those that were closed as they came: full, address (it had as many as it may) |

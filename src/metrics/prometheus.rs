@@ -118,7 +118,7 @@ fn histogram(text: &mut String, family: &Family, labels: &str, counts: &[u64], n
 }
 
 fn labels(manager: &str, namespace: &str) -> String {
-    format!("manager=\"{}\",namespace=\"{}\"", Escaped(manager), Escaped(namespace))
+    format!("manager=\"{}\",lock_namespace=\"{}\"", Escaped(manager), Escaped(namespace))
 }
 
 /// A label's value as the text format wants it.

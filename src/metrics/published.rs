@@ -120,35 +120,35 @@ impl Published {
     pub(super) fn new(manager: &str, namespace: &str, store: Option<&'static str>) -> Self {
         let (name, space) = (|| manager.to_owned(), || namespace.to_owned());
         let by_mode = |family: &'static str| {
-            MODES.map(|mode| gauge!(family, "manager" => name(), "namespace" => space(), "mode" => mode))
+            MODES.map(|mode| gauge!(family, "manager" => name(), "lock_namespace" => space(), "mode" => mode))
         };
-        let plain = |family: &'static str| counter!(family, "manager" => name(), "namespace" => space());
+        let plain = |family: &'static str| counter!(family, "manager" => name(), "lock_namespace" => space());
         Self {
             acquire: MODES.map(|mode| {
                 AttemptOutcome::ALL.map(|outcome| {
-                    counter!(names::ACQUIRE, "manager" => name(), "namespace" => space(), "mode" => mode, "outcome" => outcome.as_str())
+                    counter!(names::ACQUIRE, "manager" => name(), "lock_namespace" => space(), "mode" => mode, "outcome" => outcome.as_str())
                 })
             }),
             paths: ["fast", "queued", "reentrant", "coalesced"]
-                .map(|path| counter!(names::ACQUIRE_PATH, "manager" => name(), "namespace" => space(), "path" => path)),
+                .map(|path| counter!(names::ACQUIRE_PATH, "manager" => name(), "lock_namespace" => space(), "path" => path)),
             held: by_mode(names::LOCKS_HELD),
             waiting: by_mode(names::WAITERS),
             entries: by_mode(names::TABLE_ENTRIES),
-            depth: gauge!(names::QUEUE_DEPTH_MAX, "manager" => name(), "namespace" => space()),
-            oldest_waiter: gauge!(names::OLDEST_WAITER, "manager" => name(), "namespace" => space()),
-            oldest_holder: gauge!(names::OLDEST_HOLDER, "manager" => name(), "namespace" => space()),
+            depth: gauge!(names::QUEUE_DEPTH_MAX, "manager" => name(), "lock_namespace" => space()),
+            oldest_waiter: gauge!(names::OLDEST_WAITER, "manager" => name(), "lock_namespace" => space()),
+            oldest_holder: gauge!(names::OLDEST_HOLDER, "manager" => name(), "lock_namespace" => space()),
             releases: ["explicit", "drop", "expired", "forced", "lost", "shutdown"]
-                .map(|reason| counter!(names::RELEASES, "manager" => name(), "namespace" => space(), "reason" => reason)),
+                .map(|reason| counter!(names::RELEASES, "manager" => name(), "lock_namespace" => space(), "reason" => reason)),
             refreshes: ["ok", "lost", "error"]
-                .map(|outcome| counter!(names::REFRESHES, "manager" => name(), "namespace" => space(), "outcome" => outcome)),
+                .map(|outcome| counter!(names::REFRESHES, "manager" => name(), "lock_namespace" => space(), "outcome" => outcome)),
             handoffs: plain(names::HANDOFFS),
             deadlocks: plain(names::DEADLOCKS),
             flights: ["leader", "follower"]
-                .map(|role| counter!(names::SINGLEFLIGHT, "manager" => name(), "namespace" => space(), "role" => role)),
+                .map(|role| counter!(names::SINGLEFLIGHT, "manager" => name(), "lock_namespace" => space(), "role" => role)),
             store: store.map(|store| PublishedStore {
-                held: gauge!(names::CLAIMS_HELD, "manager" => name(), "namespace" => space(), "store" => store),
-                handoffs: counter!(names::CLAIM_HANDOFFS, "manager" => name(), "namespace" => space(), "store" => store),
-                revocations: counter!(names::CLAIM_REVOCATIONS, "manager" => name(), "namespace" => space(), "store" => store),
+                held: gauge!(names::CLAIMS_HELD, "manager" => name(), "lock_namespace" => space(), "store" => store),
+                handoffs: counter!(names::CLAIM_HANDOFFS, "manager" => name(), "lock_namespace" => space(), "store" => store),
+                revocations: counter!(names::CLAIM_REVOCATIONS, "manager" => name(), "lock_namespace" => space(), "store" => store),
             }),
         }
     }
@@ -189,8 +189,8 @@ impl Sampled {
         let (name, space) = (|| manager.to_owned(), || namespace.to_owned());
         Self {
             waits: AttemptOutcome::ALL
-                .map(|outcome| histogram!(names::WAIT_SECONDS, "manager" => name(), "namespace" => space(), "outcome" => outcome.as_str())),
-            holds: histogram!(names::HOLD_SECONDS, "manager" => name(), "namespace" => space()),
+                .map(|outcome| histogram!(names::WAIT_SECONDS, "manager" => name(), "lock_namespace" => space(), "outcome" => outcome.as_str())),
+            holds: histogram!(names::HOLD_SECONDS, "manager" => name(), "lock_namespace" => space()),
         }
     }
 

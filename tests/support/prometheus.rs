@@ -40,10 +40,16 @@ pub(crate) fn queries(dashboard: &Value) -> Vec<(String, String)> {
 
 /// A query as Grafana would send it with everything chosen.
 pub(crate) fn with_everything_chosen(query: &str, interval: &str) -> String {
-    ["job", "instance", "manager", "namespace"]
+    ["job", "instance", "manager", "lock_namespace"]
         .iter()
         .fold(query.replace("$__rate_interval", interval), |query, name| query.replace(&format!("${name}"), ".*"))
 }
+
+/// What the Prometheus Operator labels its targets with: a label of ours with such a name would be taken for it.
+pub(crate) const TARGET_LABELS: [&str; 5] = ["namespace", "pod", "container", "service", "endpoint"];
+
+/// The values of those labels.
+pub(crate) const OF_TARGET: &str = "of-the-target";
 
 /// Ended with the test.
 pub(crate) struct Prometheus {
@@ -68,7 +74,9 @@ impl Prometheus {
         config.push_str("scrape_configs:\n");
         for (job, target) in targets {
             let target = target.strip_prefix("http://").unwrap_or(target);
-            writeln!(config, "  - {{ job_name: {job}, static_configs: [{{ targets: [\"{target}\"] }}] }}").unwrap();
+            let labels = TARGET_LABELS.map(|label| format!("{label}: {OF_TARGET}")).join(", ");
+            let target = format!("targets: [\"{target}\"], labels: {{ {labels} }}");
+            writeln!(config, "  - {{ job_name: {job}, static_configs: [{{ {target} }}] }}").unwrap();
         }
         std::fs::write(dir.path().join("prometheus.yml"), config).unwrap();
         let child = Command::new("prometheus")

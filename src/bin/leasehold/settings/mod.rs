@@ -46,7 +46,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_REDLOCK_MAX_TTL", value_name = "TIME", default_value = "60s", value_parser = time)]
     pub(crate) redlock_max_ttl: Duration,
 
-    /// Prefixes of keys, divided by commas, up to 32: metrics tell them apart by the label `namespace` (all other keys
+    /// Prefixes of keys, divided by commas, up to 32: metrics tell them apart by the label `lock_namespace` (all other keys
     /// are in `other`), and each has --max-keys of its own
     #[arg(long, env = "LEASEHOLD_NAMESPACES", value_name = "PREFIXES", value_parser = Namespaces::parse)]
     pub(crate) namespaces: Option<Namespaces>,
