@@ -95,9 +95,10 @@ impl Shard {
         (*state.table.counters(), state.table.held(), state.table.waiting())
     }
 
-    /// What the metrics' reporter reads.
+    /// What the metrics' reporter reads; what is over is ended first, and counted as such (T1).
     #[cfg(feature = "metrics")]
     pub(crate) fn reading(&self) -> Reading {
+        self.sweep();
         let now = self.clock.now();
         self.state.lock().table.reading(now)
     }

@@ -342,7 +342,11 @@ impl Shard {
 
     /// Begins to tell of what happens.
     pub(crate) fn listen(&self, interest: Interest, sink: Arc<dyn Sink>) {
-        self.with(|state, _| state.table.listen(interest, sink));
+        self.with(|state, fx| {
+            state.table.listen(interest, sink);
+            // What is held already was not worth waking the actor for.
+            fx.due(self.clock.now());
+        });
     }
 
     pub(crate) fn stop_listening(&self, interest: Interest) {
@@ -363,6 +367,8 @@ impl Shard {
             let now = self.clock.now();
             state.armed = match [state.table.next_due(), state.timers.next()].into_iter().flatten().min() {
                 Some(due) => due.min(now.saturating_add(LONGEST_SLEEP)).max(now),
+                // Else each grant that comes would have to wake the actor.
+                None if state.table.has_listeners() => now.saturating_add(LONGEST_SLEEP.min(self.longest_idle)),
                 None => now.saturating_add(self.longest_idle),
             };
             state.armed

@@ -180,7 +180,8 @@ impl Table {
         if !keeper.forgets(end) {
             self.ended.push(token, hash, fence, end);
         }
-        let held = self.now.nanos_since(granted_at);
+        let ended_at = self.end_of_hold(index);
+        let held = ended_at.nanos_since(granted_at);
         if self.attentive {
             self.tell(index, EventKind::ended(end, Duration::from_nanos(held)), fx);
         }
@@ -201,7 +202,7 @@ impl Table {
                 owner = terms.owner().cloned();
             }
         }
-        let trace = Trace { key_hash: hash, end, fence, proof, granted_at, ended_at: self.now };
+        let trace = Trace { key_hash: hash, end, fence, proof, granted_at, ended_at };
         match owner {
             None => self.trail.push(trace),
             Some(owner) => self.trail.push_owned(trace, owner),
@@ -214,6 +215,20 @@ impl Table {
             _ => {}
         }
         Some(key_slot)
+    }
+
+    /// Until when a holder that ends now has held: not beyond its deadline, however late that is noticed.
+    fn end_of_hold(&self, index: u32) -> Moment {
+        let slot = &self.slots[index];
+        let Some(holder) = slot.holder.as_ref() else { return self.now };
+        let until = match slot.session() {
+            None => holder.deadline,
+            Some(session) => {
+                let until = session.until().unwrap_or(Moment::FAR);
+                if self.is_by_store(index) { until.min(holder.deadline) } else { slot.within_cap(holder, until) }
+            }
+        };
+        until.min(self.now).max(holder.granted_at)
     }
 
     /// Gives back what a grant on these terms took besides its key.

@@ -107,6 +107,7 @@ impl Table {
             let ttl = slot.holder.as_ref().map_or_else(Default::default, |holder| holder.ttl.as_duration());
             let mode = slot.mode(key_slot);
             self.tell(at, EventKind::Granted { mode, ttl }, fx);
+            self.wake_for_listeners(at, fx);
         }
     }
 

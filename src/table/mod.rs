@@ -284,6 +284,19 @@ impl Table {
         }
     }
 
+    /// Sees to it that the end of a grant is told in time, if anybody listens.
+    fn wake_for_listeners(&self, index: u32, fx: &mut Effects) {
+        let slot = &self.slots[index];
+        if let (Some(holder), Some(_)) = (&slot.holder, self.ears.hear(slot.hash)) {
+            fx.due(holder.deadline);
+        }
+    }
+
+    /// Whether anybody listens.
+    pub(crate) fn has_listeners(&self) -> bool {
+        self.ears.are_open()
+    }
+
     /// Whether no further key fits.
     pub(crate) fn is_full(&self) -> bool {
         self.slots.len() >= self.limits.keys

@@ -25,6 +25,8 @@ pub(crate) struct Owner {
     kind: OwnerKind,
     /// Nanoseconds of the session's deadline, or why it has none any more.
     word: AtomicU64,
+    /// Nanoseconds of the deadline that it ran out at.
+    ran_out_at: AtomicU64,
     /// Locks that it holds or waits for.
     places: AtomicU32,
     max_places: AtomicU32,
@@ -54,6 +56,7 @@ impl Owner {
             name,
             kind,
             word: AtomicU64::new(deadline.as_nanos()),
+            ran_out_at: AtomicU64::new(deadline.as_nanos()),
             places: AtomicU32::new(0),
             max_places: AtomicU32::new(max_places),
             waits: AtomicU32::new(0),
@@ -88,6 +91,8 @@ impl Owner {
             match self.read(word) {
                 Ok(deadline) if deadline > now => return Ok(deadline),
                 Ok(_) => {
+                    // Before the word is gone: whoever finds it expired asks for this.
+                    self.ran_out_at.store(word, Ordering::Release);
                     let _ = self.word.compare_exchange(word, EXPIRED, Ordering::AcqRel, Ordering::Acquire);
                 }
                 Err(loss) => return Err(loss),
@@ -98,6 +103,15 @@ impl Owner {
     /// The session's deadline, past or not; `Err` says how it ended.
     pub(crate) fn deadline(&self) -> Result<Moment, Loss> {
         self.read(self.word.load(Ordering::Acquire))
+    }
+
+    /// The session's deadline, past or not, also after it ran out; `None`: it was ended.
+    pub(crate) fn until(&self) -> Option<Moment> {
+        match self.deadline() {
+            Ok(deadline) => Some(deadline),
+            Err(Loss::Expired) => Some(Moment::from_nanos(self.ran_out_at.load(Ordering::Acquire))),
+            Err(_) => None,
+        }
     }
 
     /// Moves the deadline to `ttl` from `now`, never back (T6), and never to life again.

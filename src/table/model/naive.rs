@@ -352,6 +352,15 @@ impl Model {
         }
     }
 
+    /// Until when a holder holds, or would if its session were not ended.
+    fn until(&self, held: &Held) -> u64 {
+        let person = held.terms.asker().and_then(|asker| self.people.iter().find(|person| person.id == asker.id));
+        match person.filter(|person| person.session) {
+            None => held.deadline,
+            Some(person) => person.word.unwrap_or(u64::MAX).min(held.last_deadline().max(held.deadline)),
+        }
+    }
+
     /// Whether a holder's session was ended, and this grant is still to be.
     pub(super) fn is_ending(&self, held: &Held) -> bool {
         self.session_of(&held.terms) == Some(Err(Loss::SessionEnded))
@@ -403,7 +412,8 @@ impl Model {
     pub(super) fn end(&mut self, fence: u64, end: End) {
         let at = self.held.iter().position(|held| held.fence == fence).unwrap();
         let held = self.held.remove(at);
-        let (key, span) = (held.key, self.now - held.granted_at);
+        let ended_at = self.until(&held).min(self.now);
+        let (key, span) = (held.key, ended_at.saturating_sub(held.granted_at));
         if held.watched {
             self.heard.entry(held.fence).or_default().push(Note::Ended(end));
         }
@@ -444,7 +454,7 @@ impl Model {
             fence,
             end,
             granted_at: held.granted_at,
-            ended_at: self.now,
+            ended_at,
             owner: held.terms.owner().cloned(),
         });
         self.give_place_back(&held.terms);
