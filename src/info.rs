@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::error::Loss;
 use crate::key::{FencingToken, Key};
+use crate::readable::readable;
 use crate::stats::Stats;
 use crate::store::NodeVote;
 use crate::table::{Awaiting, End, Holding, Mode, Row, Trace, Waiting};
@@ -199,13 +200,14 @@ impl EndedLock {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |owner: &Option<Arc<str>>| owner.as_deref().unwrap_or("anonymous").to_owned();
+        let name = |owner: &Option<Arc<str>>| readable(owner.as_deref().unwrap_or("anonymous")).into_owned();
+        let key = readable(self.key.as_str());
         let fence =
             |fence: &Option<FencingToken>| fence.map_or("no fence".to_owned(), |fence| format!("fence {fence}"));
         match &self.lock {
-            None => writeln!(f, "{} is free", self.key)?,
+            None => writeln!(f, "{key} is free")?,
             Some(lock) => {
-                writeln!(f, "{} is held by {}", self.key, lock.held_by)?;
+                writeln!(f, "{key} is held by {}", lock.held_by)?;
                 for holder in &lock.holders {
                     let HolderInfo { mode, fencing_token, age, remaining, refreshes, .. } = holder;
                     let owner = name(&holder.owner);

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | [`manager`](LockManager), [`config`](Builder) | the face: build a manager, ask it for locks | you |
 //! | [`inspect`](LockManager::inspect), [`info`](LockInfo), [`stats`](Stats), [`event`](Events), [`force`](ForceRelease) | ask about locks, listen to them, take them | you |
+//! | [`readable`](readable()) | keys and names as people should see them | `info`, the `leasehold` binary |
 //! | [`readiness`](LockManager::readiness) | can it grant locks just now | `http`, you |
 //! | [`request`](LockRequest) | one request: its terms, and the future that brings the lock | `manager` |
 //! | [`lock`](Lock) | a held lock: guard, view, ticket, refresh, the signal that it is lost | you |
@@ -77,6 +78,7 @@ mod namespace;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 mod observed;
 mod order;
+mod readable;
 mod readiness;
 #[cfg(feature = "http")]
 mod reclaim;
@@ -109,6 +111,7 @@ pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use manager::LockManager;
 pub use many::{LockMany, LockManyRequest};
 pub use order::ListOrder;
+pub use readable::readable;
 pub use readiness::Readiness;
 pub use request::{LockFuture, LockOptions, LockRequest, OwnedLockRequest, TicketFuture, TicketRequest, WaitPlace};
 pub use run::{Outcome, Ran, RunFuture, RunRequest, TryRunFuture, TryRunRequest, operation_key, resource_key};

@@ -77,16 +77,9 @@ pub(crate) fn span(ms: u64) -> String {
     }
 }
 
-/// Without control characters: they are written as `\u{1b}`.
+/// Without what is invisible or steers a terminal: that is written as `\u{1b}`.
 pub(crate) fn plain(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut safe = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if c.is_control() { safe.extend(c.escape_default()) } else { safe.push(c) }
-    }
-    Cow::Owned(safe)
+    leasehold::readable(text)
 }
 
 /// Rows under headings.
@@ -154,10 +147,10 @@ mod tests {
 
     #[test]
     fn people_get_aligned_columns_and_programs_get_tabs() {
-        let shown = "KEY       AGE    OWNER\norder:42  1m 3s  -\n鍵        7ms    e\\u{1b}[2Jvil\\t\n";
+        let shown = "KEY       AGE    OWNER\norder:42  1m 3s  -\n鍵        7ms    e\\u{1b}[2Jvil\\u{9}\n";
         assert_eq!(table().render(Reader::Plain), shown);
         assert!(table().render(Reader::Coloured).starts_with("\x1b[1mKEY"));
-        assert_eq!(table().render(Reader::Pipe), "order:42\t63400\t\n鍵\t7\te\\u{1b}[2Jvil\\t\n");
+        assert_eq!(table().render(Reader::Pipe), "order:42\t63400\t\n鍵\t7\te\\u{1b}[2Jvil\\u{9}\n");
     }
 
     #[test]

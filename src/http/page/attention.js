@@ -1,6 +1,6 @@
 // What an operator should look at first: a store that does not answer, who waits the longest, locks held for long.
 
-import { byId, make, ownerOf, percent, span, times } from "./text.js";
+import { byId, make, ownerOf, percent, readable, span, times } from "./text.js";
 
 const LONG_WAIT_MS = 5_000;
 /** A lock that was refreshed again and again may be stuck; one within its first TTLs is not. */
@@ -37,7 +37,7 @@ export function show(found, open) {
   const focused = list.contains(document.activeElement) ? document.activeElement.textContent : null;
   const rows = found.map(({ level, key, text }) => {
     if (key === undefined) return make("li", { class: level }, text);
-    const button = make("button", { type: "button" }, key);
+    const button = make("button", { type: "button" }, readable(key));
     button.addEventListener("click", () => open(key));
     return make("li", { class: level }, button, ` ${text}`);
   });

@@ -6,7 +6,7 @@ import * as attention from "./attention.js";
 import { Charts } from "./charts.js";
 import { listen } from "./stream.js";
 import { Table } from "./table.js";
-import { byId, clock, count, holderOf, make, percent, rate, span, write } from "./text.js";
+import { byId, clock, count, holderOf, make, percent, rate, readable, span, write } from "./text.js";
 
 const TICK_MS = 2_000;
 /** Events come by the thousand; lists are read at most so often. */
@@ -175,7 +175,7 @@ function showCards(stats, ready) {
 async function confirmForce(key, lock) {
   const others = lock.held_by > 1 ? ` and ${count(lock.held_by - 1)} more` : "";
   // Names that change the direction of writing do not change that of the sentence.
-  byId("force-text").replaceChildren(make("bdi", {}, key), " is held by ", make("bdi", {}, holderOf(lock)),
+  byId("force-text").replaceChildren(make("bdi", {}, readable(key)), " is held by ", make("bdi", {}, holderOf(lock)),
     `${others}; ${["nobody waits", "one waits"][lock.waiting] ?? `${count(lock.waiting)} wait`} for it.`);
   const dialog = byId("force");
   dialog.returnValue = "no";
@@ -184,9 +184,9 @@ async function confirmForce(key, lock) {
   if (dialog.returnValue !== "yes") return;
   try {
     await ask(`locks?key=${encodeURIComponent(key)}`, { method: "DELETE" });
-    say(`${key} was released by force`);
+    say(`${readable(key)} was released by force`);
   } catch (error) {
-    say(`${key} was not released: ${error.message}`);
+    say(`${readable(key)} was not released: ${error.message}`);
     if (error.code !== "not_locked") failed(error);
   }
   read(true);

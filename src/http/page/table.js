@@ -1,6 +1,6 @@
 // The table of locks: rows are kept by key and changed in place, so that neither focus nor place on screen is lost.
 
-import { byId, count, holderOf, make, modeOf, ownerOf, span, times, write } from "./text.js";
+import { byId, count, holderOf, make, modeOf, ownerOf, readable, span, times, write } from "./text.js";
 
 export class Table {
   /** `changed`: another filter, sort or limit. `opened`: a row wants its queue. `force`: release this key. */
@@ -80,7 +80,7 @@ export class Table {
   }
 
   make(key) {
-    const button = make("button", { type: "button", class: "open", "aria-expanded": String(this.open === key) }, key);
+    const button = make("button", { type: "button", class: "open", "aria-expanded": String(this.open === key) }, readable(key));
     const fill = make("div", { class: "fill" });
     const left = make("span");
     const track = make("div", { class: "track", "aria-hidden": "true" }, fill);
@@ -176,7 +176,7 @@ export class Table {
     if (cell.dataset.shown === text) return;
     cell.dataset.shown = text;
     const focused = cell.contains(document.activeElement);
-    cell.replaceChildren(...(lock ? this.queue(key, lock) : [make("p", { class: "note" }, `${key} is free now.`)]));
+    cell.replaceChildren(...(lock ? this.queue(key, lock) : [make("p", { class: "note" }, `${readable(key)} is free now.`)]));
     if (focused) (cell.querySelector("button") ?? this.rows.get(key)?.button)?.focus();
   }
 
@@ -188,7 +188,7 @@ export class Table {
     const known = lock.elsewhere ? [fact("Held by", holderOf(lock))] : [
       fact("Held since", since.toLocaleString("en-GB")), fact("TTL", span(lock.holder.ttl_ms)),
       fact("Refreshed", times(lock.holder.refresh_count))];
-    parts.push(make("dl", { class: "facts" }, fact("Key", key),
+    parts.push(make("dl", { class: "facts" }, fact("Key", readable(key)),
       fact("Fencing token", String(lock.holder.fencing_token ?? "none")), ...known));
     const list = (title, rows) => [make("h3", {}, title), make("ol", {}, ...rows)];
     const row = (...cells) => make("li", {}, ...cells.map((cell) => make("span", {}, cell)));

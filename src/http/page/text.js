@@ -35,7 +35,23 @@ export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-export const ownerOf = (who) => who.owner ?? "anonymous";
+/** What would be invisible, look like something else, or turn the direction of writing; as the program's own `readable`. */
+const HIDDEN = /[\p{C}\p{Z}\p{Grapheme_Extend}\p{Default_Ignorable_Code_Point}\u2800]/u;
+
+/** A key or a name as people should see it: what is hidden is written as \u{200b}. */
+export function readable(text) {
+  const characters = [...text];
+  const outer = (at) => at < 0 || at >= characters.length;
+  let backslashes = 0;
+  return characters.map((c, at) => {
+    const doubled = c === "u" && characters[at + 1] === "{" ? "\\".repeat(backslashes) : "";
+    backslashes = c === "\\" ? backslashes + 1 : 0;
+    const hidden = c === " " ? outer(at - 1) || outer(at + 1) || characters[at - 1] === " " : HIDDEN.test(c);
+    return doubled + (hidden ? `\\u{${c.codePointAt(0).toString(16)}}` : c);
+  }).join("");
+}
+
+export const ownerOf = (who) => (who.owner === null ? "anonymous" : readable(who.owner));
 /** The first of those who hold a lock. */
 export const holderOf = (lock) => (lock.elsewhere ? "another process" : ownerOf(lock.holder));
 
