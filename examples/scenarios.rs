@@ -7,32 +7,46 @@
 //! | route under /api/distributed-lock | what it shows |
 //! |---|---|
 //! | `/basic` | lock, work, unlock |
-//! | `/order/{id}` | an order is processed once; 423 for a second submit while the first runs |
+//! | `/order/{id}` | an order is processed once: 423 for a second submit while the first runs, 400 for one after it |
 //! | `/cleanup` | a cron job that skips its turn when it runs elsewhere |
-//! | `/user/{id}/operation` | one operation of a user at a time, by a middleware |
+//! | `/user/{id}/operation` | each action of a user once at a time: 423 for a double submit; by GET what was done |
+//! | `/account/{id}/statement` | one statement of an account at a time, by a middleware |
 //! | `/cache/{name}` | one refresh of a cache entry for all who ask at once |
 //! | `/check?key=` | who holds a key |
 //! | `/concurrent-test?buyers=&stock=` | so many buyers at once, and a stock that never goes below zero |
 //! | `DELETE /force-release?key=` | an operator takes a lock away |
+//!
+//! ```text
+//! curl -X POST http://127.0.0.1:3333/api/distributed-lock/order/ORD-123
+//! curl -X POST http://127.0.0.1:3333/api/distributed-lock/user/123/operation \
+//!      -H 'content-type: application/json' -d '{"action":"update-profile","data":{"name":"John"}}'
+//! ```
+//!
+//! Whatever is refused is answered in JSON, with a `code` for programs and a `detail` for people.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{Debug, Display};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use actix_web::error::InternalError;
+use actix_web::http::StatusCode;
 use actix_web::rt::{task::yield_now, time::sleep};
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Resource, Route, web};
 use futures_util::future::join_all;
 use leasehold::http::{LockedBy, Locks};
-use leasehold::{Held, LockError, LockManager, Outcome, Release, resource_key};
-use serde::Deserialize;
-use serde_json::json;
+use leasehold::{Held, LockError, LockManager, Outcome, Release, operation_key, resource_key};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// What stands in for a database: nothing in it protects itself from two who write at once.
 #[derive(Default)]
 struct World {
-    processed: Mutex<BTreeSet<u64>>,
-    operations: Mutex<BTreeMap<String, u64>>,
+    processed: Mutex<BTreeSet<String>>,
+    /// Of each user, in the order in which they were done.
+    operations: Mutex<BTreeMap<String, Vec<Operation>>>,
+    statements: AtomicU64,
     stock: AtomicI64,
     refreshes: AtomicU64,
     work: Duration,
@@ -47,6 +61,28 @@ impl World {
 
 type Answer = Result<HttpResponse, LockError>;
 
+/// A refusal in the form in which the library's own are (RFC 9457).
+fn refusal(status: StatusCode, code: &str, detail: impl Display) -> HttpResponse {
+    let title = status.canonical_reason().unwrap_or_default();
+    let body = json!({ "title": title, "status": status.as_u16(), "code": code, "detail": detail.to_string() });
+    HttpResponse::build(status).content_type("application/problem+json").body(body.to_string())
+}
+
+/// The same for what actix-web itself refuses: a body that is no JSON, a parameter that is missing.
+fn refused(why: impl Display + Debug + 'static) -> actix_web::Error {
+    let answer = refusal(StatusCode::BAD_REQUEST, "invalid_request", &why);
+    InternalError::from_response(why, answer).into()
+}
+
+async fn not_found(req: HttpRequest) -> HttpResponse {
+    refusal(StatusCode::NOT_FOUND, "not_found", format_args!("there is no {} {}", req.method(), req.path()))
+}
+
+async fn method_not_allowed(req: HttpRequest) -> HttpResponse {
+    let detail = format!("{} cannot be used with {}", req.method(), req.path());
+    refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+}
+
 fn fence(held: &Held) -> Option<u64> {
     held.fencing_token().map(|fence| fence.get())
 }
@@ -59,20 +95,21 @@ async fn basic(locks: Locks, world: web::Data<World>) -> Answer {
     Ok(HttpResponse::Ok().json(json!({ "done": true, "fencing_token": fencing_token, "released": released })))
 }
 
-/// Whoever submits twice at once hears 423; whoever comes later, that it is done.
-async fn order(locks: Locks, world: web::Data<World>, id: web::Path<u64>) -> Answer {
-    let lock = locks.try_lock(resource_key("order", *id)).await?;
+/// Whoever submits twice at once hears 423; whoever comes later, 400 and why.
+async fn order(locks: Locks, world: web::Data<World>, id: web::Path<String>) -> Answer {
+    let lock = locks.try_lock(resource_key("order", &*id)).await?;
     // Looked at under the lock: before it, the other one may just be finishing.
-    let is_processed = world.processed.lock().unwrap_or_else(PoisonError::into_inner).contains(&id);
-    let status = if is_processed {
-        "already_processed"
+    let is_processed = world.processed.lock().unwrap_or_else(PoisonError::into_inner).contains(&*id);
+    let answer = if is_processed {
+        let detail = format!("the order {id} was processed already");
+        refusal(StatusCode::BAD_REQUEST, "already_processed", detail)
     } else {
         world.work().await;
-        world.processed.lock().unwrap_or_else(PoisonError::into_inner).insert(*id);
-        "processed"
+        world.processed.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_string());
+        HttpResponse::Ok().json(json!({ "order": *id, "status": "processed" }))
     };
     lock.unlock().await;
-    Ok(HttpResponse::Ok().json(json!({ "order": *id, "status": status })))
+    Ok(answer)
 }
 
 /// Every server's cron calls this; one of them does it.
@@ -82,14 +119,51 @@ async fn cleanup(locks: Locks, world: web::Data<World>) -> Answer {
     Ok(HttpResponse::Ok().json(json!({ "status": if ran { "cleaned" } else { "skipped" } })))
 }
 
-/// Runs under the lock of its user: see where it is mounted.
-async fn operation(world: web::Data<World>, held: web::ReqData<Held>, id: web::Path<String>) -> HttpResponse {
-    let count = |world: &World| {
-        let mut operations = world.operations.lock().unwrap_or_else(PoisonError::into_inner);
-        *operations.entry(id.to_string()).and_modify(|count| *count += 1).or_insert(1)
-    };
+/// What a user wants done.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Operation {
+    action: String,
+    #[serde(default)]
+    data: Value,
+}
+
+/// Each action of a user is done once at a time: a double click hears 423, another action goes on beside it.
+async fn operation(
+    locks: Locks,
+    world: web::Data<World>,
+    id: web::Path<String>,
+    operation: web::Json<Operation>,
+) -> Answer {
+    let key = operation_key(&operation.action, &*id);
+    let lock = locks.try_lock(key.as_str()).await?;
     world.work().await;
-    HttpResponse::Ok().json(json!({ "user": *id, "operations": count(&world), "fencing_token": fence(&held) }))
+    let done = {
+        let mut operations = world.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = operations.entry(id.to_string()).or_default();
+        done.push(operation.clone());
+        done.len()
+    };
+    let fencing_token = fence(&lock);
+    lock.unlock().await;
+    let Operation { action, data } = operation.into_inner();
+    Ok(HttpResponse::Ok().json(json!({
+        "user": *id, "action": action, "data": data, "key": key, "operations": done, "fencing_token": fencing_token,
+    })))
+}
+
+/// What was done for a user.
+async fn operations(world: web::Data<World>, id: web::Path<String>) -> HttpResponse {
+    let operations = world.operations.lock().unwrap_or_else(PoisonError::into_inner);
+    let done = operations.get(&*id).cloned().unwrap_or_default();
+    HttpResponse::Ok().json(json!({ "user": *id, "operations": done }))
+}
+
+/// Runs under the lock of its account: see where it is mounted.
+async fn statement(world: web::Data<World>, held: web::ReqData<Held>, id: web::Path<String>) -> HttpResponse {
+    world.work().await;
+    let number = world.statements.fetch_add(1, Ordering::Relaxed) + 1;
+    HttpResponse::Ok().json(json!({ "account": *id, "statement": number, "fencing_token": fence(&held) }))
 }
 
 /// A hundred who miss the same entry cause one refresh.
@@ -164,22 +238,27 @@ async fn force_release(locks: Locks, asked: web::Query<ByKey>) -> Answer {
     Ok(HttpResponse::Ok().json(json!({ "key": asked.key, "released": released })))
 }
 
+/// A path, by these methods; others are answered in JSON.
+fn resource(path: &str, routes: impl IntoIterator<Item = Route>) -> Resource {
+    let resource = web::resource(path).default_service(web::to(method_not_allowed));
+    routes.into_iter().fold(resource, Resource::route)
+}
+
 fn routes(cfg: &mut web::ServiceConfig) {
-    let by_user = LockedBy::path("id").resource("user");
+    let (get, post) = (web::get, web::post);
     // By GET as well, so that a browser's address bar will do to try them.
-    cfg.service(web::resource("/basic").route(web::post().to(basic)).route(web::get().to(basic)))
-        .service(web::resource("/order/{id}").route(web::post().to(order)).route(web::get().to(order)))
-        .service(web::resource("/cleanup").route(web::post().to(cleanup)).route(web::get().to(cleanup)))
+    cfg.service(resource("/basic", [post().to(basic), get().to(basic)]))
+        .service(resource("/order/{id}", [post().to(order), get().to(order)]))
+        .service(resource("/cleanup", [post().to(cleanup), get().to(cleanup)]))
+        .service(resource("/user/{id}/operation", [post().to(operation), get().to(operations)]))
         .service(
-            web::resource("/user/{id}/operation")
-                .wrap(by_user)
-                .route(web::post().to(operation))
-                .route(web::get().to(operation)),
+            resource("/account/{id}/statement", [post().to(statement), get().to(statement)])
+                .wrap(LockedBy::path("id").resource("account")),
         )
-        .service(web::resource("/cache/{name}").route(web::get().to(cache)))
-        .service(web::resource("/check").route(web::get().to(check)))
-        .service(web::resource("/concurrent-test").route(web::post().to(sale)).route(web::get().to(sale)))
-        .service(web::resource("/force-release").route(web::delete().to(force_release)));
+        .service(resource("/cache/{name}", [get().to(cache)]))
+        .service(resource("/check", [get().to(check)]))
+        .service(resource("/concurrent-test", [post().to(sale), get().to(sale)]))
+        .service(resource("/force-release", [web::delete().to(force_release)]));
 }
 
 async fn manager() -> Result<LockManager, Box<dyn std::error::Error>> {
@@ -203,7 +282,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         App::new()
             .app_data(shared.clone())
             .app_data(world.clone())
+            .app_data(web::JsonConfig::default().error_handler(|why, _| refused(why)))
+            .app_data(web::QueryConfig::default().error_handler(|why, _| refused(why)))
+            .app_data(web::PathConfig::default().error_handler(|why, _| refused(why)))
             .service(web::scope("/api/distributed-lock").configure(routes))
+            .default_service(web::to(not_found))
     })
     .h1_allow_half_closed(false) // a waiter whose client has gone leaves the queue
     .bind(address)?;

@@ -46,6 +46,10 @@ impl Example {
         Answer::of(self.client.request(method, format!("{}{path}", self.url)))
     }
 
+    fn send(&self, path: &str, body: &Value) -> impl Future<Output = Answer> + use<> {
+        Answer::of(self.client.post(format!("{}{path}", self.url)).json(body))
+    }
+
     async fn get(&self, path: &str) -> Value {
         self.ask(Method::GET, path).await.ok()
     }
@@ -79,12 +83,15 @@ fn rows<const N: usize>(rows: [(&str, usize); N]) -> BTreeMap<String, usize> {
 #[actix_rt::test]
 async fn an_order_is_processed_once_however_often_it_is_submitted() {
     let example = Example::start(None);
-    let answers = example.at_once("/order/42", 10).await;
-    assert_eq!(tally(&answers, "status"), rows([("200 processed", 1), ("423 held", 9)]));
-    let busy = answers.into_iter().find(|answer| answer.status == 423).unwrap();
-    busy.problem(423, "held");
-    assert_eq!(text(&example.get("/order/42").await, "status"), "already_processed");
-    assert_eq!(text(&example.get("/order/43").await, "status"), "processed");
+    for order in ["/order/ORD-123", "/order/42", "/order/caf%C3%A9"] {
+        let answers = example.at_once(order, 10).await;
+        assert_eq!(tally(&answers, "status"), rows([("200 processed", 1), ("423 held", 9)]));
+        let busy = answers.into_iter().find(|answer| answer.status == 423).unwrap();
+        busy.problem(423, "held");
+    }
+    let again = example.ask(Method::POST, "/order/ORD-123").await.problem(400, "already_processed");
+    assert!(text(&again, "detail").contains("ORD-123"), "{again}");
+    assert_eq!(text(&example.get("/order/ORD-124").await, "status"), "processed");
 }
 
 #[actix_rt::test]
@@ -96,15 +103,51 @@ async fn the_cron_job_runs_once_and_skips_elsewhere() {
 }
 
 #[actix_rt::test]
-async fn a_user_has_one_operation_at_a_time() {
+async fn an_action_of_a_user_is_done_once_at_a_time_and_its_data_is_kept() {
     let example = Example::start(None);
-    let (mine, theirs) = tokio::join!(example.at_once("/user/7/operation", 5), example.at_once("/user/8/operation", 5));
+    let update = json!({ "action": "update-profile", "data": { "name": "John" } });
+    let other = json!({ "action": "change-password" });
+    let path = "/user/123/operation";
+    let (answers, beside) =
+        tokio::join!(join_all((0..5).map(|_| example.send(path, &update))), example.send(path, &other));
+    assert_eq!(tally(&answers, "action"), rows([("200 update-profile", 1), ("423 held", 4)]));
+    assert_eq!(beside.status, 200, "another action goes on beside it");
+    let done = answers.into_iter().find(|answer| answer.status == 200).unwrap().ok();
+    assert_eq!((text(&done, "key"), &done["data"]), ("lock:op:update-profile:123", &update["data"]));
+    let kept = example.get(path).await;
+    let kept = kept["operations"].as_array().unwrap();
+    assert!(kept.len() == 2 && kept.contains(&update), "{kept:?}");
+    assert_eq!(example.get("/user/124/operation").await["operations"], json!([]));
+}
+
+#[actix_rt::test]
+async fn an_account_has_one_statement_at_a_time() {
+    let example = Example::start(None);
+    let (mine, theirs) =
+        tokio::join!(example.at_once("/account/7/statement", 5), example.at_once("/account/8/statement", 5));
     for answers in [mine, theirs] {
         let done = answers.iter().filter(|answer| answer.status == 200).count();
         let busy = answers.iter().filter(|answer| answer.body["code"] == "held").count();
         assert_eq!((done, busy), (1, 4));
     }
-    assert_eq!(number(&example.get("/user/7/operation").await, "operations"), 2);
+}
+
+#[actix_rt::test]
+async fn whatever_is_refused_is_refused_in_json() {
+    let example = Example::start(None);
+    for (method, path, status, code) in [
+        (Method::GET, "/nothing", 404, "not_found"),
+        (Method::PUT, "/order/1", 405, "method_not_allowed"),
+        (Method::GET, "/check", 400, "invalid_request"),
+        (Method::GET, "/concurrent-test?buyers=x", 400, "invalid_request"),
+        (Method::POST, "/user/1/operation", 400, "invalid_request"),
+        (Method::GET, "/check?key=", 422, "invalid_key"),
+    ] {
+        example.ask(method, path).await.problem(status, code);
+    }
+    for body in [json!({}), json!({ "action": 7 }), json!({ "action": "a", "date": 1 }), json!("x")] {
+        example.send("/user/1/operation", &body).await.problem(400, "invalid_request");
+    }
 }
 
 #[actix_rt::test]
