@@ -21,7 +21,8 @@ use crate::shard::lost::LostSignal;
 use crate::table::{self, End, Grant, Keeper, Mode, Order, OrderId, Release};
 use crate::trace::Hold;
 
-/// A held lock. Dropping it releases it, in every build, without blocking.
+/// A held lock. Dropping it releases it, in every build, without blocking. Over a store the release is sent by the
+/// manager's thread: see [`LockManager`](crate::LockManager) for a process that ends at once.
 ///
 /// The lock is exclusive until its local deadline, as long as clocks run at a bounded rate; after that the
 /// [fencing token](Held::fencing_token) lets the resource refuse a stale holder. No lock service can promise more.

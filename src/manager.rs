@@ -32,6 +32,11 @@ use crate::table::{Claim, Keeper, Mode, Owner, OwnerKind, Release, Table, TokenC
 ///
 /// Build it once, outside of any worker, and clone it in: two managers do not know of each other's locks.
 ///
+/// Over a store a dropped guard's release is sent by the manager's own thread. Whoever drops the last handle (the manager
+/// and all of its locks) waits for what is under way, as a rule a round trip and at most 0.6 s, so that a program may
+/// just return from `main`. One that keeps its manager in a `static`, or ends by [`std::process::exit`], calls
+/// [`shutdown`](Self::shutdown) first; else the keys of its last guards run out with their TTL.
+///
 /// ```
 /// # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use leasehold::{LockError, LockManager};
@@ -66,6 +71,19 @@ pub(crate) struct Inner {
 impl Inner {
     pub(crate) fn shards(&self) -> &[Arc<Shard>] {
         &self.shards
+    }
+
+    pub(crate) fn desk(&self) -> Option<&Arc<Desk>> {
+        self.desk.as_ref()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A call may keep its shard, and with it the thread, beyond this.
+        if let Some((runtime, _)) = self.running.get() {
+            runtime.finish_calls(drop);
+        }
     }
 }
 

@@ -317,3 +317,36 @@ fn processes_in_chaos_on_16_keys_keep_their_promises() {
 fn processes_in_chaos_on_1024_keys_keep_their_promises() {
     processes_in_chaos_on(1024);
 }
+
+/// What many a program is: it takes locks, drops their guards, and returns.
+#[test]
+#[ignore = "a short program, which the test below runs"]
+fn short_program() {
+    let runtime = runtime();
+    runtime.block_on(async {
+        let locks = manager(&setting("LEASEHOLD_URL")).await;
+        let guards: Vec<Lock> = [locks.try_lock("short:1").await.unwrap(), locks.lock("short:2").await.unwrap()].into();
+        // One that gives up before it is answered.
+        let asking = locks.lock("short:3").into_future();
+        tokio::select! {
+            biased;
+            _ = asking => {}
+            () = std::future::ready(()) => {}
+        }
+        drop(guards);
+    });
+    // As after the end of `main`: no other thread gets a moment more.
+    std::process::exit(0);
+}
+
+/// The release of a dropped guard was still to be sent when the process ended, and the key stayed for its whole TTL.
+#[test]
+fn a_program_that_drops_its_guards_and_returns_leaves_no_key_behind() {
+    let server = Server::start(&[]);
+    for _ in 0..5 {
+        let mut process = Process::worker("short_program", &[("LEASEHOLD_URL", &server.url())]);
+        until("its end", || process.ended().is_some());
+        assert_eq!(process.ended().and_then(|status| status.code()), Some(0));
+        assert_eq!(server.ask::<Vec<String>>("KEYS lock:short:*"), [""; 0]);
+    }
+}

@@ -18,7 +18,7 @@ use crate::config::FailMode;
 use crate::key::{Key, Token};
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 use crate::observed::Observed;
-use crate::store::{Forced, Health, Released, Seen, Store, StoreError};
+use crate::store::{Forced, Health, Released, ScanPage, Seen, Store, StoreError};
 use crate::trace;
 
 /// How long a shutdown lets the last calls take.
@@ -119,6 +119,18 @@ impl Desk {
         let _ = hear.await;
     }
 
+    /// Whether calls are under way that a shutdown would wait for.
+    pub(crate) fn has_calls(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
+    /// Waits until they have ended, at most for so long.
+    pub(crate) async fn finish_calls(&self, at_most: Duration) {
+        // More may come all the same, of locks that outlive the manager.
+        self.tasks.close();
+        let _ = tokio::time::timeout(at_most, self.tasks.wait()).await;
+    }
+
     /// Ends whatever holds a key in the store. `None` if there is no runtime to ask it on.
     pub(crate) async fn force_release(self: &Arc<Self>, key: &Key) -> Option<Forced> {
         let (tell, hear) = oneshot::channel();
@@ -135,6 +147,21 @@ impl Desk {
         let (desk, key) = (Arc::clone(self), key.clone());
         self.spawn(async move {
             let _ = tell.send(desk.store.look(&key, None).await);
+        });
+        hear.await.ok()
+    }
+
+    /// Some of the locks that the store keeps. `None` if there is no runtime to ask it on.
+    pub(crate) async fn scan(
+        self: &Arc<Self>,
+        prefix: String,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Option<Result<Option<ScanPage>, StoreError>> {
+        let (tell, hear) = oneshot::channel();
+        let desk = Arc::clone(self);
+        self.spawn(async move {
+            let _ = tell.send(desk.store.scan(&prefix, cursor.as_deref(), limit).await);
         });
         hear.await.ok()
     }

@@ -4,6 +4,8 @@
 //! the manager is shut down, or when the manager and its last lock are gone: the shards keep it alive.
 
 use std::sync::{Arc, mpsc};
+use std::thread::ThreadId;
+use std::time::Duration;
 
 use actix::{Actor, Addr};
 use actix_rt::{Arbiter, System};
@@ -12,13 +14,21 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::actor::ShardActor;
+use super::desk::Desk;
 use super::message::Wake;
 use crate::error::BuildError;
 use crate::manager::Inner;
 
+/// How long the drop of the last handle waits for the last calls to the store.
+const LAST_MOMENT: Duration = Duration::from_millis(400);
+
 pub(crate) struct Runtime {
     system: System,
     tokio: Handle,
+    /// The first thread, which drives what goes to the store.
+    thread: ThreadId,
+    /// Asks the store, where there is one.
+    desk: Option<Arc<Desk>>,
     /// Cancelled when the thread has ended.
     ended: CancellationToken,
 }
@@ -34,7 +44,7 @@ impl Runtime {
         let last_words = ended.clone().drop_guard();
         let actors: Vec<_> =
             manager.shards().iter().map(|shard| ShardActor::new(shard, Arc::downgrade(manager))).collect();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("leasehold".into())
             .spawn(move || {
                 let _last_words = last_words;
@@ -44,7 +54,8 @@ impl Runtime {
         let (system, tokio, addresses) = start.recv().map_err(|_| {
             BuildError::Thread(Arc::new(std::io::Error::other("the thread ended before its actors ran")))
         })?;
-        let runtime = Arc::new(Self { system, tokio, ended });
+        let (thread, desk) = (thread.thread().id(), manager.desk().cloned());
+        let runtime = Arc::new(Self { system, tokio, thread, desk, ended });
         for (shard, address) in manager.shards().iter().zip(&addresses) {
             let (address, keep) = (address.clone(), Arc::clone(&runtime));
             shard.set_nudge(move || {
@@ -65,6 +76,25 @@ impl Runtime {
         self.system.stop();
     }
 
+    /// Gives what is under way to the store a moment, above all the releases of dropped guards: the caller may be the
+    /// last who has anything of the manager's, and the end of the process may follow. There is nothing to wait for in
+    /// memory, after a shutdown, or once the store has answered.
+    pub(crate) fn finish_calls(&self, then: impl FnOnce(System) + Send + 'static) {
+        let system = self.system.clone();
+        let Some(desk) = self.desk.clone().filter(|desk| desk.has_calls()) else { return then(system) };
+        let (finished, wait) = mpsc::channel::<()>();
+        self.tokio.spawn(async move {
+            desk.finish_calls(LAST_MOMENT).await;
+            drop(finished);
+            then(system);
+        });
+        // On the thread that drives the calls it would wait in vain.
+        if std::thread::current().id() != self.thread {
+            // It ends when the other side is dropped, also with the runtime.
+            let _ = wait.recv_timeout(LAST_MOMENT + LAST_MOMENT / 2);
+        }
+    }
+
     /// Waits until the thread has ended. Cancel safe.
     pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
@@ -73,7 +103,8 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        self.stop();
+        // Its thread ends when they have ended, or their time is over.
+        self.finish_calls(|system| system.stop());
     }
 }
 
