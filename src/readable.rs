@@ -11,7 +11,7 @@ const BLANKS: [char; 5] = ['\u{115f}', '\u{1160}', '\u{2800}', '\u{3164}', '\u{f
 ///
 /// That is: control and format characters (zero-width ones, those that change the direction of writing), marks that
 /// combine with the letter before them, unassigned and private ones, every space but a single one between two other
-/// characters. A backslash before `u{` is doubled, so that two different texts never look the same. Most texts come back
+/// characters. Backslashes before `u{`, or before such a character, are doubled, so that two different texts never look the same. Most texts come back
 /// as they are.
 ///
 /// ```
@@ -36,7 +36,7 @@ pub fn readable(text: &str) -> Cow<'_, str> {
             '\\' | '\'' | '"' => false,
             _ => BLANKS.contains(&c) || c.escape_debug().len() > 1,
         };
-        if c == 'u' && characters.peek() == Some(&'{') {
+        if is_hidden || c == 'u' && characters.peek() == Some(&'{') {
             shown.extend(std::iter::repeat_n('\\', backslashes));
         }
         backslashes = if c == '\\' { backslashes + 1 } else { 0 };
@@ -71,6 +71,7 @@ mod tests {
             ("\u{1b}[2J\t", r"\u{1b}[2J\u{9}"),
             (r"a\u{200b}", r"a\\u{200b}"),
             (r"a\\u{200b}", r"a\\\\u{200b}"),
+            ("a\\\u{200b}", r"a\\\u{200b}"),
             (r"DOMAIN\user", r"DOMAIN\user"),
             ("", ""),
         ] {

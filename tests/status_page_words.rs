@@ -12,8 +12,8 @@ mod support;
 use std::time::Duration;
 
 use fantoccini::key::Key;
-use leasehold::LockManager;
 use leasehold::http::{Access, Limits};
+use leasehold::{LockManager, readable};
 use page::{hold, open, open_live, shows, wait, was_quiet};
 use serde_json::json;
 use support::Server;
@@ -34,14 +34,45 @@ async fn names_are_text_whatever_they_look_like() {
     assert_eq!(browser.value("document.querySelectorAll('#rows :is(img, b, i)').length").await, 0);
     browser.click(".detail .danger").await;
     let asked = browser.value("document.getElementById('force-text').innerText").await;
-    assert!(asked.as_str().unwrap().contains("<b>bold</b>&amp;; one waits"), "{asked}");
+    let asked = asked.as_str().unwrap();
+    assert!(asked.contains("<b>bold</b>&amp;; one waits") && asked.contains(&*readable(key)), "{asked}");
     browser.click("#force .danger").await;
-    let said = json!(format!("{key} was released by force"));
+    let said = json!(format!("{} was released by force", readable(key)));
     browser.until(&format!("document.getElementById('said').textContent === {said}")).await;
     assert!(server.locks.is_locked("<img src=x>").await.unwrap(), "another key than the one that was meant");
     browser.until(&format!("{row}.cells[2].innerText === '<i>third</i>'")).await;
     waiter.abort();
     was_quiet(&browser, server.address).await;
+}
+
+/// Two keys that looked the same, also to whoever was asked which of them to release.
+#[actix_rt::test]
+async fn what_cannot_be_seen_in_a_name_is_written_out() {
+    let server = Server::start();
+    let keys = [
+        "pay:1",
+        "pay:1\u{200b}",
+        " pay:1",
+        "pay:1 ",
+        "pay:\u{202e}1",
+        "pay:1\u{301}",
+        "pay:\u{3164}1",
+        "pay:\u{a0}1",
+        "pay:  1",
+        "pay: 1",
+        r"pay:\u{200b}1",
+        "größe:鍵",
+    ];
+    for key in keys {
+        let _ = hold(&server.locks, key, key).await.detach();
+    }
+    let browser = open_live(server.address, "/").await;
+    browser.until(&format!("document.querySelectorAll('tr.lock').length === {}", keys.len())).await;
+    let cells = "[...document.querySelectorAll('tr.lock')].map(row => [row.dataset.key, row.cells[0].innerText, row.cells[2].innerText])";
+    for row in browser.value(cells).await.as_array().unwrap() {
+        let shown = json!(readable(row[0].as_str().unwrap()));
+        assert_eq!((&row[1], &row[2]), (&shown, &shown));
+    }
 }
 
 #[actix_rt::test]

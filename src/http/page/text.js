@@ -44,9 +44,10 @@ export function readable(text) {
   const outer = (at) => at < 0 || at >= characters.length;
   let backslashes = 0;
   return characters.map((c, at) => {
-    const doubled = c === "u" && characters[at + 1] === "{" ? "\\".repeat(backslashes) : "";
-    backslashes = c === "\\" ? backslashes + 1 : 0;
     const hidden = c === " " ? outer(at - 1) || outer(at + 1) || characters[at - 1] === " " : HIDDEN.test(c);
+    // So that no two texts look the same.
+    const doubled = hidden || (c === "u" && characters[at + 1] === "{") ? "\\".repeat(backslashes) : "";
+    backslashes = c === "\\" ? backslashes + 1 : 0;
     return doubled + (hidden ? `\\u{${c.codePointAt(0).toString(16)}}` : c);
   }).join("");
 }
