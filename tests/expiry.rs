@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use leasehold::{LockError, LockManager, Loss, ManualClock, RefreshOutcome, Release};
+use leasehold::{Event, EventKind, Heard, LockError, LockManager, Loss, ManualClock, RefreshOutcome, Release};
 
 const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -167,6 +167,32 @@ async fn with_refresh_after_a_refresh_writes_only_when_its_share_of_the_ttl_has_
     assert_eq!((stats.refreshed, stats.refresh_skipped), (1, 1));
     clock.advance(secs(10));
     assert_eq!(lock.refresh().await, Err(LockError::Lost(Loss::Expired)), "ownership is checked all the same");
+}
+
+/// It was counted until a sweep came by: seconds more than it was held.
+#[actix_rt::test]
+async fn a_lock_that_ran_out_was_held_until_its_deadline_however_late_that_is_seen() {
+    let (locks, clock) = manager();
+    let session = locks.session("s").ttl(secs(20));
+    let _late = locks.try_lock("late").ttl(secs(10)).await.unwrap();
+    let _of_session = session.try_lock("of a session").await.unwrap();
+    let _share = locks.try_read("share").ttl(secs(30)).await.unwrap();
+    let _other = locks.try_read("share").ttl(secs(40)).await.unwrap();
+    let mut events = locks.events();
+    clock.jump(secs(100));
+    let stats = locks.stats();
+    assert_eq!((stats.active, stats.expired, stats.average_hold_ms), (0, 4, 25_000.0));
+    let mut told = Vec::new();
+    while let Some(heard) = events.try_next() {
+        if let Heard::Event(Event { key, kind: EventKind::Expired { held }, .. }) = heard {
+            told.push((key.to_string(), held.as_secs()));
+        }
+    }
+    told.sort();
+    let expected = [("late", 10), ("of a session", 20), ("share", 30), ("share", 40)];
+    assert_eq!(told, expected.map(|(key, held)| (key.to_owned(), held)));
+    let ended = locks.explain("late").await.unwrap().ended;
+    assert_eq!((ended[0].held, ended[0].ago), (secs(10), secs(90)));
 }
 
 /// Peer bug 37: a refresh that fails harms the lock, and a short TTL underflows.

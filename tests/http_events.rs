@@ -103,6 +103,28 @@ async fn a_deadlock_is_told_with_its_circle() {
     waits.abort();
 }
 
+/// It was told when a sweep came by, a minute later where nobody waited.
+#[actix_rt::test]
+async fn what_runs_out_is_told_in_time_to_who_listens() {
+    let hour = Duration::from_hours(1);
+    let server = Server::over(LockManager::builder().sweep_every(hour).build().unwrap());
+    for n in 0..6 {
+        server.post("/acquire", json!({ "key": format!("before {n}"), "ttl_ms": 300 })).await.ok();
+    }
+    let mut events = server.events("/events").await;
+    for n in 0..6 {
+        server.post("/acquire", json!({ "key": format!("after {n}"), "ttl_ms": 300 })).await.ok();
+    }
+    let mut expired = 0;
+    while expired < 12 {
+        let event = events.next().await;
+        if text(&event, "kind") == "expired" {
+            expired += 1;
+            assert_eq!(number(&event, "held_ms"), 300);
+        }
+    }
+}
+
 #[actix_rt::test]
 async fn a_listener_who_has_gone_is_forgotten() {
     let server = Server::start();
