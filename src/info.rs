@@ -211,12 +211,18 @@ impl fmt::Display for Explanation {
                 for holder in &lock.holders {
                     let HolderInfo { mode, fencing_token, age, remaining, refreshes, .. } = holder;
                     let owner = name(&holder.owner);
-                    write!(
-                        f,
-                        "  {owner}, {mode}, {}, for {age:.1?}, refreshed {refreshes} times, ",
-                        fence(fencing_token),
-                    )?;
-                    writeln!(f, "ends in {remaining:.1?}")?;
+                    match lock.whereabouts {
+                        Whereabouts::Here => write!(
+                            f,
+                            "  {owner}, {mode}, {}, for {age:.1?}, refreshed {refreshes} times, ",
+                            fence(fencing_token),
+                        )?,
+                        Whereabouts::Elsewhere => write!(f, "  another process, {}, ", fence(fencing_token))?,
+                    }
+                    match *remaining {
+                        Duration::MAX => writeln!(f, "without an end")?,
+                        remaining => writeln!(f, "ends in {remaining:.1?}")?,
+                    }
                 }
                 for waiter in &lock.queue {
                     let WaiterInfo { position, owner, mode, waited } = waiter;

@@ -31,7 +31,7 @@ impl LockManager {
     }
 
     /// What the keys that begin with `prefix` begin with as this manager keeps them: over a store whose names have more
-    /// in front, that too.
+    /// in front, without that.
     #[must_use]
     pub fn canonical_prefix<'a>(&self, prefix: &'a str) -> Cow<'a, str> {
         self.config().canonical_prefix(prefix)

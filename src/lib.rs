@@ -106,7 +106,7 @@ pub use event::{Events, Heard};
 pub use force::ForceRelease;
 pub use info::{EndedLock, Explanation, HolderInfo, LockInfo, WaiterInfo, Whereabouts};
 pub use key::{FencingToken, Key, NoFence, Token, Ttl};
-pub use listing::{ListPage, ListQuery};
+pub use listing::{ListPage, ListQuery, StorePage};
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use manager::LockManager;
 pub use many::{LockMany, LockManyRequest};

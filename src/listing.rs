@@ -1,15 +1,18 @@
 //! Lists of the held locks, page by page: [`LockManager::list`], [`list_by`](LockManager::list_by),
-//! [`list_page`](LockManager::list_page).
+//! [`list_page`](LockManager::list_page), and of those that a store keeps:
+//! [`list_store`](LockManager::list_store).
 //!
 //! There is no index: it would cost every grant and release. A list is one walk over the shards, in slices, that copies
 //! nothing but what it shows, and several lists share one walk.
 
 use std::collections::BinaryHeap;
 
+use crate::error::LockError;
 use crate::info::LockInfo;
 use crate::key::Key;
 use crate::manager::LockManager;
 use crate::order::{ListOrder, Ranked, candidate};
+use crate::store::{Scanned, StoreError};
 use crate::table::Candidate;
 
 /// Which locks to list.
@@ -49,6 +52,16 @@ pub struct ListPage {
     pub truncated: bool,
     /// Where the next page begins: give it to [`ListQuery::after`]. `None` at the end, and in orders that are not by key.
     pub next: Option<Key>,
+}
+
+/// Some of the locks that a store keeps.
+#[derive(Clone, Debug, PartialEq, Default)]
+#[non_exhaustive]
+pub struct StorePage {
+    /// The locks, in no order.
+    pub locks: Vec<LockInfo>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<String>,
 }
 
 impl Default for ListQuery {
@@ -153,6 +166,55 @@ impl LockManager {
     #[must_use]
     pub fn list_page(&self, query: &ListQuery) -> ListPage {
         self.list_pages(std::slice::from_ref(query)).pop().unwrap_or_default()
+    }
+
+    /// Whether the locks are in a store too: then [`list`](Self::list) shows those that are held through this manager,
+    /// and others may hold more.
+    #[must_use]
+    pub fn has_store(&self) -> bool {
+        self.desk().is_some()
+    }
+
+    /// Some of the locks that the store keeps, whoever holds them: about `limit` of those that begin with `prefix`, in no
+    /// order, and perhaps none though there are more. `cursor` is where the page before said that it goes on. What this
+    /// manager holds is told as [`inspect`](Self::inspect) tells it; of the others it is known for how long they last.
+    ///
+    /// `None` if there is no store, or if it cannot tell (Redlock's nodes cannot).
+    ///
+    /// # Errors
+    /// [`LockError::StoreUnavailable`]; [`LockError::InvalidOption`] for a cursor that is none.
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn list_store(
+        &self,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Option<StorePage>, LockError> {
+        let Some(desk) = self.desk() else { return Ok(None) };
+        let answer = desk.scan(prefix.to_owned(), cursor.map(str::to_owned), limit).await;
+        let page = match answer.unwrap_or(Err(StoreError::NotRunning)) {
+            Ok(Some(page)) => page,
+            Ok(None) => return Ok(None),
+            Err(StoreError::Config(_)) => {
+                return Err(LockError::InvalidOption { option: "cursor", why: "it is none of this store's" });
+            }
+            Err(_) => return Err(LockError::StoreUnavailable),
+        };
+        let seen = |Scanned { key, ends_in, .. }| {
+            let (shard, hash) = self.place(&key);
+            let shard = self.shard_at(shard);
+            match shard.look(&key, hash, 1) {
+                Some(row) => row.into(),
+                None => {
+                    let awaiting = shard.awaiting(&key, hash, 1);
+                    LockInfo::elsewhere(key, ends_in, None, awaiting)
+                }
+            }
+        };
+        let scanned = page.locks.into_iter().filter(|lock| lock.key.as_bytes().starts_with(prefix.as_bytes()));
+        Ok(Some(StorePage { locks: scanned.map(seen).collect(), next: page.next }))
     }
 
     /// Several lists by one walk.

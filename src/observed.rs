@@ -15,8 +15,8 @@ use crate::key::{Key, Token, Ttl};
 #[cfg(feature = "metrics")]
 use crate::metrics::names;
 use crate::store::{
-    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, NodeVote, Released, Seen, Store, StoreError, Terms,
-    Watch,
+    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, NodeVote, Released, ScanPage, Seen, Store, StoreError,
+    Terms, Watch,
 };
 #[cfg(feature = "tracing")]
 use crate::trace::Call;
@@ -209,6 +209,15 @@ impl Store for Observed {
 
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
         self.observed(Op::Look, Some(key), self.store.look(key, token), known)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        prefix: &'a str,
+        cursor: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Option<ScanPage>, StoreError>> {
+        self.store.scan(prefix, cursor, limit)
     }
 
     fn votes<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Vec<NodeVote>> {

@@ -150,6 +150,41 @@ fn lists_are_limited_by_prefix_and_number_and_keys_may_hold_anything() {
 }
 
 #[test]
+fn what_cannot_be_seen_in_a_key_or_a_name_is_written_out() {
+    let server = Server::start(&[]);
+    server.did(&["acquire", "pay:1\u{200b}", "--owner", "\u{202e}me "]).ok();
+    for words in [&["ls"][..], &["show", "pay:1\u{200b}"]] {
+        let shown = server.did(words).ok();
+        assert!(shown.contains(r"\u{202e}me\u{20}") && !shown.contains(['\u{200b}', '\u{202e}']), "{shown}");
+    }
+    assert!(server.did(&["ls"]).ok().starts_with("pay:1\\u{200b}\t"));
+}
+
+#[test]
+fn over_a_store_all_that_others_hold_is_listed_if_asked_for_and_what_is_unknown_is_empty() {
+    let redis = kit::Server::start(&[]);
+    let [server, other] = [(); 2].map(|()| Server::start(&["--store", &redis.url()]));
+    server.did(&["acquire", "ours"]).ok();
+    for n in 0..7 {
+        other.did(&["acquire", &format!("lock:theirs:{n}"), "--ttl", "10m"]).ok();
+    }
+    let keys = |words: &[&str]| -> Vec<String> {
+        let out = server.did(&[&["ls"], words].concat()).ok();
+        let mut keys: Vec<String> = out.lines().map(|line| columns(line)[0].to_owned()).collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(&[]), ["ours"]);
+    let all = keys(&["--all"]);
+    assert_eq!((all.len(), &*all[0], &*all[7]), (8, "ours", "theirs:6"));
+    assert_eq!(keys(&["--all", "thei"]).len(), 7);
+    let shown = server.did(&["show", "theirs:3"]).ok();
+    let shown = columns(shown.lines().next().unwrap());
+    assert_eq!((shown[1], shown[2], shown[4], shown[5]), ("", "", "", ""), "{shown:?}");
+    assert!(shown[3].parse::<u64>().unwrap() > 500_000, "{shown:?}");
+}
+
+#[test]
 fn show_tells_who_waits_and_stats_what_is_contended() {
     let server = Server::start(&[]);
     let _held = server.holds("k", &[]);

@@ -18,7 +18,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use leasehold::metrics::{FAMILIES, Family, FamilyKind};
-use prometheus::{OF_TARGET, Prometheus, TARGET_LABELS, dashboard, grafana, panels, queries, read, rules, with_everything_chosen};
+use prometheus::{
+    OF_TARGET, Prometheus, TARGET_LABELS, dashboard, grafana, panels, queries, read, rules, with_everything_chosen,
+};
 use promql_parser::parser::{Expr, parse};
 use promql_parser::util::{ExprVisitor, walk_expr};
 use scraped::Process;

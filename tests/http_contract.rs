@@ -185,7 +185,7 @@ async fn a_free_key_is_not_locked() {
         server.delete(path).await.problem(404, "not_locked");
     }
     let empty = server.get("/locks?key=free&missing=empty").await.ok();
-    assert_eq!(empty, json!({ "locks": [], "truncated": false, "next_cursor": null }));
+    assert_eq!(empty, json!({ "locks": [], "truncated": false, "next_cursor": null, "scope": "all" }));
     acquire(&server, "taken").await;
     assert_eq!(server.get("/locks?missing=empty&key=taken").await.ok()["key"], "taken");
     for path in ["/locks?missing=empty", "/locks?key=free&missing=null", "/locks?key=free&missing=empty&limit=1"] {
@@ -201,7 +201,7 @@ async fn a_list_is_in_order_by_prefix_and_says_when_it_is_cut() {
     }
     let keys = async |path: &str| {
         let list = server.get(path).await.ok();
-        assert_eq!(members(&list), ["locks", "next_cursor", "truncated"]);
+        assert_eq!(members(&list), ["locks", "next_cursor", "scope", "truncated"]);
         let rows = list["locks"].as_array().unwrap().clone();
         assert!(rows.iter().all(|row| members(row) == ["held_by", "holder", "key", "mode", "waiting"]));
         let keys: Vec<_> = rows.iter().map(|row| text(row, "key").to_owned()).collect();

@@ -56,6 +56,71 @@ async fn it_is_ready_while_the_store_answers() {
 }
 
 #[actix_rt::test]
+async fn a_key_is_spelt_the_same_wherever_it_is_told() {
+    let redis = kit::Server::start(&[]);
+    let server = over(&redis, Access::open()).await;
+    let mut events = server.events("/events").await;
+    for (asked, told) in [("job:1", "job:1"), ("lock:job:2", "job:2")] {
+        let lock = server.post("/acquire", json!({ "key": asked })).await.ok();
+        assert_eq!(text(&lock, "key"), told);
+        assert_eq!(redis.ask::<String>(&format!("GET lock:{told}")), text(&lock, "token"));
+        assert_eq!(text(&events.next().await, "key"), told);
+        for spelt in [told.to_owned(), format!("lock:{told}")] {
+            server.post("/acquire", json!({ "key": spelt, "wait_ms": 0 })).await.problem(423, "held");
+            assert_eq!(text(&server.get(&format!("/locks/{spelt}")).await.ok(), "key"), told);
+            assert_eq!(text(&server.get(&format!("/stats?key={spelt}")).await.ok(), "key"), told);
+        }
+        let list = server.get(&format!("/locks?prefix={told}")).await.ok();
+        assert_eq!((text(&list["locks"][0], "key"), &list["scope"]), (told, &json!("server")));
+    }
+    let hot = server.get("/stats").await.ok()["hot_keys"].clone();
+    assert!(hot.as_array().unwrap().iter().all(|hot| text(hot, "key").starts_with("job:")), "{hot}");
+    server.delete("/locks/lock:job:1").await.ok();
+    let forced = events.next().await;
+    assert_eq!((text(&forced, "kind"), text(&forced, "key")), ("forced", "job:1"));
+}
+
+#[actix_rt::test]
+async fn a_list_of_the_store_shows_what_others_hold_and_claims_to_know_no_more_than_it_does() {
+    let redis = kit::Server::start(&[]);
+    let (server, other) = (over(&redis, Access::open()).await, over(&redis, Access::open()).await);
+    server.post("/acquire", json!({ "key": "ours", "owner": "me" })).await.ok();
+    for n in 0..30 {
+        other.post("/acquire", json!({ "key": format!("theirs:{n}"), "ttl_ms": 60_000 })).await.ok();
+    }
+    redis.ask::<()>("SET lock:for-ever x");
+    redis.ask::<()>("SET unrelated x");
+    assert_eq!(server.get("/locks").await.ok()["locks"].as_array().unwrap().len(), 1);
+    let (mut locks, mut cursor) = (std::collections::BTreeMap::new(), String::new());
+    loop {
+        let page = server.get(&format!("/locks?scope=store&limit=10{cursor}")).await.ok();
+        assert_eq!(page["scope"], "store");
+        for lock in page["locks"].as_array().unwrap() {
+            locks.insert(text(lock, "key").to_owned(), lock.clone());
+        }
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(locks.len(), 32, "{:?}", locks.keys());
+    let (ours, theirs) = (&locks["ours"], &locks["theirs:7"]);
+    assert_eq!((text(&ours["holder"], "owner"), ours["elsewhere"].is_null()), ("me", true));
+    assert_eq!(theirs["elsewhere"], true);
+    assert!((1..=60_000).contains(&theirs["holder"]["remaining_ms"].as_u64().unwrap()), "{theirs}");
+    let shown = server.get("/locks/theirs:7").await.ok();
+    for holder in [&theirs["holder"], &shown["holder"], &shown["holders"][0]] {
+        for unknown in ["owner", "age_ms", "since_unix_ms", "ttl_ms", "refresh_count"] {
+            assert!(holder[unknown].is_null(), "{unknown}: {holder}");
+        }
+    }
+    assert!(locks["for-ever"]["holder"]["remaining_ms"].is_null());
+    for bad in ["scope=all", "scope=store&sort=age", "scope=store&cursor=x", "key=a&scope=store"] {
+        server.get(&format!("/locks?{bad}")).await.problem(400, "invalid_query");
+    }
+    server.get("/locks?scope=store&cursor=6162").await.problem(422, "invalid_option");
+    assert_eq!(server.get("/locks?scope=store&prefix=our").await.ok()["locks"].as_array().unwrap().len(), 1);
+}
+
+#[actix_rt::test]
 async fn prefixes_and_namespaces_mean_keys_as_clients_spell_them() {
     let redis = kit::Server::start(&[]);
     let list = json!([
@@ -85,11 +150,11 @@ async fn prefixes_and_namespaces_mean_keys_as_clients_spell_them() {
             list["locks"].as_array().unwrap().iter().map(|row: &Value| text(row, "key").to_owned()).collect();
         keys.join(" ")
     };
-    assert_eq!(keys(SECRETS[0], "/locks").await, "lock:calm lock:ci:a lock:ci:b lock:prod");
-    assert_eq!(keys(SECRETS[0], "/locks?prefix=c").await, "lock:calm lock:ci:a lock:ci:b");
-    assert_eq!(keys(SECRETS[0], "/locks?prefix=lock:c").await, "lock:calm lock:ci:a lock:ci:b");
-    assert_eq!(keys(SECRETS[1], "/locks").await, "lock:ci:a lock:ci:b");
-    assert_eq!(text(&events.next().await, "key"), "lock:ci:a");
+    assert_eq!(keys(SECRETS[0], "/locks").await, "calm ci:a ci:b prod");
+    assert_eq!(keys(SECRETS[0], "/locks?prefix=c").await, "calm ci:a ci:b");
+    assert_eq!(keys(SECRETS[0], "/locks?prefix=lock:c").await, "calm ci:a ci:b");
+    assert_eq!(keys(SECRETS[1], "/locks").await, "ci:a ci:b");
+    assert_eq!(text(&events.next().await, "key"), "ci:a");
     get(SECRETS[1], "/locks/ci:a").await.ok();
     get(SECRETS[1], "/locks/prod").await.problem(403, "forbidden");
 }

@@ -243,7 +243,7 @@ fn a_database_is_kept_to() {
     assert_eq!(wait(zero.one.force_release(&key("other"))), Forced::Released);
     loop {
         match wait(events.next()).unwrap() {
-            leasehold::store::Event::Forced(forced) => break assert_eq!(forced.as_str(), "lock:other"),
+            leasehold::store::Event::Forced(forced) => break assert_eq!(forced.as_str(), "other"),
             _ => continue,
         }
     }

@@ -441,6 +441,6 @@ fn a_forced_release_over_a_minority_that_is_away_is_heard() {
     let mut events = wait(stores.one.events()).unwrap();
     nodes.servers[0].kill9();
     until("the force", || wait(stores.other.force_release(&key("k"))) == Forced::Released);
-    while wait(events.next()).unwrap() != Event::Forced(key("lock:k")) {}
+    while wait(events.next()).unwrap() != Event::Forced(key("k")) {}
     assert_eq!(wait(stores.one.extend(&key("k"), token, ttl(Duration::from_secs(50)))), Extended::Lost);
 }

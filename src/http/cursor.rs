@@ -6,9 +6,9 @@ use super::problem::Problem;
 use super::query::invalid;
 use crate::{Key, ListOrder};
 
-/// The cursor behind a key.
-pub(super) fn write(key: &Key) -> String {
-    key.as_str().bytes().fold(String::new(), |mut text, byte| {
+/// The cursor behind a key, or at a place in a store.
+pub(super) fn write(place: &str) -> String {
+    place.bytes().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
@@ -19,14 +19,23 @@ pub(super) fn read(text: &str, order: ListOrder) -> Result<Key, Problem> {
     if !matches!(order, ListOrder::Key | ListOrder::KeyDescending) {
         return Err(invalid("`cursor` goes with an order by `key` only"));
     }
-    decode(text).ok_or_else(|| invalid("`cursor` is not the `next_cursor` of a page"))
+    decode(text).and_then(|key| Key::try_from(key).ok()).ok_or_else(not_ours)
 }
 
-fn decode(text: &str) -> Option<Key> {
+/// The place in a store that a list goes on at.
+pub(super) fn read_place(text: &str) -> Result<String, Problem> {
+    decode(text).ok_or_else(not_ours)
+}
+
+fn not_ours() -> Problem {
+    invalid("`cursor` is not the `next_cursor` of a page")
+}
+
+fn decode(text: &str) -> Option<String> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
     let byte = |pair: &[u8]| Some(digit(pair.first()?)? << 4 | digit(pair.get(1)?)?);
     let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
-    Key::try_from(String::from_utf8(bytes?).ok()?).ok()
+    String::from_utf8(bytes?).ok().filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -36,9 +45,9 @@ mod tests {
     #[test]
     fn a_cursor_is_read_as_it_was_written_and_nothing_else_is_one() {
         let key = Key::new("größe/42").unwrap();
-        assert_eq!(decode(&write(&key)), Some(key));
+        assert_eq!(read(&write(key.as_str()), ListOrder::Key).unwrap(), key);
         for bad in ["", "6", "6g", "order", "c3", "00"] {
-            assert_eq!(decode(bad), None, "{bad}");
+            assert!(read(bad, ListOrder::Key).is_err(), "{bad}");
         }
     }
 }

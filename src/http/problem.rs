@@ -168,7 +168,7 @@ impl Problem {
     pub(super) fn busy(why: LockError, in_the_way: Option<&LockInfo>) -> Self {
         let mut problem = Self::from(why);
         problem.members.extra = Some(Box::new(Extra::Busy {
-            holder: in_the_way.and_then(|info| info.holders.first()).map(Holder::from),
+            holder: in_the_way.and_then(|info| Some(Holder::of(info.holders.first()?, info.whereabouts))),
             queue_length: in_the_way.map_or(0, |info| info.waiting),
         }));
         problem.retry_after = Some(in_the_way.map_or(Duration::ZERO, |info| info.remaining));

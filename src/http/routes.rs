@@ -70,7 +70,8 @@ pub(super) async fn acquire(call: &Call, payload: web::Payload) -> Answer {
     let info = call.locks.inspect_holder(&ticket)?;
     let (limit, permits) = permits_of(info.mode);
     Ok(body::answer(&wire::Acquired {
-        key: &ask.key,
+        // As it is told everywhere, however the client wrote it.
+        key: ticket.key().as_str(),
         token: Written(ticket.token()),
         fencing_token: ticket.fencing_token().map(|fence| fence.get()),
         owner: info.owner,
@@ -212,7 +213,11 @@ fn fence_while_starting(call: &Call, given: Option<Number>) -> Result<Option<Fen
             left out. `age` is the longest held first, `remaining` the earliest deadline, `waiting` the longest queue, \
             `wait` the one who has waited the longest; a `-` turns it round."),
         ("cursor" = Option<String>, Query,
-            description = "Where to go on: `next_cursor` of the page before. Only in an order by `key`."),
+            description = "Where to go on: `next_cursor` of the page before. Only in an order by `key`, or in the store's."),
+        ("scope" = Option<String>, Query, pattern = "^(server|store)$",
+            description = "Over a store: `server` (the default) lists the locks that are held through this server, `store` all \
+                that it keeps, whoever holds them, in no order: pages hold about `limit` of them and may be empty, a lock \
+                may come twice, and of those of other processes only the time that is left is known."),
         ("key" = Option<String>, Query, min_length = 1, max_length = 256,
             description = "This one lock, as `GET /locks/{key}` shows it; without the others."),
         ("missing" = Option<Missing>, Query,
@@ -221,11 +226,23 @@ fn fence_while_starting(call: &Call, given: Option<Number>) -> Result<Option<Fen
     responses((status = 200, description = "The locks, in order; or the one.", body = shown::Listed)),
 )]
 pub(super) async fn locks(call: &Call, _: web::Payload) -> Answer {
-    match parameters(&call.req, ["key", "prefix", "limit", "sort", "cursor", "missing"])? {
-        [Some(key), None, None, None, None, missing] => show(call, &key, Missing::read(missing.as_deref())?).await,
+    match parameters(&call.req, ["key", "prefix", "limit", "sort", "cursor", "scope", "missing"])? {
+        [Some(key), None, None, None, None, None, missing] => {
+            show(call, &key, Missing::read(missing.as_deref())?).await
+        }
         [Some(_), ..] => Err(invalid("`key` asks for one lock; it goes with `missing` only")),
         [None, .., Some(_)] => Err(invalid("`missing` goes with `key`")),
-        [None, prefix, limit, sort, cursor, None] => {
+        [None, prefix, limit, sort, cursor, Some(scope), None] if scope == "store" && call.locks.has_store() => {
+            if sort.is_some() {
+                return Err(invalid("the locks of a store come in no order: leave out `sort`"));
+            }
+            let limit = checked_limit(limit.as_deref(), call.limits)?;
+            list_store(call, prefix.as_deref().unwrap_or_default(), cursor.as_deref(), limit).await
+        }
+        [None, _, _, _, _, Some(scope), None] if !["server", "store"].contains(&scope.as_str()) => {
+            Err(invalid("`scope` can be `server` or `store`"))
+        }
+        [None, prefix, limit, sort, cursor, _, None] => {
             let order = Sort::read(sort.as_deref())?.order();
             let limit = checked_limit(limit.as_deref(), call.limits)?;
             let prefixes = call.caller.prefixes(&call.locks, prefix.as_deref().unwrap_or_default());
@@ -235,9 +252,19 @@ pub(super) async fn locks(call: &Call, _: web::Payload) -> Answer {
             }
             let lists = call.locks.attached::<Lists>();
             let page = lists.page(&call.locks, query).await.ok_or(Fault::Internal { why: "the list broke off" })?;
-            Ok(body::answer(&shown::Listed::List(shown::LockList::from(&*page))))
+            let scope = if call.locks.has_store() { shown::Scope::Server } else { shown::Scope::All };
+            Ok(body::answer(&shown::Listed::List(shown::LockList::of(&page, scope))))
         }
     }
+}
+
+/// Some of the locks of the store.
+async fn list_store(call: &Call, prefix: &str, cursor: Option<&str>, limit: usize) -> Answer {
+    let cursor = cursor.map(cursor::read_place).transpose()?;
+    let prefix = call.locks.canonical_prefix(prefix);
+    let page = call.locks.list_store(&prefix, cursor.as_deref(), limit).await?;
+    let page = page.ok_or_else(|| invalid("this store cannot tell which locks it keeps: leave out `scope`"))?;
+    Ok(body::answer(&shown::Listed::List(shown::LockList::of_store(&page, |key| call.may_see(key)))))
 }
 
 /// Shows one lock: who holds it, and who waits for it in which place.
@@ -253,7 +280,7 @@ pub(super) async fn lock(call: &Call, _: web::Payload) -> Answer {
 
 async fn show(call: &Call, key: &str, missing: Missing) -> Answer {
     let shown = match (call.locks.inspect(call.key(key)?).await?, missing) {
-        (Some(info), _) => shown::Listed::One(info.into()),
+        (Some(info), _) => shown::Listed::One(Box::new(info.into())),
         (None, Missing::Empty) => shown::Listed::List(shown::LockList::default()),
         (None, Missing::Refused) => return Err(Fault::NotLocked.into()),
     };
@@ -332,7 +359,7 @@ pub(super) async fn stats(call: &Call, _: web::Payload) -> Answer {
         return Ok(body::answer(&shown::Counted::All(totals)));
     };
     let info = call.locks.glance(call.key(&key)?).await?.ok_or(Fault::NotLocked)?;
-    Ok(body::answer(&shown::Counted::One(shown::KeyStats { key, stats: info.stats })))
+    Ok(body::answer(&shown::Counted::One(shown::KeyStats { key: info.key.to_string(), stats: info.stats })))
 }
 
 /// Says whom the server takes the caller for, and what that one may do.

@@ -10,7 +10,10 @@ use super::access::Right;
 use super::cursor;
 use super::wire::{ModeName, permits_of, whole_ms};
 use crate::store::{NodeVote, Vote};
-use crate::{FencingToken, HolderInfo, HotKey, ListPage, LockInfo, Mode, Stats, WaitEdge, WaiterInfo, Whereabouts};
+use crate::{
+    FencingToken, HolderInfo, HotKey, Key, ListPage, LockInfo, Mode, Stats, StorePage, WaitEdge, WaiterInfo,
+    Whereabouts,
+};
 
 /// The held locks, in the order that was asked for. Where there are very many, they may be as of up to a second ago.
 #[derive(Serialize, ToSchema, Default)]
@@ -22,12 +25,39 @@ pub(super) struct LockList {
     /// key. Pages are complete for all locks that live throughout.
     #[schema(required)]
     pub(super) next_cursor: Option<String>,
+    /// Whose locks these are.
+    pub(super) scope: Scope,
 }
 
-impl From<&ListPage> for LockList {
-    fn from(page: &ListPage) -> Self {
+/// Whose locks a list shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Scope {
+    /// All that there are: there is no store.
+    #[default]
+    All,
+    /// Those that are held through this server. Others may hold more in the store.
+    Server,
+    /// All in the store, whoever holds them.
+    Store,
+}
+
+impl LockList {
+    pub(super) fn of(page: &ListPage, scope: Scope) -> Self {
         let locks = page.locks.iter().map(LockRow::from).collect();
-        Self { locks, truncated: page.truncated, next_cursor: page.next.as_ref().map(cursor::write) }
+        let next_cursor = page.next.as_ref().map(|key| cursor::write(key.as_str()));
+        Self { locks, truncated: page.truncated, next_cursor, scope }
+    }
+
+    pub(super) fn of_store(page: &StorePage, may_see: impl Fn(&Key) -> bool) -> Self {
+        let seen = page.locks.iter().filter(|lock| may_see(&lock.key));
+        let next_cursor = page.next.as_deref().map(cursor::write);
+        Self {
+            locks: seen.map(LockRow::from).collect(),
+            truncated: next_cursor.is_some(),
+            next_cursor,
+            scope: Scope::Store,
+        }
     }
 }
 
@@ -42,8 +72,8 @@ impl From<&ListPage> for LockList {
 }))]
 pub(super) struct LockRow {
     key: String,
-    /// `true` where another process, or another client of the store, holds it: then the holder has no owner, its age and
-    /// TTL are 0, and those who wait are this server's.
+    /// `true` where another process, or another client of the store, holds it: then nothing is known of the holder but how
+    /// long it lasts and perhaps its fencing token, and those who wait are this server's.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     elsewhere: bool,
     mode: ModeName,
@@ -108,12 +138,19 @@ pub(super) struct Holder {
     /// `null` where the store promises none.
     #[schema(required)]
     fencing_token: Option<u64>,
-    /// Wall-clock time of the grant, in milliseconds since 1970.
-    since_unix_ms: u64,
-    age_ms: u64,
-    remaining_ms: u64,
-    ttl_ms: u64,
-    refresh_count: u32,
+    /// Wall-clock time of the grant, in milliseconds since 1970; `null` where it is not known, as for a lock that
+    /// another process holds. So are `age_ms`, `ttl_ms` and `refresh_count`.
+    #[schema(required)]
+    since_unix_ms: Option<u64>,
+    #[schema(required)]
+    age_ms: Option<u64>,
+    /// `null` where it has no end, as a key of another client in the store may have none.
+    #[schema(required)]
+    remaining_ms: Option<u64>,
+    #[schema(required)]
+    ttl_ms: Option<u64>,
+    #[schema(required)]
+    refresh_count: Option<u32>,
 }
 
 /// One who waits.
@@ -137,20 +174,22 @@ fn since(age: Duration) -> u64 {
     whole_ms(wall.saturating_sub(age))
 }
 
-impl From<&HolderInfo> for Holder {
-    fn from(info: &HolderInfo) -> Self {
+impl Holder {
+    pub(super) fn of(info: &HolderInfo, whereabouts: Whereabouts) -> Self {
         let (limit, permits) = permits_of(info.mode);
+        let is_known = whereabouts == Whereabouts::Here;
+        let known = |ms: u64| is_known.then_some(ms);
         Self {
             owner: info.owner.clone(),
             mode: info.mode.into(),
             limit,
             permits,
             fencing_token: info.fencing_token.map(FencingToken::get),
-            since_unix_ms: since(info.age),
-            age_ms: whole_ms(info.age),
-            remaining_ms: whole_ms(info.remaining),
-            ttl_ms: whole_ms(info.ttl),
-            refresh_count: info.refreshes,
+            since_unix_ms: known(since(info.age)),
+            age_ms: known(whole_ms(info.age)),
+            remaining_ms: (info.remaining != Duration::MAX).then(|| whole_ms(info.remaining)),
+            ttl_ms: known(whole_ms(info.ttl)),
+            refresh_count: is_known.then_some(info.refreshes),
         }
     }
 }
@@ -179,7 +218,7 @@ impl From<NodeVote> for VoteRow {
 impl From<&LockInfo> for LockRow {
     fn from(info: &LockInfo) -> Self {
         // There is always a first.
-        let (holder, mode) = (Holder::from(&info.holders[0]), ModeName::from(info.mode));
+        let (holder, mode) = (Holder::of(&info.holders[0], info.whereabouts), ModeName::from(info.mode));
         let elsewhere = info.whereabouts == Whereabouts::Elsewhere;
         let longest_wait_ms = info.longest_wait.map(whole_ms);
         let (key, held_by, waiting) = (info.key.to_string(), info.held_by, info.waiting);
@@ -189,7 +228,7 @@ impl From<&LockInfo> for LockRow {
 
 impl From<LockInfo> for LockDetail {
     fn from(mut info: LockInfo) -> Self {
-        let holders = info.holders.iter().map(Holder::from).collect();
+        let holders = info.holders.iter().map(|holder| Holder::of(holder, info.whereabouts)).collect();
         let queue = std::mem::take(&mut info.queue).into_iter().map(WaiterRow::from).collect();
         let votes = std::mem::take(&mut info.votes).into_iter().map(VoteRow::from).collect();
         Self { row: (&info).into(), holders, queue, votes }
@@ -297,7 +336,7 @@ pub(super) enum Listed {
     /// Without `key`.
     List(LockList),
     /// With `key`.
-    One(LockDetail),
+    One(Box<LockDetail>),
 }
 
 /// What `GET /stats` answers.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StoreError;
-use crate::key::Ttl;
+use crate::key::{Key, Ttl};
 
 /// The answer to [`Store::acquire`](super::Store::acquire).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +107,42 @@ pub enum Seen {
         /// The fence of the last grant that went through this kind of store, if it is known.
         fence: Option<u64>,
     },
+}
+
+/// The answer to [`Store::scan`](super::Store::scan).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ScanPage {
+    /// Keys that somebody holds.
+    pub locks: Vec<Scanned>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<String>,
+}
+
+impl ScanPage {
+    /// A page.
+    #[must_use]
+    pub fn new(locks: Vec<Scanned>, next: Option<String>) -> Self {
+        Self { locks, next }
+    }
+}
+
+/// A key that somebody holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Scanned {
+    /// The key, as [`Store::canonical`](super::Store::canonical) spells it.
+    pub key: Key,
+    /// How long the store will keep it; `None` if it has no end.
+    pub ends_in: Option<Duration>,
+}
+
+impl Scanned {
+    /// A held key.
+    #[must_use]
+    pub fn new(key: Key, ends_in: Option<Duration>) -> Self {
+        Self { key, ends_in }
+    }
 }
 
 /// Who holds a key.

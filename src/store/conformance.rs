@@ -49,6 +49,7 @@ pub fn check(make: impl Fn() -> Arc<dyn Store>) {
         processes_take_turns,
         too_short_a_ttl_is_refused,
         a_key_has_one_spelling,
+        a_scan_tells_every_key_that_is_held,
     ] {
         check(&stores);
     }
@@ -377,6 +378,34 @@ pub fn too_short_a_ttl_is_refused(stores: &Stores) {
     take(&*stores.one, &key, token);
     assert_eq!(wait(stores.one.extend(&key, token, short)), Extended::Unknown(StoreError::InvalidTtl));
     assert_eq!(wait(stores.one.release(&key, token)), Released::Released, "it was not touched");
+}
+
+/// A store that can tell what it keeps leaves out nothing that is there throughout, whoever holds it.
+pub fn a_scan_tells_every_key_that_is_held(stores: &Stores) {
+    let prefix = format!("conformance:scan:{}:", Token::random());
+    let keys: Vec<Key> = (0..250).map(|n| Key::new(format!("{prefix}{n}")).expect("a good key")).collect();
+    let tokens: Vec<Token> = keys.iter().map(|_| Token::random()).collect();
+    for (key, token) in keys.iter().zip(&tokens) {
+        take(&*stores.other, key, *token);
+    }
+    let (mut found, mut cursor) = (std::collections::HashSet::new(), None);
+    let can_tell = loop {
+        let page = match wait(stores.one.scan(&prefix, cursor.as_deref(), 20)) {
+            Ok(Some(page)) => page,
+            Ok(None) => break false,
+            Err(why) => panic!("a store that answers can be scanned: {why}"),
+        };
+        found.extend(page.locks.into_iter().map(|lock| lock.key));
+        cursor = page.next;
+        if cursor.is_none() {
+            break true;
+        }
+    };
+    for (key, token) in keys.iter().zip(tokens) {
+        let spelt = stores.one.canonical(key).expect("the store can keep it");
+        assert!(!can_tell || found.contains(&spelt), "{key} is held, and not told");
+        assert_eq!(wait(stores.other.release(key, token)), Released::Released);
+    }
 }
 
 /// A key's canonical spelling is its own canonical spelling, and names the same lock.

@@ -48,8 +48,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 pub use answer::{
-    Acquired, Denial, Extended, Fences, Forced, Health, Hints, Holder, Lapsed, NodeHealth, NodeVote, Released, Seen,
-    Terms, Turns, Vote, Votes, Warning,
+    Acquired, Denial, Extended, Fences, Forced, Health, Hints, Holder, Lapsed, NodeHealth, NodeVote, Released,
+    ScanPage, Scanned, Seen, Terms, Turns, Vote, Votes, Warning,
 };
 pub use error::StoreError;
 pub use template::{KeyTemplate, TemplateError};
@@ -128,6 +128,19 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Looks who holds the key. With a token, says whether that one does.
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>>;
+
+    /// Some of the keys that it keeps, whoever holds them, about `limit` of those that begin with `prefix` and perhaps
+    /// none of them: from the beginning, or from where the page before said. `None`: it cannot tell. What it keeps from
+    /// the first page to the last is in one of them, and may be in two.
+    fn scan<'a>(
+        &'a self,
+        prefix: &'a str,
+        cursor: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Option<ScanPage>, StoreError>> {
+        let _ = (prefix, cursor, limit);
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// What each of its nodes has of the key, in an order that stays. `token` is the holder's, where the caller knows it;
     /// else the holder is who has a majority. Empty where there is one word only: [`look`](Self::look) has said it.

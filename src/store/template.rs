@@ -1,7 +1,8 @@
 //! How a key is called in the store: [`KeyTemplate`].
 //!
 //! Other lock libraries use names such as `lock:order:42`; with the same template their locks and ours are the same.
-//! A key that already has the template's ends is taken as complete, so both spellings are one lock.
+//! A key that already has the template's ends is taken as complete, so both spellings are one lock; it is told everywhere
+//! by its short spelling, without those ends.
 
 #[cfg(any(feature = "redis", test))]
 use crate::key::Key;
@@ -79,22 +80,54 @@ impl KeyTemplate {
     }
 
     pub(crate) fn fill_into(&self, key: &str, name: &mut String) {
-        if self.is_complete(key) {
+        // A key that is a whole name already, hole and all.
+        if self.inner(key).is_some() {
             name.push_str(key);
         } else {
             name.extend([&*self.before, key, &*self.after]);
         }
     }
 
-    /// A key that is a whole name already, hole and all.
-    fn is_complete(&self, key: &str) -> bool {
-        key.strip_prefix(&*self.before).and_then(|rest| rest.strip_suffix(&*self.after)).is_some_and(|k| !k.is_empty())
+    /// What every name begins and ends with.
+    #[cfg(feature = "redis")]
+    pub(crate) fn ends(&self) -> (&str, &str) {
+        (&self.before, &self.after)
     }
 
-    /// The whole name as a key; `None` if it is longer than any key may be.
+    /// What stands in the hole of a name; `None` if it is none.
+    fn inner<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_prefix(&*self.before)?.strip_suffix(&*self.after).filter(|key| !key.is_empty())
+    }
+
+    /// The key that a lock's name was made of: what [`fill`](Self::fill) makes that name of. `None` if no lock of this
+    /// template is called so.
+    ///
+    /// ```
+    /// use leasehold::store::KeyTemplate;
+    /// let template = KeyTemplate::new("mutex:{key}")?;
+    /// assert_eq!(template.key_of("mutex:order:42"), Some("order:42"));
+    /// assert_eq!(template.key_of("order:42"), None);
+    /// # Ok::<(), leasehold::store::TemplateError>(())
+    /// ```
+    #[must_use]
+    pub fn key_of<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let key = self.inner(name)?;
+        // What is complete itself would not be completed again.
+        Some(if self.inner(key).is_some() { name } else { key })
+    }
+
+    /// The one spelling of a key: without what the template adds. `None` if the whole name is longer than any key may
+    /// be.
     #[cfg(any(feature = "redis", test))]
     pub(crate) fn canonical(&self, key: &Key) -> Option<Key> {
-        if self.is_complete(key.as_str()) { Some(key.clone()) } else { Key::new(self.fill(key.as_str())).ok() }
+        match self.key_of(key.as_str()) {
+            Some(short) if short.len() < key.as_str().len() => Key::new(short).ok(),
+            Some(_) => Some(key.clone()),
+            None => {
+                let bytes = self.before.len() + key.as_str().len() + self.after.len();
+                (bytes <= Key::MAX_BYTES).then(|| key.clone())
+            }
+        }
     }
 }
 
@@ -110,20 +143,25 @@ mod tests {
 
     #[test]
     fn a_name_that_is_complete_is_not_completed_again() {
-        for (template, key, name) in [
-            ("lock:{key}", "a", "lock:a"),
-            ("lock:{key}", "lock:a", "lock:a"),
-            ("lock:{key}", "lock:", "lock:lock:"),
-            ("{key}", "a", "a"),
-            ("{key}:mutex", "a", "a:mutex"),
-            ("{key}:mutex", "a:mutex", "a:mutex"),
-            ("<{key}>", "<a", "<<a>"),
+        for (template, key, name, spelt) in [
+            ("lock:{key}", "a", "lock:a", "a"),
+            ("lock:{key}", "lock:a", "lock:a", "a"),
+            ("lock:{key}", "lock:", "lock:lock:", "lock:"),
+            ("lock:{key}", "lock:lock:a", "lock:lock:a", "lock:lock:a"),
+            ("{key}", "a", "a", "a"),
+            ("{key}:mutex", "a", "a:mutex", "a"),
+            ("{key}:mutex", "a:mutex", "a:mutex", "a"),
+            ("<{key}>", "<a", "<<a>", "<a"),
+            ("<{key}>", "<<a>>", "<<a>>", "<<a>>"),
         ] {
             let template = KeyTemplate::new(template).unwrap();
             assert_eq!(template.fill(key), name);
             assert_eq!(template.fill(&template.fill(key)), name);
             let canonical = template.canonical(&Key::new(key).unwrap()).unwrap();
-            assert_eq!(canonical.as_str(), name);
+            assert_eq!(canonical.as_str(), spelt);
+            assert_eq!(template.fill(spelt), name, "the same lock");
+            assert_eq!(template.canonical(&canonical), Some(canonical));
+            assert_eq!(template.key_of(name), Some(spelt));
         }
     }
 

@@ -65,7 +65,7 @@ pub(crate) struct Problem {
 #[derive(Debug, Deserialize)]
 struct InTheWay {
     owner: Option<String>,
-    remaining_ms: u64,
+    remaining_ms: Option<u64>,
 }
 
 impl Problem {
@@ -80,8 +80,10 @@ impl fmt::Display for Problem {
         f.write_str(&plain(&self.detail))?;
         if let Some(InTheWay { owner, remaining_ms }) = &self.holder {
             let owner = plain(owner.as_deref().unwrap_or("somebody"));
-            let left = humantime::format_duration(Duration::from_millis(*remaining_ms));
-            write!(f, ": {owner} has it for another {left}")?;
+            match remaining_ms.map(Duration::from_millis).map(humantime::format_duration) {
+                Some(left) => write!(f, ": {owner} has it for another {left}")?,
+                None => write!(f, ": {owner} has it without an end")?,
+            }
         }
         match self.queue_length {
             Some(waiting @ 1..) => write!(f, ", {waiting} waiting"),

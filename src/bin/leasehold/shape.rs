@@ -56,6 +56,11 @@ impl Cell {
         Self::text(number.to_string())
     }
 
+    /// `None` is empty for a program, and a dash for people.
+    pub(crate) fn maybe_span_ms(ms: Option<u64>) -> Self {
+        ms.map_or_else(|| Self::maybe(None::<&str>), Self::span_ms)
+    }
+
     /// Whole milliseconds for a program, `1m 3s` for people.
     pub(crate) fn span_ms(ms: u64) -> Self {
         Self { exact: ms.to_string(), shown: span(ms) }

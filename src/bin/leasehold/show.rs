@@ -76,10 +76,10 @@ fn render(Detail { row, holders, queue, votes }: &Detail, reader: Reader) -> Str
         holding.row([
             Cell::text("holder"),
             Cell::maybe(holder.owner.as_deref()),
-            Cell::span_ms(holder.age_ms),
-            Cell::span_ms(holder.remaining_ms),
-            Cell::span_ms(holder.ttl_ms),
-            Cell::number(holder.refresh_count),
+            Cell::maybe_span_ms(holder.age_ms),
+            Cell::maybe_span_ms(holder.remaining_ms),
+            Cell::maybe_span_ms(holder.ttl_ms),
+            Cell::maybe(holder.refresh_count),
             Cell::maybe(holder.fencing_token),
         ]);
     }

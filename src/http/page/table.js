@@ -40,7 +40,7 @@ export class Table {
     this.changed();
   }
 
-  show({ locks, truncated }) {
+  show({ locks, truncated, scope }) {
     const now = performance.now();
     const keys = new Set(locks.map((lock) => lock.key));
     const active = document.activeElement;
@@ -55,8 +55,9 @@ export class Table {
     for (const lock of locks) {
       let row = this.rows.get(lock.key);
       if (!row) this.rows.set(lock.key, row = this.make(lock.key));
-      row.until = now + lock.holder.remaining_ms;
-      row.since = now - lock.holder.age_ms;
+      const { remaining_ms: left, age_ms: age } = lock.holder;
+      row.until = left === null ? null : now + left;
+      row.since = age === null ? null : now - age;
       row.ttl = lock.holder.ttl_ms;
       this.fill(row, lock);
       this.put(row.element, place);
@@ -68,8 +69,10 @@ export class Table {
     if (this.open !== null && !keys.has(this.open) && this.detail && !this.detail.isConnected) this.body.prepend(this.detail);
     this.tick();
     const filter = byId("filter").value;
-    write(byId("shown"), truncated ? `the first ${count(locks.length)}; there are more` : locks.length ? `all ${count(locks.length)}` : "");
-    write(byId("empty"), filter ? "No held lock has a key that begins so." : "No lock is held. The next one appears here by itself.");
+    const through = scope === "server" ? " held through this server" : "";
+    write(byId("shown"), truncated ? `the first ${count(locks.length)}${through}; there are more` : locks.length ? `all ${count(locks.length)}${through}` : "");
+    write(byId("empty"), filter ? `No lock${through || " that is held"} has a key that begins so.`
+      : through ? "No lock is held through this server. Others may hold some in the store." : "No lock is held. The next one appears here by itself.");
     byId("empty").hidden = locks.length > 0;
     byId("locks").hidden = locks.length === 0 && !this.detail;
   }
@@ -104,12 +107,12 @@ export class Table {
   tick() {
     const now = performance.now();
     for (const { cells, fill, left, until, since, ttl } of this.rows.values()) {
-      const remaining = Math.max(0, until - now);
-      const part = Math.min(1, remaining / ttl);
+      const remaining = until === null ? null : Math.max(0, until - now);
+      const part = remaining === null || ttl === null ? 1 : Math.min(1, remaining / ttl);
       fill.style.transform = `scaleX(${part.toFixed(3)})`;
       fill.classList.toggle("low", part < 0.2);
-      write(left, remaining ? span(remaining) : "over");
-      write(cells[3], span(now - since));
+      write(left, remaining === null ? "no end" : remaining ? span(remaining) : "over");
+      write(cells[3], since === null ? "unknown" : span(now - since));
     }
   }
 

@@ -217,7 +217,8 @@ impl Session<'_> {
 
     fn message(&self, channel: &str, said: &str) {
         if channel == &*self.inner.forced_channel {
-            if let Ok(key) = Key::new(said) {
+            let key = Key::new(said).ok().and_then(|name| self.inner.config.template.canonical(&name));
+            if let Some(key) = key {
                 self.inner.listener.tell(&Event::Forced(key));
             }
         } else {

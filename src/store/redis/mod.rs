@@ -57,6 +57,7 @@ pub(super) mod names;
 pub mod probe;
 mod release;
 mod replicas;
+mod scan;
 pub(super) mod script;
 mod tickets;
 pub(super) mod time;
@@ -85,7 +86,8 @@ use self::tickets::Tickets;
 use self::time::Ticks;
 use self::wire::Opener;
 use super::{
-    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Lapsed, Released, Seen, Store, StoreError, Terms, Watch,
+    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Lapsed, Released, ScanPage, Seen, Store, StoreError,
+    Terms, Watch,
 };
 use crate::clock::Moment;
 use crate::key::{Key, Token, Ttl};
@@ -258,6 +260,15 @@ impl Store for RedisStore {
 
     fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced> {
         Box::pin(force::force(&self.0, key))
+    }
+
+    fn scan<'a>(
+        &'a self,
+        prefix: &'a str,
+        cursor: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Option<ScanPage>, StoreError>> {
+        Box::pin(async move { scan::scan(&self.0, prefix, cursor, limit).await.map(Some) })
     }
 
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, PushInfo, PushKind, RedisResult, Value};
+use redis::{AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::{Notify, mpsc};
 
 use super::batch::{Batches, Batching};
@@ -67,6 +67,18 @@ impl Wire {
             Err(Fault { ran: Ran::No, .. }) => Ok(String::new()),
             Err(fault) => Err(fault.error),
         }
+    }
+
+    /// Asks a question that changes nothing.
+    pub(super) async fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StoreError> {
+        let mut connection = self.connection.clone();
+        command.query_async(&mut connection).await.map_err(|error| Fault::of(&error).error)
+    }
+
+    /// Asks several at once.
+    pub(super) async fn query_all<T: FromRedisValue>(&self, commands: &redis::Pipeline) -> Result<T, StoreError> {
+        let mut connection = self.connection.clone();
+        commands.query_async(&mut connection).await.map_err(|error| Fault::of(&error).error)
     }
 
     /// Teaches the server a script before it is needed (R7).

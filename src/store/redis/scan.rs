@@ -1,0 +1,106 @@
+//! Which locks a store keeps, whoever holds them: `SCAN` over its servers one after the other, some keys at a time.
+//!
+//! What `SCAN` promises holds for the whole: a key that is there from the first page to the last is in one of them, and
+//! may be in two. A cluster that is rearranged meanwhile may hide some.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Inner;
+use super::names::RESERVED;
+use super::wire::Wire;
+use crate::key::Key;
+use crate::store::{ScanPage, Scanned, StoreError};
+
+/// How many keys of any kind the server looks at in one step: some hundred microseconds of its time.
+const STEP: usize = 1000;
+/// Steps of one page; a page of a server that has mostly other keys may be short, or empty.
+const STEPS: usize = 20;
+
+pub(super) async fn scan(
+    inner: &Arc<Inner>,
+    prefix: &str,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<ScanPage, StoreError> {
+    let (mut server, mut from) = cursor.map_or(Ok((0, 0)), position)?;
+    let pattern = pattern(inner, prefix);
+    let mut links = inner.servers.links();
+    links.sort_unstable_by_key(|link| link.name());
+    let mut locks = Vec::new();
+    for _ in 0..STEPS {
+        let Some(link) = links.get(server) else { return Ok(ScanPage::new(locks, None)) };
+        if locks.len() >= limit {
+            break;
+        }
+        let step = async {
+            let wire = link.wire().await?;
+            step(inner, &wire, &pattern, from).await
+        };
+        let answered = inner.ticks.within(inner.now(), inner.config.operation_timeout, step).await;
+        let (next, found) = answered.and_then(|answered| answered)?;
+        locks.extend(found);
+        from = next;
+        server += usize::from(next == 0);
+    }
+    let next = (server < links.len()).then(|| format!("{server}:{from}"));
+    Ok(ScanPage::new(locks, next))
+}
+
+fn position(cursor: &str) -> Result<(usize, u64), StoreError> {
+    let read = || {
+        let (server, from) = cursor.split_once(':')?;
+        Some((server.parse().ok()?, from.parse().ok()?))
+    };
+    read().ok_or_else(|| StoreError::Config("the cursor is none of this store's".into()))
+}
+
+/// What names the locks have whose keys begin so.
+fn pattern(inner: &Inner, prefix: &str) -> String {
+    let template = &inner.config.template;
+    let (before, after) = template.ends();
+    let mut pattern = String::new();
+    // A key that is spelt as a whole name is one.
+    if before.is_empty() || !prefix.starts_with(before) {
+        push_literal(&mut pattern, before);
+    }
+    push_literal(&mut pattern, prefix);
+    pattern.push('*');
+    push_literal(&mut pattern, after);
+    pattern
+}
+
+fn push_literal(pattern: &mut String, text: &str) {
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+}
+
+async fn step(inner: &Inner, wire: &Wire, pattern: &str, from: u64) -> Result<(u64, Vec<Scanned>), StoreError> {
+    let mut command = redis::cmd("SCAN");
+    command.arg(from).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP).arg("TYPE").arg("string");
+    let (next, names): (u64, Vec<Vec<u8>>) = wire.query(&command).await?;
+    let key_of = |name: Vec<u8>| {
+        let name = String::from_utf8(name).ok().filter(|name| !name.starts_with(RESERVED))?;
+        let key = inner.config.template.key_of(&name)?;
+        Some((Key::new(key).ok()?, name))
+    };
+    let found: Vec<(Key, String)> = names.into_iter().filter_map(key_of).collect();
+    if found.is_empty() {
+        return Ok((next, Vec::new()));
+    }
+    let mut asking = redis::pipe();
+    for (_, name) in &found {
+        asking.cmd("PTTL").arg(name);
+    }
+    let left: Vec<i64> = wire.query_all(&asking).await?;
+    let scanned = |((key, _), left): ((Key, String), i64)| match left {
+        // It ended meanwhile.
+        -2 => None,
+        left => Some(Scanned::new(key, u64::try_from(left).ok().map(Duration::from_millis))),
+    };
+    Ok((next, found.into_iter().zip(left).filter_map(scanned).collect()))
+}
