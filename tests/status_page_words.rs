@@ -5,6 +5,9 @@
 
 #[path = "support/browser.rs"]
 mod browser;
+#[cfg(feature = "redis")]
+#[path = "support/redis/mod.rs"]
+mod kit;
 #[path = "support/page.rs"]
 mod page;
 mod support;
@@ -73,6 +76,25 @@ async fn what_cannot_be_seen_in_a_name_is_written_out() {
         let shown = json!(readable(row[0].as_str().unwrap()));
         assert_eq!((&row[1], &row[2]), (&shown, &shown));
     }
+}
+
+/// It said that nothing was locked while another server held something.
+#[cfg(feature = "redis")]
+#[actix_rt::test]
+async fn over_a_store_the_page_says_whose_locks_it_shows() {
+    let redis = kit::Server::start(&[]);
+    let over = async || {
+        let store = leasehold::store::redis::RedisStore::new(redis.url().as_str()).unwrap();
+        LockManager::builder().store(store).build_and_connect().await.unwrap()
+    };
+    let (server, other) = (Server::over(over().await), over().await);
+    let _theirs = hold(&other, "theirs", "other").await;
+    let browser = open_live(server.address, "/").await;
+    browser.until(&shows("No lock is held through this server. Others may hold some in the store.")).await;
+    let _ours = hold(&server.locks, "lock:ours", "me").await;
+    browser.until(&shows("all 1 held through this server")).await;
+    browser.until("document.querySelector('tr.lock .open').innerText === 'ours'").await;
+    browser.until("document.getElementById('held-sub').innerText === 'through this server'").await;
 }
 
 #[actix_rt::test]

@@ -22,8 +22,11 @@ use crate::{Event, Events, Heard, LockManager};
 
 /// How long what happens is gathered before it is looked at.
 const GATHER: Duration = Duration::from_millis(5);
-/// How often a piece is sent at most.
+/// How often a piece is sent at most, to one who listens alone: each costs the one who sends it a call of the system.
 const SEND_EVERY: Duration = Duration::from_millis(20);
+/// How much more seldom for each who listens too, and for how many of them at most.
+const SEND_LATER: Duration = Duration::from_micros(500);
+const MOST_LATER: u32 = 100;
 /// Of all listeners together, per second.
 const BYTES_PER_SECOND: usize = 32 << 20;
 /// What is sent at once to one who has just come.
@@ -95,8 +98,9 @@ impl Filter {
         self.max_rate.map_or(f64::INFINITY, |rate| f64::from(rate.get()))
     }
 
-    fn send_every(&self) -> Duration {
-        SEND_EVERY.max(Duration::from_secs_f64(1.0 / self.rate()))
+    fn send_every(&self, listeners: usize) -> Duration {
+        let others = u32::try_from(listeners).unwrap_or(MOST_LATER).min(MOST_LATER);
+        (SEND_EVERY + SEND_LATER * others).max(Duration::from_secs_f64(1.0 / self.rate()))
     }
 
     fn is_for(&self, event: &Event) -> bool {
@@ -238,7 +242,7 @@ impl State {
             if group.is_done() {
                 continue;
             }
-            if now.duration_since(group.sent_at) >= group.filter.send_every() {
+            if now.duration_since(group.sent_at) >= group.filter.send_every(listeners) {
                 group.send();
                 group.earn(now, each);
             } else {
@@ -267,7 +271,7 @@ impl Group {
             // As if it had been silent for long.
             allowance: FIRST_BYTES,
             events_left: filter.rate(),
-            sent_at: now.checked_sub(filter.send_every()).unwrap_or(now),
+            sent_at: now.checked_sub(filter.send_every(usize::MAX)).unwrap_or(now),
             filter,
             listeners: vec![first],
         }

@@ -130,7 +130,11 @@ impl<'a> Acquiring<'a> {
         give: impl FnOnce(&mut Self, Grant) -> T,
     ) -> Poll<Result<T, LockError>> {
         let begun = self.attempt.take().or_else(|| match &self.stage {
-            Stage::New { options, .. } => Attempt::begin(&self.key, options.the_mode()),
+            Stage::New { options, .. } => {
+                // As everything else tells of it.
+                let key = self.manager.config().canonical(self.key.clone());
+                Attempt::begin(key.as_ref().unwrap_or(&self.key), options.the_mode())
+            }
             _ => None,
         });
         let Some(mut attempt) = begun else { return self.poll_plain(cx, give) };

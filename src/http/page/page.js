@@ -116,6 +116,7 @@ async function readAll(signal) {
     if (signal.aborted) return;
     state.listed = performance.now();
     table.show(list);
+    write(byId("held-sub"), list.scope === "server" ? "through this server" : "now");
     Object.assign(state, { waits: waits.locks, holds: holds.locks });
     if (table.open !== null) await readQueue(table.open);
   }
