@@ -26,7 +26,8 @@ pub(crate) struct WatchArgs {
 
 const EXAMPLES: &str = "\
 The events are granted, released, expired, refreshed, lost, forced, deadlock; `missed` stands for those that came too fast.
-Over a store they are what happens through the server that is asked. In a pipe the columns are event, key, owner, fencing token, and what else is told (`ttl_ms=30000`), with tabs between.
+Over a store they are what happens through the server that is asked.
+In a pipe the columns are event, key, owner, fencing token, and what else is told (`ttl_ms=30000`), with tabs between.
 It ends with code 69 when the stream breaks: what happened meanwhile is not told again.
 
 Examples:
