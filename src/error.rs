@@ -62,6 +62,12 @@ pub enum LockError {
     /// The session holds as many locks as it may.
     #[error("the session holds too many locks")]
     TooManyLocks,
+    /// The account that is charged holds and waits for as many locks as it may. Release some first.
+    #[error("the account has too many locks")]
+    LockQuota,
+    /// As many sessions are kept for the account as may be. End one first.
+    #[error("the account has too many sessions")]
+    SessionQuota,
     /// As many sessions are kept as may be. Back off, or raise the bound.
     #[error("too many sessions are open")]
     TooManySessions,
@@ -282,6 +288,8 @@ impl LockError {
             Self::TooManyKeys => (429, "too_many_keys", AttemptOutcome::TooManyKeys),
             Self::TooManyLocks => (429, "too_many_locks", AttemptOutcome::TooManyKeys),
             Self::TooManySessions => (429, "too_many_sessions", AttemptOutcome::TooManyKeys),
+            Self::LockQuota => (429, "lock_quota", AttemptOutcome::TooManyKeys),
+            Self::SessionQuota => (429, "session_quota", AttemptOutcome::TooManyKeys),
             Self::Deadlock { .. } => (409, "deadlock", AttemptOutcome::Deadlock),
             Self::StoreUnavailable => (503, "store_unavailable", AttemptOutcome::StoreError),
             Self::ShuttingDown => (503, "shutting_down", AttemptOutcome::Shutdown),
@@ -332,6 +340,8 @@ mod tests {
             (LockError::TooManyKeys, 429, "too_many_keys", AttemptOutcome::TooManyKeys),
             (LockError::TooManyLocks, 429, "too_many_locks", AttemptOutcome::TooManyKeys),
             (LockError::TooManySessions, 429, "too_many_sessions", AttemptOutcome::TooManyKeys),
+            (LockError::LockQuota, 429, "lock_quota", AttemptOutcome::TooManyKeys),
+            (LockError::SessionQuota, 429, "session_quota", AttemptOutcome::TooManyKeys),
             (LockError::Deadlock { cycle: [edge].into() }, 409, "deadlock", AttemptOutcome::Deadlock),
             (LockError::StoreUnavailable, 503, "store_unavailable", AttemptOutcome::StoreError),
             (LockError::ShuttingDown, 503, "shutting_down", AttemptOutcome::Shutdown),
@@ -342,6 +352,6 @@ mod tests {
         }
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!(codes.len(), 17, "each cause has a code of its own");
+        assert_eq!(codes.len(), 19, "each cause has a code of its own");
     }
 }

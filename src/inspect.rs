@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::{LockError, Loss};
 use crate::info::{EndedLock, Explanation, HolderInfo, LockInfo, Whereabouts};
 use crate::key::Key;
 use crate::lock::Ticket;
 use crate::manager::LockManager;
+use crate::shard::Shard;
 use crate::stats::{HotKey, Stats};
 use crate::store::{Health, Seen, StoreError};
 use crate::table::Counters;
@@ -179,9 +181,22 @@ impl LockManager {
     /// The totals of all shards.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        Self::sum(self.shards())
+    }
+
+    /// The totals of the keys that begin with one of these prefixes, of which none is to begin with another; `None` unless
+    /// each of them is empty or one of the [namespaces](crate::Builder::namespaces), since others are not counted apart.
+    #[must_use]
+    pub fn stats_within<S: AsRef<str>>(&self, prefixes: &[S]) -> Option<Stats> {
+        let of = |prefix: &S| self.shards_within(&self.canonical_prefix(prefix.as_ref()));
+        let shards: Option<Vec<_>> = prefixes.iter().map(of).collect();
+        Some(Self::sum(shards?.into_iter().flatten()))
+    }
+
+    fn sum<'a>(shards: impl IntoIterator<Item = &'a Arc<Shard>>) -> Stats {
         let mut counters = Counters::default();
         let (mut active, mut waiting) = (0, 0);
-        for shard in self.shards() {
+        for shard in shards {
             // What is over but not yet noticed is not active (T1).
             shard.sweep();
             let (of_shard, held, queued) = shard.totals();

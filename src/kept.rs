@@ -12,6 +12,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use uuid::Uuid;
 
+use crate::account::Account;
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::Ttl;
@@ -32,9 +33,30 @@ pub(crate) struct Kept {
     pub(crate) reentry: Reentry,
 }
 
+/// A kept session, and whose it is.
+#[derive(Debug)]
+struct Entry {
+    kept: Kept,
+    account: Option<Account>,
+}
+
+impl Entry {
+    fn is_of(&self, account: Option<&Account>) -> bool {
+        self.account.as_ref().map(Account::name) == account.map(Account::name)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(account) = &self.account {
+            account.give_session_back();
+        }
+    }
+}
+
 /// The kept sessions of one manager.
 pub(crate) struct KeptSessions {
-    sessions: DashMap<Uuid, Kept>,
+    sessions: DashMap<Uuid, Entry>,
     /// From how many on the ended ones are looked for.
     sweep_at: AtomicUsize,
     /// When it was last done, in nanoseconds.
@@ -56,18 +78,25 @@ impl KeptSessions {
     }
 
     /// Refused when there are `max` live ones. Keepers that come at the same moment may each find the last place.
-    fn keep(&self, id: Uuid, kept: Kept, now: Moment) -> Result<(), LockError> {
+    fn keep(&self, id: Uuid, kept: Kept, account: Option<&Account>, now: Moment) -> Result<(), LockError> {
         let len = self.sessions.len();
-        if len >= self.sweep_at.load(Ordering::Relaxed) || len >= self.max && self.may_have_room(now) {
+        let is_full = len >= self.max || account.is_some_and(|account| !account.has_room_for_a_session());
+        if len >= self.sweep_at.load(Ordering::Relaxed) || is_full && self.may_have_room(now) {
             self.has_ended.store(false, Ordering::Relaxed);
             self.swept_at.store(now.as_nanos(), Ordering::Relaxed);
-            self.sessions.retain(|_, kept| kept.owner.settle(now).is_ok());
+            self.sessions.retain(|_, entry| entry.kept.owner.settle(now).is_ok());
             self.sweep_at.store((self.sessions.len() * 2).max(FEW), Ordering::Relaxed);
         }
-        if self.sessions.len() >= self.max && !self.sessions.contains_key(&id) {
+        if self.sessions.contains_key(&id) {
+            return Ok(());
+        }
+        if self.sessions.len() >= self.max {
             return Err(LockError::TooManySessions);
         }
-        self.sessions.insert(id, kept);
+        if account.is_some_and(|account| !account.take_session()) {
+            return Err(LockError::SessionQuota);
+        }
+        self.sessions.insert(id, Entry { kept, account: account.cloned() });
         Ok(())
     }
 
@@ -91,12 +120,25 @@ impl Session {
     /// [`LockError::TooManySessions`] beyond the builder's [`max_sessions`](crate::Builder::max_sessions);
     /// [`LockError::SessionEnded`]; what a setting that made no sense is answered with.
     pub fn keep(&self) -> Result<(), LockError> {
+        self.keep_as(None)
+    }
+
+    /// The same for one account alone: only who comes with an account of that name [finds](LockManager::find_session_of)
+    /// the session, so that a stolen id is of no use to others.
+    ///
+    /// # Errors
+    /// Besides: [`LockError::SessionQuota`] beyond the account's [`max_sessions`](Account::max_sessions).
+    pub fn keep_for(&self, account: &Account) -> Result<(), LockError> {
+        self.keep_as(Some(account))
+    }
+
+    fn keep_as(&self, account: Option<&Account>) -> Result<(), LockError> {
         let kept = self.kept()?;
         let manager = self.manager();
         if !self.is_alive() {
             return Err(LockError::SessionEnded);
         }
-        manager.kept_sessions().keep(self.id(), kept, manager.now())
+        manager.kept_sessions().keep(self.id(), kept, account, manager.now())
     }
 }
 
@@ -105,7 +147,25 @@ impl LockManager {
     /// that ended lately is found, and answers [`LockError::SessionEnded`].
     #[must_use]
     pub fn find_session(&self, id: Uuid) -> Option<Session> {
-        let kept = self.kept_sessions().sessions.get(&id)?.clone();
+        let kept = self.kept_sessions().sessions.get(&id)?.kept.clone();
+        Some(Session::found(self, id, kept))
+    }
+
+    /// How many kept sessions there are that have not ended.
+    #[must_use]
+    pub fn open_sessions(&self) -> usize {
+        let now = self.now();
+        let is_open = |kept: &Kept| kept.owner.deadline().is_ok_and(|deadline| deadline > now);
+        self.kept_sessions().sessions.iter().filter(|entry| is_open(&entry.kept)).count()
+    }
+
+    /// The same, if it was kept [for this account](Session::keep_for), or for none if that is `None`: to the wrong one
+    /// it is as if there were none.
+    #[must_use]
+    pub fn find_session_of(&self, account: Option<&Account>, id: Uuid) -> Option<Session> {
+        let entry = self.kept_sessions().sessions.get(&id)?;
+        let kept = entry.is_of(account).then(|| entry.kept.clone())?;
+        drop(entry);
         Some(Session::found(self, id, kept))
     }
 }
@@ -132,6 +192,7 @@ mod tests {
         locks.session("new").keep().unwrap();
         assert_eq!(locks.kept_sessions().sessions.len(), 1);
         assert!(locks.find_session(first.id()).is_none());
+        assert_eq!(locks.open_sessions(), 1);
     }
 
     #[actix_rt::test]

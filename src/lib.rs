@@ -47,6 +47,7 @@
 #![warn(clippy::unwrap_used)]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod account;
 #[cfg(feature = "http")]
 mod attached;
 mod caller;
@@ -96,6 +97,7 @@ mod sync;
 mod table;
 mod trace;
 
+pub use account::Account;
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
 pub use clock::{Clock, Moment};

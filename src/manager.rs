@@ -382,6 +382,12 @@ impl LockManager {
         self.inner.placing.namespaces().map(|(label, shards)| (label, &self.inner.shards[shards]))
     }
 
+    /// The shards of the keys with a prefix, if they are of no others.
+    pub(crate) fn shards_within(&self, prefix: &str) -> Option<Vec<&Arc<Shard>>> {
+        let ranges = self.inner.placing.shards_of(prefix)?;
+        Some(ranges.into_iter().flat_map(|shards| &self.inner.shards[shards]).collect())
+    }
+
     pub(crate) fn shard_at(&self, index: u32) -> &Arc<Shard> {
         &self.inner.shards[index as usize]
     }

@@ -5,7 +5,6 @@
 //! is in none of them is in [`OTHER`], where all keys are if none are declared. Called by the manager.
 
 use std::hash::BuildHasher;
-#[cfg(feature = "metrics")]
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -104,6 +103,17 @@ impl Placing {
         self.each() as usize * (self.namespaces.len() + 1)
     }
 
+    /// The shards of the keys with a prefix, if that is empty or declared; else they are among others.
+    pub(crate) fn shards_of(&self, prefix: &str) -> Option<Vec<Range<usize>>> {
+        let each = self.each() as usize;
+        if prefix.is_empty() {
+            return Some(std::iter::once(0..self.shards()).collect());
+        }
+        let within = self.namespaces.iter().enumerate().filter(|(_, namespace)| namespace.prefix.starts_with(prefix));
+        let shards = within.map(|(at, _)| (at + 1) * each..(at + 2) * each).collect();
+        self.namespaces.iter().any(|namespace| *namespace.prefix == *prefix).then_some(shards)
+    }
+
     /// The labels of all namespaces, `OTHER` first, and which shards are theirs.
     #[cfg(feature = "metrics")]
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = (&str, Range<usize>)> {
@@ -130,6 +140,17 @@ mod tests {
             let (shard, hash) = placing.of(&Key::new(key).unwrap());
             assert_eq!(shard / 4, namespace, "{key}");
             assert_eq!(placing.of(&Key::new(key).unwrap()), (shard, hash));
+        }
+    }
+
+    #[test]
+    fn a_declared_prefix_has_its_shards_and_those_within_it() {
+        let placing = Placing::new(4, &boxed(&["a:", "a:b:", "c"]), |prefix| prefix.into());
+        assert_eq!(placing.shards_of("a:"), Some(vec![4..8, 8..12]));
+        assert_eq!(placing.shards_of("a:b:"), Some(std::iter::once(8..12).collect()));
+        assert_eq!(placing.shards_of(""), Some(std::iter::once(0..16).collect()));
+        for undeclared in ["a", "a:b", "cc", "d"] {
+            assert_eq!(placing.shards_of(undeclared), None, "{undeclared}");
         }
     }
 

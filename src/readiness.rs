@@ -26,14 +26,14 @@ impl LockManager {
     /// # Cancel safety
     /// Changes nothing.
     pub async fn readiness(&self) -> Readiness {
-        if self.is_closed() {
+        if self.is_shutting_down() {
             return Readiness::Draining;
         }
         let Some(desk) = self.desk() else { return Readiness::Ready { store: None } };
         let answer = desk.health().await;
         // It may have been closed while the store took its time.
         match answer {
-            _ if self.is_closed() => Readiness::Draining,
+            _ if self.is_shutting_down() => Readiness::Draining,
             Some(Ok(took)) => Readiness::Ready { store: Some(took) },
             Some(Err(_)) | None => Readiness::StoreUnavailable,
         }
@@ -53,8 +53,9 @@ impl LockManager {
         }
     }
 
-    /// Whether it has begun to shut down.
-    fn is_closed(&self) -> bool {
+    /// Whether it has begun to shut down: holders may still release, nobody is granted anything.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
         // The first to be closed.
         self.shard_at(0).is_closed()
     }

@@ -229,7 +229,8 @@ fn cases() -> Vec<Case> {
                 waits(process, 1).await;
                 assert_eq!(process.acquire(json!({ "key": "a", "session": two, "wait_ms": 60_000 })).await.0, 409);
                 for id in [two, one] {
-                    process.client.delete(format!("{}/sessions/{id}", process.url)).send().await.unwrap();
+                    let url = format!("{}/sessions/end", process.url);
+                    process.client.post(url).json(&json!({ "session": id })).send().await.unwrap();
                 }
                 first.await.unwrap();
             }

@@ -7,7 +7,7 @@ mod support;
 use std::num::NonZeroU32;
 
 use leasehold::LockManager;
-use leasehold::http::{Access, Limits};
+use leasehold::http::{Access, Limits, Quotas};
 use reqwest::Method;
 use serde_json::{Value, json};
 use support::{Answer, Listener, Server, number, text, until};
@@ -56,8 +56,8 @@ fn routes() -> Vec<(Method, &'static str, Option<Value>)> {
         (Method::POST, "/release", Some(mine.clone())),
         (Method::POST, "/heartbeat", Some(mine)),
         (Method::POST, "/sessions", Some(json!({ "name": "w" }))),
-        (Method::POST, "/sessions/x/heartbeat", None),
-        (Method::DELETE, "/sessions/x", None),
+        (Method::POST, "/sessions/heartbeat", Some(json!({ "session": "0b9f1f2e-52a3-4b61-9a08-6bb7a6b1d001" }))),
+        (Method::POST, "/sessions/end", Some(json!({ "session": "0b9f1f2e-52a3-4b61-9a08-6bb7a6b1d001" }))),
         (Method::GET, "/locks", None),
         (Method::GET, "/locks?key=ci:a", None),
         (Method::GET, "/locks/ci:a", None),
@@ -129,7 +129,8 @@ async fn keys_outside_of_a_tokens_namespaces_are_out_of_its_reach() {
 
 #[actix_rt::test]
 async fn lists_totals_and_events_show_a_token_its_own_keys() {
-    let server = guarded(access());
+    let locks = LockManager::builder().namespaces(access().namespaces()).build().unwrap();
+    let server = Server::with_access(locks, Limits::new(), access());
     let mut all = Listener::of(server.request(Method::GET, "/events").bearer_auth(READER)).await;
     let mut some = Listener::of(server.request(Method::GET, "/events").bearer_auth(CI)).await;
     for key in ["ci:b", "prod", "ci:a", "shared/x", "a"] {
@@ -149,12 +150,26 @@ async fn lists_totals_and_events_show_a_token_its_own_keys() {
     assert_eq!(keys(CI, "/locks?prefix=s").await, ("shared/x".into(), false));
     assert_eq!(keys(CI, "/locks?prefix=prod").await, (String::new(), false));
 
-    let hot = async |token: &str| get(&server, token, "/stats").await.ok()["hot_keys"].as_array().unwrap().len();
-    assert_eq!((hot(READER).await, hot(CI).await), (5, 3));
+    let totals = async |token: &str| {
+        let totals = get(&server, token, "/stats").await.ok();
+        (totals["hot_keys"].as_array().unwrap().len(), number(&totals, "total"), number(&totals, "busy"))
+    };
+    assert_eq!((totals(READER).await, totals(CI).await), ((5, 5, 5), (3, 3, 3)));
+    #[cfg(feature = "metrics")]
+    {
+        get(&server, CI, "/metrics").await.problem(403, "forbidden");
+        assert_eq!(get(&server, READER, "/metrics").await.status, 200);
+    }
+    let uncounted = guarded(access());
+    get(&uncounted, CI, "/stats").await.problem(403, "forbidden");
+    get(&uncounted, CI, "/stats?key=ci:a").await.problem(404, "not_locked");
+    let mut seen = 0;
     for key in ["ci:b", "prod", "ci:a", "shared/x", "a"] {
         assert_eq!(text(&all.next().await, "key"), key);
         if key.contains([':', '/']) {
-            assert_eq!(text(&some.next().await, "key"), key);
+            let event = some.next().await;
+            seen += 1;
+            assert_eq!((text(&event, "key"), number(&event, "sequence")), (key, seen), "others' are not counted");
         }
     }
 }
@@ -186,7 +201,7 @@ async fn a_circle_names_no_key_outside_of_the_namespaces() {
     };
     assert!(!told.to_string().contains("prod"), "{told}");
     for id in &ids[1..] {
-        ask(&server, Some(OPERATOR), Method::DELETE, &format!("/sessions/{}", id.as_str().unwrap()), None).await.ok();
+        post(&server, OPERATOR, "/sessions/end", json!({ "session": id })).await.ok();
     }
 }
 
@@ -325,4 +340,70 @@ async fn hosts_that_were_allowed_are_answered_and_tokens_make_them_needless() {
     let with_tokens = guarded(access());
     let foreign = with_tokens.request(Method::GET, "/locks").bearer_auth(CI).header("host", "evil.example");
     Answer::of(foreign.header("origin", "http://other.example")).await.ok();
+}
+
+#[actix_rt::test]
+async fn one_token_cannot_take_what_there_is_for_all() {
+    const GREEDY: &str = "greedy-secret-0123456789";
+    let quotas = Quotas::new().max_locks(3).max_sessions(1).max_waiters(9).max_streams(1);
+    let list = json!([
+        { "name": "greedy", "token": GREEDY, "rights": ["acquire", "read"], "max_waiters": 1 },
+        { "name": "ci", "token": CI, "rights": ["acquire", "read"] },
+    ]);
+    let server = guarded(Access::from_json(&list.to_string()).unwrap().quotas(quotas));
+    let listen = |token: &str| server.request(Method::GET, "/events").bearer_auth(token);
+    let acquire = async |token: &str, key: &str, wait: u32| {
+        post(&server, token, "/acquire", json!({ "key": key, "wait_ms": wait })).await
+    };
+    acquire(CI, "busy", 0).await.ok();
+    let one = acquire(GREEDY, "1", 0).await.ok();
+    let waits = server.request(Method::POST, "/acquire").bearer_auth(GREEDY).json(&json!({ "key": "busy" }));
+    let waits = actix_rt::spawn(Answer::of(waits));
+    until("its wait", || server.waiting() == 1).await;
+    acquire(GREEDY, "busy", 5000).await.problem(429, "waiter_quota");
+    assert_eq!(server.waiting(), 1);
+    acquire(GREEDY, "2", 0).await.ok();
+    acquire(GREEDY, "3", 0).await.problem(429, "lock_quota");
+    post(&server, GREEDY, "/release", json!({ "key": "1", "token": one["token"] })).await.ok();
+    acquire(GREEDY, "3", 0).await.ok();
+
+    let session = post(&server, GREEDY, "/sessions", json!({ "name": "w" })).await.ok();
+    post(&server, GREEDY, "/sessions", json!({ "name": "w" })).await.problem(429, "session_quota");
+    let first = Listener::of(listen(GREEDY)).await;
+    Answer::of(listen(GREEDY)).await.problem(429, "stream_quota");
+    // The others have theirs.
+    acquire(CI, "4", 0).await.ok();
+    post(&server, CI, "/sessions", json!({ "name": "w" })).await.ok();
+    let _others = Listener::of(listen(CI)).await;
+
+    drop(first);
+    post(&server, GREEDY, "/sessions/end", json!({ "session": session["id"] })).await.ok();
+    post(&server, GREEDY, "/sessions", json!({ "name": "w" })).await.ok();
+    waits.abort();
+    until("it has left", || server.waiting() == 0).await;
+    // A stream's end is noticed when it is next written to.
+    loop {
+        acquire(CI, "5", 0).await;
+        if Answer::of(server.request(Method::HEAD, "/events").bearer_auth(GREEDY)).await.status == 405
+            && listen(GREEDY).send().await.unwrap().status() == 200
+        {
+            break;
+        }
+        actix_rt::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[actix_rt::test]
+async fn another_list_of_tokens_takes_the_place_of_the_first_for_all_at_once() {
+    let server = guarded(access());
+    let mut events = Listener::of(server.request(Method::GET, "/events").bearer_auth(CI)).await;
+    let lock = post(&server, CI, "/acquire", json!({ "key": "ci:a" })).await.ok();
+    let list = json!([{ "name": "new", "token": "new-secret-0123456789", "rights": ["acquire", "read"] }]);
+    server.replace_tokens(&list);
+    get(&server, CI, "/locks").await.problem(401, "unauthenticated");
+    let mine = json!({ "key": "ci:a", "token": lock["token"] });
+    post(&server, "new-secret-0123456789", "/release", mine).await.ok();
+    // What had happened before may still be told; what happens now is not for one who is gone.
+    while !events.ended().await {}
+    assert!(!events.seen().contains("released"), "{}", events.seen());
 }

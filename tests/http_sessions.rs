@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use leasehold::http::{Access, Limits};
 use leasehold::{LockManager, ManualClock};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -24,7 +25,11 @@ async fn open(server: &Server, name: &str) -> String {
 }
 
 async fn beat(server: &Server, id: &str) -> Answer {
-    Answer::of(server.request(Method::POST, &format!("/sessions/{id}/heartbeat"))).await
+    server.post("/sessions/heartbeat", json!({ "session": id })).await
+}
+
+async fn end(server: &Server, id: &str) -> Answer {
+    server.post("/sessions/end", json!({ "session": id })).await
 }
 
 fn of(session: &str, key: &str) -> Value {
@@ -68,8 +73,7 @@ async fn a_session_that_runs_out_releases_its_locks_and_stays_ended() {
     server.get("/locks/a").await.problem(404, "not_locked");
     beat(&server, &id).await.problem(410, "session_ended");
     server.post("/acquire", of(&id, "b")).await.problem(410, "session_ended");
-    let end = server.delete(&format!("/sessions/{id}")).await.ok();
-    assert_eq!(end, json!({ "outcome": "already_gone" }));
+    assert_eq!(end(&server, &id).await.ok(), json!({ "outcome": "already_gone" }));
 }
 
 #[actix_rt::test]
@@ -80,11 +84,10 @@ async fn the_end_of_a_session_releases_its_locks_and_refuses_its_waiters() {
     server.post("/acquire", of(&id, "a")).await.ok();
     let waits = server.post_later("/acquire", json!({ "key": "busy", "session": id, "wait_ms": 60_000 }));
     until("its wait", || server.waiting() == 1).await;
-    let path = format!("/sessions/{id}");
-    assert_eq!(server.delete(&path).await.ok(), json!({ "outcome": "released" }));
+    assert_eq!(end(&server, &id).await.ok(), json!({ "outcome": "released" }));
     waits.await.unwrap().problem(410, "session_ended");
     server.post("/acquire", json!({ "key": "a", "wait_ms": 0 })).await.ok();
-    assert_eq!(server.delete(&path).await.ok(), json!({ "outcome": "already_gone" }));
+    assert_eq!(end(&server, &id).await.ok(), json!({ "outcome": "already_gone" }));
 }
 
 #[actix_rt::test]
@@ -113,20 +116,25 @@ async fn sessions_that_would_wait_for_each_other_hear_of_the_circle() {
         cycle.as_array().unwrap().iter().map(|edge| (text(edge, "owner"), text(edge, "key"))).collect();
     edges.sort_unstable();
     assert_eq!(edges, [("one", "b"), ("two", "a")]);
-    server.delete(&format!("/sessions/{two}")).await.ok();
+    end(&server, &two).await.ok();
     waits.await.unwrap().ok();
 }
 
 #[actix_rt::test]
 async fn an_id_that_is_nobodys_is_unknown() {
     let (_clock, server) = stopped_clock();
-    for id in [NO_SESSION, "x", "%FF", "..%2F.."] {
-        beat(&server, id).await.problem(404, "unknown_session");
-        server.delete(&format!("/sessions/{id}")).await.problem(404, "unknown_session");
+    for ask in [beat(&server, NO_SESSION).await, end(&server, NO_SESSION).await] {
+        ask.problem(404, "unknown_session");
+    }
+    for bad in ["x", "", "../../acquire"] {
+        let answers = [beat(&server, bad).await, end(&server, bad).await];
+        answers.into_iter().for_each(|answer| drop(answer.problem(400, "invalid_body")));
     }
     server.post("/acquire", of(NO_SESSION, "a")).await.problem(404, "unknown_session");
     server.post("/acquire", json!({ "key": "a", "session": "x" })).await.problem(400, "invalid_body");
-    server.delete(&format!("/sessions/{NO_SESSION}?force=1")).await.problem(400, "invalid_query");
+    for extra in [json!({ "session": NO_SESSION, "force": 1 }), json!({})] {
+        server.post("/sessions/end", extra).await.problem(400, "invalid_body");
+    }
     assert_eq!(server.locks.stats().total, 0);
 }
 
@@ -155,7 +163,7 @@ async fn sessions_and_the_locks_of_each_are_bounded() {
     server.post("/sessions", json!({ "name": "three" })).await.problem(429, "too_many_sessions");
     server.post("/acquire", of(&one, "a")).await.ok();
     server.post("/acquire", of(&one, "b")).await.problem(429, "too_many_locks");
-    server.delete(&format!("/sessions/{one}")).await.ok();
+    end(&server, &one).await.ok();
     open(&server, "three").await;
 }
 
@@ -185,7 +193,7 @@ async fn a_sessions_id_is_in_the_opening_answer_and_nowhere_else() {
     for path in ["/locks", "/locks/a", "/stats", "/stats?key=a"] {
         answers.push(server.get(path).await);
     }
-    answers.push(server.delete(&format!("/sessions/{id}")).await);
+    answers.push(end(&server, &id).await);
     for answer in answers {
         assert!(!format!("{answer:?}").contains(&id), "{answer:?}");
     }
@@ -194,4 +202,54 @@ async fn a_sessions_id_is_in_the_opening_answer_and_nowhere_else() {
         assert_eq!(text(&event, "kind"), kind);
         assert!(!event.to_string().contains(&id));
     }
+}
+
+/// An address is written down by every proxy and browser on the way.
+#[actix_rt::test]
+async fn no_route_takes_a_sessions_id_in_its_address() {
+    let (_clock, server) = stopped_clock();
+    let id = open(&server, "w").await;
+    for (method, path) in [
+        (Method::POST, format!("/sessions/{id}/heartbeat")),
+        (Method::DELETE, format!("/sessions/{id}")),
+        (Method::GET, format!("/sessions/{id}")),
+    ] {
+        Answer::of(server.request(method, &path)).await.problem(404, "not_found");
+    }
+    for path in ["/sessions", "/sessions/end", "/sessions/heartbeat"] {
+        server.get(path).await.problem(405, "method_not_allowed");
+    }
+    beat(&server, &id).await.ok();
+}
+
+#[actix_rt::test]
+async fn a_session_is_of_use_to_the_token_that_opened_it_and_to_no_other() {
+    const MINE: &str = "mine-secret-0123456789";
+    const OTHER: &str = "other-secret-0123456789";
+    const RENEWED: &str = "renewed-secret-0123456789";
+    let list = |mine: &str| {
+        json!([
+            { "name": "mine", "token": mine, "rights": ["acquire", "read"] },
+            { "name": "other", "token": OTHER, "rights": ["acquire", "read", "force"] },
+        ])
+    };
+    let access = Access::from_json(&list(MINE).to_string()).unwrap();
+    let server = Server::with_access(LockManager::builder().build().unwrap(), Limits::new(), access);
+    let post = async |token: &str, path: &str, body: Value| {
+        Answer::of(server.request(Method::POST, path).bearer_auth(token).json(&body)).await
+    };
+    let session = post(MINE, "/sessions", json!({ "name": "w" })).await.ok();
+    let id = text(&session, "id");
+    post(MINE, "/acquire", of(id, "a")).await.ok();
+    let named = json!({ "session": id });
+    post(OTHER, "/acquire", of(id, "b")).await.problem(404, "unknown_session");
+    for path in ["/sessions/heartbeat", "/sessions/end"] {
+        post(OTHER, path, named.clone()).await.problem(404, "unknown_session");
+    }
+    assert_eq!(number(&post(MINE, "/sessions/heartbeat", named.clone()).await.ok(), "locks"), 1);
+    // It is whose it is by the token's name: a new secret is no reason to lose the locks.
+    server.replace_tokens(&list(RENEWED));
+    post(MINE, "/sessions/heartbeat", named.clone()).await.problem(401, "unauthenticated");
+    post(RENEWED, "/sessions/heartbeat", named.clone()).await.ok();
+    assert_eq!(post(RENEWED, "/sessions/end", named).await.ok(), json!({ "outcome": "released" }));
 }

@@ -112,10 +112,11 @@ async fn logs_name_who_forced_and_in_which_request_and_show_no_capability() {
     let id = session["id"].as_str().unwrap().to_owned();
     let acquire = json!({ "key": "needle", "session": id });
     let lock = Answer::of(ask(post.clone(), "/acquire").json(&acquire)).await.ok();
-    Answer::of(ask(post, &format!("/sessions/{id}/heartbeat"))).await.ok();
+    let named = json!({ "session": id });
+    Answer::of(ask(post.clone(), "/sessions/heartbeat").json(&named)).await.ok();
     let force = ask(reqwest::Method::DELETE, "/locks/needle").header("x-request-id", "incident-7");
     Answer::of(force).await.ok();
-    Answer::of(ask(reqwest::Method::DELETE, &format!("/sessions/{id}"))).await.ok();
+    Answer::of(ask(post, "/sessions/end").json(&named)).await.ok();
     process.signal("TERM");
     process.exit_code().await;
     let log = process.stderr();
@@ -125,9 +126,46 @@ async fn logs_name_who_forced_and_in_which_request_and_show_no_capability() {
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let forced = lines.iter().find(|line| line["key"] == "needle" && line["level"] == "WARN").unwrap();
     assert_eq!((&forced["by"], &forced["request_id"]), (&json!("ops"), &json!("incident-7")));
+    assert_eq!(forced["from"], "127.0.0.1");
     let answered = |line: &&Value| line["message"] == "answered" && line["request_id"].is_string();
     let routes: Vec<_> = lines.iter().filter(answered).map(|line| line["route"].as_str().unwrap()).collect();
-    assert!(routes.contains(&"/sessions/{id}/heartbeat"), "{routes:?}");
+    assert!(routes.contains(&"/locks/{key}"), "{routes:?}");
+}
+
+#[actix_rt::test]
+async fn guesses_leave_a_line_an_address_with_the_one_behind_the_proxy() {
+    let folder = Folder::new();
+    let list = folder.file("tokens.json", &tokens());
+    let words = ["--tokens-file", &list, "--log-format", "json", "--trusted-proxies", "127.0.0.1"];
+    let mut process = Process::start(serve(&[&["--listen", "127.0.0.1:0"], &words[..]].concat()));
+    let ask = |method: reqwest::Method, path: &str, secret: &str, from: &str| {
+        let request = process.client.request(method, format!("{}{path}", process.url));
+        Answer::of(request.bearer_auth(secret).header("x-forwarded-for", from))
+    };
+    for guess in 0..200 {
+        let from = if guess % 2 == 0 { "203.0.113.7" } else { "203.0.113.8" };
+        ask(reqwest::Method::GET, "/locks", "a-guess-0123456789", from).await.problem(401, "unauthenticated");
+    }
+    process.post("/acquire", json!({ "key": "a" })).await.problem(401, "unauthenticated");
+    let acquire = process.client.post(format!("{}/acquire", process.url)).bearer_auth(SECRET);
+    Answer::of(acquire.json(&json!({ "key": "a" }))).await.ok();
+    ask(reqwest::Method::DELETE, "/locks/a", SECRET, "203.0.113.9").await.ok();
+    let metrics = process.client.get(format!("{}/metrics", process.url)).bearer_auth(SECRET);
+    let metrics = metrics.send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("leasehold_http_refusals_total{reason=\"unauthenticated\"} 201\n"), "{metrics}");
+    assert!(metrics.contains("leasehold_http_refusals_total{reason=\"lock_quota\"} 0\n"));
+    process.signal("TERM");
+    process.exit_code().await;
+    let log = process.stderr();
+    assert!(!log.contains("a-guess"));
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |message: &str| lines.iter().filter(|line| line["message"] == message).collect::<Vec<_>>();
+    let refused = of("a request was refused");
+    let from: Vec<_> = refused.iter().map(|line| line["from"].as_str().unwrap()).collect();
+    assert_eq!(from, ["203.0.113.7", "203.0.113.8", "127.0.0.1"], "{log}");
+    assert_eq!((&refused[0]["by"], &refused[0]["code"]), (&json!("an unknown token"), &json!("unauthenticated")));
+    assert_eq!(refused[2]["by"], "no token");
+    assert_eq!(of("a lock was released by force")[0]["from"], "203.0.113.9");
 }
 
 #[actix_rt::test]

@@ -1,31 +1,25 @@
 //! Who may do what: bearer tokens, each with rights and with the namespaces (prefixes of keys) in which they hold.
 //!
-//! Secrets are kept as SHA-256 digests (but for the one that a thread was shown last) and compared in constant time,
-//! all of them each time. They are shown in no answer, log line or `Debug`; a token's name is what logs call it by.
+//! Secrets are shown in no answer, log line or `Debug`; a token's name is what logs call it by.
 
-use std::cell::RefCell;
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::AUTHORIZATION;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
-use utoipa::ToSchema;
 
+use super::audit::{Refusal, Refusals};
+pub use super::bearer::AccessError;
+pub(super) use super::bearer::Right;
+use super::bearer::{Bearer, find_again, read, secret, without_inner};
 use super::origin::Proxies;
-use super::pace::{Pace, Payer};
+use super::pace::Pace;
 use super::problem::Fault;
+use super::quota::{Quotas, Seat, Standing};
 use super::same_site::AllowedHosts;
 use super::shown::Whoami;
-use crate::LockManager;
-
-/// A shorter secret could be guessed.
-const SHORTEST_SECRET: usize = 16;
-/// What stands before a secret.
-const SCHEME: &[u8] = b"bearer ";
+use crate::{Account, LockManager};
 
 /// Who may use the routes. Make it once, outside of the app's factory, and give a clone to each app by `app_data`;
 /// without one everybody may do everything who asks by the server's address.
@@ -47,6 +41,9 @@ const SCHEME: &[u8] = b"bearer ";
 /// | `force` | release by force |
 ///
 /// A namespace is what its keys begin with; it ends with a divider (`web:`), since `web` would let in `website:` too.
+/// `max_locks`, `max_sessions`, `max_waiters` and `max_streams` bound what the token may have at once, in place of the
+/// [`quotas`](Self::quotas) for all.
+///
 /// Without `namespaces` a token is good for every key. `/healthz`, `/readyz`, `/openapi.json`,
 /// `/docs` and the status page need none; what the page shows does.
 #[derive(Clone, Default)]
@@ -55,17 +52,13 @@ pub struct Access {
     /// None: everybody may do everything.
     bearers: Arc<[Bearer]>,
     open_stats: bool,
+    per_second: Option<NonZeroU32>,
+    /// Of those who bring no known token.
     pace: Option<Arc<Pace>>,
+    quotas: Quotas,
     proxies: Proxies,
     hosts: AllowedHosts,
-}
-
-/// The SHA-256 of a secret, in words: they are compared faster than bytes.
-type Fingerprint = [u64; 4];
-
-fn fingerprint(digest: [u8; 32]) -> Fingerprint {
-    let (words, _) = digest.as_chunks::<8>();
-    std::array::from_fn(|at| u64::from_ne_bytes(words[at]))
+    refusals: Arc<Refusals>,
 }
 
 /// What a request needs to be let in.
@@ -84,45 +77,6 @@ pub(super) enum Needs {
     Force,
 }
 
-/// What a token allows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Right {
-    Acquire,
-    Read,
-    Force,
-}
-
-struct Bearer {
-    name: String,
-    digest: Fingerprint,
-    rights: Vec<Right>,
-    /// None of them is a prefix of another.
-    namespaces: Vec<String>,
-}
-
-/// The token that a thread found last.
-struct LastFound {
-    among: Arc<[Bearer]>,
-    secret: Box<[u8]>,
-    at: usize,
-}
-
-/// Why a list of tokens makes no sense. It never quotes one.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct AccessError(String);
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    name: String,
-    token: Option<String>,
-    token_sha256: Option<String>,
-    rights: Vec<Right>,
-    namespaces: Option<Vec<String>>,
-}
-
 impl Access {
     /// Everybody may do everything, but for web pages of other sites: without tokens a request is refused unless it
     /// names an address, `localhost` or an [allowed host](Self::allow_hosts) in `Host`, and this host in `Origin` and
@@ -137,34 +91,39 @@ impl Access {
     /// [`AccessError`] says which entry makes no sense: no list at all, an unknown field or right, a secret of less than
     /// 16 bytes, two of the same name or secret.
     pub fn from_json(text: &str) -> Result<Self, AccessError> {
-        let written: Vec<Written> = serde_json::from_str(text).map_err(|why| {
-            // Its own words may quote the text.
-            AccessError(format!("not a list of tokens: see line {}, column {}", why.line(), why.column()))
-        })?;
-        if written.is_empty() {
-            return Err(AccessError("there is no token in the list".to_owned()));
-        }
-        let mut bearers: Vec<Bearer> = Vec::with_capacity(written.len());
-        for entry in written {
-            let bearer = Bearer::read(entry)?;
-            if let Some(other) = bearers.iter().find(|other| other.name == bearer.name || other.digest == bearer.digest)
-            {
-                let names = (&other.name, &bearer.name);
-                return Err(AccessError(format!("{names:?}: two entries have the same name or the same token")));
-            }
-            bearers.push(bearer);
-        }
-        Ok(Self { bearers: bearers.into(), ..Self::default() })
+        Self::default().with_tokens(text)
     }
 
-    /// The same terms for other tokens, read as by [`from_json`](Self::from_json).
+    /// The same terms for other tokens, read as by [`from_json`](Self::from_json). A token that has the same name in both
+    /// lists keeps its sessions, and what it has counts against its new quotas.
     ///
     /// # Errors
     /// As for `from_json`.
     pub fn with_tokens(&self, text: &str) -> Result<Self, AccessError> {
-        let bearers = Self::from_json(text)?.bearers;
-        let pace = self.pace.as_ref().map(|pace| Arc::new(pace.for_bearers(bearers.len())));
-        Ok(Self { bearers, pace, ..self.clone() })
+        let mut bearers = read(text)?;
+        for bearer in &mut bearers {
+            bearer.standing = match self.bearers.iter().find(|before| before.name == bearer.name) {
+                Some(before) => Arc::clone(&before.standing),
+                None => Arc::new(Standing::new(&bearer.name, self.per_second)),
+            };
+            bearer.standing.bound(bearer.quotas.or(self.quotas));
+        }
+        Ok(Self { bearers: bearers.into(), ..self.clone() })
+    }
+
+    /// How many tokens there are.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.bearers.len()
+    }
+
+    /// What a token may have at once unless its entry says otherwise.
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = quotas;
+        for bearer in self.bearers.iter() {
+            bearer.standing.bound(bearer.quotas.or(quotas));
+        }
+        self
     }
 
     /// Lets everybody read the totals of all keys (without the names of the most contended ones).
@@ -178,7 +137,14 @@ impl Access {
     /// that is the proxy's, unless [`trust_proxies`](Self::trust_proxies) names it. Releases and heartbeats are not
     /// counted.
     pub fn rate_limit(mut self, per_second: NonZeroU32) -> Self {
-        self.pace = Some(Arc::new(Pace::new(per_second, self.bearers.len())));
+        self.pace = Some(Arc::new(Pace::new(per_second)));
+        self.per_second = Some(per_second);
+        let with_pace = |bearer: &Bearer| {
+            let standing = Arc::new(Standing::new(&bearer.name, Some(per_second)));
+            standing.bound(bearer.quotas.or(self.quotas));
+            Bearer { standing, ..bearer.clone() }
+        };
+        self.bearers = self.bearers.iter().map(with_pace).collect();
         self
     }
 
@@ -219,7 +185,7 @@ impl Access {
     /// Whether a token is asked for at all.
     #[must_use]
     pub fn has_tokens(&self) -> bool {
-        !self.bearers.is_empty()
+        self.tokens() > 0
     }
 
     /// Lets a request in, or says why not.
@@ -227,22 +193,27 @@ impl Access {
         if needs == Needs::Nothing {
             return Ok(Caller::anybody());
         }
-        self.check_site(req)?;
-        if !self.has_tokens() {
-            self.count(req, needs, None)?;
+        let bearers = &self.bearers;
+        if bearers.is_empty() {
+            self.hosts.check(req)?;
+            if needs != Needs::GiveBack {
+                self.count(req)?;
+            }
             return Ok(Caller::anybody());
         }
         let given = secret(req);
-        let Some(at) = given.and_then(|secret| self.find_again(secret)) else {
+        let Some(at) = given.and_then(|secret| find_again(&self.bearers, secret)) else {
             // Whoever guesses is slowed down like everybody else.
-            self.count(req, needs, None)?;
+            self.count(req)?;
             return match (needs, given) {
-                (Needs::Totals, None) if self.open_stats => Ok(self.caller(None)),
-                (Needs::Name, None) => Ok(self.caller(None)),
+                (Needs::Totals, None) if self.open_stats => Ok(Caller::of(Arc::clone(bearers), None)),
+                (Needs::Name, None) => Ok(Caller::of(Arc::clone(bearers), None)),
                 _ => Err(Fault::Unauthenticated { given: given.is_some() }),
             };
         };
-        self.count(req, needs, Some(at))?;
+        if needs != Needs::GiveBack {
+            bearers[at].standing.come()?;
+        }
         let right = match needs {
             Needs::Nothing | Needs::Name => None,
             Needs::Totals if self.open_stats => None,
@@ -250,10 +221,47 @@ impl Access {
             Needs::Acquire | Needs::GiveBack => Some(Right::Acquire),
             Needs::Force => Some(Right::Force),
         };
-        if right.is_some_and(|right| !self.bearers[at].rights.contains(&right)) {
+        if right.is_some_and(|right| !bearers[at].rights.contains(&right)) {
             return Err(Fault::Forbidden { why: "the token does not have the right to do this" });
         }
-        Ok(self.caller(Some(at)))
+        Ok(Caller::of(Arc::clone(bearers), Some(at)))
+    }
+
+    /// The namespaces that the tokens are bound to: a manager that is [given](crate::Builder::namespaces) them counts each
+    /// for itself, so that their tokens see totals of their own.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<String> {
+        let mut all: Vec<_> = self.bearers.iter().flat_map(|bearer| &bearer.namespaces).cloned().collect();
+        all.retain(|namespace| !namespace.is_empty());
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    pub(super) fn has_open_stats(&self) -> bool {
+        self.open_stats
+    }
+
+    /// The address that a request came from.
+    pub(super) fn origin(&self, req: &HttpRequest) -> IpAddr {
+        self.proxies.origin(req)
+    }
+
+    /// How logs call the token that a request brings.
+    pub(super) fn name_of(&self, req: &HttpRequest) -> String {
+        match secret(req) {
+            _ if self.bearers.is_empty() => "anonymous".to_owned(),
+            None => "no token".to_owned(),
+            Some(secret) => {
+                let known = find_again(&self.bearers, secret).map(|at| self.bearers[at].name.clone());
+                known.unwrap_or_else(|| "an unknown token".to_owned())
+            }
+        }
+    }
+
+    /// Writes down who was refused.
+    pub(super) fn note(&self, refusal: &Refusal<'_>) {
+        self.refusals.note(refusal);
     }
 
     /// Refuses pages of other sites, where no token would.
@@ -261,106 +269,9 @@ impl Access {
         if self.has_tokens() { Ok(()) } else { self.hosts.check(req) }
     }
 
-    fn caller(&self, bearer: Option<usize>) -> Caller {
-        Caller { access: Some((Arc::clone(&self.bearers), bearer)) }
+    fn count(&self, req: &HttpRequest) -> Result<(), Fault> {
+        self.pace.as_ref().map_or(Ok(()), |pace| pace.take(self.proxies.origin(req)))
     }
-
-    /// [`find`](Self::find), which most often is asked for what it was asked for just before. That is compared in
-    /// constant time too: how long it takes tells no more of the last token than its length.
-    fn find_again(&self, secret: &[u8]) -> Option<usize> {
-        thread_local! {
-            static LAST: RefCell<Option<LastFound>> = const { RefCell::new(None) };
-        }
-        LAST.with_borrow_mut(|last| {
-            if let Some(last) = last
-                && Arc::ptr_eq(&last.among, &self.bearers)
-                && bool::from(last.secret.ct_eq(secret))
-            {
-                return Some(last.at);
-            }
-            let at = self.find(secret)?;
-            *last = Some(LastFound { among: Arc::clone(&self.bearers), secret: secret.into(), at });
-            Some(at)
-        })
-    }
-
-    /// Which token has this secret. Looks at all of them, whatever it finds.
-    fn find(&self, secret: &[u8]) -> Option<usize> {
-        let digest = fingerprint(Sha256::digest(secret).into());
-        let same = |(at, bearer): (usize, &Bearer)| bool::from(bearer.digest.ct_eq(&digest)).then_some(at);
-        self.bearers.iter().enumerate().map(same).fold(None, |found, at| found.or(at))
-    }
-
-    fn count(&self, req: &HttpRequest, needs: Needs, bearer: Option<usize>) -> Result<(), Fault> {
-        match &self.pace {
-            Some(pace) if needs != Needs::GiveBack || bearer.is_none() && self.has_tokens() => {
-                pace.take(bearer.map_or_else(|| Payer::at(self.proxies.origin(req)), Payer::Bearer))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// The secret that a request brings.
-fn secret(req: &HttpRequest) -> Option<&[u8]> {
-    let (scheme, secret) = req.headers().get(AUTHORIZATION)?.as_bytes().split_at_checked(SCHEME.len())?;
-    scheme.eq_ignore_ascii_case(SCHEME).then(|| secret.trim_ascii())
-}
-
-impl Bearer {
-    fn read(written: Written) -> Result<Self, AccessError> {
-        let Written { name, token, token_sha256, rights, namespaces } = written;
-        let wrong = |why: &str| Err(AccessError(format!("the token {name:?}: {why}")));
-        if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
-            return Err(AccessError("a token's name has 1 to 64 bytes and no control characters".to_owned()));
-        }
-        let digest = match (token, token_sha256) {
-            (Some(secret), None) if secret.len() < SHORTEST_SECRET => return wrong("it has less than 16 bytes"),
-            (Some(secret), None) if secret.chars().any(|c| !c.is_ascii_graphic()) => {
-                return wrong("it has characters that no header can carry");
-            }
-            (Some(secret), None) => fingerprint(Sha256::digest(secret).into()),
-            (None, Some(hex)) => match digest_of_hex(&hex) {
-                Some(digest) => fingerprint(digest),
-                None => return wrong("`token_sha256` is not 64 hexadecimal digits"),
-            },
-            _ => return wrong("give either `token` or `token_sha256`"),
-        };
-        if rights.is_empty() {
-            return wrong("it has no rights");
-        }
-        if namespaces.as_ref().is_some_and(Vec::is_empty) {
-            return wrong("it has an empty list of namespaces; leave that out for every key");
-        }
-        let ends_in_a_word = |namespace: &String| namespace.ends_with(char::is_alphanumeric);
-        if namespaces.iter().flatten().any(ends_in_a_word) {
-            return wrong(
-                "a namespace ends in a letter or a digit, and would let in all that goes on from there: `web` \
-                the keys of `website:`. End it with `:` or another divider",
-            );
-        }
-        let mut all = namespaces.unwrap_or_else(|| vec![String::new()]);
-        without_inner(&mut all);
-        Ok(Self { name, digest, rights, namespaces: all })
-    }
-}
-
-/// Leaves out those prefixes that begin with another.
-fn without_inner(prefixes: &mut Vec<String>) {
-    prefixes.sort_unstable();
-    // In order, each comes behind what it begins with, and only such are in between.
-    prefixes.dedup_by(|longer, shorter| longer.starts_with(shorter.as_str()));
-}
-
-fn digest_of_hex(hex: &str) -> Option<[u8; 32]> {
-    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut digest = [0; 32];
-    for (at, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(digest)
 }
 
 /// Somebody who was let in.
@@ -374,6 +285,35 @@ impl Caller {
     /// One of those to whom everything is open.
     pub(super) fn anybody() -> Self {
         Self { access: None }
+    }
+
+    fn of(bearers: Arc<[Bearer]>, bearer: Option<usize>) -> Self {
+        Self { access: Some((bearers, bearer)) }
+    }
+
+    fn standing(&self) -> Option<&Standing> {
+        let (bearers, at) = self.access.as_ref()?;
+        at.map(|at| &*bearers[at].standing)
+    }
+
+    /// Whom its locks and sessions are charged to, if it is to be told from others.
+    pub(super) fn account(&self) -> Option<&Account> {
+        self.standing().map(|standing| &standing.account)
+    }
+
+    /// A seat among those of its requests that wait.
+    pub(super) fn wait(&self) -> Result<Option<Seat>, Fault> {
+        self.standing().map(Standing::wait).transpose()
+    }
+
+    /// A seat among its streams of events.
+    pub(super) fn listen(&self) -> Result<Option<Seat>, Fault> {
+        self.standing().map(Standing::listen).transpose()
+    }
+
+    /// Whether the list of tokens is still the one that it was let in by.
+    pub(super) fn is_current(&self, access: &Access) -> bool {
+        self.access.as_ref().is_none_or(|(bearers, _)| Arc::ptr_eq(bearers, &access.bearers))
     }
 
     /// How logs call it.
@@ -439,10 +379,11 @@ impl fmt::Debug for Access {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::bearer::find;
 
     fn caller(namespaces: &str) -> Caller {
         let text = format!(r#"[{{"name":"n","token":"0123456789abcdef","rights":["read"]{namespaces}}}]"#);
-        Access::from_json(&text).unwrap().caller(Some(0))
+        Caller::of(Access::from_json(&text).unwrap().bearers, Some(0))
     }
 
     #[test]
@@ -459,7 +400,7 @@ mod tests {
         assert_eq!(some.prefixes(&locks, "a"), ["a:"]);
         assert_eq!(some.prefixes(&locks, "a:x"), ["a:x"]);
         assert!(some.prefixes(&locks, "c").is_empty());
-        let nobody = Access::open().caller(None);
+        let nobody = Caller::of(Access::open().bearers, None);
         assert!(!nobody.is_unbound() && !nobody.may_use(&locks, "a") && nobody.prefixes(&locks, "").is_empty());
     }
 
@@ -496,15 +437,20 @@ mod tests {
         let hex = "9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f";
         let text = format!(r#"[{{"name":"n","token_sha256":"{hex}","rights":["read"]}}]"#);
         let access = Access::from_json(&text).unwrap();
-        assert_eq!(access.find(b"0123456789abcdef"), Some(0));
-        assert_eq!(access.find(b"0123456789abcdeF"), None);
+        let bearers = Arc::clone(&access.bearers);
+        assert_eq!(find(&bearers, b"0123456789abcdef"), Some(0));
+        assert_eq!(find(&bearers, b"0123456789abcdeF"), None);
         for _ in 0..2 {
-            assert_eq!(access.find_again(b"0123456789abcdef"), Some(0));
-            assert_eq!(access.find_again(b"0123456789abcdeF"), None);
-            assert_eq!(access.find_again(b"0123456789abcde"), None);
+            assert_eq!(find_again(&bearers, b"0123456789abcdef"), Some(0));
+            assert_eq!(find_again(&bearers, b"0123456789abcdeF"), None);
+            assert_eq!(find_again(&bearers, b"0123456789abcde"), None);
         }
         let other = text.replace(hex, &"0".repeat(64));
-        assert_eq!(Access::from_json(&other).unwrap().find_again(b"0123456789abcdef"), None, "of another list");
+        assert_eq!(
+            find_again(&Access::from_json(&other).unwrap().bearers, b"0123456789abcdef"),
+            None,
+            "of another list"
+        );
         assert!(!format!("{access:?}").contains(&hex[..8]));
     }
 }

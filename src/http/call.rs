@@ -3,6 +3,8 @@
 //! It is no middleware: one would cost every request a future on the heap and a look through the router more.
 
 use std::future::ready;
+use std::net::IpAddr;
+use std::sync::LazyLock;
 use std::time::Instant;
 #[cfg(feature = "metrics")]
 use std::{cell::RefCell, rc::Rc};
@@ -13,9 +15,10 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError, Route, web};
 
 use super::access::{Access, Caller, Needs};
+use super::audit::{self, Refusal};
 #[cfg(feature = "metrics")]
 use super::host::shared;
-use super::host::{Host, access};
+use super::host::{Host, InForce, access};
 use super::limits::Limits;
 use super::problem::{Fault, Problem};
 #[cfg(feature = "metrics")]
@@ -58,6 +61,16 @@ impl Call {
         Err(Fault::Forbidden { why: "the key is outside of the token's namespaces" }.into())
     }
 
+    /// Where it came from, as far as a trusted proxy says so.
+    pub(super) fn from(&self) -> IpAddr {
+        in_force(&self.req).origin(&self.req)
+    }
+
+    /// Whether the totals of all keys are the caller's to see.
+    pub(super) fn sees_all_totals(&self) -> bool {
+        self.caller.is_unbound() || in_force(&self.req).has_open_stats()
+    }
+
     /// Whether a key, as the manager keeps it, may be shown to the caller.
     pub(super) fn may_see(&self, key: &Key) -> bool {
         self.caller.is_unbound() || self.caller.may_use(&self.locks, key.as_str())
@@ -75,12 +88,16 @@ impl TryFrom<Spelt> for Key {
     }
 }
 
+/// What holds where the host says nothing.
+static OPEN: LazyLock<Access> = LazyLock::new(Access::open);
+
+fn in_force(req: &HttpRequest) -> InForce<'_> {
+    access(req).unwrap_or(InForce::Always(&OPEN))
+}
+
 /// Lets a request in, or says why not.
 fn admit(req: &HttpRequest, needs: Needs) -> Result<(Host, Caller), Fault> {
-    let caller = match access(req) {
-        Some(access) => access.admit(req, needs)?,
-        None => Access::open().admit(req, needs)?,
-    };
+    let caller = in_force(req).admit(req, needs)?;
     Ok((Host::of(req)?, caller))
 }
 
@@ -98,10 +115,10 @@ where
                 Ok((Host { locks, limits }, caller)) => {
                     let call = Call { locks, limits, req, caller, id, received };
                     let answer = handler(&call, payload).await;
-                    let Call { req, id, .. } = call;
-                    id.finish(&req, received, &tally, answer)
+                    let Call { req, id, caller, .. } = call;
+                    id.finish(&req, received, &tally, Some(&caller), answer)
                 }
-                Err(fault) => id.finish(&req, received, &tally, Err(fault.into())),
+                Err(fault) => id.finish(&req, received, &tally, None, Err(fault.into())),
             }
         }
     })
@@ -112,7 +129,7 @@ pub(super) fn open(route: Route, handler: impl Fn(&HttpRequest) -> Answer + Copy
     route.to(move |req: HttpRequest| {
         let (received, id) = (Instant::now(), RequestId::of(&req));
         // Of its own: what no route is for comes here by any path.
-        ready(id.finish(&req, received, &Tally::default(), handler(&req)))
+        ready(id.finish(&req, received, &Tally::default(), None, handler(&req)))
     })
 }
 
@@ -120,10 +137,7 @@ pub(super) fn open(route: Route, handler: impl Fn(&HttpRequest) -> Answer + Copy
 /// so at once.
 pub(super) fn presented(route: Route, handler: impl Fn(&HttpRequest) -> Answer + Copy + 'static) -> Route {
     open(route, move |req| {
-        match access(req) {
-            Some(access) => access.check_site(req)?,
-            None => Access::open().check_site(req)?,
-        }
+        in_force(req).check_site(req)?;
         handler(req)
     })
 }
@@ -184,16 +198,45 @@ impl RequestId {
     }
 
     /// Names the answer.
-    fn finish(self, req: &HttpRequest, received: Instant, tally: &Tally, answer: Answer) -> HttpResponse {
+    fn finish(
+        self,
+        req: &HttpRequest,
+        received: Instant,
+        tally: &Tally,
+        caller: Option<&Caller>,
+        answer: Answer,
+    ) -> HttpResponse {
+        if let Err(problem) = &answer {
+            self.note_refusal(req, problem, caller);
+        }
         let mut response = answer.unwrap_or_else(|problem| problem.error_response());
         tally.count(req, received, response.status().as_u16());
         if tracing::enabled!(tracing::Level::DEBUG) {
-            // The pattern, not the path: that may hold a session's id.
+            // The pattern, not the path: that holds a key.
             let (status, route) = (response.status().as_u16(), req.match_pattern().unwrap_or_default());
             tracing::debug!(request_id = self.as_str(), method = %req.method(), route, status, "answered");
         }
         response.headers_mut().insert(REQUEST_ID, self.0);
         response
+    }
+}
+
+impl RequestId {
+    /// Writes down and counts who was refused for want of a right or of room.
+    fn note_refusal(&self, req: &HttpRequest, problem: &Problem, caller: Option<&Caller>) {
+        let code = problem.code();
+        #[cfg(feature = "metrics")]
+        if let ([401 | 403 | 429], Some(metrics)) = ([problem.status_code().as_u16()], shared::<HttpMetrics>(req)) {
+            metrics.refused(code);
+        }
+        if !audit::is_written(code) {
+            return;
+        }
+        let access = in_force(req);
+        let by = caller.map_or_else(|| access.name_of(req), |caller| caller.name().to_owned());
+        let (method, route) = (req.method().as_str(), req.match_pattern().unwrap_or_default());
+        let (from, by, route, request_id) = (access.origin(req), by.as_str(), route.as_str(), self.as_str());
+        access.note(&Refusal { from, by, code, method, route, request_id });
     }
 }
 

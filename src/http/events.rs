@@ -12,10 +12,14 @@ use actix_web::{HttpResponse, web};
 use bytes::Bytes;
 use futures_util::stream::unfold;
 
+use super::access::Caller;
 use super::call::{Answer, Call};
-use super::feed::{Feed, Filter};
+use super::feed::{Feed, Filter, Listening};
+use super::host::shared;
 use super::problem::Fault;
 use super::query::{invalid, parameters};
+use super::quota::Seat;
+use super::reload::ReloadableAccess;
 
 /// How long a stream may be silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -50,23 +54,41 @@ pub(super) async fn events(call: &Call, _: web::Payload) -> Answer {
     if call.locks.listeners() > call.limits.max_streams {
         return Err(Fault::TooManyStreams.into());
     }
+    let (seat, access) = (call.caller.listen()?, shared::<ReloadableAccess>(&call.req).cloned());
     let filter = Filter::new(&call.caller, &call.locks, prefix.as_deref().unwrap_or_default(), max_rate);
     let listening = call.locks.attached::<Feed>().listen(&call.locks, filter, counted);
     let listening = listening.map_err(|_| Fault::Internal { why: "there is no thread to listen with" })?;
-    let stream = unfold((listening, Some(OPENING)), async |(mut listening, opening)| {
-        let piece = match opening {
-            Some(opening) => Bytes::from_static(opening.as_bytes()),
-            None => match timeout(KEEP_ALIVE, listening.next()).await {
-                Ok(piece) => piece?,
-                Err(_) => Bytes::from_static(b":\n\n"),
-            },
-        };
-        Some((Ok::<_, Infallible>(piece), (listening, None)))
-    });
+    let client = Client { listening, caller: call.caller.clone(), access, opening: Some(OPENING), _seat: seat };
+    let stream = unfold(client, async |mut client| Some((Ok::<_, Infallible>(client.next().await?), client)));
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header((CACHE_CONTROL, "no-store"))
         // Proxies that gather answers would hold events back.
         .insert_header(("x-accel-buffering", "no"))
         .streaming(stream))
+}
+
+/// One who listens.
+struct Client {
+    listening: Listening,
+    caller: Caller,
+    access: Option<ReloadableAccess>,
+    opening: Option<&'static str>,
+    /// Its place among the streams of its token.
+    _seat: Option<Seat>,
+}
+
+impl Client {
+    /// The next piece of the stream; `None` when nothing more will happen, or nothing more is for it to hear.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(opening) = self.opening.take() {
+            return Some(Bytes::from_static(opening.as_bytes()));
+        }
+        let piece = match timeout(KEEP_ALIVE, self.listening.next()).await {
+            Ok(piece) => piece?,
+            Err(_) => Bytes::from_static(b":\n\n"),
+        };
+        let is_let_in = self.access.as_ref().is_none_or(|access| self.caller.is_current(&access.current()));
+        is_let_in.then_some(piece)
+    }
 }

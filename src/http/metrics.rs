@@ -15,7 +15,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Adds `GET /metrics` to a scope (or to an app), before [`configure`](super::configure).
 ///
-/// It needs a token that may read, unless there are none or [`open_stats`](super::Access::open_stats) lets everybody
+/// It needs a token that may read and is bound to no namespaces, unless there are none or [`open_stats`](super::Access::open_stats) lets everybody
 /// read totals: the text names no key and no owner.
 pub fn configure_metrics(cfg: &mut web::ServiceConfig) {
     cfg.app_data(Scraped).service(resource("/metrics", "GET, HEAD").route(guarded(read(), Needs::Totals, scrape)));
@@ -33,6 +33,9 @@ pub(super) struct Scraped;
     )),
 )]
 pub(super) async fn scrape(call: &Call, _: web::Payload) -> Answer {
+    if !call.sees_all_totals() {
+        return Err(Fault::Forbidden { why: "the metrics are of all keys, and the token is bound to some" }.into());
+    }
     let Some(exposition) = shared::<Exposition>(&call.req).cloned() else {
         return Err(Fault::NotFound.into());
     };

@@ -27,6 +27,8 @@
 //! ```
 
 mod access;
+mod audit;
+mod bearer;
 mod body;
 mod call;
 mod cursor;
@@ -48,6 +50,8 @@ mod page;
 mod presence;
 mod problem;
 mod query;
+mod quota;
+mod ready;
 mod reload;
 mod routes;
 mod same_site;
@@ -69,6 +73,7 @@ pub use locks::Locks;
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub use metrics::configure_metrics;
 use problem::Fault;
+pub use quota::Quotas;
 pub use reload::ReloadableAccess;
 
 /// Adds the routes to a scope (or to an app).
@@ -80,7 +85,7 @@ pub use reload::ReloadableAccess;
 /// |---|---|
 /// | `POST /acquire` | asks for a lock, and waits for it |
 /// | `POST /release`, `POST /heartbeat` | by the token of the grant |
-/// | `POST /sessions`, `POST /sessions/{id}/heartbeat`, `DELETE /sessions/{id}` | owners of several locks |
+/// | `POST /sessions`, `POST /sessions/heartbeat`, `POST /sessions/end` | owners of several locks |
 /// | `GET /locks?prefix=&limit=&sort=&cursor=` | the held locks, page by page |
 /// | `GET /locks/{key}`, `GET /locks?key=` | one of them, with its queue |
 /// | `DELETE /locks/{key}`, `DELETE /locks?key=` | releases it by force |
@@ -109,12 +114,12 @@ fn locking(cfg: &mut web::ServiceConfig) {
         .service(resource("/release", "POST").route(guarded(web::post(), Needs::GiveBack, routes::release)))
         .service(resource("/heartbeat", "POST").route(guarded(web::post(), Needs::GiveBack, routes::heartbeat)))
         .service(resource("/sessions", "POST").route(guarded(web::post(), Needs::Acquire, sessions::open)))
-        .service(resource("/sessions/{id}/heartbeat", "POST").route(guarded(
+        .service(resource("/sessions/heartbeat", "POST").route(guarded(
             web::post(),
             Needs::GiveBack,
             sessions::heartbeat,
         )))
-        .service(resource("/sessions/{id}", "DELETE").route(guarded(web::delete(), Needs::GiveBack, sessions::end)));
+        .service(resource("/sessions/end", "POST").route(guarded(web::post(), Needs::GiveBack, sessions::end)));
 }
 
 fn looking(cfg: &mut web::ServiceConfig) {

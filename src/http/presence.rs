@@ -10,16 +10,27 @@ use std::task::Poll;
 
 use actix_web::rt::task::yield_now;
 
-/// The output of `request`, each look at it but the first being preceded by two turns of the event loop: one in which
+/// The output of `request`; `begin` is called, and what it answers kept, if that does not come at once. Each look at it but the first being preceded by two turns of the event loop: one in which
 /// the connection's events are fetched, one in which actix-web acts upon them, and drops this future.
 ///
 /// # Cancel safety
 /// That of `request`: a grant that was made and not yet looked at goes to the next waiter (T3).
-pub(super) async fn while_present<F: Future + Unpin>(mut request: F) -> F::Output {
+///
+/// # Errors
+/// Those of `begin`; the request is dropped then.
+pub(super) async fn while_present<F: Future + Unpin, S, E>(
+    mut request: F,
+    begin: impl FnOnce() -> Result<S, E>,
+) -> Result<F::Output, E> {
+    let mut begin = Some(begin);
+    let mut _seat = None;
     loop {
         let look = poll_fn(|cx| Poll::Ready(Pin::new(&mut request).poll(cx))).await;
         if let Poll::Ready(answer) = look {
-            return answer;
+            return Ok(answer);
+        }
+        if let Some(begin) = begin.take() {
+            _seat = Some(begin()?);
         }
         next_wake().await;
         yield_now().await;

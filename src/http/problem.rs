@@ -41,6 +41,10 @@ pub(super) enum Fault {
     RateLimited { after: Duration },
     /// As many listen to events as may.
     TooManyStreams,
+    /// As many requests wait with this token as may.
+    WaiterQuota,
+    /// As many listen to events with this token as may.
+    StreamQuota,
     /// Nothing is granted yet: the locks of an earlier process may still be held.
     Starting { after: Duration },
     /// No such session, or one that ended long ago.
@@ -69,6 +73,8 @@ impl Fault {
             Self::CrossSite => (403, "cross_site"),
             Self::RateLimited { .. } => (429, "rate_limited"),
             Self::TooManyStreams => (429, "too_many_streams"),
+            Self::WaiterQuota => (429, "waiter_quota"),
+            Self::StreamQuota => (429, "stream_quota"),
             Self::Starting { .. } => (503, "starting"),
             Self::UnknownSession => (404, "unknown_session"),
             Self::NotFound => (404, "not_found"),
@@ -94,6 +100,8 @@ impl Fault {
             Self::CrossSite => "without tokens this server takes nothing from web pages of other sites".into(),
             Self::RateLimited { .. } => "too many requests; releases and heartbeats are not counted".into(),
             Self::TooManyStreams => "too many listen to events already".into(),
+            Self::WaiterQuota => "too many requests wait with this token already".into(),
+            Self::StreamQuota => "too many listen to events with this token already".into(),
             Self::Starting { .. } => "the server has just started: locks of its last run may still be held".into(),
             Self::UnknownSession => "there is no session of this id, or it ended a while ago".into(),
             Self::NotFound => "there is no such route".into(),
@@ -137,6 +145,11 @@ impl Problem {
     fn new((status, code): (u16, &'static str), detail: Cow<'static, str>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self { status, detail, members: Members { code, extra: None }, retry_after: None, allow: None, challenge: None }
+    }
+
+    /// What it is, for programs.
+    pub(super) fn code(&self) -> &'static str {
+        self.members.code
     }
 
     /// The same with better words.
@@ -264,6 +277,8 @@ mod tests {
             (Fault::CrossSite, 403, "cross_site"),
             (Fault::RateLimited { after: Duration::ZERO }, 429, "rate_limited"),
             (Fault::TooManyStreams, 429, "too_many_streams"),
+            (Fault::WaiterQuota, 429, "waiter_quota"),
+            (Fault::StreamQuota, 429, "stream_quota"),
             (Fault::Starting { after: Duration::ZERO }, 503, "starting"),
             (Fault::UnknownSession, 404, "unknown_session"),
             (Fault::NotFound, 404, "not_found"),

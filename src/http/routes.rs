@@ -16,14 +16,13 @@ use super::number::Number;
 use super::presence::while_present;
 use super::problem::{Fault, Problem};
 use super::query::{invalid, key_in_path, parameters};
+use super::ready::readiness;
 use super::shown;
 use super::sort::Sort;
 use super::wire::{self, ModeName, Written, permits_of, whole_ms};
 use super::{sessions, wire::Acquire};
 use crate::reclaim::Proof;
-use crate::{
-    FencingToken, ListQuery, LockError, LockManager, LockOptions, LockRequest, Mode, Readiness, Release, TtlFault,
-};
+use crate::{FencingToken, ListQuery, LockError, LockOptions, LockRequest, Mode, Readiness, Release, Stats, TtlFault};
 
 /// How many locks a list shows when it does not say.
 const DEFAULT_LISTED: usize = 100;
@@ -54,8 +53,8 @@ pub(super) async fn acquire(call: &Call, payload: web::Payload) -> Answer {
     if let Some(after) = call.limits.still_starting() {
         return Err(Fault::Starting { after }.into());
     }
-    let request = request(&call.locks, key, &ask, call.limits)?;
-    let ticket = match while_present(request.ticket().into_future()).await {
+    let request = request(call, key, &ask)?;
+    let ticket = match while_present(request.ticket().into_future(), || call.caller.wait()).await? {
         Ok(ticket) => ticket,
         Err(why @ (LockError::Held | LockError::Timeout { .. })) => {
             // A store that is away by now does not change the answer.
@@ -85,12 +84,8 @@ pub(super) async fn acquire(call: &Call, payload: web::Payload) -> Answer {
 }
 
 /// What an acquire asks of the manager.
-fn request<'a>(
-    locks: &'a LockManager,
-    key: Spelt,
-    ask: &Acquire<'_>,
-    limits: Limits,
-) -> Result<LockRequest<'a>, Problem> {
+fn request<'a>(call: &'a Call, key: Spelt, ask: &Acquire<'_>) -> Result<LockRequest<'a>, Problem> {
+    let (locks, limits) = (&call.locks, call.limits);
     let ttl = ask.ttl_ms.map(|ttl| checked_ttl(ttl, limits)).transpose()?;
     let wait = ask.wait_ms.map(|wait| checked_wait(wait, limits)).transpose()?;
     let mut options = LockOptions::new();
@@ -104,7 +99,10 @@ fn request<'a>(
         options = options.token(token);
     }
     if let Some(session) = ask.session {
-        options = options.session(&sessions::find(locks, session)?);
+        options = options.session(&sessions::find(call, session)?);
+    }
+    if let Some(account) = call.caller.account() {
+        options = options.account(account);
     }
     let now_or_never = wait == Some(Duration::ZERO);
     if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
@@ -337,12 +335,14 @@ async fn force(call: &Call, key: &str) -> Answer {
     if release == Release::AlreadyGone {
         return Err(Fault::NotLocked.into());
     }
-    let (by, peer, request_id) = (call.caller.name(), call.req.peer_addr(), call.id.as_str());
-    tracing::warn!(key, by, ?peer, request_id, "a lock was released by force");
+    let (by, from, request_id) = (call.caller.name(), call.from(), call.id.as_str());
+    tracing::warn!(key, by, %from, request_id, "a lock was released by force");
     Ok(body::answer(&wire::ReleaseAnswer::from(release)))
 }
 
 /// Tells the totals since the start, of all keys or of one.
+///
+/// A token that is bound to namespaces sees the totals of those, where the server counts them.
 ///
 /// One key's totals count from its first contention, for as long as it is held or waited for.
 #[utoipa::path(
@@ -355,11 +355,22 @@ pub(super) async fn stats(call: &Call, _: web::Payload) -> Answer {
     let Some(key) = key else {
         let hot = call.locks.hot_keys(usize::MAX).into_iter().filter(|hot| call.may_see(&hot.key));
         let hot_keys = hot.take(HOT_KEYS).map(shown::HotKeyRow::from).collect();
-        let totals = shown::Totals { stats: call.locks.stats(), hot_keys };
+        let totals = shown::Totals { stats: totals(call)?, hot_keys };
         return Ok(body::answer(&shown::Counted::All(totals)));
     };
     let info = call.locks.glance(call.key(&key)?).await?.ok_or(Fault::NotLocked)?;
     Ok(body::answer(&shown::Counted::One(shown::KeyStats { key: info.key.to_string(), stats: info.stats })))
+}
+
+/// The totals that are the caller's to see.
+fn totals(call: &Call) -> Result<Stats, Fault> {
+    if call.sees_all_totals() {
+        return Ok(call.locks.stats());
+    }
+    let own = call.locks.stats_within(&call.caller.prefixes(&call.locks, ""));
+    own.ok_or(Fault::Forbidden {
+        why: "the totals are of all keys, and those of the token's namespaces are not counted",
+    })
 }
 
 /// Says whom the server takes the caller for, and what that one may do.
@@ -387,7 +398,7 @@ pub(super) fn healthz(_: &HttpRequest) -> Answer {
     responses((status = 200, description = "They can.", body = shown::Ready)),
 )]
 pub(super) async fn readyz(call: &Call, _: web::Payload) -> Answer {
-    match (call.locks.readiness().await, call.limits.still_starting()) {
+    match (readiness(&call.locks).await, call.limits.still_starting()) {
         (Readiness::Draining, _) => Err(LockError::ShuttingDown.into()),
         (Readiness::StoreUnavailable, _) => Err(LockError::StoreUnavailable.into()),
         // Who has a lock must be let in to take it back.

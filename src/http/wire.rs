@@ -120,6 +120,17 @@ pub(super) struct OpenSession<'a> {
     pub(super) ttl_ms: Option<Number>,
 }
 
+/// What `POST /sessions/heartbeat` and `POST /sessions/end` ask for.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "session": "7c9e6679-7425-40de-944b-e07fc1f90ae7" }))]
+pub(super) struct NamedSession {
+    /// The `id` that the opening answered with.
+    #[serde(deserialize_with = "session")]
+    #[schema(value_type = String, format = Uuid)]
+    pub(super) session: Uuid,
+}
+
 /// The kinds of lock that can be asked for.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -208,6 +219,10 @@ fn maybe_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Toke
     Option::<Text<'de>>::deserialize(deserializer)?.map(|text| uuid(&text, "token")).transpose()
 }
 
+fn session<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
+    uuid(&Text::deserialize(deserializer)?, "session")
+}
+
 fn maybe_session<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uuid>, D::Error> {
     Option::<Text<'de>>::deserialize(deserializer)?.map(|text| uuid(&text, "session")).transpose()
 }
@@ -290,7 +305,8 @@ pub(super) struct HeartbeatAnswer {
     "id": "7c9e6679-7425-40de-944b-e07fc1f90ae7", "name": "worker-7", "ttl_ms": 10000, "remaining_ms": 9999,
 }))]
 pub(super) struct SessionOpened {
-    /// Whoever has it may use and end the session: keep it as you keep a token, and out of the logs of your proxies.
+    /// Whoever has it (and the bearer token that opened the session, where there are tokens) may use and end the session:
+    /// keep it as you keep a token.
     #[schema(format = Uuid)]
     pub(super) id: String,
     #[schema(value_type = String)]

@@ -42,6 +42,7 @@
 //! | `leasehold_table_entries` | gauge | manager, lock_namespace, mode | entries in the tables now; with those that a store is asked about |
 //! | `leasehold_queue_depth_max` | gauge | manager, lock_namespace | the deepest queue of the last minute |
 //! | `leasehold_oldest_waiter_timestamp_seconds` | gauge | manager, lock_namespace | since when the oldest waiter waits, as of the last sweep (10 s); 0 is nobody |
+//! | `leasehold_stalled_waiter_timestamp_seconds` | gauge | manager, lock_namespace | the same of those who wait for a holder of this process that has neither refreshed nor released since; who stands by for a holder that refreshes is none of them |
 //! | `leasehold_oldest_holder_timestamp_seconds` | gauge | manager, lock_namespace | since when the oldest lock is held, as of the last sweep; 0 is none |
 //! | `leasehold_releases_total` | counter | manager, lock_namespace, reason | locks that ended: explicit, drop, expired, forced, lost, shutdown |
 //! | `leasehold_refreshes_total` | counter | manager, lock_namespace, outcome | refreshes: ok (written), lost, error (the store did not say) |
@@ -63,7 +64,10 @@
 //! | `leasehold_reloads_total` | counter | what, outcome | how often the `leasehold` binary read its tokens or its certificate again: done, failed (the old ones stay) |
 //! | `leasehold_log_lines_dropped_total` | counter | reason | lines of the `leasehold` binary's log that came faster than they could be written (full) or that the system did not take (failed) |
 //! | `leasehold_http_requests_total` | counter | route, method, code | answers of the HTTP routes |
-//! | `leasehold_http_request_duration_seconds` | histogram | route, method, code | how long they took, waiting included |
+//! | `leasehold_http_refusals_total` | counter | reason | of these, those that were refused for want of a right or of room, by their code: unauthenticated, forbidden, rate_limited, lock_quota, ... |
+//! | `leasehold_event_listeners` | gauge | manager | streams of all events that are open now, over HTTP or in the process |
+//! | `leasehold_sessions` | gauge | manager | sessions that are kept, and open now |
+//! | `leasehold_http_request_duration_seconds` | histogram | route, method | how long they took, waiting included |
 
 pub(crate) mod names;
 mod prometheus;

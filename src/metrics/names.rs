@@ -65,6 +65,7 @@ families! {
     TABLE_ENTRIES: Gauge "leasehold_table_entries" ["manager", "lock_namespace", "mode"] &[], "Entries in the lock tables now.";
     QUEUE_DEPTH_MAX: Gauge "leasehold_queue_depth_max" ["manager", "lock_namespace"] &[], "The deepest queue of the last minute.";
     OLDEST_WAITER: Gauge "leasehold_oldest_waiter_timestamp_seconds" ["manager", "lock_namespace"] &[], "Since when the oldest waiter waits; 0: nobody does.";
+    STALLED_WAITER: Gauge "leasehold_stalled_waiter_timestamp_seconds" ["manager", "lock_namespace"] &[], "Since when the oldest waiter waits for a holder that does not refresh; 0: nobody does.";
     OLDEST_HOLDER: Gauge "leasehold_oldest_holder_timestamp_seconds" ["manager", "lock_namespace"] &[], "Since when the oldest lock is held; 0: none is.";
     RELEASES: Counter "leasehold_releases_total" ["manager", "lock_namespace", "reason"] &[], "Locks that ended.";
     REFRESHES: Counter "leasehold_refreshes_total" ["manager", "lock_namespace", "outcome"] &[], "Refreshes of locks.";
@@ -86,7 +87,10 @@ families! {
     RELOADS: Counter "leasehold_reloads_total" ["what", "outcome"] &[], "How often the server read its files again.";
     LOG_LINES_DROPPED: Counter "leasehold_log_lines_dropped_total" ["reason"] &[], "Lines of the server's log that could not be written.";
     HTTP_REQUESTS: Counter "leasehold_http_requests_total" ["route", "method", "code"] &[], "Answers of the HTTP routes.";
-    HTTP_SECONDS: Histogram "leasehold_http_request_duration_seconds" ["route", "method", "code"] WAIT, "How long HTTP requests took.";
+    HTTP_REFUSALS: Counter "leasehold_http_refusals_total" ["reason"] &[], "HTTP requests refused for want of a right or of room.";
+    EVENT_LISTENERS: Gauge "leasehold_event_listeners" ["manager"] &[], "Streams of all events that are open now.";
+    SESSIONS: Gauge "leasehold_sessions" ["manager"] &[], "Kept sessions that are open now.";
+    HTTP_SECONDS: Histogram "leasehold_http_request_duration_seconds" ["route", "method"] WAIT, "How long HTTP requests took.";
 }
 
 /// The family of that name.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::names;
 use super::totals::Totals;
+use crate::LockManager;
 use crate::error::AttemptOutcome;
 use crate::store::Health;
 use crate::table::{OUTCOMES, Samples};
@@ -19,6 +20,8 @@ pub(super) const MODES: [&str; 3] = ["exclusive", "shared", "permits"];
 /// What the manager has as a whole.
 pub(super) struct PublishedManager {
     rejections: Counter,
+    listeners: Gauge,
+    sessions: Gauge,
     store: Option<StoreUp>,
 }
 
@@ -35,12 +38,17 @@ impl PublishedManager {
         gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "features" => features()).set(1.0);
         Self {
             rejections: counter!(names::FENCING_REJECTIONS),
+            listeners: gauge!(names::EVENT_LISTENERS, "manager" => manager.to_owned()),
+            sessions: gauge!(names::SESSIONS, "manager" => manager.to_owned()),
             store: store.map(|store| StoreUp::new(manager.to_owned(), store)),
         }
     }
 
-    pub(super) fn publish(&self) {
+    /// `locks`: the manager, while there is one.
+    pub(super) fn publish(&self, locks: Option<&LockManager>) {
         self.rejections.absolute(crate::fence::refusals());
+        self.listeners.set(locks.map_or(0, LockManager::listeners) as f64);
+        self.sessions.set(locks.map_or(0, LockManager::open_sessions) as f64);
     }
 
     /// What the store answered when it was asked; `None`: it cannot be asked any more.
@@ -94,6 +102,7 @@ pub(super) struct Published {
     entries: [Gauge; 3],
     depth: Gauge,
     oldest_waiter: Gauge,
+    stalled_waiter: Gauge,
     oldest_holder: Gauge,
     releases: [Counter; 6],
     refreshes: [Counter; 3],
@@ -136,6 +145,7 @@ impl Published {
             entries: by_mode(names::TABLE_ENTRIES),
             depth: gauge!(names::QUEUE_DEPTH_MAX, "manager" => name(), "lock_namespace" => space()),
             oldest_waiter: gauge!(names::OLDEST_WAITER, "manager" => name(), "lock_namespace" => space()),
+            stalled_waiter: gauge!(names::STALLED_WAITER, "manager" => name(), "lock_namespace" => space()),
             oldest_holder: gauge!(names::OLDEST_HOLDER, "manager" => name(), "lock_namespace" => space()),
             releases: ["explicit", "drop", "expired", "forced", "lost", "shutdown"]
                 .map(|reason| counter!(names::RELEASES, "manager" => name(), "lock_namespace" => space(), "reason" => reason)),
@@ -177,8 +187,9 @@ impl Published {
         }
     }
 
-    /// Since when the oldest is held, and waits; 0 is none.
-    pub(super) fn oldest(&self, holder: f64, waiter: f64) {
+    /// Since when the oldest is held, waits, and waits for nothing that moves; 0 is none.
+    pub(super) fn oldest(&self, holder: f64, waiter: f64, stalled: f64) {
+        self.stalled_waiter.set(stalled);
         self.oldest_holder.set(holder);
         self.oldest_waiter.set(waiter);
     }

@@ -122,7 +122,8 @@ impl Publisher {
     fn publish(&self) {
         // One at a time: a later reading must not be overwritten by an earlier one.
         let mut last = self.last.lock();
-        match self.manager() {
+        let manager = self.manager();
+        match &manager {
             Some(locks) => {
                 *last = locks.namespaces().map(|(_, shards)| Totals::of(shards)).collect();
                 for (namespace, (_, shards)) in self.namespaces.iter().zip(locks.namespaces()) {
@@ -134,10 +135,10 @@ impl Publisher {
             None => {
                 last.iter_mut().for_each(Totals::end);
                 self.published.store_is(None);
-                self.namespaces.iter().for_each(|namespace| namespace.published.oldest(0.0, 0.0));
+                self.namespaces.iter().for_each(|namespace| namespace.published.oldest(0.0, 0.0, 0.0));
             }
         }
-        self.published.publish();
+        self.published.publish(manager.as_ref());
         self.namespaces.iter().zip(&*last).for_each(|(namespace, totals)| namespace.published.publish(totals));
     }
 
@@ -150,7 +151,7 @@ impl Publisher {
             let (now, wall) = (locks.now(), wall_micros() as f64 / 1e6);
             let timestamp =
                 |since: Option<Moment>| since.map_or(0.0, |since| wall - now.saturating_since(since).as_secs_f64());
-            namespace.published.oldest(timestamp(oldest.holder), timestamp(oldest.waiter));
+            namespace.published.oldest(timestamp(oldest.holder), timestamp(oldest.waiter), timestamp(oldest.stalled));
         }
     }
 

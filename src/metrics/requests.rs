@@ -17,6 +17,24 @@ pub struct HttpMetrics {
     seen: Arc<DashMap<Kind, RequestCounter>>,
 }
 
+/// The codes of 401, 403 and 429. Each is there from the start, so that its first is a rise.
+const REASONS: [&str; 14] = [
+    "unauthenticated",
+    "forbidden",
+    "forbidden_host",
+    "cross_site",
+    "rate_limited",
+    "queue_full",
+    "too_many_keys",
+    "too_many_locks",
+    "too_many_sessions",
+    "too_many_streams",
+    "lock_quota",
+    "session_quota",
+    "waiter_quota",
+    "stream_quota",
+];
+
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Kind {
     route: String,
@@ -28,7 +46,16 @@ impl HttpMetrics {
     /// Counts nothing yet.
     #[must_use]
     pub fn new() -> Self {
+        for reason in REASONS {
+            counter!(names::HTTP_REFUSALS, "reason" => reason).absolute(0);
+        }
         Self::default()
+    }
+
+    /// Counts a request that was refused, by the code of its problem.
+    #[expect(clippy::unused_self, reason = "who has these metrics counts")]
+    pub(crate) fn refused(&self, reason: &'static str) {
+        counter!(names::HTTP_REFUSALS, "reason" => reason).increment(1);
     }
 
     /// What requests of one kind are counted by. `route` is the pattern that was matched, if any was.
@@ -40,7 +67,9 @@ impl HttpMetrics {
         let labels =
             [("route", kind.route.clone()), ("method", kind.method.to_owned()), ("code", kind.code.to_string())];
         let count = counter!(names::HTTP_REQUESTS, &labels);
-        let counter = RequestCounter { count, times: histogram!(names::HTTP_SECONDS, &labels) };
+        // Without the code: each would have all the buckets anew.
+        let times = histogram!(names::HTTP_SECONDS, &labels[..2]);
+        let counter = RequestCounter { count, times };
         self.seen.insert(kind, counter.clone());
         counter
     }

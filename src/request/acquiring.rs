@@ -421,7 +421,8 @@ impl<'a> Acquiring<'a> {
 impl Asked {
     /// Takes over what most requests leave alone; answers how to poll, if it is to poll.
     fn take_over(&mut self, rare: Rare, manager: &LockManager, ttl: Option<Ttl>) -> Result<Option<Delays>, LockError> {
-        let Rare { fault, owner, token, max_hold, refresh_after, delays, mode, session, mut reentry, scope } = rare;
+        let Rare { fault, owner, token, max_hold, refresh_after, delays, mode, session, mut reentry, scope, account } =
+            rare;
         if let Some(why) = fault {
             return Err(why);
         }
@@ -432,7 +433,7 @@ impl Asked {
             }
             (self.token, self.choice) = (token, TokenChoice::ByClient);
         }
-        let mut extra = ExtraTerms { owner, max_hold, refresh_after, mode, asker: None, reentry, scope };
+        let mut extra = ExtraTerms { owner, max_hold, refresh_after, mode, asker: None, reentry, scope, account };
         if let Some(session) = session {
             if ttl.is_some() {
                 return invalid("ttl", "the locks of a session live as long as the session does");

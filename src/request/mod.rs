@@ -19,6 +19,7 @@ pub use options::LockOptions;
 pub(crate) use options::check_owner;
 pub use owned::OwnedLockRequest;
 
+use crate::account::Account;
 use crate::error::LockError;
 use crate::key::{Key, Token};
 use crate::lock::{Lock, Ticket};
@@ -106,6 +107,8 @@ impl<'a> LockRequest<'a> {
         session(session: &Session);
         /// Grants again what the asker holds already. See [`LockOptions::reentrant`].
         reentrant();
+        /// Charges the lock to an account. See [`LockOptions::account`].
+        account(account: &Account);
         /// Keeps the lock within this process. See [`LockOptions::process_scope`].
         process_scope();
     }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::account::Account;
 use crate::error::{KeyFault, LockError};
 use crate::key::{Token, Ttl};
 use crate::retry::{Delays, RetryStrategy};
@@ -62,6 +63,7 @@ pub(super) struct Rare {
     pub(super) session: Option<Session>,
     pub(super) reentry: Reentry,
     pub(super) scope: Scope,
+    pub(super) account: Option<Account>,
 }
 
 /// Holds the name of an owner to its bounds.
@@ -183,6 +185,13 @@ impl LockOptions {
     /// It has nothing to do with a lock of the same key in the store. Without a store every lock is so.
     pub fn process_scope(mut self) -> Self {
         self.rare().scope = Scope::Process;
+        self
+    }
+
+    /// Charges the lock, and the wait for it, to an account: beyond its bound the request answers
+    /// [`LockError::LockQuota`].
+    pub fn account(mut self, account: &Account) -> Self {
+        self.rare().account = Some(account.clone());
         self
     }
 

@@ -457,13 +457,23 @@ impl Table {
     }
 }
 
-/// Takes a place of the owner's that a grant or waiter will hold (T9).
+/// Takes a place of the owner's, and one of the account's, that a grant or waiter will hold (T9).
 pub(super) fn take_place(terms: &Terms) -> Result<(), LockError> {
-    terms.asker().map_or(Ok(()), |asker| asker.take_place())
+    terms.asker().map_or(Ok(()), |asker| asker.take_place())?;
+    if terms.account().is_some_and(|account| !account.take_lock()) {
+        if let Some(asker) = terms.asker() {
+            asker.give_place_back();
+        }
+        return Err(LockError::LockQuota);
+    }
+    Ok(())
 }
 
 pub(super) fn give_place_back(terms: &Terms) {
     if let Some(asker) = terms.asker() {
         asker.give_place_back();
+    }
+    if let Some(account) = terms.account() {
+        account.give_lock_back();
     }
 }

@@ -15,6 +15,7 @@ use super::orders::AutoRefresh;
 use super::owner::Owner;
 use super::queue::Queue;
 use super::slab::Slab;
+use crate::account::Account;
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token, Ttl};
 
@@ -38,6 +39,8 @@ pub(crate) struct ExtraTerms {
     pub(crate) asker: Option<Arc<Owner>>,
     pub(crate) reentry: Reentry,
     pub(crate) scope: Scope,
+    /// Whom the lock and the wait for it are charged to.
+    pub(crate) account: Option<Account>,
 }
 
 /// What a key that its asker already holds is to it.
@@ -53,7 +56,7 @@ pub(crate) enum Reentry {
 impl ExtraTerms {
     /// Whether the lane must leave the request to [`Table::acquire`](super::Table::acquire).
     pub(crate) fn need_care(&self) -> bool {
-        self.asker.is_some() || self.mode != Mode::Exclusive
+        self.asker.is_some() || self.account.is_some() || self.mode != Mode::Exclusive
     }
 
     pub(crate) fn session(&self) -> Option<&Arc<Owner>> {
@@ -88,6 +91,10 @@ impl Terms {
 
     pub(crate) fn asker(&self) -> Option<&Arc<Owner>> {
         self.extra.as_ref()?.asker.as_ref()
+    }
+
+    pub(crate) fn account(&self) -> Option<&Account> {
+        self.extra.as_ref()?.account.as_ref()
     }
 
     pub(crate) fn session(&self) -> Option<&Arc<Owner>> {

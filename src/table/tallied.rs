@@ -2,6 +2,7 @@
 
 use super::Table;
 #[cfg(feature = "metrics")]
+use super::slot::Slot;
 use super::{Buckets, Counters, ModeLabel, Samples, Tally};
 #[cfg(feature = "metrics")]
 use crate::clock::Moment;
@@ -27,6 +28,9 @@ pub(crate) struct Reading {
 pub(crate) struct Oldest {
     pub(crate) holder: Option<Moment>,
     pub(crate) waiter: Option<Moment>,
+    /// Since when the oldest waiter waits for a holder of this process that neither refreshes nor releases. Who stands by
+    /// for a holder that refreshes waits as it should.
+    pub(crate) stalled: Option<Moment>,
 }
 
 impl Table {
@@ -45,6 +49,16 @@ impl Table {
             self.tally.attempt(self.waiters[id].terms.mode(), outcome);
         }
     }
+}
+
+/// When the holder in a slot was granted its lock, or refreshed it last; `None` if there is none.
+#[cfg(feature = "metrics")]
+fn last_move(slot: &Slot) -> Option<Moment> {
+    let holder = slot.holder.as_ref().filter(|_| !slot.is_pending())?;
+    let deadline = slot.session().map_or(Ok(holder.deadline), |session| session.deadline()).unwrap_or(holder.deadline);
+    // A refresh sets the deadline to a TTL from then.
+    let ttl = u64::try_from(holder.ttl.as_duration().as_nanos()).unwrap_or(u64::MAX);
+    Some(Moment::from_nanos(deadline.as_nanos().saturating_sub(ttl)).max(holder.granted_at))
 }
 
 #[cfg(feature = "metrics")]
@@ -92,7 +106,11 @@ impl Table {
             }
             // Who came first stands first.
             if let Some(first) = slot.queue.first() {
-                oldest.waiter = earlier(oldest.waiter, self.waiters[first].queued_at);
+                let since = self.waiters[first].queued_at;
+                oldest.waiter = earlier(oldest.waiter, since);
+                if let Some(moved) = last_move(slot) {
+                    oldest.stalled = earlier(oldest.stalled, since.max(moved));
+                }
             }
             deepest = deepest.max(slot.queue.len);
         }
@@ -102,5 +120,52 @@ impl Table {
 
     pub(crate) fn take_samples(&mut self) -> Samples {
         self.tally.take_samples(self.counters.ends())
+    }
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{LockManager, ManualClock};
+
+    /// For how long the oldest waiter has waited, and has waited for nothing that moves.
+    fn ages(locks: &LockManager) -> (u64, u64) {
+        let mut oldest = Oldest::default();
+        locks.shards().iter().for_each(|shard| shard.look_for_oldest(&mut oldest));
+        let age = |since: Option<Moment>| since.map_or(0, |since| locks.now().saturating_since(since).as_secs());
+        (age(oldest.waiter), age(oldest.stalled))
+    }
+
+    #[actix_rt::test]
+    async fn who_stands_by_for_a_holder_that_refreshes_is_not_stalled() {
+        let clock = ManualClock::new();
+        let locks = LockManager::builder().clock(clock.clock()).build().unwrap();
+        let (ttl, minute) = (Duration::from_secs(30), Duration::from_secs(60));
+        let leader = locks.lock("k").ttl(ttl).await.unwrap();
+        let session = locks.session("s").ttl(ttl);
+        let _its = session.lock("s").await.unwrap();
+        let mut standbys = ["k", "s"].map(|key| Box::pin(locks.lock(key).wait_forever().into_future()));
+        for standby in &mut standbys {
+            assert!(futures_util::poll!(standby).is_pending());
+        }
+        for _ in 0..60 {
+            clock.advance(Duration::from_secs(10));
+            leader.refresh().await.unwrap();
+            session.heartbeat().await.unwrap();
+        }
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(ages(&locks), (605, 5));
+        drop(leader.detach());
+        let stuck = locks.lock("x").ttl(60 * minute).await.unwrap();
+        let mut waits = Box::pin(locks.lock("x").wait_forever().into_future());
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        for _ in 0..40 {
+            clock.advance(Duration::from_secs(15));
+            session.heartbeat().await.unwrap();
+        }
+        assert_eq!(ages(&locks).1, 600);
+        drop(stuck);
     }
 }

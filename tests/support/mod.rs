@@ -10,7 +10,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::web::ServiceConfig;
 use actix_web::{App, HttpServer};
 use leasehold::LockManager;
-use leasehold::http::{Access, Limits, configure};
+use leasehold::http::{Access, Limits, ReloadableAccess, configure};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 
@@ -22,6 +22,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     client: Client,
     handle: ServerHandle,
+    pub(crate) access: ReloadableAccess,
 }
 
 impl Server {
@@ -39,9 +40,11 @@ impl Server {
 
     pub(crate) fn with_access(locks: LockManager, limits: Limits, access: Access) -> Self {
         let shared = locks.clone();
+        let access = ReloadableAccess::new(access);
+        let reloadable = access.clone();
         let measured = measured();
         let app = move || {
-            let app = App::new().app_data(shared.clone()).app_data(limits).app_data(access.clone());
+            let app = App::new().app_data(shared.clone()).app_data(limits).app_data(reloadable.clone());
             app.configure(measured.clone()).configure(configure)
         };
         let server = HttpServer::new(app)
@@ -54,7 +57,7 @@ impl Server {
         let server = server.run();
         let handle = server.handle();
         actix_web::rt::spawn(server);
-        Self { locks, address, client: client(), handle }
+        Self { locks, address, client: client(), handle, access }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -101,6 +104,11 @@ impl Server {
     /// Listens to server-sent events.
     pub(crate) async fn events(&self, path: &str) -> Listener {
         Listener::of(self.request(Method::GET, path)).await
+    }
+
+    /// Another list of tokens takes the place of the present one.
+    pub(crate) fn replace_tokens(&self, list: &Value) {
+        self.access.replace(self.access.current().with_tokens(&list.to_string()).unwrap());
     }
 
     pub(crate) fn waiting(&self) -> u64 {

@@ -78,7 +78,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         .max_locks_per_session(args.max_locks_per_session)
         .max_waiters(bounds.waiters)
         .max_waiters_per_key(args.max_waiters_per_key)
-        .namespaces(args.namespaces.iter().flat_map(|namespaces| &namespaces.0))
+        .namespaces(tokens::namespaces(&args, &access.current()))
         .fail_mode(args.fail_mode.into());
     let builder = match store {
         Choice::Memory => builder,

@@ -3,12 +3,15 @@
 use std::env::VarError;
 use std::path::Path;
 
-use leasehold::http::{Access, ReloadableAccess};
+use leasehold::Key;
+use leasehold::http::{Access, Quotas, ReloadableAccess};
 
 use crate::environment;
 use crate::exit::Failure;
 use crate::settings::ServeArgs;
 
+/// No more can be declared.
+const MOST_NAMESPACES: usize = 32;
 /// Where the list itself may stand. Not a flag: others could read that in the list of processes.
 const VARIABLE: &str = "LEASEHOLD_TOKENS";
 /// Of the flag.
@@ -45,6 +48,8 @@ pub(crate) fn access(args: &ServeArgs) -> Result<Access, Failure> {
     if args.open_stats {
         access = access.open_stats();
     }
+    let tokens = access.tokens();
+    access = access.quotas(quotas(args, tokens));
     if let Some(rate) = args.rate_limit {
         access = access.rate_limit(rate);
     }
@@ -91,4 +96,29 @@ pub(crate) fn warn_if_others_read(path: &Path) {
     }
     #[cfg(not(unix))]
     let _ = path;
+}
+
+/// What one of so many tokens may have. Where there are several, none of them can take all: a quarter is for the others.
+fn quotas(args: &ServeArgs, tokens: usize) -> Quotas {
+    let part = |own: Option<u32>, all: usize| {
+        let most = if tokens > 1 { all - all / 4 } else { all };
+        own.unwrap_or_else(|| u32::try_from(most).unwrap_or(u32::MAX))
+    };
+    Quotas::new()
+        .max_locks(part(args.token_max_locks, args.max_keys))
+        .max_sessions(part(args.token_max_sessions, args.max_sessions))
+        .max_waiters(part(args.token_max_waiters, args.max_waiters))
+        .max_streams(part(args.token_max_streams, args.max_streams))
+}
+
+/// The prefixes that are counted apart: those that were asked for, and as there is room those that tokens are bound to.
+pub(crate) fn namespaces(args: &ServeArgs, access: &Access) -> Vec<String> {
+    let mut all: Vec<String> = args.namespaces.iter().flat_map(|namespaces| &namespaces.0).cloned().collect();
+    for namespace in access.namespaces() {
+        let is_good = namespace != "other" && Key::try_from(namespace.as_str()).is_ok();
+        if all.len() < MOST_NAMESPACES && is_good && !all.contains(&namespace) {
+            all.push(namespace);
+        }
+    }
+    all
 }

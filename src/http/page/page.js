@@ -102,17 +102,19 @@ async function read(listToo) {
 
 async function readAll(signal) {
   const listToo = state.listDue || performance.now() - state.listed > LIST_AT_LEAST_MS;
-  const [stats, ready] = await Promise.all([ask("stats"), readiness()]);
+  const [stats, ready] = await Promise.all([totals(), readiness()]);
   if (signal.aborted) return;
-  const waitingChanged = stats.waiting !== state.waiting;
-  state.waiting = stats.waiting;
+  // Who sees no totals is to see who waits none the less.
+  const waiting = stats ? stats.waiting : 1;
+  const waitingChanged = waiting !== state.waiting;
+  state.waiting = waiting;
   // The charts want even steps; a reading in between is for the cards and the table.
-  if (!charts.last || performance.now() - charts.last.now > TICK_MS * 0.8) state.point = charts.read(stats) ?? state.point;
+  if (stats && (!charts.last || performance.now() - charts.last.now > TICK_MS * 0.8)) state.point = charts.read(stats) ?? state.point;
   showCards(stats, ready);
-  if (listToo || waitingChanged || stats.waiting > 0) {
+  if (listToo || waitingChanged || waiting > 0) {
     state.listDue = false;
     const [list, waits, holds] = await Promise.all([ask(table.query()),
-      stats.waiting ? ask(`locks?sort=wait&limit=${FOUND}`) : { locks: [] }, ask(`locks?sort=age&limit=${FOUND}`)]);
+      waiting ? ask(`locks?sort=wait&limit=${FOUND}`) : { locks: [] }, ask(`locks?sort=age&limit=${FOUND}`)]);
     if (signal.aborted) return;
     state.listed = performance.now();
     table.show(list);
@@ -125,6 +127,18 @@ async function readAll(signal) {
     byId("locks").scrollIntoView({ block: "nearest" });
   });
   state.readAt = Date.now();
+}
+
+/** The totals; null where they are of all keys and the token is bound to some. */
+async function totals() {
+  if (state.noTotals) return null;
+  try {
+    return await ask("stats");
+  } catch (error) {
+    if (!(error instanceof Refused && error.code === "forbidden")) throw error;
+    state.noTotals = true;
+    return null;
+  }
 }
 
 async function readiness() {
@@ -160,6 +174,11 @@ function failed(error) {
 }
 
 function showCards(stats, ready) {
+  showStore(ready);
+  if (!stats) {
+    for (const id of ["held", "waiting", "granted", "success", "contention", "hold"]) write(byId(id), "–");
+    return write(byId("granted-sub"), "not counted for this token");
+  }
   write(byId("held"), count(stats.active));
   write(byId("waiting"), count(stats.waiting));
   write(byId("granted"), count(stats.total));
@@ -168,6 +187,9 @@ function showCards(stats, ready) {
   write(byId("contention"), percent(stats.contention_rate));
   write(byId("hold"), span(stats.average_hold_ms));
   write(byId("wait-sub"), `${span(stats.average_wait_ms)} in queues`);
+}
+
+function showStore(ready) {
   write(byId("store"), ready.ok ? (ready.ms === null ? "Memory" : span(ready.ms)) : "Not ready");
   write(byId("store-sub"), ready.ok ? (ready.ms === null ? "within this process" : "to answer") : "cannot grant");
   byId("store").parentElement.classList.toggle("bad", !ready.ok);

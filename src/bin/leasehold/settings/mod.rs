@@ -133,10 +133,31 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_SLACK", value_name = "TIME", default_value = "30s", value_parser = time)]
     pub(crate) slack: Duration,
 
-    /// Bearer tokens, as a JSON list of {name, token or token_sha256, rights, namespaces}; or the list itself in
+    /// Bearer tokens, as a JSON list of {name, token or token_sha256, rights, namespaces, max_locks, max_sessions,
+    /// max_waiters, max_streams}; or the list itself in
     /// LEASEHOLD_TOKENS. Rights are acquire, read and force; namespaces are prefixes of keys
     #[arg(long, env = "LEASEHOLD_TOKENS_FILE", value_name = "FILE")]
     pub(crate) tokens_file: Option<PathBuf>,
+
+    /// How many locks one token may hold and wait for, unless its entry has `max_locks` [default: three quarters of
+    /// --max-keys where there are several tokens]
+    #[arg(long, env = "LEASEHOLD_TOKEN_MAX_LOCKS", value_name = "N")]
+    pub(crate) token_max_locks: Option<u32>,
+
+    /// How many sessions one token may have open, unless its entry has `max_sessions` [default: three quarters of
+    /// --max-sessions where there are several tokens]
+    #[arg(long, env = "LEASEHOLD_TOKEN_MAX_SESSIONS", value_name = "N")]
+    pub(crate) token_max_sessions: Option<u32>,
+
+    /// How many requests of one token may wait, unless its entry has `max_waiters` [default: three quarters of
+    /// --max-waiters where there are several tokens]
+    #[arg(long, env = "LEASEHOLD_TOKEN_MAX_WAITERS", value_name = "N")]
+    pub(crate) token_max_waiters: Option<u32>,
+
+    /// How many streams of events one token may listen to, unless its entry has `max_streams` [default: three quarters
+    /// of --max-streams where there are several tokens]
+    #[arg(long, env = "LEASEHOLD_TOKEN_MAX_STREAMS", value_name = "N")]
+    pub(crate) token_max_streams: Option<u32>,
 
     /// Let everybody read the totals of all keys without a token
     #[arg(long, env = "LEASEHOLD_OPEN_STATS")]

@@ -1,0 +1,130 @@
+//! What operators read of those who were refused: who, from where, what. One line per address and minute, and one more
+//! that tells how often it came again, so that guesses are seen and fill no disk.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::pace::network;
+
+/// How long what comes again is gathered.
+const EVERY: Duration = Duration::from_secs(60);
+/// How many addresses are told apart at once.
+const MOST_PEERS: usize = 1024;
+/// The refusals that are written down; others are of no concern to who guards the server, and are counted in metrics.
+const WRITTEN: [&str; 4] = ["unauthenticated", "forbidden", "forbidden_host", "cross_site"];
+
+/// One request that was refused.
+pub(super) struct Refusal<'a> {
+    pub(super) from: IpAddr,
+    /// The name of its token.
+    pub(super) by: &'a str,
+    pub(super) code: &'static str,
+    pub(super) method: &'a str,
+    pub(super) route: &'a str,
+    pub(super) request_id: &'a str,
+}
+
+/// Those who were refused lately, by address (`None`: all for whom there is no room), and how often they came again.
+pub(super) struct Refusals {
+    again: Mutex<HashMap<Option<IpAddr>, u64>>,
+    every: Duration,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self::gathering(EVERY)
+    }
+}
+
+/// Whether a refusal of this code is written down.
+pub(super) fn is_written(code: &str) -> bool {
+    WRITTEN.contains(&code)
+}
+
+impl Refusals {
+    fn gathering(every: Duration) -> Self {
+        Self { again: Mutex::default(), every }
+    }
+
+    /// Writes it down, now or in a minute with the others of its address.
+    pub(super) fn note(self: &Arc<Self>, refusal: &Refusal<'_>) {
+        let peer = network(refusal.from);
+        let mut all = self.again.lock();
+        let known = all.contains_key(&Some(peer)) || all.len() < MOST_PEERS;
+        let peer = known.then_some(peer);
+        if let Some(again) = all.get_mut(&peer) {
+            *again += 1;
+            return;
+        }
+        all.insert(peer, 0);
+        drop(all);
+        let Refusal { from, by, code, method, route, request_id } = refusal;
+        tracing::warn!(%from, by, code, method, route, request_id, "a request was refused");
+        // Without a runtime there is no server either, and whoever comes next is told of.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            self.again.lock().remove(&peer);
+            return;
+        };
+        let refusals = Arc::clone(self);
+        runtime.spawn(async move {
+            tokio::time::sleep(refusals.every).await;
+            let again = refusals.again.lock().remove(&peer);
+            tell(peer, again.unwrap_or(0));
+        });
+    }
+}
+
+impl Drop for Refusals {
+    fn drop(&mut self) {
+        self.again.get_mut().drain().for_each(|(peer, again)| tell(peer, again));
+    }
+}
+
+fn tell(peer: Option<IpAddr>, times: u64) {
+    if times > 0 {
+        let from = peer.map_or_else(|| "other addresses".to_owned(), |peer| peer.to_string());
+        tracing::warn!(from, times, "more requests were refused");
+    }
+}
+
+impl fmt::Debug for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusals").field("peers", &self.again.lock().len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(refusals: &Arc<Refusals>, from: IpAddr) {
+        let (by, code) = ("nobody", "unauthenticated");
+        refusals.note(&Refusal { from, by, code, method: "GET", route: "/locks", request_id: "1" });
+    }
+
+    #[tokio::test]
+    async fn an_address_is_gathered_for_a_while_and_then_forgotten() {
+        let refusals = Arc::new(Refusals::gathering(Duration::from_millis(5)));
+        let peer = IpAddr::from([10, 0, 0, 7]);
+        (0..200).for_each(|_| refused(&refusals, peer));
+        assert_eq!(refusals.again.lock().get(&Some(peer)), Some(&199));
+        while !refusals.again.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn those_of_many_addresses_are_told_together() {
+        let refusals = Arc::new(Refusals::default());
+        for number in 0..3 * MOST_PEERS as u32 {
+            refused(&refusals, IpAddr::from(number.to_be_bytes()));
+        }
+        let all = refusals.again.lock();
+        assert_eq!((all.len(), all[&None]), (MOST_PEERS + 1, 2 * MOST_PEERS as u64 - 1));
+    }
+}

@@ -1,0 +1,152 @@
+//! What one token may have at once, and what it has: locks, sessions, waiters, streams. Without bounds of their own one
+//! of several tokens could take all that the server has.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
+use super::problem::Fault;
+use crate::Account;
+
+/// How much one token may have at once; what is not set has no bound but the server's.
+///
+/// | bound | beyond it |
+/// |---|---|
+/// | `max_locks`, held and waited for together | 429 `lock_quota` |
+/// | `max_sessions` | 429 `session_quota` |
+/// | `max_waiters`, requests that wait | 429 `waiter_quota` |
+/// | `max_streams`, of events | 429 `stream_quota` |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Quotas {
+    pub(super) locks: Option<u32>,
+    pub(super) sessions: Option<u32>,
+    pub(super) waiters: Option<u32>,
+    pub(super) streams: Option<u32>,
+}
+
+impl Quotas {
+    /// No bounds.
+    pub const fn new() -> Self {
+        Self { locks: None, sessions: None, waiters: None, streams: None }
+    }
+
+    /// How many locks it may hold and wait for together.
+    pub const fn max_locks(mut self, max: u32) -> Self {
+        self.locks = Some(max);
+        self
+    }
+
+    /// How many sessions may be open.
+    pub const fn max_sessions(mut self, max: u32) -> Self {
+        self.sessions = Some(max);
+        self
+    }
+
+    /// How many of its requests may wait.
+    pub const fn max_waiters(mut self, max: u32) -> Self {
+        self.waiters = Some(max);
+        self
+    }
+
+    /// How many streams of events it may listen to.
+    pub const fn max_streams(mut self, max: u32) -> Self {
+        self.streams = Some(max);
+        self
+    }
+
+    /// These, and of `others` what these leave open.
+    pub(super) fn or(self, others: Self) -> Self {
+        Self {
+            locks: self.locks.or(others.locks),
+            sessions: self.sessions.or(others.sessions),
+            waiters: self.waiters.or(others.waiters),
+            streams: self.streams.or(others.streams),
+        }
+    }
+}
+
+/// So many seats, of which some are taken.
+#[derive(Clone, Debug)]
+struct Seats(Arc<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    taken: AtomicU32,
+    max: AtomicU32,
+}
+
+/// One of them, for as long as it is kept.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Seat(Arc<Counted>);
+
+impl Seats {
+    fn new() -> Self {
+        Self(Arc::new(Counted { taken: AtomicU32::new(0), max: AtomicU32::new(u32::MAX) }))
+    }
+
+    fn take(&self) -> Option<Seat> {
+        let max = self.0.max.load(Ordering::Relaxed);
+        let more = |taken: u32| (taken < max).then(|| taken + 1);
+        let taken = self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.is_ok().then(|| Seat(Arc::clone(&self.0)))
+    }
+
+    fn bound(&self, max: Option<u32>) {
+        self.0.max.store(max.unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a token has, from one list of tokens to the next.
+pub(super) struct Standing {
+    pub(super) account: Account,
+    waiters: Seats,
+    streams: Seats,
+    /// How often it may come.
+    pace: Option<DefaultDirectRateLimiter>,
+    clock: DefaultClock,
+}
+
+impl Standing {
+    pub(super) fn new(name: &str, per_second: Option<NonZeroU32>) -> Self {
+        Self {
+            account: Account::new(name),
+            waiters: Seats::new(),
+            streams: Seats::new(),
+            pace: per_second.map(|per_second| RateLimiter::direct(Quota::per_second(per_second))),
+            clock: DefaultClock::default(),
+        }
+    }
+
+    /// What it may have from now on; what it has already it keeps.
+    pub(super) fn bound(&self, quotas: Quotas) {
+        let (locks, sessions) = (quotas.locks.unwrap_or(u32::MAX), quotas.sessions.unwrap_or(u32::MAX));
+        let _ = self.account.clone().max_locks(locks).max_sessions(sessions);
+        self.waiters.bound(quotas.waiters);
+        self.streams.bound(quotas.streams);
+    }
+
+    pub(super) fn wait(&self) -> Result<Seat, Fault> {
+        self.waiters.take().ok_or(Fault::WaiterQuota)
+    }
+
+    pub(super) fn listen(&self) -> Result<Seat, Fault> {
+        self.streams.take().ok_or(Fault::StreamQuota)
+    }
+
+    /// Counts one request.
+    pub(super) fn come(&self) -> Result<(), Fault> {
+        let Some(pace) = &self.pace else { return Ok(()) };
+        pace.check().map_err(|refused| Fault::RateLimited { after: refused.wait_time_from(self.clock.now()) })
+    }
+}
