@@ -304,6 +304,33 @@ async fn holders_take_their_locks_back_from_a_server_that_has_forgotten_them() {
     second.post("/heartbeat", forgetful.clone()).await.problem(409, "lost");
 }
 
+/// The same for a command: it runs on, and its lock is released at its end.
+#[actix_rt::test]
+async fn a_command_outlives_the_restart_of_its_server() {
+    let folder = Folder::new();
+    let first = Process::serve(&[]);
+    let address = first.address().to_owned();
+    let end = folder.0.join("end");
+    let script = format!("while [ ! -e {} ]; do sleep 0.05; done", end.display());
+    let words = ["run", "--key", "job", "--shared", "--ttl", "15s", "--server", &first.url, "--", "sh", "-c", &script];
+    let mut run = support::KillOnDrop(binary::leasehold(&words).spawn().unwrap());
+    while first.get("/locks/job").await.status != 200 {
+        actix_rt::time::sleep(Duration::from_millis(20)).await;
+    }
+    let fence = first.get("/locks/job").await.ok()["holder"]["fencing_token"].clone();
+    drop(first);
+    let second = Process::start(serve(&["--listen", &address, "--start-delay", "5m"]));
+    while second.get("/locks/job").await.status != 200 {
+        assert!(run.0.try_wait().unwrap().is_none(), "it was ended");
+        actix_rt::time::sleep(Duration::from_millis(20)).await;
+    }
+    let seen = second.get("/locks/job").await.ok();
+    assert_eq!((&seen["holder"]["fencing_token"], &seen["mode"]), (&fence, &json!("shared")), "{seen}");
+    std::fs::write(&end, "").unwrap();
+    support::until("its end", || run.0.try_wait().unwrap().is_some_and(|status| status.success())).await;
+    second.get("/locks/job").await.problem(404, "not_locked");
+}
+
 #[actix_rt::test]
 async fn tokens_are_read_again_at_a_signal_and_when_they_change() {
     let folder = Folder::new();
