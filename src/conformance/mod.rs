@@ -4,7 +4,8 @@
 //! [`store::conformance`](crate::store::conformance) holds a store to its contract; this holds the whole of a
 //! [`LockManager`] over it to what memory mode does: the same answers, the same errors, the same order. Each check is a
 //! sentence, gets a manager of its own and runs in a thread without any runtime. Time is real: nothing here asks how
-//! long something took, only what comes of it. What spans several managers is not checked here.
+//! long something took, only what comes of it. One check makes two managers: of the rest that spans several, nothing is
+//! checked here.
 //!
 //! ```no_run
 //! # fn my_store() -> leasehold::store::redis::RedisStore { unreachable!() }
@@ -74,6 +75,7 @@ cases! {
         a_wait_that_ends_says_for_how_long_it_was,
         a_request_dropped_at_any_point_leaves_nothing,
         who_gives_up_makes_way,
+        who_waited_in_vain_keeps_no_other_process_out,
         pollers_try_until_they_are_told_yes_or_are_done,
         a_full_queue_and_a_full_table_say_so,
         synchronous_callers_wait_like_others,

@@ -77,6 +77,27 @@ pub(super) fn who_gives_up_makes_way(make: &Make<'_>) {
     assert!(wait(third).unwrap().is_held());
 }
 
+/// Each of the waits is found to be over together with the one in front of it, which talks to the store.
+pub(super) fn who_waited_in_vain_keeps_no_other_process_out(make: &Make<'_>) {
+    let (holders, waiters) = (manager(make), manager(make));
+    for turn in 0..10 {
+        let key = fresh();
+        let lock = wait(holders.lock(key.as_str())).unwrap();
+        if wait(waiters.try_lock(key.as_str())).is_ok() {
+            // In memory each manager has keys of its own.
+            return;
+        }
+        let patience = Duration::from_millis(60);
+        let waits: Vec<_> = (0..2 + 2 * turn).map(|_| begun(waiters.lock(key.as_str()).wait(patience))).collect();
+        for waiting in waits {
+            assert!(matches!(wait(waiting), Err(LockError::Timeout { .. })));
+        }
+        assert_eq!(wait(lock.unlock()), Release::Released);
+        let again = wait(holders.lock(key.as_str()).wait(Duration::from_secs(10)));
+        assert!(again.is_ok(), "the key is free, and nobody gets it: {again:?}");
+    }
+}
+
 pub(super) fn pollers_try_until_they_are_told_yes_or_are_done(make: &Make<'_>) {
     let (locks, key) = (manager(make), fresh());
     let lock = wait(locks.lock(key.as_str())).unwrap();

@@ -255,7 +255,7 @@ impl Clerk for Arc<ShardClerk> {
                 let clerk = Arc::clone(self);
                 self.desk.spawn(async move { clerk.keep(grant, key, ttl).await });
             }
-            Errand::Release { grant, key, end, .. } => {
+            Errand::Release { grant, key, end } => {
                 self.degraded.forget(&grant);
                 if self.lets_go(end) {
                     self.desk.release(key, grant.token);

@@ -49,7 +49,7 @@ pub(crate) enum Errand {
     /// Keep the key.
     Extend { grant: Grant, key: Key, ttl: Ttl },
     /// Let the key go.
-    Release { grant: Grant, key: Key, end: End, queue: Followers },
+    Release { grant: Grant, key: Key, end: End },
 }
 
 /// How often a request has the store asked.
@@ -363,21 +363,27 @@ impl Table {
             self.timeouts.remove(&mut self.waiters, id);
         }
         self.claiming -= 1;
-        let queue = self.followers(index);
-        self.send(Errand::CallOff { grant: Grant { slot: index, token, fence, proof: None }, key, queue }, fx);
+        let hash = self.slots[index].hash;
         self.hand_off(index, fx);
+        // Only now: the hand-off may have found that all the others have waited in vain, too.
+        let queue = self.followers(hash, &key);
+        self.send(Errand::CallOff { grant: Grant { slot: index, token, fence, proof: None }, key, queue }, fx);
     }
 
-    fn followers(&self, index: u32) -> Followers {
-        if self.slots[index].queue.len > 0 { Followers::Some } else { Followers::None }
+    /// Whether the key is being taken for somebody of this process, or somebody waits behind its holder here.
+    fn followers(&self, hash: u32, key: &Key) -> Followers {
+        let Some(index) = self.find(hash, key) else { return Followers::None };
+        let slot = &self.slots[index];
+        let is_taken_for = slot.holder.as_ref().is_some_and(|holder| matches!(holder.keeper, Keeper::Claiming(_)));
+        if is_taken_for || slot.queue.len > 0 { Followers::Some } else { Followers::None }
     }
 
     /// Lets the store know of the end of a grant that it had given.
     pub(super) fn release_claim(&mut self, index: u32, token: Token, fence: FencingToken, end: End, fx: &mut Effects) {
         if self.claim.is_stored() && end != End::Vanished {
-            let (key, queue) = (self.slots[index].key.clone(), self.followers(index));
+            let key = self.slots[index].key.clone();
             let grant = Grant { slot: index, token, fence, proof: None };
-            self.send(Errand::Release { grant, key, end, queue }, fx);
+            self.send(Errand::Release { grant, key, end }, fx);
         }
     }
 
