@@ -30,6 +30,13 @@ const SHORT_ACQUIRE: &str = "if redis.call('SET',KEYS[1],ARGV[1],'NX','PX',ARGV[
 const SHORT_RELEASE: &str =
     "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) else return 0 end";
 
+/// A script of the store's, with what stands before it.
+macro_rules! ours {
+    ($file:literal) => {
+        concat!(include_str!("../src/store/redis/queue.lua"), include_str!(concat!("../src/store/redis/", $file)))
+    };
+}
+
 /// Two scripts, and a connection whose task runs on another thread.
 struct Raw {
     connection: MultiplexedConnection,
@@ -47,9 +54,7 @@ enum Kind {
 impl Raw {
     async fn over(connection: MultiplexedConnection, kind: Kind) -> Self {
         let (acquire, release) = match kind {
-            Kind::Ours => {
-                (include_str!("../src/store/redis/acquire.lua"), include_str!("../src/store/redis/release.lua"))
-            }
+            Kind::Ours => (ours!("acquire.lua"), ours!("release.lua")),
             Kind::Shortest => (SHORT_ACQUIRE, SHORT_RELEASE),
         };
         let (acquire, release) = (redis::Script::new(acquire), redis::Script::new(release));
@@ -72,8 +77,8 @@ impl Raw {
         release.arg(self.release.get_hash());
         if self.kind == Kind::Ours {
             acquire.arg(4).arg(&lock).arg(&fence).arg(&queue).arg(&alive).arg(&token).arg(TTL_MS).arg(late);
-            acquire.arg(86_400_000).arg(0).arg("bench").arg(0);
-            release.arg(1).arg(&lock).arg(&token).arg(&wake).arg(late);
+            acquire.arg(86_400_000).arg(0).arg("bench:0").arg(0);
+            release.arg(3).arg(&lock).arg(&queue).arg(&alive).arg(&token).arg(&wake).arg(late);
         } else {
             acquire.arg(1).arg(&lock).arg(&token).arg(TTL_MS);
             release.arg(1).arg(&lock).arg(&token);

@@ -183,6 +183,10 @@ impl Store for Observed {
         self.store.leave(key);
     }
 
+    fn turn(&self, key: &Key) -> Option<Watch> {
+        self.store.turn(key)
+    }
+
     fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended> {
         self.observed(Op::Extend, Some(key), self.store.extend(key, token, ttl), |answer| match answer {
             Extended::Extended { .. } => Said::Done,

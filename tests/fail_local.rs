@@ -112,3 +112,21 @@ async fn without_being_told_so_a_manager_refuses() {
     assert_eq!(locks.try_lock("k").await.unwrap_err(), LockError::StoreUnavailable);
     assert_eq!(locks.stats().degraded, 0);
 }
+
+/// It was renewed for ever, and kept everybody else out of the free key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_degraded_grant_gives_its_place_in_the_queue_up() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let (locks, other) = (behind(&proxy).await, manager(&server).await);
+    let theirs = other.lock("k").await.unwrap();
+    let waiting = queue(&locks, "k");
+    until("its place", || support::places(&server) == 1);
+    proxy.cut();
+    let lock = waiting.await.unwrap().unwrap();
+    assert!(lock.is_degraded());
+    proxy.heal();
+    assert_eq!(lock.lost().await, Some(Loss::Vanished));
+    assert_eq!(theirs.unlock().await, Release::Released);
+    assert!(other.lock("k").wait(Duration::from_secs(4)).await.is_ok(), "the key is free");
+}

@@ -1,5 +1,5 @@
 //! Fear: processes that are killed and stopped at any moment hold one key together, hold it up for ever, or pass on a
-//! fence that falls.
+//! fence that falls; or the more of them want a key, the more each grant costs the server.
 #![cfg(feature = "redis")]
 
 #[path = "support/history.rs"]
@@ -21,7 +21,7 @@ use history::{Event, Log, Outcome, check, holds};
 use kit::{Server, until};
 use leasehold::store::redis::RedisStore;
 use leasehold::{BuildError, Clock, Lock, LockError, LockManager, Loss, Release};
-use processes::Process;
+use processes::{MARK, Process};
 
 const PROCESSES: usize = 4;
 const TASKS: usize = 64;
@@ -349,4 +349,72 @@ fn a_program_that_drops_its_guards_and_returns_leaves_no_key_behind() {
         assert_eq!(process.ended().and_then(|status| status.code()), Some(0));
         assert_eq!(server.ask::<Vec<String>>("KEYS lock:short:*"), [""; 0]);
     }
+}
+
+/// Takes one key and lets it go, over and over, between two lines of its input; says how often.
+#[test]
+#[ignore = "a process of the test of costs, which runs it"]
+fn taker() {
+    let line = || std::io::stdin().read_line(&mut String::new()).unwrap();
+    let runtime = runtime();
+    let locks = runtime.block_on(manager(&setting("LEASEHOLD_URL")));
+    println!("{MARK}ready");
+    line();
+    let over = Arc::new(AtomicBool::new(false));
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let (locks, over) = (locks.clone(), Arc::clone(&over));
+            runtime.spawn(async move {
+                let mut grants = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let lock = locks.lock("hot").wait(LONG).await.unwrap();
+                    assert_eq!(lock.unlock().await, Release::Released);
+                    grants += 1;
+                }
+                grants
+            })
+        })
+        .collect();
+    line();
+    over.store(true, Ordering::Relaxed);
+    let grants: u64 = tasks.into_iter().map(|task| runtime.block_on(task).unwrap()).sum();
+    println!("{MARK}{grants}");
+    runtime.block_on(locks.shutdown(Duration::ZERO));
+}
+
+/// Scripts and commands that the server has run.
+fn asked(server: &Server) -> (f64, f64) {
+    let calls = |line: &str| line.split(&['=', ','][..]).nth(1).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
+    let stats: String = server.ask("INFO commandstats");
+    let of = |kind: &str| stats.lines().filter(|line| line.starts_with(kind)).map(calls).sum();
+    (of("cmdstat_eval"), of("cmdstat_"))
+}
+
+/// What each grant cost while so many processes wanted the key: scripts, and all commands.
+fn cost(processes: usize) -> (f64, f64) {
+    let server = Server::start(&[]);
+    let mut workers: Vec<Process> =
+        (0..processes).map(|_| Process::worker("taker", &[("LEASEHOLD_URL", &*server.url())])).collect();
+    workers.iter().for_each(|worker| assert_eq!(worker.hear().as_deref(), Some("ready")));
+    let before = asked(&server);
+    workers.iter_mut().for_each(|worker| worker.tell("go"));
+    // The one real sleep: this is the time that the processes have.
+    std::thread::sleep(Duration::from_secs(3));
+    workers.iter_mut().for_each(|worker| worker.tell("stop"));
+    let grants: Vec<f64> =
+        workers.iter().map(|worker| worker.hear().expect("it says how often").parse().unwrap()).collect();
+    let (after, total) = (asked(&server), grants.iter().sum::<f64>());
+    let cost = ((after.0 - before.0) / total, (after.1 - before.1) / total);
+    println!("{processes} processes: {grants:?} grants, {:.2} scripts, {:.1} commands", cost.0, cost.1);
+    assert!(total > 100.0 && grants.iter().all(|grants| *grants > 0.0), "{grants:?}");
+    cost
+}
+
+/// Every release woke every process: 3.6 scripts with two, 12.4 with eight, 46 with 32.
+#[test]
+fn what_a_grant_costs_does_not_grow_with_the_processes_that_wait() {
+    let (two, eight) = (cost(2), cost(8));
+    // Three scripts, and now and then a renewal of the tickets.
+    assert!(two.0 < 3.7 && eight.0 < 3.7, "{two:?} {eight:?}");
+    assert!(eight.1 < 40.0 && eight.1 < 1.3 * two.1, "{two:?} {eight:?}");
 }

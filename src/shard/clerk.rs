@@ -5,7 +5,7 @@
 //!
 //! | errand | what is done | it ends |
 //! |---|---|---|
-//! | take | try; then watch, try again, sleep until a hint, the holder's end or the poll cap (R15) | with the store's yes, a no to a single try, or when it is called off |
+//! | take | try; then sleep until it is this process's turn, or the holder's end, and try again. Where the store cannot say whose turn it is: watch, try again, sleep until a hint, the holder's end or the poll cap (R15) | with the store's yes, a no to a single try, or when it is called off |
 //! | extend | ask, and ask again while the answer is unknown (R10) | with an answer, or with the lock |
 //! | release | ask once; the store goes on by itself (S7) | with an answer |
 
@@ -91,9 +91,9 @@ impl ShardClerk {
             Tries::One => Intent::Try,
             Tries::Many => Intent::Wait,
         };
-        let (mut watch, mut retry, mut splits) = (None::<Watch>, RETRY.0, 0_u32);
+        let (mut waiting, mut retry, mut splits) = (Waiting::Not, RETRY.0, 0_u32);
         loop {
-            if let Some(watch) = watch.as_mut() {
+            if let Waiting::ForTurn(watch) | Waiting::ForHint(watch) = &mut waiting {
                 // This try sees for itself.
                 watch.clear();
             }
@@ -115,7 +115,7 @@ impl ShardClerk {
                             let _ = store.release(key, grant.token).await;
                             shard.denied(&grant, LockError::StoreUnavailable);
                             retry = (retry * 2).min(RETRY.1);
-                            retry
+                            Some(retry)
                         }
                     }
                 }
@@ -125,42 +125,55 @@ impl ShardClerk {
                     splits = if why == Denial::Split { splits + 1 } else { 0 };
                     // Each split in a row doubles the pause: rivals as many as they are come apart in the end.
                     let factor = 1 << splits.saturating_sub(1).min(MOST_DOUBLINGS);
-                    retry_in.unwrap_or(POLL_CAP).saturating_mul(factor).min(POLL_CAP)
+                    retry_in.map(|pause| pause.saturating_mul(factor))
                 }
                 Acquired::Unknown(_) if self.degraded.is_allowed() => {
+                    drop(waiting);
                     return self.grant_locally(&shard, grant, key, ttl);
                 }
                 Acquired::Unknown(_) => {
                     shard.denied(&grant, LockError::StoreUnavailable);
                     retry = (retry * 2).min(RETRY.1);
-                    retry
+                    Some(retry)
                 }
             };
             drop(shard);
             if tries == Tries::One {
                 return;
             }
-            if watch.is_none() {
-                watch = store.watch(key).await.ok();
-                if watch.is_some() {
+            if let Waiting::Not = waiting {
+                waiting = match store.turn(key) {
+                    Some(turn) => Waiting::ForTurn(turn),
+                    None => match store.watch(key).await {
+                        Ok(watch) => Waiting::ForHint(watch),
+                        Err(_) => Waiting::Not,
+                    },
+                };
+                if let Waiting::ForHint(_) = waiting {
                     // What happened before the watch was in force is seen by trying again.
                     continue;
                 }
             }
-            let jitter = pause.mul_f64(fastrand::f64() * 0.1);
+            let cap = match &waiting {
+                // It comes, whenever that is.
+                Waiting::ForTurn(_) => Duration::MAX,
+                Waiting::ForHint(_) | Waiting::Not => POLL_CAP,
+            };
+            let pause = pause.unwrap_or(cap).min(cap);
+            let pause = pause.saturating_add(pause.min(POLL_CAP).mul_f64(fastrand::f64() * 0.1));
             if splits > 0 {
                 // What others give back after the same vote would only be split again.
-                tokio::time::sleep(pause + jitter).await;
+                tokio::time::sleep(pause).await;
                 continue;
             }
             let hint = async {
-                match watch.as_mut() {
-                    Some(watch) => watch.next().await,
-                    None => std::future::pending().await,
+                match &mut waiting {
+                    Waiting::ForTurn(watch) | Waiting::ForHint(watch) => watch.next().await,
+                    Waiting::Not => std::future::pending().await,
                 }
             };
-            if let Ok(None) = tokio::time::timeout(pause + jitter, hint).await {
-                watch = None;
+            if let Ok(None) = tokio::time::timeout(pause, hint).await {
+                waiting = Waiting::Not;
             }
         }
     }
@@ -226,6 +239,15 @@ impl ShardClerk {
         };
         self.desk.in_turn(grant.token, extending).await
     }
+}
+
+/// What a request waits for between two tries.
+enum Waiting {
+    Not,
+    /// The store says when it is this process's turn.
+    ForTurn(Watch),
+    /// The store says what happens to the key.
+    ForHint(Watch),
 }
 
 /// What a holder hears of its refresh.

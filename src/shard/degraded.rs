@@ -89,6 +89,8 @@ impl ShardClerk {
         }
         match shard.claimed(&grant, Word::Ours, now.saturating_add(ttl.as_duration())) {
             Claimed::Taken => {
+                // The store knows of no grant that would use the place up.
+                self.desk().store.leave(key);
                 let (clerk, key) = (Arc::clone(self), key.clone());
                 self.desk().spawn(async move { clerk.win_back(grant, key).await });
             }

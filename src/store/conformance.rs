@@ -47,6 +47,7 @@ pub fn check(make: impl Fn() -> Arc<dyn Store>) {
         a_forced_release_ends_any_holder_and_tells,
         a_watch_hears_of_a_release,
         processes_take_turns,
+        whose_turn_it_is_is_told,
         too_short_a_ttl_is_refused,
         a_key_has_one_spelling,
         a_scan_tells_every_key_that_is_held,
@@ -366,6 +367,33 @@ pub fn processes_take_turns(stores: &Stores) {
         matches!(ask(&*stores.other, &key, third, LONG, Intent::Wait), Acquired::Granted { .. })
     });
     assert_eq!(wait(stores.other.release(&key, third)), Released::Released);
+}
+
+/// S9, S10: a store that can say whose turn it is says so, to the first in the queue, also if he only listens later; and
+/// a place can be left once nobody listens any more.
+pub fn whose_turn_it_is_is_told(stores: &Stores) {
+    let (key, [held, first, second]) = (fresh(), [(); 3].map(|()| Token::random()));
+    take(&*stores.one, &key, held);
+    denied(&ask(&*stores.other, &key, first, LONG, Intent::Wait));
+    let Some(mut turn) = stores.other.turn(&key) else {
+        assert_eq!(wait(stores.one.release(&key, held)), Released::Released);
+        stores.other.leave(&key);
+        return;
+    };
+    assert_eq!(wait(stores.one.release(&key, held)), Released::Released);
+    until("S9: its turn", || {
+        assert!(wait(turn.next()).is_some(), "S10: the store runs");
+        matches!(ask(&*stores.other, &key, first, LONG, Intent::Wait), Acquired::Granted { .. })
+    });
+    drop(turn);
+    denied(&ask(&*stores.one, &key, second, LONG, Intent::Wait));
+    assert_eq!(wait(stores.other.release(&key, first)), Released::Released);
+    let mut turn = stores.one.turn(&key).expect("S10: it could before");
+    stores.one.leave(&key);
+    assert!(wait(turn.next()).is_some(), "S10: it was its turn before it listened, and it has not left");
+    assert!(matches!(ask(&*stores.one, &key, second, LONG, Intent::Wait), Acquired::Granted { .. }), "S9");
+    drop(turn);
+    assert_eq!(wait(stores.one.release(&key, second)), Released::Released);
 }
 
 /// A TTL below the store's least is refused, and no key is touched.

@@ -16,9 +16,9 @@
 //! | S6 | [`extend`](Store::extend) only ever lengthens what the token still holds. It re-creates nothing. |
 //! | S7 | [`release`](Store::release) ends only what the token holds. Asked once, even if its future is dropped at once, it is carried out: the store itself retries it until it is answered, or the key has run out. |
 //! | S8 | Fences of one key rise from grant to grant, across processes, restarts and idle periods. A store that cannot promise that says [`Fences::None`]. |
-//! | S9 | A place in the queue ([`Intent::Wait`]) lasts until its process is granted or [leaves](Store::leave). Nobody behind it is granted before it. A process that died holds the others up for about a second. |
-//! | S10 | [`watch`](Store::watch) is in force when it resolves: what happens to the key afterwards gives a hint. A hint grants nothing, and may be missing: waiters poll too. |
-//! | S11 | [`force_release`](Store::force_release) ends any holder, lets the next fence be higher, and tells the watchers and every process's [`events`](Store::events). |
+//! | S9 | A place in the queue ([`Intent::Wait`]) lasts until its process is granted or [leaves](Store::leave). Nobody behind it is granted before it. A process that died holds the others up for about a second; one that lives, and neither tries nor listens for its [`turn`](Store::turn) any more, for some seconds. |
+//! | S10 | [`watch`](Store::watch) is in force when it resolves: what happens to the key afterwards gives a hint. A hint grants nothing, and may be missing: waiters poll too. Those of a [`turn`](Store::turn) come within a second even so. |
+//! | S11 | [`force_release`](Store::force_release) ends any holder and the queue, lets the next fence be higher, and tells the watchers and every process's [`events`](Store::events). Who waited waits anew. |
 //! | S12 | Every call answers within the store's operation timeout, however the other side fares. |
 //! | S13 | Calls come from any thread and any executor, and need no runtime of the caller's: what they wait for is driven by the runtime that [`start`](Store::start) was called on. |
 //! | S14 | No answer, error or `Debug` shows a password, or a value that another client stored. |
@@ -114,8 +114,18 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Tries once to take a key (S1 to S5).
     fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired>;
 
-    /// Gives up this process's place in the key's queue, at once for this process and soon for the others.
+    /// Gives up this process's place in the key's queue, at once for this process and soon for the others; unless a try
+    /// that waits is under way, or a [`turn`](Store::turn) is listened for.
     fn leave(&self, key: &Key);
+
+    /// Listens for this process's turn in the key's queue, in which it has a place or asks for one. A hint says that
+    /// trying again may help, and comes within about a second even if a message was lost: whoever listens need not
+    /// poll. Dropping the watch ends it; the place stays until the process [leaves](Store::leave). `None`: the store
+    /// cannot say whose turn it is, and who waits watches the key and polls.
+    fn turn(&self, key: &Key) -> Option<Watch> {
+        let _ = key;
+        None
+    }
 
     /// Moves the end of what `token` holds to `ttl` from now, unless it lies later already (S6).
     fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended>;

@@ -1,7 +1,6 @@
 //! One try to take a lock: `acquire.lua` and what its answer means (R1, R2, R8, R12).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::call::{Confirm, Failure, call};
@@ -10,7 +9,6 @@ use super::fault::{Ran, nonsense};
 use super::names::Names;
 use super::replicas::Confirmed;
 use super::script::{ACQUIRE, Parts, Reply};
-use super::tickets::TICKET;
 use super::{Inner, millis};
 use crate::clock::Moment;
 use crate::key::Token;
@@ -30,10 +28,6 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
     let ttl = inner.checked_ttl(ask.ttl)?;
     clean(inner, &names, ask.token, begun).await?;
     inner.lately.forget(ask.token);
-    let ticket = match ask.intent {
-        Intent::Try => Duration::ZERO,
-        Intent::Wait => TICKET,
-    };
     let life = ttl.saturating_add(inner.config.lock_delay);
     // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
     let over = begun.saturating_add(inner.config.operation_timeout * 2).saturating_add(life);
@@ -41,10 +35,12 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
     let token = ask.token.as_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let token: &str = token.hyphenated().encode_lower(&mut text);
+    let asking = inner.tickets.ask(&names, ask.intent);
+    let (number, queues) = (asking.number(), u8::from(ask.intent == Intent::Wait));
     let answered = call(inner, &names, &ACQUIRE, begun, &mut guard, |not_after| {
         let parts = Parts::of([names.lock(), names.fence(), names.queue(), names.alive()]);
         let parts = parts.arg(token).arg(millis(life)).arg(not_after).arg(millis(inner.config.fence_retention));
-        parts.arg(inner.highest_fence.load(Ordering::Relaxed)).arg(&inner.config.process).arg(millis(ticket))
+        parts.arg(inner.highest.of(&names)).arg(format_args!("{}:{number}", inner.config.process)).arg(queues)
     });
     let answer = match answered.await {
         Ok(answer) => answer,
@@ -58,7 +54,7 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
     let meant = meaning(inner, &answer.reply, ttl)?;
     if let Acquired::Granted { fence, valid_for } = meant {
         // It was seen, and counts for every later one even if this grant does not (R12).
-        inner.highest_fence.fetch_max(fence.unwrap_or(0), Ordering::Relaxed);
+        inner.highest.saw(&names, fence.unwrap_or(0));
         if answer.confirmed == Confirmed::TooFew {
             return Ok(Acquired::Denied { retry_in: None, why: Denial::Unreplicated });
         }
@@ -67,7 +63,7 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
             return Ok(Acquired::Denied { retry_in: None, why: Denial::TooLate });
         }
     }
-    inner.tickets.settle(&names, ask.intent, &meant);
+    asking.settle(&meant);
     guard.disarm();
     Ok(meant)
 }
@@ -86,7 +82,7 @@ async fn clean(inner: &Arc<Inner>, names: &Names, token: Token, begun: Moment) -
 
 fn meaning(inner: &Inner, reply: &Reply, ttl: Duration) -> Result<Acquired, StoreError> {
     match (reply.code(), reply.rest()) {
-        (1, &[fence, left_ms]) => {
+        (1, &[fence, left_ms, _]) => {
             let fence = u64::try_from(fence).map_err(|_| nonsense("a fence below zero"))?;
             Ok(Acquired::Granted { fence: Some(fence), valid_for: valid(inner, ttl, left_ms) })
         }

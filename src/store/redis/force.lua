@@ -1,18 +1,38 @@
--- Ends any holder, raises the fence and tells everybody (R26), not after its time (R5).
--- KEYS: lock, fence. ARGV: channel, channel of forced locks, not after us, fence retention ms, highest fence seen
+-- Ends any holder, raises the fence, ends the queue and tells everybody (R26), not after its time (R5).
+-- KEYS: lock, fence, queue, alive
+-- ARGV: channel of those who watch, channel of forced locks, not after us, fence retention ms, highest fence seen
 -- Answers {1, now us, fence} released, {2, now us, fence} it was free, {3, now us} too late.
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
 if now > tonumber(ARGV[3]) then
   return {3, now}
 end
-local stored = tonumber(redis.call('GET', KEYS[2]) or 0) or 0
+local lock, fence_key, queue, alive = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local stored = tonumber(redis.call('GET', fence_key) or 0) or 0
 local fence = math.max(stored + 1, tonumber(ARGV[5]) + 1, now)
 local life = tonumber(ARGV[4]) + math.ceil(math.max(0, fence - now) / 1000)
-redis.call('SET', KEYS[2], string.format('%.0f', fence), 'PX', string.format('%.0f', life))
-if redis.call('DEL', KEYS[1]) == 0 then
+redis.call('SET', fence_key, number(fence), 'PX', number(life))
+local held = redis.call('DEL', lock)
+-- Whoever waits still queues anew, and is called for that in the old order. The first keeps its turn, but for one
+-- ticket's life only: as a place of its process that nobody renews.
+local first = first_ticket(queue, alive)
+local tickets = redis.call('ZRANGE', queue, 0, -1)
+local watched = redis.call('ZSCORE', alive, WATCHED)
+redis.call('DEL', queue, alive)
+local process = first and string.match(first, '^(.*):')
+if process then
+  redis.call('ZADD', queue, number(now), process .. ':0')
+  redis.call('ZADD', alive, number(now + TICKET_US), process .. ':0')
+  redis.call('PEXPIRE', queue, 2 * TICKET_MS)
+end
+if watched then
+  redis.call('ZADD', alive, watched, WATCHED)
+end
+redis.call('PEXPIRE', alive, 2 * TICKET_MS)
+for _, ticket in ipairs(tickets) do
+  call_ticket(lock, ticket)
+end
+if held == 0 then
   return {2, now, fence}
 end
-redis.call('PUBLISH', ARGV[1], 'forced')
-redis.call('PUBLISH', ARGV[2], KEYS[1])
+redis.pcall('PUBLISH', ARGV[1], 'forced')
+redis.pcall('PUBLISH', ARGV[2], lock)
 return {1, now, fence}

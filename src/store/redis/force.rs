@@ -1,7 +1,6 @@
 //! Ending any holder: `force.lua` (R26). Never tried twice: the second might hit a later holder.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::call::call;
 use super::fault::nonsense;
@@ -18,13 +17,13 @@ async fn attempt(inner: &Arc<Inner>, key: &Key) -> Result<Forced, StoreError> {
     let begun = inner.now();
     let names = inner.names(key)?;
     let answered = call(inner, &names, &FORCE, begun, (), |not_after| {
-        let parts = Parts::of([names.lock(), names.fence()]);
+        let parts = Parts::of([names.lock(), names.fence(), names.queue(), names.alive()]);
         let parts = parts.arg(names.wake()).arg(&inner.forced_channel).arg(not_after);
-        parts.arg(millis(inner.config.fence_retention)).arg(inner.highest_fence.load(Ordering::Relaxed))
+        parts.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(&names))
     });
     let answer = answered.await.map_err(|failure| failure.error)?;
     if let &[fence] = answer.reply.rest() {
-        inner.highest_fence.fetch_max(u64::try_from(fence).unwrap_or(0), Ordering::Relaxed);
+        inner.highest.saw(&names, u64::try_from(fence).unwrap_or(0));
     }
     match answer.reply.code() {
         1 => Ok(Forced::Released),

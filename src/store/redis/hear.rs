@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Inner;
 use super::names::Names;
+use super::tickets::mark_watched;
 use super::wire::Wire;
 use crate::key::Key;
 use crate::store::{Event, Hint};
@@ -96,11 +97,12 @@ impl Session<'_> {
         let history = self.history().await?;
         let mut beat = tokio::time::interval(HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let forced = Arc::clone(&self.inner.forced_channel);
+        let channels = [&*self.inner.forced_channel, &*self.inner.turn_channel];
         let mut connection = self.connection.clone();
-        self.bounded(connection.subscribe(&*forced)).await?;
+        self.bounded(connection.subscribe(&channels[..])).await?;
         // What happened before went unheard: everybody is to look for himself.
         self.follow(Some(Hint::Resumed)).await?;
+        self.inner.tickets.tell_all(Hint::Resumed);
         self.inner.listener.tell(&Event::Resumed);
         loop {
             tokio::select! {
@@ -168,6 +170,8 @@ impl Session<'_> {
             self.bounded(connection.subscribe(&channels[..])).await?;
             self.look(new.iter().map(Names::lock)).await?;
             self.subscribed.extend(new.iter().map(|names| (names.lock().into(), names.wake().into())));
+            // Releases are told once the server knows that somebody watches.
+            mark_watched(self.inner, self.inner.listener.watched_of(&new)).await;
         }
         self.inner.listener.open(&new, hint);
         Ok(())
@@ -216,7 +220,13 @@ impl Session<'_> {
     }
 
     fn message(&self, channel: &str, said: &str) {
-        if channel == &*self.inner.forced_channel {
+        if channel == &*self.inner.turn_channel {
+            if let Some((number, lock)) = said.split_once(' ')
+                && let Ok(number) = number.parse()
+            {
+                self.inner.tickets.called(lock, number);
+            }
+        } else if channel == &*self.inner.forced_channel {
             let key = Key::new(said).ok().and_then(|name| self.inner.config.template.canonical(&name));
             if let Some(key) = key {
                 self.inner.listener.tell(&Event::Forced(key));

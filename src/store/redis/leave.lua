@@ -1,9 +1,7 @@
--- Gives up a process's place in a queue (R16), and wakes the next if the lock is free.
--- KEYS: lock, queue, alive. ARGV: process, channel
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
+-- Gives up a process's place in a queue (R16), and calls the next if the lock is free.
+-- KEYS: lock, queue, alive. ARGV: ticket
 redis.call('ZREM', KEYS[3], ARGV[1])
 if redis.call('ZREM', KEYS[2], ARGV[1]) == 1 and redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('PUBLISH', ARGV[2], 'released')
+  call_first(KEYS[1], KEYS[2], KEYS[3])
 end
 return {1, now}

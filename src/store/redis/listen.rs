@@ -1,11 +1,14 @@
 //! What Redis tells by itself: [`Listener`], one connection for all watches and events of a process (R15).
 //!
-//! Releases and force-releases come over pub/sub. Foreign deletes and expiries send nothing, so the connection also
-//! asks Redis to remember which watched keys it has read (`CLIENT TRACKING OPTIN`), and looks again when one changes.
-//! In a Cluster there is pub/sub only. All of it is hints: pollers find out without.
+//! Whoever waits in turn is called on one channel of its process (`tickets`). Whoever watches a key without a place has
+//! a channel of the key, and a mark beside the key by which a release knows of it; force-releases are told always. Foreign
+//! deletes and expiries send nothing, so the connection also asks Redis to remember which watched keys it has read
+//! (`CLIENT TRACKING OPTIN`), and looks again when one changes. In a Cluster there is pub/sub only. All of it is hints:
+//! pollers find out without.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,6 +27,17 @@ pub(super) struct Listener {
     topics: Mutex<Topics>,
     /// Somebody began or stopped to listen.
     pub(super) changed: Notify,
+    /// Somebody waits in turn, or did.
+    turns: AtomicBool,
+}
+
+/// Which releases of a watched key are told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Releases {
+    /// Those of a key that is marked as watched.
+    ToldIfMarked,
+    /// All: whoever releases does not look for the mark.
+    AlwaysTold,
 }
 
 #[derive(Default)]
@@ -37,6 +51,7 @@ struct Topics {
 
 struct Topic {
     names: Names,
+    releases: Releases,
     watches: Vec<(u64, Sender<Hint>)>,
     ears: watch::Sender<Ears>,
 }
@@ -51,7 +66,7 @@ enum Ears {
 
 impl Listener {
     /// Listens to one lock; answers when the subscription is in force.
-    pub(super) async fn watch(inner: &Arc<Inner>, names: Names) -> Result<Watch, StoreError> {
+    pub(super) async fn watch(inner: &Arc<Inner>, names: Names, releases: Releases) -> Result<Watch, StoreError> {
         let begun = inner.now();
         let (watch, mut ears) = {
             let mut topics = inner.listener.topics.lock();
@@ -67,6 +82,7 @@ impl Listener {
             topics.lock_of.entry(names.wake().into()).or_insert_with(|| names.lock().into());
             let topic = topics.by_lock.entry(names.lock().into()).or_insert_with(|| Topic {
                 names,
+                releases,
                 watches: Vec::new(),
                 ears: watch::Sender::default(),
             });
@@ -116,9 +132,35 @@ impl Listener {
         }
     }
 
+    /// From now on messages to whoever waits in turn are listened to.
+    pub(super) fn listen_for_turns(&self) {
+        if !self.turns.swap(true, Ordering::Relaxed) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The locks that are to be marked as watched.
+    pub(super) fn watched(&self) -> Vec<Names> {
+        let topics = self.topics.lock();
+        let marked = topics
+            .by_lock
+            .values()
+            .filter(|topic| topic.releases == Releases::ToldIfMarked && !topic.watches.is_empty());
+        marked.map(|topic| topic.names.clone()).collect()
+    }
+
+    /// Those of these that are.
+    pub(super) fn watched_of(&self, locks: &[Names]) -> impl Iterator<Item = Names> + use<> {
+        let topics = self.topics.lock();
+        let is_marked = |names: &&Names| {
+            topics.by_lock.get(names.lock()).is_some_and(|topic| topic.releases == Releases::ToldIfMarked)
+        };
+        locks.iter().filter(is_marked).cloned().collect::<Vec<_>>().into_iter()
+    }
+
     fn is_wanted(&self) -> bool {
         let topics = self.topics.lock();
-        !topics.events.is_empty() || !topics.by_lock.is_empty()
+        self.turns.load(Ordering::Relaxed) || !topics.events.is_empty() || !topics.by_lock.is_empty()
     }
 
     /// Listens until it is dropped.

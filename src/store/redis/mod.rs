@@ -30,7 +30,7 @@
 //! | Redisson (Java) | read | a hash; seen as held, and never touched | as given |
 //!
 //! They know nothing of the queue beside the key: they poll, may pass those who wait in turn, and tell nobody of a
-//! release, so our waiters hear of it from the server (`CLIENT TRACKING`), or see it by asking, within a second. They
+//! release. Whoever is the next of ours sees it when its ticket is renewed, within a second (R16). They
 //! have no fences; ours rise across their locks. A lock that has no end (PTTL -1) excludes us until somebody deletes
 //! it: [`force_release`](Store::force_release) does.
 //!
@@ -47,6 +47,7 @@ pub(super) mod fault;
 mod force;
 mod health;
 mod hear;
+mod highest;
 mod lately;
 pub(super) mod link;
 mod listen;
@@ -65,7 +66,6 @@ pub(super) mod wire;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -77,9 +77,10 @@ use self::cleanup::Cleaning;
 use self::cluster::Servers;
 use self::config::Place;
 pub use self::config::RedisBuilder;
+use self::highest::Highest;
 use self::lately::Lately;
 use self::link::Link;
-use self::listen::Listener;
+use self::listen::{Listener, Releases};
 pub(crate) use self::names::beside;
 use self::names::{Names, RESERVED};
 use self::tickets::Tickets;
@@ -89,7 +90,7 @@ use super::{
     Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Lapsed, Released, ScanPage, Seen, Store, StoreError,
     Terms, Watch,
 };
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::key::{Key, Token, Ttl};
 
 /// A [`Store`] over Redis: one server, the master behind Sentinels, or a Cluster.
@@ -107,14 +108,15 @@ pub(super) struct Inner {
     servers: Servers,
     opener: Opener,
     pub(super) ticks: Arc<Ticks>,
-    /// Of all grants that this process has seen (R12).
-    highest_fence: AtomicU64,
+    highest: Highest,
     pub(super) cleaning: Cleaning,
     lately: Lately,
     tickets: Tickets,
     listener: Listener,
     /// Channels know no databases, so its name does.
     forced_channel: Arc<str>,
+    /// On which this process is told that it is its turn.
+    turn_channel: Arc<str>,
     runtime: RwLock<Option<Handle>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -143,12 +145,13 @@ impl RedisStore {
             servers: Servers::new(&config, &place),
             opener: Opener::new(&config, Batching::Off),
             ticks: Ticks::new(config.operation_timeout),
-            highest_fence: AtomicU64::new(0),
+            highest: Highest::default(),
             cleaning: Cleaning::default(),
             lately: Lately::default(),
-            tickets: Tickets::default(),
+            tickets: Tickets::new(Clock::system()),
             listener: Listener::default(),
             forced_channel: format!("{RESERVED}forced:{db}").into(),
+            turn_channel: format!("{RESERVED}turn:{}", config.process).into(),
             runtime: RwLock::default(),
             tasks: Mutex::default(),
             config,
@@ -275,8 +278,13 @@ impl Store for RedisStore {
         Box::pin(look::look(&self.0, key, token))
     }
 
+    fn turn(&self, key: &Key) -> Option<Watch> {
+        let names = self.0.names(key).ok()?;
+        self.0.runtime().map(|_| Tickets::turn(&self.0, names))
+    }
+
     fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>> {
-        Box::pin(async move { Listener::watch(&self.0, self.0.names(key)?).await })
+        Box::pin(async move { Listener::watch(&self.0, self.0.names(key)?, Releases::ToldIfMarked).await })
     }
 
     fn events(&self) -> BoxFuture<'_, Result<Events, StoreError>> {
@@ -296,12 +304,20 @@ impl Drop for End<'_> {
         self.0.servers.end();
         self.0.tasks.lock().drain(..).for_each(|task| task.abort());
         self.0.listener.end();
+        self.0.tickets.end();
     }
 }
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}
+
+impl RedisStore {
+    /// Watches a key whose releases are told whether or not anybody is known to watch.
+    pub(super) async fn watch_always_told(&self, key: &Key) -> Result<Watch, StoreError> {
+        Listener::watch(&self.0, self.0.names(key)?, Releases::AlwaysTold).await
     }
 }
 

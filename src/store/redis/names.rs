@@ -1,11 +1,13 @@
 //! The names in Redis that belong to one lock: [`Names`].
 //!
 //! The lock key is what other libraries see. Beside it, in the same cluster slot, stand its fence, its queue (two
-//! sorted sets: who came when, whose ticket lasts until when) and its channel. Their names begin with [`RESERVED`],
+//! sorted sets: which ticket was taken when, and which lasts until when) and its channel. Their names begin with [`RESERVED`],
 //! which no lock may. They hold the lock's name in braces, and so its slot; where that would not work, because the
 //! name holds braces itself, they hold a short tag of the same slot, from a table that is built when it is first needed.
 
+use std::borrow::Borrow;
 use std::fmt::Write;
+use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
 
 use crate::key::Key;
@@ -13,10 +15,10 @@ use crate::store::{KeyTemplate, StoreError};
 
 /// What the names beside a lock begin with.
 pub(in crate::store) const RESERVED: &str = "leasehold:";
-const SLOTS: u16 = 16384;
+pub(super) const SLOTS: u16 = 16384;
 
-/// One lock's names, in one piece of memory.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// One lock's names, in one piece of memory. Within a store the lock's own stands for them all.
+#[derive(Clone)]
 pub(in crate::store) struct Names {
     text: Box<str>,
     ends: [u16; 4],
@@ -63,13 +65,33 @@ impl Names {
         self.part(3)
     }
 
-    /// The channel on which releases are told.
+    /// The channel of those who watch the lock without a place in its queue.
     pub(in crate::store) fn wake(&self) -> &str {
         self.part(4)
     }
 
     pub(super) fn slot(&self) -> u16 {
         slot_of(self.lock().as_bytes())
+    }
+}
+
+impl PartialEq for Names {
+    fn eq(&self, other: &Self) -> bool {
+        self.lock() == other.lock()
+    }
+}
+
+impl Eq for Names {}
+
+impl Hash for Names {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.lock().hash(state);
+    }
+}
+
+impl Borrow<str> for Names {
+    fn borrow(&self) -> &str {
+        self.lock()
     }
 }
 

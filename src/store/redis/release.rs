@@ -62,7 +62,7 @@ async fn answer(
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let token: &str = token.hyphenated().encode_lower(&mut text);
     let answered = call(inner, names, &RELEASE, inner.now(), outbox, |not_after| {
-        Parts::of([names.lock()]).arg(token).arg(names.wake()).arg(not_after)
+        Parts::of([names.lock(), names.queue(), names.alive()]).arg(token).arg(names.wake()).arg(not_after)
     });
     let answer = answered.await.map_err(|failure| failure.error)?;
     if inner.config.repeats == Repeats::On {

@@ -1,12 +1,40 @@
--- Keeps a process's ticket alive (R16). A ticket that is gone is not made anew: the next try does that.
--- KEYS: queue, alive. ARGV: process, ticket ms
--- Answers {1, now us} renewed, {2, now us} there was none.
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
-  return {2, now}
+-- Keeps tickets alive, and says how each of them stands (R16): for who waits it is the poll. One that is gone is not
+-- made anew: the next try does that.
+-- Each: KEYS lock, queue, alive. ARGV ticket, or WATCHED: somebody watches without a place
+-- Answers for each {1, now us, 0} it waits, {1, now us, 1, ttl left ms} it is the first of those who wait for the lock's
+-- holder, {1, now us, 2} the lock is free and it is its turn, {2, now us} there is none, or an error.
+
+local function keep(key)
+  redis.call('PEXPIRE', key, 2 * TICKET_MS)
 end
-redis.call('ZADD', KEYS[2], string.format('%.0f', now + ARGV[2] * 1000), ARGV[1])
-redis.call('PEXPIRE', KEYS[1], 2 * ARGV[2])
-redis.call('PEXPIRE', KEYS[2], 2 * ARGV[2])
-return {1, now}
+
+return answer_each(#KEYS / 3, function(i)
+  local k, ticket = 3 * (i - 1), ARGV[i]
+  local lock, queue, alive = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
+  if ticket == WATCHED then
+    redis.call('ZADD', alive, number(now + TICKET_US), WATCHED)
+    keep(alive)
+    return {1, now, 0}
+  end
+  local taken = redis.call('ZSCORE', queue, ticket)
+  if not taken then
+    return {2, now}
+  end
+  if tonumber(taken) > now + TICKET_US then
+    -- Dated ahead, by a clock that was set: it would stand behind all who come.
+    drop(queue, alive, ticket)
+    return {2, now}
+  end
+  redis.call('ZADD', alive, number(now + TICKET_US), ticket)
+  if first_ticket(queue, alive) ~= ticket then
+    return {1, now, 0}
+  end
+  -- The first one keeps the sets for all.
+  keep(queue)
+  keep(alive)
+  local left = redis.call('PTTL', lock)
+  if left == -2 then
+    return {1, now, 2}
+  end
+  return {1, now, 1, left}
+end)

@@ -29,26 +29,28 @@ pub(in crate::store) enum Lane {
     Acquire,
     Extend,
     Release,
+    Renew,
 }
 
 impl Lane {
-    pub(super) const COUNT: usize = 3;
+    pub(super) const COUNT: usize = 4;
 }
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal, $takes:expr;)*) => {$(
-        pub(in crate::store) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file), $takes));
+    ($($name:ident = [$($file:literal),+], $takes:expr;)*) => {$(
+        pub(in crate::store) static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new(concat!($(include_str!($file)),+), $takes));
     )*};
 }
 
 scripts! {
-    ACQUIRE = "acquire.lua", Takes::Many(Lane::Acquire);
-    EXTEND = "extend.lua", Takes::Many(Lane::Extend);
-    RELEASE = "release.lua", Takes::Many(Lane::Release);
-    FORCE = "force.lua", Takes::One;
-    LOOK = "look.lua", Takes::One;
-    LEAVE = "leave.lua", Takes::One;
-    RENEW = "renew.lua", Takes::One;
+    ACQUIRE = ["queue.lua", "acquire.lua"], Takes::Many(Lane::Acquire);
+    EXTEND = ["extend.lua"], Takes::Many(Lane::Extend);
+    RELEASE = ["queue.lua", "release.lua"], Takes::Many(Lane::Release);
+    FORCE = ["queue.lua", "force.lua"], Takes::One;
+    LOOK = ["look.lua"], Takes::One;
+    LEAVE = ["queue.lua", "leave.lua"], Takes::One;
+    RENEW = ["queue.lua", "renew.lua"], Takes::Many(Lane::Renew);
 }
 
 /// How a script is named in a command.

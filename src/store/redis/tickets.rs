@@ -1,88 +1,525 @@
 //! This process's places in the queues of keys that others hold (R16): [`Tickets`].
 //!
-//! A try that waits takes a ticket; the script judges tickets by the server's clock. One task renews all tickets of
-//! the process, apart from anybody's polling, so that a slow poller keeps its place and a dead process loses it.
+//! A try that waits takes a ticket; the scripts judge tickets by the server's clock. Whoever lets a lock go calls the
+//! first ticket, by a message on a channel of its process, and nobody else: what a grant costs does not grow with the
+//! processes that wait. One task renews all tickets of the process, many in one script, apart from anybody's asking.
+//! The answer says how each of them stands, so that a lost message costs one renewal.
+//!
+//! | of a place | what becomes of it |
+//! |---|---|
+//! | a try is under way | it is left alone |
+//! | somebody listens for its turn | its ticket is renewed; whoever listens is told when to try again, also if the ticket is gone or cannot be renewed |
+//! | nobody does any more | its ticket is renewed for [`ABANDONED`], then given up: whoever should have [left](Tickets::leave) did not |
+//! | its only try was dropped | the ticket that it may have taken runs out |
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::Inner;
 use super::call::call;
+use super::fault::Then;
+use super::link::Link;
 use super::names::Names;
-use super::script::{LEAVE, Parts, RENEW};
-use super::{Inner, millis};
-use crate::store::{Acquired, Intent};
+use super::script::{LEAVE, Parts, RENEW, Reply};
+use super::wire::Asking as Redirected;
+use crate::clock::{Clock, Moment};
+use crate::store::{Acquired, Hint, Intent, Sender, StoreError, Watch};
 
-/// How long a ticket lives without being renewed: so long a dead process holds the others up.
-pub(super) const TICKET: Duration = Duration::from_secs(1);
+/// How long a ticket lives without being renewed: so long a dead process holds the others up. The scripts know it, too.
+const TICKET: Duration = Duration::from_secs(1);
+/// Between two renewals of a ticket.
+const ROUND: Duration = Duration::from_millis(TICKET.as_millis() as u64 / 3);
+/// So many are renewed by one script: a server does nothing else meanwhile.
+const BATCH: usize = 256;
+/// So many scripts at a time, where each ticket needs one of its own.
+const AT_ONCE: usize = 64;
+/// After so long a place for which nobody has asked or listened is given up.
+const ABANDONED: Duration = Duration::from_secs(5);
+/// What stands among the tickets for those who watch without a place.
+const WATCHED: &str = "*";
 
 /// The queues in which this process has a place.
-#[derive(Default)]
 pub(super) struct Tickets {
-    held: Mutex<HashMap<Names, ()>>,
-    first: Notify,
+    clock: Clock,
+    state: Mutex<State>,
+    /// Tells a ticket from every other of this process, and mostly from those of a process that had its name before.
+    next: AtomicU64,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    places: HashMap<Names, Place>,
+    /// There is nothing to renew, and whoever comes wakes the task.
+    resting: bool,
+}
+
+/// A place in one queue, from the first try on.
+struct Place {
+    number: u64,
+    ticket: Ticket,
+    /// Tries under way.
+    asking: u32,
+    /// Who is told when to try again.
+    turns: Vec<(u64, Sender<Hint>)>,
+    /// It was called while nobody listened.
+    called: bool,
+    /// When somebody last stopped asking or listening.
+    since: Moment,
+}
+
+/// Whether a place has a ticket in the store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ticket {
+    None,
+    /// A try was not answered.
+    Perhaps,
+    Taken,
+}
+
+/// What is to be renewed.
+struct Renewal {
+    names: Names,
+    /// `None`: that somebody watches.
+    number: Option<u64>,
+}
+
+/// What a look at all places has found.
+#[derive(Default)]
+struct Round {
+    renewals: Vec<Renewal>,
+    abandoned: Vec<(Names, u64)>,
+}
+
+/// A try under way.
+pub(super) struct Asking<'a> {
+    /// `None` of one that does not wait.
+    tickets: Option<&'a Tickets>,
+    names: &'a Names,
+    number: u64,
 }
 
 impl Tickets {
-    /// A denied try has a ticket, to be renewed from now on; the ticket of a granted one is used up. Called by the try
-    /// itself: one that was dropped holds no place, so that nobody has to give it up (its ticket runs out).
-    pub(super) fn settle(&self, names: &Names, intent: Intent, answer: &Acquired) {
-        let mut held = self.held.lock();
-        match answer {
-            Acquired::Denied { .. } if intent == Intent::Wait && !held.contains_key(names) => {
-                held.insert(names.clone(), ());
-                if held.len() == 1 {
-                    self.first.notify_one();
-                }
-            }
-            Acquired::Granted { .. } => {
-                held.remove(names);
-            }
-            _ => {}
+    pub(super) fn new(clock: Clock) -> Self {
+        let state = State { places: HashMap::new(), resting: true };
+        Self { clock, state: Mutex::new(state), next: AtomicU64::new(fastrand::u32(..).into()), wake: Notify::new() }
+    }
+
+    fn new_place(&self) -> Place {
+        Place {
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+            ticket: Ticket::None,
+            asking: 0,
+            turns: Vec::new(),
+            called: false,
+            since: self.clock.now(),
         }
     }
 
-    /// Gives the place up: forgets it here at once, and tells the server when it can be told. If it cannot, the
-    /// ticket runs out.
-    pub(super) fn leave(inner: &Arc<Inner>, names: Names) {
-        inner.tickets.held.lock().remove(&names);
-        let Some(runtime) = inner.runtime() else { return };
-        let inner = Arc::clone(inner);
-        runtime.spawn(async move {
-            let telling = call(&inner, &names, &LEAVE, inner.now(), (), |_| {
-                let parts = Parts::of([names.lock(), names.queue(), names.alive()]);
-                parts.arg(&inner.config.process).arg(names.wake())
-            });
-            // Unanswered, it ends by itself.
-            let _ = telling.await;
+    /// A try begins. It has a place if it waits.
+    pub(super) fn ask<'a>(&'a self, names: &'a Names, intent: Intent) -> Asking<'a> {
+        if intent == Intent::Try {
+            return Asking { tickets: None, names, number: 0 };
+        }
+        let mut state = self.state.lock();
+        if !state.places.contains_key(names) {
+            state.places.insert(names.clone(), self.new_place());
+        }
+        let place = state.places.get_mut(names).expect("it was just put there");
+        place.asking += 1;
+        // This try sees what it was called for.
+        place.called = false;
+        Asking { tickets: Some(self), names, number: place.number }
+    }
+
+    /// Listens for the turn of this process: tells whoever listens when to try again.
+    pub(super) fn turn(inner: &Arc<Inner>, names: Names) -> Watch {
+        let this = &inner.tickets;
+        let id = this.next.fetch_add(1, Ordering::Relaxed);
+        let (weak, left) = (Arc::downgrade(inner), names.clone());
+        let (sender, watch) = Watch::new(move || {
+            if let Some(inner) = weak.upgrade() {
+                inner.tickets.stop_listening(&left, id);
+            }
         });
+        let mut state = this.state.lock();
+        let place = state.places.entry(names).or_insert_with(|| this.new_place());
+        place.turns.push((id, sender));
+        if place.called {
+            place.tell(Hint::Released);
+        }
+        this.wake(&mut state);
+        drop(state);
+        inner.listener.listen_for_turns();
+        watch
+    }
+
+    fn stop_listening(&self, names: &Names, id: u64) {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        let Some(place) = state.places.get_mut(names) else { return };
+        place.turns.retain(|(other, _)| *other != id);
+        place.since = now;
+        if place.is_over() {
+            state.places.remove(names);
+        }
+    }
+
+    fn wake(&self, state: &mut State) {
+        if std::mem::take(&mut state.resting) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Somebody watches without a place, and that has to be renewed.
+    pub(super) fn renew_watched(&self) {
+        self.wake(&mut self.state.lock());
+    }
+
+    /// Somebody has let a lock go, and it is the turn of this ticket.
+    pub(super) fn called(&self, lock: &str, number: u64) {
+        self.tell(lock, number, Hint::Released);
+    }
+
+    fn tell(&self, lock: &str, number: u64, hint: Hint) {
+        if let Some(place) = self.state.lock().places.get_mut(lock).filter(|place| place.number == number) {
+            place.tell(hint);
+        }
+    }
+
+    /// Messages may have been missed: everybody is to try.
+    pub(super) fn tell_all(&self, hint: Hint) {
+        self.state.lock().places.values_mut().for_each(|place| place.tell(hint));
+    }
+
+    /// Nobody will be told anything any more.
+    pub(super) fn end(&self) {
+        self.state.lock().places.clear();
+    }
+
+    /// Gives a place up, unless somebody of this process still asks or listens for it: forgets it here at once, and
+    /// tells the server when it can be told. If it cannot, the ticket runs out.
+    pub(super) fn leave(inner: &Arc<Inner>, names: Names) {
+        let number = {
+            let mut state = inner.tickets.state.lock();
+            match state.places.get(&names) {
+                Some(place) if !place.is_wanted() => {}
+                _ => return,
+            }
+            state.places.remove(&names).filter(|place| place.ticket != Ticket::None).map(|place| place.number)
+        };
+        if let Some(number) = number {
+            give_up(inner, names, number);
+        }
+    }
+
+    /// What is to be renewed now, and what nobody wants any more.
+    fn round(&self, watched: Vec<Names>) -> Round {
+        let now = self.clock.now();
+        let mut round = Round::default();
+        let state = &mut *self.state.lock();
+        state.places.retain(|names, place| {
+            let idle = now.saturating_since(place.since);
+            match (place.is_wanted(), place.ticket) {
+                (_, Ticket::Taken) if place.is_wanted() || idle < ABANDONED => {
+                    round.renewals.push(Renewal { names: names.clone(), number: Some(place.number) });
+                }
+                (false, Ticket::Taken) => {
+                    round.abandoned.push((names.clone(), place.number));
+                    return false;
+                }
+                (false, _) => return idle < TICKET,
+                (true, _) => {
+                    if place.asking == 0 {
+                        place.tell(Hint::Resumed);
+                    }
+                }
+            }
+            true
+        });
+        state.resting = state.places.is_empty() && watched.is_empty();
+        round.renewals.extend(watched.into_iter().map(|names| Renewal { names, number: None }));
+        round
     }
 
     /// Renews for as long as it is polled.
     pub(super) async fn run(inner: Arc<Inner>) {
+        let this = &inner.tickets;
         loop {
-            let held: Vec<Names> = inner.tickets.held.lock().keys().cloned().collect();
-            if held.is_empty() {
-                inner.tickets.first.notified().await;
+            let begun = this.clock.now();
+            let round = this.round(inner.listener.watched());
+            for (names, number) in round.abandoned {
+                give_up(&inner, names, number);
             }
-            // All at once: they go out in one piece.
-            join_all(held.iter().map(|names| renew(&inner, names))).await;
-            tokio::time::sleep(TICKET / 3).await;
+            renew(&inner, &round.renewals).await;
+            if this.state.lock().resting {
+                this.wake.notified().await;
+            } else {
+                tokio::time::sleep(ROUND.saturating_sub(this.clock.now().saturating_since(begun))).await;
+            }
+        }
+    }
+
+    /// What the server says of a ticket; answers when to look again, if before the next round.
+    fn stands(&self, renewal: &Renewal, reply: &Reply) -> Option<Duration> {
+        let number = renewal.number?;
+        match (reply.code(), reply.rest()) {
+            (1, [2]) => self.tell(renewal.names.lock(), number, Hint::Free),
+            (1, [1, left_ms]) => {
+                let left = Duration::from_millis(u64::try_from(*left_ms).ok()?);
+                return (left < ROUND).then_some(left);
+            }
+            (2, _) => {
+                let mut state = self.state.lock();
+                if let Some(place) = state.places.get_mut(&renewal.names).filter(|place| place.number == number) {
+                    place.ticket = Ticket::None;
+                    place.tell(Hint::Resumed);
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn cannot_renew(&self, renewals: &[Renewal]) {
+        for renewal in renewals {
+            // A try hears why.
+            if let Some(number) = renewal.number {
+                self.tell(renewal.names.lock(), number, Hint::Resumed);
+            }
         }
     }
 }
 
-async fn renew(inner: &Inner, names: &Names) {
-    if !inner.tickets.held.lock().contains_key(names) {
-        return;
+impl Place {
+    fn is_wanted(&self) -> bool {
+        self.asking > 0 || !self.turns.is_empty()
     }
-    let renewing = call(inner, names, &RENEW, inner.now(), (), |_| {
-        Parts::of([names.queue(), names.alive()]).arg(&inner.config.process).arg(millis(TICKET))
+
+    fn is_over(&self) -> bool {
+        !self.is_wanted() && self.ticket == Ticket::None
+    }
+
+    fn tell(&mut self, hint: Hint) {
+        self.called = self.turns.is_empty();
+        for (_, sender) in &self.turns {
+            // A listener that is gone has said so itself.
+            let _ = sender.send(hint);
+        }
+    }
+}
+
+impl Asking<'_> {
+    /// Of the ticket that it takes or has.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// It was answered: a denied try has a ticket, to be renewed from now on; that of a granted one is used up.
+    pub(super) fn settle(mut self, answer: &Acquired) {
+        let Some(tickets) = self.tickets.take() else { return };
+        let ticket = match answer {
+            Acquired::Granted { .. } => Ticket::None,
+            _ => Ticket::Taken,
+        };
+        tickets.asked(self.names, ticket);
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if let Some(tickets) = self.tickets {
+            tickets.asked(self.names, Ticket::Perhaps);
+        }
+    }
+}
+
+impl Tickets {
+    /// A try has ended, with this ticket.
+    fn asked(&self, names: &Names, ticket: Ticket) {
+        let mut state = self.state.lock();
+        // It was stopped meanwhile.
+        let Some(place) = state.places.get_mut(names) else { return };
+        place.asking = place.asking.saturating_sub(1);
+        match (place.ticket, ticket) {
+            (_, Ticket::None) => {
+                // Whatever calls that one now is too late.
+                (place.ticket, place.called) = (Ticket::None, false);
+                place.number = self.next.fetch_add(1, Ordering::Relaxed);
+            }
+            (_, Ticket::Taken) | (Ticket::None, Ticket::Perhaps) => place.ticket = ticket,
+            (Ticket::Perhaps | Ticket::Taken, Ticket::Perhaps) => {}
+        }
+        if place.is_over() {
+            state.places.remove(names);
+        } else {
+            place.since = self.clock.now();
+            self.wake(&mut state);
+        }
+    }
+}
+
+/// Tells the server that a place was given up.
+fn give_up(inner: &Arc<Inner>, names: Names, number: u64) {
+    let Some(runtime) = inner.runtime() else { return };
+    let inner = Arc::clone(inner);
+    runtime.spawn(async move {
+        let telling = call(&inner, &names, &LEAVE, inner.now(), (), |_| {
+            Parts::of([names.lock(), names.queue(), names.alive()])
+                .arg(format_args!("{}:{number}", inner.config.process))
+        });
+        // Unanswered, it ends by itself.
+        let _ = telling.await;
     });
-    // Unanswered, it is renewed in a third of its life, or taken anew by the next try.
-    let _ = renewing.await;
+}
+
+/// Says that these locks are watched.
+pub(super) async fn mark_watched(inner: &Arc<Inner>, locks: impl Iterator<Item = Names>) {
+    let renewals: Vec<_> = locks.map(|names| Renewal { names, number: None }).collect();
+    if !renewals.is_empty() {
+        inner.tickets.renew_watched();
+        renew(inner, &renewals).await;
+    }
+}
+
+fn parts(inner: &Inner, renewal: &Renewal) -> Parts {
+    let names = &renewal.names;
+    let parts = Parts::of([names.lock(), names.queue(), names.alive()]);
+    match renewal.number {
+        Some(number) => parts.arg(format_args!("{}:{number}", inner.config.process)),
+        None => parts.arg(WATCHED),
+    }
+}
+
+/// Renews all of these, at most half a round long.
+async fn renew(inner: &Arc<Inner>, renewals: &[Renewal]) {
+    let Some(link) = inner.link() else {
+        // Those of one script would have to be in one slot.
+        stream::iter(renewals).for_each_concurrent(AT_ONCE, |renewal| renew_one(inner, renewal)).await;
+        return;
+    };
+    let batches = renewals.len().div_ceil(BATCH);
+    for (number, batch) in renewals.chunks(BATCH).enumerate() {
+        if number > 0 {
+            // Others want to be served in between.
+            tokio::time::sleep(ROUND / 2 / u32::try_from(batches).unwrap_or(u32::MAX)).await;
+        }
+        if renew_batch(inner, link, batch).await.is_err() {
+            inner.tickets.cannot_renew(&renewals[number * BATCH..]);
+            return;
+        }
+    }
+}
+
+/// One script for many.
+async fn renew_batch(inner: &Arc<Inner>, link: &Link, batch: &[Renewal]) -> Result<(), StoreError> {
+    let limit = inner.config.operation_timeout;
+    let wire = tokio::time::timeout(limit, link.wire()).await.map_err(|_| StoreError::Timeout)??;
+    let parts: Vec<Parts> = batch.iter().map(|renewal| parts(inner, renewal)).collect();
+    let running = tokio::time::timeout(limit, wire.run(&RENEW, Redirected::No, &parts));
+    let replies = match running.await {
+        Ok(Ok(replies)) => replies,
+        Ok(Err(fault)) => {
+            if fault.then == Then::Reconnect {
+                wire.condemn();
+            }
+            return Err(fault.error);
+        }
+        Err(_) => {
+            wire.condemn();
+            return Err(StoreError::Timeout);
+        }
+    };
+    for (renewal, reply) in batch.iter().zip(replies) {
+        match reply {
+            Ok(reply) => note(inner, renewal, &reply),
+            Err(_) => inner.tickets.cannot_renew(std::slice::from_ref(renewal)),
+        }
+    }
+    Ok(())
+}
+
+async fn renew_one(inner: &Arc<Inner>, renewal: &Renewal) {
+    match call(inner, &renewal.names, &RENEW, inner.now(), (), |_| parts(inner, renewal)).await {
+        Ok(answer) => note(inner, renewal, &answer.reply),
+        Err(_) => inner.tickets.cannot_renew(std::slice::from_ref(renewal)),
+    }
+}
+
+/// Takes down how a ticket stands; whoever is the next is told when the holder's time is over.
+fn note(inner: &Arc<Inner>, renewal: &Renewal, reply: &Reply) {
+    let (Some(left), Some(number)) = (inner.tickets.stands(renewal, reply), renewal.number) else { return };
+    let Some(runtime) = inner.runtime() else { return };
+    let (inner, names) = (Arc::downgrade(inner), renewal.names.clone());
+    runtime.spawn(async move {
+        tokio::time::sleep(left.saturating_add(Duration::from_millis(1))).await;
+        if let Some(inner) = inner.upgrade() {
+            inner.tickets.tell(names.lock(), number, Hint::Free);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::key::Key;
+    use crate::store::{Denial, KeyTemplate};
+
+    fn tickets() -> (ManualClock, Tickets, Names) {
+        let clock = ManualClock::new();
+        let tickets = Tickets::new(clock.clock());
+        (clock, tickets, Names::new(&KeyTemplate::default(), &Key::new("k").unwrap()).unwrap())
+    }
+
+    const HELD: Acquired = Acquired::Denied { retry_in: None, why: Denial::Held };
+
+    #[test]
+    fn a_place_for_which_nobody_asks_or_listens_any_more_is_given_up() {
+        let (clock, tickets, names) = tickets();
+        tickets.ask(&names, Intent::Wait).settle(&HELD);
+        clock.advance(ABANDONED / 2);
+        assert_eq!(tickets.round(Vec::new()).renewals.len(), 1, "it may be listened for soon");
+        tickets.ask(&names, Intent::Wait).settle(&HELD);
+        clock.advance(ABANDONED / 2);
+        assert_eq!(tickets.round(Vec::new()).renewals.len(), 1, "it was asked for in between");
+        clock.advance(ABANDONED / 2);
+        let round = tickets.round(Vec::new());
+        assert!(round.renewals.is_empty() && round.abandoned.len() == 1);
+        assert!(tickets.state.lock().places.is_empty() && tickets.state.lock().resting);
+    }
+
+    #[test]
+    fn a_dropped_try_leaves_no_place_that_is_renewed() {
+        let (clock, tickets, names) = tickets();
+        drop(tickets.ask(&names, Intent::Wait));
+        assert!(tickets.round(Vec::new()).renewals.is_empty());
+        clock.advance(TICKET);
+        assert!(tickets.round(Vec::new()).abandoned.is_empty(), "the ticket that it may have taken runs out");
+        assert!(tickets.state.lock().places.is_empty());
+        // One that had a ticket keeps it.
+        tickets.ask(&names, Intent::Wait).settle(&HELD);
+        let number = tickets.state.lock().places[&names].number;
+        drop(tickets.ask(&names, Intent::Wait));
+        assert_eq!(tickets.round(Vec::new()).renewals[0].number, Some(number));
+    }
+
+    #[test]
+    fn a_granted_try_uses_its_ticket_up_and_tries_that_do_not_wait_have_none() {
+        let (_clock, tickets, names) = tickets();
+        tickets.ask(&names, Intent::Wait).settle(&HELD);
+        let first = tickets.ask(&names, Intent::Wait);
+        let number = first.number();
+        first.settle(&Acquired::Granted { fence: None, valid_for: TICKET });
+        assert!(tickets.state.lock().places.is_empty());
+        assert_ne!(tickets.ask(&names, Intent::Wait).number(), number, "a call of the old one is not for the new one");
+        drop(tickets.ask(&names, Intent::Try));
+        assert!(tickets.state.lock().places.len() == 1);
+    }
 }
