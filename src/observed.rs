@@ -195,6 +195,13 @@ impl Store for Observed {
         })
     }
 
+    fn confirm<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Extended> {
+        self.observed(Op::Look, Some(key), self.store.confirm(key, token), |answer| match answer {
+            Extended::Extended { .. } | Extended::Lost => Said::Done,
+            Extended::Unknown(_) => Said::Unknown,
+        })
+    }
+
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
         self.observed(Op::Release, Some(key), self.store.release(key, token), |answer| match answer {
             Released::Released => Said::Done,

@@ -183,3 +183,48 @@ async fn prefixes_and_namespaces_mean_keys_as_clients_spell_them() {
     get(SECRETS[1], "/locks/ci:a").await.ok();
     get(SECRETS[1], "/locks/prod").await.problem(403, "forbidden");
 }
+
+/// A token that a client chose is one lock through every server: what one of them extends, no other ends or loses. It
+/// did, at the end of the time that it knew of itself: two clients held the key.
+#[actix_rt::test]
+async fn a_token_taken_through_two_servers_is_one_lock_for_both() {
+    let redis = kit::Server::start(&[]);
+    for beats_through in [0, 1] {
+        let servers = [over(&redis, Access::open()).await, over(&redis, Access::open()).await];
+        let third = over(&redis, Access::open()).await;
+        let token = leasehold::Token::random().to_string();
+        let key = format!("k{beats_through}");
+        let take = json!({ "key": key, "token": token, "ttl_ms": 1_500, "wait_ms": 0 });
+        let beat = json!({ "key": key, "token": token });
+        for server in &servers {
+            server.post("/acquire", take.clone()).await.ok();
+        }
+        // Three lives of what the other server knew when it was asked.
+        for _ in 0..18 {
+            servers[beats_through].post("/heartbeat", beat.clone()).await.ok();
+            third.post("/acquire", json!({ "key": key, "wait_ms": 0 })).await.problem(423, "held");
+            actix_rt::time::sleep(std::time::Duration::from_millis(250)).await;
+        }
+        servers[1 - beats_through].post("/heartbeat", beat.clone()).await.ok();
+        // Released through one, it is over in both.
+        servers[beats_through].post("/release", beat.clone()).await.ok();
+        third.post("/acquire", json!({ "key": key, "wait_ms": 0 })).await.ok();
+        servers[1 - beats_through].post("/heartbeat", beat.clone()).await.problem(409, "lost");
+    }
+}
+
+/// And one for which nobody asks any more ends in its time, and the key with it.
+#[actix_rt::test]
+async fn a_token_taken_through_two_servers_ends_when_its_time_is_over() {
+    let redis = kit::Server::start(&[]);
+    let servers = [over(&redis, Access::open()).await, over(&redis, Access::open()).await];
+    let token = leasehold::Token::random().to_string();
+    for server in &servers {
+        let take = json!({ "key": "k", "token": token, "ttl_ms": 400, "wait_ms": 0 });
+        server.post("/acquire", take).await.ok();
+    }
+    servers[1].post("/acquire", json!({ "key": "k", "wait_ms": 20_000 })).await.ok();
+    for server in &servers {
+        server.post("/heartbeat", json!({ "key": "k", "token": token })).await.problem(409, "lost");
+    }
+}

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | take | try; then sleep until it is this process's turn, or the holder's end, and try again. Where the store cannot say whose turn it is: watch, try again, sleep until a hint, the holder's end or the poll cap (R15) | with the store's yes, a no to a single try, or when it is called off |
 //! | extend | ask, and ask again while the answer is unknown (R10) | with an answer, or with the lock |
+//! | confirm | ask once for how long the key is kept | with an answer |
 //! | release | ask once; the store goes on by itself (S7) | with an answer |
 
 use std::collections::HashMap;
@@ -190,6 +191,25 @@ impl ShardClerk {
         }
     }
 
+    /// Asks for how long a grant still stands, whose token other processes may know.
+    async fn confirm(&self, grant: Grant, key: Key) {
+        let asking = async {
+            let asked = self.desk.clock.now();
+            if self.is_degraded(&grant) {
+                return;
+            }
+            let answer = self.desk.store.confirm(&key, grant.token).await;
+            let Some(shard) = self.shard() else { return };
+            match answer {
+                Extended::Extended { valid_for } => shard.confirmed(&grant, asked.saturating_add(valid_for)),
+                Extended::Lost => shard.vanished(&grant, End::Vanished),
+                // The deadline that stands ends it.
+                Extended::Unknown(_) => {}
+            }
+        };
+        self.desk.in_turn(grant.token, asking).await;
+    }
+
     /// Keeps a key for a holder that waits for the answer.
     pub(crate) fn extend(self: &Arc<Self>, grant: Grant, key: Key, ttl: Ttl) -> oneshot::Receiver<Refresh> {
         let (tell, hear) = oneshot::channel();
@@ -276,6 +296,17 @@ impl Clerk for Arc<ShardClerk> {
             Errand::Extend { grant, key, ttl } => {
                 let clerk = Arc::clone(self);
                 self.desk.spawn(async move { clerk.keep(grant, key, ttl).await });
+            }
+            Errand::Confirm { grant, key } => {
+                let clerk = Arc::clone(self);
+                self.desk.spawn(async move { clerk.confirm(grant, key).await });
+            }
+            // One that only this process knows of may have won its key just now.
+            Errand::RunOut { grant, key } => {
+                if self.is_degraded(&grant) {
+                    self.degraded.forget(&grant);
+                    self.desk.release(key, grant.token);
+                }
             }
             Errand::Release { grant, key, end } => {
                 self.degraded.forget(&grant);

@@ -295,6 +295,12 @@ impl Shard {
         self.with(|state, fx| state.table.extended(grant, deadline, now, fx)).map_err(LockError::Lost)
     }
 
+    /// The store has said until when it keeps a key.
+    pub(crate) fn confirmed(&self, grant: &Grant, deadline: Moment) {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.confirmed(grant, deadline, now, fx));
+    }
+
     /// The store does not keep a key any more.
     pub(crate) fn vanished(&self, grant: &Grant, end: End) {
         let now = self.clock.now();

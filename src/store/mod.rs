@@ -130,6 +130,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Moves the end of what `token` holds to `ttl` from now, unless it lies later already (S6).
     fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended>;
 
+    /// For how long `token` still holds the key; moves nothing. Another process may have extended it, or released it, if
+    /// it knows the token. Unknown where the store cannot say more than its grants and extensions have.
+    fn confirm<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Extended> {
+        let _ = (key, token);
+        Box::pin(std::future::ready(Extended::Unknown(StoreError::Other("it does not say".into()))))
+    }
+
     /// Ends what `token` holds (S7). The work begins with the call, not with the first poll.
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released>;
 

@@ -48,8 +48,12 @@ pub(crate) enum Errand {
     CallOff { grant: Grant, key: Key, queue: Followers },
     /// Keep the key.
     Extend { grant: Grant, key: Key, ttl: Ttl },
+    /// Ask for how long the token still has the key: another process may have extended it.
+    Confirm { grant: Grant, key: Key },
     /// Let the key go.
     Release { grant: Grant, key: Key, end: End },
+    /// Leave the key to its own end: it is over here, but another process may have extended it.
+    RunOut { grant: Grant, key: Key },
 }
 
 /// How often a request has the store asked.
@@ -189,14 +193,14 @@ impl Table {
         self.send(Errand::Take { grant: Grant { slot: index, token, fence, proof: None }, key, ttl, tries }, fx);
     }
 
-    fn send(&self, errand: Errand, fx: &mut Effects) {
+    pub(super) fn send(&self, errand: Errand, fx: &mut Effects) {
         if let Claim::Stored(clerk) = &self.claim {
             fx.errand(Arc::clone(clerk), errand);
         }
     }
 
     /// The waiter that a key is being taken for, by what its errand knows of it.
-    fn claimant(&self, grant: &Grant) -> Option<u32> {
+    pub(super) fn claimant(&self, grant: &Grant) -> Option<u32> {
         match self.holder_of(grant)?.keeper {
             Keeper::Claiming(waiter) => Some(waiter),
             _ => None,
@@ -246,6 +250,9 @@ impl Table {
         }
         self.expiries.insert(&mut self.slots, grant.slot);
         self.keep_for_session(grant.slot, fx);
+        if let Some(due) = self.confirm_before_the_end(grant.slot) {
+            fx.due(due);
+        }
         let waiter = &mut self.waiters[id];
         let queued = matches!(waiter.state, WaiterState::Claiming { queued: true, .. });
         let behind = waiter.was_behind();
@@ -383,7 +390,12 @@ impl Table {
         if self.claim.is_stored() && end != End::Vanished {
             let key = self.slots[index].key.clone();
             let grant = Grant { slot: index, token, fence, proof: None };
-            self.send(Errand::Release { grant, key, end }, fx);
+            let errand = if self.may_go_on_elsewhere(index, end) {
+                Errand::RunOut { grant, key }
+            } else {
+                Errand::Release { grant, key, end }
+            };
+            self.send(errand, fx);
         }
     }
 
@@ -408,42 +420,6 @@ impl Table {
         let slot = &self.slots[grant.slot];
         let asked = deadline.min(slot.last_deadline());
         Ok(self.refreshed(grant, asked, fx))
-    }
-
-    /// The store does not keep the key for this grant any more: it is lost, at once (peer bug 31).
-    pub(crate) fn vanished(&mut self, grant: &Grant, end: End, now: Moment, fx: &mut Effects) {
-        if self.claimant(grant).is_none() && self.live(grant, now, fx).is_some() {
-            self.end(grant.slot, end, fx);
-        }
-    }
-
-    /// What is held under the store's word, for it to be verified: up to `budget` slots from `cursor` on.
-    pub(crate) fn claims(
-        &self,
-        which: Which,
-        cursor: u32,
-        budget: u32,
-        mut found: impl FnMut(Grant, Key),
-    ) -> Option<u32> {
-        let end = self.slots.bound().min(cursor.saturating_add(budget));
-        for index in cursor..end {
-            if let Some(slot) = self.slots.get(index)
-                && self.is_by_store(index)
-                && (which == Which::All || slot.queue.len > 0)
-                && let Some(grant) = self.grant_in(index)
-                && self.claimant(&grant).is_none()
-            {
-                found(grant, slot.key.clone());
-            }
-        }
-        (end < self.slots.bound()).then_some(end)
-    }
-
-    /// What is held of one key under the store's word.
-    pub(crate) fn claims_on(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Vec<Grant> {
-        let mut grants = self.grants_on(key, hash, now, fx);
-        grants.retain(|grant| self.is_by_store(grant.slot) && self.claimant(grant).is_none());
-        grants
     }
 
     /// A session's locks are kept in the store for as long as the session lives: its heartbeats cost nothing there.

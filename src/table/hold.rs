@@ -251,6 +251,7 @@ impl Table {
             && let Some(holder) = self.slots[grant.slot].holder.as_mut()
         {
             holder.keeper = keeper;
+            self.confirm_before_the_end(grant.slot);
         }
     }
 

@@ -17,6 +17,7 @@ mod counters;
 #[cfg(feature = "metrics")]
 mod depths;
 mod effects;
+mod elsewhere;
 mod ended;
 mod ending;
 mod expiry;

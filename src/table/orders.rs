@@ -31,9 +31,19 @@ pub(crate) enum Order {
     AsItWas,
 }
 
-/// What a grant is refreshed by.
+/// What is done for a grant when its time comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// It is refreshed, because that was ordered.
+    Refresh,
+    /// No order: the store is asked whether its end still is where this process knows it.
+    Confirm,
+}
+
+/// What a grant is refreshed by; or, where it has no order, confirmed.
 #[derive(Debug)]
 pub(crate) struct AutoRefresh {
+    pub(crate) what: Standing,
     pub(crate) every: Duration,
     /// A refresh that comes later than this after it was due counts as failed, and is done all the same.
     pub(crate) timeout: Duration,
@@ -54,6 +64,23 @@ struct Own {
     id: OrderId,
     every: Duration,
     depth: u32,
+}
+
+impl AutoRefresh {
+    /// No order, but a question to the store.
+    pub(super) const fn confirm(due: Moment) -> Self {
+        Self {
+            what: Standing::Confirm,
+            every: Duration::ZERO,
+            timeout: Duration::MAX,
+            due,
+            links: Links::NEW,
+            id: OrderId(0),
+            depth: 0,
+            is_own: false,
+            own: None,
+        }
+    }
 }
 
 impl Table {
@@ -82,7 +109,17 @@ impl Table {
         let due = self.now.saturating_add(every);
         self.order(
             grant.slot,
-            AutoRefresh { every, timeout, due, links: Links::NEW, id, depth, is_own: false, own },
+            AutoRefresh {
+                what: Standing::Refresh,
+                every,
+                timeout,
+                due,
+                links: Links::NEW,
+                id,
+                depth,
+                is_own: false,
+                own,
+            },
             fx,
         );
         Ok(id)
@@ -97,6 +134,7 @@ impl Table {
         let ttl = slot.holder.as_ref().expect("the deadline came from this holder").ttl;
         let third = ttl.as_duration() / 3;
         let auto = slot.extras.as_ref().and_then(|extras| extras.auto.as_ref());
+        let auto = auto.filter(|auto| auto.what == Standing::Refresh);
         let is_kept = auto.is_some_and(|auto| auto.is_own || auto.own.is_some());
         if is_kept || third < Ttl::MIN || deadline >= slot.last_deadline() {
             return Ok(Order::AsItWas);
@@ -111,12 +149,23 @@ impl Table {
     /// The house's own order, in force from now on, or below the holder's.
     pub(super) fn begin_order(&mut self, index: u32, every: Duration, depth: u32, fx: &mut Effects) -> OrderId {
         let id = self.new_order();
-        if let Some(auto) = self.slots[index].extras_mut().auto.as_mut() {
+        let auto = self.slots[index].extras_mut().auto.as_mut();
+        if let Some(auto) = auto.filter(|auto| auto.what == Standing::Refresh) {
             auto.own = Some(Own { id, every, depth });
         } else {
             let due = self.now.saturating_add(every);
             let links = Links::NEW;
-            let order = AutoRefresh { every, timeout: every, due, links, id, depth, is_own: true, own: None };
+            let order = AutoRefresh {
+                what: Standing::Refresh,
+                every,
+                timeout: every,
+                due,
+                links,
+                id,
+                depth,
+                is_own: true,
+                own: None,
+            };
             self.order(index, order, fx);
         }
         id
@@ -152,9 +201,21 @@ impl Table {
             let links = Links::NEW;
             self.order(
                 index,
-                AutoRefresh { every, timeout: every, due, links, id, depth, is_own: true, own: None },
+                AutoRefresh {
+                    what: Standing::Refresh,
+                    every,
+                    timeout: every,
+                    due,
+                    links,
+                    id,
+                    depth,
+                    is_own: true,
+                    own: None,
+                },
                 fx,
             );
+        } else {
+            self.confirm_before_the_end(index);
         }
     }
 
@@ -162,6 +223,7 @@ impl Table {
     pub(crate) fn stop_auto_refresh(&mut self, grant: &Grant) {
         if self.holder_of(grant).is_some() {
             self.drop_auto(grant.slot);
+            self.confirm_before_the_end(grant.slot);
         }
     }
 

@@ -4,6 +4,7 @@
 
 use super::ended::End;
 use super::expiry::Step;
+use super::orders::Standing;
 use super::queue::WaiterState;
 use super::slot::Refreshes;
 use super::{Effects, Grant, RefreshAsk, Table};
@@ -127,6 +128,9 @@ impl Table {
             return;
         }
         let Some(auto) = slot.extras.as_mut().and_then(|extras| extras.auto.as_mut()) else { return };
+        if auto.what == Standing::Confirm {
+            return self.confirm_now(grant, fx);
+        }
         let late = now.saturating_since(auto.due) > auto.timeout;
         auto.due = now.saturating_add(auto.every);
         if late {

@@ -14,6 +14,9 @@ use crate::clock::Moment;
 use crate::key::Token;
 use crate::store::{Acquired, Ask, Denial, Intent, StoreError, drift};
 
+/// What the script answers last where the token held the lock before.
+const HELD_ALREADY: i64 = 1;
+
 pub(super) async fn acquire(inner: &Arc<Inner>, ask: Ask<'_>) -> Acquired {
     let begun = inner.now();
     match attempt(inner, ask, begun).await {
@@ -59,7 +62,11 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
             return Ok(Acquired::Denied { retry_in: None, why: Denial::Unreplicated });
         }
         if inner.now().saturating_since(begun) >= valid_for {
-            // The guard takes it back (R8).
+            if answer.reply.rest().last() == Some(&HELD_ALREADY) {
+                // By the same token: another process may have just extended it, and it runs out by itself.
+                guard.disarm();
+            }
+            // Else the guard takes it back (R8).
             return Ok(Acquired::Denied { retry_in: None, why: Denial::TooLate });
         }
     }

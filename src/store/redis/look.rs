@@ -1,14 +1,15 @@
-//! Looking who holds a lock: `look.lua`. No value leaves the server (R25).
+//! Looking who holds a lock, and for how long: `look.lua`. No value leaves the server (R25).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
+use super::acquire::valid;
 use super::call::call;
 use super::fault::nonsense;
 use super::script::{LOOK, Parts};
 use crate::key::{Key, Token};
-use crate::store::{Holder, Seen, StoreError};
+use crate::store::{Extended, Holder, Seen, StoreError};
 
 pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Result<Seen, StoreError> {
     let names = inner.names(key)?;
@@ -28,5 +29,30 @@ pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) ->
             Ok(Seen::Held { by, ends_in, fence: u64::try_from(fence).ok().filter(|fence| *fence > 0) })
         }
         _ => Err(nonsense("neither free nor held")),
+    }
+}
+
+/// For how long a token still holds its lock, from now: as R8 and R2 count it.
+pub(super) async fn confirm(inner: &Arc<Inner>, key: &Key, token: Token) -> Extended {
+    if inner.config.replicas > 0 {
+        // What the master says may be known to it alone (R24).
+        return Extended::Unknown(StoreError::Other("replicas may not have confirmed it".into()));
+    }
+    let begun = inner.now();
+    match look(inner, key, Some(token)).await {
+        Ok(Seen::Held { by: Holder::Ours, ends_in: Some(left), .. }) => {
+            let left_ms = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
+            let valid_for = valid(inner, left, left_ms);
+            if inner.now().saturating_since(begun) < valid_for {
+                Extended::Extended { valid_for }
+            } else {
+                Extended::Unknown(StoreError::Timeout)
+            }
+        }
+        Ok(Seen::Held { by: Holder::Ours, ends_in: None, .. }) => {
+            Extended::Unknown(StoreError::Other("the key has no end".into()))
+        }
+        Ok(_) => Extended::Lost,
+        Err(error) => Extended::Unknown(error),
     }
 }

@@ -254,6 +254,10 @@ impl Store for RedisStore {
         Box::pin(extend::extend(&self.0, key, token, ttl))
     }
 
+    fn confirm<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Extended> {
+        Box::pin(look::confirm(&self.0, key, token))
+    }
+
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
         match release::order(&self.0, key, token) {
             Ok(order) => Box::pin(order.carry_out(&self.0)),
