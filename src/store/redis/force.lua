@@ -28,7 +28,7 @@ if watched then
 end
 redis.call('PEXPIRE', alive, 2 * TICKET_MS)
 for _, ticket in ipairs(tickets) do
-  call_ticket(lock, ticket)
+  call_ticket(lock, queue, ticket)
 end
 if held == 0 then
   return {2, now, fence}

@@ -33,17 +33,18 @@ local function first_ticket(queue, alive)
 end
 
 -- Tells a ticket's process, on its own channel, that trying again may help. A hint: whoever may not publish goes on.
-local function call_ticket(lock, ticket)
+-- The channel's name begins as that of the queue does.
+local function call_ticket(lock, queue, ticket)
   local process, count = string.match(ticket, '^(.*):(%d+)$')
   if process then
-    redis.pcall('PUBLISH', 'leasehold:turn:' .. process, count .. ' ' .. lock)
+    redis.pcall('PUBLISH', string.match(queue, '^(.-)queue:') .. 'turn:' .. process, count .. ' ' .. lock)
   end
 end
 
 local function call_first(lock, queue, alive)
   local ticket = first_ticket(queue, alive)
   if ticket then
-    call_ticket(lock, ticket)
+    call_ticket(lock, queue, ticket)
   end
 end
 
