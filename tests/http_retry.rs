@@ -99,3 +99,21 @@ async fn an_expired_lock_passes_to_the_next_and_its_client_is_not_told_of_anothe
     assert_eq!(number(&next.await.unwrap().ok(), "remaining_ms"), 77_000);
     server.post("/acquire", ask(10_000)).await.problem(409, "lost");
 }
+
+#[actix_rt::test]
+async fn a_retry_that_waits_longer_keeps_the_place_and_the_first_is_answered_at_its_own_end() {
+    let server = Server::start();
+    let holder = server.post("/acquire", json!({ "key": "a", "ttl_ms": 600_000 })).await.ok();
+    let ask = |wait_ms: u64| json!({ "key": "a", "token": TOKEN, "ttl_ms": 600_000, "wait_ms": wait_ms });
+    let first = server.post_later("/acquire", ask(2_000));
+    until("the first", || server.waiting() == 1).await;
+    let behind = server.post_later("/acquire", json!({ "key": "a", "owner": "behind", "wait_ms": 60_000 }));
+    until("the one behind", || server.waiting() == 2).await;
+    let retry = server.post_later("/acquire", ask(60_000));
+    first.await.unwrap().problem(423, "timeout");
+    assert_eq!(server.waiting(), 2, "the retry waits in the same place");
+    server.post("/release", json!({ "key": "a", "token": holder["token"] })).await.ok();
+    assert_eq!(text(&retry.await.unwrap().ok(), "token"), TOKEN);
+    server.post("/release", json!({ "key": "a", "token": TOKEN })).await.ok();
+    assert_eq!(text(&behind.await.unwrap().ok(), "owner"), "behind");
+}

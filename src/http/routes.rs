@@ -27,6 +27,9 @@ use crate::{FencingToken, ListQuery, LockError, LockOptions, LockRequest, Mode, 
 /// How many locks a list shows when it does not say.
 const DEFAULT_LISTED: usize = 100;
 
+/// How much later than at the end of its wait a request is answered at the latest.
+const LATE: Duration = Duration::from_millis(250);
+
 /// How many of the most contended keys the totals name.
 const HOT_KEYS: usize = 10;
 
@@ -54,7 +57,13 @@ pub(super) async fn acquire(call: &Call, payload: web::Payload) -> Answer {
         return Err(Fault::Starting { after }.into());
     }
     let request = request(call, key, &ask)?;
-    let ticket = match while_present(request.ticket().into_future(), || call.caller.wait()).await? {
+    let granted = while_present(request.ticket().into_future(), || call.caller.wait());
+    let granted = match ask.token.and(ask.wait_ms).and_then(Number::span) {
+        // On the heap: those who wait without a token of their own have no room for it.
+        Some(wait) => Box::pin(within(wait, granted)).await?,
+        None => granted.await?,
+    };
+    let ticket = match granted {
         Ok(ticket) => ticket,
         Err(why @ (LockError::Held | LockError::Timeout { .. })) => {
             // A store that is away by now does not change the answer.
@@ -81,6 +90,16 @@ pub(super) async fn acquire(call: &Call, payload: web::Payload) -> Answer {
         remaining_ms: whole_ms(info.remaining),
         waited_ms: whole_ms(waited),
     }))
+}
+
+/// Ends a request that shares its place with a later one of the same token, and would wait as long as that.
+async fn within<T, E>(
+    wait: Duration,
+    granted: impl Future<Output = Result<Result<T, LockError>, E>>,
+) -> Result<Result<T, LockError>, E> {
+    // The table's own end of the wait comes first wherever the place is not shared.
+    let timeout = actix_web::rt::time::timeout(wait.saturating_add(LATE), granted);
+    timeout.await.unwrap_or(Ok(Err(LockError::Timeout { waited: wait })))
 }
 
 /// What an acquire asks of the manager.

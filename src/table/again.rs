@@ -1,7 +1,7 @@
 //! What a request hears that names a token for the second time (DESIGN 6).
 
 use super::acquire::{Ask, Grant, Patience, Verdict};
-use super::queue::WaiterId;
+use super::queue::{WaiterId, WaiterState};
 use super::slot::Keeper;
 use super::{Effects, MAX_SEATS, Table};
 use crate::clock::Moment;
@@ -82,7 +82,29 @@ impl Table {
             return self.reject(found, mode, LockError::QueueFull);
         }
         let (seat, seq) = (waiter.join(waker), waiter.seq);
+        if let Patience::Until(deadline, _) = patience {
+            self.wait_until(id, *deadline);
+        }
         Verdict::Queued(WaiterId { index: id, seat, seq })
+    }
+
+    /// Lets a waiter wait as long as the most patient of those who share its place.
+    fn wait_until(&mut self, id: u32, deadline: Moment) {
+        let waiter = &mut self.waiters[id];
+        let waits = matches!(waiter.state, WaiterState::Queued | WaiterState::Claiming { .. });
+        if !waits || deadline <= waiter.deadline {
+            return;
+        }
+        // One with a session that may end before is looked at then, and filed anew.
+        let is_due_at_its_end = waiter.due == waiter.deadline && waiter.terms.session().is_none();
+        waiter.deadline = deadline;
+        if is_due_at_its_end {
+            self.timeouts.remove(&mut self.waiters, id);
+            self.waiters[id].due = deadline;
+            if deadline != Moment::FAR {
+                self.timeouts.insert(&mut self.waiters, id);
+            }
+        }
     }
 
     /// The slot of the grant with this token on a key.

@@ -714,17 +714,21 @@ impl Model {
         };
         let seq = self.waits.iter_mut().zip(1..).find(|(wait, _)| queued(wait)).map(|(_, seq)| seq);
         if let Some(seq) = seq {
+            let now = self.now;
             let wait = self.wait(seq);
             if wait.key != asked.key || !wait.terms.ask_for_the_same(&asked.terms) {
                 return Some(self.reject(LockError::TokenReused));
             }
-            if matches!(asked.wait, Wait::No | Wait::Poll) {
-                return None;
-            }
+            let until = match asked.wait {
+                Wait::No | Wait::Poll => return None,
+                Wait::Millis(ms) => now + ms * TICK,
+                Wait::Forever => u64::MAX,
+            };
             if wait.taken() >= MAX_SEATS {
                 return Some(self.reject(LockError::QueueFull));
             }
             wait.seats.push(Seat { taken: true, armed: true, wakes: 0 });
+            wait.deadline = wait.deadline.max(until);
             return Some(Answer::Queued { seq });
         }
         let known = |(token, hash, ..): &&(u128, u32, u64, End)| *token == asked.token && *hash == HASHES[asked.key];
