@@ -174,12 +174,33 @@ fn ls_watch_draws_in_place_until_ctrl_c() {
     let server = Server::start(&[]);
     let words = [BINARY, "ls", "--watch", "--every", "20ms"];
     let mut terminal = Terminal::start(&words, &[("LEASEHOLD_SERVER", &server.url)]);
-    terminal.shows("\x1b[2Jnothing is locked");
+    terminal.shows("\x1b[?1049h");
+    terminal.shows("nothing is locked");
     let _held = server.holds("order:42", &[]);
     terminal.shows("order:42");
     terminal.shows("\x1b[H");
     terminal.types("\x03");
-    terminal.end();
+    terminal.shows("\x1b[?1049l");
+    assert_eq!(terminal.end().0, 0);
+}
+
+#[test]
+fn ls_watch_goes_on_while_the_server_does_not_answer() {
+    let port = kit::port::Port::choose();
+    let listen = format!("127.0.0.1:{}", port.number);
+    let start = || Server::launch(cli::command(BINARY, &["serve", "--grace", "0s", "--listen", &listen]));
+    let server = start();
+    let words = [BINARY, "ls", "--watch", "--every", "50ms"];
+    let mut terminal = Terminal::start(&words, &[("LEASEHOLD_SERVER", &server.url)]);
+    let _held = server.holds("order:42", &[]);
+    terminal.shows("order:42");
+    drop(server);
+    terminal.shows("not up to date: cannot reach");
+    let server = start();
+    let _held = server.holds("order:43", &[]);
+    terminal.shows("order:43");
+    terminal.types("\x03");
+    terminal.shows("\x1b[?1049l");
 }
 
 #[test]

@@ -6,9 +6,11 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::client::{Client, ServerArgs};
+use crate::client::{CallError, Client, ServerArgs};
 use crate::exit::Failure;
 use crate::output::{print, print_line};
+use crate::progress::{Progress, Verbosity};
+use crate::screen::Screen;
 use crate::shape::{Cell, Reader, Table};
 
 #[derive(Args, Debug)]
@@ -26,6 +28,11 @@ pub(crate) struct LsArgs {
     #[arg(long)]
     all: bool,
 
+    /// In which order: `age` is the longest held first, `remaining` the earliest end, `waiting` the longest queue, `wait`
+    /// the one who has waited the longest; a `-` turns it round
+    #[arg(long, value_name = "ORDER", default_value = "key", allow_hyphen_values = true, value_parser = ORDERS)]
+    sort: String,
+
     /// List them again and again, on a terminal in place
     #[arg(long)]
     watch: bool,
@@ -42,15 +49,22 @@ pub(crate) struct LsArgs {
     server: ServerArgs,
 }
 
+const ORDERS: [&str; 11] =
+    ["key", "-key", "owner", "-owner", "age", "-age", "remaining", "-remaining", "waiting", "-waiting", "wait"];
+
 const EXAMPLES: &str = "\
 In a pipe the columns are key, mode, owner, age and time left in milliseconds, holders, waiters, fencing token, with tabs
-between them and no headings; what is not known of a lock that another process holds is empty.
+between them and no headings; what is not known of a lock that another process holds is empty. --watch goes on while the
+server does not answer.
 
 Examples:
   leasehold ls
-  leasehold ls order: --watch
+  leasehold ls order: --watch --sort waiting
   leasehold ls --all    # also what other servers over the same Redis hold
-  leasehold ls | awk -F'\\t' '$7 > 10 { print $1 }'    # keys that more than ten wait for";
+  leasehold ls --limit 1000000 | awk -F'\\t' '$7 > 10 { print $1 }'    # keys that more than ten wait for";
+
+/// How many a server lists at once unless it is set up otherwise.
+const PAGE: u32 = 1000;
 
 #[derive(Deserialize)]
 struct List {
@@ -82,47 +96,104 @@ pub(crate) struct Holder {
     pub(crate) refresh_count: Option<u32>,
 }
 
-/// Clears the screen from the top left on.
-const REDRAW: &str = "\x1b[H\x1b[2J";
-
 /// Lists the locks.
 ///
 /// # Errors
-/// The server refuses, or cannot be reached.
+/// The server refuses, or cannot be reached, and it is not to go on.
 pub(crate) async fn ls(args: LsArgs) -> Result<(), Failure> {
     let client = Client::new(&args.server)?;
     let reader = Reader::of_stdout();
-    loop {
-        let text = list(&client, &args).await?;
-        let list = if args.json { format!("{text}\n") } else { render(&client.read(&text)?, reader) };
-        if args.watch && !args.json && reader != Reader::Pipe {
-            print(REDRAW)?;
-        }
-        print(&list)?;
-        if !args.watch {
-            return Ok(());
-        }
-        if reader == Reader::Pipe && !args.json {
-            // One list ends here.
-            print_line("")?;
-        }
-        tokio::time::sleep(args.every).await;
+    let text = pages(&client, &args).await?;
+    if !args.watch {
+        return print(&if args.json { format!("{text}\n") } else { render(&client.read(&text)?, reader) });
+    }
+    if reader == Reader::Pipe || args.json {
+        return follow(&client, &args, text).await;
+    }
+    tokio::select! {
+        drawn = draw(&client, &args, reader, text) => drawn,
+        // The screen is left then as it was found.
+        () = ended() => Ok(()),
     }
 }
 
-/// What the server answers; of a store's pages, which may be short, as many as the limit takes.
-async fn list(client: &Client, args: &LsArgs) -> Result<String, Failure> {
-    let limit = args.limit.to_string();
-    let mut query = vec![("prefix", args.prefix.as_str()), ("limit", limit.as_str())];
-    if !args.all {
-        return Ok(client.get("/locks", &query).await?);
-    }
-    query.push(("scope", "store"));
-    let mut list: Value = client.read(&client.get("/locks", &query).await?)?;
-    while let Some(cursor) = list["next_cursor"].as_str().map(str::to_owned) {
-        if list["locks"].as_array().is_none_or(|locks| locks.len() >= args.limit as usize) {
-            break;
+/// Lists into a pipe, again and again. An empty line ends each list.
+async fn follow(client: &Client, args: &LsArgs, first: String) -> Result<(), Failure> {
+    let progress = Progress::new(Verbosity::Normal);
+    let mut answer = Ok(first);
+    loop {
+        match answer {
+            Ok(text) if args.json => print_line(&text)?,
+            Ok(text) => print_line(&render(&client.read(&text)?, Reader::Pipe))?,
+            Err(CallError::Unknown(why)) => progress.failing("ls", &why),
+            Err(why) => match Failure::from(why) {
+                why @ Failure::Unavailable(_) => progress.failing("ls", &why),
+                why => return Err(why),
+            },
         }
+        tokio::time::sleep(args.every).await;
+        answer = pages(client, args).await;
+    }
+}
+
+/// Lists in place. What was seen last stays while the server does not answer.
+async fn draw(client: &Client, args: &LsArgs, reader: Reader, first: String) -> Result<(), Failure> {
+    let screen = Screen::enter()?;
+    let (mut answer, mut seen) = (Ok(first), String::new());
+    loop {
+        let last = match answer {
+            Ok(text) => {
+                // The screen makes the heading bold.
+                seen = render(&client.read(&text)?, Reader::Plain);
+                String::new()
+            }
+            Err(why) => match Failure::from(why) {
+                why @ Failure::Unavailable(_) => format!("not up to date: {why}"),
+                why => return Err(why),
+            },
+        };
+        screen.draw(&seen, &last, reader)?;
+        tokio::time::sleep(args.every).await;
+        answer = pages(client, args).await;
+    }
+}
+
+/// A signal that would end the process, so that it ends well.
+async fn ended() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let (Ok(mut hangup), Ok(mut end)) = (signal(SignalKind::hangup()), signal(SignalKind::terminate())) {
+            tokio::select! {
+                _ = hangup.recv() => return,
+                _ = end.recv() => return,
+                _ = tokio::signal::ctrl_c() => return,
+            }
+        }
+    }
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// What the server answers: of its pages, which may be short, as many as the limit takes.
+async fn pages(client: &Client, args: &LsArgs) -> Result<String, CallError> {
+    let wanted = args.limit as usize;
+    let page = args.limit.min(PAGE).to_string();
+    let mut query = vec![("prefix", args.prefix.as_str()), ("limit", page.as_str())];
+    if args.sort != "key" {
+        query.push(("sort", &args.sort));
+    }
+    if args.all {
+        query.push(("scope", "store"));
+    }
+    let text = client.get("/locks", &query).await?;
+    let mut list: Value = client.read(&text)?;
+    let count = |list: &Value| list["locks"].as_array().map_or(wanted, Vec::len);
+    if count(&list) >= wanted || list["next_cursor"].is_null() {
+        return Ok(text);
+    }
+    while let Some(cursor) = list["next_cursor"].as_str().map(str::to_owned).filter(|_| count(&list) < wanted) {
         let mut query = query.clone();
         query.push(("cursor", &cursor));
         let mut page: Value = client.read(&client.get("/locks", &query).await?)?;
@@ -132,6 +203,11 @@ async fn list(client: &Client, args: &LsArgs) -> Result<String, Failure> {
         for member in ["next_cursor", "truncated"] {
             list[member] = page[member].take();
         }
+    }
+    if let Some(locks) = list["locks"].as_array_mut().filter(|locks| locks.len() > wanted) {
+        // The cursor is behind the page, not behind the last that is shown.
+        locks.truncate(wanted);
+        (list["truncated"], list["next_cursor"]) = (true.into(), Value::Null);
     }
     Ok(list.to_string())
 }
