@@ -64,18 +64,6 @@ fn a_lock_that_others_hold_ends_with_1_or_what_was_said() {
 }
 
 #[test]
-fn a_wait_that_is_longer_than_a_request_may_wait_is_made_of_several() {
-    let server = Server::start(&["--max-wait", "400ms", "--wait", "100ms"]);
-    let held = server.holds("k", &[]);
-    let waits = server.starts(&["run", "--key", "k", "--wait", "10m", "--", "echo", "ran"]);
-    until("several requests", || server.total("timed_out") >= 3);
-    held.signal("TERM");
-    assert_eq!(waits.end().ok(), "ran\n");
-    let _held = server.holds("k", &[]);
-    server.did(&["run", "--key", "k", "--wait", "1s", "--", "echo", "ran"]).fails(1, "k");
-}
-
-#[test]
 fn what_makes_no_sense_ends_with_64_and_runs_nothing() {
     let server = Server::start(&[]);
     let rows: [(&[&str], &str); 12] = [
@@ -100,14 +88,9 @@ fn what_makes_no_sense_ends_with_64_and_runs_nothing() {
 }
 
 #[test]
-fn a_server_or_store_that_cannot_be_reached_ends_with_69() {
-    for at in [["--server", "http://127.0.0.1:1"], ["--store", "redis://127.0.0.1:1"]] {
-        let words = [&["run", "--key", "k"], &at[..], &["--", "echo", "ran"]].concat();
-        let did = Did::of(command(BINARY, &words));
-        assert_eq!((did.code, did.stdout.as_str()), (69, ""), "{did:?}");
-    }
+fn a_server_that_grants_nothing_yet_ends_with_69() {
     let server = Server::start(&["--start-delay", "1h"]);
-    server.did(&["run", "--key", "k", "--", "echo"]).fails(69, "just started");
+    server.did(&["run", "--key", "k", "--nonblock", "--", "echo"]).fails(69, "just started");
 }
 
 #[test]
@@ -362,4 +345,177 @@ fn over_redlock_a_majority_holds_the_lock_while_the_command_runs() {
     held.signal("INT");
     assert_eq!(held.end().code, 128 + 2);
     nodes.until_free("k");
+}
+
+#[test]
+fn a_skipped_turn_is_quiet_if_it_is_told_to_be() {
+    let server = Server::start(&[]);
+    let _held = server.holds("k", &[]);
+    for wait in [&["--nonblock"][..], &["--wait", "50ms"]] {
+        let did = server.did(&[&["run", "--key", "k", "--quiet"], wait, &["--", "true"]].concat());
+        assert_eq!((did.code, did.said().as_str()), (1, ""), "{did:?}");
+    }
+    let did = server.did(&["run", "--key", "free", "--quiet", "--", "no-such-command"]);
+    did.fails(127, "no-such-command");
+}
+
+#[test]
+fn several_keys_are_held_all_or_none() {
+    let server = Server::start(&[]);
+    fn run<'a>(more: &[&'a str]) -> Vec<&'a str> {
+        [&["run", "--key", "c", "--key", "a", "--key", "c", "--key", "b"], more].concat()
+    }
+    let script = "echo \"$LEASEHOLD_KEY\"; echo \"$LEASEHOLD_FENCING_TOKEN\"; \"$0\" ls | cut -f1,8";
+    let out = server.did(&run(&["--", "sh", "-c", script, BINARY])).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[..3], ["a", "b", "c"]);
+    let listed: Vec<String> = (0..3).map(|at| format!("{}\t{}", lines[at], lines[3 + at])).collect();
+    assert_eq!(lines[6..], listed, "{out}");
+    assert_eq!(server.total("active"), 0, "they are released together");
+    let held = server.holds("b", &[]);
+    server.did(&run(&["--nonblock", "--", "true"])).fails(1, "a, b, c: ");
+    assert_eq!(server.total("active"), 1, "none is kept");
+    let waits = server.starts(&run(&["--ttl", "600ms", "--wait", "10m", "--", "echo", "ran"]));
+    until("the first of them", || server.total("active") == 2 && server.total("waiting") == 1);
+    let before = server.total("refreshed");
+    until("heartbeats beyond its TTL", || server.total("refreshed") >= before + 5);
+    assert_eq!(server.total("expired"), 0);
+    held.signal("TERM");
+    assert_eq!(waits.end().ok(), "ran\n");
+    assert_eq!(server.total("active"), 0);
+}
+
+#[test]
+fn a_lock_of_several_that_is_taken_away_ends_the_command_and_frees_the_others() {
+    let server = Server::start(&[]);
+    let path = server.path("command");
+    let words = ["run", "--key", "a", "--key", "b", "--ttl", "900ms", "--", "sh", "-c", STUBBORN];
+    let run = server.starts(&[&words[..], &[path.to_str().unwrap()]].concat());
+    let (_, process) = file(&path).trim().split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    server.did(&["force-release", "b", "--yes"]).ok();
+    run.end().fails(75, "lost");
+    assert!(!lives(&process));
+    assert_eq!(server.total("active"), 0);
+}
+
+#[test]
+fn a_command_that_holds_its_lock_for_too_long_is_ended_and_the_lock_released() {
+    let server = Server::start(&[]);
+    let path = server.path("command");
+    let words = ["run", "--key", "k", "--max-hold", "500ms", "--kill-after", "500ms", "--ttl", "1h", "--", "sh", "-c"];
+    let run = server.starts(&[&words[..], &[STUBBORN, path.to_str().unwrap()]].concat());
+    let started = file(&path);
+    run.end().fails(124, "too long");
+    let (_, process) = started.trim().split_once(' ').unwrap();
+    assert!(!lives(process));
+    assert_eq!(file(&server.path("command.told")), "told\n", "it had time to end");
+    assert_eq!(server.total("active"), 0);
+    server.did(&["run", "--key", "k", "--max-hold", "1m", "--", "sh", "-c", "exit 3"]).fails(3, "");
+}
+
+#[test]
+fn a_whole_group_is_waited_for_if_that_is_asked() {
+    let server = Server::start(&[]);
+    let path = server.path("late");
+    let script = "(until [ -e \"$0.go\" ]; do sleep 0.02; done; echo $$ > \"$0\") & exit 3";
+    let words = |more: &[&'static str]| {
+        let name = path.to_str().unwrap().to_owned();
+        let words = [&["run", "--key", "k"], more, &["--", "sh", "-c", script]].concat();
+        words.into_iter().map(str::to_owned).chain([name]).collect::<Vec<_>>()
+    };
+    let strs = |words: &[String]| server.command(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let spawn = |mut command: std::process::Command| {
+        // What is left in the background would keep a pipe open.
+        Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    };
+    let waits = spawn(strs(&words(&["--wait-group", "--ttl", "600ms"])));
+    until("heartbeats after the end of the first process", || server.total("refreshed") >= 3);
+    assert_eq!(server.total("active"), 1);
+    std::fs::write(server.path("late.go"), "").unwrap();
+    assert_eq!(waits.end().code, 3);
+    file(&path);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(server.path("late.go")).unwrap();
+    assert_eq!(spawn(strs(&words(&[]))).end().code, 3);
+    assert!(server.total("active") == 0 && !path.exists(), "the lock ends with the first process");
+    std::fs::write(server.path("late.go"), "").unwrap();
+    file(&path);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn whatever_the_command_has_begun_is_ended_when_the_lock_is_lost() {
+    let server = Server::start(&[]);
+    let path = server.path("far");
+    // In a session of its own, with no parent, deaf to SIGTERM.
+    let script = "trap 'exit 0' TERM; (setsid sh -c 'trap \"\" TERM; echo $$ > \"$0\"; while :; do sleep 0.02; done' \"$0\" &) ; \
+                  sh -c 'trap \"\" TERM; echo $$ > \"$0.near\"; while :; do sleep 0.02; done' \"$0\" & while :; do sleep 0.02; done";
+    for cut in ["force", "STOP"] {
+        let words = ["run", "--key", "k", "--ttl", "3s", "--", "sh", "-c", script, path.to_str().unwrap()];
+        let run = server.starts(&words);
+        let (far, near) = (file(&path), file(&server.path("far.near")));
+        match cut {
+            "force" => drop(server.did(&["force-release", "k", "--yes"]).ok()),
+            signal => server.process.signal(signal),
+        }
+        let did = run.end();
+        assert_eq!(did.code, 75, "{cut}: {did:?}");
+        assert!(!lives(&far) && !lives(&near), "{cut}");
+        let _ = (std::fs::remove_file(&path), std::fs::remove_file(server.path("far.near")));
+    }
+    server.process.signal("CONT");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn orphans_of_the_command_are_reaped() {
+    let server = Server::start(&[]);
+    let script = "for i in 1 2 3 4 5 6 7 8 9 10; do (sleep 0.01 &); done; until \"$0\" -c 'exit 0'; do :; done; echo > \"$1\"; sleep 60";
+    let path = server.path("begun");
+    let run = server.starts(&["run", "--key", "k", "--", "sh", "-c", script, "sh", path.to_str().unwrap()]);
+    file(&path);
+    let children = || {
+        let mut zombies = 0;
+        let parent = format!("{}", run.0.id());
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+            zombies += usize::from(fields.len() > 1 && fields[0] == "Z" && fields[1] == parent);
+        }
+        zombies
+    };
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    until("no zombies", || children() == 0);
+    run.signal("TERM");
+    assert_eq!(run.end().code, 128 + 15);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_that_is_killed_takes_its_command_with_it() {
+    let server = Server::start(&[]);
+    let path = server.path("command");
+    let run = server.starts(&["run", "--key", "k", "--", "sh", "-c", STUBBORN, path.to_str().unwrap()]);
+    let (_, process) = file(&path).trim().split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    run.signal("KILL");
+    until("the end of the command", || !lives(&process));
+}
+
+#[test]
+fn the_command_does_not_see_what_proves_who_we_are() {
+    let server = Server::start(&[]);
+    let redis = kit::Server::start(&[]);
+    let secrets = ["LEASEHOLD_TOKEN", "LEASEHOLD_TOKENS", "LEASEHOLD_LOCK_TOKEN", "LOCK_STORE", "REDIS_URL"];
+    let seen = |words: &[&str]| {
+        let mut run = server.command(&[&["run", "--key", "k"], words, &["--", "env"]].concat());
+        for name in secrets {
+            run.env(name, if name == "REDIS_URL" { redis.url() } else { "secret".to_owned() });
+        }
+        let out = Did::of(run).ok();
+        let seen = |name: &&str| out.lines().any(|line| line.split('=').next() == Some(name));
+        secrets.into_iter().filter(|name| seen(name)).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&[]), ["REDIS_URL"], "which is the command's own");
+    assert_eq!(seen(&["--store", "redis"]), [""; 0]);
+    assert_eq!(seen(&["--pass-credentials"]), secrets);
 }

@@ -344,6 +344,66 @@ fn https_is_spoken_with_those_whom_a_certificate_vouches_for() {
     assert_eq!(server.did(&["run", "--key", "k", "--ca", &cert, "--", "echo", "ran"]).ok(), "ran\n");
     server.did(&["run", "--key", "k", "--", "echo", "ran"]).fails(69, "certificate");
     server.did(&["ls", "--ca", "/no/such"]).fails(64, "/no/such");
+    server.did(&["ls", "--ca", &key]).fails(64, "no certificate");
+}
+
+#[test]
+fn the_usual_self_signed_certificate_is_trusted_if_it_is_named_and_for_its_own_name_and_time_only() {
+    let dir = kit::Dir::make();
+    let make = |file: &str, name: &str, until: i32| {
+        let mut parameters = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+        // What `openssl req -x509` makes.
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = parameters.self_signed(&key).unwrap();
+        let write = |ending: &str, text: String| {
+            let path = dir.path().join(format!("{file}.{ending}"));
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        (write("cert", certificate.pem()), write("key", key.serialize_pem()))
+    };
+    let good = make("good", "127.0.0.1", 4000);
+    let other = make("other", "127.0.0.1", 4000);
+    let foreign = make("foreign", "example.com", 4000);
+    let over = make("over", "127.0.0.1", 2001);
+    for (shown, named, code, why) in [
+        (&good, &good, 0, ""),
+        (&good, &other, 69, "certificate"),
+        (&foreign, &foreign, 69, "certificate"),
+        (&over, &over, 69, "certificate"),
+    ] {
+        let server = Server::start(&["--tls-cert", &shown.0, "--tls-key", &shown.1]);
+        server.did(&["ls", "--ca", &named.0]).fails(code, why);
+    }
+    let server = Server::start(&["--tls-cert", &good.0, "--tls-key", &good.1]);
+    server.did(&["ls"]).fails(69, "--ca");
+}
+
+#[test]
+fn a_variable_that_is_empty_is_one_that_is_not_set() {
+    let server = Server::start(&[]);
+    for (name, verb) in [
+        ("LEASEHOLD_TOKEN", &["ls"][..]),
+        ("LEASEHOLD_TOKEN_FILE", &["ls"]),
+        ("LEASEHOLD_CA", &["ls"]),
+        ("LEASEHOLD_REDLOCK_MAX_TTL", &["run", "--key", "k", "--", "true"]),
+        ("LEASEHOLD_CONFIG", &["config", "print"]),
+        ("LEASEHOLD_TTL", &["config", "print"]),
+        ("LEASEHOLD_MAX_WAIT", &["config", "print"]),
+    ] {
+        let mut command = server.command(verb);
+        command.env(name, "");
+        let said = Did::of(command).ok();
+        assert!(!said.contains(name), "{name}: {said}");
+    }
+    let mut command = server.command(&["ls", "--server", &server.url]);
+    command.env("LEASEHOLD_SERVER", "");
+    Did::of(command).ok();
+    let mut command = server.command(&["release", "k"]);
+    command.env("LEASEHOLD_LOCK_TOKEN", "");
+    Did::of(command).fails(64, "TOKEN");
 }
 
 #[test]

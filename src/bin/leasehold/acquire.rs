@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use clap::Args;
 use leasehold::{Clock, Token};
-use serde_json::json;
 
-use crate::client::{ANSWER_TIMEOUT, Client, ServerArgs};
+use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
-use crate::lend::{Granted, Kind, Terms, this_process};
+use crate::lend::{Granted, Kind, Terms, this_process, whole_ms};
 use crate::output::{print, print_line};
+use crate::progress::{Progress, Verbosity};
+use crate::rounds::{Answered, Rounds, TokenFrom, give_back};
 use crate::shape::{Cell, Reader, Table};
 
 #[derive(Args, Debug)]
@@ -19,7 +20,7 @@ pub(crate) struct AcquireArgs {
     /// What to lock
     key: String,
 
-    /// How long to wait for the lock
+    /// How long to wait for the lock, also while the server does not answer
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = crate::settings::time)]
     wait: Duration,
 
@@ -77,14 +78,34 @@ pub(crate) async fn acquire(args: AcquireArgs) -> Result<(), Failure> {
     let wait = if args.nonblock { Duration::ZERO } else { args.wait };
     let token = args.lock_token.unwrap_or_else(Token::random);
     let owner = args.owner.unwrap_or_else(this_process);
-    let terms = Terms { key: args.key, kind, ttl: args.ttl, wait, owner, token };
-    let (text, _) = terms.ask(&client, &Clock::system()).await?;
-    let granted: Granted = client.read(&text)?;
-    let printed = if args.json { print_line(&text) } else { print(&columns(&granted)) };
+    let from = if args.lock_token.is_some() { TokenFrom::Caller } else { TokenFrom::Us };
+    let mut terms = Terms { key: args.key, kind, ttl: args.ttl, owner, token };
+    let (clock, progress) = (Clock::system(), Progress::new(Verbosity::Normal));
+    let end = clock.now().saturating_add(wait);
+    let mut rounds = Rounds::until(end, from, &client, &clock, &progress);
+    let (text, granted, left) = loop {
+        let Answered { text, sent } = match rounds.ask(&mut terms).await {
+            Ok(answered) => answered,
+            Err(why) => {
+                if let (Failure::Unavailable(_), TokenFrom::Us) = (&why, from) {
+                    // Nobody will ever have the token of what may have been granted.
+                    give_back(&client, &terms).await;
+                }
+                return Err(why);
+            }
+        };
+        let granted: Granted = client.read(&text)?;
+        let left = granted.deadline(sent, terms.ttl).saturating_since(clock.now());
+        // Time may have passed while this process was stopped (R8).
+        if !left.is_zero() {
+            break (text, granted, left);
+        }
+        rounds.give_back(&mut terms).await?;
+    };
+    let printed = if args.json { print_line(&text) } else { print(&columns(&granted, left)) };
     if let Err(Failure::NobodyReads | Failure::Output(_)) = &printed {
         // Nobody has the token: the lock would only block others.
-        let body = json!({ "key": terms.key, "token": granted.token });
-        let _ = client.post("/release", &body, ANSWER_TIMEOUT).await;
+        give_back(&client, &terms).await;
     }
     printed.map_err(|why| match why {
         Failure::NobodyReads => Failure::Output(io::ErrorKind::BrokenPipe.into()),
@@ -92,8 +113,12 @@ pub(crate) async fn acquire(args: AcquireArgs) -> Result<(), Failure> {
     })
 }
 
-fn columns(granted: &Granted) -> String {
+fn columns(granted: &Granted, left: Duration) -> String {
     let mut table = Table::new(&["TOKEN", "FENCING TOKEN", "LEFT"]);
-    table.row([Cell::text(&granted.token), Cell::maybe(granted.fencing_token), Cell::span_ms(granted.remaining_ms)]);
+    table.row([
+        Cell::text(&granted.token),
+        Cell::maybe(granted.fencing_token),
+        Cell::span_ms(granted.remaining_ms.min(whole_ms(left))),
+    ]);
     table.render(Reader::of_stdout())
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::{Certificate, Method, Response, Url};
+use reqwest::{Method, Response, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -38,7 +38,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, env = "LEASEHOLD_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
 
-    /// A PEM file with the certificates to trust instead of the system's, for an https server
+    /// A PEM file with the certificates to trust instead of the system's, for an https server: of a CA, or the server's own
     #[arg(long, env = "LEASEHOLD_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
 }
@@ -99,13 +99,15 @@ pub(crate) enum CallError {
     Refused(Problem),
     /// Whether it was done is not known.
     Unknown(String),
+    /// Who answers there is not trusted: nothing was asked.
+    Distrusted(String),
 }
 
 impl From<CallError> for Failure {
     fn from(why: CallError) -> Self {
         match why {
             CallError::Refused(problem) => problem.into(),
-            CallError::Unknown(why) => Self::Unavailable(why),
+            CallError::Unknown(why) | CallError::Distrusted(why) => Self::Unavailable(why),
         }
     }
 }
@@ -114,7 +116,7 @@ impl Client {
     /// # Errors
     /// `Usage` if the URL, a file or the token makes no sense.
     pub(crate) fn new(args: &ServerArgs) -> Result<Self, Failure> {
-        let given = args.server.clone().or_else(|| std::env::var(SERVER_VARIABLE).ok());
+        let given = args.server.clone().or_else(|| variable(SERVER_VARIABLE));
         let base = given.unwrap_or_else(|| DEFAULT_SERVER.to_owned());
         let base = Url::parse(&base)
             .ok()
@@ -127,7 +129,7 @@ impl Client {
             Some(path) => {
                 let wrong = |why: String| Failure::Usage(format!("--ca: {}: {why}", path.display()));
                 let pem = std::fs::read(path).map_err(|why| wrong(why.to_string()))?;
-                http = http.tls_certs_only(Certificate::from_pem_bundle(&pem).map_err(|why| wrong(chain(&why)))?);
+                http = http.tls_backend_preconfigured(crate::trust::only(&pem).map_err(wrong)?);
             }
             // The system's certificates take a while to read, and are not needed.
             None if base.scheme() == "http" => http = http.tls_certs_only([]),
@@ -185,7 +187,15 @@ impl Client {
     }
 
     fn unknown(&self, why: &reqwest::Error) -> CallError {
-        CallError::Unknown(format!("cannot reach {}: {}", self.place(), chain(why)))
+        let why = chain(why);
+        let text = format!("cannot reach {}: {why}", self.place());
+        match why.as_str() {
+            why if ["UnknownIssuer", "CaUsedAsEndEntity"].iter().any(|unknown| why.contains(unknown)) => {
+                CallError::Distrusted(format!("{text}: name its certificate, or that of its CA, by --ca"))
+            }
+            why if why.contains("invalid peer certificate") => CallError::Distrusted(text),
+            _ => CallError::Unknown(text),
+        }
     }
 
     /// The text of an answer.
@@ -245,6 +255,11 @@ impl Client {
     }
 }
 
+/// A variable of the environment. An empty one is one that is not set.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// The bearer token, if there is one.
 fn bearer(args: &ServerArgs) -> Result<Option<String>, Failure> {
     let given = match &args.token_file {
@@ -252,7 +267,7 @@ fn bearer(args: &ServerArgs) -> Result<Option<String>, Failure> {
             let text = std::fs::read_to_string(path);
             Some(text.map_err(|why| Failure::Usage(format!("--token-file: {}: {why}", path.display())))?)
         }
-        None => std::env::var(TOKEN_VARIABLE).ok(),
+        None => variable(TOKEN_VARIABLE),
     };
     let token = given.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     match &token {

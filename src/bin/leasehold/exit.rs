@@ -9,6 +9,7 @@
 //! | 71 | the operating system has no thread, no signal, no process to give |
 //! | 74 | what was asked for was there and could not be written to stdout, as on a full disk |
 //! | 75 | the lock is lost |
+//! | 124 | `run`: the command was ended since it had held the lock for `--max-hold` |
 //! | 126, 127 | `run`: the command cannot be run, is not found |
 //! | 128 + N | `run`: the command, or the waiting for its lock, was ended by signal N |
 //!
@@ -35,6 +36,10 @@ pub(crate) const OS_ERROR: u8 = 71;
 pub(crate) const NOT_WRITTEN: u8 = 74;
 /// The lock was lost before its time.
 pub(crate) const LOST: u8 = 75;
+
+/// A command held its lock for longer than it may; what `timeout` of the coreutils answers.
+#[cfg(unix)]
+pub(crate) const OVERRAN: u8 = 124;
 
 /// Why the program ends without having done what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use leasehold::Clock;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -57,11 +58,18 @@ pub(crate) async fn heartbeat(args: HeartbeatArgs) -> Result<(), Failure> {
     if let (Some(ttl), Some(fields)) = (args.ttl, body.as_object_mut()) {
         fields.insert("ttl_ms".to_owned(), whole_ms(ttl).into());
     }
+    let clock = Clock::system();
+    let sent = clock.now();
     let text = client.post("/heartbeat", &body, ANSWER_TIMEOUT).await?;
+    let Answer { remaining_ms, refresh_count } = client.read(&text)?;
+    let remaining_ms = remaining_ms.saturating_sub(whole_ms(clock.now().saturating_since(sent)));
+    if remaining_ms == 0 {
+        // This process was stopped, or its machine asleep (R8).
+        return Err(Failure::Lost("the lock ended before the answer was read".to_owned()));
+    }
     if args.json {
         return print_line(&text);
     }
-    let Answer { remaining_ms, refresh_count } = client.read(&text)?;
     let mut table = Table::new(&["LEFT", "REFRESHED"]);
     table.row([Cell::span_ms(remaining_ms), Cell::number(refresh_count)]);
     // It is done, whoever reads that.

@@ -3,21 +3,21 @@
 //! A lease knows its deadline on a clock that counts through suspend. Over HTTP the deadline counts from the moment at
 //! which the request was sent, less a clock's drift, so that it never lies behind the server's.
 
+use std::cell::OnceCell;
 use std::pin::Pin;
 use std::time::Duration;
 
-use leasehold::{Clock, Held, Lock, LockError, LockManager, Moment, Release, Token};
+use futures_util::future::join_all;
+use leasehold::{Clock, Held, Lock, LockError, LockManager, Moment, Release, Token, Whereabouts};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::client::{ANSWER_TIMEOUT, CallError, Client};
+use crate::client::{CallError, Client};
 use crate::exit::Failure;
-use crate::settings::store::Choice;
+use crate::progress::{InTheWay, Progress};
+use crate::rounds::{Answered, Pauses, Rounds, TokenFrom, give_back};
+use crate::settings::store::{self, Choice};
 
-/// The longest wait that one request asks a server for, whose own bound this is unless it was set.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// A server that takes no request to wait for so long is not asked for less.
-const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 /// How long a release may take before the process ends without an answer.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The smallest drift between two clocks that is reckoned with, and its share of the TTL.
@@ -41,8 +41,6 @@ pub(crate) struct Terms {
     pub(crate) key: String,
     pub(crate) kind: Kind,
     pub(crate) ttl: Duration,
-    /// Zero: now or never.
-    pub(crate) wait: Duration,
     pub(crate) owner: String,
     /// Chosen here, so that a lock whose answer was lost can be given back.
     pub(crate) token: Token,
@@ -51,7 +49,15 @@ pub(crate) struct Terms {
 /// Who lends locks.
 pub(crate) enum Lender {
     Server(Client),
-    Store(LockManager),
+    Store(OwnEngine),
+}
+
+/// An engine of this process over a store, from the moment on at which the store answered.
+pub(crate) struct OwnEngine {
+    name: String,
+    redlock_max_ttl: Duration,
+    ttl: Duration,
+    engine: OnceCell<LockManager>,
 }
 
 /// A lock that was granted.
@@ -61,12 +67,14 @@ pub(crate) struct Lease {
     clock: Clock,
     key: String,
     ttl: Duration,
+    /// See [`Terms::kind_and_owner`].
+    kind_and_owner: Value,
     hold: Hold,
 }
 
 enum Hold {
     Server { client: Client, token: String },
-    Store { locks: LockManager, lock: Lock },
+    Store { lock: Lock },
 }
 
 /// What became of a heartbeat.
@@ -99,118 +107,254 @@ struct Released {
     outcome: String,
 }
 
+/// A lock as others see it.
+#[derive(Deserialize)]
+struct SeenLock {
+    holder: SeenHolder,
+    #[serde(default)]
+    queue: Vec<SeenWaiter>,
+}
+
+#[derive(Deserialize)]
+struct SeenHolder {
+    owner: Option<String>,
+    age_ms: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct SeenWaiter {
+    position: usize,
+    owner: Option<String>,
+}
+
 impl Terms {
     /// The body of `POST /acquire`, for a wait of this length.
     pub(crate) fn body(&self, wait: Duration) -> Value {
-        let (mode, limit) = match self.kind {
-            Kind::Exclusive => ("exclusive", None),
-            Kind::Shared => ("shared", None),
-            Kind::Permit { limit } => ("permit", Some(limit)),
-        };
-        let mut body = json!({
-            "key": self.key, "ttl_ms": whole_ms(self.ttl), "wait_ms": whole_ms(wait), "owner": self.owner,
-            "mode": mode, "token": self.token.to_string(),
-        });
-        if let (Some(limit), Some(fields)) = (limit, body.as_object_mut()) {
-            fields.insert("limit".to_owned(), limit.into());
-        }
+        let mut body = self.kind_and_owner();
+        body["key"] = self.key.as_str().into();
+        body["ttl_ms"] = whole_ms(self.ttl).into();
+        body["wait_ms"] = whole_ms(wait).into();
+        body["token"] = self.token.to_string().into();
         body
     }
 
-    /// Asks a server, again and again where the wait is longer than one request may wait; each goes to the end of the
-    /// queue. Answers the text of the grant, and when its request was sent: the grant's times count from then.
+    /// What a server has to be told again that has forgotten the lock.
+    fn kind_and_owner(&self) -> Value {
+        match self.kind {
+            Kind::Exclusive => json!({ "owner": self.owner, "mode": "exclusive" }),
+            Kind::Shared => json!({ "owner": self.owner, "mode": "shared" }),
+            Kind::Permit { limit } => json!({ "owner": self.owner, "mode": "permit", "limit": limit }),
+        }
+    }
+}
+
+impl OwnEngine {
+    /// Over the store of this name, for locks of this TTL.
     ///
     /// # Errors
-    /// The lock was not granted, or whether it was is not known.
-    pub(crate) async fn ask(&self, client: &Client, clock: &Clock) -> Result<(String, Moment), CallError> {
-        let began = clock.now();
-        let mut longest = LONGEST_WAIT;
-        loop {
-            let sent = clock.now();
-            let left = self.wait.saturating_sub(sent.saturating_since(began));
-            let wait = left.min(longest);
-            let answer = client.post("/acquire", &self.body(wait), wait.saturating_add(ANSWER_TIMEOUT)).await;
-            match answer {
-                Err(CallError::Refused(problem)) if problem.code == "timeout" && wait < left => {}
-                // What its bound is cannot be asked for.
-                Err(CallError::Refused(problem)) if problem.is_about("wait_ms") && wait > SHORTEST_WAIT => {
-                    longest = wait / 2;
+    /// `Usage` if it names none, or memory, which nobody else would know of.
+    pub(crate) fn over(name: &str, redlock_max_ttl: Duration, ttl: Duration) -> Result<Self, Failure> {
+        let engine = Self { name: name.to_owned(), redlock_max_ttl, ttl, engine: OnceCell::new() };
+        engine.choice().map(|_| engine)
+    }
+
+    fn choice(&self) -> Result<Choice, Failure> {
+        match store::choose(&self.name, self.redlock_max_ttl).map_err(Failure::Usage)? {
+            Choice::Memory => Err(Failure::Usage("--store memory: no other process would know of it".to_owned())),
+            choice => Ok(choice),
+        }
+    }
+
+    async fn connect(&self) -> Result<LockManager, Failure> {
+        let builder = LockManager::builder().ttl(self.ttl);
+        let builder = match self.choice()? {
+            Choice::Memory => builder,
+            Choice::Redis(store) => builder.store(store),
+            Choice::Redlock(store) => builder.store(store),
+        };
+        Ok(builder.build_and_connect().await?)
+    }
+
+    /// The engine. A store that does not answer is asked again until `end`.
+    async fn started(
+        &self,
+        key: &str,
+        end: Moment,
+        clock: &Clock,
+        progress: &Progress,
+    ) -> Result<&LockManager, Failure> {
+        let mut pauses = Pauses::default();
+        while self.engine.get().is_none() {
+            match self.connect().await {
+                Ok(engine) => drop(self.engine.set(engine)),
+                Err(why @ Failure::Unavailable(_)) => {
+                    let left = end.saturating_since(clock.now());
+                    if left.is_zero() {
+                        return Err(why);
+                    }
+                    progress.failing(key, &why);
+                    tokio::time::sleep(pauses.next().min(left)).await;
                 }
-                answer => return answer.map(|text| (text, sent)),
+                Err(why) => return Err(why),
             }
         }
+        self.engine.get().ok_or_else(|| Failure::Os("the engine has not started".to_owned()))
     }
 }
 
 impl Lender {
-    /// An engine over this store, in this process, for locks of this TTL.
-    ///
-    /// # Errors
-    /// `Usage` for memory, which nobody else would know of; `Unavailable` if the store does not answer.
-    pub(crate) async fn over(choice: Choice, ttl: Duration) -> Result<Self, Failure> {
-        let builder = LockManager::builder().ttl(ttl);
-        let builder = match choice {
-            Choice::Memory => {
-                return Err(Failure::Usage("--store memory: no other process would know of it".to_owned()));
-            }
-            Choice::Redis(store) => builder.store(store),
-            Choice::Redlock(store) => builder.store(store),
-        };
-        Ok(Self::Store(builder.build_and_connect().await?))
-    }
-
-    /// Acquires a lock.
+    /// Acquires a lock before `end`; the first try is made however late it is. What is answered lasts long enough to
+    /// begin something under it: a lock whose turn came while this process did not run is given back.
     ///
     /// # Errors
     /// It was not granted, or whether it was is not known; [`Lender::give_up`] then sees to what may have come of it.
-    pub(crate) async fn acquire(&self, terms: &Terms) -> Result<Lease, Failure> {
+    pub(crate) async fn acquire(&self, terms: &mut Terms, end: Moment, progress: &Progress) -> Result<Lease, Failure> {
         let clock = Clock::system();
-        let (key, ttl) = (terms.key.clone(), terms.ttl);
         match self {
             Self::Server(client) => {
-                let (text, sent) = terms.ask(client, &clock).await?;
-                let granted: Granted = client.read(&text)?;
-                let lasts = Duration::from_millis(granted.waited_ms.saturating_add(granted.remaining_ms));
-                let deadline = sent.saturating_add(without_drift(lasts, ttl));
-                let hold = Hold::Server { client: client.clone(), token: granted.token };
-                Ok(Lease { fencing_token: granted.fencing_token, deadline, clock, key, ttl, hold })
+                let mut rounds = Rounds::until(end, TokenFrom::Us, client, &clock, progress);
+                loop {
+                    let Answered { text, sent } = rounds.ask(terms).await?;
+                    let granted: Granted = client.read(&text)?;
+                    let deadline = granted.deadline(sent, terms.ttl);
+                    let hold = Hold::Server { client: client.clone(), token: granted.token };
+                    let mut lease = Lease::new(terms, granted.fencing_token, deadline, hold);
+                    if lease.is_fresh().await {
+                        return Ok(lease);
+                    }
+                    rounds.give_back(terms).await?;
+                }
             }
-            Self::Store(locks) => {
-                let now = terms.wait.is_zero();
-                let request = match (terms.kind, now) {
-                    (Kind::Exclusive, true) => locks.try_lock(&key),
-                    (Kind::Exclusive, false) => locks.lock(&key),
-                    (Kind::Shared, true) => locks.try_read(&key),
-                    (Kind::Shared, false) => locks.read(&key),
-                    (Kind::Permit { limit }, true) => locks.semaphore(&key, limit).try_permits(1),
-                    (Kind::Permit { limit }, false) => locks.semaphore(&key, limit).permits(1),
-                };
-                let request = request.ttl(ttl).owner(&terms.owner);
-                let lock = if now { request.await? } else { request.wait(terms.wait).await? };
-                let deadline = lock.deadline().ok_or_else(|| Failure::Lost(format!("{key}: the lock is lost")))?;
-                let fencing_token = lock.fencing_token().map(|fence| fence.get());
-                let hold = Hold::Store { locks: locks.clone(), lock };
-                Ok(Lease { fencing_token, deadline, clock, key, ttl, hold })
+            Self::Store(store) => {
+                let locks = store.started(&terms.key, end, &clock, progress).await?;
+                loop {
+                    let lock = request(locks, terms, end.saturating_since(clock.now())).await?;
+                    let deadline = lock.deadline().unwrap_or_else(|| clock.now());
+                    let fencing_token = lock.fencing_token().map(|fence| fence.get());
+                    let hold = Hold::Store { lock };
+                    let mut lease = Lease::new(terms, fencing_token, deadline, hold);
+                    if lease.is_fresh().await {
+                        return Ok(lease);
+                    }
+                    // Dropped, it is released.
+                    if clock.now() >= end {
+                        let why = "its turn came and went while this process did not run";
+                        return Err(Failure::NotAcquired(why.to_owned()));
+                    }
+                }
             }
+        }
+    }
+
+    /// Who is in the way of this wait.
+    pub(crate) async fn look(&self, key: &str, owner: &str) -> Option<InTheWay> {
+        match self {
+            Self::Server(client) => {
+                let text = client.get("/locks", &[("key", key), ("missing", "empty")]).await.ok()?;
+                let seen: SeenLock = client.read(&text).ok()?;
+                let me = |waiter: &SeenWaiter| waiter.owner.as_deref() == Some(owner);
+                let before =
+                    seen.queue.iter().find(|waiter| me(waiter)).map(|waiter| waiter.position.saturating_sub(1));
+                let age = seen.holder.age_ms.map(Duration::from_millis);
+                Some(InTheWay { owner: seen.holder.owner, age, before })
+            }
+            Self::Store(store) => {
+                let info = store.engine.get()?.inspect(key).await.ok()??;
+                let is_here = info.whereabouts == Whereabouts::Here;
+                let age = is_here.then_some(info.age);
+                Some(InTheWay { owner: info.owner.map(|owner| owner.to_string()), age, before: None })
+            }
+        }
+    }
+
+    /// Gives back what may have been granted under the token of these terms. Over a store what is not held any more was
+    /// released when it was dropped.
+    pub(crate) async fn give_back(&self, terms: &Terms) {
+        if let Self::Server(client) = self {
+            give_back(client, terms).await;
         }
     }
 
     /// Gives back what an acquire that was broken off may have been granted.
-    pub(crate) async fn give_up(&self, terms: &Terms) {
-        match self {
-            Self::Server(client) => {
-                let body = json!({ "key": terms.key, "token": terms.token.to_string() });
-                // Whoever does not answer keeps the lock for its TTL at most.
-                let _ = client.post("/release", &body, RELEASE_TIMEOUT).await;
-            }
-            Self::Store(locks) => {
-                locks.shutdown(RELEASE_TIMEOUT).await;
-            }
+    pub(crate) async fn give_up(&self, all: &[Terms]) {
+        join_all(all.iter().map(|terms| self.give_back(terms))).await;
+        self.close().await;
+    }
+
+    /// Sees to it that what was released is released in the store, before the process ends.
+    pub(crate) async fn close(&self) {
+        if let Self::Store(store) = self
+            && let Some(locks) = store.engine.get()
+        {
+            locks.shutdown(RELEASE_TIMEOUT).await;
         }
     }
 }
 
+async fn request(locks: &LockManager, terms: &Terms, wait: Duration) -> Result<Lock, LockError> {
+    let (key, now) = (&terms.key, wait.is_zero());
+    let request = match (terms.kind, now) {
+        (Kind::Exclusive, true) => locks.try_lock(key),
+        (Kind::Exclusive, false) => locks.lock(key),
+        (Kind::Shared, true) => locks.try_read(key),
+        (Kind::Shared, false) => locks.read(key),
+        (Kind::Permit { limit }, true) => locks.semaphore(key, limit).try_permits(1),
+        (Kind::Permit { limit }, false) => locks.semaphore(key, limit).permits(1),
+    };
+    let request = request.ttl(terms.ttl).owner(&terms.owner);
+    if now { request.await } else { request.wait(wait).await }
+}
+
+impl Granted {
+    /// The end of the lock, for a client that sent its request then.
+    pub(crate) fn deadline(&self, sent: Moment, ttl: Duration) -> Moment {
+        let lasts = Duration::from_millis(self.waited_ms.saturating_add(self.remaining_ms));
+        sent.saturating_add(without_drift(lasts, ttl))
+    }
+}
+
 impl Lease {
+    fn new(terms: &Terms, fencing_token: Option<u64>, deadline: Moment, hold: Hold) -> Self {
+        let (clock, kind_and_owner) = (Clock::system(), terms.kind_and_owner());
+        Self { fencing_token, deadline, clock, key: terms.key.clone(), ttl: terms.ttl, kind_and_owner, hold }
+    }
+
+    /// Whether more than half of its time is left, after a heartbeat if need be (R8). Time is lost when this process
+    /// was stopped, or its machine asleep, while the lock was granted.
+    async fn is_fresh(&mut self) -> bool {
+        let enough = self.ttl / 2;
+        let left = |lease: &Self| lease.deadline.saturating_since(lease.now());
+        if left(self) <= enough
+            && let Beat::Until(deadline) = self.beat(enough).await
+        {
+            self.deadline = self.deadline.max(deadline);
+        }
+        left(self) > enough
+    }
+
+    /// The body of a release. A server that has just started, and knows of no locks, believes the fencing token.
+    fn release_body(&self) -> Value {
+        let token = match &self.hold {
+            Hold::Server { token, .. } => Some(token),
+            Hold::Store { .. } => None,
+        };
+        let mut body = json!({ "key": self.key, "token": token });
+        if let Some(fence) = self.fencing_token {
+            body["fencing_token"] = fence.into();
+        }
+        body
+    }
+
+    /// The body of a heartbeat, with which such a server gives the lock back.
+    fn heartbeat_body(&self) -> Value {
+        let mut body = if self.fencing_token.is_some() { self.kind_and_owner.clone() } else { json!({}) };
+        body["ttl_ms"] = whole_ms(self.ttl).into();
+        for (name, value) in self.release_body().as_object_mut().into_iter().flatten() {
+            body[name.as_str()] = value.take();
+        }
+        body
+    }
+
     pub(crate) fn now(&self) -> Moment {
         self.clock.now()
     }
@@ -219,8 +363,8 @@ impl Lease {
     pub(crate) fn beat(&self, within: Duration) -> Pin<Box<dyn Future<Output = Beat>>> {
         let (ttl, clock) = (self.ttl, self.clock.clone());
         match &self.hold {
-            Hold::Server { client, token } => {
-                let body = json!({ "key": self.key, "token": token, "ttl_ms": whole_ms(ttl) });
+            Hold::Server { client, .. } => {
+                let body = self.heartbeat_body();
                 let client = client.clone();
                 Box::pin(async move {
                     let sent = clock.now();
@@ -233,11 +377,11 @@ impl Lease {
                             Failure::Lost(why) => Beat::Gone(why),
                             other => Beat::Unknown(other.to_string()),
                         },
-                        Err(CallError::Unknown(why)) => Beat::Unknown(why),
+                        Err(CallError::Unknown(why) | CallError::Distrusted(why)) => Beat::Unknown(why),
                     }
                 })
             }
-            Hold::Store { lock, .. } => {
+            Hold::Store { lock } => {
                 let held: Held = lock.held();
                 Box::pin(async move {
                     match held.refresh_for(ttl).await {
@@ -254,7 +398,7 @@ impl Lease {
     pub(crate) fn lost(&self) -> Pin<Box<dyn Future<Output = String>>> {
         match &self.hold {
             Hold::Server { .. } => Box::pin(std::future::pending()),
-            Hold::Store { lock, .. } => {
+            Hold::Store { lock } => {
                 let lost = lock.held().lost();
                 Box::pin(async move {
                     match lost.await {
@@ -271,10 +415,10 @@ impl Lease {
     /// # Errors
     /// `Lost` if it had ended before, `Unavailable` if that cannot be told.
     pub(crate) async fn release(self) -> Result<(), Failure> {
-        let gone = || Failure::Lost(format!("{}: the lock ended before it was released", self.key));
+        let body = self.release_body();
+        let gone = Failure::Lost(format!("{}: the lock ended before it was released", self.key));
         match self.hold {
-            Hold::Server { client, token } => {
-                let body = json!({ "key": self.key, "token": token });
+            Hold::Server { client, .. } => {
                 let text = match client.post("/release", &body, RELEASE_TIMEOUT).await {
                     Err(CallError::Unknown(_)) => {
                         client.post("/release", &body, RELEASE_TIMEOUT).await?;
@@ -284,28 +428,24 @@ impl Lease {
                     answer => answer?,
                 };
                 let Released { outcome } = client.read(&text)?;
-                if outcome == "released" { Ok(()) } else { Err(gone()) }
+                if outcome == "released" { Ok(()) } else { Err(gone) }
             }
-            Hold::Store { locks, lock } => {
+            Hold::Store { lock } => {
                 let released = lock.unlock().await;
-                locks.shutdown(RELEASE_TIMEOUT).await;
-                if released == Release::Released { Ok(()) } else { Err(gone()) }
+                if released == Release::Released { Ok(()) } else { Err(gone) }
             }
         }
     }
 
     /// Gives back what may be left of a lock under which nothing runs any more.
     pub(crate) async fn give_up(self) {
+        let body = self.release_body();
         match self.hold {
-            Hold::Server { client, token } => {
-                let body = json!({ "key": self.key, "token": token });
+            Hold::Server { client, .. } => {
                 // Whoever does not answer keeps the lock for its TTL at most.
                 let _ = client.post("/release", &body, RELEASE_TIMEOUT).await;
             }
-            Hold::Store { locks, lock } => {
-                lock.unlock().await;
-                locks.shutdown(RELEASE_TIMEOUT).await;
-            }
+            Hold::Store { lock } => drop(lock.unlock().await),
         }
     }
 }

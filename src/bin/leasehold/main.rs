@@ -4,9 +4,9 @@
 //!
 //! | files | what they do |
 //! |---|---|
-//! | `args`, `settings`, `environment`, `config`, `exit`, `output`, `shape` | flags and settings, exit codes, what is printed and how |
+//! | `args`, `settings`, `environment`, `config`, `exit`, `output`, `screen`, `shape` | flags and settings, exit codes, what is printed and how |
 //! | `serve`, `bad_clients`, `bounds`, `connections`, `logs`, `patience`, `reload`, `signals`, `sockets`, `tls`, `tokens` | the server |
-//! | `client`, `lend` | HTTP, and locks that are borrowed by it or from a store |
+//! | `client`, `trust`, `lend`, `leases`, `rounds`, `progress` | HTTP, and locks that are borrowed by it or from a store |
 //! | the others | one verb each |
 
 #![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic when a write fails; `output` does not")]
@@ -25,6 +25,7 @@ mod exit;
 mod force_release;
 mod health;
 mod heartbeat;
+mod leases;
 mod lend;
 mod logs;
 mod ls;
@@ -32,11 +33,14 @@ mod man;
 mod metrics;
 mod output;
 mod patience;
+mod progress;
 mod redlock;
 mod release;
 mod reload;
+mod rounds;
 #[cfg(unix)]
 mod run;
+mod screen;
 mod serve;
 mod settings;
 mod shape;
@@ -46,8 +50,10 @@ mod sockets;
 mod stats;
 mod tls;
 mod tokens;
+mod trust;
 mod watch;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -68,7 +74,12 @@ fn main() -> ExitCode {
 }
 
 fn program() -> ExitCode {
-    let cli = match config::parse(std::env::args_os().collect()) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    #[cfg(unix)]
+    if let Some(code) = run::become_command(&words) {
+        return code;
+    }
+    let cli = match config::parse(words) {
         Ok(cli) => cli,
         Err(config::Unread::Clap(why)) => {
             return refused(&why);

@@ -11,10 +11,12 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use crate::exit::Failure;
+use crate::shape::cut;
 
 /// How many notices may wait to be written; later ones are dropped.
 const WAITING_NOTICES: usize = 64;
@@ -65,9 +67,29 @@ pub(crate) fn status(text: String) {
     }
 }
 
+/// Whether the last line on the terminal is to be drawn again.
+static LINE: AtomicBool = AtomicBool::new(false);
+/// To the first column, and nothing to the right of it.
+const REDRAW: &str = "\r\x1b[K";
+
 /// Tells people something, as a line on stderr.
 pub(crate) fn notice(text: impl Display) {
-    status(format!("leasehold: {text}\n"));
+    let redraw = if LINE.swap(false, Ordering::Relaxed) { REDRAW } else { "" };
+    status(format!("{redraw}leasehold: {text}\n"));
+}
+
+/// Draws the last line of a terminal of this width anew.
+pub(crate) fn line(text: &str, columns: usize) {
+    LINE.store(true, Ordering::Relaxed);
+    // One column is left to the cursor.
+    status(format!("{REDRAW}{}", cut(text, columns.saturating_sub(1))));
+}
+
+/// Takes that line away.
+pub(crate) fn clear_line() {
+    if LINE.swap(false, Ordering::Relaxed) {
+        status(REDRAW.to_owned());
+    }
 }
 
 /// Waits, for a second at most, until the notices are written. The last step of the program.

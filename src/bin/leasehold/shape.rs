@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Who reads stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +87,18 @@ pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     leasehold::readable(text)
 }
 
+/// As much of a line as goes into so many columns.
+pub(crate) fn cut(line: &str, columns: usize) -> &str {
+    let mut used = 0;
+    for (at, c) in line.char_indices() {
+        used += c.width().unwrap_or(0);
+        if used > columns {
+            return &line[..at];
+        }
+    }
+    line
+}
+
 /// Rows under headings.
 pub(crate) struct Table {
     heads: Vec<&'static str>,
@@ -156,6 +168,11 @@ mod tests {
         assert_eq!(table().render(Reader::Plain), shown);
         assert!(table().render(Reader::Coloured).starts_with("\x1b[1mKEY"));
         assert_eq!(table().render(Reader::Pipe), "order:42\t63400\t\n鍵\t7\te\\u{1b}[2Jvil\\u{9}\n");
+    }
+
+    #[test]
+    fn a_line_is_cut_by_columns_and_not_in_the_middle_of_a_character() {
+        assert_eq!((cut("abc", 3), cut("abc", 2), cut("鍵鍵", 3), cut("", 0)), ("abc", "ab", "鍵", ""));
     }
 
     #[test]

@@ -1,33 +1,41 @@
 //! The command as a process: in a group of its own, and told of its lock by the environment.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::lend::{Lease, Terms, whole_ms};
+use super::{descendants, launch};
+use crate::leases::Leases;
+use crate::lend::{Terms, whole_ms};
 
 /// It is there and cannot be run.
-const CANNOT_RUN: u8 = 126;
+pub(super) const CANNOT_RUN: u8 = 126;
 /// It is not there.
-const NOT_FOUND: u8 = 127;
+pub(super) const NOT_FOUND: u8 = 127;
 
-/// A command that was started. Its process group has its process id. Dropped while it runs, it is killed: nobody would
-/// end it before its lock.
-pub(super) struct Child(Arc<Group>);
+/// A command that was started. Its process group has its process id. Dropped before [`let_go`](Self::let_go), it is
+/// killed: nobody would end it before its lock.
+pub(super) struct Child {
+    group: Arc<Group>,
+    ended: Cell<Option<Ended>>,
+    let_go: Cell<bool>,
+}
 
-/// The command's process group, as more than one thread sees it.
+/// The command's process group, and what has left it, as more than one thread sees them.
+#[derive(Debug)]
 pub(super) struct Group {
     id: Pid,
-    /// Whether the command was waited for: its id may since be another's. Held while a signal is sent.
-    ended: Mutex<bool>,
+    /// Processes below this one that were there before the command.
+    others: Vec<Pid>,
 }
 
 /// How a command ended.
@@ -54,86 +62,142 @@ pub(super) struct NotStarted {
 
 impl Child {
     /// Starts it.
-    pub(super) fn start(words: &[OsString], terms: &Terms, lease: &Lease) -> Result<Self, NotStarted> {
-        let (program, arguments) = words.split_first().expect("the parser asks for one word at least");
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let deadline = wall.saturating_add(lease.deadline.saturating_since(lease.now()));
-        let mut command = Command::new(program);
-        command.args(arguments).process_group(0);
-        command.env("LEASEHOLD_KEY", &terms.key).env("LEASEHOLD_DEADLINE", whole_ms(deadline).to_string());
-        match lease.fencing_token {
-            Some(fence) => command.env("LEASEHOLD_FENCING_TOKEN", fence.to_string()),
-            // One that an outer `leasehold run` set is not about this lock.
-            None => command.env_remove("LEASEHOLD_FENCING_TOKEN"),
+    pub(super) fn start(
+        words: &[OsString],
+        terms: &[Terms],
+        leases: &Leases,
+        withheld: &[&str],
+    ) -> Result<Self, NotStarted> {
+        descendants::adopt_orphans();
+        let others = descendants::living(&[]);
+        let ready = |mut command: Command| {
+            command.process_group(0);
+            for name in withheld {
+                command.env_remove(name);
+            }
+            set_environment(&mut command, terms, leases);
+            command.spawn()
         };
-        match command.spawn() {
+        let started = match ready(launch::by_way_of_us(words, leases.deadline())) {
+            Err(why) if why.kind() == io::ErrorKind::NotFound => ready(launch::directly(words)),
+            started => started,
+        };
+        match started {
             // It is waited for by its id: the handle cannot tell that a process was stopped.
-            Ok(child) => Ok(Self::of(child.id())),
+            Ok(child) => Ok(Self::of(child.id(), others)),
             Err(why) => {
-                let code = if why.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
-                Err(NotStarted { code, why: format!("{}: {why}", program.display()) })
+                let (code, why) = launch::not_started(&words[0], &why);
+                Err(NotStarted { code, why })
             }
         }
     }
 
-    fn of(process: u32) -> Self {
+    fn of(process: u32, others: Vec<Pid>) -> Self {
         let id = Pid::from_raw(i32::try_from(process).expect("process ids are positive"));
-        Self(Arc::new(Group { id, ended: Mutex::new(false) }))
+        Self { group: Arc::new(Group { id, others }), ended: Cell::new(None), let_go: Cell::new(false) }
     }
 
     pub(super) fn group(&self) -> &Arc<Group> {
-        &self.0
+        &self.group
     }
 
     /// Its process group.
     pub(super) fn id(&self) -> Pid {
-        self.0.id
+        self.group.id
     }
 
-    /// What has become of it since it was last asked. Not to be asked again once it has ended.
+    /// What has become of it since it was last asked. Reaps whatever has ended.
     pub(super) fn state(&self) -> State {
-        let mut over = self.0.ended();
-        let state = Self::look(self.0.id);
-        *over = matches!(state, State::Ended(_));
-        state
-    }
-
-    fn look(process: Pid) -> State {
-        match waitpid(process, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
-            Ok(WaitStatus::Exited(_, code)) => State::Ended(Ended::Code(u8::try_from(code).unwrap_or(u8::MAX))),
-            Ok(WaitStatus::Signaled(_, signal, _)) => State::Ended(Ended::Signal(signal as i32)),
-            Ok(WaitStatus::Stopped(_, signal)) => State::Stopped(signal),
-            // Somebody else has waited for it; only its end does that.
-            Err(Errno::ECHILD) => State::Ended(Ended::Code(u8::MAX)),
-            _ => State::Runs,
+        while self.ended.get().is_none() {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
+                Ok(WaitStatus::Exited(id, code)) if id == self.id() => {
+                    self.ended.set(Some(Ended::Code(u8::try_from(code).unwrap_or(u8::MAX))));
+                }
+                Ok(WaitStatus::Signaled(id, signal, _)) if id == self.id() => {
+                    self.ended.set(Some(Ended::Signal(signal as i32)));
+                }
+                Ok(WaitStatus::Stopped(id, signal)) if id == self.id() => return State::Stopped(signal),
+                // An orphan.
+                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..) | WaitStatus::Stopped(..)) | Err(Errno::EINTR) => {
+                }
+                // Somebody else has waited for it; only its end does that.
+                Err(Errno::ECHILD) => self.ended.set(Some(Ended::Code(u8::MAX))),
+                _ => return State::Runs,
+            }
         }
+        reap_orphans();
+        self.ended.get().map_or(State::Runs, State::Ended)
     }
 
     /// Sends a signal to its group.
     pub(super) fn signal(&self, signal: Signal) {
-        self.0.signal(signal);
+        self.group.signal(signal);
+    }
+
+    /// Nothing of it has to be ended any more.
+    pub(super) fn let_go(&self) {
+        self.let_go.set(true);
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        self.0.signal(Signal::SIGKILL);
+        if !self.let_go.get() {
+            self.group.kill();
+        }
     }
 }
 
 impl Group {
-    fn ended(&self) -> MutexGuard<'_, bool> {
-        // A panic elsewhere leaves it as it is.
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Sends a signal to all that are in it.
+    pub(super) fn signal(&self, signal: Signal) {
+        // Those that end just now hear nothing.
+        let _ = killpg(self.id, signal);
     }
 
-    /// Sends a signal to all that are in it. A command that has ended gets none.
-    pub(super) fn signal(&self, signal: Signal) {
-        let over = self.ended();
-        if !*over {
-            // One that ends just now gets none either.
-            let _ = killpg(self.id, signal);
+    /// Sends a signal to all that are in it, and to all that have left it.
+    pub(super) fn signal_all(&self, signal: Signal) {
+        self.signal(signal);
+        for process in descendants::living(&self.others) {
+            if nix::unistd::getpgid(Some(process)) != Ok(self.id) {
+                let _ = kill(process, signal);
+            }
         }
+    }
+
+    /// Ends all of them for good.
+    pub(super) fn kill(&self) {
+        self.signal_all(Signal::SIGKILL);
+    }
+
+    /// Whether anything is left in it; what has ended and was not reaped by its parent counts.
+    pub(super) fn is_there(&self) -> bool {
+        killpg(self.id, None) != Err(Errno::ESRCH)
+    }
+
+    /// Whether anything is left that it has begun.
+    pub(super) fn has_left_something(&self) -> bool {
+        self.is_there() || !descendants::living(&self.others).is_empty()
+    }
+}
+
+fn reap_orphans() {
+    while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {}
+}
+
+/// What the command learns of its locks.
+fn set_environment(command: &mut Command, terms: &[Terms], leases: &Leases) {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let deadline = wall.saturating_add(leases.deadline().saturating_since(leases.now()));
+    let keys: Vec<&str> = terms.iter().map(|terms| terms.key.as_str()).collect();
+    command.env("LEASEHOLD_KEY", keys.join("\n")).env("LEASEHOLD_DEADLINE", whole_ms(deadline).to_string());
+    let fences: Vec<String> =
+        leases.fencing_tokens().map(|fence| fence.map_or(String::new(), |f| f.to_string())).collect();
+    if fences.iter().all(String::is_empty) {
+        // One that an outer `leasehold run` set is not about this lock.
+        command.env_remove("LEASEHOLD_FENCING_TOKEN");
+    } else {
+        command.env("LEASEHOLD_FENCING_TOKEN", fences.join("\n"));
     }
 }
 
@@ -149,7 +213,7 @@ mod tests {
         let mut process = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
         let id = process.id();
         let broke = catch_unwind(|| {
-            let _child = Child::of(id);
+            let _child = Child::of(id, Vec::new());
             panic!("as the watch might");
         });
         assert!(broke.is_err());

@@ -1,131 +1,151 @@
-//! `leasehold run`: a command that runs while a lock is held.
+//! `leasehold run`: a command that runs while a lock is held, or several.
 //!
 //! It is not a shell: the words are the command's own. The command gets stdin, stdout, stderr, and a process group of its
-//! own, which is the terminal's foreground group meanwhile. A file each: `args`, `child` (the process), `terminal`,
-//! `notices` (signals), `watch` (when to beat, when to end the command), `deadline` (a thread that ends the command in time
-//! whatever becomes of the rest), and here the order of it all.
+//! own, which is the terminal's foreground group meanwhile. A file each: `args`, `launch` and `child` (the process),
+//! `descendants` (what it leaves behind), `terminal`, `notices` (signals), `watch` (when to beat, when to end the
+//! command), `deadline` (a thread that ends the command in time whatever becomes of the rest), and here the order of it
+//! all.
 //!
 //! | before the lock | with the lock | its end |
 //! |---|---|---|
 //! | a signal ends the waiting | signals go to the command | the command's own exit code, or 128 + N |
 //! | held by others: `--conflict-exit-code` | about to be lost: SIGTERM, then SIGKILL | 75 |
-//! | no server, no store: 69 | cannot be run, not found | 126, 127 |
+//! | no server, no store until the wait is over: 69 | cannot be run, not found | 126, 127 |
+//! | | held longer than `--max-hold`: SIGTERM, then SIGKILL | 124 |
 //!
-//! What it cannot do: a command outlives a `leasehold run` that is itself killed by SIGKILL. Its lock then ends with
-//! the TTL, and only the fencing token keeps it from the resource.
+//! What it cannot do: if it is itself killed by SIGKILL, Linux kills the command with it, but not what the command has
+//! begun. Their lock then ends with the TTL, and only the fencing token keeps them from the resource.
 
 mod args;
 mod child;
 mod deadline;
+mod descendants;
+mod launch;
 mod notices;
 mod terminal;
 mod watch;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 pub(crate) use args::RunArgs;
 use child::{Child, Ended, NotStarted};
+pub(crate) use launch::become_command;
+use leasehold::Clock;
 use notices::Notices;
 use terminal::Terminal;
-use watch::Verdict;
+use watch::{Rules, Verdict};
 
 use crate::client::Client;
-use crate::exit::Failure;
-use crate::lend::{Lease, Lender, Terms};
-use crate::output::notice;
-use crate::settings::store;
+use crate::exit::{self, Failure};
+use crate::leases::Leases;
+use crate::lend::{Lender, OwnEngine, Terms};
+use crate::output::{clear_line, notice};
+use crate::progress::{Progress, Verbosity};
 
-/// Acquires the lock, runs the command, releases the lock.
+/// Acquires the locks, runs the command, releases the locks.
 ///
 /// # Errors
-/// The command was not run, or the lock was lost.
+/// The command was not run, or a lock was lost.
 pub(crate) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
-    let kill_after = args.kill_after()?;
-    let terms = args.terms();
-    let conflict = args.conflict_exit_code;
+    let rules = args.rules()?;
+    let mut terms = args.terms();
     let runtime = crate::runtime()?;
     let done = runtime.block_on(async {
         let mut notices = Notices::listen().map_err(|why| Failure::Os(format!("cannot listen for signals: {why}")))?;
-        let lender = lender(&args).await?;
-        let lease = {
+        let lender = lender(&args)?;
+        let progress = Progress::new(args.verbosity());
+        let end = Clock::system().now().saturating_add(args.wait());
+        let acquired = {
+            let owner = terms.first().map(|terms| terms.owner.clone()).unwrap_or_default();
+            let shown = progress.show(async |key: &str| lender.look(key, &owner).await);
             tokio::select! {
-                signal = notices.ended_by() => {
-                    lender.give_up(&terms).await;
-                    return Ok(code(Ended::Signal(signal as i32)));
-                }
-                granted = lender.acquire(&terms) => match granted {
-                    Ok(lease) => lease,
-                    Err(why) => {
-                        // The lock may have been granted by an answer that was lost.
-                        if let Failure::Unavailable(_) = why {
-                            lender.give_up(&terms).await;
-                        }
-                        return Err(why);
-                    }
-                },
+                signal = notices.ended_by() => Err(Ended::Signal(signal as i32)),
+                acquired = Leases::acquire(&lender, &mut terms, end, &progress) => Ok(acquired),
+                () = shown => Ok(Err(Failure::Os("the waiting is not shown any more".to_owned()))),
             }
         };
-        hold(&args, &terms, kill_after, lease, &mut notices).await
+        clear_line();
+        match acquired {
+            Ok(Ok(leases)) => {
+                let done = hold(&args, &terms, rules, leases, &mut notices).await;
+                lender.close().await;
+                done
+            }
+            Ok(Err(why)) => {
+                // A lock may have been granted by an answer that was lost.
+                lender.give_up(&terms).await;
+                Err(why)
+            }
+            Err(ended) => {
+                lender.give_up(&terms).await;
+                Ok(code(ended))
+            }
+        }
     });
     // A name that is still being looked up is not waited for.
     runtime.shutdown_background();
     match done {
         Err(Failure::NotAcquired(why)) => {
-            notice(format_args!("{}: {why}", terms.key));
-            Ok(conflict.into())
+            if args.verbosity() == Verbosity::Normal {
+                notice(format_args!("{}: {why}", named(&terms)));
+            }
+            Ok(args.conflict_exit_code.into())
         }
         done => done,
     }
 }
 
-async fn lender(args: &RunArgs) -> Result<Lender, Failure> {
+fn named(terms: &[Terms]) -> String {
+    let keys: Vec<&str> = terms.iter().map(|terms| terms.key.as_str()).collect();
+    crate::shape::plain(&keys.join(", ")).into_owned()
+}
+
+fn lender(args: &RunArgs) -> Result<Lender, Failure> {
     match &args.store {
         None => Ok(Lender::Server(Client::new(&args.server)?)),
-        Some(name) => {
-            let choice = store::choose(name, args.redlock_max_ttl).map_err(Failure::Usage)?;
-            Lender::over(choice, args.ttl).await
-        }
+        Some(name) => OwnEngine::over(name, args.redlock_max_ttl, args.ttl).map(Lender::Store),
     }
 }
 
-/// Runs the command under the lease.
+/// Runs the command under the leases.
 async fn hold(
     args: &RunArgs,
-    terms: &Terms,
-    kill_after: Duration,
-    mut lease: Lease,
+    terms: &[Terms],
+    rules: Rules,
+    mut leases: Leases,
     notices: &mut Notices,
 ) -> Result<ExitCode, Failure> {
     let terminal = Terminal::open();
-    let mut child = match Child::start(&args.command, terms, &lease) {
+    let child = match Child::start(&args.command, terms, &leases, &args.withheld()) {
         Ok(child) => child,
         Err(NotStarted { code, why }) => {
             notice(why);
-            lease.give_up().await;
+            leases.give_up().await;
             return Ok(code.into());
         }
     };
     if let Some(terminal) = &terminal {
         terminal.lend(&child);
     }
-    let verdict = watch::watch(&mut child, &mut lease, terms.ttl, kill_after, terminal.as_ref(), notices).await;
+    let verdict = watch::watch(&child, &mut leases, rules, terminal.as_ref(), notices).await;
     if let Some(terminal) = &terminal {
         terminal.take_back(&child, &verdict);
     }
-    match verdict {
-        Verdict::Ended(ended) => match lease.release().await {
-            Ok(()) => Ok(code(ended)),
-            Err(why @ Failure::Lost(_)) => Err(why),
-            // The command did what it did under its lock, which now ends with its TTL.
-            Err(why) => {
-                notice(format_args!("{}: not released: {why}", terms.key));
-                Ok(code(ended))
-            }
-        },
+    let code = match verdict {
+        Verdict::Ended(ended) => code(ended),
+        Verdict::Overran => exit::OVERRAN.into(),
         Verdict::Lost(why) => {
-            lease.give_up().await;
-            Err(Failure::Lost(format!("{}: the lock is lost, the command was ended: {why}", terms.key)))
+            leases.give_up().await;
+            return Err(Failure::Lost(format!("{}: the lock is lost, the command was ended: {why}", named(terms))));
+        }
+    };
+    match leases.release().await {
+        Ok(()) => Ok(code),
+        Err(why @ Failure::Lost(_)) => Err(why),
+        // The command did what it did under its lock, which now ends with its TTL.
+        Err(why) => {
+            notice(format_args!("{}: not released: {why}", named(terms)));
+            Ok(code)
         }
     }
 }

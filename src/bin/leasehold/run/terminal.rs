@@ -48,7 +48,9 @@ impl Terminal {
             return;
         }
         self.undisturbed(|| tcsetpgrp(&self.tty, getpgrp()));
-        if let (Verdict::Lost(_) | Verdict::Ended(Ended::Signal(_)), Some(modes)) = (verdict, &self.modes) {
+        if let (Verdict::Lost(_) | Verdict::Overran | Verdict::Ended(Ended::Signal(_)), Some(modes)) =
+            (verdict, &self.modes)
+        {
             self.undisturbed(|| tcsetattr(&self.tty, SetArg::TCSANOW, modes));
         }
     }
