@@ -9,7 +9,7 @@ mod cli;
 #[path = "support/redis/mod.rs"]
 mod kit;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 
 use cli::{BINARY, Did, Running, Server, command};
@@ -182,6 +182,31 @@ fn over_a_store_all_that_others_hold_is_listed_if_asked_for_and_what_is_unknown_
     let shown = columns(shown.lines().next().unwrap());
     assert_eq!((shown[1], shown[2], shown[4], shown[5]), ("", "", "", ""), "{shown:?}");
     assert!(shown[3].parse::<u64>().unwrap() > 500_000, "{shown:?}");
+}
+
+#[test]
+fn a_list_is_as_long_as_is_wanted_and_in_the_order_that_is_wanted() {
+    let server = Server::start(&[]);
+    let mut socket = server.process.connect();
+    for number in 0..1_003 {
+        let body = format!(r#"{{"key":"k{number:04}","ttl_ms":3600000}}"#);
+        let head = "POST /acquire HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+        write!(socket, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with('}') {
+            let mut piece = [0; 4096];
+            let read = socket.read(&mut piece).unwrap();
+            assert!(read > 0, "{answer}");
+            answer.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+        }
+    }
+    let list = |words: &[&str]| server.did(&[&["ls"], words].concat()).ok();
+    // A list may be as old as a second.
+    until("all of them", || list(&["--limit", "5000"]).lines().count() == 1_003);
+    assert_eq!(list(&["--limit", "1002"]).lines().count(), 1_002);
+    assert!(list(&["--limit", "5000"]).lines().is_sorted(), "no page twice");
+    assert!(list(&["--sort", "-key", "--limit", "1"]).starts_with("k1002\t"));
+    server.did(&["ls", "--sort", "size"]).fails(64, "--sort");
 }
 
 #[test]
