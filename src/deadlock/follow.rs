@@ -22,12 +22,27 @@ impl Turn {
         /// Turns stand among the grants of the graph. Their names have the highest bit set, which those of grants have
         /// not (see `Shards::look`), and are unique for as long as the process lives.
         static NEXT: AtomicU64 = AtomicU64::new(1 << 63);
-        *self.0.lock() = Some((Arc::clone(owner), NEXT.fetch_add(1, Ordering::Relaxed)));
+        // Others may wait for whoever has it, as for a holder.
+        owner.add_grant();
+        let before = self.0.lock().replace((Arc::clone(owner), NEXT.fetch_add(1, Ordering::Relaxed)));
+        Self::over(before);
     }
 
     pub(crate) fn end(&self) {
-        let owner = self.0.lock().take();
-        drop(owner);
+        let turn = self.0.lock().take();
+        Self::over(turn);
+    }
+
+    fn over(turn: Option<(Arc<Owner>, u64)>) {
+        if let Some((owner, _)) = turn {
+            owner.drop_grant();
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

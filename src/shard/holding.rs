@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::lost::LostSignal;
 use super::{SLICE, Shard, State};
 use crate::clock::Moment;
+use crate::deadlock::graph::OwnerSet;
 use crate::error::{LockError, Loss, WaitEdge};
 #[cfg(feature = "http")]
 use crate::key::FencingToken;
@@ -246,15 +247,16 @@ impl Shard {
     }
 
     /// What keeps a queued request from its key; `None` if it is not queued any more, or its wait is over.
-    pub(crate) fn obstacle_of(&self, id: WaiterId) -> Option<Obstacle> {
+    /// Of its holders, those are told whose owners are among `blocked`.
+    pub(crate) fn obstacle_of(&self, id: WaiterId, blocked: &OwnerSet) -> Option<Obstacle> {
         let now = self.clock.now();
-        self.state.lock().table.obstacle_of(id, now)
+        self.state.lock().table.obstacle_of(id, blocked, now)
     }
 
     /// What keeps a request that polls from its key.
-    pub(crate) fn obstacle_to(&self, key: &Key, hash: u32, mode: Mode) -> Obstacle {
+    pub(crate) fn obstacle_to(&self, key: &Key, hash: u32, mode: Mode, blocked: &OwnerSet) -> Obstacle {
         let now = self.clock.now();
-        self.state.lock().table.obstacle_to(key, hash, mode, now)
+        self.state.lock().table.obstacle_to(key, hash, mode, blocked, now)
     }
 
     /// Turns a queued request away to break a deadlock, if it is still queued. Its effects are the caller's to run.

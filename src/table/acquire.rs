@@ -420,6 +420,10 @@ impl Table {
         if ask.choice == TokenChoice::ByClient {
             self.chosen.insert(ask.token, id);
         }
+        if let Mode::Permits { permits, .. } = ask.terms.mode() {
+            let wanted = self.slots[index].extras_mut().wanted.get_or_insert_default();
+            wanted.insert(permits, self.waiter_seq, id);
+        }
         self.waiting += 1;
         self.tally.queued(ask.terms.mode(), self.slots[index].queue.len, self.now);
         fx.due(due);

@@ -6,6 +6,7 @@ use hashbrown::HashSet;
 
 use super::ended::End;
 use super::owner::Owner;
+use super::slot::ExtraTerms;
 use super::sweep::Slice;
 use super::{Effects, Table};
 use crate::clock::Moment;
@@ -26,10 +27,21 @@ impl Table {
         self.belongings.entry(owner.id).or_default()
     }
 
-    /// Notes down the grant in a slot as its session's, if it has one.
+    /// Notes down the grant in a slot as its owner's, if it has one.
     pub(super) fn belong(&mut self, at: u32) {
-        if let Some(session) = self.slots[at].session().cloned() {
-            self.belongings_of(&session).grants.insert(at);
+        let Some(asker) = self.slots[at].asker().cloned() else { return };
+        asker.add_grant();
+        if asker.is_session() {
+            self.belongings_of(&asker).grants.insert(at);
+        }
+    }
+
+    /// Forgets the grant that was in a slot on these terms.
+    pub(super) fn part_with(&mut self, at: u32, terms: &ExtraTerms) {
+        let Some(asker) = terms.asker.as_ref() else { return };
+        asker.drop_grant();
+        if asker.is_session() {
+            self.forget_belonging(asker.id, |belongings| &mut belongings.grants, at);
         }
     }
 

@@ -255,6 +255,8 @@ impl Table {
         }
         let waiter = &mut self.waiters[id];
         let queued = matches!(waiter.state, WaiterState::Claiming { queued: true, .. });
+        // A single try is no wait that the deadlock check knows of.
+        let known = u32::from(matches!(waiter.state, WaiterState::Claiming { tries: Tries::Many, .. }));
         let behind = waiter.was_behind();
         let waited = now.nanos_since(waiter.queued_at);
         waiter.state = WaiterState::Granted;
@@ -275,7 +277,7 @@ impl Table {
         if behind {
             self.tally.waited_for(AttemptOutcome::Acquired, waited);
         }
-        self.granted(grant.slot, grant.slot, 1, fx);
+        self.granted(grant.slot, grant.slot, known, fx);
         Claimed::Taken
     }
 
@@ -358,13 +360,13 @@ impl Table {
         let slot = &mut self.slots[index];
         let Some(Holder { token, fence, keeper, .. }) = slot.holder.take() else { return };
         let key = slot.key.clone();
-        let mut session = None;
+        let mut terms = None;
         if let Some(extras) = slot.extras.as_mut() {
-            session = extras.terms.take().and_then(|terms| terms.session().map(|session| session.id));
+            terms = extras.terms.take();
             let _ = extras.forget_holder();
         }
-        if let Some(session) = session {
-            self.forget_belonging(session, |belongings| &mut belongings.grants, index);
+        if let Some(terms) = terms {
+            self.part_with(index, &terms);
         }
         if let Keeper::Claiming(id) = keeper {
             self.timeouts.remove(&mut self.waiters, id);

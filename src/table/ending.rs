@@ -235,20 +235,20 @@ impl Table {
     #[inline(never)]
     fn settle_terms(&mut self, index: u32, key_slot: u32, token: Token, deadline: Moment, terms: &Terms) {
         give_place_back(terms);
-        if let Some(session) = terms.session() {
-            self.forget_belonging(session.id, |belongings| &mut belongings.grants, index);
+        if let Some(extra) = terms.extra.as_deref() {
+            self.part_with(index, extra);
         }
-        self.leave_group(key_slot, index, token, deadline, terms.mode().weight());
+        self.leave_group(key_slot, index, token, deadline, terms);
     }
 
     /// Gives the room of a grant back to the group of its key, if it has one, and the slot of a member back.
-    fn leave_group(&mut self, key_slot: u32, at: u32, token: Token, deadline: Moment, weight: u32) {
+    fn leave_group(&mut self, key_slot: u32, at: u32, token: Token, deadline: Moment, terms: &Terms) {
         let Some(group) = self.slots[key_slot].group_mut() else { return };
-        group.used -= u64::from(weight);
+        group.used -= u64::from(terms.mode().weight());
         self.tally.left_group(group.kind);
         let kind = group.kind;
         if at != key_slot {
-            group.remove(token, at, deadline);
+            group.remove(token, at, deadline, terms.asker().map(|asker| asker.id));
         }
         let (members, left) = (group.len(), self.slots[key_slot].holder.is_some());
         if at != key_slot {

@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 
 use super::mode::{Kind, Mode};
 use crate::clock::Moment;
+use crate::deadlock::graph::{OwnerId, OwnerSet};
 use crate::key::Token;
 
 #[derive(Debug)]
@@ -21,11 +22,13 @@ pub(crate) struct Group {
     members: HashMap<Token, u32, foldhash::fast::RandomState>,
     /// The same by deadline: who comes to the key ends those that are over first (C1).
     deadlines: BTreeSet<(Moment, u32)>,
+    /// The same by owner, of those that have one.
+    owners: BTreeSet<(OwnerId, u32)>,
 }
 
 impl Group {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, used: 0, members: HashMap::default(), deadlines: BTreeSet::new() }
+        Self { kind, used: 0, members: HashMap::default(), deadlines: BTreeSet::new(), owners: BTreeSet::new() }
     }
 
     /// Whether a further holder of this mode has room.
@@ -40,14 +43,20 @@ impl Group {
         }
     }
 
-    pub(crate) fn insert(&mut self, token: Token, member: u32, deadline: Moment) {
+    pub(crate) fn insert(&mut self, token: Token, member: u32, deadline: Moment, owner: Option<OwnerId>) {
         self.members.insert(token, member);
         self.deadlines.insert((deadline, member));
+        if let Some(owner) = owner {
+            self.owners.insert((owner, member));
+        }
     }
 
-    pub(crate) fn remove(&mut self, token: Token, member: u32, deadline: Moment) {
+    pub(crate) fn remove(&mut self, token: Token, member: u32, deadline: Moment, owner: Option<OwnerId>) {
         self.members.remove(&token);
         self.deadlines.remove(&(deadline, member));
+        if let Some(owner) = owner {
+            self.owners.remove(&(owner, member));
+        }
     }
 
     /// A member's deadline has moved.
@@ -68,6 +77,26 @@ impl Group {
     /// The members' slots, the earliest deadline first.
     pub(crate) fn members(&self) -> impl Iterator<Item = u32> {
         self.deadlines.iter().map(|(_, member)| *member)
+    }
+
+    /// The slots of an owner's members.
+    pub(crate) fn members_of(&self, owner: OwnerId) -> impl Iterator<Item = u32> {
+        self.owners.range((owner, 0)..=(owner, u32::MAX)).map(|(_, member)| *member)
+    }
+
+    /// The slots of the members that are one of these owners', at the cost of the smaller number of owners.
+    pub(crate) fn members_among(&self, owners: &OwnerSet) -> Vec<u32> {
+        if self.owners.len() <= owners.len() {
+            self.owners.iter().filter(|(owner, _)| owners.contains(owner)).map(|(_, member)| *member).collect()
+        } else {
+            owners.iter().flat_map(|owner| self.members_of(*owner)).collect()
+        }
+    }
+
+    /// The owners' members, as the index has them.
+    #[cfg(test)]
+    pub(crate) fn owned(&self) -> Vec<(OwnerId, u32)> {
+        self.owners.iter().copied().collect()
     }
 
     /// The members' slots, with the deadlines that they are filed under.

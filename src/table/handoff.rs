@@ -191,10 +191,25 @@ impl Table {
         if !self.chosen.is_empty() && self.chosen.get(&waiter.token) == Some(&id) {
             self.chosen.remove(&waiter.token);
         }
-        if waiter.terms.extra.is_some()
-            && let Some(session) = waiter.terms.session()
+        if waiter.terms.extra.is_some() {
+            self.leave_queue_with_care(index, id);
+        }
+    }
+
+    #[inline(never)]
+    fn leave_queue_with_care(&mut self, index: u32, id: u32) {
+        let (seq, terms) = (self.waiters[id].seq, &self.waiters[id].terms);
+        let session = terms.session().map(|session| session.id);
+        if let Mode::Permits { permits, .. } = terms.mode()
+            && let Some(extras) = self.slots[index].extras.as_mut()
+            && let Some(wanted) = extras.wanted.as_mut()
         {
-            let session = session.id;
+            wanted.remove(permits, seq, id);
+            if wanted.is_empty() {
+                extras.wanted = None;
+            }
+        }
+        if let Some(session) = session {
             self.forget_belonging(session, |belongings| &mut belongings.waiters, id);
         }
     }
@@ -274,7 +289,8 @@ impl Table {
             let extras = Some(Box::new(extras));
             let member = Slot { key, holder: Some(holder), queue: Queue::EMPTY, hash, expiry: Links::NEW, extras };
             let at = self.slots.insert(member);
-            self.slots[index].group_mut().expect("a key with room has a group").insert(token, at, deadline);
+            let group = self.slots[index].group_mut().expect("a key with room has a group");
+            group.insert(token, at, deadline, terms.asker().map(|asker| asker.id));
             at
         };
         if terms.extra.is_some() {

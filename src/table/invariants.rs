@@ -95,6 +95,9 @@ impl Table {
         let members: Vec<u32> = group.members().collect();
         assert_eq!(members.len(), group.len(), "T1: members and deadlines of {:?} are one to one", slot.key);
         assert!(members.len() + usize::from(slot.holder.is_some()) > 0, "T7: {:?} is a group of nobody", slot.key);
+        let owned = members.iter().filter_map(|member| Some((self.slots[*member].asker()?.id, *member)));
+        let owned: BTreeSet<_> = owned.collect();
+        assert!(group.owned().into_iter().eq(owned), "T1: {:?} knows whose its members are", slot.key);
         for (deadline, member) in group.dated() {
             let filed = self.slots[member].holder.as_ref().map(|holder| holder.deadline);
             assert_eq!(Some(deadline), filed, "C1: {:?} knows when its members are over", slot.key);
@@ -155,6 +158,9 @@ impl Table {
                 assert_eq!(waiter.slot, *index, "T3: a waiter knows its slot");
                 assert!(queued.insert(*id), "T3: a waiter stands in one queue, once");
             }
+            let permits = in_order.iter().filter(|(_, waiter)| matches!(waiter.terms.mode(), Mode::Permits { .. }));
+            let wanted = slot.extras.as_ref().and_then(|extras| extras.wanted.as_ref()).map(|wanted| wanted.len());
+            assert_eq!(wanted, Some(permits.count()).filter(|count| *count > 0), "what is wanted of {:?}", slot.key);
             assert!(
                 in_order.is_sorted_by_key(|(_, waiter)| waiter.seq),
                 "T2: {:?} is first come, first served",

@@ -75,6 +75,8 @@ pub use told::{Event, EventKind};
 pub(crate) use told::{Interest, Sink};
 pub(crate) use trail::Trace;
 pub(crate) use view::{Awaiting, Candidate, Holding, Row, Waiting};
+#[cfg(test)]
+pub(crate) use waits::steps;
 pub(crate) use waits::{Obstacle, Place};
 
 use std::sync::Arc;

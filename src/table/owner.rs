@@ -32,6 +32,8 @@ pub(crate) struct Owner {
     max_places: AtomicU32,
     /// Waits that the deadlock check knows of.
     waits: AtomicU32,
+    /// Grants that it has, in all shards.
+    grants: AtomicU32,
 }
 
 /// Whose time an owner's locks run on.
@@ -60,6 +62,7 @@ impl Owner {
             places: AtomicU32::new(0),
             max_places: AtomicU32::new(max_places),
             waits: AtomicU32::new(0),
+            grants: AtomicU32::new(0),
         }
     }
 
@@ -180,6 +183,21 @@ impl Owner {
 
     pub(crate) fn waits(&self) -> u32 {
         self.waits.load(Ordering::SeqCst)
+    }
+
+    /// Counts a grant, before the owner's waits are looked at for it: of a wait that begins and a grant that is made
+    /// at the same time, at least one sees the other.
+    pub(crate) fn add_grant(&self) {
+        self.grants.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn drop_grant(&self) {
+        self.grants.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether it has no grant: nobody waits for it then.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        self.grants.load(Ordering::SeqCst) == 0
     }
 }
 

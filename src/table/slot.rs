@@ -15,6 +15,7 @@ use super::orders::AutoRefresh;
 use super::owner::Owner;
 use super::queue::Queue;
 use super::slab::Slab;
+use super::waits::PermitsWanted;
 use crate::account::Account;
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token, Ttl};
@@ -296,6 +297,8 @@ pub(crate) struct Extras {
     pub(crate) member_of: Option<u32>,
     /// Of a key that is held shared or by permits.
     pub(crate) group: Option<Box<Group>>,
+    /// Of a semaphore that somebody waits for.
+    pub(crate) wanted: Option<Box<PermitsWanted>>,
     /// Of the key, from the first time that somebody had to wait or was refused.
     pub(crate) traffic: Option<Box<Counters>>,
 }

@@ -1,5 +1,8 @@
 //! What a waiter may ask, and what the deadlock check must know of it.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +13,7 @@ use super::owner::Owner;
 use super::queue::{Waiter, WaiterId, WaiterState};
 use super::{Effects, Event, EventKind, Table};
 use crate::clock::Moment;
+use crate::deadlock::graph::OwnerSet;
 use crate::error::{LockError, WaitEdge};
 use crate::key::Key;
 
@@ -64,51 +68,88 @@ impl Table {
     ///
     /// Like the next one it counts nothing that is over, noticed or not (C1), and nothing of that comes back: a
     /// deadlock is told of what is, not of what was.
-    pub(crate) fn obstacle_of(&mut self, id: WaiterId, now: Moment) -> Option<Obstacle> {
+    ///
+    /// Of the holders only those count whose owner is among `blocked`: everybody else runs, and lets go some time. So
+    /// the cost is that of the blocked holders, not that of all of them, nor of the queue.
+    pub(crate) fn obstacle_of(&mut self, id: WaiterId, blocked: &OwnerSet, now: Moment) -> Option<Obstacle> {
         self.see(now);
         let index = self.waiter_slot(id).filter(|_| self.waiters[id.index].state == WaiterState::Queued)?;
         let own = self.waiters.get(id.index).filter(|waiter| waits_at(waiter, self.now))?.terms.mode();
-        let up_to = self.slots[index].queue.iter(&self.waiters).take_while(|(at, _)| *at != id.index);
-        let most_ahead = heaviest(up_to.map(|(_, waiter)| waiter), self.now);
-        Some(self.obstacle(index, own, most_ahead))
+        Some(self.obstacle(index, own, Some(id), blocked))
     }
 
     /// What keeps a request that only polls from its key.
-    pub(crate) fn obstacle_to(&mut self, key: &Key, hash: u32, mode: Mode, now: Moment) -> Obstacle {
+    pub(crate) fn obstacle_to(
+        &mut self,
+        key: &Key,
+        hash: u32,
+        mode: Mode,
+        blocked: &OwnerSet,
+        now: Moment,
+    ) -> Obstacle {
         self.see(now);
         let Some(index) = self.find(hash, key) else { return Obstacle::default() };
         let slot = &self.slots[index];
         if slot.queue.len == 0 && slot.has_room(mode) {
             return Obstacle::default();
         }
-        let most_ahead = heaviest(slot.queue.iter(&self.waiters).map(|(_, waiter)| waiter), self.now);
-        self.obstacle(index, mode, most_ahead)
+        self.obstacle(index, mode, None, blocked)
     }
 
-    /// What keeps a request from its key, behind others of which the heaviest wants so much.
-    fn obstacle(&mut self, index: u32, mode: Mode, most_ahead: u32) -> Obstacle {
-        let members = self.slots[index].group().into_iter().flat_map(|group| group.members());
-        let places: Vec<u32> = std::iter::once(index).chain(members).collect();
+    /// What keeps a request from its key: a waiter, or one that comes after all waiters.
+    fn obstacle(&mut self, index: u32, mode: Mode, waiter: Option<WaiterId>, blocked: &OwnerSet) -> Obstacle {
+        let mut places = self.slots[index].group().map_or_else(Vec::new, |group| group.members_among(blocked));
+        places.push(index);
         let (mut holders, mut held) = (Vec::new(), 0);
         for at in places {
+            steps::count();
             if self.is_over(at) {
                 continue;
             }
             let (Some(grant), Some(owner)) = (self.grant_in(at), self.slots[at].asker()) else { continue };
+            if !blocked.contains(&owner.id) {
+                continue;
+            }
             let weight = self.slots[at].extra_terms().map_or(1, |terms| terms.mode.weight());
             held += u64::from(weight);
             holders.push((owner.clone(), weight, grant));
         }
+        if holders.is_empty() {
+            return Obstacle::default();
+        }
         let missing = match self.slots[index].kind() {
+            Kind::ReadWrite if self.goes_in_with_holders(index, mode, waiter) => return Obstacle::default(),
             // All of them must let go.
             Kind::ReadWrite => held,
-            // Holders that are nobody let go some time; the rest must come from these.
+            // The other holders let go some time; the rest must come from these.
             Kind::Semaphore { limit } => {
-                let most = most_ahead.max(mode.weight());
+                let most = self.most_permits_ahead(index, waiter).max(mode.weight());
                 (u64::from(most) + held).saturating_sub(u64::from(limit))
             }
         };
         Obstacle { missing, holders }
+    }
+
+    /// Whether a request for a share only waits until those before it have been let in, who want shares like it.
+    fn goes_in_with_holders(&self, index: u32, mode: Mode, waiter: Option<WaiterId>) -> bool {
+        let slot = &self.slots[index];
+        if mode != Mode::Shared || !slot.has_room(mode) {
+            return false;
+        }
+        let mut ahead = slot.queue.iter(&self.waiters).take_while(|(at, _)| Some(*at) != waiter.map(|id| id.index));
+        // It is mostly the first who wants the key alone, and keeps the others waiting.
+        !ahead.any(|(_, waiter)| {
+            steps::count();
+            waiter.terms.mode() == Mode::Exclusive && waits_at(waiter, self.now)
+        })
+    }
+
+    /// The most that a waiter before this one wants, or any waiter.
+    fn most_permits_ahead(&self, index: u32, waiter: Option<WaiterId>) -> u32 {
+        let Some(wanted) = self.slots[index].extras.as_ref().and_then(|extras| extras.wanted.as_deref()) else {
+            return 0;
+        };
+        wanted.most_before(waiter.map_or(u64::MAX, |id| id.seq), |id| waits_at(&self.waiters[id], self.now))
     }
 
     /// Turns a queued request away to break a deadlock. `Err` if it is not queued any more.
@@ -161,8 +202,66 @@ fn waits_at(waiter: &Waiter, now: Moment) -> bool {
     waiter.deadline > now && waiter.terms.session().is_none_or(|session| session.settle(now).is_ok())
 }
 
-/// The most that any of these wants whose wait goes on.
-fn heaviest<'a>(waiters: impl Iterator<Item = &'a Waiter>, now: Moment) -> u32 {
-    let waiting = waiters.filter(|waiter| waits_at(waiter, now));
-    waiting.map(|waiter| waiter.terms.mode().weight()).max().unwrap_or(0)
+/// How many permits the waiters of one semaphore want: the most first, and of those who want the same the first to
+/// have come.
+#[derive(Debug, Default)]
+pub(crate) struct PermitsWanted(BTreeSet<(Reverse<u32>, u64, u32)>);
+
+impl PermitsWanted {
+    /// A waiter joins the queue: how much it wants, its sequence number and its index.
+    pub(super) fn insert(&mut self, permits: u32, seq: u64, id: u32) {
+        self.0.insert((Reverse(permits), seq, id));
+    }
+
+    pub(super) fn remove(&mut self, permits: u32, seq: u64, id: u32) {
+        self.0.remove(&(Reverse(permits), seq, id));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The most that a waiter before this sequence number wants whose wait goes on. Costs one step for each number of
+    /// permits that only later waiters want, and for each wait that is over and not yet swept.
+    fn most_before(&self, seq: u64, goes_on: impl Fn(u32) -> bool) -> u32 {
+        let mut after = Bound::Unbounded;
+        while let Some(&(permits, earliest, id)) = self.0.range((after, Bound::Unbounded)).next() {
+            steps::count();
+            if earliest >= seq {
+                after = Bound::Excluded((permits, u64::MAX, u32::MAX));
+            } else if goes_on(id) {
+                return permits.0;
+            } else {
+                after = Bound::Excluded((permits, earliest, id));
+            }
+        }
+        0
+    }
+}
+
+/// Counts how often work under the mutex goes on to one more holder or waiter: tests hold it to a bound.
+pub(crate) mod steps {
+    #[cfg(test)]
+    thread_local! {
+        static TAKEN: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    }
+
+    #[inline(always)]
+    pub(crate) fn count() {
+        #[cfg(test)]
+        TAKEN.set(TAKEN.get() + 1);
+    }
+
+    /// How many steps this takes in this thread.
+    #[cfg(test)]
+    pub(crate) fn of(work: impl FnOnce()) -> u64 {
+        let before = TAKEN.get();
+        work();
+        TAKEN.get() - before
+    }
 }

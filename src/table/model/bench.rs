@@ -13,6 +13,7 @@ use super::naive::{Held, Kept, Model, Note, Past, Told, View};
 use super::{
     Answer, Asked, HASHES, LIMITS, MAX_PLACES, MODES, Op, Request, SESSION_TTLS_MS, START, TICK, Wait, key_at, ttl_at,
 };
+use crate::deadlock::graph::OwnerSet;
 use crate::error::{LockError, Loss, WaitEdge};
 use crate::key::Ttl;
 
@@ -633,6 +634,7 @@ impl Bench {
     // ---- what is compared ----
 
     fn compare_queuers(&mut self) {
+        let everybody = self.everybody();
         for queuer in &self.queuers {
             let seq = queuer.id.seq;
             let expected = self.model.waits[seq as usize - 1].seats[queuer.seat].wakes;
@@ -642,7 +644,7 @@ impl Bench {
             let place = queue.iter().position(|other| *other == seq);
             let got = self.table.place_of(queuer.id).map(|place| place.position);
             assert_eq!(got, place.map(|at| at + 1), "T2: the place in the queue");
-            let found = self.table.obstacle_of(queuer.id, Moment::from_nanos(self.model.now)).map(shown);
+            let found = self.table.obstacle_of(queuer.id, &everybody, Moment::from_nanos(self.model.now)).map(shown);
             let waits = place.filter(|_| self.model.still_waits(&self.model.waits[seq as usize - 1]));
             let expected =
                 waits.map(|at| self.model.obstacle(queuer.asked.key, queuer.asked.terms.mode(), &queue[..at]));
@@ -650,8 +652,14 @@ impl Bench {
         }
     }
 
+    /// Any owner may be blocked, for all that the table knows.
+    fn everybody(&self) -> OwnerSet {
+        self.people.iter().map(|owner| owner.id).collect()
+    }
+
     /// What keeps those that only poll.
     fn compare_obstacles(&mut self) {
+        let everybody = self.everybody();
         for (key, mode) in (0..HASHES.len()).flat_map(|key| MODES.map(|mode| (key, mode))) {
             if self.model.kind(key).is_some_and(|kind| kind != mode.kind()) {
                 continue;
@@ -659,8 +667,8 @@ impl Bench {
             let queue = self.model.queue(key);
             let free = queue.is_empty() && self.model.has_room(key, mode);
             let expected = if free { (0, Vec::new()) } else { self.model.obstacle(key, mode, &queue) };
-            let found =
-                shown(self.table.obstacle_to(&key_at(key), HASHES[key], mode, Moment::from_nanos(self.model.now)));
+            let now = Moment::from_nanos(self.model.now);
+            let found = shown(self.table.obstacle_to(&key_at(key), HASHES[key], mode, &everybody, now));
             assert_eq!(found, expected, "what keeps {mode} from key {key} (left: table, right: model)");
         }
     }

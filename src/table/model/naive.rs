@@ -326,6 +326,14 @@ impl Model {
         let mut owners: Vec<_> = live.filter_map(owned).collect();
         owners.sort_unstable_by_key(|(.., fence)| *fence);
         let theirs: u32 = owners.iter().map(|(_, weight, _)| weight).sum();
+        let wants_alone = |seq: &u64| {
+            let wait = &self.waits[*seq as usize - 1];
+            wait.terms.mode() == Mode::Exclusive && self.still_waits(wait)
+        };
+        // It goes in with those who share the key, after those before it.
+        if mode == Mode::Shared && self.is_shared(key) && !ahead.iter().any(wants_alone) {
+            return (0, Vec::new());
+        }
         let ahead = ahead.iter().map(|seq| &self.waits[*seq as usize - 1]).filter(|wait| self.still_waits(wait));
         let needs = ahead.map(|wait| wait.terms.mode().weight());
         let most = needs.chain([mode.weight()]).max().unwrap();
@@ -333,7 +341,7 @@ impl Model {
             Some(Kind::Semaphore { limit }) => most.saturating_sub(limit - theirs),
             _ => theirs,
         };
-        (u64::from(missing), owners)
+        if owners.is_empty() { (0, owners) } else { (u64::from(missing), owners) }
     }
 
     /// Whether neither its own time nor its session's is over.
