@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::lost::LostSignal;
-use super::{SLICE, Shard, State};
+use super::{SLICE, Shard};
 use crate::clock::Moment;
 use crate::deadlock::graph::OwnerSet;
 use crate::error::{LockError, Loss, WaitEdge};
@@ -18,15 +18,15 @@ use crate::store::{Released, Seen};
 #[cfg(feature = "http")]
 use crate::table::Ask;
 use crate::table::{
-    Claimed, Effects, End, Grant, Keeper, Mode, Obstacle, Order, OrderId, Owner, RefreshAsk, Refreshed, Release, Slice,
-    WaiterId, Watcher, Which, Word,
+    Claimed, Effects, End, Grant, HoldersCursor, Keeper, Mode, Obstacle, Order, OrderId, Owner, RefreshAsk, Refreshed,
+    Release, Slice, Table, WaiterId, Watcher, Which, Word,
 };
 
 impl Shard {
     /// The live grant that a token proves.
     fn grant_of(&self, key: &Key, hash: u32, token: Token) -> Result<Grant, LockError> {
         let now = self.clock.now();
-        self.with(|state, fx| state.table.grant_of(key, hash, token, now, fx))
+        self.with_swept(key, hash, now, |state, fx| state.table.grant_of(key, hash, token, now, fx))
     }
 
     /// Releases by token, for callers without a guard. What this process does not know, the store may.
@@ -53,7 +53,7 @@ impl Shard {
     /// The same where this process knows all there is to know.
     fn release_token_here(&self, key: &Key, hash: u32, token: Token) -> Result<Release, LockError> {
         let now = self.clock.now();
-        self.with(|state, fx| match state.table.grant_of(key, hash, token, now, fx) {
+        self.with_swept(key, hash, now, |state, fx| match state.table.grant_of(key, hash, token, now, fx) {
             Ok(grant) => Ok(state.table.release(&grant, End::ByToken, now, fx)),
             Err(LockError::Lost(_)) => Ok(Release::AlreadyGone),
             Err(other) => Err(other),
@@ -154,7 +154,7 @@ impl Shard {
     /// Gives a grant that travelled by its token a guard again (T10).
     pub(crate) fn adopt(&self, key: &Key, hash: u32, token: Token, guard: Keeper) -> Result<Grant, LockError> {
         let now = self.clock.now();
-        self.with(|state, fx| {
+        self.with_swept(key, hash, now, |state, fx| {
             let grant = state.table.grant_of(key, hash, token, now, fx)?;
             if state.table.keeper(&grant) != Some(Keeper::Ticket) {
                 return Err(LockError::TokenReused);
@@ -181,37 +181,43 @@ impl Shard {
         self.with(|state, fx| state.table.check(grant, now, fx)).map_err(LockError::Lost)
     }
 
-    /// Ends whatever holds the key: the first of them at once, the rest in slices.
+    /// Ends whatever holds the key, in slices.
     pub(crate) fn force_release(&self, key: &Key, hash: u32) -> Release {
-        let now = self.clock.now();
         let mut forced = Release::AlreadyGone;
-        let mut force = |state: &mut State, grants: &[Grant], fx: &mut Effects| {
-            for grant in grants {
-                if state.table.end_grant(grant, End::Forced, now, fx) == Release::Released {
-                    forced = Release::Released;
-                }
+        self.for_each_holder(key, hash, |table, grant, now, fx| {
+            if table.end_grant(&grant, End::Forced, now, fx) == Release::Released {
+                forced = Release::Released;
             }
-        };
-        let left = self.with(|state, fx| {
-            let mut grants = state.table.grants_on(key, hash, now, fx);
-            let rest = grants.split_off(grants.len().min(SLICE));
-            force(state, &grants, fx);
-            rest
         });
-        for slice in left.chunks(SLICE) {
-            self.with(|state, fx| force(state, slice, fx));
-        }
         forced
     }
 
     /// Asks whoever holds the key for it, and takes it at `at`; answers what was asked for.
     pub(crate) fn give_notice(&self, key: &Key, hash: u32, at: Moment) -> Vec<Grant> {
-        let now = self.clock.now();
-        let grants = self.with(|state, fx| state.table.grants_on(key, hash, now, fx));
-        for slice in grants.chunks(SLICE) {
-            self.with(|state, fx| slice.iter().for_each(|grant| state.table.give_notice(grant, at, now, fx)));
-        }
+        let mut grants = Vec::new();
+        self.for_each_holder(key, hash, |table, grant, now, fx| {
+            table.give_notice(&grant, at, now, fx);
+            grants.push(grant);
+        });
         grants
+    }
+
+    /// Does something with each holder of a key, slice by slice.
+    fn for_each_holder(
+        &self,
+        key: &Key,
+        hash: u32,
+        mut does: impl FnMut(&mut Table, Grant, Moment, &mut Effects),
+    ) {
+        let now = self.clock.now();
+        let mut cursor = Some(HoldersCursor::default());
+        while let Some(from) = cursor {
+            cursor = self.with(|state, fx| {
+                let (grants, next) = state.table.grants_on(key, hash, from, now, fx);
+                grants.into_iter().for_each(|grant| does(&mut state.table, grant, now, fx));
+                next
+            });
+        }
     }
 
     /// Makes an exclusive lock a shared one.
@@ -323,15 +329,16 @@ impl Shard {
     }
 
     /// What is held of one key by the store's word.
-    pub(crate) fn claims_on(&self, key: &Key, hash: u32) -> Vec<Grant> {
+    pub(crate) fn claim_on(&self, key: &Key, hash: u32) -> Option<Grant> {
         let now = self.clock.now();
-        self.with(|state, fx| state.table.claims_on(key, hash, now, fx))
+        self.with(|state, fx| state.table.claim_on(key, hash, now, fx))
     }
 
     /// What holds the key, by the store's word or not.
     pub(crate) fn grants_on(&self, key: &Key, hash: u32) -> Vec<Grant> {
-        let now = self.clock.now();
-        self.with(|state, fx| state.table.grants_on(key, hash, now, fx))
+        let mut grants = Vec::new();
+        self.for_each_holder(key, hash, |_, grant, _, _| grants.push(grant));
+        grants
     }
 
     /// Ends grants by force, in slices.

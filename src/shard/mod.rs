@@ -35,7 +35,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::clock::{Clock, Moment};
 use crate::error::{AttemptOutcome, LockError};
-use crate::key::{Ttl, TtlBounds};
+use crate::key::{Key, Ttl, TtlBounds};
 use crate::sync::{Mutex, MutexGuard};
 use crate::table::{
     Ask, Counters, Effects, End, Grant, Interest, Keeper, Mode, NotFree, Owner, Patience, RefreshAsk, Release, Seen,
@@ -219,10 +219,30 @@ impl Shard {
 
     /// Answers a request as far as it can be answered now. `now` is the exact time.
     pub(crate) fn acquire(&self, ask: &Ask<'_>, patience: Patience<'_>, now: Moment) -> Verdict {
-        self.with(|state, fx| {
+        self.with_swept(ask.key, ask.hash, now, |state, fx| {
             state.make_room(now, fx);
             state.table.acquire(ask, patience, now, fx)
         })
+    }
+
+    /// Runs a transition on a key once no holder past its deadline counts any more. Of many who share the key they are
+    /// ended in steps, between which the mutex is free.
+    fn with_swept<R>(
+        &self,
+        key: &Key,
+        hash: u32,
+        now: Moment,
+        mut transition: impl FnMut(&mut State, &mut Effects) -> R,
+    ) -> R {
+        loop {
+            let done = self.with(|state, fx| match state.table.expire_some(key, hash, now, fx) {
+                Slice::Done => Some(transition(state, fx)),
+                Slice::More => None,
+            });
+            if let Some(answer) = done {
+                return answer;
+            }
+        }
     }
 
     /// Answers a request that queues if it must.

@@ -54,7 +54,7 @@ pub(super) async fn attend(desk: &Arc<Desk>, shards: &[Weak<Shard>], place: impl
             Some(store::Event::Forced(key)) => {
                 let (shard, hash) = place(&key);
                 // The key may have been granted anew since.
-                let found = claims_on(&shards[shard as usize], &key, hash);
+                let found = claim_on(&shards[shard as usize], &key, hash);
                 checks.spawn(verify(Arc::clone(desk), found, End::Forced, Duration::ZERO));
             }
             Some(store::Event::Resumed) => {
@@ -86,8 +86,8 @@ fn claims(shard: &Weak<Shard>, which: Which) -> Vec<Found> {
     held.into_iter().map(|(grant, key)| (Weak::clone(shard), grant, key)).collect()
 }
 
-fn claims_on(shard: &Weak<Shard>, key: &Key, hash: u32) -> Vec<Found> {
-    let held = shard.upgrade().map(|shard| shard.claims_on(key, hash)).unwrap_or_default();
+fn claim_on(shard: &Weak<Shard>, key: &Key, hash: u32) -> Vec<Found> {
+    let held = shard.upgrade().and_then(|shard| shard.claim_on(key, hash));
     held.into_iter().map(|grant| (Weak::clone(shard), grant, key.clone())).collect()
 }
 

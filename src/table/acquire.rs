@@ -10,6 +10,7 @@ use super::owner::Owner;
 use super::queue::{Waiter, WaiterId, WaiterState};
 use super::slab::NIL;
 use super::slot::{Keeper, Reentry, Terms};
+use super::waits::steps;
 use super::{Counters, Effects, Table};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError};
@@ -238,8 +239,8 @@ impl Table {
         let is_own = |at: u32| self.slots[at].asker() == Some(asker) && !self.slots[at].is_pending();
         match (self.slots[index].group(), terms.mode()) {
             (None, Mode::Exclusive | Mode::Shared) => is_own(index).then_some(index),
-            (Some(_), Mode::Shared) => {
-                let members = self.slots[index].group().into_iter().flat_map(|group| group.members());
+            (Some(group), Mode::Shared) => {
+                let members = group.members_of(asker.id).inspect(|_| steps::count());
                 std::iter::once(index).chain(members).find(|at| is_own(*at))
             }
             // Of permits one may want more, and a share is no exclusive lock.

@@ -115,10 +115,12 @@ impl Table {
         (end < self.slots.bound()).then_some(end)
     }
 
-    /// What is held of one key under the store's word.
-    pub(crate) fn claims_on(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Vec<Grant> {
-        let mut grants = self.grants_on(key, hash, now, fx);
-        grants.retain(|grant| self.is_by_store(grant.slot) && self.claimant(grant).is_none());
-        grants
+    /// What is held of one key under the store's word: that is one grant.
+    pub(crate) fn claim_on(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Option<Grant> {
+        self.see(now);
+        let before = self.fence;
+        let index = self.find_live(hash, key, fx)?;
+        let grant = self.grant_in(index).filter(|grant| grant.fence <= before)?;
+        (self.is_by_store(index) && self.claimant(&grant).is_none()).then_some(grant)
     }
 }

@@ -7,22 +7,44 @@ use super::ended::End;
 use super::slot::{Holder, Keeper, Terms};
 use super::told::EventKind;
 use super::trail::Trace;
-use super::{Effects, Grant, Release, Table};
+use super::sweep::Slice;
+use super::waits::steps;
+use super::{Effects, Grant, HOLDERS_AT_ONCE, Release, Table};
 use crate::clock::Moment;
 use crate::error::LockError;
-use crate::key::{Key, Token};
+use crate::key::{FencingToken, Key, Token};
+
+/// How far a look at the holders of a key has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HoldersCursor {
+    /// The shard's last fence when it began.
+    newest: Option<FencingToken>,
+    /// The last holder seen, by the order of deadlines. One that is refreshed meanwhile comes again.
+    after: Option<(Moment, u32)>,
+}
 
 impl Table {
-    /// What holds the key now and did before this call; it may be much.
-    pub(crate) fn grants_on(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Vec<Grant> {
+    /// What holds the key now and did when this was first called for: some of it, from `cursor` on, and where to go on.
+    pub(crate) fn grants_on(
+        &mut self,
+        key: &Key,
+        hash: u32,
+        cursor: HoldersCursor,
+        now: Moment,
+        fx: &mut Effects,
+    ) -> (Vec<Grant>, Option<HoldersCursor>) {
         self.see(now);
-        let before = self.fence;
-        let Some(index) = self.find_live(hash, key, fx) else { return Vec::new() };
-        let slot = &self.slots[index];
-        let members = slot.group().into_iter().flat_map(|group| group.members());
-        let grants = std::iter::once(index).chain(members).filter_map(|at| self.grant_in(at));
-        // What was granted a moment ago, to a waiter, is not what the caller meant.
-        grants.filter(|grant| grant.fence <= before && !self.slots[grant.slot].is_pending()).collect()
+        // What was granted since then, to a waiter, is not what the caller meant.
+        let newest = cursor.newest.unwrap_or(self.fence);
+        let Some(index) = self.find_live(hash, key, fx) else { return (Vec::new(), None) };
+        let members = self.slots[index].group().into_iter().flat_map(|group| group.dated_after(cursor.after));
+        let members: Vec<(Moment, u32)> = members.take(HOLDERS_AT_ONCE).inspect(|_| steps::count()).collect();
+        let first = Some(index).filter(|_| cursor.newest.is_none());
+        let grants = first.into_iter().chain(members.iter().map(|(_, member)| *member));
+        let grants = grants.filter_map(|at| self.grant_in(at));
+        let grants = grants.filter(|grant| grant.fence <= newest && !self.slots[grant.slot].is_pending()).collect();
+        let more = members.len() == HOLDERS_AT_ONCE;
+        (grants, more.then_some(HoldersCursor { newest: Some(newest), after: members.last().copied() }))
     }
 
     /// Ends a grant against its holder's will. `AlreadyGone` if it is not the holder any more.
@@ -57,7 +79,19 @@ impl Table {
         self.slots[grant.slot].extras.as_ref()?.notice
     }
 
-    /// The slot of a key, once all of its holders whose deadlines have passed are ended (C1).
+    /// Ends some of the holders of a key whose deadlines have passed; `More` if there may be others left. Whoever comes
+    /// to a key that many share has this done first, step by step, so that no holder past its deadline counts (T1).
+    pub(crate) fn expire_some(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Slice {
+        self.see(now);
+        let Some(index) = self.find(hash, key).filter(|index| self.slots[*index].group().is_some()) else {
+            return Slice::Done;
+        };
+        let ended = self.expire_group(index, fx);
+        if ended < HOLDERS_AT_ONCE { Slice::Done } else { Slice::More }
+    }
+
+    /// The slot of a key, once its holders whose deadlines have passed are ended (C1): all of them, unless they are more
+    /// than one step may end.
     pub(super) fn find_live(&mut self, hash: u32, key: &Key, fx: &mut Effects) -> Option<u32> {
         let index = self.find(hash, key)?;
         if self.expire_if_due(index, fx) { self.find(hash, key) } else { Some(index) }
@@ -67,28 +101,36 @@ impl Table {
     #[inline]
     pub(super) fn expire_if_due(&mut self, index: u32, fx: &mut Effects) -> bool {
         if self.slots[index].group().is_some() {
-            return self.expire_group(index, fx);
+            return self.expire_group(index, fx) > 0;
         }
         self.end_if_over(index, fx)
     }
 
-    fn expire_group(&mut self, index: u32, fx: &mut Effects) -> bool {
-        let mut ended = false;
-        while let Some((due, member)) = self.slots[index].group().and_then(|group| group.first_due())
-            && due <= self.now
-        {
+    /// Ends holders of a key whose deadlines have passed, the members first; answers how many. What is left over is in
+    /// the wheel, and a later step ends it.
+    fn expire_group(&mut self, index: u32, fx: &mut Effects) -> usize {
+        let mut ended = 0;
+        for _ in 0..HOLDERS_AT_ONCE {
+            let first = self.slots[index].group().and_then(|group| group.first_due());
+            let Some((_, member)) = first.filter(|(due, _)| *due <= self.now) else {
+                return ended + usize::from(self.end_if_over(index, fx));
+            };
+            steps::count();
+            // One that its session keeps alive is filed under a later deadline now, and comes again when that has passed.
             if self.is_over(member) {
                 // As long as there is a group, there is its key.
                 let last = self.slots[index].group().is_some_and(|group| group.len() == 1);
                 let alone = last && self.slots[index].holder.is_none();
                 self.end_over(member, fx);
-                ended = true;
+                ended += 1;
                 if alone {
-                    return true;
+                    return ended;
                 }
             }
         }
-        self.end_if_over(index, fx) || ended
+        // As many as one step may look at: there may be more.
+        fx.due(self.now);
+        HOLDERS_AT_ONCE
     }
 
     /// Ends the holder of a slot if its deadline has passed.

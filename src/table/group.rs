@@ -5,6 +5,7 @@
 //! expire) is the same for all kinds of lock; only granting and ending look at the group.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use hashbrown::HashMap;
 
@@ -99,10 +100,10 @@ impl Group {
         self.owners.iter().copied().collect()
     }
 
-    /// The members' slots, with the deadlines that they are filed under.
-    #[cfg(test)]
-    pub(crate) fn dated(&self) -> impl Iterator<Item = (Moment, u32)> {
-        self.deadlines.iter().copied()
+    /// The members' slots with the deadlines that they are filed under, in that order, after one of them.
+    pub(crate) fn dated_after(&self, entry: Option<(Moment, u32)>) -> impl Iterator<Item = (Moment, u32)> {
+        let from = entry.map_or(Bound::Unbounded, Bound::Excluded);
+        self.deadlines.range((from, Bound::Unbounded)).copied()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -7,7 +7,8 @@ use super::mode::Mode;
 use super::queue::{Queue, WaiterState};
 use super::slot::{Extras, Holder, Keeper, Slot, Terms};
 use super::told::EventKind;
-use super::{Counters, Effects, Table};
+use super::waits::steps;
+use super::{Counters, Effects, HAND_OFFS, Table};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError, Loss};
 use crate::key::Token;
@@ -15,9 +16,19 @@ use crate::key::Token;
 impl Table {
     /// Hands a key that has room to the waiters whose turn it is (T2), or takes it out of the table if nobody is left
     /// (T7). The key is never free in between.
+    ///
+    /// Of many who share it only some are let in at once; a later [`tick`](Table::tick), which this has the actor take
+    /// now, goes on. Whoever comes meanwhile queues behind those who wait still.
     #[inline]
     pub(super) fn hand_off(&mut self, index: u32, fx: &mut Effects) {
+        let mut left = HAND_OFFS;
         while let Some(next) = self.slots[index].queue.first() {
+            if left == 0 && !self.slots[index].is_free() {
+                self.put_off(index, next, fx);
+                break;
+            }
+            left = left.saturating_sub(1);
+            steps::count();
             if self.send_away_if_over(index, next, fx) {
                 continue;
             }
@@ -47,6 +58,25 @@ impl Table {
         } else if slot.is_free() {
             self.remove_slot(index);
         }
+    }
+
+    /// Leaves the rest of a hand-off to a later step, if there is more to be done for it.
+    #[cold]
+    fn put_off(&mut self, index: u32, next: u32, fx: &mut Effects) {
+        if self.closed || self.slots[index].has_room(self.waiters[next].terms.mode()) {
+            self.handing_off.push_back(index);
+            fx.due(self.now);
+        }
+    }
+
+    /// Goes on with a hand-off that an earlier step has left unfinished; `false` if there is none.
+    pub(super) fn go_on_handing_off(&mut self, fx: &mut Effects) -> bool {
+        let Some(index) = self.handing_off.pop_front() else { return false };
+        let is_key = |slot: &Slot| slot.member_of().is_none() && !slot.is_free();
+        if self.slots.get(index).is_some_and(is_key) {
+            self.hand_off(index, fx);
+        }
+        true
     }
 
     /// Lets those in who waited behind one that has left the queue, if they go together with who is there.

@@ -103,6 +103,8 @@ impl Table {
         self.see(now);
         let found = self.find_live(hash, key, fx);
         let slot = found.and_then(|index| self.holder_with(index, token));
+        // Of many on one key not all that are over are ended yet.
+        let slot = slot.filter(|slot| !self.end_if_over(*slot, fx));
         match slot.and_then(|slot| self.grant_in(slot)) {
             Some(grant) => Ok(grant),
             None => Err(match (self.ended.find(token, hash), found) {

@@ -72,9 +72,10 @@ fn a_holder_that_is_over_is_nobodys_obstacle() {
     for owner in [&me, &you] {
         granted(acquire(&mut table, &key, secs(10), Some(owner), Mode::Shared));
     }
+    let both = [me.id, you.id].into_iter().collect();
     let missing = |table: &mut Table| {
         let now = table.now;
-        table.obstacle_to(&key, 7, Mode::Exclusive, now).missing
+        table.obstacle_to(&key, 7, Mode::Exclusive, &both, now).missing
     };
     assert_eq!(missing(&mut table), 2);
     me.end(at(2)).unwrap();

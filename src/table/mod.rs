@@ -14,6 +14,8 @@ mod again;
 mod belongings;
 mod claim;
 mod counters;
+#[cfg(test)]
+mod crowds;
 #[cfg(feature = "metrics")]
 mod depths;
 mod effects;
@@ -54,6 +56,7 @@ pub(crate) use claim::{Claim, Claimed, Clerk, Errand, Followers, Tries, Which, W
 pub(crate) use counters::Counters;
 pub(crate) use effects::Effects;
 pub(crate) use ended::End;
+pub(crate) use ending::HoldersCursor;
 pub(crate) use expiry::{Links, Step, Timed, Wheel};
 pub use hold::Release;
 pub(crate) use hold::{RefreshAsk, Refreshed};
@@ -79,6 +82,7 @@ pub(crate) use view::{Awaiting, Candidate, Holding, Row, Waiting};
 pub(crate) use waits::steps;
 pub(crate) use waits::{Obstacle, Place};
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::clock::Moment;
@@ -102,6 +106,10 @@ pub(crate) struct Limits {
 
 /// Requests that may share one waiter by naming its token (T9).
 const MAX_SEATS: u32 = 16;
+/// Waiters that one step lets in or sends away, as long as somebody holds the key; the next step goes on.
+const HAND_OFFS: usize = if cfg!(test) { 2 } else { 32 };
+/// Holders of one key that one step ends or looks at.
+const HOLDERS_AT_ONCE: usize = 64;
 /// Ended tokens that a shard remembers (T9).
 const ENDED_TOKENS: u16 = 1024;
 
@@ -130,6 +138,9 @@ pub(crate) struct Table {
     now: Moment,
     waiter_seq: u64,
     waiting: usize,
+    /// Slots of keys with waiters still to be let in. One may be named twice, or be another key's by now; going on with
+    /// a hand-off that is finished changes nothing.
+    handing_off: VecDeque<u32>,
     /// Keys that are being taken from the store.
     claiming: usize,
     /// Slots whose key is held by members alone.
@@ -168,6 +179,7 @@ impl Table {
             now,
             waiter_seq: 0,
             waiting: 0,
+            handing_off: VecDeque::new(),
             claiming: 0,
             headless: 0,
             closed: false,

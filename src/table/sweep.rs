@@ -24,6 +24,9 @@ impl Table {
         self.see(now);
         let now = self.now;
         for _ in 0..budget {
+            if self.go_on_handing_off(fx) {
+                continue;
+            }
             match self.expiries.step(&mut self.slots, now) {
                 Step::Due(index) => {
                     self.end_if_over(index, fx);
@@ -51,6 +54,9 @@ impl Table {
 
     /// Nothing falls due before this moment. `None`: nothing will.
     pub(crate) fn next_due(&self) -> Option<Moment> {
+        if !self.handing_off.is_empty() {
+            return Some(self.now);
+        }
         [self.expiries.next(), self.timeouts.next(), self.refreshes.next()].into_iter().flatten().min()
     }
 

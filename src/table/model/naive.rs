@@ -471,7 +471,13 @@ impl Model {
 
     /// Lets in those whose turn it is.
     fn hand_on(&mut self, key: usize) {
+        let mut left = HAND_OFFS;
         while let Some(&seq) = self.queue(key).first() {
+            if left == 0 && self.is_held(key) {
+                // Later steps go on.
+                return;
+            }
+            left = left.saturating_sub(1);
             if self.is_over(seq) {
                 self.send_away(seq);
             } else if self.closed {
@@ -961,6 +967,9 @@ impl Model {
         for held in self.held.iter().filter(|held| self.over(held).is_some()) {
             step(&|next| next.expire_if_over(held.fence));
         }
+        for key in (0..HASHES.len()).filter(|key| self.goes_on(*key)) {
+            step(&|next| next.hand_on(key));
+        }
         for (key, seq) in (0..HASHES.len()).flat_map(|key| self.queue(key).into_iter().map(move |seq| (key, seq))) {
             if self.is_over(seq) {
                 step(&|next| {
@@ -992,10 +1001,17 @@ impl Model {
         steps
     }
 
+    /// Whether there is more of a hand-off to be done.
+    fn goes_on(&self, key: usize) -> bool {
+        let first = self.queue(key).first().map(|seq| &self.waits[*seq as usize - 1]);
+        first.is_some_and(|wait| self.closed || self.has_room(key, wait.terms.mode()))
+    }
+
     /// A wheel may hand a thing out a tick late, and a session's end is no wheel's business.
     pub(super) fn assert_nothing_due(&self) {
         let later = |moment: u64| moment.div_ceil(TICK) > self.now / TICK;
         assert!(!self.is_anything_over_by_its_tick(), "C1: a sweep ends all that is due");
+        assert!(self.closed || !(0..HASHES.len()).any(|key| self.goes_on(key)), "T2: who has room is let in");
         for seq in (0..HASHES.len()).flat_map(|key| self.queue(key)) {
             let wait = &self.waits[seq as usize - 1];
             assert!(later(wait.deadline), "C1: waits end");

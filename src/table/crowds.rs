@@ -1,0 +1,155 @@
+//! Tests of keys that very many hold or wait for: no step under the mutex takes longer for it.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::*;
+use crate::key::Ttl;
+
+const CROWD: usize = 1_000;
+/// No one step goes on to more holders and waiters than these.
+const A_STEP: u64 = 2 * HOLDERS_AT_ONCE as u64 + 2;
+
+fn at(secs: u64) -> Moment {
+    Moment::from_nanos(secs * 1_000_000_000)
+}
+
+fn table() -> Table {
+    let limits = Limits { keys: 10, waiters: 2 * CROWD, waiters_per_key: 2 * CROWD };
+    Table::new(limits, Claim::Local, 1, at(1))
+}
+
+fn key() -> Key {
+    Key::try_from("k").unwrap()
+}
+
+fn acquire(table: &mut Table, mode: Mode, asker: Option<&Arc<Owner>>) -> Verdict {
+    let ttl = Ttl::new(Duration::from_secs(10)).unwrap();
+    let extra = ExtraTerms { mode, asker: asker.cloned(), reentry: Reentry::Counted, ..ExtraTerms::default() };
+    let terms = Terms { ttl, extra: Some(Arc::new(extra)) };
+    // One that no earlier request here had.
+    let token = Token::from(Uuid::from_u128(u128::from(table.fence.get()) << 64 | u128::from(table.waiter_seq)));
+    let choice = TokenChoice::Minted;
+    let ask = Ask { key: &key(), hash: 7, terms: &terms, token, choice, keeper: Keeper::Guard(choice) };
+    let now = table.now;
+    table.acquire(&ask, Patience::Until(Moment::FAR, Some(Waker::noop())), now, &mut Effects::new())
+}
+
+fn granted(verdict: Verdict) -> Grant {
+    match verdict {
+        Verdict::Granted(grant) => grant,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Does a step, and holds it to its bound.
+fn step<R>(table: &mut Table, does: impl FnOnce(&mut Table, &mut Effects) -> R) -> R {
+    let (mut answer, mut fx) = (None, Effects::new());
+    let taken = steps::of(|| answer = Some(does(table, &mut fx)));
+    assert!(taken <= A_STEP, "{taken} at once");
+    answer.unwrap()
+}
+
+#[test]
+fn readers_that_wait_for_a_writer_are_let_in_by_steps_and_nobody_passes_them() {
+    let mut table = table();
+    let writer = granted(acquire(&mut table, Mode::Exclusive, None));
+    for _ in 0..CROWD {
+        assert!(matches!(acquire(&mut table, Mode::Shared, None), Verdict::Queued(_)));
+    }
+    step(&mut table, |table, fx| {
+        table.release(&writer, End::Released, table.now, fx);
+        assert!(fx.earliest() <= table.now, "the actor is called to go on");
+    });
+    assert_eq!((table.held(), table.waiting()), (HAND_OFFS, CROWD - HAND_OFFS));
+    table.assert_invariants();
+    // There is room for them, but not before those who came first.
+    let late = acquire(&mut table, Mode::Shared, None);
+    assert!(matches!(late, Verdict::Queued(_)), "{late:?}");
+    let mut ticks = 0;
+    while table.next_due() == Some(table.now) {
+        let before = table.waiting();
+        assert!(step(&mut table, |table, fx| table.tick(table.now, 1, fx)) == Slice::More);
+        assert!(before - table.waiting() <= HAND_OFFS);
+        ticks += 1;
+    }
+    assert!(ticks >= CROWD / HAND_OFFS);
+    assert_eq!((table.held(), table.waiting()), (CROWD + 1, 0));
+    table.assert_invariants();
+}
+
+#[test]
+fn a_wait_for_a_share_that_is_only_not_yet_let_in_is_no_deadlock() {
+    let mut table = table();
+    let owner = |ttl| Arc::new(Owner::new(None, OwnerKind::Session(Ttl::new(ttl).unwrap()), at(1), 10));
+    let [me, you] = [10, 11].map(|secs| owner(Duration::from_secs(secs)));
+    let writer = granted(acquire(&mut table, Mode::Exclusive, None));
+    assert!(matches!(acquire(&mut table, Mode::Shared, Some(&me)), Verdict::Queued(_)));
+    for _ in 0..HAND_OFFS {
+        assert!(matches!(acquire(&mut table, Mode::Shared, None), Verdict::Queued(_)));
+    }
+    let Verdict::Queued(mine) = acquire(&mut table, Mode::Shared, Some(&you)) else { panic!("it is held") };
+    let Verdict::Queued(alone) = acquire(&mut table, Mode::Exclusive, Some(&you)) else { panic!("it is held") };
+    table.release(&writer, End::Released, table.now, &mut Effects::new());
+    let blocked = [me.id, you.id].into_iter().collect();
+    let missing = |table: &mut Table, id| table.obstacle_of(id, &blocked, table.now).map(|found| found.missing);
+    assert_eq!(missing(&mut table, mine), Some(0), "it goes in with the others");
+    assert_eq!(missing(&mut table, alone), Some(1), "the first of them has to go before");
+}
+
+#[test]
+fn many_who_are_over_at_once_are_ended_by_steps() {
+    let mut table = table();
+    for _ in 0..CROWD {
+        granted(acquire(&mut table, Mode::Shared, None));
+    }
+    table.see(at(20));
+    let one = step(&mut table, |table, fx| table.expire_some(&key(), 7, table.now, fx));
+    assert_eq!((one, table.held()), (Slice::More, CROWD - HOLDERS_AT_ONCE));
+    // One that waits is not held up by the rest, and not refused for them.
+    let waits = acquire(&mut table, Mode::Exclusive, None);
+    assert!(matches!(waits, Verdict::Queued(_)), "{waits:?}");
+    while step(&mut table, |table, fx| table.expire_some(&key(), 7, table.now, fx)) == Slice::More {}
+    assert_eq!((table.held(), table.waiting()), (1, 0));
+    table.assert_invariants();
+}
+
+#[test]
+fn whoever_forces_a_key_from_many_takes_it_by_steps_and_from_none_who_come_later() {
+    let mut table = table();
+    let permit = Mode::Permits { limit: CROWD as u32, permits: 1 };
+    for _ in 0..CROWD {
+        granted(acquire(&mut table, permit, None));
+    }
+    for _ in 0..10 {
+        assert!(matches!(acquire(&mut table, permit, None), Verdict::Queued(_)));
+    }
+    let (mut cursor, mut forced) = (Some(HoldersCursor::default()), 0);
+    while let Some(from) = cursor {
+        let now = table.now;
+        let (grants, next) = step(&mut table, |table, fx| table.grants_on(&key(), 7, from, now, fx));
+        forced += grants.len();
+        for grant in &grants {
+            step(&mut table, |table, fx| table.end_grant(grant, End::Forced, now, fx));
+        }
+        cursor = next;
+    }
+    assert_eq!((forced, table.held()), (CROWD, 10));
+    table.assert_invariants();
+}
+
+#[test]
+fn an_owner_asks_again_for_its_share_at_no_cost_for_the_others() {
+    let mut table = table();
+    let me = Arc::new(Owner::new(None, OwnerKind::Call, at(1), 10));
+    for _ in 0..CROWD {
+        granted(acquire(&mut table, Mode::Shared, None));
+    }
+    let first = granted(acquire(&mut table, Mode::Shared, Some(&me)));
+    let again = step(&mut table, |table, _| granted(acquire(table, Mode::Shared, Some(&me))));
+    assert_eq!(again, first);
+    assert_eq!(table.slots[table.key_slot(first.slot)].group().unwrap().members_of(me.id).count(), 1);
+}
