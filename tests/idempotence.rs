@@ -56,6 +56,36 @@ async fn a_retried_request_shares_the_place_in_the_queue() {
 }
 
 #[actix_rt::test]
+async fn one_token_for_several_keys_is_a_lock_and_a_place_in_the_queue_of_each() {
+    // One shard, so that all keys meet in it.
+    let locks = LockManager::builder().shards(1).build().unwrap();
+    let token = Token::random();
+    let holder = locks.try_lock("busy").await.unwrap();
+    let queued = ["busy", "other"].map(|key| {
+        let locks = locks.clone();
+        actix_rt::spawn(async move { locks.lock(key).token(token).ticket().await })
+    });
+    let [waits, other] = queued;
+    let other = other.await.unwrap().unwrap();
+    while locks.stats().waiting < 1 {
+        actix_rt::task::yield_now().await;
+    }
+    for key in ["free", "free too"] {
+        let first = locks.lock(key).token(token).ticket().await.unwrap();
+        assert_eq!(locks.lock(key).token(token).ticket().await.unwrap(), first, "the same at a retry");
+        assert!(first.fencing_token() > other.fencing_token());
+    }
+    assert_eq!(locks.release("free", token).await, Ok(Release::Released));
+    assert_eq!(locks.lock("free").token(token).ticket().await, Err(LockError::Lost(Loss::Released)));
+    drop(holder);
+    assert_eq!(waits.await.unwrap().unwrap().key().as_str(), "busy");
+    for key in ["busy", "other", "free too"] {
+        assert_eq!(locks.release(key, token).await, Ok(Release::Released), "{key}");
+    }
+    assert_eq!(locks.stats().active, 0);
+}
+
+#[actix_rt::test]
 async fn a_token_with_other_terms_is_refused_and_changes_nothing() {
     let (locks, _) = manager();
     let token = Token::random();

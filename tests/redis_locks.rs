@@ -280,6 +280,34 @@ async fn the_locks_of_a_session_end_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_token_for_several_keys_is_a_lock_of_each_and_each_release_hears_of_its_own() {
+    let server = Server::start(&[]);
+    let locks = LockManager::builder().shards(1).ttl(LONG).store(RedisStore::new(&server.url()).unwrap());
+    let (locks, token) = (locks.build_and_connect().await.unwrap(), Token::random());
+    let holder = locks.lock("busy").await.unwrap();
+    let waits = {
+        let locks = locks.clone();
+        tokio::spawn(async move { locks.lock("busy").token(token).wait(LONG).ticket().await })
+    };
+    until("a place in the queue", || locks.stats().waiting == 1);
+    for round in 0..20 {
+        let keys = [0, 1, 2].map(|n| format!("k{round}:{n}"));
+        for key in &keys {
+            let first = locks.lock(key.as_str()).token(token).ticket().await.unwrap();
+            assert_eq!(locks.lock(key.as_str()).token(token).ticket().await.unwrap(), first);
+        }
+        // Of the one in the middle the store knows nothing any more.
+        assert_eq!(server.ask::<i64>(&format!("DEL lock:{}", keys[1])), 1);
+        let release = |key: &String| locks.release(key.clone(), token);
+        let (a, b, c) = futures::join!(release(&keys[0]), release(&keys[1]), release(&keys[2]));
+        assert_eq!((a, b, c), (Ok(Release::Released), Ok(Release::AlreadyGone), Ok(Release::Released)));
+    }
+    assert_eq!(holder.unlock().await, Release::Released);
+    assert_eq!(waits.await.unwrap().unwrap().token(), token);
+    assert_eq!(locks.release("busy", token).await, Ok(Release::Released));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_chosen_token_is_one_lock_however_often_it_asks() {
     let server = Server::start(&[]);
     let (one, two) = two(&server).await;

@@ -230,7 +230,9 @@ impl ShardClerk {
     /// What comes of a release that is about to be asked for; `None` if the errand is another one.
     pub(super) fn hear(&self, errand: &Errand) -> Option<oneshot::Receiver<Released>> {
         match errand {
-            Errand::Release { grant, end, .. } if self.lets_go(*end) => Some(self.desk.hear_release(grant.token)),
+            Errand::Release { grant, key, end, .. } if self.lets_go(*end) => {
+                Some(self.desk.hear_release(key.clone(), grant.token))
+            }
             _ => None,
         }
     }

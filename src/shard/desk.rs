@@ -39,7 +39,7 @@ pub(crate) struct Desk {
     /// waits for those before it.
     turns: Mutex<HashMap<Token, Arc<tokio::sync::Mutex<()>>>>,
     /// Who wants to hear what the release of his grant found.
-    listeners: Mutex<HashMap<Token, oneshot::Sender<Released>>>,
+    listeners: Mutex<HashMap<(Token, Key), oneshot::Sender<Released>>>,
 }
 
 impl std::fmt::Debug for Desk {
@@ -194,14 +194,14 @@ impl Desk {
     }
 
     /// Answers what the release of a grant finds, whose errand is about to be sent.
-    pub(crate) fn hear_release(&self, token: Token) -> oneshot::Receiver<Released> {
+    pub(crate) fn hear_release(&self, key: Key, token: Token) -> oneshot::Receiver<Released> {
         let (tell, hear) = oneshot::channel();
-        self.listeners.lock().insert(token, tell);
+        self.listeners.lock().insert((token, key), tell);
         hear
     }
 
-    pub(crate) fn unhear_release(&self, token: Token) {
-        self.listeners.lock().remove(&token);
+    pub(crate) fn unhear_release(&self, key: Key, token: Token) {
+        self.listeners.lock().remove(&(token, key));
     }
 
     pub(crate) fn release(self: &Arc<Self>, key: Key, token: Token) {
@@ -222,7 +222,7 @@ impl Desk {
             // Called in its turn, not before: a release begins with the call (S7, R6).
             desk.wait_turn(token).await;
             let released = desk.store.release(&key, token).await;
-            if let Some(listener) = asker.or_else(|| desk.listeners.lock().remove(&token)) {
+            if let Some(listener) = asker.or_else(|| desk.listeners.lock().remove(&(token, key))) {
                 let _ = listener.send(released);
             }
         });

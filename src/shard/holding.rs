@@ -203,12 +203,7 @@ impl Shard {
     }
 
     /// Does something with each holder of a key, slice by slice.
-    fn for_each_holder(
-        &self,
-        key: &Key,
-        hash: u32,
-        mut does: impl FnMut(&mut Table, Grant, Moment, &mut Effects),
-    ) {
+    fn for_each_holder(&self, key: &Key, hash: u32, mut does: impl FnMut(&mut Table, Grant, Moment, &mut Effects)) {
         let now = self.clock.now();
         let mut cursor = Some(HoldersCursor::default());
         while let Some(from) = cursor {
@@ -373,16 +368,16 @@ impl Shard {
         let now = self.clock.now();
         let (released, hear) = self.with(|state, fx| {
             // Before the errand is run that will be heard of.
-            let hear = (state.table.asks_on_release(grant) && !clerk.is_degraded(grant))
-                .then(|| clerk.desk().hear_release(grant.token));
+            let asked = state.table.asks_on_release(grant).filter(|_| !clerk.is_degraded(grant));
+            let hear = asked.map(|key| (key.clone(), clerk.desk().hear_release(key, grant.token)));
             (state.table.release(grant, end, now, fx), hear)
         });
         match (released, hear) {
-            (Release::AlreadyGone, Some(_)) => {
-                clerk.desk().unhear_release(grant.token);
+            (Release::AlreadyGone, Some((key, _))) => {
+                clerk.desk().unhear_release(key, grant.token);
                 Release::AlreadyGone
             }
-            (Release::Released, Some(hear)) => match hear.await {
+            (Release::Released, Some((_, hear))) => match hear.await {
                 Ok(Released::AlreadyGone) => Release::AlreadyGone,
                 // Unknown, or no more to be known: by the local deadline it was held.
                 Ok(_) | Err(_) => Release::Released,

@@ -419,7 +419,7 @@ impl Table {
             self.belongings_of(session).waiters.insert(id);
         }
         if ask.choice == TokenChoice::ByClient {
-            self.chosen.insert(ask.token, id);
+            self.chosen.insert((ask.token, index), id);
         }
         if let Mode::Permits { permits, .. } = ask.terms.mode() {
             let wanted = self.slots[index].extras_mut().wanted.get_or_insert_default();

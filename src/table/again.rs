@@ -44,9 +44,8 @@ impl Table {
             }
             return Some(Verdict::Granted(grant));
         }
-        if let Some(&queued) = self.chosen.get(&ask.token) {
-            let waiter = &mut self.waiters[queued];
-            if Some(waiter.slot) != found || !waiter.terms.ask_for_the_same(ask.terms) {
+        if let Some(&queued) = found.and_then(|index| self.chosen.get(&(ask.token, index))) {
+            if !self.waiters[queued].terms.ask_for_the_same(ask.terms) {
                 return Some(self.reject(found, ask.terms.mode(), LockError::TokenReused));
             }
             if matches!(patience, Patience::Now | Patience::Poll) {

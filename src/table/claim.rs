@@ -432,10 +432,12 @@ impl Table {
         self.begin_order(index, every, 0, fx);
     }
 
-    /// Whether the store is asked when this grant is released.
-    pub(crate) fn asks_on_release(&self, grant: &Grant) -> bool {
-        let ends = |slot: &Slot| slot.extras.as_ref().is_none_or(|extras| extras.reentries == 0);
-        self.holder_of(grant).is_some() && self.is_by_store(grant.slot) && ends(&self.slots[grant.slot])
+    /// The key that the store is asked for when this grant is released, if it is.
+    pub(crate) fn asks_on_release(&self, grant: &Grant) -> Option<Key> {
+        self.holder_of(grant).filter(|_| self.is_by_store(grant.slot))?;
+        let slot = &self.slots[grant.slot];
+        let ends = slot.extras.as_ref().is_none_or(|extras| extras.reentries == 0);
+        ends.then(|| slot.key.clone())
     }
 
     /// Whether the grant in a slot is held by the store's word.

@@ -218,8 +218,8 @@ impl Table {
         self.waiting -= 1;
         let waiter = &self.waiters[id];
         self.tally.left_queue(waiter.terms.mode());
-        if !self.chosen.is_empty() && self.chosen.get(&waiter.token) == Some(&id) {
-            self.chosen.remove(&waiter.token);
+        if !self.chosen.is_empty() && self.chosen.get(&(waiter.token, index)) == Some(&id) {
+            self.chosen.remove(&(waiter.token, index));
         }
         if waiter.terms.extra.is_some() {
             self.leave_queue_with_care(index, id);

@@ -186,11 +186,11 @@ impl Table {
                 assert_eq!((holder.keeper, holder.token), (Keeper::Unseen(*id), waiter.token), "T3: unseen both ways");
             }
         }
-        for (token, id) in &self.chosen {
+        for ((token, slot), id) in &self.chosen {
             let waiter = self.waiters.get(*id).expect("T7: chosen tokens are of waiters that are there");
             assert_eq!(
-                (waiter.token, &waiter.state),
-                (*token, &WaiterState::Queued),
+                (waiter.token, waiter.slot, &waiter.state),
+                (*token, *slot, &WaiterState::Queued),
                 "chosen tokens are of the queued"
             );
         }

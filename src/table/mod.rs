@@ -119,8 +119,9 @@ pub(crate) struct Table {
     index: HashTable<u32>,
     slots: Slab<Slot>,
     waiters: Slab<Waiter>,
-    /// Waiters whose client chose their token.
-    chosen: HashMap<Token, u32, foldhash::fast::RandomState>,
+    /// Waiters whose client chose their token, by that and the slot of their key: a client may name one token for
+    /// several keys.
+    chosen: HashMap<(Token, u32), u32, foldhash::fast::RandomState>,
     expiries: Wheel,
     timeouts: Wheel,
     refreshes: Wheel,

@@ -30,7 +30,7 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
     let names = inner.names(ask.key)?;
     let ttl = inner.checked_ttl(ask.ttl)?;
     clean(inner, &names, ask.token, begun).await?;
-    inner.lately.forget(ask.token);
+    inner.lately.forget(&names, ask.token);
     let life = ttl.saturating_add(inner.config.lock_delay);
     // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
     let over = begun.saturating_add(inner.config.operation_timeout * 2).saturating_add(life);

@@ -35,30 +35,50 @@ pub(super) struct Lately(Mutex<Ring>);
 
 #[derive(Default)]
 struct Ring {
-    order: VecDeque<(Moment, Token)>,
-    names: HashMap<Token, Names>,
+    order: VecDeque<(Moment, Token, Arc<Names>)>,
+    /// The keys that each token has let go: a client may use one token for several.
+    names: HashMap<Token, Vec<Arc<Names>>>,
+}
+
+impl Ring {
+    fn forget(&mut self, token: Token, names: &Names) {
+        if let Some(keys) = self.names.get_mut(&token) {
+            keys.retain(|key| **key != *names);
+            if keys.is_empty() {
+                self.names.remove(&token);
+            }
+        }
+    }
 }
 
 impl Lately {
     /// A token has let go of a lock.
     pub(super) fn released(&self, names: &Names, token: Token, now: Moment) {
         let ring = &mut *self.0.lock();
-        ring.names.insert(token, names.clone());
-        ring.order.push_back((now, token));
-        while ring.order.len() > MOST || ring.order.front().is_some_and(|(at, _)| now.saturating_since(*at) > SPAN) {
-            if let Some((_, old)) = ring.order.pop_front() {
-                ring.names.remove(&old);
+        ring.forget(token, names);
+        let names = Arc::new(names.clone());
+        ring.names.entry(token).or_default().push(Arc::clone(&names));
+        ring.order.push_back((now, token, names));
+        while ring.order.len() > MOST || ring.order.front().is_some_and(|(at, ..)| now.saturating_since(*at) > SPAN) {
+            if let Some((_, old, names)) = ring.order.pop_front() {
+                ring.forget(old, &names);
             }
         }
     }
 
-    /// A token is about to hold a lock, perhaps again: what it released before is over.
-    pub(super) fn forget(&self, token: Token) {
-        self.0.lock().names.remove(&token);
+    /// A token is about to hold a lock, perhaps again: what it released of this key before is over.
+    pub(super) fn forget(&self, names: &Names, token: Token) {
+        self.0.lock().forget(token, names);
     }
 
-    fn names_of(&self, token: Token) -> Option<Names> {
-        self.0.lock().names.get(&token).cloned()
+    fn knows(&self, names: &Names, token: Token) -> bool {
+        self.0.lock().names.get(&token).is_some_and(|keys| keys.iter().any(|key| **key == *names))
+    }
+
+    fn all(&self) -> Vec<(Token, Arc<Names>)> {
+        let ring = self.0.lock();
+        let each = ring.names.iter().flat_map(|(token, keys)| keys.iter().map(|names| (*token, Arc::clone(names))));
+        each.collect()
     }
 
     /// Repeats the last releases whenever a connection comes up, for as long as it is polled.
@@ -66,8 +86,9 @@ impl Lately {
         let mut ups = inner.servers.ups();
         // An error means that there are no connections any more.
         while ups.changed().await.is_ok() {
-            let tokens: Vec<Token> = inner.lately.0.lock().names.keys().copied().collect();
-            let repeating = stream::iter(tokens).for_each_concurrent(AT_ONCE, |token| repeat(&inner, token));
+            let all = inner.lately.all();
+            let each = |(token, names)| repeat(&inner, token, names);
+            let repeating = stream::iter(all).for_each_concurrent(AT_ONCE, each);
             tokio::select! {
                 () = repeating => {}
                 // Begun anew: who came up may be another master yet.
@@ -77,10 +98,12 @@ impl Lately {
     }
 }
 
-async fn repeat(inner: &Inner, token: Token) {
+async fn repeat(inner: &Inner, token: Token, names: Arc<Names>) {
     for _ in 0..TRIES {
         // Looked for each time: the token may have been taken up again.
-        let Some(names) = inner.lately.names_of(token) else { return };
+        if !inner.lately.knows(&names, token) {
+            return;
+        }
         if release::once(inner, &names, token, &mut Debt::new(Moment::ZERO)).await.is_ok() {
             return;
         }
@@ -101,11 +124,13 @@ mod tests {
         let at = |millis| Moment::ZERO.saturating_add(Duration::from_millis(millis));
         lately.released(&names, old, at(1_000));
         lately.released(&names, new, at(6_000));
-        assert!(lately.names_of(old).is_some(), "time alone forgets nothing: it is the newest that counts");
+        assert!(lately.knows(&names, old), "time alone forgets nothing: it is the newest that counts");
         lately.released(&names, Token::random(), at(6_001));
-        assert!(lately.names_of(old).is_none() && lately.names_of(new).is_some());
-        lately.forget(new);
-        assert!(lately.names_of(new).is_none());
+        assert!(!lately.knows(&names, old) && lately.knows(&names, new));
+        let others = Names::new(&KeyTemplate::default(), &Key::new("other").unwrap()).unwrap();
+        lately.released(&others, new, at(6_001));
+        lately.forget(&names, new);
+        assert!(!lately.knows(&names, new) && lately.knows(&others, new), "one token, two keys");
         for _ in 0..2 * MOST {
             lately.released(&names, Token::random(), at(6_002));
         }

@@ -65,7 +65,7 @@ pub(super) async fn acquire(inner: &Arc<Inner>, ask: Ask<'_>) -> Acquired {
         Intent::Wait => Some(inner.queue.order(&lock.names, begun, || inner.micros_at(begun))),
     };
     let one = Try { lock: Arc::clone(&lock), ttl, begun, order, tell };
-    let before = inner.underway.of(ask.token);
+    let before = inner.underway.of(&lock);
     if before.is_some() || inner.is_cleaning(&lock) {
         let after = Some((Arc::clone(&lock), before));
         take_off(inner, vec![one], Going { after, ..Going::at(inner, begun) }, None);
@@ -203,7 +203,7 @@ impl Tries {
         let silent = asked.poll.silent();
         if !silent.is_empty() {
             let earlier = self.before.clone().filter(|_| self.turn == Turn::Second);
-            let stay = Stay::of_acquire(&self.inner, asked.lock.token, silent, earlier);
+            let stay = Stay::of_acquire(&self.inner, Arc::clone(&asked.lock), silent, earlier);
             self.request.decide(stay.shared());
             asked.stay = Some(stay);
         }

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 
-use super::Inner;
 use super::fan::{Enough, hear, no_quorum, see_off};
 use super::node::Node;
 use super::quorum::{Ballot, Outcome, Vote, left_by_quorum};
 use super::repair::{Lost, repair};
 use super::script::EXTEND;
 use super::underway::Stay;
+use super::{Inner, Lock};
 use crate::clock::Moment;
 use crate::key::{Key, Token, Ttl};
 use crate::store::redis::call::call;
@@ -78,7 +78,8 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Resul
         Outcome::Granted if in_time => {
             let fence = kept.iter().map(|kept| kept.fence).max().unwrap_or_default();
             let lost = Lost { question: (question.names.clone(), token), fence, ends: begun.saturating_add(valid_for) };
-            let stay = Stay::of_extend(inner, token);
+            let lock = Arc::new(Lock { names: question.names.clone(), token });
+            let stay = Stay::of_extend(inner, lock);
             give_back(inner, ballot, lost, running, stay);
             Ok(Extended::Extended { valid_for })
         }

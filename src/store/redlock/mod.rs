@@ -109,6 +109,7 @@ struct Inner {
 }
 
 /// What a token is to hold.
+#[derive(PartialEq, Eq, Hash)]
 struct Lock {
     names: Names,
     token: Token,

@@ -28,7 +28,7 @@ pub(super) struct Order {
 /// Takes the order down. From here on it is carried out, whoever listens (S7).
 pub(super) fn order(inner: &Arc<Inner>, lock: Arc<Lock>) -> oneshot::Receiver<Released> {
     let (tell, hear) = oneshot::channel();
-    let underway = inner.underway.release(lock.token);
+    let underway = inner.underway.release(&lock);
     lane::join(inner, Order { lock, begun: inner.now(), underway, tell });
     hear
 }

@@ -1,4 +1,5 @@
-//! What is still under way for a token whose caller has its answer: [`Underway`].
+//! What is still under way for a token on a key whose caller has its answer: [`Underway`]. A client may use one token
+//! for several keys; those have nothing to do with each other.
 //!
 //! A majority decides, and the slower nodes are heard out later. What the caller does next may meet what is still on
 //! its way to them (R6):
@@ -14,12 +15,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Inner;
 use super::flight::{Sent, When};
-use crate::key::Token;
+use super::{Inner, Lock};
+
+/// How many operations are under way, and what they share.
+type Entry = (usize, Arc<Shared>);
 
 #[derive(Default)]
-pub(super) struct Underway(Mutex<HashMap<Token, (usize, Arc<Shared>), foldhash::fast::RandomState>>);
+pub(super) struct Underway(Mutex<HashMap<Arc<Lock>, Entry, foldhash::fast::RandomState>>);
 
 /// What the operations of one token share.
 #[derive(Default)]
@@ -38,7 +41,7 @@ pub(super) struct Shared {
 /// One operation that is under way.
 pub(super) struct Stay {
     inner: Arc<Inner>,
-    token: Token,
+    lock: Arc<Lock>,
     shared: Arc<Shared>,
 }
 
@@ -47,24 +50,24 @@ impl Stay {
     /// concerns the `earlier` round too.
     pub(super) fn of_acquire(
         inner: &Arc<Inner>,
-        token: Token,
+        lock: Arc<Lock>,
         asked: Vec<usize>,
         earlier: Option<Arc<Shared>>,
     ) -> Self {
         let shared = Arc::new(Shared { asked: Mutex::new(asked), earlier, ..Shared::default() });
         // Of an earlier try nothing is under way that this one has not waited for.
-        inner.underway.0.lock().insert(token, (1, Arc::clone(&shared)));
-        Self { inner: Arc::clone(inner), token, shared }
+        inner.underway.0.lock().insert(Arc::clone(&lock), (1, Arc::clone(&shared)));
+        Self { inner: Arc::clone(inner), lock, shared }
     }
 
     /// An extend goes on in the background.
-    pub(super) fn of_extend(inner: &Arc<Inner>, token: Token) -> Self {
+    pub(super) fn of_extend(inner: &Arc<Inner>, lock: Arc<Lock>) -> Self {
         let mut entries = inner.underway.0.lock();
-        let (stays, shared) = entries.entry(token).or_default();
+        let (stays, shared) = entries.entry(Arc::clone(&lock)).or_default();
         *stays += 1;
         let shared = Arc::clone(shared);
         drop(entries);
-        Self { inner: Arc::clone(inner), token, shared }
+        Self { inner: Arc::clone(inner), lock, shared }
     }
 
     /// Whether the token's release has not begun.
@@ -129,12 +132,12 @@ impl Shared {
 impl Drop for Stay {
     fn drop(&mut self) {
         let mut entries = self.inner.underway.0.lock();
-        if let Some((stays, shared)) = entries.get_mut(&self.token)
+        if let Some((stays, shared)) = entries.get_mut(&*self.lock)
             && Arc::ptr_eq(shared, &self.shared)
         {
             *stays -= 1;
             if *stays == 0 {
-                entries.remove(&self.token);
+                entries.remove(&*self.lock);
             }
         }
     }
@@ -142,13 +145,13 @@ impl Drop for Stay {
 
 impl Underway {
     /// What is under way for a token, if anything is.
-    pub(super) fn of(&self, token: Token) -> Option<Arc<Shared>> {
-        self.0.lock().get(&token).map(|(_, shared)| Arc::clone(shared))
+    pub(super) fn of(&self, lock: &Lock) -> Option<Arc<Shared>> {
+        self.0.lock().get(lock).map(|(_, shared)| Arc::clone(shared))
     }
 
     /// The token's release begins.
-    pub(super) fn release(&self, token: Token) -> Option<Arc<Shared>> {
-        let shared = self.of(token)?;
+    pub(super) fn release(&self, lock: &Lock) -> Option<Arc<Shared>> {
+        let shared = self.of(lock)?;
         shared.rounds().for_each(|round| round.released.store(true, Ordering::SeqCst));
         Some(shared)
     }

@@ -724,13 +724,14 @@ impl Model {
             return Some(answer);
         }
         let queued = |wait: &&mut Waiting| {
-            wait.chosen && wait.token == asked.token && wait.taken() > 0 && wait.state == WaiterState::Queued
+            let same = wait.chosen && (wait.key, wait.token) == (asked.key, asked.token);
+            same && wait.taken() > 0 && wait.state == WaiterState::Queued
         };
         let seq = self.waits.iter_mut().zip(1..).find(|(wait, _)| queued(wait)).map(|(_, seq)| seq);
         if let Some(seq) = seq {
             let now = self.now;
             let wait = self.wait(seq);
-            if wait.key != asked.key || !wait.terms.ask_for_the_same(&asked.terms) {
+            if !wait.terms.ask_for_the_same(&asked.terms) {
                 return Some(self.reject(LockError::TokenReused));
             }
             let until = match asked.wait {
