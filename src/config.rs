@@ -26,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) threads: usize,
     pub(crate) max_key_bytes: usize,
     pub(crate) max_keys: usize,
+    pub(crate) max_holders: usize,
     pub(crate) max_waiters: usize,
     pub(crate) max_waiters_per_key: usize,
     pub(crate) max_locks_per_session: u32,
@@ -73,11 +74,12 @@ impl Config {
         }
     }
 
-    /// The bound on keys is split per shard: a shared counter would cost more than the lock (T9). Who queues can
-    /// afford one, so waiters are counted over all shards.
+    /// The bound on keys is split per shard: a shared counter would cost more than the lock (T9). Who queues or shares
+    /// can afford one, so waiters and the members of shared keys are counted over all shards.
     pub(crate) fn limits_per_shard(&self) -> Limits {
         Limits {
             keys: self.max_keys.div_ceil(self.shards),
+            members: self.max_holders,
             waiters: self.max_waiters,
             waiters_per_key: self.max_waiters_per_key,
         }
@@ -97,6 +99,7 @@ impl Config {
 /// | `threads` | 1 |
 /// | `max_key_bytes` | 256 |
 /// | `max_keys` | 4,194,304 |
+/// | `max_holders` | 1,048,576 |
 /// | `max_waiters` | 1,048,576 |
 /// | `max_waiters_per_key` | 16,384 |
 /// | `max_locks_per_session` | 10,000 |
@@ -118,6 +121,7 @@ pub struct Builder {
     threads: usize,
     max_key_bytes: usize,
     max_keys: usize,
+    max_holders: usize,
     max_waiters: usize,
     max_waiters_per_key: usize,
     max_locks_per_session: u32,
@@ -143,6 +147,7 @@ impl Default for Builder {
             threads: 1,
             max_key_bytes: 256,
             max_keys: 1 << 22,
+            max_holders: 1 << 20,
             max_waiters: 1 << 20,
             max_waiters_per_key: 1 << 14,
             max_locks_per_session: 10_000,
@@ -200,6 +205,10 @@ impl Builder {
         max_key_bytes: usize;
         /// How many keys may be locked at once; beyond it, [`LockError::TooManyKeys`].
         max_keys: usize;
+        /// How many further holders shared keys and semaphores may have beside the first of each, all together; beyond
+        /// it, [`LockError::TooManyHolders`]. Those who wait already are let in all the same. Shards keep a few places
+        /// each at hand, so a large bound may be reached up to a sixteenth early.
+        max_holders: usize;
         /// How many requests may queue at once; beyond it, [`LockError::QueueFull`]. Shards keep a few places each at
         /// hand, so a large bound may be reached up to a sixteenth early.
         max_waiters: usize;
@@ -295,9 +304,9 @@ impl Builder {
         if !(1..=Key::MAX_BYTES).contains(&self.max_key_bytes) {
             return wrong("max_key_bytes", "it must be from 1 to 1024");
         }
-        let bounds = [self.max_keys, self.max_waiters, self.max_waiters_per_key];
+        let bounds = [self.max_keys, self.max_holders, self.max_waiters, self.max_waiters_per_key];
         if bounds.iter().any(|bound| !(1..1 << 31).contains(bound)) {
-            return wrong("max_keys, max_waiters, max_waiters_per_key", "they must be from 1 to 2^31 - 1");
+            return wrong("max_keys, max_holders, max_waiters, max_waiters_per_key", "they must be from 1 to 2^31 - 1");
         }
         if self.max_locks_per_session == 0 {
             return wrong("max_locks_per_session", "it must be at least 1");
@@ -323,6 +332,7 @@ impl Builder {
             threads: self.threads,
             max_key_bytes: self.max_key_bytes,
             max_keys: self.max_keys,
+            max_holders: self.max_holders,
             max_waiters: self.max_waiters,
             max_waiters_per_key: self.max_waiters_per_key,
             max_locks_per_session: self.max_locks_per_session,
@@ -357,7 +367,8 @@ mod tests {
             (Builder::default().max_key_bytes(0), "max_key_bytes"),
             (Builder::default().max_locks_per_session(0), "max_locks_per_session"),
             (Builder::default().event_buffer(0), "event_buffer"),
-            (Builder::default().max_keys(0), "max_keys, max_waiters, max_waiters_per_key"),
+            (Builder::default().max_keys(0), "max_keys, max_holders, max_waiters, max_waiters_per_key"),
+            (Builder::default().max_holders(0), "max_keys, max_holders, max_waiters, max_waiters_per_key"),
         ];
         for (builder, named) in wrong {
             match builder.build() {

@@ -59,6 +59,9 @@ pub enum LockError {
     /// The table is full. Back off, or raise the bound.
     #[error("too many keys are locked")]
     TooManyKeys,
+    /// Shared keys and semaphores have as many holders as they may, all together. Back off, or raise the bound.
+    #[error("too many hold shared keys and permits")]
+    TooManyHolders,
     /// The session holds as many locks as it may.
     #[error("the session holds too many locks")]
     TooManyLocks,
@@ -286,6 +289,7 @@ impl LockError {
             Self::SessionEnded => (410, "session_ended", AttemptOutcome::SessionEnded),
             Self::QueueFull => (429, "queue_full", AttemptOutcome::QueueFull),
             Self::TooManyKeys => (429, "too_many_keys", AttemptOutcome::TooManyKeys),
+            Self::TooManyHolders => (429, "too_many_holders", AttemptOutcome::TooManyKeys),
             Self::TooManyLocks => (429, "too_many_locks", AttemptOutcome::TooManyKeys),
             Self::TooManySessions => (429, "too_many_sessions", AttemptOutcome::TooManyKeys),
             Self::LockQuota => (429, "lock_quota", AttemptOutcome::TooManyKeys),
@@ -338,6 +342,7 @@ mod tests {
             (LockError::SessionEnded, 410, "session_ended", AttemptOutcome::SessionEnded),
             (LockError::QueueFull, 429, "queue_full", AttemptOutcome::QueueFull),
             (LockError::TooManyKeys, 429, "too_many_keys", AttemptOutcome::TooManyKeys),
+            (LockError::TooManyHolders, 429, "too_many_holders", AttemptOutcome::TooManyKeys),
             (LockError::TooManyLocks, 429, "too_many_locks", AttemptOutcome::TooManyKeys),
             (LockError::TooManySessions, 429, "too_many_sessions", AttemptOutcome::TooManyKeys),
             (LockError::LockQuota, 429, "lock_quota", AttemptOutcome::TooManyKeys),
@@ -352,6 +357,6 @@ mod tests {
         }
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!(codes.len(), 19, "each cause has a code of its own");
+        assert_eq!(codes.len(), 20, "each cause has a code of its own");
     }
 }

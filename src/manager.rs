@@ -122,7 +122,8 @@ impl LockManager {
         let desk = config.store.clone().map(|store| Desk::new(store, config.fail_mode, clock.clone()));
         let keep = |prefix: &str| config.canonical_prefix(prefix).into();
         let placing = Placing::new(config.shards, &config.namespaces, keep);
-        let crowd = Arc::new(Crowd::new(config.max_waiters, placing.shards()));
+        let waiters = Arc::new(Crowd::new(config.max_waiters, placing.shards()));
+        let members = Arc::new(Crowd::new(config.max_holders, placing.shards()));
         let shard = |index| {
             let clerk = desk.clone().map(ShardClerk::new);
             let claim = match &clerk {
@@ -132,7 +133,8 @@ impl LockManager {
             let table = Table::new(config.limits_per_shard(), claim, fence_floor, now);
             // One of them never sleeps for long: it keeps the coarse clock right after a suspend (C2).
             let idle = if index == 0 { config.sweep_every.min(LONGEST_SLEEP) } else { config.sweep_every };
-            let shard = Shard::new(table, clock.clone(), idle, config.ttls, Arc::clone(&crowd), clerk.clone());
+            let bounds = (Arc::clone(&waiters), Arc::clone(&members));
+            let shard = Shard::new(table, clock.clone(), idle, config.ttls, bounds, clerk.clone());
             let shard = Arc::new(shard);
             clerk.iter().for_each(|clerk| clerk.serve(&shard));
             shard

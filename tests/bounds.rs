@@ -50,6 +50,39 @@ fn a_full_table_refuses_new_keys_and_goes_on_serving_the_old() {
     assert!(locks.try_lock_now("a").is_ok());
 }
 
+#[test]
+fn many_who_share_a_key_leave_room_for_other_keys_and_have_a_bound_of_their_own() {
+    let locks = LockManager::builder().shards(1).max_keys(3).max_holders(100).build().unwrap();
+    let permit = || locks.semaphore("pool", 1000).try_permits(1).now();
+    let mut permits: Vec<_> = (0..101).map(|_| permit().unwrap()).collect();
+    assert_eq!(permit().unwrap_err(), LockError::TooManyHolders);
+    assert_eq!(LockError::TooManyHolders.face().code, "too_many_holders");
+    let others = ["a", "b"].map(|key| locks.try_lock_now(key).unwrap());
+    assert_eq!(locks.try_lock_now("c").unwrap_err(), LockError::TooManyKeys);
+    // The first of all may be the one that goes; then there is room for one.
+    drop(permits.swap_remove(0));
+    permits.push(permit().unwrap());
+    permits.pop();
+    permits.pop();
+    permits.extend([permit().unwrap(), permit().unwrap()]);
+    assert_eq!(permit().unwrap_err(), LockError::TooManyHolders);
+    drop((permits, others));
+    assert_eq!(locks.stats().active, 0);
+}
+
+#[test]
+fn a_pool_of_a_hundred_thousand_permits_is_granted_to_the_last() {
+    let locks = LockManager::builder().build().unwrap();
+    let pool = locks.semaphore("pool", 100_000);
+    let permits: Vec<_> = (0..100_000).map(|_| pool.try_permits(1).now().unwrap()).collect();
+    assert_eq!(pool.try_permits(1).now().unwrap_err(), LockError::Held);
+    for n in 0..100 {
+        drop(locks.try_lock_now(format!("other:{n}").as_str()).unwrap());
+    }
+    drop(permits);
+    assert_eq!(locks.stats().active, 0);
+}
+
 /// Peer bug 23: idle keys leak.
 #[test]
 fn a_million_keys_leave_nothing_behind() {

@@ -1,4 +1,4 @@
-//! How many may wait in all the shards of a manager together (T9).
+//! How many may wait in all the shards of a manager together, or share keys (T9).
 //!
 //! One counter for all, so that one hot key may use the whole bound. A shard takes places from it in batches and keeps
 //! a few that came free, so that most queueing touches nothing shared. Places kept count as taken: the bound is never

@@ -71,6 +71,8 @@ pub(crate) struct Shard {
     longest_idle: Duration,
     ttls: TtlBounds,
     crowd: Arc<Crowd>,
+    /// The same for the members of shared keys.
+    members: Arc<Crowd>,
     /// Asks the store, where there is one.
     clerk: Option<Arc<ShardClerk>>,
     /// Makes the actor take a turn now. Empty where no actor runs: in explored tests.
@@ -86,6 +88,8 @@ struct State {
     timers: Timers,
     /// Of the crowd, for this table's waiters.
     places: Places,
+    /// The same for its members.
+    member_places: Places,
     /// When the actor will next look by itself.
     armed: Moment,
     /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.
@@ -94,7 +98,11 @@ struct State {
 
 impl State {
     /// Sweeps before a bound is held against somebody: what is over counts for nothing (T1).
-    fn make_room(&mut self, now: Moment, fx: &mut Effects) {
+    fn make_room(&mut self, mode: Mode, members: &Crowd, now: Moment, fx: &mut Effects) {
+        if mode != Mode::Exclusive {
+            let there = self.table.members();
+            self.table.admit_members(self.member_places.room(members, there));
+        }
         if self.table.is_full() {
             // If a slice is not enough, the refusal has the actor go on.
             let _ = self.table.tick(now, SLICE, fx);
@@ -116,17 +124,19 @@ impl Shard {
         clock: Clock,
         longest_idle: Duration,
         ttls: TtlBounds,
-        crowd: Arc<Crowd>,
+        (crowd, members): (Arc<Crowd>, Arc<Crowd>),
         clerk: Option<Arc<ShardClerk>>,
     ) -> Self {
         let timers = Timers::new(clock.now());
-        let state = State { table, timers, places: Places::default(), armed: Moment::ZERO, when_empty: Vec::new() };
+        let (places, member_places) = (Places::default(), Places::default());
+        let state = State { table, timers, places, member_places, armed: Moment::ZERO, when_empty: Vec::new() };
         Self {
             state: CachePadded::new(Mutex::new(state)),
             clock,
             longest_idle,
             ttls,
             crowd,
+            members,
             clerk,
             nudge: OnceLock::new(),
             recheck: OnceLock::new(),
@@ -191,6 +201,8 @@ impl Shard {
         let answer = transition(&mut state, fx);
         let waiting = state.table.waiting();
         state.places.give_back(&self.crowd, waiting);
+        let members = state.table.members();
+        state.member_places.give_back(&self.members, members);
         let early = fx.earliest() < state.armed;
         if early {
             state.armed = fx.earliest();
@@ -220,7 +232,7 @@ impl Shard {
     /// Answers a request as far as it can be answered now. `now` is the exact time.
     pub(crate) fn acquire(&self, ask: &Ask<'_>, patience: Patience<'_>, now: Moment) -> Verdict {
         self.with_swept(ask.key, ask.hash, now, |state, fx| {
-            state.make_room(now, fx);
+            state.make_room(ask.terms.mode(), &self.members, now, fx);
             state.table.acquire(ask, patience, now, fx)
         })
     }
@@ -258,7 +270,7 @@ impl Shard {
         };
         let patience = Patience::Until(now.saturating_add(wait), Some(waker));
         self.finish(state, |state, fx| {
-            state.make_room(now, fx);
+            state.make_room(ask.terms.mode(), &self.members, now, fx);
             let waiting = state.table.waiting();
             state.table.admit(state.places.room(&self.crowd, waiting));
             state.table.acquire_after(not_free, ask, patience, now, fx)
@@ -270,7 +282,7 @@ impl Shard {
         let now = self.clock.now();
         let patience = Patience::Until(now.saturating_add(wait), Some(waker));
         self.with_effects(fx, |state, fx| {
-            state.make_room(now, fx);
+            state.make_room(ask.terms.mode(), &self.members, now, fx);
             let waiting = state.table.waiting();
             state.table.admit(state.places.room(&self.crowd, waiting));
             state.table.acquire(ask, patience, now, fx)
@@ -281,7 +293,7 @@ impl Shard {
     pub(crate) fn grant_now(&self, ask: &Ask<'_>) -> Option<Grant> {
         let now = self.clock.now();
         self.with(|state, fx| {
-            state.make_room(now, fx);
+            state.make_room(ask.terms.mode(), &self.members, now, fx);
             state.table.grant_now(ask, now, fx)
         })
     }

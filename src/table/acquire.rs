@@ -126,7 +126,7 @@ impl Table {
     #[inline]
     pub(crate) fn grant_if_free(&mut self, ask: &Ask<'_>, now: Moment) -> Result<Grant, NotFree> {
         self.see(now);
-        let special = ask.choice == TokenChoice::ByClient || self.attentive || self.slots.len() >= self.limits.keys;
+        let special = ask.choice == TokenChoice::ByClient || self.attentive || self.is_full_of_keys();
         if special || ask.terms.extra.as_ref().is_some_and(|extra| extra.need_care()) {
             return Err(NotFree::Unasked);
         }
@@ -207,9 +207,16 @@ impl Table {
                 return Err(Shut::Held { index, until });
             }
         }
-        if self.slots.len() >= self.limits.keys {
+        let full = match found {
+            None => self.is_full_of_keys().then_some(LockError::TooManyKeys),
+            Some(index) => {
+                let is_member = self.slots[index].holder.is_some();
+                (is_member && self.members() >= self.limits.members).then_some(LockError::TooManyHolders)
+            }
+        };
+        if let Some(why) = full {
             fx.due(self.now);
-            return Err(Shut::Refused(LockError::TooManyKeys));
+            return Err(Shut::Refused(why));
         }
         if needs_claim {
             return Err(Shut::Unclaimed { until });

@@ -18,7 +18,7 @@ fn at(secs: u64) -> Moment {
 }
 
 fn table() -> Table {
-    let limits = Limits { keys: 10, waiters: 2 * CROWD, waiters_per_key: 2 * CROWD };
+    let limits = Limits { keys: 10, members: 2 * CROWD, waiters: 2 * CROWD, waiters_per_key: 2 * CROWD };
     Table::new(limits, Claim::Local, 1, at(1))
 }
 

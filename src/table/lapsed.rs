@@ -19,7 +19,7 @@ fn secs(n: u64) -> Ttl {
 }
 
 fn table() -> Table {
-    Table::new(Limits { keys: 10, waiters: 10, waiters_per_key: 10 }, Claim::Local, 1, at(1))
+    Table::new(Limits { keys: 10, members: 10, waiters: 10, waiters_per_key: 10 }, Claim::Local, 1, at(1))
 }
 
 fn session(ttl: Ttl) -> Arc<Owner> {

@@ -100,6 +100,8 @@ use trail::Trail;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) keys: usize,
+    /// Holders beside the first of each key. Waiters are let in beyond it.
+    pub(crate) members: usize,
     pub(crate) waiters: usize,
     pub(crate) waiters_per_key: usize,
 }
@@ -313,9 +315,23 @@ impl Table {
         self.ears.are_open()
     }
 
-    /// Whether no further key fits.
+    /// Whether no further key fits, or no further holder beside the first of a key.
     pub(crate) fn is_full(&self) -> bool {
-        self.slots.len() >= self.limits.keys
+        self.is_full_of_keys() || self.members() >= self.limits.members
+    }
+
+    fn is_full_of_keys(&self) -> bool {
+        self.index.len() >= self.limits.keys
+    }
+
+    /// Holders beside the first of each key: their slots are not in the index.
+    pub(crate) fn members(&self) -> usize {
+        self.slots.len() - self.index.len()
+    }
+
+    /// Bounds those to what there are and `more`.
+    pub(crate) fn admit_members(&mut self, more: usize) {
+        self.limits.members = self.members().saturating_add(more);
     }
 
     pub(crate) fn is_closed(&self) -> bool {

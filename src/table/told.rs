@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_lane_is_used_until_the_first_listener_comes_and_again_after_the_last_went() {
-        let limits = Limits { keys: 9, waiters: 9, waiters_per_key: 9 };
+        let limits = Limits { keys: 9, members: 9, waiters: 9, waiters_per_key: 9 };
         let mut table = Table::new(limits, Claim::Local, 1, Moment::from_nanos(1));
         assert!(lane_is_used(&mut table));
         let listeners = [Interest::Everything, Interest::Key { hash: 7 }, Interest::Key { hash: 7 }];

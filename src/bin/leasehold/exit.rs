@@ -145,6 +145,7 @@ mod tests {
             ("starting", 503, 69),
             ("rate_limited", 429, 69),
             ("too_many_keys", 429, 69),
+            ("too_many_holders", 429, 69),
             ("internal", 500, 69),
             ("unauthenticated", 401, 64),
             ("forbidden", 403, 64),

@@ -74,6 +74,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         .wait(args.wait)
         .max_key_bytes(args.max_key_bytes)
         .max_keys(args.max_keys)
+        .max_holders(args.max_holders)
         .max_sessions(args.max_sessions)
         .max_locks_per_session(args.max_locks_per_session)
         .max_waiters(bounds.waiters)

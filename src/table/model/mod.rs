@@ -24,7 +24,7 @@ use bench::Bench;
 
 /// Two of the keys share a hash.
 const HASHES: [u32; 4] = [7, 7, 8, 9];
-const LIMITS: Limits = Limits { keys: 6, waiters: 7, waiters_per_key: 4 };
+const LIMITS: Limits = Limits { keys: 3, members: 3, waiters: 7, waiters_per_key: 4 };
 const TTLS_MS: [u64; 4] = [1, 5, 20, 1_000];
 /// Of the two sessions.
 const SESSION_TTLS_MS: [u64; 2] = [6, 60];

@@ -281,6 +281,10 @@ impl Model {
         self.held.len() + (0..HASHES.len()).filter(headless).count()
     }
 
+    fn keys(&self) -> usize {
+        (0..HASHES.len()).filter(|key| self.is_held(*key)).count()
+    }
+
     pub(super) fn has_room(&self, key: usize, mode: Mode) -> bool {
         let together = |held: &Held| match (held.mode, mode) {
             (Mode::Shared, Mode::Shared) => true,
@@ -602,7 +606,7 @@ impl Model {
 
     pub(super) fn grant_if_free(&mut self, asked: &Asked) -> Option<Answer> {
         let plain = asked.terms.asker().is_none() && asked.terms.mode() == Mode::Exclusive && !asked.chosen;
-        let free = !self.is_held(asked.key) && self.slots() < LIMITS.keys;
+        let free = !self.is_held(asked.key) && self.keys() < LIMITS.keys;
         if !plain || !free || self.closed || !self.listeners.is_empty() {
             return None;
         }
@@ -640,8 +644,12 @@ impl Model {
         if !self.queue(key).is_empty() || !self.has_room(key, mode) {
             return Err(None);
         }
-        if self.slots() >= LIMITS.keys {
+        if !self.is_held(key) && self.keys() >= LIMITS.keys {
             return Err(Some(LockError::TooManyKeys));
+        }
+        let is_member = self.holders(key).any(|held| held.first);
+        if is_member && self.slots() - self.keys() >= LIMITS.members {
+            return Err(Some(LockError::TooManyHolders));
         }
         self.take_place(&asked.terms).map_err(Some)?;
         Ok(self.hold(key, asked.token, asked.terms.clone(), asked.keeper().into()))

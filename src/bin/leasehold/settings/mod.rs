@@ -71,6 +71,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_MAX_KEYS", value_name = "N", default_value_t = 4_194_304)]
     pub(crate) max_keys: usize,
 
+    /// How many may hold shared keys and permits beside the first holder of each key
+    #[arg(long, env = "LEASEHOLD_MAX_HOLDERS", value_name = "N", default_value_t = 1_048_576)]
+    pub(crate) max_holders: usize,
+
     /// How many sessions may be open at once
     #[arg(long, env = "LEASEHOLD_MAX_SESSIONS", value_name = "N", default_value_t = 65_536)]
     pub(crate) max_sessions: usize,
