@@ -26,7 +26,7 @@ use crate::error::{LockError, WaitEdge};
 use crate::key::Key;
 use crate::shard::Shard;
 use crate::sync::Mutex;
-use crate::table::{Ask, Effects, Grant, Mode, Obstacle, Owner, Verdict, WaiterId};
+use crate::table::{Ask, Effects, Grant, Mode, Obstacle, Owner, Verdict, WaiterId, is_sparse};
 use follow::Following;
 use graph::{Blocked, Hold, OwnerId, OwnerSet, Step, World, cycle_through};
 
@@ -261,7 +261,21 @@ impl Register {
                 self.blocked.remove(&wait.owner.id);
             }
         }
+        self.shrink();
         Some(wait)
+    }
+
+    /// Gives memory back after a spike.
+    fn shrink(&mut self) {
+        if is_sparse(self.waits.len(), self.waits.capacity()) {
+            self.waits.shrink_to(self.waits.len() * 2);
+        }
+        if is_sparse(self.by_owner.len(), self.by_owner.capacity()) {
+            self.by_owner.shrink_to(self.by_owner.len() * 2);
+        }
+        if is_sparse(self.blocked.len(), self.blocked.capacity()) {
+            self.blocked.shrink_to(self.blocked.len() * 2);
+        }
     }
 
     fn refusal(&self, id: WaitId) -> Option<Arc<[WaitEdge]>> {

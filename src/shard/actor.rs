@@ -1,13 +1,15 @@
 //! The actor of one shard: it owns the shard's time, and answers the public messages.
 //!
 //! It is never in the lane's way: it sleeps until the table's next deadline, at most a second while anything is due
-//! at all, and takes a turn when a timer fires or a handle nudges it. Every turn runs under `catch_unwind`, because
+//! at all, and takes a turn when a timer fires or a handle nudges it. A turn is short: when there is more to be done,
+//! the actors beside it on the thread come first. Every turn runs under `catch_unwind`, because
 //! actix's own Supervisor does not survive a panic; the table is behind its mutex and outlives the turn.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
 
 use super::Shard;
@@ -45,8 +47,14 @@ impl ShardActor {
             let wake_at = shard.turn();
             wake_at.saturating_since(shard.now())
         }));
-        let sleep = turn.unwrap_or(AFTER_PANIC);
-        self.timer = Some(ctx.run_later(sleep, Self::turn));
+        self.timer = Some(match turn.unwrap_or(AFTER_PANIC) {
+            // No timer: it would rest for a millisecond.
+            Duration::ZERO => {
+                let others = wrap_future::<_, Self>(actix_rt::task::yield_now());
+                ctx.spawn(others.map(|(), actor, ctx| actor.turn(ctx)))
+            }
+            sleep => ctx.run_later(sleep, Self::turn),
+        });
     }
 
     fn manager(&self) -> Result<LockManager, LockError> {

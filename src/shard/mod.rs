@@ -47,6 +47,8 @@ use timer::Timers;
 
 /// How much is done under the mutex at a time.
 pub(crate) const SLICE: usize = 128;
+/// Chunks of sleepers that are looked through at a time for what can be given back.
+const TRIMMED_AT_ONCE: usize = 8;
 /// The actor looks at the clock at least this often while anything is due at all: sleeping timers do not count
 /// through suspend. One shard's does so always, for the sake of the coarse clock.
 pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -97,6 +99,11 @@ struct State {
 }
 
 impl State {
+    /// Gives memory back after a spike, a bounded piece at a time; whether there is more to be done.
+    fn trim(&mut self) -> bool {
+        self.table.trim() || self.timers.trim(TRIMMED_AT_ONCE)
+    }
+
     /// Sweeps before a bound is held against somebody: what is over counts for nothing (T1).
     fn make_room(&mut self, mode: Mode, members: &Crowd, now: Moment, fx: &mut Effects) {
         if mode != Mode::Exclusive {
@@ -390,15 +397,19 @@ impl Shard {
         while self.with(|state, fx| self.slice(state, fx)) == Slice::More {}
     }
 
-    /// The actor's turn: does everything that is due, and answers when to come again.
+    /// The actor's turn: does one slice of what is due, and answers when to come again. A moment that has passed says
+    /// that there is more: the actor comes again when its neighbours have had their turns.
     ///
     /// Only the actor may call it: it notes down that somebody will come at that time.
     pub(crate) fn turn(&self) -> WakeAt {
-        self.sweep();
-        self.with(|state, _| {
+        self.with(|state, fx| {
+            if self.slice(state, fx) == Slice::More || state.trim() {
+                state.armed = Moment::ZERO;
+                return state.armed;
+            }
             let now = self.clock.now();
             state.armed = match [state.table.next_due(), state.timers.next()].into_iter().flatten().min() {
-                Some(due) => due.min(now.saturating_add(LONGEST_SLEEP)).max(now),
+                Some(due) => due.min(now.saturating_add(LONGEST_SLEEP)),
                 // Else each grant that comes would have to wake the actor.
                 None if state.table.has_listeners() => now.saturating_add(LONGEST_SLEEP.min(self.longest_idle)),
                 None => now.saturating_add(self.longest_idle),

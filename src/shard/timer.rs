@@ -64,8 +64,9 @@ impl Timers {
 
     /// Wakes the sleepers among `budget` entries from `cursor` on before their time; answers where to go on.
     pub(crate) fn wake_some(&mut self, cursor: u32, budget: u32, fx: &mut Effects) -> Option<u32> {
-        let end = self.sleepers.bound().min(cursor.saturating_add(budget));
-        for id in cursor..end {
+        let window = self.sleepers.window(cursor, budget);
+        let end = window.end;
+        for id in window {
             if let Some(waker) = self.sleepers.get_mut(id).and_then(|sleeper| sleeper.waker.take()) {
                 fx.wake(waker);
             }
@@ -83,6 +84,11 @@ impl Timers {
             Step::Moved => true,
             Step::Idle => false,
         }
+    }
+
+    /// Gives memory back after many have slept; whether there is more to be done.
+    pub(crate) fn trim(&mut self, chunks: usize) -> bool {
+        self.sleepers.trim(chunks)
     }
 
     pub(crate) fn next(&self) -> Option<Moment> {

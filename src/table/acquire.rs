@@ -436,6 +436,9 @@ impl Table {
         self.tally.queued(ask.terms.mode(), self.slots[index].queue.len, self.now);
         fx.due(due);
         fx.due(self.first_end(index));
+        if self.slots[index].queue.len == 1 {
+            self.urge(index);
+        }
         self.count(index, |c| c.queued += 1);
         Verdict::Queued(WaiterId { index: id, seat: 0, seq: self.waiter_seq })
     }

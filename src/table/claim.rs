@@ -249,6 +249,9 @@ impl Table {
             holder.deadline = deadline.min(last);
         }
         self.expiries.insert(&mut self.slots, grant.slot);
+        if self.slots[grant.slot].queue.len > 0 {
+            self.make_urgent(grant.slot);
+        }
         self.keep_for_session(grant.slot, fx);
         if let Some(due) = self.confirm_before_the_end(grant.slot) {
             fx.due(due);

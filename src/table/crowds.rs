@@ -153,3 +153,68 @@ fn an_owner_asks_again_for_its_share_at_no_cost_for_the_others() {
     assert_eq!(again, first);
     assert_eq!(table.slots[table.key_slot(first.slot)].group().unwrap().members_of(me.id).count(), 1);
 }
+
+/// A key that nobody waits for.
+fn hold(table: &mut Table, key: &str, hash: u32, ttl: Duration) -> Grant {
+    let terms = Terms { ttl: Ttl::new(ttl).unwrap(), extra: None };
+    let token = Token::from(Uuid::from_u128(u128::from(table.fence.get()) << 64));
+    let (key, choice) = (Key::try_from(key).unwrap(), TokenChoice::Minted);
+    let ask = Ask { key: &key, hash, terms: &terms, token, choice, keeper: Keeper::Guard(choice) };
+    let now = table.now;
+    table.grant_if_free(&ask, now).unwrap()
+}
+
+#[test]
+fn of_very_many_that_end_at_once_those_that_somebody_waits_for_or_refreshes_come_first() {
+    const MANY: u32 = 300_000;
+    let limits = Limits { keys: 2 * MANY as usize, members: 10, waiters: 10, waiters_per_key: 10 };
+    let mut table = Table::new(limits, Claim::Local, 1, at(1));
+    let (before, after) = (Duration::from_millis(900), Duration::from_millis(1_100));
+    let mut fx = Effects::new();
+    // All are due in the same turn; half of them are filed after those that matter.
+    for n in 0..MANY / 2 {
+        hold(&mut table, &n.to_string(), n, before);
+    }
+    let refreshed = hold(&mut table, "refreshed", MANY, after);
+    table.auto_refresh(&refreshed, Duration::from_millis(300), Duration::MAX, at(1), &mut fx).unwrap();
+    let watched = hold(&mut table, "watched", MANY + 1, before);
+    let heard = Arc::new(Heard::default());
+    table.watch(&watched, || Arc::clone(&heard) as Arc<dyn Watcher>, at(1), &mut fx).unwrap();
+    let _first = hold(&mut table, "k", 7, before);
+    let Verdict::Queued(waits) = acquire(&mut table, Mode::Exclusive, None) else { panic!("it is held") };
+    for n in MANY / 2..MANY {
+        hold(&mut table, &n.to_string(), n, before);
+    }
+    drop(fx);
+    let now = at(2);
+    let slice = step(&mut table, |table, fx| table.tick(now, 128, fx));
+    assert_eq!((slice, table.counters().refreshed), (Slice::More, 1));
+    assert!(heard.ended.load(std::sync::atomic::Ordering::SeqCst));
+    let seen = table.see_waiter(waits, Keeper::Ticket, Waker::noop(), now, &mut Effects::new());
+    assert!(matches!(seen, Seen::Granted(_)), "{seen:?}");
+    assert!(table.held() > MANY as usize / 2);
+    while table.tick(now, 128, &mut Effects::new()) == Slice::More {}
+    assert_eq!(table.held(), 2);
+    table.assert_invariants();
+    // What they took is given back, a little at a time.
+    let mut steps = 0;
+    while table.trim() {
+        steps += 1;
+    }
+    assert!(steps >= MANY as usize / 64 / CHUNKS_AT_ONCE);
+    assert!(table.slots.bound() < MANY && table.index.capacity() < 1_024, "{}", table.index.capacity());
+    table.assert_invariants();
+}
+
+#[derive(Default)]
+struct Heard {
+    ended: std::sync::atomic::AtomicBool,
+}
+
+impl Watcher for Heard {
+    fn ended(&self, _: End) {
+        self.ended.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn asked_back(&self, _: Moment) {}
+}

@@ -101,8 +101,9 @@ impl Table {
         budget: u32,
         mut found: impl FnMut(Grant, Key),
     ) -> Option<u32> {
-        let end = self.slots.bound().min(cursor.saturating_add(budget));
-        for index in cursor..end {
+        let window = self.slots.window(cursor, budget);
+        let end = window.end;
+        for index in window {
             if let Some(slot) = self.slots.get(index)
                 && self.is_by_store(index)
                 && (which == Which::All || slot.queue.len > 0)

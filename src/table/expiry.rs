@@ -5,7 +5,8 @@
 //! early, at most a tick late, and whoever uses a deadline compares it itself (C1).
 //!
 //! Work comes in single steps ([`Wheel::step`]), so that a sweep can stop after any of them: a bucket of a million
-//! entries is opened entry by entry, never at one go.
+//! entries is opened entry by entry, never at one go. For what somebody waits for there is a second set of buckets,
+//! with steps of its own ([`Wheel::urgent_step`]): it is not behind the million.
 
 use super::slab::NIL;
 use crate::clock::Moment;
@@ -15,6 +16,10 @@ const LEVELS: usize = 6;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 const SLOT_MASK: u64 = SLOTS as u64 - 1;
+/// The two sets of buckets; the levels of the second come after those of the first.
+const PLAIN: usize = 0;
+const URGENT: usize = 1;
+const SETS: usize = 2;
 /// The furthest an entry is filed ahead: one top-level slot short of a whole turn, about two years.
 const HORIZON: u64 = (1 << (SLOT_BITS * LEVELS as u32)) - (1 << (SLOT_BITS * (LEVELS as u32 - 1)));
 const UNFILED: u16 = u16::MAX;
@@ -24,12 +29,21 @@ const UNFILED: u16 = u16::MAX;
 pub(crate) struct Links {
     prev: u32,
     next: u32,
-    /// Level and slot, or `UNFILED`.
+    /// Level (those of the second set counted on) and slot, or `UNFILED`.
     bucket: u16,
 }
 
 impl Links {
     pub(crate) const NEW: Self = Self { prev: NIL, next: NIL, bucket: UNFILED };
+
+    /// Whether the entry is filed, and not among the urgent ones.
+    pub(crate) fn is_plain(self) -> bool {
+        usize::from(self.bucket) < LEVELS << SLOT_BITS
+    }
+
+    pub(crate) fn is_urgent(self) -> bool {
+        self.bucket != UNFILED && !self.is_plain()
+    }
 }
 
 /// Where the entries live.
@@ -55,31 +69,41 @@ pub(crate) enum Step {
 
 #[derive(Debug)]
 pub(crate) struct Wheel {
-    /// The tick up to which everything due was handed out.
-    elapsed: u64,
-    occupied: [u64; LEVELS],
-    heads: Box<[[u32; SLOTS]; LEVELS]>,
-    /// A bucket above level 0 that is being emptied into the levels below. It is finished before anything else is
-    /// looked at, since it may hold entries that come before theirs.
-    opening: Option<(usize, usize)>,
+    /// Of each set, the tick up to which everything due was handed out.
+    elapsed: [u64; SETS],
+    occupied: [u64; SETS * LEVELS],
+    heads: Box<[[u32; SLOTS]; SETS * LEVELS]>,
+    /// Of each set, a bucket above level 0 that is being emptied into the levels below. It is finished before anything
+    /// else of its set is looked at, since it may hold entries that come before theirs.
+    opening: [Option<(usize, usize)>; SETS],
 }
 
 impl Wheel {
     pub(crate) fn new(now: Moment) -> Self {
         Self {
-            elapsed: now.as_nanos() / TICK_NANOS,
-            occupied: [0; LEVELS],
-            heads: Box::new([[NIL; SLOTS]; LEVELS]),
-            opening: None,
+            elapsed: [now.as_nanos() / TICK_NANOS; SETS],
+            occupied: [0; SETS * LEVELS],
+            heads: Box::new([[NIL; SLOTS]; SETS * LEVELS]),
+            opening: [None; SETS],
         }
     }
 
     /// Files an entry under its deadline. It must not be filed already.
     #[inline]
     pub(crate) fn insert(&mut self, nodes: &mut impl Timed, id: u32) {
+        self.file::<PLAIN>(nodes, id);
+    }
+
+    /// The same for one that somebody waits for.
+    pub(crate) fn insert_urgent(&mut self, nodes: &mut impl Timed, id: u32) {
+        self.file::<URGENT>(nodes, id);
+    }
+
+    #[inline(always)]
+    fn file<const SET: usize>(&mut self, nodes: &mut impl Timed, id: u32) {
         let (due, links) = nodes.timed(id);
         let tick = due.as_nanos().saturating_add(TICK_NANOS - 1) / TICK_NANOS;
-        let (level, slot) = self.place(tick.max(self.elapsed).min(self.elapsed + HORIZON));
+        let (level, slot) = self.place::<SET>(tick.max(self.elapsed[SET]).min(self.elapsed[SET] + HORIZON));
         let head = self.heads[level][slot];
         *links = Links { prev: NIL, next: head, bucket: (level << SLOT_BITS | slot) as u16 };
         if head != NIL {
@@ -107,52 +131,65 @@ impl Wheel {
         self.heads[level][slot] = next;
         if next == NIL {
             self.occupied[level] &= !(1 << slot);
-            if self.opening == Some((level, slot)) {
-                self.opening = None;
+            let opening = &mut self.opening[level / LEVELS];
+            if *opening == Some((level, slot)) {
+                *opening = None;
             }
         }
     }
 
-    /// Files an entry anew after its deadline moved.
+    /// Files an entry anew after its deadline moved, among those among which it was.
     pub(crate) fn update(&mut self, nodes: &mut impl Timed, id: u32) {
+        let is_urgent = nodes.links_mut(id).is_urgent();
         self.remove(nodes, id);
-        self.insert(nodes, id);
+        if is_urgent { self.insert_urgent(nodes, id) } else { self.insert(nodes, id) }
     }
 
-    /// Does one O(1) piece of what is due by `now`.
+    /// Does one O(1) piece of what is due by `now`, of all that is not urgent.
     pub(crate) fn step(&mut self, nodes: &mut impl Timed, now: Moment) -> Step {
+        self.step_of::<PLAIN>(nodes, now)
+    }
+
+    /// The same of what is urgent.
+    pub(crate) fn urgent_step(&mut self, nodes: &mut impl Timed, now: Moment) -> Step {
+        self.step_of::<URGENT>(nodes, now)
+    }
+
+    fn step_of<const SET: usize>(&mut self, nodes: &mut impl Timed, now: Moment) -> Step {
         let now_tick = now.as_nanos() / TICK_NANOS;
-        let (level, slot) = match self.opening {
+        let (level, slot) = match self.opening[SET] {
             Some(bucket) => bucket,
-            None => match self.first_bucket() {
+            None => match self.first_bucket::<SET>() {
                 Some((level, slot, start)) if start <= now_tick => {
-                    self.elapsed = self.elapsed.max(start);
-                    if level > 0 {
-                        self.opening = Some((level, slot));
+                    self.elapsed[SET] = self.elapsed[SET].max(start);
+                    if level > SET * LEVELS {
+                        self.opening[SET] = Some((level, slot));
                     }
                     (level, slot)
                 }
                 _ => {
-                    self.elapsed = self.elapsed.max(now_tick);
+                    self.elapsed[SET] = self.elapsed[SET].max(now_tick);
                     return Step::Idle;
                 }
             },
         };
         let id = self.heads[level][slot];
         self.remove(nodes, id);
-        if level == 0 {
+        if level == SET * LEVELS {
             return Step::Due(id);
         }
-        self.insert(nodes, id);
+        self.file::<SET>(nodes, id);
         Step::Moved
     }
 
     /// No entry is due before this moment. `None` if there is no entry.
     pub(crate) fn next(&self) -> Option<Moment> {
-        if self.opening.is_some() {
+        if self.opening.iter().any(Option::is_some) {
             return Some(Moment::ZERO);
         }
-        self.first_bucket().map(|(_, _, start)| Moment::from_nanos(start.saturating_mul(TICK_NANOS)))
+        let first = [self.first_bucket::<PLAIN>(), self.first_bucket::<URGENT>()];
+        let start = first.into_iter().flatten().map(|(_, _, start)| start).min()?;
+        Some(Moment::from_nanos(start.saturating_mul(TICK_NANOS)))
     }
 
     /// Every entry, having checked that the wheel and the entries' links agree.
@@ -172,27 +209,29 @@ impl Wheel {
                 }
             }
         }
-        if let Some((level, slot)) = self.opening {
+        for (level, slot) in self.opening.into_iter().flatten() {
             assert_ne!(self.heads[level][slot], NIL, "a bucket that is open is not empty");
         }
         filed
     }
 
-    fn place(&self, tick: u64) -> (usize, usize) {
-        let differs = (self.elapsed ^ tick) | SLOT_MASK;
+    fn place<const SET: usize>(&self, tick: u64) -> (usize, usize) {
+        let differs = (self.elapsed[SET] ^ tick) | SLOT_MASK;
         let level = ((63 - differs.leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1);
-        (level as usize, (tick >> (level * SLOT_BITS) & SLOT_MASK) as usize)
+        (SET * LEVELS + level as usize, (tick >> (level * SLOT_BITS) & SLOT_MASK) as usize)
     }
 
-    /// The earliest bucket and the tick at which it begins. Entries of a lower level come before those of a higher.
-    fn first_bucket(&self) -> Option<(usize, usize, u64)> {
-        let level = self.occupied.iter().position(|&bits| bits != 0)?;
-        let shift = level as u32 * SLOT_BITS;
-        let current = self.elapsed >> shift & SLOT_MASK;
-        let ahead = self.occupied[level].rotate_right(current as u32).trailing_zeros();
+    /// The earliest bucket of a set and the tick at which it begins. Entries of a lower level come before those of a
+    /// higher.
+    fn first_bucket<const SET: usize>(&self) -> Option<(usize, usize, u64)> {
+        let occupied = &self.occupied[SET * LEVELS..(SET + 1) * LEVELS];
+        let level = occupied.iter().position(|&bits| bits != 0)?;
+        let (shift, elapsed) = (level as u32 * SLOT_BITS, self.elapsed[SET]);
+        let current = elapsed >> shift & SLOT_MASK;
+        let ahead = occupied[level].rotate_right(current as u32).trailing_zeros();
         let slot = (current + u64::from(ahead)) & SLOT_MASK;
-        let start = ((self.elapsed >> shift) + u64::from(ahead)) << shift;
-        Some((level, slot as usize, start))
+        let start = ((elapsed >> shift) + u64::from(ahead)) << shift;
+        Some((SET * LEVELS + level, slot as usize, start))
     }
 }
 
@@ -217,7 +256,7 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Op {
-        Insert(u64),
+        Insert(u64, bool),
         Remove(usize),
         Move(usize, u64),
         Advance(u64, usize),
@@ -230,7 +269,7 @@ mod tests {
 
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
-            3 => span().prop_map(Op::Insert),
+            3 => (span(), any::<bool>()).prop_map(|(span, urgent)| Op::Insert(span, urgent)),
             1 => any::<usize>().prop_map(Op::Remove),
             1 => (any::<usize>(), span()).prop_map(|(at, span)| Op::Move(at, span)),
             2 => (0_u32..52, 1_usize..20).prop_map(|(bits, steps)| Op::Advance(1 << bits, steps)),
@@ -246,10 +285,11 @@ mod tests {
             let mut filed: Vec<u32> = Vec::new();
             for op in ops {
                 match op {
-                    Op::Insert(span) => {
+                    Op::Insert(span, urgent) => {
                         let due = Moment::from_nanos(now.saturating_add(span));
                         let id = nodes.insert(Node { due, links: Links::NEW });
-                        wheel.insert(&mut nodes, id);
+                        if urgent { wheel.insert_urgent(&mut nodes, id) } else { wheel.insert(&mut nodes, id) }
+                        prop_assert_eq!(nodes[id].links.is_urgent(), urgent);
                         filed.push(id);
                     }
                     Op::Remove(at) if !filed.is_empty() => {
@@ -266,7 +306,12 @@ mod tests {
                         now = now.saturating_add(span).min(1 << 60);
                         let mut idle = false;
                         for _ in 0..steps {
-                            match wheel.step(&mut nodes, Moment::from_nanos(now)) {
+                            let now_at = Moment::from_nanos(now);
+                            let step = match wheel.urgent_step(&mut nodes, now_at) {
+                                Step::Idle => wheel.step(&mut nodes, now_at),
+                                urgent => urgent,
+                            };
+                            match step {
                                 Step::Due(id) => {
                                     prop_assert!(nodes[id].due.as_nanos() <= now, "early");
                                     filed.retain(|other| *other != id);

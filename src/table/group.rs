@@ -9,6 +9,7 @@ use std::ops::Bound;
 
 use hashbrown::HashMap;
 
+use super::is_sparse;
 use super::mode::{Kind, Mode};
 use crate::clock::Moment;
 use crate::deadlock::graph::{OwnerId, OwnerSet};
@@ -54,6 +55,9 @@ impl Group {
 
     pub(crate) fn remove(&mut self, token: Token, member: u32, deadline: Moment, owner: Option<OwnerId>) {
         self.members.remove(&token);
+        if is_sparse(self.members.len(), self.members.capacity()) {
+            self.members.shrink_to(self.members.len() * 2);
+        }
         self.deadlines.remove(&(deadline, member));
         if let Some(owner) = owner {
             self.owners.remove(&(owner, member));

@@ -55,8 +55,10 @@ impl Table {
         let slot = &self.slots[index];
         if slot.queue.len > 0 {
             fx.due(self.first_end(index));
+            self.urge(index);
         } else if slot.is_free() {
-            self.remove_slot(index);
+            let hash = slot.hash;
+            self.remove_slot(index, hash);
         }
     }
 
@@ -99,7 +101,11 @@ impl Table {
             // An exclusive lock for nobody in particular: the key is free, and stays where it is.
             let holder = self.holder(token, &terms, Keeper::Unseen(next), None);
             self.slots[index].holder = Some(holder);
-            self.expiries.insert(&mut self.slots, index);
+            if self.slots[index].queue.len == 0 {
+                self.expiries.insert(&mut self.slots, index);
+            } else {
+                self.expiries.insert_urgent(&mut self.slots, index);
+            }
             if self.attentive {
                 self.granted(index, index, 0, fx);
             }
@@ -338,6 +344,26 @@ impl Table {
             self.tally.joined_group(mode.kind());
             let extras = self.slots[index].extras_mut();
             extras.group.get_or_insert_with(|| Box::new(Group::new(mode.kind()))).used += u64::from(mode.weight());
+        }
+    }
+
+    /// Files the first of a key's holders to end among those that somebody waits for.
+    #[inline]
+    pub(super) fn urge(&mut self, index: u32) {
+        let slot = &self.slots[index];
+        let own = slot.holder.as_ref().map_or(Moment::FAR, |holder| holder.deadline);
+        let at = match slot.group().and_then(|group| group.first_due()) {
+            Some((due, member)) if due < own => member,
+            _ => index,
+        };
+        self.make_urgent(at);
+    }
+
+    /// Files a holder among those that somebody waits for, if it is filed at all.
+    pub(super) fn make_urgent(&mut self, at: u32) {
+        if self.slots[at].expiry.is_plain() {
+            self.expiries.remove(&mut self.slots, at);
+            self.expiries.insert_urgent(&mut self.slots, at);
         }
     }
 

@@ -77,7 +77,7 @@ impl Table {
         self.tally.held_for(held);
         self.trail.push(Trace { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now });
         self.expiries.remove(&mut self.slots, grant.slot);
-        self.remove_slot(grant.slot);
+        self.remove_slot(grant.slot, key_hash);
         Some(Release::Released)
     }
 
@@ -186,6 +186,10 @@ impl Table {
             group.redate(index, before, deadline);
         }
         self.expiries.update(&mut self.slots, index);
+        let slot = &self.slots[index];
+        if slot.queue.len > 0 || slot.extras.as_ref().is_some_and(|extras| extras.watcher.is_some()) {
+            self.make_urgent(index);
+        }
     }
 
     /// Makes an exclusive lock a shared one, and lets those in who wait for that.
@@ -231,6 +235,7 @@ impl Table {
     ) -> Result<Arc<dyn Watcher>, Option<End>> {
         let deadline = self.live(grant, now, fx).ok_or_else(|| self.ended.find_fence(grant.fence))?;
         fx.due(deadline);
+        self.make_urgent(grant.slot);
         Ok(self.slots[grant.slot].extras_mut().watcher.get_or_insert_with(make).clone())
     }
 

@@ -208,6 +208,10 @@ impl Table {
         let ordered: Vec<u32> = held.iter().copied().filter(|id| auto(*id).is_some()).collect();
         assert_eq!(sorted(self.expiries.filed(|id| self.slots[id].expiry)), held, "C1: every holder is timed");
         assert_eq!(sorted(self.timeouts.filed(|id| self.waiters[id].timeout)), timed, "C1: every finite wait is timed");
+        for (id, slot) in slots.iter().filter(|(_, slot)| slot.queue.len > 0 && slot.group().is_none()) {
+            let urgent = slot.is_pending() || self.slots[*id].expiry.is_urgent();
+            assert!(urgent, "C1: the holder of {:?}, which somebody waits for, ends before others", slot.key);
+        }
         let links = |id| auto(id).map_or(Links::NEW, |auto| auto.links);
         assert_eq!(sorted(self.refreshes.filed(links)), ordered, "C1: every standing order is timed");
     }

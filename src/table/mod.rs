@@ -112,6 +112,8 @@ const MAX_SEATS: u32 = 16;
 const HAND_OFFS: usize = if cfg!(test) { 2 } else { 32 };
 /// Holders of one key that one step ends or looks at.
 const HOLDERS_AT_ONCE: usize = 64;
+/// Chunks of a slab that one step looks through for what can be given back.
+const CHUNKS_AT_ONCE: usize = 8;
 /// Ended tokens that a shard remembers (T9).
 const ENDED_TOKENS: u16 = 1024;
 
@@ -218,13 +220,35 @@ impl Table {
         index
     }
 
-    /// Takes a slot out that nobody holds or waits for (T7).
+    /// Takes a slot out that nobody holds or waits for (T7); `hash` is its key's.
     #[inline]
-    fn remove_slot(&mut self, index: u32) {
-        if let Ok(entry) = self.index.find_entry(spread(self.slots[index].hash), |&other| other == index) {
+    fn remove_slot(&mut self, index: u32, hash: u32) {
+        if let Ok(entry) = self.index.find_entry(spread(hash), |&other| other == index) {
             entry.remove();
         }
         self.slots.remove(index);
+    }
+
+    /// Gives memory back after a spike, a bounded piece at a time; whether there is more to be done.
+    pub(crate) fn trim(&mut self) -> bool {
+        if self.slots.trim(CHUNKS_AT_ONCE) || self.waiters.trim(CHUNKS_AT_ONCE) {
+            return true;
+        }
+        // What is moved for it is few, and what was there before was many: O(1) for each that has gone.
+        if is_sparse(self.index.len(), self.index.capacity()) {
+            let slots = &self.slots;
+            self.index.shrink_to(self.index.len() * 2, |&other| spread(slots[other].hash));
+        }
+        if is_sparse(self.chosen.len(), self.chosen.capacity()) {
+            self.chosen.shrink_to(self.chosen.len() * 2);
+        }
+        if is_sparse(self.belongings.len(), self.belongings.capacity()) {
+            self.belongings.shrink_to(self.belongings.len() * 2);
+        }
+        if is_sparse(self.handing_off.len(), self.handing_off.capacity()) {
+            self.handing_off.shrink_to(self.handing_off.len() * 2);
+        }
+        false
     }
 
     /// The slot of the key that the holder in this slot holds.
@@ -346,6 +370,11 @@ impl Table {
     pub(crate) fn admit(&mut self, more: usize) {
         self.limits.waiters = self.waiting.saturating_add(more);
     }
+}
+
+/// Whether a map or list holds so little of what it once did that it is to shrink.
+pub(crate) fn is_sparse(len: usize, capacity: usize) -> bool {
+    capacity > 1024 && len < capacity / 16
 }
 
 /// Makes the 64 bits that the index wants of the 32 that a slot keeps; it takes its tag from the highest ones.

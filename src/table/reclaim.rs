@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn a_lock_is_taken_back_with_its_fence_and_all_later_ones_are_above() {
         let (mut fx, now) = (Effects::new(), Moment::ZERO);
-        let limits = Limits { keys: 10, waiters: 10, waiters_per_key: 10 };
+        let limits = Limits { keys: 10, members: 10, waiters: 10, waiters_per_key: 10 };
         let mut table = Table::new(limits, Claim::Local, 1_000, now);
         let terms = Terms { ttl: Ttl::new(Duration::from_secs(30)).unwrap(), extra: None };
         let keys = ["a", "b"].map(|key| Key::new(key).unwrap());

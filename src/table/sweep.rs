@@ -19,37 +19,63 @@ pub(crate) enum Slice {
 }
 
 impl Table {
-    /// Does up to `budget` pieces of what is due: locks expire first, so that no late timer refreshes a dead one.
+    /// Does up to `budget` pieces of what is due: of what somebody waits for, or would lose, three in four as long as
+    /// there is any. That goes for refreshes too: one of a lock whose deadline has passed ends it (T6).
     pub(crate) fn tick(&mut self, now: Moment, budget: usize, fx: &mut Effects) -> Slice {
         self.see(now);
-        let now = self.now;
-        for _ in 0..budget {
-            if self.go_on_handing_off(fx) {
-                continue;
-            }
-            match self.expiries.step(&mut self.slots, now) {
-                Step::Due(index) => {
-                    self.end_if_over(index, fx);
-                    continue;
-                }
-                Step::Moved => continue,
-                Step::Idle => {}
-            }
-            match self.timeouts.step(&mut self.waiters, now) {
-                Step::Due(waiter) => {
-                    self.waiter_is_due(waiter, fx);
-                    continue;
-                }
-                Step::Moved => continue,
-                Step::Idle => {}
-            }
-            match self.refreshes.step(&mut Refreshes(&mut self.slots), now) {
-                Step::Due(index) => self.refresh_by_order(index, fx),
-                Step::Moved => {}
-                Step::Idle => return Slice::Done,
+        for piece in 0..budget {
+            let its_turn = piece % 4 == 3 && self.end_one(fx);
+            if !(its_turn || self.serve_one(piece, fx) || self.end_one(fx)) {
+                return Slice::Done;
             }
         }
         Slice::More
+    }
+
+    /// Does one piece of what somebody waits for, the kinds in turn; `false` if nothing of it is due.
+    fn serve_one(&mut self, piece: usize, fx: &mut Effects) -> bool {
+        let kinds = [Self::refresh_one, Self::hand_on_one, Self::time_out_one];
+        (0..kinds.len()).any(|at| kinds[(piece + at) % kinds.len()](self, fx))
+    }
+
+    fn refresh_one(&mut self, fx: &mut Effects) -> bool {
+        match self.refreshes.step(&mut Refreshes(&mut self.slots), self.now) {
+            Step::Due(index) => self.refresh_by_order(index, fx),
+            Step::Moved => {}
+            Step::Idle => return false,
+        }
+        true
+    }
+
+    fn hand_on_one(&mut self, fx: &mut Effects) -> bool {
+        if self.go_on_handing_off(fx) {
+            return true;
+        }
+        match self.expiries.urgent_step(&mut self.slots, self.now) {
+            Step::Due(index) => drop(self.end_if_over(index, fx)),
+            Step::Moved => {}
+            Step::Idle => return false,
+        }
+        true
+    }
+
+    fn time_out_one(&mut self, fx: &mut Effects) -> bool {
+        match self.timeouts.step(&mut self.waiters, self.now) {
+            Step::Due(waiter) => self.waiter_is_due(waiter, fx),
+            Step::Moved => {}
+            Step::Idle => return false,
+        }
+        true
+    }
+
+    /// Does one piece of the end of locks that nobody waits for; `false` if none is due.
+    fn end_one(&mut self, fx: &mut Effects) -> bool {
+        match self.expiries.step(&mut self.slots, self.now) {
+            Step::Due(index) => drop(self.end_if_over(index, fx)),
+            Step::Moved => {}
+            Step::Idle => return false,
+        }
+        true
     }
 
     /// Nothing falls due before this moment. `None`: nothing will.
@@ -67,8 +93,9 @@ impl Table {
 
     /// Tells the waiters among `budget` entries from `cursor` on that the table is closed; answers where to go on.
     pub(crate) fn refuse_waiters(&mut self, cursor: u32, budget: u32, fx: &mut Effects) -> Option<u32> {
-        let end = self.waiters.bound().min(cursor.saturating_add(budget));
-        for waiter in cursor..end {
+        let window = self.waiters.window(cursor, budget);
+        let end = window.end;
+        for waiter in window {
             let Some((index, state)) = self.waiters.get(waiter).map(|waiter| (waiter.slot, &waiter.state)) else {
                 continue;
             };
@@ -88,8 +115,9 @@ impl Table {
 
     /// Ends the grants among `budget` entries from `cursor` on: they outlived a shutdown's grace.
     pub(crate) fn end_grants(&mut self, cursor: u32, budget: u32, fx: &mut Effects) -> Option<u32> {
-        let end = self.slots.bound().min(cursor.saturating_add(budget));
-        for index in cursor..end {
+        let window = self.slots.window(cursor, budget);
+        let end = window.end;
+        for index in window {
             if self.slots.get(index).is_some() {
                 self.end(index, End::ShutDown, fx);
             }
@@ -123,6 +151,10 @@ impl Table {
     }
 
     fn refresh_by_order(&mut self, index: u32, fx: &mut Effects) {
+        if self.end_if_over(index, fx) {
+            // It came too late, and the store is not asked either.
+            return;
+        }
         let now = self.now;
         let slot = &mut self.slots[index];
         let Some(holder) = slot.holder.as_ref() else { return };

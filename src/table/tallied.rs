@@ -97,8 +97,9 @@ impl Table {
         oldest: &mut Oldest,
     ) -> Option<u32> {
         let mut deepest = 0;
-        let end = self.slots.bound().min(cursor.saturating_add(budget));
-        for index in cursor..end {
+        let window = self.slots.window(cursor, budget);
+        let end = window.end;
+        for index in window {
             let Some(slot) = self.slots.get(index) else { continue };
             let earlier = |known: Option<Moment>, found: Moment| Some(known.map_or(found, |known| known.min(found)));
             if let Some(holder) = slot.holder.as_ref().filter(|_| !slot.is_pending()) {

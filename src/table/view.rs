@@ -124,8 +124,9 @@ impl Table {
         mut found: impl FnMut(Row),
     ) -> Option<u32> {
         let now = now.max(self.now);
-        let end = self.slots.bound().min(cursor.saturating_add(budget));
-        for index in cursor..end {
+        let window = self.slots.window(cursor, budget);
+        let end = window.end;
+        for index in window {
             let Some(slot) = self.slots.get(index).filter(|slot| slot.member_of().is_none()) else { continue };
             if slot.group().is_none() {
                 let candidate = self.candidate(index, now);
