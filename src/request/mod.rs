@@ -5,13 +5,14 @@
 //! everything that wants a lock; the work is done in `acquiring`.
 
 mod acquiring;
+mod budget;
 mod options;
 mod owned;
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use acquiring::{Acquiring, Answer, KeeperKind};
@@ -189,7 +190,7 @@ impl<'a> LockRequest<'a> {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut request = self.into_future();
         loop {
-            match Pin::new(&mut request).poll(&mut Context::from_waker(&waker)) {
+            match request.poll_at_once(&Context::from_waker(&waker)) {
                 Poll::Ready(answer) => return answer,
                 Poll::Pending => std::thread::park(),
             }
@@ -249,7 +250,13 @@ impl LockFuture<'_> {
     }
 
     fn poll_now(mut self) -> Poll<Result<Lock, LockError>> {
-        Pin::new(&mut self).poll(&mut Context::from_waker(Waker::noop()))
+        self.poll_at_once(&Context::from_waker(Waker::noop()))
+    }
+
+    /// Polls, whatever share of the thread the task has had.
+    #[inline]
+    fn poll_at_once(&mut self, cx: &Context<'_>) -> Poll<Result<Lock, LockError>> {
+        self.0.poll_as(cx, |asked, grant| Lock::new(Arc::clone(asked.shard()), asked.take_key(), grant))
     }
 }
 
@@ -267,7 +274,8 @@ impl Future for LockFuture<'_> {
     type Output = Result<Lock, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll_as(cx, |asked, grant| Lock::new(Arc::clone(asked.shard()), asked.take_key(), grant))
+        ready!(budget::poll_proceed(cx));
+        self.poll_at_once(cx)
     }
 }
 
@@ -283,6 +291,7 @@ impl Future for TicketFuture<'_> {
     type Output = Result<Ticket, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        ready!(budget::poll_proceed(cx));
         self.0.poll_as(cx, |asked, grant| Ticket::new(asked.take_key(), grant.token, grant.proof))
     }
 }
