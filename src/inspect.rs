@@ -210,7 +210,7 @@ impl LockManager {
     /// The most contended keys, the worst first, at most `limit` (and 16 per shard).
     ///
     /// Counted in bounded space (Space-Saving, 2005): a key that is among the worst is never missed, and a count may be
-    /// too high by what the key inherited from one that it displaced, never too low.
+    /// too high by what the key inherited from one that it displaced, never too low. Counts halve every ten minutes.
     #[must_use]
     pub fn hot_keys(&self, limit: usize) -> Vec<HotKey> {
         let counted = self.shards().iter().flat_map(|shard| shard.hot_keys());

@@ -135,7 +135,7 @@ fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// How often requests for a key had to wait or were refused.
+/// How often requests for a key had to wait or were refused lately.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HotKey {

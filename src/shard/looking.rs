@@ -120,6 +120,7 @@ impl Shard {
 
     /// The most contended keys and how often each was, in no order.
     pub(crate) fn hot_keys(&self) -> Vec<(Key, u64)> {
-        self.state.lock().table.hot_keys().to_vec()
+        let now = self.clock.now();
+        self.state.lock().table.hot_keys(now).to_vec()
     }
 }

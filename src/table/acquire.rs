@@ -378,7 +378,7 @@ impl Table {
         if matches!(patience, Patience::Poll) {
             return Verdict::Refused(LockError::Held);
         }
-        self.hot.hit(ask.hash, ask.key);
+        self.hot.hit(ask.hash, ask.key, self.now);
         let (deadline, waker) = match patience {
             Patience::Now | Patience::Poll => {
                 self.count(index, |c| {

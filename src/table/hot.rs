@@ -1,23 +1,39 @@
 //! The most contended keys of a shard, in bounded space: Space-Saving (Metwally, Agrawal and El Abbadi, 2005).
 //!
+//! Counts halve every ten minutes, so that the keys are those that are contended these days.
+//!
 //! A key that is not among the counted takes the place of the least counted, and its count: a key with more than
 //! `1 / PLACES` of all contention is always among them, and no count is too low.
 
+use std::time::Duration;
+
+use crate::clock::Moment;
 use crate::key::Key;
 
+/// What was counted counts half as much after this long.
+const HALF_LIFE: Duration = Duration::from_mins(10);
 /// Keys counted per shard (T9).
 const PLACES: usize = 16;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct HotKeys {
     /// Apart from the rest, since they are looked through at every hit.
     hashes: Vec<u32>,
     counted: Vec<(Key, u64)>,
+    /// When the counts were halved last.
+    halved: Moment,
+}
+
+impl Default for HotKeys {
+    fn default() -> Self {
+        Self { hashes: Vec::new(), counted: Vec::new(), halved: Moment::ZERO }
+    }
 }
 
 impl HotKeys {
     /// Somebody had to wait for this key, or was refused.
-    pub(crate) fn hit(&mut self, hash: u32, key: &Key) {
+    pub(crate) fn hit(&mut self, hash: u32, key: &Key, now: Moment) {
+        self.age(now);
         let known = self.hashes.iter().position(|other| *other == hash).filter(|at| self.counted[*at].0 == *key);
         match known {
             Some(at) => self.counted[at].1 += 1,
@@ -34,8 +50,30 @@ impl HotKeys {
     }
 
     /// The counted keys, in no order.
-    pub(crate) fn counted(&self) -> &[(Key, u64)] {
+    pub(crate) fn counted(&mut self, now: Moment) -> &[(Key, u64)] {
+        self.age(now);
         &self.counted
+    }
+
+    #[inline]
+    fn age(&mut self, now: Moment) {
+        if now.saturating_since(self.halved) >= HALF_LIFE {
+            self.halve(now);
+        }
+    }
+
+    #[cold]
+    fn halve(&mut self, now: Moment) {
+        let times = now.saturating_since(self.halved).as_nanos() / HALF_LIFE.as_nanos();
+        // By then nothing is left of any count.
+        let times = times.min(63) as u32;
+        self.halved = now;
+        for (_, count) in &mut self.counted {
+            *count >>= times;
+        }
+        let mut kept = self.counted.iter().map(|(_, count)| *count > 0);
+        self.hashes.retain(|_| kept.next() == Some(true));
+        self.counted.retain(|(_, count)| *count > 0);
     }
 }
 
@@ -48,13 +86,26 @@ mod tests {
         let key = |n: u32| Key::new(format!("k{n}")).unwrap();
         let mut hot = HotKeys::default();
         for n in 0..10_000 {
-            hot.hit(n, &key(n));
+            hot.hit(n, &key(n), Moment::ZERO);
             if n % 4 == 0 {
-                hot.hit(u32::MAX, &key(u32::MAX));
+                hot.hit(u32::MAX, &key(u32::MAX), Moment::ZERO);
             }
         }
-        assert_eq!(hot.counted().len(), PLACES);
-        let count = hot.counted().iter().find(|(k, _)| *k == key(u32::MAX)).map(|(_, count)| *count);
+        assert_eq!(hot.counted(Moment::ZERO).len(), PLACES);
+        let count = hot.counted(Moment::ZERO).iter().find(|(k, _)| *k == key(u32::MAX)).map(|(_, count)| *count);
         assert!(count.is_some_and(|count| (2_500..=12_500 / PLACES as u64 + 2_500).contains(&count)), "{count:?}");
+    }
+
+    #[test]
+    fn what_was_hot_once_makes_room_for_what_is_hot_now() {
+        let at = |minutes| Moment::ZERO.saturating_add(Duration::from_mins(minutes));
+        let key = |n: u32| Key::new(format!("k{n}")).unwrap();
+        let mut hot = HotKeys::default();
+        (0..1_000).for_each(|_| hot.hit(1, &key(1), at(0)));
+        (0..100).for_each(|_| hot.hit(2, &key(2), at(45)));
+        assert_eq!(hot.counted(at(45)), [(key(1), 62), (key(2), 100)]);
+        assert!(hot.counted(at(120)).is_empty(), "and in the end it is forgotten");
+        hot.hit(2, &key(2), at(121));
+        assert_eq!(hot.counted(at(121)), [(key(2), 1)]);
     }
 }

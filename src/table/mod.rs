@@ -274,8 +274,9 @@ impl Table {
     }
 
     /// The most contended keys and how often each was, in no order.
-    pub(crate) fn hot_keys(&self) -> &[(Key, u64)] {
-        self.hot.counted()
+    pub(crate) fn hot_keys(&mut self, now: Moment) -> &[(Key, u64)] {
+        self.see(now);
+        self.hot.counted(self.now)
     }
 
     pub(crate) fn counters(&self) -> &Counters {
