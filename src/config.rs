@@ -31,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) max_waiters_per_key: usize,
     pub(crate) max_locks_per_session: u32,
     pub(crate) max_sessions: usize,
+    pub(crate) max_watchers: usize,
     pub(crate) event_buffer: usize,
     pub(crate) on_deadlock: DeadlockPolicy,
     pub(crate) fail_mode: FailMode,
@@ -104,6 +105,7 @@ impl Config {
 /// | `max_waiters_per_key` | 16,384 |
 /// | `max_locks_per_session` | 10,000 |
 /// | `max_sessions` | 65,536 |
+/// | `max_watchers` | 16,384 |
 /// | `event_buffer` | 1,024 |
 /// | `on_deadlock` | refuse the request that closes the cycle |
 ///
@@ -126,6 +128,7 @@ pub struct Builder {
     max_waiters_per_key: usize,
     max_locks_per_session: u32,
     max_sessions: usize,
+    max_watchers: usize,
     event_buffer: usize,
     on_deadlock: DeadlockPolicy,
     fail_mode: FailMode,
@@ -152,6 +155,7 @@ impl Default for Builder {
             max_waiters_per_key: 1 << 14,
             max_locks_per_session: 10_000,
             max_sessions: 1 << 16,
+            max_watchers: 1 << 14,
             event_buffer: 1024,
             on_deadlock: DeadlockPolicy::default(),
             fail_mode: FailMode::default(),
@@ -219,6 +223,9 @@ impl Builder {
         max_locks_per_session: u32;
         /// How many sessions may be [kept](crate::Session::keep) at once; beyond it, [`LockError::TooManySessions`].
         max_sessions: usize;
+        /// How many streams of single keys ([`watch`](LockManager::watch)) there may be at once; beyond it,
+        /// [`LockError::TooManyWatchers`]. Each has a buffer of its own.
+        max_watchers: usize;
         /// How many events are kept for a listener that has not come to them yet, 1 to 65,536.
         event_buffer: usize;
         /// What is done about a deadlock.
@@ -337,6 +344,7 @@ impl Builder {
             max_waiters_per_key: self.max_waiters_per_key,
             max_locks_per_session: self.max_locks_per_session,
             max_sessions: self.max_sessions,
+            max_watchers: self.max_watchers,
             event_buffer: self.event_buffer,
             on_deadlock: self.on_deadlock,
             fail_mode: self.fail_mode,

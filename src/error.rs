@@ -74,6 +74,13 @@ pub enum LockError {
     /// As many sessions are kept as may be. Back off, or raise the bound.
     #[error("too many sessions are open")]
     TooManySessions,
+    /// As many streams of single keys are open as may be. Drop some, or raise the bound.
+    #[error("too many keys are watched")]
+    TooManyWatchers,
+    /// The process is a fork of the one that built the manager, whose thread stayed there: here nothing would ever end
+    /// the wait. Build a manager after the fork.
+    #[error("the manager was built before this process was forked off")]
+    Forked,
     /// Waiting would have closed a cycle of owners that wait for each other. Release what you hold, then try again.
     #[error("waiting would deadlock: {}", show_cycle(cycle))]
     Deadlock {
@@ -294,6 +301,8 @@ impl LockError {
             Self::TooManySessions => (429, "too_many_sessions", AttemptOutcome::TooManyKeys),
             Self::LockQuota => (429, "lock_quota", AttemptOutcome::TooManyKeys),
             Self::SessionQuota => (429, "session_quota", AttemptOutcome::TooManyKeys),
+            Self::TooManyWatchers => (429, "too_many_watchers", AttemptOutcome::TooManyKeys),
+            Self::Forked => (503, "forked", AttemptOutcome::Shutdown),
             Self::Deadlock { .. } => (409, "deadlock", AttemptOutcome::Deadlock),
             Self::StoreUnavailable => (503, "store_unavailable", AttemptOutcome::StoreError),
             Self::ShuttingDown => (503, "shutting_down", AttemptOutcome::Shutdown),
@@ -347,6 +356,8 @@ mod tests {
             (LockError::TooManySessions, 429, "too_many_sessions", AttemptOutcome::TooManyKeys),
             (LockError::LockQuota, 429, "lock_quota", AttemptOutcome::TooManyKeys),
             (LockError::SessionQuota, 429, "session_quota", AttemptOutcome::TooManyKeys),
+            (LockError::TooManyWatchers, 429, "too_many_watchers", AttemptOutcome::TooManyKeys),
+            (LockError::Forked, 503, "forked", AttemptOutcome::Shutdown),
             (LockError::Deadlock { cycle: [edge].into() }, 409, "deadlock", AttemptOutcome::Deadlock),
             (LockError::StoreUnavailable, 503, "store_unavailable", AttemptOutcome::StoreError),
             (LockError::ShuttingDown, 503, "shutting_down", AttemptOutcome::Shutdown),
@@ -357,6 +368,6 @@ mod tests {
         }
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!(codes.len(), 20, "each cause has a code of its own");
+        assert_eq!(codes.len(), 22, "each cause has a code of its own");
     }
 }

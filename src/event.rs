@@ -105,6 +105,9 @@ pub(crate) struct Hub {
     listeners: AtomicUsize,
     everything: broadcast::Sender<Event>,
     keys: DashMap<Key, Watched>,
+    /// Streams of single keys (T9).
+    watchers: AtomicUsize,
+    max_watchers: usize,
     over: CancellationToken,
 }
 
@@ -115,14 +118,23 @@ struct Watched {
 }
 
 impl Hub {
-    pub(crate) fn new(buffer: usize) -> Self {
+    pub(crate) fn new(buffer: usize, max_watchers: usize) -> Self {
         Self {
             sequence: AtomicU64::new(0),
             listeners: AtomicUsize::new(0),
             everything: broadcast::Sender::new(buffer),
             keys: DashMap::new(),
+            watchers: AtomicUsize::new(0),
+            max_watchers,
             over: CancellationToken::new(),
         }
+    }
+
+    /// Takes a place for one more stream of a key.
+    fn take_place(&self) -> Result<(), LockError> {
+        let more = |there: usize| (there < self.max_watchers).then_some(there + 1);
+        let taken = self.watchers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.map(drop).map_err(|_| LockError::TooManyWatchers)
     }
 
     /// Ends the streams: nothing more will happen.
@@ -184,7 +196,8 @@ impl LockManager {
     /// Everything that happens to one key from now on. The buffer holds 64 events.
     ///
     /// # Errors
-    /// [`LockError::InvalidKey`].
+    /// [`LockError::InvalidKey`]; [`LockError::TooManyWatchers`] beyond the builder's
+    /// [`max_watchers`](crate::Builder::max_watchers).
     pub fn watch<K>(&self, key: K) -> Result<Events, LockError>
     where
         K: TryInto<Key>,
@@ -192,6 +205,7 @@ impl LockManager {
     {
         let key = self.good_key(key)?;
         let hub = self.hub();
+        hub.take_place()?;
         let mut watched = hub
             .keys
             .entry(key.clone())
@@ -218,6 +232,7 @@ impl Drop for Listening {
         };
         let (shard, hash) = manager.place(key);
         manager.shard_at(shard).stop_listening(Interest::Key { hash });
+        manager.hub().watchers.fetch_sub(1, Ordering::Relaxed);
         if let Some(mut watched) = manager.hub().keys.get_mut(key) {
             watched.listeners -= 1;
         }
@@ -228,6 +243,18 @@ impl Drop for Listening {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_streams_of_single_keys_have_a_bound() {
+        let locks = LockManager::builder().max_watchers(2).build().unwrap();
+        let watched = ["a", "a"].map(|key| locks.watch(key).unwrap());
+        assert_eq!(locks.watch("b").unwrap_err(), LockError::TooManyWatchers);
+        assert!(locks.watch("").is_err_and(|why| why != LockError::TooManyWatchers));
+        let _everything = locks.events();
+        drop(watched);
+        let _again = ["b", "c"].map(|key| locks.watch(key).unwrap());
+        assert_eq!(locks.watch("a").unwrap_err(), LockError::TooManyWatchers);
+    }
 
     #[test]
     fn a_key_that_nobody_watches_any_more_is_not_registered() {

@@ -139,7 +139,8 @@ impl LockManager {
             clerk.iter().for_each(|clerk| clerk.serve(&shard));
             shard
         };
-        let (detector, hub) = (Detector::new(config.on_deadlock), Arc::new(Hub::new(config.event_buffer)));
+        let (detector, hub) =
+            (Detector::new(config.on_deadlock), Arc::new(Hub::new(config.event_buffer, config.max_watchers)));
         let kept_sessions = KeptSessions::new(config.max_sessions);
         let inner = Inner {
             shards: (0..placing.shards()).map(shard).collect(),

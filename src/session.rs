@@ -315,9 +315,12 @@ impl Session {
             return Err(LockError::SessionEnded);
         }
         let shard = Arc::downgrade(self.handle.manager.shard_of_session(self.handle.id));
-        let beat = Arc::new(Beat { session: Arc::downgrade(&self.handle), shard, every, timer: Mutex::new(None) });
+        let beat =
+            Arc::new(Beat { session: Arc::downgrade(&self.handle), shard, every, timer: Mutex::new(Timer::Unset) });
         let replaced = self.handle.beat.lock().replace(Arc::clone(&beat));
-        drop(replaced);
+        if let Some(replaced) = replaced {
+            replaced.cancel();
+        }
         beat.arm(self.handle.manager.now())
     }
 
@@ -330,7 +333,10 @@ impl Session {
     /// It is done by the first poll; with a store only the waiting for its answers is given up.
     pub async fn end(&self) -> Release {
         let Handle { owner, manager, beat, .. } = &*self.handle;
-        drop(beat.lock().take());
+        let order = beat.lock().take();
+        if let Some(order) = order {
+            order.cancel();
+        }
         let ended = owner.end(manager.now());
         // Those that had run out are cleaned up on the way.
         let hears = manager.end_owner(owner);
@@ -392,7 +398,18 @@ struct Beat {
     session: Weak<Handle>,
     shard: Weak<Shard>,
     every: Duration,
-    timer: Mutex<Option<u32>>,
+    timer: Mutex<Timer>,
+}
+
+/// | state     | means                     | next                          |
+/// |-----------|---------------------------|-------------------------------|
+/// | `Unset`   | it is to be set, or rings | `Set`, `Cancelled`            |
+/// | `Set`     | a sleeper of the shard    | `Unset` (rung), `Cancelled`   |
+/// | `Cancelled` | the order is over       |                               |
+enum Timer {
+    Unset,
+    Set(u32),
+    Cancelled,
 }
 
 impl Beat {
@@ -400,18 +417,47 @@ impl Beat {
         let shard = self.shard.upgrade().ok_or(LockError::ShuttingDown)?;
         // Locked for as long as the timer has no name: it may go off at once, in another thread.
         let mut timer = self.timer.lock();
-        *timer = shard.sleep(now.saturating_add(self.every), &Waker::from(Arc::clone(self)));
-        timer.map(drop).ok_or(LockError::ShuttingDown)
+        if matches!(*timer, Timer::Cancelled) {
+            return Ok(());
+        }
+        let set = shard.sleep(now.saturating_add(self.every), &Waker::from(Arc::clone(self)));
+        *timer = Timer::Set(set.ok_or(LockError::ShuttingDown)?);
+        Ok(())
+    }
+
+    /// Ends the order: its timer goes with it.
+    fn cancel(&self) {
+        let timer = std::mem::replace(&mut *self.timer.lock(), Timer::Cancelled);
+        self.stop(timer);
+    }
+
+    fn stop(&self, timer: Timer) {
+        if let (Timer::Set(timer), Some(shard)) = (timer, self.shard.upgrade()) {
+            shard.stop_sleep(timer);
+        }
+    }
+}
+
+impl Drop for Handle {
+    /// Ends its order to send heartbeats.
+    fn drop(&mut self) {
+        let order = self.beat.lock().take();
+        if let Some(order) = order {
+            order.cancel();
+        }
     }
 }
 
 impl Wake for Beat {
     /// Runs in the actor's thread, after the shard's mutex is dropped.
     fn wake(self: Arc<Self>) {
-        let timer = self.timer.lock().take();
-        if let (Some(timer), Some(shard)) = (timer, self.shard.upgrade()) {
-            shard.stop_sleep(timer);
+        let mut timer = self.timer.lock();
+        if matches!(*timer, Timer::Cancelled) {
+            return;
         }
+        let rung = std::mem::replace(&mut *timer, Timer::Unset);
+        drop(timer);
+        self.stop(rung);
         let Some(session) = self.session.upgrade() else { return };
         let is_current = session.beat.lock().as_ref().is_some_and(|beat| Arc::ptr_eq(beat, &self));
         let now = session.manager.now();

@@ -21,7 +21,7 @@ impl Timed for Slab<Sleeper> {
     }
 }
 
-/// The sleepers of one shard. Each belongs to one live future, which bounds them.
+/// The sleepers of one shard. Each belongs to one live future or session, which bounds them (T9).
 #[derive(Debug)]
 pub(crate) struct Timers {
     sleepers: Slab<Sleeper>,
@@ -84,6 +84,11 @@ impl Timers {
             Step::Moved => true,
             Step::Idle => false,
         }
+    }
+
+    #[cfg(all(test, feature = "test-util"))]
+    pub(crate) fn len(&self) -> usize {
+        self.sleepers.len()
     }
 
     /// Gives memory back after many have slept; whether there is more to be done.
