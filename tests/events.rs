@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::poll;
+use leasehold::retry::FixedInterval;
 use leasehold::{
     DeadlockPolicy, Event, EventKind, Events, Heard, LockError, LockManager, Loss, ManualClock, Mode, Token,
 };
@@ -228,6 +229,23 @@ fn a_slow_listener_learns_how_many_it_missed_and_gets_the_latest() {
         drop(locks.try_lock_now("k").unwrap());
     }
     assert_eq!(heard(&mut of_a_key), Some(Heard::Missed(36)), "64 are kept");
+}
+
+#[actix_rt::test]
+async fn a_poller_that_is_refused_to_break_a_deadlock_is_told_of() {
+    let locks = LockManager::builder().build().unwrap();
+    let (me, you) = (locks.session("me"), locks.session("you"));
+    let (_a, _b) = (me.lock("a").await.unwrap(), you.lock("b").await.unwrap());
+    let mut first = Box::pin(me.lock("b").wait_forever().into_future());
+    assert!(poll!(&mut first).is_pending());
+    let mut events = locks.events();
+    let polls = you.lock("a").wait_forever().retry(FixedInterval::new(Duration::from_millis(1), 9));
+    assert!(matches!(polls.await, Err(LockError::Deadlock { .. })));
+    let told = all(&mut events);
+    let EventKind::Deadlock { cycle } = &told[0].kind else { panic!("{told:?}") };
+    let edges: Vec<_> = cycle.iter().map(|edge| (&*edge.owner, edge.key.as_str())).collect();
+    assert_eq!(edges, [("you", "a"), ("me", "b")]);
+    assert_eq!((told.len(), told[0].key.as_str(), told[0].owner.as_deref()), (1, "a", Some("you")));
 }
 
 #[actix_rt::test]

@@ -1,6 +1,9 @@
 //! Fear: it works in one kind of program only (peer bug 36).
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+#[cfg(unix)]
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use leasehold::{BuildError, LockError, LockManager};
@@ -138,4 +141,72 @@ fn a_blocking_call_where_tasks_are_driven_panics_at_once() {
         assert!(matches!(blocking.await.unwrap(), Err(LockError::Timeout { .. })));
         assert!(tokio::task::block_in_place(|| locks.blocking_lock("another")).is_ok());
     });
+}
+
+#[tokio::test]
+async fn a_task_that_locks_without_end_leaves_the_others_of_its_thread_their_share() {
+    let locks = LockManager::builder().build().unwrap();
+    let other_ran = Arc::new(AtomicBool::new(false));
+    let other = tokio::spawn({
+        let other_ran = Arc::clone(&other_ran);
+        async move { other_ran.store(true, Ordering::SeqCst) }
+    });
+    for n in 0.. {
+        assert!(n < 1_000_000, "the other task never ran");
+        drop(locks.lock("k").await.unwrap());
+        drop(locks.lock("ticket").owner("o").await.unwrap());
+        if other_ran.load(Ordering::SeqCst) {
+            break;
+        }
+    }
+    other.await.unwrap();
+    // What is asked without waiting is not refused for it.
+    for _ in 0..100_000 {
+        drop(locks.try_lock_now("k").unwrap());
+    }
+}
+
+#[test]
+fn a_task_that_locks_without_end_runs_on_where_there_is_no_budget() {
+    let locks = LockManager::builder().build().unwrap();
+    futures::executor::block_on(async {
+        for _ in 0..100_000 {
+            drop(locks.lock("k").await.unwrap());
+        }
+    });
+}
+
+/// What a first poll of a request answers, if it answers.
+#[cfg(unix)]
+fn at_once(request: leasehold::LockRequest<'_>) -> Option<LockError> {
+    let future = std::pin::pin!(std::future::IntoFuture::into_future(request));
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer.err(),
+        Poll::Pending => None,
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_fork_of_the_host_is_refused_what_nothing_would_end_there() {
+    let locks = LockManager::builder().build().unwrap();
+    let session = locks.session("me");
+    let held = locks.try_lock_now("k").unwrap();
+    let requests = || {
+        let polls = locks.lock("k").retry(leasehold::retry::FixedInterval::new(Duration::from_millis(1), 9));
+        [locks.lock("k").wait_forever(), session.lock("k").wait_forever(), polls]
+    };
+    assert!(requests().into_iter().all(|request| at_once(request).is_none()), "here they wait");
+    std::thread::sleep(Duration::from_millis(20));
+    match fork::fork().unwrap() {
+        fork::Fork::Child => {
+            let forked = requests().into_iter().all(|request| at_once(request) == Some(LockError::Forked));
+            let works = locks.try_lock_now("other").is_ok();
+            // Not by the way of the test harness, whose threads are not here.
+            std::process::exit(if forked && works { 0 } else { 1 });
+        }
+        fork::Fork::Parent(child) => assert_eq!(fork::waitpid(child).unwrap(), 0, "the child's answers"),
+    }
+    drop(held);
+    assert!(locks.blocking_lock("k").is_ok(), "its parent goes on");
 }

@@ -360,8 +360,12 @@ impl<'a> Acquiring<'a> {
     /// Sleeps until the next try, or gives up.
     fn pause(&mut self, asked: Asked, mut poller: Box<Poller<'a>>, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
         let shard = self.shard();
-        if let Err(why) = self.watch_poller(&asked, &mut poller) {
+        let can_sleep = if shard.is_forked() { Err(LockError::Forked) } else { Ok(()) };
+        if let Err(why) = can_sleep.and_then(|()| self.watch_poller(&asked, &mut poller)) {
             shard.count_attempt(asked.terms.mode(), why.face().outcome, |c| c.rejected += 1);
+            if let LockError::Deadlock { cycle } = &why {
+                shard.tell_deadlock(&self.key, self.hash, asked.terms.owner(), cycle);
+            }
             return Poll::Ready(Err(why));
         }
         let now = shard.now();

@@ -65,7 +65,7 @@ impl Shard {
     pub(crate) fn reclaim(&self, ask: &Ask<'_>, fence: FencingToken) -> Result<Refreshed, LockError> {
         let now = self.clock.now();
         self.with(|state, fx| {
-            state.make_room(now, fx);
+            state.make_room(ask.terms.mode(), &self.members, now, fx);
             let grant = state.table.reclaim(ask, fence, now, fx)?;
             let deadline = state.table.check(&grant, now, fx).map_err(LockError::Lost)?;
             Ok(Refreshed { deadline, written: true, count: 0 })
@@ -267,6 +267,11 @@ impl Shard {
             // If it was granted or left meanwhile, there is nothing to break.
             let _ = state.table.break_wait(id, LockError::Deadlock { cycle }, now, fx);
         });
+    }
+
+    /// Tells of a request that polls no more, to break a deadlock.
+    pub(crate) fn tell_deadlock(&self, key: &Key, hash: u32, owner: Option<&Arc<str>>, cycle: &Arc<[WaitEdge]>) {
+        self.with(|state, fx| state.table.tell_deadlock(key, hash, owner, cycle, fx));
     }
 
     /// Takes a lock from its holder to break a deadlock. Its effects are the caller's to run.

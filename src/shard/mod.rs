@@ -10,9 +10,11 @@
 
 pub(crate) mod actor;
 pub(crate) mod clerk;
+mod closing;
 pub(crate) mod crowd;
 mod degraded;
 pub(crate) mod desk;
+mod forked;
 mod holding;
 mod looking;
 pub(crate) mod lost;
@@ -21,6 +23,8 @@ pub(crate) mod runtime;
 #[cfg(all(test, shuttle))]
 mod shuttled;
 pub(crate) mod timer;
+#[cfg(all(test, feature = "test-util"))]
+mod turns;
 mod verify;
 
 #[cfg(feature = "test-util")]
@@ -43,6 +47,7 @@ use crate::table::{
 };
 use clerk::ShardClerk;
 use crowd::{Crowd, Places};
+use forked::Origin;
 use timer::Timers;
 
 /// How much is done under the mutex at a time.
@@ -94,6 +99,7 @@ struct State {
     member_places: Places,
     /// When the actor will next look by itself.
     armed: Moment,
+    origin: Origin,
     /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.
     when_empty: Vec<Waker>,
 }
@@ -136,7 +142,8 @@ impl Shard {
     ) -> Self {
         let timers = Timers::new(clock.now());
         let (places, member_places) = (Places::default(), Places::default());
-        let state = State { table, timers, places, member_places, armed: Moment::ZERO, when_empty: Vec::new() };
+        let (armed, origin, when_empty) = (Moment::ZERO, Origin::new(), Vec::new());
+        let state = State { table, timers, places, member_places, armed, origin, when_empty };
         Self {
             state: CachePadded::new(Mutex::new(state)),
             clock,
@@ -239,6 +246,12 @@ impl Shard {
     /// Answers a request as far as it can be answered now. `now` is the exact time.
     pub(crate) fn acquire(&self, ask: &Ask<'_>, patience: Patience<'_>, now: Moment) -> Verdict {
         self.with_swept(ask.key, ask.hash, now, |state, fx| {
+            // A store is asked by the manager's thread, whatever the request's patience.
+            if self.clerk.is_some()
+                && let Err(refused) = state.refuse_fork(ask.terms.mode(), now)
+            {
+                return refused;
+            }
             state.make_room(ask.terms.mode(), &self.members, now, fx);
             state.table.acquire(ask, patience, now, fx)
         })
@@ -277,6 +290,9 @@ impl Shard {
         };
         let patience = Patience::Until(now.saturating_add(wait), Some(waker));
         self.finish(state, |state, fx| {
+            if let Err(refused) = state.refuse_fork(ask.terms.mode(), now) {
+                return refused;
+            }
             state.make_room(ask.terms.mode(), &self.members, now, fx);
             let waiting = state.table.waiting();
             state.table.admit(state.places.room(&self.crowd, waiting));
@@ -289,6 +305,9 @@ impl Shard {
         let now = self.clock.now();
         let patience = Patience::Until(now.saturating_add(wait), Some(waker));
         self.with_effects(fx, |state, fx| {
+            if let Err(refused) = state.refuse_fork(ask.terms.mode(), now) {
+                return refused;
+            }
             state.make_room(ask.terms.mode(), &self.members, now, fx);
             let waiting = state.table.waiting();
             state.table.admit(state.places.room(&self.crowd, waiting));
@@ -366,6 +385,12 @@ impl Shard {
         self.with(|state, fx| (!state.table.is_closed()).then(|| state.timers.sleep(due, waker, fx)))
     }
 
+    /// Whether this is a fork of the process that built the manager: nobody ends a sleep there.
+    pub(crate) fn is_forked(&self) -> bool {
+        let now = self.clock.now();
+        self.state.lock().is_forked(now)
+    }
+
     /// The same for a shutdown, which sleeps in a closed shard.
     pub(crate) fn sleep_closed(&self, due: Moment, waker: &Waker) -> u32 {
         self.with(|state, fx| state.timers.sleep(due, waker, fx))
@@ -429,53 +454,14 @@ impl Shard {
         if table == Slice::Done && timers_idle { Slice::Done } else { Slice::More }
     }
 
-    /// Grants nothing from now on.
-    pub(crate) fn close(&self) {
-        // What has run out is not waited for; and the actor comes by, to end what runs out meanwhile.
-        self.sweep();
-        self.with(|state, fx| {
-            state.table.close();
-            fx.due(self.clock.now());
-        });
-    }
-
-    /// Refuses the waiters and pollers of a closed shard.
-    pub(crate) fn turn_out(&self) {
-        let mut cursor = Some(0);
-        while let Some(from) = cursor {
-            cursor = self.with(|state, fx| state.table.refuse_waiters(from, SLICE as u32, fx));
-        }
-        let mut cursor = Some(0);
-        while let Some(from) = cursor {
-            cursor = self.with(|state, fx| state.timers.wake_some(from, SLICE as u32, fx));
-        }
-    }
-
-    /// Whether nothing is held any more; if something is, `waker` is woken when nothing is.
-    pub(crate) fn is_empty(&self, waker: &Waker) -> bool {
-        let mut state = self.state.lock();
-        if state.table.held() == 0 {
-            return true;
-        }
-        if !state.when_empty.iter().any(|other| other.will_wake(waker)) {
-            state.when_empty.push(waker.clone());
-        }
-        false
-    }
-
-    /// Ends the grants that are left; answers how many.
-    pub(crate) fn end_grants(&self) -> usize {
-        let before = self.state.lock().table.held();
-        let mut cursor = Some(0);
-        while let Some(from) = cursor {
-            cursor = self.with(|state, fx| state.table.end_grants(from, SLICE as u32, fx));
-        }
-        before
-    }
-
     /// The TTL that a refresh without one asks for.
     pub(crate) fn refresh_ask(ttl: Option<Ttl>) -> RefreshAsk {
         ttl.map_or(RefreshAsk::IfDue, RefreshAsk::To)
+    }
+
+    #[cfg(all(test, feature = "test-util"))]
+    pub(crate) fn sleepers(&self) -> usize {
+        self.state.lock().timers.len()
     }
 
     #[cfg(feature = "test-util")]

@@ -164,7 +164,8 @@ impl Table {
         let queued = |_: &u32| self.waiters[id.index].state == WaiterState::Queued;
         let index = self.waiter_slot(id).filter(queued).ok_or(Gone)?;
         if let (LockError::Deadlock { cycle }, true) = (&why, self.attentive) {
-            self.tell_deadlock(index, id.index, cycle.clone(), fx);
+            let (slot, owner) = (&self.slots[index], self.waiters[id.index].terms.owner());
+            self.tell_deadlock(&slot.key, slot.hash, owner, cycle, fx);
         }
         self.leave_queue(index, id.index);
         self.turn_away(index, id.index, why, |c| &mut c.deadlocked, fx);
@@ -182,15 +183,22 @@ impl Table {
         }
     }
 
-    fn tell_deadlock(&self, index: u32, waiter: u32, cycle: Arc<[WaitEdge]>, fx: &mut Effects) {
-        let slot = &self.slots[index];
-        if let Some(sink) = self.ears.hear(slot.hash) {
+    /// Tells of a request that is refused to break a deadlock.
+    pub(crate) fn tell_deadlock(
+        &self,
+        key: &Key,
+        hash: u32,
+        owner: Option<&Arc<str>>,
+        cycle: &Arc<[WaitEdge]>,
+        fx: &mut Effects,
+    ) {
+        if let Some(sink) = self.ears.hear(hash) {
             let event = Event {
                 sequence: sink.next(),
-                key: slot.key.clone(),
-                owner: self.waiters[waiter].terms.owner().cloned(),
+                key: key.clone(),
+                owner: owner.cloned(),
                 fencing_token: None,
-                kind: EventKind::Deadlock { cycle },
+                kind: EventKind::Deadlock { cycle: Arc::clone(cycle) },
             };
             fx.tell(sink.clone(), event);
         }

@@ -1,0 +1,62 @@
+//! Is this still the process that built the manager? A fork has the table, but not the thread that ends waits in it.
+//!
+//! Whoever is about to wait has this asked. The answer costs a system call, so that it is asked at most once a
+//! millisecond of the shard's time: a wait that a fork begins in the very millisecond in which its parent was about to
+//! wait too may not be refused.
+
+use std::time::Duration;
+
+use super::State;
+use crate::clock::Moment;
+use crate::error::LockError;
+use crate::table::{Mode, Verdict};
+
+const ASKED_EVERY: Duration = Duration::from_millis(1);
+
+#[derive(Debug)]
+pub(super) struct Origin {
+    process: u32,
+    /// When this was last found to be the process.
+    asked: Moment,
+}
+
+impl Origin {
+    pub(super) fn new() -> Self {
+        Self { process: std::process::id(), asked: Moment::ZERO }
+    }
+
+    /// Whether this is a fork of the process that built the manager.
+    fn is_elsewhere(&mut self, now: Moment) -> bool {
+        if now.saturating_since(self.asked) < ASKED_EVERY {
+            return false;
+        }
+        self.asked = now;
+        let elsewhere = std::process::id() != self.process;
+        if elsewhere {
+            // It is asked again at once.
+            self.asked = Moment::ZERO;
+        }
+        elsewhere
+    }
+}
+
+impl State {
+    /// Refuses a request that would wait in a fork; nothing of it has been counted yet.
+    #[inline]
+    pub(super) fn refuse_fork(&mut self, mode: Mode, now: Moment) -> Result<(), Verdict> {
+        if self.is_forked(now) { Err(self.refused(mode)) } else { Ok(()) }
+    }
+
+    pub(super) fn is_forked(&mut self, now: Moment) -> bool {
+        self.origin.is_elsewhere(now)
+    }
+
+    #[cold]
+    fn refused(&mut self, mode: Mode) -> Verdict {
+        let counters = self.table.counters_mut();
+        counters.attempts += 1;
+        counters.rejected += 1;
+        self.table.tally_mut().attempt(mode, LockError::Forked.face().outcome);
+        Verdict::Refused(LockError::Forked)
+    }
+}
