@@ -124,7 +124,8 @@ impl Table {
     }
 }
 
-#[cfg(all(test, feature = "metrics"))]
+#[cfg(feature = "metrics")]
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 
