@@ -34,10 +34,10 @@ async fn managers_exclude_each_other_wake_each_other_and_hand_fences_on() {
     assert!(two.is_locked("k").await.unwrap());
     let fence = lock.fencing_token().expect("it is proved");
     let waiting = tokio::spawn(async move { two.lock("k").wait(PATIENT).await });
-    // It asks the nodes, and listens to them.
-    until("the watch", || {
+    until("its places, and that it listens", || {
         nodes.servers.iter().all(|server| {
-            server.ask::<Vec<String>>("PUBSUB CHANNELS leasehold:wake:*").iter().any(|name| name.contains("lock:k"))
+            let channels = server.ask::<Vec<String>>("PUBSUB CHANNELS leasehold:turn:*");
+            !channels.is_empty() && server.ask::<i64>("EXISTS leasehold:queue:{lock:k}") == 1
         })
     });
     assert_eq!(lock.unlock().await, Release::Released);

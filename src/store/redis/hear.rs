@@ -232,13 +232,7 @@ impl Session<'_> {
                 self.inner.listener.tell(&Event::Forced(key));
             }
         } else {
-            let hint = match said {
-                "forced" => Hint::Forced,
-                "released" => Hint::Released,
-                process if process == &*self.inner.config.process => Hint::Released,
-                // It is another process's turn.
-                _ => return,
-            };
+            let hint = if said == "forced" { Hint::Forced } else { Hint::Released };
             self.inner.listener.heard(channel, hint);
         }
     }

@@ -173,6 +173,16 @@ impl Inner {
         Names::new(&self.config.template, key)
     }
 
+    /// Hears calls on this process's channel in the place of its own tickets.
+    pub(super) fn pass_calls_on(&self, hook: impl Fn(Option<&str>) + Send + Sync + 'static) {
+        self.tickets.pass_on(hook);
+    }
+
+    /// From now on this process's channel is listened to.
+    pub(super) fn listen_for_turns(&self) {
+        self.listener.listen_for_turns();
+    }
+
     /// The link to a server that stands alone.
     pub(super) fn link(&self) -> Option<&Arc<Link>> {
         match &self.servers {

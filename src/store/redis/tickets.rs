@@ -13,8 +13,8 @@
 //! | its only try was dropped | the ticket that it may have taken runs out |
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -51,7 +51,12 @@ pub(super) struct Tickets {
     /// Tells a ticket from every other of this process, and mostly from those of a process that had its name before.
     next: AtomicU64,
     wake: Notify,
+    /// Who hears calls in the place of these tickets.
+    elsewhere: OnceLock<CallHook>,
 }
+
+/// Told the lock of each call; `None`: calls may have been missed.
+type CallHook = Box<dyn Fn(Option<&str>) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -108,7 +113,13 @@ pub(super) struct Asking<'a> {
 impl Tickets {
     pub(super) fn new(clock: Clock) -> Self {
         let state = State { places: HashMap::new(), resting: true };
-        Self { clock, state: Mutex::new(state), next: AtomicU64::new(fastrand::u32(..).into()), wake: Notify::new() }
+        Self {
+            clock,
+            state: Mutex::new(state),
+            next: AtomicU64::new(fastrand::u32(..).into()),
+            wake: Notify::new(),
+            elsewhere: OnceLock::new(),
+        }
     }
 
     fn new_place(&self) -> Place {
@@ -184,7 +195,16 @@ impl Tickets {
 
     /// Somebody has let a lock go, and it is the turn of this ticket.
     pub(super) fn called(&self, lock: &str, number: u64) {
-        self.tell(lock, number, Hint::Released);
+        match self.elsewhere.get() {
+            Some(hook) => hook(Some(lock)),
+            None => self.tell(lock, number, Hint::Released),
+        }
+    }
+
+    /// From now on calls are for somebody else, who keeps the places.
+    pub(super) fn pass_on(&self, hook: impl Fn(Option<&str>) + Send + Sync + 'static) {
+        // Set once, before the store starts.
+        let _ = self.elsewhere.set(Box::new(hook));
     }
 
     fn tell(&self, lock: &str, number: u64, hint: Hint) {
@@ -195,6 +215,9 @@ impl Tickets {
 
     /// Messages may have been missed: everybody is to try.
     pub(super) fn tell_all(&self, hint: Hint) {
+        if let Some(hook) = self.elsewhere.get() {
+            hook(None);
+        }
         self.state.lock().places.values_mut().for_each(|place| place.tell(hint));
     }
 

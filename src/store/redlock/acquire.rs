@@ -60,10 +60,11 @@ pub(super) async fn acquire(inner: &Arc<Inner>, ask: Ask<'_>) -> Acquired {
     let lock = Arc::new(Lock { names, token: ask.token });
     let (tell, answer) = oneshot::channel();
     let mut caller = Caller { inner, lock: Arc::clone(&lock), answer };
-    let order = match ask.intent {
+    let asking = match ask.intent {
         Intent::Try => None,
-        Intent::Wait => Some(inner.queue.order(&lock.names, begun, || inner.micros_at(begun))),
+        Intent::Wait => Some(inner.queue.ask(&lock.names, begun, || inner.micros_at(begun))),
     };
+    let order = asking.as_ref().map(|asking| asking.order);
     let one = Try { lock: Arc::clone(&lock), ttl, begun, order, tell };
     let before = inner.underway.of(&lock);
     if before.is_some() || inner.is_cleaning(&lock) {
@@ -74,7 +75,7 @@ pub(super) async fn acquire(inner: &Arc<Inner>, ask: Ask<'_>) -> Acquired {
     }
     // Without an answer its flight ended with the runtime.
     let answer = (&mut caller.answer).await.unwrap_or(Acquired::Unknown(StoreError::NotRunning));
-    if order.is_some() && matches!(answer, Acquired::Granted { .. }) {
+    if asking.is_some() && matches!(answer, Acquired::Granted { .. }) {
         inner.queue.forget(&lock.names);
     }
     answer

@@ -1,5 +1,5 @@
 -- Gives up a process's place on one node, and tells who is next if the lock is free.
--- KEYS: lock, queue. ARGV: process, channel
+-- KEYS: lock, queue. ARGV: process
 -- Answers {1, now us}.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -14,7 +14,7 @@ if redis.call('HDEL', KEYS[2], ARGV[1]) == 1 and redis.call('EXISTS', KEYS[1]) =
     end
   end
   if first then
-    redis.pcall('PUBLISH', ARGV[2], first)
+    redis.pcall('PUBLISH', 'leasehold:turn:' .. first, '0 ' .. KEYS[1])
   end
 end
 return {1, now}

@@ -216,6 +216,12 @@ impl Store for RedlockStore {
     fn start(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             for node in &self.0.nodes {
+                let (inner, at) = (Arc::downgrade(&self.0), node.index);
+                node.redis.pass_calls_on(move |lock| {
+                    if let Some(inner) = inner.upgrade() {
+                        inner.queue.called(at, lock, inner.quorum.needed());
+                    }
+                });
                 node.store.start().await?;
             }
             let Some(runtime) = self.0.runtime() else { return Err(StoreError::NotRunning) };
@@ -250,6 +256,14 @@ impl Store for RedlockStore {
         if let Ok(names) = self.0.names(key) {
             Queue::leave(&self.0, names);
         }
+    }
+
+    fn turn(&self, key: &Key) -> Option<Watch> {
+        let turn = self.0.names(key).ok().and_then(|names| self.0.queue.turn(&names));
+        if turn.is_some() {
+            self.0.nodes.iter().for_each(|node| node.redis.listen_for_turns());
+        }
+        turn
     }
 
     fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended> {
@@ -293,6 +307,7 @@ struct End<'a>(&'a Inner);
 impl Drop for End<'_> {
     fn drop(&mut self) {
         self.0.tasks.lock().drain(..).for_each(|task| task.abort());
+        self.0.queue.end();
     }
 }
 

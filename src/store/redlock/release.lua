@@ -1,7 +1,7 @@
 -- Ends what tokens hold on one node and tells who is next (R4), not after its time (R5).
 -- KEYS of each lock; then of each queue. ARGV of each token, channel; last not after us
 -- Answers a text, now us and a word for each: 1 released, 2 gone already, 3 too late.
--- Over a lock's channel comes the name of the process that has waited for longest, or `released` where none waits.
+-- The process that has waited for longest is told on its own channel, and whoever watches the lock on the lock's.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local stamp = string.format('%.0f', now)
@@ -10,9 +10,10 @@ if now > tonumber(ARGV[#ARGV]) then
   return stamp .. string.rep(' 3', locks)
 end
 
-local function next_of(queue)
+-- Hints: whoever may not publish releases all the same.
+local function tell_next(lock, queue)
   local places = redis.pcall('HGETALL', queue)
-  local first, order = 'released', nil
+  local first, order
   for j = 1, #places, 2 do
     local its, until_us = string.match(places[j + 1], '^(%d+) (%d+)$')
     its, until_us = tonumber(its), tonumber(until_us)
@@ -20,7 +21,9 @@ local function next_of(queue)
       first, order = places[j], its
     end
   end
-  return first
+  if first then
+    redis.pcall('PUBLISH', 'leasehold:turn:' .. first, '0 ' .. lock)
+  end
 end
 
 -- Values of another kind read as nothing here.
@@ -37,8 +40,8 @@ if #held > 0 then
   redis.call('DEL', unpack(held))
   for i = 1, locks do
     if words[i + 1] == '1' then
-      -- A user without channel rights releases all the same.
-      redis.pcall('PUBLISH', ARGV[2 * i], next_of(KEYS[locks + i]))
+      tell_next(KEYS[i], KEYS[locks + i])
+      redis.pcall('PUBLISH', ARGV[2 * i], 'released')
     end
   end
 end
