@@ -41,7 +41,15 @@ fn a_node_accepts_no_fence_at_or_below_its_memory_or_the_end_of_its_last_quarant
     redis::cmd("SET").arg("m").arg(format!("{floor} 60000 run")).exec(&mut client).unwrap();
     let mut ask = |token: &str, fence: i64, max_ttl_ms: i64, turn: i64| {
         let mut asked = script.prepare_invoke();
-        asked.key("m").key("lock").key("fence").key("queue").arg(fence).arg(120_000).arg(max_ttl_ms).arg(turn);
+        asked
+            .key("m")
+            .key("lock")
+            .key("fence")
+            .key("leasehold:queue:lock")
+            .arg(fence)
+            .arg(120_000)
+            .arg(max_ttl_ms)
+            .arg(turn);
         asked.arg("process").arg(1_500).arg(token).arg(50_000).arg(0).arg(i64::MAX / 1024);
         let answer: String = asked.invoke(&mut client).unwrap();
         let (_, word) = answer.split_once(' ').unwrap();
@@ -76,7 +84,7 @@ fn a_node_votes_for_the_one_who_has_waited_for_longest_and_tells_a_release_to_th
     let mut ask = |process: &str, order: i64| {
         let mut asked = acquire.prepare_invoke();
         fence += 1_000;
-        asked.key("m").key("lock").key("fence").key("queue").arg(fence).arg(120_000).arg(60_000).arg(1);
+        asked.key("m").key("lock").key("fence").key("leasehold:queue:lock").arg(fence).arg(120_000).arg(60_000).arg(1);
         asked.arg(process).arg(1_000_000).arg(process).arg(50_000).arg(order).arg(i64::MAX / 1024);
         let answer: String = asked.invoke(&mut server.client()).unwrap();
         let (_, word) = answer.split_once(' ').unwrap();
@@ -88,7 +96,7 @@ fn a_node_votes_for_the_one_who_has_waited_for_longest_and_tells_a_release_to_th
     listener.psubscribe("*").unwrap();
     let mut let_go = |token: &str| {
         let mut asked = release.prepare_invoke();
-        asked.key("lock").key("queue").arg(token).arg("wake").arg(i64::MAX / 1024);
+        asked.key("lock").key("leasehold:queue:lock").arg(token).arg("wake").arg(i64::MAX / 1024);
         assert!(asked.invoke::<String>(&mut client).unwrap().ends_with(" 1"));
         let mut channel = || listener.get_message().unwrap().get_channel_name().to_owned();
         let first = channel();
@@ -109,10 +117,14 @@ fn a_node_votes_for_the_one_who_has_waited_for_longest_and_tells_a_release_to_th
     let dead = format!("5 {}", micros() - 1);
     let ahead = format!("6 {}", micros() + 3_000_000_000_000);
     for (process, place) in [("dead", dead), ("ahead", ahead)] {
-        redis::cmd("HSET").arg("queue").arg(process).arg(place).exec(&mut server.client()).unwrap();
+        redis::cmd("HSET").arg("leasehold:queue:lock").arg(process).arg(place).exec(&mut server.client()).unwrap();
     }
     assert_eq!(ask("b", 20), [1]);
-    assert_eq!(server.ask::<Vec<String>>("HKEYS queue"), ["c"], "its place is used up, the dead are gone");
+    assert_eq!(
+        server.ask::<Vec<String>>("HKEYS leasehold:queue:lock"),
+        ["c"],
+        "its place is used up, the dead are gone"
+    );
     assert_eq!(let_go("b"), "leasehold:turn:c");
 }
 

@@ -14,7 +14,7 @@ if redis.call('HDEL', KEYS[2], ARGV[1]) == 1 and redis.call('EXISTS', KEYS[1]) =
     end
   end
   if first then
-    redis.pcall('PUBLISH', 'leasehold:turn:' .. first, '0 ' .. KEYS[1])
+    redis.pcall('PUBLISH', string.match(KEYS[2], '^(.-)queue:') .. 'turn:' .. first, '0 ' .. KEYS[1])
   end
 end
 return {1, now}

@@ -22,7 +22,7 @@ local function tell_next(lock, queue)
     end
   end
   if first then
-    redis.pcall('PUBLISH', 'leasehold:turn:' .. first, '0 ' .. lock)
+    redis.pcall('PUBLISH', string.match(queue, '^(.-)queue:') .. 'turn:' .. first, '0 ' .. lock)
   end
 end
 
