@@ -117,6 +117,11 @@ async fn a_list_of_the_store_shows_what_others_hold_and_claims_to_know_no_more_t
         }
     }
     assert!(locks["for-ever"]["holder"]["remaining_ms"].is_null());
+    let busy = server.post("/acquire", json!({ "key": "for-ever", "wait_ms": 0 })).await;
+    assert_eq!(busy.headers["retry-after"], "3600", "it may be taken away all the same");
+    assert!(busy.problem(423, "held")["holder"]["remaining_ms"].is_null());
+    let free = server.get("/locks?key=free&missing=empty").await.ok();
+    assert_eq!((&free["locks"], &free["scope"]), (&json!([]), &json!("server")));
     for bad in ["scope=all", "scope=store&sort=age", "scope=store&cursor=x", "key=a&scope=store"] {
         server.get(&format!("/locks?{bad}")).await.problem(400, "invalid_query");
     }

@@ -21,6 +21,7 @@ use super::host::shared;
 use super::host::{Host, InForce, access};
 use super::limits::Limits;
 use super::problem::{Fault, Problem};
+use super::shown::Scope;
 #[cfg(feature = "metrics")]
 use crate::metrics::{HttpMetrics, RequestCounter};
 use crate::{Key, KeyFault, LockError, LockManager};
@@ -69,6 +70,11 @@ impl Call {
     /// Whether the totals of all keys are the caller's to see.
     pub(super) fn sees_all_totals(&self) -> bool {
         self.caller.is_unbound() || in_force(&self.req).has_open_stats()
+    }
+
+    /// Whose locks the manager's own lists show.
+    pub(super) fn scope(&self) -> Scope {
+        if self.locks.has_store() { Scope::Server } else { Scope::All }
     }
 
     /// Whether a key, as the manager keeps it, may be shown to the caller.

@@ -21,6 +21,8 @@ const OLDEST: Duration = Duration::from_secs(1);
 const WORTH_WAITING: Duration = Duration::from_millis(50);
 /// How many times its own length a walk is followed by a rest.
 const RESTS: u32 = 15;
+/// Where walks take longer than this, each waits so long for others who ask at the same time, as a page does.
+const GATHER: Duration = Duration::from_millis(2);
 /// How many different lists one walk makes, since each costs; and how many are kept.
 const AT_ONCE: usize = 32;
 
@@ -112,6 +114,9 @@ struct Walker {
 
 impl Walker {
     fn run(mut self) {
+        if self.state.lock().took > GATHER {
+            std::thread::sleep(GATHER);
+        }
         loop {
             let lists = {
                 let mut state = self.state.lock();

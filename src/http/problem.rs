@@ -16,6 +16,9 @@ use serde::Serialize;
 use super::shown::{Edge, Holder};
 use crate::{Key, LockError, LockInfo};
 
+/// Nobody is told to come again later than this.
+const LONGEST_RETRY: Duration = Duration::from_hours(1);
+
 /// What can be wrong with a request before a manager sees it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -184,7 +187,8 @@ impl Problem {
             holder: in_the_way.and_then(|info| Some(Holder::of(info.holders.first()?, info.whereabouts))),
             queue_length: in_the_way.map_or(0, |info| info.waiting),
         }));
-        problem.retry_after = Some(in_the_way.map_or(Duration::ZERO, |info| info.remaining));
+        // One that has no end may be taken away all the same.
+        problem.retry_after = Some(in_the_way.map_or(Duration::ZERO, |info| info.remaining.min(LONGEST_RETRY)));
         problem
     }
 }

@@ -269,8 +269,7 @@ pub(super) async fn locks(call: &Call, _: web::Payload) -> Answer {
             }
             let lists = call.locks.attached::<Lists>();
             let page = lists.page(&call.locks, query).await.ok_or(Fault::Internal { why: "the list broke off" })?;
-            let scope = if call.locks.has_store() { shown::Scope::Server } else { shown::Scope::All };
-            Ok(body::answer(&shown::Listed::List(shown::LockList::of(&page, scope))))
+            Ok(body::answer(&shown::Listed::List(shown::LockList::of(&page, call.scope()))))
         }
     }
 }
@@ -298,7 +297,9 @@ pub(super) async fn lock(call: &Call, _: web::Payload) -> Answer {
 async fn show(call: &Call, key: &str, missing: Missing) -> Answer {
     let shown = match (call.locks.inspect(call.key(key)?).await?, missing) {
         (Some(info), _) => shown::Listed::One(Box::new(info.into())),
-        (None, Missing::Empty) => shown::Listed::List(shown::LockList::default()),
+        (None, Missing::Empty) => {
+            shown::Listed::List(shown::LockList { scope: call.scope(), ..shown::LockList::default() })
+        }
         (None, Missing::Refused) => return Err(Fault::NotLocked.into()),
     };
     Ok(body::answer(&shown))

@@ -26,6 +26,9 @@ pub(super) async fn scan(
     let (mut server, mut from) = cursor.map_or(Ok((0, 0)), position)?;
     let pattern = pattern(inner, prefix);
     let mut links = inner.servers.links();
+    if links.is_empty() {
+        return Err(StoreError::Unreachable("no server of the cluster is known yet".into()));
+    }
     links.sort_unstable_by_key(|link| link.name());
     let mut locks = Vec::new();
     for _ in 0..STEPS {
