@@ -134,8 +134,9 @@ impl Feed {
         let mut state = self.0.lock();
         if state.running.is_none() {
             let stop = CancellationToken::new();
-            let scribe = Scribe { state: Arc::clone(&self.0), events: locks.events_to_pass_on(), stop: stop.clone() };
-            std::thread::Builder::new().name("leasehold-events".into()).spawn(move || scribe.run())?;
+            let thread =
+                FeedThread { state: Arc::clone(&self.0), events: locks.events_to_pass_on(), stop: stop.clone() };
+            std::thread::Builder::new().name("leasehold-events".into()).spawn(move || thread.run())?;
             state.running = Some(stop);
         }
         let (sender, pieces) = mpsc::channel(PIECES);
@@ -173,13 +174,13 @@ impl Drop for Listening {
 }
 
 /// Writes down what happens, on a thread of its own, until nobody listens or nothing more can happen.
-struct Scribe {
+struct FeedThread {
     state: Arc<Mutex<State>>,
     events: Events,
     stop: CancellationToken,
 }
 
-impl Scribe {
+impl FeedThread {
     fn run(mut self) {
         // It only waits, for what needs no driver.
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
@@ -210,7 +211,7 @@ impl Scribe {
     }
 }
 
-impl Drop for Scribe {
+impl Drop for FeedThread {
     fn drop(&mut self) {
         if !self.stop.is_cancelled() {
             // Nothing more happens: every stream ends.
