@@ -321,6 +321,8 @@ async fn health_is_told_by_the_exit_code() {
     let health = |words: &[&str]| Did::of(leasehold(&[&["health", "--server", &process.url], words].concat()));
     assert_eq!(health(&[]).ok(), "ready\n");
     proxy.cut();
+    // The store is asked once a second.
+    until("that it is missed", || health(&[]).code == 69).await;
     health(&[]).fails(69, "store");
     assert_eq!(health(&["--live"]).ok(), "ok\n");
     Did::of(leasehold(&["health", "--server", "http://127.0.0.1:1"])).fails(69, "");
@@ -434,7 +436,9 @@ async fn a_server_waits_for_a_store_that_is_not_there_yet() {
     actix_rt::time::sleep(Duration::from_millis(500)).await;
     proxy.heal();
     waits.await.unwrap().ok();
-    process.get("/readyz").await.ok();
+    while process.get("/readyz").await.status != 200 {
+        actix_rt::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[actix_rt::test]
