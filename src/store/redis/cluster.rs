@@ -207,7 +207,7 @@ impl Cluster {
         let mut connection = self.opener.plain(node).await?;
         let mut slots = redis::cmd("CLUSTER");
         slots.arg("SLOTS");
-        let asking = tokio::time::timeout(PAUSE * 5, slots.query_async::<Value>(&mut connection));
+        let asking = tokio::time::timeout(self.opener.operation_timeout, slots.query_async::<Value>(&mut connection));
         let answer = asking.await.map_err(|_| StoreError::Timeout)?.map_err(|error| Fault::of(&error).error)?;
         // A node that does not know its own name leaves it out: it is the one we asked.
         let asked = match node.addr() {

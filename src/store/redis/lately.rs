@@ -116,10 +116,11 @@ mod tests {
     use super::*;
     use crate::key::Key;
     use crate::store::KeyTemplate;
+    use crate::store::redis::names::SIDE_KEYS;
 
     #[test]
     fn only_the_last_seconds_and_so_many_are_remembered() {
-        let names = Names::new(&KeyTemplate::default(), &Key::new("k").unwrap()).unwrap();
+        let names = Names::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("k").unwrap()).unwrap();
         let (lately, [old, new]) = (Lately::default(), [(); 2].map(|()| Token::random()));
         let at = |millis| Moment::ZERO.saturating_add(Duration::from_millis(millis));
         lately.released(&names, old, at(1_000));
@@ -127,7 +128,7 @@ mod tests {
         assert!(lately.knows(&names, old), "time alone forgets nothing: it is the newest that counts");
         lately.released(&names, Token::random(), at(6_001));
         assert!(!lately.knows(&names, old) && lately.knows(&names, new));
-        let others = Names::new(&KeyTemplate::default(), &Key::new("other").unwrap()).unwrap();
+        let others = Names::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("other").unwrap()).unwrap();
         lately.released(&others, new, at(6_001));
         lately.forget(&names, new);
         assert!(!lately.knows(&names, new) && lately.knows(&others, new), "one token, two keys");

@@ -62,6 +62,7 @@ mod scan;
 pub(super) mod script;
 mod tickets;
 pub(super) mod time;
+mod url;
 pub(super) mod wire;
 
 use std::fmt;
@@ -81,8 +82,8 @@ use self::highest::Highest;
 use self::lately::Lately;
 use self::link::Link;
 use self::listen::{Listener, Releases};
+use self::names::Names;
 pub(crate) use self::names::beside;
-use self::names::{Names, RESERVED};
 use self::tickets::Tickets;
 use self::time::Ticks;
 use self::wire::Opener;
@@ -150,8 +151,8 @@ impl RedisStore {
             lately: Lately::default(),
             tickets: Tickets::new(Clock::system()),
             listener: Listener::default(),
-            forced_channel: format!("{RESERVED}forced:{db}").into(),
-            turn_channel: format!("{RESERVED}turn:{}", config.process).into(),
+            forced_channel: format!("{}forced:{db}", config.side_keys).into(),
+            turn_channel: format!("{}turn:{}", config.side_keys, config.process).into(),
             runtime: RwLock::default(),
             tasks: Mutex::default(),
             config,
@@ -170,7 +171,7 @@ impl Inner {
     }
 
     pub(super) fn names(&self, key: &Key) -> Result<Names, StoreError> {
-        Names::new(&self.config.template, key)
+        Names::new(&self.config.template, &self.config.side_keys, key)
     }
 
     /// Hears calls on this process's channel in the place of its own tickets.

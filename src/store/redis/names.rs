@@ -1,8 +1,9 @@
 //! The names in Redis that belong to one lock: [`Names`].
 //!
 //! The lock key is what other libraries see. Beside it, in the same cluster slot, stand its fence, its queue (two
-//! sorted sets: which ticket was taken when, and which lasts until when) and its channel. Their names begin with [`RESERVED`],
-//! which no lock may. They hold the lock's name in braces, and so its slot; where that would not work, because the
+//! sorted sets: which ticket was taken when, and which lasts until when) and its channel. Their names begin with a
+//! prefix ([`SIDE_KEYS`] unless the store is set to another), as no lock's may. They hold the lock's name in braces, and
+//! so its slot; where that would not work, because the
 //! name holds braces itself, they hold a short tag of the same slot, from a table that is built when it is first needed.
 
 use std::borrow::Borrow;
@@ -13,8 +14,8 @@ use std::sync::OnceLock;
 use crate::key::Key;
 use crate::store::{KeyTemplate, StoreError};
 
-/// What the names beside a lock begin with.
-pub(in crate::store) const RESERVED: &str = "leasehold:";
+/// What the names beside a lock begin with, unless the store is set to another prefix.
+pub(in crate::store) const SIDE_KEYS: &str = "leasehold:";
 pub(super) const SLOTS: u16 = 16384;
 
 /// One lock's names, in one piece of memory. Within a store the lock's own stands for them all.
@@ -25,18 +26,20 @@ pub(in crate::store) struct Names {
 }
 
 impl Names {
-    pub(in crate::store) fn new(template: &KeyTemplate, key: &Key) -> Result<Self, StoreError> {
+    /// The names of the lock that `template` makes of `key`; those beside it begin with `side_keys`.
+    pub(in crate::store) fn new(template: &KeyTemplate, side_keys: &str, key: &Key) -> Result<Self, StoreError> {
         let mut text = String::with_capacity(4 * key.as_str().len() + 128);
         template.fill_into(key.as_str(), &mut text);
-        if text.starts_with(RESERVED) {
-            return Err(StoreError::InvalidKey { key: key.clone(), why: "its name begins with `leasehold:`" });
+        if text.starts_with(side_keys) {
+            let why = "its name begins with the prefix of what stands beside locks (`leasehold:` unless it is set)";
+            return Err(StoreError::InvalidKey { key: key.clone(), why });
         }
         let lock = text.len();
         let mut ends = [0; 4];
         for (end, kind) in ends.iter_mut().zip(["fence:", "queue:", "alive:", "wake:"]) {
-            // A key has 1024 bytes at most, a template 256, and there are five names.
+            // A key has 1024 bytes at most, a template 256, a prefix 64, and there are five names.
             *end = u16::try_from(text.len()).expect("five names are shorter than 64 KiB");
-            text.push_str(RESERVED);
+            text.push_str(side_keys);
             text.push_str(kind);
             push_tagged(&mut text, lock);
         }
@@ -97,9 +100,9 @@ impl Borrow<str> for Names {
 
 /// The name of something that is kept beside `name`, in its slot.
 pub(crate) fn beside(kind: &str, name: &str) -> String {
-    let mut text = String::with_capacity(2 * name.len() + kind.len() + RESERVED.len() + 2);
+    let mut text = String::with_capacity(2 * name.len() + kind.len() + SIDE_KEYS.len() + 2);
     text.push_str(name);
-    text.push_str(RESERVED);
+    text.push_str(SIDE_KEYS);
     text.push_str(kind);
     push_tagged(&mut text, name.len());
     text.split_off(name.len())
@@ -167,7 +170,7 @@ mod tests {
     use super::*;
 
     fn names(template: &KeyTemplate, key: &str) -> Names {
-        Names::new(template, &Key::new(key).unwrap()).unwrap()
+        Names::new(template, SIDE_KEYS, &Key::new(key).unwrap()).unwrap()
     }
 
     #[test]
@@ -197,7 +200,11 @@ mod tests {
     #[test]
     fn no_lock_may_have_a_name_that_stands_beside_another() {
         let beside = names(&KeyTemplate::bare(), "a").fence().to_owned();
-        let refused = Names::new(&KeyTemplate::bare(), &Key::new(beside).unwrap());
+        let key = Key::new(beside).unwrap();
+        let refused = Names::new(&KeyTemplate::bare(), SIDE_KEYS, &key);
         assert!(matches!(refused, Err(StoreError::InvalidKey { .. })));
+        let elsewhere = Names::new(&KeyTemplate::bare(), "app:locks:", &key).unwrap();
+        assert!(elsewhere.fence().starts_with("app:locks:fence:") && elsewhere.wake().starts_with("app:locks:wake:"));
+        assert!(Names::new(&KeyTemplate::bare(), "app:locks:", &Key::new("app:locks:x").unwrap()).is_err());
     }
 }

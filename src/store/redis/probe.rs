@@ -18,7 +18,7 @@ use crate::store::{KeyTemplate, StoreError};
 /// # Errors
 /// The lock would have such a name itself.
 pub fn names_of(template: &KeyTemplate, key: &Key) -> Result<[String; 5], StoreError> {
-    let names = Names::new(template, key)?;
+    let names = Names::new(template, names::SIDE_KEYS, key)?;
     Ok([names.lock(), names.fence(), names.queue(), names.alive(), names.wake()].map(str::to_owned))
 }
 

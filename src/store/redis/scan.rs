@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
-use super::names::RESERVED;
 use super::wire::Wire;
 use crate::key::Key;
 use crate::store::{ScanPage, Scanned, StoreError};
@@ -87,7 +86,7 @@ async fn step(inner: &Inner, wire: &Wire, pattern: &str, from: u64) -> Result<(u
     command.arg(from).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP).arg("TYPE").arg("string");
     let (next, names): (u64, Vec<Vec<u8>>) = wire.query(&command).await?;
     let key_of = |name: Vec<u8>| {
-        let name = String::from_utf8(name).ok().filter(|name| !name.starts_with(RESERVED))?;
+        let name = String::from_utf8(name).ok().filter(|name| !name.starts_with(&*inner.config.side_keys))?;
         let key = inner.config.template.key_of(&name)?;
         Some((Key::new(key).ok()?, name))
     };

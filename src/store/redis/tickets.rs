@@ -493,12 +493,13 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::key::Key;
+    use crate::store::redis::names::SIDE_KEYS;
     use crate::store::{Denial, KeyTemplate};
 
     fn tickets() -> (ManualClock, Tickets, Names) {
         let clock = ManualClock::new();
         let tickets = Tickets::new(clock.clock());
-        (clock, tickets, Names::new(&KeyTemplate::default(), &Key::new("k").unwrap()).unwrap())
+        (clock, tickets, Names::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("k").unwrap()).unwrap())
     }
 
     const HELD: Acquired = Acquired::Denied { retry_in: None, why: Denial::Held };

@@ -162,17 +162,16 @@ async fn ask(connection: &mut MultiplexedConnection, command: &redis::Cmd) -> Re
 /// What is needed to open wires.
 #[derive(Clone)]
 pub(super) struct Opener {
-    patience: Duration,
-    root_certificate: Option<Arc<[u8]>>,
+    connect_timeout: Duration,
+    pub(super) operation_timeout: Duration,
     clock: Clock,
     batching: Batching,
 }
 
 impl Opener {
     pub(super) fn new(config: &RedisBuilder, batching: Batching) -> Self {
-        // A handshake takes several round trips.
-        let patience = config.operation_timeout.max(Duration::from_millis(250));
-        Self { patience, root_certificate: config.root_certificate.clone(), clock: Clock::system(), batching }
+        let RedisBuilder { connect_timeout, operation_timeout, .. } = *config;
+        Self { connect_timeout, operation_timeout, clock: Clock::system(), batching }
     }
 
     /// Connects to a server that may be written to.
@@ -208,7 +207,7 @@ impl Opener {
     }
 
     async fn bounded<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.patience, work).await {
+        match tokio::time::timeout(self.connect_timeout, work).await {
             Ok(done) => done,
             Err(_) => Err(StoreError::Unreachable("no connection came about in time".into())),
         }
@@ -225,29 +224,12 @@ impl Opener {
             .set_connection_timeout(None)
             .set_pipeline_buffer_size(PIPELINE)
             .set_push_sender(on_push);
-        let client = self.client(info.clone()).map_err(|error| Fault::of(&error).error)?;
+        let client = Client::open(info.clone()).map_err(|error| Fault::of(&error).error)?;
         let connected = client.get_multiplexed_async_connection_with_config(&config).await;
         connected.map_err(|error| match Fault::of(&error).error {
             StoreError::Io(text) => StoreError::Unreachable(text),
             other => other,
         })
-    }
-
-    #[cfg(feature = "redis-tls")]
-    fn client(&self, info: ConnectionInfo) -> RedisResult<Client> {
-        match (&self.root_certificate, info.addr()) {
-            (Some(pem), redis::ConnectionAddr::TcpTls { .. }) => {
-                let root_cert = Some(pem.to_vec());
-                Client::build_with_tls(info, redis::TlsCertificates { client_tls: None, root_cert })
-            }
-            _ => Client::open(info),
-        }
-    }
-
-    #[cfg(not(feature = "redis-tls"))]
-    fn client(&self, info: ConnectionInfo) -> RedisResult<Client> {
-        let _ = &self.root_certificate;
-        Client::open(info)
     }
 
     async fn open_master(&self, info: &ConnectionInfo) -> Result<Wire, StoreError> {
@@ -288,7 +270,7 @@ impl Opener {
                 run_id: field("run_id").into(),
                 uptime: Duration::from_secs(field("uptime_in_seconds").parse().unwrap_or(0)),
             },
-            batches: Batches::new(self.batching, self.patience),
+            batches: Batches::new(self.batching, self.operation_timeout),
         })
     }
 }

@@ -13,7 +13,6 @@ use super::fan::Enough;
 use super::fence::Turn;
 use super::flight::{Heard, Kind, Load, Request, fly, words};
 use super::lane::{self, Job, Lane, Slot};
-use super::node::MARKER;
 use super::poll::{Decision, Leaves, Poll, Said};
 use super::queue::TICKET;
 use super::script::ACQUIRE;
@@ -113,7 +112,7 @@ impl Going {
 
 fn take_off(inner: &Arc<Inner>, tries: Vec<Try>, going: Going, slot: Option<Slot<Try>>) {
     let Going { turn, fence, begun, after } = going;
-    let mut parts = Parts::for_locks(tries.len()).key(MARKER);
+    let mut parts = Parts::for_locks(tries.len()).key(&inner.marker);
     for Try { lock, .. } in &tries {
         parts = parts.key(lock.names.lock()).key(lock.names.fence());
     }

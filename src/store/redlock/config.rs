@@ -66,6 +66,22 @@ impl RedlockBuilder {
         self.each(|node| node.key_template(template.clone()))
     }
 
+    /// What the keys and channels beside locks begin with, on every node; see
+    /// [`RedisBuilder::side_key_prefix`](crate::store::redis::RedisBuilder::side_key_prefix).
+    pub fn side_key_prefix(self, prefix: &str) -> Self {
+        self.each(|node| node.side_key_prefix(prefix))
+    }
+
+    /// How long a connection to a node may take to come about; 2 s unless it is set, from 10 ms to a minute.
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        self.each(|node| node.connect_timeout(timeout))
+    }
+
+    /// The number of the database on every node, in the place of the URLs'.
+    pub fn database(self, number: u16) -> Self {
+        self.each(|node| node.database(number))
+    }
+
     /// How long a round waits for the nodes; 200 ms unless it is set, from 5 ms to 10 s. It is waited for only where
     /// the nodes that have answered decide nothing.
     pub fn node_timeout(mut self, timeout: Duration) -> Self {
@@ -93,6 +109,14 @@ impl RedlockBuilder {
     pub fn root_certificate(self, pem: impl Into<Vec<u8>>) -> Self {
         let pem = pem.into();
         self.each(|node| node.root_certificate(pem.clone()))
+    }
+
+    /// Shows this certificate to nodes that ask for one (PEM, with its chain), and proves it with its key (PEM).
+    #[cfg(feature = "redis-tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-tls")))]
+    pub fn client_certificate(self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        let (certificate, key) = (certificate.into(), key.into());
+        self.each(|node| node.client_certificate(certificate.clone(), key.clone()))
     }
 
     /// Calls `hook`, on the store's runtime, when a connection finds a node's set-up dangerous (R22).
@@ -153,8 +177,10 @@ impl RedlockBuilder {
         });
         let stores: Vec<_> = self.nodes.iter().map(|node| node.clone().build()).collect::<Result<_, _>>()?;
         let node = |(index, (store, name)): (usize, (_, String))| Arc::new(Node::new(index, name.into(), store));
+        let marker = format!("{}quarantine", self.nodes[0].side_keys).into();
         Ok(RedlockStore(Arc::new(Inner {
             quorum,
+            marker,
             nodes: stores.into_iter().zip(names).enumerate().map(node).collect(),
             roll: Mutex::default(),
             ticks: Ticks::new(self.node_timeout),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::Inner;
-use super::node::{MARKER, Node};
+use super::node::Node;
 use super::script::INITIALISE;
 use crate::store::StoreError;
 use crate::store::redis::millis;
@@ -27,7 +27,7 @@ async fn one(inner: &Inner, node: &Node) -> Result<(), StoreError> {
     let initialising = async {
         let wire = link.wire().await?;
         let longest = millis(inner.config.silence());
-        let parts = Parts::of([MARKER]).arg(longest).arg(&wire.process.run_id);
+        let parts = Parts::of([&inner.marker]).arg(longest).arg(&wire.process.run_id);
         wire.run_one(&INITIALISE, Asking::No, parts).await.map_err(|fault| fault.error)?;
         node.initialised(inner, &wire).await
     };

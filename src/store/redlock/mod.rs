@@ -92,6 +92,8 @@ const LAST_CALLS: Duration = Duration::from_secs(1);
 struct Inner {
     config: RedlockBuilder,
     quorum: Quorum,
+    /// The key in which a node keeps the end of its quarantine. No lock can have this name.
+    marker: Box<str>,
     nodes: Vec<Arc<Node>>,
     /// Held while nodes are told apart.
     roll: Mutex<()>,

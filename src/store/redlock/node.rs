@@ -182,7 +182,7 @@ impl Node {
         }
         let longest = inner.config.silence();
         let silent = silence(wire.process.uptime, durability(wire).await?, longest);
-        let parts = Parts::of([MARKER]).arg(millis(silent)).arg(millis(longest)).arg(&wire.process.run_id);
+        let parts = Parts::of([&inner.marker]).arg(millis(silent)).arg(millis(longest)).arg(&wire.process.run_id);
         let reply = wire.run_one(&MARK, Asking::No, parts).await.map_err(|fault| fault.error)?;
         match (reply.code(), reply.rest()) {
             (1, &[left_ms]) => Ok(Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))),
@@ -288,9 +288,6 @@ impl Node {
         }
     }
 }
-
-/// The key in which a node keeps the end of its quarantine. No lock can have this name.
-pub(super) const MARKER: &str = "leasehold:quarantine";
 
 /// The store's processes do not agree on the longest TTL: what this one holds the others' nodes would forget too early.
 pub(super) fn other_max_ttl(inner: &Inner, other_ms: i64) -> StoreError {

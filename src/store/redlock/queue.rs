@@ -168,9 +168,10 @@ mod tests {
     use super::*;
     use crate::key::Key;
     use crate::store::KeyTemplate;
+    use crate::store::redis::names::SIDE_KEYS;
 
     fn names(key: &str) -> Names {
-        Names::new(&KeyTemplate::default(), &Key::new(key).unwrap()).unwrap()
+        Names::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new(key).unwrap()).unwrap()
     }
 
     fn at(ms: u64) -> Moment {

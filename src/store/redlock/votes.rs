@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::Inner;
 use super::fan::{Enough, hear};
-use super::node::{MARKER, Node};
+use super::node::Node;
 use super::quorum::Quorum;
 use super::script::VOTE;
 use crate::clock::Moment;
@@ -69,7 +69,7 @@ async fn ask(
         node.wire(inner, begun).await.ok()?;
         let token = token.map(|token| token.as_uuid().hyphenated().to_string()).unwrap_or_default();
         let salt = salt.as_uuid().hyphenated();
-        let parts = |_| Parts::of([names.lock(), MARKER]).arg(salt).arg(&token);
+        let parts = |_| Parts::of([names.lock(), &inner.marker]).arg(salt).arg(&token);
         let answer = call(&node.redis, names, &VOTE, begun, (), parts).await.ok()?;
         read(answer.reply.code(), answer.reply.rest())
     };
