@@ -239,6 +239,45 @@ async fn flags_go_over_the_environment_and_that_over_defaults() {
     process.post("/acquire", json!({ "key": "a", "ttl_ms": 12_001 })).await.problem(422, "invalid_ttl");
 }
 
+#[actix_rt::test]
+async fn a_store_is_reached_as_the_settings_say() {
+    let redis = kit::Server::start(&[]);
+    let folder = kit::Dir::make();
+    let file = folder.path().join("settings.toml");
+    std::fs::write(&file, "store-key-template = \"app:{key}\"\nstore-connect-timeout = \"5s\"\n").unwrap();
+    let serve =
+        |words: &[&str]| leasehold(&[&["serve", "--listen", "127.0.0.1:0", "--store", &redis.url()], words].concat());
+    let mut command = serve(&["--config", file.to_str().unwrap(), "--store-timeout", "3s"]);
+    command.env("LEASEHOLD_STORE_DATABASE", "3").env("LEASEHOLD_STORE_SIDE_KEY_PREFIX", "beside:");
+    let process = Process::start(command);
+    process.post("/acquire", json!({ "key": "a" })).await.ok();
+    assert_eq!(redis.ask::<i64>("EXISTS lock:a"), 0);
+    let mut run = leasehold(&["run", "--key", "a", "--nonblock", "--store", &redis.url()]);
+    run.args(["--store-database", "3", "--store-key-template", "app:{key}", "--store-side-key-prefix", "beside:"]);
+    run.args(["--", "true"]);
+    Did::of(run).fails(1, "");
+    let print = |words: &[&str]| {
+        let mut print = leasehold(&[&["config", "print"], words].concat());
+        print.env("LEASEHOLD_STORE_SENTINEL_PASSWORD", "hunter2");
+        Did::of(print).ok()
+    };
+    let printed = print(&["--store-timeout", "3s", "--store-replicas", "2"]);
+    for line in ["store-timeout = \"3s\"  # --store-timeout", "store-replicas = 2  # --store-replicas"] {
+        assert!(printed.contains(line), "{printed}");
+    }
+    assert!(printed.contains("store-sentinel-password") && !printed.contains("hunter2"), "{printed}");
+    let rows: [(&[&str], &str); 5] = [
+        (&["--store-timeout", "1ms"], "timeout"),
+        (&["--store-key-template", "no key"], "--store-key-template"),
+        (&["--store-tls-cert", "/nowhere.pem"], "--store-tls-key"),
+        (&["--store-tls-ca", "/nowhere.pem"], "--store-tls-ca"),
+        (&["--store-sentinel-user", "me"], "sentinel"),
+    ];
+    for (words, why) in rows {
+        Did::of(serve(words)).fails(64, why);
+    }
+}
+
 /// As a compose file's `${VARIABLE:-}` leaves them.
 #[actix_rt::test]
 async fn empty_variables_are_unset_ones() {

@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Serve(Box<ServeArgs>),
     /// Run a command while holding a lock
     #[cfg(unix)]
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Acquire a lock, and print its token
     Acquire(acquire::AcquireArgs),
     /// Release a lock by its token

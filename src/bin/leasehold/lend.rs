@@ -16,7 +16,7 @@ use crate::client::{CallError, Client};
 use crate::exit::Failure;
 use crate::progress::{InTheWay, Progress};
 use crate::rounds::{Answered, Pauses, Rounds, TokenFrom, give_back};
-use crate::settings::store::{self, Choice};
+use crate::settings::store::{self, Choice, StoreArgs};
 
 /// How long a release may take before the process ends without an answer.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -56,6 +56,7 @@ pub(crate) enum Lender {
 pub(crate) struct OwnEngine {
     name: String,
     redlock_max_ttl: Duration,
+    settings: StoreArgs,
     ttl: Duration,
     engine: OnceCell<LockManager>,
 }
@@ -153,13 +154,19 @@ impl OwnEngine {
     ///
     /// # Errors
     /// `Usage` if it names none, or memory, which nobody else would know of.
-    pub(crate) fn over(name: &str, redlock_max_ttl: Duration, ttl: Duration) -> Result<Self, Failure> {
-        let engine = Self { name: name.to_owned(), redlock_max_ttl, ttl, engine: OnceCell::new() };
+    pub(crate) fn over(
+        name: &str,
+        redlock_max_ttl: Duration,
+        settings: &StoreArgs,
+        ttl: Duration,
+    ) -> Result<Self, Failure> {
+        let settings = settings.clone();
+        let engine = Self { name: name.to_owned(), redlock_max_ttl, settings, ttl, engine: OnceCell::new() };
         engine.choice().map(|_| engine)
     }
 
     fn choice(&self) -> Result<Choice, Failure> {
-        match store::choose(&self.name, self.redlock_max_ttl).map_err(Failure::Usage)? {
+        match store::choose(&self.name, self.redlock_max_ttl, &self.settings).map_err(Failure::Usage)? {
             Choice::Memory => Err(Failure::Usage("--store memory: no other process would know of it".to_owned())),
             choice => Ok(choice),
         }

@@ -119,7 +119,7 @@ fn carry_out(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve(args) => serve::run(*args),
         #[cfg(unix)]
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Acquire(args) => wait_for(acquire::acquire(args)).map(done),
         Command::Release(args) => wait_for(release::release(args)).map(done),
         Command::Heartbeat(args) => wait_for(heartbeat::heartbeat(args)).map(done),

@@ -27,6 +27,9 @@ pub(crate) struct InitArgs {
     #[arg(long, env = "LEASEHOLD_REDLOCK_MAX_TTL", value_name = "TIME", default_value = "60s", value_parser = crate::settings::time)]
     redlock_max_ttl: Duration,
 
+    #[command(flatten)]
+    store_settings: store::StoreArgs,
+
     /// Say that no lock is held on any of them: one that is held could be granted a second time
     #[arg(long)]
     nothing_is_held: bool,
@@ -45,7 +48,9 @@ Examples:
 /// # Errors
 /// The store is no quorum, nobody said that nothing is held, or a server does not answer.
 pub(crate) async fn redlock(RedlockCommand::Init(args): RedlockCommand) -> Result<(), Failure> {
-    let Choice::Redlock(store) = store::choose(&args.store, args.redlock_max_ttl).map_err(Failure::Usage)? else {
+    let Choice::Redlock(store) =
+        store::choose(&args.store, args.redlock_max_ttl, &args.store_settings).map_err(Failure::Usage)?
+    else {
         return Err(Failure::Usage(
             "--store (LEASEHOLD_STORE) must be `redlock:redis://a,redis://b,redis://c`".to_owned(),
         ));

@@ -60,7 +60,7 @@ const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     check(&args)?;
     keep_pages_small();
-    let store = store::choose(&args.store, args.redlock_max_ttl).map_err(Failure::Usage)?;
+    let store = store::choose(&args.store, args.redlock_max_ttl, &args.store_settings).map_err(Failure::Usage)?;
     let log = logs::start(args.log_format);
     let (access, certificate) = (ReloadableAccess::new(tokens::access(&args)?), tls::certificate(&args)?);
     let tls = certificate.as_ref().map(Certificate::config).transpose()?;

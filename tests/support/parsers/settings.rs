@@ -45,6 +45,8 @@ pub(super) fn hold(data: &[u8]) {
             if settings.serve.store.contains('@') {
                 again.serve.store.clone_from(&settings.serve.store);
             }
+            let (mine, theirs) = (&mut again.serve.store_settings, &settings.serve.store_settings);
+            mine.store_sentinel_password.clone_from(&theirs.store_sentinel_password);
             assert_eq!(format!("{again:?}"), format!("{settings:?}"), "it was printed as\n{printed}");
         }
         Err(why) => {

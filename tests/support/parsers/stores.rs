@@ -5,11 +5,11 @@ use std::time::Duration;
 use leasehold::store::redis::probe;
 use redis::{ConnectionAddr, ConnectionInfo};
 
-use super::settings::room::store::{Choice, choose};
+use super::settings::room::store::{Choice, StoreArgs, choose};
 
 pub(super) fn hold(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let choice = choose(text, Duration::from_secs(60));
+    let choice = choose(text, Duration::from_secs(60), &StoreArgs::default());
     match &choice {
         Err(why) => {
             super::is_plain(why);
@@ -83,7 +83,8 @@ fn one(url: &str) {
 fn host(info: &ConnectionInfo) -> Option<String> {
     let (host, port) = match info.addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host, port),
-        _ => panic!("neither TCP nor TLS"),
+        // A socket in the file system has no host to write anew.
+        _ => return None,
     };
     Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
 }

@@ -58,6 +58,9 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "LEASEHOLD_REDLOCK_MAX_TTL", value_name = "TIME", default_value = "60s", value_parser = crate::settings::time)]
     pub(super) redlock_max_ttl: Duration,
 
+    #[command(flatten)]
+    pub(super) store_settings: crate::settings::store::StoreArgs,
+
     /// Share the lock with all who ask for it so
     #[arg(long, conflicts_with = "limit")]
     shared: bool,

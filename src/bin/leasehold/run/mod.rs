@@ -103,7 +103,7 @@ fn named(terms: &[Terms]) -> String {
 fn lender(args: &RunArgs) -> Result<Lender, Failure> {
     match &args.store {
         None => Ok(Lender::Server(Client::new(&args.server)?)),
-        Some(name) => OwnEngine::over(name, args.redlock_max_ttl, args.ttl).map(Lender::Store),
+        Some(name) => OwnEngine::over(name, args.redlock_max_ttl, &args.store_settings, args.ttl).map(Lender::Store),
     }
 }
 

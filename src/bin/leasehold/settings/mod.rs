@@ -30,11 +30,14 @@ pub(crate) struct ServeArgs {
     pub(crate) insecure: bool,
 
     /// Where locks live: `memory` (they end with the process), `redis://host:port` (`rediss` for TLS),
-    /// `redis+sentinel://host,host/master`, `redis+cluster://host,host`, `redis` with one of these in REDIS_URL, or
+    /// `redis+sentinel://host,host/master`, `redis+cluster://host,host`, `unix:///path`, `redis` with one of these in REDIS_URL, or
     /// `redlock:redis://a,redis://b,redis://c`. LOCK_STORE is read as well
     // Checked by hand: a refusal by clap would print the value, and a store's URL may hold a password.
     #[arg(long, env = "LEASEHOLD_STORE", hide_env_values = true, default_value = "memory")]
     pub(crate) store: String,
+
+    #[command(flatten)]
+    pub(crate) store_settings: store::StoreArgs,
 
     /// While the store does not answer: `closed` grants nothing, `local` grants what excludes only this server's other
     /// clients, without a fencing token, until the store answers again

@@ -20,6 +20,7 @@ pub(crate) fn printed(command: &Command, given: &ArgMatches, from_file: &[OsStri
             (Some(store), "store") if store.contains('@') => {
                 format!("# {name} =  # {source}; not shown: it has a password\n")
             }
+            (Some(_), name) if name.ends_with("password") => format!("# {name} =  # {source}; not shown\n"),
             (Some(value), _) => format!("{name} = {}  # {source}\n", literal(arg, &value)),
         };
         text.push_str(&line);

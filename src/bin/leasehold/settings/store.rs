@@ -1,10 +1,61 @@
-//! `--store`: where the locks of the server live.
+//! `--store`: where the locks of the server live, and how that is reached.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use leasehold::store::StoreError;
+use clap::Args;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::redlock::{NodeEvent, RedlockStore};
+use leasehold::store::{KeyTemplate, StoreError};
+
+/// How a store is reached, beside its URL.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct StoreArgs {
+    /// How long one call to the store may take; four times the slowest round trip is enough [default: 500ms, over
+    /// `redlock:` 200ms for each server]
+    #[arg(long, env = "LEASEHOLD_STORE_TIMEOUT", value_name = "TIME", value_parser = super::time)]
+    pub(crate) store_timeout: Option<Duration>,
+
+    /// How long a connection to the store may take to come about, with TLS and log-in [default: 2s]
+    #[arg(long, env = "LEASEHOLD_STORE_CONNECT_TIMEOUT", value_name = "TIME", value_parser = super::time)]
+    pub(crate) store_connect_timeout: Option<Duration>,
+
+    /// How locks are named in the store, `{key}` being the key; the same in all processes [default: lock:{key}]
+    #[arg(long, env = "LEASEHOLD_STORE_KEY_TEMPLATE", value_name = "NAME")]
+    pub(crate) store_key_template: Option<String>,
+
+    /// What the store's keys and channels beside locks begin with; the same in all processes [default: leasehold:]
+    #[arg(long, env = "LEASEHOLD_STORE_SIDE_KEY_PREFIX", value_name = "PREFIX")]
+    pub(crate) store_side_key_prefix: Option<String>,
+
+    /// The number of the database, in place of the URL's
+    #[arg(long, env = "LEASEHOLD_STORE_DATABASE", value_name = "N")]
+    pub(crate) store_database: Option<u16>,
+
+    /// How many replicas must have confirmed a lock (WAIT); not over `redlock:` [default: 0]
+    #[arg(long, env = "LEASEHOLD_STORE_REPLICAS", value_name = "N")]
+    pub(crate) store_replicas: Option<u32>,
+
+    /// A PEM file with the certificate authority to trust in place of the system's, for a store over TLS
+    #[arg(long, env = "LEASEHOLD_STORE_TLS_CA", value_name = "FILE")]
+    pub(crate) store_tls_ca: Option<PathBuf>,
+
+    /// A PEM file with the certificate to show to a store that asks for one, with its chain; goes with --store-tls-key
+    #[arg(long, env = "LEASEHOLD_STORE_TLS_CERT", value_name = "FILE")]
+    pub(crate) store_tls_cert: Option<PathBuf>,
+
+    /// A PEM file with the key of --store-tls-cert
+    #[arg(long, env = "LEASEHOLD_STORE_TLS_KEY", value_name = "FILE")]
+    pub(crate) store_tls_key: Option<PathBuf>,
+
+    /// Who we are to Sentinels; the user in the URL is the servers'
+    #[arg(long, env = "LEASEHOLD_STORE_SENTINEL_USER", value_name = "NAME")]
+    pub(crate) store_sentinel_user: Option<String>,
+
+    /// The password for Sentinels; better in the environment, since others can read the list of processes
+    #[arg(long, env = "LEASEHOLD_STORE_SENTINEL_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
+    pub(crate) store_sentinel_password: Option<String>,
+}
 
 /// What the `--store` of the command line names.
 #[derive(Debug)]
@@ -20,35 +71,115 @@ pub(crate) enum Choice {
 /// Reads a choice; `max_ttl` is for Redlock. A URL may hold a password, so no refusal repeats it.
 ///
 /// # Errors
-/// It names no store, or one whose URL makes no sense.
-pub(crate) fn choose(name: &str, max_ttl: Duration) -> Result<Choice, String> {
+/// It names no store, or one whose URL or settings make no sense.
+pub(crate) fn choose(name: &str, max_ttl: Duration, args: &StoreArgs) -> Result<Choice, String> {
     if let Some(nodes) = name.strip_prefix("redlock:") {
-        return redlock(nodes, max_ttl);
+        return redlock(nodes, max_ttl, args);
     }
     match name {
         "memory" => Ok(Choice::Memory),
         "redis" => match std::env::var("REDIS_URL").ok().filter(|url| !url.is_empty()) {
-            Some(url) => redis(&url),
+            Some(url) => redis(&url, args),
             None => Err("--store redis (LEASEHOLD_STORE): REDIS_URL must name the server".to_owned()),
         },
-        url if url.contains("://") => redis(url),
+        url if url.contains("://") => redis(url, args),
         _ => Err(
             "--store (LEASEHOLD_STORE) must be `memory`, `redis://host:port`, `redis+sentinel://host,host/master`, \
-             `redis+cluster://host,host`, `redis` with REDIS_URL, or `redlock:redis://a,redis://b,redis://c`"
+             `redis+cluster://host,host`, `unix:///path`, `redis` with REDIS_URL, or \
+             `redlock:redis://a,redis://b,redis://c`"
                 .to_owned(),
         ),
     }
 }
 
-fn redis(url: &str) -> Result<Choice, String> {
-    let builder = RedisStore::builder(url).on_warning(|warning| tracing::warn!(%warning, "store"));
+fn redis(url: &str, args: &StoreArgs) -> Result<Choice, String> {
+    let mut builder = RedisStore::builder(url).on_warning(|warning| tracing::warn!(%warning, "store"));
+    if let Some(template) = args.template()? {
+        builder = builder.key_template(template);
+    }
+    if let Some(prefix) = &args.store_side_key_prefix {
+        builder = builder.side_key_prefix(prefix);
+    }
+    if let Some(timeout) = args.store_timeout {
+        builder = builder.operation_timeout(timeout);
+    }
+    if let Some(timeout) = args.store_connect_timeout {
+        builder = builder.connect_timeout(timeout);
+    }
+    if let Some(number) = args.store_database {
+        builder = builder.database(number);
+    }
+    if let Some(replicas) = args.store_replicas {
+        builder = builder.wait_for_replicas(replicas);
+    }
+    if let Some(path) = &args.store_tls_ca {
+        builder = builder.root_certificate(content("--store-tls-ca", path)?);
+    }
+    if let Some((certificate, key)) = args.client_certificate()? {
+        builder = builder.client_certificate(certificate, key);
+    }
+    if let Some(user) = &args.store_sentinel_user {
+        builder = builder.sentinel_user(user);
+    }
+    if let Some(password) = &args.store_sentinel_password {
+        builder = builder.sentinel_password(password);
+    }
     builder.build().map(Choice::Redis).map_err(refusal)
 }
 
-fn redlock(nodes: &str, max_ttl: Duration) -> Result<Choice, String> {
+fn redlock(nodes: &str, max_ttl: Duration, args: &StoreArgs) -> Result<Choice, String> {
     let builder = RedlockStore::builder(nodes.split(',')).max_ttl(max_ttl);
-    let store = builder.on_warning(|warning| tracing::warn!(%warning, "store")).on_node_event(log).build();
-    store.map(Choice::Redlock).map_err(refusal)
+    let mut builder = builder.on_warning(|warning| tracing::warn!(%warning, "store")).on_node_event(log);
+    if args.store_replicas.is_some_and(|replicas| replicas > 0) {
+        return Err("--store-replicas: the servers of a `redlock:` have no replicas that count".to_owned());
+    }
+    if args.store_sentinel_user.is_some() || args.store_sentinel_password.is_some() {
+        return Err("--store-sentinel-user and --store-sentinel-password go with `redis+sentinel`".to_owned());
+    }
+    if let Some(template) = args.template()? {
+        builder = builder.key_template(template);
+    }
+    if let Some(prefix) = &args.store_side_key_prefix {
+        builder = builder.side_key_prefix(prefix);
+    }
+    if let Some(timeout) = args.store_timeout {
+        builder = builder.node_timeout(timeout);
+    }
+    if let Some(timeout) = args.store_connect_timeout {
+        builder = builder.connect_timeout(timeout);
+    }
+    if let Some(number) = args.store_database {
+        builder = builder.database(number);
+    }
+    if let Some(path) = &args.store_tls_ca {
+        builder = builder.root_certificate(content("--store-tls-ca", path)?);
+    }
+    if let Some((certificate, key)) = args.client_certificate()? {
+        builder = builder.client_certificate(certificate, key);
+    }
+    builder.build().map(Choice::Redlock).map_err(refusal)
+}
+
+/// What is in the two files.
+type CertificateAndKey = (Vec<u8>, Vec<u8>);
+
+impl StoreArgs {
+    fn template(&self) -> Result<Option<KeyTemplate>, String> {
+        let template = self.store_key_template.as_deref().map(KeyTemplate::new).transpose();
+        template.map_err(|why| format!("--store-key-template: {why}"))
+    }
+
+    fn client_certificate(&self) -> Result<Option<CertificateAndKey>, String> {
+        match (&self.store_tls_cert, &self.store_tls_key) {
+            (None, None) => Ok(None),
+            (Some(cert), Some(key)) => Ok(Some((content("--store-tls-cert", cert)?, content("--store-tls-key", key)?))),
+            _ => Err("--store-tls-cert and --store-tls-key go together".to_owned()),
+        }
+    }
+}
+
+fn content(flag: &str, path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|why| format!("{flag}: {}: {why}", path.display()))
 }
 
 fn refusal(why: StoreError) -> String {
