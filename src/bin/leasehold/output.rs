@@ -41,14 +41,16 @@ fn writer() -> Option<&'static SyncSender<Job>> {
 }
 
 fn write_all(queue: &Receiver<Job>) {
-    // A process in the background that writes to its terminal may be stopped for it, and its command would run on.
+    // A process in the background that writes to its terminal may be stopped for it, and its command would run on. One
+    // that failed to become another program is ended by a closed pipe.
     #[cfg(unix)]
     {
         use nix::sys::signal::{SigSet, Signal};
-        let mut stop = SigSet::empty();
-        stop.add(Signal::SIGTTOU);
-        // If it cannot be blocked, a write may stop the process, as it would without this thread.
-        let _ = stop.thread_block();
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGTTOU);
+        signals.add(Signal::SIGPIPE);
+        // If they cannot be blocked, a write has the effect that it would have without this thread.
+        let _ = signals.thread_block();
     }
     for job in queue {
         match job {
