@@ -77,6 +77,9 @@ fn fits(api: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     if !types.is_empty() && !types.iter().any(|name| is(name)) {
         return Err(format!("{value} is no {types:?}"));
     }
+    if !schema["pattern"].is_null() && value.as_str().is_some_and(|text| text.chars().any(char::is_control)) {
+        return Err(format!("{value} is not as {}", schema["pattern"]));
+    }
     if schema["enum"].as_array().is_some_and(|all| !all.contains(value)) {
         return Err(format!("{value} is none of {}", schema["enum"]));
     }
@@ -387,7 +390,16 @@ async fn the_docs_show_every_operation_and_ask_nobody_else() {
             }
         }
     }
-    assert!(!page.contains("<script") && !page.contains("://") && !page.contains(" style="));
+    let elsewhere = page.replace(&format!("URL=http://{}<", server.address), "");
+    assert!(page.len() > elsewhere.len() && !elsewhere.contains("://"), "the lines to copy name this server");
+    assert!(!page.contains("<script") && !page.contains(" style="));
+    for operation in operations(&api) {
+        assert!(page.contains(&format!("<a href=#{}>", text(&operation.about, "operationId"))), "the contents");
+    }
+    for value in ["exclusive", "shared", "permit", "empty", "wait"] {
+        assert!(page.contains(&format!("<code>{value}</code>")), "{value}");
+    }
+    assert!(!page.contains("one of the kinds") && page.matches("curl ").count() == operations(&api).len());
     let style = server.request(Method::GET, "/docs/style.css").send().await.unwrap();
     assert_eq!(style.headers()["content-type"], "text/css; charset=utf-8");
     assert!(!style.text().await.unwrap().contains("url("));
@@ -414,5 +426,49 @@ async fn what_a_host_leaves_out_is_not_described() {
     for text in [page, api] {
         let text = String::from_utf8(text.into()).unwrap();
         assert!(text.contains("/stats") && !text.contains("/metrics"));
+    }
+}
+
+#[actix_rt::test]
+async fn the_description_says_where_the_server_is_and_asks_for_a_token_only_if_the_server_does() {
+    let open = Server::start();
+    let list = json!([{ "name": "all", "token": SECRETS[0], "rights": ["read"] }]);
+    let access = Access::from_json(&list.to_string()).unwrap();
+    let guarded = Server::with_access(LockManager::builder().build().unwrap(), Limits::new(), access);
+    let (open, guarded) = (description(&open).await, description(&guarded).await);
+    assert_eq!(open["servers"][0]["url"], "/");
+    assert!(open["security"].is_null() && open["components"]["securitySchemes"].is_null());
+    assert_eq!(guarded["security"], json!([{ "bearer": [] }]));
+    assert!(guarded["components"]["securitySchemes"]["bearer"].is_object());
+    let acquire = &open["components"]["schemas"]["Acquire"]["properties"];
+    for text in
+        [&acquire["key"], &acquire["owner"], &open["components"]["schemas"]["OpenSession"]["properties"]["name"]]
+    {
+        assert!(text["pattern"].is_string(), "{text}");
+    }
+    let app = App::new().app_data(LockManager::builder().build().unwrap());
+    let app = init_service(app.service(web::scope("/locks").configure(leasehold::http::configure))).await;
+    let mounted = call_and_read_body(&app, TestRequest::get().uri("/locks/openapi.json").to_request()).await;
+    let mounted: Value = serde_json::from_slice(&mounted).unwrap();
+    assert_eq!(mounted["servers"][0]["url"], "/locks");
+}
+
+#[actix_rt::test]
+async fn events_are_as_they_are_described() {
+    let server = Server::start();
+    let api = description(&server).await;
+    let schema = &api["components"]["schemas"]["Event"];
+    let mut events = server.events("/events").await;
+    let lock = server.post("/acquire", json!({ "key": "a", "mode": "permit", "limit": 2 })).await.ok();
+    let mine = json!({ "key": "a", "token": lock["token"] });
+    server.post("/heartbeat", mine.clone()).await.ok();
+    server.post("/release", mine).await.ok();
+    for kind in ["granted", "refreshed", "released"] {
+        let event = events.next().await;
+        assert_eq!(event["kind"], kind);
+        fits(&api, schema, &event).unwrap();
+        for member in event.as_object().unwrap().keys() {
+            assert!(schema["properties"][member].is_object(), "{member}");
+        }
     }
 }

@@ -554,3 +554,17 @@ async fn a_page_whose_name_leads_here_takes_and_sees_nothing() {
     browser.until(LIVE).await;
     browser.until(&shows("order:42")).await;
 }
+
+#[actix_rt::test]
+async fn the_docs_are_readable_on_the_narrowest_screens() {
+    let server = Server::start();
+    let browser = Browser::start().await;
+    browser.size(320, 700).await;
+    browser.page.goto(&format!("http://{}/docs", server.address)).await.unwrap();
+    browser.value("document.querySelectorAll('details').forEach(details => { details.open = true; })").await;
+    let wide = "[...document.querySelectorAll('*')].filter(one => one.scrollWidth > one.clientWidth + 1 && \
+        one.clientWidth > 0 && getComputedStyle(one).display !== 'inline').map(one => one.outerHTML.slice(0, 80))";
+    assert_eq!(browser.value(wide).await, json!([]));
+    assert_eq!(browser.value("document.documentElement.scrollWidth").await, json!(320));
+    browser.picture("docs-320").await;
+}

@@ -13,6 +13,8 @@ use super::openapi::Description;
 /// Nothing but its own style sheet, and no framing.
 const POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Stands in a page for where its server is.
+const ADDRESS: &str = "\u{1}address\u{1}";
 const METHODS: [&str; 3] = ["post", "get", "delete"];
 
 /// `GET /docs`
@@ -21,7 +23,7 @@ pub(super) fn page(req: &HttpRequest) -> Answer {
         .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
         .insert_header((CONTENT_SECURITY_POLICY, POLICY))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .body(Description::of(req).page.as_str()))
+        .body(Description::of(req).page.replacen(ADDRESS, &escape(&address(req)), 1)))
 }
 
 /// `GET /docs/style.css`
@@ -30,6 +32,16 @@ pub(super) fn style(_: &HttpRequest) -> Answer {
         .insert_header((CONTENT_TYPE, "text/css; charset=utf-8"))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .body(include_str!("docs.css")))
+}
+
+/// Where the routes are, as far as the request tells: for lines to copy.
+fn address(req: &HttpRequest) -> String {
+    let connection = req.connection_info();
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+    let host = Some(connection.host()).filter(|host| !host.is_empty() && host.chars().all(plain));
+    let scheme = if connection.scheme() == "https" { "https" } else { "http" };
+    let mount = req.path().strip_suffix("/docs").unwrap_or_default();
+    format!("{scheme}://{}{mount}", host.unwrap_or("localhost:7420"))
 }
 
 /// The page of a description.
@@ -43,7 +55,10 @@ pub(super) fn draw(api: &Value) -> String {
     for paragraph in info["description"].as_str().unwrap_or_default().split("\n\n") {
         let _ = write!(page, "<p>{}</p>", prose(paragraph));
     }
-    page.push_str("<p><a href=openapi.json>openapi.json</a> says the same to machines.</p></header><main>");
+    page.push_str("<p><a href=openapi.json>openapi.json</a> says the same to machines.</p></header>");
+    draw_contents(&mut page, api);
+    page.push_str("<main>");
+    let _ = write!(page, "<p>In the lines to copy:</p><pre>URL={ADDRESS}</pre>");
     for tag in list(&api["tags"]) {
         let _ = write!(page, "<h2>{}</h2><p>{}</p>", text(&tag["name"]), text(&tag["description"]));
         for (path, item) in members(&api["paths"]) {
@@ -59,6 +74,45 @@ pub(super) fn draw(api: &Value) -> String {
     page
 }
 
+fn draw_contents(page: &mut String, api: &Value) {
+    page.push_str("<nav aria-label=Routes><ul>");
+    for tag in list(&api["tags"]) {
+        let _ = write!(page, "<li>{}<ul>", text(&tag["name"]));
+        for (path, item) in members(&api["paths"]) {
+            for method in METHODS.iter().filter(|method| item[**method]["tags"][0] == tag["name"]) {
+                let (id, name) = (text(&item[*method]["operationId"]), method.to_uppercase());
+                let _ = write!(page, "<li><a href=#{id}><code>{name} {}</code></a>", escape(path));
+            }
+        }
+        page.push_str("</ul>");
+    }
+    page.push_str("</ul></nav>");
+}
+
+/// A line that asks for it.
+fn draw_curl(page: &mut String, api: &Value, method: &str, path: &str, operation: &Value) {
+    let mut line = String::from("curl");
+    match method {
+        "get" if operation["operationId"] == "events" => line.push_str(" -N"),
+        "get" => {}
+        other => line = format!("{line} -X {}", other.to_uppercase()),
+    }
+    let named =
+        list(&operation["parameters"]).any(|parameter| parameter["in"] == "query" && parameter["required"] == true);
+    let query = if named { "?key=order:42" } else { "" };
+    let _ = write!(line, " \"$URL{}{query}\"", path.replace("{key}", "order:42"));
+    let needs_token = if operation["security"].is_array() { &operation["security"] } else { &api["security"] };
+    if list(needs_token).any(|way| way["bearer"].is_array()) {
+        line.push_str(" \\\n  -H \"authorization: Bearer $TOKEN\"");
+    }
+    let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+    if !body.is_null() {
+        let example = example_of(api, body, 0);
+        let _ = write!(line, " \\\n  -H 'content-type: application/json' \\\n  -d '{example}'");
+    }
+    let _ = write!(page, "<pre>{}</pre>", escape(&line));
+}
+
 fn draw_operation(page: &mut String, api: &Value, method: &str, path: &str, operation: &Value) {
     let _ = write!(
         page,
@@ -72,6 +126,7 @@ fn draw_operation(page: &mut String, api: &Value, method: &str, path: &str, oper
     if let Some(more) = operation["description"].as_str() {
         let _ = write!(page, "<p>{}</p>", prose(more));
     }
+    draw_curl(page, api, method, path, operation);
     if operation["parameters"].is_array() {
         page.push_str("<table><tr><th>parameter<th>in<th>type<th>");
         for parameter in list(&operation["parameters"]) {
@@ -80,7 +135,7 @@ fn draw_operation(page: &mut String, api: &Value, method: &str, path: &str, oper
                 "<tr><td><code>{}</code><td>{}<td>{}<td>{}",
                 text(&parameter["name"]),
                 text(&parameter["in"]),
-                kind(&parameter["schema"]),
+                kind(api, &parameter["schema"]),
                 prose(parameter["description"].as_str().unwrap_or_default()),
             );
         }
@@ -88,7 +143,7 @@ fn draw_operation(page: &mut String, api: &Value, method: &str, path: &str, oper
     }
     let body = &operation["requestBody"]["content"]["application/json"]["schema"];
     if !body.is_null() {
-        draw_body(page, resolve(api, body));
+        draw_body(page, api, resolve(api, body));
     }
     for (status, response) in members(&operation["responses"]) {
         draw_response(page, api, status, response);
@@ -96,13 +151,13 @@ fn draw_operation(page: &mut String, api: &Value, method: &str, path: &str, oper
     page.push_str("</section>");
 }
 
-fn draw_body(page: &mut String, schema: &Value) {
+fn draw_body(page: &mut String, api: &Value, schema: &Value) {
     page.push_str("<table><tr><th>field<th>type<th>");
     let required: Vec<&Value> = list(&schema["required"]).collect();
     for (name, field) in members(&schema["properties"]) {
         let needed = if required.iter().any(|required| *required == name) { ", required" } else { "" };
         let about = prose(field["description"].as_str().unwrap_or_default());
-        let _ = write!(page, "<tr><td><code>{}</code><td>{}{needed}<td>{about}", escape(name), kind(field));
+        let _ = write!(page, "<tr><td><code>{}</code><td>{}{needed}<td>{about}", escape(name), kind(api, field));
     }
     page.push_str("</table>");
     draw_example(page, &schema["example"]);
@@ -168,7 +223,20 @@ fn first_type(schema: &Value) -> &str {
     schema["type"].as_str().or_else(|| schema["type"][0].as_str()).unwrap_or_default()
 }
 
-fn kind(schema: &Value) -> String {
+/// All values that there are, where they can be listed.
+fn values(api: &Value, schema: &Value) -> Vec<String> {
+    let schema = resolve(api, schema);
+    let own = list(&schema["enum"]).filter_map(Value::as_str).map(str::to_owned);
+    let parts = ["oneOf", "anyOf", "allOf"].into_iter().flat_map(|of| list(&schema[of]));
+    own.chain(parts.flat_map(|part| values(api, part))).collect()
+}
+
+fn kind(api: &Value, schema: &Value) -> String {
+    let values = values(api, schema);
+    if !values.is_empty() {
+        let values: Vec<_> = values.iter().map(|value| format!("<code>{}</code>", escape(value))).collect();
+        return values.join(", ");
+    }
     let name = first_type(schema);
     let name = if name.is_empty() { "one of the kinds" } else { schema["format"].as_str().unwrap_or(name) };
     let bounds = [("minimum", "from"), ("maximum", "to"), ("minLength", "at least"), ("maxLength", "at most")];

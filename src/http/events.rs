@@ -31,7 +31,7 @@ const OPENING: &str = "retry: 2000\n: what happens to locks from now on\n\n";
 /// Each has the name of its kind, its sequence number as `id`, and JSON as `data`: `granted`, `released`, `expired`,
 /// `refreshed`, `lost`, `forced`, `deadlock`. `missed` stands for as many events as the client was too slow to hear, or as were
 /// too many for all who listen.
-/// Nothing is told again after a break: read the locks anew then. Over a store it is what happens through this server.
+/// The data is an `Event` of the schemas. Nothing is told again after a break: read the locks anew then. Over a store it is what happens through this server.
 #[utoipa::path(
     get, path = "/events", tag = "looking", operation_id = "events",
     params(

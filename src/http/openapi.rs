@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse};
+use serde_json::{Value, json};
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -16,8 +17,9 @@ use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, ResponseBuilder
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::call::Answer;
+use super::host::access;
 use super::problem::{Fault, Problem};
-use super::{docs, events, routes, sessions, shown, sort, wire};
+use super::{docs, events, routes, sessions, shown, sort, told, wire};
 use crate::{KeyFault, LockError, Loss, TtlFault, WaitEdge};
 
 #[derive(OpenApi)]
@@ -39,7 +41,7 @@ use crate::{KeyFault, LockError, Loss, TtlFault, WaitEdge};
         routes::locks, routes::lock, routes::stats, events::events,
         routes::whoami, routes::force_release, routes::force_release_in_path, routes::healthz, routes::readyz,
     ),
-    components(schemas(ProblemDocument, wire::ModeName, sort::Sort, routes::Missing)),
+    components(schemas(ProblemDocument, told::EventDocument, wire::ModeName, sort::Sort, routes::Missing)),
     tags(
         (name = "locking", description = "Take locks, keep them, give them back."),
         (name = "sessions", description = "Owners of several locks, kept alive by one heartbeat."),
@@ -228,6 +230,52 @@ fn add_errors(operation: &mut Operation, examples: &BTreeMap<&'static str, (u16,
 #[openapi(paths(super::metrics::scrape), modifiers(&Errors))]
 struct Metrics;
 
+/// Stands in a description for where the routes are mounted.
+const MOUNT: &str = "\u{1}mount\u{1}";
+/// What no key and no name has: control characters.
+const NO_CONTROLS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+
+/// Adds what depends on the server, and what is so of every key and name.
+fn complete(api: &mut Value, has_tokens: bool) {
+    api["servers"] = json!([{ "url": MOUNT, "description": "This server." }]);
+    if !has_tokens {
+        if let Some(api) = api.as_object_mut() {
+            api.remove("security");
+        }
+        if let Some(components) = api["components"].as_object_mut() {
+            components.remove("securitySchemes");
+        }
+    }
+    bound_texts(api);
+}
+
+/// Gives every `key`, `owner` and `name` that a request may bring its pattern.
+fn bound_texts(part: &mut Value) {
+    match part {
+        Value::Object(members) => {
+            let is_named = |of: &Value| ["key", "owner", "name"].iter().any(|name| of == name);
+            if members.get("in").is_some()
+                && members.get("name").is_some_and(is_named)
+                && let Some(schema) = members.get_mut("schema")
+            {
+                bound(schema);
+            }
+            if let Some(Value::Object(fields)) = members.get_mut("properties") {
+                fields.iter_mut().filter(|(name, _)| is_named(&json!(name))).for_each(|(_, field)| bound(field));
+            }
+            members.values_mut().for_each(bound_texts);
+        }
+        Value::Array(parts) => parts.iter_mut().for_each(bound_texts),
+        _ => {}
+    }
+}
+
+fn bound(schema: &mut Value) {
+    if schema["maxLength"].is_number() {
+        schema["pattern"] = NO_CONTROLS.into();
+    }
+}
+
 /// The description of some routes, in all its forms.
 pub(super) struct Description {
     text: String,
@@ -236,28 +284,36 @@ pub(super) struct Description {
 }
 
 impl Description {
-    fn new(api: &utoipa::openapi::OpenApi) -> Self {
-        let value = serde_json::to_value(api).expect("the description is JSON");
+    fn new(api: &utoipa::openapi::OpenApi, has_tokens: bool) -> Self {
+        let mut value = serde_json::to_value(api).expect("the description is JSON");
+        complete(&mut value, has_tokens);
         Self { text: value.to_string(), page: docs::draw(&value) }
     }
 
     /// That of the routes which this request could have asked for.
     pub(super) fn of(req: &HttpRequest) -> &'static Self {
-        static ALWAYS: LazyLock<Description> = LazyLock::new(|| Description::new(&Api::openapi()));
+        static ALWAYS: [LazyLock<Description>; 2] = [
+            LazyLock::new(|| Description::new(&Api::openapi(), false)),
+            LazyLock::new(|| Description::new(&Api::openapi(), true)),
+        ];
+        let has_tokens = access(req).is_some_and(|access| access.has_tokens());
         #[cfg(feature = "metrics")]
         if req.app_data::<super::metrics::Scraped>().is_some() {
-            static WITH_METRICS: LazyLock<Description> =
-                LazyLock::new(|| Description::new(&Api::openapi().merge_from(Metrics::openapi())));
-            return &WITH_METRICS;
+            static WITH_METRICS: [LazyLock<Description>; 2] = [
+                LazyLock::new(|| Description::new(&Api::openapi().merge_from(Metrics::openapi()), false)),
+                LazyLock::new(|| Description::new(&Api::openapi().merge_from(Metrics::openapi()), true)),
+            ];
+            return &WITH_METRICS[usize::from(has_tokens)];
         }
-        #[cfg(not(feature = "metrics"))]
-        let _ = req;
-        &ALWAYS
+        &ALWAYS[usize::from(has_tokens)]
     }
 }
 
 /// `GET /openapi.json`
 pub(super) fn document(req: &HttpRequest) -> Answer {
-    let text = Description::of(req).text.as_str();
+    // From the root on, whatever the server is called: a client knows whom it has asked.
+    let mount = req.path().strip_suffix("/openapi.json").filter(|mount| !mount.is_empty()).unwrap_or("/");
+    let (mark, mount) = (json!(MOUNT).to_string(), json!(mount).to_string());
+    let text = Description::of(req).text.replacen(&mark, &mount, 1);
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(text))
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::shown::{Edge, Held};
-use super::wire::whole_ms;
+use super::wire::{ModeName, whole_ms};
 use crate::{Event, EventKind};
 
 /// An event in writing, but for its number.
@@ -83,4 +84,55 @@ impl<'a> Written<'a> {
         let fencing_token = fencing_token.map(|fence| fence.get());
         Self { kind, key: key.as_str(), owner: owner.as_deref(), fencing_token, more }
     }
+}
+
+/// The `data` of one server-sent event of `GET /events`.
+#[derive(ToSchema)]
+#[schema(as = Event, example = json!({
+    "sequence": 7, "kind": "granted", "key": "order:42", "owner": "worker-7", "fencing_token": 1795229686733898_u64,
+    "mode": "exclusive", "ttl_ms": 30000,
+}))]
+#[expect(dead_code, reason = "it describes what `Told` writes")]
+pub(super) struct EventDocument {
+    kind: EventName,
+    /// Not with `missed`.
+    sequence: Option<u64>,
+    /// Not with `missed`.
+    key: Option<String>,
+    owner: Option<String>,
+    fencing_token: Option<u64>,
+    /// With `granted`.
+    mode: Option<ModeName>,
+    /// With `granted`, of permits.
+    limit: Option<u32>,
+    /// With `granted`, of permits.
+    permits: Option<u32>,
+    /// With `granted`.
+    ttl_ms: Option<u64>,
+    /// With `refreshed`.
+    remaining_ms: Option<u64>,
+    /// With `released`, `expired`, `forced` and `lost`.
+    held_ms: Option<u64>,
+    /// With `lost`.
+    why: Option<String>,
+    /// With `deadlock`.
+    cycle: Option<Vec<Edge>>,
+    /// With `missed`: how many events were left out.
+    missed: Option<u64>,
+}
+
+/// The kinds of event.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "it describes what `Told` writes")]
+pub(super) enum EventName {
+    Granted,
+    Released,
+    Expired,
+    Refreshed,
+    Lost,
+    Forced,
+    Deadlock,
+    /// The client was too slow for as many.
+    Missed,
 }
