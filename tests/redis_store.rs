@@ -260,3 +260,21 @@ fn a_store_that_does_not_run_says_so() {
     assert_eq!(ask(&*stores.one, "k", Token::random(), LONG), Acquired::Unknown(StoreError::NotRunning));
     until("the connections' end", || server.info("connected_clients") == "2");
 }
+
+/// What a process had once seen pushed the fences of all its later locks, and with them how long each is remembered.
+#[test]
+fn a_fence_from_a_clock_that_was_far_ahead_lifts_those_of_no_other_lock() {
+    const AHEAD: u64 = 9_000_000_000_000_000;
+    let server = Server::start(&[]);
+    let stores = stores_at(&server.url());
+    server.ask::<()>(&format!("SET leasehold:fence:{{lock:ahead}} {AHEAD}"));
+    let token = Token::random();
+    assert!(take(&*stores.one, "ahead", token) > AHEAD);
+    let other = take(&*stores.one, "other", Token::random());
+    assert!(other < AHEAD / 2, "{other}");
+    assert!(server.ask::<u64>("PTTL leasehold:fence:{lock:other}") < 48 * 3_600_000, "it is kept for a day");
+    // Of its own lock it is remembered, also where the server has forgotten it.
+    assert_eq!(wait(stores.one.release(&key("ahead"), token)), Released::Released);
+    server.ask::<()>("FLUSHALL");
+    assert!(take(&*stores.one, "ahead", Token::random()) > AHEAD);
+}

@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Inner;
 use super::names::Names;
-use super::tickets::mark_watched;
+use super::renew::mark_watched;
 use super::wire::Wire;
 use crate::key::Key;
 use crate::store::{Event, Hint};

@@ -57,6 +57,7 @@ pub(super) mod names;
 #[doc(hidden)]
 pub mod probe;
 mod release;
+mod renew;
 mod replicas;
 mod scan;
 pub(super) mod script;

@@ -17,32 +17,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Inner;
 use super::call::call;
-use super::fault::Then;
-use super::link::Link;
 use super::names::Names;
-use super::script::{LEAVE, Parts, RENEW, Reply};
-use super::wire::Asking as Redirected;
+use super::renew::{Renewal, renew};
+use super::script::{LEAVE, Parts, Reply};
 use crate::clock::{Clock, Moment};
-use crate::store::{Acquired, Hint, Intent, Sender, StoreError, Watch};
+use crate::store::{Acquired, Hint, Intent, Sender, Watch};
 
 /// How long a ticket lives without being renewed: so long a dead process holds the others up. The scripts know it, too.
 const TICKET: Duration = Duration::from_secs(1);
 /// Between two renewals of a ticket.
-const ROUND: Duration = Duration::from_millis(TICKET.as_millis() as u64 / 3);
-/// So many are renewed by one script: a server does nothing else meanwhile.
-const BATCH: usize = 256;
-/// So many scripts at a time, where each ticket needs one of its own.
-const AT_ONCE: usize = 64;
+pub(super) const ROUND: Duration = Duration::from_millis(TICKET.as_millis() as u64 / 3);
 /// After so long a place for which nobody has asked or listened is given up.
 const ABANDONED: Duration = Duration::from_secs(5);
-/// What stands among the tickets for those who watch without a place.
-const WATCHED: &str = "*";
 
 /// The queues in which this process has a place.
 pub(super) struct Tickets {
@@ -86,13 +77,6 @@ enum Ticket {
     /// A try was not answered.
     Perhaps,
     Taken,
-}
-
-/// What is to be renewed.
-struct Renewal {
-    names: Names,
-    /// `None`: that somebody watches.
-    number: Option<u64>,
 }
 
 /// What a look at all places has found.
@@ -207,7 +191,7 @@ impl Tickets {
         let _ = self.elsewhere.set(Box::new(hook));
     }
 
-    fn tell(&self, lock: &str, number: u64, hint: Hint) {
+    pub(super) fn tell(&self, lock: &str, number: u64, hint: Hint) {
         if let Some(place) = self.state.lock().places.get_mut(lock).filter(|place| place.number == number) {
             place.tell(hint);
         }
@@ -290,7 +274,7 @@ impl Tickets {
     }
 
     /// What the server says of a ticket; answers when to look again, if before the next round.
-    fn stands(&self, renewal: &Renewal, reply: &Reply) -> Option<Duration> {
+    pub(super) fn stands(&self, renewal: &Renewal, reply: &Reply) -> Option<Duration> {
         let number = renewal.number?;
         match (reply.code(), reply.rest()) {
             (1, [2]) => self.tell(renewal.names.lock(), number, Hint::Free),
@@ -310,7 +294,7 @@ impl Tickets {
         None
     }
 
-    fn cannot_renew(&self, renewals: &[Renewal]) {
+    pub(super) fn cannot_renew(&self, renewals: &[Renewal]) {
         for renewal in renewals {
             // A try hears why.
             if let Some(number) = renewal.number {
@@ -399,92 +383,6 @@ fn give_up(inner: &Arc<Inner>, names: Names, number: u64) {
         });
         // Unanswered, it ends by itself.
         let _ = telling.await;
-    });
-}
-
-/// Says that these locks are watched.
-pub(super) async fn mark_watched(inner: &Arc<Inner>, locks: impl Iterator<Item = Names>) {
-    let renewals: Vec<_> = locks.map(|names| Renewal { names, number: None }).collect();
-    if !renewals.is_empty() {
-        inner.tickets.renew_watched();
-        renew(inner, &renewals).await;
-    }
-}
-
-fn parts(inner: &Inner, renewal: &Renewal) -> Parts {
-    let names = &renewal.names;
-    let parts = Parts::of([names.lock(), names.queue(), names.alive()]);
-    match renewal.number {
-        Some(number) => parts.arg(format_args!("{}:{number}", inner.config.process)),
-        None => parts.arg(WATCHED),
-    }
-}
-
-/// Renews all of these, at most half a round long.
-async fn renew(inner: &Arc<Inner>, renewals: &[Renewal]) {
-    let Some(link) = inner.link() else {
-        // Those of one script would have to be in one slot.
-        stream::iter(renewals).for_each_concurrent(AT_ONCE, |renewal| renew_one(inner, renewal)).await;
-        return;
-    };
-    let batches = renewals.len().div_ceil(BATCH);
-    for (number, batch) in renewals.chunks(BATCH).enumerate() {
-        if number > 0 {
-            // Others want to be served in between.
-            tokio::time::sleep(ROUND / 2 / u32::try_from(batches).unwrap_or(u32::MAX)).await;
-        }
-        if renew_batch(inner, link, batch).await.is_err() {
-            inner.tickets.cannot_renew(&renewals[number * BATCH..]);
-            return;
-        }
-    }
-}
-
-/// One script for many.
-async fn renew_batch(inner: &Arc<Inner>, link: &Link, batch: &[Renewal]) -> Result<(), StoreError> {
-    let limit = inner.config.operation_timeout;
-    let wire = tokio::time::timeout(limit, link.wire()).await.map_err(|_| StoreError::Timeout)??;
-    let parts: Vec<Parts> = batch.iter().map(|renewal| parts(inner, renewal)).collect();
-    let running = tokio::time::timeout(limit, wire.run(&RENEW, Redirected::No, &parts));
-    let replies = match running.await {
-        Ok(Ok(replies)) => replies,
-        Ok(Err(fault)) => {
-            if fault.then == Then::Reconnect {
-                wire.condemn();
-            }
-            return Err(fault.error);
-        }
-        Err(_) => {
-            wire.condemn();
-            return Err(StoreError::Timeout);
-        }
-    };
-    for (renewal, reply) in batch.iter().zip(replies) {
-        match reply {
-            Ok(reply) => note(inner, renewal, &reply),
-            Err(_) => inner.tickets.cannot_renew(std::slice::from_ref(renewal)),
-        }
-    }
-    Ok(())
-}
-
-async fn renew_one(inner: &Arc<Inner>, renewal: &Renewal) {
-    match call(inner, &renewal.names, &RENEW, inner.now(), (), |_| parts(inner, renewal)).await {
-        Ok(answer) => note(inner, renewal, &answer.reply),
-        Err(_) => inner.tickets.cannot_renew(std::slice::from_ref(renewal)),
-    }
-}
-
-/// Takes down how a ticket stands; whoever is the next is told when the holder's time is over.
-fn note(inner: &Arc<Inner>, renewal: &Renewal, reply: &Reply) {
-    let (Some(left), Some(number)) = (inner.tickets.stands(renewal, reply), renewal.number) else { return };
-    let Some(runtime) = inner.runtime() else { return };
-    let (inner, names) = (Arc::downgrade(inner), renewal.names.clone());
-    runtime.spawn(async move {
-        tokio::time::sleep(left.saturating_add(Duration::from_millis(1))).await;
-        if let Some(inner) = inner.upgrade() {
-            inner.tickets.tell(names.lock(), number, Hint::Free);
-        }
     });
 }
 

@@ -1,0 +1,116 @@
+//! Renewing tickets: `renew.lua`, for many in one script where they are on one server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+
+use super::Inner;
+use super::call::call;
+use super::fault::Then;
+use super::link::Link;
+use super::names::Names;
+use super::script::{Parts, RENEW, Reply};
+use super::tickets::ROUND;
+use super::wire::Asking;
+use crate::store::{Hint, StoreError};
+
+/// So many are renewed by one script: a server does nothing else meanwhile.
+const BATCH: usize = 256;
+/// So many scripts at a time, where each ticket needs one of its own.
+const AT_ONCE: usize = 64;
+/// What stands among the tickets for those who watch without a place.
+const WATCHED: &str = "*";
+
+/// What is to be renewed.
+pub(super) struct Renewal {
+    pub(super) names: Names,
+    /// `None`: that somebody watches.
+    pub(super) number: Option<u64>,
+}
+
+/// Says that these locks are watched.
+pub(super) async fn mark_watched(inner: &Arc<Inner>, locks: impl Iterator<Item = Names>) {
+    let renewals: Vec<_> = locks.map(|names| Renewal { names, number: None }).collect();
+    if !renewals.is_empty() {
+        inner.tickets.renew_watched();
+        renew(inner, &renewals).await;
+    }
+}
+
+fn parts(inner: &Inner, renewal: &Renewal) -> Parts {
+    let names = &renewal.names;
+    let parts = Parts::of([names.lock(), names.queue(), names.alive()]);
+    match renewal.number {
+        Some(number) => parts.arg(format_args!("{}:{number}", inner.config.process)),
+        None => parts.arg(WATCHED),
+    }
+}
+
+/// Renews all of these, at most half a round long.
+pub(super) async fn renew(inner: &Arc<Inner>, renewals: &[Renewal]) {
+    let Some(link) = inner.link() else {
+        // Those of one script would have to be in one slot.
+        stream::iter(renewals).for_each_concurrent(AT_ONCE, |renewal| renew_one(inner, renewal)).await;
+        return;
+    };
+    let batches = renewals.len().div_ceil(BATCH);
+    for (number, batch) in renewals.chunks(BATCH).enumerate() {
+        if number > 0 {
+            // Others want to be served in between.
+            tokio::time::sleep(ROUND / 2 / u32::try_from(batches).unwrap_or(u32::MAX)).await;
+        }
+        if renew_batch(inner, link, batch).await.is_err() {
+            inner.tickets.cannot_renew(&renewals[number * BATCH..]);
+            return;
+        }
+    }
+}
+
+/// One script for many.
+async fn renew_batch(inner: &Arc<Inner>, link: &Link, batch: &[Renewal]) -> Result<(), StoreError> {
+    let limit = inner.config.operation_timeout;
+    let wire = tokio::time::timeout(limit, link.wire()).await.map_err(|_| StoreError::Timeout)??;
+    let parts: Vec<Parts> = batch.iter().map(|renewal| parts(inner, renewal)).collect();
+    let running = tokio::time::timeout(limit, wire.run(&RENEW, Asking::No, &parts));
+    let replies = match running.await {
+        Ok(Ok(replies)) => replies,
+        Ok(Err(fault)) => {
+            if fault.then == Then::Reconnect {
+                wire.condemn();
+            }
+            return Err(fault.error);
+        }
+        Err(_) => {
+            wire.condemn();
+            return Err(StoreError::Timeout);
+        }
+    };
+    for (renewal, reply) in batch.iter().zip(replies) {
+        match reply {
+            Ok(reply) => note(inner, renewal, &reply),
+            Err(_) => inner.tickets.cannot_renew(std::slice::from_ref(renewal)),
+        }
+    }
+    Ok(())
+}
+
+async fn renew_one(inner: &Arc<Inner>, renewal: &Renewal) {
+    match call(inner, &renewal.names, &RENEW, inner.now(), (), |_| parts(inner, renewal)).await {
+        Ok(answer) => note(inner, renewal, &answer.reply),
+        Err(_) => inner.tickets.cannot_renew(std::slice::from_ref(renewal)),
+    }
+}
+
+/// Takes down how a ticket stands; whoever is the next is told when the holder's time is over.
+fn note(inner: &Arc<Inner>, renewal: &Renewal, reply: &Reply) {
+    let (Some(left), Some(number)) = (inner.tickets.stands(renewal, reply), renewal.number) else { return };
+    let Some(runtime) = inner.runtime() else { return };
+    let (inner, names) = (Arc::downgrade(inner), renewal.names.clone());
+    runtime.spawn(async move {
+        tokio::time::sleep(left.saturating_add(Duration::from_millis(1))).await;
+        if let Some(inner) = inner.upgrade() {
+            inner.tickets.tell(names.lock(), number, Hint::Free);
+        }
+    });
+}
