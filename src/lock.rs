@@ -52,6 +52,7 @@ impl Lock {
         self.hold.end(match found {
             Release::Released => "released",
             Release::AlreadyGone => "already_gone",
+            Release::Unknown => "unknown",
         });
         found
     }
@@ -64,6 +65,9 @@ impl Lock {
 
     /// Releases the lock and says whether it was still held. Dropping the guard does the same, silently.
     ///
+    /// Over a store that is the store's answer, which takes up to its operation timeout; without one it is
+    /// [`Release::Unknown`].
+    ///
     /// # Cancel safety
     /// Dropped at any point, the lock is released.
     pub async fn unlock(mut self) -> Release {
@@ -72,7 +76,8 @@ impl Lock {
         self.ended(found)
     }
 
-    /// The same from synchronous code, which waits for no store: it says what this process knows.
+    /// The same from synchronous code. It waits for nothing: over a store, `Released` says only that the lock was held
+    /// as far as this process knew.
     pub fn unlock_now(mut self) -> Release {
         let grant = self.held.grant.take();
         let found = self.shard.release(&grant, End::Released);

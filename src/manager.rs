@@ -312,11 +312,12 @@ impl LockManager {
         Ok(Lock::new(Arc::clone(shard), ticket.key().clone(), grant))
     }
 
-    /// Releases a lock by its token.
+    /// Releases a lock by its token. The answer is never [`Release::Unknown`].
     ///
     /// # Errors
     /// [`LockError::NotHeld`] if another grant holds the key and the token is not remembered as one that ended;
-    /// [`LockError::InvalidKey`].
+    /// [`LockError::InvalidKey`]; [`LockError::StoreUnavailable`] if there is a store and it has not answered: the lock
+    /// is let go here, and the store goes on releasing it until it is answered or the key has run out.
     ///
     /// # Cancel safety
     /// In memory mode it is done by the first poll.

@@ -25,6 +25,7 @@ use crate::request::{LockRequest, check_owner};
 use crate::run::{RunRequest, TryRunRequest};
 use crate::semaphore::Semaphore;
 use crate::shard::Shard;
+use crate::store::Released;
 use crate::sync::Mutex;
 use crate::table::{Owner, OwnerKind, Reentry, Release};
 
@@ -327,7 +328,8 @@ impl Session {
     /// Ends the session: its locks are released, its queued requests refused, all before this answers. Where there is a
     /// store, that has answered then, or its answer stays unknown.
     ///
-    /// [`Release::AlreadyGone`]: it had ended before.
+    /// [`Release::AlreadyGone`]: it had ended before. [`Release::Unknown`]: it has ended, and the store has not answered
+    /// for some of its locks; the store goes on releasing them.
     ///
     /// # Cancel safety
     /// It is done by the first poll; with a store only the waiting for its answers is given up.
@@ -341,11 +343,16 @@ impl Session {
         // Those that had run out are cleaned up on the way.
         let hears = manager.end_owner(owner);
         manager.kept_sessions().hear_end();
+        let mut all_known = true;
         for hear in hears {
-            // Unknown, or no more to be known: the store goes on by itself (S7).
-            let _ = hear.await;
+            // An error: there is no more to be known.
+            all_known &= matches!(hear.await, Ok(Released::Released | Released::AlreadyGone));
         }
-        ended.map_or(Release::AlreadyGone, |()| Release::Released)
+        match ended {
+            Err(_) => Release::AlreadyGone,
+            Ok(()) if all_known => Release::Released,
+            Ok(()) => Release::Unknown,
+        }
     }
 
     pub(crate) fn manager(&self) -> &LockManager {

@@ -151,6 +151,23 @@ async fn however_many_probes_come_the_store_is_asked_once_a_second() {
 }
 
 #[actix_rt::test]
+async fn a_release_that_the_store_has_not_answered_is_not_said_to_be_done() {
+    let redis = kit::Server::start(&[]);
+    let server = over(&redis, Access::open()).await;
+    let session = server.post("/sessions", json!({ "name": "w", "ttl_ms": 60_000 })).await.ok();
+    let lock = server.post("/acquire", json!({ "key": "a" })).await.ok();
+    server.post("/acquire", json!({ "key": "b", "session": session["id"] })).await.ok();
+    redis.stop();
+    server.post("/release", json!({ "key": "a", "token": lock["token"] })).await.problem(503, "store_unavailable");
+    server.post("/sessions/end", json!({ "session": session["id"] })).await.problem(503, "store_unavailable");
+    redis.cont();
+    // What was asked for is done all the same, by the store itself.
+    support::until("the end of both keys", || redis.ask::<i64>("EXISTS lock:a lock:b") == 0).await;
+    let again = server.post("/release", json!({ "key": "a", "token": lock["token"] })).await.ok();
+    assert_eq!(text(&again, "outcome"), "already_gone");
+}
+
+#[actix_rt::test]
 async fn prefixes_and_namespaces_mean_keys_as_clients_spell_them() {
     let redis = kit::Server::start(&[]);
     let list = json!([

@@ -93,6 +93,25 @@ async fn a_server_stopped_for_longer_than_a_ttl_gives_no_lock_twice() {
     until("the clean-up of what nobody heard of", || !exists(&server, "lock:other"));
 }
 
+/// Unknown is never taken for yes or no (S1): the holder hears that the store has not answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unlock_that_the_store_has_not_answered_is_unknown_and_goes_on() {
+    let server = Server::start(&[]);
+    let locks = manager(&server).await;
+    let lock = locks.lock("a").await.unwrap();
+    let session = locks.session("s");
+    let kept = session.lock("b").await.unwrap();
+    let ticket = locks.lock("c").await.unwrap().detach();
+    server.stop();
+    assert_eq!(lock.unlock().await, Release::Unknown);
+    assert_eq!(session.end().await, Release::Unknown);
+    assert_eq!(locks.release("c", ticket.token()).await, Err(LockError::StoreUnavailable));
+    server.cont();
+    until("the end of the keys", || ["lock:a", "lock:b", "lock:c"].iter().all(|key| !exists(&server, key)));
+    drop(kept);
+    assert_eq!(locks.release("c", ticket.token()).await, Ok(Release::AlreadyGone));
+}
+
 /// Peer bug 2: keys that vanish without a message leave their waiters waiting, and their holders believing.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_vanish_are_lost_once_and_their_waiters_go_on() {
@@ -187,8 +206,8 @@ async fn a_server_that_makes_everybody_wait_is_unknown_and_comes_back() {
     assert_eq!(one.try_lock("a").await.unwrap_err(), LockError::StoreUnavailable);
     assert_eq!(lock.refresh().await.unwrap_err(), LockError::StoreUnavailable);
     assert!(lock.is_held(), "its deadline stands");
-    let released = lock.unlock().await;
-    assert_eq!(released, Release::Released, "by the local deadline it was held");
+    let unlocked = lock.unlock().await;
+    assert_eq!(unlocked, Release::Unknown, "nobody has said");
     assert!(waiter.await.unwrap().unwrap().is_held());
     until("the clean-up of what nobody heard of", || !exists(&server, "lock:a"));
     assert!(one.lock("a").wait(LONG).await.is_ok());

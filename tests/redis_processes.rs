@@ -131,7 +131,7 @@ impl Work {
                 Ok(Release::Released) => Outcome::Released,
                 Ok(Release::AlreadyGone) => Outcome::AlreadyGone,
                 Err(LockError::NotHeld) => Outcome::AlreadyGone,
-                Err(LockError::StoreUnavailable) => Outcome::Unknown,
+                Ok(Release::Unknown) | Err(LockError::StoreUnavailable) => Outcome::Unknown,
                 other => panic!("{other:?}"),
             };
             self.write(&Event::Released { at: now(), token: token.clone(), attempt, outcome });

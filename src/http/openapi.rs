@@ -112,7 +112,7 @@ fn codes(operation: &str) -> Vec<&'static [&'static str]> {
         }
         "open_session" => vec![GUARD, BODY, &["invalid_ttl", "invalid_option", "too_many_sessions", "session_quota"]],
         "heartbeat_session" => vec![GUARD, BODY, &["unknown_session", "session_ended"]],
-        "end_session" => vec![GUARD, BODY, &["unknown_session"]],
+        "end_session" => vec![GUARD, BODY, &["unknown_session", "store_unavailable"]],
         "list_locks" => vec![GUARD, SHOW, &["invalid_option"]],
         "whoami" | "metrics" => vec![GUARD],
         "show_lock" | "stats" => vec![GUARD, SHOW],

@@ -176,7 +176,7 @@ pub(super) async fn release(call: &Call, payload: web::Payload) -> Answer {
         }
     }
     let release = release?;
-    Ok(body::answer(&wire::ReleaseAnswer::from(release)))
+    Ok(body::answer(&wire::ReleaseAnswer::try_from(release)?))
 }
 
 /// Moves the deadline of a lock, by its token.
@@ -357,7 +357,7 @@ async fn force(call: &Call, key: &str) -> Answer {
     }
     let (by, from, request_id) = (call.caller.name(), call.from(), call.id.as_str());
     tracing::warn!(key, by, %from, request_id, "a lock was released by force");
-    Ok(body::answer(&wire::ReleaseAnswer::from(release)))
+    Ok(body::answer(&wire::ReleaseAnswer::try_from(release)?))
 }
 
 /// Tells the totals since the start, of all keys or of one.

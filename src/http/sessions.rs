@@ -67,7 +67,7 @@ pub(super) async fn heartbeat(call: &Call, payload: web::Payload) -> Answer {
 )]
 pub(super) async fn end(call: &Call, payload: web::Payload) -> Answer {
     let session = in_body(call, payload).await?;
-    Ok(body::answer(&wire::ReleaseAnswer::from(session.end().await)))
+    Ok(body::answer(&wire::ReleaseAnswer::try_from(session.end().await)?))
 }
 
 /// The session of an id, if it is the caller's.

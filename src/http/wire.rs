@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::number::Number;
-use crate::{Mode, Release, Token};
+use crate::{LockError, Mode, Release, Token};
 
 /// What `POST /acquire` asks for.
 #[derive(Deserialize, ToSchema)]
@@ -281,13 +281,17 @@ pub(super) enum Outcome {
     AlreadyGone,
 }
 
-impl From<Release> for ReleaseAnswer {
-    fn from(release: Release) -> Self {
+impl TryFrom<Release> for ReleaseAnswer {
+    type Error = LockError;
+
+    /// S1: where the store has not said, nothing is told but that.
+    fn try_from(release: Release) -> Result<Self, LockError> {
         let outcome = match release {
             Release::Released => Outcome::Released,
             Release::AlreadyGone => Outcome::AlreadyGone,
+            Release::Unknown => return Err(LockError::StoreUnavailable),
         };
-        Self { outcome }
+        Ok(Self { outcome })
     }
 }
 

@@ -33,7 +33,12 @@ impl Shard {
     pub(crate) async fn release_token(&self, key: &Key, hash: u32, token: Token) -> Result<Release, LockError> {
         let Some(clerk) = &self.clerk else { return self.release_token_here(key, hash, token) };
         let unknown = match self.grant_of(key, hash, token) {
-            Ok(grant) => return Ok(self.release_anywhere(&grant, End::ByToken).await),
+            Ok(grant) => {
+                return match self.release_anywhere(&grant, End::ByToken).await {
+                    Release::Unknown => Err(LockError::StoreUnavailable),
+                    known => Ok(known),
+                };
+            }
             Err(LockError::Lost(Loss::Unknown)) => Ok(Release::AlreadyGone),
             Err(LockError::Lost(_)) => return Ok(Release::AlreadyGone),
             Err(other) => Err(other),
@@ -378,14 +383,16 @@ impl Shard {
             (state.table.release(grant, end, now, fx), hear)
         });
         match (released, hear) {
-            (Release::AlreadyGone, Some((key, _))) => {
+            // Nothing was asked of the store.
+            (ended @ (Release::AlreadyGone | Release::Unknown), Some((key, _))) => {
                 clerk.desk().unhear_release(key, grant.token);
-                Release::AlreadyGone
+                ended
             }
             (Release::Released, Some((_, hear))) => match hear.await {
+                Ok(Released::Released) => Release::Released,
                 Ok(Released::AlreadyGone) => Release::AlreadyGone,
-                // Unknown, or no more to be known: by the local deadline it was held.
-                Ok(_) | Err(_) => Release::Released,
+                // S1: unknown is never taken for either. The store goes on by itself (S7).
+                Ok(Released::Unknown(_)) | Err(_) => Release::Unknown,
             },
             (released, None) => released,
         }

@@ -14,7 +14,7 @@ use crate::clock::Moment;
 use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 
-/// What a release found. Both leave the caller without the lock.
+/// What a release found. All of them leave the caller without the lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Release {
@@ -22,6 +22,10 @@ pub enum Release {
     Released,
     /// The lock had ended before. If the caller worked under it, the work was not protected to its end.
     AlreadyGone,
+    /// The lock was let go here, and the store has not answered within its operation timeout: the key may still be
+    /// held there, or may have been lost before. The store goes on releasing it until it is answered or the key has
+    /// run out; there is nothing to repeat. Only where there is a store.
+    Unknown,
 }
 
 /// What a refresh asks for.

@@ -438,8 +438,15 @@ impl Lease {
                 if outcome == "released" { Ok(()) } else { Err(gone) }
             }
             Hold::Store { lock } => {
-                let released = lock.unlock().await;
-                if released == Release::Released { Ok(()) } else { Err(gone) }
+                match lock.unlock().await {
+                    Release::Released => Ok(()),
+                    Release::AlreadyGone => Err(gone),
+                    // S1: neither is known. It was held by the local deadline, which `run` has watched.
+                    _ => Err(Failure::Unavailable(format!(
+                        "{}: the store did not answer the release: the key is free when it has, or after its TTL",
+                        self.key
+                    ))),
+                }
             }
         }
     }
