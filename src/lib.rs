@@ -23,6 +23,7 @@
 //! | [`shutdown`](LockManager::shutdown) | the orderly end of a manager | you |
 //! | [`listing`](ListQuery), [`order`](ListOrder) | the held locks, page by page | you, `http` |
 //! | `attached` | what rooms above keep with a manager | `http` |
+//! | `backoff`, `supervise` | loops that a failure can feed, and tasks that outlive a panic | `shard`, `store`, `metrics` |
 //! | `namespace` | which shard a key belongs to, and of which namespace | `manager` |
 //! | `observed`, `trace` | calls to the store, counted and in spans; the spans of requests and holds | `shard`, `request`, `lock` |
 //! | `metrics` | what operators see: counts and times for a recorder, the text for Prometheus | the `leasehold` binary, you |
@@ -50,6 +51,7 @@
 mod account;
 #[cfg(feature = "http")]
 mod attached;
+mod backoff;
 mod caller;
 mod clock;
 mod config;
@@ -76,7 +78,6 @@ mod many;
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
 mod namespace;
-#[cfg(any(feature = "metrics", feature = "tracing"))]
 mod observed;
 mod order;
 mod readable;
@@ -93,6 +94,7 @@ mod shutdown;
 mod singleflight;
 mod stats;
 pub mod store;
+mod supervise;
 mod sync;
 mod table;
 mod trace;

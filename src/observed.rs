@@ -1,29 +1,38 @@
 //! A store as its manager calls it: each call is counted and timed once a reporter has asked for it (feature `metrics`),
-//! and has a span if somebody listens (feature `tracing`).
+//! and has a span if somebody listens (feature `tracing`). What kept the store from an answer is kept, counted by cause,
+//! and logged once a minute for each cause (N2).
 //!
 //! Every manager with a store calls it through this one. The calls themselves go through unchanged (S1 to S14); a call
 //! whose future is dropped before it is answered is not counted.
 
 use std::sync::Arc;
 #[cfg(feature = "metrics")]
-use std::{sync::OnceLock, time::Instant};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 #[cfg(feature = "metrics")]
 use metrics::{Counter, Histogram, counter, histogram};
+use parking_lot::Mutex;
 
 use crate::key::{Key, Token, Ttl};
 #[cfg(feature = "metrics")]
 use crate::metrics::names;
 use crate::store::{
-    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, NodeVote, Released, ScanPage, Seen, Store, StoreError,
-    Terms, Watch,
+    Acquired, Ask, BoxFuture, Denial, Events, Extended, Forced, Health, NodeVote, Released, ScanPage, Seen, Store, StoreCause,
+    StoreError, Terms, Watch,
 };
+use crate::supervise::hook;
+use crate::trace;
 #[cfg(feature = "tracing")]
 use crate::trace::Call;
+
+/// How often a cause is logged.
+const LOG_AGAIN: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 pub(crate) struct Observed {
     store: Arc<dyn Store>,
+    failures: Mutex<Failures>,
     #[cfg(feature = "metrics")]
     meter: OnceLock<Meter>,
 }
@@ -47,6 +56,21 @@ enum Said {
     Unknown,
 }
 
+/// What the store did not answer.
+#[derive(Debug, Default)]
+struct Failures {
+    /// Since it last said yes or no to a request for a key.
+    last: Option<StoreError>,
+    by_cause: [Cause; StoreCause::ALL.len()],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Cause {
+    logged: Option<Instant>,
+    /// Since then.
+    times: u64,
+}
+
 const OPS: [(Op, &str); 7] = [
     (Op::Acquire, "acquire"),
     (Op::Extend, "extend"),
@@ -61,6 +85,7 @@ const SAID: [(Said, &str); 3] = [(Said::Done, "done"), (Said::Refused, "refused"
 #[cfg(feature = "metrics")]
 struct Meter {
     ops: [([Counter; 3], Histogram); OPS.len()],
+    errors: [Counter; StoreCause::ALL.len()],
 }
 
 #[cfg(feature = "metrics")]
@@ -74,9 +99,44 @@ impl Observed {
     pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self {
             store,
+            failures: Mutex::default(),
             #[cfg(feature = "metrics")]
             meter: OnceLock::new(),
         })
+    }
+
+    /// What kept the store from its last answer, unless it has said yes or no to a request for a key since.
+    pub(crate) fn last_error(&self) -> Option<StoreError> {
+        self.failures.lock().last.clone()
+    }
+
+    /// A call has ended without an answer.
+    fn failed(&self, why: &StoreError) {
+        let cause = why.cause();
+        #[cfg(feature = "metrics")]
+        if let Some(meter) = self.meter.get() {
+            meter.errors[cause as usize].increment(1);
+        }
+        let mut failures = self.failures.lock();
+        failures.last = Some(why.clone());
+        let Cause { logged, times } = &mut failures.by_cause[cause as usize];
+        *times += 1;
+        // A store that is shut down answers nothing, and that is right.
+        if cause != StoreCause::NotRunning && logged.is_none_or(|at| at.elapsed() >= LOG_AGAIN) {
+            *logged = Some(Instant::now());
+            let times = std::mem::take(times);
+            drop(failures);
+            hook(|| trace::store_failed(self.store.name(), why, times));
+        }
+    }
+
+    /// The store has said yes or no.
+    fn answered(&self) {
+        // Mostly nothing is to be forgotten.
+        let mut failures = self.failures.lock();
+        if failures.last.is_some() {
+            failures.last = None;
+        }
     }
 
     /// Counts from now on. The first reporter's label stays.
@@ -93,6 +153,10 @@ impl Observed {
                     histogram!(names::STORE_SECONDS, "manager" => manager.to_owned(), "store" => store, "op" => op);
                 (counts, times)
             }),
+            errors: StoreCause::ALL.map(|cause| {
+                counter!(names::STORE_ERRORS,
+                    "manager" => manager.to_owned(), "store" => store, "cause" => cause.as_str())
+            }),
         });
     }
 
@@ -103,6 +167,7 @@ impl Observed {
         key: Option<&Key>,
         call: BoxFuture<'a, T>,
         said: impl Fn(&T) -> Said + Copy + Send + 'a,
+        failure: impl Fn(&T) -> Option<&StoreError> + Send + 'a,
     ) -> BoxFuture<'a, T> {
         #[cfg(feature = "tracing")]
         let call = self.traced(op, key, call, said);
@@ -110,7 +175,15 @@ impl Observed {
         let _ = key;
         #[cfg(feature = "metrics")]
         let call = self.timed(op, call, said);
-        call
+        Box::pin(async move {
+            let answer = call.await;
+            match (failure(&answer), op) {
+                (Some(why), _) => self.failed(why),
+                (None, Op::Acquire) => self.answered(),
+                (None, _) => {}
+            }
+            answer
+        })
     }
 
     #[cfg(feature = "tracing")]
@@ -150,6 +223,15 @@ fn known<T>(answer: &Result<T, StoreError>) -> Said {
     if answer.is_ok() { Said::Done } else { Said::Unknown }
 }
 
+/// A request that the store will never take is no failure of the store's.
+fn failure<T>(answer: &Result<T, StoreError>) -> Option<&StoreError> {
+    answer.as_ref().err().filter(|why| !matches!(why, StoreError::InvalidKey { .. } | StoreError::InvalidTtl))
+}
+
+/// Denials that are not about the key.
+static OUT_OF_MEMORY: StoreError = StoreError::OutOfMemory;
+static TOO_FEW_REPLICAS: StoreError = StoreError::TooFewReplicas;
+
 impl Store for Observed {
     fn name(&self) -> &'static str {
         self.store.name()
@@ -172,11 +254,23 @@ impl Store for Observed {
     }
 
     fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired> {
-        self.observed(Op::Acquire, Some(ask.key), self.store.acquire(ask), |answer| match answer {
-            Acquired::Granted { .. } => Said::Done,
-            Acquired::Denied { .. } => Said::Refused,
-            Acquired::Unknown(_) => Said::Unknown,
-        })
+        self.observed(
+            Op::Acquire,
+            Some(ask.key),
+            self.store.acquire(ask),
+            |answer| match answer {
+                Acquired::Granted { .. } => Said::Done,
+                Acquired::Denied { .. } => Said::Refused,
+                Acquired::Unknown(_) => Said::Unknown,
+            },
+            |answer| match answer {
+                Acquired::Denied { why: Denial::OutOfMemory, .. } => Some(&OUT_OF_MEMORY),
+                Acquired::Denied { why: Denial::Unreplicated, .. } => Some(&TOO_FEW_REPLICAS),
+                Acquired::Unknown(StoreError::InvalidKey { .. } | StoreError::InvalidTtl) => None,
+                Acquired::Unknown(why) => Some(why),
+                _ => None,
+            },
+        )
     }
 
     fn leave(&self, key: &Key) {
@@ -188,11 +282,17 @@ impl Store for Observed {
     }
 
     fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended> {
-        self.observed(Op::Extend, Some(key), self.store.extend(key, token, ttl), |answer| match answer {
-            Extended::Extended { .. } => Said::Done,
-            Extended::Lost => Said::Refused,
-            Extended::Unknown(_) => Said::Unknown,
-        })
+        self.observed(
+            Op::Extend,
+            Some(key),
+            self.store.extend(key, token, ttl),
+            |answer| match answer {
+                Extended::Extended { .. } => Said::Done,
+                Extended::Lost => Said::Refused,
+                Extended::Unknown(_) => Said::Unknown,
+            },
+            |answer| if let Extended::Unknown(why) = answer { Some(why) } else { None },
+        )
     }
 
     fn confirm<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Extended> {
@@ -203,23 +303,35 @@ impl Store for Observed {
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
-        self.observed(Op::Release, Some(key), self.store.release(key, token), |answer| match answer {
-            Released::Released => Said::Done,
-            Released::AlreadyGone => Said::Refused,
-            Released::Unknown(_) => Said::Unknown,
-        })
+        self.observed(
+            Op::Release,
+            Some(key),
+            self.store.release(key, token),
+            |answer| match answer {
+                Released::Released => Said::Done,
+                Released::AlreadyGone => Said::Refused,
+                Released::Unknown(_) => Said::Unknown,
+            },
+            |answer| if let Released::Unknown(why) = answer { Some(why) } else { None },
+        )
     }
 
     fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced> {
-        self.observed(Op::ForceRelease, Some(key), self.store.force_release(key), |answer| match answer {
-            Forced::Released => Said::Done,
-            Forced::WasFree => Said::Refused,
-            Forced::Unknown(_) => Said::Unknown,
-        })
+        self.observed(
+            Op::ForceRelease,
+            Some(key),
+            self.store.force_release(key),
+            |answer| match answer {
+                Forced::Released => Said::Done,
+                Forced::WasFree => Said::Refused,
+                Forced::Unknown(_) => Said::Unknown,
+            },
+            |answer| if let Forced::Unknown(why) = answer { Some(why) } else { None },
+        )
     }
 
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
-        self.observed(Op::Look, Some(key), self.store.look(key, token), known)
+        self.observed(Op::Look, Some(key), self.store.look(key, token), known, failure)
     }
 
     fn scan<'a>(
@@ -236,7 +348,7 @@ impl Store for Observed {
     }
 
     fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>> {
-        self.observed(Op::Watch, Some(key), self.store.watch(key), known)
+        self.observed(Op::Watch, Some(key), self.store.watch(key), known, failure)
     }
 
     fn events(&self) -> BoxFuture<'_, Result<Events, StoreError>> {
@@ -244,6 +356,12 @@ impl Store for Observed {
     }
 
     fn health(&self) -> BoxFuture<'_, Health> {
-        self.observed(Op::Health, None, self.store.health(), |health| known(&health.answer))
+        self.observed(
+            Op::Health,
+            None,
+            self.store.health(),
+            |health| known(&health.answer),
+            |health| failure(&health.answer),
+        )
     }
 }

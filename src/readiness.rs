@@ -16,12 +16,13 @@ pub enum Readiness {
     },
     /// It is shutting down: holders may still release, nobody is granted anything.
     Draining,
-    /// Its store does not answer.
+    /// Its store does not answer, or refuses locks: [`last_store_error`](LockManager::last_store_error) says why.
     StoreUnavailable,
 }
 
 impl LockManager {
-    /// Asks the store, if there is one, and says whether locks can be granted.
+    /// Asks the store, if there is one, and says whether locks can be granted. Over Redis a lock is taken and released to
+    /// find out, once a second at most.
     ///
     /// # Cancel safety
     /// Changes nothing.
@@ -51,6 +52,13 @@ impl LockManager {
             Some(desk) => desk.connected().await,
             None => Ok(()),
         }
+    }
+
+    /// What kept the store from its last answer, if it has not said yes or no to a request for a key since: the cause of
+    /// a [`StoreUnavailable`](crate::LockError::StoreUnavailable), for logs. `None` without a store.
+    #[must_use]
+    pub fn last_store_error(&self) -> Option<StoreError> {
+        self.desk()?.observed().last_error()
     }
 
     /// Whether it has begun to shut down: holders may still release, nobody is granted anything.

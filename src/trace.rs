@@ -6,9 +6,9 @@
 //! `lock`, `run` and what calls the store.
 
 #[cfg(not(feature = "tracing"))]
-pub(crate) use off::{Attempt, Hold, instrument, is_on};
+pub(crate) use off::{Attempt, Hold, instrument, is_on, panicked, store_failed};
 #[cfg(feature = "tracing")]
-pub(crate) use on::{Attempt, Call, Hold, instrument, is_on};
+pub(crate) use on::{Attempt, Call, Hold, instrument, is_on, panicked, store_failed};
 
 #[cfg(feature = "tracing")]
 mod on {
@@ -19,6 +19,7 @@ mod on {
 
     use crate::error::{AttemptOutcome, LockError};
     use crate::key::{FencingToken, Key};
+    use crate::store::StoreError;
     use crate::table::Mode;
 
     /// Whether anybody may listen.
@@ -30,6 +31,16 @@ mod on {
     /// Has work that goes on elsewhere belong to what is done here.
     pub(crate) fn instrument<F: Future>(work: F) -> impl Future<Output = F::Output> {
         work.instrument(if is_on() { Span::current() } else { Span::none() })
+    }
+
+    /// A task of ours has panicked, and goes on.
+    pub(crate) fn panicked(task: &'static str) {
+        tracing::error!(target: "leasehold", task, "a task has panicked; it goes on");
+    }
+
+    /// Calls to a store fail. `times`: so often since it was said last.
+    pub(crate) fn store_failed(store: &'static str, why: &StoreError, times: u64) {
+        tracing::warn!(target: "leasehold", store, cause = why.cause().as_str(), %why, times, "the store cannot answer");
     }
 
     fn mode_name(mode: Mode) -> &'static str {
@@ -188,7 +199,12 @@ mod on {
 mod off {
     use crate::error::LockError;
     use crate::key::{FencingToken, Key};
+    use crate::store::StoreError;
     use crate::table::Mode;
+
+    pub(crate) fn panicked(_: &'static str) {}
+
+    pub(crate) fn store_failed(_: &'static str, _: &StoreError, _: u64) {}
 
     #[inline]
     pub(crate) const fn is_on() -> bool {

@@ -121,6 +121,7 @@ where
                 Ok((Host { locks, limits }, caller)) => {
                     let call = Call { locks, limits, req, caller, id, received };
                     let answer = handler(&call, payload).await;
+                    let answer = answer.map_err(|problem| problem.because(|| call.locks.last_store_error()));
                     let Call { req, id, caller, .. } = call;
                     id.finish(&req, received, &tally, Some(&caller), answer)
                 }

@@ -14,6 +14,7 @@ use problem_details::ProblemDetails;
 use serde::Serialize;
 
 use super::shown::{Edge, Holder};
+use crate::store::StoreError;
 use crate::{Key, LockError, LockInfo};
 
 /// Nobody is told to come again later than this.
@@ -159,6 +160,21 @@ impl Problem {
     pub(super) fn saying(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.detail = detail.into();
         self
+    }
+
+    /// `StoreUnavailable`, with the kind of what kept the store from an answer; any other error as it is.
+    pub(super) fn because(self, why: impl FnOnce() -> Option<StoreError>) -> Self {
+        if self.members.code != "store_unavailable" {
+            return self;
+        }
+        match why() {
+            // In our words: the server's may name keys that are not the caller's.
+            Some(why) => {
+                let cause = why.cause();
+                self.saying(format!("{} ({})", cause.describe(), cause.as_str()))
+            }
+            None => self,
+        }
     }
 
     /// `Deadlock`, with those steps of the cycle whose keys the caller may see; any other error as it is.

@@ -52,6 +52,8 @@
 //! | `leasehold_singleflight_total` | counter | manager, lock_namespace, role | callers of flights: leader, follower |
 //! | `leasehold_store_operations_total` | counter | manager, store, op, outcome | calls to the store: done, refused, unknown |
 //! | `leasehold_store_operation_seconds` | histogram | manager, store, op | how long they took |
+//! | `leasehold_store_errors_total` | counter | manager, store, cause | calls that it did not answer with yes or no, by what kept it from that (`StoreCause`) |
+//! | `leasehold_store_warning` | gauge | manager, store, warning | 1 while its set-up endangers or slows locks: `eviction`, `refused`, `no_channels` |
 //! | `leasehold_store_up` | gauge | manager, store | 1 if the store answered when it was asked last (every 10 s) |
 //! | `leasehold_store_node_up` | gauge | manager, store, node | of each server of the store, 1 if it answered then, and votes (Redlock: is in no quarantine); NaN once it is none of the store's any more |
 //! | `leasehold_claims_held` | gauge | manager, lock_namespace, store | locks held by the store's word now |

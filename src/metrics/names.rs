@@ -75,6 +75,8 @@ families! {
     SINGLEFLIGHT: Counter "leasehold_singleflight_total" ["manager", "lock_namespace", "role"] &[], "Callers of flights.";
     STORE_OPERATIONS: Counter "leasehold_store_operations_total" ["manager", "store", "op", "outcome"] &[], "Calls to the store.";
     STORE_SECONDS: Histogram "leasehold_store_operation_seconds" ["manager", "store", "op"] STORE, "How long calls to the store took.";
+    STORE_ERRORS: Counter "leasehold_store_errors_total" ["manager", "store", "cause"] &[], "Calls that the store did not answer with yes or no, by what kept it from that.";
+    STORE_WARNING: Gauge "leasehold_store_warning" ["manager", "store", "warning"] &[], "Whether the store has found something in its set-up that endangers or slows locks.";
     STORE_UP: Gauge "leasehold_store_up" ["manager", "store"] &[], "Whether the store answered when it was asked last.";
     STORE_NODE_UP: Gauge "leasehold_store_node_up" ["manager", "store", "node"] &[], "Whether the server of the store answered, and votes, when it was asked last; NaN: it has left the store.";
     CLAIMS_HELD: Gauge "leasehold_claims_held" ["manager", "lock_namespace", "store"] &[], "Locks held by the store's word now.";

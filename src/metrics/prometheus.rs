@@ -10,6 +10,7 @@ use super::names::{self, FAMILIES, Family, FamilyKind};
 use super::reporter::{Reporter, Times};
 use crate::LockManager;
 use crate::error::AttemptOutcome;
+use crate::supervise::hook;
 
 /// Gives the builder the buckets of every histogram here. Without them the exporter makes summaries, of which no
 /// quantile over several processes can be had.
@@ -52,7 +53,7 @@ impl Exposition {
             runtime.spawn(async move {
                 loop {
                     tokio::time::sleep(super::reporter::EVERY).await;
-                    handle.run_upkeep();
+                    hook(|| handle.run_upkeep());
                 }
             });
         }

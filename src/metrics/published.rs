@@ -11,7 +11,7 @@ use super::names;
 use super::totals::Totals;
 use crate::LockManager;
 use crate::error::AttemptOutcome;
-use crate::store::Health;
+use crate::store::{Health, Warning};
 use crate::table::{OUTCOMES, Samples};
 
 /// The labels of modes, in the order of `ModeLabel`.
@@ -28,6 +28,7 @@ pub(super) struct PublishedManager {
 /// Whether the store answers, and each of its servers.
 struct StoreUp {
     up: Gauge,
+    warnings: [(&'static str, Gauge); Warning::NAMES.len()],
     node: Box<dyn Fn(&str) -> Gauge + Send + Sync>,
     /// Known since the first answer.
     nodes: Mutex<HashMap<Arc<str>, Gauge>>,
@@ -63,6 +64,11 @@ impl StoreUp {
     fn new(manager: String, store: &'static str) -> Self {
         Self {
             up: gauge!(names::STORE_UP, "manager" => manager.clone(), "store" => store),
+            warnings: Warning::NAMES.map(|warning| {
+                let gauge =
+                    gauge!(names::STORE_WARNING, "manager" => manager.clone(), "store" => store, "warning" => warning);
+                (warning, gauge)
+            }),
             node: Box::new(
                 move |node| gauge!(names::STORE_NODE_UP, "manager" => manager.clone(), "store" => store, "node" => node.to_owned()),
             ),
@@ -72,6 +78,9 @@ impl StoreUp {
 
     fn is(&self, health: Option<&Health>) {
         self.up.set(one_if(health.is_some_and(|health| health.answer.is_ok())));
+        for (name, gauge) in &self.warnings {
+            gauge.set(one_if(health.is_some_and(|health| health.warnings.iter().any(|found| found.name() == *name))));
+        }
         let mut gauges = self.nodes.lock();
         let Some(health) = health else { return gauges.values().for_each(|gauge| gauge.set(0.0)) };
         // A recorder cannot take a gauge back: one that is said to be down would be missed for ever.

@@ -12,6 +12,7 @@ use super::totals::Totals;
 use crate::clock::{Moment, wall_micros};
 use crate::manager::{Inner, LockManager};
 use crate::store::Store;
+use crate::supervise::supervise;
 use crate::table::Oldest;
 
 /// How often a reporter publishes by itself, looks for the oldest, and asks the store how it is.
@@ -84,7 +85,7 @@ impl Reporter {
         reporter.publish();
         if let Some(runtime) = locks.runtime() {
             let publisher = Arc::clone(&reporter.publisher);
-            runtime.spawn(async move { publisher.run().await });
+            runtime.spawn(async move { supervise("metrics", || Arc::clone(&publisher).run()).await });
         }
         reporter
     }

@@ -16,9 +16,9 @@ use super::verify::{attend, clear_the_way};
 use crate::clock::Clock;
 use crate::config::FailMode;
 use crate::key::{Key, Token};
-#[cfg(any(feature = "metrics", feature = "tracing"))]
 use crate::observed::Observed;
 use crate::store::{Forced, Health, Released, ScanPage, Seen, Store, StoreError};
+use crate::supervise::{guarded, supervise};
 use crate::trace;
 
 /// How long a shutdown lets the last calls take.
@@ -28,7 +28,6 @@ const LAST_CALLS: Duration = Duration::from_secs(2);
 pub(crate) struct Desk {
     pub(crate) store: Arc<dyn Store>,
     /// The same.
-    #[cfg(feature = "metrics")]
     observed: Arc<Observed>,
     pub(super) clock: Clock,
     pub(super) fail_mode: FailMode,
@@ -50,13 +49,10 @@ impl std::fmt::Debug for Desk {
 
 impl Desk {
     pub(crate) fn new(store: Arc<dyn Store>, fail_mode: FailMode, clock: Clock) -> Arc<Self> {
-        #[cfg(any(feature = "metrics", feature = "tracing"))]
         let observed = Observed::new(store);
-        #[cfg(any(feature = "metrics", feature = "tracing"))]
         let store: Arc<dyn Store> = observed.clone();
         Arc::new(Self {
             store,
-            #[cfg(feature = "metrics")]
             observed,
             clock,
             fail_mode,
@@ -68,8 +64,7 @@ impl Desk {
         })
     }
 
-    /// The store, as metrics know it.
-    #[cfg(feature = "metrics")]
+    /// The store, as its manager calls it.
     pub(crate) fn observed(&self) -> &Observed {
         &self.observed
     }
@@ -91,7 +86,9 @@ impl Desk {
             // Kept for those who ask later, too: `send` forgets what nobody waits for yet.
             desk.started.send_replace(Some(outcome));
             if !has_failed {
-                tokio::join!(attend(&desk, &shards, place), clear_the_way(&desk, &shards));
+                let attending = supervise("what the store tells", || attend(&desk, &shards, &place));
+                let clearing = supervise("locks that somebody waits for", || clear_the_way(&desk, &shards));
+                tokio::join!(attending, clearing);
             }
         });
     }
@@ -189,7 +186,7 @@ impl Desk {
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         // Without its runtime the manager is not built yet, or gone.
         if let Some(runtime) = self.runtime.get() {
-            self.tasks.spawn_on(trace::instrument(work), runtime);
+            self.tasks.spawn_on(trace::instrument(guarded("a call to the store", work)), runtime);
         }
     }
 

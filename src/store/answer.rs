@@ -277,6 +277,37 @@ pub enum Warning {
         /// The policy that is set.
         policy: String,
     },
+    /// A server refuses us, and will until somebody changes something: the password, the rights, the version. Told
+    /// about once a minute while it lasts.
+    #[error("{server} refuses us: {why}")]
+    Refused {
+        /// Its host and port, or what Sentinels call it.
+        server: String,
+        /// The cause.
+        why: StoreError,
+    },
+    /// The user has no rights to channels: releases by other processes are seen by polling, within a second, and
+    /// holders hear late of a forced release. Grant `&leasehold:*` (or the prefix that is set), and `+@pubsub`.
+    #[error("no rights to channels, so releases are seen by polling: {why}")]
+    NoChannels {
+        /// The cause.
+        why: StoreError,
+    },
+}
+
+impl Warning {
+    /// All names.
+    pub const NAMES: [&'static str; 3] = ["eviction", "refused", "no_channels"];
+
+    /// One lower-case word, the same in every interface.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Eviction { .. } => Self::NAMES[0],
+            Self::Refused { .. } => Self::NAMES[1],
+            Self::NoChannels { .. } => Self::NAMES[2],
+        }
+    }
 }
 
 /// What a store can do.

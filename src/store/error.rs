@@ -30,9 +30,21 @@ pub enum StoreError {
     /// The server has no memory left.
     #[error("the server is out of memory")]
     OutOfMemory,
-    /// The server refuses who we are, or what we may do.
+    /// The server refuses what we may do (`NOPERM`). The module's documentation lists the rights that are needed.
     #[error("the server refuses access: {0}")]
     Denied(Arc<str>),
+    /// The server refuses who we are (`WRONGPASS`, `NOAUTH`): the user or the password is wrong, or was changed.
+    #[error("the server refuses the user or the password: {0}")]
+    Unauthenticated(Arc<str>),
+    /// The server cannot write to its disk, and takes no writes until it can (`MISCONF`).
+    #[error("the server takes no writes while it cannot save: {0}")]
+    CannotSave(Arc<str>),
+    /// Fewer replicas are connected, or have confirmed, than were asked for (`NOREPLICAS`, `WAIT`).
+    #[error("the server has too few replicas")]
+    TooFewReplicas,
+    /// A script of somebody's runs for too long (`BUSY`).
+    #[error("the server is busy with a script")]
+    Busy,
     /// The server answered something that no working server does.
     #[error("the server answered nonsense: {0}")]
     Protocol(Arc<str>),
@@ -82,4 +94,156 @@ pub enum StoreError {
 /// Whole seconds are enough for a log.
 fn humane(left: Duration) -> String {
     if left < Duration::from_secs(1) { format!("{} ms", left.as_millis()) } else { format!("{} s", left.as_secs()) }
+}
+
+/// The kind of a [`StoreError`]: a bounded set of words for metrics, logs and answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreCause {
+    /// No answer in time.
+    Timeout,
+    /// No connection.
+    Unreachable,
+    /// A connection that broke.
+    Broken,
+    /// The server is a replica.
+    ReadOnly,
+    /// The server reads its data.
+    Loading,
+    /// The cluster is in disorder.
+    Cluster,
+    /// The server is full.
+    OutOfMemory,
+    /// The rights are missing.
+    Denied,
+    /// The user or the password is wrong.
+    Unauthenticated,
+    /// The server cannot save.
+    CannotSave,
+    /// Too few replicas.
+    TooFewReplicas,
+    /// A script blocks the server.
+    Busy,
+    /// An answer that makes no sense.
+    Protocol,
+    /// An earlier try with the token is cleaned up.
+    CleaningUp,
+    /// A key, a TTL or a set-up that the store refuses.
+    Invalid,
+    /// Too few nodes answered.
+    NoQuorum,
+    /// The node may have forgotten locks.
+    Quarantined,
+    /// The store does not run.
+    NotRunning,
+    /// Anything else.
+    Other,
+}
+
+impl StoreCause {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 19] = [
+        Self::Timeout,
+        Self::Unreachable,
+        Self::Broken,
+        Self::ReadOnly,
+        Self::Loading,
+        Self::Cluster,
+        Self::OutOfMemory,
+        Self::Denied,
+        Self::Unauthenticated,
+        Self::CannotSave,
+        Self::TooFewReplicas,
+        Self::Busy,
+        Self::Protocol,
+        Self::CleaningUp,
+        Self::Invalid,
+        Self::NoQuorum,
+        Self::Quarantined,
+        Self::NotRunning,
+        Self::Other,
+    ];
+
+    /// One lower-case word, the same in every interface.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.words().0
+    }
+
+    /// What it means and what helps, for people. It quotes nothing that the server said.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        self.words().1
+    }
+
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Timeout => ("timeout", "the store did not answer in time"),
+            Self::Unreachable => ("unreachable", "the store cannot be reached"),
+            Self::Broken => ("broken", "the connection to the store broke"),
+            Self::ReadOnly => ("read_only", "the store is a replica and takes no writes"),
+            Self::Loading => ("loading", "the store is loading its data"),
+            Self::Cluster => ("cluster", "the cluster does not serve the key now"),
+            Self::OutOfMemory => ("out_of_memory", "the store has no memory left"),
+            Self::Denied => ("denied", "the store's user has not all the rights that are needed"),
+            Self::Unauthenticated => ("unauthenticated", "the store refuses the user or the password"),
+            Self::CannotSave => ("cannot_save", "the store cannot save to its disk and takes no writes"),
+            Self::TooFewReplicas => ("too_few_replicas", "the store has too few replicas and takes no writes"),
+            Self::Busy => ("busy", "the store is busy with a script of somebody's"),
+            Self::Protocol => ("protocol", "the store answered something that makes no sense"),
+            Self::CleaningUp => ("cleaning_up", "an earlier try with this token is being cleaned up"),
+            Self::Invalid => ("invalid", "the store refuses the key, the TTL or its configuration"),
+            Self::NoQuorum => ("no_quorum", "too few nodes of the store answered"),
+            Self::Quarantined => ("quarantined", "nodes of the store may have forgotten locks and keep silent"),
+            Self::NotRunning => ("not_running", "the store is not running"),
+            Self::Other => ("other", "the store failed"),
+        }
+    }
+}
+
+impl StoreError {
+    /// Its kind.
+    #[must_use]
+    pub const fn cause(&self) -> StoreCause {
+        match self {
+            Self::Timeout => StoreCause::Timeout,
+            Self::Unreachable(_) => StoreCause::Unreachable,
+            Self::Io(_) => StoreCause::Broken,
+            Self::ReadOnly => StoreCause::ReadOnly,
+            Self::Loading => StoreCause::Loading,
+            Self::Cluster(_) => StoreCause::Cluster,
+            Self::OutOfMemory => StoreCause::OutOfMemory,
+            Self::Denied(_) => StoreCause::Denied,
+            Self::Unauthenticated(_) => StoreCause::Unauthenticated,
+            Self::CannotSave(_) => StoreCause::CannotSave,
+            Self::TooFewReplicas => StoreCause::TooFewReplicas,
+            Self::Busy => StoreCause::Busy,
+            Self::Protocol(_) => StoreCause::Protocol,
+            Self::CleaningUp => StoreCause::CleaningUp,
+            Self::InvalidKey { .. } | Self::InvalidTtl | Self::Config(_) => StoreCause::Invalid,
+            Self::NoQuorum { .. } => StoreCause::NoQuorum,
+            Self::Quarantined { .. } => StoreCause::Quarantined,
+            Self::NotRunning => StoreCause::NotRunning,
+            Self::Other(_) => StoreCause::Other,
+        }
+    }
+
+    /// Whether asking again soon is in vain: somebody has to change something first.
+    pub(crate) const fn is_refusal(&self) -> bool {
+        matches!(self.cause(), StoreCause::Denied | StoreCause::Unauthenticated | StoreCause::Invalid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_has_a_number_and_words_of_its_own() {
+        let mut names: Vec<_> = StoreCause::ALL.map(StoreCause::as_str).into();
+        assert!(StoreCause::ALL.iter().enumerate().all(|(at, cause)| *cause as usize == at));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), StoreCause::ALL.len());
+    }
 }

@@ -51,7 +51,7 @@ pub use answer::{
     Acquired, Denial, Extended, Fences, Forced, Health, Hints, Holder, Lapsed, NodeHealth, NodeVote, Released,
     ScanPage, Scanned, Seen, Terms, Turns, Vote, Votes, Warning,
 };
-pub use error::StoreError;
+pub use error::{StoreCause, StoreError};
 pub use template::{KeyTemplate, TemplateError};
 pub use watch::{Event, Events, Hint, Sender, Sent, Watch};
 

@@ -57,9 +57,8 @@ impl Fault {
                 (StoreError::ReadOnly, Ran::No, Then::Reconnect)
             }
             ErrorKind::Server(Server::BusyLoading) => (StoreError::Loading, Ran::No, Then::Reconnect),
-            ErrorKind::Server(Server::NoPerm) | ErrorKind::AuthenticationFailed => {
-                (StoreError::Denied(text()), Ran::No, Then::Nothing)
-            }
+            ErrorKind::Server(Server::NoPerm) => (StoreError::Denied(text()), Ran::No, Then::Nothing),
+            ErrorKind::AuthenticationFailed => (StoreError::Unauthenticated(text()), Ran::No, Then::Reconnect),
             ErrorKind::Server(_) | ErrorKind::Extension => by_text(error),
             ErrorKind::Io => (StoreError::Io(text()), Ran::Maybe, Then::Reconnect),
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
@@ -91,12 +90,21 @@ fn by_text(error: &RedisError) -> (StoreError, Ran, Then) {
     let is = |name: &str| code == name || detail.contains(&format!("-{name} "));
     if is("OOM") {
         (StoreError::OutOfMemory, Ran::No, Then::Nothing)
-    } else if is("READONLY") || is("MASTERDOWN") || is("NOREPLICAS") {
+    } else if is("READONLY") || is("MASTERDOWN") {
         (StoreError::ReadOnly, Ran::No, Then::Reconnect)
+    } else if is("NOREPLICAS") {
+        // Behind Sentinels another may be the master by now.
+        (StoreError::TooFewReplicas, Ran::No, Then::Rediscover)
+    } else if is("MISCONF") {
+        (StoreError::CannotSave(error.to_string().into()), Ran::No, Then::Nothing)
+    } else if is("BUSY") {
+        (StoreError::Busy, Ran::No, Then::Nothing)
     } else if is("LOADING") {
         (StoreError::Loading, Ran::No, Then::Reconnect)
-    } else if ["NOAUTH", "WRONGPASS", "NOPERM"].iter().any(|name| is(name)) {
-        (StoreError::Denied(error.to_string().into()), Ran::No, Then::Reconnect)
+    } else if is("NOAUTH") || is("WRONGPASS") {
+        (StoreError::Unauthenticated(error.to_string().into()), Ran::No, Then::Reconnect)
+    } else if is("NOPERM") || detail.contains("The user executing the script can't") {
+        (StoreError::Denied(error.to_string().into()), Ran::No, Then::Nothing)
     } else {
         (StoreError::Other(error.to_string().into()), Ran::No, Then::Nothing)
     }
