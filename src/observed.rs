@@ -18,8 +18,8 @@ use crate::key::{Key, Token, Ttl};
 #[cfg(feature = "metrics")]
 use crate::metrics::names;
 use crate::store::{
-    Acquired, Ask, BoxFuture, Denial, Events, Extended, Forced, Health, NodeVote, Released, ScanPage, Seen, Store, StoreCause,
-    StoreError, Terms, Watch,
+    Acquired, Ask, BoxFuture, Denial, Events, Extended, Forced, Health, NodeVote, Released, ScanPage, Seen, Store,
+    StoreCause, StoreError, Terms, Watch,
 };
 use crate::supervise::hook;
 use crate::trace;
@@ -296,10 +296,16 @@ impl Store for Observed {
     }
 
     fn confirm<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Extended> {
-        self.observed(Op::Look, Some(key), self.store.confirm(key, token), |answer| match answer {
-            Extended::Extended { .. } | Extended::Lost => Said::Done,
-            Extended::Unknown(_) => Said::Unknown,
-        })
+        self.observed(
+            Op::Look,
+            Some(key),
+            self.store.confirm(key, token),
+            |answer| match answer {
+                Extended::Extended { .. } | Extended::Lost => Said::Done,
+                Extended::Unknown(_) => Said::Unknown,
+            },
+            |answer| if let Extended::Unknown(why) = answer { Some(why) } else { None },
+        )
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {

@@ -204,7 +204,7 @@ fn no_error_and_no_debug_output_shows_a_password() {
     let with = |password: &str| server.url().replace("redis://", &format!("redis://:{password}@"));
     let wrong = stores_at(&with("hunter2"));
     let answer = ask(&*wrong.one, "k", Token::random(), LONG);
-    assert!(matches!(answer, Acquired::Unknown(StoreError::Denied(_))), "{answer:?}");
+    assert!(matches!(answer, Acquired::Unknown(StoreError::Unauthenticated(_))), "{answer:?}");
     let said = format!("{answer:?} {:?} {:?}", wrong.one, wait(wrong.one.health()));
     assert!(!said.contains("hunter2"), "{said}");
     let right = stores_at(&with("sesame"));

@@ -20,9 +20,11 @@ use tokio::sync::oneshot;
 use super::Shard;
 use super::degraded::Degraded;
 use super::desk::Desk;
+use crate::backoff::Backoff;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key, Ttl};
 use crate::store::{Acquired, Ask, Denial, Extended, Intent, Lapsed, Released, Watch};
+use crate::supervise::supervise;
 use crate::table::{Claimed, Clerk, End, Errand, Followers, Grant, Refreshed, Tries, Word};
 
 /// A waiter tries at least this often, whatever hints come.
@@ -78,7 +80,7 @@ impl ShardClerk {
                         clerk.desk.store.leave(&key);
                     }
                 }
-                () = clerk.keep_taking(grant, &key, ttl, tries), if is_wanted => {
+                () = supervise("taking a key", || clerk.keep_taking(grant, &key, ttl, tries)), if is_wanted => {
                     clerk.takes.lock().remove(&grant.fence);
                 }
             }
@@ -92,7 +94,8 @@ impl ShardClerk {
             Tries::One => Intent::Try,
             Tries::Many => Intent::Wait,
         };
-        let (mut waiting, mut retry, mut splits) = (Waiting::Not, RETRY.0, 0_u32);
+        let (mut waiting, mut splits) = (Waiting::Not, 0_u32);
+        let mut retry = Backoff::new(RETRY.0 * 2, RETRY.1);
         loop {
             if let Waiting::ForTurn(watch) | Waiting::ForHint(watch) = &mut waiting {
                 // This try sees for itself.
@@ -115,14 +118,13 @@ impl ShardClerk {
                             // Before the next try: it is under the same token.
                             let _ = store.release(key, grant.token).await;
                             shard.denied(&grant, LockError::StoreUnavailable);
-                            retry = (retry * 2).min(RETRY.1);
-                            Some(retry)
+                            Some(retry.next())
                         }
                     }
                 }
                 Acquired::Denied { retry_in, why } => {
                     shard.denied(&grant, denied(why));
-                    retry = RETRY.0;
+                    retry.reset();
                     splits = if why == Denial::Split { splits + 1 } else { 0 };
                     // Each split in a row doubles the pause: rivals as many as they are come apart in the end.
                     let factor = 1 << splits.saturating_sub(1).min(MOST_DOUBLINGS);
@@ -134,8 +136,7 @@ impl ShardClerk {
                 }
                 Acquired::Unknown(_) => {
                     shard.denied(&grant, LockError::StoreUnavailable);
-                    retry = (retry * 2).min(RETRY.1);
-                    Some(retry)
+                    Some(retry.next())
                 }
             };
             drop(shard);
@@ -181,13 +182,14 @@ impl ShardClerk {
 
     /// Keeps a key, asking again while nothing is known: the deadline that stands ends it.
     async fn keep(&self, grant: Grant, key: Key, ttl: Ttl) {
+        let mut pauses = Backoff::new(RETRY.0 * 2, RETRY.1);
         loop {
             let answer = self.extend_once(&grant, &key, ttl).await;
             let is_over = self.shard().is_none_or(|shard| shard.held_until(&grant).is_none());
             if is_over || answer != Err(LockError::StoreUnavailable) {
                 return;
             }
-            tokio::time::sleep(RETRY.0.mul_f64(1.0 + fastrand::f64())).await;
+            tokio::time::sleep(pauses.next()).await;
         }
     }
 

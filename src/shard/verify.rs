@@ -19,12 +19,13 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::Shard;
 use super::desk::Desk;
+use crate::backoff::Backoff;
 use crate::key::Key;
 use crate::store::{self, Seen, StoreError};
 use crate::table::{End, Grant, Which};
 
-/// Between two looks while nothing is known.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks while nothing is known, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How often the store is asked about what local waiters wait behind.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// For the word that a key was forced, which comes by another connection than the look that found it gone.
@@ -33,13 +34,14 @@ const WORD_ON_ITS_WAY: Duration = Duration::from_millis(100);
 const CHECKS: usize = 64;
 
 /// Hears what concerns all shards, and verifies what is held when the store may have forgotten it.
-pub(super) async fn attend(desk: &Arc<Desk>, shards: &[Weak<Shard>], place: impl Fn(&Key) -> (u32, u32)) {
+pub(super) async fn attend(desk: &Arc<Desk>, shards: &[Weak<Shard>], place: &impl Fn(&Key) -> (u32, u32)) {
+    let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
     let mut events = loop {
         match desk.store.events().await {
             Ok(events) => break events,
             Err(StoreError::NotRunning) => return,
             // Nobody is there yet: it is listened to as soon as somebody is.
-            Err(_) => tokio::time::sleep(PAUSE).await,
+            Err(_) => tokio::time::sleep(backoff.next()).await,
         }
     };
     // They end with this task, and it ends with the store.
@@ -98,6 +100,7 @@ async fn verify(desk: Arc<Desk>, found: Vec<Found>, end: End, after: Duration) {
 }
 
 async fn verify_one(desk: &Arc<Desk>, shard: Weak<Shard>, grant: Grant, key: Key, end: End, after: Duration) {
+    let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
     loop {
         let seen = desk.store.look(&key, Some(grant.token)).await;
         let Some(shard) = shard.upgrade() else { return };
@@ -120,6 +123,6 @@ async fn verify_one(desk: &Arc<Desk>, shard: Weak<Shard>, grant: Grant, key: Key
             Err(_) => {}
         }
         drop(shard);
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(backoff.next()).await;
     }
 }

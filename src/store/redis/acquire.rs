@@ -29,7 +29,9 @@ pub(super) async fn acquire(inner: &Arc<Inner>, ask: Ask<'_>) -> Acquired {
 async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acquired, StoreError> {
     let names = inner.names(ask.key)?;
     let ttl = inner.checked_ttl(ask.ttl)?;
+    inner.lately.forget(&names, ask.token);
     clean(inner, &names, ask.token, begun).await?;
+    // What was taken back just now was released once more.
     inner.lately.forget(&names, ask.token);
     let life = ttl.saturating_add(inner.config.lock_delay);
     // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.

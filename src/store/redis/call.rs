@@ -173,7 +173,9 @@ async fn send(
             Confirm::No => 0,
         };
         let going = if confirmed_by > 0 { Going::Alone } else { batch::going(&wire, script, asking) };
-        outbox.sending(going.order(wire.id), not_after);
+        // What replicas have to confirm goes by a connection of its own: what is sent over the wire may overtake it.
+        let order = if confirmed_by > 0 { Order::Open } else { going.order(wire.id) };
+        outbox.sending(order, not_after);
         course.ran = Ran::Maybe;
         let parts = parts(not_after);
         let enough = |reply| (reply, Confirmed::Enough);
@@ -223,6 +225,10 @@ fn follow(inner: &Inner, wire: &Wire, fault: &Fault) -> Result<(Asking, Option<A
             Err(fault.error.clone())
         }
         Then::Rediscover => {
+            if inner.servers.are_behind_sentinels() {
+                // Sentinels are asked again before the next connection.
+                wire.condemn();
+            }
             inner.servers.rediscover();
             Err(fault.error.clone())
         }

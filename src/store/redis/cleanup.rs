@@ -16,11 +16,15 @@ use tokio::sync::{Notify, watch};
 use super::call::Confirm;
 use super::names::Names;
 use super::{Inner, release};
+use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::key::Token;
+use crate::supervise::guarded;
 
-/// Between two tries, at least and at most.
+/// Between two tries, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// The same while the server refuses us.
+const REFUSED: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
 /// What is being taken back just now, by lock and token.
 #[derive(Default)]
@@ -59,7 +63,7 @@ enum Wires {
 pub(in crate::store) enum Order {
     /// It does, on this wire.
     Kept(u64),
-    /// It waits for others to go out with.
+    /// It waits for others to go out with, or goes by another connection.
     Open,
 }
 
@@ -141,7 +145,7 @@ pub(in crate::store) fn take_back(inner: &Arc<Inner>, names: Names, token: Token
     inner.cleaning.under_way.fetch_add(1, Ordering::SeqCst);
     let work = Work { inner: Arc::clone(inner), names, token, entry };
     drop(entries);
-    runtime.spawn(async move { work.run().await });
+    runtime.spawn(guarded("a clean-up", async move { work.run().await }));
 }
 
 struct Work {
@@ -153,12 +157,23 @@ struct Work {
 
 impl Work {
     async fn run(self) {
-        let mut pause = PAUSE.0;
+        let (mut unknown, mut refused) = (Backoff::new(PAUSE.0, PAUSE.1), Backoff::new(REFUSED.0, REFUSED.1));
+        // What was sent has no effect after that.
+        let late = self.inner.config.operation_timeout * 2;
         loop {
             self.until_reachable().await;
             if self.inner.runtime().is_none() {
                 // It was stopped, and nothing will be answered any more.
                 return;
+            }
+            let now = self.inner.now();
+            if self.finish(|debt| now > debt.over.saturating_add(late)) {
+                return;
+            }
+            if now > self.entry.debt.lock().over {
+                // The key has run out, and is not released any more: its token may be taken up again when this ends.
+                tokio::time::sleep(PAUSE.1).await;
+                continue;
             }
             let mut sent = Debt::new(Moment::ZERO);
             let answer = release::once(&self.inner, &self.names, self.token, &mut sent).await;
@@ -171,16 +186,11 @@ impl Work {
                     let left_us = u64::try_from(owed.not_after_us.saturating_sub(server_us)).unwrap_or(0);
                     Duration::from_micros(left_us).saturating_add(Duration::from_millis(1)).min(PAUSE.1)
                 }
-                Err(_) => {
+                Err(why) => {
                     self.entry.debt.lock().join(sent);
-                    pause = (pause * 2).min(PAUSE.1);
-                    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+                    if why.is_refusal() { refused.next() } else { unknown.next() }
                 }
             };
-            let now = self.inner.now();
-            if self.finish(|debt| now > debt.over) {
-                return;
-            }
             tokio::time::sleep(wait).await;
         }
     }

@@ -1,12 +1,14 @@
 //! Which server has which lock: [`Servers`], one link, or one per master of a Cluster.
 //!
-//! The map of a Cluster is asked for when the store starts, and again whenever a node says that it is wrong.
+//! The map of a Cluster is asked for when the store starts, and again whenever a node says that it is wrong, or a slot is
+//! nobody's. A map that does not change is asked for less and less often (N1), over the connections that there are.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
+use redis::aio::MultiplexedConnection;
 use redis::{ConnectionInfo, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -14,12 +16,14 @@ use tokio::sync::{Notify, watch};
 use super::batch::Batching;
 use super::config::{OnWarning, Place, RedisBuilder};
 use super::fault::{Fault, nonsense};
-use super::link::{Link, Target, Ups, at};
+use super::link::{Link, Pauses, Phase, Target, Ups, at};
 use super::wire::Opener;
+use crate::backoff::Backoff;
 use crate::store::StoreError;
+use crate::supervise::supervise;
 
-/// Between two looks at a map that is asked for again and again.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks at a map that is asked for again and again, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 /// The links that a store has.
 pub(super) enum Servers {
@@ -77,12 +81,12 @@ impl Servers {
         match self {
             Self::One(link, _) => {
                 let link = Arc::clone(link);
-                runtime.spawn(async move { link.run().await });
+                runtime.spawn(link.run());
             }
             Self::Cluster(cluster) => {
                 *cluster.runtime.lock() = Some(runtime.clone());
                 let cluster = Arc::clone(cluster);
-                runtime.spawn(async move { cluster.keep_map().await });
+                runtime.spawn(async move { supervise("the map of a cluster", || cluster.keep_map()).await });
             }
         }
     }
@@ -139,6 +143,11 @@ impl Servers {
             cluster.stale.notify_one();
         }
     }
+
+    /// Whether Sentinels say which server has the keys.
+    pub(super) fn are_behind_sentinels(&self) -> bool {
+        matches!(self, Self::One(link, _) if link.address().is_none())
+    }
 }
 
 impl Cluster {
@@ -168,8 +177,7 @@ impl Cluster {
         let link = links.entry(address.into()).or_insert_with(|| {
             let (opener, hook, ups) = (self.opener.clone(), self.on_warning.clone(), Arc::clone(&self.ups));
             let link = Link::new(Target::Server(info), opener, hook, ups);
-            let running = Arc::clone(&link);
-            runtime.spawn(async move { running.run().await });
+            runtime.spawn(Arc::clone(&link).run());
             link
         });
         Some(Arc::clone(link))
@@ -177,25 +185,42 @@ impl Cluster {
 
     /// Asks for the map whenever it is stale, until the store ends.
     async fn keep_map(&self) {
+        let mut pauses = Pauses::default();
+        let mut unchanged = Backoff::new(PAUSE.0, PAUSE.1);
         while self.runtime.lock().is_some() {
             match self.ask_any().await {
                 Ok(map) => {
-                    self.take(map);
+                    pauses.reset();
+                    let changed = self.take(map);
+                    let begun = Instant::now();
                     self.stale.notified().await;
+                    if changed == Changed::Yes || begun.elapsed() > PAUSE.1 {
+                        unchanged.reset();
+                    }
+                    // Whoever found it stale has to wait: asking at once would find the same.
+                    tokio::time::sleep(unchanged.next().saturating_sub(begun.elapsed())).await;
                 }
-                Err(_) => tokio::time::sleep(PAUSE).await,
+                Err(why) => tokio::time::sleep(pauses.after(&why)).await,
             }
         }
     }
 
-    /// Asks the nodes that are known, then the seeds.
+    /// Asks the nodes that there are connections to, then those that are known, then the seeds.
     async fn ask_any(&self) -> Result<Vec<Range>, StoreError> {
-        let mut last = StoreError::Unreachable("the cluster has no nodes".into());
         let known: Vec<Arc<Link>> = self.links.lock().values().cloned().collect();
+        for link in &known {
+            if let (Phase::Up(wire), Some(node)) = (link.phase(), link.address())
+                && let Ok(map) = self.ask(wire.connection(), node).await
+            {
+                return Ok(map);
+            }
+        }
+        let mut last = StoreError::Unreachable("the cluster has no nodes".into());
         let mut nodes: Vec<ConnectionInfo> = known.iter().filter_map(|link| link.address().cloned()).collect();
         nodes.extend(self.seeds.iter().cloned());
         for node in nodes {
-            match self.ask(&node).await {
+            let asked = async { self.ask(self.opener.plain(&node).await?, &node).await };
+            match asked.await {
                 Ok(map) => return Ok(map),
                 Err(error) => last = error,
             }
@@ -203,8 +228,11 @@ impl Cluster {
         Err(last)
     }
 
-    async fn ask(&self, node: &ConnectionInfo) -> Result<Vec<Range>, StoreError> {
-        let mut connection = self.opener.plain(node).await?;
+    async fn ask(
+        &self,
+        mut connection: MultiplexedConnection,
+        node: &ConnectionInfo,
+    ) -> Result<Vec<Range>, StoreError> {
         let mut slots = redis::cmd("CLUSTER");
         slots.arg("SLOTS");
         let asking = tokio::time::timeout(self.opener.operation_timeout, slots.query_async::<Value>(&mut connection));
@@ -217,7 +245,7 @@ impl Cluster {
         ranges(&answer, asked).filter(|map| !map.is_empty()).ok_or_else(|| nonsense("no slots"))
     }
 
-    fn take(&self, mut ranges: Vec<Range>) {
+    fn take(&self, mut ranges: Vec<Range>) -> Changed {
         ranges.sort_by_key(|range| range.to);
         let links = |range: &Range| Some((range.from..=range.to, self.named(&range.master)?));
         let map: Map = ranges.iter().filter_map(links).collect();
@@ -229,9 +257,21 @@ impl Cluster {
             }
             serves
         });
-        *self.map.write() = map;
+        let same = |(one, other): (&(_, Arc<Link>), &(_, Arc<Link>))| one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1);
+        let mut current = self.map.write();
+        let is_same = current.len() == map.len() && current.iter().zip(&map).all(same);
+        *current = map;
+        drop(current);
         self.version.send_modify(|version| *version += 1);
+        if is_same { Changed::No } else { Changed::Yes }
     }
+}
+
+/// Whether a map is another than the one before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Changed {
+    Yes,
+    No,
 }
 
 /// Slots, and the address of who has them.

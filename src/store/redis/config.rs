@@ -12,6 +12,7 @@ use super::names::SIDE_KEYS;
 use super::url;
 use crate::key::Ttl;
 use crate::store::{KeyTemplate, StoreError, Warning};
+use crate::supervise;
 
 /// Sets up a [`RedisStore`].
 ///
@@ -193,9 +194,10 @@ impl RedisBuilder {
         self
     }
 
-    /// Calls `hook`, on the store's runtime, when a connection finds the set-up dangerous (R22).
+    /// Calls `hook`, on the store's runtime, when a connection finds the set-up dangerous (R22), when a server refuses
+    /// us, or when rights are missing; the same not more often than once a minute. A hook that panics harms nothing.
     pub fn on_warning(mut self, hook: impl Fn(&Warning) + Send + Sync + 'static) -> Self {
-        self.on_warning = Some(Arc::new(hook));
+        self.on_warning = Some(Arc::new(move |warning: &Warning| supervise::hook(|| hook(warning))));
         self
     }
 

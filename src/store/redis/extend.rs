@@ -30,7 +30,7 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Resul
             let left = u64::try_from(left_ms).map_or(ttl, Duration::from_millis);
             let valid_for = valid(inner, ttl.max(left.saturating_sub(inner.config.lock_delay)), left_ms);
             if answer.confirmed == Confirmed::TooFew {
-                return Err(StoreError::Other("too few replicas confirmed it".into()));
+                return Err(StoreError::TooFewReplicas);
             }
             if inner.now().saturating_since(begun) >= valid_for {
                 return Err(StoreError::Timeout);

@@ -1,19 +1,65 @@
 //! How every server is that the store has a link to, asked now. Redlock asks each of its nodes so.
+//!
+//! A server that answers a `PING` may still refuse every lock: rights are missing, it is full, cannot save, has too few
+//! replicas. So a lock is taken and released too (N2), once a second at most however many ask.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::Inner;
 use super::link::{Link, Phase};
-use crate::store::{Health, NodeHealth, StoreError, Votes, Warning};
+use super::{Inner, acquire, release};
+use crate::key::{Key, Token, Ttl};
+use crate::store::{Acquired, Ask, Denial, Health, Intent, NodeHealth, Released, StoreError, Votes, Warning};
 
-pub(super) async fn health(inner: &Inner) -> Health {
+/// The key that is locked to see whether keys can be.
+pub(super) const KEY: &str = "leasehold-probe";
+/// What it was found like holds for so long.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What became of the last trial, which one asks for all.
+#[derive(Default)]
+pub(super) struct Probe(tokio::sync::Mutex<Option<(Instant, Result<(), StoreError>)>>);
+
+impl Probe {
+    /// Whether locks can be taken and released.
+    async fn answer(&self, inner: &Arc<Inner>) -> Result<(), StoreError> {
+        let mut last = self.0.lock().await;
+        if let Some((at, answer)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return answer.clone();
+        }
+        let answer = probe(inner).await;
+        *last = Some((Instant::now(), answer.clone()));
+        answer
+    }
+}
+
+async fn probe(inner: &Arc<Inner>) -> Result<(), StoreError> {
+    let key = Key::new(KEY).expect("it is a good key");
+    let ttl = Ttl::new(FRESH).expect("it is a good TTL");
+    let token = Token::random();
+    match acquire::acquire(inner, Ask { key: &key, token, ttl, intent: Intent::Try }).await {
+        Acquired::Granted { .. } => match release::order(inner, &key, token)?.carry_out(inner).await {
+            Released::Unknown(why) => Err(why),
+            Released::Released | Released::AlreadyGone => Ok(()),
+        },
+        Acquired::Denied { why: Denial::OutOfMemory, .. } => Err(StoreError::OutOfMemory),
+        Acquired::Denied { why: Denial::Unreplicated, .. } => Err(StoreError::TooFewReplicas),
+        // Another process is just trying.
+        Acquired::Denied { .. } => Ok(()),
+        Acquired::Unknown(why) => Err(why),
+    }
+}
+
+pub(super) async fn health(inner: &Arc<Inner>) -> Health {
     let begun = inner.now();
     let mut links = inner.servers.links();
     links.sort_unstable_by_key(|link| link.name());
     let asked = join_all(links.iter().map(|link| ask(inner, link))).await;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<Warning> = inner.listener.warning().into_iter().collect();
     let (mut answer, mut nodes) = (Ok(()), Vec::new());
     for (node, heard) in asked {
         for warning in heard {
@@ -24,7 +70,15 @@ pub(super) async fn health(inner: &Inner) -> Health {
         answer = answer.and(node.answer.as_ref().map(|_| ()).map_err(StoreError::clone));
         nodes.push(node);
     }
-    Health::new(answer.map(|()| inner.now().saturating_since(begun)), warnings).with_nodes(nodes)
+    let took = inner.now().saturating_since(begun);
+    if answer.is_ok() {
+        answer = inner.probe.answer(inner).await;
+        // The only server refuses what it is for.
+        if let ([node], Err(why)) = (&mut nodes[..], &answer) {
+            node.answer = Err(why.clone());
+        }
+    }
+    Health::new(answer.map(|()| took), warnings).with_nodes(nodes)
 }
 
 async fn ask(inner: &Inner, link: &Arc<Link>) -> (NodeHealth, Vec<Warning>) {
@@ -35,7 +89,15 @@ async fn ask(inner: &Inner, link: &Arc<Link>) -> (NodeHealth, Vec<Warning>) {
         warnings.clone_from(&wire.warnings);
         wire.ping().await
     };
-    let asked = inner.ticks.within(begun, inner.config.operation_timeout, asking).await.and_then(|asked| asked);
+    // The first connection is waited for: "not yet" is no answer to whoever has just started.
+    let limit = if link.is_new() { inner.config.connect_timeout } else { Duration::ZERO };
+    let limit = limit.saturating_add(inner.config.operation_timeout);
+    let asked = inner.ticks.within(begun, limit, asking).await.and_then(|asked| asked);
+    if let Phase::Down(why) = link.phase()
+        && why.is_refusal()
+    {
+        warnings.push(Warning::Refused { server: link.name().to_string(), why });
+    }
     let answer = match (asked, link.phase()) {
         (Ok(()), _) => Ok(inner.now().saturating_since(begun)),
         (Err(StoreError::Timeout), Phase::Down(why)) => Err(why),

@@ -12,11 +12,12 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::Inner;
+use super::fault::Fault;
 use super::names::Names;
 use super::renew::mark_watched;
-use super::wire::Wire;
+use super::wire::{Wire, about, field};
 use crate::key::Key;
-use crate::store::{Event, Hint};
+use crate::store::{Event, Hint, StoreError};
 
 /// Between two looks whether the server lives, and is what it was.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -27,6 +28,7 @@ struct Session<'a> {
     wire: &'a Wire,
     connection: MultiplexedConnection,
     tracking: Tracking,
+    channels: Channels,
     /// The locks that are subscribed to, and their channels.
     subscribed: HashMap<Box<str>, Box<str>>,
 }
@@ -38,8 +40,21 @@ enum Tracking {
     Off,
 }
 
+/// Whether the user has rights to channels. Without them there is what tracking says, and polling.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Channels {
+    Open,
+    Refused,
+}
+
 /// Nothing more can be heard over this connection.
-struct Deaf;
+struct Deaf(StoreError);
+
+impl Deaf {
+    fn because(why: &str) -> Self {
+        Self(StoreError::Io(why.into()))
+    }
+}
 
 /// What a server says by itself, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,13 +94,18 @@ impl Told {
     }
 }
 
-/// Listens until nothing can be heard any more.
-pub(super) async fn session(inner: &Arc<Inner>, wire: &Wire) {
+/// Listens until nothing can be heard any more, and answers why.
+pub(super) async fn session(inner: &Arc<Inner>, wire: &Wire) -> StoreError {
     let (sender, pushes) = mpsc::unbounded_channel();
-    let Ok(connection) = inner.opener.listening(&wire.info, sender).await else { return };
-    let mut session = Session { inner, wire, connection, tracking: Tracking::Off, subscribed: HashMap::new() };
+    let connection = match inner.opener.listening(&wire.info, sender).await {
+        Ok(connection) => connection,
+        Err(why) => return why,
+    };
+    let (tracking, channels) = (Tracking::Off, Channels::Open);
+    let mut session = Session { inner, wire, connection, tracking, channels, subscribed: HashMap::new() };
     // An error means that it ended, which is the only way out.
-    let Err(Deaf) = session.listen(pushes).await;
+    let Err(Deaf(why)) = session.listen(pushes).await;
+    why
 }
 
 impl Session<'_> {
@@ -97,18 +117,17 @@ impl Session<'_> {
         let history = self.history().await?;
         let mut beat = tokio::time::interval(HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let channels = [&*self.inner.forced_channel, &*self.inner.turn_channel];
-        let mut connection = self.connection.clone();
-        self.bounded(connection.subscribe(&channels[..])).await?;
+        let [forced, turns] = [&self.inner.forced_channel, &self.inner.turn_channel].map(Arc::clone);
+        self.subscribe(&[&*forced, &*turns]).await?;
         // What happened before went unheard: everybody is to look for himself.
         self.follow(Some(Hint::Resumed)).await?;
         self.inner.tickets.tell_all(Hint::Resumed);
-        self.inner.listener.tell(&Event::Resumed);
+        self.inner.listener.resumed();
         loop {
             tokio::select! {
                 push = pushes.recv() => {
                     let mut changed = Vec::new();
-                    self.hear(push.ok_or(Deaf)?, &mut changed)?;
+                    self.hear(push.ok_or_else(|| Deaf::because("the connection was lost"))?, &mut changed)?;
                     while let Ok(push) = pushes.try_recv() {
                         self.hear(push, &mut changed)?;
                     }
@@ -117,7 +136,7 @@ impl Session<'_> {
                 () = self.inner.listener.changed.notified() => self.follow(None).await?,
                 _ = beat.tick() => if self.history().await? != history {
                     // What it kept may be gone, though no connection broke: whoever listens next is told (R21).
-                    return Err(Deaf);
+                    return Err(Deaf::because("the server has another history"));
                 }
             }
         }
@@ -125,22 +144,40 @@ impl Session<'_> {
 
     async fn bounded<T>(&self, work: impl Future<Output = RedisResult<T>>) -> Result<T, Deaf> {
         let patience = self.inner.config.operation_timeout;
-        tokio::time::timeout(patience, work).await.map_err(|_| Deaf)?.map_err(|_| Deaf)
+        let answer = tokio::time::timeout(patience, work).await.map_err(|_| Deaf(StoreError::Timeout))?;
+        answer.map_err(|error| Deaf(Fault::of(&error).error))
+    }
+
+    /// Subscribes. Where the user has no rights to channels, the rest of the session goes on without.
+    async fn subscribe(&mut self, channels: &[&str]) -> Result<(), Deaf> {
+        if self.channels == Channels::Refused {
+            return Ok(());
+        }
+        let mut connection = self.connection.clone();
+        match self.bounded(connection.subscribe(channels)).await {
+            Err(Deaf(why @ StoreError::Denied(_))) => {
+                self.channels = Channels::Refused;
+                self.inner.listener.refused(self.inner, why);
+                Ok(())
+            }
+            Ok(()) => {
+                self.inner.listener.granted();
+                Ok(())
+            }
+            failed => failed,
+        }
     }
 
     /// Which history the server's data belong to: another one after each change of its role.
     async fn history(&self) -> Result<String, Deaf> {
         let mut connection = self.connection.clone();
-        let mut info = redis::cmd("INFO");
-        info.arg("replication");
-        let about: String = self.bounded(info.query_async(&mut connection)).await?;
-        let field = |name: &str| about.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
-        if field("role:") == "slave" {
+        let about = self.bounded(about(&mut connection, Some("replication"))).await?;
+        if field(&about, "role") == "slave" {
             self.wire.condemn();
             self.inner.servers.rediscover();
-            return Err(Deaf);
+            return Err(Deaf(StoreError::ReadOnly));
         }
-        Ok(field("master_replid:").to_owned())
+        Ok(field(&about, "master_replid").to_owned())
     }
 
     /// Asks for tracking, where the keys are on this server. A server that refuses leaves polling.
@@ -160,14 +197,14 @@ impl Session<'_> {
     async fn follow(&mut self, hint: Option<Hint>) -> Result<(), Deaf> {
         let (new, unwatched) = self.inner.listener.difference(&self.subscribed);
         let ended: Vec<Box<str>> = unwatched.iter().filter_map(|lock| self.subscribed.remove(lock)).collect();
-        let mut connection = self.connection.clone();
-        if !ended.is_empty() {
+        if !ended.is_empty() && self.channels == Channels::Open {
+            let mut connection = self.connection.clone();
             let ended: Vec<&str> = ended.iter().map(AsRef::as_ref).collect();
             self.bounded(connection.unsubscribe(&ended[..])).await?;
         }
         if !new.is_empty() {
             let channels: Vec<&str> = new.iter().map(Names::wake).collect();
-            self.bounded(connection.subscribe(&channels[..])).await?;
+            self.subscribe(&channels).await?;
             self.look(new.iter().map(Names::lock)).await?;
             self.subscribed.extend(new.iter().map(|names| (names.lock().into(), names.wake().into())));
             // Releases are told once the server knows that somebody watches.
@@ -210,7 +247,7 @@ impl Session<'_> {
 
     fn hear(&self, push: PushInfo, changed: &mut Vec<Box<str>>) -> Result<(), Deaf> {
         match Told::of(push) {
-            Told::Gone => return Err(Deaf),
+            Told::Gone => return Err(Deaf::because("the connection was lost")),
             Told::Message { channel, said } => self.message(&channel, &said),
             Told::Changed(locks) => changed.extend(locks),
             Told::Flushed => changed.extend(self.subscribed.keys().cloned()),

@@ -13,9 +13,8 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 
 use super::Inner;
-use super::cleanup::Debt;
+use super::cleanup::{Debt, take_back};
 use super::names::Names;
-use super::release;
 use crate::clock::Moment;
 use crate::key::Token;
 
@@ -25,9 +24,8 @@ const SPAN: Duration = Duration::from_secs(5);
 const MOST: usize = 4096;
 /// So many are repeated at a time.
 const AT_ONCE: usize = 64;
-/// A repetition that is not answered is tried again so often, with a pause between.
-const TRIES: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(100);
+/// For so long a repetition that is not answered is tried again.
+const TRIED_FOR: Duration = Duration::from_secs(3);
 
 /// The last releases of this process.
 #[derive(Default)]
@@ -41,6 +39,10 @@ struct Ring {
 }
 
 impl Ring {
+    fn knows(&self, names: &Names, token: Token) -> bool {
+        self.names.get(&token).is_some_and(|keys| keys.iter().any(|key| **key == *names))
+    }
+
     fn forget(&mut self, token: Token, names: &Names) {
         if let Some(keys) = self.names.get_mut(&token) {
             keys.retain(|key| **key != *names);
@@ -66,13 +68,15 @@ impl Lately {
         }
     }
 
-    /// A token is about to hold a lock, perhaps again: what it released of this key before is over.
+    /// A token is about to hold a lock, perhaps again: what it released of this key before is over. Called before it is
+    /// waited for that nothing of the token is being taken back, and once more after that.
     pub(super) fn forget(&self, names: &Names, token: Token) {
         self.0.lock().forget(token, names);
     }
 
+    #[cfg(test)]
     fn knows(&self, names: &Names, token: Token) -> bool {
-        self.0.lock().names.get(&token).is_some_and(|keys| keys.iter().any(|key| **key == *names))
+        self.0.lock().knows(names, token)
     }
 
     fn all(&self) -> Vec<(Token, Arc<Names>)> {
@@ -98,17 +102,19 @@ impl Lately {
     }
 }
 
-async fn repeat(inner: &Inner, token: Token, names: Arc<Names>) {
-    for _ in 0..TRIES {
-        // Looked for each time: the token may have been taken up again.
-        if !inner.lately.knows(&names, token) {
+/// Repeats one, as a clean-up: whoever takes the token up again waits until no late command can hit what it then holds
+/// (S5), and one that was taken up before is spared.
+async fn repeat(inner: &Arc<Inner>, token: Token, names: Arc<Names>) {
+    {
+        // Held until the clean-up stands: `forget` comes before, or the next try sees the clean-up.
+        let ring = inner.lately.0.lock();
+        if !ring.knows(&names, token) {
             return;
         }
-        if release::once(inner, &names, token, &mut Debt::new(Moment::ZERO)).await.is_ok() {
-            return;
-        }
-        tokio::time::sleep(PAUSE).await;
+        let debt = Debt::new(inner.now().saturating_add(TRIED_FOR));
+        take_back(inner, (*names).clone(), token, debt);
     }
+    inner.cleaning.wait_for(&names, token).await;
 }
 
 #[cfg(test)]

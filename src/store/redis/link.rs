@@ -5,22 +5,34 @@
 //! | `Down` | waits, within its timeout             | a connection comes about -> `Up`; stop -> `Ended` |
 //! | `Up`   | is sent                               | the wire is in doubt -> `Down`; stop -> `Ended` |
 //! | `Ended`| is refused                            | -                                              |
+//!
+//! Between two attempts to connect it rests (N1): for a fraction of a second where the server is away, so that service
+//! resumes within a second (R20), and for up to [`REFUSED`] where the server refuses us, which no asking changes.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::select;
+use parking_lot::Mutex;
 use redis::{ConnectionAddr, ConnectionInfo};
 use tokio::sync::watch;
 
 use super::config::OnWarning;
 use super::wire::{Opener, Wire};
-use crate::store::StoreError;
+use crate::backoff::Backoff;
+use crate::store::{StoreCause, StoreError, Warning};
+use crate::supervise::supervise;
 
-/// Between two attempts to connect; "within a second" (R20) leaves room for several.
-const PAUSE: std::ops::Range<u64> = 20..120;
+/// Between two attempts to connect, at first and at most; "within a second" (R20) leaves room for several.
+pub(super) const AWAY: (Duration, Duration) = (Duration::from_millis(30), Duration::from_millis(500));
+/// The same where the server refuses us: somebody has to change a password or a right first.
+pub(super) const REFUSED: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// A connection that held for less counts as one more failure.
+const STEADY: Duration = Duration::from_secs(2);
+/// How often the same refusal is told.
+pub(super) const TELL_AGAIN: Duration = Duration::from_mins(1);
 
 #[derive(Clone)]
 pub(in crate::store) enum Phase {
@@ -49,6 +61,10 @@ pub(in crate::store) struct Link {
     on_warning: Option<OnWarning>,
     ups: Ups,
     failing: AtomicBool,
+    /// No attempt to open a wire has ended yet.
+    is_new: AtomicBool,
+    /// The kind of the refusal that was told last, and when.
+    told: Mutex<Option<(StoreCause, Instant)>>,
 }
 
 /// Rises whenever any link of a store comes up.
@@ -57,7 +73,8 @@ pub(super) type Ups = Arc<watch::Sender<u64>>;
 impl Link {
     pub(super) fn new(target: Target, opener: Opener, on_warning: Option<OnWarning>, ups: Ups) -> Arc<Self> {
         let phase = watch::Sender::new(Phase::Down(StoreError::Unreachable("not connected yet".into())));
-        Arc::new(Self { phase, target, opener, on_warning, ups, failing: AtomicBool::new(false) })
+        let (failing, is_new, told) = (AtomicBool::new(false), AtomicBool::new(true), Mutex::default());
+        Arc::new(Self { phase, target, opener, on_warning, ups, failing, is_new, told })
     }
 
     /// The wire, as soon as there is one. Waits without end: its caller bounds it.
@@ -87,6 +104,11 @@ impl Link {
         }
     }
 
+    /// Whether the first attempt to open a wire is still under way.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new.load(Ordering::Relaxed)
+    }
+
     /// Hears of every change.
     pub(in crate::store) fn changes(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
@@ -96,36 +118,62 @@ impl Link {
         self.phase.send_replace(Phase::Ended);
     }
 
-    /// Keeps a wire open until the link is ended.
-    pub(super) async fn run(&self) {
+    /// Keeps a wire open until the link is ended, whatever panics on the way.
+    pub(super) async fn run(self: Arc<Self>) {
         let mut phases = self.phase.subscribe();
         let ended = async {
             // An error would mean that the link is gone, and with it this task.
             let _ = phases.wait_for(|phase| matches!(phase, Phase::Ended)).await;
         };
-        select(pin!(ended), pin!(self.keep_open())).await;
+        let keeping = supervise("the connection to a server", || self.keep_open());
+        select(pin!(ended), pin!(keeping)).await;
     }
 
     async fn keep_open(&self) {
+        let mut pauses = Pauses::default();
         loop {
-            match self.open().await {
+            let opened = self.open().await;
+            self.is_new.store(false, Ordering::Relaxed);
+            match opened {
                 Ok(wire) => {
                     if let Some(hook) = &self.on_warning {
                         wire.warnings.iter().for_each(|warning| hook(warning));
                     }
-                    let wire = Arc::new(wire);
+                    let (wire, begun) = (Arc::new(wire), Instant::now());
                     self.failing.store(false, Ordering::Relaxed);
+                    *self.told.lock() = None;
                     self.turn(Phase::Up(Arc::clone(&wire)));
                     self.ups.send_modify(|ups| *ups += 1);
                     wire.doubt.notified().await;
                     self.turn(Phase::Down(StoreError::Unreachable("the connection was lost".into())));
+                    if begun.elapsed() >= STEADY {
+                        pauses.reset();
+                    } else {
+                        tokio::time::sleep(pauses.away.next()).await;
+                    }
                 }
                 Err(error) => {
                     self.failing.store(true, Ordering::Relaxed);
+                    self.tell(&error);
+                    let pause = pauses.after(&error);
                     self.turn(Phase::Down(error));
-                    tokio::time::sleep(Duration::from_millis(fastrand::u64(PAUSE))).await;
+                    tokio::time::sleep(pause).await;
                 }
             }
+        }
+    }
+
+    /// Tells of a refusal, which nobody sees who does not ask for locks just now.
+    fn tell(&self, error: &StoreError) {
+        if !error.is_refusal() {
+            return;
+        }
+        let Some(hook) = &self.on_warning else { return };
+        let mut told = self.told.lock();
+        if told.is_none_or(|(cause, at)| cause != error.cause() || at.elapsed() >= TELL_AGAIN) {
+            *told = Some((error.cause(), Instant::now()));
+            drop(told);
+            hook(&Warning::Refused { server: self.name().to_string(), why: error.clone() });
         }
     }
 
@@ -175,6 +223,30 @@ impl Link {
             Target::Server(info) => Some(info),
             Target::Sentinel { .. } => None,
         }
+    }
+}
+
+/// How long a loop rests that opens connections: by what kept it from one.
+pub(super) struct Pauses {
+    pub(super) away: Backoff,
+    refused: Backoff,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { away: Backoff::new(AWAY.0, AWAY.1), refused: Backoff::new(REFUSED.0, REFUSED.1) }
+    }
+}
+
+impl Pauses {
+    /// The pause after one more failure.
+    pub(super) fn after(&mut self, why: &StoreError) -> Duration {
+        if why.is_refusal() { self.refused.next() } else { self.away.next() }
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.away.reset();
+        self.refused.reset();
     }
 }
 

@@ -4,23 +4,28 @@
 //! a channel of the key, and a mark beside the key by which a release knows of it; force-releases are told always. Foreign
 //! deletes and expiries send nothing, so the connection also asks Redis to remember which watched keys it has read
 //! (`CLIENT TRACKING OPTIN`), and looks again when one changes. In a Cluster there is pub/sub only. All of it is hints:
-//! pollers find out without.
+//! pollers find out without, also where the user has no rights to channels, or where no second connection comes about.
+//! Then it is tried again, less and less often (N1), and what is held is verified all the same when the first one has
+//! come up (R21).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::Inner;
 use super::hear::session;
-use super::link::Phase;
+use super::link::{AWAY, Pauses, Phase, TELL_AGAIN};
 use super::names::Names;
 use super::wire::Wire;
 use crate::clock::Moment;
-use crate::store::{Event, Events, Hint, Sender, Sent, StoreError, Watch};
+use crate::store::{Event, Events, Hint, Sender, Sent, StoreError, Warning, Watch};
+
+/// A session that lasted for less counts as one more failure.
+const STEADY: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub(super) struct Listener {
@@ -29,6 +34,10 @@ pub(super) struct Listener {
     pub(super) changed: Notify,
     /// Somebody waits in turn, or did.
     turns: AtomicBool,
+    /// Of the connections that are up now, everybody has been told.
+    has_resumed: AtomicBool,
+    /// Why there are no channels, if there are none, and when that was said.
+    no_channels: Mutex<Option<(StoreError, Instant)>>,
 }
 
 /// Which releases of a watched key are told.
@@ -104,8 +113,11 @@ impl Listener {
             topics.events.push(sender);
             topics.ears.subscribe()
         };
-        inner.listener.in_force(inner, begun, &mut ears).await?;
-        Ok(events)
+        match inner.listener.in_force(inner, begun, &mut ears).await {
+            Err(StoreError::NotRunning) => Err(StoreError::NotRunning),
+            // They are told as soon as anything can be heard, and that is the first thing that they are told.
+            Ok(()) | Err(_) => Ok(events),
+        }
     }
 
     async fn in_force(&self, inner: &Inner, begun: Moment, ears: &mut watch::Receiver<Ears>) -> Result<(), StoreError> {
@@ -128,6 +140,8 @@ impl Listener {
         let Some(topic) = topics.by_lock.get_mut(lock) else { return };
         topic.watches.retain(|(other, _)| *other != id);
         if topic.watches.is_empty() {
+            // At once, for there may be nobody who would do it later; a session that has subscribed to it finds out.
+            topics.forget(lock);
             self.changed.notify_one();
         }
     }
@@ -170,8 +184,13 @@ impl Listener {
             listener.changed.notified().await;
         }
         let mut ups = inner.servers.ups();
+        let (mut pauses, mut known) = (Pauses::default(), 0);
         loop {
-            ups.borrow_and_update();
+            let current = *ups.borrow_and_update();
+            if current != known {
+                known = current;
+                listener.has_resumed.store(false, Ordering::Relaxed);
+            }
             let Some(wire) = up(&inner) else {
                 // A link comes up, or none ever does.
                 if ups.changed().await.is_err() {
@@ -179,14 +198,60 @@ impl Listener {
                 }
                 continue;
             };
-            tokio::select! {
+            let begun = Instant::now();
+            let ended = tokio::select! {
                 // The server may be another now.
-                _ = ups.changed() => {}
-                () = session(&inner, &wire) => {}
-            }
+                _ = ups.changed() => None,
+                why = session(&inner, &wire) => Some(why),
+            };
             listener.close();
-            tokio::time::sleep(Duration::from_millis(fastrand::u64(10..50))).await;
+            let pause = match ended {
+                None => AWAY.0,
+                Some(why) => {
+                    // Nothing can be heard, and held locks may be gone all the same.
+                    if !listener.has_resumed.load(Ordering::Relaxed) {
+                        listener.resumed();
+                    }
+                    if begun.elapsed() > STEADY {
+                        pauses.reset();
+                    }
+                    pauses.after(&why)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = async { ups.clone().changed().await } => tokio::time::sleep(AWAY.0.mul_f64(fastrand::f64())).await,
+            }
         }
+    }
+
+    /// Tells that something may have happened unheard.
+    pub(super) fn resumed(&self) {
+        self.has_resumed.store(true, Ordering::Relaxed);
+        self.tell(&Event::Resumed);
+    }
+
+    /// The user has no rights to channels. Said once a minute, for as long as somebody tries.
+    pub(super) fn refused(&self, inner: &Inner, why: StoreError) {
+        let mut no_channels = self.no_channels.lock();
+        let is_new = no_channels.as_ref().is_none_or(|(_, said)| said.elapsed() >= TELL_AGAIN);
+        if is_new {
+            *no_channels = Some((why.clone(), Instant::now()));
+        }
+        drop(no_channels);
+        if let Some(hook) = inner.config.on_warning.as_ref().filter(|_| is_new) {
+            hook(&Warning::NoChannels { why });
+        }
+    }
+
+    /// It has them.
+    pub(super) fn granted(&self) {
+        *self.no_channels.lock() = None;
+    }
+
+    /// What is to be said about the user's rights.
+    pub(super) fn warning(&self) -> Option<Warning> {
+        self.no_channels.lock().as_ref().map(|(why, _)| Warning::NoChannels { why: why.clone() })
     }
 
     /// Nobody will be told anything any more: every watch and the events end.
@@ -222,19 +287,13 @@ impl Listener {
         self.topics.lock().events.retain(|sender| sender.send(event.clone()) == Sent::Heard);
     }
 
-    /// The locks that are watched and not in `known`, and those in `known` that are not watched any more; these are
-    /// forgotten here.
+    /// The locks that are watched and not listened to, and those in `known` that are not watched any more.
     pub(super) fn difference(&self, known: &HashMap<Box<str>, Box<str>>) -> (Vec<Names>, Vec<Box<str>>) {
-        let topics = &mut *self.topics.lock();
-        let unwatched: Vec<Box<str>> =
-            topics.by_lock.iter().filter(|(_, topic)| topic.watches.is_empty()).map(|(lock, _)| lock.clone()).collect();
-        for lock in &unwatched {
-            if let Some(topic) = topics.by_lock.remove(lock) {
-                topics.lock_of.remove(topic.names.wake());
-            }
-        }
-        let new = topics.by_lock.iter().filter(|(lock, _)| !known.contains_key(*lock));
-        (new.map(|(_, topic)| topic.names.clone()).collect(), unwatched)
+        let topics = self.topics.lock();
+        let unwatched = known.keys().filter(|lock| !topics.by_lock.contains_key(*lock)).cloned().collect();
+        // Also one that was watched before, and not in between.
+        let new = topics.by_lock.values().filter(|topic| *topic.ears.borrow() == Ears::Closed);
+        (new.map(|topic| topic.names.clone()).collect(), unwatched)
     }
 
     /// Says that these are listened to from now on, and everything that concerns the process.
@@ -246,6 +305,14 @@ impl Listener {
             if let Some(hint) = hint {
                 topic.tell(hint);
             }
+        }
+    }
+}
+
+impl Topics {
+    fn forget(&mut self, lock: &str) {
+        if let Some(topic) = self.by_lock.remove(lock) {
+            self.lock_of.remove(topic.names.wake());
         }
     }
 }

@@ -34,7 +34,39 @@
 //! have no fences; ours rise across their locks. A lock that has no end (PTTL -1) excludes us until somebody deletes
 //! it: [`force_release`](Store::force_release) does.
 //!
-//! Needs Redis 6.2 or anything that speaks RESP3 and runs Lua as that does.
+//! # Rights
+//!
+//! Needs Redis 6.2 or anything that speaks RESP3 and runs Lua as that does; an older one is refused when it is connected
+//! to. A user needs no more than this, with the key template and the
+//! [prefix](RedisBuilder::side_key_prefix) as they are unless they are set:
+//!
+//! ```text
+//! ACL SETUSER app on >password ~lock:* ~leasehold:* &leasehold:*
+//!   +@connection +@scripting +@read +@write +@pubsub -@dangerous +time +info
+//! ```
+//!
+//! `+@all -@dangerous` will do as well, with the keys and channels. Without `+info` nobody warns of a server that evicts
+//! locks, and a change of master is noticed by its role alone; Redlock needs it. In a Cluster `+cluster|slots` is needed, with
+//! [`wait_for_replicas`](RedisBuilder::wait_for_replicas) `+wait`; Redlock reads `+config|get` where it may. Without rights to channels
+//! locks work, and releases by other processes are seen by polling: [`Warning::NoChannels`](super::Warning::NoChannels).
+//! The [health](Store::health) takes and releases the lock of the key `leasehold-probe`, once a second at most: whoever
+//! uses a template without a prefix gives rights to that key too. What is missing, the server names in the log.
+//!
+//! # Loops that a failure can feed
+//!
+//! Each rests between two rounds, longer and longer, by a random share (N1):
+//!
+//! | loop | at first | at most |
+//! |---|---|---|
+//! | `link` connects, also the links to nodes of a Cluster and to the master behind Sentinels | 30 ms | 500 ms; 30 s where the server refuses us |
+//! | `listen` opens the listening connection | 30 ms | 500 ms; 30 s where the server refuses us |
+//! | `cluster` asks for the map, where it cannot be had or does not change | 50 ms | 500 ms; 30 s where the nodes refuse us |
+//! | `cleanup` takes back what nobody received | 10 ms | 250 ms; 10 s where the server refuses us |
+//! | `call` follows redirections | at once | four of them, then it is an error |
+//! | the manager asks again for a key that somebody waits for | 50 ms | 500 ms |
+//! | the manager extends again while the answer is unknown | 50 ms | 500 ms, until the deadline |
+//! | the manager verifies what it holds while the answer is unknown | 100 ms | 1 s, until the deadline |
+//! | Redlock admits a node | 50 ms | 2 s |
 
 mod acquire;
 mod batch;
@@ -94,6 +126,7 @@ use super::{
 };
 use crate::clock::{Clock, Moment};
 use crate::key::{Key, Token, Ttl};
+use crate::supervise::supervise;
 
 /// A [`Store`] over Redis: one server, the master behind Sentinels, or a Cluster.
 ///
@@ -115,6 +148,7 @@ pub(super) struct Inner {
     lately: Lately,
     tickets: Tickets,
     listener: Listener,
+    probe: health::Probe,
     /// Channels know no databases, so its name does.
     forced_channel: Arc<str>,
     /// On which this process is told that it is its turn.
@@ -152,6 +186,7 @@ impl RedisStore {
             lately: Lately::default(),
             tickets: Tickets::new(Clock::system()),
             listener: Listener::default(),
+            probe: health::Probe::default(),
             forced_channel: format!("{}forced:{db}", config.side_keys).into(),
             turn_channel: format!("{}turn:{}", config.side_keys, config.process).into(),
             runtime: RwLock::default(),
@@ -232,12 +267,15 @@ impl Store for RedisStore {
                 *running = Some(runtime.clone());
             }
             inner.servers.start(&runtime);
-            let ticks = Arc::clone(&inner.ticks);
+            let [ticks, tickets, listener, lately] = std::array::from_fn(|_| Arc::clone(inner));
             let tasks = [
-                runtime.spawn(async move { ticks.run().await }),
-                runtime.spawn(Tickets::run(Arc::clone(inner))),
-                runtime.spawn(Listener::run(Arc::clone(inner))),
-                runtime.spawn(Lately::run(Arc::clone(inner))),
+                runtime.spawn(supervise("timeouts", move || {
+                    let ticks = Arc::clone(&ticks.ticks);
+                    async move { ticks.run().await }
+                })),
+                runtime.spawn(supervise("places in queues", move || Tickets::run(Arc::clone(&tickets)))),
+                runtime.spawn(supervise("listening", move || Listener::run(Arc::clone(&listener)))),
+                runtime.spawn(supervise("repeated releases", move || Lately::run(Arc::clone(&lately)))),
             ];
             inner.tasks.lock().extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
             Ok(())

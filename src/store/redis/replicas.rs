@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
+use tokio::sync::oneshot;
 
 use super::Inner;
 use super::fault::Fault;
@@ -49,10 +50,7 @@ pub(super) async fn run(
         _ => Confirmed::TooFew,
     };
     let reply = one(script.replies(answer, 1))?;
-    let mut stock = wire.stock.lock();
-    if stock.len() < STOCK {
-        stock.push(connection);
-    }
+    keep(wire, connection);
     Ok((reply, confirmed))
 }
 
@@ -62,9 +60,22 @@ async fn exclusive(inner: &Inner, wire: &Arc<Wire>) -> Result<MultiplexedConnect
     }
     let runtime = inner.runtime().ok_or(StoreError::NotRunning)?;
     let (opener, info) = (inner.opener.clone(), wire.info.clone());
-    // It lives on the store's runtime, whoever waits for it.
-    match runtime.spawn(async move { opener.plain(&info).await }).await {
-        Ok(opened) => opened,
-        Err(_) => Err(StoreError::NotRunning),
+    // It lives on the store's runtime, whoever waits for it; if nobody does any more, it is for the next.
+    let (tell, opened) = oneshot::channel();
+    let wire = Arc::downgrade(wire);
+    runtime.spawn(async move {
+        if let Err(Ok(connection)) = tell.send(opener.plain(&info).await)
+            && let Some(wire) = wire.upgrade()
+        {
+            keep(&wire, connection);
+        }
+    });
+    opened.await.unwrap_or(Err(StoreError::NotRunning))
+}
+
+fn keep(wire: &Wire, connection: MultiplexedConnection) {
+    let mut stock = wire.stock.lock();
+    if stock.len() < STOCK {
+        stock.push(connection);
     }
 }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Inner;
 use super::wire::Wire;
+use super::{Inner, health};
 use crate::key::Key;
 use crate::store::{ScanPage, Scanned, StoreError};
 
@@ -87,7 +87,7 @@ async fn step(inner: &Inner, wire: &Wire, pattern: &str, from: u64) -> Result<(u
     let (next, names): (u64, Vec<Vec<u8>>) = wire.query(&command).await?;
     let key_of = |name: Vec<u8>| {
         let name = String::from_utf8(name).ok().filter(|name| !name.starts_with(&*inner.config.side_keys))?;
-        let key = inner.config.template.key_of(&name)?;
+        let key = inner.config.template.key_of(&name).filter(|key| *key != health::KEY)?;
         Some((Key::new(key).ok()?, name))
     };
     let found: Vec<(Key, String)> = names.into_iter().filter_map(key_of).collect();

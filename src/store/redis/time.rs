@@ -63,6 +63,20 @@ pub(in crate::store) struct Ticks {
     wake: Notify,
 }
 
+/// The ticking end, while somebody ticks.
+struct Beat<'a> {
+    ticks: &'a Ticks,
+    beat: Option<watch::Sender<()>>,
+}
+
+impl Drop for Beat<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            *self.ticks.beat.lock() = self.beat.take();
+        }
+    }
+}
+
 impl Ticks {
     pub(in crate::store) fn new(operation_timeout: Duration) -> Arc<Self> {
         let (beat, pulse) = watch::channel(());
@@ -84,6 +98,8 @@ impl Ticks {
     /// Ticks until it is dropped; calls are refused from then on.
     pub(in crate::store) async fn run(&self) {
         let Some(beat) = self.beat.lock().take() else { return };
+        // After a panic it ticks on.
+        let beat = Beat { ticks: self, beat: Some(beat) };
         let mut idle = 0;
         loop {
             if self.calls.load(Ordering::SeqCst) > 0 {
@@ -100,7 +116,9 @@ impl Ticks {
                 idle = 0;
             }
             tokio::time::sleep(self.period).await;
-            beat.send_replace(());
+            if let Some(beat) = &beat.beat {
+                beat.send_replace(());
+            }
         }
     }
 

@@ -21,6 +21,8 @@ use super::time::ServerClock;
 use crate::clock::Clock;
 use crate::store::{StoreError, Warning};
 
+/// The scripts use what came with this version.
+const OLDEST: (u32, u32) = (6, 2);
 /// So many commands may stand before the writing task.
 const PIPELINE: usize = 1024;
 
@@ -49,6 +51,11 @@ pub(in crate::store) struct Process {
 }
 
 impl Wire {
+    /// The connection itself, for a question or two.
+    pub(super) fn connection(&self) -> MultiplexedConnection {
+        self.connection.clone()
+    }
+
     /// Asks whether the server is there.
     pub(in crate::store) async fn ping(&self) -> Result<(), StoreError> {
         let mut connection = self.connection.clone();
@@ -246,15 +253,9 @@ impl Opener {
         };
         let mut connection = self.connect(info, on_push).await?;
         let fail = |error| Fault::of(&error).error;
-        let about: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(fail)?;
-        let field = |name: &str| {
-            about.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
-        };
-        match (field("role"), field("loading")) {
-            (_, "1") => return Err(StoreError::Loading),
-            ("slave", _) => return Err(StoreError::ReadOnly),
-            _ => {}
-        }
+        let about = about(&mut connection, None).await.map_err(fail)?;
+        let field = |name: &str| field(&about, name);
+        fit(field("role"), field("loading"), field("redis_version"))?;
         let sent = self.clock.now();
         let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await.map_err(fail)?;
         let clock = ServerClock::new(sent, seconds.saturating_mul(1_000_000).saturating_add(micros));
@@ -275,8 +276,71 @@ impl Opener {
     }
 }
 
+/// What a server says of itself: a section of `INFO`, or all. A user may have no right to that (`-@dangerous`); then it is
+/// as much of the same as `HELLO` tells.
+pub(super) async fn about(connection: &mut MultiplexedConnection, section: Option<&str>) -> RedisResult<String> {
+    let mut info = redis::cmd("INFO");
+    info.arg(section);
+    let refused = match info.query_async(connection).await {
+        Err(error) if matches!(Fault::of(&error).error, StoreError::Denied(_)) => error,
+        answer => return answer,
+    };
+    let mut hello = redis::cmd("HELLO");
+    hello.arg(3);
+    let answer: HashMap<String, Value> = hello.query_async(connection).await.map_err(|_| refused)?;
+    let text = |name: &str| match answer.get(name) {
+        Some(Value::BulkString(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+        Some(Value::SimpleString(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let role = if text("role") == "replica" { "slave".to_owned() } else { text("role") };
+    Ok(format!("redis_version:{}\r\nrole:{role}\r\n", text("version")))
+}
+
+/// One field of it; empty if it is not there.
+pub(super) fn field<'a>(about: &'a str, name: &str) -> &'a str {
+    about.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
+}
+
+/// Whether a server can be used that says this of itself. One that hides its version has to be tried.
+fn fit(role: &str, loading: &str, version: &str) -> Result<(), StoreError> {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
+    if let (Some(Some(major)), Some(Some(minor))) = (numbers.next(), numbers.next())
+        && (major, minor) < OLDEST
+    {
+        let why = format!("the server is Redis {version}, and 6.2 or later is needed");
+        return Err(StoreError::Config(why.into()));
+    }
+    match (role, loading) {
+        (_, "1") => Err(StoreError::Loading),
+        ("slave", _) => Err(StoreError::ReadOnly),
+        _ => Ok(()),
+    }
+}
+
 /// R22. A server that does not say has no such policy.
 fn eviction(policy: &str) -> Option<Warning> {
     let harmless = policy.is_empty() || policy == "noeviction";
     (!harmless).then(|| Warning::Eviction { policy: policy.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_too_old_is_refused_when_it_is_connected_to() {
+        for (version, is_fit) in
+            [("6.0.16", false), ("5.0.7", false), ("6.2.0", true), ("7.0.15", true), ("10.1", true)]
+        {
+            let answer = fit("master", "0", version);
+            assert_eq!(answer.is_ok(), is_fit, "{version}: {answer:?}");
+        }
+        assert!(matches!(fit("master", "0", "6.0.16"), Err(StoreError::Config(why)) if why.contains("6.0.16")));
+        for hidden in ["", "unstable", "7"] {
+            assert_eq!(fit("master", "0", hidden), Ok(()), "{hidden}");
+        }
+        assert_eq!(fit("slave", "0", "7.0.0"), Err(StoreError::ReadOnly));
+        assert_eq!(fit("slave", "1", "7.0.0"), Err(StoreError::Loading));
+    }
 }

@@ -18,6 +18,7 @@ use crate::store::redis::RedisBuilder;
 use crate::store::redis::config::{Place, Repeats};
 use crate::store::redis::time::Ticks;
 use crate::store::{KeyTemplate, StoreError, Warning};
+use crate::supervise;
 
 /// Sets up a [`RedlockStore`].
 #[derive(Clone)]
@@ -119,7 +120,8 @@ impl RedlockBuilder {
         self.each(|node| node.client_certificate(certificate.clone(), key.clone()))
     }
 
-    /// Calls `hook`, on the store's runtime, when a connection finds a node's set-up dangerous (R22).
+    /// Calls `hook`, on the store's runtime, when a connection finds a node's set-up dangerous (R22), or a node refuses us;
+    /// the same not more often than once a minute for each node. A hook that panics harms nothing.
     pub fn on_warning(self, hook: impl Fn(&Warning) + Send + Sync + 'static) -> Self {
         let hook = Arc::new(hook);
         self.each(|node| {
@@ -128,9 +130,10 @@ impl RedlockBuilder {
         })
     }
 
-    /// Calls `hook`, on the store's runtime, when a node comes, goes, or begins to vote: for logs.
+    /// Calls `hook`, on the store's runtime, when a node comes, goes, or begins to vote: for logs. A hook that panics
+    /// harms nothing.
     pub fn on_node_event(mut self, hook: impl Fn(&NodeEvent) + Send + Sync + 'static) -> Self {
-        self.on_event = Some(Arc::new(hook));
+        self.on_event = Some(Arc::new(move |event: &NodeEvent| supervise::hook(|| hook(event))));
         self
     }
 

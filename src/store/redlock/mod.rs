@@ -50,8 +50,8 @@ mod votes;
 mod watch;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -75,6 +75,7 @@ use super::{
 };
 use crate::clock::{Moment, wall_micros};
 use crate::key::{Key, Token, Ttl};
+use crate::supervise::supervise;
 
 /// A [`Store`] over an odd number of independent Redis servers.
 ///
@@ -228,9 +229,14 @@ impl Store for RedlockStore {
             }
             let Some(runtime) = self.0.runtime() else { return Err(StoreError::NotRunning) };
             let ticks = Arc::clone(&self.0.ticks);
-            let mut tasks = vec![runtime.spawn(async move { ticks.run().await }).abort_handle()];
+            let ticking = supervise("timeouts", move || {
+                let ticks = Arc::clone(&ticks);
+                async move { ticks.run().await }
+            });
+            let mut tasks = vec![runtime.spawn(ticking).abort_handle()];
             for node in &self.0.nodes {
-                let keeping = Node::keep(Arc::clone(node), Arc::downgrade(&self.0));
+                let (node, inner) = (Arc::clone(node), Arc::downgrade(&self.0));
+                let keeping = supervise("a node", move || Node::keep(Arc::clone(&node), Weak::clone(&inner)));
                 tasks.push(runtime.spawn(keeping).abort_handle());
             }
             self.0.tasks.lock().extend(tasks);

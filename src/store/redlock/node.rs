@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use super::Inner;
 use super::quorum::{Durability, Vote, silence};
 use super::script::{ACQUIRE, EXTEND, MARK, RELEASE, REPAIR};
+use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::store::redis::fault::nonsense;
 use crate::store::redis::link::Phase;
@@ -27,8 +28,8 @@ use crate::store::{StoreError, Votes};
 
 /// Nobody's wire.
 const NONE: u64 = u64::MAX;
-/// Between two attempts to admit a node that answers and does not say what is needed.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Between two attempts to admit a node that answers and does not say what is needed, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// So many locks of a node that is away are owed a release; those beyond run out by themselves, `max_ttl` at most.
 const MOST_OWED: usize = 4096;
 
@@ -195,7 +196,7 @@ impl Node {
     pub(super) async fn keep(node: Arc<Self>, inner: Weak<Inner>) {
         let Some(link) = node.redis.link() else { return };
         let mut changes = link.changes();
-        let mut last = None;
+        let (mut last, mut pauses) = (None, Backoff::new(PAUSE.0, PAUSE.1));
         loop {
             let phase = changes.borrow_and_update().clone();
             let wait = match (phase, inner.upgrade()) {
@@ -207,11 +208,14 @@ impl Node {
                     let left = node.silent_for();
                     let name = Arc::clone(&node.name);
                     let (event, wait) = match admitted {
-                        Err(StoreError::Timeout) => (None, Some(PAUSE)),
-                        Err(why) => (Some(NodeEvent::Refused { node: name, why }), Some(PAUSE * 10)),
+                        Err(StoreError::Timeout) => (None, Some(pauses.next())),
+                        Err(why) => (Some(NodeEvent::Refused { node: name, why }), Some(pauses.next())),
                         Ok(()) if left.is_zero() => (Some(NodeEvent::Votes { node: name }), None),
                         Ok(()) => (Some(NodeEvent::Quarantined { node: name, left }), Some(left)),
                     };
+                    if admitted_now(&event) {
+                        pauses.reset();
+                    }
                     node.tell(&inner, event, &mut last);
                     wait
                 }
@@ -287,6 +291,10 @@ impl Node {
             unknown: of(Vote::Unknown),
         }
     }
+}
+
+fn admitted_now(event: &Option<NodeEvent>) -> bool {
+    matches!(event, Some(NodeEvent::Votes { .. } | NodeEvent::Quarantined { .. }))
 }
 
 /// The store's processes do not agree on the longest TTL: what this one holds the others' nodes would forget too early.
