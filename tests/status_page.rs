@@ -34,7 +34,8 @@ fn access() -> Access {
 }
 
 fn guarded() -> Server {
-    Server::with_access(manager(), Limits::new(), access())
+    let locks = LockManager::builder().namespaces(access().namespaces()).build().unwrap();
+    Server::with_access(locks, Limits::new(), access())
 }
 
 fn manager() -> LockManager {
