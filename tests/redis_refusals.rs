@@ -31,8 +31,9 @@ fn as_app(server: &Server) -> RedisBuilder {
 }
 
 async fn over(builder: RedisBuilder) -> LockManager {
-    let locks = LockManager::builder().ttl(LONG).store(builder.build().unwrap());
-    locks.build_and_connect().await.unwrap()
+    let locks = LockManager::builder().ttl(LONG).store(builder.build().unwrap()).build().unwrap();
+    wait_for(&locks, READY).await;
+    locks
 }
 
 fn count(server: &Server, field: &str) -> u64 {
@@ -190,6 +191,8 @@ async fn a_changed_password_is_tried_less_and_less_and_told() {
         }
         other => panic!("{other:?}"),
     }
+    // By now the last attempt to connect was refused, and did not only come too early.
+    assert_eq!(locks.try_lock("k").await.unwrap_err(), LockError::StoreUnavailable);
     assert_eq!(locks.last_store_error().map(|why| why.cause()), Some(StoreCause::Unauthenticated));
     server.ask::<()>("ACL SETUSER app >secret");
     assert!(locks.lock("k").wait(LONG).await.is_ok());
