@@ -173,9 +173,7 @@ async fn send(
             Confirm::No => 0,
         };
         let going = if confirmed_by > 0 { Going::Alone } else { batch::going(&wire, script, asking) };
-        // What replicas have to confirm goes by a connection of its own: what is sent over the wire may overtake it.
-        let order = if confirmed_by > 0 { Order::Open } else { going.order(wire.id) };
-        outbox.sending(order, not_after);
+        outbox.sending(order(confirmed_by, &going, wire.id), not_after);
         course.ran = Ran::Maybe;
         let parts = parts(not_after);
         let enough = |reply| (reply, Confirmed::Enough);
@@ -209,6 +207,12 @@ async fn send(
     Err(last)
 }
 
+/// Whether what is sent over the wire later may overtake it. What replicas have to confirm goes by a connection of its
+/// own, and is paid by time alone (R5, R24).
+fn order(confirmed_by: u32, going: &Going, wire: u64) -> Order {
+    if confirmed_by > 0 { Order::Open } else { going.order(wire) }
+}
+
 /// Where to go next after a refusal, or the error that it means.
 fn follow(inner: &Inner, wire: &Wire, fault: &Fault) -> Result<(Asking, Option<Arc<Link>>), StoreError> {
     match &fault.then {
@@ -233,5 +237,19 @@ fn follow(inner: &Inner, wire: &Wire, fault: &Fault) -> Result<(Asking, Option<A
             Err(fault.error.clone())
         }
         Then::Nothing | Then::SendBody => Err(fault.error.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_by_a_connection_of_its_own_is_paid_by_time_alone() {
+        assert_eq!(order(0, &Going::Alone, 7), Order::Kept(7));
+        let mut debt = Debt::new(Moment::FAR);
+        debt.add(order(1, &Going::Alone, 7), 100);
+        assert!(!debt.is_paid(7, 100), "it may run after a release over the wire");
+        assert!(debt.is_paid(7, 101));
     }
 }

@@ -93,7 +93,7 @@ impl Debt {
     }
 
     /// Whether nothing is owed after a release that `wire` answered when the server's clock showed `server_us`.
-    fn is_paid(&self, wire: u64, server_us: i64) -> bool {
+    pub(super) fn is_paid(&self, wire: u64, server_us: i64) -> bool {
         self.wires == Wires::None || self.wires == Wires::One(wire) || server_us > self.not_after_us
     }
 }
