@@ -103,6 +103,7 @@ impl From<std::convert::Infallible> for LockError {
 
 /// One step of a deadlock: an owner and the key it waits for, held by the next step's owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WaitEdge {
     /// Who waits.
     pub owner: Arc<str>,
@@ -270,6 +271,7 @@ impl AttemptOutcome {
 
 /// How a [`LockError`] shows outside the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Face {
     /// The HTTP status.
     pub status: u16,
@@ -280,6 +282,22 @@ pub struct Face {
 }
 
 impl LockError {
+    /// Whether somebody else has the lock, and nothing is wrong: `Held` and `Timeout`.
+    #[must_use]
+    pub fn is_contention(&self) -> bool {
+        matches!(self, Self::Held | Self::Timeout { .. })
+    }
+
+    /// Whether the same request may be answered with a lock later, with nothing changed by its caller: contention, a
+    /// full queue or table, a store that did not answer. A `Deadlock` is none: release what you hold first.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::QueueFull | Self::TooManyKeys | Self::TooManySessions | Self::StoreUnavailable => true,
+            other => other.is_contention(),
+        }
+    }
+
     /// The one table of every error's HTTP status, code and metric outcome.
     #[must_use]
     pub fn face(&self) -> Face {
@@ -364,6 +382,13 @@ mod tests {
         ];
         let mut codes: Vec<_> = rows.iter().map(|row| row.2).collect();
         for (error, status, code, outcome) in rows {
+            // What a proxy or a client of HTTP would try again, and what the caller has to change first.
+            assert_eq!(error.is_contention(), status == 423, "{error}");
+            let own_fault = {
+                use LockError::{Forked, LockQuota, SessionQuota, ShuttingDown, TooManyLocks};
+                matches!(error, TooManyLocks | LockQuota | SessionQuota | ShuttingDown | Forked)
+            };
+            assert_eq!(error.is_retryable(), [423, 429, 503].contains(&status) && !own_fault, "{error}");
             assert_eq!(error.face(), Face { status, code, outcome }, "{error}");
         }
         codes.sort_unstable();

@@ -4,10 +4,13 @@
 //! channel): a listener that falls behind loses the oldest ones and learns how many; it never slows a lock down.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 
 use dashmap::DashMap;
+use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +62,12 @@ impl Events {
 }
 
 impl Events {
+    /// The same as a [`Stream`](futures_util::Stream), for those who combine streams.
+    pub fn into_stream(self) -> EventStream {
+        let next = async |mut events: Self| events.next().await.map(|heard| (heard, events));
+        EventStream(stream::unfold(self, next).boxed())
+    }
+
     /// The next event, if it is there already; see [`next`](Self::next).
     pub fn try_next(&mut self) -> Option<Heard> {
         match self.receiver.try_recv() {
@@ -66,6 +75,24 @@ impl Events {
             Err(TryRecvError::Lagged(missed)) => Some(Heard::Missed(missed)),
             Err(TryRecvError::Empty | TryRecvError::Closed) => None,
         }
+    }
+}
+
+/// [`Events`] as a stream; made by [`Events::into_stream`]. Dropping what it gives next loses no event.
+#[must_use = "streams do nothing unless polled"]
+pub struct EventStream(BoxStream<'static, Heard>);
+
+impl Stream for EventStream {
+    type Item = Heard;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Heard>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").finish_non_exhaustive()
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Each is checked once, when it is made; the rest of the crate takes them as good.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arcstr::ArcStr;
@@ -165,7 +167,7 @@ macro_rules! key_from {
         }
     )*};
 }
-key_from!(&str, String, &String);
+key_from!(&str, &&str, String, &String, Box<str>, &Box<str>, Arc<str>, &Arc<str>, Cow<'_, str>, &Cow<'_, str>);
 
 impl From<&Key> for Key {
     fn from(key: &Key) -> Self {

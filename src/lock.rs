@@ -111,7 +111,7 @@ impl Lock {
         self.shard.stop_auto_refresh(&grant);
         self.shard.set_keeper(&grant, Keeper::Ticket);
         self.hold.end("detached");
-        Ticket::new(self.key.clone(), grant.token, grant.proof)
+        Ticket::from_parts(self.key.clone(), grant.token, grant.proof)
     }
 }
 
@@ -334,6 +334,7 @@ impl fmt::Debug for Held {
 
 /// What a refresh did. Either way the lock was held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Refreshed {
     /// Whether the deadline was written.
     pub outcome: RefreshOutcome,
@@ -397,15 +398,24 @@ impl fmt::Debug for AutoRefresh {
 }
 
 /// A held lock on paper: whoever has the token may refresh and release it. Dropping a ticket does nothing.
+///
+/// Its parts, with the token, are all that there is to keep of it, and [`from_parts`](Ticket::from_parts) makes it of them
+/// again; with the feature `serde` it is written and read as a whole. Keep it where the token may be.
 #[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Ticket {
     key: Key,
     token: Token,
+    #[cfg_attr(feature = "serde", serde(rename = "fencing_token", default))]
     fence: Option<FencingToken>,
 }
 
 impl Ticket {
-    pub(crate) fn new(key: Key, token: Token, fence: Option<FencingToken>) -> Self {
+    /// The ticket of a lock that somebody wrote down. Whether it still holds is for
+    /// [`restore`](crate::LockManager::restore) to say, or `refresh`.
+    #[must_use]
+    pub fn from_parts(key: Key, token: Token, fence: Option<FencingToken>) -> Self {
         Self { key, token, fence }
     }
 

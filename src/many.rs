@@ -16,7 +16,8 @@ use crate::error::LockError;
 use crate::key::Key;
 use crate::lock::Lock;
 use crate::manager::LockManager;
-use crate::request::LockOptions;
+use crate::request::{LockOptions, terms_of_options};
+use crate::retry::RetryStrategy;
 use crate::session::Session;
 use crate::table::{Order, Release};
 
@@ -29,10 +30,7 @@ pub(crate) const MAX_KEYS: usize = 1_000;
 pub struct LockManyRequest<'a> {
     manager: &'a LockManager,
     keys: Result<Vec<Key>, LockError>,
-    ttl: Option<Duration>,
-    wait: Option<Duration>,
-    owner: Option<String>,
-    session: Option<Session>,
+    options: LockOptions,
 }
 
 impl LockManager {
@@ -61,59 +59,64 @@ impl LockManager {
         K::Error: Into<LockError>,
     {
         let keys = keys.into_iter().map(|key| self.good_key(key)).collect();
-        LockManyRequest { manager: self, keys, ttl: None, wait: None, owner: None, session: None }
+        LockManyRequest { manager: self, keys, options: LockOptions::new() }
     }
 }
 
 impl LockManyRequest<'_> {
-    /// How long the locks last unless refreshed, from the last grant. See [`LockOptions::ttl`].
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
+    terms_of_options! {
+        /// How long the locks last unless refreshed, from the last grant. See [`LockOptions::ttl`].
+        ttl(ttl: Duration);
+        /// The same in seconds. See [`LockOptions::ttl_secs`].
+        ttl_secs(secs: f64);
+        /// How long to wait for all of them together. See [`LockOptions::wait`].
+        wait(wait: Duration);
+        /// Waits without end.
+        wait_forever();
+        /// Who asks. See [`LockOptions::owner`].
+        owner(owner: impl AsRef<str>);
+        /// Caps how long each may be held, counted from its own grant. See [`LockOptions::max_hold`].
+        max_hold(cap: Duration);
+        /// When a refresh writes. See [`LockOptions::refresh_after`].
+        refresh_after(share: f32);
+        /// Polls for each key instead of queueing. See [`LockOptions::retry`].
+        retry(strategy: impl RetryStrategy);
+        /// Asks on behalf of a session. See [`LockOptions::session`].
+        session(session: &Session);
+        /// Grants again what the asker holds already. See [`LockOptions::reentrant`].
+        reentrant();
+        /// Keeps the locks within this process. See [`LockOptions::process_scope`].
+        process_scope();
     }
 
-    /// How long to wait for all of them together. See [`LockOptions::wait`].
-    pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = Some(wait);
-        self
-    }
-
-    /// Who asks. See [`LockOptions::owner`].
-    pub fn owner(mut self, owner: impl Into<String>) -> Self {
-        self.owner = Some(owner.into());
-        self
-    }
-
-    /// Asks on behalf of a session. See [`LockOptions::session`].
-    pub fn session(mut self, session: &Session) -> Self {
-        self.session = Some(session.clone());
+    /// Takes all options at once, in place of those set so far; a session set before stays unless they name one. A
+    /// chosen token is refused: each lock has its own.
+    pub fn options(mut self, options: LockOptions) -> Self {
+        let before = std::mem::replace(&mut self.options, options);
+        if let (Some(session), None) = (before.the_session(), self.options.the_session()) {
+            self.options = self.options.session(session);
+        }
         self
     }
 
     async fn acquire(self) -> Result<LockMany, LockError> {
-        let Self { manager, keys, ttl, wait, owner, session } = self;
+        let Self { manager, keys, options } = self;
         let mut keys = keys?;
         keys.sort_unstable();
         keys.dedup();
         if keys.is_empty() || keys.len() > MAX_KEYS {
             return Err(LockError::InvalidOption { option: "keys", why: "name from 1 to 1,000 keys" });
         }
+        if options.has_token() {
+            return Err(LockError::InvalidOption { option: "token", why: "several locks have a token each" });
+        }
         let started = manager.now();
-        let wait = wait.unwrap_or(manager.config().wait);
+        let wait = options.the_wait(manager.config().wait);
         let mut locks: Vec<Lock> = Vec::with_capacity(keys.len());
         let mut ordered = Vec::with_capacity(keys.len());
         for key in keys {
             let waited = manager.now().saturating_since(started);
-            let mut options = LockOptions::new().wait(wait.saturating_sub(waited));
-            if let Some(ttl) = ttl {
-                options = options.ttl(ttl);
-            }
-            if let Some(session) = &session {
-                options = options.session(session);
-            }
-            if let Some(owner) = &owner {
-                options = options.owner(owner);
-            }
+            let options = options.clone().wait(wait.saturating_sub(waited));
             let lock = manager.lock(key).options(options).await.map_err(|why| match why {
                 LockError::Timeout { .. } => LockError::Timeout { waited: manager.now().saturating_since(started) },
                 other => other,

@@ -1,5 +1,5 @@
 //! How long a poller sleeps between two tries. A strategy is anything that yields `Duration`s: the four here, the
-//! backoffs of `backon`, or an iterator of your own.
+//! backoffs of `backon` (by [`from_fn`]), or an iterator of your own.
 //!
 //! A poller is not a waiter: it has no place in the queue, never passes one that has, and may starve (T2). Prefer the
 //! queue unless you must not hold a place in it.
@@ -16,8 +16,9 @@ pub type Delays = Box<dyn Iterator<Item = Duration> + Send>;
 
 /// Something that can pace a poller.
 ///
-/// Every `IntoIterator` over `Duration` is one.
-pub trait RetryStrategy {
+/// Every `IntoIterator` over `Duration` is one that can be cloned, so that the options that hold it can be used for many
+/// requests.
+pub trait RetryStrategy: Clone + Send + Sync + 'static {
     /// The pauses between the tries of one request.
     ///
     /// # Errors
@@ -27,11 +28,52 @@ pub trait RetryStrategy {
 
 impl<I> RetryStrategy for I
 where
-    I: IntoIterator<Item = Duration>,
+    I: IntoIterator<Item = Duration> + Clone + Send + Sync + 'static,
     I::IntoIter: Send + 'static,
 {
     fn delays(self) -> Result<Delays, LockError> {
         Ok(Box::new(self.into_iter()))
+    }
+}
+
+/// The strategy that asks `make` for each request's pauses: for iterators that cannot be cloned.
+///
+/// ```
+/// use backon::{BackoffBuilder, FibonacciBuilder};
+/// use leasehold::{LockOptions, retry};
+/// let options = LockOptions::new().retry(retry::from_fn(|| FibonacciBuilder::default().build()));
+/// ```
+pub fn from_fn<F, I>(make: F) -> FromFn<F>
+where
+    F: Fn() -> I + Clone + Send + Sync + 'static,
+    I: Iterator<Item = Duration> + Send + 'static,
+{
+    FromFn(make)
+}
+
+/// Made by [`from_fn`].
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct FromFn<F>(F);
+
+impl<F, I> RetryStrategy for FromFn<F>
+where
+    F: Fn() -> I + Clone + Send + Sync + 'static,
+    I: Iterator<Item = Duration> + Send + 'static,
+{
+    fn delays(self) -> Result<Delays, LockError> {
+        Ok(Box::new((self.0)()))
+    }
+}
+
+/// A strategy of whichever type, that paces one request after another.
+pub(crate) trait Pace: Send + Sync {
+    fn pace(&self) -> Result<Delays, LockError>;
+}
+
+impl<S: RetryStrategy> Pace for S {
+    fn pace(&self) -> Result<Delays, LockError> {
+        self.clone().delays()
     }
 }
 
@@ -242,7 +284,10 @@ mod tests {
         assert!(random.iter().all(|delay| (ms(5)..=ms(9)).contains(delay)), "{random:?}");
         assert!(random.iter().any(|delay| *delay != random[0]), "twenty equal draws are no draws");
         assert_eq!(delays([ms(1), ms(2)]), [ms(1), ms(2)]);
-        assert_eq!(delays(backon::ConstantBuilder::default().with_delay(ms(4)).with_max_times(2).build()), [ms(4); 2]);
+        assert_eq!(
+            delays(from_fn(|| backon::ConstantBuilder::default().with_delay(ms(4)).with_max_times(2).build())),
+            [ms(4); 2]
+        );
     }
 
     #[test]

@@ -65,6 +65,12 @@ impl<'a> Semaphore<'a> {
         self
     }
 
+    /// The same semaphore with a manager of its own, which borrows nothing: to be kept in a `'static` place.
+    pub fn owned(&self) -> OwnedSemaphore {
+        let Self { manager, key, limit, session } = self.clone();
+        OwnedSemaphore { manager: manager.clone(), key, limit, session }
+    }
+
     fn request(&self, permits: u32, style: Style) -> LockRequest<'a> {
         let mode = Mode::Permits { limit: self.limit, permits };
         let request = LockRequest::new(self.manager, self.key.clone(), style).mode(mode);
@@ -72,6 +78,45 @@ impl<'a> Semaphore<'a> {
             Some(session) => request.session(session),
             None => request,
         }
+    }
+}
+
+/// A [`Semaphore`] that borrows nothing; made by [`Semaphore::owned`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let locks = leasehold::LockManager::builder().build()?;
+/// use std::future::IntoFuture;
+///
+/// let pool = locks.semaphore("pool", 10).owned();
+/// let two = tokio::spawn(pool.permits(2).owned().into_future()).await??;
+/// assert!(pool.try_permits(9).await.is_err());
+/// # drop(two);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct OwnedSemaphore {
+    manager: LockManager,
+    key: Result<Key, LockError>,
+    limit: u32,
+    session: Option<Session>,
+}
+
+impl OwnedSemaphore {
+    /// Queues for so many permits at once.
+    pub fn permits(&self, permits: u32) -> LockRequest<'_> {
+        self.borrow().permits(permits)
+    }
+
+    /// Asks for so many permits now, or [`LockError::Held`].
+    pub fn try_permits(&self, permits: u32) -> LockRequest<'_> {
+        self.borrow().try_permits(permits)
+    }
+
+    fn borrow(&self) -> Semaphore<'_> {
+        let Self { manager, key, limit, session } = self;
+        Semaphore { manager, key: key.clone(), limit: *limit, session: session.clone() }
     }
 }
 

@@ -235,6 +235,24 @@ impl Session {
         self.handle.manager.read(key).session(self)
     }
 
+    /// Asks for a share of a key now or never; see [`LockManager::try_read`].
+    pub fn try_read<K>(&self, key: K) -> LockRequest<'_>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        self.handle.manager.try_read(key).session(self)
+    }
+
+    /// The same as [`Session::try_lock`].
+    pub fn try_write<K>(&self, key: K) -> LockRequest<'_>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        self.try_lock(key)
+    }
+
     /// The same as [`Session::lock`].
     pub fn write<K>(&self, key: K) -> LockRequest<'_>
     where

@@ -162,7 +162,7 @@ async fn an_order_that_stops_leaves_the_one_that_a_run_keeps_its_lock_by() {
     let ran = locks.run("k", async |held| {
         held.auto_refresh(secs(6), secs(1)).unwrap().stop();
         advance_in_steps(&clock, 30);
-        let mine = held.auto_refresh(secs(6), secs(1)).unwrap();
+        let mine = held.auto_refresh(secs(4), secs(1)).unwrap();
         advance_in_steps(&clock, 8);
         mine.stop();
         advance_in_steps(&clock, 30);

@@ -1,12 +1,16 @@
 //! Fear: it works in one kind of program only (peer bug 36).
 
+use std::borrow::Cow;
+use std::future::IntoFuture;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 #[cfg(unix)]
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use leasehold::{BuildError, LockError, LockManager};
+use futures_util::StreamExt;
+use leasehold::retry::FixedInterval;
+use leasehold::{BuildError, EventKind, Heard, LockError, LockManager, LockOptions, OwnedSemaphore, Ticket};
 
 async fn contend(locks: &LockManager) {
     let lock = locks.try_lock("k").ttl(Duration::from_millis(50)).await.unwrap();
@@ -121,8 +125,9 @@ fn dropping_a_guard_releases_in_every_kind_of_program() {
 }
 
 fn panics_at_once(locks: &LockManager) {
-    let refused =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(locks.lock("k").wait_forever().block())));
+    let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        drop(locks.lock("k").wait(Duration::from_millis(5)).block())
+    }));
     let why = *refused.unwrap_err().downcast::<String>().expect("tokio's words");
     assert!(why.contains("Cannot block the current thread"), "{why}");
 }
@@ -209,4 +214,76 @@ fn a_fork_of_the_host_is_refused_what_nothing_would_end_there() {
     }
     drop(held);
     assert!(locks.blocking_lock("k").is_ok(), "its parent goes on");
+}
+
+#[tokio::test]
+async fn a_key_may_be_any_sort_of_text() {
+    let locks = LockManager::builder().build().unwrap();
+    let text = "k".to_owned();
+    let words = ["k"];
+    for word in &words {
+        drop(locks.lock(word).await.unwrap());
+    }
+    drop(locks.lock(&text).await.unwrap());
+    let (arc, cow) = (Arc::<str>::from("k"), Cow::Borrowed("k"));
+    drop(locks.lock(&arc).await.unwrap());
+    drop(locks.lock(&cow).await.unwrap());
+    drop((locks.lock(arc).await.unwrap(), cow.len()));
+    drop(locks.lock(cow).await.unwrap());
+    drop(locks.lock(Box::<str>::from("k")).await.unwrap());
+    drop(locks.lock_many(&words).await.unwrap());
+    drop(locks.lock(text).await.unwrap());
+}
+
+#[tokio::test]
+async fn options_are_made_once_for_many_requests_and_threads() {
+    fn shared<T: Clone + Send + Sync + 'static>(value: T) -> T {
+        value
+    }
+    let locks = LockManager::builder().build().unwrap();
+    let polls = FixedInterval::new(Duration::from_millis(1), 3);
+    let options = shared(LockOptions::new().ttl(Duration::from_secs(10)).owner("me").retry(polls));
+    let held = locks.lock("k").options(options.clone()).await.unwrap();
+    let refused = locks.lock("k").options(options.clone()).await;
+    assert!(matches!(refused, Err(LockError::Timeout { .. })), "{refused:?}");
+    drop(held);
+    let many = locks.lock_many(["k", "j"]).options(options).max_hold(Duration::from_secs(60)).await.unwrap();
+    assert!(many.locks().iter().all(|lock| lock.remaining() <= Duration::from_secs(10)));
+    let token = leasehold::Token::random();
+    let refused = locks.lock_many(["a", "b"]).options(LockOptions::new().token(token)).await;
+    assert!(matches!(refused, Err(LockError::InvalidOption { option: "token", .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn requests_and_semaphores_may_outlive_where_they_were_made() {
+    let locks = LockManager::builder().build().unwrap();
+    let lock = tokio::spawn(locks.lock("k").ttl(Duration::from_secs(9)).owned().into_future()).await.unwrap().unwrap();
+    assert!(matches!(locks.try_write("k").owned().await, Err(LockError::Held)));
+    let pool: OwnedSemaphore = locks.semaphore("pool", 2).owned();
+    let both = tokio::spawn(async move { pool.permits(2).await }).await.unwrap().unwrap();
+    assert!(locks.semaphore("pool", 2).try_permits(1).await.is_err());
+    drop((lock, both));
+}
+
+#[tokio::test]
+async fn a_ticket_is_made_again_of_its_parts() {
+    let locks = LockManager::builder().build().unwrap();
+    let ticket = locks.lock("k").ticket().await.unwrap();
+    let again = Ticket::from_parts(ticket.key().clone(), ticket.token(), ticket.fencing_token());
+    assert_eq!(again, ticket);
+    let lock = locks.restore(&again).unwrap();
+    assert!(lock.is_held());
+}
+
+#[tokio::test]
+async fn events_are_a_stream_for_who_wants_one() {
+    let locks = LockManager::builder().build().unwrap();
+    let told = locks.watch("k").unwrap().into_stream();
+    drop(locks.lock("k").await.unwrap());
+    let kinds = told.take(2).map(|heard| matches!(heard, Heard::Event(event) if event.key.as_str() == "k"));
+    assert_eq!(kinds.collect::<Vec<_>>().await, [true, true]);
+    let mut told = locks.watch("k").unwrap().into_stream();
+    let _held = locks.lock("k").await.unwrap();
+    let Some(Heard::Event(event)) = told.next().await else { panic!("an event") };
+    assert!(matches!(event.kind, EventKind::Granted { .. }), "{event:?}");
 }

@@ -113,3 +113,23 @@ fn every_async_function_says_what_cancelling_it_does() {
         }
     }
 }
+
+#[test]
+fn the_package_is_small_and_has_its_documentation_built_whole() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let cargo = std::process::Command::new(env!("CARGO"))
+        .args(["package", "--list", "--allow-dirty", "--offline"])
+        .current_dir(root)
+        .output()
+        .unwrap();
+    assert!(cargo.status.success(), "{}", String::from_utf8_lossy(&cargo.stderr));
+    let listed = String::from_utf8(cargo.stdout).unwrap();
+    let size = |file: &str| std::fs::metadata(root.join(file)).map_or(0, |file| file.len());
+    let bytes: u64 = listed.lines().map(size).sum();
+    assert!(bytes < 2_500_000, "{bytes} bytes: {listed}");
+    for part in ["src/lib.rs", "README.md", "LICENSE-MIT", "CHANGELOG.md", "examples/actix_web.rs"] {
+        assert!(listed.lines().any(|file| file == part), "{part} is missing");
+    }
+    let manifest = std::fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("[package.metadata.docs.rs]\nall-features = true"));
+}

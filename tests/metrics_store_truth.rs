@@ -1,5 +1,5 @@
 //! Fear: what the metrics say of a store is not what happened there.
-#![cfg(all(feature = "metrics", feature = "redis", feature = "test-util"))]
+#![cfg(all(feature = "prometheus", feature = "redis", feature = "test-util"))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "support/exposition.rs"]

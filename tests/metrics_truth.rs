@@ -1,5 +1,5 @@
 //! Fear: after a chaotic time the metrics are not what clients and listeners heard.
-#![cfg(all(feature = "metrics", feature = "test-util"))]
+#![cfg(all(feature = "prometheus", feature = "test-util"))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "support/exposition.rs"]

@@ -45,7 +45,7 @@ mod limits;
 mod lists;
 mod locked_by;
 mod locks;
-#[cfg(feature = "metrics")]
+#[cfg(feature = "prometheus")]
 mod metrics;
 mod number;
 mod openapi;
@@ -74,8 +74,8 @@ use call::{guarded, open, presented};
 pub use limits::Limits;
 pub use locked_by::{LockedBy, Locking};
 pub use locks::Locks;
-#[cfg(feature = "metrics")]
-#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+#[cfg(feature = "prometheus")]
+#[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]
 pub use metrics::configure_metrics;
 use problem::Fault;
 pub use quota::Quotas;

@@ -225,7 +225,7 @@ fn add_errors(operation: &mut Operation, examples: &BTreeMap<&'static str, (u16,
 }
 
 /// What a host may serve beside the routes that are always there.
-#[cfg(feature = "metrics")]
+#[cfg(feature = "prometheus")]
 #[derive(OpenApi)]
 #[openapi(paths(super::metrics::scrape), modifiers(&Errors))]
 struct Metrics;
@@ -297,7 +297,7 @@ impl Description {
             LazyLock::new(|| Description::new(&Api::openapi(), true)),
         ];
         let has_tokens = access(req).is_some_and(|access| access.has_tokens());
-        #[cfg(feature = "metrics")]
+        #[cfg(feature = "prometheus")]
         if req.app_data::<super::metrics::Scraped>().is_some() {
             static WITH_METRICS: [LazyLock<Description>; 2] = [
                 LazyLock::new(|| Description::new(&Api::openapi().merge_from(Metrics::openapi()), false)),

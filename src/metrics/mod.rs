@@ -1,5 +1,5 @@
 //! What operators see: the families below, published to whatever [`metrics`](https://docs.rs/metrics) recorder the
-//! process has, and a text for Prometheus to scrape.
+//! process has, and (feature `prometheus`) a text for Prometheus to scrape.
 //!
 //! The library counts in its own shards, by plain additions under the mutex that it holds anyhow. A [`Reporter`] reads
 //! them every ten seconds and at every scrape. No family has a key, an owner or a token as a label: however many there
@@ -9,6 +9,8 @@
 //! none gets the whole of it like this:
 //!
 //! ```
+//! # #[cfg(not(feature = "prometheus"))] fn main() {}
+//! # #[cfg(feature = "prometheus")]
 //! # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use leasehold::metrics::{Exposition, configure_prometheus};
 //! use metrics_exporter_prometheus::PrometheusBuilder;
@@ -72,6 +74,7 @@
 //! | `leasehold_http_request_duration_seconds` | histogram | route, method | how long they took, waiting included |
 
 pub(crate) mod names;
+#[cfg(feature = "prometheus")]
 mod prometheus;
 mod published;
 mod reporter;
@@ -80,6 +83,8 @@ mod requests;
 mod totals;
 
 pub use names::{FAMILIES, Family, FamilyKind};
+#[cfg(feature = "prometheus")]
+#[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]
 pub use prometheus::{Exposition, configure_prometheus};
 pub use reporter::Reporter;
 #[cfg(feature = "http")]

@@ -96,6 +96,7 @@ families! {
 }
 
 /// The family of that name.
+#[cfg(any(test, feature = "prometheus"))]
 pub(super) fn family(name: &str) -> &'static Family {
     FAMILIES.iter().find(|family| family.name == name).expect("the names come from the list")
 }

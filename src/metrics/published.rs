@@ -233,6 +233,7 @@ fn features() -> String {
     let features = [
         (cfg!(feature = "http"), "http"),
         (cfg!(feature = "metrics"), "metrics"),
+        (cfg!(feature = "prometheus"), "prometheus"),
         (cfg!(feature = "redis"), "redis"),
         (cfg!(feature = "redis-tls"), "redis-tls"),
         (cfg!(feature = "server"), "server"),
@@ -242,7 +243,7 @@ fn features() -> String {
     names.join(",")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "prometheus"))]
 mod tests {
     use std::time::Duration;
 

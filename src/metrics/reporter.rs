@@ -37,6 +37,7 @@ struct Publisher {
 }
 
 struct Namespace {
+    #[cfg(feature = "prometheus")]
     label: String,
     published: Published,
     /// Where the times go to the recorder, and not into the exposition's own text.
@@ -47,6 +48,7 @@ struct Namespace {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Times {
     Recorder,
+    #[cfg(feature = "prometheus")]
     Exposition,
 }
 
@@ -66,6 +68,7 @@ impl Reporter {
         let observed = locks.desk().map(|desk| desk.observed());
         let store = observed.map(|observed| observed.name());
         let namespace = |label: &str| Namespace {
+            #[cfg(feature = "prometheus")]
             label: label.to_owned(),
             published: Published::new(name, label, store),
             sampled: (times == Times::Recorder).then(|| Sampled::new(name, label)),
@@ -96,6 +99,7 @@ impl Reporter {
     }
 
     /// The labels of its manager and of each namespace, with the totals as of the last time.
+    #[cfg(feature = "prometheus")]
     pub(super) fn totals(&self) -> Vec<(&str, &str, Totals)> {
         let Publisher { name, namespaces, last, .. } = &*self.publisher;
         let last = last.lock().clone();

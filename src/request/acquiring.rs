@@ -425,11 +425,12 @@ impl<'a> Acquiring<'a> {
 impl Asked {
     /// Takes over what most requests leave alone; answers how to poll, if it is to poll.
     fn take_over(&mut self, rare: Rare, manager: &LockManager, ttl: Option<Ttl>) -> Result<Option<Delays>, LockError> {
-        let Rare { fault, owner, token, max_hold, refresh_after, delays, mode, session, mut reentry, scope, account } =
+        let Rare { fault, owner, token, max_hold, refresh_after, retry, mode, session, mut reentry, scope, account } =
             rare;
         if let Some(why) = fault {
             return Err(why);
         }
+        let delays = retry.map(|retry| retry.pace()).transpose()?;
         let invalid = |option, why| Err(LockError::InvalidOption { option, why });
         if let Some(token) = token {
             if reentry == Reentry::Counted {

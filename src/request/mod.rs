@@ -52,7 +52,8 @@ pub struct LockRequest<'a> {
     style: Style,
 }
 
-macro_rules! option_setters {
+/// Setters of requests that hold options.
+macro_rules! terms_of_options {
     ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*);)*) => {$(
         $(#[$doc])*
         pub fn $name(mut self, $($arg: $type),*) -> Self {
@@ -61,6 +62,7 @@ macro_rules! option_setters {
         }
     )*};
 }
+pub(crate) use terms_of_options;
 
 impl<'a> LockRequest<'a> {
     #[inline]
@@ -85,7 +87,7 @@ impl<'a> LockRequest<'a> {
         self
     }
 
-    option_setters! {
+    terms_of_options! {
         /// How long the lock lasts unless refreshed. See [`LockOptions::ttl`].
         ttl(ttl: Duration);
         /// The same in seconds. See [`LockOptions::ttl_secs`].
@@ -161,7 +163,7 @@ impl<'a> LockRequest<'a> {
         }
         self.style = Style::Try;
         if let Some(rare) = self.options.rare.as_mut() {
-            rare.delays = None;
+            rare.retry = None;
         }
         match self.into_future().poll_now() {
             Poll::Ready(answer) => answer,
@@ -292,6 +294,6 @@ impl Future for TicketFuture<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         ready!(budget::poll_proceed(cx));
-        self.0.poll_as(cx, |asked, grant| Ticket::new(asked.take_key(), grant.token, grant.proof))
+        self.0.poll_as(cx, |asked, grant| Ticket::from_parts(asked.take_key(), grant.token, grant.proof))
     }
 }

@@ -9,21 +9,22 @@ use std::time::Duration;
 use crate::account::Account;
 use crate::error::{KeyFault, LockError};
 use crate::key::{Token, Ttl};
-use crate::retry::{Delays, RetryStrategy};
+use crate::retry::{Pace, RetryStrategy};
 use crate::session::Session;
 use crate::table::{Mode, Reentry, Scope};
 
 /// The longest name of an owner, in bytes.
 const MAX_OWNER_BYTES: usize = 128;
 
-/// What a request asks for beyond its key. Everything has a default, the manager's.
+/// What a request asks for beyond its key. Everything has a default, the manager's. Made once, it can be cloned for many
+/// requests.
 ///
 /// ```
 /// use leasehold::LockOptions;
 /// use std::time::Duration;
 /// let options = LockOptions::new().ttl(Duration::from_secs(10)).owner("worker-7");
 /// ```
-#[derive(Default)]
+#[derive(Clone, Default)]
 #[must_use]
 pub struct LockOptions {
     pub(super) ttl: Option<Ttl>,
@@ -50,7 +51,7 @@ impl Wait {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Rare {
     /// The first option that made no sense; the request answers with it.
     pub(super) fault: Option<LockError>,
@@ -58,7 +59,7 @@ pub(super) struct Rare {
     pub(super) token: Option<Token>,
     pub(super) max_hold: Option<Duration>,
     pub(super) refresh_after: Option<f32>,
-    pub(super) delays: Option<Delays>,
+    pub(super) retry: Option<Arc<dyn Pace>>,
     pub(super) mode: Mode,
     pub(super) session: Option<Session>,
     pub(super) reentry: Reentry,
@@ -161,10 +162,7 @@ impl LockOptions {
     /// When the pauses end, or the wait does if this request set one, it answers [`LockError::Timeout`]; with endless
     /// pauses and no wait of its own it polls for ever. A poller never passes a waiter, and may starve behind them.
     pub fn retry(mut self, strategy: impl RetryStrategy) -> Self {
-        match strategy.delays() {
-            Ok(delays) => self.rare().delays = Some(delays),
-            Err(why) => self.fault(why),
-        }
+        self.rare().retry = Some(Arc::new(strategy));
         self
     }
 
@@ -208,6 +206,14 @@ impl LockOptions {
 
     pub(crate) fn the_mode(&self) -> Mode {
         self.rare.as_ref().map_or(Mode::Exclusive, |rare| rare.mode)
+    }
+
+    pub(crate) fn the_wait(&self, default: Duration) -> Duration {
+        self.wait.within(default)
+    }
+
+    pub(crate) fn has_token(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.token.is_some())
     }
 
     pub(crate) fn the_session(&self) -> Option<&Session> {

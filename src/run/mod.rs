@@ -29,6 +29,7 @@ use crate::table::Release;
 
 /// What a callback returned, and what its lock came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 #[must_use]
 pub struct Ran<T> {
     /// What the callback returned.

@@ -134,7 +134,7 @@ impl Drop for KillOnDrop {
 }
 
 /// `/metrics`, where it can be had.
-#[cfg(feature = "metrics")]
+#[cfg(feature = "prometheus")]
 fn measured() -> impl FnOnce(&mut ServiceConfig) + Clone + Send {
     use leasehold::metrics::{Exposition, HttpMetrics, configure_prometheus};
     use metrics_exporter_prometheus::PrometheusBuilder;
@@ -145,7 +145,7 @@ fn measured() -> impl FnOnce(&mut ServiceConfig) + Clone + Send {
     }
 }
 
-#[cfg(not(feature = "metrics"))]
+#[cfg(not(feature = "prometheus"))]
 fn measured() -> impl FnOnce(&mut ServiceConfig) + Clone + Send {
     |_| {}
 }

@@ -433,7 +433,10 @@ impl Way<'_> {
         let mut link = self.link.lock().unwrap();
         let number = link.answered;
         link.answered += 1;
-        let Some((_, then)) = link.to_lose.pop_front_if(|(lost, _)| *lost == number) else { return false };
+        if link.to_lose.front().is_none_or(|(lost, _)| *lost != number) {
+            return false;
+        }
+        let Some((_, then)) = link.to_lose.pop_front() else { return false };
         match then {
             Then::Reset => link.resets = true,
             Then::Silence => (link.silent, link.torn) = (true, true),
