@@ -217,7 +217,9 @@ async fn what_is_no_http_is_told_once_with_its_address_and_never_as_an_error() {
             // It may close before all was read.
             let _ = socket.read_to_end(&mut Vec::new());
         }
-        assert!(process.metric("leasehold_bad_clients_total{wrong=\"no_http\"").await >= 300);
+        while process.metric("leasehold_bad_clients_total{wrong=\"no_http\"").await < 300 {
+            actix_rt::time::sleep(Duration::from_millis(20)).await;
+        }
         process.signal("TERM");
         assert_eq!(process.exit_code().await, 0);
         let log = process.stderr();
