@@ -150,7 +150,7 @@ async fn the_picture_is_drawn_from_the_dashboards_json_and_what_a_real_prometheu
     let drawn = "[...document.querySelectorAll('section')].filter(panel => panel.querySelector('path, rect')).length";
     assert_eq!(browser.value(drawn).await, json!(open));
     let text = browser.value("document.body.innerText").await;
-    for shown in ["Not a screenshot of Grafana", "Success ratio", "acquired", "busy", "HTTP and process (6 panels)"] {
+    for shown in ["Not a screenshot of Grafana", "Success ratio", "acquired", "busy", "HTTP and process (12 panels)"] {
         assert!(text.as_str().unwrap().contains(shown), "{shown}: {text}");
     }
     let log = browser.log("browser").await;

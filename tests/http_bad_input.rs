@@ -200,8 +200,8 @@ async fn unknown_routes_and_methods_are_refused_in_the_same_shape() {
         ("/readyz", "GET, HEAD", vec![Method::POST]),
         ("/events", "GET", vec![Method::POST]),
         ("/sessions", "POST", vec![Method::GET]),
-        ("/sessions/x", "DELETE", vec![Method::GET, Method::POST]),
-        ("/sessions/x/heartbeat", "POST", vec![Method::GET]),
+        ("/sessions/heartbeat", "POST", vec![Method::GET]),
+        ("/sessions/end", "POST", vec![Method::GET, Method::DELETE]),
         ("/openapi.json", "GET, HEAD", vec![Method::POST]),
         ("/docs", "GET, HEAD", vec![Method::POST]),
     ];

@@ -12,10 +12,8 @@ pub(super) fn hold(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let plain = shape::plain(text);
     assert!(!plain.chars().any(char::is_control), "{plain:?}");
-    assert_eq!(shape::plain(&plain), plain, "what is plain stays so");
-    if !text.chars().any(char::is_control) {
-        assert_eq!(plain, text);
-    }
+    let is_plain = |c: char| c.is_ascii_graphic() && c != '\\';
+    assert!(!text.chars().all(is_plain) || plain == text, "what is plain stays so: {plain:?}");
     let mut table = Table::new(&["ONE", "TWO", "SPAN"]);
     let cells: Vec<&str> = text.split('\n').collect();
     for pair in cells.chunks(2) {
