@@ -71,6 +71,7 @@ struct Cause {
     times: u64,
 }
 
+#[cfg(any(feature = "metrics", feature = "tracing"))]
 const OPS: [(Op, &str); 7] = [
     (Op::Acquire, "acquire"),
     (Op::Extend, "extend"),
@@ -80,6 +81,7 @@ const OPS: [(Op, &str); 7] = [
     (Op::Watch, "watch"),
     (Op::Health, "health"),
 ];
+#[cfg(any(feature = "metrics", feature = "tracing"))]
 const SAID: [(Said, &str); 3] = [(Said::Done, "done"), (Said::Refused, "refused"), (Said::Unknown, "unknown")];
 
 #[cfg(feature = "metrics")]
@@ -173,6 +175,8 @@ impl Observed {
         let call = self.traced(op, key, call, said);
         #[cfg(not(feature = "tracing"))]
         let _ = key;
+        #[cfg(not(any(feature = "metrics", feature = "tracing")))]
+        let _ = said;
         #[cfg(feature = "metrics")]
         let call = self.timed(op, call, said);
         Box::pin(async move {

@@ -229,6 +229,7 @@ impl StoreError {
     }
 
     /// Whether asking again soon is in vain: somebody has to change something first.
+    #[cfg(feature = "redis")]
     pub(crate) const fn is_refusal(&self) -> bool {
         matches!(self.cause(), StoreCause::Denied | StoreCause::Unauthenticated | StoreCause::Invalid)
     }

@@ -3,6 +3,7 @@
 use super::Table;
 #[cfg(feature = "metrics")]
 use super::slot::Slot;
+#[cfg(feature = "metrics")]
 use super::{Buckets, Counters, ModeLabel, Samples, Tally};
 #[cfg(feature = "metrics")]
 use crate::clock::Moment;

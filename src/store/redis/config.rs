@@ -53,6 +53,7 @@ pub(super) type OnWarning = Arc<dyn Fn(&Warning) + Send + Sync>;
 
 /// What we show to servers that ask for it, in PEM.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "redis-tls"), expect(dead_code, reason = "there is nobody to show it to"))]
 struct ClientCertificate {
     chain: Arc<[u8]>,
     key: Arc<[u8]>,
