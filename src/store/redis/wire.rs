@@ -268,7 +268,7 @@ impl Opener {
             warnings: eviction(field("maxmemory_policy")).into_iter().collect(),
             doubt,
             process: Process {
-                run_id: field("run_id").into(),
+                run_id: run_id(field("run_id")),
                 uptime: Duration::from_secs(field("uptime_in_seconds").parse().unwrap_or(0)),
             },
             batches: Batches::new(self.batching, self.operation_timeout),
@@ -318,6 +318,12 @@ fn fit(role: &str, loading: &str, version: &str) -> Result<(), StoreError> {
     }
 }
 
+/// A server that does not say is another one on each connection: it is taken neither for another server (L1) nor for one
+/// that has not been started anew (L4).
+fn run_id(said: &str) -> Box<str> {
+    if said.is_empty() { format!("unknown-{}", uuid::Uuid::new_v4().simple()).into() } else { said.into() }
+}
+
 /// R22. A server that does not say has no such policy.
 fn eviction(policy: &str) -> Option<Warning> {
     let harmless = policy.is_empty() || policy == "noeviction";
@@ -327,6 +333,13 @@ fn eviction(policy: &str) -> Option<Warning> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_that_do_not_say_who_they_are_are_not_one() {
+        assert_eq!(&*run_id("a1"), "a1");
+        assert_ne!(run_id(""), run_id(""));
+        assert!(!run_id("").contains(char::is_whitespace), "the marker of a quarantine is split there");
+    }
 
     #[test]
     fn a_server_that_is_too_old_is_refused_when_it_is_connected_to() {
