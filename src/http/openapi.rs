@@ -104,10 +104,19 @@ fn codes(operation: &str) -> Vec<&'static [&'static str]> {
     ];
     match operation {
         "acquire" => vec![GUARD, BODY, ACQUIRE],
-        "release" => vec![GUARD, BODY, &["invalid_key", "not_held", "store_unavailable", "shutting_down"]],
+        "release" => {
+            vec![GUARD, BODY, &["invalid_key", "invalid_option", "not_held", "store_unavailable", "shutting_down"]]
+        }
         "heartbeat" => {
-            const MORE: &[&str] =
-                &["invalid_key", "invalid_ttl", "not_held", "lost", "store_unavailable", "shutting_down"];
+            const MORE: &[&str] = &[
+                "invalid_key",
+                "invalid_ttl",
+                "invalid_option",
+                "not_held",
+                "lost",
+                "store_unavailable",
+                "shutting_down",
+            ];
             vec![GUARD, BODY, MORE]
         }
         "open_session" => vec![GUARD, BODY, &["invalid_ttl", "invalid_option", "too_many_sessions", "session_quota"]],
