@@ -282,7 +282,7 @@ fn grants_that_come_after_their_own_end_are_denied_and_released_everywhere() {
         proxy.delay(Direction::ToClient, lasting + Duration::from_millis(100));
     }
     let answer = ask(&*stores.one, "k", token, lasting);
-    assert_eq!(answer, Acquired::Denied { retry_in: None, why: Denial::TooLate });
+    assert!(matches!(answer, Acquired::Denied { retry_in: Some(_), why: Denial::TooLate }), "{answer:?}");
     for proxy in &proxies {
         proxy.heal();
     }

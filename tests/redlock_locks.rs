@@ -110,6 +110,36 @@ async fn a_majority_that_forgets_a_held_lock_is_one_lost_signal() {
     assert_eq!(lost.await, Some(Loss::Vanished));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_somebody_waits_for_is_released_by_force_and_its_holder_hears_so() {
+    let nodes = Nodes::start(3, &[], PATIENT);
+    let (one, two) = (manager(&nodes, PATIENT).await, manager(&nodes, PATIENT).await);
+    let lock = one.lock("k").await.unwrap();
+    let waiter = two.clone();
+    let waiting = tokio::spawn(async move { waiter.lock("k").wait(PATIENT).await });
+    let is_queued = |server: &Server| server.ask::<i64>("EXISTS leasehold:queue:{lock:k}") == 1;
+    until("its places", || nodes.servers.iter().all(is_queued));
+    let lost = lock.lost();
+    assert_eq!(two.force_release("k").await.unwrap(), Release::Released);
+    assert_eq!(lost.await, Some(Loss::Forced));
+    assert!(waiting.await.unwrap().unwrap().is_held());
+}
+
+/// Nothing tells that what is in the way has gone: it is looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_value_of_another_kind_to_go_sees_that_it_has_gone() {
+    let nodes = Nodes::start(3, &[], PATIENT);
+    let locks = manager(&nodes, PATIENT).await;
+    nodes.servers.iter().for_each(|server| assert_eq!(server.ask::<i64>("HSET lock:k field value"), 1));
+    let before = nodes.scripts();
+    let waiting = tokio::spawn(async move { locks.lock("k").wait(PATIENT).await });
+    until("a try", || nodes.scripts().iter().zip(&before).all(|(after, before)| after > before));
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    nodes.servers.iter().for_each(|server| assert_eq!(server.ask::<i64>("DEL lock:k"), 1));
+    let granted = tokio::time::timeout(PATIENT / 2, waiting).await.expect("it looks again").unwrap();
+    assert!(granted.unwrap().is_held());
+}
+
 /// Whoever waits asks the nodes that are free now and then, and gives back what it gets there: that wakes nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_the_holder_of_a_majority_does_not_ask_the_other_nodes_over_and_over() {

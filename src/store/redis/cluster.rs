@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use super::batch::Batching;
 use super::config::{OnWarning, Place, RedisBuilder};
 use super::fault::{Fault, nonsense};
-use super::link::{Link, Pauses, Phase, Target, Ups, at};
+use super::link::{Link, Pauses, Phase, Target, Ups, at, keep_failure};
 use super::wire::Opener;
 use crate::backoff::Backoff;
 use crate::store::StoreError;
@@ -215,17 +215,17 @@ impl Cluster {
                 return Ok(map);
             }
         }
-        let mut last = StoreError::Unreachable("the cluster has no nodes".into());
+        let mut failure = None;
         let mut nodes: Vec<ConnectionInfo> = known.iter().filter_map(|link| link.address().cloned()).collect();
         nodes.extend(self.seeds.iter().cloned());
         for node in nodes {
             let asked = async { self.ask(self.opener.plain(&node).await?, &node).await };
             match asked.await {
                 Ok(map) => return Ok(map),
-                Err(error) => last = error,
+                Err(error) => keep_failure(&mut failure, error),
             }
         }
-        Err(last)
+        Err(failure.unwrap_or_else(|| StoreError::Unreachable("the cluster has no nodes".into())))
     }
 
     async fn ask(

@@ -220,6 +220,9 @@ impl RedisBuilder {
         if self.side_keys.is_empty() || self.side_keys.len() > 64 || self.side_keys.contains(is_odd) {
             return config("the side-key prefix has 1 to 64 bytes, no braces and no control characters");
         }
+        if self.side_keys.contains("queue:") {
+            return config("the side-key prefix has no `queue:` in it: the scripts find what is before that");
+        }
         if self.template.fill("x").starts_with(&*self.side_keys) {
             return config("the key template begins with the side-key prefix: no key could be locked");
         }
@@ -384,7 +387,7 @@ mod tests {
         assert!(builder().process_id("").build().is_err());
         assert!(builder().connect_timeout(Duration::ZERO).build().is_err());
         assert!(builder().connect_timeout(Duration::MAX).build().is_err());
-        for prefix in ["", "{a}:", "a\n", &"x".repeat(65), "lock:", "l"] {
+        for prefix in ["", "jobqueue:", "{a}:", "a\n", &"x".repeat(65), "lock:", "l"] {
             assert!(builder().side_key_prefix(prefix).build().is_err(), "{prefix}");
         }
         assert!(builder().sentinel_password("p").build().is_err(), "there are no Sentinels");

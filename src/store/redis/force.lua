@@ -12,10 +12,14 @@ local life = tonumber(ARGV[4]) + math.ceil(math.max(0, fence - now) / 1000)
 redis.call('SET', fence_key, number(fence), 'PX', number(life))
 local held = redis.call('DEL', lock)
 -- Whoever waits still queues anew, and is called for that in the old order. The first keeps its turn, but for one
--- ticket's life only: as a place of its process that nobody renews.
-local first = first_ticket(queue, alive)
-local tickets = redis.call('ZRANGE', queue, 0, -1)
-local watched = redis.call('ZSCORE', alive, WATCHED)
+-- ticket's life only: as a place of its process that nobody renews. A queue of another kind is a quorum's: it ends too,
+-- and those who stood there try again by themselves.
+local first, tickets, watched = nil, {}, nil
+if redis.call('TYPE', queue).ok ~= 'hash' then
+  first = first_ticket(queue, alive)
+  tickets = redis.call('ZRANGE', queue, 0, -1)
+  watched = redis.call('ZSCORE', alive, WATCHED)
+end
 redis.call('DEL', queue, alive)
 local process = first and string.match(first, '^(.*):')
 if process then

@@ -192,7 +192,7 @@ impl Link {
         match &self.target {
             Target::Server(info) => self.opener.master(info).await,
             Target::Sentinel { sentinels, master, like } => {
-                let mut last = StoreError::Unreachable("there are no Sentinels".into());
+                let mut failure = None;
                 for sentinel in sentinels {
                     // One that lags names a master that is dead, or none any more: then the next may know better.
                     let opened = async {
@@ -201,10 +201,10 @@ impl Link {
                     };
                     match opened.await {
                         Ok(wire) => return Ok(wire),
-                        Err(error) => last = error,
+                        Err(error) => keep_failure(&mut failure, error),
                     }
                 }
-                Err(last)
+                Err(failure.unwrap_or_else(|| StoreError::Unreachable("there are no Sentinels".into())))
             }
         }
     }
@@ -223,6 +223,14 @@ impl Link {
             Target::Server(info) => Some(info),
             Target::Sentinel { .. } => None,
         }
+    }
+}
+
+/// Of the failures of several servers keeps the one that says for how long to rest: a refusal only if all refuse. One
+/// that refuses must not hold up what the others will do again soon (R20).
+pub(super) fn keep_failure(failure: &mut Option<StoreError>, error: StoreError) {
+    if failure.as_ref().is_none_or(|kept| kept.is_refusal() || !error.is_refusal()) {
+        *failure = Some(error);
     }
 }
 
@@ -259,4 +267,22 @@ pub(super) fn at(like: &ConnectionInfo, host: String, port: u16) -> ConnectionIn
         _ => ConnectionAddr::Tcp(host, port),
     };
     like.clone().set_addr(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_server_that_refuses_does_not_make_the_others_wait() {
+        let (away, refused) = (StoreError::Timeout, StoreError::Unauthenticated("no".into()));
+        let kept = |errors: [&StoreError; 2]| {
+            let mut failure = None;
+            errors.into_iter().for_each(|error| keep_failure(&mut failure, error.clone()));
+            failure.unwrap()
+        };
+        assert_eq!(kept([&away, &refused]), away);
+        assert_eq!(kept([&refused, &away]), away);
+        assert_eq!(kept([&refused, &refused]), refused);
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 
 use super::Inner;
 use super::call::call;
@@ -96,6 +96,11 @@ async fn renew_batch(inner: &Arc<Inner>, link: &Link, batch: &[Renewal]) -> Resu
 }
 
 async fn renew_one(inner: &Arc<Inner>, renewal: &Renewal) {
+    // A node that is away must not hold up those of the others: whoever waits there hears so from a try.
+    let link = inner.servers.of(|| renewal.names.slot()).now_or_never();
+    if link.is_some_and(|link| link.is_ok_and(|link| link.failure().is_some())) {
+        return inner.tickets.cannot_renew(std::slice::from_ref(renewal));
+    }
     match call(inner, &renewal.names, &RENEW, inner.now(), (), |_| parts(inner, renewal)).await {
         Ok(answer) => note(inner, renewal, &answer.reply),
         Err(_) => inner.tickets.cannot_renew(std::slice::from_ref(renewal)),

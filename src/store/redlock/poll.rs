@@ -218,7 +218,7 @@ impl Poll {
             let span = ttl.min(left);
             let valid_for = span.saturating_sub(drift(span));
             if inner.now().saturating_since(begun) >= valid_for {
-                return Acquired::Denied { retry_in: None, why: Denial::TooLate };
+                return Acquired::Denied { retry_in: Some(RENEWAL), why: Denial::TooLate };
             }
             Acquired::Granted { fence: Some(fence), valid_for }
         };
@@ -232,16 +232,15 @@ impl Poll {
                 left_by_quorum(inner.quorum, &mut lefts)
                     .map_or_else(|| self.unknown(inner), |left| granted(fence.get(), left))
             }
-            (Outcome::TooLate, _) => Acquired::Denied { retry_in: None, why: Denial::TooLate },
+            (Outcome::TooLate, _) => Acquired::Denied { retry_in: Some(RENEWAL), why: Denial::TooLate },
             // Others are faster.
             (Outcome::Refused, _) => Acquired::Denied { retry_in: random(), why: Denial::Split },
             (Outcome::Denied, _) => {
                 let why = self.denial(inner.quorum);
                 let retry_in = match why {
                     Denial::Split => random(),
-                    // What keeps the place, too.
-                    Denial::Held | Denial::Ahead => Some(self.free_in(inner).unwrap_or(RENEWAL).min(RENEWAL)),
-                    _ => self.free_in(inner),
+                    // What keeps the place, too. Nobody else looks whether whatever is in the way has gone.
+                    _ => Some(self.free_in(inner).unwrap_or(RENEWAL).min(RENEWAL)),
                 };
                 Acquired::Denied { retry_in, why }
             }
