@@ -85,6 +85,35 @@ fn ctrl_z_gives_the_terminal_to_the_shell_and_fg_gives_it_back() {
 }
 
 #[test]
+fn ctrl_z_stops_what_has_left_the_commands_group_and_fg_has_it_go_on() {
+    let server = Server::start(&[]);
+    let (path, on) = (server.path("ticks"), server.path("on"));
+    std::fs::write(&on, "").unwrap();
+    let mut shell = Terminal::shell(&server);
+    shell.types(&format!(
+        "$L run --key k --ttl 60s -- sh -c 'setsid sh -c \"while [ -e {1} ]; do echo . >> {0}; sleep 0.02; done\" & \
+         echo begun; sleep 60'\n",
+        path.display(),
+        on.display()
+    ));
+    shell.shows("begun\r\n");
+    let ticks = || std::fs::metadata(&path).map_or(0, |file| file.len());
+    until("ticks", || ticks() > 0);
+    shell.types("\x1a");
+    shell.shows("Stopped");
+    let stopped = ticks();
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    assert_eq!(ticks(), stopped, "it works on without a lock");
+    shell.types("fg\n");
+    until("more ticks", || ticks() > stopped);
+    std::fs::remove_file(&on).unwrap();
+    shell.types("\x03");
+    until("the release", || server.total("active") == 0);
+    shell.types("exit\n");
+    shell.end();
+}
+
+#[test]
 fn ctrl_z_where_no_shell_could_go_on_stops_nothing() {
     let server = Server::start(&[]);
     let mut terminal = run(&server, &["--", "sh", "-c", "echo begun; read line; echo \"got: $line\""]);

@@ -282,12 +282,14 @@ impl Watch<'_> {
 
     /// Stops as the command was stopped, until somebody has it go on.
     async fn stop(&self, terminal: &Terminal, signal: Signal, leases: &Leases) {
+        // Also what has left the command's group: it must not go on while nobody sends heartbeats.
+        self.child.group().signal_all(Signal::SIGSTOP);
         terminal.stop_with(self.child, signal);
         tokio::time::sleep(STOPPING).await;
         // What follows comes before the command goes on: its lock may have ended meanwhile.
         if leases.deadline().saturating_since(leases.now()) > self.margin {
             terminal.lend(self.child);
-            self.child.signal(Signal::SIGCONT);
+            self.child.group().signal_all(Signal::SIGCONT);
         }
     }
 }
