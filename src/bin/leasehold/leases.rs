@@ -17,7 +17,15 @@ use crate::progress::Progress;
 pub(crate) struct Leases {
     clock: Clock,
     held: Vec<Lease>,
+    /// Heartbeats that were under way when the lock that was waited for was granted.
+    under_way: Option<Beats>,
 }
+
+type Beats = Pin<Box<dyn Future<Output = Vec<Beat>>>>;
+
+/// A heartbeat whose fate is not known is tried again after this share of the TTL, and no later than that.
+const AGAIN_SHARE: u32 = 10;
+const LATEST_AGAIN: Duration = Duration::from_secs(1);
 
 /// What became of the heartbeats of all.
 pub(crate) enum AllBeats {
@@ -31,7 +39,7 @@ pub(crate) enum AllBeats {
 
 impl Leases {
     fn none() -> Self {
-        Self { clock: Clock::system(), held: Vec::new() }
+        Self { clock: Clock::system(), held: Vec::new(), under_way: None }
     }
 
     /// Acquires a lock on each of these terms before `end`, or none.
@@ -85,15 +93,25 @@ impl Leases {
             return std::future::pending().await;
         }
         let mut lost = self.lost();
+        let again = again(ttl);
+        let mut pause = self.until_beat(ttl);
         loop {
-            tokio::select! {
-                why = &mut lost => return why,
-                () = tokio::time::sleep(ttl / 3) => {}
+            if self.under_way.is_none() {
+                tokio::select! {
+                    why = &mut lost => return why,
+                    () = tokio::time::sleep(pause) => {}
+                }
             }
-            let beats = self.beat(ttl / 3).await;
-            if let AllBeats::Gone(why) = self.note(beats) {
-                return why;
-            }
+            // Kept when the next lock is granted meanwhile: what it has extended is not to be missed.
+            let beats = self.under_way.take().unwrap_or_else(|| self.beat(ttl / 3));
+            let beats = self.under_way.insert(beats).await;
+            self.under_way = None;
+            pause = match self.note(beats) {
+                // At the end of its `max_hold` a lock is not extended any more.
+                AllBeats::Done => self.until_beat(ttl).max(again),
+                AllBeats::Unknown(_) => again,
+                AllBeats::Gone(why) => return why,
+            };
             if self.deadline() <= self.now() {
                 return "its time ran out".to_owned();
             }
@@ -109,13 +127,18 @@ impl Leases {
         self.held.iter().map(|lease| lease.deadline).min().unwrap_or_else(|| self.now())
     }
 
+    /// How long until all must get a heartbeat: when a third of the TTL of the one that ends first is over.
+    pub(crate) fn until_beat(&self, ttl: Duration) -> Duration {
+        until_beat(self.deadline().saturating_since(self.now()), ttl)
+    }
+
     /// In the order of the keys.
     pub(crate) fn fencing_tokens(&self) -> impl Iterator<Item = Option<u64>> {
         self.held.iter().map(|lease| lease.fencing_token)
     }
 
     /// A heartbeat for each, of their own: they may go on while the locks are looked at.
-    pub(crate) fn beat(&self, within: Duration) -> Pin<Box<dyn Future<Output = Vec<Beat>>>> {
+    pub(crate) fn beat(&self, within: Duration) -> Beats {
         Box::pin(join_all(self.held.iter().map(|lease| lease.beat(within))))
     }
 
@@ -162,6 +185,29 @@ impl Leases {
     }
 }
 
+/// How soon a heartbeat whose fate is not known is tried again.
+pub(crate) fn again(ttl: Duration) -> Duration {
+    (ttl / AGAIN_SHARE).min(LATEST_AGAIN)
+}
+
+/// How long a lock that lasts for `left` may go on without a heartbeat.
+fn until_beat(left: Duration, ttl: Duration) -> Duration {
+    left.saturating_sub(ttl / 3 * 2).min(ttl / 3)
+}
+
 fn leases_over(end: Moment) -> bool {
     Clock::system().now() >= end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_waited_for_long_gets_its_heartbeat_at_once() {
+        let ms = Duration::from_millis;
+        for (left, pause) in [(300, 100), (299, 99), (250, 50), (200, 0), (50, 0), (0, 0), (3000, 100)] {
+            assert_eq!(until_beat(ms(left), ms(300)), ms(pause), "{left}");
+        }
+    }
 }

@@ -25,7 +25,7 @@ use super::child::{Child, Ended, State};
 use super::deadline::LastResort;
 use super::notices::{Notice, Notices};
 use super::terminal::Terminal;
-use crate::leases::{AllBeats, Leases};
+use crate::leases::{AllBeats, Leases, again};
 use crate::lend::Beat;
 use crate::output::notice;
 
@@ -36,9 +36,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long SIGKILL may take to be carried out: this share of the TTL, and no more than so long.
 const MARGIN_SHARE: u32 = 20;
 const LONGEST_MARGIN: Duration = Duration::from_millis(250);
-/// How soon a heartbeat whose fate is not known is tried again: this share of the TTL, and no later than that.
-const AGAIN_SHARE: u32 = 10;
-const LATEST_AGAIN: Duration = Duration::from_secs(1);
 /// How long a process may take to be stopped by a signal that it has sent to itself.
 const STOPPING: Duration = Duration::from_millis(100);
 /// How long what was killed may take to be gone. What the kernel does not let go of by then has no more to do.
@@ -137,12 +134,13 @@ struct Watch<'a> {
 impl Watch<'_> {
     async fn run(&mut self, leases: &mut Leases, terminal: Option<&Terminal>, notices: &mut Notices) -> Verdict {
         let Rules { ttl, max_hold, .. } = self.rules;
-        let (every, again) = (ttl / 3, (ttl / AGAIN_SHARE).min(LATEST_AGAIN));
+        let (every, again) = (ttl / 3, again(ttl));
         let began = leases.now();
         let overrun = max_hold.map(|span| began.saturating_add(span));
         let mut lost = leases.lost();
         let mut beat: Pin<Box<dyn Future<Output = Vec<Beat>>>> = Box::pin(pending());
-        let mut next_beat = began.saturating_add(every);
+        // Sooner if one of several has been held for a while.
+        let mut next_beat = began.saturating_add(leases.until_beat(ttl));
         loop {
             let mut longest_sleep = LONGEST_SLEEP;
             match self.child.state() {
