@@ -19,7 +19,7 @@ use super::problem::Fault;
 use super::quota::{Quotas, Seat, Standing};
 use super::same_site::AllowedHosts;
 use super::shown::Whoami;
-use crate::{Account, LockManager};
+use crate::{Account, LockManager, Token};
 
 /// Who may use the routes. Make it once, outside of the app's factory, and give a clone to each app by `app_data`;
 /// without one everybody may do everything who asks by the server's address.
@@ -301,9 +301,9 @@ impl Caller {
         self.standing().map(|standing| &standing.account)
     }
 
-    /// A seat among those of its requests that wait.
-    pub(super) fn wait(&self) -> Result<Option<Seat>, Fault> {
-        self.standing().map(Standing::wait).transpose()
+    /// A seat among those of its requests that wait: one for all that ask for this key with this token.
+    pub(super) fn wait(&self, key: &str, token: Option<Token>) -> Result<Option<Seat>, Fault> {
+        self.standing().map(|standing| standing.wait(key, token)).transpose()
     }
 
     /// A seat among its streams of events.

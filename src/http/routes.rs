@@ -57,7 +57,7 @@ pub(super) async fn acquire(call: &Call, payload: web::Payload) -> Answer {
         return Err(Fault::Starting { after }.into());
     }
     let request = request(call, key, &ask)?;
-    let granted = while_present(request.ticket().into_future(), || call.caller.wait());
+    let granted = while_present(request.ticket().into_future(), || call.caller.wait(&ask.key, ask.token));
     let granted = match ask.token.and(ask.wait_ms).and_then(Number::span) {
         // On the heap: those who wait without a token of their own have no room for it.
         Some(wait) => Box::pin(within(wait, granted)).await?,

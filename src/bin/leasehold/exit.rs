@@ -89,7 +89,7 @@ impl Failure {
             "held" | "timeout" | "queue_full" | "deadlock" | "not_locked" => Self::NotAcquired(said),
             "not_held" | "lost" | "session_ended" => Self::Lost(said),
             "rate_limited" | "body_timeout" => Self::Unavailable(said),
-            code if code.starts_with("too_many_") => Self::Unavailable(said),
+            code if code.starts_with("too_many_") || code.ends_with("_quota") => Self::Unavailable(said),
             _ if status >= 500 => Self::Unavailable(said),
             _ => Self::Usage(said),
         }
@@ -146,6 +146,8 @@ mod tests {
             ("rate_limited", 429, 69),
             ("too_many_keys", 429, 69),
             ("too_many_holders", 429, 69),
+            ("lock_quota", 429, 69),
+            ("waiter_quota", 429, 69),
             ("internal", 500, 69),
             ("unauthenticated", 401, 64),
             ("forbidden", 403, 64),
