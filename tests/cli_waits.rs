@@ -329,3 +329,91 @@ fn heartbeats_prove_the_lock_to_a_server_that_has_forgotten_it() {
     let bodies = asked.join().unwrap();
     assert!(bodies[1].contains(r#""fencing_token":77"#), "{bodies:?}");
 }
+
+#[test]
+fn locks_that_are_held_get_heartbeats_during_many_short_waits_for_others() {
+    let server = Server::start(&[]);
+    let keys = ["b", "c", "d", "e", "f"];
+    let others = keys.map(|key| server.holds(key, &["--ttl", "1h"]));
+    let all = ["a", "b", "c", "d", "e", "f"].map(|key| ["--key", key]).concat();
+    let run = [&["run", "--ttl", "3s", "--wait", "10m"][..], &all, &["--", "echo", "ran"]].concat();
+    let waits = server.starts(&run);
+    for (key, other) in keys.iter().zip(others) {
+        until("the next wait", || server.did(&["show", key]).stdout.contains("waiter"));
+        // Shorter than the pause between two heartbeats; together they are longer than the TTL.
+        std::thread::sleep(Duration::from_millis(700));
+        other.signal("TERM");
+    }
+    assert_eq!(waits.end().ok(), "ran\n");
+}
+
+#[test]
+fn a_wait_with_a_token_that_may_wait_once_goes_on_over_its_rounds() {
+    let token = "a-long-enough-secret-of-ci";
+    let words = ["serve", "--listen", "127.0.0.1:0", "--grace", "0s", "--max-wait", "800ms", "--wait", "100ms"];
+    let mut guarded = command(BINARY, &words);
+    let list = r#"[{"name":"ci","token":"TOKEN","rights":["acquire","read"],"namespaces":[""],"max_waiters":1}]"#;
+    guarded.env("LEASEHOLD_TOKENS", list.replace("TOKEN", token));
+    let server = Server::launch(guarded);
+    let with_token = |words: &[&str]| {
+        let mut command = command(BINARY, words);
+        command.env("LEASEHOLD_SERVER", &server.url).env("LEASEHOLD_TOKEN", token);
+        Running(command.spawn().unwrap())
+    };
+    let held = with_token(&["run", "--key", "k", "--ttl", "1h", "--", "sleep", "60"]);
+    let show = || with_token(&["show", "k"]).end().stdout;
+    until("the holder", || show().contains("holder"));
+    let waits = with_token(&["run", "--key", "k", "--wait", "10m", "--", "echo", "ran"]);
+    until("the waiter", || show().contains("waiter"));
+    std::thread::sleep(Duration::from_secs(3));
+    held.signal("TERM");
+    let did = waits.end();
+    assert_eq!((did.code, did.stdout.as_str(), did.stderr.as_str()), (0, "ran\n", ""), "it never lost its place");
+}
+
+/// Refuses the first request as too long, keeps the second waiting, and refuses all others; counts them.
+fn busy_server() -> (String, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, counter) = (client.unwrap(), Arc::clone(&counter));
+            std::thread::spawn(move || {
+                loop {
+                    let mut text = String::new();
+                    let mut piece = [0; 4096];
+                    while !text.ends_with('}') {
+                        let Ok(read @ 1..) = client.read(&mut piece) else { return };
+                        text.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+                    }
+                    let (status, code, detail) = match text.contains("POST /acquire") {
+                        false => (404, "not_locked", "not here"),
+                        true => match counter.fetch_add(1, Ordering::SeqCst) {
+                            0 => (422, "invalid_option", "`wait_ms` is too long"),
+                            1 => return std::thread::sleep(Duration::from_secs(60)),
+                            _ => (429, "waiter_quota", "too many wait"),
+                        },
+                    };
+                    let body = format!(r#"{{"status":{status},"code":"{code}","detail":"{detail}"}}"#);
+                    let length = body.len();
+                    let _ = write!(client, "HTTP/1.1 {status} No\r\ncontent-length: {length}\r\n\r\n{body}");
+                }
+            });
+        }
+    });
+    (url, asked)
+}
+
+#[test]
+fn a_refused_round_beside_one_that_waits_is_repeated_after_pauses_only() {
+    let (url, asked) = busy_server();
+    let waits = at(&url, &["run", "--key", "k", "--wait", "6s", "--", "echo", "ran"]);
+    until("the first refusal", || asked.load(Ordering::SeqCst) >= 3);
+    std::thread::sleep(Duration::from_millis(1_500));
+    let asked = asked.load(Ordering::SeqCst);
+    assert!(asked < 12, "{asked} requests in 1.5 s");
+    waits.signal("TERM");
+    waits.end();
+}

@@ -109,8 +109,11 @@ impl<'a> Rounds<'a> {
     /// The lock was not granted, or whether it was is not known.
     pub(crate) async fn ask(&mut self, terms: &mut Terms) -> Result<Answered, Failure> {
         let mut open = vec![self.round(terms)];
+        // When a round may be sent again after one was refused beside another, which waits on.
+        let mut not_before = self.clock.now();
         loop {
-            let relief = self.until_relief(open.last());
+            let pause = not_before.saturating_since(self.clock.now());
+            let relief = self.until_relief(open.last()).max(pause);
             let answers = select_all(open.iter_mut().map(|round| &mut round.answer));
             let (answer, index) = tokio::select! {
                 // After a long sleep of the process the answer that came meanwhile counts first.
@@ -129,12 +132,18 @@ impl<'a> Rounds<'a> {
                 Ok(text) => return Ok(Answered { text, sent: over.sent }),
                 Err(why) => self.after(why, &over),
             };
-            if let Next::End(why) = next {
-                return Err(why);
-            }
             if open.is_empty() {
                 self.prepare(next, terms).await?;
                 open.push(self.round(terms));
+                continue;
+            }
+            match next {
+                Next::Round => {}
+                Next::Waited(_) => self.pauses = Pauses::default(),
+                // Whatever is wrong with one, the other keeps the place in the queue.
+                Next::Pause(_) | Next::FreshToken(_) | Next::End(_) => {
+                    not_before = self.clock.now().saturating_add(self.pauses.next());
+                }
             }
         }
     }
