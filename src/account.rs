@@ -106,6 +106,11 @@ impl Account {
         self.0.locks.give_back();
     }
 
+    #[cfg(feature = "http")]
+    pub(crate) fn has_room_for_a_lock(&self) -> bool {
+        self.locks() < self.0.locks.max.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn take_session(&self) -> bool {
         self.0.sessions.take()
     }

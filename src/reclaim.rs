@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::wall_micros;
+use crate::account::Account;
 use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::lock::Refreshed;
@@ -17,6 +17,8 @@ pub(crate) struct Proof {
     pub(crate) fence: FencingToken,
     pub(crate) mode: Mode,
     pub(crate) owner: Option<Arc<str>>,
+    /// Whom the lock is charged to.
+    pub(crate) account: Option<Account>,
     /// The manager's default if it is left out.
     pub(crate) ttl: Option<Duration>,
 }
@@ -26,11 +28,16 @@ impl LockManager {
     /// manager in memory forgets its locks when the process ends. Only while nothing else is granted is this a proof.
     ///
     /// # Errors
-    /// [`LockError::NotHeld`] if another holds the key, or the fence is none that can have been given out;
-    /// [`LockError::Lost`] if the lock has ended in this process, or there is a store, which forgets nothing.
-    pub(crate) fn reclaim(&self, key: Key, proof: Proof) -> Result<Refreshed, LockError> {
-        let Proof { token, fence, mode, owner, ttl } = proof;
-        if fence.get() > wall_micros() {
+    /// [`LockError::NotHeld`] if another holds the key, or the fence is none that can have been given out before this
+    /// process began; [`LockError::Lost`] if the lock has ended in this process, or there is a store, which forgets
+    /// nothing; [`LockError::LockQuota`] if the account has as many locks as it may.
+    ///
+    /// Answers besides how many others, with lower fences, the key was taken from.
+    pub(crate) fn reclaim(&self, key: Key, proof: Proof) -> Result<(Refreshed, usize), LockError> {
+        let Proof { token, fence, mode, owner, account, ttl } = proof;
+        if let Mode::Permits { limit, permits } = mode
+            && !(1..=limit).contains(&permits)
+        {
             return Err(LockError::NotHeld);
         }
         let key = self.good_key(key)?;
@@ -39,13 +46,13 @@ impl LockManager {
         if self.desk().is_some() {
             return Err(LockError::Lost(Loss::Unknown));
         }
-        let extra = ExtraTerms { owner, mode, ..ExtraTerms::default() };
+        let extra = ExtraTerms { owner, mode, account, ..ExtraTerms::default() };
         let extra = (extra != ExtraTerms::default()).then(|| Arc::new(extra));
         let terms = Terms { ttl: ttl.unwrap_or(self.config().ttl), extra };
         let (shard, hash) = self.place(&key);
         let shard = self.shard_at(shard);
         let ask = Ask { key: &key, hash, terms: &terms, token, choice: TokenChoice::ByClient, keeper: Keeper::Ticket };
-        let done = shard.reclaim(&ask, fence)?;
-        Ok(Refreshed::new(done, shard.now()))
+        let (done, put_out) = shard.reclaim(&ask, fence)?;
+        Ok((Refreshed::new(done, shard.now()), put_out))
     }
 }

@@ -343,6 +343,23 @@ async fn hosts_that_were_allowed_are_answered_and_tokens_make_them_needless() {
 }
 
 #[actix_rt::test]
+async fn what_is_taken_back_after_a_restart_is_charged_to_the_token() {
+    let list = json!([{ "name": "ci", "token": CI, "rights": ["acquire", "read"] }]);
+    let access = Access::from_json(&list.to_string()).unwrap().quotas(Quotas::new().max_locks(2));
+    let limits = Limits::new().start_delay(std::time::Duration::from_secs(3600));
+    let server = Server::with_access(LockManager::builder().build().unwrap(), limits, access);
+    let mine = |key: &str| json!({ "key": key, "token": "0b9f1f2e-52a3-4b61-9a08-6bb7a6b1d001", "fencing_token": 7 });
+    for key in ["1", "2"] {
+        post(&server, CI, "/heartbeat", mine(key)).await.ok();
+    }
+    post(&server, CI, "/heartbeat", mine("3")).await.problem(429, "lock_quota");
+    // Who has finished meanwhile is told so all the same, and an end makes room.
+    assert_eq!(post(&server, CI, "/release", mine("4")).await.ok()["outcome"], "released");
+    assert_eq!(post(&server, CI, "/release", mine("1")).await.ok()["outcome"], "released");
+    post(&server, CI, "/heartbeat", mine("3")).await.ok();
+}
+
+#[actix_rt::test]
 async fn one_token_cannot_take_what_there_is_for_all() {
     const GREEDY: &str = "greedy-secret-0123456789";
     let quotas = Quotas::new().max_locks(3).max_sessions(1).max_waiters(9).max_streams(1);

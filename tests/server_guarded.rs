@@ -259,6 +259,8 @@ async fn holders_take_their_locks_back_from_a_server_that_has_forgotten_them() {
         json!({ "key": "shared", "mode": "shared" }),
         json!({ "key": "pool", "mode": "permit", "limit": 2 }),
         json!({ "key": "forgetful" }),
+        json!({ "key": "shared", "mode": "shared" }),
+        json!({ "key": "pool", "mode": "permit", "limit": 2 }),
     ] {
         let lock = first.post("/acquire", body.clone()).await.ok();
         let mut mine = json!({ "token": lock["token"], "fencing_token": lock["fencing_token"] });
@@ -267,7 +269,7 @@ async fn holders_take_their_locks_back_from_a_server_that_has_forgotten_them() {
     }
     drop(first);
     let second = Process::start(serve(&["--listen", &address, "--start-delay", "15s"]));
-    let [a, done, shared, too, pool, forgetful] = &locks[..] else { panic!("six") };
+    let [a, done, shared, too, pool, forgetful, read, permit] = &locks[..] else { panic!("eight") };
     for mine in [a, shared, too, pool, a] {
         let beaten = second.post("/heartbeat", mine.clone()).await.ok();
         assert!((29_000..=30_000).contains(&number(&beaten, "remaining_ms")), "{beaten}");
@@ -279,6 +281,11 @@ async fn holders_take_their_locks_back_from_a_server_that_has_forgotten_them() {
     released["fencing_token"] = done["fencing_token"].clone();
     assert_eq!(second.post("/release", released.clone()).await.ok(), json!({ "outcome": "released" }));
     assert_eq!(second.post("/release", released).await.ok(), json!({ "outcome": "already_gone" }));
+    // Also one of several, while others have taken theirs back.
+    for mine in [read, permit] {
+        assert_eq!(second.post("/release", mine.clone()).await.ok(), json!({ "outcome": "released" }));
+        assert_eq!(second.post("/release", mine.clone()).await.ok(), json!({ "outcome": "already_gone" }));
+    }
     // Others cannot come, whatever they say.
     let mut other = a.clone();
     other["token"] = json!("0b9f1f2e-52a3-4b61-9a08-6bb7a6b1d001");

@@ -114,6 +114,7 @@ fn codes(operation: &str) -> Vec<&'static [&'static str]> {
                 "invalid_option",
                 "not_held",
                 "lost",
+                "lock_quota",
                 "store_unavailable",
                 "shutting_down",
             ];

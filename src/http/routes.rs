@@ -22,7 +22,9 @@ use super::sort::Sort;
 use super::wire::{self, ModeName, Written, permits_of, whole_ms};
 use super::{sessions, wire::Acquire};
 use crate::reclaim::Proof;
-use crate::{FencingToken, ListQuery, LockError, LockOptions, LockRequest, Mode, Readiness, Release, Stats, TtlFault};
+use crate::{
+    FencingToken, ListQuery, LockError, LockOptions, LockRequest, Mode, Readiness, Refreshed, Release, Stats, TtlFault,
+};
 
 /// How many locks a list shows when it does not say.
 const DEFAULT_LISTED: usize = 100;
@@ -168,10 +170,12 @@ pub(super) async fn release(call: &Call, payload: web::Payload) -> Answer {
     let key = crate::Key::try_from(key).map_err(LockError::from)?;
     // A job that ends before its first heartbeat after a restart has not lost its lock.
     let fence = fence_while_starting(call, ask.fencing_token)?;
+    let mode = checked_mode(ask.mode, ask.limit, ask.permits)?;
     let mut release = call.locks.release(key.clone(), ask.token).await;
     if let (Some(fence), Ok(Release::AlreadyGone)) = (fence, &release) {
-        let proof = Proof { token: ask.token, fence, mode: Mode::Exclusive, owner: None, ttl: None };
-        if call.locks.reclaim(key.clone(), proof).is_ok() {
+        // It is charged to nobody: it ends at once.
+        let proof = Proof { token: ask.token, fence, mode, owner: None, account: None, ttl: None };
+        if take_back(call, &key, proof).is_ok() {
             release = call.locks.release(key, ask.token).await;
         }
     }
@@ -192,24 +196,44 @@ pub(super) async fn heartbeat(call: &Call, payload: web::Payload) -> Answer {
     let ttl = ask.ttl_ms.map(|ttl| checked_ttl(ttl, call.limits)).transpose()?;
     let key = crate::Key::try_from(key).map_err(LockError::from)?;
     let fence = fence_while_starting(call, ask.fencing_token)?;
-    let (limit, permits) = (ask.limit, ask.permits);
-    let mode = match ask.mode {
+    let mode = checked_mode(ask.mode, ask.limit, ask.permits)?;
+    let done = match (call.locks.refresh(key.clone(), ask.token, ttl).await, fence) {
+        (Err(why @ (LockError::Lost(_) | LockError::NotHeld)), Some(fence)) => {
+            let owner = ask.owner.as_deref().map(Into::into);
+            let account = call.caller.account().cloned();
+            let proof = Proof { token: ask.token, fence, mode, owner, account, ttl };
+            take_back(call, &key, proof).map_err(|refusal| match refusal {
+                // Not that it is lost: there may be room before its time is over.
+                LockError::LockQuota => refusal,
+                _ => why,
+            })?
+        }
+        (done, _) => done?,
+    };
+    Ok(body::answer(&wire::HeartbeatAnswer { remaining_ms: whole_ms(done.remaining), refresh_count: done.count }))
+}
+
+/// Takes a lock back from a server that has forgotten it. That another's was ended for it is written down: by token and
+/// fence alone it cannot be told who made them up.
+fn take_back(call: &Call, key: &crate::Key, proof: Proof) -> Result<Refreshed, LockError> {
+    let fence = proof.fence;
+    let (done, put_out) = call.locks.reclaim(key.clone(), proof)?;
+    if put_out > 0 {
+        let (by, from, request_id) = (call.caller.name(), call.from(), call.id.as_str());
+        tracing::warn!(%key, by, %from, %fence, put_out, request_id, "a lock was taken back from others with lower fences");
+    }
+    Ok(done)
+}
+
+fn checked_mode(mode: ModeName, limit: Option<Number>, permits: Option<Number>) -> Result<Mode, Problem> {
+    Ok(match mode {
         ModeName::Exclusive => Mode::Exclusive,
         ModeName::Shared => Mode::Shared,
         ModeName::Permit => {
             let (limit, permits) = checked_permits(limit, permits)?;
             Mode::Permits { limit, permits }
         }
-    };
-    let done = match (call.locks.refresh(key.clone(), ask.token, ttl).await, fence) {
-        (Err(why @ (LockError::Lost(_) | LockError::NotHeld)), Some(fence)) => {
-            let owner = ask.owner.as_deref().map(Into::into);
-            let proof = Proof { token: ask.token, fence, mode, owner, ttl };
-            call.locks.reclaim(key, proof).map_err(|_| why)?
-        }
-        (done, _) => done?,
-    };
-    Ok(body::answer(&wire::HeartbeatAnswer { remaining_ms: whole_ms(done.remaining), refresh_count: done.count }))
+    })
 }
 
 /// The fence by which a lock may be taken back now: while nothing is granted yet.

@@ -69,9 +69,17 @@ pub(super) struct ReleaseBody<'a> {
     #[schema(value_type = String, format = Uuid)]
     pub(super) token: Token,
     /// That of the grant. While a server without a store starts, a lock is taken back with it, and released then: the
-    /// server has forgotten it, and nobody else can have had it.
+    /// server has forgotten it, and nobody else can have had it. The three below, as they were at the acquire, are
+    /// looked at then only.
     #[schema(value_type = Option<u64>, minimum = 1)]
     pub(super) fencing_token: Option<Number>,
+    #[serde(default)]
+    #[schema(value_type = Option<ModeName>)]
+    pub(super) mode: ModeName,
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub(super) limit: Option<Number>,
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub(super) permits: Option<Number>,
 }
 
 /// What `POST /heartbeat` asks for.
@@ -90,7 +98,8 @@ pub(super) struct Heartbeat<'a> {
     #[schema(value_type = Option<u64>, minimum = 10, maximum = 86_400_000)]
     pub(super) ttl_ms: Option<Number>,
     /// That of the grant. While a server without a store starts (`--start-delay`), the lock is taken back with it: the
-    /// server has forgotten it, and nobody else can have had it. Send it always, with the four below as they were at the
+    /// server has forgotten it, and nobody else can have had it. Of two who cannot hold a key together the higher number
+    /// stays, and a number that was made up cannot be told from a true one. Send it always, with the four below as they were at the
     /// acquire; else they are not looked at.
     #[schema(value_type = Option<u64>, minimum = 1)]
     pub(super) fencing_token: Option<Number>,

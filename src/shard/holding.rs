@@ -65,15 +65,15 @@ impl Shard {
         })
     }
 
-    /// Grants a key under the token and fence of an earlier process.
+    /// Grants a key under the token and fence of an earlier process; answers besides how many others had to go for it.
     #[cfg(feature = "http")]
-    pub(crate) fn reclaim(&self, ask: &Ask<'_>, fence: FencingToken) -> Result<Refreshed, LockError> {
+    pub(crate) fn reclaim(&self, ask: &Ask<'_>, fence: FencingToken) -> Result<(Refreshed, usize), LockError> {
         let now = self.clock.now();
         self.with(|state, fx| {
             state.make_room(ask.terms.mode(), &self.members, now, fx);
-            let grant = state.table.reclaim(ask, fence, now, fx)?;
-            let deadline = state.table.check(&grant, now, fx).map_err(LockError::Lost)?;
-            Ok(Refreshed { deadline, written: true, count: 0 })
+            let done = state.table.reclaim(ask, fence, now, fx)?;
+            let deadline = state.table.check(&done.grant, now, fx).map_err(LockError::Lost)?;
+            Ok((Refreshed { deadline, written: true, count: 0 }, done.put_out))
         })
     }
 

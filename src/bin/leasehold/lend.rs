@@ -348,6 +348,11 @@ impl Lease {
         let mut body = json!({ "key": self.key, "token": token });
         if let Some(fence) = self.fencing_token {
             body["fencing_token"] = fence.into();
+            for name in ["mode", "limit", "permits"] {
+                if let Some(value) = self.kind_and_owner.get(name) {
+                    body[name] = value.clone();
+                }
+            }
         }
         body
     }
