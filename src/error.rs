@@ -293,7 +293,8 @@ impl LockError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::QueueFull | Self::TooManyKeys | Self::TooManySessions | Self::StoreUnavailable => true,
+            Self::QueueFull | Self::TooManyKeys | Self::TooManyHolders | Self::TooManyWatchers => true,
+            Self::TooManySessions | Self::StoreUnavailable => true,
             other => other.is_contention(),
         }
     }

@@ -46,7 +46,7 @@ impl LockManager {
     }
 
     /// The exclusive lock on a key that others [`read`](LockManager::read): another name for
-    /// [`lock`](LockManager::lock). [`Lock::downgrade`] makes a share of it.
+    /// [`lock`](LockManager::lock). [`Lock::downgrade`](crate::Lock::downgrade) makes a share of it.
     ///
     /// # Errors
     /// As for [`LockManager::lock`].

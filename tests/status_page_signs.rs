@@ -115,7 +115,7 @@ async fn a_store_that_is_away_is_told_until_it_is_back() {
     browser.until(&format!("{store}.textContent === 'Not ready'")).await;
     assert_eq!(browser.value("document.getElementById('store-sub').textContent").await, "cannot grant");
     assert_eq!(browser.value(&format!("{store}.parentElement.classList.contains('bad')")).await, true);
-    browser.until(&has_line("^bad: Not ready: the store is unavailable\\.$")).await;
+    browser.until(&has_line("^bad: Not ready: the store cannot be reached .+\\.$")).await;
     assert_eq!(browser.value(&has_line("^calm")).await, false);
     assert_eq!(browser.value(LIVE).await, true, "the page itself is well");
     browser.picture("not-ready").await;

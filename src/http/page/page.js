@@ -143,7 +143,10 @@ async function totals() {
 
 async function readiness() {
   try {
-    return { ok: true, ms: (await ask("readyz")).store_ms };
+    const { status, store_ms: ms } = await ask("readyz");
+    // A server that is starting lets holders in, and nobody else.
+    if (status === "starting") return { ok: false, why: "the server has just started and grants nothing yet" };
+    return { ok: true, ms };
   } catch (error) {
     if (error instanceof Refused && error.status === 503) return { ok: false, why: error.message };
     throw error;
