@@ -172,7 +172,7 @@ pub(super) async fn release(call: &Call, payload: web::Payload) -> Answer {
     let fence = fence_while_starting(call, ask.fencing_token)?;
     let mode = checked_mode(ask.mode, ask.limit, ask.permits)?;
     let mut release = call.locks.release(key.clone(), ask.token).await;
-    if let (Some(fence), Ok(Release::AlreadyGone)) = (fence, &release) {
+    if let (Some(fence), Ok(Release::AlreadyGone) | Err(LockError::NotHeld)) = (fence, &release) {
         // It is charged to nobody: it ends at once.
         let proof = Proof { token: ask.token, fence, mode, owner: None, account: None, ttl: None };
         if take_back(call, &key, proof).is_ok() {
