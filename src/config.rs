@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::deadlock::DeadlockPolicy;
-use crate::error::{BuildError, KeyFault, LockError};
-use crate::key::{Key, Ttl, TtlBounds};
+use crate::error::LockError;
+use crate::key::{Key, KeyFault, Ttl, TtlBounds};
 use crate::manager::LockManager;
 use crate::namespace;
 use crate::store::{Store, StoreError};
@@ -36,6 +36,26 @@ pub(crate) struct Config {
     pub(crate) on_deadlock: DeadlockPolicy,
     pub(crate) fail_mode: FailMode,
     pub(crate) store: Option<Arc<dyn Store>>,
+}
+
+/// Why a manager could not be built.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// An option of the builder is out of bounds.
+    #[error("invalid option `{option}`: {why}")]
+    InvalidOption {
+        /// The name of the option.
+        option: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The store cannot be used, or does not answer.
+    #[error("the store does not serve: {0}")]
+    Store(#[source] StoreError),
+    /// The manager's own thread could not be started.
+    #[error("cannot start the manager's thread: {0}")]
+    Thread(#[source] Arc<std::io::Error>),
 }
 
 impl Config {

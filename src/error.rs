@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::key::Key;
+use crate::key::{Key, KeyFault, TtlFault};
 
 /// Why a request was not answered with a lock, or an operation on a lock was refused.
 ///
@@ -114,62 +114,6 @@ pub struct WaitEdge {
 fn show_cycle(cycle: &[WaitEdge]) -> String {
     let steps: Vec<_> = cycle.iter().map(|step| format!("{} waits for {}", step.owner, step.key)).collect();
     steps.join(", ")
-}
-
-/// What is wrong with a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeyFault {
-    /// There is no text.
-    #[error("it is empty")]
-    Empty,
-    /// It has more bytes than the manager takes.
-    #[error("it has {bytes} bytes, the limit is {max}")]
-    TooLong {
-        /// Its length.
-        bytes: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// The store cannot keep it.
-    #[error("the store cannot keep it: {why}")]
-    Store {
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// It holds a control character.
-    #[error("it has a control character at byte {at}")]
-    ControlCharacter {
-        /// The byte offset of the first one.
-        at: usize,
-    },
-}
-
-/// What is wrong with a TTL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TtlFault {
-    /// Zero would mean a lock that is never held.
-    #[error("it is zero")]
-    Zero,
-    /// Negative time.
-    #[error("it is negative")]
-    Negative,
-    /// Not a number at all.
-    #[error("it is not a number")]
-    NotANumber,
-    /// Below what the manager takes.
-    #[error("it is shorter than {min:?}")]
-    TooShort {
-        /// The limit.
-        min: Duration,
-    },
-    /// Above what the manager takes. "No expiry" is a lock that refreshes itself.
-    #[error("it is longer than {max:?}")]
-    TooLong {
-        /// The limit.
-        max: Duration,
-    },
 }
 
 /// Why a grant ended other than by its holder's own release.
@@ -328,26 +272,6 @@ impl LockError {
         };
         Face { status, code, outcome }
     }
-}
-
-/// Why a manager could not be built.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// An option of the builder is out of bounds.
-    #[error("invalid option `{option}`: {why}")]
-    InvalidOption {
-        /// The name of the option.
-        option: &'static str,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// The store cannot be used, or does not answer.
-    #[error("the store does not serve: {0}")]
-    Store(#[source] crate::store::StoreError),
-    /// The manager's own thread could not be started.
-    #[error("cannot start the manager's thread: {0}")]
-    Thread(#[source] Arc<std::io::Error>),
 }
 
 #[cfg(test)]

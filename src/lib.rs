@@ -80,8 +80,6 @@ pub mod metrics;
 mod namespace;
 mod observed;
 mod order;
-#[cfg(feature = "serde")]
-mod portable;
 mod readable;
 mod readiness;
 #[cfg(feature = "http")]
@@ -106,13 +104,13 @@ pub use account::Account;
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
 pub use clock::{Clock, Moment};
-pub use config::{Builder, FailMode};
+pub use config::{BuildError, Builder, FailMode};
 pub use deadlock::DeadlockPolicy;
-pub use error::{AttemptOutcome, BuildError, Face, KeyFault, LockError, Loss, TtlFault, WaitEdge};
+pub use error::{AttemptOutcome, Face, LockError, Loss, WaitEdge};
 pub use event::{EventStream, Events, Heard};
 pub use force::ForceRelease;
 pub use info::{EndedLock, Explanation, HolderInfo, LockInfo, WaiterInfo, Whereabouts};
-pub use key::{FencingToken, Key, NoFence, Token, Ttl};
+pub use key::{FencingToken, Key, KeyFault, NoFence, Token, Ttl, TtlFault};
 pub use listing::{ListPage, ListQuery, StorePage};
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use manager::LockManager;

@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use crate::caller::ManagerId;
 use crate::clock::{Clock, Moment};
-use crate::config::{Builder, Config};
+use crate::config::{BuildError, Builder, Config};
 use crate::deadlock::Detector;
-use crate::error::{BuildError, LockError};
+use crate::error::LockError;
 use crate::event::Hub;
 use crate::kept::KeptSessions;
 use crate::key::{Key, Token, Ttl};

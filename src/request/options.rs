@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::account::Account;
-use crate::error::{KeyFault, LockError};
-use crate::key::{Token, Ttl};
+use crate::error::LockError;
+use crate::key::{KeyFault, Token, Ttl};
 use crate::retry::{Pace, RetryStrategy};
 use crate::session::Session;
 use crate::table::{Mode, Reentry, Scope};

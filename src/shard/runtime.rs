@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::actor::ShardActor;
 use super::desk::Desk;
 use super::message::Wake;
-use crate::error::BuildError;
+use crate::config::BuildError;
 use crate::manager::Inner;
 
 /// How long the drop of the last handle waits for the last calls to the store.

@@ -6,14 +6,18 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arcstr::ArcStr;
-use uuid::Uuid;
 
-use crate::error::{KeyFault, TtlFault};
+#[cfg(feature = "serde")]
+mod portable;
+mod token;
+mod ttl;
+
+pub use token::{FencingToken, NoFence, Token};
+pub(crate) use ttl::TtlBounds;
+pub use ttl::{Ttl, TtlFault};
 
 /// The name of one lock: 1 to [`Key::MAX_BYTES`] bytes of UTF-8 without control characters.
 ///
@@ -125,6 +129,35 @@ impl Ord for Key {
     }
 }
 
+/// What is wrong with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyFault {
+    /// There is no text.
+    #[error("it is empty")]
+    Empty,
+    /// It has more bytes than the manager takes.
+    #[error("it has {bytes} bytes, the limit is {max}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The store cannot keep it.
+    #[error("the store cannot keep it: {why}")]
+    Store {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// It holds a control character.
+    #[error("it has a control character at byte {at}")]
+    ControlCharacter {
+        /// The byte offset of the first one.
+        at: usize,
+    },
+}
+
 /// Holds `text` to the rules of a key. Control characters would forge log lines and break line protocols.
 pub(crate) fn check_key(text: &str, max: usize) -> Result<(), KeyFault> {
     if text.is_empty() {
@@ -193,186 +226,6 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The proof of holding: a UUID that belongs to one grant.
-///
-/// Whoever knows it may refresh and release the lock, so `Debug` hides it and only `Display` (which you must ask
-/// for) writes it out.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(align(8))]
-pub struct Token(Uuid);
-
-impl Token {
-    /// A fresh random token (UUID version 4, from a cryptographic generator).
-    #[must_use]
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
-
-    /// The token as a UUID.
-    #[must_use]
-    pub fn as_uuid(&self) -> Uuid {
-        self.0
-    }
-}
-
-impl From<Uuid> for Token {
-    fn from(uuid: Uuid) -> Self {
-        Self(uuid)
-    }
-}
-
-impl std::str::FromStr for Token {
-    type Err = uuid::Error;
-    fn from_str(text: &str) -> Result<Self, uuid::Error> {
-        text.parse().map(Self)
-    }
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(hidden)")
-    }
-}
-
-/// A number that rises with every grant of a key (invariant T4), for the protected resource to compare.
-///
-/// A resource that remembers the highest number it has seen, and refuses lower ones, is safe even from a holder
-/// that slept past its deadline (Kleppmann, "How to do distributed locking", 2016).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FencingToken(NonZeroU64);
-
-impl FencingToken {
-    /// The number itself.
-    #[must_use]
-    pub fn get(self) -> u64 {
-        self.0.get()
-    }
-
-    /// The number that follows, for the next grant.
-    pub(crate) fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-
-    /// `value`, or 1 where it is 0.
-    pub(crate) fn at_least_one(value: u64) -> Self {
-        Self(NonZeroU64::new(value).unwrap_or(NonZeroU64::MIN))
-    }
-}
-
-/// A number or text that is no fencing token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a fencing token is a whole number from 1 to 2^64 - 1")]
-pub struct NoFence;
-
-impl TryFrom<u64> for FencingToken {
-    type Error = NoFence;
-    fn try_from(number: u64) -> Result<Self, NoFence> {
-        NonZeroU64::new(number).map(Self).ok_or(NoFence)
-    }
-}
-
-/// From decimal digits, as a holder sends them.
-impl std::str::FromStr for FencingToken {
-    type Err = NoFence;
-    fn from_str(text: &str) -> Result<Self, NoFence> {
-        // The standard parser also takes a plus sign.
-        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(NoFence);
-        }
-        text.parse().map(Self).map_err(|_| NoFence)
-    }
-}
-
-impl fmt::Display for FencingToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for FencingToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FencingToken({})", self.0)
-    }
-}
-
-/// How long a grant lasts unless it is refreshed: whole milliseconds, from 1 ms to [`Ttl::MAX`].
-///
-/// Fractions of a millisecond are cut, which errs towards an earlier deadline.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub struct Ttl(u32);
-
-impl Ttl {
-    /// The longest TTL that any manager takes: 45 days. A manager's own limit is 24 h unless its builder says otherwise.
-    pub const MAX: Duration = Duration::from_hours(24 * 45);
-    /// The shortest.
-    pub const MIN: Duration = Duration::from_millis(1);
-
-    /// Checks `ttl` against the bounds of the type.
-    ///
-    /// # Errors
-    /// [`TtlFault`] if it is zero, below a millisecond or above [`Ttl::MAX`].
-    pub fn new(ttl: Duration) -> Result<Self, TtlFault> {
-        if ttl.is_zero() {
-            return Err(TtlFault::Zero);
-        }
-        if ttl < Self::MIN {
-            return Err(TtlFault::TooShort { min: Self::MIN });
-        }
-        if ttl > Self::MAX {
-            return Err(TtlFault::TooLong { max: Self::MAX });
-        }
-        u32::try_from(ttl.as_millis()).map(Self).map_err(|_| TtlFault::TooLong { max: Self::MAX })
-    }
-
-    /// Checks a number of seconds, as configuration files and other languages give it.
-    ///
-    /// # Errors
-    /// [`TtlFault`] also for negative numbers, infinities and NaN.
-    pub fn from_secs_f64(secs: f64) -> Result<Self, TtlFault> {
-        if secs.is_nan() {
-            return Err(TtlFault::NotANumber);
-        }
-        if secs < 0.0 {
-            return Err(TtlFault::Negative);
-        }
-        Self::new(Duration::try_from_secs_f64(secs).map_err(|_| TtlFault::TooLong { max: Self::MAX })?)
-    }
-
-    /// The TTL in nanoseconds.
-    pub(crate) const fn as_nanos(self) -> u64 {
-        self.0 as u64 * 1_000_000
-    }
-
-    /// The TTL as a duration.
-    #[must_use]
-    pub fn as_duration(self) -> Duration {
-        Duration::from_millis(u64::from(self.0))
-    }
-}
-
-/// The TTLs that a manager takes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TtlBounds {
-    pub(crate) min: Duration,
-    pub(crate) max: Duration,
-}
-
-impl TtlBounds {
-    pub(crate) fn check(self, ttl: Ttl) -> Result<(), TtlFault> {
-        match ttl.as_duration() {
-            ttl if ttl > self.max => Err(TtlFault::TooLong { max: self.max }),
-            ttl if ttl < self.min => Err(TtlFault::TooShort { min: self.min }),
-            _ => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::hash::BuildHasher;
@@ -418,39 +271,5 @@ mod tests {
                 assert_eq!(hasher.hash_one(&key) == hasher.hash_one(&other_key), one == other, "{one} and {other}");
             }
         }
-    }
-
-    #[test]
-    fn ttls_of_zero_below_a_millisecond_negative_or_huge_are_refused() {
-        assert_eq!(Ttl::new(Duration::ZERO), Err(TtlFault::Zero));
-        assert_eq!(Ttl::new(Duration::from_micros(999)), Err(TtlFault::TooShort { min: Ttl::MIN }));
-        assert_eq!(Ttl::new(Duration::MAX), Err(TtlFault::TooLong { max: Ttl::MAX }));
-        assert_eq!(Ttl::new(Duration::from_millis(u64::MAX)), Err(TtlFault::TooLong { max: Ttl::MAX }));
-        assert_eq!(Ttl::from_secs_f64(-1.0), Err(TtlFault::Negative));
-        assert_eq!(Ttl::from_secs_f64(f64::NAN), Err(TtlFault::NotANumber));
-        assert_eq!(Ttl::from_secs_f64(f64::INFINITY), Err(TtlFault::TooLong { max: Ttl::MAX }));
-        assert_eq!(Ttl::from_secs_f64(0.0004), Err(TtlFault::TooShort { min: Ttl::MIN }));
-        assert_eq!(Ttl::from_secs_f64(0.0), Err(TtlFault::Zero));
-        assert_eq!(Ttl::new(Duration::from_micros(1_999)).unwrap().as_duration(), Duration::from_millis(1));
-        assert_eq!(Ttl::new(Ttl::MAX).unwrap().as_duration(), Ttl::MAX);
-    }
-
-    #[test]
-    fn a_fencing_token_is_read_as_it_is_written() {
-        for number in [1, 42, (1 << 53) + 1, u64::MAX] {
-            let fence = FencingToken::try_from(number).unwrap();
-            assert_eq!(fence.to_string().parse(), Ok(fence));
-            assert_eq!(fence.get(), number);
-        }
-        for text in ["", "0", "00", "-1", "+1", "1.0", " 1", "1e3", "18446744073709551616", "x"] {
-            assert_eq!(text.parse::<FencingToken>(), Err(NoFence), "{text:?}");
-        }
-        assert_eq!(FencingToken::try_from(0), Err(NoFence));
-    }
-
-    #[test]
-    fn debug_of_a_token_does_not_show_it() {
-        let token = Token::random();
-        assert!(!format!("{token:?}").contains(&token.to_string()));
     }
 }
