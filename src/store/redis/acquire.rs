@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::call::{Confirm, Failure, call};
 use super::cleanup::{Debt, Guard};
 use super::fault::{Ran, nonsense};
+use super::moving::{self, Try};
 use super::names::Names;
 use super::replicas::Confirmed;
 use super::script::{ACQUIRE, Parts, Reply};
@@ -47,10 +48,16 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
         let parts = parts.arg(token).arg(millis(life)).arg(not_after).arg(millis(inner.config.fence_retention));
         parts.arg(inner.highest.of(&names)).arg(format_args!("{}:{number}", inner.config.process)).arg(queues)
     });
-    let answer = match answered.await {
+    let answered = match answered.await {
+        Err(Failure { ran: Ran::Split, .. }) => {
+            moving::acquire(inner, Try { names: &names, token, begun, life }, &mut guard).await
+        }
+        answered => answered,
+    };
+    let answer = match answered {
         Ok(answer) => answer,
         Err(Failure { error, ran }) => {
-            if ran == Ran::No {
+            if ran != Ran::Maybe {
                 guard.disarm();
             }
             return Err(error);

@@ -20,7 +20,7 @@ use crate::store::StoreError;
 /// So many times a command is passed on within a cluster.
 const REDIRECTIONS: usize = 4;
 /// What a script answers that came after its not-after.
-const TOO_LATE: i64 = 3;
+pub(super) const TOO_LATE: i64 = 3;
 
 /// Who is told before a command goes out (R5).
 pub(in crate::store) trait Outbox: Send {
@@ -181,11 +181,7 @@ async fn send(
             (Going::Along(lane), ..) => batch::along(&wire, lane, script, parts).await.map(enough),
             (Going::Ahead(flight), ..) => flight.run(parts).await.map(enough),
             (Going::Alone, 0, _) => wire.run_one(script, asking, parts).await.map(enough),
-            (Going::Alone, _, Asking::No) => replicas::run(inner, &wire, script, parts).await,
-            // A slot that is moving is asked for in a pipeline of its own: then nobody confirms, and it is denied.
-            (Going::Alone, _, Asking::Yes) => {
-                wire.run_one(script, asking, parts).await.map(|reply| (reply, Confirmed::TooFew))
-            }
+            (Going::Alone, ..) => replicas::run(inner, &wire, script, asking, parts).await,
         };
         match answered {
             Ok((reply, confirmed)) => {

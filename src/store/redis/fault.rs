@@ -18,6 +18,8 @@ pub(in crate::store) struct Fault {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::store) enum Ran {
     No,
+    /// It was not: its slot is moving, and its keys are on two nodes (`moving`).
+    Split,
     Maybe,
 }
 
@@ -50,9 +52,9 @@ impl Fault {
             ErrorKind::Server(Server::Ask) => {
                 (StoreError::Cluster(text()), Ran::No, address().map_or(Then::Rediscover, Then::Ask))
             }
-            ErrorKind::Server(Server::TryAgain | Server::ClusterDown) => {
-                (StoreError::Cluster(text()), Ran::No, Then::Rediscover)
-            }
+            // The map does not change before the slot has moved, and then it is the node that says so.
+            ErrorKind::Server(Server::TryAgain) => (StoreError::Cluster(text()), Ran::Split, Then::Nothing),
+            ErrorKind::Server(Server::ClusterDown) => (StoreError::Cluster(text()), Ran::No, Then::Rediscover),
             ErrorKind::Server(Server::ReadOnly | Server::MasterDown) => {
                 (StoreError::ReadOnly, Ran::No, Then::Reconnect)
             }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::call::call;
-use super::fault::nonsense;
+use super::call::{Failure, call};
+use super::fault::{Ran, nonsense};
+use super::moving;
 use super::script::{FORCE, Parts};
 use super::{Inner, millis};
 use crate::key::Key;
@@ -21,7 +22,11 @@ async fn attempt(inner: &Arc<Inner>, key: &Key) -> Result<Forced, StoreError> {
         let parts = parts.arg(names.wake()).arg(&inner.forced_channel).arg(not_after);
         parts.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(&names))
     });
-    let answer = answered.await.map_err(|failure| failure.error)?;
+    let answered = match answered.await {
+        Err(Failure { ran: Ran::Split, .. }) => moving::force(inner, &names, begun).await,
+        answered => answered,
+    };
+    let answer = answered.map_err(|failure| failure.error)?;
     if let &[fence] = answer.reply.rest() {
         inner.highest.saw(&names, u64::try_from(fence).unwrap_or(0));
     }

@@ -1,5 +1,5 @@
 -- Looks who holds a lock. The value stays here: it is compared, never answered (R25).
--- KEYS: lock, fence. ARGV: token, or ''
+-- KEYS: lock, and fence if it is asked for. ARGV: token, or ''
 -- Answers {0, now us} free, {1, now us, who, ttl left ms, fence or 0} held. who: 0 another, 1 the token, 2 another kind.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -13,5 +13,5 @@ if type(value) == 'table' then
 elseif value == ARGV[1] then
   who = 1
 end
-local fence = tonumber(redis.call('GET', KEYS[2]) or 0) or 0
+local fence = KEYS[2] and tonumber(redis.call('GET', KEYS[2]) or 0) or 0
 return {1, now, who, redis.call('PTTL', KEYS[1]), fence}

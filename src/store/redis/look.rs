@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::Inner;
 use super::acquire::valid;
-use super::call::call;
-use super::fault::nonsense;
+use super::call::{Failure, call};
+use super::fault::{Ran, nonsense};
 use super::script::{LOOK, Parts};
 use crate::key::{Key, Token};
 use crate::store::{Extended, Holder, Seen, StoreError};
@@ -14,9 +14,16 @@ use crate::store::{Extended, Holder, Seen, StoreError};
 pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Result<Seen, StoreError> {
     let names = inner.names(key)?;
     let token = token.map(|token| token.as_uuid().hyphenated().to_string()).unwrap_or_default();
-    let answered =
-        call(inner, &names, &LOOK, inner.now(), (), |_| Parts::of([names.lock(), names.fence()]).arg(&token));
-    let answer = answered.await.map_err(|failure| failure.error)?;
+    let begun = inner.now();
+    let both = |_| Parts::of([names.lock(), names.fence()]).arg(&token);
+    let answered = match call(inner, &names, &LOOK, begun, (), both).await {
+        // Its slot is moving (`moving`): without the fence.
+        Err(Failure { ran: Ran::Split, .. }) => {
+            call(inner, &names, &LOOK, begun, (), |_| Parts::of([names.lock()]).arg(&token)).await
+        }
+        answered => answered,
+    };
+    let answer = answered.map_err(|failure| failure.error)?;
     match (answer.reply.code(), answer.reply.rest()) {
         (0, _) => Ok(Seen::Free),
         (1, &[who, left_ms, fence]) => {

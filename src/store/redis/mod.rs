@@ -2,8 +2,10 @@
 //! same keys and ours exclude each other.
 //!
 //! One file per operation, with its script beside it: `acquire`, `extend`, `release`, `force`, `look`, `tickets`. Under
-//! them, `call` sends a script to whoever has the key (`cluster`, `link`, `wire`), `cleanup` takes back what nobody
-//! received, and `lately` releases again what a dying master had not passed on. `listen` hears what Redis tells by itself. The numbers R1 to R28 are the rules of this format:
+//! them, `call` sends a script to whoever has the key (`cluster`, `link`, `wire`), `moving` does the same one key at a
+//! time where the slot of a Cluster is moving, `cleanup` takes back what nobody received, and `lately` releases again
+//! what a dying master had not passed on. `listen` hears what Redis tells by itself. The numbers R1 to R28 are the rules
+//! of this format:
 //!
 //! * a lock's whole value is its token, its TTL is in milliseconds, everything else stands beside it (`names`);
 //! * a grant counts from before the command was sent, less 1% of the TTL and 2 ms (R8);
@@ -84,6 +86,7 @@ mod lately;
 pub(super) mod link;
 mod listen;
 mod look;
+mod moving;
 pub(super) mod names;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]

@@ -14,7 +14,8 @@ return answer_each(#KEYS / 3, function(i)
   redis.call('DEL', lock)
   -- Mostly nobody waits, and nobody watches.
   if redis.call('EXISTS', alive) == 1 then
-    call_first(lock, queue, alive)
+    -- A hint: where the slot is moving it may find the queue gone from this node half-way, and the lock is free.
+    pcall(call_first, lock, queue, alive)
     if tonumber(redis.call('ZSCORE', alive, WATCHED) or 0) > now then
       redis.pcall('PUBLISH', ARGV[a + 2], 'released')
     end

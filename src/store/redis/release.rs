@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::Inner;
-use super::call::{Answer, Confirm, Outbox, call};
+use super::call::{Answer, Confirm, Failure, Outbox, call};
 use super::cleanup::{Debt, Guard};
 use super::config::Repeats;
-use super::fault::nonsense;
+use super::fault::{Ran, nonsense};
+use super::moving;
 use super::names::Names;
 use super::script::{Parts, RELEASE};
 use crate::key::{Key, Token};
@@ -61,10 +62,15 @@ async fn answer(
     let token = token.as_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let token: &str = token.hyphenated().encode_lower(&mut text);
-    let answered = call(inner, names, &RELEASE, inner.now(), outbox, |not_after| {
+    let begun = inner.now();
+    let answered = call(inner, names, &RELEASE, begun, &mut *outbox, |not_after| {
         Parts::of([names.lock(), names.queue(), names.alive()]).arg(token).arg(names.wake()).arg(not_after)
     });
-    let answer = answered.await.map_err(|failure| failure.error)?;
+    let answered = match answered.await {
+        Err(Failure { ran: Ran::Split, .. }) => moving::release(inner, names, token, begun, outbox).await,
+        answered => answered,
+    };
+    let answer = answered.map_err(|failure| failure.error)?;
     if inner.config.repeats == Repeats::On {
         // Also what was gone already: it need not be gone from the server that comes next.
         inner.lately.released(names, held, inner.now());

@@ -13,7 +13,7 @@ use super::Inner;
 use super::fault::Fault;
 use super::millis;
 use super::script::{Form, Parts, Reply, Script, read};
-use super::wire::{Wire, one};
+use super::wire::{Asking, Wire, one};
 use crate::store::StoreError;
 
 /// So many idle connections are kept.
@@ -33,16 +33,21 @@ pub(super) async fn run(
     inner: &Inner,
     wire: &Arc<Wire>,
     script: &Script,
+    asking: Asking,
     parts: Parts,
 ) -> Result<(Reply, Confirmed), Fault> {
     let mut connection = exclusive(inner, wire).await.map_err(Fault::unsent)?;
     // Inside a pipeline a script goes out whole (R7): what comes after it would not wait for a second try.
     let mut pipe = redis::pipe();
+    if asking == Asking::Yes {
+        pipe.cmd("ASKING");
+    }
+    let before = pipe.len();
     pipe.add_command(script.command(Form::Body, std::iter::once(&parts)))
         .cmd("WAIT")
         .arg(inner.config.replicas)
         .arg(millis(inner.config.operation_timeout / 2));
-    let values = connection.send_packed_commands(&pipe, 0, 2).await.map_err(|error| Fault::of(&error))?;
+    let values = connection.send_packed_commands(&pipe, before, 2).await.map_err(|error| Fault::of(&error))?;
     let mut values = values.into_iter();
     let answer = read(Ok(values.next().unwrap_or(redis::Value::Nil))).map_err(|error| Fault::of(&error))?;
     let confirmed = match values.next() {

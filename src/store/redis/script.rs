@@ -51,6 +51,12 @@ scripts! {
     LOOK = ["look.lua"], Takes::One;
     LEAVE = ["queue.lua", "leave.lua"], Takes::One;
     RENEW = ["queue.lua", "renew.lua"], Takes::Many(Lane::Renew);
+    MOVING_AHEAD = ["queue.lua", "moving/ahead.lua"], Takes::One;
+    MOVING_RESERVE = ["moving/reserve.lua"], Takes::One;
+    MOVING_FENCE = ["moving/fence.lua"], Takes::One;
+    MOVING_ACCEPT = ["moving/accept.lua"], Takes::One;
+    MOVING_RELEASE = ["moving/release.lua"], Takes::One;
+    MOVING_FORCE = ["moving/force.lua"], Takes::One;
 }
 
 /// How a script is named in a command.
@@ -177,6 +183,14 @@ impl Reply {
             *number = *value;
         }
         Ok(Self { numbers, len: values.len() })
+    }
+
+    /// What a script of one step would have answered for several (`moving`).
+    pub(super) fn of<const N: usize>(given: [i64; N]) -> Self {
+        const { assert!(2 <= N && N <= 5) }
+        let mut numbers = [0; 5];
+        numbers[..N].copy_from_slice(&given);
+        Self { numbers, len: N }
     }
 
     pub(in crate::store) fn code(&self) -> i64 {
