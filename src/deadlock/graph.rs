@@ -13,7 +13,9 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
+
+use crate::table::OwnerId;
 
 #[cfg(test)]
 mod tests;
@@ -23,13 +25,6 @@ const ROUNDS: usize = 64;
 
 /// The owner that is asked about; every picture begins with it.
 const ROOT: usize = 0;
-
-/// Who waits and holds: one logical actor, which runs only if all its waits are over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct OwnerId(pub(crate) u64);
-
-/// A set of owners.
-pub(crate) type OwnerSet = HashSet<OwnerId, foldhash::fast::RandomState>;
 
 /// What one owner holds of the thing that is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -26,9 +26,9 @@ use crate::error::{LockError, WaitEdge};
 use crate::key::Key;
 use crate::shard::Shard;
 use crate::sync::Mutex;
-use crate::table::{Ask, Effects, Grant, Mode, Obstacle, Owner, Verdict, WaiterId, is_sparse};
+use crate::table::{Ask, Effects, Grant, Mode, Obstacle, Owner, OwnerId, OwnerSet, Verdict, WaiterId, is_sparse};
 use follow::Following;
-use graph::{Blocked, Hold, OwnerId, OwnerSet, Step, World, cycle_through};
+use graph::{Blocked, Hold, Step, World, cycle_through};
 
 /// What is done about a deadlock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 use super::lost::LostSignal;
 use super::{SLICE, Shard};
 use crate::clock::Moment;
-use crate::deadlock::graph::OwnerSet;
 use crate::error::{LockError, Loss, WaitEdge};
 #[cfg(feature = "http")]
 use crate::key::FencingToken;
@@ -18,7 +17,7 @@ use crate::store::{Released, Seen};
 #[cfg(feature = "http")]
 use crate::table::Ask;
 use crate::table::{
-    Claimed, Effects, End, Grant, HoldersCursor, Keeper, Mode, Obstacle, Order, OrderId, Owner, RefreshAsk, Refreshed,
+    Claimed, Effects, End, Grant, HoldersCursor, Keeper, Mode, Obstacle, Order, OrderId, Owner, OwnerSet, RefreshAsk, Refreshed,
     Release, Slice, Table, WaiterId, Watcher, Which, Word,
 };
 

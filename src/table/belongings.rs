@@ -5,12 +5,11 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use super::ended::End;
-use super::owner::Owner;
+use super::owner::{Owner, OwnerId};
 use super::slot::ExtraTerms;
 use super::sweep::Slice;
 use super::{Effects, Table};
 use crate::clock::Moment;
-use crate::deadlock::graph::OwnerId;
 
 type Ids = HashSet<u32, foldhash::fast::RandomState>;
 

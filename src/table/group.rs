@@ -11,8 +11,8 @@ use hashbrown::HashMap;
 
 use super::is_sparse;
 use super::mode::{Kind, Mode};
+use super::owner::{OwnerId, OwnerSet};
 use crate::clock::Moment;
-use crate::deadlock::graph::{OwnerId, OwnerSet};
 use crate::key::Token;
 
 #[derive(Debug)]

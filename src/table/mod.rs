@@ -62,7 +62,7 @@ pub use hold::Release;
 pub(crate) use hold::{RefreshAsk, Refreshed};
 pub use mode::Mode;
 pub(crate) use orders::{Order, OrderId};
-pub(crate) use owner::{Owner, OwnerKind};
+pub(crate) use owner::{Owner, OwnerId, OwnerKind, OwnerSet};
 pub(crate) use queue::WaiterId;
 pub(crate) use slab::Slab;
 pub(crate) use slot::{ExtraTerms, Keeper, Reentry, Scope, Terms, Watcher};
@@ -86,7 +86,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::clock::Moment;
-use crate::deadlock::graph::OwnerId;
 use crate::key::{FencingToken, Key, Token};
 use belongings::Belongings;
 use ended::EndedRing;

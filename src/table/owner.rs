@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
 use crate::clock::Moment;
-use crate::deadlock::graph::OwnerId;
 use crate::error::{LockError, Loss};
 use crate::key::Ttl;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -17,6 +18,13 @@ use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 const EXPIRED: u64 = 0;
 /// The word of a session that was ended.
 const ENDED: u64 = 1;
+
+/// Names an owner, in all shards. To the deadlock check it is one actor, which runs only if all its waits are over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct OwnerId(pub(crate) u64);
+
+/// A set of owners.
+pub(crate) type OwnerSet = HashSet<OwnerId, foldhash::fast::RandomState>;
 
 #[derive(Debug)]
 pub(crate) struct Owner {

@@ -9,11 +9,10 @@ use std::time::Duration;
 use super::acquire::Grant;
 use super::ended::End;
 use super::mode::{Kind, Mode};
-use super::owner::Owner;
+use super::owner::{Owner, OwnerSet};
 use super::queue::{Waiter, WaiterId, WaiterState};
 use super::{Effects, Event, EventKind, Table};
 use crate::clock::Moment;
-use crate::deadlock::graph::OwnerSet;
 use crate::error::{LockError, WaitEdge};
 use crate::key::Key;
 

@@ -13,7 +13,6 @@ use super::naive::{Held, Kept, Model, Note, Past, Told, View};
 use super::{
     Answer, Asked, HASHES, LIMITS, MAX_PLACES, MODES, Op, Request, SESSION_TTLS_MS, START, TICK, Wait, key_at, ttl_at,
 };
-use crate::deadlock::graph::OwnerSet;
 use crate::error::{LockError, Loss, WaitEdge};
 use crate::key::Ttl;
 
