@@ -52,72 +52,57 @@ mod account;
 #[cfg(feature = "http")]
 mod attached;
 mod backoff;
-mod caller;
 mod clock;
 mod config;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod conformance;
+mod current_owner;
 mod deadlock;
 mod error;
-mod event;
 pub mod fence;
-mod force;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
-mod info;
-mod inspect;
 mod kept;
 mod key;
-mod listing;
 mod lock;
+mod lock_many;
 mod manager;
-mod many;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
-mod namespace;
-mod observed;
-mod order;
 mod readable;
-mod readiness;
-#[cfg(feature = "http")]
-mod reclaim;
 mod request;
 pub mod retry;
+mod routing;
 mod run;
 mod semaphore;
 mod session;
 mod shard;
 mod shares;
-mod shutdown;
 mod singleflight;
-mod stats;
 pub mod store;
 mod supervise;
 mod sync;
 mod table;
-mod trace;
+mod telemetry;
 
 pub use account::Account;
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
 pub use clock::{Clock, Moment};
-pub use config::{BuildError, Builder, FailMode};
+pub use config::BuildError;
 pub use deadlock::DeadlockPolicy;
 pub use error::{AttemptOutcome, Face, LockError, Loss, WaitEdge};
-pub use event::{EventStream, Events, Heard};
-pub use force::ForceRelease;
-pub use info::{EndedLock, Explanation, HolderInfo, LockInfo, WaiterInfo, Whereabouts};
 pub use key::{FencingToken, Key, KeyFault, NoFence, Token, Ttl, TtlFault};
-pub use listing::{ListPage, ListQuery, StorePage};
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
-pub use manager::LockManager;
-pub use many::{LockMany, LockManyRequest};
-pub use order::ListOrder;
+pub use lock_many::{LockMany, LockManyRequest};
+pub use manager::{
+    Builder, EndedLock, EventStream, Events, Explanation, ForceRelease, Heard, HolderInfo, HotKey, ListOrder, ListPage,
+    ListQuery, LockInfo, LockManager, Readiness, Stats, StorePage, WaiterInfo, Whereabouts,
+};
 pub use readable::readable;
-pub use readiness::Readiness;
 pub use request::{LockFuture, LockOptions, LockRequest, OwnedLockRequest, TicketFuture, TicketRequest, WaitPlace};
 pub use run::{Outcome, Ran, RunFuture, RunRequest, TryRunFuture, TryRunRequest, operation_key, resource_key};
 pub use semaphore::{OwnedSemaphore, Semaphore};
@@ -128,7 +113,7 @@ pub use singleflight::{
     DetachedFuture, DetachedSingleflight, SharedLock, SharedLockFuture, SharedLockRequest, SingleflightFuture,
     SingleflightRequest,
 };
-pub use stats::{HotKey, Stats};
+pub use store::FailMode;
 pub use table::{Event, EventKind, Mode, Release};
 
 /// The README's Rust blocks, as doc tests.

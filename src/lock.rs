@@ -19,7 +19,7 @@ use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::shard::Shard;
 use crate::shard::lost::LostSignal;
 use crate::table::{self, End, Grant, Keeper, Mode, Order, OrderId, Release};
-use crate::trace::Hold;
+use crate::telemetry::trace::Hold;
 
 /// A held lock. Dropping it releases it, in every build, without blocking. Over a store the release is sent by the
 /// manager's thread: see [`LockManager`](crate::LockManager) for a process that ends at once.

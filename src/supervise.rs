@@ -9,7 +9,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use crate::backoff::Backoff;
-use crate::trace;
 
 /// Between a panic and the new beginning, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
@@ -22,7 +21,7 @@ pub(crate) async fn supervise<F: Future<Output = ()>>(task: &'static str, mut be
         if AssertUnwindSafe(async { begin().await }).catch_unwind().await.is_ok() {
             return;
         }
-        hook(|| trace::panicked(task));
+        hook(|| log_panic(task));
         if begun.elapsed() > PAUSE.1 {
             backoff.reset();
         }
@@ -33,8 +32,16 @@ pub(crate) async fn supervise<F: Future<Output = ()>>(task: &'static str, mut be
 /// Runs what is done once. A panic is told, and ends nothing else.
 pub(crate) async fn guarded(task: &'static str, work: impl Future<Output = ()>) {
     if AssertUnwindSafe(work).catch_unwind().await.is_err() {
-        hook(|| trace::panicked(task));
+        hook(|| log_panic(task));
     }
+}
+
+/// A task of ours has panicked, and goes on.
+fn log_panic(task: &'static str) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: "leasehold", task, "a task has panicked; it goes on");
+    #[cfg(not(feature = "tracing"))]
+    let _ = task;
 }
 
 /// Calls what is not ours. Its panic stays its own.

@@ -49,7 +49,11 @@ fn rooms_import_only_what_they_may() {
         &["crate::shard", "crate::manager", "crate::request", "crate::lock", "Uuid::new", "Token::random"],
     );
     forbid(&files, "src/deadlock/graph", &io);
-    forbid(&files, "src/deadlock/graph", &["crate::shard", "crate::key", "crate::clock", "crate::error", "crate::manager"]);
+    forbid(
+        &files,
+        "src/deadlock/graph",
+        &["crate::shard", "crate::key", "crate::clock", "crate::error", "crate::manager"],
+    );
     forbid(&files, "src/retry.rs", &["actix", "tokio", "redis::", "metrics::", "crate::table", "crate::shard"]);
     for pure in ["src/store/redlock/quorum.rs", "src/store/redlock/fence.rs"] {
         forbid(&files, pure, &io);

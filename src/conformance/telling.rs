@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{LONG, Make, begun, fresh, manager, wait};
 use crate::error::LockError;
-use crate::event::{Events, Heard};
 use crate::key::{Key, KeyFault};
+use crate::manager::{Events, Heard};
 use crate::table::{EventKind, Release};
 
 pub(super) fn bad_input_is_refused_before_anything_is_asked(make: &Make<'_>) {

@@ -21,7 +21,7 @@ use super::shown;
 use super::sort::Sort;
 use super::wire::{self, ModeName, Written, permits_of, whole_ms};
 use super::{sessions, wire::Acquire};
-use crate::reclaim::Proof;
+use crate::manager::reclaim::Proof;
 use crate::{
     FencingToken, ListQuery, LockError, LockOptions, LockRequest, Mode, Readiness, Refreshed, Release, Stats, TtlFault,
 };

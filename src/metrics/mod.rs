@@ -73,7 +73,6 @@
 //! | `leasehold_sessions` | gauge | manager | sessions that are kept, and open now |
 //! | `leasehold_http_request_duration_seconds` | histogram | route, method | how long they took, waiting included |
 
-pub(crate) mod names;
 #[cfg(feature = "prometheus")]
 mod prometheus;
 mod published;
@@ -82,7 +81,6 @@ mod reporter;
 mod requests;
 mod totals;
 
-pub use names::{FAMILIES, Family, FamilyKind};
 #[cfg(feature = "prometheus")]
 #[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]
 pub use prometheus::{Exposition, configure_prometheus};
@@ -92,3 +90,6 @@ pub use reporter::Reporter;
 pub use requests::HttpMetrics;
 #[cfg(feature = "http")]
 pub(crate) use requests::RequestCounter;
+
+use crate::telemetry::metric_names as names;
+pub use crate::telemetry::metric_names::{FAMILIES, Family, FamilyKind};

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use super::options::{LockOptions, Rare, Wait};
 use super::{LockRequest, Style, WaitPlace};
-use crate::caller;
 use crate::clock::Moment;
+use crate::current_owner;
 use crate::deadlock::{Detector, OwnedAsk, WaitId};
 use crate::error::{AttemptOutcome, LockError};
 use crate::key::{Key, Token, Ttl};
@@ -28,7 +28,7 @@ use crate::shard::{Locked, Shard};
 use crate::table::{
     Ask, ExtraTerms, Grant, Keeper, Mode, Patience, Place, Reentry, Seen, Terms, TokenChoice, Verdict, WaiterId,
 };
-use crate::trace::{self, Attempt};
+use crate::telemetry::trace::{self, Attempt};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum KeeperKind {
@@ -218,7 +218,7 @@ impl<'a> Acquiring<'a> {
             }
             None => None,
         };
-        if caller::is_there() {
+        if current_owner::is_there() {
             asked.adopt(self.manager);
         }
         Ok((asked, delays))
@@ -460,7 +460,7 @@ impl Asked {
     /// Asks on behalf of the callback that it is asked in, unless it is a session's.
     #[cold]
     fn adopt(&mut self, manager: &LockManager) {
-        let Some(caller) = caller::current(manager.id()) else { return };
+        let Some(caller) = current_owner::current(manager.id()) else { return };
         let extra = self.terms.extra.get_or_insert_default();
         let Some(extra) = Arc::get_mut(extra).filter(|extra| extra.asker.is_none()) else { return };
         if extra.owner.is_none() {

@@ -18,7 +18,7 @@ use futures_util::future::BoxFuture;
 use pin_project_lite::pin_project;
 
 use super::Ran;
-use crate::caller;
+use crate::current_owner;
 use crate::error::{LockError, Loss};
 use crate::lock::{Held, Lock, Unlocking};
 use crate::manager::LockManager;
@@ -116,10 +116,10 @@ where
             stage.set(Stage::Ended);
             return Poll::Ready(Ok(Ran { value, release }));
         }
-        let caller = this
-            .caller
-            .get_or_insert_with(|| caller::current(this.manager.id()).unwrap_or_else(|| this.manager.new_call()));
-        let on_its_behalf = caller::enter(this.manager.id(), caller);
+        let caller = this.caller.get_or_insert_with(|| {
+            current_owner::current(this.manager.id()).unwrap_or_else(|| this.manager.new_call())
+        });
+        let on_its_behalf = current_owner::enter(this.manager.id(), caller);
         if let Staged::Locking { lock, call } = stage.as_mut().project() {
             let lock = ready!(Pin::new(lock).poll(cx))?;
             let call = call.take().expect("the lock is granted once");

@@ -15,10 +15,10 @@ use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle};
 use super::Shard;
 use super::message::{Acquire, GetStats, Inspect, Refresh, Release, TryLock, Wake};
 use crate::error::LockError;
-use crate::info::LockInfo;
 use crate::lock::Lock;
+use crate::manager::LockInfo;
+use crate::manager::Stats;
 use crate::manager::{Inner, LockManager};
-use crate::stats::Stats;
 
 /// How long a turn that panicked waits before it is tried again.
 const AFTER_PANIC: Duration = Duration::from_millis(100);

@@ -19,9 +19,8 @@ use parking_lot::Mutex;
 use super::Shard;
 use super::clerk::{RETRY, ShardClerk};
 use crate::clock::Moment;
-use crate::config::FailMode;
 use crate::key::{FencingToken, Key, Ttl};
-use crate::store::{Acquired, Ask, Denial, Intent, StoreError, drift};
+use crate::store::{Acquired, Ask, Denial, FailMode, Intent, StoreError, drift};
 use crate::table::{Claimed, End, Grant, Word};
 
 /// So long after an unknown answer the store is not asked: a queue must not wait out a timeout at each hand-over.

@@ -14,12 +14,11 @@ use tokio_util::task::TaskTracker;
 use super::Shard;
 use super::verify::{attend, clear_the_way};
 use crate::clock::Clock;
-use crate::config::FailMode;
 use crate::key::{Key, Token};
-use crate::observed::Observed;
-use crate::store::{Forced, Health, Released, ScanPage, Seen, Store, StoreError};
+use crate::store::{FailMode, Forced, Health, Released, ScanPage, Seen, Store, StoreError};
 use crate::supervise::{guarded, supervise};
-use crate::trace;
+use crate::telemetry::InstrumentedStore;
+use crate::telemetry::trace;
 
 /// How long a shutdown lets the last calls take.
 const LAST_CALLS: Duration = Duration::from_secs(2);
@@ -28,7 +27,7 @@ const LAST_CALLS: Duration = Duration::from_secs(2);
 pub(crate) struct Desk {
     pub(crate) store: Arc<dyn Store>,
     /// The same.
-    observed: Arc<Observed>,
+    observed: Arc<InstrumentedStore>,
     pub(super) clock: Clock,
     pub(super) fail_mode: FailMode,
     runtime: OnceLock<Handle>,
@@ -49,7 +48,7 @@ impl std::fmt::Debug for Desk {
 
 impl Desk {
     pub(crate) fn new(store: Arc<dyn Store>, fail_mode: FailMode, clock: Clock) -> Arc<Self> {
-        let observed = Observed::new(store);
+        let observed = InstrumentedStore::new(store);
         let store: Arc<dyn Store> = observed.clone();
         Arc::new(Self {
             store,
@@ -65,7 +64,7 @@ impl Desk {
     }
 
     /// The store, as its manager calls it.
-    pub(crate) fn observed(&self) -> &Observed {
+    pub(crate) fn observed(&self) -> &InstrumentedStore {
         &self.observed
     }
 

@@ -17,8 +17,8 @@ use crate::store::{Released, Seen};
 #[cfg(feature = "http")]
 use crate::table::Ask;
 use crate::table::{
-    Claimed, Effects, End, Grant, HoldersCursor, Keeper, Mode, Obstacle, Order, OrderId, Owner, OwnerSet, RefreshAsk, Refreshed,
-    Release, Slice, Table, WaiterId, Watcher, Which, Word,
+    Claimed, Effects, End, Grant, HoldersCursor, Keeper, Mode, Obstacle, Order, OrderId, Owner, OwnerSet, RefreshAsk,
+    Refreshed, Release, Slice, Table, WaiterId, Watcher, Which, Word,
 };
 
 impl Shard {

@@ -8,11 +8,11 @@ use std::time::Duration;
 use actix::Message;
 
 use crate::error::LockError;
-use crate::info::LockInfo;
 use crate::key::{Key, Token};
 use crate::lock::{Lock, Refreshed};
+use crate::manager::LockInfo;
+use crate::manager::Stats;
 use crate::request::LockOptions;
-use crate::stats::Stats;
 
 /// Asks for a lock now or never; answers as [`LockManager::try_lock`](crate::LockManager::try_lock) does.
 #[derive(Debug, Message)]

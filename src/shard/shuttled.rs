@@ -20,8 +20,8 @@ use crate::error::{LockError, Loss};
 use crate::key::Token;
 use crate::lock::Lock;
 use crate::manager::LockManager;
+use crate::manager::Stats;
 use crate::retry::FixedInterval;
-use crate::stats::Stats;
 use crate::table::Release;
 
 mod owners;

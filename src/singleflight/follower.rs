@@ -12,7 +12,7 @@ use super::flight::{Flight, Landing, Lead};
 use super::patience::Patience;
 use super::value::{AnyFlight, Name};
 use super::{Role, Seat};
-use crate::caller;
+use crate::current_owner;
 use crate::deadlock::WaitId;
 use crate::deadlock::follow::Following;
 use crate::error::LockError;
@@ -55,7 +55,7 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
         let patience = Patience::begin(shard, wait);
         let (seat, flight) = seat_of(manager, key);
         let mut follower = Follower { manager, seat, flight, landing: None, patience, watch: None };
-        if let Some(owner) = caller::current(manager.id()) {
+        if let Some(owner) = current_owner::current(manager.id()) {
             follower.watch = Some(Watch { manager, owner, registered: None });
         }
         follower.enlist()?;

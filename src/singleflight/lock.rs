@@ -20,7 +20,7 @@ use futures_util::future::{BoxFuture, Shared};
 
 use super::patience::Patience;
 use super::{Cell, Role, Seat};
-use crate::caller;
+use crate::current_owner;
 use crate::error::LockError;
 use crate::key::{Key, Ttl};
 use crate::lock::{Held, Lock};
@@ -140,7 +140,7 @@ fn acquisition(manager: LockManager, name: Name) -> Acquisition {
         let mut request = manager.lock(key).ttl(ttl.as_duration()).wait_forever().into_future();
         let answer = poll_fn(|cx| {
             // Whoever drives it: were it the session's whose callback asked first, it would end for all with that.
-            let _for_nobody = caller::enter_nobody();
+            let _for_nobody = current_owner::enter_nobody();
             request.poll_unpin(cx)
         })
         .await;

@@ -34,6 +34,7 @@ mod answer;
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod conformance;
 mod error;
+mod fail_mode;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;
@@ -52,6 +53,7 @@ pub use answer::{
     ScanPage, Scanned, Seen, Terms, Turns, Vote, Votes, Warning,
 };
 pub use error::{StoreCause, StoreError};
+pub use fail_mode::FailMode;
 pub use template::{KeyTemplate, TemplateError};
 pub use watch::{Event, Events, Hint, Sender, Sent, Watch};
 

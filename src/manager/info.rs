@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::stats::Stats;
 use crate::clock::Moment;
 use crate::error::Loss;
 use crate::key::{FencingToken, Key};
 use crate::readable::readable;
-use crate::stats::Stats;
 use crate::store::NodeVote;
 use crate::table::{Awaiting, End, Holding, Mode, Row, Trace, Waiting};
 

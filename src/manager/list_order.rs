@@ -2,7 +2,7 @@
 
 use std::cmp::{Ordering, Reverse};
 
-use crate::info::LockInfo;
+use super::info::LockInfo;
 use crate::key::Key;
 use crate::table::Candidate;
 

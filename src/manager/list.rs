@@ -7,11 +7,11 @@
 
 use std::collections::BinaryHeap;
 
+use super::info::LockInfo;
+use super::list_order::{ListOrder, Ranked, candidate};
 use crate::error::LockError;
-use crate::info::LockInfo;
 use crate::key::Key;
 use crate::manager::LockManager;
-use crate::order::{ListOrder, Ranked, candidate};
 use crate::store::{Scanned, StoreError};
 use crate::table::Candidate;
 

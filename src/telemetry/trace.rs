@@ -6,9 +6,9 @@
 //! `lock`, `run` and what calls the store.
 
 #[cfg(not(feature = "tracing"))]
-pub(crate) use off::{Attempt, Hold, instrument, is_on, panicked, store_failed};
+pub(crate) use off::{Attempt, Hold, instrument, is_on, store_failed};
 #[cfg(feature = "tracing")]
-pub(crate) use on::{Attempt, Call, Hold, instrument, is_on, panicked, store_failed};
+pub(crate) use on::{Attempt, Call, Hold, instrument, is_on, store_failed};
 
 #[cfg(feature = "tracing")]
 mod on {
@@ -31,11 +31,6 @@ mod on {
     /// Has work that goes on elsewhere belong to what is done here.
     pub(crate) fn instrument<F: Future>(work: F) -> impl Future<Output = F::Output> {
         work.instrument(if is_on() { Span::current() } else { Span::none() })
-    }
-
-    /// A task of ours has panicked, and goes on.
-    pub(crate) fn panicked(task: &'static str) {
-        tracing::error!(target: "leasehold", task, "a task has panicked; it goes on");
     }
 
     /// Calls to a store fail. `times`: so often since it was said last.
@@ -201,8 +196,6 @@ mod off {
     use crate::key::{FencingToken, Key};
     use crate::store::StoreError;
     use crate::table::Mode;
-
-    pub(crate) fn panicked(_: &'static str) {}
 
     pub(crate) fn store_failed(_: &'static str, _: &StoreError, _: u64) {}
 

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use super::info::{EndedLock, Explanation, HolderInfo, LockInfo, Whereabouts};
+use super::stats::{HotKey, Stats};
 use crate::error::{LockError, Loss};
-use crate::info::{EndedLock, Explanation, HolderInfo, LockInfo, Whereabouts};
 use crate::key::Key;
 use crate::lock::Ticket;
 use crate::manager::LockManager;
 use crate::shard::Shard;
-use crate::stats::{HotKey, Stats};
 use crate::store::{Health, Seen, StoreError};
 use crate::table::Counters;
 

@@ -97,12 +97,12 @@ families! {
 
 /// The family of that name.
 #[cfg(any(test, feature = "prometheus"))]
-pub(super) fn family(name: &str) -> &'static Family {
+pub(crate) fn family(name: &str) -> &'static Family {
     FAMILIES.iter().find(|family| family.name == name).expect("the names come from the list")
 }
 
 /// Tells the recorder what each family is.
-pub(super) fn describe() {
+pub(crate) fn describe() {
     for family in FAMILIES {
         match family.kind {
             FamilyKind::Counter => describe_counter!(family.name, family.help),

@@ -14,23 +14,23 @@ use std::time::{Duration, Instant};
 use metrics::{Counter, Histogram, counter, histogram};
 use parking_lot::Mutex;
 
-use crate::key::{Key, Token, Ttl};
 #[cfg(feature = "metrics")]
-use crate::metrics::names;
+use super::metric_names as names;
+use super::trace;
+#[cfg(feature = "tracing")]
+use super::trace::Call;
+use crate::key::{Key, Token, Ttl};
 use crate::store::{
     Acquired, Ask, BoxFuture, Denial, Events, Extended, Forced, Health, NodeVote, Released, ScanPage, Seen, Store,
     StoreCause, StoreError, Terms, Watch,
 };
 use crate::supervise::hook;
-use crate::trace;
-#[cfg(feature = "tracing")]
-use crate::trace::Call;
 
 /// How often a cause is logged.
 const LOG_AGAIN: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
-pub(crate) struct Observed {
+pub(crate) struct InstrumentedStore {
     store: Arc<dyn Store>,
     failures: Mutex<Failures>,
     #[cfg(feature = "metrics")]
@@ -97,7 +97,7 @@ impl std::fmt::Debug for Meter {
     }
 }
 
-impl Observed {
+impl InstrumentedStore {
     pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -236,7 +236,7 @@ fn failure<T>(answer: &Result<T, StoreError>) -> Option<&StoreError> {
 static OUT_OF_MEMORY: StoreError = StoreError::OutOfMemory;
 static TOO_FEW_REPLICAS: StoreError = StoreError::TooFewReplicas;
 
-impl Store for Observed {
+impl Store for InstrumentedStore {
     fn name(&self) -> &'static str {
         self.store.name()
     }

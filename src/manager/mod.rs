@@ -1,5 +1,18 @@
 //! The manager: the shards, which key belongs to which, and how locks are asked for.
 
+mod builder;
+pub(crate) mod events;
+mod force_release;
+mod info;
+mod inspect;
+mod list;
+mod list_order;
+mod readiness;
+#[cfg(feature = "http")]
+pub(crate) mod reclaim;
+mod shutdown;
+mod stats;
+
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -7,17 +20,26 @@ use actix::Addr;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::caller::ManagerId;
+use crate::current_owner::ManagerId;
+pub use builder::Builder;
+use events::Hub;
+pub use events::{EventStream, Events, Heard};
+pub use force_release::ForceRelease;
+pub use info::{EndedLock, Explanation, HolderInfo, LockInfo, WaiterInfo, Whereabouts};
+pub use list::{ListPage, ListQuery, StorePage};
+pub use list_order::ListOrder;
+pub use readiness::Readiness;
+pub use stats::{HotKey, Stats};
+
 use crate::clock::{Clock, Moment};
-use crate::config::{BuildError, Builder, Config};
+use crate::config::{BuildError, Config};
 use crate::deadlock::Detector;
 use crate::error::LockError;
-use crate::event::Hub;
 use crate::kept::KeptSessions;
 use crate::key::{Key, Token, Ttl};
 use crate::lock::{Lock, Refreshed, Ticket};
-use crate::namespace::Placing;
 use crate::request::{LockRequest, Style};
+use crate::routing::Placing;
 use crate::shard::actor::ShardActor;
 use crate::shard::clerk::ShardClerk;
 use crate::shard::crowd::Crowd;

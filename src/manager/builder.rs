@@ -1,0 +1,298 @@
+//! How a manager is described and built: every setting, its default and its bounds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::LockManager;
+use crate::clock::Clock;
+use crate::config::{BuildError, Config};
+use crate::deadlock::DeadlockPolicy;
+use crate::key::{Key, Ttl, TtlBounds};
+use crate::routing;
+use crate::store::{FailMode, Store};
+
+/// Describes a [`LockManager`]; every setting has a default.
+///
+/// | setting | default |
+/// |---|---|
+/// | `ttl` | 30 s |
+/// | `wait` | 5 s |
+/// | `min_ttl`, `max_ttl` | 1 ms, 24 h |
+/// | `sweep_every` | 60 s |
+/// | `shards` | 4 per core, a power of two, at least 64 |
+/// | `namespaces` | none |
+/// | `threads` | 1 |
+/// | `max_key_bytes` | 256 |
+/// | `max_keys` | 4,194,304 |
+/// | `max_holders` | 1,048,576 |
+/// | `max_waiters` | 1,048,576 |
+/// | `max_waiters_per_key` | 16,384 |
+/// | `max_locks_per_session` | 10,000 |
+/// | `max_sessions` | 65,536 |
+/// | `max_watchers` | 16,384 |
+/// | `event_buffer` | 1,024 |
+/// | `on_deadlock` | refuse the request that closes the cycle |
+///
+/// `max_keys` is split evenly over the shards. Keys spread over them by hash, so it may be met a little early.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    ttl: Duration,
+    wait: Duration,
+    min_ttl: Duration,
+    max_ttl: Duration,
+    sweep_every: Duration,
+    shards: usize,
+    namespaces: Vec<Box<str>>,
+    threads: usize,
+    max_key_bytes: usize,
+    max_keys: usize,
+    max_holders: usize,
+    max_waiters: usize,
+    max_waiters_per_key: usize,
+    max_locks_per_session: u32,
+    max_sessions: usize,
+    max_watchers: usize,
+    event_buffer: usize,
+    on_deadlock: DeadlockPolicy,
+    fail_mode: FailMode,
+    store: Option<Arc<dyn Store>>,
+    clock: Clock,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(4, usize::from);
+        Self {
+            ttl: Duration::from_secs(30),
+            wait: Duration::from_secs(5),
+            min_ttl: Ttl::MIN,
+            max_ttl: Duration::from_hours(24),
+            sweep_every: Duration::from_secs(60),
+            shards: (cores * 4).next_power_of_two().clamp(64, 1024),
+            namespaces: Vec::new(),
+            threads: 1,
+            max_key_bytes: 256,
+            max_keys: 1 << 22,
+            max_holders: 1 << 20,
+            max_waiters: 1 << 20,
+            max_waiters_per_key: 1 << 14,
+            max_locks_per_session: 10_000,
+            max_sessions: 1 << 16,
+            max_watchers: 1 << 14,
+            event_buffer: 1024,
+            on_deadlock: DeadlockPolicy::default(),
+            fail_mode: FailMode::default(),
+            store: None,
+            clock: Clock::system(),
+        }
+    }
+}
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {$(
+        $(#[$doc])*
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.$name = $name;
+            self
+        }
+    )*};
+}
+
+impl Builder {
+    settings! {
+        /// How long a lock lasts when its request does not say.
+        ttl: Duration;
+        /// How long a request queues when it does not say.
+        wait: Duration;
+        /// The shortest TTL that a request may ask for; at least [`Ttl::MIN`].
+        min_ttl: Duration;
+        /// The longest TTL that a request may ask for; at most [`Ttl::MAX`].
+        max_ttl: Duration;
+        /// How often locks that nobody waits for are looked through for expired ones (expiry is also noticed on access).
+        sweep_every: Duration;
+        /// How many shards share the keys (of a namespace): a power of two up to 1024. More shards, less contention, more bounds to split.
+        shards: usize;
+        /// How many threads the shards' actors share, 1 to 64.
+        threads: usize;
+        /// The longest key, at most [`Key::MAX_BYTES`].
+        max_key_bytes: usize;
+        /// How many keys may be locked at once; beyond it, [`LockError::TooManyKeys`](crate::LockError::TooManyKeys).
+        max_keys: usize;
+        /// How many further holders shared keys and semaphores may have beside the first of each, all together; beyond
+        /// it, [`LockError::TooManyHolders`](crate::LockError::TooManyHolders). Those who wait already are let in all the same. Shards keep a few places
+        /// each at hand, so a large bound may be reached up to a sixteenth early.
+        max_holders: usize;
+        /// How many requests may queue at once; beyond it, [`LockError::QueueFull`](crate::LockError::QueueFull). Shards keep a few places each at
+        /// hand, so a large bound may be reached up to a sixteenth early.
+        max_waiters: usize;
+        /// How many requests may queue for one key; beyond it, [`LockError::QueueFull`](crate::LockError::QueueFull).
+        max_waiters_per_key: usize;
+        /// How many locks one session (or the callback of one `run`) may hold and wait for; beyond it,
+        /// [`LockError::TooManyLocks`](crate::LockError::TooManyLocks).
+        max_locks_per_session: u32;
+        /// How many sessions may be [kept](crate::Session::keep) at once; beyond it, [`LockError::TooManySessions`](crate::LockError::TooManySessions).
+        max_sessions: usize;
+        /// How many streams of single keys ([`watch`](LockManager::watch)) there may be at once; beyond it,
+        /// [`LockError::TooManyWatchers`](crate::LockError::TooManyWatchers). Each has a buffer of its own.
+        max_watchers: usize;
+        /// How many events are kept for a listener that has not come to them yet, 1 to 65,536.
+        event_buffer: usize;
+        /// What is done about a deadlock.
+        on_deadlock: DeadlockPolicy;
+        /// What becomes of requests while the store does not answer.
+        fail_mode: FailMode;
+        /// Where time comes from.
+        clock: Clock;
+    }
+
+    /// Prefixes of keys that metrics tell apart by their label `lock_namespace`, up to 32; of several that a key begins with
+    /// the longest counts. Keys that begin with none are in `other`; so are all, by default.
+    ///
+    /// Each namespace has [`shards`](Self::shards) of its own, up to 4,096 in all, and with them
+    /// [`max_keys`](Self::max_keys) of its own: one that is full leaves room in the others.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let locks = leasehold::LockManager::builder().namespaces(["order:", "cron:"]).build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn namespaces<P: Into<String>>(mut self, prefixes: impl IntoIterator<Item = P>) -> Self {
+        self.namespaces = prefixes.into_iter().map(|prefix| prefix.into().into_boxed_str()).collect();
+        self
+    }
+
+    /// Backs the locks with a store, so that they hold across processes: a lock is granted when the store has given it,
+    /// and ends when the store's word does (less an allowance for drift).
+    ///
+    /// Shared locks and permits stay within a process; see
+    /// [`process_scope`](crate::LockOptions::process_scope).
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// The same as [`Builder::build`], and verifies that the store answers.
+    ///
+    /// # Errors
+    /// As for `build`; [`BuildError::Store`] if the store's set-up is wrong, or if it does not answer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the manager that was being built.
+    pub async fn build_and_connect(self) -> Result<LockManager, BuildError> {
+        let manager = self.build()?;
+        if let Some(desk) = manager.desk() {
+            desk.connected().await.map_err(BuildError::Store)?;
+        }
+        Ok(manager)
+    }
+
+    /// Builds the manager and starts its own thread. It needs no runtime, and works inside any.
+    ///
+    /// # Errors
+    /// [`BuildError::InvalidOption`] names a setting that is out of bounds; [`BuildError::Thread`] if the machine has
+    /// no thread to give.
+    pub fn build(self) -> Result<LockManager, BuildError> {
+        let (config, clock) = self.check()?;
+        LockManager::start(config, clock)
+    }
+
+    pub(crate) fn check(self) -> Result<(Config, Clock), BuildError> {
+        let wrong = |option, why| Err(BuildError::InvalidOption { option, why });
+        let Ok(ttl) = Ttl::new(self.ttl) else { return wrong("ttl", "it must be from 1 ms to 45 days") };
+        if self.min_ttl < Ttl::MIN || self.max_ttl > Ttl::MAX || self.min_ttl > self.max_ttl {
+            return wrong("min_ttl, max_ttl", "they must be from 1 ms to 45 days, the smaller first");
+        }
+        if !(self.min_ttl..=self.max_ttl).contains(&self.ttl) {
+            return wrong("ttl", "the default is outside min_ttl and max_ttl");
+        }
+        if !self.shards.is_power_of_two() || self.shards > 1024 {
+            return wrong("shards", "it must be a power of two from 1 to 1024");
+        }
+        if let Some(why) = routing::fault(&self.namespaces) {
+            return wrong("namespaces", why);
+        }
+        if !(1..=64).contains(&self.threads) {
+            return wrong("threads", "it must be from 1 to 64");
+        }
+        if self.sweep_every < Duration::from_millis(1) {
+            return wrong("sweep_every", "it must be at least 1 ms");
+        }
+        if !(1..=Key::MAX_BYTES).contains(&self.max_key_bytes) {
+            return wrong("max_key_bytes", "it must be from 1 to 1024");
+        }
+        let bounds = [self.max_keys, self.max_holders, self.max_waiters, self.max_waiters_per_key];
+        if bounds.iter().any(|bound| !(1..1 << 31).contains(bound)) {
+            return wrong("max_keys, max_holders, max_waiters, max_waiters_per_key", "they must be from 1 to 2^31 - 1");
+        }
+        if self.max_locks_per_session == 0 {
+            return wrong("max_locks_per_session", "it must be at least 1");
+        }
+        if !(1..=1 << 16).contains(&self.event_buffer) {
+            return wrong("event_buffer", "it must be from 1 to 65,536");
+        }
+        let shortest = self.store.as_ref().map_or(Duration::ZERO, |store| store.terms().min_ttl);
+        if self.ttl < shortest {
+            return wrong("ttl", "the default is shorter than what the store keeps");
+        }
+        let longest = self.store.as_ref().map_or(Ttl::MAX, |store| store.terms().max_ttl);
+        if self.ttl > longest {
+            return wrong("ttl", "the default is longer than what the store keeps");
+        }
+        let config = Config {
+            ttl,
+            wait: self.wait,
+            ttls: TtlBounds { min: self.min_ttl.max(shortest), max: self.max_ttl.min(longest) },
+            sweep_every: self.sweep_every,
+            shards: routing::shards_each(self.shards, self.namespaces.len() + 1),
+            namespaces: self.namespaces,
+            threads: self.threads,
+            max_key_bytes: self.max_key_bytes,
+            max_keys: self.max_keys,
+            max_holders: self.max_holders,
+            max_waiters: self.max_waiters,
+            max_waiters_per_key: self.max_waiters_per_key,
+            max_locks_per_session: self.max_locks_per_session,
+            max_sessions: self.max_sessions,
+            max_watchers: self.max_watchers,
+            event_buffer: self.event_buffer,
+            on_deadlock: self.on_deadlock,
+            fail_mode: self.fail_mode,
+            store: self.store,
+        };
+        Ok((config, self.clock))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_out_of_bounds_are_named() {
+        let second = Duration::from_secs(1);
+        let wrong: Vec<(Builder, &str)> = vec![
+            (Builder::default().ttl(Duration::ZERO), "ttl"),
+            (Builder::default().ttl(Duration::MAX), "ttl"),
+            (Builder::default().max_ttl(second), "ttl"),
+            (Builder::default().min_ttl(Duration::ZERO), "min_ttl, max_ttl"),
+            (Builder::default().max_ttl(Duration::MAX), "min_ttl, max_ttl"),
+            (Builder::default().shards(0), "shards"),
+            (Builder::default().shards(3), "shards"),
+            (Builder::default().namespaces(["other"]), "namespaces"),
+            (Builder::default().threads(0), "threads"),
+            (Builder::default().sweep_every(Duration::ZERO), "sweep_every"),
+            (Builder::default().max_key_bytes(0), "max_key_bytes"),
+            (Builder::default().max_locks_per_session(0), "max_locks_per_session"),
+            (Builder::default().event_buffer(0), "event_buffer"),
+            (Builder::default().max_keys(0), "max_keys, max_holders, max_waiters, max_waiters_per_key"),
+            (Builder::default().max_holders(0), "max_keys, max_holders, max_waiters, max_waiters_per_key"),
+        ];
+        for (builder, named) in wrong {
+            match builder.build() {
+                Err(BuildError::InvalidOption { option, .. }) => assert_eq!(option, named),
+                other => panic!("{named}: {other:?}"),
+            }
+        }
+    }
+}
