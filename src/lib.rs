@@ -1,33 +1,31 @@
 //! Keyed locks for services.
 //!
-//! The map of the house:
+//! The map of the house, from the top down. A room imports only rooms in lines below its own (a test of the house rules
+//! reads this table), so that each can be read, and tested, with what is below it.
 //!
-//! | room | what it does | who calls it |
-//! |---|---|---|
-//! | [`manager`](LockManager), [`config`](Builder) | the face: build a manager, ask it for locks | you |
-//! | [`inspect`](LockManager::inspect), [`info`](LockInfo), [`stats`](Stats), [`event`](Events), [`force`](ForceRelease) | ask about locks, listen to them, take them | you |
-//! | [`readable`](readable()) | keys and names as people should see them | `info`, the `leasehold` binary |
-//! | [`readiness`](LockManager::readiness) | can it grant locks just now | `http`, you |
-//! | [`request`](LockRequest) | one request: its terms, and the future that brings the lock | `manager` |
-//! | [`lock`](Lock) | a held lock: guard, view, ticket, refresh, the signal that it is lost | you |
-//! | [`session`](Session), [`kept`](Session::keep), `caller` | owners that span locks: sessions, and the callbacks of `run` | you, `run` |
-//! | [`run`](LockManager::run), [`many`](LockManager::lock_many), [`semaphore`](Semaphore), [`singleflight`](LockManager::singleflight) | what people write around a lock: lock-call-release, several keys, several holders, one call for many callers | you |
-//! | [`fence`] | the check on the other side: a resource that refuses a holder whose lock has passed on | you |
-//! | `deadlock` | who waits for whom: refuses the request that would close a cycle | `request`, `shard` |
-//! | `shard` | one mutex, one table, one actor that owns the shard's time | `request`, `lock`, `manager` |
-//! | [`store`] | may this process hold a key at all: the seam to Redis and other stores | `shard` |
-//! | `table` | who is next: a pure state machine of holders, queues and deadlines | `shard` |
-//! | [`retry`] | how long a poller sleeps | `request` |
-//! | [`error`](LockError) | what can go wrong | everybody |
-//! | [`key`](Key), [`clock`](Clock), `sync` | names, time, the one mutex | everybody |
-//! | [`shutdown`](LockManager::shutdown) | the orderly end of a manager | you |
-//! | [`listing`](ListQuery), [`order`](ListOrder) | the held locks, page by page | you, `http` |
-//! | `attached` | what rooms above keep with a manager | `http` |
-//! | `backoff`, `supervise` | loops that a failure can feed, and tasks that outlive a panic | `shard`, `store`, `metrics` |
-//! | `namespace` | which shard a key belongs to, and of which namespace | `manager` |
-//! | `observed`, `trace` | calls to the store, counted and in spans; the spans of requests and holds | `shard`, `request`, `lock` |
-//! | `metrics` | what operators see: counts and times for a recorder, the text for Prometheus | the `leasehold` binary, you |
-//! | `http` | the same locks over HTTP, to mount into any actix-web app | the `leasehold` binary, you |
+//! | room | what it does |
+//! |---|---|
+//! | `http`, `conformance` | the same locks over HTTP, to mount into any actix-web app; the suites that stores and managers are held to |
+//! | `metrics` | what operators see: counts and times for a recorder, the text for Prometheus |
+//! | `actor` | the public [`messages`], for callers who are actors themselves |
+//! | [`manager`](LockManager) | the face: build a manager, [list](LockManager::list) and [inspect](LockManager::inspect) its locks, listen to its [events](LockManager::events), [end](LockManager::shutdown) it |
+//! | [`singleflight`](LockManager::singleflight) | one call, or one lock, for many callers |
+//! | [`run`](LockManager::run), [`lock_many`](LockManager::lock_many), [`semaphore`](LockManager::semaphore) | what people write around a lock: lock-call-release, several keys, several holders |
+//! | [`request`](LockRequest) | one request: its terms, and the future that brings the lock |
+//! | [`session`](Session) | owners that span locks, their heartbeats, and where they are found again |
+//! | `engine` | what all of the above share: the shards, the settings, the thread with its actors, the registries; [`LockManager`] is a handle to it |
+//! | [`lock`](Lock) | a held lock: guard, view, ticket, refresh, the signal that it is lost |
+//! | `config` | a manager's settings, checked |
+//! | `deadlock` | who waits for whom: refuses the request that would close a cycle |
+//! | `shard` | one mutex, one table, and the ways to ask the store for it |
+//! | `telemetry` | the names of the metrics, the spans, the calls to the store counted and timed |
+//! | [`fence`] | the check on the other side: a resource that refuses a holder whose lock has passed on |
+//! | [`store`] | may this process hold a key at all: the seam to Redis and other stores |
+//! | `current_owner`, `routing` | on whose behalf code runs; which shard a key belongs to, and of which namespace |
+//! | `table` | who is next: a pure state machine of holders, queues and deadlines |
+//! | [`retry`], `supervise`, [`account`](Account) | how long a poller sleeps; tasks that outlive a panic; whom locks are charged to |
+//! | [`error`](LockError), [`clock`](Clock), `backoff` | what can go wrong; time; loops that a failure can feed |
+//! | [`key`](Key), `sync`, [`readable`](readable()) | names; the one mutex; keys and names as people should see them |
 //!
 //! # Traces
 //!
@@ -49,8 +47,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod account;
-#[cfg(feature = "http")]
-mod attached;
+mod actor;
 mod backoff;
 mod clock;
 mod config;
@@ -59,12 +56,12 @@ mod config;
 pub mod conformance;
 mod current_owner;
 mod deadlock;
+mod engine;
 mod error;
 pub mod fence;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
-mod kept;
 mod key;
 mod lock;
 mod lock_many;
@@ -80,7 +77,6 @@ mod run;
 mod semaphore;
 mod session;
 mod shard;
-mod shares;
 mod singleflight;
 pub mod store;
 mod supervise;
@@ -89,26 +85,26 @@ mod table;
 mod telemetry;
 
 pub use account::Account;
+pub use actor::messages;
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
 pub use clock::{Clock, Moment};
 pub use config::BuildError;
 pub use deadlock::DeadlockPolicy;
+pub use engine::{LockManager, ShardActor};
 pub use error::{AttemptOutcome, Face, LockError, Loss, WaitEdge};
 pub use key::{FencingToken, Key, KeyFault, NoFence, Token, Ttl, TtlFault};
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use lock_many::{LockMany, LockManyRequest};
 pub use manager::{
     Builder, EndedLock, EventStream, Events, Explanation, ForceRelease, Heard, HolderInfo, HotKey, ListOrder, ListPage,
-    ListQuery, LockInfo, LockManager, Readiness, Stats, StorePage, WaiterInfo, Whereabouts,
+    ListQuery, LockInfo, Readiness, Stats, StorePage, WaiterInfo, Whereabouts,
 };
 pub use readable::readable;
 pub use request::{LockFuture, LockOptions, LockRequest, OwnedLockRequest, TicketFuture, TicketRequest, WaitPlace};
 pub use run::{Outcome, Ran, RunFuture, RunRequest, TryRunFuture, TryRunRequest, operation_key, resource_key};
 pub use semaphore::{OwnedSemaphore, Semaphore};
 pub use session::Session;
-pub use shard::actor::ShardActor;
-pub use shard::message as messages;
 pub use singleflight::{
     DetachedFuture, DetachedSingleflight, SharedLock, SharedLockFuture, SharedLockRequest, SingleflightFuture,
     SingleflightRequest,

@@ -12,10 +12,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use crate::clock::Moment;
+use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
 use crate::lock::Lock;
-use crate::manager::LockManager;
 use crate::request::{LockOptions, terms_of_options};
 use crate::retry::RetryStrategy;
 use crate::session::Session;
@@ -60,6 +60,18 @@ impl LockManager {
     {
         let keys = keys.into_iter().map(|key| self.good_key(key)).collect();
         LockManyRequest { manager: self, keys, options: LockOptions::new() }
+    }
+}
+
+impl Session {
+    /// Queues for several keys, all or nothing; see [`LockManager::lock_many`].
+    pub fn lock_many<I, K>(&self, keys: I) -> LockManyRequest<'_>
+    where
+        I: IntoIterator<Item = K>,
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        self.manager().lock_many(keys).session(self)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::future::IntoFuture;
 
+use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
-use crate::manager::LockManager;
 use crate::request::{LockFuture, LockRequest, Style};
 use crate::session::Session;
 use crate::table::Mode;
@@ -45,6 +45,17 @@ impl LockManager {
         K::Error: Into<LockError>,
     {
         Semaphore { manager: self, key: key.try_into().map_err(Into::into), limit, session: None }
+    }
+}
+
+impl Session {
+    /// A semaphore, used by this session; see [`LockManager::semaphore`].
+    pub fn semaphore<K>(&self, key: K, limit: u32) -> Semaphore<'_>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        self.manager().semaphore(key, limit).session(self)
     }
 }
 

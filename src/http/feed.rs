@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Caller;
 use super::told::Told;
-use crate::manager::events::Counted;
+use crate::engine::Counted;
 use crate::{Event, Events, Heard, LockManager};
 
 /// How long what happens is gathered before it is looked at.

@@ -5,23 +5,18 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use dashmap::DashMap;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::{Counted, Engine, LockManager};
 use crate::error::LockError;
 use crate::key::Key;
-use crate::manager::{Inner, LockManager};
 use crate::table::{Event, Interest, Sink};
-
-/// Events kept for a listener of one key that has not come to them yet.
-const KEY_BUFFER: usize = 64;
 
 /// A stream of events, from the moment it was made.
 pub struct Events {
@@ -104,85 +99,8 @@ impl fmt::Debug for Events {
 
 /// Keeps the shards telling; the last of a stream's listeners has them stop.
 struct Listening {
-    manager: Weak<Inner>,
+    manager: Weak<Engine>,
     key: Option<Key>,
-}
-
-/// One who listens to everything, directly or through somebody who passes on what he hears.
-pub(crate) struct Counted(Arc<Hub>);
-
-impl Counted {
-    fn new(hub: &Arc<Hub>) -> Self {
-        hub.listeners.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(hub))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.listeners.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Where the events of one manager go.
-#[derive(Debug)]
-pub(crate) struct Hub {
-    sequence: AtomicU64,
-    /// Of everything.
-    listeners: AtomicUsize,
-    everything: broadcast::Sender<Event>,
-    keys: DashMap<Key, Watched>,
-    /// Streams of single keys (T9).
-    watchers: AtomicUsize,
-    max_watchers: usize,
-    over: CancellationToken,
-}
-
-#[derive(Debug)]
-struct Watched {
-    sender: broadcast::Sender<Event>,
-    listeners: usize,
-}
-
-impl Hub {
-    pub(crate) fn new(buffer: usize, max_watchers: usize) -> Self {
-        Self {
-            sequence: AtomicU64::new(0),
-            listeners: AtomicUsize::new(0),
-            everything: broadcast::Sender::new(buffer),
-            keys: DashMap::new(),
-            watchers: AtomicUsize::new(0),
-            max_watchers,
-            over: CancellationToken::new(),
-        }
-    }
-
-    /// Takes a place for one more stream of a key.
-    fn take_place(&self) -> Result<(), LockError> {
-        let more = |there: usize| (there < self.max_watchers).then_some(there + 1);
-        let taken = self.watchers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.map(drop).map_err(|_| LockError::TooManyWatchers)
-    }
-
-    /// Ends the streams: nothing more will happen.
-    pub(crate) fn close(&self) {
-        self.over.cancel();
-    }
-}
-
-impl Sink for Hub {
-    fn next(&self) -> u64 {
-        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    fn tell(&self, event: Event) {
-        let watched = self.keys.get(&event.key).map(|watched| watched.sender.clone());
-        // Wakers run here, with no entry of the registry locked.
-        if let Some(sender) = watched {
-            let _ = sender.send(event.clone());
-        }
-        let _ = self.everything.send(event);
-    }
 }
 
 impl LockManager {
@@ -196,14 +114,14 @@ impl LockManager {
 
     /// The same for one who passes them on to others, and counts these.
     pub(crate) fn events_to_pass_on(&self) -> Events {
-        let receiver = self.hub().everything.subscribe();
+        let receiver = self.hub().subscribe();
         let sink: Arc<dyn Sink> = Arc::clone(self.hub()) as _;
         for shard in self.shards() {
             shard.listen(Interest::Everything, Arc::clone(&sink));
         }
         Events {
             receiver,
-            over: self.hub().over.clone(),
+            over: self.hub().over(),
             listening: Listening { manager: self.downgrade(), key: None },
             _counted: None,
         }
@@ -217,7 +135,7 @@ impl LockManager {
     /// How many [streams](LockManager::events) of everything there are now, for those who bound them.
     #[must_use]
     pub fn listeners(&self) -> usize {
-        self.hub().listeners.load(Ordering::Relaxed)
+        self.hub().listeners()
     }
 
     /// Everything that happens to one key from now on. The buffer holds 64 events.
@@ -232,17 +150,10 @@ impl LockManager {
     {
         let key = self.good_key(key)?;
         let hub = self.hub();
-        hub.take_place()?;
-        let mut watched = hub
-            .keys
-            .entry(key.clone())
-            .or_insert_with(|| Watched { sender: broadcast::Sender::new(KEY_BUFFER), listeners: 0 });
-        watched.listeners += 1;
-        let receiver = watched.sender.subscribe();
-        drop(watched);
+        let receiver = hub.watch(&key)?;
         let (shard, hash) = self.place(&key);
         self.shard_at(shard).listen(Interest::Key { hash }, Arc::clone(hub) as _);
-        let over = hub.over.clone();
+        let over = hub.over();
         let listening = Listening { manager: self.downgrade(), key: Some(key) };
         Ok(Events { receiver, over, listening, _counted: None })
     }
@@ -250,7 +161,7 @@ impl LockManager {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        let Some(manager) = self.manager.upgrade().map(LockManager::from_inner) else { return };
+        let Some(manager) = self.manager.upgrade().map(LockManager::from_engine) else { return };
         let Some(key) = &self.key else {
             for shard in manager.shards() {
                 shard.stop_listening(Interest::Everything);
@@ -259,11 +170,7 @@ impl Drop for Listening {
         };
         let (shard, hash) = manager.place(key);
         manager.shard_at(shard).stop_listening(Interest::Key { hash });
-        manager.hub().watchers.fetch_sub(1, Ordering::Relaxed);
-        if let Some(mut watched) = manager.hub().keys.get_mut(key) {
-            watched.listeners -= 1;
-        }
-        manager.hub().keys.remove_if(key, |_, watched| watched.listeners == 0);
+        manager.hub().unwatch(key);
     }
 }
 
@@ -289,8 +196,8 @@ mod tests {
         let [one, other] = [(); 2].map(|()| locks.watch("k").unwrap());
         let another = locks.watch("another").unwrap();
         drop(one);
-        assert_eq!(locks.hub().keys.len(), 2);
+        assert_eq!(locks.hub().watched_keys(), 2);
         drop((other, another));
-        assert!(locks.hub().keys.is_empty());
+        assert_eq!(locks.hub().watched_keys(), 0);
     }
 }

@@ -4,9 +4,9 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::time::Duration;
 
+use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
-use crate::manager::LockManager;
 use crate::store::Forced;
 use crate::table::Release;
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::info::{EndedLock, Explanation, HolderInfo, LockInfo, Whereabouts};
 use super::stats::{HotKey, Stats};
+use crate::engine::LockManager;
 use crate::error::{LockError, Loss};
 use crate::key::Key;
 use crate::lock::Ticket;
-use crate::manager::LockManager;
 use crate::shard::Shard;
 use crate::store::{Health, Seen, StoreError};
 use crate::table::Counters;

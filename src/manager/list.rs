@@ -9,9 +9,9 @@ use std::collections::BinaryHeap;
 
 use super::info::LockInfo;
 use super::list_order::{ListOrder, Ranked, candidate};
+use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
-use crate::manager::LockManager;
 use crate::store::{Scanned, StoreError};
 use crate::table::Candidate;
 

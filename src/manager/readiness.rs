@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::manager::LockManager;
+use crate::engine::LockManager;
 use crate::store::StoreError;
 
 /// What [`LockManager::readiness`] found.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::account::Account;
+use crate::engine::LockManager;
 use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::lock::Refreshed;
-use crate::manager::LockManager;
 use crate::table::{Ask, ExtraTerms, Keeper, Mode, Terms, TokenChoice};
 
 /// What a holder has of its lock, and how it held it.

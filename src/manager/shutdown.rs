@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::manager::LockManager;
+use crate::engine::LockManager;
 use crate::shard::Shard;
 
 impl LockManager {

@@ -10,7 +10,7 @@ use super::names;
 use super::published::{Published, PublishedManager, Sampled};
 use super::totals::Totals;
 use crate::clock::{Moment, wall_micros};
-use crate::manager::{Inner, LockManager};
+use crate::engine::{Engine, LockManager};
 use crate::store::Store;
 use crate::supervise::supervise;
 use crate::table::Oldest;
@@ -28,7 +28,7 @@ pub struct Reporter {
 
 struct Publisher {
     name: String,
-    manager: Weak<Inner>,
+    manager: Weak<Engine>,
     published: PublishedManager,
     /// In the order of the manager's.
     namespaces: Box<[Namespace]>,
@@ -121,7 +121,7 @@ impl Publisher {
     }
 
     fn manager(&self) -> Option<LockManager> {
-        self.manager.upgrade().map(LockManager::from_inner)
+        self.manager.upgrade().map(LockManager::from_engine)
     }
 
     fn publish(&self) {

@@ -20,9 +20,9 @@ use super::{LockRequest, Style, WaitPlace};
 use crate::clock::Moment;
 use crate::current_owner;
 use crate::deadlock::{Detector, OwnedAsk, WaitId};
+use crate::engine::LockManager;
 use crate::error::{AttemptOutcome, LockError};
 use crate::key::{Key, Token, Ttl};
-use crate::manager::LockManager;
 use crate::retry::Delays;
 use crate::shard::{Locked, Shard};
 use crate::table::{

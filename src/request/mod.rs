@@ -6,8 +6,10 @@
 
 mod acquiring;
 mod budget;
+mod constructors;
 mod options;
 mod owned;
+mod session;
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -17,14 +19,13 @@ use std::time::Duration;
 
 use acquiring::{Acquiring, Answer, KeeperKind};
 pub use options::LockOptions;
-pub(crate) use options::check_owner;
 pub use owned::OwnedLockRequest;
 
 use crate::account::Account;
+use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::{Key, Token};
 use crate::lock::{Lock, Ticket};
-use crate::manager::LockManager;
 use crate::retry::RetryStrategy;
 use crate::session::Session;
 use crate::table::Mode;

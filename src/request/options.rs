@@ -8,13 +8,10 @@ use std::time::Duration;
 
 use crate::account::Account;
 use crate::error::LockError;
-use crate::key::{KeyFault, Token, Ttl};
+use crate::key::{Token, Ttl};
 use crate::retry::{Pace, RetryStrategy};
 use crate::session::Session;
-use crate::table::{Mode, Reentry, Scope};
-
-/// The longest name of an owner, in bytes.
-const MAX_OWNER_BYTES: usize = 128;
+use crate::table::{Mode, Reentry, Scope, check_owner};
 
 /// What a request asks for beyond its key. Everything has a default, the manager's. Made once, it can be cloned for many
 /// requests.
@@ -65,17 +62,6 @@ pub(super) struct Rare {
     pub(super) reentry: Reentry,
     pub(super) scope: Scope,
     pub(super) account: Option<Account>,
-}
-
-/// Holds the name of an owner to its bounds.
-pub(crate) fn check_owner(name: &str) -> Result<(), LockError> {
-    let why = match crate::key::check_key(name, MAX_OWNER_BYTES) {
-        Ok(()) => return Ok(()),
-        Err(KeyFault::Empty) => "it is empty",
-        Err(KeyFault::TooLong { .. }) => "it is longer than 128 bytes",
-        Err(_) => "it has a control character",
-    };
-    Err(LockError::InvalidOption { option: "owner", why })
 }
 
 impl LockOptions {

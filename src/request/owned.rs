@@ -6,10 +6,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::{LockOptions, LockRequest, Style};
+use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
 use crate::lock::Lock;
-use crate::manager::LockManager;
 
 /// A request for one lock with a manager of its own: `await` it anywhere. Made by [`LockRequest::owned`], when all of
 /// its terms are set.

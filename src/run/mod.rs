@@ -18,10 +18,10 @@ pub use names::{operation_key, resource_key};
 use pin_project_lite::pin_project;
 pub(crate) use under_lock::{Callback, OnLoss, UnderLock};
 
+use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::{Key, Token};
 use crate::lock::Held;
-use crate::manager::LockManager;
 use crate::request::{LockOptions, LockRequest};
 use crate::retry::RetryStrategy;
 use crate::session::Session;
@@ -107,6 +107,30 @@ impl LockManager {
         Fut: Future,
     {
         TryRunRequest(RunRequest { request: self.try_lock(key), call, on_loss: OnLoss::GoOn })
+    }
+}
+
+impl Session {
+    /// Runs `call` under a lock; see [`LockManager::run`]. What `call` locks is this session's too.
+    pub fn run<K, F, Fut>(&self, key: K, call: F) -> RunRequest<'_, F>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+        F: FnOnce(Held) -> Fut,
+        Fut: Future,
+    {
+        self.manager().run(key, call).session(self)
+    }
+
+    /// Runs `call` if a lock is free now; see [`LockManager::try_run`].
+    pub fn try_run<K, F, Fut>(&self, key: K, call: F) -> TryRunRequest<'_, F>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+        F: FnOnce(Held) -> Fut,
+        Fut: Future,
+    {
+        self.manager().try_run(key, call).session(self)
     }
 }
 

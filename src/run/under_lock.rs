@@ -19,9 +19,9 @@ use pin_project_lite::pin_project;
 
 use super::Ran;
 use crate::current_owner;
+use crate::engine::LockManager;
 use crate::error::{LockError, Loss};
 use crate::lock::{Held, Lock, Unlocking};
-use crate::manager::LockManager;
 use crate::request::LockFuture;
 use crate::table::{Owner, Release};
 

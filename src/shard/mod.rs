@@ -8,7 +8,6 @@
 //! The lane dates by the coarse clock where an earlier deadline or a longer wait is harmless (C2), and reads the exact
 //! one for a short TTL, a short wait, and before it refuses a request because the key is held.
 
-pub(crate) mod actor;
 pub(crate) mod clerk;
 mod closing;
 pub(crate) mod crowd;
@@ -18,8 +17,6 @@ mod forked;
 mod holding;
 mod looking;
 pub(crate) mod lost;
-pub mod message;
-pub(crate) mod runtime;
 #[cfg(all(test, shuttle))]
 mod shuttled;
 pub(crate) mod timer;

@@ -16,10 +16,10 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::clock::ManualClock;
 use crate::config::Builder;
+use crate::engine::LockManager;
 use crate::error::{LockError, Loss};
 use crate::key::Token;
 use crate::lock::Lock;
-use crate::manager::LockManager;
 use crate::manager::Stats;
 use crate::retry::FixedInterval;
 use crate::table::Release;

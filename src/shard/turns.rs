@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{SLICE, Shard};
 use crate::clock::{ManualClock, Moment};
-use crate::manager::LockManager;
+use crate::engine::LockManager;
 
 fn manager() -> (LockManager, ManualClock) {
     let clock = ManualClock::new();

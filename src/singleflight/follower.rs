@@ -15,9 +15,9 @@ use super::{Role, Seat};
 use crate::current_owner;
 use crate::deadlock::WaitId;
 use crate::deadlock::follow::Following;
+use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
-use crate::manager::LockManager;
 use crate::request::LockRequest;
 use crate::table::{Mode, Owner};
 

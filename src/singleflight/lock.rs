@@ -21,10 +21,10 @@ use futures_util::future::{BoxFuture, Shared};
 use super::patience::Patience;
 use super::{Cell, Role, Seat};
 use crate::current_owner;
+use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::{Key, Ttl};
 use crate::lock::{Held, Lock};
-use crate::manager::LockManager;
 use crate::table::{Mode, Release};
 
 /// Who asks for another TTL asks for another lock.

@@ -23,12 +23,12 @@ pub use detached::{DetachedFuture, DetachedSingleflight};
 pub use lock::{SharedLock, SharedLockFuture, SharedLockRequest};
 pub use value::{SingleflightFuture, SingleflightRequest};
 
+use crate::engine::LockManager;
 use crate::key::Key;
-use crate::manager::LockManager;
 
 /// The flights of one manager.
 #[derive(Debug, Default)]
-pub(crate) struct Flights {
+struct Flights {
     values: Arc<Register<value::Name, value::AnyFlight>>,
     locks: Arc<Register<lock::Name, lock::Acquisition>>,
 }
@@ -129,12 +129,16 @@ impl<N: Clone + Eq + Hash, C: Cell> Drop for Seat<N, C> {
 
 #[cfg(test)]
 impl Flights {
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.values.0.is_empty() && self.locks.0.is_empty()
     }
 }
 
 impl LockManager {
+    fn flights(&self) -> &Flights {
+        self.attached_flights()
+    }
+
     /// Counts a caller of a flight that came to its end.
     fn count_flight(&self, key: &Key, role: Role) {
         self.shard_at(self.place(key).0).count(|c| match role {
@@ -154,8 +158,8 @@ mod tests {
     use std::future::IntoFuture;
     use std::time::Duration;
 
+    use crate::engine::LockManager;
     use crate::error::LockError;
-    use crate::manager::LockManager;
 
     #[actix_rt::test]
     async fn idle_keys_leave_no_flight_behind_however_it_ended() {

@@ -21,9 +21,9 @@ use super::detached::DetachedSingleflight;
 use super::flight::{Call, Calling, Flight, Lead};
 use super::follower::{Follower, Next};
 use super::{Cell, Role};
+use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
-use crate::manager::LockManager;
 use crate::request::LockRequest;
 use crate::run::{OnLoss, UnderLock, terms};
 

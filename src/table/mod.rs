@@ -62,7 +62,7 @@ pub use hold::Release;
 pub(crate) use hold::{RefreshAsk, Refreshed};
 pub use mode::Mode;
 pub(crate) use orders::{Order, OrderId};
-pub(crate) use owner::{Owner, OwnerId, OwnerKind, OwnerSet};
+pub(crate) use owner::{Owner, OwnerId, OwnerKind, OwnerSet, check_owner};
 pub(crate) use queue::WaiterId;
 pub(crate) use slab::Slab;
 pub(crate) use slot::{ExtraTerms, Keeper, Reentry, Scope, Terms, Watcher};

@@ -11,9 +11,11 @@ use hashbrown::HashSet;
 
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
-use crate::key::Ttl;
+use crate::key::{KeyFault, Ttl, check_key};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+/// The longest name of an owner, in bytes.
+const MAX_OWNER_BYTES: usize = 128;
 /// The word of a session that ran out.
 const EXPIRED: u64 = 0;
 /// The word of a session that was ended.
@@ -214,4 +216,15 @@ impl PartialEq for Owner {
     fn eq(&self, other: &Self) -> bool {
         self.id == other.id
     }
+}
+
+/// Holds the name of an owner to its bounds.
+pub(crate) fn check_owner(name: &str) -> Result<(), LockError> {
+    let why = match check_key(name, MAX_OWNER_BYTES) {
+        Ok(()) => return Ok(()),
+        Err(KeyFault::Empty) => "it is empty",
+        Err(KeyFault::TooLong { .. }) => "it is longer than 128 bytes",
+        Err(_) => "it has a control character",
+    };
+    Err(LockError::InvalidOption { option: "owner", why })
 }

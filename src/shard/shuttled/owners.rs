@@ -5,10 +5,10 @@ use std::sync::Arc;
 use shuttle::future::{block_on, spawn};
 
 use super::{KEY, TICK, assert_settled, explore, manager, manager_of, pass, visit};
+use crate::engine::LockManager;
 use crate::error::{LockError, Loss};
 use crate::key::Key;
 use crate::lock::Lock;
-use crate::manager::LockManager;
 use crate::session::Session;
 use crate::table::Release;
 

@@ -10,8 +10,7 @@ use actix::Message;
 use crate::error::LockError;
 use crate::key::{Key, Token};
 use crate::lock::{Lock, Refreshed};
-use crate::manager::LockInfo;
-use crate::manager::Stats;
+use crate::manager::{LockInfo, Stats};
 use crate::request::LockOptions;
 
 /// Asks for a lock now or never; answers as [`LockManager::try_lock`](crate::LockManager::try_lock) does.
@@ -68,11 +67,6 @@ pub struct Inspect {
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Stats, LockError>")]
 pub struct GetStats;
-
-/// A handle's nudge: something falls due before the actor would look.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Wake;
 
 /// Has the actor's next turn panic halfway, so that a test can see that nothing is lost.
 #[cfg(feature = "test-util")]

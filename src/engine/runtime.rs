@@ -13,11 +13,10 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::actor::ShardActor;
-use super::desk::Desk;
-use super::message::Wake;
+use super::Engine;
+use super::shard_actor::{ShardActor, Wake};
 use crate::config::BuildError;
-use crate::manager::Inner;
+use crate::shard::desk::Desk;
 
 /// How long the drop of the last handle waits for the last calls to the store.
 const LAST_MOMENT: Duration = Duration::from_millis(400);
@@ -36,14 +35,14 @@ pub(crate) struct Runtime {
 impl Runtime {
     /// Starts the thread and its actors, and waits until they run (well under a millisecond).
     pub(crate) fn start(
-        manager: &Arc<Inner>,
+        engine: &Arc<Engine>,
         arbiters: usize,
     ) -> Result<(Arc<Self>, Vec<Addr<ShardActor>>), BuildError> {
         let (started, start) = mpsc::sync_channel(1);
         let ended = CancellationToken::new();
         let last_words = ended.clone().drop_guard();
         let actors: Vec<_> =
-            manager.shards().iter().map(|shard| ShardActor::new(shard, Arc::downgrade(manager))).collect();
+            engine.shards().iter().map(|shard| ShardActor::new(shard, Arc::downgrade(engine))).collect();
         let thread = std::thread::Builder::new()
             .name("leasehold".into())
             .spawn(move || {
@@ -54,9 +53,9 @@ impl Runtime {
         let (system, tokio, addresses) = start.recv().map_err(|_| {
             BuildError::Thread(Arc::new(std::io::Error::other("the thread ended before its actors ran")))
         })?;
-        let (thread, desk) = (thread.thread().id(), manager.desk().cloned());
+        let (thread, desk) = (thread.thread().id(), engine.desk().cloned());
         let runtime = Arc::new(Self { system, tokio, thread, desk, ended });
-        for (shard, address) in manager.shards().iter().zip(&addresses) {
+        for (shard, address) in engine.shards().iter().zip(&addresses) {
             let (address, keep) = (address.clone(), Arc::clone(&runtime));
             shard.set_nudge(move || {
                 let _alive = &keep;

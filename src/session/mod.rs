@@ -6,28 +6,23 @@
 //! The deadlock check knows sessions: a request that would close a cycle of owners that wait for each other is refused
 //! with the cycle. An owner is one actor to it, blocked as long as any of its requests waits.
 
+mod heartbeats;
+mod kept;
+
 use std::fmt;
-use std::future::Future;
-use std::sync::{Arc, Weak};
-use std::task::{Wake, Waker};
+use std::sync::Arc;
 use std::time::Duration;
 
+use heartbeats::Beat;
 use uuid::Uuid;
 
 use crate::clock::Moment;
+use crate::engine::{Kept, LockManager};
 use crate::error::LockError;
-use crate::kept::Kept;
-use crate::key::{Key, Ttl};
-use crate::lock::Held;
-use crate::lock_many::LockManyRequest;
-use crate::manager::LockManager;
-use crate::request::{LockRequest, check_owner};
-use crate::run::{RunRequest, TryRunRequest};
-use crate::semaphore::Semaphore;
-use crate::shard::Shard;
+use crate::key::Ttl;
 use crate::store::Released;
 use crate::sync::Mutex;
-use crate::table::{Owner, OwnerKind, Reentry, Release};
+use crate::table::{Owner, OwnerKind, Reentry, Release, check_owner};
 
 /// An owner of several locks. Cheap to clone; every clone is the same session.
 ///
@@ -204,105 +199,6 @@ impl Session {
         self.deadline().is_some()
     }
 
-    /// Asks for a lock now or never; see [`LockManager::try_lock`].
-    pub fn try_lock<K>(&self, key: K) -> LockRequest<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
-        self.handle.manager.try_lock(key).session(self)
-    }
-
-    /// Queues for a lock; see [`LockManager::lock`].
-    ///
-    /// # Errors
-    /// Besides: [`LockError::Deadlock`] if this wait would close a cycle of owners that wait for each other,
-    /// [`LockError::SessionEnded`], [`LockError::TooManyLocks`].
-    pub fn lock<K>(&self, key: K) -> LockRequest<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
-        self.handle.manager.lock(key).session(self)
-    }
-
-    /// Queues for a share of a key; see [`LockManager::read`].
-    pub fn read<K>(&self, key: K) -> LockRequest<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
-        self.handle.manager.read(key).session(self)
-    }
-
-    /// Asks for a share of a key now or never; see [`LockManager::try_read`].
-    pub fn try_read<K>(&self, key: K) -> LockRequest<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
-        self.handle.manager.try_read(key).session(self)
-    }
-
-    /// The same as [`Session::try_lock`].
-    pub fn try_write<K>(&self, key: K) -> LockRequest<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
-        self.try_lock(key)
-    }
-
-    /// The same as [`Session::lock`].
-    pub fn write<K>(&self, key: K) -> LockRequest<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
-        self.lock(key)
-    }
-
-    /// A semaphore, used by this session; see [`LockManager::semaphore`].
-    pub fn semaphore<K>(&self, key: K, limit: u32) -> Semaphore<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
-        self.handle.manager.semaphore(key, limit).session(self)
-    }
-
-    /// Queues for several keys, all or nothing; see [`LockManager::lock_many`].
-    pub fn lock_many<I, K>(&self, keys: I) -> LockManyRequest<'_>
-    where
-        I: IntoIterator<Item = K>,
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
-        self.handle.manager.lock_many(keys).session(self)
-    }
-
-    /// Runs `call` under a lock; see [`LockManager::run`]. What `call` locks is this session's too.
-    pub fn run<K, F, Fut>(&self, key: K, call: F) -> RunRequest<'_, F>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-        F: FnOnce(Held) -> Fut,
-        Fut: Future,
-    {
-        self.handle.manager.run(key, call).session(self)
-    }
-
-    /// Runs `call` if a lock is free now; see [`LockManager::try_run`].
-    pub fn try_run<K, F, Fut>(&self, key: K, call: F) -> TryRunRequest<'_, F>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-        F: FnOnce(Held) -> Fut,
-        Fut: Future,
-    {
-        self.handle.manager.try_run(key, call).session(self)
-    }
-
     /// Moves the deadline to now plus the TTL, for the session and all of its locks; answers the time until then.
     ///
     /// # Errors
@@ -333,9 +229,8 @@ impl Session {
         if !self.is_alive() {
             return Err(LockError::SessionEnded);
         }
-        let shard = Arc::downgrade(self.handle.manager.shard_of_session(self.handle.id));
-        let beat =
-            Arc::new(Beat { session: Arc::downgrade(&self.handle), shard, every, timer: Mutex::new(Timer::Unset) });
+        let shard = self.handle.manager.shard_of_session(self.handle.id);
+        let beat = Arc::new(Beat::new(&self.handle, shard, every));
         let replaced = self.handle.beat.lock().replace(Arc::clone(&beat));
         if let Some(replaced) = replaced {
             replaced.cancel();
@@ -418,77 +313,12 @@ impl fmt::Debug for Session {
     }
 }
 
-/// A session's standing order: a timer of one shard whose waker sends the heartbeat and sets the next timer.
-struct Beat {
-    session: Weak<Handle>,
-    shard: Weak<Shard>,
-    every: Duration,
-    timer: Mutex<Timer>,
-}
-
-/// | state     | means                     | next                          |
-/// |-----------|---------------------------|-------------------------------|
-/// | `Unset`   | it is to be set, or rings | `Set`, `Cancelled`            |
-/// | `Set`     | a sleeper of the shard    | `Unset` (rung), `Cancelled`   |
-/// | `Cancelled` | the order is over       |                               |
-enum Timer {
-    Unset,
-    Set(u32),
-    Cancelled,
-}
-
-impl Beat {
-    fn arm(self: &Arc<Self>, now: Moment) -> Result<(), LockError> {
-        let shard = self.shard.upgrade().ok_or(LockError::ShuttingDown)?;
-        // Locked for as long as the timer has no name: it may go off at once, in another thread.
-        let mut timer = self.timer.lock();
-        if matches!(*timer, Timer::Cancelled) {
-            return Ok(());
-        }
-        let set = shard.sleep(now.saturating_add(self.every), &Waker::from(Arc::clone(self)));
-        *timer = Timer::Set(set.ok_or(LockError::ShuttingDown)?);
-        Ok(())
-    }
-
-    /// Ends the order: its timer goes with it.
-    fn cancel(&self) {
-        let timer = std::mem::replace(&mut *self.timer.lock(), Timer::Cancelled);
-        self.stop(timer);
-    }
-
-    fn stop(&self, timer: Timer) {
-        if let (Timer::Set(timer), Some(shard)) = (timer, self.shard.upgrade()) {
-            shard.stop_sleep(timer);
-        }
-    }
-}
-
 impl Drop for Handle {
     /// Ends its order to send heartbeats.
     fn drop(&mut self) {
         let order = self.beat.lock().take();
         if let Some(order) = order {
             order.cancel();
-        }
-    }
-}
-
-impl Wake for Beat {
-    /// Runs in the actor's thread, after the shard's mutex is dropped.
-    fn wake(self: Arc<Self>) {
-        let mut timer = self.timer.lock();
-        if matches!(*timer, Timer::Cancelled) {
-            return;
-        }
-        let rung = std::mem::replace(&mut *timer, Timer::Unset);
-        drop(timer);
-        self.stop(rung);
-        let Some(session) = self.session.upgrade() else { return };
-        let is_current = session.beat.lock().as_ref().is_some_and(|beat| Arc::ptr_eq(beat, &self));
-        let now = session.manager.now();
-        if is_current && session.owner.heartbeat(session.ttl, now).is_ok() {
-            // A shutdown leaves the session to its deadline.
-            let _ = self.arm(now);
         }
     }
 }

@@ -1,0 +1,131 @@
+//! Where the events of one manager go: the listeners to everything, and those to single keys. The streams that they
+//! hold are the manager's `events`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::LockError;
+use crate::key::Key;
+use crate::table::{Event, Sink};
+
+/// Events kept for a listener of one key that has not come to them yet.
+const KEY_BUFFER: usize = 64;
+
+/// Where the events of one manager go.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    sequence: AtomicU64,
+    /// Of everything.
+    listeners: AtomicUsize,
+    everything: broadcast::Sender<Event>,
+    keys: DashMap<Key, Watched>,
+    /// Streams of single keys (T9).
+    watchers: AtomicUsize,
+    max_watchers: usize,
+    over: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Watched {
+    sender: broadcast::Sender<Event>,
+    listeners: usize,
+}
+
+impl Hub {
+    pub(crate) fn new(buffer: usize, max_watchers: usize) -> Self {
+        Self {
+            sequence: AtomicU64::new(0),
+            listeners: AtomicUsize::new(0),
+            everything: broadcast::Sender::new(buffer),
+            keys: DashMap::new(),
+            watchers: AtomicUsize::new(0),
+            max_watchers,
+            over: CancellationToken::new(),
+        }
+    }
+
+    /// Everything that happens from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.everything.subscribe()
+    }
+
+    /// Everything that happens to one key from now on, until [`Hub::unwatch`]. The shard has to be told besides.
+    pub(crate) fn watch(&self, key: &Key) -> Result<broadcast::Receiver<Event>, LockError> {
+        self.take_place()?;
+        let unheard = || Watched { sender: broadcast::Sender::new(KEY_BUFFER), listeners: 0 };
+        let mut watched = self.keys.entry(key.clone()).or_insert_with(unheard);
+        watched.listeners += 1;
+        Ok(watched.sender.subscribe())
+    }
+
+    /// Ends one stream of a key.
+    pub(crate) fn unwatch(&self, key: &Key) {
+        self.watchers.fetch_sub(1, Ordering::Relaxed);
+        if let Some(mut watched) = self.keys.get_mut(key) {
+            watched.listeners -= 1;
+        }
+        self.keys.remove_if(key, |_, watched| watched.listeners == 0);
+    }
+
+    /// How many listen to everything.
+    pub(crate) fn listeners(&self) -> usize {
+        self.listeners.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn watched_keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Cancelled when nothing more will happen.
+    pub(crate) fn over(&self) -> CancellationToken {
+        self.over.clone()
+    }
+
+    /// Takes a place for one more stream of a key.
+    fn take_place(&self) -> Result<(), LockError> {
+        let more = |there: usize| (there < self.max_watchers).then_some(there + 1);
+        let taken = self.watchers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.map(drop).map_err(|_| LockError::TooManyWatchers)
+    }
+
+    /// Ends the streams: nothing more will happen.
+    pub(crate) fn close(&self) {
+        self.over.cancel();
+    }
+}
+
+impl Sink for Hub {
+    fn next(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn tell(&self, event: Event) {
+        let watched = self.keys.get(&event.key).map(|watched| watched.sender.clone());
+        // Wakers run here, with no entry of the registry locked.
+        if let Some(sender) = watched {
+            let _ = sender.send(event.clone());
+        }
+        let _ = self.everything.send(event);
+    }
+}
+
+/// One who listens to everything, directly or through somebody who passes on what he hears.
+pub(crate) struct Counted(Arc<Hub>);
+
+impl Counted {
+    pub(crate) fn new(hub: &Arc<Hub>) -> Self {
+        hub.listeners.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(hub))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.listeners.fetch_sub(1, Ordering::Relaxed);
+    }
+}

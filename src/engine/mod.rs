@@ -1,0 +1,302 @@
+//! What all requests, sessions and lists of one manager share: the shards and which key belongs to which, the settings,
+//! the clock, the deadlock check, the store, the thread, and the registries of streams, sessions and shared calls.
+//!
+//! [`LockManager`] is the handle to it. It is here, at the bottom, so that each room above adds its own methods to it:
+//! `request` the locks, `session` the sessions, `manager` what is left. None of them is known here.
+
+mod attached;
+mod event_hub;
+mod runtime;
+mod session_registry;
+mod shard_actor;
+
+use std::any::Any;
+use std::sync::{Arc, OnceLock, Weak};
+
+use actix::Addr;
+use attached::AttachedValue;
+#[cfg(feature = "http")]
+use attached::AttachedValues;
+pub(crate) use event_hub::{Counted, Hub};
+use runtime::Runtime;
+pub(crate) use session_registry::{Kept, KeptSessions};
+pub use shard_actor::ShardActor;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::clock::{Clock, Moment};
+use crate::config::{BuildError, Config};
+use crate::current_owner::ManagerId;
+use crate::deadlock::Detector;
+use crate::error::LockError;
+use crate::key::Key;
+use crate::routing::Placing;
+use crate::shard::clerk::ShardClerk;
+use crate::shard::crowd::Crowd;
+use crate::shard::desk::Desk;
+use crate::shard::{LONGEST_SLEEP, Shard};
+use crate::store::Released;
+use crate::table::{Claim, Mode, Owner, OwnerKind, Table};
+
+/// Keyed locks for one service. Cheap to clone; every clone is the same manager.
+///
+/// Build it once, outside of any worker, and clone it in: two managers do not know of each other's locks.
+///
+/// Over a store a dropped guard's release is sent by the manager's own thread. Whoever drops the last handle (the manager
+/// and all of its locks) waits for what is under way, as a rule a round trip and at most 0.6 s, so that a program may
+/// just return from `main`. One that keeps its manager in a `static`, or ends by [`std::process::exit`], calls
+/// [`shutdown`](Self::shutdown) first; else the keys of its last guards run out with their TTL.
+///
+/// ```
+/// # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use leasehold::{LockError, LockManager};
+///
+/// let locks = LockManager::builder().build()?;
+/// let lock = locks.try_lock("order:42").await?;
+/// assert_eq!(locks.try_lock("order:42").await.unwrap_err(), LockError::Held);
+/// lock.unlock().await;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct LockManager {
+    engine: Arc<Engine>,
+}
+
+/// What every clone of a [`LockManager`] shares.
+pub(crate) struct Engine {
+    shards: Box<[Arc<Shard>]>,
+    placing: Placing,
+    clock: Clock,
+    config: Config,
+    /// The calls that callers share; `singleflight` knows their type.
+    flights: AttachedValue,
+    detector: Detector,
+    hub: Arc<Hub>,
+    kept_sessions: KeptSessions,
+    /// Where the store is asked, if there is one.
+    desk: Option<Arc<Desk>>,
+    #[cfg(feature = "http")]
+    attached: AttachedValues,
+    running: OnceLock<(Arc<Runtime>, Vec<Addr<ShardActor>>)>,
+}
+
+impl Engine {
+    pub(crate) fn shards(&self) -> &[Arc<Shard>] {
+        &self.shards
+    }
+
+    pub(crate) fn desk(&self) -> Option<&Arc<Desk>> {
+        self.desk.as_ref()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // A call may keep its shard, and with it the thread, beyond this.
+        if let Some((runtime, _)) = self.running.get() {
+            runtime.finish_calls(drop);
+        }
+    }
+}
+
+impl LockManager {
+    /// Builds the shards and starts their thread.
+    pub(crate) fn start(config: Config, clock: Clock) -> Result<Self, BuildError> {
+        let manager = Self::without_actors(config, clock);
+        let running = Runtime::start(&manager.engine, manager.engine.config.threads)?;
+        if let Some(desk) = &manager.engine.desk {
+            let shards = manager.shards().iter().map(Arc::downgrade).collect();
+            let placing = manager.engine.placing.clone();
+            desk.open(running.0.tokio(), shards, move |key| placing.of(key));
+        }
+        // Set here once; the cell is only there because the actors want to know the manager they belong to.
+        let _ = manager.engine.running.set(running);
+        let weak = Arc::downgrade(&manager.engine);
+        manager.engine.clock.on_advance(move || {
+            if let Some(engine) = weak.upgrade() {
+                for shard in engine.shards() {
+                    shard.sweep();
+                }
+            }
+        });
+        Ok(manager)
+    }
+
+    /// The manager without its thread: nothing happens by time alone.
+    pub(crate) fn without_actors(config: Config, clock: Clock) -> Self {
+        let now = clock.now();
+        let fence_floor = crate::clock::wall_micros();
+        let desk = config.store.clone().map(|store| Desk::new(store, config.fail_mode, clock.clone()));
+        let keep = |prefix: &str| config.canonical_prefix(prefix).into();
+        let placing = Placing::new(config.shards, &config.namespaces, keep);
+        let waiters = Arc::new(Crowd::new(config.max_waiters, placing.shards()));
+        let members = Arc::new(Crowd::new(config.max_holders, placing.shards()));
+        let shard = |index| {
+            let clerk = desk.clone().map(ShardClerk::new);
+            let claim = match &clerk {
+                Some(clerk) => Claim::Stored(Arc::new(Arc::clone(clerk))),
+                None => Claim::Local,
+            };
+            let table = Table::new(config.limits_per_shard(), claim, fence_floor, now);
+            // One of them never sleeps for long: it keeps the coarse clock right after a suspend (C2).
+            let idle = if index == 0 { config.sweep_every.min(LONGEST_SLEEP) } else { config.sweep_every };
+            let bounds = (Arc::clone(&waiters), Arc::clone(&members));
+            let shard = Shard::new(table, clock.clone(), idle, config.ttls, bounds, clerk.clone());
+            let shard = Arc::new(shard);
+            clerk.iter().for_each(|clerk| clerk.serve(&shard));
+            shard
+        };
+        let (detector, hub) =
+            (Detector::new(config.on_deadlock), Arc::new(Hub::new(config.event_buffer, config.max_watchers)));
+        let kept_sessions = KeptSessions::new(config.max_sessions);
+        let engine = Engine {
+            shards: (0..placing.shards()).map(shard).collect(),
+            placing,
+            clock,
+            config,
+            flights: AttachedValue::default(),
+            detector,
+            hub,
+            kept_sessions,
+            desk,
+            #[cfg(feature = "http")]
+            attached: AttachedValues::default(),
+            running: OnceLock::new(),
+        };
+        let engine = Arc::new(engine);
+        for shard in engine.shards() {
+            let engine = Arc::downgrade(&engine);
+            shard.set_recheck(move |owners| {
+                if let Some(engine) = engine.upgrade() {
+                    engine.detector.recheck(&engine.shards, owners);
+                }
+            });
+        }
+        Self { engine }
+    }
+
+    pub(crate) fn downgrade(&self) -> Weak<Engine> {
+        Arc::downgrade(&self.engine)
+    }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.engine, &other.engine)
+    }
+
+    pub(crate) fn id(&self) -> ManagerId {
+        ManagerId(Arc::as_ptr(&self.engine).addr())
+    }
+
+    pub(crate) fn from_engine(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+
+    /// Which shard a key belongs to, and its hash there.
+    #[inline]
+    pub(crate) fn place(&self, key: &Key) -> (u32, u32) {
+        self.engine.placing.of(key)
+    }
+
+    /// The namespaces that metrics tell apart, with their shards.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = (&str, &[Arc<Shard>])> {
+        self.engine.placing.namespaces().map(|(label, shards)| (label, &self.engine.shards[shards]))
+    }
+
+    /// The shards of the keys with a prefix, if they are of no others.
+    pub(crate) fn shards_within(&self, prefix: &str) -> Option<Vec<&Arc<Shard>>> {
+        let ranges = self.engine.placing.shards_of(prefix)?;
+        Some(ranges.into_iter().flat_map(|shards| &self.engine.shards[shards]).collect())
+    }
+
+    pub(crate) fn shard_at(&self, index: u32) -> &Arc<Shard> {
+        &self.engine.shards[index as usize]
+    }
+
+    pub(crate) fn shards(&self) -> &[Arc<Shard>] {
+        &self.engine.shards
+    }
+
+    /// The shard that keeps a session's timer.
+    pub(crate) fn shard_of_session(&self, id: Uuid) -> &Arc<Shard> {
+        self.shard_at(self.engine.placing.of_number(id.as_u128() as u32))
+    }
+
+    /// Ends what an owner that has ended holds and waits for. Answers what will tell that the store has let go.
+    pub(crate) fn end_owner(&self, owner: &Owner) -> Vec<oneshot::Receiver<Released>> {
+        self.engine.shards.iter().flat_map(|shard| shard.end_owner_anywhere(owner)).collect()
+    }
+
+    /// An owner for the callback of one `run`.
+    pub(crate) fn new_call(&self) -> Arc<Owner> {
+        Arc::new(Owner::new(None, OwnerKind::Call, self.now(), self.config().max_locks_per_session))
+    }
+
+    pub(crate) fn desk(&self) -> Option<&Arc<Desk>> {
+        self.engine.desk.as_ref()
+    }
+
+    /// The actor that owns a shard.
+    pub(crate) fn actor_at(&self, shard: u32) -> &Addr<ShardActor> {
+        let (_, addresses) = self.engine.running.get().expect("a built manager has its actors");
+        &addresses[shard as usize]
+    }
+
+    /// The manager's own thread.
+    pub(crate) fn thread(&self) -> Option<&Arc<Runtime>> {
+        self.engine.running.get().map(|(runtime, _)| runtime)
+    }
+
+    /// The runtime of the manager's own thread.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn runtime(&self) -> Option<tokio::runtime::Handle> {
+        self.engine.running.get().map(|(runtime, _)| runtime.tokio())
+    }
+
+    pub(crate) fn detector(&self) -> &Detector {
+        &self.engine.detector
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.engine.hub
+    }
+
+    /// This manager's value of a type, for rooms above. It must not keep the manager alive.
+    #[cfg(feature = "http")]
+    pub(crate) fn attached<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        self.engine.attached.get()
+    }
+
+    pub(crate) fn kept_sessions(&self) -> &KeptSessions {
+        &self.engine.kept_sessions
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.engine.config
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        self.engine.clock.now()
+    }
+
+    /// Counts a request that failed before it came to a shard.
+    pub(crate) fn count_refused(&self, key: &Key, mode: Mode, why: &LockError) {
+        let shard = self.config().canonical(key.clone()).map_or(0, |key| self.place(&key).0);
+        self.shard_at(shard).count_attempt(mode, why.face().outcome, |c| c.rejected += 1);
+    }
+
+    /// What `singleflight` keeps with the manager: one value of one type. It must not keep the manager alive.
+    pub(crate) fn attached_flights<T: Any + Default + Send + Sync>(&self) -> &T {
+        self.engine.flights.get()
+    }
+
+    pub(crate) fn good_key<K>(&self, key: K) -> Result<Key, LockError>
+    where
+        K: TryInto<Key>,
+        K::Error: Into<LockError>,
+    {
+        let key = key.try_into().map_err(Into::into)?;
+        self.config().check(&key, None)?;
+        self.config().canonical(key)
+    }
+}

@@ -1,0 +1,132 @@
+//! Sessions that are found again by their ids, for those whose handles cannot be kept: a client over HTTP brings the
+//! id with every request.
+//!
+//! The registry does not keep a session alive, its heartbeats do. It forgets those that have ended whenever it has
+//! doubled, so that keeping costs a constant time each on average; and when it is full, but then not more often than
+//! something can have changed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use uuid::Uuid;
+
+use crate::account::Account;
+use crate::clock::Moment;
+use crate::error::LockError;
+use crate::key::Ttl;
+use crate::table::{Owner, Reentry};
+
+/// Below this many sessions it is not worth looking for ended ones.
+const FEW: usize = 64;
+/// How often a full registry is looked through for sessions that ran out.
+const FULL_SWEEP_EVERY: Duration = Duration::from_millis(100);
+
+/// What a session is made of, without its manager: the registry belongs to that.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) ttl: Ttl,
+    pub(crate) reentry: Reentry,
+}
+
+/// A kept session, and whose it is.
+#[derive(Debug)]
+struct Entry {
+    kept: Kept,
+    account: Option<Account>,
+}
+
+impl Entry {
+    fn is_of(&self, account: Option<&Account>) -> bool {
+        self.account.as_ref().map(Account::name) == account.map(Account::name)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(account) = &self.account {
+            account.give_session_back();
+        }
+    }
+}
+
+/// The kept sessions of one manager.
+pub(crate) struct KeptSessions {
+    sessions: DashMap<Uuid, Entry>,
+    /// From how many on the ended ones are looked for.
+    sweep_at: AtomicUsize,
+    /// When it was last done, in nanoseconds.
+    swept_at: AtomicU64,
+    /// Whether one was ended since.
+    has_ended: AtomicBool,
+    max: usize,
+}
+
+impl KeptSessions {
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            sessions: DashMap::new(),
+            sweep_at: AtomicUsize::new(FEW),
+            swept_at: AtomicU64::new(0),
+            has_ended: AtomicBool::new(false),
+            max,
+        }
+    }
+
+    /// Refused when there are `max` live ones. Keepers that come at the same moment may each find the last place.
+    pub(crate) fn keep(&self, id: Uuid, kept: Kept, account: Option<&Account>, now: Moment) -> Result<(), LockError> {
+        let len = self.sessions.len();
+        let is_full = len >= self.max || account.is_some_and(|account| !account.has_room_for_a_session());
+        if len >= self.sweep_at.load(Ordering::Relaxed) || is_full && self.may_have_room(now) {
+            self.has_ended.store(false, Ordering::Relaxed);
+            self.swept_at.store(now.as_nanos(), Ordering::Relaxed);
+            self.sessions.retain(|_, entry| entry.kept.owner.settle(now).is_ok());
+            self.sweep_at.store((self.sessions.len() * 2).max(FEW), Ordering::Relaxed);
+        }
+        if self.sessions.contains_key(&id) {
+            return Ok(());
+        }
+        if self.sessions.len() >= self.max {
+            return Err(LockError::TooManySessions);
+        }
+        if account.is_some_and(|account| !account.take_session()) {
+            return Err(LockError::SessionQuota);
+        }
+        self.sessions.insert(id, Entry { kept, account: account.cloned() });
+        Ok(())
+    }
+
+    /// The session under this id, if there is one that has not been forgotten.
+    pub(crate) fn find(&self, id: Uuid) -> Option<Kept> {
+        Some(self.sessions.get(&id)?.kept.clone())
+    }
+
+    /// The same, if it is kept for this account, or for none if that is `None`.
+    pub(crate) fn find_of(&self, account: Option<&Account>, id: Uuid) -> Option<Kept> {
+        let entry = self.sessions.get(&id)?;
+        entry.is_of(account).then(|| entry.kept.clone())
+    }
+
+    /// How many have not ended.
+    pub(crate) fn open(&self, now: Moment) -> usize {
+        let is_open = |kept: &Kept| kept.owner.deadline().is_ok_and(|deadline| deadline > now);
+        self.sessions.iter().filter(|entry| is_open(&entry.kept)).count()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn may_have_room(&self, now: Moment) -> bool {
+        let swept_at = Moment::from_nanos(self.swept_at.load(Ordering::Relaxed));
+        self.has_ended.load(Ordering::Relaxed) || now.saturating_since(swept_at) >= FULL_SWEEP_EVERY
+    }
+
+    /// Hears that a session, kept or not, was ended by its owner.
+    pub(crate) fn hear_end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+}
