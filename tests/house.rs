@@ -1,5 +1,6 @@
 //! Fear: the house rules are forgotten: who may import whom, how long a file may be, what a comment may say.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 fn sources(under: &str) -> Vec<(PathBuf, String)> {
@@ -61,6 +62,92 @@ fn rooms_import_only_what_they_may() {
     }
     forbid(&files, "src/shard/mod.rs", &["crate::http", "crate::manager", "actix_web"]);
     forbid(&files, "src/http/", &["crate::table", "crate::shard", "crate::request::options"]);
+}
+
+/// The rooms of each line of the crate's map, from the top down.
+fn map() -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let lines = text.lines().skip_while(|line| *line != "//! |---|---|").skip(1);
+    let first = |line: &str| line.split('|').nth(1).unwrap_or_default().to_owned();
+    let rooms = |cell: String| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    lines.take_while(|line| line.starts_with("//! |")).map(|line| rooms(first(line))).collect()
+}
+
+/// What the crate's root gives names to: each name, and the room that it is of.
+fn root_names() -> HashMap<String, String> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let text: String = code(&text).collect();
+    let mut names = HashMap::new();
+    for import in text.split("pub use ").skip(1) {
+        let (room, rest) = import.split_once(';').unwrap().0.split_once("::").unwrap();
+        for name in rest.split([',', '{', '}']).map(str::trim).filter(|name| !name.is_empty()) {
+            names.insert(name.to_owned(), room.to_owned());
+        }
+    }
+    names
+}
+
+/// The first names after each `crate::`.
+fn imports(text: &str) -> Vec<String> {
+    let text: String = code(text).flat_map(|line| [line, "\n"]).collect();
+    let is_of_name = |c: char| c.is_alphanumeric() || c == '_';
+    let name = |text: &str| text.trim_start().split(|c| !is_of_name(c)).next().unwrap_or_default().to_owned();
+    let after = text.split("crate::").skip(1);
+    after
+        .flat_map(|rest| match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or_default().split(',').map(name).collect(),
+            None => vec![name(rest)],
+        })
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+/// Modules that only tests have: what they import binds nobody.
+fn test_modules(files: &[(PathBuf, String)]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for (path, text) in files {
+        let lines: Vec<&str> = text.lines().collect();
+        for pair in lines.windows(2).filter(|pair| pair[0].starts_with("#[cfg(") && pair[0].contains("(test")) {
+            let Some(name) = pair[1].strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) else { continue };
+            let inside = if path.ends_with("mod.rs") { path.with_file_name("") } else { path.with_extension("") };
+            found.push(inside.join(name));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_room_imports_only_what_is_below_it_on_the_map() {
+    let files = sources("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let map = map();
+    let line_of = |room: &str| map.iter().position(|line| line.iter().any(|other| other == room));
+    let (names, test_modules) = (root_names(), test_modules(&files));
+    assert!(test_modules.len() > 3, "{test_modules:?}");
+    let mut seen = 0;
+    for (path, text) in &files {
+        let inside = path.strip_prefix(&root).unwrap();
+        let is_test =
+            test_modules.iter().any(|module| path.starts_with(module) || *path == module.with_extension("rs"));
+        if is_test || inside.starts_with("bin") || inside == Path::new("lib.rs") {
+            continue;
+        }
+        let room = inside.iter().next().unwrap().to_string_lossy().trim_end_matches(".rs").to_owned();
+        let depth = inside.iter().count() - usize::from(inside.ends_with("mod.rs"));
+        let way_out = "super::".repeat(depth);
+        let leaves = |line: &str| line.starts_with(char::is_alphabetic) && line.contains(&way_out);
+        assert!(!code(text).any(leaves), "{}: name the room, not `{way_out}`", path.display());
+        let line = line_of(&room).unwrap_or_else(|| panic!("the map in lib.rs has no room `{room}`"));
+        for name in imports(text) {
+            let other = names.get(&name).filter(|_| line_of(&name).is_none()).unwrap_or(&name);
+            if *other != room {
+                let below = line_of(other).unwrap_or_else(|| panic!("{}: of which room is `{name}`?", path.display()));
+                assert!(below > line, "{}: `{room}` imports `{other}`, which is not below it", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 300, "only {seen} imports were found");
 }
 
 #[test]
