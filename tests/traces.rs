@@ -1,4 +1,5 @@
-//! Fear: a trace misses what happened, or tells a secret.
+//! Fear: a trace misses what happened, or tells a secret. Alone in its binary: one test sets the subscriber of the whole
+//! process.
 #![cfg(all(feature = "tracing", feature = "test-util"))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

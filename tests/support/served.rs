@@ -9,7 +9,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::binary;
-use crate::support::{Answer, client, number};
+use crate::http_server::{Answer, client, number};
 
 pub(crate) struct Process {
     process: binary::Process,

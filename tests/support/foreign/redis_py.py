@@ -1,4 +1,4 @@
-"""Locks and releases by redis-py, a command a line: what tests/redis_foreign.rs asks of every foreign client."""
+"""Locks and releases by redis-py, a command a line: what tests/redis/foreign.rs asks of every foreign client."""
 
 import sys
 

@@ -1,7 +1,7 @@
 //! What must hold of every parser, whatever it is fed: one function for each, which takes any bytes and panics when
 //! something does not hold.
 //!
-//! Two feed them: `tests/parsers.rs` with the kept corpora, in every run of the tests, and libFuzzer with what it makes
+//! Two feed them: `tests/house/corpora.rs` with the kept corpora, in every run of the tests, and libFuzzer with what it makes
 //! up (`fuzz/`). Secrets are told by a mark, [`SECRET`]: where the input has it in the place of a password or token, no
 //! message may.
 

@@ -2,7 +2,7 @@
 //!
 //! Each process gets a port and a directory of its own and ends with the value that started it, by its own child
 //! handle. Nothing here stands in for Redis, and nothing needs a runtime of the test's: every call blocks.
-//! A test file takes it with `#[path = "support/redis/mod.rs"] mod kit;`.
+//! A test binary takes it with `#[path = "../support/redis/mod.rs"] mod kit;`, its files with `use crate::kit`.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
 pub(crate) mod cluster;

@@ -1,0 +1,19 @@
+//! Fears about the command line: one file each.
+#![cfg(all(feature = "server", unix))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../support/binary.rs"]
+mod binary;
+#[path = "../support/cli.rs"]
+mod cli;
+#[path = "../support/redis/mod.rs"]
+mod kit;
+#[cfg(feature = "test-util")]
+#[path = "../support/redlock.rs"]
+mod redlock;
+
+mod output;
+mod run;
+mod terminal;
+mod verbs;
+mod waits;
