@@ -2,7 +2,7 @@
 //!
 //! A namespace is a prefix of keys that metrics tell apart ([`Builder::namespaces`](crate::Builder::namespaces)). Each
 //! has shards of its own, so whatever a shard counts is of one namespace, and nobody who counts has to look for it. What
-//! is in none of them is in [`OTHER`], where all keys are if none are declared. Called by the manager.
+//! is in none of them is in [`OTHER`], where all keys are if none are declared. Called by the engine.
 
 use std::hash::BuildHasher;
 use std::ops::Range;
@@ -19,7 +19,7 @@ const MOST_SHARDS: usize = 4096;
 
 /// Finds the shard of a key.
 #[derive(Clone, Debug)]
-pub(crate) struct Placing {
+pub(crate) struct ShardRouter {
     hasher: foldhash::fast::RandomState,
     /// One less than the shards of each namespace, of which there are a power of two.
     mask: u32,
@@ -55,7 +55,7 @@ pub(crate) fn fault(declared: &[Box<str>]) -> Option<&'static str> {
     declared.iter().any(|prefix| bad(prefix)).then_some("each must be the beginning of a key, and not `other`")
 }
 
-impl Placing {
+impl ShardRouter {
     /// `keep` spells a prefix as the manager keeps keys.
     pub(crate) fn new(shards_each: usize, declared: &[Box<str>], keep: impl Fn(&str) -> Box<str>) -> Self {
         let namespace = |declared: &str| Namespace {
@@ -134,23 +134,23 @@ mod tests {
     #[test]
     fn a_key_belongs_to_the_longest_prefix_and_keeps_its_shard_there() {
         let declared = boxed(&["a:", "a:b:", "c"]);
-        let placing = Placing::new(4, &declared, |prefix| prefix.into());
-        assert_eq!(placing.shards(), 16);
+        let router = ShardRouter::new(4, &declared, |prefix| prefix.into());
+        assert_eq!(router.shards(), 16);
         for (key, namespace) in [("x", 0), ("a", 0), ("a:1", 1), ("a:b", 1), ("a:b:1", 2), ("c", 3), ("cc", 3)] {
-            let (shard, hash) = placing.of(&Key::new(key).unwrap());
+            let (shard, hash) = router.of(&Key::new(key).unwrap());
             assert_eq!(shard / 4, namespace, "{key}");
-            assert_eq!(placing.of(&Key::new(key).unwrap()), (shard, hash));
+            assert_eq!(router.of(&Key::new(key).unwrap()), (shard, hash));
         }
     }
 
     #[test]
     fn a_declared_prefix_has_its_shards_and_those_within_it() {
-        let placing = Placing::new(4, &boxed(&["a:", "a:b:", "c"]), |prefix| prefix.into());
-        assert_eq!(placing.shards_of("a:"), Some(vec![4..8, 8..12]));
-        assert_eq!(placing.shards_of("a:b:"), Some(std::iter::once(8..12).collect()));
-        assert_eq!(placing.shards_of(""), Some(std::iter::once(0..16).collect()));
+        let router = ShardRouter::new(4, &boxed(&["a:", "a:b:", "c"]), |prefix| prefix.into());
+        assert_eq!(router.shards_of("a:"), Some(vec![4..8, 8..12]));
+        assert_eq!(router.shards_of("a:b:"), Some(std::iter::once(8..12).collect()));
+        assert_eq!(router.shards_of(""), Some(std::iter::once(0..16).collect()));
         for undeclared in ["a", "a:b", "cc", "d"] {
-            assert_eq!(placing.shards_of(undeclared), None, "{undeclared}");
+            assert_eq!(router.shards_of(undeclared), None, "{undeclared}");
         }
     }
 

@@ -24,13 +24,13 @@ pub use shard_actor::ShardActor;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Moment, wall_micros};
 use crate::config::{BuildError, Config};
 use crate::current_owner::ManagerId;
 use crate::deadlock::Detector;
 use crate::error::LockError;
 use crate::key::Key;
-use crate::routing::Placing;
+use crate::routing::ShardRouter;
 use crate::shard::clerk::ShardClerk;
 use crate::shard::crowd::Crowd;
 use crate::shard::desk::Desk;
@@ -65,7 +65,7 @@ pub struct LockManager {
 /// What every clone of a [`LockManager`] shares.
 pub(crate) struct Engine {
     shards: Box<[Arc<Shard>]>,
-    placing: Placing,
+    router: ShardRouter,
     clock: Clock,
     config: Config,
     /// The calls that callers share; `singleflight` knows their type.
@@ -81,6 +81,26 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
+    fn new(config: Config, clock: Clock) -> Self {
+        let desk = config.store.clone().map(|store| Desk::new(store, config.fail_mode, clock.clone()));
+        let keep = |prefix: &str| config.canonical_prefix(prefix).into();
+        let router = ShardRouter::new(config.shards, &config.namespaces, keep);
+        Self {
+            shards: shards(&config, &clock, desk.as_ref(), router.shards()),
+            router,
+            clock,
+            flights: AttachedValue::default(),
+            detector: Detector::new(config.on_deadlock),
+            hub: Arc::new(Hub::new(config.event_buffer, config.max_watchers)),
+            kept_sessions: KeptSessions::new(config.max_sessions),
+            config,
+            desk,
+            #[cfg(feature = "http")]
+            attached: AttachedValues::default(),
+            running: OnceLock::new(),
+        }
+    }
+
     pub(crate) fn shards(&self) -> &[Arc<Shard>] {
         &self.shards
     }
@@ -88,6 +108,28 @@ impl Engine {
     pub(crate) fn desk(&self) -> Option<&Arc<Desk>> {
         self.desk.as_ref()
     }
+}
+
+fn shards(config: &Config, clock: &Clock, desk: Option<&Arc<Desk>>, count: usize) -> Box<[Arc<Shard>]> {
+    let now = clock.now();
+    let fence_floor = wall_micros();
+    let waiters = Arc::new(Crowd::new(config.max_waiters, count));
+    let members = Arc::new(Crowd::new(config.max_holders, count));
+    let shard = |index| {
+        let clerk = desk.cloned().map(ShardClerk::new);
+        let claim = match &clerk {
+            Some(clerk) => Claim::Stored(Arc::new(Arc::clone(clerk))),
+            None => Claim::Local,
+        };
+        let table = Table::new(config.limits_per_shard(), claim, fence_floor, now);
+        // One of them never sleeps for long: it keeps the coarse clock right after a suspend (C2).
+        let idle = if index == 0 { config.sweep_every.min(LONGEST_SLEEP) } else { config.sweep_every };
+        let bounds = (Arc::clone(&waiters), Arc::clone(&members));
+        let shard = Arc::new(Shard::new(table, clock.clone(), idle, config.ttls, bounds, clerk.clone()));
+        clerk.iter().for_each(|clerk| clerk.serve(&shard));
+        shard
+    };
+    (0..count).map(shard).collect()
 }
 
 impl Drop for Engine {
@@ -106,8 +148,8 @@ impl LockManager {
         let running = Runtime::start(&manager.engine, manager.engine.config.threads)?;
         if let Some(desk) = &manager.engine.desk {
             let shards = manager.shards().iter().map(Arc::downgrade).collect();
-            let placing = manager.engine.placing.clone();
-            desk.open(running.0.tokio(), shards, move |key| placing.of(key));
+            let router = manager.engine.router.clone();
+            desk.open(running.0.tokio(), shards, move |key| router.of(key));
         }
         // Set here once; the cell is only there because the actors want to know the manager they belong to.
         let _ = manager.engine.running.set(running);
@@ -124,46 +166,7 @@ impl LockManager {
 
     /// The manager without its thread: nothing happens by time alone.
     pub(crate) fn without_actors(config: Config, clock: Clock) -> Self {
-        let now = clock.now();
-        let fence_floor = crate::clock::wall_micros();
-        let desk = config.store.clone().map(|store| Desk::new(store, config.fail_mode, clock.clone()));
-        let keep = |prefix: &str| config.canonical_prefix(prefix).into();
-        let placing = Placing::new(config.shards, &config.namespaces, keep);
-        let waiters = Arc::new(Crowd::new(config.max_waiters, placing.shards()));
-        let members = Arc::new(Crowd::new(config.max_holders, placing.shards()));
-        let shard = |index| {
-            let clerk = desk.clone().map(ShardClerk::new);
-            let claim = match &clerk {
-                Some(clerk) => Claim::Stored(Arc::new(Arc::clone(clerk))),
-                None => Claim::Local,
-            };
-            let table = Table::new(config.limits_per_shard(), claim, fence_floor, now);
-            // One of them never sleeps for long: it keeps the coarse clock right after a suspend (C2).
-            let idle = if index == 0 { config.sweep_every.min(LONGEST_SLEEP) } else { config.sweep_every };
-            let bounds = (Arc::clone(&waiters), Arc::clone(&members));
-            let shard = Shard::new(table, clock.clone(), idle, config.ttls, bounds, clerk.clone());
-            let shard = Arc::new(shard);
-            clerk.iter().for_each(|clerk| clerk.serve(&shard));
-            shard
-        };
-        let (detector, hub) =
-            (Detector::new(config.on_deadlock), Arc::new(Hub::new(config.event_buffer, config.max_watchers)));
-        let kept_sessions = KeptSessions::new(config.max_sessions);
-        let engine = Engine {
-            shards: (0..placing.shards()).map(shard).collect(),
-            placing,
-            clock,
-            config,
-            flights: AttachedValue::default(),
-            detector,
-            hub,
-            kept_sessions,
-            desk,
-            #[cfg(feature = "http")]
-            attached: AttachedValues::default(),
-            running: OnceLock::new(),
-        };
-        let engine = Arc::new(engine);
+        let engine = Arc::new(Engine::new(config, clock));
         for shard in engine.shards() {
             let engine = Arc::downgrade(&engine);
             shard.set_recheck(move |owners| {
@@ -194,18 +197,18 @@ impl LockManager {
     /// Which shard a key belongs to, and its hash there.
     #[inline]
     pub(crate) fn place(&self, key: &Key) -> (u32, u32) {
-        self.engine.placing.of(key)
+        self.engine.router.of(key)
     }
 
     /// The namespaces that metrics tell apart, with their shards.
     #[cfg(feature = "metrics")]
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = (&str, &[Arc<Shard>])> {
-        self.engine.placing.namespaces().map(|(label, shards)| (label, &self.engine.shards[shards]))
+        self.engine.router.namespaces().map(|(label, shards)| (label, &self.engine.shards[shards]))
     }
 
     /// The shards of the keys with a prefix, if they are of no others.
     pub(crate) fn shards_within(&self, prefix: &str) -> Option<Vec<&Arc<Shard>>> {
-        let ranges = self.engine.placing.shards_of(prefix)?;
+        let ranges = self.engine.router.shards_of(prefix)?;
         Some(ranges.into_iter().flat_map(|shards| &self.engine.shards[shards]).collect())
     }
 
@@ -219,7 +222,7 @@ impl LockManager {
 
     /// The shard that keeps a session's timer.
     pub(crate) fn shard_of_session(&self, id: Uuid) -> &Arc<Shard> {
-        self.shard_at(self.engine.placing.of_number(id.as_u128() as u32))
+        self.shard_at(self.engine.router.of_number(id.as_u128() as u32))
     }
 
     /// Ends what an owner that has ended holds and waits for. Answers what will tell that the store has let go.
