@@ -33,7 +33,7 @@ pub(crate) struct Ask<'a> {
 pub(crate) enum TokenChoice {
     /// Freshly minted; nobody can have asked with it before.
     Minted,
-    /// Named by the client, maybe for the second time (DESIGN 6).
+    /// Named by the client, maybe for the second time (T11).
     ByClient,
 }
 

@@ -1,4 +1,4 @@
-//! What a request hears that names a token for the second time (DESIGN 6).
+//! What a request hears that names a token for the second time (T11).
 
 use super::acquire::{Ask, Grant, Patience, Verdict};
 use super::queue::{WaiterId, WaiterState};
@@ -9,7 +9,7 @@ use crate::error::{LockError, Loss};
 use crate::key::Token;
 
 impl Table {
-    /// Answers a request whose token this key already knows (DESIGN 6): the waiter it queued, the grant it was given,
+    /// Answers a request whose token this key already knows (T11): the waiter it queued, the grant it was given,
     /// or the end of that grant. `None`: the token is new here.
     pub(super) fn answer_again(
         &mut self,

@@ -1,4 +1,4 @@
-//! The last tokens whose grants ended, and why (DESIGN 6): best effort, a ring of fixed size beside the table.
+//! The last tokens whose grants ended, and why (T12): best effort, a ring of fixed size beside the table.
 //!
 //! Only grants whose token can still be asked about are kept: those that ended against their holder's will, and
 //! those whose token travels without a guard. A guard that releases itself is nobody else's business.

@@ -1,21 +1,4 @@
-//! What must hold of a table after every step, by number, and the check of all of it that the tests run.
-//!
-//! * **T1** A key has at most one exclusive holder, or any number of shared ones, or permits up to its limit; and a
-//!   holder past its deadline counts for nothing: whoever comes next ends it first.
-//! * **T2** A key's waiters are granted in the order in which they queued. Nobody passes them.
-//! * **T3** A waiter is queued, or granted and not yet seen, or refused, and in no two of these. When its last seat
-//!   leaves, nothing of it stays, and a grant made to it goes on.
-//! * **T4** Every grant has a fence above all earlier ones of its key.
-//! * **T5** Only the grant that holds a key can refresh or release it. A stale one changes nothing.
-//! * **T6** A refresh creates nothing, revives nothing, shortens nothing.
-//! * **T7** A key that nobody holds is not in the table, and nothing else of it is.
-//! * **T8** The counters balance: grants are those ended plus those held, queued are those that left plus those that
-//!   wait, attempts are the sum of their outcomes. So for the shard, and for each key that counts for itself.
-//! * **T9** Everything that grows has a bound.
-//! * **C1** The table's time never goes back, and deadlines are compared when they are used, not when a timer fires.
-//!
-//! One step shows only what is structural. That things go in the right order, and answers tell the truth, is for
-//! `model` to show.
+//! The check, by the tests and after every step, of the rules that the documentation of `table` lists.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

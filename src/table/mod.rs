@@ -2,12 +2,37 @@
 //!
 //! It reads no clock, mints no token, does no I/O and spawns nothing: `now` and fresh tokens are arguments, and what
 //! must happen next comes back as [`Effects`], to be run after the shard's mutex is dropped. Transitions check first
-//! and write last, so that a refused one has changed nothing. The invariants T1 to T9 are listed, and checked, in
-//! `invariants`.
+//! and write last, so that a refused one has changed nothing.
 //!
 //! Called by the shard alone: `acquire` (who gets a key at once, and who queues), `again` (who asks twice), `handoff`
 //! (to whom a key passes on), `hold` (what a holder does), `ending` (how a grant ends), `sweep` (what time brings),
 //! `reclaim` (who had it before a restart), `view` (what can be seen). Sessions are `owner` and `belongings`, lock kinds `mode` and `group`, events `told`.
+//!
+//! # Rules
+//!
+//! What holds of a table after every step. `invariants` checks it in the tests as far as one step shows it; that things go
+//! in the right order, and answers are true, is for `model` to show.
+//!
+//! | rule | what holds of keys, holders and waiters |
+//! |---|---|
+//! | T1 | A key has at most one exclusive holder, or any number of shared ones, or permits up to its limit. A holder past its deadline counts for nothing: whoever comes next ends it first. |
+//! | T2 | A key's waiters are granted in the order in which they queued, and no request passes them but the holder's own. Pollers do not wait: they pass nobody, and may starve. |
+//! | T3 | A waiter is queued, or granted and not yet seen, or refused, and in no two of these. When the last request that shares it leaves, nothing of it stays, and a grant made to it goes on to the next waiter. A grant that ended before it was seen is answered as lost. |
+//! | T4 | Every grant has a fence above all earlier ones of its key, also those before an idle time or a restart. Fences count by shard, from the wall clock's microseconds: no more than a million grants a second and shard on average, and a clock that is not set back across a restart, are assumed. |
+//! | T5 | Only the grant that holds a key can refresh or release it. A stale one changes nothing, and the answer says so. |
+//! | T6 | A refresh creates nothing, revives nothing, shortens nothing. |
+//! | T7 | A key that nobody holds, waits for, watches or has claimed is not in the table, and nothing else of it is. Nothing live is evicted. |
+//! | T8 | The counters balance: grants are those ended plus those held, queued are those that left plus those that wait, attempts are the sum of their outcomes. So for the shard, and for each key that counts for itself. |
+//! | T9 | Everything that grows has a bound with a name, and an error that names it. |
+//! | T10 | A grant has one guard in a process; one whose token travels without a guard is watched like a lock that another process holds. |
+//! | T11 | A client may choose its token and so ask twice. The same token with the same terms joins the waiter that it queued, or is answered with the grant that it holds, nothing dated anew; with other terms it is refused, and once its grant has ended it is answered as lost. |
+//! | T12 | How the last tokens ended is remembered in a ring of fixed size, best effort: a token that is still in it is told how it ended; one that is not is told no more than that it does not hold the key. |
+//!
+//! | rule | what holds of time |
+//! |---|---|
+//! | C1 | Time is one clock that counts through suspend. Deadlines are compared when they are used, not when a timer fires, and the table's time never goes back: a thread that read the clock early and came late revives nothing. |
+//! | C2 | Where an earlier deadline or a longer wait is harmless, a coarse reading of the clock will do. A refresh, and the question whether a lock is held, take the exact one. |
+//! | C3 | Spans are checked where they come in: nothing that is zero, negative, not a number or too large gets further, and no sum of times wraps. |
 
 mod acquire;
 mod again;

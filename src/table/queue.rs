@@ -46,7 +46,7 @@ pub(crate) enum WaiterState {
     Refused(LockError),
 }
 
-/// One place in a queue. Several requests share it when they name the same client-chosen token (DESIGN 6).
+/// One place in a queue. Several requests share it when they name the same client-chosen token (T11).
 #[derive(Debug)]
 pub(crate) struct Waiter {
     /// Of the key it waits for; once granted, of its grant.

@@ -78,7 +78,7 @@ impl Terms {
         self.extra.as_ref().map_or(Mode::Exclusive, |extra| extra.mode)
     }
 
-    /// Whether a request that names the same token asks for the same thing (DESIGN 6). In which callback it asks is all
+    /// Whether a request that names the same token asks for the same thing (T11). In which callback it asks is all
     /// the same, since a retry may well ask in another; not so its session.
     pub(crate) fn ask_for_the_same(&self, other: &Self) -> bool {
         let plain = ExtraTerms::default();
@@ -276,7 +276,7 @@ impl Slot {
 /// What only some keys need.
 #[derive(Default)]
 pub(crate) struct Extras {
-    /// Of the holder: as it asked, for the answer when it asks again (DESIGN 6).
+    /// Of the holder: as it asked, for the answer when it asks again (T11).
     pub(crate) terms: Option<Arc<ExtraTerms>>,
     /// Of the holder: a cap on its hold that came later than the grant, and stands in for the one in its terms.
     pub(crate) cap: Option<Duration>,

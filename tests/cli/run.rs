@@ -141,6 +141,7 @@ fn shared_and_limited_locks_are_held_by_several() {
 const STUBBORN: &str = "trap 'echo told >> \"$0.told\"' TERM; echo $LEASEHOLD_DEADLINE $$ > \"$0\"; \
                         while :; do date +%s%3N > \"$0.new\"; mv \"$0.new\" \"$0.last\"; sleep 0.02; done";
 
+/// Peer bug 39: the command ran on when its lock was lost, and the exit code did not say so.
 #[test]
 fn a_lock_that_was_taken_away_kills_the_command_at_once() {
     let server = Server::start(&[]);

@@ -6,5 +6,7 @@
 mod parsers;
 
 mod corpora;
+mod numbers;
 mod peer_bugs;
 mod rules;
+mod sources;

@@ -3,22 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-fn sources(under: &str) -> Vec<(PathBuf, String)> {
-    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|ending| ending == "rs") {
-                found.push(path);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join(under), &mut found);
-    found.sort();
-    found.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
-}
+use crate::sources::sources;
 
 /// The lines of a file that name paths of other crates or rooms, its unit tests apart.
 fn code(text: &str) -> impl Iterator<Item = &str> {
@@ -60,7 +45,8 @@ fn rooms_import_only_what_they_may() {
         forbid(&files, pure, &io);
         forbid(&files, pure, &["crate::table", "crate::shard", "crate::manager"]);
     }
-    forbid(&files, "src/shard/mod.rs", &["crate::http", "crate::manager", "actix_web"]);
+    forbid(&files, "src/store/", &["crate::table", "crate::shard"]);
+    forbid(&files, "src/shard/", &["actix_web"]);
     forbid(&files, "src/http/", &["crate::table", "crate::shard", "crate::request::options"]);
 }
 
@@ -85,6 +71,13 @@ fn root_names() -> HashMap<String, String> {
         }
     }
     names
+}
+
+/// The modules that a host can name.
+fn public_modules() -> Vec<String> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let name = |line: &str| Some(line.strip_prefix("pub mod ")?.strip_suffix(';')?.to_owned());
+    text.lines().filter_map(name).collect()
 }
 
 /// The first names after each `crate::`.
@@ -148,6 +141,27 @@ fn a_room_imports_only_what_is_below_it_on_the_map() {
         }
     }
     assert!(seen > 300, "only {seen} imports were found");
+}
+
+/// What the routes name that a host cannot: a file, and the room that it reaches into.
+const BEHIND_THE_FACE: [(&str, &str); 2] = [
+    // A feed of events is one listener, however many read it.
+    ("src/http/feed.rs", "engine"),
+    // Clients of the server prove what they held before a restart.
+    ("src/http/routes.rs", "manager"),
+];
+
+#[test]
+fn the_routes_name_only_what_a_host_can_name() {
+    let (names, modules) = (root_names(), public_modules());
+    let mut behind = Vec::new();
+    for (path, text) in sources("src/http") {
+        let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().to_string_lossy().into_owned();
+        let hidden = imports(&text).into_iter().filter(|name| !names.contains_key(name) && !modules.contains(name));
+        behind.extend(hidden.map(|name| (path.clone(), name)));
+    }
+    let known = BEHIND_THE_FACE.map(|(path, room)| (path.to_owned(), room.to_owned()));
+    assert_eq!(behind, known, "make it public, or do without");
 }
 
 #[test]

@@ -25,6 +25,7 @@ async fn clients_are_served_in_the_order_in_which_they_came() {
     }
 }
 
+/// Peer bug 29: the handler went on waiting when its client had gone, and was granted the lock.
 #[actix_rt::test]
 async fn a_waiter_whose_client_has_gone_leaves_the_queue_and_is_granted_nothing() {
     let server = Server::start();

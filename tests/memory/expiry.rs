@@ -89,6 +89,7 @@ fn a_grant_that_expires_before_it_is_seen_answers_lost() {
     assert_eq!(locks.stats().active, 0);
 }
 
+/// Peer bug 30: a step of the clock gave a lock back to one who had lost it.
 #[test]
 fn a_clock_that_steps_back_revives_nothing() {
     let (locks, clock) = manager();
@@ -101,6 +102,7 @@ fn a_clock_that_steps_back_revives_nothing() {
     assert!(other.is_held());
 }
 
+/// Peer bug 30: a clock that stood still in suspend let a lock outlive its TTL.
 #[test]
 fn a_suspend_longer_than_the_ttl_ends_the_lock_before_anything_else_runs() {
     let (locks, clock) = manager();

@@ -1,4 +1,4 @@
-//! Fear: a retry after a lost answer blocks on itself, or gets a second lock (DESIGN 6; peer bugs 4, 14).
+//! Fear: a retry after a lost answer blocks on itself, or gets a second lock (T11, T12; peer bugs 4, 14).
 #![cfg(feature = "test-util")]
 
 use std::time::Duration;

@@ -68,6 +68,7 @@ async fn an_outage_longer_than_the_ttl_loses_the_lock_once() {
     assert_eq!(lock.unlock().await, Release::AlreadyGone);
 }
 
+/// The loss is signalled at the deadline, though the store answers nothing (R9).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_stopped_for_longer_than_a_ttl_gives_no_lock_twice() {
     let server = Server::start(&[]);

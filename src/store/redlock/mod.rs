@@ -6,9 +6,19 @@
 //! (`flight`). The half that does no I/O counts votes (`quorum`, `poll`) and fences (`fence`); `model` walks every
 //! bounded history of both. A node is a [`RedisStore`](super::redis::RedisStore) of its own (`node`).
 //!
+//! # Rules
+//!
+//! | rule | what holds of a lock over N nodes |
+//! |---|---|
+//! | L1 | A quorum is more than half of the configured nodes, which are told apart by endpoint and by run id. Their number is odd. All are asked at once. |
+//! | L2 | A lock is granted if a quorum has said yes before the deadline; otherwise it is released on all nodes, also on those that did not answer. A denial tells the holder's fence, so that a key that a majority holds is not taken for a split vote. |
+//! | L3 | An extend needs a quorum within the old validity. A minority that has lost the lock is given it back with the time that is left, while a majority holds it, and never after the deadline. |
+//! | L4 | A node that may have forgotten locks does not vote for `max_ttl`: one that was started less than that ago, unless it runs `appendfsync always`, or one that was flushed. Run id, uptime and the marker that a flush removes are read on the connection that votes. One that was only paused votes at once. |
+//! | L5 | A fence is proposed above all that were seen and above the clock; a node accepts what is above its own. A majority of acceptances proves it; without proof there is no grant. Nodes' clocks are assumed to differ by less than `max_ttl`. |
+//!
 //! # What it promises, and what not
-//! * A key is held by one token at a time as long as nodes' and holders' clocks run at the same rate, give or take the
-//!   drift allowance, and no node is given up for lost and replaced within `max_ttl`. Redis itself says no more:
+//! * A key is held by one token at a time as long as nodes' and holders' clocks run at the same rate (R11), give or take
+//!   the drift allowance, and no node is given up for lost and replaced within `max_ttl`. Redis itself says no more:
 //!   <https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/>.
 //! * A holder that is paused (GC, SIGSTOP, a slow disk) past its deadline does not know. No lock with a TTL can tell it:
 //!   Kleppmann, "How to do distributed locking" (2016). Sanfilippo's answer, "Is Redlock safe?" (2016), is about clocks
