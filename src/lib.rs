@@ -1,6 +1,29 @@
-//! Keyed locks for services.
+//! Keyed locks for services: each with a TTL, a fencing token and a place in a fair queue.
 //!
-//! The map of the house, from the top down. A room imports only rooms in lines below its own (a test of the house rules
+//! ```
+//! use leasehold::{LockError, LockManager};
+//! use std::time::Duration;
+//!
+//! # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let locks = LockManager::builder().build()?; // once per process; clones share its locks
+//! let lock = locks.lock("order:42").ttl(Duration::from_secs(30)).wait(Duration::from_secs(5)).await?;
+//! assert_eq!(locks.try_lock("order:42").await.unwrap_err(), LockError::Held);
+//! lock.unlock().await; // dropping it releases it, too
+//!
+//! // Lock, call, release; the lock refreshes itself as long as the callback runs.
+//! let ran = locks.run("order:42", async |held| held.fencing_token()).await?;
+//! assert!(ran.value.is_some());
+//! # Ok(()) }
+//! ```
+//!
+//! [`LockManager`] has everything that can be asked for, [`LockRequest`] the options of one request, [`Lock`] what can be
+//! done with a held lock. The [`guide`] goes on from there: [where locks live](guide::choosing_a_store),
+//! [fencing](guide::fencing), [sessions and deadlocks](guide::sessions_and_deadlocks), [fairness](guide::fairness),
+//! [what can go wrong](guide::failure_modes), [tuning](guide::tuning).
+//!
+//! # The map
+//!
+//! From the top down. A room imports only rooms in lines below its own (a test of the house rules
 //! reads this table), so that each can be read, and tested, with what is below it.
 //!
 //! | room | what it does |
@@ -59,6 +82,7 @@ mod deadlock;
 mod engine;
 mod error;
 pub mod fence;
+pub mod guide;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;

@@ -14,6 +14,7 @@ mod redlock;
 
 mod output;
 mod run;
+mod stores;
 mod terminal;
 mod verbs;
 mod waits;
