@@ -79,6 +79,7 @@ mod published;
 mod reporter;
 #[cfg(feature = "http")]
 mod requests;
+mod rows;
 mod totals;
 
 #[cfg(feature = "prometheus")]

@@ -8,6 +8,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use parking_lot::Mutex;
 
 use super::names;
+use super::rows::Rows;
 use super::totals::Totals;
 use crate::LockManager;
 use crate::error::AttemptOutcome;
@@ -105,27 +106,10 @@ fn one_if(is_so: bool) -> f64 {
 /// What every namespace of it has.
 pub(super) struct Published {
     acquire: [[Counter; OUTCOMES]; 3],
-    paths: [Counter; 4],
-    held: [Gauge; 3],
-    waiting: [Gauge; 3],
-    entries: [Gauge; 3],
-    depth: Gauge,
+    rows: Rows,
     oldest_waiter: Gauge,
     stalled_waiter: Gauge,
     oldest_holder: Gauge,
-    releases: [Counter; 6],
-    refreshes: [Counter; 3],
-    handoffs: Counter,
-    deadlocks: Counter,
-    flights: [Counter; 2],
-    store: Option<PublishedStore>,
-}
-
-/// What one over a store has besides.
-struct PublishedStore {
-    held: Gauge,
-    handoffs: Counter,
-    revocations: Counter,
 }
 
 /// Histograms of somebody else's recorder.
@@ -137,63 +121,25 @@ pub(super) struct Sampled {
 impl Published {
     pub(super) fn new(manager: &str, namespace: &str, store: Option<&'static str>) -> Self {
         let (name, space) = (|| manager.to_owned(), || namespace.to_owned());
-        let by_mode = |family: &'static str| {
-            MODES.map(|mode| gauge!(family, "manager" => name(), "lock_namespace" => space(), "mode" => mode))
-        };
-        let plain = |family: &'static str| counter!(family, "manager" => name(), "lock_namespace" => space());
+        let oldest = |family: &'static str| gauge!(family, "manager" => name(), "lock_namespace" => space());
         Self {
             acquire: MODES.map(|mode| {
                 AttemptOutcome::ALL.map(|outcome| {
                     counter!(names::ACQUIRE, "manager" => name(), "lock_namespace" => space(), "mode" => mode, "outcome" => outcome.as_str())
                 })
             }),
-            paths: ["fast", "queued", "reentrant", "coalesced"]
-                .map(|path| counter!(names::ACQUIRE_PATH, "manager" => name(), "lock_namespace" => space(), "path" => path)),
-            held: by_mode(names::LOCKS_HELD),
-            waiting: by_mode(names::WAITERS),
-            entries: by_mode(names::TABLE_ENTRIES),
-            depth: gauge!(names::QUEUE_DEPTH_MAX, "manager" => name(), "lock_namespace" => space()),
-            oldest_waiter: gauge!(names::OLDEST_WAITER, "manager" => name(), "lock_namespace" => space()),
-            stalled_waiter: gauge!(names::STALLED_WAITER, "manager" => name(), "lock_namespace" => space()),
-            oldest_holder: gauge!(names::OLDEST_HOLDER, "manager" => name(), "lock_namespace" => space()),
-            releases: ["explicit", "drop", "expired", "forced", "lost", "shutdown"]
-                .map(|reason| counter!(names::RELEASES, "manager" => name(), "lock_namespace" => space(), "reason" => reason)),
-            refreshes: ["ok", "lost", "error"]
-                .map(|outcome| counter!(names::REFRESHES, "manager" => name(), "lock_namespace" => space(), "outcome" => outcome)),
-            handoffs: plain(names::HANDOFFS),
-            deadlocks: plain(names::DEADLOCKS),
-            flights: ["leader", "follower"]
-                .map(|role| counter!(names::SINGLEFLIGHT, "manager" => name(), "lock_namespace" => space(), "role" => role)),
-            store: store.map(|store| PublishedStore {
-                held: gauge!(names::CLAIMS_HELD, "manager" => name(), "lock_namespace" => space(), "store" => store),
-                handoffs: counter!(names::CLAIM_HANDOFFS, "manager" => name(), "lock_namespace" => space(), "store" => store),
-                revocations: counter!(names::CLAIM_REVOCATIONS, "manager" => name(), "lock_namespace" => space(), "store" => store),
-            }),
+            rows: Rows::new(manager, namespace, store),
+            oldest_waiter: oldest(names::OLDEST_WAITER),
+            stalled_waiter: oldest(names::STALLED_WAITER),
+            oldest_holder: oldest(names::OLDEST_HOLDER),
         }
     }
 
     pub(super) fn publish(&self, totals: &Totals) {
-        let c = &totals.counters;
         for (handles, counts) in self.acquire.iter().zip(&totals.outcomes) {
-            absolute(handles, counts);
+            handles.iter().zip(counts).for_each(|(handle, count)| handle.absolute(*count));
         }
-        absolute(&self.paths, &[c.grants - c.handoffs, c.handoffs, c.reentered, c.coalesced]);
-        for (gauges, now) in
-            [(&self.held, totals.held), (&self.waiting, totals.waiting), (&self.entries, totals.entries)]
-        {
-            gauges.iter().zip(now).for_each(|(gauge, now)| gauge.set(now as f64));
-        }
-        self.depth.set(f64::from(totals.deepest));
-        absolute(&self.releases, &[c.released, c.dropped, c.expired, c.forced, c.lost, c.ended_by_shutdown]);
-        absolute(&self.refreshes, &[c.refreshed, c.refresh_lost, c.refresh_unknown]);
-        self.handoffs.absolute(c.handoffs);
-        self.deadlocks.absolute(totals.deadlocks);
-        absolute(&self.flights, &[c.flights_led, c.flights_shared]);
-        if let Some(store) = &self.store {
-            store.held.set(totals.claims as f64);
-            store.handoffs.absolute(totals.claim_handoffs);
-            store.revocations.absolute(totals.claims_revoked);
-        }
+        self.rows.publish(totals);
     }
 
     /// Since when the oldest is held, waits, and waits for nothing that moves; 0 is none.
@@ -222,10 +168,6 @@ impl Sampled {
             self.holds.record(*nanos as f64 / 1e9);
         }
     }
-}
-
-fn absolute(handles: &[Counter], counts: &[u64]) {
-    handles.iter().zip(counts).for_each(|(handle, count)| handle.absolute(*count));
 }
 
 /// The features that this was built with.

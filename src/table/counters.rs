@@ -1,62 +1,79 @@
-//! What a shard counts (T8): plain additions under the mutex that the lane already holds.
+//! What a shard counts (T8): plain additions under the mutex that the lane already holds. A new counter takes a line here,
+//! and for metrics a row in `metrics::rows`.
 
 use super::ended::End;
 
-/// Totals since the start of a shard, or of one contended key.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Counters {
+/// Declares the counters, and how those of two shards are added up.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Totals since the start of a shard, or of one contended key.
+        #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+        pub(crate) struct Counters {
+            $($(#[$doc])* pub(crate) $name: u64,)*
+        }
+
+        impl Counters {
+            /// Adds another shard's totals.
+            pub(crate) fn add(&mut self, other: &Self) {
+                $(self.$name = self.$name.saturating_add(other.$name);)*
+            }
+        }
+    };
+}
+
+counters! {
     /// Requests that came to their end, whatever it was.
-    pub(crate) attempts: u64,
+    attempts,
 
-    pub(crate) grants: u64,
+    grants,
     /// Of these, those made without the store's word.
-    pub(crate) degraded: u64,
-    pub(crate) released: u64,
-    pub(crate) dropped: u64,
-    pub(crate) expired: u64,
-    pub(crate) forced: u64,
+    degraded,
+    released,
+    dropped,
+    expired,
+    forced,
     /// Taken from their holders by the manager itself.
-    pub(crate) lost: u64,
-    pub(crate) ended_by_shutdown: u64,
+    lost,
+    ended_by_shutdown,
     /// Requests answered with a grant that their owner already had.
-    pub(crate) reentered: u64,
+    reentered,
 
-    pub(crate) queued: u64,
-    pub(crate) handoffs: u64,
-    pub(crate) timed_out: u64,
-    pub(crate) cancelled: u64,
-    pub(crate) refused_by_shutdown: u64,
+    queued,
+    handoffs,
+    timed_out,
+    cancelled,
+    refused_by_shutdown,
     /// Waiters refused to break a deadlock.
-    pub(crate) deadlocked: u64,
+    deadlocked,
     /// Waiters whose session ended.
-    pub(crate) outlived: u64,
+    outlived,
 
     /// Refused at once: somebody else held the key, and the request was not to wait.
-    pub(crate) busy: u64,
+    busy,
     /// Refused at once by a bound or a rule, or by shutdown.
-    pub(crate) rejected: u64,
+    rejected,
     /// Pollers whose caller went away.
-    pub(crate) cancelled_polls: u64,
+    cancelled_polls,
     /// Pollers that gave up.
-    pub(crate) polls_exhausted: u64,
+    polls_exhausted,
 
-    pub(crate) refreshed: u64,
-    pub(crate) refresh_skipped: u64,
-    pub(crate) refresh_lost: u64,
-    pub(crate) refresh_late: u64,
+    refreshed,
+    refresh_skipped,
+    refresh_lost,
+    refresh_late,
     /// Refreshes that the store did not answer.
-    pub(crate) refresh_unknown: u64,
+    refresh_unknown,
 
     /// Calls that filled a flight, and calls that shared what another filled.
-    pub(crate) flights_led: u64,
-    pub(crate) flights_shared: u64,
+    flights_led,
+    flights_shared,
     /// Of these, those that shared a lock.
-    pub(crate) coalesced: u64,
+    coalesced,
 
     /// Nanoseconds from grant to end, over all grants that ended.
-    pub(crate) hold_nanos: u64,
+    hold_nanos,
     /// Nanoseconds in the queue, over all waiters that were granted.
-    pub(crate) wait_nanos: u64,
+    wait_nanos,
 }
 
 impl Counters {
@@ -82,73 +99,5 @@ impl Counters {
     #[cfg(test)]
     pub(crate) fn left_queue(&self) -> u64 {
         self.handoffs + self.timed_out + self.cancelled + self.refused_by_shutdown + self.deadlocked + self.outlived
-    }
-
-    /// Adds another shard's totals.
-    pub(crate) fn add(&mut self, other: &Self) {
-        let Self {
-            attempts,
-            grants,
-            degraded,
-            released,
-            dropped,
-            expired,
-            forced,
-            lost,
-            ended_by_shutdown,
-            reentered,
-            queued,
-            handoffs,
-            timed_out,
-            cancelled,
-            refused_by_shutdown,
-            deadlocked,
-            outlived,
-            busy,
-            rejected,
-            cancelled_polls,
-            polls_exhausted,
-            refreshed,
-            refresh_skipped,
-            refresh_lost,
-            refresh_late,
-            refresh_unknown,
-            flights_led,
-            flights_shared,
-            coalesced,
-            hold_nanos,
-            wait_nanos,
-        } = *other;
-        self.attempts += attempts;
-        self.grants += grants;
-        self.degraded += degraded;
-        self.released += released;
-        self.dropped += dropped;
-        self.expired += expired;
-        self.forced += forced;
-        self.lost += lost;
-        self.ended_by_shutdown += ended_by_shutdown;
-        self.reentered += reentered;
-        self.queued += queued;
-        self.handoffs += handoffs;
-        self.timed_out += timed_out;
-        self.cancelled += cancelled;
-        self.refused_by_shutdown += refused_by_shutdown;
-        self.deadlocked += deadlocked;
-        self.outlived += outlived;
-        self.busy += busy;
-        self.rejected += rejected;
-        self.cancelled_polls += cancelled_polls;
-        self.polls_exhausted += polls_exhausted;
-        self.refreshed += refreshed;
-        self.refresh_skipped += refresh_skipped;
-        self.refresh_lost += refresh_lost;
-        self.refresh_late += refresh_late;
-        self.refresh_unknown += refresh_unknown;
-        self.flights_led += flights_led;
-        self.flights_shared += flights_shared;
-        self.coalesced += coalesced;
-        self.hold_nanos = self.hold_nanos.saturating_add(hold_nanos);
-        self.wait_nanos = self.wait_nanos.saturating_add(wait_nanos);
     }
 }
