@@ -23,11 +23,12 @@
 //!
 //! # The map
 //!
-//! From the top down. A room imports only rooms in lines below its own (a test of the house rules
-//! reads this table), so that each can be read, and tested, with what is below it.
+//! From the top down. A room imports only rooms in lines below its own (a test of the house rules reads this table), so
+//! that each can be read, and tested, with what is below it.
 //!
 //! | room | what it does |
 //! |---|---|
+//! | [`guide`] | pages of documentation, without code |
 //! | `http`, `conformance` | the same locks over HTTP, to mount into any actix-web app; the suites that stores and managers are held to |
 //! | `metrics` | what operators see: counts and times for a recorder, the text for Prometheus |
 //! | `actor` | the public [`messages`], for callers who are actors themselves |

@@ -288,6 +288,15 @@ impl LockManager {
         self.shard_at(shard).count_attempt(mode, why.face().outcome, |c| c.rejected += 1);
     }
 
+    /// Counts that a request takes up the wait of an earlier one that has timed out.
+    #[cfg(feature = "http")]
+    pub(crate) fn count_continued(&self, key: &Key) {
+        if let Ok(key) = self.config().canonical(key.clone()) {
+            let (shard, hash) = self.place(&key);
+            self.shard_at(shard).count_continued(&key, hash);
+        }
+    }
+
     /// What `singleflight` keeps with the manager: one value of one type. It must not keep the manager alive.
     pub(crate) fn attached_flights<T: Any + Default + Send + Sync>(&self) -> &T {
         self.engine.flights.get()

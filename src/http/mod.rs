@@ -58,6 +58,7 @@ mod query;
 mod quota;
 mod ready;
 mod reload;
+mod rounds;
 mod routes;
 mod same_site;
 mod sessions;

@@ -17,6 +17,7 @@ use super::presence::while_present;
 use super::problem::{Fault, Problem};
 use super::query::{invalid, key_in_path, parameters};
 use super::ready::readiness;
+use super::rounds::noted;
 use super::shown;
 use super::sort::Sort;
 use super::wire::{self, ModeName, Written, permits_of, whole_ms};
@@ -60,9 +61,12 @@ pub(super) async fn acquire(call: &Call, payload: web::Payload) -> Answer {
     }
     let request = request(call, key, &ask)?;
     let granted = while_present(request.ticket().into_future(), || call.caller.wait(&ask.key, ask.token));
-    let granted = match ask.token.and(ask.wait_ms).and_then(Number::span) {
+    let granted = match ask.token {
         // On the heap: those who wait without a token of their own have no room for it.
-        Some(wait) => Box::pin(within(wait, granted)).await?,
+        Some(token) => {
+            let granted = noted(&call.locks, &ask.key, token, granted);
+            Box::pin(within(ask.wait_ms.and_then(Number::span), granted)).await?
+        }
         None => granted.await?,
     };
     let ticket = match granted {
@@ -96,9 +100,10 @@ pub(super) async fn acquire(call: &Call, payload: web::Payload) -> Answer {
 
 /// Ends a request that shares its place with a later one of the same token, and would wait as long as that.
 async fn within<T, E>(
-    wait: Duration,
+    wait: Option<Duration>,
     granted: impl Future<Output = Result<Result<T, LockError>, E>>,
 ) -> Result<Result<T, LockError>, E> {
+    let Some(wait) = wait else { return granted.await };
     // The table's own end of the wait comes first wherever the place is not shared.
     let timeout = actix_web::rt::time::timeout(wait.saturating_add(LATE), granted);
     timeout.await.unwrap_or(Ok(Err(LockError::Timeout { waited: wait })))

@@ -24,13 +24,16 @@ pub struct Stats {
     /// Requests in queues now.
     pub waiting: u64,
 
-    /// Requests that wanted to wait and ended without a lock: timed out, over a bound, bad input, shutdown. Neither
-    /// `busy` nor `cancelled` is a failure.
+    /// Requests that wanted to wait and ended without a lock: timed out, over a bound, bad input, shutdown. None of
+    /// `busy`, `cancelled` and `continued` is a failure.
     pub failed: u64,
     /// Requests refused at once because another held the key, as they had asked.
     pub busy: u64,
     /// Requests that timed out, in the queue or polling.
     pub timed_out: u64,
+    /// Of these, those whose client asked again over HTTP within ten seconds, with the same key and token: rounds of a
+    /// longer wait.
+    pub continued: u64,
     /// Requests whose caller went away.
     pub cancelled: u64,
 
@@ -92,7 +95,8 @@ impl Stats {
     pub(crate) fn new(counters: &Counters, active: u64, waiting: u64) -> Self {
         let c = counters;
         let timed_out = c.timed_out + c.polls_exhausted;
-        let failed = timed_out + c.rejected + c.refused_by_shutdown + c.deadlocked + c.outlived;
+        let failed =
+            timed_out.saturating_sub(c.continued) + c.rejected + c.refused_by_shutdown + c.deadlocked + c.outlived;
         Self {
             attempts: c.attempts,
             total: c.grants,
@@ -102,6 +106,7 @@ impl Stats {
             failed,
             busy: c.busy,
             timed_out,
+            continued: c.continued,
             cancelled: c.cancelled + c.cancelled_polls,
             unlocked: c.released,
             dropped: c.dropped,

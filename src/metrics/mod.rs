@@ -38,6 +38,7 @@
 //! | `leasehold_acquire_total` | counter | manager, lock_namespace, mode, outcome | every attempt that came to its end |
 //! | `leasehold_acquire_path_total` | counter | manager, lock_namespace, path | how those that acquired came by the lock: fast, queued, reentrant; or coalesced, which are no attempts of their own |
 //! | `leasehold_wait_seconds` | histogram | manager, lock_namespace, outcome | the time of those that had to wait, in the queue or for another process |
+//! | `leasehold_waits_continued_total` | counter | manager, lock_namespace | of the attempts with the outcome timeout, those after which the same client asked again over HTTP within 10 s, by the same server, key and token: rounds of a longer wait, and no failures |
 //! | `leasehold_hold_seconds` | histogram | manager, lock_namespace | from grant to end |
 //! | `leasehold_locks_held` | gauge | manager, lock_namespace, mode | locks held now |
 //! | `leasehold_waiters` | gauge | manager, lock_namespace, mode | requests in queues now |

@@ -20,6 +20,7 @@ const COUNTERS: &[Row<u64>] = &[
     Row(names::ACQUIRE_PATH, Some(("path", "queued")), |t| t.counters.handoffs),
     Row(names::ACQUIRE_PATH, Some(("path", "reentrant")), |t| t.counters.reentered),
     Row(names::ACQUIRE_PATH, Some(("path", "coalesced")), |t| t.counters.coalesced),
+    Row(names::WAITS_CONTINUED, None, |t| t.counters.continued),
     Row(names::RELEASES, Some(("reason", "explicit")), |t| t.counters.released),
     Row(names::RELEASES, Some(("reason", "drop")), |t| t.counters.dropped),
     Row(names::RELEASES, Some(("reason", "expired")), |t| t.counters.expired),

@@ -377,6 +377,12 @@ impl Shard {
         state.table.tally_mut().attempt(mode, outcome);
     }
 
+    /// Counts that a request takes up the wait of one that has timed out.
+    #[cfg(feature = "http")]
+    pub(crate) fn count_continued(&self, key: &Key, hash: u32) {
+        self.state.lock().table.count_continued(key, hash);
+    }
+
     /// Wakes `waker` at `due`, or when the shard is closed; `None` if it is closed already.
     pub(crate) fn sleep(&self, due: Moment, waker: &Waker) -> Option<u32> {
         self.with(|state, fx| (!state.table.is_closed()).then(|| state.timers.sleep(due, waker, fx)))

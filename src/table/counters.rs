@@ -41,6 +41,8 @@ counters! {
     queued,
     handoffs,
     timed_out,
+    /// Requests that took up the wait of an earlier one, of the same key and token, that had timed out.
+    continued,
     cancelled,
     refused_by_shutdown,
     /// Waiters refused to break a deadlock.

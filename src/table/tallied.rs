@@ -8,6 +8,8 @@ use super::{Buckets, Counters, ModeLabel, Samples, Tally};
 #[cfg(feature = "metrics")]
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
+#[cfg(feature = "http")]
+use crate::key::Key;
 
 /// What a reporter reads at once.
 #[cfg(feature = "metrics")]
@@ -48,6 +50,15 @@ impl Table {
             self.tally_wait(id, outcome);
         } else {
             self.tally.attempt(self.waiters[id].terms.mode(), outcome);
+        }
+    }
+
+    /// Counts that a request takes up the wait of one that has timed out.
+    #[cfg(feature = "http")]
+    pub(crate) fn count_continued(&mut self, key: &Key, hash: u32) {
+        match self.find(hash, key) {
+            Some(index) => self.count(index, |c| c.continued += 1),
+            None => self.counters.continued += 1,
         }
     }
 }

@@ -115,3 +115,39 @@ async fn a_retry_that_waits_longer_keeps_the_place_and_the_first_is_answered_at_
     server.post("/release", json!({ "key": "a", "token": TOKEN })).await.ok();
     assert_eq!(text(&behind.await.unwrap().ok(), "owner"), "behind");
 }
+
+#[actix_rt::test]
+async fn a_wait_that_is_made_of_several_requests_is_no_row_of_failures() {
+    let server = Server::over(LockManager::builder().build().unwrap());
+    let holder = server.post("/acquire", json!({ "key": "a" })).await.ok();
+    let round = json!({ "key": "a", "token": TOKEN, "wait_ms": 20 });
+    for _ in 0..3 {
+        server.post("/acquire", round.clone()).await.problem(423, "timeout");
+    }
+    let stats = server.locks.stats();
+    assert_eq!((stats.timed_out, stats.continued, stats.failed), (3, 2, 1));
+    server.post("/acquire", json!({ "key": "a", "wait_ms": 20 })).await.problem(423, "timeout");
+    assert_eq!(server.locks.stats().continued, 2, "who lets the server choose the token is nobody in particular");
+    server.post("/release", json!({ "key": "a", "token": holder["token"] })).await.ok();
+    server.post("/acquire", round).await.ok();
+    let stats = server.locks.stats();
+    assert_eq!((stats.timed_out, stats.continued, stats.failed, stats.total), (4, 3, 1, 2));
+}
+
+#[actix_rt::test]
+async fn a_request_that_shares_the_place_of_another_ends_no_round() {
+    let (clock, server) = stopped_clock();
+    server.post("/acquire", json!({ "key": "a", "ttl_ms": 60_000 })).await.ok();
+    let ask = |wait_ms: u64| json!({ "key": "a", "token": TOKEN, "wait_ms": wait_ms });
+    let first = server.post_later("/acquire", ask(100));
+    until("the first", || server.waiting() == 1).await;
+    let second = server.post_later("/acquire", ask(30_000));
+    first.await.unwrap().problem(423, "timeout");
+    let third = server.post_later("/acquire", ask(100));
+    third.await.unwrap().problem(423, "timeout");
+    assert_eq!(server.locks.stats().timed_out, 0, "their waiter waits on");
+    clock.advance(Duration::from_secs(30));
+    second.await.unwrap().problem(423, "timeout");
+    let stats = server.locks.stats();
+    assert_eq!((stats.timed_out, stats.continued), (1, 0), "all were one waiter");
+}

@@ -45,6 +45,7 @@ fn hurried(text: &str) -> String {
 /// A server, what is done to it, and the alert that is to hear of it.
 struct Case {
     alert: Option<&'static str>,
+    job: String,
     url: String,
     fault: Pin<Box<dyn Future<Output = ()>>>,
 }
@@ -57,7 +58,24 @@ fn case(alert: &'static str, process: Process, fault: impl AsyncFn(&Process) + '
             sleep(Duration::from_millis(100)).await;
         }
     };
-    Case { alert: Some(alert), url, fault: Box::pin(fault) }
+    Case { alert: Some(alert), job: alert.to_lowercase(), url, fault: Box::pin(fault) }
+}
+
+/// What is done to it is nothing that anybody has to hear of.
+fn healthy(job: &str, process: Process, use_of_it: impl AsyncFn(&Process) + 'static) -> Case {
+    Case { alert: None, job: job.to_owned(), ..case("", process, use_of_it) }
+}
+
+/// Waits for a lock in rounds of its own, each a request with the same token.
+async fn waits_in_rounds(process: &Process) {
+    let held = lock(process, json!({ "key": "a", "ttl_ms": 60_000 })).await;
+    let ask = json!({ "key": "a", "wait_ms": 100, "token": uuid::Uuid::new_v4().to_string() });
+    for _ in 0..50 {
+        assert_eq!(process.acquire(ask.clone()).await.0, 423);
+    }
+    process.release(&held).await;
+    let held = lock(process, ask).await;
+    process.release(&held).await;
 }
 
 fn process(words: &[&str]) -> Process {
@@ -117,7 +135,8 @@ fn host_with_stale_fences() -> Case {
             sleep(Duration::from_millis(500)).await;
         }
     };
-    Case { alert: Some("LeaseholdStaleFences"), url, fault: Box::pin(fault) }
+    let alert = "LeaseholdStaleFences";
+    Case { alert: Some(alert), job: alert.to_lowercase(), url, fault: Box::pin(fault) }
 }
 
 fn cases() -> Vec<Case> {
@@ -131,21 +150,14 @@ fn cases() -> Vec<Case> {
     let dies = process(&[]);
     let dead = dies.url.clone();
     let dies = std::cell::RefCell::new(Some(dies));
-    let healthy = process(&[]);
-    let url = healthy.url.clone();
-    let well = async move {
-        loop {
-            all_is_well(&healthy).await;
-            sleep(Duration::from_millis(300)).await;
-        }
-    };
     let dying = async move {
         drop(dies.take());
         forever().await;
     };
     vec![
-        Case { alert: None, url, fault: Box::pin(well) },
-        Case { alert: Some("LeaseholdDown"), url: dead, fault: Box::pin(dying) },
+        healthy("healthy", process(&[]), all_is_well),
+        healthy("rounds", process(&[]), waits_in_rounds),
+        Case { alert: Some("LeaseholdDown"), job: "leaseholddown".to_owned(), url: dead, fault: Box::pin(dying) },
         host_with_stale_fences(),
         case("LeaseholdStoreDown", over_gone, async move |_| drop(gone.take())),
         case("LeaseholdNodeDown", over_nodes, async move |_| nodes.borrow_mut()[0].kill9()),
@@ -238,7 +250,7 @@ async fn each_alert_fires_on_its_fault_and_on_no_other() {
         cases.iter().filter_map(|case| case.alert).map(|alert| (alert.to_lowercase(), alert.to_owned())).collect();
     assert_eq!(expected.iter().map(|(_, alert)| alert.clone()).collect::<BTreeSet<_>>(), alerts, "each has its fault");
     // A job for each, by which its alerts are known.
-    let jobs: Vec<_> = cases.iter().map(|case| case.alert.unwrap_or("healthy").to_lowercase()).collect();
+    let jobs: Vec<_> = cases.iter().map(|case| case.job.clone()).collect();
     let targets: Vec<_> = jobs.iter().zip(&cases).map(|(job, case)| (job.as_str(), case.url.as_str())).collect();
     let files = ["rules.yml", "alerts.yml"].map(|name| (name, hurried(&read(name))));
     let prometheus = Prometheus::start("2s", &targets, &files);
