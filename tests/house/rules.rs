@@ -238,3 +238,22 @@ fn the_package_is_small_and_has_its_documentation_built_whole() {
     let manifest = std::fs::read_to_string(root.join("Cargo.toml")).unwrap();
     assert!(manifest.contains("[package.metadata.docs.rs]\nall-features = true"));
 }
+
+#[test]
+fn what_the_pages_for_contributors_name_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for page in ["CONTRIBUTING.md", "SECURITY.md", "README.md"] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        let quoted = text.split('`').skip(1).step_by(2);
+        let linked = text.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap_or_default());
+        for name in quoted.chain(linked.filter(|link| !link.contains(':'))) {
+            let starts = ["src/", "tests/", "examples/", "grafana/", "docs/", "benches/"];
+            if starts.iter().any(|start| name.starts_with(start)) && !name.contains(' ') {
+                seen += 1;
+                assert!(root.join(name).exists(), "{page} names {name}, which is not there");
+            }
+        }
+    }
+    assert!(seen > 30, "only {seen} names were found");
+}
