@@ -19,6 +19,8 @@ mod looking;
 pub(crate) mod lost;
 #[cfg(all(test, shuttle))]
 mod shuttled;
+#[cfg(test)]
+mod stub;
 pub(crate) mod timer;
 #[cfg(all(test, feature = "test-util"))]
 mod turns;

@@ -6,32 +6,40 @@
 //! | the store may have lost what it knew: a reconnect, another master (R21) | everything |
 //! | about once a second (R15) | what somebody of this process waits behind: a token may be released through another process, and a key deleted, without a word to the process that granted it |
 //!
+//! A key is looked at once per round. One whose answer is unknown is left to a later round, and one that is slow to
+//! answer holds up no other.
+//!
 //! What is found gone while somebody waits is ended a moment later: if it was forced, the word that says so is on its way,
 //! and the holder hears the right reason.
 //!
 //! An unknown answer ends nothing (R20): what is held stays good until its deadline, and is looked at again until then.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 use super::Shard;
 use super::desk::Desk;
 use crate::backoff::Backoff;
-use crate::key::Key;
+use crate::key::{FencingToken, Key};
 use crate::store::{self, Seen, StoreError};
 use crate::table::{End, Grant, Which};
 
-/// Between two looks while nothing is known, at first and at most.
+/// Between two rounds while some answers are unknown, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How often the store is asked about what local waiters wait behind.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// For the word that a key was forced, which comes by another connection than the look that found it gone.
 const WORD_ON_ITS_WAY: Duration = Duration::from_millis(100);
-/// Grants that are verified at a time.
-const CHECKS: usize = 64;
+/// Looks that are under way at a time.
+const LOOKS: usize = 64;
+/// Rounds that a key which somebody waits for is left out of at most, after several unknown answers in a row.
+const MOST_ROUNDS_OUT: u32 = 3;
 
 /// Hears what concerns all shards, and verifies what is held when the store may have forgotten it.
 pub(super) async fn attend(desk: &Arc<Desk>, shards: &[Weak<Shard>], place: &impl Fn(&Key) -> (u32, u32)) {
@@ -57,11 +65,11 @@ pub(super) async fn attend(desk: &Arc<Desk>, shards: &[Weak<Shard>], place: &imp
                 let (shard, hash) = place(&key);
                 // The key may have been granted anew since.
                 let found = claim_on(&shards[shard as usize], &key, hash);
-                checks.spawn(verify(Arc::clone(desk), found, End::Forced, Duration::ZERO));
+                checks.spawn(verify(Arc::clone(desk), found, End::Forced));
             }
             Some(store::Event::Resumed) => {
                 let found = shards.iter().flat_map(|shard| claims(shard, Which::All)).collect();
-                let check = checks.spawn(verify(Arc::clone(desk), found, End::Vanished, Duration::ZERO));
+                let check = checks.spawn(verify(Arc::clone(desk), found, End::Vanished));
                 if let Some(before) = of_all.replace(check) {
                     before.abort();
                 }
@@ -71,17 +79,104 @@ pub(super) async fn attend(desk: &Arc<Desk>, shards: &[Weak<Shard>], place: &imp
     }
 }
 
-/// Verifies again and again what somebody waits behind; ends with the manager.
+/// Verifies again and again what somebody waits behind; ends with the manager. No round waits for the one before.
 pub(super) async fn clear_the_way(desk: &Arc<Desk>, shards: &[Weak<Shard>]) {
+    let (places, mut rounds) = (Semaphore::new(LOOKS), Rounds::default());
+    let mut looks = FuturesUnordered::new();
+    let mut ticks = tokio::time::interval_at(Instant::now() + LOOK_AGAIN, LOOK_AGAIN);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while shards.iter().any(|shard| shard.strong_count() > 0) {
-        tokio::time::sleep(LOOK_AGAIN).await;
-        let found = shards.iter().flat_map(|shard| claims(shard, Which::InTheWay)).collect();
-        verify(Arc::clone(desk), found, End::Vanished, WORD_ON_ITS_WAY).await;
+        tokio::select! {
+            _ = ticks.tick() => {
+                let found = shards.iter().map(|shard| claims(shard, Which::InTheWay)).enumerate();
+                let found = found.flat_map(|(shard, found)| found.into_iter().map(move |found| (shard, found)));
+                let due = rounds.begin(found.collect()).into_iter();
+                looks.extend(due.map(|(shard, found)| {
+                    let places = &places;
+                    async move {
+                        let _place = places.acquire().await;
+                        (id(shard, &found), look(desk, &found, End::Vanished, WORD_ON_ITS_WAY).await)
+                    }
+                }));
+            }
+            Some((id, outcome)) = looks.next() => rounds.end(id, outcome),
+        }
     }
 }
 
 /// A grant to verify.
 type Found = (Weak<Shard>, Grant, Key);
+
+/// A grant among those of all shards: fences count per shard.
+type Id = (usize, FencingToken);
+
+fn id(shard: usize, (_, grant, _): &Found) -> Id {
+    (shard, grant.fence)
+}
+
+/// What a look at a grant came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    /// The store has said whether it keeps the key, or the grant has ended.
+    Known,
+    /// The grant may or may not stand.
+    Unknown,
+}
+
+/// Which of the keys in the way are to be looked at in a round: each once, and none whose look is still under way.
+#[derive(Default)]
+struct Rounds(HashMap<Id, Progress>);
+
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    /// Unknown answers in a row.
+    failures: u32,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Stage {
+    /// It is being looked at.
+    #[default]
+    UnderWay,
+    /// So many rounds go by without it.
+    Out(u32),
+}
+
+impl Rounds {
+    /// Begins a round: answers those to be looked at of what is `found` in the way.
+    fn begin(&mut self, mut found: Vec<(usize, Found)>) -> Vec<(usize, Found)> {
+        let before = std::mem::take(&mut self.0);
+        let under_way = before.iter().filter(|(_, progress)| matches!(progress.stage, Stage::UnderWay));
+        // Also of those that are not in the way any more: they may be again before the look has ended.
+        self.0.extend(under_way.map(|(id, progress)| (*id, *progress)));
+        found.retain(|(shard, found)| {
+            let id = id(*shard, found);
+            let mut progress = before.get(&id).copied().unwrap_or(Progress { stage: Stage::Out(0), failures: 0 });
+            let (is_due, next) = match progress.stage {
+                Stage::UnderWay => (false, Stage::UnderWay),
+                Stage::Out(0) => (true, Stage::UnderWay),
+                Stage::Out(rounds) => (false, Stage::Out(rounds - 1)),
+            };
+            progress.stage = next;
+            self.0.insert(id, progress);
+            is_due
+        });
+        found
+    }
+
+    /// A look has ended.
+    fn end(&mut self, id: Id, outcome: Outcome) {
+        match (outcome, self.0.get_mut(&id)) {
+            (Outcome::Unknown, Some(progress)) => {
+                let rounds = MOST_ROUNDS_OUT.min(progress.failures);
+                *progress = Progress { failures: progress.failures.saturating_add(1), stage: Stage::Out(rounds) };
+            }
+            (Outcome::Known, _) => drop(self.0.remove(&id)),
+            (Outcome::Unknown, None) => {}
+        }
+    }
+}
 
 fn claims(shard: &Weak<Shard>, which: Which) -> Vec<Found> {
     let held = shard.upgrade().map(|shard| shard.claims(which)).unwrap_or_default();
@@ -93,36 +188,92 @@ fn claim_on(shard: &Weak<Shard>, key: &Key, hash: u32) -> Vec<Found> {
     held.into_iter().map(|grant| (Weak::clone(shard), grant, key.clone())).collect()
 }
 
-/// Ends those grants that the store does not keep, `after` it was seen.
-async fn verify(desk: Arc<Desk>, found: Vec<Found>, end: End, after: Duration) {
-    let each = |(shard, grant, key)| verify_one(&desk, shard, grant, key, end, after);
-    stream::iter(found).for_each_concurrent(CHECKS, each).await;
+/// Ends those grants that the store does not keep, in rounds, until each is known.
+async fn verify(desk: Arc<Desk>, mut found: Vec<Found>, end: End) {
+    let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
+    while !found.is_empty() {
+        let looks = stream::iter(found).map(async |found| (look(&desk, &found, end, Duration::ZERO).await, found));
+        let unknown = async |(outcome, found)| (outcome == Outcome::Unknown).then_some(found);
+        found = looks.buffer_unordered(LOOKS).filter_map(unknown).collect().await;
+        if !found.is_empty() {
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
 }
 
-async fn verify_one(desk: &Arc<Desk>, shard: Weak<Shard>, grant: Grant, key: Key, end: End, after: Duration) {
-    let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
-    loop {
-        let seen = desk.store.look(&key, Some(grant.token)).await;
-        let Some(shard) = shard.upgrade() else { return };
-        if shard.is_degraded(&grant) {
-            // It has yet to win what is looked for.
-            return;
-        }
-        match seen {
-            Ok(Seen::Held { by: store::Holder::Ours, .. }) => return,
-            Ok(_) => {
-                if !after.is_zero() {
-                    tokio::time::sleep(after).await;
-                }
-                shard.vanished(&grant, end);
-                // The store's next server may know of it still; nobody else would end it there.
-                return desk.release(key, grant.token);
+/// Looks once at a grant, and ends it if the store does not keep it, `after` that was seen.
+async fn look(desk: &Arc<Desk>, (shard, grant, key): &Found, end: End, after: Duration) -> Outcome {
+    // A store that breaks S12 has not answered.
+    let longest = desk.store.terms().operation_timeout.saturating_mul(2);
+    let seen = tokio::time::timeout(longest, desk.store.look(key, Some(grant.token))).await;
+    let Some(shard) = shard.upgrade() else { return Outcome::Known };
+    match seen {
+        // It has yet to win what is looked for.
+        _ if shard.is_degraded(grant) => Outcome::Known,
+        Ok(Ok(Seen::Held { by: store::Holder::Ours, .. })) => Outcome::Known,
+        Ok(Ok(_)) => {
+            if !after.is_zero() {
+                tokio::time::sleep(after).await;
             }
-            // Unknown: what is held stays good until its deadline (R20), and is looked at again until then.
-            Err(_) if shard.held_until(&grant).is_none() => return,
-            Err(_) => {}
+            shard.vanished(grant, end);
+            // The store's next server may know of it still; nobody else would end it there.
+            desk.release(key.clone(), grant.token);
+            Outcome::Known
         }
-        drop(shard);
-        tokio::time::sleep(backoff.next()).await;
+        Ok(Err(_)) | Err(_) if shard.held_until(grant).is_none() => Outcome::Known,
+        Ok(Err(_)) | Err(_) => Outcome::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stub::{StubStore, manager};
+    use super::*;
+
+    const LONG: Duration = Duration::from_mins(2);
+
+    #[tokio::test]
+    async fn a_key_whose_look_never_ends_delays_no_other() {
+        let store = StubStore::new(LONG * 10);
+        let locks = manager(&store);
+        let [stuck, gone] = ["stuck", "gone"].map(|key| locks.lock(key).ttl(LONG * 5));
+        let (stuck, gone) = (stuck.await.unwrap(), gone.await.unwrap());
+        let waiters = ["stuck", "gone"].map(|key| {
+            let locks = locks.clone();
+            tokio::spawn(async move { locks.lock(key).wait_forever().await.map(drop) })
+        });
+        store.never_look("stuck");
+        let looked_at = async {
+            while store.looks("stuck") == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LONG, looked_at).await.expect("it is in somebody's way");
+        store.delete("gone");
+        let loss = tokio::time::timeout(LONG, gone.lost()).await.expect("it is looked at in the next round");
+        assert_eq!(loss, Some(crate::Loss::Vanished));
+        assert!(stuck.is_held() && store.looks("stuck") == 1, "one look is enough while it is under way");
+        waiters.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[test]
+    fn unknown_answers_leave_a_key_out_of_more_and_more_rounds() {
+        let found = || vec![(0, (Weak::new(), grant(7), Key::new("k").unwrap()))];
+        let mut rounds = Rounds::default();
+        let mut looked_at = Vec::new();
+        for round in 0..16 {
+            for (shard, found) in rounds.begin(found()) {
+                looked_at.push(round);
+                assert!(rounds.begin(vec![(shard, found.clone())]).is_empty(), "it is under way");
+                rounds.end(id(shard, &found), Outcome::Unknown);
+            }
+        }
+        assert_eq!(looked_at, [0, 1, 3, 6, 10, 14]);
+        rounds.begin(Vec::new());
+        assert!(rounds.0.is_empty(), "what is in nobody's way is forgotten");
+    }
+
+    fn grant(fence: u64) -> Grant {
+        Grant { slot: 0, token: crate::Token::random(), fence: FencingToken::at_least_one(fence), proof: None }
     }
 }
