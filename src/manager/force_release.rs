@@ -45,6 +45,12 @@ impl ForceRelease<'_> {
     ///
     /// A later order may shorten the notice, never lengthen it.
     ///
+    /// A holder in another process is told through the store, and takes it as it takes one of its own process; if that
+    /// process does not end the lock in time, the store does. Where the store cannot tell other processes (Redlock, and a
+    /// [`Store`](crate::store::Store) that does not implement [`give_notice`](crate::store::Store::give_notice)), the
+    /// holder hears nothing before the end: the order waits, and takes the lock then. The time begins when the order and
+    /// the message arrive, and so differs by how long the message takes.
+    ///
     /// # Cancel safety
     /// Once polled, the notice stands: dropping the future only gives up waiting for the end.
     pub fn notice(mut self, notice: Duration) -> Self {
@@ -69,12 +75,21 @@ impl ForceRelease<'_> {
                 Some(Forced::Unknown(_)) | None => Err(LockError::StoreUnavailable),
             };
         };
+        let is_elsewhere = !shard.is_claimed_here(&key, hash);
         let grants = shard.give_notice(&key, hash, shard.now().saturating_add(notice));
         let told = if grants.is_empty() { Release::AlreadyGone } else { Release::Released };
+        let elsewhere = match manager.desk().filter(|_| is_elsewhere) {
+            Some(desk) => match desk.force_with_notice(&key, notice).await {
+                Some(Forced::Released) => Release::Released,
+                Some(Forced::WasFree) => Release::AlreadyGone,
+                Some(Forced::Unknown(_)) | None => return Err(LockError::StoreUnavailable),
+            },
+            None => Release::AlreadyGone,
+        };
         for grant in grants {
             shard.lost_signal(&grant).wait().await;
         }
-        Ok(told)
+        Ok(if told == Release::Released { told } else { elsewhere })
     }
 }
 

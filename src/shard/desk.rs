@@ -189,6 +189,13 @@ impl Desk {
         }
     }
 
+    /// The same for work that no shutdown waits for: it may last.
+    pub(super) fn spawn_unawaited(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = self.runtime.get() {
+            runtime.spawn(trace::instrument(work));
+        }
+    }
+
     /// Answers what the release of a grant finds, whose errand is about to be sent.
     pub(crate) fn hear_release(&self, key: Key, token: Token) -> oneshot::Receiver<Released> {
         let (tell, hear) = oneshot::channel();

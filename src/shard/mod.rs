@@ -17,6 +17,7 @@ mod forked;
 mod holding;
 mod looking;
 pub(crate) mod lost;
+mod notice;
 #[cfg(all(test, shuttle))]
 mod shuttled;
 #[cfg(test)]

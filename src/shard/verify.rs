@@ -67,6 +67,12 @@ pub(super) async fn attend(desk: &Arc<Desk>, shards: &[Weak<Shard>], place: &imp
                 let found = claim_on(&shards[shard as usize], &key, hash);
                 checks.spawn(verify(Arc::clone(desk), found, End::Forced));
             }
+            Some(store::Event::Notice { key, fence, within }) => {
+                let (shard, hash) = place(&key);
+                if let Some(shard) = shards[shard as usize].upgrade() {
+                    shard.hear_notice(&key, hash, fence, within);
+                }
+            }
             Some(store::Event::Resumed) => {
                 let found = shards.iter().flat_map(|shard| claims(shard, Which::All)).collect();
                 let check = checks.spawn(verify(Arc::clone(desk), found, End::Vanished));

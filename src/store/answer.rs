@@ -92,6 +92,21 @@ pub enum Forced {
     Unknown(StoreError),
 }
 
+/// The answer to [`Store::give_notice`](super::Store::give_notice).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Noticed {
+    /// Every process that listens to the store's events is told.
+    Told {
+        /// The fence of the grant that is meant, if it is known.
+        fence: Option<u64>,
+    },
+    /// Nobody held the key.
+    WasFree,
+    /// The store has no way to tell other processes.
+    CannotTell,
+}
+
 /// What [`Store::look`](super::Store::look) saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

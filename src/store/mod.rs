@@ -49,7 +49,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 pub use answer::{
-    Acquired, Denial, Extended, Fences, Forced, Health, Hints, Holder, Lapsed, NodeHealth, NodeVote, Released,
+    Acquired, Denial, Extended, Fences, Forced, Health, Hints, Holder, Lapsed, NodeHealth, NodeVote, Noticed, Released,
     ScanPage, Scanned, Seen, Terms, Turns, Vote, Votes, Warning,
 };
 pub use error::{StoreCause, StoreError};
@@ -144,6 +144,25 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Ends whatever holds the key (S11).
     fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced>;
+
+    /// The same if the key is still held by the grant with this fence; [`Forced::WasFree`] if it is not. Whoever cannot
+    /// do that in one step looks first: then a holder that comes in between may be ended in place of that grant.
+    fn force_release_grant<'a>(&'a self, key: &'a Key, fence: u64) -> BoxFuture<'a, Forced> {
+        Box::pin(async move {
+            match self.look(key, None).await {
+                Ok(Seen::Held { fence: Some(now), .. }) if now == fence => self.force_release(key).await,
+                Ok(_) => Forced::WasFree,
+                Err(error) => Forced::Unknown(error),
+            }
+        })
+    }
+
+    /// Tells every process that whatever holds the key will be ended `within` this time from now, by
+    /// [`Event::Notice`]. Ends nothing.
+    fn give_notice<'a>(&'a self, key: &'a Key, within: Duration) -> BoxFuture<'a, Result<Noticed, StoreError>> {
+        let _ = (key, within);
+        Box::pin(std::future::ready(Ok(Noticed::CannotTell)))
+    }
 
     /// Looks who holds the key. With a token, says whether that one does.
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>>;

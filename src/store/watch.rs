@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -31,6 +32,15 @@ pub enum Hint {
 pub enum Event {
     /// An operator ended the holder of this key, which may be us.
     Forced(Key),
+    /// An operator will end the holder of this key, which may be us.
+    Notice {
+        /// The key, as [`Store::canonical`](super::Store::canonical) spells it.
+        key: Key,
+        /// The fence of the grant that is meant, if it is known.
+        fence: Option<u64>,
+        /// So long from now.
+        within: Duration,
+    },
     /// The other side may have changed or forgotten: verify every key that is held (R21).
     Resumed,
 }

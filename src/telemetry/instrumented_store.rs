@@ -21,8 +21,8 @@ use super::trace;
 use super::trace::Call;
 use crate::key::{Key, Token, Ttl};
 use crate::store::{
-    Acquired, Ask, BoxFuture, Denial, Events, Extended, Forced, Health, NodeVote, Released, ScanPage, Seen, Store,
-    StoreCause, StoreError, Terms, Watch,
+    Acquired, Ask, BoxFuture, Denial, Events, Extended, Forced, Health, NodeVote, Noticed, Released, ScanPage, Seen,
+    Store, StoreCause, StoreError, Terms, Watch,
 };
 use crate::supervise::hook;
 
@@ -190,6 +190,20 @@ impl InstrumentedStore {
         })
     }
 
+    fn forced<'a>(&'a self, key: &Key, call: BoxFuture<'a, Forced>) -> BoxFuture<'a, Forced> {
+        self.observed(
+            Op::ForceRelease,
+            Some(key),
+            call,
+            |answer| match answer {
+                Forced::Released => Said::Done,
+                Forced::WasFree => Said::Refused,
+                Forced::Unknown(_) => Said::Unknown,
+            },
+            |answer| if let Forced::Unknown(why) = answer { Some(why) } else { None },
+        )
+    }
+
     #[cfg(feature = "tracing")]
     fn traced<'a, T: Send + 'a>(
         &'a self,
@@ -327,17 +341,15 @@ impl Store for InstrumentedStore {
     }
 
     fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced> {
-        self.observed(
-            Op::ForceRelease,
-            Some(key),
-            self.store.force_release(key),
-            |answer| match answer {
-                Forced::Released => Said::Done,
-                Forced::WasFree => Said::Refused,
-                Forced::Unknown(_) => Said::Unknown,
-            },
-            |answer| if let Forced::Unknown(why) = answer { Some(why) } else { None },
-        )
+        self.forced(key, self.store.force_release(key))
+    }
+
+    fn force_release_grant<'a>(&'a self, key: &'a Key, fence: u64) -> BoxFuture<'a, Forced> {
+        self.forced(key, self.store.force_release_grant(key, fence))
+    }
+
+    fn give_notice<'a>(&'a self, key: &'a Key, within: Duration) -> BoxFuture<'a, Result<Noticed, StoreError>> {
+        self.store.give_notice(key, within)
     }
 
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {

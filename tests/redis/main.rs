@@ -23,6 +23,7 @@ mod foreign;
 mod killed_processes;
 mod kit_itself;
 mod locks;
+mod notice;
 mod outages;
 mod refusals;
 mod sentinel;

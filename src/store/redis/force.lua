@@ -1,12 +1,16 @@
 -- Ends any holder, raises the fence, ends the queue and tells everybody (R26), not after its time (R5).
 -- KEYS: lock, fence, queue, alive
--- ARGV: channel of those who watch, channel of forced locks, not after us, fence retention ms, highest fence seen
--- Answers {1, now us, fence} released, {2, now us, fence} it was free, {3, now us} too late.
+-- ARGV: channel of those who watch, channel of forced locks, not after us, fence retention ms, highest fence seen, fence
+-- of the grant to be ended or ''
+-- Answers {1, now us, fence} released, {2, now us, fence} it was free, {3, now us} too late, {2, now us} it is another's.
 if now > tonumber(ARGV[3]) then
   return {3, now}
 end
 local lock, fence_key, queue, alive = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local stored = tonumber(redis.call('GET', fence_key) or 0) or 0
+if ARGV[6] ~= '' and stored ~= tonumber(ARGV[6]) then
+  return {2, now}
+end
 local fence = math.max(stored + 1, tonumber(ARGV[5]) + 1, now)
 local life = tonumber(ARGV[4]) + math.ceil(math.max(0, fence - now) / 1000)
 redis.call('SET', fence_key, number(fence), 'PX', number(life))

@@ -10,17 +10,19 @@ use super::{Inner, millis};
 use crate::key::Key;
 use crate::store::{Forced, StoreError};
 
-pub(super) async fn force(inner: &Arc<Inner>, key: &Key) -> Forced {
-    attempt(inner, key).await.unwrap_or_else(Forced::Unknown)
+/// With a fence, ends the grant that has it and no other.
+pub(super) async fn force(inner: &Arc<Inner>, key: &Key, fence: Option<u64>) -> Forced {
+    attempt(inner, key, fence).await.unwrap_or_else(Forced::Unknown)
 }
 
-async fn attempt(inner: &Arc<Inner>, key: &Key) -> Result<Forced, StoreError> {
+async fn attempt(inner: &Arc<Inner>, key: &Key, only: Option<u64>) -> Result<Forced, StoreError> {
     let begun = inner.now();
     let names = inner.names(key)?;
+    let only = only.map(|fence| fence.to_string()).unwrap_or_default();
     let answered = call(inner, &names, &FORCE, begun, (), |not_after| {
         let parts = Parts::of([names.lock(), names.fence(), names.queue(), names.alive()]);
         let parts = parts.arg(names.wake()).arg(&inner.forced_channel).arg(not_after);
-        parts.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(&names))
+        parts.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(&names)).arg(&only)
     });
     let answered = match answered.await {
         Err(Failure { ran: Ran::Split, .. }) => moving::force(inner, &names, begun).await,

@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 use super::Inner;
 use super::fault::Fault;
 use super::names::Names;
+use super::notice;
 use super::renew::mark_watched;
 use super::wire::{Wire, about, field};
 use crate::key::Key;
@@ -117,8 +118,8 @@ impl Session<'_> {
         let history = self.history().await?;
         let mut beat = tokio::time::interval(HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let [forced, turns] = [&self.inner.forced_channel, &self.inner.turn_channel].map(Arc::clone);
-        self.subscribe(&[&*forced, &*turns]).await?;
+        let Inner { forced_channel, notice_channel, turn_channel, .. } = &**self.inner;
+        self.subscribe(&[&**forced_channel, &**notice_channel, &**turn_channel]).await?;
         // What happened before went unheard: everybody is to look for himself.
         self.follow(Some(Hint::Resumed)).await?;
         self.inner.tickets.tell_all(Hint::Resumed);
@@ -268,6 +269,8 @@ impl Session<'_> {
             if let Some(key) = key {
                 self.inner.listener.tell(&Event::Forced(key));
             }
+        } else if channel == &*self.inner.notice_channel {
+            notice::read(self.inner, said).iter().for_each(|notice| self.inner.listener.tell(notice));
         } else {
             let hint = if said == "forced" { Hint::Forced } else { Hint::Released };
             self.inner.listener.heard(channel, hint);

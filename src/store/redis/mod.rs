@@ -1,8 +1,8 @@
 //! Locks in Redis: [`RedisStore`]. Plain `SET key token NX PX ttl` on the wire, so that other libraries' locks on the
 //! same keys and ours exclude each other.
 //!
-//! One file per operation, with its script beside it: `acquire`, `extend`, `release`, `force`, `look`, `tickets`. Under
-//! them, `call` sends a script to whoever has the key (`cluster`, `link`, `wire`), `moving` does the same one key at a
+//! One file per operation, with its script beside it: `acquire`, `extend`, `release`, `force`, `notice`, `look`,
+//! `tickets`. Under them, `call` sends a script to whoever has the key (`cluster`, `link`, `wire`), `moving` does the same one key at a
 //! time where the slot of a Cluster is moving, `cleanup` takes back what nobody received, and `lately` releases again
 //! what a dying master had not passed on. `listen` hears what Redis tells by itself.
 //!
@@ -119,6 +119,7 @@ mod listen;
 mod look;
 mod moving;
 pub(super) mod names;
+mod notice;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod probe;
@@ -155,8 +156,8 @@ use self::tickets::Tickets;
 use self::time::Ticks;
 use self::wire::Opener;
 use super::{
-    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Lapsed, Released, ScanPage, Seen, Store, StoreError,
-    Terms, Watch,
+    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Lapsed, Noticed, Released, ScanPage, Seen, Store,
+    StoreError, Terms, Watch,
 };
 use crate::clock::{Clock, Moment};
 use crate::key::{Key, Token, Ttl};
@@ -185,6 +186,8 @@ pub(super) struct Inner {
     probe: health::Probe,
     /// Channels know no databases, so its name does.
     forced_channel: Arc<str>,
+    /// On which holders are told that an operator will end their locks. Of one database as well.
+    notice_channel: Arc<str>,
     /// On which this process is told that it is its turn.
     turn_channel: Arc<str>,
     runtime: RwLock<Option<Handle>>,
@@ -222,6 +225,7 @@ impl RedisStore {
             listener: Listener::default(),
             probe: health::Probe::default(),
             forced_channel: format!("{}forced:{db}", config.side_keys).into(),
+            notice_channel: format!("{}notice:{db}", config.side_keys).into(),
             turn_channel: format!("{}turn:{}", config.side_keys, config.process).into(),
             runtime: RwLock::default(),
             tasks: Mutex::default(),
@@ -350,7 +354,15 @@ impl Store for RedisStore {
     }
 
     fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced> {
-        Box::pin(force::force(&self.0, key))
+        Box::pin(force::force(&self.0, key, None))
+    }
+
+    fn force_release_grant<'a>(&'a self, key: &'a Key, fence: u64) -> BoxFuture<'a, Forced> {
+        Box::pin(force::force(&self.0, key, Some(fence)))
+    }
+
+    fn give_notice<'a>(&'a self, key: &'a Key, within: Duration) -> BoxFuture<'a, Result<Noticed, StoreError>> {
+        Box::pin(notice::give(&self.0, key, within))
     }
 
     fn scan<'a>(

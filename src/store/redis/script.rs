@@ -49,6 +49,7 @@ scripts! {
     RELEASE = ["queue.lua", "release.lua"], Takes::Many(Lane::Release);
     FORCE = ["queue.lua", "force.lua"], Takes::One;
     LOOK = ["look.lua"], Takes::One;
+    NOTICE = ["notice.lua"], Takes::One;
     LEAVE = ["queue.lua", "leave.lua"], Takes::One;
     RENEW = ["queue.lua", "renew.lua"], Takes::Many(Lane::Renew);
     MOVING_AHEAD = ["queue.lua", "moving/ahead.lua"], Takes::One;

@@ -1,0 +1,100 @@
+//! Taking a lock from a holder in another process, with notice: [`Desk::force_with_notice`].
+//!
+//! | the store | the holder | the lock ends |
+//! |---|---|---|
+//! | tells other processes | hears of it as of a notice given in its own process | by its own process at the end of the notice, or by the store if that process does not |
+//! | cannot | hears of its end only | by the store at the end of the notice |
+//!
+//! At the end of the notice the store ends the grant that was meant. What was granted since is left alone, as far as the
+//! store's fences can tell.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Shard;
+use super::desk::Desk;
+use crate::key::Key;
+use crate::store::{Forced, Noticed, Seen, StoreError, Watch};
+use crate::supervise::guarded;
+
+/// How often it is looked whether the lock has ended, where no hint says so.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Desk {
+    /// Gives notice to whatever holds a key in the store, and ends it when that is over; answers when it has ended. It
+    /// is carried out also when the future is dropped after its first poll. `None` if there is no runtime to do it on.
+    pub(crate) async fn force_with_notice(self: &Arc<Self>, key: &Key, notice: Duration) -> Option<Forced> {
+        let (tell, hear) = oneshot::channel();
+        let (desk, key) = (Arc::clone(self), key.clone());
+        self.spawn_unawaited(guarded("a notice", async move {
+            let forced = desk.take_after(&key, notice).await.unwrap_or_else(Forced::Unknown);
+            // Whoever ordered it may have gone.
+            let _ = tell.send(forced);
+        }));
+        hear.await.ok()
+    }
+
+    async fn take_after(&self, key: &Key, notice: Duration) -> Result<Forced, StoreError> {
+        let end = Instant::now().checked_add(notice);
+        // In force before the notice is given, so that no release after it goes unheard.
+        let mut watch = self.store.watch(key).await.ok();
+        let fence = match self.store.give_notice(key, notice).await? {
+            Noticed::Told { fence } => fence,
+            Noticed::WasFree => return Ok(Forced::WasFree),
+            Noticed::CannotTell => match self.store.look(key, None).await? {
+                Seen::Held { fence, .. } => fence,
+                Seen::Free => return Ok(Forced::WasFree),
+            },
+        };
+        while end.is_none_or(|end| Instant::now() < end) {
+            let pause = end.map_or(LOOK_AGAIN, |end| LOOK_AGAIN.min(end - Instant::now()));
+            // A hint, or the time for another look.
+            let _ = tokio::time::timeout(pause, next_hint(&mut watch)).await;
+            match self.store.look(key, None).await {
+                Ok(Seen::Held { fence: now, .. }) if now == fence => {}
+                Ok(Seen::Held { .. } | Seen::Free) => return Ok(Forced::Released),
+                // What is unknown is asked again.
+                Err(_) => {}
+            }
+        }
+        let forced = match fence {
+            Some(fence) => self.store.force_release_grant(key, fence).await,
+            None => self.store.force_release(key).await,
+        };
+        // Free by now, it was released or has ended in time.
+        Ok(if forced == Forced::WasFree { Forced::Released } else { forced })
+    }
+}
+
+/// Never comes where there is no watch, or none any more.
+async fn next_hint(watch: &mut Option<Watch>) {
+    if let Some(hints) = watch
+        && hints.next().await.is_some()
+    {
+        return;
+    }
+    *watch = None;
+    std::future::pending().await
+}
+
+impl Shard {
+    /// Gives notice to what holds a key here by the store's word, if it is the grant that is meant.
+    pub(super) fn hear_notice(&self, key: &Key, hash: u32, fence: Option<u64>, within: Duration) {
+        let now = self.clock.now();
+        self.with(|state, fx| {
+            let Some(grant) = state.table.claim_on(key, hash, now, fx) else { return };
+            let is_meant = grant.proof.is_none_or(|proof| fence.is_none_or(|fence| proof.get() == fence));
+            if is_meant {
+                state.table.give_notice(&grant, now.saturating_add(within), now, fx);
+            }
+        });
+    }
+
+    /// Whether what holds a key here does so by the store's word.
+    pub(crate) fn is_claimed_here(&self, key: &Key, hash: u32) -> bool {
+        self.claim_on(key, hash).is_some()
+    }
+}

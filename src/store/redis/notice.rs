@@ -1,0 +1,35 @@
+//! Telling whoever holds a lock that it will be ended: `notice.lua`. Every process hears it, on one channel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::call::call;
+use super::fault::nonsense;
+use super::script::{NOTICE, Parts};
+use super::{Inner, millis};
+use crate::key::Key;
+use crate::store::{Event, Noticed, StoreError};
+
+pub(super) async fn give(inner: &Arc<Inner>, key: &Key, within: Duration) -> Result<Noticed, StoreError> {
+    let names = inner.names(key)?;
+    let parts = |_| Parts::of([names.lock(), names.fence()]).arg(&inner.notice_channel).arg(millis(within));
+    let answer = call(inner, &names, &NOTICE, inner.now(), (), parts).await.map_err(|failure| failure.error)?;
+    match (answer.reply.code(), answer.reply.rest()) {
+        (1, &[fence]) => Ok(Noticed::Told { fence: known(fence) }),
+        (2, _) => Ok(Noticed::WasFree),
+        (3, _) => Ok(Noticed::CannotTell),
+        _ => Err(nonsense("neither told nor free")),
+    }
+}
+
+/// What `notice.lua` has published: the fence, the milliseconds, and the lock. `None`: it is no notice.
+pub(super) fn read(inner: &Inner, said: &str) -> Option<Event> {
+    let mut parts = said.splitn(3, ' ');
+    let (fence, within_ms) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let key = inner.config.template.canonical(&Key::new(parts.next()?).ok()?)?;
+    Some(Event::Notice { key, fence: known(fence), within: Duration::from_millis(within_ms) })
+}
+
+fn known(fence: i64) -> Option<u64> {
+    u64::try_from(fence).ok().filter(|fence| *fence > 0)
+}
