@@ -246,6 +246,25 @@ impl Held {
         self.shard.notice_signal(&self.grant).wait_for_notice()
     }
 
+    /// Waits until the lock is about to run out because the store does not answer its automatic refreshes, and answers
+    /// its deadline: the moment to stop the work, or to bring it to a safe end. `None`: it has ended.
+    ///
+    /// The warning comes when a third of the TTL is left, or, where a refresh begins later than that, half of what was
+    /// left then. It is over when a refresh is answered, and may come again. Refreshes by hand answer their caller, and
+    /// give no warning; without a store there is none.
+    ///
+    /// # Cancel safety
+    /// As for [`Held::lost`].
+    pub fn at_risk(&self) -> impl Future<Output = Option<Moment>> + Send + use<> {
+        self.shard.lost_signal(&self.grant).wait_for_risk()
+    }
+
+    /// Whether it is so now: see [`Held::at_risk`].
+    #[must_use]
+    pub fn is_at_risk(&self) -> bool {
+        self.is_held() && self.shard.lost_signal(&self.grant).risk().is_some()
+    }
+
     /// Moves the deadline to now plus the lock's TTL: never back, never past its `max_hold`, never to life again (T6).
     ///
     /// For a lock of a [session](crate::Session) it is a heartbeat of the session: all of its locks are refreshed.

@@ -6,7 +6,7 @@
 //! | errand | what is done | it ends |
 //! |---|---|---|
 //! | take | try; then sleep until it is this process's turn, or the holder's end, and try again. Where the store cannot say whose turn it is: watch, try again, sleep until a hint, the holder's end or the poll cap (R15) | with the store's yes, a no to a single try, or when it is called off |
-//! | extend | ask, and ask again while the answer is unknown (R10) | with an answer, or with the lock |
+//! | extend | ask, and ask again while the answer is unknown (R10); warn the holder when little is left (R9) | with an answer, or with the lock |
 //! | confirm | ask once for how long the key is kept | with an answer |
 //! | release | ask once; the store goes on by itself (S7) | with an answer |
 
@@ -20,7 +20,9 @@ use tokio::sync::oneshot;
 use super::Shard;
 use super::degraded::Degraded;
 use super::desk::Desk;
+use super::lost::LostSignal;
 use crate::backoff::Backoff;
+use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key, Ttl};
 use crate::store::{Acquired, Ask, Denial, Extended, Intent, Lapsed, Released, Watch};
@@ -180,8 +182,35 @@ impl ShardClerk {
         }
     }
 
-    /// Keeps a key, asking again while nothing is known: the deadline that stands ends it.
+    /// Keeps a key. Its holder is warned when the deadline comes near and the store has not answered (R9).
     async fn keep(&self, grant: Grant, key: Key, ttl: Ttl) {
+        let mut keeping = std::pin::pin!(self.keep_asking(grant, key, ttl));
+        let signal = tokio::select! {
+            () = &mut keeping => return,
+            Some(signal) = self.warn_before_the_end(&grant, ttl) => signal,
+        };
+        keeping.await;
+        signal.set_risk(None);
+    }
+
+    /// Warns the holder of a grant when little is left of it; `None` if it has ended.
+    async fn warn_before_the_end(&self, grant: &Grant, ttl: Ttl) -> Option<Arc<LostSignal>> {
+        let left = |deadline: Moment| deadline.saturating_since(self.desk.clock.now());
+        let mut deadline = self.shard()?.held_until(grant)?;
+        // A refresh that begins late has half of the time that it finds.
+        let lead = (ttl.as_duration() / 3).min(left(deadline) / 2);
+        while left(deadline) > lead {
+            tokio::time::sleep(left(deadline).saturating_sub(lead)).await;
+            // Somebody else's refresh may have moved it.
+            deadline = self.shard()?.held_until(grant)?;
+        }
+        let signal = self.shard()?.lost_signal(grant);
+        signal.set_risk(Some(deadline));
+        Some(signal)
+    }
+
+    /// Asks, and asks again while nothing is known: the deadline that stands ends it.
+    async fn keep_asking(&self, grant: Grant, key: Key, ttl: Ttl) {
         let mut pauses = Backoff::new(RETRY.0 * 2, RETRY.1);
         loop {
             let answer = self.extend_once(&grant, &key, ttl).await;
@@ -319,5 +348,44 @@ impl Clerk for Arc<ShardClerk> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stub::{Refreshes, StubStore};
+    use super::*;
+    use crate::engine::LockManager;
+
+    /// Longer than any test is patient.
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn the_holder_is_warned_before_a_lock_runs_out_that_the_store_does_not_refresh() {
+        let store = StubStore::new(LONG);
+        let locks = LockManager::builder().store(store.clone()).build().unwrap();
+        let lock = locks.lock("k").ttl(Duration::from_secs(6)).await.unwrap();
+        let ms = Duration::from_millis;
+        let _order = lock.auto_refresh(ms(100), ms(100)).unwrap();
+        let warned = tokio::spawn(lock.at_risk());
+        // As long as refreshes are answered there is no risk.
+        let before = lock.deadline();
+        while lock.deadline() == before {
+            tokio::time::sleep(ms(5)).await;
+        }
+        assert!(!warned.is_finished() && !lock.is_at_risk());
+        store.set_refreshes(Refreshes::Unanswered);
+        let deadline = tokio::time::timeout(LONG, warned).await.expect("it comes").unwrap();
+        assert!(deadline.is_some(), "it comes before the loss");
+        assert!(lock.is_at_risk() && lock.deadline() == deadline);
+        // One that is answered ends the risk.
+        store.set_refreshes(Refreshes::Answered);
+        while lock.is_at_risk() {
+            tokio::time::sleep(ms(5)).await;
+        }
+        assert!(lock.is_held() && lock.deadline() > deadline);
+        let next = tokio::spawn(lock.at_risk());
+        lock.unlock().await;
+        assert_eq!(next.await.unwrap(), None, "it ended otherwise");
     }
 }

@@ -1,5 +1,5 @@
 //! The signal that a grant has ended: given exactly once, heard however late one asks. And before it, maybe, the word
-//! that an operator asks for the lock.
+//! that an operator asks for the lock, or that it is about to run out.
 
 use std::sync::{Arc, OnceLock};
 
@@ -19,7 +19,9 @@ pub(crate) struct LostSignal {
     how: OnceLock<Option<Loss>>,
     /// When the lock will be taken.
     asked_back: Mutex<Option<Moment>>,
-    /// Rung when either becomes known.
+    /// The deadline, while the lock is about to run out because its refreshes are not answered (R9).
+    at_risk: Mutex<Option<Moment>>,
+    /// Rung when any of them becomes known.
     bell: Notify,
 }
 
@@ -55,6 +57,29 @@ impl LostSignal {
             }
             if self.given.is_cancelled() {
                 return None;
+            }
+            bell.await;
+        }
+    }
+
+    /// The lock runs out at `deadline` unless a refresh is answered; `None`: one was.
+    pub(crate) fn set_risk(&self, deadline: Option<Moment>) {
+        *self.at_risk.lock() = deadline;
+        self.bell.notify_waiters();
+    }
+
+    pub(crate) fn risk(&self) -> Option<Moment> {
+        *self.at_risk.lock()
+    }
+
+    /// Waits until the lock is about to run out, and answers when; `None`: it has ended. Cancel safe, like `wait`.
+    pub(crate) async fn wait_for_risk(self: Arc<Self>) -> Option<Moment> {
+        loop {
+            // Before the look: what is rung from here on is heard.
+            let bell = self.bell.notified();
+            let risk = self.risk();
+            if self.given.is_cancelled() || risk.is_some() {
+                return risk.filter(|_| !self.given.is_cancelled());
             }
             bell.await;
         }

@@ -14,6 +14,13 @@ use crate::store::{
     Sent, Store, StoreError, Terms, Watch,
 };
 
+/// What becomes of refreshes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refreshes {
+    Answered,
+    Unanswered,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct StubStore(Arc<Mutex<State>>);
 
@@ -23,6 +30,7 @@ struct State {
     held: HashMap<Key, Token>,
     looks: HashMap<Key, u32>,
     never_look: HashSet<Key>,
+    refreshes: Refreshes,
     events: Vec<Sender<Event>>,
     watches: Vec<Sender<Hint>>,
 }
@@ -53,6 +61,7 @@ impl StubStore {
             held: HashMap::new(),
             looks: HashMap::new(),
             never_look: HashSet::new(),
+            refreshes: Refreshes::Answered,
             events: Vec::new(),
             watches: Vec::new(),
         })))
@@ -61,6 +70,10 @@ impl StubStore {
     /// From now on it answers no look at a key.
     pub(crate) fn never_look(&self, name: &str) {
         self.0.lock().never_look.insert(key(name));
+    }
+
+    pub(crate) fn set_refreshes(&self, refreshes: Refreshes) {
+        self.0.lock().refreshes = refreshes;
     }
 
     /// How often it was looked at a key.
@@ -99,7 +112,11 @@ impl Store for StubStore {
     fn leave(&self, _: &Key) {}
 
     fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended> {
-        let is_held = self.0.lock().held.get(key) == Some(&token);
+        let state = self.0.lock();
+        if state.refreshes == Refreshes::Unanswered {
+            return ready(Extended::Unknown(StoreError::Timeout));
+        }
+        let is_held = state.held.get(key) == Some(&token);
         ready(if is_held { Extended::Extended { valid_for: ttl.as_duration() } } else { Extended::Lost })
     }
 
