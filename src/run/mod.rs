@@ -61,7 +61,10 @@ impl LockManager {
     /// ask for themselves.
     ///
     /// A future that is held and not polled (a branch of a `select!` that is looped over, a stream that buffers) keeps
-    /// its lock, which goes on refreshing itself: [`max_hold`](RunRequest::max_hold) caps that.
+    /// its lock, which goes on refreshing itself: [`max_hold`](RunRequest::max_hold) caps that. Without it there is no
+    /// bound, on purpose. The manager cannot tell such a future from one that computes, waits long for an answer, or
+    /// belongs to a runtime that is held up; and work that stands still halfway may go on at any time. Taking its lock
+    /// would let somebody else in beside it. So a cap is the caller's to set, who knows how long the work may take.
     ///
     /// ```
     /// # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {

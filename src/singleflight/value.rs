@@ -71,7 +71,7 @@ impl LockManager {
     ///
     /// The call is polled by the caller whose turn it was, and ends with that caller: a future that is held and not
     /// polled (a branch of a `select!` that is looped over, a stream that buffers) calls no further, but keeps the lock,
-    /// which refreshes itself. Cap that with [`max_hold`](SingleflightRequest::max_hold), or have the call outlive its
+    /// which refreshes itself, without a bound, for the reason that [`run`](LockManager::run) gives. Cap that with [`max_hold`](SingleflightRequest::max_hold), or have the call outlive its
     /// callers with [`detached`](SingleflightRequest::detached).
     ///
     /// The call belongs to none of its callers: what it locks is no session's, and not

@@ -130,6 +130,25 @@ async fn max_hold_ends_a_callback_that_never_ends() {
 }
 
 #[actix_rt::test]
+async fn a_future_that_is_not_polled_keeps_its_lock_for_as_long_as_its_cap_allows() {
+    let clock = ManualClock::new();
+    let locks = LockManager::builder().clock(clock.clock()).build().unwrap();
+    let (finish, finished) = tokio::sync::oneshot::channel::<()>();
+    let mut work = Box::pin(locks.run("k", async |_| finished.await).ttl(secs(3)).into_future());
+    let mut stuck =
+        Box::pin(locks.run("stuck", |_| std::future::pending::<()>()).ttl(secs(3)).max_hold(secs(30)).into_future());
+    assert!(futures_util::poll!(&mut work).is_pending() && futures_util::poll!(&mut stuck).is_pending());
+    // It could go on from here, and nobody polls it.
+    finish.send(()).unwrap();
+    for _ in 0..100 {
+        clock.advance(secs(1));
+    }
+    assert!(locks.is_locked("k").await.unwrap(), "what stands halfway must not be joined by another");
+    assert!(!locks.is_locked("stuck").await.unwrap());
+    assert_eq!(parts(work.await).map(|(_, release)| release), Ok(Release::Released));
+}
+
+#[actix_rt::test]
 async fn what_a_finished_callback_owned_is_dropped_under_the_lock() {
     struct Witness(LockManager, Rc<std::cell::Cell<bool>>);
     impl Drop for Witness {
