@@ -206,6 +206,12 @@ impl LockOptions {
         self.rare.as_ref()?.session.as_ref()
     }
 
+    /// What makes those who ask for a shared lock ask for the same one.
+    pub(crate) fn sharing(&self) -> Result<(Option<Ttl>, Option<Duration>, Scope), LockError> {
+        let Some(rare) = &self.rare else { return Ok((self.ttl, None, Scope::Everywhere)) };
+        rare.fault.clone().map_or(Ok((self.ttl, rare.max_hold, rare.scope)), Err)
+    }
+
     fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }

@@ -25,10 +25,17 @@ use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::{Key, Ttl};
 use crate::lock::{Held, Lock};
-use crate::table::{Mode, Release};
+use crate::request::{LockOptions, terms_of_options};
+use crate::table::{Mode, Release, Scope};
 
-/// Who asks for another TTL asks for another lock.
-pub(super) type Name = (Key, Ttl);
+/// Who asks on other terms asks for another lock.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Name {
+    key: Key,
+    ttl: Ttl,
+    max_hold: Option<Duration>,
+    scope: Scope,
+}
 
 pub(super) type Acquisition = Shared<BoxFuture<'static, Result<Arc<Lock>, LockError>>>;
 
@@ -50,7 +57,7 @@ impl LockManager {
     ///
     /// Who asks after the lock was seen to be granted does not join: a new acquisition begins, which queues. So nobody
     /// keeps a lock for ever by overlapping with others. The lock excludes all other locks on the key, not those who
-    /// share it. Only callers with the same TTL share.
+    /// share it. Only callers with the same TTL, [`max_hold`](SharedLockRequest::max_hold) and scope share.
     ///
     /// The lock is nobody's in particular, wherever it is asked for: no session's, and unknown to the deadlock check. In
     /// the callback of a [`run`](LockManager::run) on the same key it waits in vain.
@@ -82,9 +89,8 @@ impl LockManager {
         K: TryInto<Key>,
         K::Error: Into<LockError>,
     {
-        let config = self.config();
         let key = key.try_into().map_err(Into::into);
-        SharedLockRequest { manager: self, key, ttl: config.ttl, wait: config.wait }
+        SharedLockRequest { manager: self, key, options: LockOptions::new() }
     }
 }
 
@@ -93,51 +99,49 @@ impl LockManager {
 #[must_use = "a request does nothing until it is awaited"]
 pub struct SharedLockRequest<'a> {
     manager: &'a LockManager,
-    /// Or the first thing that made no sense; it is answered when the request is awaited.
+    /// Or why there is none; it is answered when the request is awaited.
     key: Result<Key, LockError>,
-    ttl: Ttl,
-    wait: Duration,
+    options: LockOptions,
 }
 
 impl<'a> SharedLockRequest<'a> {
-    /// How long the lock lasts unless refreshed. See [`LockOptions::ttl`](crate::LockOptions::ttl).
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        match Ttl::new(ttl) {
-            Ok(ttl) => self.ttl = ttl,
-            Err(fault) => self.key = self.key.and(Err(fault.into())),
-        }
-        self
-    }
-
-    /// How long this caller waits before it is answered [`LockError::Timeout`]; the others wait on.
-    pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = wait;
-        self
-    }
-
-    /// Waits without end.
-    pub fn wait_forever(mut self) -> Self {
-        self.wait = Duration::MAX;
-        self
+    terms_of_options! {
+        /// How long the lock lasts unless refreshed. See [`LockOptions::ttl`].
+        ttl(ttl: Duration);
+        /// Who asks; the lock shows the one whose request began the acquisition. See [`LockOptions::owner`].
+        owner(owner: impl AsRef<str>);
+        /// Caps how long the lock may be held in all, by whomever. See [`LockOptions::max_hold`].
+        max_hold(cap: Duration);
+        /// Keeps the lock within this process. See [`LockOptions::process_scope`].
+        process_scope();
+        /// How long this caller waits before it is answered [`LockError::Timeout`]; the others wait on. The builder's
+        /// `wait` if not set.
+        wait(wait: Duration);
+        /// Waits without end.
+        wait_forever();
     }
 
     fn join(self) -> Result<Waiting<'a>, LockError> {
-        let Self { manager, key, ttl, wait } = self;
+        let Self { manager, key, options } = self;
+        let config = manager.config();
         let refused = |key: &Key, why: &LockError| manager.count_refused(key, Mode::Exclusive, why);
         let key = key.inspect_err(|why| refused(&Key::placeholder(), why))?;
-        let checked = manager.config().check(&key, Some(ttl)).and_then(|()| manager.config().canonical(key.clone()));
-        let key = checked.inspect_err(|why| refused(&key, why))?;
-        let shard = manager.shard_at(manager.place(&key).0);
-        let name = (key, ttl);
-        let (seat, role) = manager.flights().locks.join(name.clone(), || acquisition(manager.clone(), name));
+        let name = options.sharing().and_then(|(ttl, max_hold, scope)| {
+            let ttl = ttl.unwrap_or(config.ttl);
+            config.check(&key, Some(ttl))?;
+            Ok(Name { key: config.canonical(key.clone())?, ttl, max_hold, scope })
+        });
+        let name = name.inspect_err(|why| refused(&key, why))?;
+        let (shard, wait) = (manager.shard_at(manager.place(&name.key).0), options.the_wait(config.wait));
+        let start = || acquisition(manager.clone(), name.clone(), options);
+        let (seat, role) = manager.flights().locks.join(name.clone(), start);
         Ok(Waiting { manager, seat, role, patience: Patience::begin(shard, wait) })
     }
 }
 
-fn acquisition(manager: LockManager, name: Name) -> Acquisition {
+fn acquisition(manager: LockManager, name: Name, options: LockOptions) -> Acquisition {
     let acquire = async move {
-        let (key, ttl) = &name;
-        let mut request = manager.lock(key).ttl(ttl.as_duration()).wait_forever().into_future();
+        let mut request = manager.lock(&name.key).options(options).wait_forever().into_future();
         let answer = poll_fn(|cx| {
             // Whoever drives it: were it the session's whose callback asked first, it would end for all with that.
             let _for_nobody = current_owner::enter_nobody();
@@ -206,9 +210,9 @@ impl Future for SharedLockFuture<'_> {
         };
         match waiting.poll(cx) {
             Poll::Ready(answer) => {
-                waiting.manager.count_flight(&waiting.seat.name.0, waiting.role);
+                waiting.manager.count_flight(&waiting.seat.name.key, waiting.role);
                 if answer.is_ok() && matches!(waiting.role, Role::Follower) {
-                    waiting.manager.count_coalesced(&waiting.seat.name.0);
+                    waiting.manager.count_coalesced(&waiting.seat.name.key);
                 }
                 Poll::Ready(answer.map(SharedLock))
             }

@@ -109,7 +109,7 @@ impl Terms {
 }
 
 /// How far a lock reaches, where there is a store.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) enum Scope {
     /// As far as the store does.
     #[default]

@@ -327,6 +327,28 @@ fn only_callers_with_the_same_ttl_share() {
 }
 
 #[test]
+fn it_takes_the_options_of_other_requests_and_those_with_other_ends_do_not_share() {
+    let (locks, clock) = manager();
+    let holder = locks.try_lock("k").now().unwrap();
+    let capped = || locks.singleflight_lock("k").ttl(2 * SEC).max_hold(3 * SEC).wait_forever();
+    let mut callers = [capped().owner("first"), capped().owner("second")].map(Caller::new);
+    let mut uncapped = Caller::new(locks.singleflight_lock("k").ttl(2 * SEC).process_scope().wait_forever());
+    holder.unlock_now();
+    let parts = callers.each_mut().map(|caller| caller.answer().unwrap());
+    assert_eq!(parts[0].fencing_token(), parts[1].fencing_token());
+    let shown = block_on(locks.inspect("k")).unwrap().unwrap();
+    assert_eq!(shown.owner.as_deref(), Some("first"), "whoever began it");
+    clock.advance(SEC);
+    let refreshed = block_on(parts[0].refresh()).unwrap();
+    assert_eq!(refreshed.remaining, 2 * SEC, "the cap's end and the TTL's are one");
+    clock.advance(SEC);
+    assert_eq!(block_on(parts[0].refresh()).unwrap().remaining, SEC, "no further than the cap");
+    clock.advance(SEC);
+    assert!(!parts[1].is_held());
+    assert!(uncapped.answer().is_ok(), "it is another lock, whose turn it is now");
+}
+
+#[test]
 fn a_shared_lock_that_ran_out_is_gone_for_all_of_them() {
     let (locks, clock) = manager();
     let holder = locks.try_lock_now("k").unwrap();
