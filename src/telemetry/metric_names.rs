@@ -59,6 +59,7 @@ families! {
     ACQUIRE: Counter "leasehold_acquire_total" ["manager", "lock_namespace", "mode", "outcome"] &[], "Attempts to lock that came to their end.";
     ACQUIRE_PATH: Counter "leasehold_acquire_path_total" ["manager", "lock_namespace", "path"] &[], "How callers came by their locks.";
     WAIT_SECONDS: Histogram "leasehold_wait_seconds" ["manager", "lock_namespace", "outcome"] WAIT, "Waits of the attempts that had to wait.";
+    WAITS_CONTINUED: Counter "leasehold_waits_continued_total" ["manager", "lock_namespace"] &[], "Timeouts after which the same client asked again with the same token: rounds of a longer wait.";
     HOLD_SECONDS: Histogram "leasehold_hold_seconds" ["manager", "lock_namespace"] HOLD, "Times from grant to end.";
     LOCKS_HELD: Gauge "leasehold_locks_held" ["manager", "lock_namespace", "mode"] &[], "Locks held now.";
     WAITERS: Gauge "leasehold_waiters" ["manager", "lock_namespace", "mode"] &[], "Requests in queues now.";
@@ -67,7 +68,6 @@ families! {
     OLDEST_WAITER: Gauge "leasehold_oldest_waiter_timestamp_seconds" ["manager", "lock_namespace"] &[], "Since when the oldest waiter waits; 0: nobody does.";
     STALLED_WAITER: Gauge "leasehold_stalled_waiter_timestamp_seconds" ["manager", "lock_namespace"] &[], "Since when the oldest waiter waits for a holder that does not refresh; 0: nobody does.";
     OLDEST_HOLDER: Gauge "leasehold_oldest_holder_timestamp_seconds" ["manager", "lock_namespace"] &[], "Since when the oldest lock is held; 0: none is.";
-    WAITS_CONTINUED: Counter "leasehold_waits_continued_total" ["manager", "lock_namespace"] &[], "Timeouts after which the same client asked again with the same token: rounds of a longer wait.";
     RELEASES: Counter "leasehold_releases_total" ["manager", "lock_namespace", "reason"] &[], "Locks that ended.";
     REFRESHES: Counter "leasehold_refreshes_total" ["manager", "lock_namespace", "outcome"] &[], "Refreshes of locks.";
     HANDOFFS: Counter "leasehold_handoffs_total" ["manager", "lock_namespace"] &[], "Grants to a waiter.";
