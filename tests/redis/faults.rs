@@ -109,6 +109,25 @@ fn a_release_that_a_dying_master_took_along_is_repeated() {
     assert!(exists(&server, "again"));
 }
 
+/// The client asks another process, which the first knows nothing of.
+#[test]
+fn a_token_that_was_taken_up_again_elsewhere_is_spared_when_its_release_is_repeated() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let (stores, elsewhere) = (stores_at(&proxy.url()), stores_at(&server.url()));
+    let (token, lost) = (Token::random(), Token::random());
+    for (name, token) in [("k", token), ("lost", lost)] {
+        take(&*stores.one, name, token);
+        assert_eq!(wait(stores.one.release(&key(name), token)), Released::Released);
+    }
+    take(&*elsewhere.one, "k", token);
+    server.ask::<()>(&format!("SET lock:lost {lost} PX 600000"));
+    proxy.reset();
+    until("the repetition", || !exists(&server, "lost"));
+    wait(stores.one.stop());
+    assert!(exists(&server, "k"));
+}
+
 /// Peer bug 4: a late retry of a release ends the newer lock.
 #[test]
 fn a_release_that_was_tried_twice_spares_the_next_holder() {

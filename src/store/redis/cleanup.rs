@@ -49,6 +49,16 @@ pub(in crate::store) struct Debt {
     wires: Wires,
     /// The key cannot outlive this moment.
     over: Moment,
+    what: What,
+}
+
+/// What is released.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum What {
+    /// Whatever the token holds.
+    Any,
+    /// What it holds with this fence or a lower one: it was released before (`lately`).
+    UpTo(u64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,7 +79,12 @@ pub(in crate::store) enum Order {
 
 impl Debt {
     pub(in crate::store) fn new(over: Moment) -> Self {
-        Self { not_after_us: i64::MIN, wires: Wires::None, over }
+        Self { not_after_us: i64::MIN, wires: Wires::None, over, what: What::Any }
+    }
+
+    /// Of a release that is repeated, although it was answered.
+    pub(super) fn of_repetition(over: Moment, fence: u64) -> Self {
+        Self { what: What::UpTo(fence), ..Self::new(over) }
     }
 
     /// A command was sent.
@@ -85,6 +100,10 @@ impl Debt {
     fn join(&mut self, other: Self) {
         self.not_after_us = self.not_after_us.max(other.not_after_us);
         self.over = self.over.max(other.over);
+        self.what = match (self.what, other.what) {
+            (What::UpTo(one), What::UpTo(other)) => What::UpTo(one.max(other)),
+            _ => What::Any,
+        };
         self.wires = match (self.wires, other.wires) {
             (Wires::None, wires) | (wires, Wires::None) => wires,
             (Wires::One(one), Wires::One(other)) if one == other => Wires::One(one),
@@ -175,8 +194,9 @@ impl Work {
                 tokio::time::sleep(PAUSE.1).await;
                 continue;
             }
-            let mut sent = Debt::new(Moment::ZERO);
-            let answer = release::once(&self.inner, &self.names, self.token, &mut sent).await;
+            let what = self.entry.debt.lock().what;
+            let mut sent = Debt { what, ..Debt::new(Moment::ZERO) };
+            let answer = release::once(&self.inner, &self.names, self.token, what, &mut sent).await;
             let wait = match answer {
                 Ok((wire, server_us)) => {
                     let owed = *self.entry.debt.lock();

@@ -2,7 +2,9 @@
 //!
 //! A master that dies takes along what it had not passed on, releases too: then its successor still holds keys that
 //! their holders gave back, for what is left of their TTL, and everybody waits for nobody. So whenever a connection
-//! comes up, the last releases are repeated. A release compares the token, so that it can hit nothing newer (R4).
+//! comes up, the last releases are repeated. A release compares the token, so that it can hit nothing newer (R4); a client
+//! may have taken the lock with the same token again, through another process, so a repetition compares the fence as well:
+//! it spares a lock whose fence is above all that this process had seen at the release.
 //! The last few seconds before the connection broke are enough: replicas that lag further are not promoted.
 
 use std::collections::{HashMap, VecDeque};
@@ -35,17 +37,25 @@ pub(super) struct Lately(Mutex<Ring>);
 struct Ring {
     order: VecDeque<(Moment, Token, Arc<Names>)>,
     /// The keys that each token has let go: a client may use one token for several.
-    names: HashMap<Token, Vec<Arc<Names>>>,
+    names: HashMap<Token, Vec<Released>>,
+}
+
+/// A key that a token has let go.
+#[derive(Clone)]
+struct Released {
+    names: Arc<Names>,
+    /// Whoever takes it later has a higher one.
+    fence: u64,
 }
 
 impl Ring {
     fn knows(&self, names: &Names, token: Token) -> bool {
-        self.names.get(&token).is_some_and(|keys| keys.iter().any(|key| **key == *names))
+        self.names.get(&token).is_some_and(|keys| keys.iter().any(|key| *key.names == *names))
     }
 
     fn forget(&mut self, token: Token, names: &Names) {
         if let Some(keys) = self.names.get_mut(&token) {
-            keys.retain(|key| **key != *names);
+            keys.retain(|key| *key.names != *names);
             if keys.is_empty() {
                 self.names.remove(&token);
             }
@@ -54,12 +64,13 @@ impl Ring {
 }
 
 impl Lately {
-    /// A token has let go of a lock.
-    pub(super) fn released(&self, names: &Names, token: Token, now: Moment) {
+    /// A token has let go of a lock, of which `fence` is the highest one known.
+    pub(super) fn released(&self, names: &Names, token: Token, fence: u64, now: Moment) {
         let ring = &mut *self.0.lock();
         ring.forget(token, names);
         let names = Arc::new(names.clone());
-        ring.names.entry(token).or_default().push(Arc::clone(&names));
+        let released = Released { names: Arc::clone(&names), fence };
+        ring.names.entry(token).or_default().push(released);
         ring.order.push_back((now, token, names));
         while ring.order.len() > MOST || ring.order.front().is_some_and(|(at, ..)| now.saturating_since(*at) > SPAN) {
             if let Some((_, old, names)) = ring.order.pop_front() {
@@ -79,10 +90,9 @@ impl Lately {
         self.0.lock().knows(names, token)
     }
 
-    fn all(&self) -> Vec<(Token, Arc<Names>)> {
+    fn all(&self) -> Vec<(Token, Released)> {
         let ring = self.0.lock();
-        let each = ring.names.iter().flat_map(|(token, keys)| keys.iter().map(|names| (*token, Arc::clone(names))));
-        each.collect()
+        ring.names.iter().flat_map(|(token, keys)| keys.iter().map(|key| (*token, key.clone()))).collect()
     }
 
     /// Repeats the last releases whenever a connection comes up, for as long as it is polled.
@@ -91,7 +101,7 @@ impl Lately {
         // An error means that there are no connections any more.
         while ups.changed().await.is_ok() {
             let all = inner.lately.all();
-            let each = |(token, names)| repeat(&inner, token, names);
+            let each = |(token, released)| repeat(&inner, token, released);
             let repeating = stream::iter(all).for_each_concurrent(AT_ONCE, each);
             tokio::select! {
                 () = repeating => {}
@@ -104,14 +114,14 @@ impl Lately {
 
 /// Repeats one, as a clean-up: whoever takes the token up again waits until no late command can hit what it then holds
 /// (S5), and one that was taken up before is spared.
-async fn repeat(inner: &Arc<Inner>, token: Token, names: Arc<Names>) {
+async fn repeat(inner: &Arc<Inner>, token: Token, Released { names, fence }: Released) {
     {
         // Held until the clean-up stands: `forget` comes before, or the next try sees the clean-up.
         let ring = inner.lately.0.lock();
         if !ring.knows(&names, token) {
             return;
         }
-        let debt = Debt::new(inner.now().saturating_add(TRIED_FOR));
+        let debt = Debt::of_repetition(inner.now().saturating_add(TRIED_FOR), fence);
         take_back(inner, (*names).clone(), token, debt);
     }
     inner.cleaning.wait_for(&names, token).await;
@@ -129,17 +139,17 @@ mod tests {
         let names = Names::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("k").unwrap()).unwrap();
         let (lately, [old, new]) = (Lately::default(), [(); 2].map(|()| Token::random()));
         let at = |millis| Moment::ZERO.saturating_add(Duration::from_millis(millis));
-        lately.released(&names, old, at(1_000));
-        lately.released(&names, new, at(6_000));
+        lately.released(&names, old, 1, at(1_000));
+        lately.released(&names, new, 1, at(6_000));
         assert!(lately.knows(&names, old), "time alone forgets nothing: it is the newest that counts");
-        lately.released(&names, Token::random(), at(6_001));
+        lately.released(&names, Token::random(), 1, at(6_001));
         assert!(!lately.knows(&names, old) && lately.knows(&names, new));
         let others = Names::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("other").unwrap()).unwrap();
-        lately.released(&others, new, at(6_001));
+        lately.released(&others, new, 1, at(6_001));
         lately.forget(&names, new);
         assert!(!lately.knows(&names, new) && lately.knows(&others, new), "one token, two keys");
         for _ in 0..2 * MOST {
-            lately.released(&names, Token::random(), at(6_002));
+            lately.released(&names, Token::random(), 1, at(6_002));
         }
         let ring = lately.0.lock();
         assert!(ring.order.len() == MOST && ring.names.len() == MOST);

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::Inner;
 use super::call::{Answer, Confirm, Failure, Outbox, call};
-use super::cleanup::{Debt, Guard};
+use super::cleanup::{Debt, Guard, What};
 use super::config::Repeats;
 use super::fault::{Ran, nonsense};
 use super::moving;
 use super::names::Names;
-use super::script::{Parts, RELEASE};
+use super::script::{Parts, RELEASE, REPEAT};
 use crate::key::{Key, Token};
 use crate::store::{Released, StoreError};
 
@@ -46,10 +46,38 @@ pub(super) async fn once(
     inner: &Inner,
     names: &Names,
     token: Token,
+    what: What,
     sent: &mut Debt,
 ) -> Result<(u64, i64), StoreError> {
-    let (_, answer) = answer(inner, names, token, sent).await?;
+    let answer = match what {
+        What::Any => answer(inner, names, token, sent).await?.1,
+        What::UpTo(fence) => repeated(inner, names, token, fence, sent).await?,
+    };
     Ok((answer.wire.id, answer.reply.server_us()))
+}
+
+/// A release once more, of what was not taken since.
+async fn repeated(
+    inner: &Inner,
+    names: &Names,
+    token: Token,
+    fence: u64,
+    outbox: &mut impl Outbox,
+) -> Result<Answer, StoreError> {
+    let answered = call(inner, names, &REPEAT, inner.now(), outbox, |not_after| {
+        let parts = Parts::of([names.lock(), names.fence(), names.queue(), names.alive()]);
+        parts.arg(token.as_uuid().hyphenated()).arg(names.wake()).arg(not_after).arg(fence)
+    });
+    let answer = answered.await.map_err(|failure| failure.error)?;
+    match answer.reply.code() {
+        1 | 2 => {
+            // It need not be gone from the server that comes next.
+            inner.lately.released(names, token, fence, inner.now());
+            Ok(answer)
+        }
+        3 => Err(StoreError::Timeout),
+        _ => Err(nonsense("neither released nor gone")),
+    }
 }
 
 async fn answer(
@@ -73,7 +101,7 @@ async fn answer(
     let answer = answered.map_err(|failure| failure.error)?;
     if inner.config.repeats == Repeats::On {
         // Also what was gone already: it need not be gone from the server that comes next.
-        inner.lately.released(names, held, inner.now());
+        inner.lately.released(names, held, inner.highest.of(names), inner.now());
     }
     match answer.reply.code() {
         1 => Ok((Released::Released, answer)),

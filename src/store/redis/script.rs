@@ -47,6 +47,7 @@ scripts! {
     ACQUIRE = ["queue.lua", "acquire.lua"], Takes::Many(Lane::Acquire);
     EXTEND = ["extend.lua"], Takes::Many(Lane::Extend);
     RELEASE = ["queue.lua", "release.lua"], Takes::Many(Lane::Release);
+    REPEAT = ["queue.lua", "repeat.lua"], Takes::One;
     FORCE = ["queue.lua", "force.lua"], Takes::One;
     LOOK = ["look.lua"], Takes::One;
     NOTICE = ["notice.lua"], Takes::One;
