@@ -10,7 +10,7 @@
 //! | confirm | ask once for how long the key is kept | with an answer |
 //! | release | ask once; the store goes on by itself (S7) | with an answer |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -42,13 +42,16 @@ pub(crate) struct ShardClerk {
     shard: OnceLock<Weak<Shard>>,
     /// What is being taken, by the grant that it is taken for.
     takes: Mutex<HashMap<FencingToken, oneshot::Sender<Followers>>>,
+    /// The grants that are just being extended: one that is not answered is asked for again by one task, however often
+    /// it comes due.
+    keeps: Mutex<HashSet<FencingToken>>,
     pub(super) degraded: Degraded,
 }
 
 impl ShardClerk {
     pub(crate) fn new(desk: Arc<Desk>) -> Arc<Self> {
         let degraded = Degraded::new(desk.fail_mode);
-        Arc::new(Self { desk, shard: OnceLock::new(), takes: Mutex::default(), degraded })
+        Arc::new(Self { desk, shard: OnceLock::new(), takes: Mutex::default(), keeps: Mutex::default(), degraded })
     }
 
     pub(crate) fn serve(&self, shard: &Arc<Shard>) {
@@ -212,6 +215,7 @@ impl ShardClerk {
     /// Asks, and asks again while nothing is known: the deadline that stands ends it.
     async fn keep_asking(&self, grant: Grant, key: Key, ttl: Ttl) {
         let mut pauses = Backoff::new(RETRY.0 * 2, RETRY.1);
+        let _kept = Kept { clerk: self, fence: grant.fence };
         loop {
             let answer = self.extend_once(&grant, &key, ttl).await;
             let is_over = self.shard().is_none_or(|shard| shard.held_until(&grant).is_none());
@@ -294,6 +298,18 @@ impl ShardClerk {
     }
 }
 
+/// A grant that is being extended, until its task ends, however that is.
+struct Kept<'a> {
+    clerk: &'a ShardClerk,
+    fence: FencingToken,
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.clerk.keeps.lock().remove(&self.fence);
+    }
+}
+
 /// What a request waits for between two tries.
 enum Waiting {
     Not,
@@ -328,7 +344,9 @@ impl Clerk for Arc<ShardClerk> {
             }
             Errand::Extend { grant, key, ttl } => {
                 let clerk = Arc::clone(self);
-                self.desk.spawn(async move { clerk.keep(grant, key, ttl).await });
+                if self.keeps.lock().insert(grant.fence) {
+                    self.desk.spawn(async move { clerk.keep(grant, key, ttl).await });
+                }
             }
             Errand::Confirm { grant, key } => {
                 let clerk = Arc::clone(self);

@@ -223,6 +223,151 @@ async fn a_cluster_whose_map_has_a_hole_is_not_asked_all_the_time() {
     assert!(waiter.await.unwrap().unwrap().is_held());
 }
 
+/// How many scripts a server was asked for, whether or not it ran them.
+fn scripts(server: &Server) -> u64 {
+    calls(server, "evalsha") + calls(server, "eval")
+}
+
+/// By how much a counter rises in three seconds, after one in which a loop comes to its longest pauses.
+async fn in_three_seconds(counter: impl Fn() -> u64) -> u64 {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = counter();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    counter() - before
+}
+
+/// A server that takes no writes: it refuses for now, and may serve soon.
+fn refuse_writes(server: &Server) {
+    server.ask::<()>("CONFIG SET min-replicas-to-write 1");
+}
+
+fn take_writes(server: &Server) {
+    server.ask::<()>("CONFIG SET min-replicas-to-write 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_a_key_asks_less_and_less_while_the_server_refuses() {
+    let server = Server::start(&[]);
+    let locks = over(RedisStore::builder(&server.url())).await;
+    refuse_writes(&server);
+    let waiter = queue(&locks, "k");
+    let asked = in_three_seconds(|| scripts(&server)).await;
+    assert!((3..=20).contains(&asked), "{asked} scripts in three seconds");
+    take_writes(&server);
+    assert!(waiter.await.unwrap().unwrap().is_held());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_is_extended_less_and_less_often_while_the_server_refuses() {
+    let server = Server::start(&[]);
+    let locks = over(RedisStore::builder(&server.url())).await;
+    let lock = locks.lock("k").await.unwrap();
+    // One extension after the other comes due while the first one is not answered.
+    let _refreshing = lock.auto_refresh(Duration::from_millis(100), Duration::from_secs(1)).unwrap();
+    until("an extension", || locks.stats().refreshed > 0);
+    refuse_writes(&server);
+    // They move a deadline, which is a write.
+    let asked = in_three_seconds(|| scripts(&server)).await;
+    assert!((3..=20).contains(&asked), "{asked} scripts in three seconds");
+    take_writes(&server);
+    let before = locks.stats().refreshed;
+    until("the next extensions", || locks.stats().refreshed > before + 2);
+    assert!(lock.is_held());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_is_verified_less_and_less_often_while_the_server_refuses() {
+    let server = Server::start(&[]);
+    allow(&server, RIGHTS);
+    let locks = over(as_app(&server)).await;
+    let held = locks.lock("k").await.unwrap();
+    server.ask::<()>("ACL SETUSER app -@scripting");
+    server.ask::<u64>("CLIENT KILL USER app");
+    let asked = in_three_seconds(|| scripts(&server)).await;
+    assert!((1..=20).contains(&asked), "{asked} scripts in three seconds");
+    assert!(held.is_held());
+    server.ask::<()>("ACL SETUSER app +@scripting");
+    assert_eq!(held.unlock().await, Release::Released);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_received_is_taken_back_less_and_less_often_while_the_server_refuses() {
+    let server = Server::start(&[]);
+    allow(&server, RIGHTS);
+    let locks = over(as_app(&server)).await;
+    for (refuse, serve, most) in [
+        ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0", 30),
+        // Nothing helps before somebody has changed the rights.
+        ("ACL SETUSER app -@scripting", "ACL SETUSER app +@scripting", 6),
+    ] {
+        let lock = locks.lock("k").await.unwrap();
+        server.ask::<()>(refuse);
+        assert_eq!(lock.unlock().await, Release::Unknown);
+        let asked = in_three_seconds(|| scripts(&server)).await;
+        assert!((1..=most).contains(&asked), "{refuse}: {asked} scripts in three seconds");
+        server.ask::<()>(serve);
+        until("the end of the key", || !exists(&server, "lock:k"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_may_not_be_written_to_is_connected_to_less_and_less_often() {
+    let server = Server::start(&[]);
+    let locks = over(RedisStore::builder(&server.url())).await;
+    // Nobody is there: a replica of nothing.
+    server.ask::<()>("REPLICAOF 127.0.0.1 1");
+    let waiter = queue(&locks, "k");
+    let opened = in_three_seconds(|| count(&server, "total_connections_received")).await;
+    assert!((3..=25).contains(&opened), "{opened} connections in three seconds");
+    server.ask::<()>("REPLICAOF NO ONE");
+    assert!(waiter.await.unwrap().unwrap().is_held());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listening_connection_that_is_not_to_be_had_is_asked_for_less_and_less_often() {
+    let server = Server::start(&[]);
+    let mut watching = server.client();
+    let locks = over(RedisStore::builder(&server.url())).await;
+    until("the listening connection", || !server.ask::<String>("CLIENT LIST TYPE pubsub").is_empty());
+    let clients = |watching: &mut redis::Connection| {
+        redis::cmd("CLIENT").arg("LIST").query::<String>(watching).unwrap().lines().count()
+    };
+    until("the end of all others", || clients(&mut watching) == 3);
+    redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(2).exec(&mut watching).unwrap();
+    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").exec(&mut watching).unwrap();
+    let refused = |watching: &mut redis::Connection| -> u64 {
+        let stats: String = redis::cmd("INFO").arg("stats").query(watching).unwrap();
+        stats.lines().find_map(|line| line.strip_prefix("rejected_connections:")?.trim().parse().ok()).unwrap()
+    };
+    let watching = Mutex::new(watching);
+    let opened = in_three_seconds(|| refused(&mut watching.lock().unwrap())).await;
+    assert!((3..=25).contains(&opened), "{opened} connections in three seconds");
+    assert_eq!(locks.lock("k").await.unwrap().unlock().await, Release::Released, "it is a convenience");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_passed_round_in_circles_is_followed_four_times() {
+    let cluster = Cluster::start();
+    let store = RedisStore::builder(&format!("redis+cluster://{}", cluster.hosts())).build().unwrap();
+    let locks = LockManager::builder().ttl(LONG).store(store).build().unwrap();
+    assert_eq!(locks.lock("k").wait(LONG).await.unwrap().unlock().await, Release::Released);
+    let slot = cluster.slot_of("lock:k");
+    let (from, to) = (cluster.owner(slot), (cluster.owner(slot) + 1) % 3);
+    // The one says that the other is taking the slot over, and the other that it is not.
+    cluster.begin_move(slot, to);
+    cluster.nodes[from].ask::<u64>("DEL leasehold:fence:{lock:k}");
+    cluster.nodes[to].ask::<()>(&format!("CLUSTER SETSLOT {slot} STABLE"));
+    let asked = || cluster.nodes.iter().map(scripts).sum::<u64>();
+    let before = asked();
+    assert_eq!(locks.try_lock("k").await.unwrap_err(), LockError::StoreUnavailable);
+    assert_eq!(asked() - before, 4);
+    let waiter = queue(&locks, "k");
+    let asked = in_three_seconds(asked).await;
+    assert!((4..=100).contains(&asked), "{asked} scripts in three seconds");
+    cluster.nodes[from].ask::<()>(&format!("CLUSTER SETSLOT {slot} STABLE"));
+    assert!(waiter.await.unwrap().unwrap().is_held());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hook_that_panics_ends_nothing_else() {
     let mut server = Server::start(&["--maxmemory-policy", "allkeys-lru"]);

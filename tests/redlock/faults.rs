@@ -1,9 +1,10 @@
 //! Fear: a node dies, stalls or forgets, and a key is granted twice, stays behind, or service ends with a minority.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leasehold::Token;
-use leasehold::store::conformance::wait;
+use leasehold::store::conformance::{Stores, wait};
 use leasehold::store::redlock::{RedlockBuilder, RedlockStore};
 use leasehold::store::{Acquired, Denial, Event, Extended, Forced, Holder, Released, Seen, Store, StoreError, Turns};
 
@@ -436,4 +437,21 @@ fn a_forced_release_over_a_minority_that_is_away_is_heard() {
     until("the force", || wait(stores.other.force_release(&key("k"))) == Forced::Released);
     while wait(events.next()).unwrap() != Event::Forced(key("k")) {}
     assert_eq!(wait(stores.one.extend(&key("k"), token, ttl(Duration::from_secs(50)))), Extended::Lost);
+}
+
+#[test]
+fn a_node_that_may_not_vote_is_asked_less_and_less_often() {
+    let nodes = Nodes::start(3, &[], MAX_TTL);
+    // Its processes do not agree with those that marked the nodes.
+    let _stores = Stores::start(&|| Arc::new(nodes.builder().max_ttl(MAX_TTL * 2).build().unwrap()) as Arc<dyn Store>);
+    let loads = || {
+        let stats = nodes.servers[0].info("cmdstat_script|load");
+        stats.split(&['=', ','][..]).nth(1).map_or(0, |calls| calls.parse::<u64>().unwrap())
+    };
+    std::thread::sleep(Duration::from_secs(1));
+    let before = loads();
+    std::thread::sleep(Duration::from_secs(3));
+    let loaded = loads() - before;
+    // Two stores, and five scripts each time.
+    assert!((10..=100).contains(&loaded), "{loaded} in three seconds");
 }

@@ -333,3 +333,35 @@ fn up(inner: &Inner) -> Option<Arc<Wire>> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Key;
+    use crate::store::Store;
+    use crate::store::redis::RedisStore;
+
+    #[tokio::test]
+    async fn watches_that_do_not_come_about_leave_nothing_behind() {
+        // Nobody is there.
+        let builder = RedisStore::builder("redis://127.0.0.1:1").operation_timeout(Duration::from_millis(50));
+        let store = builder.build().unwrap();
+        store.start().await.unwrap();
+        let listener = &store.0.listener;
+        for round in 0..20 {
+            let keys: Vec<Key> = (0..50).map(|n| Key::new(format!("k{round}:{n}")).unwrap()).collect();
+            let mut watching: Vec<_> = keys.iter().map(|key| store.watch(key)).collect();
+            for one in &mut watching {
+                assert!(futures_util::poll!(one).is_pending());
+            }
+            assert_eq!(listener.topics.lock().by_lock.len(), keys.len());
+            // Half of them are dropped, and the others fail.
+            watching.truncate(keys.len() / 2);
+            let failed = futures_util::future::join_all(watching).await;
+            assert!(failed.iter().all(Result::is_err));
+            let topics = listener.topics.lock();
+            assert_eq!((topics.by_lock.len(), topics.lock_of.len()), (0, 0));
+        }
+        store.stop().await;
+    }
+}
