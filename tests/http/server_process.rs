@@ -239,7 +239,11 @@ async fn a_store_is_reached_as_the_settings_say() {
     let redis = kit::Server::start(&[]);
     let folder = kit::Dir::make();
     let file = folder.path().join("settings.toml");
-    std::fs::write(&file, "store-key-template = \"app:{key}\"\nstore-connect-timeout = \"5s\"\n").unwrap();
+    std::fs::write(
+        &file,
+        "store-key-template = \"app:{key}\"\nstore-connect-timeout = \"5s\"\nstore-fence-retention = \"2h\"\n",
+    )
+    .unwrap();
     let serve =
         |words: &[&str]| leasehold(&[&["serve", "--listen", "127.0.0.1:0", "--store", &redis.url()], words].concat());
     let mut command = serve(&["--config", file.to_str().unwrap(), "--store-timeout", "3s"]);
@@ -247,6 +251,10 @@ async fn a_store_is_reached_as_the_settings_say() {
     let process = Process::start(command);
     process.post("/acquire", json!({ "key": "a" })).await.ok();
     assert_eq!(redis.ask::<i64>("EXISTS lock:a"), 0);
+    let mut third = redis.client();
+    redis::cmd("SELECT").arg(3).exec(&mut third).unwrap();
+    let left: i64 = redis::cmd("PTTL").arg("beside:fence:{app:a}").query(&mut third).unwrap();
+    assert!((7_000_000..=7_200_000).contains(&left), "the fence is kept for {left} ms");
     let mut run = leasehold(&["run", "--key", "a", "--nonblock", "--store", &redis.url()]);
     run.args(["--store-database", "3", "--store-key-template", "app:{key}", "--store-side-key-prefix", "beside:"]);
     run.args(["--", "true"]);
@@ -261,8 +269,9 @@ async fn a_store_is_reached_as_the_settings_say() {
         assert!(printed.contains(line), "{printed}");
     }
     assert!(printed.contains("store-sentinel-password") && !printed.contains("hunter2"), "{printed}");
-    let rows: [(&[&str], &str); 5] = [
+    let rows: [(&[&str], &str); 6] = [
         (&["--store-timeout", "1ms"], "timeout"),
+        (&["--store-fence-retention", "0s"], "retention"),
         (&["--store-key-template", "no key"], "--store-key-template"),
         (&["--store-tls-cert", "/nowhere.pem"], "--store-tls-key"),
         (&["--store-tls-ca", "/nowhere.pem"], "--store-tls-ca"),
@@ -271,6 +280,10 @@ async fn a_store_is_reached_as_the_settings_say() {
     for (words, why) in rows {
         Did::of(serve(words)).fails(64, why);
     }
+    let mut several =
+        leasehold(&["serve", "--listen", "127.0.0.1:0", "--store", "redlock:redis://a,redis://b,redis://c"]);
+    several.args(["--store-fence-retention", "119s"]);
+    Did::of(several).fails(64, "retention");
 }
 
 /// As a compose file's `${VARIABLE:-}` leaves them.
@@ -470,6 +483,10 @@ async fn a_server_waits_for_a_store_that_is_not_there_yet() {
     actix_rt::time::sleep(Duration::from_millis(500)).await;
     proxy.heal();
     waits.await.unwrap().ok();
+    until_ready(&process).await;
+}
+
+async fn until_ready(process: &Process) {
     while process.get("/readyz").await.status != 200 {
         actix_rt::time::sleep(Duration::from_millis(20)).await;
     }
@@ -492,4 +509,93 @@ async fn a_server_goes_on_without_its_store_if_it_is_told_to() {
     proxy.heal();
     until("the key", || redis.ask::<i64>("EXISTS lock:a") == 1).await;
     closed.post("/acquire", ask()).await.problem(423, "held");
+}
+
+/// Row by row what Redis refuses, what that is called, and what is done about it.
+#[actix_rt::test]
+async fn what_redis_refuses_is_named_in_the_answer_the_log_and_the_metrics() {
+    let redis = kit::Server::start(&["--lua-time-limit", "50"]);
+    let rights = "~lock:* ~leasehold:* &leasehold:* +@all -@dangerous +info";
+    redis.ask::<()>(&format!("ACL SETUSER app reset on >secret {rights}"));
+    let set = |name: &str, value: &str| {
+        redis::cmd("CONFIG").arg("SET").arg(name).arg(value).exec(&mut redis.client()).unwrap();
+    };
+    // Where a folder has the name of its file, it cannot save.
+    let file = std::path::PathBuf::from(&redis.ask::<Vec<String>>("CONFIG GET dir")[1]).join("dump.rdb");
+    let save = async |outcome: &str| {
+        redis.ask::<String>("BGSAVE");
+        until("the save", || {
+            redis.info("rdb_bgsave_in_progress") == "0" && redis.info("rdb_last_bgsave_status") == outcome
+        })
+        .await;
+    };
+    set("save", "3600 1000000");
+    let mut command = leasehold(&["serve", "--listen", "127.0.0.1:0", "--grace", "0s", "--log-format", "json"]);
+    command.args(["--store", &format!("redis://app:secret@{}", redis.address())]);
+    let mut process = Process::start(command);
+    let ready = async || {
+        until_ready(&process).await;
+        process.takes_and_gives_back_a_lock().await;
+    };
+    ready().await;
+    let refused = async |cause: &str| {
+        for _ in 0..3 {
+            let problem = process.post("/acquire", json!({ "key": "a", "wait_ms": 0 })).await;
+            let problem = problem.problem(503, "store_unavailable");
+            assert!(text(&problem, "detail").contains(&format!("({cause})")), "{problem}");
+        }
+        while process.get("/readyz").await.status == 200 {
+            actix_rt::time::sleep(Duration::from_millis(20)).await;
+        }
+        let metrics = process.get("/metrics").await;
+        let label = format!("cause=\"{cause}\"");
+        let is_counted = |line: &str| line.starts_with("leasehold_store_errors_total{") && line.contains(&label);
+        let counted = metrics.body.as_str().unwrap().lines().filter(|line| is_counted(line) && !line.ends_with(" 0"));
+        assert_eq!(counted.count(), 1, "{cause}");
+    };
+
+    std::fs::create_dir(&file).unwrap();
+    save("err").await;
+    refused("cannot_save").await;
+    std::fs::remove_dir(&file).unwrap();
+    save("ok").await;
+    ready().await;
+
+    set("min-replicas-to-write", "1");
+    refused("too_few_replicas").await;
+    set("min-replicas-to-write", "0");
+    ready().await;
+
+    redis.ask::<()>("ACL SETUSER app resetkeys ~lock:*");
+    refused("denied").await;
+    redis.ask::<()>("ACL SETUSER app ~leasehold:*");
+    ready().await;
+
+    let mut endless = redis.client();
+    let busy = std::thread::spawn(move || redis::cmd("EVAL").arg("while true do end").arg(0).query::<()>(&mut endless));
+    until("a busy server", || redis.try_ask::<()>("PING").is_err_and(|why| why.code() == Some("BUSY"))).await;
+    refused("busy").await;
+    until("the end of the script", || redis.try_ask::<()>("SCRIPT KILL").is_ok()).await;
+    assert!(busy.join().unwrap().is_err());
+    ready().await;
+
+    redis.ask::<()>("ACL SETUSER app resetpass >other");
+    redis.ask::<u64>("CLIENT KILL USER app");
+    // The first answers may say that the connection was lost.
+    loop {
+        let problem = process.post("/acquire", json!({ "key": "a", "wait_ms": 0 })).await;
+        if text(&problem.problem(503, "store_unavailable"), "detail").contains("(unauthenticated)") {
+            break;
+        }
+    }
+    refused("unauthenticated").await;
+
+    process.signal("TERM");
+    assert_eq!(process.exit_code().await, 0);
+    let log = process.stderr();
+    for cause in ["cannot_save", "too_few_replicas", "denied", "busy", "unauthenticated"] {
+        let lines = log.lines().filter(|line| line.contains("cannot answer") && line.contains(cause)).count();
+        assert_eq!(lines, 1, "{cause}: {log}");
+    }
+    assert!(!log.contains("secret"), "{log}");
 }
