@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use leasehold::store::redis::RedisStore;
-use leasehold::{LockError, Loss, Release};
+use leasehold::store::{Forced, Store};
+use leasehold::{Key, LockError, Loss, Release};
 use tokio::task::block_in_place;
 
 use crate::kit::{Server, until};
@@ -83,4 +84,23 @@ async fn a_notice_about_a_free_key_is_answered_so_and_one_over_a_store_that_is_a
     let away = leasehold::LockManager::builder().store(store).build().unwrap();
     server.kill9();
     assert_eq!(away.force_release("k").notice(LONG).await, Err(LockError::StoreUnavailable));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_is_ended_by_its_fence_and_the_next_one_is_not() {
+    let server = Server::start(&[]);
+    let locks = manager(&server).await;
+    let store = RedisStore::new(&server.url()).unwrap();
+    store.start().await.unwrap();
+    let before = locks.lock("k").await.unwrap();
+    let fence = before.fencing_token().unwrap().get();
+    before.unlock().await;
+    let lock = locks.lock("k").await.unwrap();
+    let key = store.canonical(&Key::new("k").unwrap()).unwrap();
+    assert_eq!(store.force_release_grant(&key, fence).await, Forced::WasFree);
+    assert_eq!(lock.refresh().await.map(|_| ()), Ok(()), "it is another grant");
+    let fence = lock.fencing_token().unwrap().get();
+    assert_eq!(store.force_release_grant(&key, fence).await, Forced::Released);
+    assert_eq!(comes("the loss", lock.lost()).await, Some(Loss::Forced));
+    store.stop().await;
 }

@@ -333,6 +333,7 @@ fn it_takes_the_options_of_other_requests_and_those_with_other_ends_do_not_share
     let capped = || locks.singleflight_lock("k").ttl(2 * SEC).max_hold(3 * SEC).wait_forever();
     let mut callers = [capped().owner("first"), capped().owner("second")].map(Caller::new);
     let mut uncapped = Caller::new(locks.singleflight_lock("k").ttl(2 * SEC).process_scope().wait_forever());
+    assert_eq!(locks.stats().waiting, 2, "those with one cap wait in one place, the other one in another");
     holder.unlock_now();
     let parts = callers.each_mut().map(|caller| caller.answer().unwrap());
     assert_eq!(parts[0].fencing_token(), parts[1].fencing_token());
@@ -345,7 +346,8 @@ fn it_takes_the_options_of_other_requests_and_those_with_other_ends_do_not_share
     assert_eq!(block_on(parts[0].refresh()).unwrap().remaining, SEC, "no further than the cap");
     clock.advance(SEC);
     assert!(!parts[1].is_held());
-    assert!(uncapped.answer().is_ok(), "it is another lock, whose turn it is now");
+    let next = uncapped.answer().unwrap();
+    assert!(next.is_held(), "it is another lock, whose turn it is now");
 }
 
 #[test]
