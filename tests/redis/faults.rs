@@ -280,6 +280,34 @@ fn fewer_replicas_than_asked_deny_and_take_back() {
     until("a confirmed grant", || is_granted(&ask(&*stores.one, "b", Token::random(), LONG)));
 }
 
+/// A try that waits for replicas goes by a connection of its own, which the clean-up overtakes (R5, R24).
+#[test]
+fn an_acquire_that_was_dropped_while_replicas_were_waited_for_leaves_no_key() {
+    let server = Server::start(&[]);
+    let replica = Server::start(&["--replicaof", "127.0.0.1", &server.port().to_string()]);
+    until("the replica", || replica.info("master_link_status") == "up");
+    let proxy = Proxy::start(server.address());
+    // So long that the late command comes before its not-after: it is carried out.
+    let store = || RedisStore::builder(&proxy.url()).wait_for_replicas(1).operation_timeout(Duration::from_secs(3));
+    let stores = stores(store);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for round in 0..3 {
+        let name = format!("k{round}");
+        let k = key(&name);
+        // It finds its connection open.
+        take(&*stores.one, &format!("warm{round}"), Token::random());
+        proxy.delay(Direction::ToServer, Duration::from_millis(300));
+        let ask = Ask { key: &k, token: Token::random(), ttl: ttl(LONG), intent: Intent::Try };
+        let asking = async { tokio::time::timeout(Duration::from_millis(50), stores.one.acquire(ask)).await };
+        assert!(runtime.block_on(asking).is_err(), "its order is under way");
+        // What is sent from now on arrives before that.
+        proxy.delay(Direction::ToServer, Duration::ZERO);
+        let fence = format!("EXISTS leasehold:fence:{{lock:{name}}}");
+        until("the late command", || server.ask::<i64>(&fence) == 1);
+        until("its undoing", || !exists(&server, &name));
+    }
+}
+
 #[test]
 fn a_forced_release_is_not_tried_again() {
     let server = Server::start(&[]);

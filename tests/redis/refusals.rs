@@ -2,7 +2,6 @@
 //! somebody else's ends what keeps the store going.
 #![cfg(feature = "test-util")]
 
-use std::future::IntoFuture;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -417,25 +416,4 @@ async fn sockets_databases_and_side_keys_are_where_they_are_set_to_be() {
     assert_eq!(lock.unlock().await, Release::Released);
     assert!(waiter.await.unwrap().is_ok());
     let _ = std::fs::remove_file(socket);
-}
-
-/// A grant that waits for replicas goes by a connection of its own, which the clean-up does not overtake.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_acquire_that_was_dropped_while_replicas_were_waited_for_leaves_no_key() {
-    let server = Server::start(&[]);
-    let replica = Server::start(&["--replicaof", "127.0.0.1", &server.port().to_string()]);
-    until("the replica", || replica.info("master_link_status") == "up");
-    let proxy = Proxy::start(server.address());
-    let locks = over(RedisStore::builder(&proxy.url()).wait_for_replicas(1)).await;
-    drop(locks.try_lock("warm").await.unwrap());
-    for round in 0..5 {
-        proxy.delay(Direction::ToServer, Duration::from_millis(300));
-        let mut asking = std::pin::pin!(locks.try_lock(format!("k{round}")).into_future());
-        assert!(tokio::time::timeout(Duration::from_millis(50), &mut asking).await.is_err(), "its order is under way");
-        // What is sent from now on arrives before that.
-        proxy.delay(Direction::ToServer, Duration::ZERO);
-    }
-    // Longer than any command may take effect late.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    until("the end of all keys", || server.ask::<Vec<String>>("KEYS lock:k*").is_empty());
 }
