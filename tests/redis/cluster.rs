@@ -201,6 +201,22 @@ fn what_was_reserved_by_a_try_that_was_dropped_is_taken_back_while_the_slot_move
 }
 
 #[test]
+fn replicas_confirm_what_is_taken_and_extended_while_its_slot_moves() {
+    let cluster = Cluster::with_replicas(1);
+    let slot = cluster.slot_of("lock:k");
+    cluster.begin_move(slot, (cluster.owner(slot) + 1) % 3);
+    let stores = stores(|| RedisStore::builder(&url(&cluster)).wait_for_replicas(1));
+    let mut token = Token::random();
+    // However loaded the machine is, the replicas answer in time once.
+    until("a confirmed grant", || {
+        token = Token::random();
+        is_granted(&ask(&*stores.one, "k", token, LONG))
+    });
+    let extend = || wait(stores.one.extend(&key("k"), token, ttl(LONG * 2)));
+    until("a confirmed extension", || matches!(extend(), Extended::Extended { .. }));
+}
+
+#[test]
 fn a_master_that_died_is_replaced() {
     let mut cluster = Cluster::with_replicas(1);
     let stores = stores_at(&url(&cluster));
