@@ -21,7 +21,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use kit::{Server, until};
 use leasehold::store::conformance::Stores;
 use leasehold::store::redis::RedisStore;
-use leasehold::store::{Acquired, Ask, Intent, Released, Store};
+use leasehold::store::{AcquireRequest, Acquired, OnHeld, Released, Store};
 use leasehold::{Key, LockManager, Release, Token, Ttl};
 use redis::aio::MultiplexedConnection;
 
@@ -91,7 +91,7 @@ impl Raw {
 async fn through_the_store(store: &dyn Store, key: &Key) {
     let token = Token::random();
     let ttl = Ttl::new(Duration::from_millis(TTL_MS)).unwrap();
-    let answer = store.acquire(Ask { key, token, ttl, intent: Intent::Try }).await;
+    let answer = store.acquire(AcquireRequest { key, token, ttl, on_held: OnHeld::Fail }).await;
     assert!(matches!(answer, Acquired::Granted { .. }), "{answer:?}");
     assert_eq!(store.release(key, token).await, Released::Released);
 }

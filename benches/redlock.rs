@@ -20,7 +20,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use kit::{Direction, Proxy, Server};
 use leasehold::store::conformance::Stores;
 use leasehold::store::redlock::RedlockStore;
-use leasehold::store::{Acquired, Ask, Intent, Released, Store};
+use leasehold::store::{AcquireRequest, Acquired, OnHeld, Released, Store};
 use leasehold::{Key, LockManager, Release, Token, Ttl};
 use redis::aio::MultiplexedConnection;
 
@@ -95,7 +95,7 @@ impl Raw {
 
 async fn through_the_store(store: &dyn Store, key: &Key) {
     let token = Token::random();
-    let answer = store.acquire(Ask { key, token, ttl: ttl(), intent: Intent::Try }).await;
+    let answer = store.acquire(AcquireRequest { key, token, ttl: ttl(), on_held: OnHeld::Fail }).await;
     assert!(matches!(answer, Acquired::Granted { fence: Some(_), .. }), "{answer:?}");
     assert_eq!(store.release(key, token).await, Released::Released);
 }
@@ -227,7 +227,7 @@ async fn acquire_us(store: &dyn Store, rounds: usize) -> f64 {
     for n in 0..rounds {
         let (key, token) = (Key::new(format!("slow:{}", n % 64)).unwrap(), Token::random());
         let began = Instant::now();
-        let answer = store.acquire(Ask { key: &key, token, ttl: ttl(), intent: Intent::Try }).await;
+        let answer = store.acquire(AcquireRequest { key: &key, token, ttl: ttl(), on_held: OnHeld::Fail }).await;
         runs.push(began.elapsed().as_secs_f64() * 1e6);
         assert!(matches!(answer, Acquired::Granted { .. }), "{answer:?}");
         assert_eq!(store.release(&key, token).await, Released::Released);

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use leasehold::store::{
-    Acquired, Ask, BoxFuture, Denial, Event, Events, Extended, Forced, Health, Hint, Hints, Holder, Released, Seen,
-    Sender, Store, StoreError, Terms, Turns, Watch, conformance, drift,
+    AcquireRequest, Acquired, BoxFuture, Capabilities, Denial, Event, Events, Extended, Fairness, Forced, Health, Hint,
+    Hints, Holder, KeyState, Released, Sender, Store, StoreError, Watch, conformance, drift,
 };
 use leasehold::{Key, Token, Ttl};
 
@@ -73,7 +73,7 @@ impl FileStore {
         Ok(work(entry, now_ms(), &write))
     }
 
-    fn try_acquire(&self, ask: Ask<'_>) -> Step<Acquired> {
+    fn try_acquire(&self, ask: AcquireRequest<'_>) -> Step<Acquired> {
         let ttl = self.checked(ask.ttl)?;
         let granted = |fence, left: Duration| {
             let span = ttl.min(left);
@@ -114,17 +114,17 @@ impl FileStore {
 
     fn checked(&self, ttl: Ttl) -> Step<Duration> {
         let ttl = ttl.as_duration();
-        if ttl < self.terms().min_ttl { Err(StoreError::InvalidTtl) } else { Ok(ttl) }
+        if ttl < self.capabilities().min_ttl { Err(StoreError::InvalidTtl) } else { Ok(ttl) }
     }
 }
 
 type Step<T> = Result<T, StoreError>;
 
 impl Store for FileStore {
-    fn terms(&self) -> Terms {
-        let mut terms = Terms::new(Duration::from_secs(1));
-        (terms.turns, terms.hints) = (Turns::None, Hints::None);
-        terms
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::new(Duration::from_secs(1));
+        (capabilities.fairness, capabilities.hints) = (Fairness::None, Hints::None);
+        capabilities
     }
 
     fn start(&self) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -138,7 +138,7 @@ impl Store for FileStore {
         })
     }
 
-    fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired> {
+    fn acquire<'a>(&'a self, ask: AcquireRequest<'a>) -> BoxFuture<'a, Acquired> {
         // In the first poll or not at all: whoever drops the future earlier has left nothing behind.
         Box::pin(async move { self.try_acquire(ask).unwrap_or_else(Acquired::Unknown) })
     }
@@ -169,14 +169,14 @@ impl Store for FileStore {
         })
     }
 
-    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
+    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<KeyState, StoreError>> {
         Box::pin(async move {
             self.step(key, |entry, now, _| match entry.and_then(|entry| Some((entry, entry.left(now)?))) {
                 Some((entry, left)) => {
                     let by = if Some(entry.token) == token { Holder::Ours } else { Holder::Other };
-                    Seen::Held { by, ends_in: Some(left), fence: Some(entry.fence) }
+                    KeyState::Held { by, ends_in: Some(left), fence: Some(entry.fence) }
                 }
-                None => Seen::Free,
+                None => KeyState::Free,
             })
         })
     }

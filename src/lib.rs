@@ -118,12 +118,12 @@ pub use config::BuildError;
 pub use deadlock::DeadlockPolicy;
 pub use engine::{LockManager, ShardActor};
 pub use error::{AttemptOutcome, Face, LockError, Loss, WaitEdge};
-pub use key::{FencingToken, Key, KeyFault, NoFence, Token, Ttl, TtlFault};
+pub use key::{FencingToken, Key, KeyFault, ParseFencingTokenError, Token, Ttl, TtlFault};
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use lock_many::{LockMany, LockManyRequest};
 pub use manager::{
     Builder, EndedLock, EventStream, Events, Explanation, ForceRelease, Heard, HolderInfo, HotKey, ListOrder, ListPage,
-    ListQuery, LockInfo, Readiness, Stats, StorePage, WaiterInfo, Whereabouts,
+    ListQuery, Location, LockInfo, Readiness, Stats, StorePage, WaiterInfo,
 };
 pub use readable::readable;
 pub use request::{LockFuture, LockOptions, LockRequest, OwnedLockRequest, TicketFuture, TicketRequest, WaitPlace};

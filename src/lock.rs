@@ -17,8 +17,8 @@ use crate::clock::Moment;
 use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::shard::Shard;
-use crate::shard::lost::LostSignal;
-use crate::table::{self, End, Grant, Keeper, Mode, Order, OrderId, Release};
+use crate::shard::loss::LossSignal;
+use crate::table::{self, End, Grant, GrantState, Mode, Order, OrderId, Release};
 use crate::telemetry::trace::Hold;
 
 /// A held lock. Dropping it releases it, in every build, without blocking. Over a store the release is sent by the
@@ -109,7 +109,7 @@ impl Lock {
     pub fn detach(mut self) -> Ticket {
         let grant = self.held.grant.take();
         self.shard.stop_auto_refresh(&grant);
-        self.shard.set_keeper(&grant, Keeper::Ticket);
+        self.shard.set_keeper(&grant, GrantState::Ticket);
         self.hold.end("detached");
         Ticket::from_parts(self.key.clone(), grant.token, grant.proof)
     }
@@ -233,7 +233,7 @@ impl Held {
         self.shard.lost_signal(&self.grant).wait()
     }
 
-    pub(crate) fn lost_signal(&self) -> Arc<LostSignal> {
+    pub(crate) fn lost_signal(&self) -> Arc<LossSignal> {
         self.shard.lost_signal(&self.grant)
     }
 
@@ -242,7 +242,7 @@ impl Held {
     ///
     /// # Cancel safety
     /// As for [`Held::lost`].
-    pub fn asked_back(&self) -> impl Future<Output = Option<Moment>> + Send + use<> {
+    pub fn revocation_notice(&self) -> impl Future<Output = Option<Moment>> + Send + use<> {
         self.shard.notice_signal(&self.grant).wait_for_notice()
     }
 
@@ -390,7 +390,7 @@ pub struct AutoRefresh {
     shard: Arc<Shard>,
     grant: Grant,
     order: OrderId,
-    signal: Arc<LostSignal>,
+    signal: Arc<LossSignal>,
 }
 
 impl AutoRefresh {

@@ -26,7 +26,9 @@ use crate::error::{LockError, WaitEdge};
 use crate::key::Key;
 use crate::shard::Shard;
 use crate::sync::Mutex;
-use crate::table::{Ask, Effects, Grant, Mode, Obstacle, Owner, OwnerId, OwnerSet, Verdict, WaiterId, is_sparse};
+use crate::table::{
+    AcquireOutcome, AcquireRequest, Blocker, Effects, Grant, Mode, Owner, OwnerId, OwnerSet, WaiterId, is_sparse,
+};
 use follow::Following;
 use graph::{Blocked, Hold, Step, World, cycle_through};
 
@@ -88,14 +90,14 @@ enum How {
 
 /// A request of an owner, and where it belongs.
 pub(crate) struct OwnedAsk<'a> {
-    pub(crate) ask: Ask<'a>,
+    pub(crate) ask: AcquireRequest<'a>,
     pub(crate) owner: &'a Arc<Owner>,
     pub(crate) shard: u32,
 }
 
 impl OwnedAsk<'_> {
     fn wait(&self, how: How) -> Wait {
-        let Ask { key, hash, .. } = &self.ask;
+        let AcquireRequest { key, hash, .. } = &self.ask;
         Wait { owner: Arc::clone(self.owner), shard: self.shard, key: (*key).clone(), hash: *hash, how }
     }
 }
@@ -113,14 +115,14 @@ impl Detector {
         asked: &OwnedAsk<'_>,
         wait: Duration,
         waker: &Waker,
-    ) -> (Verdict, Option<WaitId>) {
+    ) -> (AcquireOutcome, Option<WaitId>) {
         let OwnedAsk { ask, owner, shard } = asked;
         let mut fx = Effects::new();
         // Counted before anything is looked at: a grant that the look does not see will see the count.
         owner.add_wait();
         let mut register = self.register.lock();
         let verdict = shards[*shard as usize].queue_owned(ask, wait, waker, &mut fx);
-        let Verdict::Queued(id) = verdict else {
+        let AcquireOutcome::Queued(id) = verdict else {
             drop(register);
             owner.drop_wait();
             self.finish(shards, fx);
@@ -335,7 +337,7 @@ impl World for Shards<'_> {
         let shard = &self.shards[wait.shard as usize];
         // A poller whose session has ended will hear so at its next try; it waits for nothing.
         wait.owner.settle(shard.now()).ok()?;
-        let Obstacle { missing, holders } = match &wait.how {
+        let Blocker { missing, holders } = match &wait.how {
             How::Queued(waiter) => shard.obstacle_of(*waiter, &self.register.blocked)?,
             How::Polling(mode) => shard.obstacle_to(&wait.key, wait.hash, *mode, &self.register.blocked),
             How::Following(following) => return following.obstacle(),

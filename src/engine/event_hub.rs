@@ -55,7 +55,7 @@ impl Hub {
 
     /// Everything that happens to one key from now on, until [`Hub::unwatch`]. The shard has to be told besides.
     pub(crate) fn watch(&self, key: &Key) -> Result<broadcast::Receiver<Event>, LockError> {
-        self.take_place()?;
+        self.reserve_quota()?;
         let unheard = || Watched { sender: broadcast::Sender::new(KEY_BUFFER), listeners: 0 };
         let mut watched = self.keys.entry(key.clone()).or_insert_with(unheard);
         watched.listeners += 1;
@@ -87,7 +87,7 @@ impl Hub {
     }
 
     /// Takes a place for one more stream of a key.
-    fn take_place(&self) -> Result<(), LockError> {
+    fn reserve_quota(&self) -> Result<(), LockError> {
         let more = |there: usize| (there < self.max_watchers).then_some(there + 1);
         let taken = self.watchers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         taken.map(drop).map_err(|_| LockError::TooManyWatchers)
@@ -104,7 +104,7 @@ impl Sink for Hub {
         self.sequence.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn tell(&self, event: Event) {
+    fn publish(&self, event: Event) {
         let watched = self.keys.get(&event.key).map(|watched| watched.sender.clone());
         // Wakers run here, with no entry of the registry locked.
         if let Some(sender) = watched {

@@ -31,9 +31,9 @@ use crate::deadlock::Detector;
 use crate::error::LockError;
 use crate::key::Key;
 use crate::routing::ShardRouter;
-use crate::shard::clerk::ShardClerk;
-use crate::shard::crowd::Crowd;
-use crate::shard::desk::Desk;
+use crate::shard::client::StoreClient;
+use crate::shard::driver::StoreDriver;
+use crate::shard::waiter_budget::WaiterBudget;
 use crate::shard::{LONGEST_SLEEP, Shard};
 use crate::store::Released;
 use crate::table::{Claim, Mode, Owner, OwnerKind, Table};
@@ -74,7 +74,7 @@ pub(crate) struct Engine {
     hub: Arc<Hub>,
     kept_sessions: KeptSessions,
     /// Where the store is asked, if there is one.
-    desk: Option<Arc<Desk>>,
+    client: Option<Arc<StoreClient>>,
     #[cfg(feature = "http")]
     attached: AttachedValues,
     running: OnceLock<(Arc<Runtime>, Vec<Addr<ShardActor>>)>,
@@ -82,11 +82,11 @@ pub(crate) struct Engine {
 
 impl Engine {
     fn new(config: Config, clock: Clock) -> Self {
-        let desk = config.store.clone().map(|store| Desk::new(store, config.fail_mode, clock.clone()));
+        let client = config.store.clone().map(|store| StoreClient::new(store, config.fail_mode, clock.clone()));
         let keep = |prefix: &str| config.canonical_prefix(prefix).into();
         let router = ShardRouter::new(config.shards, &config.namespaces, keep);
         Self {
-            shards: shards(&config, &clock, desk.as_ref(), router.shards()),
+            shards: shards(&config, &clock, client.as_ref(), router.shards()),
             router,
             clock,
             flights: AttachedValue::default(),
@@ -94,7 +94,7 @@ impl Engine {
             hub: Arc::new(Hub::new(config.event_buffer, config.max_watchers)),
             kept_sessions: KeptSessions::new(config.max_sessions),
             config,
-            desk,
+            client,
             #[cfg(feature = "http")]
             attached: AttachedValues::default(),
             running: OnceLock::new(),
@@ -105,18 +105,18 @@ impl Engine {
         &self.shards
     }
 
-    pub(crate) fn desk(&self) -> Option<&Arc<Desk>> {
-        self.desk.as_ref()
+    pub(crate) fn client(&self) -> Option<&Arc<StoreClient>> {
+        self.client.as_ref()
     }
 }
 
-fn shards(config: &Config, clock: &Clock, desk: Option<&Arc<Desk>>, count: usize) -> Box<[Arc<Shard>]> {
+fn shards(config: &Config, clock: &Clock, client: Option<&Arc<StoreClient>>, count: usize) -> Box<[Arc<Shard>]> {
     let now = clock.now();
     let fence_floor = wall_micros();
-    let waiters = Arc::new(Crowd::new(config.max_waiters, count));
-    let members = Arc::new(Crowd::new(config.max_holders, count));
+    let waiters = Arc::new(WaiterBudget::new(config.max_waiters, count));
+    let members = Arc::new(WaiterBudget::new(config.max_holders, count));
     let shard = |index| {
-        let clerk = desk.cloned().map(ShardClerk::new);
+        let clerk = client.cloned().map(StoreDriver::new);
         let claim = match &clerk {
             Some(clerk) => Claim::Stored(Arc::new(Arc::clone(clerk))),
             None => Claim::Local,
@@ -146,10 +146,10 @@ impl LockManager {
     pub(crate) fn start(config: Config, clock: Clock) -> Result<Self, BuildError> {
         let manager = Self::without_actors(config, clock);
         let running = Runtime::start(&manager.engine, manager.engine.config.threads)?;
-        if let Some(desk) = &manager.engine.desk {
+        if let Some(client) = &manager.engine.client {
             let shards = manager.shards().iter().map(Arc::downgrade).collect();
             let router = manager.engine.router.clone();
-            desk.open(running.0.tokio(), shards, move |key| router.of(key));
+            client.open(running.0.tokio(), shards, move |key| router.of(key));
         }
         // Set here once; the cell is only there because the actors want to know the manager they belong to.
         let _ = manager.engine.running.set(running);
@@ -235,8 +235,8 @@ impl LockManager {
         Arc::new(Owner::new(None, OwnerKind::Call, self.now(), self.config().max_locks_per_session))
     }
 
-    pub(crate) fn desk(&self) -> Option<&Arc<Desk>> {
-        self.engine.desk.as_ref()
+    pub(crate) fn client(&self) -> Option<&Arc<StoreClient>> {
+        self.engine.client.as_ref()
     }
 
     /// The actor that owns a shard.

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use super::shard_actor::{ShardActor, Wake};
 use crate::config::BuildError;
-use crate::shard::desk::Desk;
+use crate::shard::client::StoreClient;
 
 /// How long the drop of the last handle waits for the last calls to the store.
 const LAST_MOMENT: Duration = Duration::from_millis(400);
@@ -27,7 +27,7 @@ pub(crate) struct Runtime {
     /// The first thread, which drives what goes to the store.
     thread: ThreadId,
     /// Asks the store, where there is one.
-    desk: Option<Arc<Desk>>,
+    client: Option<Arc<StoreClient>>,
     /// Cancelled when the thread has ended.
     ended: CancellationToken,
 }
@@ -53,8 +53,8 @@ impl Runtime {
         let (system, tokio, addresses) = start.recv().map_err(|_| {
             BuildError::Thread(Arc::new(std::io::Error::other("the thread ended before its actors ran")))
         })?;
-        let (thread, desk) = (thread.thread().id(), engine.desk().cloned());
-        let runtime = Arc::new(Self { system, tokio, thread, desk, ended });
+        let (thread, client) = (thread.thread().id(), engine.client().cloned());
+        let runtime = Arc::new(Self { system, tokio, thread, client, ended });
         for (shard, address) in engine.shards().iter().zip(&addresses) {
             let (address, keep) = (address.clone(), Arc::clone(&runtime));
             shard.set_nudge(move || {
@@ -80,10 +80,10 @@ impl Runtime {
     /// memory, after a shutdown, or once the store has answered.
     pub(crate) fn finish_calls(&self, then: impl FnOnce(System) + Send + 'static) {
         let system = self.system.clone();
-        let Some(desk) = self.desk.clone().filter(|desk| desk.has_calls()) else { return then(system) };
+        let Some(client) = self.client.clone().filter(|client| client.has_calls()) else { return then(system) };
         let (finished, wait) = mpsc::channel::<()>();
         self.tokio.spawn(async move {
-            desk.finish_calls(LAST_MOMENT).await;
+            client.finish_calls(LAST_MOMENT).await;
             drop(finished);
             then(system);
         });

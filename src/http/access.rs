@@ -13,12 +13,12 @@ use super::audit::{Refusal, Refusals};
 pub use super::bearer::AccessError;
 pub(super) use super::bearer::Right;
 use super::bearer::{Bearer, find_again, read, secret, without_inner};
-use super::origin::Proxies;
-use super::pace::Pace;
+use super::client_addr::Proxies;
 use super::problem::Fault;
 use super::quota::{Quotas, Seat, Standing};
+use super::rate_limit::RateLimit;
 use super::same_site::AllowedHosts;
-use super::shown::Whoami;
+use super::views::Whoami;
 use crate::{Account, LockManager, Token};
 
 /// Who may use the routes. Make it once, outside of the app's factory, and give a clone to each app by `app_data`;
@@ -54,7 +54,7 @@ pub struct Access {
     open_stats: bool,
     per_second: Option<NonZeroU32>,
     /// Of those who bring no known token.
-    pace: Option<Arc<Pace>>,
+    pace: Option<Arc<RateLimit>>,
     quotas: Quotas,
     proxies: Proxies,
     hosts: AllowedHosts,
@@ -137,7 +137,7 @@ impl Access {
     /// that is the proxy's, unless [`trust_proxies`](Self::trust_proxies) names it. Releases and heartbeats are not
     /// counted.
     pub fn rate_limit(mut self, per_second: NonZeroU32) -> Self {
-        self.pace = Some(Arc::new(Pace::new(per_second)));
+        self.pace = Some(Arc::new(RateLimit::new(per_second)));
         self.per_second = Some(per_second);
         let with_pace = |bearer: &Bearer| {
             let standing = Arc::new(Standing::new(&bearer.name, Some(per_second)));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::pace::network;
+use super::rate_limit::network;
 
 /// How long what comes again is gathered.
 const EVERY: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use actix_web::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_T
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::Value;
 
-use super::call::Answer;
+use super::context::Answer;
 use super::openapi::Description;
 
 /// Nothing but its own style sheet, and no framing.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::stream::unfold;
 
 use super::access::Caller;
-use super::call::{Answer, Call};
+use super::context::{Answer, RequestContext};
 use super::feed::{Feed, Filter, Listening};
 use super::host::shared;
 use super::problem::Fault;
@@ -45,7 +45,7 @@ const OPENING: &str = "retry: 2000\n: what happens to locks from now on\n\n";
         example = "event: granted\nid: 7\ndata: {\"sequence\":7,\"kind\":\"granted\",\"key\":\"order:42\",\"owner\":\"worker-7\",\"fencing_token\":1795229686733898,\"mode\":\"exclusive\",\"ttl_ms\":30000}\n\n",
     )),
 )]
-pub(super) async fn events(call: &Call, _: web::Payload) -> Answer {
+pub(super) async fn events(call: &RequestContext, _: web::Payload) -> Answer {
     let [prefix, max_rate] = parameters(&call.req, ["prefix", "max_rate"])?;
     let max_rate = max_rate.map(|rate| rate.parse().map_err(|_| invalid("`max_rate` is a whole number from 1 on")));
     let max_rate = max_rate.transpose()?;

@@ -231,7 +231,7 @@ impl State {
                     group.write(event, &mut told);
                 }
             }
-            Heard::Missed(missed) => {
+            Heard::Lagged(missed) => {
                 // How many of them were of others is not for everybody to know: to those it is one at least.
                 let of = |group: &Group| if group.filter.sees_everything() { *missed } else { 1 };
                 self.groups.iter_mut().for_each(|group| group.left_out += of(group));

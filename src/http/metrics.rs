@@ -4,7 +4,7 @@ use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpResponse, web};
 
 use super::access::Needs;
-use super::call::{Answer, Call, guarded};
+use super::context::{Answer, RequestContext, guarded};
 use super::host::shared;
 use super::problem::Fault;
 use super::{read, resource};
@@ -32,7 +32,7 @@ pub(super) struct Scraped;
         example = "leasehold_locks_held{manager=\"default\",mode=\"exclusive\"} 1\n",
     )),
 )]
-pub(super) async fn scrape(call: &Call, _: web::Payload) -> Answer {
+pub(super) async fn scrape(call: &RequestContext, _: web::Payload) -> Answer {
     if !call.sees_all_totals() {
         return Err(Fault::Forbidden { why: "the metrics are of all keys, and the token is bound to some" }.into());
     }

@@ -16,10 +16,10 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use super::call::Answer;
+use super::context::Answer;
 use super::host::access;
 use super::problem::{Fault, Problem};
-use super::{docs, events, routes, sessions, shown, sort, told, wire};
+use super::{docs, events, routes, sessions, sort, told, views, wire};
 use crate::{KeyFault, LockError, Loss, TtlFault, WaitEdge};
 
 #[derive(OpenApi)]
@@ -65,11 +65,11 @@ struct ProblemDocument {
     /// For programs; it does not.
     code: String,
     /// With `held` and `timeout`: who is in the way, `null` if the key came free meanwhile.
-    holder: Option<shown::Holder>,
+    holder: Option<views::Holder>,
     /// With `held` and `timeout`: how many wait for the key.
     queue_length: Option<usize>,
     /// With `deadlock`: who waits for which key, in a circle.
-    cycle: Option<Vec<shown::Edge>>,
+    cycle: Option<Vec<views::Edge>>,
 }
 
 /// Of every route that may ask for a token.

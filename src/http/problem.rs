@@ -13,7 +13,7 @@ use actix_web::{HttpResponse, ResponseError};
 use problem_details::ProblemDetails;
 use serde::Serialize;
 
-use super::shown::{Edge, Holder};
+use super::views::{Edge, Holder};
 use crate::store::StoreError;
 use crate::{Key, LockError, LockInfo};
 

@@ -8,18 +8,18 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body;
-use super::call::{Answer, Call, Spelt};
+use super::context::{Answer, RequestContext, RequestedKey};
 use super::cursor;
+use super::disconnect::while_present;
 use super::limits::Limits;
 use super::lists::Lists;
 use super::number::Number;
-use super::presence::while_present;
 use super::problem::{Fault, Problem};
 use super::query::{invalid, key_in_path, parameters};
 use super::ready::readiness;
 use super::rounds::noted;
-use super::shown;
 use super::sort::Sort;
+use super::views;
 use super::wire::{self, ModeName, Written, permits_of, whole_ms};
 use super::{sessions, wire::Acquire};
 use crate::manager::reclaim::Proof;
@@ -52,7 +52,7 @@ const HOT_KEYS: usize = 10;
     request_body = wire::Acquire,
     responses((status = 200, description = "The lock is yours.", body = wire::Acquired)),
 )]
-pub(super) async fn acquire(call: &Call, payload: web::Payload) -> Answer {
+pub(super) async fn acquire(call: &RequestContext, payload: web::Payload) -> Answer {
     let text = body::read(&call.req, payload, call.limits).await?;
     let ask: wire::Acquire<'_> = body::parse(&text)?;
     let key = call.key(&ask.key)?;
@@ -110,7 +110,7 @@ async fn within<T, E>(
 }
 
 /// What an acquire asks of the manager.
-fn request<'a>(call: &'a Call, key: Spelt, ask: &Acquire<'_>) -> Result<LockRequest<'a>, Problem> {
+fn request<'a>(call: &'a RequestContext, key: RequestedKey, ask: &Acquire<'_>) -> Result<LockRequest<'a>, Problem> {
     let (locks, limits) = (&call.locks, call.limits);
     let ttl = ask.ttl_ms.map(|ttl| checked_ttl(ttl, limits)).transpose()?;
     let wait = ask.wait_ms.map(|wait| checked_wait(wait, limits)).transpose()?;
@@ -168,7 +168,7 @@ fn checked_permits(limit: Option<Number>, permits: Option<Number>) -> Result<(u3
     request_body = wire::ReleaseBody,
     responses((status = 200, description = "The lock is not yours any more.", body = wire::ReleaseAnswer)),
 )]
-pub(super) async fn release(call: &Call, payload: web::Payload) -> Answer {
+pub(super) async fn release(call: &RequestContext, payload: web::Payload) -> Answer {
     let text = body::read(&call.req, payload, call.limits).await?;
     let ask: wire::ReleaseBody<'_> = body::parse(&text)?;
     let key = call.key(&ask.key)?;
@@ -194,7 +194,7 @@ pub(super) async fn release(call: &Call, payload: web::Payload) -> Answer {
     request_body = wire::Heartbeat,
     responses((status = 200, description = "The lock lasts longer now.", body = wire::HeartbeatAnswer)),
 )]
-pub(super) async fn heartbeat(call: &Call, payload: web::Payload) -> Answer {
+pub(super) async fn heartbeat(call: &RequestContext, payload: web::Payload) -> Answer {
     let text = body::read(&call.req, payload, call.limits).await?;
     let ask: wire::Heartbeat<'_> = body::parse(&text)?;
     let key = call.key(&ask.key)?;
@@ -220,7 +220,7 @@ pub(super) async fn heartbeat(call: &Call, payload: web::Payload) -> Answer {
 
 /// Takes a lock back from a server that has forgotten it. That another's was ended for it is written down: by token and
 /// fence alone it cannot be told who made them up.
-fn take_back(call: &Call, key: &crate::Key, proof: Proof) -> Result<Refreshed, LockError> {
+fn take_back(call: &RequestContext, key: &crate::Key, proof: Proof) -> Result<Refreshed, LockError> {
     let fence = proof.fence;
     let (done, put_out) = call.locks.reclaim(key.clone(), proof)?;
     if put_out > 0 {
@@ -242,7 +242,7 @@ fn checked_mode(mode: ModeName, limit: Option<Number>, permits: Option<Number>) 
 }
 
 /// The fence by which a lock may be taken back now: while nothing is granted yet.
-fn fence_while_starting(call: &Call, given: Option<Number>) -> Result<Option<FencingToken>, Problem> {
+fn fence_while_starting(call: &RequestContext, given: Option<Number>) -> Result<Option<FencingToken>, Problem> {
     let Some(given) = given else { return Ok(None) };
     let fence = given.whole().and_then(|number| FencingToken::try_from(number).ok());
     let fence = fence.ok_or_else(|| invalid_option("fencing_token", "it must be a whole number from 1".to_owned()))?;
@@ -269,9 +269,9 @@ fn fence_while_starting(call: &Call, given: Option<Number>) -> Result<Option<Fen
         ("missing" = Option<Missing>, Query,
             description = "What to answer if nobody holds `key`: `empty` is an empty list; without it, 404 `not_locked`."),
     ),
-    responses((status = 200, description = "The locks, in order; or the one.", body = shown::Listed)),
+    responses((status = 200, description = "The locks, in order; or the one.", body = views::Listed)),
 )]
-pub(super) async fn locks(call: &Call, _: web::Payload) -> Answer {
+pub(super) async fn locks(call: &RequestContext, _: web::Payload) -> Answer {
     match parameters(&call.req, ["key", "prefix", "limit", "sort", "cursor", "scope", "missing"])? {
         [Some(key), None, None, None, None, None, missing] => {
             show(call, &key, Missing::read(missing.as_deref())?).await
@@ -298,36 +298,36 @@ pub(super) async fn locks(call: &Call, _: web::Payload) -> Answer {
             }
             let lists = call.locks.attached::<Lists>();
             let page = lists.page(&call.locks, query).await.ok_or(Fault::Internal { why: "the list broke off" })?;
-            Ok(body::answer(&shown::Listed::List(shown::LockList::of(&page, call.scope()))))
+            Ok(body::answer(&views::Listed::List(views::LockList::of(&page, call.scope()))))
         }
     }
 }
 
 /// Some of the locks of the store.
-async fn list_store(call: &Call, prefix: &str, cursor: Option<&str>, limit: usize) -> Answer {
+async fn list_store(call: &RequestContext, prefix: &str, cursor: Option<&str>, limit: usize) -> Answer {
     let cursor = cursor.map(cursor::read_place).transpose()?;
     let prefix = call.locks.canonical_prefix(prefix);
     let page = call.locks.list_store(&prefix, cursor.as_deref(), limit).await?;
     let page = page.ok_or_else(|| invalid("this store cannot tell which locks it keeps: leave out `scope`"))?;
-    Ok(body::answer(&shown::Listed::List(shown::LockList::of_store(&page, |key| call.may_see(key)))))
+    Ok(body::answer(&views::Listed::List(views::LockList::of_store(&page, |key| call.may_see(key)))))
 }
 
 /// Shows one lock: who holds it, and who waits for it in which place.
 #[utoipa::path(
     get, path = "/locks/{key}", tag = "looking", operation_id = "show_lock",
     params(("key" = String, Path, min_length = 1, max_length = 256, description = "A `/` in it is written as `%2F`.")),
-    responses((status = 200, description = "The lock.", body = shown::LockDetail)),
+    responses((status = 200, description = "The lock.", body = views::LockDetail)),
 )]
-pub(super) async fn lock(call: &Call, _: web::Payload) -> Answer {
+pub(super) async fn lock(call: &RequestContext, _: web::Payload) -> Answer {
     let [] = parameters(&call.req, [])?;
     show(call, &key_in_path(&call.req)?, Missing::Refused).await
 }
 
-async fn show(call: &Call, key: &str, missing: Missing) -> Answer {
+async fn show(call: &RequestContext, key: &str, missing: Missing) -> Answer {
     let shown = match (call.locks.inspect(call.key(key)?).await?, missing) {
-        (Some(info), _) => shown::Listed::One(Box::new(info.into())),
+        (Some(info), _) => views::Listed::One(Box::new(info.into())),
         (None, Missing::Empty) => {
-            shown::Listed::List(shown::LockList { scope: call.scope(), ..shown::LockList::default() })
+            views::Listed::List(views::LockList { scope: call.scope(), ..views::LockList::default() })
         }
         (None, Missing::Refused) => return Err(Fault::NotLocked.into()),
     };
@@ -362,7 +362,7 @@ impl Missing {
     params(("key" = String, Query, min_length = 1, max_length = 256)),
     responses((status = 200, description = "The key is free, or the next waiter's.", body = wire::ReleaseAnswer)),
 )]
-pub(super) async fn force_release(call: &Call, _: web::Payload) -> Answer {
+pub(super) async fn force_release(call: &RequestContext, _: web::Payload) -> Answer {
     let [key] = parameters(&call.req, ["key"])?;
     let key = key.ok_or_else(|| invalid("name the lock to release, as `key`"))?;
     force(call, &key).await
@@ -374,12 +374,12 @@ pub(super) async fn force_release(call: &Call, _: web::Payload) -> Answer {
     params(("key" = String, Path, min_length = 1, max_length = 256, description = "A `/` in it is written as `%2F`.")),
     responses((status = 200, description = "The key is free, or the next waiter's.", body = wire::ReleaseAnswer)),
 )]
-pub(super) async fn force_release_in_path(call: &Call, _: web::Payload) -> Answer {
+pub(super) async fn force_release_in_path(call: &RequestContext, _: web::Payload) -> Answer {
     let [] = parameters(&call.req, [])?;
     force(call, &key_in_path(&call.req)?).await
 }
 
-async fn force(call: &Call, key: &str) -> Answer {
+async fn force(call: &RequestContext, key: &str) -> Answer {
     let release = call.locks.force_release(call.key(key)?).await?;
     if release == Release::AlreadyGone {
         return Err(Fault::NotLocked.into());
@@ -397,22 +397,22 @@ async fn force(call: &Call, key: &str) -> Answer {
 #[utoipa::path(
     get, path = "/stats", tag = "looking", operation_id = "stats",
     params(("key" = Option<String>, Query, min_length = 1, max_length = 256, description = "Only of this key.")),
-    responses((status = 200, description = "The totals.", body = shown::Counted)),
+    responses((status = 200, description = "The totals.", body = views::Counted)),
 )]
-pub(super) async fn stats(call: &Call, _: web::Payload) -> Answer {
+pub(super) async fn stats(call: &RequestContext, _: web::Payload) -> Answer {
     let [key] = parameters(&call.req, ["key"])?;
     let Some(key) = key else {
         let hot = call.locks.hot_keys(usize::MAX).into_iter().filter(|hot| call.may_see(&hot.key));
-        let hot_keys = hot.take(HOT_KEYS).map(shown::HotKeyRow::from).collect();
-        let totals = shown::Totals { stats: totals(call)?, hot_keys };
-        return Ok(body::answer(&shown::Counted::All(totals)));
+        let hot_keys = hot.take(HOT_KEYS).map(views::HotKeyRow::from).collect();
+        let totals = views::Totals { stats: totals(call)?, hot_keys };
+        return Ok(body::answer(&views::Counted::All(totals)));
     };
     let info = call.locks.glance(call.key(&key)?).await?.ok_or(Fault::NotLocked)?;
-    Ok(body::answer(&shown::Counted::One(shown::KeyStats { key: info.key.to_string(), stats: info.stats })))
+    Ok(body::answer(&views::Counted::One(views::KeyStats { key: info.key.to_string(), stats: info.stats })))
 }
 
 /// The totals that are the caller's to see.
-fn totals(call: &Call) -> Result<Stats, Fault> {
+fn totals(call: &RequestContext) -> Result<Stats, Fault> {
     if call.sees_all_totals() {
         return Ok(call.locks.stats());
     }
@@ -425,28 +425,28 @@ fn totals(call: &Call) -> Result<Stats, Fault> {
 /// Says whom the server takes the caller for, and what that one may do.
 #[utoipa::path(
     get, path = "/whoami", tag = "operating", operation_id = "whoami",
-    responses((status = 200, description = "The token's name and rights.", body = shown::Whoami)),
+    responses((status = 200, description = "The token's name and rights.", body = views::Whoami)),
 )]
-pub(super) async fn whoami(call: &Call, _: web::Payload) -> Answer {
+pub(super) async fn whoami(call: &RequestContext, _: web::Payload) -> Answer {
     Ok(body::answer(&call.caller.whoami()))
 }
 
 /// Says that the process lives.
 #[utoipa::path(
     get, path = "/healthz", tag = "operating", operation_id = "healthz", security(()),
-    responses((status = 200, description = "It does.", body = shown::Health)),
+    responses((status = 200, description = "It does.", body = views::Health)),
 )]
 pub(super) fn healthz(_: &HttpRequest) -> Answer {
-    Ok(body::answer(&shown::Health { status: "ok" }))
+    Ok(body::answer(&views::Health { status: "ok" }))
 }
 
 /// Says whether requests are welcome: the store answers, and the server is not shutting down. While it starts, holders
 /// can take their locks back; nothing else is granted.
 #[utoipa::path(
     get, path = "/readyz", tag = "operating", operation_id = "readyz", security(()),
-    responses((status = 200, description = "They can.", body = shown::Ready)),
+    responses((status = 200, description = "They can.", body = views::Ready)),
 )]
-pub(super) async fn readyz(call: &Call, _: web::Payload) -> Answer {
+pub(super) async fn readyz(call: &RequestContext, _: web::Payload) -> Answer {
     match (readiness(&call.locks).await, call.limits.still_starting()) {
         (Readiness::Draining, _) => Err(LockError::ShuttingDown.into()),
         (Readiness::StoreUnavailable, _) => Err(LockError::StoreUnavailable.into()),
@@ -454,7 +454,7 @@ pub(super) async fn readyz(call: &Call, _: web::Payload) -> Answer {
         (Readiness::Ready { store }, starting) => {
             let store_ms = store.map(|took| took.as_micros() as f64 / 1000.0);
             let status = if starting.is_some() { "starting" } else { "ready" };
-            Ok(body::answer(&shown::Ready { status, store_ms }))
+            Ok(body::answer(&views::Ready { status, store_ms }))
         }
     }
 }

@@ -8,7 +8,7 @@ use actix_web::web;
 use uuid::Uuid;
 
 use super::body;
-use super::call::{Answer, Call};
+use super::context::{Answer, RequestContext};
 use super::problem::{Fault, Problem};
 use super::routes::checked_ttl;
 use super::wire::{self, whole_ms};
@@ -23,7 +23,7 @@ use crate::{LockError, Session};
     request_body = wire::OpenSession,
     responses((status = 200, description = "The session is open.", body = wire::SessionOpened)),
 )]
-pub(super) async fn open(call: &Call, payload: web::Payload) -> Answer {
+pub(super) async fn open(call: &RequestContext, payload: web::Payload) -> Answer {
     let text = body::read(&call.req, payload, call.limits).await?;
     let ask: wire::OpenSession<'_> = body::parse(&text)?;
     let ttl = ask.ttl_ms.map(|ttl| checked_ttl(ttl, call.limits)).transpose()?;
@@ -53,7 +53,7 @@ pub(super) async fn open(call: &Call, payload: web::Payload) -> Answer {
     request_body = wire::NamedSession,
     responses((status = 200, description = "The session lives on.", body = wire::SessionBeat)),
 )]
-pub(super) async fn heartbeat(call: &Call, payload: web::Payload) -> Answer {
+pub(super) async fn heartbeat(call: &RequestContext, payload: web::Payload) -> Answer {
     let session = in_body(call, payload).await?;
     let remaining = session.heartbeat().await?;
     Ok(body::answer(&wire::SessionBeat { remaining_ms: whole_ms(remaining), locks: session.locks() }))
@@ -65,17 +65,17 @@ pub(super) async fn heartbeat(call: &Call, payload: web::Payload) -> Answer {
     request_body = wire::NamedSession,
     responses((status = 200, description = "The session has ended, now or before.", body = wire::ReleaseAnswer)),
 )]
-pub(super) async fn end(call: &Call, payload: web::Payload) -> Answer {
+pub(super) async fn end(call: &RequestContext, payload: web::Payload) -> Answer {
     let session = in_body(call, payload).await?;
     Ok(body::answer(&wire::ReleaseAnswer::try_from(session.end().await)?))
 }
 
 /// The session of an id, if it is the caller's.
-pub(super) fn find(call: &Call, id: Uuid) -> Result<Session, Problem> {
+pub(super) fn find(call: &RequestContext, id: Uuid) -> Result<Session, Problem> {
     call.locks.find_session_of(call.caller.account(), id).ok_or_else(|| Fault::UnknownSession.into())
 }
 
-async fn in_body(call: &Call, payload: web::Payload) -> Result<Session, Problem> {
+async fn in_body(call: &RequestContext, payload: web::Payload) -> Result<Session, Problem> {
     let text = body::read(&call.req, payload, call.limits).await?;
     let ask: wire::NamedSession = body::parse(&text)?;
     find(call, ask.session)

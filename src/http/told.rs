@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::shown::{Edge, Held};
+use super::views::{Edge, Held};
 use super::wire::{ModeName, whole_ms};
 use crate::{Event, EventKind};
 

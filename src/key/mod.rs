@@ -15,7 +15,7 @@ mod portable;
 mod token;
 mod ttl;
 
-pub use token::{FencingToken, NoFence, Token};
+pub use token::{FencingToken, ParseFencingTokenError, Token};
 pub(crate) use ttl::TtlBounds;
 pub use ttl::{Ttl, TtlFault};
 

@@ -80,24 +80,24 @@ impl FencingToken {
 /// A number or text that is no fencing token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a fencing token is a whole number from 1 to 2^64 - 1")]
-pub struct NoFence;
+pub struct ParseFencingTokenError;
 
 impl TryFrom<u64> for FencingToken {
-    type Error = NoFence;
-    fn try_from(number: u64) -> Result<Self, NoFence> {
-        NonZeroU64::new(number).map(Self).ok_or(NoFence)
+    type Error = ParseFencingTokenError;
+    fn try_from(number: u64) -> Result<Self, ParseFencingTokenError> {
+        NonZeroU64::new(number).map(Self).ok_or(ParseFencingTokenError)
     }
 }
 
 /// From decimal digits, as a holder sends them.
 impl std::str::FromStr for FencingToken {
-    type Err = NoFence;
-    fn from_str(text: &str) -> Result<Self, NoFence> {
+    type Err = ParseFencingTokenError;
+    fn from_str(text: &str) -> Result<Self, ParseFencingTokenError> {
         // The standard parser also takes a plus sign.
         if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(NoFence);
+            return Err(ParseFencingTokenError);
         }
-        text.parse().map(Self).map_err(|_| NoFence)
+        text.parse().map(Self).map_err(|_| ParseFencingTokenError)
     }
 }
 
@@ -125,9 +125,9 @@ mod tests {
             assert_eq!(fence.get(), number);
         }
         for text in ["", "0", "00", "-1", "+1", "1.0", " 1", "1e3", "18446744073709551616", "x"] {
-            assert_eq!(text.parse::<FencingToken>(), Err(NoFence), "{text:?}");
+            assert_eq!(text.parse::<FencingToken>(), Err(ParseFencingTokenError), "{text:?}");
         }
-        assert_eq!(FencingToken::try_from(0), Err(NoFence));
+        assert_eq!(FencingToken::try_from(0), Err(ParseFencingTokenError));
     }
 
     #[test]

@@ -181,8 +181,8 @@ impl Builder {
     /// Dropping the future ends the manager that was being built.
     pub async fn build_and_connect(self) -> Result<LockManager, BuildError> {
         let manager = self.build()?;
-        if let Some(desk) = manager.desk() {
-            desk.connected().await.map_err(BuildError::Store)?;
+        if let Some(client) = manager.client() {
+            client.connected().await.map_err(BuildError::Store)?;
         }
         Ok(manager)
     }
@@ -231,11 +231,11 @@ impl Builder {
         if !(1..=1 << 16).contains(&self.event_buffer) {
             return wrong("event_buffer", "it must be from 1 to 65,536");
         }
-        let shortest = self.store.as_ref().map_or(Duration::ZERO, |store| store.terms().min_ttl);
+        let shortest = self.store.as_ref().map_or(Duration::ZERO, |store| store.capabilities().min_ttl);
         if self.ttl < shortest {
             return wrong("ttl", "the default is shorter than what the store keeps");
         }
-        let longest = self.store.as_ref().map_or(Ttl::MAX, |store| store.terms().max_ttl);
+        let longest = self.store.as_ref().map_or(Ttl::MAX, |store| store.capabilities().max_ttl);
         if self.ttl > longest {
             return wrong("ttl", "the default is longer than what the store keeps");
         }

@@ -34,7 +34,7 @@ pub enum Heard {
     /// Something happened.
     Event(Event),
     /// So many events were lost, because this listener was too slow. What comes next is later than them.
-    Missed(u64),
+    Lagged(u64),
 }
 
 impl Events {
@@ -50,7 +50,7 @@ impl Events {
         };
         match heard {
             Ok(event) => Some(Heard::Event(event)),
-            Err(RecvError::Lagged(missed)) => Some(Heard::Missed(missed)),
+            Err(RecvError::Lagged(missed)) => Some(Heard::Lagged(missed)),
             Err(RecvError::Closed) => None,
         }
     }
@@ -67,7 +67,7 @@ impl Events {
     pub fn try_next(&mut self) -> Option<Heard> {
         match self.receiver.try_recv() {
             Ok(event) => Some(Heard::Event(event)),
-            Err(TryRecvError::Lagged(missed)) => Some(Heard::Missed(missed)),
+            Err(TryRecvError::Lagged(missed)) => Some(Heard::Lagged(missed)),
             Err(TryRecvError::Empty | TryRecvError::Closed) => None,
         }
     }

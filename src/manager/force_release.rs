@@ -40,7 +40,7 @@ impl LockManager {
 }
 
 impl ForceRelease<'_> {
-    /// Tells the holders first, by [`Held::asked_back`](crate::Held::asked_back), and takes the lock after `notice`
+    /// Tells the holders first, by [`Held::revocation_notice`](crate::Held::revocation_notice), and takes the lock after `notice`
     /// unless they release it before; their deadlines show it at once. Awaiting answers when it is gone.
     ///
     /// A later order may shorten the notice, never lengthen it.
@@ -64,10 +64,10 @@ impl ForceRelease<'_> {
         let (shard, hash) = manager.place(&key);
         let shard = manager.shard_at(shard);
         let Some(notice) = notice.filter(|notice| !notice.is_zero()) else {
-            let Some(desk) = manager.desk() else { return Ok(shard.force_release(&key, hash)) };
+            let Some(client) = manager.client() else { return Ok(shard.force_release(&key, hash)) };
             // The store first: a holder that were ended here first would let in another, for the store's order to hit.
             let grants = shard.grants_on(&key, hash);
-            let forced = desk.force_release(&key).await;
+            let forced = client.force_release(&key).await;
             let here = shard.end_by_force(&grants);
             return match forced {
                 Some(Forced::Released) => Ok(Release::Released),
@@ -78,8 +78,8 @@ impl ForceRelease<'_> {
         let is_elsewhere = !shard.is_claimed_here(&key, hash);
         let grants = shard.give_notice(&key, hash, shard.now().saturating_add(notice));
         let told = if grants.is_empty() { Release::AlreadyGone } else { Release::Released };
-        let elsewhere = match manager.desk().filter(|_| is_elsewhere) {
-            Some(desk) => match desk.force_with_notice(&key, notice).await {
+        let elsewhere = match manager.client().filter(|_| is_elsewhere) {
+            Some(client) => match client.force_with_notice(&key, notice).await {
                 Some(Forced::Released) => Release::Released,
                 Some(Forced::WasFree) => Release::AlreadyGone,
                 Some(Forced::Unknown(_)) | None => return Err(LockError::StoreUnavailable),

@@ -10,7 +10,7 @@ use crate::error::Loss;
 use crate::key::{FencingToken, Key};
 use crate::readable::readable;
 use crate::store::NodeVote;
-use crate::table::{Awaiting, End, Holding, Mode, Row, Trace, Waiting};
+use crate::table::{Awaiting, End, EndRecord, Holding, Mode, Row, Waiting};
 
 /// A held lock, as others may see it: everything but its token.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,7 +19,7 @@ pub struct LockInfo {
     /// The key.
     pub key: Key,
     /// Who knows of it.
-    pub whereabouts: Whereabouts,
+    pub whereabouts: Location,
     /// How it is held.
     pub mode: Mode,
     /// Who said that they hold it. Where several do, this and what follows is of the first of [`holders`](Self::holders).
@@ -56,7 +56,7 @@ pub struct LockInfo {
 /// Who knows of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Whereabouts {
+pub enum Location {
     /// This process holds it.
     Here,
     /// The store says that another process holds it, or another client of the store. All that is known of it is for how
@@ -84,7 +84,7 @@ pub struct HolderInfo {
     /// How often it was refreshed.
     pub refreshes: u32,
     /// The time until an operator takes it, if [notice](crate::ForceRelease::notice) was given.
-    pub asked_back: Option<Duration>,
+    pub revocation_notice: Option<Duration>,
 }
 
 /// One who waits.
@@ -103,8 +103,8 @@ pub struct WaiterInfo {
 
 impl From<Holding> for HolderInfo {
     fn from(holding: Holding) -> Self {
-        let Holding { owner, mode, proof, age, remaining, ttl, refreshes, asked_back, .. } = holding;
-        Self { owner, mode, fencing_token: proof, age, remaining, ttl, refreshes, asked_back }
+        let Holding { owner, mode, proof, age, remaining, ttl, refreshes, revocation_notice, .. } = holding;
+        Self { owner, mode, fencing_token: proof, age, remaining, ttl, refreshes, revocation_notice }
     }
 }
 
@@ -121,11 +121,11 @@ impl LockInfo {
             remaining: ends_in.unwrap_or(Duration::MAX),
             ttl: Duration::ZERO,
             refreshes: 0,
-            asked_back: None,
+            revocation_notice: None,
         };
         let longest_wait = queue.first().map(|waiting| waiting.waited);
         let row = Row { key, first, others: Vec::new(), held_by: 1, waiting, longest_wait, contended, queue };
-        Self { whereabouts: Whereabouts::Elsewhere, ..Self::from(row) }
+        Self { whereabouts: Location::Elsewhere, ..Self::from(row) }
     }
 }
 
@@ -140,7 +140,7 @@ impl From<Row> for LockInfo {
         let holders: Vec<HolderInfo> = std::iter::once(first.clone()).chain(others).map(HolderInfo::from).collect();
         Self {
             key,
-            whereabouts: Whereabouts::Here,
+            whereabouts: Location::Here,
             mode: first.mode,
             owner: first.owner,
             fencing_token: first.proof,
@@ -188,7 +188,7 @@ pub struct EndedLock {
 }
 
 impl EndedLock {
-    pub(crate) fn new(trace: Trace, owner: Option<Arc<str>>, now: Moment) -> Self {
+    pub(crate) fn new(trace: EndRecord, owner: Option<Arc<str>>, now: Moment) -> Self {
         let why = match trace.end {
             End::Released | End::Dropped => None,
             other => Some(other.as_loss()),
@@ -212,12 +212,12 @@ impl fmt::Display for Explanation {
                     let HolderInfo { mode, fencing_token, age, remaining, refreshes, .. } = holder;
                     let owner = name(&holder.owner);
                     match lock.whereabouts {
-                        Whereabouts::Here => write!(
+                        Location::Here => write!(
                             f,
                             "  {owner}, {mode}, {}, for {age:.1?}, refreshed {refreshes} times, ",
                             fence(fencing_token),
                         )?,
-                        Whereabouts::Elsewhere => write!(f, "  another process, {}, ", fence(fencing_token))?,
+                        Location::Elsewhere => write!(f, "  another process, {}, ", fence(fencing_token))?,
                     }
                     match *remaining {
                         Duration::MAX => writeln!(f, "without an end")?,

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::info::{EndedLock, Explanation, HolderInfo, LockInfo, Whereabouts};
+use super::info::{EndedLock, Explanation, HolderInfo, Location, LockInfo};
 use super::stats::{HotKey, Stats};
 use crate::engine::LockManager;
 use crate::error::{LockError, Loss};
 use crate::key::Key;
 use crate::lock::Ticket;
 use crate::shard::Shard;
-use crate::store::{Health, Seen, StoreError};
+use crate::store::{Health, KeyState, StoreError};
 use crate::table::Counters;
 
 /// How many holders and how many waiters of a key are named.
@@ -56,10 +56,10 @@ impl LockManager {
         if self.shard_at(shard).look(&key, hash, 0).is_some() {
             return Ok(true);
         }
-        match self.desk() {
+        match self.client() {
             None => Ok(false),
-            Some(desk) => match desk.look(&key).await {
-                Some(Ok(seen)) => Ok(seen != Seen::Free),
+            Some(client) => match client.look(&key).await {
+                Some(Ok(seen)) => Ok(seen != KeyState::Free),
                 Some(Err(_)) | None => Err(LockError::StoreUnavailable),
             },
         }
@@ -71,11 +71,11 @@ impl LockManager {
     /// # Cancel safety
     /// Changes nothing.
     pub async fn store_health(&self) -> Option<Health> {
-        match self.desk() {
+        match self.client() {
             None => None,
-            Some(desk) => {
+            Some(client) => {
                 let stopped = || Health::new(Err(StoreError::NotRunning), Vec::new());
-                Some(desk.full_health().await.unwrap_or_else(stopped))
+                Some(client.full_health().await.unwrap_or_else(stopped))
             }
         }
     }
@@ -108,12 +108,11 @@ impl LockManager {
 
     async fn look_at_all(&self, key: Key) -> Result<Option<LockInfo>, LockError> {
         let mut found = self.look(key).await?;
-        if let (Some(info), Some(desk)) = (&mut found, self.desk()) {
+        if let (Some(info), Some(client)) = (&mut found, self.client()) {
             let (shard, hash) = self.place(&info.key);
             // Read after the look: if the holder has changed since, the votes are the newer word.
-            let token =
-                self.shard_at(shard).token_at(&info.key, hash).filter(|_| info.whereabouts == Whereabouts::Here);
-            info.votes = desk.store.votes(&info.key, token).await;
+            let token = self.shard_at(shard).token_at(&info.key, hash).filter(|_| info.whereabouts == Location::Here);
+            info.votes = client.store.votes(&info.key, token).await;
         }
         Ok(found)
     }
@@ -124,10 +123,10 @@ impl LockManager {
         if let Some(row) = shard.look(&key, hash, SHOWN) {
             return Ok(Some(row.into()));
         }
-        let Some(desk) = self.desk() else { return Ok(None) };
-        match desk.look(&key).await {
-            Some(Ok(Seen::Free)) => Ok(None),
-            Some(Ok(Seen::Held { ends_in, fence, .. })) => {
+        let Some(client) = self.client() else { return Ok(None) };
+        match client.look(&key).await {
+            Some(Ok(KeyState::Free)) => Ok(None),
+            Some(Ok(KeyState::Held { ends_in, fence, .. })) => {
                 let awaiting = shard.awaiting(&key, hash, SHOWN);
                 Ok(Some(LockInfo::elsewhere(key, ends_in, fence, awaiting)))
             }

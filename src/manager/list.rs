@@ -172,7 +172,7 @@ impl LockManager {
     /// and others may hold more.
     #[must_use]
     pub fn has_store(&self) -> bool {
-        self.desk().is_some()
+        self.client().is_some()
     }
 
     /// Some of the locks that the store keeps, whoever holds them: about `limit` of those that begin with `prefix`, in no
@@ -192,8 +192,8 @@ impl LockManager {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Option<StorePage>, LockError> {
-        let Some(desk) = self.desk() else { return Ok(None) };
-        let answer = desk.scan(prefix.to_owned(), cursor.map(str::to_owned), limit).await;
+        let Some(client) = self.client() else { return Ok(None) };
+        let answer = client.scan(prefix.to_owned(), cursor.map(str::to_owned), limit).await;
         let page = match answer.unwrap_or(Err(StoreError::NotRunning)) {
             Ok(Some(page)) => page,
             Ok(None) => return Ok(None),

@@ -22,7 +22,7 @@ use actix::Addr;
 pub use builder::Builder;
 pub use events::{EventStream, Events, Heard};
 pub use force_release::ForceRelease;
-pub use info::{EndedLock, Explanation, HolderInfo, LockInfo, WaiterInfo, Whereabouts};
+pub use info::{EndedLock, Explanation, HolderInfo, Location, LockInfo, WaiterInfo};
 pub use list::{ListPage, ListQuery, StorePage};
 pub use list_order::ListOrder;
 pub use readiness::Readiness;
@@ -33,7 +33,7 @@ use crate::error::LockError;
 use crate::key::{Key, Token, Ttl};
 use crate::lock::{Lock, Refreshed, Ticket};
 use crate::shard::Shard;
-use crate::table::{Keeper, Release, TokenChoice};
+use crate::table::{GrantState, Release, TokenOrigin};
 
 impl LockManager {
     /// Starts to describe a manager; see [`Builder`] for the defaults.
@@ -49,7 +49,7 @@ impl LockManager {
     pub fn restore(&self, ticket: &Ticket) -> Result<Lock, LockError> {
         let (shard, hash) = self.place(ticket.key());
         let shard = self.shard_at(shard);
-        let grant = shard.adopt(ticket.key(), hash, ticket.token(), Keeper::Guard(TokenChoice::ByClient))?;
+        let grant = shard.adopt(ticket.key(), hash, ticket.token(), GrantState::Guard(TokenOrigin::ByClient))?;
         Ok(Lock::new(Arc::clone(shard), ticket.key().clone(), grant))
     }
 

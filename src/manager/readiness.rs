@@ -30,8 +30,8 @@ impl LockManager {
         if self.is_shutting_down() {
             return Readiness::Draining;
         }
-        let Some(desk) = self.desk() else { return Readiness::Ready { store: None } };
-        let answer = desk.health().await;
+        let Some(client) = self.client() else { return Readiness::Ready { store: None } };
+        let answer = client.health().await;
         // It may have been closed while the store took its time.
         match answer {
             _ if self.is_shutting_down() => Readiness::Draining,
@@ -48,8 +48,8 @@ impl LockManager {
     /// # Cancel safety
     /// Changes nothing.
     pub async fn check_store(&self) -> Result<(), StoreError> {
-        match self.desk() {
-            Some(desk) => desk.connected().await,
+        match self.client() {
+            Some(client) => client.connected().await,
             None => Ok(()),
         }
     }
@@ -58,7 +58,7 @@ impl LockManager {
     /// a [`StoreUnavailable`](crate::LockError::StoreUnavailable), for logs. `None` without a store.
     #[must_use]
     pub fn last_store_error(&self) -> Option<StoreError> {
-        self.desk()?.observed().last_error()
+        self.client()?.observed().last_error()
     }
 
     /// Whether it has begun to shut down: holders may still release, nobody is granted anything.

@@ -8,7 +8,7 @@ use crate::engine::LockManager;
 use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::lock::Refreshed;
-use crate::table::{Ask, ExtraTerms, Keeper, Mode, Terms, TokenChoice};
+use crate::table::{AcquireRequest, ExtraTerms, GrantState, Mode, Terms, TokenOrigin};
 
 /// What a holder has of its lock, and how it held it.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl LockManager {
         let key = self.good_key(key)?;
         let ttl = ttl.map(Ttl::new).transpose()?;
         self.config().check(&key, ttl)?;
-        if self.desk().is_some() {
+        if self.client().is_some() {
             return Err(LockError::Lost(Loss::Unknown));
         }
         let extra = ExtraTerms { owner, mode, account, ..ExtraTerms::default() };
@@ -51,7 +51,14 @@ impl LockManager {
         let terms = Terms { ttl: ttl.unwrap_or(self.config().ttl), extra };
         let (shard, hash) = self.place(&key);
         let shard = self.shard_at(shard);
-        let ask = Ask { key: &key, hash, terms: &terms, token, choice: TokenChoice::ByClient, keeper: Keeper::Ticket };
+        let ask = AcquireRequest {
+            key: &key,
+            hash,
+            terms: &terms,
+            token,
+            choice: TokenOrigin::ByClient,
+            keeper: GrantState::Ticket,
+        };
         let (done, put_out) = shard.reclaim(&ask, fence)?;
         Ok((Refreshed::new(done, shard.now()), put_out))
     }

@@ -21,12 +21,12 @@ impl LockManager {
         }
         // All are closed before anybody hears of it: whoever does is granted nothing elsewhere.
         for shard in self.shards() {
-            shard.turn_out();
+            shard.reject_waiters();
         }
         self.released_within(grace).await;
         let left = self.shards().iter().map(|shard| shard.end_grants()).sum();
-        if let Some(desk) = self.desk() {
-            desk.settle().await;
+        if let Some(client) = self.client() {
+            client.settle().await;
         }
         self.hub().close();
         if let Some(runtime) = self.thread() {

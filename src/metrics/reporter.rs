@@ -65,7 +65,7 @@ impl Reporter {
 
     pub(super) fn with(name: &str, locks: &LockManager, times: Times) -> Self {
         names::describe();
-        let observed = locks.desk().map(|desk| desk.observed());
+        let observed = locks.client().map(|client| client.observed());
         let store = observed.map(|observed| observed.name());
         let namespace = |label: &str| Namespace {
             #[cfg(feature = "prometheus")]
@@ -161,9 +161,9 @@ impl Publisher {
     }
 
     async fn ask_store(&self) {
-        let desk = self.manager().and_then(|locks| locks.desk().cloned());
-        if let Some(desk) = desk {
-            self.published.store_is(desk.full_health().await.as_ref());
+        let client = self.manager().and_then(|locks| locks.client().cloned());
+        if let Some(client) = client {
+            self.published.store_is(client.full_health().await.as_ref());
         }
     }
 }

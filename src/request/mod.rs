@@ -4,11 +4,12 @@
 //! A request borrows its manager, holds nothing of the caller's runtime, and does nothing until it is polled. Called by
 //! everything that wants a lock; the work is done in `acquiring`.
 
-mod acquiring;
 mod budget;
 mod constructors;
+mod future;
 mod options;
 mod owned;
+mod prepared;
 mod session;
 
 use std::future::{Future, IntoFuture};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
-use acquiring::{Acquiring, Answer, KeeperKind};
+use future::{AcquireFuture, Answer, KeeperKind};
 pub use options::LockOptions;
 pub use owned::OwnedLockRequest;
 
@@ -206,7 +207,7 @@ impl<'a> IntoFuture for LockRequest<'a> {
     type IntoFuture = LockFuture<'a>;
 
     fn into_future(self) -> LockFuture<'a> {
-        LockFuture(Acquiring::new(self, KeeperKind::Guard))
+        LockFuture(AcquireFuture::new(self, KeeperKind::Guard))
     }
 }
 
@@ -231,7 +232,7 @@ impl<'a> IntoFuture for TicketRequest<'a> {
     type IntoFuture = TicketFuture<'a>;
 
     fn into_future(self) -> TicketFuture<'a> {
-        TicketFuture(Acquiring::new(self.0, KeeperKind::Ticket))
+        TicketFuture(AcquireFuture::new(self.0, KeeperKind::Ticket))
     }
 }
 
@@ -241,7 +242,7 @@ impl<'a> IntoFuture for TicketRequest<'a> {
 /// Dropping it leaves the queue; a lock that was already granted to it is released to the next waiter.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
-pub struct LockFuture<'a>(Acquiring<'a>);
+pub struct LockFuture<'a>(AcquireFuture<'a>);
 
 impl LockFuture<'_> {
     /// Where this request stands in its queue, if it waits in one: for people who are told how long it may take.
@@ -288,7 +289,7 @@ impl Future for LockFuture<'_> {
 /// As for [`LockFuture`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
-pub struct TicketFuture<'a>(Acquiring<'a>);
+pub struct TicketFuture<'a>(AcquireFuture<'a>);
 
 impl Future for TicketFuture<'_> {
     type Output = Result<Ticket, LockError>;

@@ -17,7 +17,7 @@ impl Shard {
     }
 
     /// Refuses the waiters and pollers of a closed shard.
-    pub(crate) fn turn_out(&self) {
+    pub(crate) fn reject_waiters(&self) {
         let mut cursor = Some(0);
         while let Some(from) = cursor {
             cursor = self.with(|state, fx| state.table.refuse_waiters(from, SLICE as u32, fx));

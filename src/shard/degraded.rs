@@ -17,11 +17,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Shard;
-use super::clerk::{RETRY, ShardClerk};
+use super::driver::{RETRY, StoreDriver};
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Ttl};
-use crate::store::{Acquired, Ask, Denial, FailMode, Intent, StoreError, drift};
-use crate::table::{Claimed, End, Grant, Word};
+use crate::store::{AcquireRequest, Acquired, Denial, FailMode, OnHeld, StoreError, drift};
+use crate::table::{ClaimOutcome, ClaimSource, End, Grant};
 
 /// So long after an unknown answer the store is not asked: a queue must not wait out a timeout at each hand-over.
 const AWAY: Duration = Duration::from_secs(1);
@@ -70,14 +70,14 @@ enum Won {
     Ended,
 }
 
-impl ShardClerk {
+impl StoreDriver {
     pub(crate) fn is_degraded(&self, grant: &Grant) -> bool {
         self.degraded.is_allowed() && self.degraded.state.lock().grants.contains(&grant.fence)
     }
 
     /// Grants a key by this process's own word.
     pub(super) fn grant_locally(self: &Arc<Self>, shard: &Shard, grant: Grant, key: &Key, ttl: Ttl) {
-        let now = self.desk().clock.now();
+        let now = self.client().clock.now();
         {
             let mut state = self.degraded.state.lock();
             state.grants.insert(grant.fence);
@@ -86,15 +86,15 @@ impl ShardClerk {
                 state.away_until = Some(now.saturating_add(AWAY));
             }
         }
-        match shard.claimed(&grant, Word::Ours, now.saturating_add(ttl.as_duration())) {
-            Claimed::Taken => {
+        match shard.claimed(&grant, ClaimSource::Ours, now.saturating_add(ttl.as_duration())) {
+            ClaimOutcome::Taken => {
                 // The store knows of no grant that would use the place up.
-                self.desk().store.leave(key);
+                self.client().store.leave(key);
                 let (clerk, key) = (Arc::clone(self), key.clone());
-                self.desk().spawn(async move { clerk.win_back(grant, key).await });
+                self.client().spawn(async move { clerk.win_back(grant, key).await });
             }
             // Its end lies ahead.
-            Claimed::Unwanted | Claimed::TooLate => self.degraded.forget(&grant),
+            ClaimOutcome::Unwanted | ClaimOutcome::TooLate => self.degraded.forget(&grant),
         }
     }
 
@@ -102,12 +102,12 @@ impl ShardClerk {
     async fn win_back(&self, grant: Grant, key: Key) {
         loop {
             tokio::time::sleep(RETRY.0.mul_f64(1.0 + fastrand::f64() * 2.0)).await;
-            match self.desk().in_turn(grant.token, self.try_to_win(&grant, &key)).await {
+            match self.client().in_turn(grant.token, self.try_to_win(&grant, &key)).await {
                 Won::Yes | Won::Ended => return,
                 Won::No => {
                     self.degraded.forget(&grant);
                     if let Some(shard) = self.shard() {
-                        shard.vanished(&grant, End::Vanished);
+                        shard.claim_lost(&grant, End::Vanished);
                     }
                     return;
                 }
@@ -121,18 +121,18 @@ impl ShardClerk {
             self.degraded.forget(grant);
             return Won::Ended;
         };
-        let store = &self.desk().store;
-        let asked = self.desk().clock.now();
+        let store = &self.client().store;
+        let asked = self.client().clock.now();
         let left = until.saturating_since(asked);
         // With what the store takes off for drift, it lasts as long as the holder was promised.
-        let ttl = left.saturating_add(drift(left) * 2).max(store.terms().min_ttl).min(Ttl::MAX);
+        let ttl = left.saturating_add(drift(left) * 2).max(store.capabilities().min_ttl).min(Ttl::MAX);
         let Ok(ttl) = Ttl::new(ttl) else { return Won::No };
-        match store.acquire(Ask { key, token: grant.token, ttl, intent: Intent::Try }).await {
+        match store.acquire(AcquireRequest { key, token: grant.token, ttl, on_held: OnHeld::Fail }).await {
             Acquired::Granted { valid_for, .. } => {
                 self.degraded.state.lock().away_until = None;
                 if asked.saturating_add(valid_for) < until {
                     // The token had the key already, for less.
-                    self.desk().release(key.clone(), grant.token);
+                    self.client().release(key.clone(), grant.token);
                     return Won::No;
                 }
                 self.degraded.forget(grant);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::State;
 use crate::clock::Moment;
 use crate::error::LockError;
-use crate::table::{Mode, Verdict};
+use crate::table::{AcquireOutcome, Mode};
 
 const ASKED_EVERY: Duration = Duration::from_millis(1);
 
@@ -43,7 +43,7 @@ impl Origin {
 impl State {
     /// Refuses a request that would wait in a fork; nothing of it has been counted yet.
     #[inline]
-    pub(super) fn refuse_fork(&mut self, mode: Mode, now: Moment) -> Result<(), Verdict> {
+    pub(super) fn refuse_fork(&mut self, mode: Mode, now: Moment) -> Result<(), AcquireOutcome> {
         if self.is_forked(now) { Err(self.refused(mode)) } else { Ok(()) }
     }
 
@@ -52,11 +52,11 @@ impl State {
     }
 
     #[cold]
-    fn refused(&mut self, mode: Mode) -> Verdict {
+    fn refused(&mut self, mode: Mode) -> AcquireOutcome {
         let counters = self.table.counters_mut();
         counters.attempts += 1;
         counters.rejected += 1;
         self.table.tally_mut().attempt(mode, LockError::Forked.face().outcome);
-        Verdict::Refused(LockError::Forked)
+        AcquireOutcome::Refused(LockError::Forked)
     }
 }

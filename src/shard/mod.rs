@@ -8,16 +8,16 @@
 //! The lane dates by the coarse clock where an earlier deadline or a longer wait is harmless (C2), and reads the exact
 //! one for a short TTL, a short wait, and before it refuses a request because the key is held.
 
-pub(crate) mod clerk;
+pub(crate) mod client;
 mod closing;
-pub(crate) mod crowd;
 mod degraded;
-pub(crate) mod desk;
+pub(crate) mod driver;
 mod forked;
-mod holding;
-mod looking;
-pub(crate) mod lost;
+mod grants;
+mod inspect;
+pub(crate) mod loss;
 mod notice;
+mod reconcile;
 #[cfg(all(test, shuttle))]
 mod shuttled;
 #[cfg(test)]
@@ -25,7 +25,7 @@ mod stub;
 pub(crate) mod timer;
 #[cfg(all(test, feature = "test-util"))]
 mod turns;
-mod verify;
+pub(crate) mod waiter_budget;
 
 #[cfg(feature = "test-util")]
 use std::sync::atomic::AtomicBool;
@@ -42,13 +42,13 @@ use crate::error::{AttemptOutcome, LockError};
 use crate::key::{Key, Ttl, TtlBounds};
 use crate::sync::{Mutex, MutexGuard};
 use crate::table::{
-    Ask, Counters, Effects, End, Grant, Interest, Keeper, Mode, NotFree, Owner, Patience, RefreshAsk, Release, Seen,
-    Sink, Slice, Table, TokenChoice, Verdict, WaiterId,
+    AcquireOutcome, AcquireRequest, Counters, Effects, End, Grant, GrantState, Interest, Mode, NotFree, Owner,
+    RefreshAsk, Release, Sink, Slice, Table, TokenOrigin, WaitPolicy, WaiterId, WaiterPoll,
 };
-use clerk::ShardClerk;
-use crowd::{Crowd, Places};
+use driver::StoreDriver;
 use forked::Origin;
 use timer::Timers;
+use waiter_budget::{WaiterBudget, WaiterPermits};
 
 /// How much is done under the mutex at a time.
 pub(crate) const SLICE: usize = 128;
@@ -77,11 +77,11 @@ pub(crate) struct Shard {
     clock: Clock,
     longest_idle: Duration,
     ttls: TtlBounds,
-    crowd: Arc<Crowd>,
+    crowd: Arc<WaiterBudget>,
     /// The same for the members of shared keys.
-    members: Arc<Crowd>,
+    members: Arc<WaiterBudget>,
     /// Asks the store, where there is one.
-    clerk: Option<Arc<ShardClerk>>,
+    clerk: Option<Arc<StoreDriver>>,
     /// Makes the actor take a turn now. Empty where no actor runs: in explored tests.
     nudge: OnceLock<Nudge>,
     /// Has the deadlock check look at an owner again.
@@ -94,9 +94,9 @@ struct State {
     table: Table,
     timers: Timers,
     /// Of the crowd, for this table's waiters.
-    places: Places,
+    places: WaiterPermits,
     /// The same for its members.
-    member_places: Places,
+    member_places: WaiterPermits,
     /// When the actor will next look by itself.
     armed: Moment,
     origin: Origin,
@@ -111,7 +111,7 @@ impl State {
     }
 
     /// Sweeps before a bound is held against somebody: what is over counts for nothing (T1).
-    fn make_room(&mut self, mode: Mode, members: &Crowd, now: Moment, fx: &mut Effects) {
+    fn make_room(&mut self, mode: Mode, members: &WaiterBudget, now: Moment, fx: &mut Effects) {
         if mode != Mode::Exclusive {
             let there = self.table.members();
             self.table.admit_members(self.member_places.room(members, there));
@@ -137,11 +137,11 @@ impl Shard {
         clock: Clock,
         longest_idle: Duration,
         ttls: TtlBounds,
-        (crowd, members): (Arc<Crowd>, Arc<Crowd>),
-        clerk: Option<Arc<ShardClerk>>,
+        (crowd, members): (Arc<WaiterBudget>, Arc<WaiterBudget>),
+        clerk: Option<Arc<StoreDriver>>,
     ) -> Self {
         let timers = Timers::new(clock.now());
-        let (places, member_places) = (Places::default(), Places::default());
+        let (places, member_places) = (WaiterPermits::default(), WaiterPermits::default());
         let (armed, origin, when_empty) = (Moment::ZERO, Origin::new(), Vec::new());
         let state = State { table, timers, places, member_places, armed, origin, when_empty };
         Self {
@@ -234,7 +234,7 @@ impl Shard {
     /// Grants a key that nobody holds: the whole way in when there is no contention. Otherwise answers the shard with
     /// its mutex still held, for the request to queue under it.
     #[inline]
-    pub(crate) fn grant_if_free(&self, ask: &Ask<'_>) -> Result<Grant, Locked<'_>> {
+    pub(crate) fn grant_if_free(&self, ask: &AcquireRequest<'_>) -> Result<Grant, Locked<'_>> {
         let now = if is_short(ask.terms.ttl) { self.clock.now() } else { self.clock.coarse() };
         let mut state = self.state.lock();
         match state.table.grant_if_free(ask, now) {
@@ -244,7 +244,7 @@ impl Shard {
     }
 
     /// Answers a request as far as it can be answered now. `now` is the exact time.
-    pub(crate) fn acquire(&self, ask: &Ask<'_>, patience: Patience<'_>, now: Moment) -> Verdict {
+    pub(crate) fn acquire(&self, ask: &AcquireRequest<'_>, patience: WaitPolicy<'_>, now: Moment) -> AcquireOutcome {
         self.with_swept(ask.key, ask.hash, now, |state, fx| {
             // A store is asked by the manager's thread, whatever the request's patience.
             if self.clerk.is_some()
@@ -281,14 +281,20 @@ impl Shard {
     ///
     /// A long wait is dated by the coarse clock, and made longer by what that may lag. A holder whose deadline passed
     /// within that lag still looks alive; queueing then has the actor end it at once, by the exact time.
-    pub(crate) fn queue(&self, locked: Locked<'_>, ask: &Ask<'_>, wait: Duration, waker: &Waker) -> Verdict {
+    pub(crate) fn queue(
+        &self,
+        locked: Locked<'_>,
+        ask: &AcquireRequest<'_>,
+        wait: Duration,
+        waker: &Waker,
+    ) -> AcquireOutcome {
         let Locked { state, now, not_free } = locked;
-        let (now, wait) = if wait < LONG_WAIT || is_short(ask.terms.ttl) || ask.choice == TokenChoice::ByClient {
+        let (now, wait) = if wait < LONG_WAIT || is_short(ask.terms.ttl) || ask.choice == TokenOrigin::ByClient {
             (self.clock.now(), wait)
         } else {
             (now, wait.saturating_add(self.clock.coarse_lag()))
         };
-        let patience = Patience::Until(now.saturating_add(wait), Some(waker));
+        let patience = WaitPolicy::Until(now.saturating_add(wait), Some(waker));
         self.finish(state, |state, fx| {
             if let Err(refused) = state.refuse_fork(ask.terms.mode(), now) {
                 return refused;
@@ -301,9 +307,15 @@ impl Shard {
     }
 
     /// The same for a request of an owner, which has already been refused once. Its effects are the caller's to run.
-    pub(crate) fn queue_owned(&self, ask: &Ask<'_>, wait: Duration, waker: &Waker, fx: &mut Effects) -> Verdict {
+    pub(crate) fn queue_owned(
+        &self,
+        ask: &AcquireRequest<'_>,
+        wait: Duration,
+        waker: &Waker,
+        fx: &mut Effects,
+    ) -> AcquireOutcome {
         let now = self.clock.now();
-        let patience = Patience::Until(now.saturating_add(wait), Some(waker));
+        let patience = WaitPolicy::Until(now.saturating_add(wait), Some(waker));
         self.with_effects(fx, |state, fx| {
             if let Err(refused) = state.refuse_fork(ask.terms.mode(), now) {
                 return refused;
@@ -316,7 +328,7 @@ impl Shard {
     }
 
     /// Answers a request of an owner if it can be granted now; changes nothing otherwise.
-    pub(crate) fn grant_now(&self, ask: &Ask<'_>) -> Option<Grant> {
+    pub(crate) fn grant_now(&self, ask: &AcquireRequest<'_>) -> Option<Grant> {
         let now = self.clock.now();
         self.with(|state, fx| {
             state.make_room(ask.terms.mode(), &self.members, now, fx);
@@ -324,7 +336,7 @@ impl Shard {
         })
     }
 
-    pub(crate) fn see_waiter(&self, id: WaiterId, ttl: Ttl, keeper: Keeper, waker: &Waker) -> Seen {
+    pub(crate) fn see_waiter(&self, id: WaiterId, ttl: Ttl, keeper: GrantState, waker: &Waker) -> WaiterPoll {
         let now = if is_short(ttl) { self.clock.now() } else { self.clock.coarse() };
         self.with(|state, fx| state.table.see_waiter(id, keeper, waker, now, fx))
     }
@@ -334,7 +346,7 @@ impl Shard {
         self.with(|state, fx| state.table.cancel(id, now, fx));
     }
 
-    pub(crate) fn answer_taken(&self, ask: &Ask<'_>) -> Result<Grant, LockError> {
+    pub(crate) fn answer_taken(&self, ask: &AcquireRequest<'_>) -> Result<Grant, LockError> {
         let now = self.clock.now();
         self.with(|state, fx| state.table.answer_taken(ask, now, fx))
     }

@@ -1,4 +1,4 @@
-//! Taking a lock from a holder in another process, with notice: [`Desk::force_with_notice`].
+//! Taking a lock from a holder in another process, with notice: [`StoreClient::force_with_notice`].
 //!
 //! | the store | the holder | the lock ends |
 //! |---|---|---|
@@ -15,22 +15,22 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Shard;
-use super::desk::Desk;
+use super::client::StoreClient;
 use crate::key::Key;
-use crate::store::{Forced, Noticed, Seen, StoreError, Watch};
+use crate::store::{Forced, KeyState, Noticed, StoreError, Watch};
 use crate::supervise::guarded;
 
 /// How often it is looked whether the lock has ended, where no hint says so.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-impl Desk {
+impl StoreClient {
     /// Gives notice to whatever holds a key in the store, and ends it when that is over; answers when it has ended. It
     /// is carried out also when the future is dropped after its first poll. `None` if there is no runtime to do it on.
     pub(crate) async fn force_with_notice(self: &Arc<Self>, key: &Key, notice: Duration) -> Option<Forced> {
         let (tell, hear) = oneshot::channel();
-        let (desk, key) = (Arc::clone(self), key.clone());
+        let (client, key) = (Arc::clone(self), key.clone());
         self.spawn_unawaited(guarded("a notice", async move {
-            let forced = desk.take_after(&key, notice).await.unwrap_or_else(Forced::Unknown);
+            let forced = client.take_after(&key, notice).await.unwrap_or_else(Forced::Unknown);
             // Whoever ordered it may have gone.
             let _ = tell.send(forced);
         }));
@@ -45,8 +45,8 @@ impl Desk {
             Noticed::Told { fence } => fence,
             Noticed::WasFree => return Ok(Forced::WasFree),
             Noticed::CannotTell => match self.store.look(key, None).await? {
-                Seen::Held { fence, .. } => fence,
-                Seen::Free => return Ok(Forced::WasFree),
+                KeyState::Held { fence, .. } => fence,
+                KeyState::Free => return Ok(Forced::WasFree),
             },
         };
         while end.is_none_or(|end| Instant::now() < end) {
@@ -54,8 +54,8 @@ impl Desk {
             // A hint, or the time for another look.
             let _ = tokio::time::timeout(pause, next_hint(&mut watch)).await;
             match self.store.look(key, None).await {
-                Ok(Seen::Held { fence: now, .. }) if now == fence => {}
-                Ok(Seen::Held { .. } | Seen::Free) => return Ok(Forced::Released),
+                Ok(KeyState::Held { fence: now, .. }) if now == fence => {}
+                Ok(KeyState::Held { .. } | KeyState::Free) => return Ok(Forced::Released),
                 // What is unknown is asked again.
                 Err(_) => {}
             }

@@ -10,8 +10,8 @@ use tokio::runtime::Handle;
 use crate::engine::LockManager;
 use crate::key::{Key, Token, Ttl};
 use crate::store::{
-    Acquired, Ask, BoxFuture, Denial, Event, Events, Extended, Forced, Health, Hint, Holder, Released, Seen, Sender,
-    Sent, Store, StoreError, Terms, Watch,
+    AcquireRequest, Acquired, BoxFuture, Capabilities, Denial, Event, Events, Extended, Forced, Health, Hint, Holder,
+    KeyState, Released, Sender, Sent, Store, StoreError, Watch,
 };
 
 /// What becomes of refreshes.
@@ -42,7 +42,7 @@ pub(crate) fn manager(store: &StubStore) -> LockManager {
     let shards = manager.shards().iter().map(Arc::downgrade).collect();
     let placing = manager.downgrade();
     let place = move |key: &Key| LockManager::from_engine(placing.upgrade().expect("the test keeps it")).place(key);
-    manager.desk().expect("it has a store").open(Handle::current(), shards, place);
+    manager.client().expect("it has a store").open(Handle::current(), shards, place);
     manager
 }
 
@@ -88,8 +88,8 @@ impl StubStore {
 }
 
 impl Store for StubStore {
-    fn terms(&self) -> Terms {
-        Terms::new(self.0.lock().operation_timeout)
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(self.0.lock().operation_timeout)
     }
 
     fn start(&self) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -100,7 +100,7 @@ impl Store for StubStore {
         ready(())
     }
 
-    fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired> {
+    fn acquire<'a>(&'a self, ask: AcquireRequest<'a>) -> BoxFuture<'a, Acquired> {
         let holder = *self.0.lock().held.entry(ask.key.clone()).or_insert(ask.token);
         ready(if holder == ask.token {
             Acquired::Granted { fence: None, valid_for: ask.ttl.as_duration() }
@@ -140,7 +140,7 @@ impl Store for StubStore {
         })
     }
 
-    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
+    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<KeyState, StoreError>> {
         let mut state = self.0.lock();
         *state.looks.entry(key.clone()).or_default() += 1;
         if state.never_look.contains(key) {
@@ -149,9 +149,9 @@ impl Store for StubStore {
         ready(Ok(match state.held.get(key) {
             Some(holder) => {
                 let by = if Some(*holder) == token { Holder::Ours } else { Holder::Other };
-                Seen::Held { by, ends_in: None, fence: None }
+                KeyState::Held { by, ends_in: None, fence: None }
             }
-            None => Seen::Free,
+            None => KeyState::Free,
         }))
     }
 

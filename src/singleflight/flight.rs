@@ -23,7 +23,7 @@ use crate::deadlock::follow::Turn;
 use crate::error::Loss;
 use crate::lock::Held;
 use crate::run::Callback;
-use crate::shard::lost::LostSignal;
+use crate::shard::loss::LossSignal;
 use crate::table::Owner;
 
 #[derive(Debug)]
@@ -156,7 +156,7 @@ impl<Fut: Future> Future for Calling<Fut> {
 /// Has the loss of the lock end the flight, whether the call is polled or not: its callers go on without it. In force
 /// until the answer is dropped.
 fn give_up_on_loss<V: Send + Sync + 'static>(flight: Arc<Flight<V>>, held: &Held) -> BoxFuture<'static, Option<Loss>> {
-    struct GiveUp<V>(Arc<Flight<V>>, Arc<LostSignal>);
+    struct GiveUp<V>(Arc<Flight<V>>, Arc<LossSignal>);
 
     impl<V: Send + Sync> Wake for GiveUp<V> {
         fn wake(self: Arc<Self>) {

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Acquired, Ask, Denial, Event, Extended, Fences, Forced, Hint, Hints, Holder, Intent, Released, Seen, Store,
-    StoreError, Turns, drift,
+    AcquireRequest, Acquired, Denial, Event, Extended, Fairness, Fences, Forced, Hint, Hints, Holder, KeyState, OnHeld,
+    Released, Store, StoreError, drift,
 };
 use crate::key::{Key, Token, Ttl};
 
@@ -133,14 +133,14 @@ fn ttl(ttl: Duration) -> Ttl {
     Ttl::new(ttl).expect("it is within the bounds")
 }
 
-fn ask(store: &dyn Store, key: &Key, token: Token, lasting: Duration, intent: Intent) -> Acquired {
-    wait(store.acquire(Ask { key, token, ttl: ttl(lasting), intent }))
+fn ask(store: &dyn Store, key: &Key, token: Token, lasting: Duration, on_held: OnHeld) -> Acquired {
+    wait(store.acquire(AcquireRequest { key, token, ttl: ttl(lasting), on_held }))
 }
 
 /// Takes a free key for long; answers its fence.
 #[track_caller]
 fn take(store: &dyn Store, key: &Key, token: Token) -> Option<u64> {
-    match ask(store, key, token, LONG, Intent::Try) {
+    match ask(store, key, token, LONG, OnHeld::Fail) {
         Acquired::Granted { fence, .. } => fence,
         answer => panic!("S1: {key:?} is free, and the answer was {answer:?}"),
     }
@@ -166,30 +166,30 @@ fn until(rule: &str, mut so: impl FnMut() -> bool) {
 /// S1, S2, S4: a free key is granted for a little less than was asked; a held one is denied, whoever asks.
 pub fn a_free_key_is_granted_and_a_held_one_denied(stores: &Stores) {
     let (key, token) = (fresh(), Token::random());
-    let Acquired::Granted { valid_for, .. } = ask(&*stores.one, &key, token, LONG, Intent::Try) else {
+    let Acquired::Granted { valid_for, .. } = ask(&*stores.one, &key, token, LONG, OnHeld::Fail) else {
         panic!("S1: a free key was not granted");
     };
     assert!(valid_for <= LONG - drift(LONG), "S4: {valid_for:?} leaves no allowance for drift");
     for store in [&stores.one, &stores.other] {
-        assert_eq!(denied(&ask(&**store, &key, Token::random(), LONG, Intent::Try)), Denial::Held, "S1");
+        assert_eq!(denied(&ask(&**store, &key, Token::random(), LONG, OnHeld::Fail)), Denial::Held, "S1");
     }
-    assert!(matches!(wait(stores.other.look(&key, Some(token))), Ok(Seen::Held { by: Holder::Ours, .. })));
-    assert!(matches!(wait(stores.other.look(&key, None)), Ok(Seen::Held { by: Holder::Other, .. })));
+    assert!(matches!(wait(stores.other.look(&key, Some(token))), Ok(KeyState::Held { by: Holder::Ours, .. })));
+    assert!(matches!(wait(stores.other.look(&key, None)), Ok(KeyState::Held { by: Holder::Other, .. })));
     assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
-    assert_eq!(wait(stores.other.look(&key, Some(token))), Ok(Seen::Free));
+    assert_eq!(wait(stores.other.look(&key, Some(token))), Ok(KeyState::Free));
 }
 
 /// S2: a key has an end, and is free after it.
 pub fn a_key_runs_out_at_its_end(stores: &Stores) {
     let (key, token, next) = (fresh(), Token::random(), Token::random());
-    let mut short = stores.one.terms().min_ttl.max(Duration::from_millis(50));
+    let mut short = stores.one.capabilities().min_ttl.max(Duration::from_millis(50));
     until("S2: a grant in time", || {
         // On a loaded machine the answer may take longer than that.
         short *= 2;
-        matches!(ask(&*stores.one, &key, token, short, Intent::Try), Acquired::Granted { .. })
+        matches!(ask(&*stores.one, &key, token, short, OnHeld::Fail), Acquired::Granted { .. })
     });
     until("S2: the key runs out", || {
-        matches!(ask(&*stores.other, &key, next, LONG, Intent::Try), Acquired::Granted { .. })
+        matches!(ask(&*stores.other, &key, next, LONG, OnHeld::Fail), Acquired::Granted { .. })
     });
     assert_eq!(wait(stores.one.extend(&key, token, ttl(LONG))), Extended::Lost, "S6: it was another's by then");
     assert_eq!(wait(stores.one.release(&key, token)), Released::AlreadyGone, "S7");
@@ -200,12 +200,12 @@ pub fn a_key_runs_out_at_its_end(stores: &Stores) {
 pub fn the_same_token_is_granted_again_and_nothing_moves(stores: &Stores) {
     let (key, token) = (fresh(), Token::random());
     let fence = take(&*stores.one, &key, token);
-    let Acquired::Granted { fence: again, valid_for } = ask(&*stores.one, &key, token, LONG * 2, Intent::Try) else {
+    let Acquired::Granted { fence: again, valid_for } = ask(&*stores.one, &key, token, LONG * 2, OnHeld::Fail) else {
         panic!("S3: its own token was not granted again");
     };
     assert_eq!(again, fence, "S3");
     assert!(valid_for <= LONG, "S3: {valid_for:?} is more than is left");
-    let Ok(Seen::Held { ends_in, .. }) = wait(stores.one.look(&key, Some(token))) else { panic!("S3: it is held") };
+    let Ok(KeyState::Held { ends_in, .. }) = wait(stores.one.look(&key, Some(token))) else { panic!("S3: it is held") };
     assert!(ends_in <= Some(LONG), "S3: the end moved");
     assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
 }
@@ -215,7 +215,7 @@ pub fn a_grant_whose_future_was_dropped_is_taken_back(stores: &Stores) {
     for polls in 0..4 {
         let (key, token) = (fresh(), Token::random());
         {
-            let ask = Ask { key: &key, token, ttl: ttl(LONG), intent: Intent::Try };
+            let ask = AcquireRequest { key: &key, token, ttl: ttl(LONG), on_held: OnHeld::Fail };
             let mut future = stores.one.acquire(ask);
             let mut context = Context::from_waker(Waker::noop());
             let mut answered = Poll::Pending;
@@ -232,10 +232,10 @@ pub fn a_grant_whose_future_was_dropped_is_taken_back(stores: &Stores) {
         }
         let next = Token::random();
         until("S5: the key comes free", || {
-            matches!(ask(&*stores.other, &key, next, LONG, Intent::Try), Acquired::Granted { .. })
+            matches!(ask(&*stores.other, &key, next, LONG, OnHeld::Fail), Acquired::Granted { .. })
         });
         assert!(
-            matches!(ask(&*stores.other, &key, next, LONG, Intent::Try), Acquired::Granted { .. }),
+            matches!(ask(&*stores.other, &key, next, LONG, OnHeld::Fail), Acquired::Granted { .. }),
             "S5: the clean-up hit a later holder"
         );
         assert_eq!(wait(stores.other.release(&key, next)), Released::Released);
@@ -246,7 +246,7 @@ pub fn a_grant_whose_future_was_dropped_is_taken_back(stores: &Stores) {
 pub fn an_extend_lengthens_and_never_shortens_or_revives(stores: &Stores) {
     let (key, token) = (fresh(), Token::random());
     let left = || match wait(stores.one.look(&key, Some(token))) {
-        Ok(Seen::Held { by: Holder::Ours, ends_in: Some(left), .. }) => left,
+        Ok(KeyState::Held { by: Holder::Ours, ends_in: Some(left), .. }) => left,
         seen => panic!("S6: it should be held, and is {seen:?}"),
     };
     take(&*stores.one, &key, token);
@@ -259,7 +259,7 @@ pub fn an_extend_lengthens_and_never_shortens_or_revives(stores: &Stores) {
     assert_eq!(wait(stores.other.extend(&key, Token::random(), ttl(LONG))), Extended::Lost, "S6: it is another's");
     assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
     assert_eq!(wait(stores.one.extend(&key, token, ttl(LONG))), Extended::Lost);
-    assert_eq!(wait(stores.one.look(&key, None)), Ok(Seen::Free), "S6: it revived");
+    assert_eq!(wait(stores.one.look(&key, None)), Ok(KeyState::Free), "S6: it revived");
 }
 
 /// S7: a release ends what its token holds, once, and nothing else.
@@ -270,7 +270,7 @@ pub fn a_release_ends_only_what_its_token_holds(stores: &Stores) {
     assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
     take(&*stores.other, &key, next);
     assert_eq!(wait(stores.one.release(&key, token)), Released::AlreadyGone, "S7: the old token");
-    assert!(matches!(wait(stores.one.look(&key, Some(next))), Ok(Seen::Held { by: Holder::Ours, .. })), "S7");
+    assert!(matches!(wait(stores.one.look(&key, Some(next))), Ok(KeyState::Held { by: Holder::Ours, .. })), "S7");
     assert_eq!(wait(stores.other.release(&key, next)), Released::Released);
 }
 
@@ -286,13 +286,13 @@ pub fn a_release_is_carried_out_even_if_its_future_is_dropped(stores: &Stores) {
             }
         }
         drop(release);
-        until("S7: the key comes free", || wait(stores.other.look(&key, None)) == Ok(Seen::Free));
+        until("S7: the key comes free", || wait(stores.other.look(&key, None)) == Ok(KeyState::Free));
     }
 }
 
 /// S8: each grant of a key has a higher fence, whoever took it and however the last one ended.
 pub fn fences_rise_from_grant_to_grant(stores: &Stores) {
-    if stores.one.terms().fences == Fences::None {
+    if stores.one.capabilities().fences == Fences::None {
         return;
     }
     let (key, mut last) = (fresh(), 0);
@@ -319,7 +319,7 @@ pub fn a_forced_release_ends_any_holder_and_tells(stores: &Stores) {
     let mut events = [&stores.one, &stores.other].map(|store| wait(store.events()).expect("S11: there are events"));
     assert_eq!(wait(stores.other.force_release(&key)), Forced::Released);
     assert_eq!(wait(stores.one.extend(&key, token, ttl(LONG))), Extended::Lost);
-    if stores.one.terms().hints == Hints::None {
+    if stores.one.capabilities().hints == Hints::None {
         return;
     }
     while wait(watch.next()).expect("S10: the store runs") != Hint::Forced {}
@@ -339,7 +339,7 @@ pub fn a_watch_hears_of_a_release(stores: &Stores) {
     take(&*stores.one, &key, token);
     let mut watches = [(); 3].map(|()| wait(stores.other.watch(&key)).expect("S10: it can be watched"));
     assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
-    if stores.one.terms().hints == Hints::Given {
+    if stores.one.capabilities().hints == Hints::Given {
         for watch in &mut watches {
             while wait(watch.next()).expect("S10: the store runs") != Hint::Released {}
         }
@@ -348,23 +348,23 @@ pub fn a_watch_hears_of_a_release(stores: &Stores) {
 
 /// S9: the first to wait is the first to be granted, and one that leaves makes way.
 pub fn processes_take_turns(stores: &Stores) {
-    if stores.one.terms().turns == Turns::None {
+    if stores.one.capabilities().fairness == Fairness::None {
         return;
     }
     let (key, [held, first, second, third]) = (fresh(), [(); 4].map(|()| Token::random()));
     take(&*stores.one, &key, held);
-    denied(&ask(&*stores.other, &key, first, LONG, Intent::Wait));
-    denied(&ask(&*stores.one, &key, second, LONG, Intent::Wait));
+    denied(&ask(&*stores.other, &key, first, LONG, OnHeld::Queue));
+    denied(&ask(&*stores.one, &key, second, LONG, OnHeld::Queue));
     assert_eq!(wait(stores.one.release(&key, held)), Released::Released);
-    assert_eq!(denied(&ask(&*stores.one, &key, second, LONG, Intent::Wait)), Denial::Ahead, "S9: not its turn");
-    assert_eq!(denied(&ask(&*stores.one, &key, third, LONG, Intent::Try)), Denial::Ahead, "S9: a try barged");
-    assert!(matches!(ask(&*stores.other, &key, first, LONG, Intent::Wait), Acquired::Granted { .. }), "S9");
-    denied(&ask(&*stores.other, &key, third, LONG, Intent::Wait));
+    assert_eq!(denied(&ask(&*stores.one, &key, second, LONG, OnHeld::Queue)), Denial::Ahead, "S9: not its turn");
+    assert_eq!(denied(&ask(&*stores.one, &key, third, LONG, OnHeld::Fail)), Denial::Ahead, "S9: a try barged");
+    assert!(matches!(ask(&*stores.other, &key, first, LONG, OnHeld::Queue), Acquired::Granted { .. }), "S9");
+    denied(&ask(&*stores.other, &key, third, LONG, OnHeld::Queue));
     // Now one is ahead, and other behind. One gives up.
     stores.one.leave(&key);
     assert_eq!(wait(stores.other.release(&key, first)), Released::Released);
     until("S9: who left is not waited for", || {
-        matches!(ask(&*stores.other, &key, third, LONG, Intent::Wait), Acquired::Granted { .. })
+        matches!(ask(&*stores.other, &key, third, LONG, OnHeld::Queue), Acquired::Granted { .. })
     });
     assert_eq!(wait(stores.other.release(&key, third)), Released::Released);
 }
@@ -374,7 +374,7 @@ pub fn processes_take_turns(stores: &Stores) {
 pub fn whose_turn_it_is_is_told(stores: &Stores) {
     let (key, [held, first, second]) = (fresh(), [(); 3].map(|()| Token::random()));
     take(&*stores.one, &key, held);
-    denied(&ask(&*stores.other, &key, first, LONG, Intent::Wait));
+    denied(&ask(&*stores.other, &key, first, LONG, OnHeld::Queue));
     let Some(mut turn) = stores.other.turn(&key) else {
         assert_eq!(wait(stores.one.release(&key, held)), Released::Released);
         stores.other.leave(&key);
@@ -383,15 +383,15 @@ pub fn whose_turn_it_is_is_told(stores: &Stores) {
     assert_eq!(wait(stores.one.release(&key, held)), Released::Released);
     until("S9: its turn", || {
         assert!(wait(turn.next()).is_some(), "S10: the store runs");
-        matches!(ask(&*stores.other, &key, first, LONG, Intent::Wait), Acquired::Granted { .. })
+        matches!(ask(&*stores.other, &key, first, LONG, OnHeld::Queue), Acquired::Granted { .. })
     });
     drop(turn);
-    denied(&ask(&*stores.one, &key, second, LONG, Intent::Wait));
+    denied(&ask(&*stores.one, &key, second, LONG, OnHeld::Queue));
     assert_eq!(wait(stores.other.release(&key, first)), Released::Released);
     let mut turn = stores.one.turn(&key).expect("S10: it could before");
     stores.one.leave(&key);
     assert!(wait(turn.next()).is_some(), "S10: it was its turn before it listened, and it has not left");
-    assert!(matches!(ask(&*stores.one, &key, second, LONG, Intent::Wait), Acquired::Granted { .. }), "S9");
+    assert!(matches!(ask(&*stores.one, &key, second, LONG, OnHeld::Queue), Acquired::Granted { .. }), "S9");
     drop(turn);
     assert_eq!(wait(stores.one.release(&key, second)), Released::Released);
 }
@@ -399,9 +399,9 @@ pub fn whose_turn_it_is_is_told(stores: &Stores) {
 /// A TTL below the store's least is refused, and no key is touched.
 pub fn too_short_a_ttl_is_refused(stores: &Stores) {
     let (key, token) = (fresh(), Token::random());
-    let Some(short) = stores.one.terms().min_ttl.checked_sub(Duration::from_millis(1)) else { return };
+    let Some(short) = stores.one.capabilities().min_ttl.checked_sub(Duration::from_millis(1)) else { return };
     let Ok(short) = Ttl::new(short) else { return };
-    let answer = wait(stores.one.acquire(Ask { key: &key, token, ttl: short, intent: Intent::Try }));
+    let answer = wait(stores.one.acquire(AcquireRequest { key: &key, token, ttl: short, on_held: OnHeld::Fail }));
     assert_eq!(answer, Acquired::Unknown(StoreError::InvalidTtl));
     take(&*stores.one, &key, token);
     assert_eq!(wait(stores.one.extend(&key, token, short)), Extended::Unknown(StoreError::InvalidTtl));
@@ -442,6 +442,6 @@ pub fn a_key_has_one_spelling(stores: &Stores) {
     let canonical = stores.one.canonical(&key).expect("the store can keep it");
     assert_eq!(stores.one.canonical(&canonical).as_ref(), Ok(&canonical));
     take(&*stores.one, &key, token);
-    assert_eq!(denied(&ask(&*stores.other, &canonical, Token::random(), LONG, Intent::Try)), Denial::Held);
+    assert_eq!(denied(&ask(&*stores.other, &canonical, Token::random(), LONG, OnHeld::Fail)), Denial::Held);
     assert_eq!(wait(stores.other.release(&canonical, token)), Released::Released);
 }

@@ -16,25 +16,25 @@
 //! | S6 | [`extend`](Store::extend) only ever lengthens what the token still holds. It re-creates nothing. |
 //! | S7 | [`release`](Store::release) ends only what the token holds. Asked once, even if its future is dropped at once, it is carried out: the store itself retries it until it is answered, or the key has run out. |
 //! | S8 | Fences of one key rise from grant to grant, across processes, restarts and idle periods. A store that cannot promise that says [`Fences::None`]. |
-//! | S9 | A place in the queue ([`Intent::Wait`]) lasts until its process is granted or [leaves](Store::leave). Nobody behind it is granted before it. A process that died holds the others up for about a second; one that lives, and neither tries nor listens for its [`turn`](Store::turn) any more, for some seconds. |
+//! | S9 | A place in the queue ([`OnHeld::Queue`]) lasts until its process is granted or [leaves](Store::leave). Nobody behind it is granted before it. A process that died holds the others up for about a second; one that lives, and neither tries nor listens for its [`turn`](Store::turn) any more, for some seconds. |
 //! | S10 | [`watch`](Store::watch) is in force when it resolves: what happens to the key afterwards gives a hint. A hint grants nothing, and may be missing: waiters poll too. Those of a [`turn`](Store::turn) come within a second even so. |
 //! | S11 | [`force_release`](Store::force_release) ends any holder and the queue, lets the next fence be higher, and tells the watchers and every process's [`events`](Store::events). Who waited waits anew. |
 //! | S12 | Every call answers within the store's operation timeout, however the other side fares. |
 //! | S13 | Calls come from any thread and any executor, and need no runtime of the caller's: what they wait for is driven by the runtime that [`start`](Store::start) was called on. |
 //! | S14 | No answer, error or `Debug` shows a password, or a value that another client stored. |
 //!
-//! A simple store may do without S8 to S11, and says so in its [`Terms`]; its waiters poll, and barge.
+//! A simple store may do without S8 to S11, and says so in its [`Capabilities`]; its waiters poll, and barge.
 //!
 //! What the caller owes: it starts a store once; calls for one key and token one after the other, so that no extend is
 //! under way when a release starts (R6); gives up its place when nobody waits any more; and after [`Event::Resumed`]
 //! verifies what it holds (R21).
 
-mod answer;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod conformance;
 mod error;
 mod fail_mode;
+mod outcomes;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;
@@ -48,12 +48,12 @@ use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
-pub use answer::{
-    Acquired, Denial, Extended, Fences, Forced, Health, Hints, Holder, Lapsed, NodeHealth, NodeVote, Noticed, Released,
-    ScanPage, Scanned, Seen, Terms, Turns, Vote, Votes, Warning,
-};
 pub use error::{StoreCause, StoreError};
 pub use fail_mode::FailMode;
+pub use outcomes::{
+    Acquired, Capabilities, Denial, Extended, Fairness, Fences, Forced, Health, Hints, Holder, KeyState, NodeHealth,
+    NodeVote, Noticed, OnExpiry, Released, ScanPage, Scanned, Vote, Votes, Warning,
+};
 pub use template::{KeyTemplate, TemplateError};
 pub use watch::{Event, Events, Hint, Sender, Sent, Watch};
 
@@ -64,7 +64,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// One try to take a key.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct AcquireRequest<'a> {
     /// The key, as [`Store::canonical`] spells it.
     pub key: &'a Key,
     /// What the key will be held by; one per acquisition, unless a client chose it.
@@ -72,22 +72,22 @@ pub struct Ask<'a> {
     /// How long the grant is to last.
     pub ttl: Ttl,
     /// What to do if the key is taken.
-    pub intent: Intent,
+    pub on_held: OnHeld,
 }
 
 /// What a try does when the key is taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Intent {
+pub enum OnHeld {
     /// Nothing.
-    Try,
+    Fail,
     /// Take this process's place in the key's queue, or keep the one that it has (S9).
-    Wait,
+    Queue,
 }
 
 /// What is shared between processes. The module's table holds the contract.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// What this store can do; asked before [`start`](Store::start), and never changing.
-    fn terms(&self) -> Terms;
+    fn capabilities(&self) -> Capabilities;
 
     /// What it is called in metrics and traces: one word of lower-case letters, the same for all of its kind.
     fn name(&self) -> &'static str {
@@ -114,7 +114,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn stop(&self) -> BoxFuture<'_, ()>;
 
     /// Tries once to take a key (S1 to S5).
-    fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired>;
+    fn acquire<'a>(&'a self, ask: AcquireRequest<'a>) -> BoxFuture<'a, Acquired>;
 
     /// Gives up this process's place in the key's queue, at once for this process and soon for the others; unless a try
     /// that waits is under way, or a [`turn`](Store::turn) is listened for.
@@ -150,7 +150,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn force_release_grant<'a>(&'a self, key: &'a Key, fence: u64) -> BoxFuture<'a, Forced> {
         Box::pin(async move {
             match self.look(key, None).await {
-                Ok(Seen::Held { fence: Some(now), .. }) if now == fence => self.force_release(key).await,
+                Ok(KeyState::Held { fence: Some(now), .. }) if now == fence => self.force_release(key).await,
                 Ok(_) => Forced::WasFree,
                 Err(error) => Forced::Unknown(error),
             }
@@ -165,7 +165,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Looks who holds the key. With a token, says whether that one does.
-    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>>;
+    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<KeyState, StoreError>>;
 
     /// Some of the keys that it keeps, whoever holds them, about `limit` of those that begin with `prefix` and perhaps
     /// none of them: from the beginning, or from where the page before said. `None`: it cannot tell. What it keeps from

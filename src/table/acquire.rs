@@ -3,57 +3,19 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::ended::End;
-use super::expiry::Links;
+use super::blockers::steps;
+use super::ended_tokens::End;
 use super::mode::Mode;
 use super::owner::Owner;
 use super::queue::{Waiter, WaiterId, WaiterState};
+use super::request::{AcquireOutcome, AcquireRequest, TokenOrigin, WaitPolicy, WaiterPoll};
 use super::slab::NIL;
-use super::slot::{Keeper, Reentry, Terms};
-use super::waits::steps;
+use super::slot::{GrantState, Reentry, Terms};
+use super::timer_wheel::Links;
 use super::{Counters, Effects, Table};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError};
-use crate::key::{FencingToken, Key, Token};
-
-/// One request, as the table sees it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ask<'a> {
-    pub(crate) key: &'a Key,
-    pub(crate) hash: u32,
-    pub(crate) terms: &'a Terms,
-    pub(crate) token: Token,
-    pub(crate) choice: TokenChoice,
-    /// Who will answer for the grant: a guard or a ticket.
-    pub(crate) keeper: Keeper,
-}
-
-/// Where a request's token comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum TokenChoice {
-    /// Freshly minted; nobody can have asked with it before.
-    Minted,
-    /// Named by the client, maybe for the second time (T11).
-    ByClient,
-}
-
-/// What a request does when the key is held.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Patience<'a> {
-    /// Nothing, and that ends it.
-    Now,
-    /// Nothing, and it will come again: not counted as an attempt.
-    Poll,
-    /// It queues until the deadline.
-    Until(Moment, Option<&'a Waker>),
-}
-
-#[derive(Debug, PartialEq)]
-pub(crate) enum Verdict {
-    Granted(Grant),
-    Queued(WaiterId),
-    Refused(LockError),
-}
+use crate::key::{FencingToken, Token};
 
 /// What a guard or ticket is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -87,7 +49,7 @@ pub(crate) enum NotFree {
 }
 
 /// Why a request cannot be granted at once.
-pub(super) enum Shut {
+pub(super) enum NotGrantable {
     /// Others hold the key, or wait for it. `until`: the deadline of the session that asks.
     Held {
         index: u32,
@@ -100,7 +62,7 @@ pub(super) enum Shut {
     Refused(LockError),
 }
 
-impl Shut {
+impl NotGrantable {
     /// Why, for one who does not wait; `held` where it is because of others.
     #[cfg(feature = "http")]
     pub(super) fn refusal(self, held: LockError) -> LockError {
@@ -111,22 +73,12 @@ impl Shut {
     }
 }
 
-/// What a waiter finds when it looks.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Seen {
-    Pending,
-    Granted(Grant),
-    Refused(LockError),
-    /// Another seat of the same waiter has already taken the answer.
-    Taken,
-}
-
 impl Table {
     /// Grants a key that nobody holds; changes nothing otherwise. The lane's whole way in when there is no contention.
     #[inline]
-    pub(crate) fn grant_if_free(&mut self, ask: &Ask<'_>, now: Moment) -> Result<Grant, NotFree> {
-        self.see(now);
-        let special = ask.choice == TokenChoice::ByClient || self.attentive || self.is_full_of_keys();
+    pub(crate) fn grant_if_free(&mut self, ask: &AcquireRequest<'_>, now: Moment) -> Result<Grant, NotFree> {
+        self.advance_clock(now);
+        let special = ask.choice == TokenOrigin::ByClient || self.slow_path || self.is_full_of_keys();
         if special || ask.terms.extra.as_ref().is_some_and(|extra| extra.need_care()) {
             return Err(NotFree::Unasked);
         }
@@ -140,44 +92,50 @@ impl Table {
     pub(crate) fn acquire_after(
         &mut self,
         not_free: NotFree,
-        ask: &Ask<'_>,
-        patience: Patience<'_>,
+        ask: &AcquireRequest<'_>,
+        patience: WaitPolicy<'_>,
         now: Moment,
         fx: &mut Effects,
-    ) -> Verdict {
-        self.see(now);
+    ) -> AcquireOutcome {
+        self.advance_clock(now);
         match not_free {
             NotFree::At(index) if self.slots[index].group().is_none() && !self.end_if_over(index, fx) => {
-                self.contend(ask, index, patience, None, fx)
+                self.enqueue(ask, index, patience, None, fx)
             }
             _ => self.acquire(ask, patience, now, fx),
         }
     }
 
     /// Answers any request. `now` is the exact time, except for one that will queue if the key looks held.
-    pub(crate) fn acquire(&mut self, ask: &Ask<'_>, patience: Patience<'_>, now: Moment, fx: &mut Effects) -> Verdict {
-        self.see(now);
+    pub(crate) fn acquire(
+        &mut self,
+        ask: &AcquireRequest<'_>,
+        patience: WaitPolicy<'_>,
+        now: Moment,
+        fx: &mut Effects,
+    ) -> AcquireOutcome {
+        self.advance_clock(now);
         if self.closed {
             return self.reject(None, ask.terms.mode(), LockError::ShuttingDown);
         }
         let found = self.find_live(ask.hash, ask.key, fx);
-        if ask.choice == TokenChoice::ByClient
+        if ask.choice == TokenOrigin::ByClient
             && let Some(verdict) = self.answer_again(ask, found, &patience, fx)
         {
             return verdict;
         }
         match self.open(ask, found, fx) {
-            Ok(grant) => Verdict::Granted(grant),
-            Err(Shut::Held { index, until }) => self.contend(ask, index, patience, until, fx),
-            Err(Shut::Unclaimed { until }) => self.claim_vacant(ask, &patience, until, fx),
-            Err(Shut::Refused(why)) => self.reject(found, ask.terms.mode(), why),
+            Ok(grant) => AcquireOutcome::Granted(grant),
+            Err(NotGrantable::Held { index, until }) => self.enqueue(ask, index, patience, until, fx),
+            Err(NotGrantable::Unclaimed { until }) => self.claim_vacant(ask, &patience, until, fx),
+            Err(NotGrantable::Refused(why)) => self.reject(found, ask.terms.mode(), why),
         }
     }
 
     /// Answers a request of an owner if it can be granted now; changes nothing otherwise.
-    pub(crate) fn grant_now(&mut self, ask: &Ask<'_>, now: Moment, fx: &mut Effects) -> Option<Grant> {
-        self.see(now);
-        if self.closed || ask.choice == TokenChoice::ByClient {
+    pub(crate) fn grant_now(&mut self, ask: &AcquireRequest<'_>, now: Moment, fx: &mut Effects) -> Option<Grant> {
+        self.advance_clock(now);
+        if self.closed || ask.choice == TokenOrigin::ByClient {
             return None;
         }
         let found = self.find_live(ask.hash, ask.key, fx);
@@ -185,17 +143,22 @@ impl Table {
     }
 
     /// Grants what can be granted without waiting.
-    pub(super) fn open(&mut self, ask: &Ask<'_>, found: Option<u32>, fx: &mut Effects) -> Result<Grant, Shut> {
+    pub(super) fn open(
+        &mut self,
+        ask: &AcquireRequest<'_>,
+        found: Option<u32>,
+        fx: &mut Effects,
+    ) -> Result<Grant, NotGrantable> {
         let until = ask.terms.session().map(|session| session.settle(self.now)).transpose();
-        let until = until.map_err(|_| Shut::Refused(LockError::SessionEnded))?;
+        let until = until.map_err(|_| NotGrantable::Refused(LockError::SessionEnded))?;
         let needs_claim = self.claim.is_stored() && ask.terms.needs_claim();
         if needs_claim && ask.terms.mode() != Mode::Exclusive {
-            return Err(Shut::Refused(LockError::WrongMode));
+            return Err(NotGrantable::Refused(LockError::WrongMode));
         }
         if let Some(index) = found {
             let (slot, mode) = (&self.slots[index], ask.terms.mode());
             if slot.kind() != mode.kind() || (self.claim.is_stored() && slot.is_claimed() != needs_claim) {
-                return Err(Shut::Refused(LockError::WrongMode));
+                return Err(NotGrantable::Refused(LockError::WrongMode));
             }
             if let Some(asker) = ask.terms.asker()
                 && let Some(own) = self.own_grant(index, asker, ask.terms)
@@ -204,7 +167,7 @@ impl Table {
                 return Ok(self.reenter(own, index));
             }
             if slot.queue.len > 0 || !slot.has_room(mode) {
-                return Err(Shut::Held { index, until });
+                return Err(NotGrantable::Held { index, until });
             }
         }
         let full = match found {
@@ -216,12 +179,12 @@ impl Table {
         };
         if let Some(why) = full {
             fx.due(self.now);
-            return Err(Shut::Refused(why));
+            return Err(NotGrantable::Refused(why));
         }
         if needs_claim {
-            return Err(Shut::Unclaimed { until });
+            return Err(NotGrantable::Unclaimed { until });
         }
-        take_place(ask.terms).map_err(Shut::Refused)?;
+        reserve_quota(ask.terms).map_err(NotGrantable::Refused)?;
         let Some(index) = found else {
             let grant = self.grant_vacant_until(ask, until);
             self.granted(grant.slot, grant.slot, 0, fx);
@@ -276,7 +239,7 @@ impl Table {
         extras.reentries -= 1;
         if let Some(holder) = slot.holder.as_mut() {
             // The one that remembers its token longest: that other request may have been a guard's or a client's.
-            holder.keeper = Keeper::Guard(TokenChoice::ByClient);
+            holder.keeper = GrantState::Guard(TokenOrigin::ByClient);
         }
         true
     }
@@ -285,13 +248,13 @@ impl Table {
     pub(crate) fn see_waiter(
         &mut self,
         id: WaiterId,
-        keeper: Keeper,
+        keeper: GrantState,
         waker: &Waker,
         now: Moment,
         fx: &mut Effects,
-    ) -> Seen {
-        self.see(now);
-        let Some(index) = self.waiter_slot(id) else { return Seen::Taken };
+    ) -> WaiterPoll {
+        self.advance_clock(now);
+        let Some(index) = self.waiter_slot(id) else { return WaiterPoll::Taken };
         match self.waiters[id.index].state {
             // A grant that expired before it was seen is lost (T3); this turns the state to `Refused`.
             WaiterState::Granted => drop(self.end_if_over(index, fx)),
@@ -308,7 +271,7 @@ impl Table {
         match &waiter.state {
             WaiterState::Queued | WaiterState::Claiming { .. } => {
                 fx.discard(waiter.set_waker(id.seat, waker));
-                Seen::Pending
+                WaiterPoll::Pending
             }
             WaiterState::Granted => {
                 waiter.wake_all(fx);
@@ -316,12 +279,12 @@ impl Table {
                 let proof = self.proof_in(index);
                 let holder = self.slots[index].holder.as_mut().expect("a granted waiter's slot is held by its grant");
                 holder.keeper = keeper;
-                Seen::Granted(Grant { slot: index, token: holder.token, fence: holder.fence, proof })
+                WaiterPoll::Granted(Grant { slot: index, token: holder.token, fence: holder.fence, proof })
             }
             WaiterState::Refused(why) => {
                 let why = why.clone();
                 self.leave_seat(id, fx);
-                Seen::Refused(why)
+                WaiterPoll::Refused(why)
             }
         }
     }
@@ -329,7 +292,7 @@ impl Table {
     /// Gives up a seat, in whatever state its waiter is (T3): nothing of a dropped future stays behind, and a grant
     /// that nobody will see goes to the next waiter.
     pub(crate) fn cancel(&mut self, id: WaiterId, now: Moment, fx: &mut Effects) {
-        self.see(now);
+        self.advance_clock(now);
         let Some(index) = self.waiter_slot(id) else { return };
         if self.waiters[id.index].seats > 1 {
             self.leave_seat(id, fx);
@@ -366,29 +329,29 @@ impl Table {
     }
 
     /// The key is held: refuse, or queue.
-    fn contend(
+    fn enqueue(
         &mut self,
-        ask: &Ask<'_>,
+        ask: &AcquireRequest<'_>,
         index: u32,
-        patience: Patience<'_>,
+        patience: WaitPolicy<'_>,
         until: Option<Moment>,
         fx: &mut Effects,
-    ) -> Verdict {
+    ) -> AcquireOutcome {
         self.mark_contended(index);
-        if matches!(patience, Patience::Poll) {
-            return Verdict::Refused(LockError::Held);
+        if matches!(patience, WaitPolicy::Poll) {
+            return AcquireOutcome::Refused(LockError::Held);
         }
         self.hot.hit(ask.hash, ask.key, self.now);
         let (deadline, waker) = match patience {
-            Patience::Now | Patience::Poll => {
+            WaitPolicy::Now | WaitPolicy::Poll => {
                 self.count(index, |c| {
                     c.busy += 1;
                     c.attempts += 1;
                 });
                 self.tally.attempt(ask.terms.mode(), AttemptOutcome::Busy);
-                return Verdict::Refused(LockError::Held);
+                return AcquireOutcome::Refused(LockError::Held);
             }
-            Patience::Until(deadline, waker) => (deadline, waker),
+            WaitPolicy::Until(deadline, waker) => (deadline, waker),
         };
         let full =
             self.waiting >= self.limits.waiters || self.slots[index].queue.len as usize >= self.limits.waiters_per_key;
@@ -397,7 +360,7 @@ impl Table {
             fx.due(self.now);
             return self.reject(Some(index), ask.terms.mode(), LockError::QueueFull);
         }
-        if let Err(why) = take_place(ask.terms) {
+        if let Err(why) = reserve_quota(ask.terms) {
             return self.reject(Some(index), ask.terms.mode(), why);
         }
         let due = deadline.min(until.unwrap_or(Moment::FAR));
@@ -425,7 +388,7 @@ impl Table {
         if let Some(session) = ask.terms.session() {
             self.belongings_of(session).waiters.insert(id);
         }
-        if ask.choice == TokenChoice::ByClient {
+        if ask.choice == TokenOrigin::ByClient {
             self.chosen.insert((ask.token, index), id);
         }
         if let Mode::Permits { permits, .. } = ask.terms.mode() {
@@ -440,11 +403,11 @@ impl Table {
             self.urge(index);
         }
         self.count(index, |c| c.queued += 1);
-        Verdict::Queued(WaiterId { index: id, seat: 0, seq: self.waiter_seq })
+        AcquireOutcome::Queued(WaiterId { index: id, seat: 0, seq: self.waiter_seq })
     }
 
     /// Refuses before anything was changed.
-    pub(super) fn reject(&mut self, index: Option<u32>, mode: Mode, why: LockError) -> Verdict {
+    pub(super) fn reject(&mut self, index: Option<u32>, mode: Mode, why: LockError) -> AcquireOutcome {
         self.tally.attempt(mode, why.face().outcome);
         let add = |c: &mut Counters| {
             c.rejected += 1;
@@ -454,7 +417,7 @@ impl Table {
             Some(index) => self.count(index, add),
             None => add(&mut self.counters),
         }
-        Verdict::Refused(why)
+        AcquireOutcome::Refused(why)
     }
 
     /// Gives up a seat, and with the last one the waiter. It is in no queue any more then.
@@ -473,8 +436,8 @@ impl Table {
 }
 
 /// Takes a place of the owner's, and one of the account's, that a grant or waiter will hold (T9).
-pub(super) fn take_place(terms: &Terms) -> Result<(), LockError> {
-    terms.asker().map_or(Ok(()), |asker| asker.take_place())?;
+pub(super) fn reserve_quota(terms: &Terms) -> Result<(), LockError> {
+    terms.asker().map_or(Ok(()), |asker| asker.reserve_quota())?;
     if terms.account().is_some_and(|account| !account.take_lock()) {
         if let Some(asker) = terms.asker() {
             asker.give_place_back();

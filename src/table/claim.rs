@@ -6,19 +6,20 @@
 //! waiter's own token. The grant is made when the store has said yes, and ends when the store's word does (R19). So of
 //! all who wait for a key in this process, one talks to the store (R15).
 //!
-//! The store is asked by a [`Clerk`], after the mutex is dropped; the answers come back as [`Table::claimed`],
-//! [`Table::denied`], [`Table::extended`] and [`Table::vanished`]. Nothing is held for a waiter that has gone: its
+//! The store is asked by a [`StoreCommands`], after the mutex is dropped; the answers come back as [`Table::claimed`],
+//! [`Table::denied`], [`Table::extended`] and [`Table::claim_lost`]. Nothing is held for a waiter that has gone: its
 //! errand is called off, the next waiter's begins.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::acquire::{Ask, Grant, Patience, Verdict, give_place_back, take_place};
-use super::ended::End;
-use super::expiry::Links;
+use super::acquire::{Grant, give_place_back, reserve_quota};
+use super::ended_tokens::End;
 use super::queue::{Queue, Waiter, WaiterId, WaiterState};
+use super::request::{AcquireOutcome, AcquireRequest, WaitPolicy};
 use super::slab::NIL;
-use super::slot::{Holder, Keeper, Slot};
+use super::slot::{GrantState, Holder, Slot};
+use super::timer_wheel::Links;
 use super::{Effects, RefreshAsk, Refreshed, Table};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError, Loss};
@@ -30,22 +31,22 @@ pub(crate) enum Claim {
     /// Memory mode: there is no store to ask.
     Local,
     /// The store says, key by key; this is who asks it.
-    Stored(Arc<dyn Clerk>),
+    Stored(Arc<dyn StoreCommands>),
 }
 
 /// Who runs errands to the store.
-pub(crate) trait Clerk: Send + Sync {
+pub(crate) trait StoreCommands: Send + Sync {
     /// Called after the shard's mutex is dropped; must not wait.
-    fn run(&self, errand: Errand);
+    fn run(&self, errand: StoreCommand);
 }
 
 /// What is to be asked of the store.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Errand {
+pub(crate) enum StoreCommand {
     /// Take the key for a request.
-    Take { grant: Grant, key: Key, ttl: Ttl, tries: Tries },
+    Acquire { grant: Grant, key: Key, ttl: Ttl, tries: Attempts },
     /// The request has gone: stop taking, and let go what was taken for it.
-    CallOff { grant: Grant, key: Key, queue: Followers },
+    Cancel { grant: Grant, key: Key, queue: LocalWaiters },
     /// Keep the key.
     Extend { grant: Grant, key: Key, ttl: Ttl },
     /// Ask for how long the token still has the key: another process may have extended it.
@@ -58,7 +59,7 @@ pub(crate) enum Errand {
 
 /// How often a request has the store asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Tries {
+pub(crate) enum Attempts {
     /// Once: the answer is the request's.
     One,
     /// Until the store says yes, or the wait is over.
@@ -67,14 +68,14 @@ pub(crate) enum Tries {
 
 /// Whether somebody else of this process waits for the key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Followers {
+pub(crate) enum LocalWaiters {
     None,
     Some,
 }
 
 /// Which of the grants that stand by the store's word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Which {
+pub(crate) enum ClaimFilter {
     All,
     /// Those that somebody of this process waits behind.
     InTheWay,
@@ -82,7 +83,7 @@ pub(crate) enum Which {
 
 /// Who says that a request has its key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Word {
+pub(crate) enum ClaimSource {
     /// The store, with the fence of its grant if it gives any.
     OfStore(Option<FencingToken>),
     /// This process alone: the store is away, and the manager was told to go on (R20).
@@ -91,7 +92,7 @@ pub(crate) enum Word {
 
 /// What becomes of the store's yes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Claimed {
+pub(crate) enum ClaimOutcome {
     /// The request has it.
     Taken,
     /// The request has gone: it is to be let go.
@@ -121,12 +122,12 @@ impl Table {
     /// Has a key that nobody here holds or wants taken for a request.
     pub(super) fn claim_vacant(
         &mut self,
-        ask: &Ask<'_>,
-        patience: &Patience<'_>,
+        ask: &AcquireRequest<'_>,
+        patience: &WaitPolicy<'_>,
         until: Option<Moment>,
         fx: &mut Effects,
-    ) -> Verdict {
-        if let Err(why) = take_place(ask.terms) {
+    ) -> AcquireOutcome {
+        if let Err(why) = reserve_quota(ask.terms) {
             return self.reject(None, ask.terms.mode(), why);
         }
         let index = self.insert_slot(Slot {
@@ -140,10 +141,10 @@ impl Table {
         // Until the store has answered, nobody has said no.
         self.slots[index].extras_mut().unanswered = true;
         let (deadline, waker, tries) = match *patience {
-            Patience::Now | Patience::Poll => (Moment::FAR, None, Tries::One),
-            Patience::Until(deadline, waker) => (deadline, waker, Tries::Many),
+            WaitPolicy::Now | WaitPolicy::Poll => (Moment::FAR, None, Attempts::One),
+            WaitPolicy::Until(deadline, waker) => (deadline, waker, Attempts::Many),
         };
-        let counted = !matches!(patience, Patience::Poll);
+        let counted = !matches!(patience, WaitPolicy::Poll);
         self.waiter_seq += 1;
         let waiter = self.waiters.insert(Waiter {
             slot: index,
@@ -162,22 +163,22 @@ impl Table {
             seats: 1,
         });
         self.take_for(index, waiter, tries, fx);
-        Verdict::Queued(WaiterId { index: waiter, seat: 0, seq: self.waiter_seq })
+        AcquireOutcome::Queued(WaiterId { index: waiter, seat: 0, seq: self.waiter_seq })
     }
 
     /// Has a freed key taken for a waiter that has just left its queue.
     pub(super) fn claim_for(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
         self.waiters[waiter].state =
-            WaiterState::Claiming { tries: Tries::Many, queued: true, refused: false, counted: true };
-        self.take_for(index, waiter, Tries::Many, fx);
+            WaiterState::Claiming { tries: Attempts::Many, queued: true, refused: false, counted: true };
+        self.take_for(index, waiter, Attempts::Many, fx);
     }
 
-    fn take_for(&mut self, index: u32, id: u32, tries: Tries, fx: &mut Effects) {
+    fn take_for(&mut self, index: u32, id: u32, tries: Attempts, fx: &mut Effects) {
         self.fence = self.fence.next();
         let waiter = &self.waiters[id];
         let (token, ttl, extra, due) = (waiter.token, waiter.terms.ttl, waiter.terms.extra.clone(), waiter.due);
         let (fence, granted_at) = (self.fence, self.now);
-        let keeper = Keeper::Claiming(id);
+        let keeper = GrantState::Claiming(id);
         let slot = &mut self.slots[index];
         slot.holder = Some(Holder { token, fence, deadline: Moment::FAR, granted_at, ttl, refreshes: 0, keeper });
         if extra.is_some() || slot.extras.is_some() {
@@ -190,10 +191,13 @@ impl Table {
             self.timeouts.insert(&mut self.waiters, id);
             fx.due(due);
         }
-        self.send(Errand::Take { grant: Grant { slot: index, token, fence, proof: None }, key, ttl, tries }, fx);
+        self.send(
+            StoreCommand::Acquire { grant: Grant { slot: index, token, fence, proof: None }, key, ttl, tries },
+            fx,
+        );
     }
 
-    pub(super) fn send(&self, errand: Errand, fx: &mut Effects) {
+    pub(super) fn send(&self, errand: StoreCommand, fx: &mut Effects) {
         if let Claim::Stored(clerk) = &self.claim {
             fx.errand(Arc::clone(clerk), errand);
         }
@@ -202,7 +206,7 @@ impl Table {
     /// The waiter that a key is being taken for, by what its errand knows of it.
     pub(super) fn claimant(&self, grant: &Grant) -> Option<u32> {
         match self.holder_of(grant)?.keeper {
-            Keeper::Claiming(waiter) => Some(waiter),
+            GrantState::Claiming(waiter) => Some(waiter),
             _ => None,
         }
     }
@@ -216,32 +220,32 @@ impl Table {
     pub(crate) fn claimed(
         &mut self,
         grant: &Grant,
-        word: Word,
+        word: ClaimSource,
         deadline: Moment,
         now: Moment,
         fx: &mut Effects,
-    ) -> Claimed {
-        self.see(now);
+    ) -> ClaimOutcome {
+        self.advance_clock(now);
         let Some(id) = self.claimant(grant).filter(|_| !self.closed) else {
-            return Claimed::Unwanted;
+            return ClaimOutcome::Unwanted;
         };
         if self.sweep_waiter(grant.slot, id, fx) {
-            return Claimed::Unwanted;
+            return ClaimOutcome::Unwanted;
         }
         if deadline <= self.now {
-            return Claimed::TooLate;
+            return ClaimOutcome::TooLate;
         }
         self.timeouts.remove(&mut self.waiters, id);
         self.claiming -= 1;
         let now = self.now;
         let slot = &mut self.slots[grant.slot];
         if let Some(holder) = slot.holder.as_mut() {
-            (holder.keeper, holder.granted_at) = (Keeper::Unseen(id), now);
+            (holder.keeper, holder.granted_at) = (GrantState::Unseen(id), now);
         }
         let extras = slot.extras_mut();
         let proof = match word {
-            Word::OfStore(proof) => proof,
-            Word::Ours => None,
+            ClaimSource::OfStore(proof) => proof,
+            ClaimSource::Ours => None,
         };
         (extras.proof, extras.unanswered) = (proof, false);
         let last = slot.last_deadline();
@@ -259,7 +263,7 @@ impl Table {
         let waiter = &mut self.waiters[id];
         let queued = matches!(waiter.state, WaiterState::Claiming { queued: true, .. });
         // A single try is no wait that the deadlock check knows of.
-        let known = u32::from(matches!(waiter.state, WaiterState::Claiming { tries: Tries::Many, .. }));
+        let known = u32::from(matches!(waiter.state, WaiterState::Claiming { tries: Attempts::Many, .. }));
         let behind = waiter.was_behind();
         let waited = now.nanos_since(waiter.queued_at);
         waiter.state = WaiterState::Granted;
@@ -268,7 +272,7 @@ impl Table {
         self.count(grant.slot, |c| {
             c.attempts += 1;
             c.grants += 1;
-            if word == Word::Ours {
+            if word == ClaimSource::Ours {
                 c.degraded += 1;
             }
             if queued {
@@ -281,19 +285,19 @@ impl Table {
             self.tally.waited_for(AttemptOutcome::Acquired, waited);
         }
         self.granted(grant.slot, grant.slot, known, fx);
-        Claimed::Taken
+        ClaimOutcome::Taken
     }
 
     /// The store has said no, or nothing (`StoreUnavailable`). A request that has one try hears it; one that waits
     /// goes on.
     pub(crate) fn denied(&mut self, grant: &Grant, why: LockError, now: Moment, fx: &mut Effects) {
-        self.see(now);
+        self.advance_clock(now);
         let Some(id) = self.claimant(grant) else { return };
         self.slots[grant.slot].extras_mut().unanswered = why == LockError::StoreUnavailable;
         let mut tried = None;
         if let WaiterState::Claiming { tries, counted, ref mut refused, .. } = self.waiters[id].state {
             *refused = true;
-            tried = (tries == Tries::One).then_some(counted);
+            tried = (tries == Attempts::One).then_some(counted);
         }
         if let Some(counted) = tried {
             let (is_busy, outcome) = (why == LockError::Held, why.face().outcome);
@@ -371,7 +375,7 @@ impl Table {
         if let Some(terms) = terms {
             self.part_with(index, &terms);
         }
-        if let Keeper::Claiming(id) = keeper {
+        if let GrantState::Claiming(id) = keeper {
             self.timeouts.remove(&mut self.waiters, id);
         }
         self.claiming -= 1;
@@ -379,15 +383,15 @@ impl Table {
         self.hand_off(index, fx);
         // Only now: the hand-off may have found that all the others have waited in vain, too.
         let queue = self.followers(hash, &key);
-        self.send(Errand::CallOff { grant: Grant { slot: index, token, fence, proof: None }, key, queue }, fx);
+        self.send(StoreCommand::Cancel { grant: Grant { slot: index, token, fence, proof: None }, key, queue }, fx);
     }
 
     /// Whether the key is being taken for somebody of this process, or somebody waits behind its holder here.
-    fn followers(&self, hash: u32, key: &Key) -> Followers {
-        let Some(index) = self.find(hash, key) else { return Followers::None };
+    fn followers(&self, hash: u32, key: &Key) -> LocalWaiters {
+        let Some(index) = self.find(hash, key) else { return LocalWaiters::None };
         let slot = &self.slots[index];
-        let is_taken_for = slot.holder.as_ref().is_some_and(|holder| matches!(holder.keeper, Keeper::Claiming(_)));
-        if is_taken_for || slot.queue.len > 0 { Followers::Some } else { Followers::None }
+        let is_taken_for = slot.holder.as_ref().is_some_and(|holder| matches!(holder.keeper, GrantState::Claiming(_)));
+        if is_taken_for || slot.queue.len > 0 { LocalWaiters::Some } else { LocalWaiters::None }
     }
 
     /// Lets the store know of the end of a grant that it had given.
@@ -396,9 +400,9 @@ impl Table {
             let key = self.slots[index].key.clone();
             let grant = Grant { slot: index, token, fence, proof: None };
             let errand = if self.may_go_on_elsewhere(index, end) {
-                Errand::RunOut { grant, key }
+                StoreCommand::RunOut { grant, key }
             } else {
-                Errand::Release { grant, key, end }
+                StoreCommand::Release { grant, key, end }
             };
             self.send(errand, fx);
         }
@@ -407,7 +411,7 @@ impl Table {
     /// Has the store asked to keep a key for its holder.
     pub(super) fn keep_claim(&mut self, grant: Grant, ttl: Ttl, fx: &mut Effects) {
         let key = self.slots[grant.slot].key.clone();
-        self.send(Errand::Extend { grant, key, ttl }, fx);
+        self.send(StoreCommand::Extend { grant, key, ttl }, fx);
     }
 
     /// The store keeps the key until `deadline` (R3: never shortened).

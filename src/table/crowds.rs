@@ -26,21 +26,21 @@ fn key() -> Key {
     Key::try_from("k").unwrap()
 }
 
-fn acquire(table: &mut Table, mode: Mode, asker: Option<&Arc<Owner>>) -> Verdict {
+fn acquire(table: &mut Table, mode: Mode, asker: Option<&Arc<Owner>>) -> AcquireOutcome {
     let ttl = Ttl::new(Duration::from_secs(10)).unwrap();
     let extra = ExtraTerms { mode, asker: asker.cloned(), reentry: Reentry::Counted, ..ExtraTerms::default() };
     let terms = Terms { ttl, extra: Some(Arc::new(extra)) };
     // One that no earlier request here had.
     let token = Token::from(Uuid::from_u128(u128::from(table.fence.get()) << 64 | u128::from(table.waiter_seq)));
-    let choice = TokenChoice::Minted;
-    let ask = Ask { key: &key(), hash: 7, terms: &terms, token, choice, keeper: Keeper::Guard(choice) };
+    let choice = TokenOrigin::Minted;
+    let ask = AcquireRequest { key: &key(), hash: 7, terms: &terms, token, choice, keeper: GrantState::Guard(choice) };
     let now = table.now;
-    table.acquire(&ask, Patience::Until(Moment::FAR, Some(Waker::noop())), now, &mut Effects::new())
+    table.acquire(&ask, WaitPolicy::Until(Moment::FAR, Some(Waker::noop())), now, &mut Effects::new())
 }
 
-fn granted(verdict: Verdict) -> Grant {
+fn granted(verdict: AcquireOutcome) -> Grant {
     match verdict {
-        Verdict::Granted(grant) => grant,
+        AcquireOutcome::Granted(grant) => grant,
         other => panic!("{other:?}"),
     }
 }
@@ -58,7 +58,7 @@ fn readers_that_wait_for_a_writer_are_let_in_by_steps_and_nobody_passes_them() {
     let mut table = table();
     let writer = granted(acquire(&mut table, Mode::Exclusive, None));
     for _ in 0..CROWD {
-        assert!(matches!(acquire(&mut table, Mode::Shared, None), Verdict::Queued(_)));
+        assert!(matches!(acquire(&mut table, Mode::Shared, None), AcquireOutcome::Queued(_)));
     }
     step(&mut table, |table, fx| {
         table.release(&writer, End::Released, table.now, fx);
@@ -68,7 +68,7 @@ fn readers_that_wait_for_a_writer_are_let_in_by_steps_and_nobody_passes_them() {
     table.assert_invariants();
     // There is room for them, but not before those who came first.
     let late = acquire(&mut table, Mode::Shared, None);
-    assert!(matches!(late, Verdict::Queued(_)), "{late:?}");
+    assert!(matches!(late, AcquireOutcome::Queued(_)), "{late:?}");
     let mut ticks = 0;
     while table.next_due() == Some(table.now) {
         let before = table.waiting();
@@ -87,12 +87,12 @@ fn a_wait_for_a_share_that_is_only_not_yet_let_in_is_no_deadlock() {
     let owner = |ttl| Arc::new(Owner::new(None, OwnerKind::Session(Ttl::new(ttl).unwrap()), at(1), 10));
     let [me, you] = [10, 11].map(|secs| owner(Duration::from_secs(secs)));
     let writer = granted(acquire(&mut table, Mode::Exclusive, None));
-    assert!(matches!(acquire(&mut table, Mode::Shared, Some(&me)), Verdict::Queued(_)));
+    assert!(matches!(acquire(&mut table, Mode::Shared, Some(&me)), AcquireOutcome::Queued(_)));
     for _ in 0..HAND_OFFS {
-        assert!(matches!(acquire(&mut table, Mode::Shared, None), Verdict::Queued(_)));
+        assert!(matches!(acquire(&mut table, Mode::Shared, None), AcquireOutcome::Queued(_)));
     }
-    let Verdict::Queued(mine) = acquire(&mut table, Mode::Shared, Some(&you)) else { panic!("it is held") };
-    let Verdict::Queued(alone) = acquire(&mut table, Mode::Exclusive, Some(&you)) else { panic!("it is held") };
+    let AcquireOutcome::Queued(mine) = acquire(&mut table, Mode::Shared, Some(&you)) else { panic!("it is held") };
+    let AcquireOutcome::Queued(alone) = acquire(&mut table, Mode::Exclusive, Some(&you)) else { panic!("it is held") };
     table.release(&writer, End::Released, table.now, &mut Effects::new());
     let blocked = [me.id, you.id].into_iter().collect();
     let missing = |table: &mut Table, id| table.obstacle_of(id, &blocked, table.now).map(|found| found.missing);
@@ -106,12 +106,12 @@ fn many_who_are_over_at_once_are_ended_by_steps() {
     for _ in 0..CROWD {
         granted(acquire(&mut table, Mode::Shared, None));
     }
-    table.see(at(20));
+    table.advance_clock(at(20));
     let one = step(&mut table, |table, fx| table.expire_some(&key(), 7, table.now, fx));
     assert_eq!((one, table.held()), (Slice::More, CROWD - HOLDERS_AT_ONCE));
     // One that waits is not held up by the rest, and not refused for them.
     let waits = acquire(&mut table, Mode::Exclusive, None);
-    assert!(matches!(waits, Verdict::Queued(_)), "{waits:?}");
+    assert!(matches!(waits, AcquireOutcome::Queued(_)), "{waits:?}");
     while step(&mut table, |table, fx| table.expire_some(&key(), 7, table.now, fx)) == Slice::More {}
     assert_eq!((table.held(), table.waiting()), (1, 0));
     table.assert_invariants();
@@ -125,7 +125,7 @@ fn whoever_forces_a_key_from_many_takes_it_by_steps_and_from_none_who_come_later
         granted(acquire(&mut table, permit, None));
     }
     for _ in 0..10 {
-        assert!(matches!(acquire(&mut table, permit, None), Verdict::Queued(_)));
+        assert!(matches!(acquire(&mut table, permit, None), AcquireOutcome::Queued(_)));
     }
     let (mut cursor, mut forced) = (Some(HoldersCursor::default()), 0);
     while let Some(from) = cursor {
@@ -158,8 +158,8 @@ fn an_owner_asks_again_for_its_share_at_no_cost_for_the_others() {
 fn hold(table: &mut Table, key: &str, hash: u32, ttl: Duration) -> Grant {
     let terms = Terms { ttl: Ttl::new(ttl).unwrap(), extra: None };
     let token = Token::from(Uuid::from_u128(u128::from(table.fence.get()) << 64));
-    let (key, choice) = (Key::try_from(key).unwrap(), TokenChoice::Minted);
-    let ask = Ask { key: &key, hash, terms: &terms, token, choice, keeper: Keeper::Guard(choice) };
+    let (key, choice) = (Key::try_from(key).unwrap(), TokenOrigin::Minted);
+    let ask = AcquireRequest { key: &key, hash, terms: &terms, token, choice, keeper: GrantState::Guard(choice) };
     let now = table.now;
     table.grant_if_free(&ask, now).unwrap()
 }
@@ -181,7 +181,7 @@ fn of_very_many_that_end_at_once_those_that_somebody_waits_for_or_refreshes_come
     let heard = Arc::new(Heard::default());
     table.watch(&watched, || Arc::clone(&heard) as Arc<dyn Watcher>, at(1), &mut fx).unwrap();
     let _first = hold(&mut table, "k", 7, before);
-    let Verdict::Queued(waits) = acquire(&mut table, Mode::Exclusive, None) else { panic!("it is held") };
+    let AcquireOutcome::Queued(waits) = acquire(&mut table, Mode::Exclusive, None) else { panic!("it is held") };
     for n in MANY / 2..MANY {
         hold(&mut table, &n.to_string(), n, before);
     }
@@ -190,8 +190,8 @@ fn of_very_many_that_end_at_once_those_that_somebody_waits_for_or_refreshes_come
     let slice = step(&mut table, |table, fx| table.tick(now, 128, fx));
     assert_eq!((slice, table.counters().refreshed), (Slice::More, 1));
     assert!(heard.ended.load(std::sync::atomic::Ordering::SeqCst));
-    let seen = table.see_waiter(waits, Keeper::Ticket, Waker::noop(), now, &mut Effects::new());
-    assert!(matches!(seen, Seen::Granted(_)), "{seen:?}");
+    let seen = table.see_waiter(waits, GrantState::Ticket, Waker::noop(), now, &mut Effects::new());
+    assert!(matches!(seen, WaiterPoll::Granted(_)), "{seen:?}");
     assert!(table.held() > MANY as usize / 2);
     while table.tick(now, 128, &mut Effects::new()) == Slice::More {}
     assert_eq!(table.held(), 2);
@@ -216,5 +216,5 @@ impl Watcher for Heard {
         self.ended.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
-    fn asked_back(&self, _: Moment) {}
+    fn revocation_notice(&self, _: Moment) {}
 }

@@ -7,11 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::claim::{Clerk, Errand};
-use super::ended::End;
+use super::claim::{StoreCommand, StoreCommands};
+use super::ended_tokens::End;
+use super::events::{Event, Sink};
 use super::owner::Owner;
 use super::slot::Watcher;
-use super::told::{Event, Sink};
 use crate::clock::Moment;
 
 pub(crate) struct Effects {
@@ -27,7 +27,7 @@ struct More {
     wakes: Vec<Waker>,
     notices: Vec<(Arc<dyn Watcher>, Notice)>,
     events: Vec<(Arc<dyn Sink>, Event)>,
-    errands: Vec<(Arc<dyn Clerk>, Errand)>,
+    errands: Vec<(Arc<dyn StoreCommands>, StoreCommand)>,
     /// Owners that were granted one key while they wait for another: that may have closed a cycle.
     rechecks: Vec<Arc<Owner>>,
     /// Wakers that nobody will wake. Dropping one may drop a task, and with it a lock of this very shard.
@@ -51,11 +51,11 @@ impl More {
             // A watcher is ours and does not panic; its own wakers may.
             let _ = catch_unwind(AssertUnwindSafe(|| match notice {
                 Notice::Ended(end) => watcher.ended(end),
-                Notice::AskedBack(deadline) => watcher.asked_back(deadline),
+                Notice::AskedBack(deadline) => watcher.revocation_notice(deadline),
             }));
         }
         for (sink, event) in self.events {
-            let _ = catch_unwind(AssertUnwindSafe(|| sink.tell(event)));
+            let _ = catch_unwind(AssertUnwindSafe(|| sink.publish(event)));
         }
         for waker in self.wakes {
             let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
@@ -98,20 +98,20 @@ impl Effects {
         self.more.get_or_insert_default().notices.push((watcher, Notice::Ended(end)));
     }
 
-    pub(crate) fn asked_back(&mut self, watcher: Arc<dyn Watcher>, deadline: Moment) {
+    pub(crate) fn revocation_notice(&mut self, watcher: Arc<dyn Watcher>, deadline: Moment) {
         self.more.get_or_insert_default().notices.push((watcher, Notice::AskedBack(deadline)));
     }
 
-    pub(crate) fn tell(&mut self, sink: Arc<dyn Sink>, event: Event) {
+    pub(crate) fn publish(&mut self, sink: Arc<dyn Sink>, event: Event) {
         self.more.get_or_insert_default().events.push((sink, event));
     }
 
-    pub(crate) fn errand(&mut self, clerk: Arc<dyn Clerk>, errand: Errand) {
+    pub(crate) fn errand(&mut self, clerk: Arc<dyn StoreCommands>, errand: StoreCommand) {
         self.more.get_or_insert_default().errands.push((clerk, errand));
     }
 
     /// What the store will be asked.
-    pub(crate) fn errands(&self) -> impl Iterator<Item = &Errand> {
+    pub(crate) fn errands(&self) -> impl Iterator<Item = &StoreCommand> {
         self.more.iter().flat_map(|more| more.errands.iter().map(|(_, errand)| errand))
     }
 

@@ -10,11 +10,11 @@
 
 use std::time::Duration;
 
-use super::claim::{Errand, Which};
-use super::ended::End;
+use super::claim::{ClaimFilter, StoreCommand};
+use super::ended_tokens::End;
 use super::orders::AutoRefresh;
-use super::slot::{Keeper, Refreshes};
-use super::{Effects, Grant, Table, TokenChoice};
+use super::slot::{GrantState, Refreshes};
+use super::{Effects, Grant, Table, TokenOrigin};
 use crate::clock::Moment;
 use crate::key::Key;
 
@@ -23,10 +23,10 @@ const LEAD: Duration = Duration::from_secs(1);
 /// So short before a deadline an answer would not help any more.
 const LAST: Duration = Duration::from_millis(10);
 
-impl Keeper {
+impl GrantState {
     /// Whether nobody but this process can know the token.
     const fn keeps_the_token(self) -> bool {
-        matches!(self, Self::Guard(TokenChoice::Minted) | Self::Claiming(_))
+        matches!(self, Self::Guard(TokenOrigin::Minted) | Self::Claiming(_))
     }
 }
 
@@ -61,7 +61,7 @@ impl Table {
         let is_near = holder.deadline.saturating_since(self.now) <= LEAD.min(holder.ttl.as_duration() / 4);
         if is_near {
             let key = slot.key.clone();
-            self.send(Errand::Confirm { grant, key }, fx);
+            self.send(StoreCommand::Confirm { grant, key }, fx);
         }
         if let Some(due) = self.confirm_before_the_end(index) {
             fx.due(due);
@@ -87,7 +87,7 @@ impl Table {
     }
 
     /// The store does not keep the key for this grant any more: it is lost, at once (peer bug 31).
-    pub(crate) fn vanished(&mut self, grant: &Grant, end: End, now: Moment, fx: &mut Effects) {
+    pub(crate) fn claim_lost(&mut self, grant: &Grant, end: End, now: Moment, fx: &mut Effects) {
         if self.claimant(grant).is_none() && self.live(grant, now, fx).is_some() {
             self.end(grant.slot, end, fx);
         }
@@ -96,7 +96,7 @@ impl Table {
     /// What is held under the store's word, for it to be verified: up to `budget` slots from `cursor` on.
     pub(crate) fn claims(
         &self,
-        which: Which,
+        which: ClaimFilter,
         cursor: u32,
         budget: u32,
         mut found: impl FnMut(Grant, Key),
@@ -106,7 +106,7 @@ impl Table {
         for index in window {
             if let Some(slot) = self.slots.get(index)
                 && self.is_by_store(index)
-                && (which == Which::All || slot.queue.len > 0)
+                && (which == ClaimFilter::All || slot.queue.len > 0)
                 && let Some(grant) = self.grant_in(index)
                 && self.claimant(&grant).is_none()
             {
@@ -118,7 +118,7 @@ impl Table {
 
     /// What is held of one key under the store's word: that is one grant.
     pub(crate) fn claim_on(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Option<Grant> {
-        self.see(now);
+        self.advance_clock(now);
         let before = self.fence;
         let index = self.find_live(hash, key, fx)?;
         let grant = self.grant_in(index).filter(|grant| grant.fence <= before)?;

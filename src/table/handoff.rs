@@ -1,13 +1,14 @@
 //! How a key passes on: the grants that are made, and the waiters that are sent away.
 
-use super::acquire::{Ask, Grant, give_place_back};
-use super::expiry::Links;
+use super::acquire::{Grant, give_place_back};
+use super::blockers::steps;
+use super::events::EventKind;
 use super::group::Group;
 use super::mode::Mode;
 use super::queue::{Queue, WaiterState};
-use super::slot::{Extras, Holder, Keeper, Slot, Terms};
-use super::told::EventKind;
-use super::waits::steps;
+use super::request::AcquireRequest;
+use super::slot::{Extras, GrantState, Holder, Slot, Terms};
+use super::timer_wheel::Links;
 use super::{Counters, Effects, HAND_OFFS, Table};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError, Loss};
@@ -99,14 +100,14 @@ impl Table {
         let (token, terms) = (waiter.token, Terms { ttl: waiter.terms.ttl, extra: waiter.terms.extra.take() });
         if terms.extra.is_none() {
             // An exclusive lock for nobody in particular: the key is free, and stays where it is.
-            let holder = self.holder(token, &terms, Keeper::Unseen(next), None);
+            let holder = self.holder(token, &terms, GrantState::Unseen(next), None);
             self.slots[index].holder = Some(holder);
             if self.slots[index].queue.len == 0 {
                 self.expiries.insert(&mut self.slots, index);
             } else {
                 self.expiries.insert_urgent(&mut self.slots, index);
             }
-            if self.attentive {
+            if self.slow_path {
                 self.granted(index, index, 0, fx);
             }
         } else {
@@ -125,7 +126,7 @@ impl Table {
     #[inline(never)]
     fn grant_with_care(&mut self, index: u32, next: u32, token: Token, terms: &Terms, fx: &mut Effects) {
         let until = terms.session().map(|session| session.deadline().unwrap_or(self.now));
-        let at = self.place(index, token, terms, Keeper::Unseen(next), until);
+        let at = self.place(index, token, terms, GrantState::Unseen(next), until);
         self.waiters[next].slot = at;
         // Its own wait is one that the deadlock check knows of.
         self.granted(at, index, 1, fx);
@@ -138,11 +139,11 @@ impl Table {
         if let Some(asker) = self.slots[at].asker().filter(|asker| asker.waits() > known) {
             fx.recheck(asker.clone());
         }
-        if self.attentive {
+        if self.slow_path {
             let (slot, key_slot) = (&self.slots[at], &self.slots[index]);
             let ttl = slot.holder.as_ref().map_or_else(Default::default, |holder| holder.ttl.as_duration());
             let mode = slot.mode(key_slot);
-            self.tell(at, EventKind::Granted { mode, ttl }, fx);
+            self.publish(at, EventKind::Granted { mode, ttl }, fx);
             self.wake_for_listeners(at, fx);
         }
     }
@@ -246,14 +247,14 @@ impl Table {
             }
         }
         if let Some(session) = session {
-            self.forget_belonging(session, |belongings| &mut belongings.waiters, id);
+            self.forget_belonging(session, |owner_index| &mut owner_index.waiters, id);
         }
     }
 
     /// Makes a grant: the one place where that is done. It takes the next fence (T4), and ends within its claim.
     /// `until`: the deadline of the session that it belongs to.
     #[inline]
-    fn holder(&mut self, token: Token, terms: &Terms, keeper: Keeper, until: Option<Moment>) -> Holder {
+    fn holder(&mut self, token: Token, terms: &Terms, keeper: GrantState, until: Option<Moment>) -> Holder {
         self.fence = self.fence.next();
         let (now, ttl) = (self.now, terms.ttl);
         let mut deadline = until.unwrap_or_else(|| now.after(ttl)).min(self.claim.horizon());
@@ -265,12 +266,12 @@ impl Table {
 
     /// Grants a key that is not in the table, to a request that needs no care: the lane's.
     #[inline]
-    pub(super) fn grant_vacant(&mut self, ask: &Ask<'_>) -> Grant {
+    pub(super) fn grant_vacant(&mut self, ask: &AcquireRequest<'_>) -> Grant {
         self.fill_vacant(ask, None)
     }
 
     /// Grants a key that is not in the table, to anybody.
-    pub(super) fn grant_vacant_until(&mut self, ask: &Ask<'_>, until: Option<Moment>) -> Grant {
+    pub(super) fn grant_vacant_until(&mut self, ask: &AcquireRequest<'_>, until: Option<Moment>) -> Grant {
         let grant = self.fill_vacant(ask, until);
         if ask.terms.extra.is_some() {
             self.join_in(grant.slot, grant.slot, ask.terms.mode());
@@ -279,7 +280,7 @@ impl Table {
     }
 
     #[inline(always)]
-    fn fill_vacant(&mut self, ask: &Ask<'_>, until: Option<Moment>) -> Grant {
+    fn fill_vacant(&mut self, ask: &AcquireRequest<'_>, until: Option<Moment>) -> Grant {
         let holder = self.holder(ask.token, ask.terms, ask.keeper, until);
         let extras = ask.terms.extra.clone().map(|terms| Box::new(Extras { terms: Some(terms), ..Extras::default() }));
         let index = self.insert_slot(Slot {
@@ -303,7 +304,7 @@ impl Table {
         index: u32,
         token: Token,
         terms: &Terms,
-        keeper: Keeper,
+        keeper: GrantState,
         until: Option<Moment>,
     ) -> u32 {
         let holder = self.holder(token, terms, keeper, until);

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ended::End;
+use super::end_log::EndRecord;
+use super::ended_tokens::End;
+use super::events::EventKind;
 use super::group::Group;
 use super::mode::Kind;
-use super::slot::{Holder, Keeper, Watcher};
-use super::told::EventKind;
-use super::trail::Trace;
+use super::slot::{GrantState, Holder, Watcher};
 use super::{Effects, Grant, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
@@ -68,10 +68,10 @@ impl Table {
     /// Changes nothing otherwise.
     #[inline]
     pub(crate) fn release_if_alone(&mut self, grant: &Grant, end: End, now: Moment) -> Option<Release> {
-        self.see(now);
+        self.advance_clock(now);
         let slot = self.slots.get(grant.slot)?;
         let holder = slot.holder.as_ref()?;
-        let alone = slot.queue.len == 0 && slot.extras.is_none() && holder.keeper.forgets(end) && !self.attentive;
+        let alone = slot.queue.len == 0 && slot.extras.is_none() && holder.keeper.forgets(end) && !self.slow_path;
         if !alone || holder.fence != grant.fence || holder.deadline <= self.now {
             return None;
         }
@@ -79,7 +79,7 @@ impl Table {
         let held = self.now.nanos_since(granted_at);
         self.counters.end(end, held);
         self.tally.held_for(held);
-        self.trail.push(Trace { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now });
+        self.trail.push(EndRecord { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now });
         self.expiries.remove(&mut self.slots, grant.slot);
         self.remove_slot(grant.slot, key_hash);
         Some(Release::Released)
@@ -104,7 +104,7 @@ impl Table {
         now: Moment,
         fx: &mut Effects,
     ) -> Result<Grant, LockError> {
-        self.see(now);
+        self.advance_clock(now);
         let found = self.find_live(hash, key, fx);
         let slot = found.and_then(|index| self.holder_with(index, token));
         // Of many on one key not all that are over are ended yet.
@@ -173,8 +173,8 @@ impl Table {
         let (deadline, count) = (holder.deadline.max(asked), holder.refreshes);
         self.redate(grant.slot, deadline);
         self.count(self.key_slot(grant.slot), |c| c.refreshed += 1);
-        if self.attentive {
-            self.tell(grant.slot, EventKind::Refreshed { remaining: deadline.saturating_since(self.now) }, fx);
+        if self.slow_path {
+            self.publish(grant.slot, EventKind::Refreshed { remaining: deadline.saturating_since(self.now) }, fx);
         }
         Refreshed { deadline, written: true, count }
     }
@@ -246,7 +246,7 @@ impl Table {
     /// The deadline of a grant that is still good; one whose deadline has passed is ended here and now (C1).
     #[inline]
     pub(super) fn live(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Option<Moment> {
-        self.see(now);
+        self.advance_clock(now);
         self.holder_of(grant)?;
         if self.end_if_over(grant.slot, fx) { None } else { self.deadline_in(grant.slot) }
     }
@@ -257,7 +257,7 @@ impl Table {
     }
 
     /// Lets a grant travel by its token alone, or gives it a guard again.
-    pub(crate) fn set_keeper(&mut self, grant: &Grant, keeper: Keeper) {
+    pub(crate) fn set_keeper(&mut self, grant: &Grant, keeper: GrantState) {
         if self.holder_of(grant).is_some()
             && let Some(holder) = self.slots[grant.slot].holder.as_mut()
         {
@@ -268,12 +268,12 @@ impl Table {
 
     /// Has the end of a grant be remembered, as somebody else than its guard may ask for it now.
     pub(crate) fn remember_end(&mut self, grant: &Grant) {
-        if self.keeper(grant) == Some(Keeper::Guard(super::TokenChoice::Minted)) {
-            self.set_keeper(grant, Keeper::Guard(super::TokenChoice::ByClient));
+        if self.keeper(grant) == Some(GrantState::Guard(super::TokenOrigin::Minted)) {
+            self.set_keeper(grant, GrantState::Guard(super::TokenOrigin::ByClient));
         }
     }
 
-    pub(crate) fn keeper(&self, grant: &Grant) -> Option<Keeper> {
+    pub(crate) fn keeper(&self, grant: &Grant) -> Option<GrantState> {
         self.holder_of(grant).map(|holder| holder.keeper)
     }
 

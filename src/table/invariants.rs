@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::acquire::Grant;
-use super::expiry::Links;
 use super::mode::{Kind, Mode};
 use super::queue::WaiterState;
-use super::slot::{Keeper, Slot};
+use super::slot::{GrantState, Slot};
+use super::timer_wheel::Links;
 use super::{Counters, ENDED_TOKENS, MAX_SEATS, Table, Waiter};
 use crate::clock::Moment;
 
@@ -59,7 +59,7 @@ impl Table {
             assert!(fences.insert(holder.fence), "T4: {:?} has the fence of another grant", slot.key);
             assert!(holder.granted_at <= self.now, "C1: {:?} was granted in the future", slot.key);
             assert!(holder.granted_at < holder.deadline, "C1: {:?} was granted past its deadline", slot.key);
-            if let Keeper::Unseen(waiter) = holder.keeper {
+            if let GrantState::Unseen(waiter) = holder.keeper {
                 let waiter = self.waiters.get(waiter).expect("T3: an unseen grant has its waiter");
                 assert_eq!(waiter.state, WaiterState::Granted, "T3: {:?} is held for a waiter", slot.key);
                 assert_eq!((waiter.slot, waiter.token), (*index, holder.token), "T3: the waiter is this grant's");
@@ -122,8 +122,8 @@ impl Table {
                 owned.entry(session.id).or_default().1.insert(*id);
             }
         }
-        let known = self.belongings.iter().map(|(owner, belongings)| {
-            (*owner, (belongings.grants.iter().copied().collect(), belongings.waiters.iter().copied().collect()))
+        let known = self.owner_index.iter().map(|(owner, owner_index)| {
+            (*owner, (owner_index.grants.iter().copied().collect(), owner_index.waiters.iter().copied().collect()))
         });
         assert_eq!(known.collect::<HashMap<_, _>>(), owned, "T7: what sessions have");
     }
@@ -166,7 +166,11 @@ impl Table {
             if waiter.state == WaiterState::Granted {
                 let holder = self.slots.get(waiter.slot).and_then(|slot| slot.holder.as_ref());
                 let holder = holder.expect("T3: the grant of a granted waiter holds its key");
-                assert_eq!((holder.keeper, holder.token), (Keeper::Unseen(*id), waiter.token), "T3: unseen both ways");
+                assert_eq!(
+                    (holder.keeper, holder.token),
+                    (GrantState::Unseen(*id), waiter.token),
+                    "T3: unseen both ways"
+                );
             }
         }
         for ((token, slot), id) in &self.chosen {

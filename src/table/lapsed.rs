@@ -26,22 +26,22 @@ fn session(ttl: Ttl) -> Arc<Owner> {
     Arc::new(Owner::new(Some("me".into()), OwnerKind::Session(ttl), at(1), 10))
 }
 
-fn acquire(table: &mut Table, key: &Key, ttl: Ttl, asker: Option<&Arc<Owner>>, mode: Mode) -> Verdict {
+fn acquire(table: &mut Table, key: &Key, ttl: Ttl, asker: Option<&Arc<Owner>>, mode: Mode) -> AcquireOutcome {
     let extra = ExtraTerms { mode, asker: asker.cloned(), ..ExtraTerms::default() };
     let terms = Terms { ttl, extra: Some(Arc::new(extra)) };
-    let keeper = Keeper::Guard(TokenChoice::Minted);
+    let keeper = GrantState::Guard(TokenOrigin::Minted);
     // One that no earlier request here had.
     let token = Token::from(Uuid::from_u128(u128::from(table.fence.get()) << 64 | u128::from(table.waiter_seq)));
-    let ask = Ask { key, hash: 7, terms: &terms, token, choice: TokenChoice::Minted, keeper };
-    let (patience, now) = (Patience::Until(Moment::FAR, Some(Waker::noop())), table.now);
+    let ask = AcquireRequest { key, hash: 7, terms: &terms, token, choice: TokenOrigin::Minted, keeper };
+    let (patience, now) = (WaitPolicy::Until(Moment::FAR, Some(Waker::noop())), table.now);
     let verdict = table.acquire(&ask, patience, now, &mut Effects::new());
     table.assert_invariants();
     verdict
 }
 
-fn granted(verdict: Verdict) -> Grant {
+fn granted(verdict: AcquireOutcome) -> Grant {
     match verdict {
-        Verdict::Granted(grant) => grant,
+        AcquireOutcome::Granted(grant) => grant,
         other => panic!("{other:?}"),
     }
 }
@@ -80,7 +80,7 @@ fn a_holder_that_is_over_is_nobodys_obstacle() {
     assert_eq!(missing(&mut table), 2);
     me.end(at(2)).unwrap();
     assert_eq!(missing(&mut table), 1, "it has ended, though its locks are not yet taken");
-    table.see(at(21));
+    table.advance_clock(at(21));
     assert_eq!(missing(&mut table), 0);
 }
 
@@ -90,6 +90,6 @@ fn whoever_releases_permits_knows_the_ttl_of_the_next_in_the_queue() {
     let permit = |permits| Mode::Permits { limit: 2, permits };
     let one = granted(acquire(&mut table, &key, secs(10), None, permit(1)));
     let two = granted(acquire(&mut table, &key, secs(10), None, permit(1)));
-    let Verdict::Queued(_) = acquire(&mut table, &key, secs(3), None, permit(2)) else { panic!("it is full") };
+    let AcquireOutcome::Queued(_) = acquire(&mut table, &key, secs(3), None, permit(2)) else { panic!("it is full") };
     assert_eq!((table.next_ttl(&one), table.next_ttl(&two)), (Some(secs(3)), Some(secs(3))));
 }

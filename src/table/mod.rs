@@ -6,7 +6,7 @@
 //!
 //! Called by the shard alone: `acquire` (who gets a key at once, and who queues), `again` (who asks twice), `handoff`
 //! (to whom a key passes on), `hold` (what a holder does), `ending` (how a grant ends), `sweep` (what time brings),
-//! `reclaim` (who had it before a restart), `view` (what can be seen). Sessions are `owner` and `belongings`, lock kinds `mode` and `group`, events `told`.
+//! `reclaim` (who had it before a restart), `view` (what can be seen). Sessions are `owner` and `owner_index`, lock kinds `mode` and `group`, events `told`.
 //!
 //! # Rules
 //!
@@ -35,8 +35,7 @@
 //! | C3 | Spans are checked where they come in: nothing that is zero, negative, not a number or too large gets further, and no sum of times wraps. |
 
 mod acquire;
-mod again;
-mod belongings;
+mod blockers;
 mod claim;
 mod counters;
 #[cfg(test)]
@@ -45,13 +44,15 @@ mod crowds;
 mod depths;
 mod effects;
 mod elsewhere;
-mod ended;
-mod ending;
-mod expiry;
+mod end_log;
+mod ended_tokens;
+mod events;
 mod group;
 mod handoff;
+mod histogram;
 mod hold;
 mod hot;
+mod idempotency;
 #[cfg(test)]
 mod invariants;
 #[cfg(test)]
@@ -61,64 +62,67 @@ mod mode;
 mod model;
 mod orders;
 mod owner;
+mod owner_index;
 mod queue;
 #[cfg(feature = "http")]
 mod reclaim;
+mod release;
+mod request;
 mod slab;
 mod slot;
-mod sweep;
 mod tallied;
-mod tally;
-mod told;
-mod trail;
+mod tick;
+mod timer_wheel;
 mod view;
-mod waits;
 
 use hashbrown::{HashMap, HashTable};
 
-pub(crate) use acquire::{Ask, Grant, NotFree, Patience, Seen, TokenChoice, Verdict};
-pub(crate) use claim::{Claim, Claimed, Clerk, Errand, Followers, Tries, Which, Word};
+pub(crate) use acquire::{Grant, NotFree};
+#[cfg(test)]
+pub(crate) use blockers::steps;
+pub(crate) use blockers::{Blocker, Place};
+pub(crate) use claim::{
+    Attempts, Claim, ClaimFilter, ClaimOutcome, ClaimSource, LocalWaiters, StoreCommand, StoreCommands,
+};
 pub(crate) use counters::Counters;
 pub(crate) use effects::Effects;
-pub(crate) use ended::End;
-pub(crate) use ending::HoldersCursor;
-pub(crate) use expiry::{Links, Step, Timed, Wheel};
+pub(crate) use end_log::EndRecord;
+pub(crate) use ended_tokens::End;
+pub use events::{Event, EventKind};
+pub(crate) use events::{Interest, Sink};
+pub(crate) use histogram::Tally;
+#[cfg(feature = "metrics")]
+pub(crate) use histogram::{Buckets, ModeLabel, OUTCOMES, Samples};
+#[cfg(all(test, feature = "metrics"))]
+pub(crate) use histogram::{HOLD_BOUNDS, WAIT_BOUNDS};
 pub use hold::Release;
 pub(crate) use hold::{RefreshAsk, Refreshed};
 pub use mode::Mode;
 pub(crate) use orders::{Order, OrderId};
 pub(crate) use owner::{Owner, OwnerId, OwnerKind, OwnerSet, check_owner};
 pub(crate) use queue::WaiterId;
+pub(crate) use release::HoldersCursor;
+pub(crate) use request::{AcquireOutcome, AcquireRequest, TokenOrigin, WaitPolicy, WaiterPoll};
 pub(crate) use slab::Slab;
-pub(crate) use slot::{ExtraTerms, Keeper, Reentry, Scope, Terms, Watcher};
-pub(crate) use sweep::Slice;
+pub(crate) use slot::{ExtraTerms, GrantState, Reentry, Scope, Terms, Watcher};
 #[cfg(feature = "metrics")]
 pub(crate) use tallied::{Oldest, Reading};
-pub(crate) use tally::Tally;
-#[cfg(feature = "metrics")]
-pub(crate) use tally::{Buckets, ModeLabel, OUTCOMES, Samples};
-#[cfg(all(test, feature = "metrics"))]
-pub(crate) use tally::{HOLD_BOUNDS, WAIT_BOUNDS};
-pub use told::{Event, EventKind};
-pub(crate) use told::{Interest, Sink};
-pub(crate) use trail::Trace;
+pub(crate) use tick::Slice;
+pub(crate) use timer_wheel::{Links, Step, Timed, Wheel};
 pub(crate) use view::{Awaiting, Candidate, Holding, Row, Waiting};
-#[cfg(test)]
-pub(crate) use waits::steps;
-pub(crate) use waits::{Obstacle, Place};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token};
-use belongings::Belongings;
-use ended::EndedRing;
+use end_log::EndLog;
+use ended_tokens::EndedTokens;
+use events::Subscriptions;
 use hot::HotKeys;
+use owner_index::OwnerIndex;
 use queue::Waiter;
 use slot::Slot;
-use told::Ears;
-use trail::Trail;
 
 /// The bounds of one shard (T9).
 #[derive(Clone, Copy, Debug)]
@@ -154,11 +158,11 @@ pub(crate) struct Table {
     timeouts: Wheel,
     refreshes: Wheel,
     last_order: OrderId,
-    ended: EndedRing,
-    trail: Trail,
+    ended: EndedTokens,
+    trail: EndLog,
     /// By owner: what it holds and waits for here.
-    belongings: HashMap<OwnerId, Belongings, foldhash::fast::RandomState>,
-    ears: Ears,
+    owner_index: HashMap<OwnerId, OwnerIndex, foldhash::fast::RandomState>,
+    ears: Subscriptions,
     claim: Claim,
     limits: Limits,
     /// The last fence handed out; counts per shard, so that idle keys cost nothing (T4).
@@ -177,7 +181,7 @@ pub(crate) struct Table {
     /// Set by `close`: nothing is granted any more.
     closed: bool,
     /// Closed, listened to, or with a store to be asked: the lane must not go its short way.
-    attentive: bool,
+    slow_path: bool,
     counters: Counters,
     tally: Tally,
     hot: HotKeys,
@@ -188,7 +192,7 @@ impl Table {
     /// restarts as long as a shard grants under 10^6 times a second on average and the wall clock is not set back
     /// over a restart (T4).
     pub(crate) fn new(limits: Limits, claim: Claim, fence_floor: u64, now: Moment) -> Self {
-        let attentive = claim.is_stored();
+        let slow_path = claim.is_stored();
         Self {
             index: HashTable::new(),
             slots: Slab::new(),
@@ -198,10 +202,10 @@ impl Table {
             timeouts: Wheel::new(now),
             refreshes: Wheel::new(now),
             last_order: OrderId::default(),
-            ended: EndedRing::new(ENDED_TOKENS),
-            trail: Trail::new(),
-            belongings: HashMap::default(),
-            ears: Ears::default(),
+            ended: EndedTokens::new(ENDED_TOKENS),
+            trail: EndLog::new(),
+            owner_index: HashMap::default(),
+            ears: Subscriptions::default(),
             claim,
             limits,
             fence: FencingToken::at_least_one(fence_floor),
@@ -212,7 +216,7 @@ impl Table {
             claiming: 0,
             headless: 0,
             closed: false,
-            attentive,
+            slow_path,
             counters: Counters::default(),
             tally: Tally::default(),
             hot: HotKeys::default(),
@@ -220,7 +224,7 @@ impl Table {
     }
 
     /// Takes note of the time: a thread that read the clock early and came late revives nothing (C1).
-    fn see(&mut self, now: Moment) {
+    fn advance_clock(&mut self, now: Moment) {
         self.now = self.now.max(now);
     }
 
@@ -266,8 +270,8 @@ impl Table {
         if is_sparse(self.chosen.len(), self.chosen.capacity()) {
             self.chosen.shrink_to(self.chosen.len() * 2);
         }
-        if is_sparse(self.belongings.len(), self.belongings.capacity()) {
-            self.belongings.shrink_to(self.belongings.len() * 2);
+        if is_sparse(self.owner_index.len(), self.owner_index.capacity()) {
+            self.owner_index.shrink_to(self.owner_index.len() * 2);
         }
         if is_sparse(self.handing_off.len(), self.handing_off.capacity()) {
             self.handing_off.shrink_to(self.handing_off.len() * 2);
@@ -299,7 +303,7 @@ impl Table {
 
     /// The most contended keys and how often each was, in no order.
     pub(crate) fn hot_keys(&mut self, now: Moment) -> &[(Key, u64)] {
-        self.see(now);
+        self.advance_clock(now);
         self.hot.counted(self.now)
     }
 
@@ -327,17 +331,17 @@ impl Table {
     /// Begins to tell of what happens.
     pub(crate) fn listen(&mut self, interest: Interest, sink: Arc<dyn Sink>) {
         self.ears.open(interest, sink);
-        self.attentive = true;
+        self.slow_path = true;
     }
 
     /// Ends what one `listen` began.
     pub(crate) fn stop_listening(&mut self, interest: Interest) {
         self.ears.close(interest);
-        self.attentive = self.closed || self.ears.are_open() || self.claim.is_stored();
+        self.slow_path = self.closed || self.ears.are_open() || self.claim.is_stored();
     }
 
     /// Tells of what happens to the grant in a slot.
-    fn tell(&self, index: u32, kind: EventKind, fx: &mut Effects) {
+    fn publish(&self, index: u32, kind: EventKind, fx: &mut Effects) {
         let slot = &self.slots[index];
         if let Some(sink) = self.ears.hear(slot.hash) {
             let event = Event {
@@ -347,7 +351,7 @@ impl Table {
                 fencing_token: self.proof_in(index),
                 kind,
             };
-            fx.tell(sink.clone(), event);
+            fx.publish(sink.clone(), event);
         }
     }
 

@@ -12,8 +12,8 @@
 use std::time::Duration;
 
 use super::effects::Effects;
-use super::expiry::Links;
 use super::slot::Refreshes;
+use super::timer_wheel::Links;
 use super::{Grant, RefreshAsk, Table};
 use crate::clock::Moment;
 use crate::error::Loss;

@@ -158,7 +158,7 @@ impl Owner {
     }
 
     /// Takes a place for one more lock (T9).
-    pub(crate) fn take_place(&self) -> Result<(), LockError> {
+    pub(crate) fn reserve_quota(&self) -> Result<(), LockError> {
         let max = self.max_places.load(Ordering::Relaxed);
         let more = |places: u32| (places < max).then(|| places + 1);
         let taken = self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);

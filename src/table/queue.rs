@@ -5,9 +5,9 @@
 
 use std::task::Waker;
 
-use super::claim::Tries;
-use super::expiry::{Links, Timed};
+use super::claim::Attempts;
 use super::slab::{NIL, Slab};
+use super::timer_wheel::{Links, Timed};
 use super::{Effects, Terms};
 use crate::clock::Moment;
 use crate::error::LockError;
@@ -34,7 +34,7 @@ pub(crate) enum WaiterState {
     Queued,
     /// The key is being taken for it from the store.
     Claiming {
-        tries: Tries,
+        tries: Attempts,
         /// Whether it stood in the queue before.
         queued: bool,
         /// Whether the store has refused it, or given no answer: it waits for somebody elsewhere.
@@ -75,7 +75,7 @@ impl Waiter {
     /// Whether it had to wait: in the queue, or for the store after a first no.
     pub(crate) fn was_behind(&self) -> bool {
         match self.state {
-            WaiterState::Claiming { tries: Tries::Many, queued, refused, .. } => queued || refused,
+            WaiterState::Claiming { tries: Attempts::Many, queued, refused, .. } => queued || refused,
             _ => true,
         }
     }

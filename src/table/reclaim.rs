@@ -8,9 +8,10 @@
 //! seen to is that no fence counts that was above all when this process began, that everything is charged as it would
 //! have been at the grant, and that whoever is put out is told of.
 
-use super::acquire::{Ask, Grant};
-use super::ended::End;
+use super::acquire::Grant;
+use super::ended_tokens::End;
 use super::mode::Mode;
+use super::request::AcquireRequest;
 use super::{Effects, Table};
 use crate::account::Account;
 use crate::clock::Moment;
@@ -33,12 +34,12 @@ impl Table {
     /// `Lost` if this token's grant has ended here; `LockQuota` if the account has too many locks.
     pub(crate) fn reclaim(
         &mut self,
-        ask: &Ask<'_>,
+        ask: &AcquireRequest<'_>,
         fence: FencingToken,
         now: Moment,
         fx: &mut Effects,
     ) -> Result<Reclaimed, LockError> {
-        self.see(now);
+        self.advance_clock(now);
         if self.closed {
             return Err(LockError::ShuttingDown);
         }
@@ -124,7 +125,9 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::super::{Claim, ExtraTerms, Keeper, Limits, Patience, Release, Terms, TokenChoice, Verdict};
+    use super::super::{
+        AcquireOutcome, Claim, ExtraTerms, GrantState, Limits, Release, Terms, TokenOrigin, WaitPolicy,
+    };
     use super::*;
     use crate::key::{Key, Token, Ttl};
 
@@ -145,9 +148,9 @@ mod tests {
         terms(ExtraTerms { mode, ..ExtraTerms::default() })
     }
 
-    fn ask<'a>(key: &'a Key, terms: &'a Terms, token: Token) -> Ask<'a> {
+    fn ask<'a>(key: &'a Key, terms: &'a Terms, token: Token) -> AcquireRequest<'a> {
         let hash = u32::from(key.as_str().as_bytes()[0]);
-        Ask { key, hash, terms, token, choice: TokenChoice::ByClient, keeper: Keeper::Ticket }
+        AcquireRequest { key, hash, terms, token, choice: TokenOrigin::ByClient, keeper: GrantState::Ticket }
     }
 
     #[test]
@@ -171,8 +174,8 @@ mod tests {
         assert_eq!(twice, Ok(Reclaimed { grant, put_out: 0 }));
         assert_eq!(table.grant_of(&key, ask(holder).hash, holder, now, &mut fx), Ok(grant));
         assert_eq!(table.release(&grant, End::ByToken, now, &mut fx), Release::Released);
-        let next = table.acquire(&ask(Token::random()), Patience::Now, now, &mut fx);
-        assert!(matches!(next, Verdict::Granted(grant) if grant.fence > fence(10_000)), "{next:?}");
+        let next = table.acquire(&ask(Token::random()), WaitPolicy::Now, now, &mut fx);
+        assert!(matches!(next, AcquireOutcome::Granted(grant) if grant.fence > fence(10_000)), "{next:?}");
     }
 
     #[test]

@@ -5,17 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acquire::TokenChoice;
+use super::blockers::PermitsWanted;
 use super::counters::Counters;
-use super::ended::End;
-use super::expiry::{Links, Timed};
+use super::ended_tokens::End;
 use super::group::Group;
 use super::mode::{Kind, Mode};
 use super::orders::AutoRefresh;
 use super::owner::Owner;
 use super::queue::Queue;
+use super::request::TokenOrigin;
 use super::slab::Slab;
-use super::waits::PermitsWanted;
+use super::timer_wheel::{Links, Timed};
 use crate::account::Account;
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token, Ttl};
@@ -124,7 +124,7 @@ pub(crate) trait Watcher: Any + Send + Sync {
     fn ended(&self, end: End);
 
     /// An operator asks for the lock, and will take it at `deadline`. Called after the mutex is dropped.
-    fn asked_back(&self, deadline: Moment);
+    fn revocation_notice(&self, deadline: Moment);
 }
 
 /// Who answers for a grant, and so who may still ask about its token.
@@ -137,23 +137,23 @@ pub(crate) trait Watcher: Any + Send + Sync {
 /// |          | also to a client or to views of the lock     |                                         |
 /// | `Ticket` | whoever has the token (a client, a `Ticket`) | release by token, or any loss           |
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Keeper {
+pub(crate) enum GrantState {
     /// It holds the key's place in this process for a waiter that the key is being taken for.
     Claiming(u32),
     Unseen(u32),
-    Guard(TokenChoice),
+    Guard(TokenOrigin),
     Ticket,
 }
 
-impl Keeper {
+impl GrantState {
     /// Whether nobody can ask about the token any more once the grant has ended so: that of a guard that let go by
     /// itself, or of a grant that nobody saw.
     pub(super) fn forgets(self, end: End) -> bool {
         match self {
-            Self::Guard(TokenChoice::Minted) => matches!(end, End::Released | End::Dropped),
+            Self::Guard(TokenOrigin::Minted) => matches!(end, End::Released | End::Dropped),
             Self::Claiming(_) => true,
             Self::Unseen(_) => end == End::Dropped,
-            Self::Guard(TokenChoice::ByClient) | Self::Ticket => false,
+            Self::Guard(TokenOrigin::ByClient) | Self::Ticket => false,
         }
     }
 }
@@ -168,7 +168,7 @@ pub(crate) struct Holder {
     pub(crate) granted_at: Moment,
     pub(crate) ttl: Ttl,
     pub(crate) refreshes: u32,
-    pub(crate) keeper: Keeper,
+    pub(crate) keeper: GrantState,
 }
 
 /// One key in the table: held, or it is not here (T7). Or, of a key that several hold, a further one of its holders.
@@ -250,7 +250,7 @@ impl Slot {
 
     /// Whether its holder only keeps the place of one that the key is being taken for.
     pub(crate) fn is_pending(&self) -> bool {
-        self.holder.as_ref().is_some_and(|holder| matches!(holder.keeper, Keeper::Claiming(_)))
+        self.holder.as_ref().is_some_and(|holder| matches!(holder.keeper, GrantState::Claiming(_)))
     }
 
     /// Whether its holder holds it by the store's word, or wants to.

@@ -76,7 +76,7 @@ fn last_move(slot: &Slot) -> Option<Moment> {
 #[cfg(feature = "metrics")]
 impl Table {
     pub(crate) fn reading(&mut self, now: Moment) -> Reading {
-        self.see(now);
+        self.advance_clock(now);
         let tally = self.tally.clone();
         let (mut held, mut waiting, mut entries) = (tally.held, tally.waiting, tally.held);
         let exclusive = ModeLabel::Exclusive as usize;

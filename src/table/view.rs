@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::acquire::Grant;
 use super::mode::Mode;
 use super::queue::Waiter;
-use super::slot::{Keeper, Slot};
-use super::{Counters, Table, Trace};
+use super::slot::{GrantState, Slot};
+use super::{Counters, EndRecord, Table};
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token};
 
@@ -42,7 +42,7 @@ pub(crate) struct Holding {
     pub(crate) ttl: Duration,
     pub(crate) refreshes: u32,
     /// The time until an operator takes it, if notice was given.
-    pub(crate) asked_back: Option<Duration>,
+    pub(crate) revocation_notice: Option<Duration>,
 }
 
 /// A held key, as far as a list needs it to decide whether to show it: looked at without a copy of anything.
@@ -91,7 +91,7 @@ impl Table {
     pub(crate) fn awaiting(&self, key: &Key, hash: u32, now: Moment, shown: usize) -> Awaiting {
         let Some(slot) = self.find(hash, key).map(|index| &self.slots[index]) else { return Awaiting::default() };
         let claimant = slot.holder.as_ref().and_then(|holder| match holder.keeper {
-            Keeper::Claiming(id) => Some(&self.waiters[id]),
+            GrantState::Claiming(id) => Some(&self.waiters[id]),
             _ => None,
         });
         let queued = slot.queue.iter(&self.waiters).map(|(_, waiter)| waiter);
@@ -104,7 +104,7 @@ impl Table {
 
     /// The lock on a key, with the first so many of its holders and waiters, unless all deadlines have passed.
     pub(crate) fn look(&mut self, key: &Key, hash: u32, now: Moment, shown: usize) -> Option<Row> {
-        self.see(now);
+        self.advance_clock(now);
         self.row(self.find(hash, key)?, self.now, shown)
     }
 
@@ -163,7 +163,7 @@ impl Table {
     /// Whether a grant still holds its key, and until when. One that does not will not do so again: a refresh that read
     /// the clock before this and comes after it finds the table's time moved on.
     pub(crate) fn held_until(&mut self, grant: &Grant, now: Moment) -> Option<Moment> {
-        self.see(now);
+        self.advance_clock(now);
         self.deadline_of(grant).filter(|deadline| *deadline > self.now)
     }
 
@@ -174,7 +174,7 @@ impl Table {
     }
 
     /// How the last grants of a key ended, the last first.
-    pub(crate) fn trail(&self, hash: u32, limit: usize) -> Vec<(Trace, Option<Arc<str>>)> {
+    pub(crate) fn trail(&self, hash: u32, limit: usize) -> Vec<(EndRecord, Option<Arc<str>>)> {
         self.trail.of(hash).take(limit).map(|(trace, owner)| (*trace, owner.cloned())).collect()
     }
 
@@ -220,7 +220,7 @@ impl Table {
             remaining: deadline.saturating_since(now),
             ttl: holder.ttl.as_duration(),
             refreshes: holder.refreshes,
-            asked_back: slot.extras.as_ref().and_then(|e| e.notice).map(|at| at.saturating_since(now)),
+            revocation_notice: slot.extras.as_ref().and_then(|e| e.notice).map(|at| at.saturating_since(now)),
         })
     }
 }

@@ -21,8 +21,8 @@ use super::trace;
 use super::trace::Call;
 use crate::key::{Key, Token, Ttl};
 use crate::store::{
-    Acquired, Ask, BoxFuture, Denial, Events, Extended, Forced, Health, NodeVote, Noticed, Released, ScanPage, Seen,
-    Store, StoreCause, StoreError, Terms, Watch,
+    AcquireRequest, Acquired, BoxFuture, Capabilities, Denial, Events, Extended, Forced, Health, KeyState, NodeVote,
+    Noticed, Released, ScanPage, Store, StoreCause, StoreError, Watch,
 };
 use crate::supervise::hook;
 
@@ -50,7 +50,7 @@ enum Op {
 
 /// What a call came to (S1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Said {
+enum CallOutcome {
     Done,
     Refused,
     Unknown,
@@ -82,7 +82,8 @@ const OPS: [(Op, &str); 7] = [
     (Op::Health, "health"),
 ];
 #[cfg(any(feature = "metrics", feature = "tracing"))]
-const SAID: [(Said, &str); 3] = [(Said::Done, "done"), (Said::Refused, "refused"), (Said::Unknown, "unknown")];
+const SAID: [(CallOutcome, &str); 3] =
+    [(CallOutcome::Done, "done"), (CallOutcome::Refused, "refused"), (CallOutcome::Unknown, "unknown")];
 
 #[cfg(feature = "metrics")]
 struct Meter {
@@ -168,7 +169,7 @@ impl InstrumentedStore {
         op: Op,
         key: Option<&Key>,
         call: BoxFuture<'a, T>,
-        said: impl Fn(&T) -> Said + Copy + Send + 'a,
+        said: impl Fn(&T) -> CallOutcome + Copy + Send + 'a,
         failure: impl Fn(&T) -> Option<&StoreError> + Send + 'a,
     ) -> BoxFuture<'a, T> {
         #[cfg(feature = "tracing")]
@@ -196,9 +197,9 @@ impl InstrumentedStore {
             Some(key),
             call,
             |answer| match answer {
-                Forced::Released => Said::Done,
-                Forced::WasFree => Said::Refused,
-                Forced::Unknown(_) => Said::Unknown,
+                Forced::Released => CallOutcome::Done,
+                Forced::WasFree => CallOutcome::Refused,
+                Forced::Unknown(_) => CallOutcome::Unknown,
             },
             |answer| if let Forced::Unknown(why) = answer { Some(why) } else { None },
         )
@@ -210,7 +211,7 @@ impl InstrumentedStore {
         op: Op,
         key: Option<&Key>,
         call: BoxFuture<'a, T>,
-        said: impl Fn(&T) -> Said + Send + 'a,
+        said: impl Fn(&T) -> CallOutcome + Send + 'a,
     ) -> BoxFuture<'a, T> {
         match Call::begin(self.name(), OPS[op as usize].1, key) {
             Some(span) => Box::pin(span.follow(call, move |answer| SAID[said(answer) as usize].1)),
@@ -223,7 +224,7 @@ impl InstrumentedStore {
         &'a self,
         op: Op,
         call: BoxFuture<'a, T>,
-        said: impl Fn(&T) -> Said + Send + 'a,
+        said: impl Fn(&T) -> CallOutcome + Send + 'a,
     ) -> BoxFuture<'a, T> {
         let Some(meter) = self.meter.get() else { return call };
         let began = Instant::now();
@@ -237,8 +238,8 @@ impl InstrumentedStore {
     }
 }
 
-fn known<T>(answer: &Result<T, StoreError>) -> Said {
-    if answer.is_ok() { Said::Done } else { Said::Unknown }
+fn known<T>(answer: &Result<T, StoreError>) -> CallOutcome {
+    if answer.is_ok() { CallOutcome::Done } else { CallOutcome::Unknown }
 }
 
 /// A request that the store will never take is no failure of the store's.
@@ -255,8 +256,8 @@ impl Store for InstrumentedStore {
         self.store.name()
     }
 
-    fn terms(&self) -> Terms {
-        self.store.terms()
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
     }
 
     fn canonical(&self, key: &Key) -> Result<Key, StoreError> {
@@ -271,15 +272,15 @@ impl Store for InstrumentedStore {
         self.store.stop()
     }
 
-    fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired> {
+    fn acquire<'a>(&'a self, ask: AcquireRequest<'a>) -> BoxFuture<'a, Acquired> {
         self.observed(
             Op::Acquire,
             Some(ask.key),
             self.store.acquire(ask),
             |answer| match answer {
-                Acquired::Granted { .. } => Said::Done,
-                Acquired::Denied { .. } => Said::Refused,
-                Acquired::Unknown(_) => Said::Unknown,
+                Acquired::Granted { .. } => CallOutcome::Done,
+                Acquired::Denied { .. } => CallOutcome::Refused,
+                Acquired::Unknown(_) => CallOutcome::Unknown,
             },
             |answer| match answer {
                 Acquired::Denied { why: Denial::OutOfMemory, .. } => Some(&OUT_OF_MEMORY),
@@ -305,9 +306,9 @@ impl Store for InstrumentedStore {
             Some(key),
             self.store.extend(key, token, ttl),
             |answer| match answer {
-                Extended::Extended { .. } => Said::Done,
-                Extended::Lost => Said::Refused,
-                Extended::Unknown(_) => Said::Unknown,
+                Extended::Extended { .. } => CallOutcome::Done,
+                Extended::Lost => CallOutcome::Refused,
+                Extended::Unknown(_) => CallOutcome::Unknown,
             },
             |answer| if let Extended::Unknown(why) = answer { Some(why) } else { None },
         )
@@ -319,8 +320,8 @@ impl Store for InstrumentedStore {
             Some(key),
             self.store.confirm(key, token),
             |answer| match answer {
-                Extended::Extended { .. } | Extended::Lost => Said::Done,
-                Extended::Unknown(_) => Said::Unknown,
+                Extended::Extended { .. } | Extended::Lost => CallOutcome::Done,
+                Extended::Unknown(_) => CallOutcome::Unknown,
             },
             |answer| if let Extended::Unknown(why) = answer { Some(why) } else { None },
         )
@@ -332,9 +333,9 @@ impl Store for InstrumentedStore {
             Some(key),
             self.store.release(key, token),
             |answer| match answer {
-                Released::Released => Said::Done,
-                Released::AlreadyGone => Said::Refused,
-                Released::Unknown(_) => Said::Unknown,
+                Released::Released => CallOutcome::Done,
+                Released::AlreadyGone => CallOutcome::Refused,
+                Released::Unknown(_) => CallOutcome::Unknown,
             },
             |answer| if let Released::Unknown(why) = answer { Some(why) } else { None },
         )
@@ -352,7 +353,7 @@ impl Store for InstrumentedStore {
         self.store.give_notice(key, within)
     }
 
-    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
+    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<KeyState, StoreError>> {
         self.observed(Op::Look, Some(key), self.store.look(key, token), known, failure)
     }
 

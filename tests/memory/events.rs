@@ -220,7 +220,7 @@ fn a_slow_listener_learns_how_many_it_missed_and_gets_the_latest() {
         drop(locks.try_lock_now("k").unwrap());
         last = all(&mut quick).last().unwrap().sequence;
     }
-    assert_eq!(heard(&mut slow), Some(Heard::Missed(92)));
+    assert_eq!(heard(&mut slow), Some(Heard::Lagged(92)));
     let rest = all(&mut slow);
     assert_eq!((rest.len(), rest.last().unwrap().sequence), (8, last), "the latest eight of a hundred");
     assert!(rest.is_sorted_by_key(|event| event.sequence));
@@ -228,7 +228,7 @@ fn a_slow_listener_learns_how_many_it_missed_and_gets_the_latest() {
     for _ in 0..50 {
         drop(locks.try_lock_now("k").unwrap());
     }
-    assert_eq!(heard(&mut of_a_key), Some(Heard::Missed(36)), "64 are kept");
+    assert_eq!(heard(&mut of_a_key), Some(Heard::Lagged(36)), "64 are kept");
 }
 
 #[actix_rt::test]

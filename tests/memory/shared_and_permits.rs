@@ -173,8 +173,8 @@ fn a_request_for_many_permits_is_not_passed_by_one_for_few() {
 #[test]
 fn a_key_in_use_is_no_other_kind_of_lock_and_a_free_one_is_any() {
     let (locks, _) = manager();
-    type Ask = (&'static str, fn(&LockManager) -> LockRequest<'_>, u32);
-    let asks: [Ask; 5] = [
+    type AcquireRequest = (&'static str, fn(&LockManager) -> LockRequest<'_>, u32);
+    let asks: [AcquireRequest; 5] = [
         ("exclusive", |locks| locks.lock("k"), 0),
         ("shared", |locks| locks.read("k"), 0),
         ("1 of 2", |locks| locks.semaphore("k", 2).permits(1), 2),
@@ -373,8 +373,8 @@ fn a_share_or_permit_whose_future_is_dropped_unseen_goes_on() {
 #[test]
 fn shares_and_permits_are_released_and_refreshed_by_their_own_tokens() {
     let (locks, clock) = manager();
-    type Ask = fn(&LockManager) -> LockRequest<'_>;
-    let kinds: [Ask; 2] = [|locks| locks.read("k"), |locks| locks.semaphore("k", 2).permits(1)];
+    type AcquireRequest = fn(&LockManager) -> LockRequest<'_>;
+    let kinds: [AcquireRequest; 2] = [|locks| locks.read("k"), |locks| locks.semaphore("k", 2).permits(1)];
     for ask in kinds {
         let [one, two] = [(); 2].map(|()| block_on(ask(&locks).ttl(secs(10)).ticket().into_future()).unwrap());
         assert_ne!(one.token(), two.token());

@@ -66,16 +66,16 @@ fn the_holder_is_told_when_and_the_lock_is_taken_then_and_handed_on() {
     for watches in ["before", "after"] {
         let (locks, clock) = manager();
         let lock = hold(&locks);
-        let asked = (watches == "before").then(|| Box::pin(lock.asked_back()));
+        let asked = (watches == "before").then(|| Box::pin(lock.revocation_notice()));
         let lost = lock.lost();
         let next = waiter(&locks);
         let at = clock.now().saturating_add(secs(10));
         let mut taken = order(&locks, "k", secs(10));
-        let mut asked = asked.unwrap_or_else(|| Box::pin(lock.asked_back()));
+        let mut asked = asked.unwrap_or_else(|| Box::pin(lock.revocation_notice()));
         assert_eq!(poll(&mut asked), Poll::Ready(Some(at)));
         assert_eq!((lock.deadline(), lock.remaining(), lock.is_held()), (Some(at), secs(10), true));
         let info = block_on(locks.inspect("k")).unwrap().unwrap();
-        assert_eq!(info.holders[0].asked_back, Some(secs(10)));
+        assert_eq!(info.holders[0].revocation_notice, Some(secs(10)));
         pass(&clock, 9);
         assert!(lock.is_held() && poll(&mut taken).is_pending());
         pass(&clock, 1);
@@ -122,7 +122,7 @@ fn a_holder_that_lets_go_earlier_ends_the_order() {
         let next = answer(next).unwrap();
         pass(&clock, 20);
         assert!(next.is_held(), "the notice was for another");
-        assert_eq!(block_on(locks.inspect("k")).unwrap().unwrap().holders[0].asked_back, None);
+        assert_eq!(block_on(locks.inspect("k")).unwrap().unwrap().holders[0].revocation_notice, None);
         assert_eq!(locks.stats().forced, 0);
     }
 }
@@ -132,13 +132,13 @@ fn a_later_order_shortens_the_notice_and_never_lengthens_it() {
     let (locks, clock) = manager();
     let lock = hold(&locks);
     let _first = order(&locks, "k", secs(10));
-    assert_eq!(block_on(lock.asked_back()), lock.deadline());
+    assert_eq!(block_on(lock.revocation_notice()), lock.deadline());
     let _longer = order(&locks, "k", secs(30));
     assert_eq!(block_on(lock.refresh()).unwrap().remaining, secs(10));
     let shorter = order(&locks, "k", secs(4));
     assert_eq!(block_on(lock.refresh()).unwrap().remaining, secs(4));
-    assert_eq!(block_on(lock.asked_back()), lock.deadline(), "one who asks again hears of the shorter notice");
-    assert_eq!(block_on(locks.inspect("k")).unwrap().unwrap().holders[0].asked_back, Some(secs(4)));
+    assert_eq!(block_on(lock.revocation_notice()), lock.deadline(), "one who asks again hears of the shorter notice");
+    assert_eq!(block_on(locks.inspect("k")).unwrap().unwrap().holders[0].revocation_notice, Some(secs(4)));
     pass(&clock, 4);
     assert!(!lock.is_held());
     assert_eq!(answer(shorter), Ok(Release::Released));
@@ -197,7 +197,7 @@ fn a_lock_of_a_session_is_taken_and_the_session_goes_on() {
 fn all_who_share_a_key_are_asked_and_the_order_ends_with_the_last_of_them() {
     let (locks, clock) = manager();
     let readers: Vec<_> = (0..300).map(|_| locks.try_read("k").ttl(secs(60)).now().unwrap()).collect();
-    let mut asked: Vec<_> = readers.iter().map(|reader| Box::pin(reader.asked_back())).collect();
+    let mut asked: Vec<_> = readers.iter().map(|reader| Box::pin(reader.revocation_notice())).collect();
     let next = waiter(&locks);
     let mut taken = order(&locks, "k", secs(10));
     assert!(asked.iter_mut().all(|asked| matches!(poll(asked), Poll::Ready(Some(_)))));
@@ -219,7 +219,7 @@ fn one_who_is_never_asked_hears_of_the_end_instead() {
     let (locks, clock) = manager();
     for how in ["unlocked", "expired", "forced"] {
         let lock = hold(&locks);
-        let mut asked = Box::pin(lock.asked_back());
+        let mut asked = Box::pin(lock.revocation_notice());
         assert!(poll(&mut asked).is_pending());
         match how {
             "unlocked" => assert_eq!(lock.unlock_now(), Release::Released),

@@ -10,7 +10,8 @@ use futures_util::FutureExt;
 use leasehold::metrics::{Exposition, configure_prometheus};
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{
-    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Released, Seen, Store, StoreError, Terms, Watch,
+    AcquireRequest, Acquired, BoxFuture, Capabilities, Events, Extended, Forced, Health, KeyState, Released, Store,
+    StoreError, Watch,
 };
 use leasehold::{EventKind, Heard, Key, LockManager, Loss, Token, Ttl};
 use metrics::with_local_recorder;
@@ -50,8 +51,8 @@ impl Store for Logged {
         self.store.name()
     }
 
-    fn terms(&self) -> Terms {
-        self.store.terms()
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
     }
 
     fn canonical(&self, key: &Key) -> Result<Key, StoreError> {
@@ -66,7 +67,7 @@ impl Store for Logged {
         self.store.stop()
     }
 
-    fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired> {
+    fn acquire<'a>(&'a self, ask: AcquireRequest<'a>) -> BoxFuture<'a, Acquired> {
         self.note("acquire", self.store.acquire(ask), |answer| match answer {
             Acquired::Granted { .. } => "done",
             Acquired::Denied { .. } => "refused",
@@ -106,7 +107,7 @@ impl Store for Logged {
         })
     }
 
-    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
+    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<KeyState, StoreError>> {
         self.note("look", self.store.look(key, token), known)
     }
 

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use leasehold::Token;
 use leasehold::store::conformance::{Stores, wait};
 use leasehold::store::redis::RedisStore;
-use leasehold::store::{Acquired, Ask, Denial, Extended, Intent, Released, Store};
+use leasehold::store::{AcquireRequest, Acquired, Denial, Extended, OnHeld, Released, Store};
 
 use crate::kit::{Direction, Proxy, Server, until};
 use crate::redis_store::{self, LONG, key, stores, take, ttl};
@@ -24,7 +24,11 @@ fn patient(url: &str) -> Stores {
 fn acquire_all(store: &Arc<dyn Store>, names: &[String], tokens: &[Token]) -> Vec<Acquired> {
     wait(join_all(names.iter().zip(tokens).map(|(name, token)| {
         let store = Arc::clone(store);
-        async move { store.acquire(Ask { key: &key(name), token: *token, ttl: ttl(LONG), intent: Intent::Try }).await }
+        async move {
+            store
+                .acquire(AcquireRequest { key: &key(name), token: *token, ttl: ttl(LONG), on_held: OnHeld::Fail })
+                .await
+        }
     })))
 }
 
@@ -139,7 +143,8 @@ fn a_call_that_is_dropped_while_it_waits_is_not_sent() {
     take(&*stores.one, "warm", Token::random());
     proxy.hold(Direction::ToServer);
     let keys: Vec<_> = names("k").iter().map(|name| key(name)).collect();
-    let asks = keys.iter().map(|key| Ask { key, token: Token::random(), ttl: ttl(LONG), intent: Intent::Try });
+    let asks =
+        keys.iter().map(|key| AcquireRequest { key, token: Token::random(), ttl: ttl(LONG), on_held: OnHeld::Fail });
     let mut asking = Box::pin(join_all(asks.map(|ask| stores.one.acquire(ask))));
     assert!(futures::FutureExt::now_or_never(&mut asking).is_none());
     drop(asking);

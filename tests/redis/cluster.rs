@@ -7,7 +7,7 @@ use std::time::Duration;
 use leasehold::Token;
 use leasehold::store::conformance::{self, wait};
 use leasehold::store::redis::RedisStore;
-use leasehold::store::{Acquired, Ask, Denial, Extended, Forced, Holder, Intent, Released, Seen, Store};
+use leasehold::store::{AcquireRequest, Acquired, Denial, Extended, Forced, Holder, KeyState, OnHeld, Released, Store};
 
 use crate::kit::{Cluster, until};
 use crate::redis_store::{LONG, ask, denied, is_granted, key, queue, stores, stores_at, take, ttl};
@@ -116,11 +116,11 @@ fn a_free_lock_is_taken_while_its_slot_moves() {
         assert!(matches!(again, Acquired::Granted { fence: Some(same), .. } if same == fence), "{again:?}");
         denied(&ask(&*stores.other, "k", other, LONG));
         denied(&queue(&*stores.other, "k", other));
-        assert!(matches!(wait(stores.one.look(&key("k"), Some(token))), Ok(Seen::Held { by: Holder::Ours, .. })));
+        assert!(matches!(wait(stores.one.look(&key("k"), Some(token))), Ok(KeyState::Held { by: Holder::Ours, .. })));
         assert!(matches!(wait(stores.one.extend(&key("k"), token, ttl(LONG * 2))), Extended::Extended { .. }));
         assert_eq!(wait(stores.other.release(&key("k"), other)), Released::AlreadyGone);
         assert_eq!(wait(stores.one.release(&key("k"), token)), Released::Released);
-        assert_eq!(wait(stores.one.look(&key("k"), None)), Ok(Seen::Free));
+        assert_eq!(wait(stores.one.look(&key("k"), None)), Ok(KeyState::Free));
     }
     moving.cluster.finish_move(moving.slot, moving.to);
     assert!(take(&*stores.other, "k", Token::random()) > last);
@@ -190,7 +190,7 @@ fn what_was_reserved_by_a_try_that_was_dropped_is_taken_back_while_the_slot_move
     let k = key("k");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for micros in (0..6_000).step_by(150) {
-        let ask = Ask { key: &k, token: Token::random(), ttl: ttl(LONG), intent: Intent::Try };
+        let ask = AcquireRequest { key: &k, token: Token::random(), ttl: ttl(LONG), on_held: OnHeld::Fail };
         let asking = async { tokio::time::timeout(Duration::from_micros(micros), stores.one.acquire(ask)).await };
         if let Ok(answer) = runtime.block_on(asking) {
             assert!(is_granted(&answer), "{answer:?}");

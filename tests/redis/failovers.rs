@@ -13,13 +13,13 @@ use crate::kit::{Cluster, Sentinels, Server, until};
 use crate::redis_managers::{LONG, builder, poll_some, queue};
 
 /// Tasks that lock a key again and again, each counting its turns.
-struct Turns {
+struct Fairness {
     counts: Vec<Arc<AtomicU64>>,
     tasks: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
 }
 
-impl Turns {
+impl Fairness {
     /// `each` tasks of each manager, on keys `k0` up to `k{keys}`.
     fn start(managers: &[LockManager], each: usize, keys: usize) -> Self {
         let stop = Arc::<AtomicBool>::default();
@@ -79,7 +79,7 @@ async fn managers(url: &str, count: usize) -> Vec<LockManager> {
 async fn twenty_masters_die_and_all_who_wait_go_on() {
     let mut sentinels = Sentinels::start();
     let managers = managers(&format!("redis+sentinel://{}/{NAME}", sentinels.hosts()), 3).await;
-    let turns = Turns::start(&managers, 4, 2);
+    let turns = Fairness::start(&managers, 4, 2);
     turns.all_go_on("at first");
     for kill in 0..20 {
         let dead = sentinels.kill_master();
@@ -122,7 +122,7 @@ async fn a_holder_keeps_its_lock_through_a_failover_or_hears_that_it_is_gone() {
 async fn a_master_that_stalls_is_replaced_and_does_not_come_back_as_one() {
     let sentinels = Sentinels::start();
     let managers = managers(&format!("redis+sentinel://{}/{NAME}", sentinels.hosts()), 2).await;
-    let turns = Turns::start(&managers, 3, 2);
+    let turns = Fairness::start(&managers, 3, 2);
     turns.all_go_on("at first");
     let old = sentinels.stop_master();
     turns.all_go_on("after the master stalled");
@@ -138,7 +138,7 @@ async fn a_master_that_stalls_is_replaced_and_does_not_come_back_as_one() {
 async fn masters_of_a_cluster_die_and_all_who_wait_go_on() {
     let mut cluster = Cluster::with_replicas(1);
     let managers = managers(&format!("redis+cluster://{}", cluster.hosts()), 3).await;
-    let turns = Turns::start(&managers, 4, 4);
+    let turns = Fairness::start(&managers, 4, 4);
     turns.all_go_on("at first");
     for kill in 0..6 {
         let slot = cluster.slot_of(&format!("lock:k{}", kill % 4));
@@ -175,7 +175,7 @@ async fn a_slot_moves_under_those_who_hold_and_those_who_wait() {
     assert_eq!(lock.unlock().await, Release::Released);
     assert_eq!(waiter.await.unwrap().unwrap().unlock().await, Release::Released);
     // And under many who come and go.
-    let turns = Turns::start(&managers, 4, 1);
+    let turns = Fairness::start(&managers, 4, 1);
     for n in 0..6 {
         cluster.move_slot(slot, (cluster.owner(slot) + 1) % 3);
         turns.all_go_on(&format!("after move {n}"));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use leasehold::store::conformance::wait;
 use leasehold::store::redis::RedisStore;
-use leasehold::store::{Acquired, Ask, Denial, Event, Extended, Forced, Intent, Released, StoreError};
+use leasehold::store::{AcquireRequest, Acquired, Denial, Event, Extended, Forced, OnHeld, Released, StoreError};
 use leasehold::{Token, Ttl};
 
 use crate::kit::{self, Direction, Proxy, Server, Then, until};
@@ -155,7 +155,7 @@ fn thousands_of_dropped_acquires_leave_nothing_and_mix_no_replies() {
     let mut context = Context::from_waker(Waker::noop());
     for round in 0..10_000_u32 {
         let name = key(&format!("k{}", round % 50));
-        let ask = Ask { key: &name, token: Token::random(), ttl: ttl(LONG), intent: Intent::Try };
+        let ask = AcquireRequest { key: &name, token: Token::random(), ttl: ttl(LONG), on_held: OnHeld::Fail };
         let mut future = stores.one.acquire(ask);
         let began = Instant::now();
         // Dropped somewhere between the first poll and the answer.
@@ -184,7 +184,7 @@ fn a_server_that_is_down_is_unknown_in_time_and_service_resumes() {
     let stores = stores_at(&server.url());
     take(&*stores.one, "a", Token::random());
     server.kill9();
-    let limit = stores.one.terms().operation_timeout;
+    let limit = stores.one.capabilities().operation_timeout;
     for _ in 0..3 {
         let began = Instant::now();
         let answer = ask(&*stores.one, "b", Token::random(), LONG);
@@ -297,7 +297,7 @@ fn an_acquire_that_was_dropped_while_replicas_were_waited_for_leaves_no_key() {
         // It finds its connection open.
         take(&*stores.one, &format!("warm{round}"), Token::random());
         proxy.delay(Direction::ToServer, Duration::from_millis(300));
-        let ask = Ask { key: &k, token: Token::random(), ttl: ttl(LONG), intent: Intent::Try };
+        let ask = AcquireRequest { key: &k, token: Token::random(), ttl: ttl(LONG), on_held: OnHeld::Fail };
         let asking = async { tokio::time::timeout(Duration::from_millis(50), stores.one.acquire(ask)).await };
         assert!(runtime.block_on(asking).is_err(), "its order is under way");
         // What is sent from now on arrives before that.

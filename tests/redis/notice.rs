@@ -22,7 +22,7 @@ async fn a_notice_reaches_the_holder_in_the_other_process_and_the_lock_is_taken_
     let server = Server::start(&[]);
     let (one, two) = two(&server).await;
     let lock = one.lock("k").await.unwrap();
-    let told = tokio::spawn(lock.asked_back());
+    let told = tokio::spawn(lock.revocation_notice());
     let order = {
         let two = two.clone();
         tokio::spawn(async move { two.force_release("k").notice(SOON).await })
@@ -43,7 +43,7 @@ async fn a_holder_in_the_other_process_that_lets_go_earlier_ends_the_order_and_t
     let (one, two) = two(&server).await;
     let lock = one.lock("k").await.unwrap();
     let next = queue(&one, "k");
-    let told = tokio::spawn(lock.asked_back());
+    let told = tokio::spawn(lock.revocation_notice());
     let order = {
         let two = two.clone();
         tokio::spawn(async move { two.force_release("k").notice(LONG).await })
@@ -72,7 +72,7 @@ async fn an_order_that_nobody_waits_for_is_carried_out_and_so_is_one_whose_holde
     assert_eq!(comes("the loss", lock.lost()).await, Some(Loss::Forced));
     block_in_place(|| until("the store takes what hears no notice", || !exists(&server, "lock:unheard")));
     assert_eq!(unheard.refresh().await, Err(LockError::Lost(Loss::Vanished)));
-    assert_eq!(unheard.asked_back().await, None);
+    assert_eq!(unheard.revocation_notice().await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

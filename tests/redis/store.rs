@@ -8,7 +8,7 @@ use leasehold::Token;
 use leasehold::store::conformance::{self, wait};
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{
-    Acquired, Denial, Extended, Forced, Holder, KeyTemplate, Lapsed, Released, Seen, Store, StoreError, Warning,
+    Acquired, Denial, Extended, Forced, Holder, KeyState, KeyTemplate, OnExpiry, Released, Store, StoreError, Warning,
 };
 
 use crate::kit::{Server, until};
@@ -53,7 +53,7 @@ fn other_clients_locks_exclude_us_and_ours_exclude_them() {
     let answer = ask(&*stores.one, "a", token, LONG);
     assert_eq!(answer, Acquired::Denied { retry_in: None, why: Denial::Held }, "a value that is no text, without end");
     let seen = wait(stores.one.look(&key("a"), Some(token)));
-    assert_eq!(seen, Ok(Seen::Held { by: Holder::Other, ends_in: None, fence: seen_fence(&server, "a") }));
+    assert_eq!(seen, Ok(KeyState::Held { by: Holder::Other, ends_in: None, fence: seen_fence(&server, "a") }));
     assert_eq!(wait(stores.one.release(&key("a"), token)), Released::AlreadyGone);
     assert_eq!(wait(stores.one.extend(&key("a"), token, ttl(LONG))), Extended::Lost);
     assert_eq!(server.ask::<i64>("PTTL lock:a"), -1, "what another keeps for ever stays so");
@@ -72,7 +72,7 @@ fn locks_of_another_kind_are_held_and_not_an_error() {
         assert_eq!(denied(&ask(&*stores.one, "k", token, LONG)), Denial::OtherKind, "{make}");
         assert!(matches!(
             wait(stores.one.look(&key("k"), Some(token))),
-            Ok(Seen::Held { by: Holder::OtherKind, ends_in: None, .. })
+            Ok(KeyState::Held { by: Holder::OtherKind, ends_in: None, .. })
         ));
         assert_eq!(wait(stores.one.extend(&key("k"), token, ttl(LONG))), Extended::Lost);
         assert_eq!(wait(stores.one.release(&key("k"), token)), Released::AlreadyGone);
@@ -213,7 +213,7 @@ fn a_lock_delay_blocks_the_key_after_its_holder_ran_out() {
     let server = Server::start(&[]);
     let delay = Duration::from_secs(60);
     let (stores, token) = (stores(|| RedisStore::builder(&server.url()).lock_delay(delay)), Token::random());
-    assert_eq!(stores.one.terms().lapsed, Lapsed::Leave);
+    assert_eq!(stores.one.capabilities().on_expiry, OnExpiry::Leave);
     let second = Duration::from_secs(1);
     let Acquired::Granted { valid_for, .. } = ask(&*stores.one, "k", token, second) else { panic!() };
     assert!(valid_for < second, "the holder is told its own time: {valid_for:?}");

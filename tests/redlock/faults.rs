@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use leasehold::Token;
 use leasehold::store::conformance::{Stores, wait};
 use leasehold::store::redlock::{RedlockBuilder, RedlockStore};
-use leasehold::store::{Acquired, Denial, Event, Extended, Forced, Holder, Released, Seen, Store, StoreError, Turns};
+use leasehold::store::{
+    Acquired, Denial, Event, Extended, Fairness, Forced, Holder, KeyState, Released, Store, StoreError,
+};
 
 use crate::kit::{self, Direction, Proxy, Server, Then, until, until_some};
 use crate::redis_store::{ask, denied, is_granted, key, ttl};
@@ -167,8 +169,8 @@ fn processes_that_disagree_on_the_longest_ttl_are_told() {
 fn ttls_above_the_longest_are_refused() {
     let nodes = Nodes::start(3, &[], MAX_TTL);
     let stores = nodes.stores();
-    assert_eq!(stores.one.terms().max_ttl, MAX_TTL);
-    assert_eq!(stores.one.terms().turns, Turns::None);
+    assert_eq!(stores.one.capabilities().max_ttl, MAX_TTL);
+    assert_eq!(stores.one.capabilities().fairness, Fairness::None);
     let answer = ask(&*stores.one, "k", Token::random(), MAX_TTL + Duration::from_millis(1));
     assert_eq!(answer, Acquired::Unknown(StoreError::InvalidTtl));
     assert_eq!(nodes.holders("k"), 0);
@@ -262,7 +264,7 @@ fn a_split_vote_is_denied_soon_and_leaves_nothing() {
     let Acquired::Denied { why: Denial::Held, retry_in: Some(_) } = answer else { panic!("{answer:?}") };
     until("the clean-up", || nodes.with_value("k", &token.to_string()) == 0);
     let seen = wait(stores.one.look(&key("k"), None));
-    assert!(matches!(seen, Ok(Seen::Held { by: Holder::Other, ends_in: Some(_), .. })), "{seen:?}");
+    assert!(matches!(seen, Ok(KeyState::Held { by: Holder::Other, ends_in: Some(_), .. })), "{seen:?}");
 }
 
 /// Peer bug 13: a quorum was reached when its validity was over.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use leasehold::Token;
 use leasehold::store::conformance::{self, wait};
-use leasehold::store::{Acquired, Ask, Denial, Intent, Released, Store};
+use leasehold::store::{AcquireRequest, Acquired, Denial, OnHeld, Released, Store};
 
 use crate::kit;
 use crate::redis_store::{key, ttl};
@@ -137,7 +137,7 @@ fn calls_that_go_out_together_are_answered_each_by_itself() {
         let tries = keys
             .iter()
             .zip(&tokens)
-            .map(|(key, token)| stores.one.acquire(Ask { key, token: *token, ttl, intent: Intent::Try }));
+            .map(|(key, token)| stores.one.acquire(AcquireRequest { key, token: *token, ttl, on_held: OnHeld::Fail }));
         let answers = wait(join_all(tries));
         for (of_key, pair) in answers.chunks(2).enumerate() {
             let why = if of_key == 7 { Denial::OtherKind } else { Denial::Held };
@@ -167,7 +167,7 @@ fn a_fence_far_ahead_of_all_clocks_stays_with_its_own_key() {
         server.ask::<String>(&format!("SET leasehold:fence:{{lock:far}} {far} PX 100000000"));
     }
     let fence = |name: &str| {
-        let ask = Ask { key: &key(name), token: Token::random(), ttl, intent: Intent::Try };
+        let ask = AcquireRequest { key: &key(name), token: Token::random(), ttl, on_held: OnHeld::Fail };
         match wait(stores.one.acquire(ask)) {
             Acquired::Granted { fence: Some(fence), .. } => fence,
             answer => panic!("{answer:?}"),

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use leasehold::store::Vote::{self, Free, Holder, Other, Quarantined, Unknown};
-use leasehold::{LockManager, Whereabouts};
+use leasehold::{Location, LockManager};
 use serde_json::{Value, json};
 
 use crate::binary::{Did, leasehold};
@@ -37,7 +37,7 @@ async fn until_is<T: PartialEq + std::fmt::Debug>(wanted: T, ask: impl AsyncFn()
 }
 
 /// Where the lock is seen from, and the votes on it; they are in the order of the servers.
-async fn votes(nodes: &Nodes, locks: &LockManager) -> Option<(Whereabouts, Vec<Vote>)> {
+async fn votes(nodes: &Nodes, locks: &LockManager) -> Option<(Location, Vec<Vote>)> {
     let info = locks.inspect("k").await.ok()??;
     let names: Vec<_> = nodes.servers.iter().map(|server| server.address().to_string()).collect();
     assert_eq!(info.votes.iter().map(|vote| vote.node.to_string()).collect::<Vec<_>>(), names);
@@ -50,25 +50,25 @@ async fn a_look_at_a_lock_shows_for_whom_each_node_stands() {
     let (one, two) = (manager(&nodes).await, manager(&nodes).await);
     let _lock = one.lock("k").await.unwrap();
     // By the holder's own token, and by what a majority has.
-    until_is(Some((Whereabouts::Here, vec![Holder; 5])), async || votes(&nodes, &one).await).await;
-    until_is(Some((Whereabouts::Elsewhere, vec![Holder; 5])), async || votes(&nodes, &two).await).await;
+    until_is(Some((Location::Here, vec![Holder; 5])), async || votes(&nodes, &one).await).await;
+    until_is(Some((Location::Elsewhere, vec![Holder; 5])), async || votes(&nodes, &two).await).await;
     nodes.servers[3].ask::<i64>("DEL lock:k");
     nodes.servers[4].ask::<()>("SET lock:k another-clients PX 600000");
     let split = vec![Holder, Holder, Holder, Free, Other];
-    until_is(Some((Whereabouts::Here, split.clone())), async || votes(&nodes, &one).await).await;
-    until_is(Some((Whereabouts::Elsewhere, split)), async || votes(&nodes, &two).await).await;
+    until_is(Some((Location::Here, split.clone())), async || votes(&nodes, &one).await).await;
+    until_is(Some((Location::Elsewhere, split)), async || votes(&nodes, &two).await).await;
     nodes.servers[0].kill9();
     nodes.servers[1].restart();
     // No majority tells any more who holds it, but its holder knows.
     let few = vec![Unknown, Quarantined, Holder, Free, Other];
-    until_is(Some((Whereabouts::Here, few)), async || votes(&nodes, &one).await).await;
+    until_is(Some((Location::Here, few)), async || votes(&nodes, &one).await).await;
     let told = one.explain("k").await.unwrap().to_string();
     assert!(told.contains(&format!("node {}: quarantined\n", nodes.servers[1].address())), "{told}");
     assert!(!told.contains("another-clients"));
     nodes.servers[4].ask::<i64>("DEL lock:k");
     nodes.servers[4].ask::<i64>("RPUSH lock:k something");
     let kinds = vec![Unknown, Quarantined, Holder, Free, Other];
-    until_is(Some((Whereabouts::Here, kinds)), async || votes(&nodes, &one).await).await;
+    until_is(Some((Location::Here, kinds)), async || votes(&nodes, &one).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,10 +76,10 @@ async fn a_flushed_node_is_seen_not_to_vote_before_anybody_asks_it_for_a_key() {
     let nodes = Nodes::start(3, &[], LONG);
     let locks = manager(&nodes).await;
     let _lock = locks.lock("k").await.unwrap();
-    until_is(Some((Whereabouts::Here, vec![Holder; 3])), async || votes(&nodes, &locks).await).await;
+    until_is(Some((Location::Here, vec![Holder; 3])), async || votes(&nodes, &locks).await).await;
     nodes.servers[2].ask::<()>("FLUSHALL");
     let votes = async || votes(&nodes, &locks).await;
-    until_is(Some((Whereabouts::Here, vec![Holder, Holder, Quarantined])), votes).await;
+    until_is(Some((Location::Here, vec![Holder, Holder, Quarantined])), votes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

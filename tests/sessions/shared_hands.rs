@@ -92,13 +92,13 @@ async fn options_taken_all_at_once_leave_a_request_its_session() {
 async fn a_holder_that_asks_again_hears_of_a_notice_that_was_shortened() {
     let (locks, clock) = manager();
     let lock = locks.lock("k").await.unwrap();
-    let heard = lock.asked_back();
+    let heard = lock.revocation_notice();
     let mut long = locks.force_release("k").notice(secs(20)).into_future();
     assert!(poll!(&mut long).is_pending());
     assert!(heard.await.is_some());
     let mut short = locks.force_release("k").notice(secs(1)).into_future();
     assert!(poll!(&mut short).is_pending());
-    assert_eq!(lock.asked_back().await, lock.deadline());
+    assert_eq!(lock.revocation_notice().await, lock.deadline());
     clock.advance(secs(1));
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use leasehold::store::conformance::{Stores, wait};
 use leasehold::store::redis::{RedisBuilder, RedisStore};
-use leasehold::store::{Acquired, Ask, Denial, Intent, Store};
+use leasehold::store::{AcquireRequest, Acquired, Denial, OnHeld, Store};
 use leasehold::{Key, Token, Ttl};
 
 pub(crate) const LONG: Duration = Duration::from_secs(600);
@@ -29,11 +29,11 @@ pub(crate) fn ttl(ttl: Duration) -> Ttl {
 }
 
 pub(crate) fn ask(store: &dyn Store, name: &str, token: Token, lasting: Duration) -> Acquired {
-    wait(store.acquire(Ask { key: &key(name), token, ttl: ttl(lasting), intent: Intent::Try }))
+    wait(store.acquire(AcquireRequest { key: &key(name), token, ttl: ttl(lasting), on_held: OnHeld::Fail }))
 }
 
 pub(crate) fn queue(store: &dyn Store, name: &str, token: Token) -> Acquired {
-    wait(store.acquire(Ask { key: &key(name), token, ttl: ttl(LONG), intent: Intent::Wait }))
+    wait(store.acquire(AcquireRequest { key: &key(name), token, ttl: ttl(LONG), on_held: OnHeld::Queue }))
 }
 
 /// Takes a free lock; answers its fence.

@@ -8,11 +8,11 @@ use leasehold::{Clock, Token};
 
 use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
-use crate::lend::{Granted, Kind, Terms, this_process, whole_ms};
+use crate::lease::{Granted, Kind, Terms, this_process, whole_ms};
 use crate::output::{print, print_line};
+use crate::print::{Cell, Reader, Table};
 use crate::progress::{Progress, Verbosity};
 use crate::rounds::{Answered, Rounds, TokenFrom, give_back};
-use crate::shape::{Cell, Reader, Table};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]

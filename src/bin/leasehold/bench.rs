@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::client::{ANSWER_TIMEOUT, CallError, Client, ServerArgs};
 use crate::exit::Failure;
 use crate::output::{notice, print, print_line, status};
-use crate::shape::{Cell, Reader, Table};
+use crate::print::{Cell, Reader, Table};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::exit::Failure;
-use crate::shape::plain;
+use crate::print::plain;
 
 /// Where the server is unless something else is said.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:7420";

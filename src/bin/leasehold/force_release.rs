@@ -7,7 +7,7 @@ use clap::Args;
 use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
 use crate::output::{print_line, status};
-use crate::shape::plain;
+use crate::print::plain;
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]

@@ -9,10 +9,10 @@ use serde_json::json;
 
 use crate::client::{ANSWER_TIMEOUT, Client, ServerArgs};
 use crate::exit::Failure;
-use crate::lend::whole_ms;
+use crate::lease::whole_ms;
 use crate::output::{print, print_line};
+use crate::print::{Cell, Reader, Table};
 use crate::release::TokenArgs;
-use crate::shape::{Cell, Reader, Table};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]

@@ -10,7 +10,7 @@ use futures_util::future::{join_all, select_all};
 use leasehold::{Clock, Moment, Token};
 
 use crate::exit::Failure;
-use crate::lend::{Beat, Lease, Lender, Terms};
+use crate::lease::{Beat, Lease, LeaseSource, Terms};
 use crate::progress::Progress;
 
 /// The locks.
@@ -45,9 +45,9 @@ impl Leases {
     /// Acquires a lock on each of these terms before `end`, or none.
     ///
     /// # Errors
-    /// One was not granted, or whether it was is not known; [`Lender::give_up`] then sees to what may have come of it.
+    /// One was not granted, or whether it was is not known; [`LeaseSource::give_up`] then sees to what may have come of it.
     pub(crate) async fn acquire(
-        lender: &Lender,
+        lender: &LeaseSource,
         all: &mut [Terms],
         end: Moment,
         progress: &Progress,

@@ -9,9 +9,9 @@ use serde_json::Value;
 use crate::client::{CallError, Client, ServerArgs};
 use crate::exit::Failure;
 use crate::output::{print, print_line};
+use crate::print::{Cell, Reader, Table};
 use crate::progress::{Progress, Verbosity};
 use crate::screen::Screen;
-use crate::shape::{Cell, Reader, Table};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]

@@ -8,7 +8,7 @@ use metrics_process::Collector;
 
 use crate::connections::Counts;
 use crate::exit::Failure;
-use crate::sockets::Edge;
+use crate::listener::Edge;
 use crate::{logs, reload};
 
 /// Installs the process's recorder: before anything takes a handle.

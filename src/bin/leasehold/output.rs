@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use crate::exit::Failure;
-use crate::shape::cut;
+use crate::print::cut;
 
 /// How many notices may wait to be written; later ones are dropped.
 const WAITING_NOTICES: usize = 64;

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use crate::output;
-use crate::shape::{plain, span};
+use crate::print::{plain, span};
 
 /// How often a failure that goes on is told again.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);

@@ -22,7 +22,7 @@ use serde_json::json;
 
 use crate::client::{ANSWER_TIMEOUT, CallError, Client};
 use crate::exit::Failure;
-use crate::lend::Terms;
+use crate::lease::Terms;
 use crate::progress::Progress;
 
 /// The longest round: shorter than the time-outs of proxies, most of which are 30 to 60 s.

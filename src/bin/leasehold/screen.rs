@@ -5,7 +5,7 @@ use std::io;
 
 use crate::exit::Failure;
 use crate::output::print;
-use crate::shape::{Reader, cut};
+use crate::print::{Reader, cut};
 
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";

@@ -25,15 +25,15 @@ use leasehold::store::StoreError;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::bad_clients::BadClients;
-use crate::bounds::Bounds;
 use crate::connections::{Capacity, Connections};
 use crate::exit::Failure;
+use crate::fd_limits::Bounds;
+use crate::listener::{self, Edge, Parts};
 use crate::logs;
 use crate::reload::{self, Watched, What};
 use crate::settings::ServeArgs;
 use crate::settings::store::{self, Choice};
 use crate::signals::{Hangup, Signals};
-use crate::sockets::{self, Edge, Parts};
 use crate::tls::Certificate;
 use crate::{metrics, tls, tokens};
 
@@ -201,7 +201,7 @@ async fn serve(args: ServeArgs, parts: Parts) -> Result<ExitCode, Failure> {
     if let Err(StoreError::Config(why)) = &seen {
         return Err(Failure::Usage(why.to_string()));
     }
-    let server = sockets::start(&args, parts).map_err(|why| Failure::Listen { address: args.listen.clone(), why })?;
+    let server = listener::start(&args, parts).map_err(|why| Failure::Listen { address: args.listen.clone(), why })?;
     let handle = server.handle();
     let mut serving = actix_web::rt::spawn(server);
     announce(scheme, &addresses, &args);

@@ -7,7 +7,7 @@ use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
 use crate::ls::{Holder, Row};
 use crate::output::{print, print_line};
-use crate::shape::{Cell, Reader, Table, plain};
+use crate::print::{Cell, Reader, Table, plain};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
 use crate::output::{print, print_line};
-use crate::shape::{Cell, Reader, Table};
+use crate::print::{Cell, Reader, Table};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
 use crate::output::print_line;
-use crate::shape::{Reader, plain, span};
+use crate::print::{Reader, plain, span};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]

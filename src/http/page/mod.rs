@@ -12,7 +12,7 @@ use actix_web::http::header::{
 use actix_web::{HttpRequest, HttpResponse};
 use sha2::{Digest, Sha256};
 
-use super::call::Answer;
+use super::context::Answer;
 use super::problem::Fault;
 
 /// Its own files and the routes beside it; no framing, so that nobody can be led to click on it unseen.

@@ -4,21 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::call::{Confirm, Failure, call};
-use super::cleanup::{Debt, Guard};
-use super::fault::{Ran, nonsense};
+use super::cleanup::{Guard, PendingCleanup};
+use super::fault::{Ran, protocol_error};
 use super::moving::{self, Try};
-use super::names::Names;
+use super::names::KeyNames;
 use super::replicas::Confirmed;
-use super::script::{ACQUIRE, Parts, Reply};
+use super::script::{ACQUIRE, Reply, ScriptArgs};
 use super::{Inner, millis};
 use crate::clock::Moment;
 use crate::key::Token;
-use crate::store::{Acquired, Ask, Denial, Intent, StoreError, drift};
+use crate::store::{AcquireRequest, Acquired, Denial, OnHeld, StoreError, drift};
 
 /// What the script answers last where the token held the lock before.
 const HELD_ALREADY: i64 = 1;
 
-pub(super) async fn acquire(inner: &Arc<Inner>, ask: Ask<'_>) -> Acquired {
+pub(super) async fn acquire(inner: &Arc<Inner>, ask: AcquireRequest<'_>) -> Acquired {
     let begun = inner.now();
     match attempt(inner, ask, begun).await {
         Ok(answer) => answer,
@@ -27,24 +27,24 @@ pub(super) async fn acquire(inner: &Arc<Inner>, ask: Ask<'_>) -> Acquired {
     }
 }
 
-async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acquired, StoreError> {
+async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> Result<Acquired, StoreError> {
     let names = inner.names(ask.key)?;
     let ttl = inner.checked_ttl(ask.ttl)?;
-    inner.lately.forget(&names, ask.token);
+    inner.release_replay.forget(&names, ask.token);
     clean(inner, &names, ask.token, begun).await?;
     // What was taken back just now was released once more.
-    inner.lately.forget(&names, ask.token);
+    inner.release_replay.forget(&names, ask.token);
     let life = ttl.saturating_add(inner.config.lock_delay);
     // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
     let over = begun.saturating_add(inner.config.operation_timeout * 2).saturating_add(life);
-    let mut guard = Guard::new(inner, &names, ask.token, Debt::new(over), Confirm::Yes);
+    let mut guard = Guard::new(inner, &names, ask.token, PendingCleanup::new(over), Confirm::Yes);
     let token = ask.token.as_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let token: &str = token.hyphenated().encode_lower(&mut text);
-    let asking = inner.tickets.ask(&names, ask.intent);
-    let (number, queues) = (asking.number(), u8::from(ask.intent == Intent::Wait));
+    let asking = inner.tickets.ask(&names, ask.on_held);
+    let (number, queues) = (asking.number(), u8::from(ask.on_held == OnHeld::Queue));
     let answered = call(inner, &names, &ACQUIRE, begun, &mut guard, |not_after| {
-        let parts = Parts::of([names.lock(), names.fence(), names.queue(), names.alive()]);
+        let parts = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
         let parts = parts.arg(token).arg(millis(life)).arg(not_after).arg(millis(inner.config.fence_retention));
         parts.arg(inner.highest.of(&names)).arg(format_args!("{}:{number}", inner.config.process)).arg(queues)
     });
@@ -85,7 +85,7 @@ async fn attempt(inner: &Arc<Inner>, ask: Ask<'_>, begun: Moment) -> Result<Acqu
 }
 
 /// An earlier try with this token must be out of the way first (S5).
-async fn clean(inner: &Arc<Inner>, names: &Names, token: Token, begun: Moment) -> Result<(), StoreError> {
+async fn clean(inner: &Arc<Inner>, names: &KeyNames, token: Token, begun: Moment) -> Result<(), StoreError> {
     if inner.cleaning.is_idle() {
         return Ok(());
     }
@@ -99,7 +99,7 @@ async fn clean(inner: &Arc<Inner>, names: &Names, token: Token, begun: Moment) -
 fn meaning(inner: &Inner, reply: &Reply, ttl: Duration) -> Result<Acquired, StoreError> {
     match (reply.code(), reply.rest()) {
         (1, &[fence, left_ms, _]) => {
-            let fence = u64::try_from(fence).map_err(|_| nonsense("a fence below zero"))?;
+            let fence = u64::try_from(fence).map_err(|_| protocol_error("a fence below zero"))?;
             Ok(Acquired::Granted { fence: Some(fence), valid_for: valid(inner, ttl, left_ms) })
         }
         (2, &[why, left_ms]) => {
@@ -107,12 +107,12 @@ fn meaning(inner: &Inner, reply: &Reply, ttl: Duration) -> Result<Acquired, Stor
                 0 => Denial::Held,
                 1 => Denial::OtherKind,
                 2 => Denial::Ahead,
-                _ => return Err(nonsense("a denial without a cause")),
+                _ => return Err(protocol_error("a denial without a cause")),
             };
             Ok(Acquired::Denied { retry_in: u64::try_from(left_ms).ok().map(Duration::from_millis), why })
         }
         (3, _) => Err(StoreError::Timeout),
-        _ => Err(nonsense("neither granted nor denied")),
+        _ => Err(protocol_error("neither granted nor denied")),
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::cleanup::Order;
 use super::fault::{Fault, Ran, Then};
-use super::script::{Lane, Parts, Reply, Script, Takes};
+use super::script::{Lane, Reply, Script, ScriptArgs, Takes};
 use super::wire::{Asking, Wire};
 use crate::store::StoreError;
 
@@ -58,12 +58,12 @@ struct Queue {
 
 struct Waiting {
     number: u64,
-    parts: Parts,
+    parts: ScriptArgs,
     tell: oneshot::Sender<Result<Reply, Fault>>,
 }
 
 /// How a call goes out.
-pub(super) enum Going {
+pub(super) enum Dispatch {
     /// By itself, and nobody waits for it.
     Alone,
     /// At once; others may wait for its return.
@@ -72,7 +72,7 @@ pub(super) enum Going {
     Along(Lane),
 }
 
-impl Going {
+impl Dispatch {
     pub(super) fn order(&self, wire: u64) -> Order {
         match self {
             Self::Alone | Self::Ahead(_) => Order::Kept(wire),
@@ -93,17 +93,17 @@ impl Batches {
 }
 
 /// How the next call of a script goes out.
-pub(super) fn going(wire: &Arc<Wire>, script: &'static Script, asking: Asking) -> Going {
+pub(super) fn going(wire: &Arc<Wire>, script: &'static Script, asking: Asking) -> Dispatch {
     match (wire.batches.batching, asking, script.takes) {
         (Batching::On, Asking::No, Takes::Many(lane)) => {
             let mut queue = wire.batches.lane(lane);
             if queue.under_way >= AHEAD {
-                return Going::Along(lane);
+                return Dispatch::Along(lane);
             }
             queue.under_way += 1;
-            Going::Ahead(Flight { wire: Arc::clone(wire), lane, script })
+            Dispatch::Ahead(Flight { wire: Arc::clone(wire), lane, script })
         }
-        _ => Going::Alone,
+        _ => Dispatch::Alone,
     }
 }
 
@@ -115,7 +115,7 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    pub(super) async fn run(self, parts: Parts) -> Result<Reply, Fault> {
+    pub(super) async fn run(self, parts: ScriptArgs) -> Result<Reply, Fault> {
         self.wire.run_one(self.script, Asking::No, parts).await
     }
 }
@@ -127,13 +127,18 @@ impl Drop for Flight {
             queue.under_way -= 1;
         } else {
             drop(queue);
-            take_off(&self.wire, self.lane, self.script);
+            flush(&self.wire, self.lane, self.script);
         }
     }
 }
 
 /// Waits for others to go out with. Dropped before that, it is not sent.
-pub(super) async fn along(wire: &Arc<Wire>, lane: Lane, script: &'static Script, parts: Parts) -> Result<Reply, Fault> {
+pub(super) async fn along(
+    wire: &Arc<Wire>,
+    lane: Lane,
+    script: &'static Script,
+    parts: ScriptArgs,
+) -> Result<Reply, Fault> {
     let (tell, hear) = oneshot::channel();
     let place = {
         let mut queue = wire.batches.lane(lane);
@@ -144,7 +149,7 @@ pub(super) async fn along(wire: &Arc<Wire>, lane: Lane, script: &'static Script,
         if queue.under_way < AHEAD {
             queue.under_way += 1;
             drop(queue);
-            take_off(wire, lane, script);
+            flush(wire, lane, script);
         }
         Place { wire, lane, number }
     };
@@ -170,7 +175,7 @@ impl Drop for Place<'_> {
 }
 
 /// Sends whoever waits, batch by batch, until nobody does.
-fn take_off(wire: &Arc<Wire>, lane: Lane, script: &'static Script) {
+fn flush(wire: &Arc<Wire>, lane: Lane, script: &'static Script) {
     let wire = Arc::clone(wire);
     wire.batches.runtime.clone().spawn(async move {
         loop {

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use super::Inner;
-use super::batch::{self, Going};
-use super::cleanup::{Debt, Guard, Order};
+use super::batch::{self, Dispatch};
+use super::cleanup::{Guard, Order, PendingCleanup};
 use super::fault::{Fault, Ran, Then};
 use super::link::{Link, Phase};
-use super::names::Names;
+use super::names::KeyNames;
 use super::replicas::{self, Confirmed};
-use super::script::{Parts, Reply, Script};
+use super::script::{Reply, Script, ScriptArgs};
 use super::wire::{Asking, Wire};
 use crate::clock::Moment;
 use crate::store::StoreError;
@@ -23,7 +23,7 @@ const REDIRECTIONS: usize = 4;
 pub(super) const TOO_LATE: i64 = 3;
 
 /// Who is told before a command goes out (R5).
-pub(in crate::store) trait Outbox: Send {
+pub(in crate::store) trait SendObserver: Send {
     /// A command goes out, and has no effect after `not_after_us`.
     fn sending(&mut self, order: Order, not_after_us: i64);
 
@@ -36,7 +36,7 @@ pub(in crate::store) trait Outbox: Send {
 /// Of an extend, whose outcome is undone by nothing but time.
 pub(super) struct Confirmable;
 
-impl Outbox for Confirmable {
+impl SendObserver for Confirmable {
     fn sending(&mut self, _: Order, _: i64) {}
 
     fn confirm(&self) -> Confirm {
@@ -44,7 +44,7 @@ impl Outbox for Confirmable {
     }
 }
 
-impl Outbox for Guard {
+impl SendObserver for Guard {
     fn sending(&mut self, order: Order, not_after_us: i64) {
         Guard::sending(self, order, not_after_us);
     }
@@ -54,13 +54,13 @@ impl Outbox for Guard {
     }
 }
 
-impl Outbox for Debt {
+impl SendObserver for PendingCleanup {
     fn sending(&mut self, order: Order, not_after_us: i64) {
         self.add(order, not_after_us);
     }
 }
 
-impl<T: Outbox> Outbox for &mut T {
+impl<T: SendObserver> SendObserver for &mut T {
     fn sending(&mut self, order: Order, not_after_us: i64) {
         T::sending(self, order, not_after_us);
     }
@@ -71,7 +71,7 @@ impl<T: Outbox> Outbox for &mut T {
 }
 
 /// Of a command that may run late without harm.
-impl Outbox for () {
+impl SendObserver for () {
     fn sending(&mut self, _: Order, _: i64) {}
 }
 
@@ -99,16 +99,16 @@ pub(in crate::store) struct Failure {
 /// Runs `script` for a lock. `parts` are what it is told, given the not-after; they may be asked for again.
 pub(in crate::store) async fn call(
     inner: &Inner,
-    names: &Names,
+    names: &KeyNames,
     script: &'static Script,
     begun: Moment,
-    mut outbox: impl Outbox,
-    parts: impl Fn(i64) -> Parts + Send + Sync,
+    mut outbox: impl SendObserver,
+    parts: impl Fn(i64) -> ScriptArgs + Send + Sync,
 ) -> Result<Answer, Failure> {
     if inner.runtime().is_none() {
         return Err(Failure { error: StoreError::NotRunning, ran: Ran::No });
     }
-    let mut course = Course { ran: Ran::No, link: None };
+    let mut course = Progress { ran: Ran::No, link: None };
     let limit = inner.config.operation_timeout;
     let sending = send(inner, names, script, begun, &mut outbox, &parts, &mut course);
     match inner.ticks.within(begun, limit, sending).await {
@@ -123,17 +123,17 @@ pub(in crate::store) async fn call(
 }
 
 /// How far a call came, for one that was stopped on its way.
-struct Course {
+struct Progress {
     ran: Ran,
     link: Option<(Arc<Link>, Option<Arc<Wire>>)>,
 }
 
-impl Course {
+impl Progress {
     /// A wire that does not answer is in doubt; without one, nothing was sent.
     fn timed_out(&self, error: StoreError) -> StoreError {
         match &self.link {
             Some((_, Some(wire))) => {
-                wire.condemn();
+                wire.mark_broken();
                 error
             }
             Some((link, None)) => match link.phase() {
@@ -147,12 +147,12 @@ impl Course {
 
 async fn send(
     inner: &Inner,
-    names: &Names,
+    names: &KeyNames,
     script: &'static Script,
     begun: Moment,
-    outbox: &mut impl Outbox,
-    parts: &(impl Fn(i64) -> Parts + Send + Sync),
-    course: &mut Course,
+    outbox: &mut impl SendObserver,
+    parts: &(impl Fn(i64) -> ScriptArgs + Send + Sync),
+    course: &mut Progress,
 ) -> Result<Answer, StoreError> {
     let mut asking = Asking::No;
     let mut named: Option<Arc<Link>> = None;
@@ -172,16 +172,16 @@ async fn send(
             Confirm::Yes => inner.config.replicas,
             Confirm::No => 0,
         };
-        let going = if confirmed_by > 0 { Going::Alone } else { batch::going(&wire, script, asking) };
+        let going = if confirmed_by > 0 { Dispatch::Alone } else { batch::going(&wire, script, asking) };
         outbox.sending(order(confirmed_by, &going, wire.id), not_after);
         course.ran = Ran::Maybe;
         let parts = parts(not_after);
         let enough = |reply| (reply, Confirmed::Enough);
         let answered = match (going, confirmed_by, asking) {
-            (Going::Along(lane), ..) => batch::along(&wire, lane, script, parts).await.map(enough),
-            (Going::Ahead(flight), ..) => flight.run(parts).await.map(enough),
-            (Going::Alone, 0, _) => wire.run_one(script, asking, parts).await.map(enough),
-            (Going::Alone, ..) => replicas::run(inner, &wire, script, asking, parts).await,
+            (Dispatch::Along(lane), ..) => batch::along(&wire, lane, script, parts).await.map(enough),
+            (Dispatch::Ahead(flight), ..) => flight.run(parts).await.map(enough),
+            (Dispatch::Alone, 0, _) => wire.run_one(script, asking, parts).await.map(enough),
+            (Dispatch::Alone, ..) => replicas::run(inner, &wire, script, asking, parts).await,
         };
         match answered {
             Ok((reply, confirmed)) => {
@@ -205,7 +205,7 @@ async fn send(
 
 /// Whether what is sent over the wire later may overtake it. What replicas have to confirm goes by a connection of its
 /// own, and is paid by time alone (R5, R24).
-fn order(confirmed_by: u32, going: &Going, wire: u64) -> Order {
+fn order(confirmed_by: u32, going: &Dispatch, wire: u64) -> Order {
     if confirmed_by > 0 { Order::Open } else { going.order(wire) }
 }
 
@@ -220,14 +220,14 @@ fn follow(inner: &Inner, wire: &Wire, fault: &Fault) -> Result<(Asking, Option<A
             inner.servers.named(address).map(|link| (Asking::Yes, Some(link))).ok_or_else(|| fault.error.clone())
         }
         Then::Reconnect => {
-            wire.condemn();
+            wire.mark_broken();
             inner.servers.rediscover();
             Err(fault.error.clone())
         }
         Then::Rediscover => {
             if inner.servers.are_behind_sentinels() {
                 // Sentinels are asked again before the next connection.
-                wire.condemn();
+                wire.mark_broken();
             }
             inner.servers.rediscover();
             Err(fault.error.clone())
@@ -242,9 +242,9 @@ mod tests {
 
     #[test]
     fn what_goes_by_a_connection_of_its_own_is_paid_by_time_alone() {
-        assert_eq!(order(0, &Going::Alone, 7), Order::Kept(7));
-        let mut debt = Debt::new(Moment::FAR);
-        debt.add(order(1, &Going::Alone, 7), 100);
+        assert_eq!(order(0, &Dispatch::Alone, 7), Order::Kept(7));
+        let mut debt = PendingCleanup::new(Moment::FAR);
+        debt.add(order(1, &Dispatch::Alone, 7), 100);
         assert!(!debt.is_paid(7, 100), "it may run after a release over the wire");
         assert!(debt.is_paid(7, 101));
     }

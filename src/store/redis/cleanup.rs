@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::call::Confirm;
-use super::names::Names;
+use super::names::KeyNames;
 use super::{Inner, release};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
@@ -30,19 +30,19 @@ const REFUSED: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 #[derive(Default)]
 pub(in crate::store) struct Cleaning {
     under_way: AtomicUsize,
-    entries: Mutex<HashMap<(Names, Token), Arc<Entry>>>,
+    entries: Mutex<HashMap<(KeyNames, Token), Arc<Entry>>>,
     settled: Notify,
 }
 
 /// One lock and token. Several calls may be behind it.
 struct Entry {
-    debt: Mutex<Debt>,
+    debt: Mutex<PendingCleanup>,
     done: watch::Sender<()>,
 }
 
 /// The unanswered commands of one lock and token.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::store) struct Debt {
+pub(in crate::store) struct PendingCleanup {
     /// None of them has any effect after this moment of the server's clock.
     not_after_us: i64,
     /// The wire that carried them all, before anything that is sent from now on.
@@ -57,7 +57,7 @@ pub(in crate::store) struct Debt {
 pub(super) enum What {
     /// Whatever the token holds.
     Any,
-    /// What it holds with this fence or a lower one: it was released before (`lately`).
+    /// What it holds with this fence or a lower one: it was released before (`release_replay`).
     UpTo(u64),
 }
 
@@ -77,7 +77,7 @@ pub(in crate::store) enum Order {
     Open,
 }
 
-impl Debt {
+impl PendingCleanup {
     pub(in crate::store) fn new(over: Moment) -> Self {
         Self { not_after_us: i64::MIN, wires: Wires::None, over, what: What::Any }
     }
@@ -120,13 +120,19 @@ impl Debt {
 /// Goes along with a call, and takes back what it may have left if it does not end well.
 pub(in crate::store) struct Guard {
     inner: Arc<Inner>,
-    armed: Option<(Names, Token, Debt)>,
+    armed: Option<(KeyNames, Token, PendingCleanup)>,
     pub(super) confirm: Confirm,
 }
 
 impl Guard {
     /// A guard that takes back what `token` may come to hold.
-    pub(in crate::store) fn new(inner: &Arc<Inner>, names: &Names, token: Token, debt: Debt, confirm: Confirm) -> Self {
+    pub(in crate::store) fn new(
+        inner: &Arc<Inner>,
+        names: &KeyNames,
+        token: Token,
+        debt: PendingCleanup,
+        confirm: Confirm,
+    ) -> Self {
         Self { inner: Arc::clone(inner), armed: Some((names.clone(), token, debt)), confirm }
     }
 
@@ -152,7 +158,7 @@ impl Drop for Guard {
 }
 
 /// Takes back what a token holds or may come to hold, in the background.
-pub(in crate::store) fn take_back(inner: &Arc<Inner>, names: Names, token: Token, debt: Debt) {
+pub(in crate::store) fn take_back(inner: &Arc<Inner>, names: KeyNames, token: Token, debt: PendingCleanup) {
     let Some(runtime) = inner.runtime() else { return };
     let mut entries = inner.cleaning.entries.lock();
     if let Some(entry) = entries.get(&(names.clone(), token)) {
@@ -169,7 +175,7 @@ pub(in crate::store) fn take_back(inner: &Arc<Inner>, names: Names, token: Token
 
 struct Work {
     inner: Arc<Inner>,
-    names: Names,
+    names: KeyNames,
     token: Token,
     entry: Arc<Entry>,
 }
@@ -195,7 +201,7 @@ impl Work {
                 continue;
             }
             let what = self.entry.debt.lock().what;
-            let mut sent = Debt { what, ..Debt::new(Moment::ZERO) };
+            let mut sent = PendingCleanup { what, ..PendingCleanup::new(Moment::ZERO) };
             let answer = release::once(&self.inner, &self.names, self.token, what, &mut sent).await;
             let wait = match answer {
                 Ok((wire, server_us)) => {
@@ -227,7 +233,7 @@ impl Work {
     }
 
     /// Takes the entry out if `so`, unless a call has just added to it.
-    fn finish(&self, so: impl FnOnce(&Debt) -> bool) -> bool {
+    fn finish(&self, so: impl FnOnce(&PendingCleanup) -> bool) -> bool {
         let mut entries = self.inner.cleaning.entries.lock();
         let done = so(&self.entry.debt.lock());
         if done {
@@ -265,12 +271,12 @@ impl Cleaning {
     }
 
     /// Whether something of this lock and token is being taken back.
-    pub(in crate::store) fn is_at(&self, names: &Names, token: Token) -> bool {
+    pub(in crate::store) fn is_at(&self, names: &KeyNames, token: Token) -> bool {
         !self.is_idle() && self.entries.lock().contains_key(&(names.clone(), token))
     }
 
     /// Waits until nothing of this lock and token is being taken back.
-    pub(in crate::store) async fn wait_for(&self, names: &Names, token: Token) {
+    pub(in crate::store) async fn wait_for(&self, names: &KeyNames, token: Token) {
         loop {
             let mut done = match self.entries.lock().get(&(names.clone(), token)) {
                 Some(entry) => entry.done.subscribe(),
@@ -299,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_debt_is_paid_in_order_on_its_one_wire_or_after_its_time() {
-        let mut debt = Debt::new(Moment::FAR);
+        let mut debt = PendingCleanup::new(Moment::FAR);
         assert!(debt.is_paid(7, 0), "nothing was sent");
         debt.add(Order::Kept(7), 100);
         assert!(debt.is_paid(7, 0), "the server keeps the order of a wire");
@@ -312,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_debt_of_a_command_that_waited_for_others_is_paid_after_its_time() {
-        let mut debt = Debt::new(Moment::FAR);
+        let mut debt = PendingCleanup::new(Moment::FAR);
         debt.add(Order::Open, 100);
         assert!(!debt.is_paid(7, 100), "it may go out after the release");
         assert!(debt.is_paid(7, 101));
@@ -321,7 +327,7 @@ mod tests {
     #[test]
     fn joined_debts_are_paid_when_both_are() {
         for (one, other, wire, paid) in [(1, 1, 1, true), (1, 2, 1, false), (1, 2, 2, false)] {
-            let (mut debt, mut more) = (Debt::new(Moment::ZERO), Debt::new(Moment::FAR));
+            let (mut debt, mut more) = (PendingCleanup::new(Moment::ZERO), PendingCleanup::new(Moment::FAR));
             debt.add(Order::Kept(one), 100);
             more.add(Order::Kept(other), 200);
             debt.join(more);

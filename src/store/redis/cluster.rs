@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use super::batch::Batching;
 use super::config::{OnWarning, Place, RedisBuilder};
-use super::fault::{Fault, nonsense};
+use super::fault::{Fault, protocol_error};
 use super::link::{Link, Pauses, Phase, Target, Ups, at, keep_failure};
 use super::wire::Opener;
 use crate::backoff::Backoff;
@@ -35,7 +35,7 @@ pub(super) struct Cluster {
     seeds: Vec<ConnectionInfo>,
     opener: Opener,
     on_warning: Option<OnWarning>,
-    ups: Ups,
+    reconnects: Ups,
     runtime: Mutex<Option<Handle>>,
     links: Mutex<HashMap<Box<str>, Arc<Link>>>,
     map: RwLock<Map>,
@@ -52,21 +52,22 @@ impl Servers {
         // The locks of one batch would have to be in one slot.
         let batching = if matches!(place, Place::Cluster(_)) { Batching::Off } else { Batching::On };
         let opener = Opener::new(config, batching);
-        let (on_warning, ups) = (config.on_warning.clone(), Ups::default());
+        let (on_warning, reconnects) = (config.on_warning.clone(), Ups::default());
         match place {
-            Place::Server(info) => {
-                Self::One(Link::new(Target::Server(info.clone()), opener, on_warning, Arc::clone(&ups)), ups)
-            }
+            Place::Server(info) => Self::One(
+                Link::new(Target::Server(info.clone()), opener, on_warning, Arc::clone(&reconnects)),
+                reconnects,
+            ),
             Place::Sentinel { sentinels, master, like } => {
                 let (sentinels, master, like) = (sentinels.clone(), Arc::clone(master), like.clone());
                 let target = Target::Sentinel { sentinels, master, like };
-                Self::One(Link::new(target, opener, on_warning, Arc::clone(&ups)), ups)
+                Self::One(Link::new(target, opener, on_warning, Arc::clone(&reconnects)), reconnects)
             }
             Place::Cluster(seeds) => Self::Cluster(Arc::new(Cluster {
                 seeds: seeds.clone(),
                 opener,
                 on_warning,
-                ups,
+                reconnects,
                 runtime: Mutex::default(),
                 links: Mutex::default(),
                 map: RwLock::default(),
@@ -110,10 +111,10 @@ impl Servers {
     }
 
     /// Hears of every link that comes up.
-    pub(super) fn ups(&self) -> watch::Receiver<u64> {
+    pub(super) fn reconnects(&self) -> watch::Receiver<u64> {
         match self {
-            Self::One(_, ups) => ups.subscribe(),
-            Self::Cluster(cluster) => cluster.ups.subscribe(),
+            Self::One(_, reconnects) => reconnects.subscribe(),
+            Self::Cluster(cluster) => cluster.reconnects.subscribe(),
         }
     }
 
@@ -175,8 +176,9 @@ impl Cluster {
         let runtime = self.runtime.lock().clone()?;
         let mut links = self.links.lock();
         let link = links.entry(address.into()).or_insert_with(|| {
-            let (opener, hook, ups) = (self.opener.clone(), self.on_warning.clone(), Arc::clone(&self.ups));
-            let link = Link::new(Target::Server(info), opener, hook, ups);
+            let (opener, hook, reconnects) =
+                (self.opener.clone(), self.on_warning.clone(), Arc::clone(&self.reconnects));
+            let link = Link::new(Target::Server(info), opener, hook, reconnects);
             runtime.spawn(Arc::clone(&link).run());
             link
         });
@@ -242,7 +244,7 @@ impl Cluster {
             redis::ConnectionAddr::Tcp(host, _) | redis::ConnectionAddr::TcpTls { host, .. } => host.as_str(),
             _ => "localhost",
         };
-        ranges(&answer, asked).filter(|map| !map.is_empty()).ok_or_else(|| nonsense("no slots"))
+        ranges(&answer, asked).filter(|map| !map.is_empty()).ok_or_else(|| protocol_error("no slots"))
     }
 
     fn take(&self, mut ranges: Vec<Range>) -> Changed {

@@ -59,7 +59,7 @@ struct ClientCertificate {
     key: Arc<[u8]>,
 }
 
-/// Whether the last releases are repeated whenever a connection comes up (`lately`).
+/// Whether the last releases are repeated whenever a connection comes up (`release_replay`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Repeats {
     On,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::call::{Confirmable, call};
-use super::fault::nonsense;
+use super::fault::protocol_error;
 use super::replicas::Confirmed;
-use super::script::{EXTEND, Parts};
+use super::script::{EXTEND, ScriptArgs};
 use super::{Inner, acquire::valid, millis};
 use crate::key::{Key, Token, Ttl};
 use crate::store::{Extended, StoreError};
@@ -21,7 +21,7 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Resul
     let ttl = inner.checked_ttl(ttl)?;
     let life = ttl.saturating_add(inner.config.lock_delay);
     let answered = call(inner, &names, &EXTEND, begun, Confirmable, |not_after| {
-        Parts::of([names.lock()]).arg(token.as_uuid().hyphenated()).arg(millis(life)).arg(not_after)
+        ScriptArgs::of([names.lock()]).arg(token.as_uuid().hyphenated()).arg(millis(life)).arg(not_after)
     });
     let answer = answered.await.map_err(|failure| failure.error)?;
     match (answer.reply.code(), answer.reply.rest()) {
@@ -39,6 +39,6 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Resul
         }
         (2, _) => Ok(Extended::Lost),
         (3, _) => Err(StoreError::Timeout),
-        _ => Err(nonsense("neither extended nor lost")),
+        _ => Err(protocol_error("neither extended nor lost")),
     }
 }

@@ -75,8 +75,8 @@ impl Fault {
     }
 
     /// The answer is not one of the script's.
-    pub(in crate::store) fn nonsense() -> Self {
-        Self { error: nonsense("not what the script answers"), ran: Ran::Maybe, then: Then::Reconnect }
+    pub(in crate::store) fn protocol_error() -> Self {
+        Self { error: protocol_error("not what the script answers"), ran: Ran::Maybe, then: Then::Reconnect }
     }
 
     /// There was nothing to send it to.
@@ -113,6 +113,6 @@ fn by_text(error: &RedisError) -> (StoreError, Ran, Then) {
 }
 
 /// The text of an answer that makes no sense.
-pub(in crate::store) fn nonsense(what: &str) -> StoreError {
+pub(in crate::store) fn protocol_error(what: &str) -> StoreError {
     StoreError::Protocol(what.into())
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::call::{Failure, call};
-use super::fault::{Ran, nonsense};
+use super::fault::{Ran, protocol_error};
 use super::moving;
-use super::script::{FORCE, Parts};
+use super::script::{FORCE, ScriptArgs};
 use super::{Inner, millis};
 use crate::key::Key;
 use crate::store::{Forced, StoreError};
@@ -20,7 +20,7 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, only: Option<u64>) -> Result<For
     let names = inner.names(key)?;
     let only = only.map(|fence| fence.to_string()).unwrap_or_default();
     let answered = call(inner, &names, &FORCE, begun, (), |not_after| {
-        let parts = Parts::of([names.lock(), names.fence(), names.queue(), names.alive()]);
+        let parts = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
         let parts = parts.arg(names.wake()).arg(&inner.forced_channel).arg(not_after);
         parts.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(&names)).arg(&only)
     });
@@ -36,6 +36,6 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, only: Option<u64>) -> Result<For
         1 => Ok(Forced::Released),
         2 => Ok(Forced::WasFree),
         3 => Err(StoreError::Timeout),
-        _ => Err(nonsense("neither released nor free")),
+        _ => Err(protocol_error("neither released nor free")),
     }
 }

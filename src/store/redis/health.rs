@@ -11,7 +11,9 @@ use futures_util::future::join_all;
 use super::link::{Link, Phase};
 use super::{Inner, acquire, release};
 use crate::key::{Key, Token, Ttl};
-use crate::store::{Acquired, Ask, Denial, Health, Intent, NodeHealth, Released, StoreError, Votes, Warning};
+use crate::store::{
+    AcquireRequest, Acquired, Denial, Health, NodeHealth, OnHeld, Released, StoreError, Votes, Warning,
+};
 
 /// The key that is locked to see whether keys can be.
 pub(super) const KEY: &str = "leasehold-probe";
@@ -41,7 +43,7 @@ async fn probe(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let key = Key::new(KEY).expect("it is a good key");
     let ttl = Ttl::new(FRESH).expect("it is a good TTL");
     let token = Token::random();
-    match acquire::acquire(inner, Ask { key: &key, token, ttl, intent: Intent::Try }).await {
+    match acquire::acquire(inner, AcquireRequest { key: &key, token, ttl, on_held: OnHeld::Fail }).await {
         Acquired::Granted { .. } => match release::order(inner, &key, token)?.carry_out(inner).await {
             Released::Unknown(why) => Err(why),
             Released::Released | Released::AlreadyGone => Ok(()),

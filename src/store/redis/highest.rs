@@ -7,24 +7,24 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::names::{Names, SLOTS};
+use super::names::{KeyNames, SLOTS};
 
 /// One number for each slot of a Cluster; the slots are the same where there is none.
 #[derive(Default)]
 pub(super) struct Highest(OnceLock<Box<[AtomicU64]>>);
 
 impl Highest {
-    fn slot(&self, names: &Names) -> &AtomicU64 {
+    fn slot(&self, names: &KeyNames) -> &AtomicU64 {
         let all = self.0.get_or_init(|| (0..SLOTS).map(|_| AtomicU64::new(0)).collect());
         &all[usize::from(names.slot())]
     }
 
     /// The highest fence seen in the lock's slot, or 0.
-    pub(super) fn of(&self, names: &Names) -> u64 {
+    pub(super) fn of(&self, names: &KeyNames) -> u64 {
         self.slot(names).load(Ordering::Relaxed)
     }
 
-    pub(super) fn saw(&self, names: &Names, fence: u64) {
+    pub(super) fn saw(&self, names: &KeyNames, fence: u64) {
         self.slot(names).fetch_max(fence, Ordering::Relaxed);
     }
 }

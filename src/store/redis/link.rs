@@ -59,7 +59,7 @@ pub(in crate::store) struct Link {
     target: Target,
     opener: Opener,
     on_warning: Option<OnWarning>,
-    ups: Ups,
+    reconnects: Ups,
     failing: AtomicBool,
     /// No attempt to open a wire has ended yet.
     is_new: AtomicBool,
@@ -71,10 +71,10 @@ pub(in crate::store) struct Link {
 pub(super) type Ups = Arc<watch::Sender<u64>>;
 
 impl Link {
-    pub(super) fn new(target: Target, opener: Opener, on_warning: Option<OnWarning>, ups: Ups) -> Arc<Self> {
+    pub(super) fn new(target: Target, opener: Opener, on_warning: Option<OnWarning>, reconnects: Ups) -> Arc<Self> {
         let phase = watch::Sender::new(Phase::Down(StoreError::Unreachable("not connected yet".into())));
         let (failing, is_new, told) = (AtomicBool::new(false), AtomicBool::new(true), Mutex::default());
-        Arc::new(Self { phase, target, opener, on_warning, ups, failing, is_new, told })
+        Arc::new(Self { phase, target, opener, on_warning, reconnects, failing, is_new, told })
     }
 
     /// The wire, as soon as there is one. Waits without end: its caller bounds it.
@@ -143,7 +143,7 @@ impl Link {
                     self.failing.store(false, Ordering::Relaxed);
                     *self.told.lock() = None;
                     self.turn(Phase::Up(Arc::clone(&wire)));
-                    self.ups.send_modify(|ups| *ups += 1);
+                    self.reconnects.send_modify(|reconnects| *reconnects += 1);
                     wire.doubt.notified().await;
                     self.turn(Phase::Down(StoreError::Unreachable("the connection was lost".into())));
                     if begun.elapsed() >= STEADY {

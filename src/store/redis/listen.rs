@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::Inner;
-use super::hear::session;
 use super::link::{AWAY, Pauses, Phase, TELL_AGAIN};
-use super::names::Names;
+use super::names::KeyNames;
+use super::subscription::session;
 use super::wire::Wire;
 use crate::clock::Moment;
 use crate::store::{Event, Events, Hint, Sender, Sent, StoreError, Warning, Watch};
@@ -55,19 +55,19 @@ struct Topics {
     lock_of: HashMap<Box<str>, Box<str>>,
     events: Vec<Sender<Event>>,
     next_id: u64,
-    ears: watch::Sender<Ears>,
+    ears: watch::Sender<ListenState>,
 }
 
 struct Topic {
-    names: Names,
+    names: KeyNames,
     releases: Releases,
     watches: Vec<(u64, Sender<Hint>)>,
-    ears: watch::Sender<Ears>,
+    ears: watch::Sender<ListenState>,
 }
 
 /// Whether a subscription is in force.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-enum Ears {
+enum ListenState {
     #[default]
     Closed,
     Open,
@@ -75,7 +75,7 @@ enum Ears {
 
 impl Listener {
     /// Listens to one lock; answers when the subscription is in force.
-    pub(super) async fn watch(inner: &Arc<Inner>, names: Names, releases: Releases) -> Result<Watch, StoreError> {
+    pub(super) async fn watch(inner: &Arc<Inner>, names: KeyNames, releases: Releases) -> Result<Watch, StoreError> {
         let begun = inner.now();
         let (watch, mut ears) = {
             let mut topics = inner.listener.topics.lock();
@@ -120,15 +120,20 @@ impl Listener {
         }
     }
 
-    async fn in_force(&self, inner: &Inner, begun: Moment, ears: &mut watch::Receiver<Ears>) -> Result<(), StoreError> {
+    async fn in_force(
+        &self,
+        inner: &Inner,
+        begun: Moment,
+        ears: &mut watch::Receiver<ListenState>,
+    ) -> Result<(), StoreError> {
         if inner.runtime().is_none() {
             return Err(StoreError::NotRunning);
         }
-        if *ears.borrow() == Ears::Open {
+        if *ears.borrow() == ListenState::Open {
             return Ok(());
         }
         self.changed.notify_one();
-        let opened = ears.wait_for(|ears| *ears == Ears::Open);
+        let opened = ears.wait_for(|ears| *ears == ListenState::Open);
         match inner.ticks.within(begun, inner.config.operation_timeout, opened).await? {
             Ok(_) => Ok(()),
             Err(_) => Err(StoreError::NotRunning),
@@ -154,7 +159,7 @@ impl Listener {
     }
 
     /// The locks that are to be marked as watched.
-    pub(super) fn watched(&self) -> Vec<Names> {
+    pub(super) fn watched(&self) -> Vec<KeyNames> {
         let topics = self.topics.lock();
         let marked = topics
             .by_lock
@@ -164,9 +169,9 @@ impl Listener {
     }
 
     /// Those of these that are.
-    pub(super) fn watched_of(&self, locks: &[Names]) -> impl Iterator<Item = Names> + use<> {
+    pub(super) fn watched_of(&self, locks: &[KeyNames]) -> impl Iterator<Item = KeyNames> + use<> {
         let topics = self.topics.lock();
-        let is_marked = |names: &&Names| {
+        let is_marked = |names: &&KeyNames| {
             topics.by_lock.get(names.lock()).is_some_and(|topic| topic.releases == Releases::ToldIfMarked)
         };
         locks.iter().filter(is_marked).cloned().collect::<Vec<_>>().into_iter()
@@ -183,17 +188,17 @@ impl Listener {
         while !listener.is_wanted() {
             listener.changed.notified().await;
         }
-        let mut ups = inner.servers.ups();
+        let mut reconnects = inner.servers.reconnects();
         let (mut pauses, mut known) = (Pauses::default(), 0);
         loop {
-            let current = *ups.borrow_and_update();
+            let current = *reconnects.borrow_and_update();
             if current != known {
                 known = current;
                 listener.has_resumed.store(false, Ordering::Relaxed);
             }
             let Some(wire) = up(&inner) else {
                 // A link comes up, or none ever does.
-                if ups.changed().await.is_err() {
+                if reconnects.changed().await.is_err() {
                     return;
                 }
                 continue;
@@ -201,7 +206,7 @@ impl Listener {
             let begun = Instant::now();
             let ended = tokio::select! {
                 // The server may be another now.
-                _ = ups.changed() => None,
+                _ = reconnects.changed() => None,
                 why = session(&inner, &wire) => Some(why),
             };
             listener.close();
@@ -220,7 +225,7 @@ impl Listener {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                _ = async { ups.clone().changed().await } => tokio::time::sleep(AWAY.0.mul_f64(fastrand::f64())).await,
+                _ = async { reconnects.clone().changed().await } => tokio::time::sleep(AWAY.0.mul_f64(fastrand::f64())).await,
             }
         }
     }
@@ -262,9 +267,9 @@ impl Listener {
     /// Nothing is heard any more.
     fn close(&self) {
         let topics = self.topics.lock();
-        topics.ears.send_replace(Ears::Closed);
+        topics.ears.send_replace(ListenState::Closed);
         for topic in topics.by_lock.values() {
-            topic.ears.send_replace(Ears::Closed);
+            topic.ears.send_replace(ListenState::Closed);
         }
     }
 
@@ -288,20 +293,20 @@ impl Listener {
     }
 
     /// The locks that are watched and not listened to, and those in `known` that are not watched any more.
-    pub(super) fn difference(&self, known: &HashMap<Box<str>, Box<str>>) -> (Vec<Names>, Vec<Box<str>>) {
+    pub(super) fn difference(&self, known: &HashMap<Box<str>, Box<str>>) -> (Vec<KeyNames>, Vec<Box<str>>) {
         let topics = self.topics.lock();
         let unwatched = known.keys().filter(|lock| !topics.by_lock.contains_key(*lock)).cloned().collect();
         // Also one that was watched before, and not in between.
-        let new = topics.by_lock.values().filter(|topic| *topic.ears.borrow() == Ears::Closed);
+        let new = topics.by_lock.values().filter(|topic| *topic.ears.borrow() == ListenState::Closed);
         (new.map(|topic| topic.names.clone()).collect(), unwatched)
     }
 
     /// Says that these are listened to from now on, and everything that concerns the process.
-    pub(super) fn open(&self, locks: &[Names], hint: Option<Hint>) {
+    pub(super) fn open(&self, locks: &[KeyNames], hint: Option<Hint>) {
         let topics = self.topics.lock();
-        topics.ears.send_replace(Ears::Open);
+        topics.ears.send_replace(ListenState::Open);
         for topic in locks.iter().filter_map(|names| topics.by_lock.get(names.lock())) {
-            topic.ears.send_replace(Ears::Open);
+            topic.ears.send_replace(ListenState::Open);
             if let Some(hint) = hint {
                 topic.tell(hint);
             }

@@ -6,26 +6,26 @@ use std::time::Duration;
 use super::Inner;
 use super::acquire::valid;
 use super::call::{Failure, call};
-use super::fault::{Ran, nonsense};
-use super::script::{LOOK, Parts};
+use super::fault::{Ran, protocol_error};
+use super::script::{LOOK, ScriptArgs};
 use crate::key::{Key, Token};
-use crate::store::{Extended, Holder, Seen, StoreError};
+use crate::store::{Extended, Holder, KeyState, StoreError};
 
-pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Result<Seen, StoreError> {
+pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Result<KeyState, StoreError> {
     let names = inner.names(key)?;
     let token = token.map(|token| token.as_uuid().hyphenated().to_string()).unwrap_or_default();
     let begun = inner.now();
-    let both = |_| Parts::of([names.lock(), names.fence()]).arg(&token);
+    let both = |_| ScriptArgs::of([names.lock(), names.fence()]).arg(&token);
     let answered = match call(inner, &names, &LOOK, begun, (), both).await {
         // Its slot is moving (`moving`): without the fence.
         Err(Failure { ran: Ran::Split, .. }) => {
-            call(inner, &names, &LOOK, begun, (), |_| Parts::of([names.lock()]).arg(&token)).await
+            call(inner, &names, &LOOK, begun, (), |_| ScriptArgs::of([names.lock()]).arg(&token)).await
         }
         answered => answered,
     };
     let answer = answered.map_err(|failure| failure.error)?;
     match (answer.reply.code(), answer.reply.rest()) {
-        (0, _) => Ok(Seen::Free),
+        (0, _) => Ok(KeyState::Free),
         (1, &[who, left_ms, fence]) => {
             let by = match who {
                 0 => Holder::Other,
@@ -33,9 +33,9 @@ pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) ->
                 _ => Holder::OtherKind,
             };
             let ends_in = u64::try_from(left_ms).ok().map(Duration::from_millis);
-            Ok(Seen::Held { by, ends_in, fence: u64::try_from(fence).ok().filter(|fence| *fence > 0) })
+            Ok(KeyState::Held { by, ends_in, fence: u64::try_from(fence).ok().filter(|fence| *fence > 0) })
         }
-        _ => Err(nonsense("neither free nor held")),
+        _ => Err(protocol_error("neither free nor held")),
     }
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn confirm(inner: &Arc<Inner>, key: &Key, token: Token) -> Exte
     }
     let begun = inner.now();
     match look(inner, key, Some(token)).await {
-        Ok(Seen::Held { by: Holder::Ours, ends_in: Some(left), .. }) => {
+        Ok(KeyState::Held { by: Holder::Ours, ends_in: Some(left), .. }) => {
             let left_ms = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
             let valid_for = valid(inner, left, left_ms);
             if inner.now().saturating_since(begun) < valid_for {
@@ -56,7 +56,7 @@ pub(super) async fn confirm(inner: &Arc<Inner>, key: &Key, token: Token) -> Exte
                 Extended::Unknown(StoreError::Timeout)
             }
         }
-        Ok(Seen::Held { by: Holder::Ours, ends_in: None, .. }) => {
+        Ok(KeyState::Held { by: Holder::Ours, ends_in: None, .. }) => {
             Extended::Unknown(StoreError::Other("the key has no end".into()))
         }
         Ok(_) => Extended::Lost,

@@ -3,7 +3,7 @@
 //!
 //! One file per operation, with its script beside it: `acquire`, `extend`, `release`, `force`, `notice`, `look`,
 //! `tickets`. Under them, `call` sends a script to whoever has the key (`cluster`, `link`, `wire`), `moving` does the same one key at a
-//! time where the slot of a Cluster is moving, `cleanup` takes back what nobody received, and `lately` releases again
+//! time where the slot of a Cluster is moving, `cleanup` takes back what nobody received, and `release_replay` releases again
 //! what a dying master had not passed on. `listen` hears what Redis tells by itself.
 //!
 //! # Rules
@@ -111,9 +111,7 @@ mod extend;
 pub(super) mod fault;
 mod force;
 mod health;
-mod hear;
 mod highest;
-mod lately;
 pub(super) mod link;
 mod listen;
 mod look;
@@ -124,10 +122,12 @@ mod notice;
 #[doc(hidden)]
 pub mod probe;
 mod release;
+mod release_replay;
 mod renew;
 mod replicas;
 mod scan;
 pub(super) mod script;
+mod subscription;
 mod tickets;
 pub(super) mod time;
 mod url;
@@ -147,17 +147,17 @@ use self::cluster::Servers;
 use self::config::Place;
 pub use self::config::RedisBuilder;
 use self::highest::Highest;
-use self::lately::Lately;
 use self::link::Link;
 use self::listen::{Listener, Releases};
-use self::names::Names;
+use self::names::KeyNames;
 pub(crate) use self::names::beside;
+use self::release_replay::ReleaseReplay;
 use self::tickets::Tickets;
 use self::time::Ticks;
 use self::wire::Opener;
 use super::{
-    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, Lapsed, Noticed, Released, ScanPage, Seen, Store,
-    StoreError, Terms, Watch,
+    AcquireRequest, Acquired, BoxFuture, Capabilities, Events, Extended, Forced, Health, KeyState, Noticed, OnExpiry,
+    Released, ScanPage, Store, StoreError, Watch,
 };
 use crate::clock::{Clock, Moment};
 use crate::key::{Key, Token, Ttl};
@@ -180,7 +180,7 @@ pub(super) struct Inner {
     pub(super) ticks: Arc<Ticks>,
     highest: Highest,
     pub(super) cleaning: Cleaning,
-    lately: Lately,
+    release_replay: ReleaseReplay,
     tickets: Tickets,
     listener: Listener,
     probe: health::Probe,
@@ -220,7 +220,7 @@ impl RedisStore {
             ticks: Ticks::new(config.operation_timeout),
             highest: Highest::default(),
             cleaning: Cleaning::default(),
-            lately: Lately::default(),
+            release_replay: ReleaseReplay::default(),
             tickets: Tickets::new(Clock::system()),
             listener: Listener::default(),
             probe: health::Probe::default(),
@@ -244,8 +244,8 @@ impl Inner {
         self.runtime.read().clone()
     }
 
-    pub(super) fn names(&self, key: &Key) -> Result<Names, StoreError> {
-        Names::new(&self.config.template, &self.config.side_keys, key)
+    pub(super) fn names(&self, key: &Key) -> Result<KeyNames, StoreError> {
+        KeyNames::new(&self.config.template, &self.config.side_keys, key)
     }
 
     /// Hears calls on this process's channel in the place of its own tickets.
@@ -269,7 +269,11 @@ impl Inner {
     /// R3: a lifetime that rounds to nothing would delete the key.
     fn checked_ttl(&self, ttl: Ttl) -> Result<Duration, StoreError> {
         let ttl = ttl.as_duration();
-        if ttl < Terms::new(self.config.operation_timeout).min_ttl { Err(StoreError::InvalidTtl) } else { Ok(ttl) }
+        if ttl < Capabilities::new(self.config.operation_timeout).min_ttl {
+            Err(StoreError::InvalidTtl)
+        } else {
+            Ok(ttl)
+        }
     }
 }
 
@@ -278,12 +282,12 @@ impl Store for RedisStore {
         "redis"
     }
 
-    fn terms(&self) -> Terms {
-        let mut terms = Terms::new(self.0.config.operation_timeout);
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::new(self.0.config.operation_timeout);
         if !self.0.config.lock_delay.is_zero() {
-            terms.lapsed = Lapsed::Leave;
+            capabilities.on_expiry = OnExpiry::Leave;
         }
-        terms
+        capabilities
     }
 
     fn canonical(&self, key: &Key) -> Result<Key, StoreError> {
@@ -305,7 +309,7 @@ impl Store for RedisStore {
                 *running = Some(runtime.clone());
             }
             inner.servers.start(&runtime);
-            let [ticks, tickets, listener, lately] = std::array::from_fn(|_| Arc::clone(inner));
+            let [ticks, tickets, listener, release_replay] = std::array::from_fn(|_| Arc::clone(inner));
             let tasks = [
                 runtime.spawn(supervise("timeouts", move || {
                     let ticks = Arc::clone(&ticks.ticks);
@@ -313,7 +317,7 @@ impl Store for RedisStore {
                 })),
                 runtime.spawn(supervise("places in queues", move || Tickets::run(Arc::clone(&tickets)))),
                 runtime.spawn(supervise("listening", move || Listener::run(Arc::clone(&listener)))),
-                runtime.spawn(supervise("repeated releases", move || Lately::run(Arc::clone(&lately)))),
+                runtime.spawn(supervise("repeated releases", move || ReleaseReplay::run(Arc::clone(&release_replay)))),
             ];
             inner.tasks.lock().extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
             Ok(())
@@ -328,7 +332,7 @@ impl Store for RedisStore {
         })
     }
 
-    fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired> {
+    fn acquire<'a>(&'a self, ask: AcquireRequest<'a>) -> BoxFuture<'a, Acquired> {
         Box::pin(acquire::acquire(&self.0, ask))
     }
 
@@ -374,7 +378,7 @@ impl Store for RedisStore {
         Box::pin(async move { scan::scan(&self.0, prefix, cursor, limit).await.map(Some) })
     }
 
-    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
+    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<KeyState, StoreError>> {
         Box::pin(look::look(&self.0, key, token))
     }
 

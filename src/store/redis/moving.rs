@@ -22,13 +22,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::call::{Answer, Confirm, Confirmable, Failure, Outbox, TOO_LATE, call};
-use super::cleanup::{Debt, Guard};
-use super::fault::{Ran, nonsense};
-use super::names::Names;
+use super::call::{Answer, Confirm, Confirmable, Failure, SendObserver, TOO_LATE, call};
+use super::cleanup::{Guard, PendingCleanup};
+use super::fault::{Ran, protocol_error};
+use super::names::KeyNames;
 use super::replicas::Confirmed;
 use super::script::{MOVING_ACCEPT, MOVING_AHEAD, MOVING_FENCE, MOVING_FORCE, MOVING_RELEASE, MOVING_RESERVE};
-use super::script::{Parts, Reply};
+use super::script::{Reply, ScriptArgs};
 use super::{Inner, millis};
 use crate::clock::Moment;
 use crate::key::Token;
@@ -38,7 +38,7 @@ const HELD_ALREADY: i64 = 4;
 
 /// A try to take a lock.
 pub(super) struct Try<'a> {
-    pub(super) names: &'a Names,
+    pub(super) names: &'a KeyNames,
     pub(super) token: &'a str,
     pub(super) begun: Moment,
     /// How long the key is to live.
@@ -60,16 +60,17 @@ fn life_of_reservation(inner: &Inner) -> Duration {
 /// Takes a lock step by step; the answer is that of the last step, as `acquire.lua` would give it.
 pub(super) async fn acquire(inner: &Arc<Inner>, ask: Try<'_>, guard: &mut Guard) -> Result<Answer, Failure> {
     let Try { names, begun, .. } = ask;
-    let ahead = call(inner, names, &MOVING_AHEAD, begun, (), |_| Parts::of([names.alive()]).arg(&inner.config.process));
+    let ahead =
+        call(inner, names, &MOVING_AHEAD, begun, (), |_| ScriptArgs::of([names.alive()]).arg(&inner.config.process));
     let ahead = ahead.await?;
     if ahead.reply.code() != 1 {
         return Ok(ahead);
     }
     let reserved = Token::random();
     let over = begun.saturating_add(inner.config.operation_timeout * 2).saturating_add(life_of_reservation(inner));
-    let mut reserving = Guard::new(inner, names, reserved, Debt::new(over), Confirm::No);
+    let mut reserving = Guard::new(inner, names, reserved, PendingCleanup::new(over), Confirm::No);
     let answer = call(inner, names, &MOVING_RESERVE, begun, &mut reserving, |not_after| {
-        let parts = Parts::of([names.lock()]).arg(ask.token).arg(reserved.as_uuid().hyphenated());
+        let parts = ScriptArgs::of([names.lock()]).arg(ask.token).arg(reserved.as_uuid().hyphenated());
         parts.arg(millis(life_of_reservation(inner))).arg(not_after)
     });
     let answer = answer.await?;
@@ -90,7 +91,7 @@ async fn accept(inner: &Arc<Inner>, ask: &Try<'_>, reserved: Token, guard: &mut 
     let fence = fence(inner, ask.names, ask.begun, Fence::Mint).await?;
     let &[number] = fence.reply.rest() else { return Ok(fence) };
     let answer = call(inner, ask.names, &MOVING_ACCEPT, ask.begun, guard, |not_after| {
-        let parts = Parts::of([ask.names.lock()]).arg(ask.token).arg(reserved.as_uuid().hyphenated());
+        let parts = ScriptArgs::of([ask.names.lock()]).arg(ask.token).arg(reserved.as_uuid().hyphenated());
         parts.arg(millis(ask.life)).arg(not_after).arg(number)
     });
     Ok(all_confirmed(answer.await?, &fence))
@@ -113,36 +114,36 @@ fn all_confirmed(mut grant: Answer, fence: &Answer) -> Answer {
     grant
 }
 
-async fn fence(inner: &Arc<Inner>, names: &Names, begun: Moment, which: Fence) -> Result<Answer, Failure> {
+async fn fence(inner: &Arc<Inner>, names: &KeyNames, begun: Moment, which: Fence) -> Result<Answer, Failure> {
     let answered = call(inner, names, &MOVING_FENCE, begun, Confirmable, |not_after| {
-        let parts = Parts::of([names.fence()]).arg(not_after).arg(millis(inner.config.fence_retention));
+        let parts = ScriptArgs::of([names.fence()]).arg(not_after).arg(millis(inner.config.fence_retention));
         parts.arg(inner.highest.of(names)).arg(u8::from(which == Fence::Mint))
     });
     let answer = answered.await?;
     match (answer.reply.code(), answer.reply.rest()) {
         (1, [_]) | (TOO_LATE, _) => Ok(answer),
-        _ => Err(Failure { error: nonsense("no fence"), ran: Ran::Maybe }),
+        _ => Err(Failure { error: protocol_error("no fence"), ran: Ran::Maybe }),
     }
 }
 
 /// Releases by comparison; the answer is as that of `release.lua`.
 pub(super) async fn release(
     inner: &Inner,
-    names: &Names,
+    names: &KeyNames,
     token: &str,
     begun: Moment,
-    outbox: impl Outbox,
+    outbox: impl SendObserver,
 ) -> Result<Answer, Failure> {
-    let parts = |not_after| Parts::of([names.lock()]).arg(token).arg(names.wake()).arg(not_after);
+    let parts = |not_after| ScriptArgs::of([names.lock()]).arg(token).arg(names.wake()).arg(not_after);
     call(inner, names, &MOVING_RELEASE, begun, outbox, parts).await
 }
 
 /// Ends any holder; the answer is as that of `force.lua`.
-pub(super) async fn force(inner: &Arc<Inner>, names: &Names, begun: Moment) -> Result<Answer, Failure> {
+pub(super) async fn force(inner: &Arc<Inner>, names: &KeyNames, begun: Moment) -> Result<Answer, Failure> {
     let fence = fence(inner, names, begun, Fence::Mint).await?;
     let &[number] = fence.reply.rest() else { return Ok(fence) };
     let answered = call(inner, names, &MOVING_FORCE, begun, (), |not_after| {
-        Parts::of([names.lock()]).arg(names.wake()).arg(&inner.forced_channel).arg(not_after)
+        ScriptArgs::of([names.lock()]).arg(names.wake()).arg(&inner.forced_channel).arg(not_after)
     });
     let mut answer = answered.await?;
     answer.reply = Reply::of([answer.reply.code(), answer.reply.server_us(), number]);

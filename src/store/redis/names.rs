@@ -1,4 +1,4 @@
-//! The names in Redis that belong to one lock: [`Names`].
+//! The names in Redis that belong to one lock: [`KeyNames`].
 //!
 //! The lock key is what other libraries see. Beside it, in the same cluster slot, stand its fence, its queue (two
 //! sorted sets: which ticket was taken when, and which lasts until when) and its channel. Their names begin with a
@@ -20,12 +20,12 @@ pub(super) const SLOTS: u16 = 16384;
 
 /// One lock's names, in one piece of memory. Within a store the lock's own stands for them all.
 #[derive(Clone)]
-pub(in crate::store) struct Names {
+pub(in crate::store) struct KeyNames {
     text: Box<str>,
     ends: [u16; 4],
 }
 
-impl Names {
+impl KeyNames {
     /// The names of the lock that `template` makes of `key`; those beside it begin with `side_keys`.
     pub(in crate::store) fn new(template: &KeyTemplate, side_keys: &str, key: &Key) -> Result<Self, StoreError> {
         let mut text = String::with_capacity(4 * key.as_str().len() + 128);
@@ -78,21 +78,21 @@ impl Names {
     }
 }
 
-impl PartialEq for Names {
+impl PartialEq for KeyNames {
     fn eq(&self, other: &Self) -> bool {
         self.lock() == other.lock()
     }
 }
 
-impl Eq for Names {}
+impl Eq for KeyNames {}
 
-impl Hash for Names {
+impl Hash for KeyNames {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.lock().hash(state);
     }
 }
 
-impl Borrow<str> for Names {
+impl Borrow<str> for KeyNames {
     fn borrow(&self) -> &str {
         self.lock()
     }
@@ -169,8 +169,8 @@ fn tags() -> &'static [u32] {
 mod tests {
     use super::*;
 
-    fn names(template: &KeyTemplate, key: &str) -> Names {
-        Names::new(template, SIDE_KEYS, &Key::new(key).unwrap()).unwrap()
+    fn names(template: &KeyTemplate, key: &str) -> KeyNames {
+        KeyNames::new(template, SIDE_KEYS, &Key::new(key).unwrap()).unwrap()
     }
 
     #[test]
@@ -201,10 +201,10 @@ mod tests {
     fn no_lock_may_have_a_name_that_stands_beside_another() {
         let beside = names(&KeyTemplate::bare(), "a").fence().to_owned();
         let key = Key::new(beside).unwrap();
-        let refused = Names::new(&KeyTemplate::bare(), SIDE_KEYS, &key);
+        let refused = KeyNames::new(&KeyTemplate::bare(), SIDE_KEYS, &key);
         assert!(matches!(refused, Err(StoreError::InvalidKey { .. })));
-        let elsewhere = Names::new(&KeyTemplate::bare(), "app:locks:", &key).unwrap();
+        let elsewhere = KeyNames::new(&KeyTemplate::bare(), "app:locks:", &key).unwrap();
         assert!(elsewhere.fence().starts_with("app:locks:fence:") && elsewhere.wake().starts_with("app:locks:wake:"));
-        assert!(Names::new(&KeyTemplate::bare(), "app:locks:", &Key::new("app:locks:x").unwrap()).is_err());
+        assert!(KeyNames::new(&KeyTemplate::bare(), "app:locks:", &Key::new("app:locks:x").unwrap()).is_err());
     }
 }

@@ -4,21 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::call::call;
-use super::fault::nonsense;
-use super::script::{NOTICE, Parts};
+use super::fault::protocol_error;
+use super::script::{NOTICE, ScriptArgs};
 use super::{Inner, millis};
 use crate::key::Key;
 use crate::store::{Event, Noticed, StoreError};
 
 pub(super) async fn give(inner: &Arc<Inner>, key: &Key, within: Duration) -> Result<Noticed, StoreError> {
     let names = inner.names(key)?;
-    let parts = |_| Parts::of([names.lock(), names.fence()]).arg(&inner.notice_channel).arg(millis(within));
+    let parts = |_| ScriptArgs::of([names.lock(), names.fence()]).arg(&inner.notice_channel).arg(millis(within));
     let answer = call(inner, &names, &NOTICE, inner.now(), (), parts).await.map_err(|failure| failure.error)?;
     match (answer.reply.code(), answer.reply.rest()) {
         (1, &[fence]) => Ok(Noticed::Told { fence: known(fence) }),
         (2, _) => Ok(Noticed::WasFree),
         (3, _) => Ok(Noticed::CannotTell),
-        _ => Err(nonsense("neither told nor free")),
+        _ => Err(protocol_error("neither told nor free")),
     }
 }
 

@@ -6,9 +6,9 @@ use redis::{ConnectionInfo, PushInfo, Value};
 
 use super::cluster::ranges;
 use super::config::Place;
-use super::hear::Told;
-use super::names::{self, Names};
+use super::names::{self, KeyNames};
 use super::script::{self, Reply};
+use super::subscription::Push;
 use super::{RedisBuilder, RedisStore};
 use crate::key::Key;
 use crate::store::{KeyTemplate, StoreError};
@@ -18,7 +18,7 @@ use crate::store::{KeyTemplate, StoreError};
 /// # Errors
 /// The lock would have such a name itself.
 pub fn names_of(template: &KeyTemplate, key: &Key) -> Result<[String; 5], StoreError> {
-    let names = Names::new(template, names::SIDE_KEYS, key)?;
+    let names = KeyNames::new(template, names::SIDE_KEYS, key)?;
     Ok([names.lock(), names.fence(), names.queue(), names.alive(), names.wake()].map(str::to_owned))
 }
 
@@ -64,12 +64,12 @@ pub enum Heard {
 /// Reads what a server says by itself.
 #[must_use]
 pub fn heard(push: PushInfo) -> Heard {
-    match Told::of(push) {
-        Told::Gone => Heard::Gone,
-        Told::Message { channel, said } => Heard::Message(channel, said),
-        Told::Changed(keys) => Heard::Changed(keys),
-        Told::Flushed => Heard::Flushed,
-        Told::Nothing => Heard::Nothing,
+    match Push::of(push) {
+        Push::Gone => Heard::Gone,
+        Push::Message { channel, said } => Heard::Message(channel, said),
+        Push::Changed(keys) => Heard::Changed(keys),
+        Push::Flushed => Heard::Flushed,
+        Push::Nothing => Heard::Nothing,
     }
 }
 

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use super::Inner;
-use super::call::{Answer, Confirm, Failure, Outbox, call};
-use super::cleanup::{Debt, Guard, What};
+use super::call::{Answer, Confirm, Failure, SendObserver, call};
+use super::cleanup::{Guard, PendingCleanup, What};
 use super::config::Repeats;
-use super::fault::{Ran, nonsense};
+use super::fault::{Ran, protocol_error};
 use super::moving;
-use super::names::Names;
-use super::script::{Parts, RELEASE, REPEAT};
+use super::names::KeyNames;
+use super::script::{RELEASE, REPEAT, ScriptArgs};
 use crate::key::{Key, Token};
 use crate::store::{Released, StoreError};
 
 /// What is to be released, guarded from the moment that it was asked for.
 pub(super) struct Order {
-    names: Names,
+    names: KeyNames,
     token: Token,
     guard: Guard,
 }
@@ -24,7 +24,7 @@ pub(super) struct Order {
 pub(super) fn order(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Order, StoreError> {
     let names = inner.names(key)?;
     // How long the key was taken for is not known here; no key is taken for longer.
-    let debt = Debt::new(inner.now().saturating_add(inner.config.longest_life));
+    let debt = PendingCleanup::new(inner.now().saturating_add(inner.config.longest_life));
     let guard = Guard::new(inner, &names, token, debt, Confirm::No);
     Ok(Order { names, token, guard })
 }
@@ -44,10 +44,10 @@ impl Order {
 /// One release for the clean-up. Answers the wire and the server's clock.
 pub(super) async fn once(
     inner: &Inner,
-    names: &Names,
+    names: &KeyNames,
     token: Token,
     what: What,
-    sent: &mut Debt,
+    sent: &mut PendingCleanup,
 ) -> Result<(u64, i64), StoreError> {
     let answer = match what {
         What::Any => answer(inner, names, token, sent).await?.1,
@@ -59,32 +59,32 @@ pub(super) async fn once(
 /// A release once more, of what was not taken since.
 async fn repeated(
     inner: &Inner,
-    names: &Names,
+    names: &KeyNames,
     token: Token,
     fence: u64,
-    outbox: &mut impl Outbox,
+    outbox: &mut impl SendObserver,
 ) -> Result<Answer, StoreError> {
     let answered = call(inner, names, &REPEAT, inner.now(), outbox, |not_after| {
-        let parts = Parts::of([names.lock(), names.fence(), names.queue(), names.alive()]);
+        let parts = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
         parts.arg(token.as_uuid().hyphenated()).arg(names.wake()).arg(not_after).arg(fence)
     });
     let answer = answered.await.map_err(|failure| failure.error)?;
     match answer.reply.code() {
         1 | 2 => {
             // It need not be gone from the server that comes next.
-            inner.lately.released(names, token, fence, inner.now());
+            inner.release_replay.released(names, token, fence, inner.now());
             Ok(answer)
         }
         3 => Err(StoreError::Timeout),
-        _ => Err(nonsense("neither released nor gone")),
+        _ => Err(protocol_error("neither released nor gone")),
     }
 }
 
 async fn answer(
     inner: &Inner,
-    names: &Names,
+    names: &KeyNames,
     token: Token,
-    outbox: &mut impl Outbox,
+    outbox: &mut impl SendObserver,
 ) -> Result<(Released, Answer), StoreError> {
     let held = token;
     let token = token.as_uuid();
@@ -92,7 +92,7 @@ async fn answer(
     let token: &str = token.hyphenated().encode_lower(&mut text);
     let begun = inner.now();
     let answered = call(inner, names, &RELEASE, begun, &mut *outbox, |not_after| {
-        Parts::of([names.lock(), names.queue(), names.alive()]).arg(token).arg(names.wake()).arg(not_after)
+        ScriptArgs::of([names.lock(), names.queue(), names.alive()]).arg(token).arg(names.wake()).arg(not_after)
     });
     let answered = match answered.await {
         Err(Failure { ran: Ran::Split, .. }) => moving::release(inner, names, token, begun, outbox).await,
@@ -101,12 +101,12 @@ async fn answer(
     let answer = answered.map_err(|failure| failure.error)?;
     if inner.config.repeats == Repeats::On {
         // Also what was gone already: it need not be gone from the server that comes next.
-        inner.lately.released(names, held, inner.highest.of(names), inner.now());
+        inner.release_replay.released(names, held, inner.highest.of(names), inner.now());
     }
     match answer.reply.code() {
         1 => Ok((Released::Released, answer)),
         2 => Ok((Released::AlreadyGone, answer)),
         3 => Err(StoreError::Timeout),
-        _ => Err(nonsense("neither released nor gone")),
+        _ => Err(protocol_error("neither released nor gone")),
     }
 }

@@ -9,8 +9,8 @@ use super::Inner;
 use super::call::call;
 use super::fault::Then;
 use super::link::Link;
-use super::names::Names;
-use super::script::{Parts, RENEW, Reply};
+use super::names::KeyNames;
+use super::script::{RENEW, Reply, ScriptArgs};
 use super::tickets::ROUND;
 use super::wire::Asking;
 use crate::store::{Hint, StoreError};
@@ -24,13 +24,13 @@ const WATCHED: &str = "*";
 
 /// What is to be renewed.
 pub(super) struct Renewal {
-    pub(super) names: Names,
+    pub(super) names: KeyNames,
     /// `None`: that somebody watches.
     pub(super) number: Option<u64>,
 }
 
 /// Says that these locks are watched.
-pub(super) async fn mark_watched(inner: &Arc<Inner>, locks: impl Iterator<Item = Names>) {
+pub(super) async fn mark_watched(inner: &Arc<Inner>, locks: impl Iterator<Item = KeyNames>) {
     let renewals: Vec<_> = locks.map(|names| Renewal { names, number: None }).collect();
     if !renewals.is_empty() {
         inner.tickets.renew_watched();
@@ -38,9 +38,9 @@ pub(super) async fn mark_watched(inner: &Arc<Inner>, locks: impl Iterator<Item =
     }
 }
 
-fn parts(inner: &Inner, renewal: &Renewal) -> Parts {
+fn parts(inner: &Inner, renewal: &Renewal) -> ScriptArgs {
     let names = &renewal.names;
-    let parts = Parts::of([names.lock(), names.queue(), names.alive()]);
+    let parts = ScriptArgs::of([names.lock(), names.queue(), names.alive()]);
     match renewal.number {
         Some(number) => parts.arg(format_args!("{}:{number}", inner.config.process)),
         None => parts.arg(WATCHED),
@@ -71,18 +71,18 @@ pub(super) async fn renew(inner: &Arc<Inner>, renewals: &[Renewal]) {
 async fn renew_batch(inner: &Arc<Inner>, link: &Link, batch: &[Renewal]) -> Result<(), StoreError> {
     let limit = inner.config.operation_timeout;
     let wire = tokio::time::timeout(limit, link.wire()).await.map_err(|_| StoreError::Timeout)??;
-    let parts: Vec<Parts> = batch.iter().map(|renewal| parts(inner, renewal)).collect();
+    let parts: Vec<ScriptArgs> = batch.iter().map(|renewal| parts(inner, renewal)).collect();
     let running = tokio::time::timeout(limit, wire.run(&RENEW, Asking::No, &parts));
     let replies = match running.await {
         Ok(Ok(replies)) => replies,
         Ok(Err(fault)) => {
             if fault.then == Then::Reconnect {
-                wire.condemn();
+                wire.mark_broken();
             }
             return Err(fault.error);
         }
         Err(_) => {
-            wire.condemn();
+            wire.mark_broken();
             return Err(StoreError::Timeout);
         }
     };

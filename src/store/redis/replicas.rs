@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::Inner;
 use super::fault::Fault;
 use super::millis;
-use super::script::{Form, Parts, Reply, Script, read};
+use super::script::{Form, Reply, Script, ScriptArgs, read};
 use super::wire::{Asking, Wire, one};
 use crate::store::StoreError;
 
@@ -34,7 +34,7 @@ pub(super) async fn run(
     wire: &Arc<Wire>,
     script: &Script,
     asking: Asking,
-    parts: Parts,
+    parts: ScriptArgs,
 ) -> Result<(Reply, Confirmed), Fault> {
     let mut connection = exclusive(inner, wire).await.map_err(Fault::unsent)?;
     // Inside a pipeline a script goes out whole (R7): what comes after it would not wait for a second try.

@@ -81,7 +81,7 @@ impl Script {
     }
 
     /// The command that runs it for all of these.
-    pub(super) fn command<'a>(&self, form: Form, parts: impl Iterator<Item = &'a Parts> + Clone) -> Cmd {
+    pub(super) fn command<'a>(&self, form: Form, parts: impl Iterator<Item = &'a ScriptArgs> + Clone) -> Cmd {
         let size: usize = parts.clone().map(|parts| parts.text.len() + 16 * parts.ends.len()).sum();
         let mut command = Cmd::with_capacity(parts.clone().map(|parts| parts.ends.len()).sum::<usize>() + 3, size + 64);
         match form {
@@ -89,10 +89,10 @@ impl Script {
             Form::Body => command.arg("EVAL").arg(self.body),
         };
         command.arg(parts.clone().map(|parts| parts.keys).sum::<usize>());
-        for part in parts.clone().flat_map(Parts::keys) {
+        for part in parts.clone().flat_map(ScriptArgs::keys) {
             command.arg(part);
         }
-        for part in parts.flat_map(Parts::arguments) {
+        for part in parts.flat_map(ScriptArgs::arguments) {
             command.arg(part);
         }
         command
@@ -105,20 +105,20 @@ impl Script {
             (Takes::Many(_), Value::Array(answers)) if answers.len() == locks => {
                 Ok(answers.into_iter().map(Reply::read).collect())
             }
-            _ => Err(Fault::nonsense()),
+            _ => Err(Fault::protocol_error()),
         }
     }
 }
 
 /// What a script is told about one lock: keys, then arguments, in one piece of memory.
 #[derive(Default)]
-pub(in crate::store) struct Parts {
+pub(in crate::store) struct ScriptArgs {
     text: String,
     ends: Vec<usize>,
     keys: usize,
 }
 
-impl Parts {
+impl ScriptArgs {
     /// The keys, in the order of the script.
     pub(in crate::store) fn of<const N: usize>(keys: [&str; N]) -> Self {
         let mut this = Self { text: String::with_capacity(256), ends: Vec::with_capacity(12), keys: N };
@@ -177,11 +177,11 @@ impl Reply {
         let values = match value {
             Value::Array(values) if (2..=5).contains(&values.len()) => values,
             Value::ServerError(error) => return Err(Fault::of(&error.into())),
-            _ => return Err(Fault::nonsense()),
+            _ => return Err(Fault::protocol_error()),
         };
         let mut numbers = [0; 5];
         for (number, value) in numbers.iter_mut().zip(&values) {
-            let Value::Int(value) = value else { return Err(Fault::nonsense()) };
+            let Value::Int(value) = value else { return Err(Fault::protocol_error()) };
             *number = *value;
         }
         Ok(Self { numbers, len: values.len() })

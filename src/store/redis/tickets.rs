@@ -22,11 +22,11 @@ use tokio::sync::Notify;
 
 use super::Inner;
 use super::call::call;
-use super::names::Names;
+use super::names::KeyNames;
 use super::renew::{Renewal, renew};
-use super::script::{LEAVE, Parts, Reply};
+use super::script::{LEAVE, Reply, ScriptArgs};
 use crate::clock::{Clock, Moment};
-use crate::store::{Acquired, Hint, Intent, Sender, Watch};
+use crate::store::{Acquired, Hint, OnHeld, Sender, Watch};
 
 /// How long a ticket lives without being renewed: so long a dead process holds the others up. The scripts know it, too.
 const TICKET: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ type CallHook = Box<dyn Fn(Option<&str>) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
-    places: HashMap<Names, Place>,
+    places: HashMap<KeyNames, Place>,
     /// There is nothing to renew, and whoever comes wakes the task.
     resting: bool,
 }
@@ -83,14 +83,14 @@ enum Ticket {
 #[derive(Default)]
 struct Round {
     renewals: Vec<Renewal>,
-    abandoned: Vec<(Names, u64)>,
+    abandoned: Vec<(KeyNames, u64)>,
 }
 
 /// A try under way.
 pub(super) struct Asking<'a> {
     /// `None` of one that does not wait.
     tickets: Option<&'a Tickets>,
-    names: &'a Names,
+    names: &'a KeyNames,
     number: u64,
 }
 
@@ -118,8 +118,8 @@ impl Tickets {
     }
 
     /// A try begins. It has a place if it waits.
-    pub(super) fn ask<'a>(&'a self, names: &'a Names, intent: Intent) -> Asking<'a> {
-        if intent == Intent::Try {
+    pub(super) fn ask<'a>(&'a self, names: &'a KeyNames, on_held: OnHeld) -> Asking<'a> {
+        if on_held == OnHeld::Fail {
             return Asking { tickets: None, names, number: 0 };
         }
         let mut state = self.state.lock();
@@ -134,7 +134,7 @@ impl Tickets {
     }
 
     /// Listens for the turn of this process: tells whoever listens when to try again.
-    pub(super) fn turn(inner: &Arc<Inner>, names: Names) -> Watch {
+    pub(super) fn turn(inner: &Arc<Inner>, names: KeyNames) -> Watch {
         let this = &inner.tickets;
         let id = this.next.fetch_add(1, Ordering::Relaxed);
         let (weak, left) = (Arc::downgrade(inner), names.clone());
@@ -155,7 +155,7 @@ impl Tickets {
         watch
     }
 
-    fn stop_listening(&self, names: &Names, id: u64) {
+    fn stop_listening(&self, names: &KeyNames, id: u64) {
         let now = self.clock.now();
         let mut state = self.state.lock();
         let Some(place) = state.places.get_mut(names) else { return };
@@ -212,7 +212,7 @@ impl Tickets {
 
     /// Gives a place up, unless somebody of this process still asks or listens for it: forgets it here at once, and
     /// tells the server when it can be told. If it cannot, the ticket runs out.
-    pub(super) fn leave(inner: &Arc<Inner>, names: Names) {
+    pub(super) fn leave(inner: &Arc<Inner>, names: KeyNames) {
         let number = {
             let mut state = inner.tickets.state.lock();
             match state.places.get(&names) {
@@ -227,7 +227,7 @@ impl Tickets {
     }
 
     /// What is to be renewed now, and what nobody wants any more.
-    fn round(&self, watched: Vec<Names>) -> Round {
+    fn round(&self, watched: Vec<KeyNames>) -> Round {
         let now = self.clock.now();
         let mut round = Round::default();
         let state = &mut *self.state.lock();
@@ -349,7 +349,7 @@ impl Drop for Asking<'_> {
 
 impl Tickets {
     /// A try has ended, with this ticket.
-    fn asked(&self, names: &Names, ticket: Ticket) {
+    fn asked(&self, names: &KeyNames, ticket: Ticket) {
         let mut state = self.state.lock();
         // It was stopped meanwhile.
         let Some(place) = state.places.get_mut(names) else { return };
@@ -373,12 +373,12 @@ impl Tickets {
 }
 
 /// Tells the server that a place was given up.
-fn give_up(inner: &Arc<Inner>, names: Names, number: u64) {
+fn give_up(inner: &Arc<Inner>, names: KeyNames, number: u64) {
     let Some(runtime) = inner.runtime() else { return };
     let inner = Arc::clone(inner);
     runtime.spawn(async move {
         let telling = call(&inner, &names, &LEAVE, inner.now(), (), |_| {
-            Parts::of([names.lock(), names.queue(), names.alive()])
+            ScriptArgs::of([names.lock(), names.queue(), names.alive()])
                 .arg(format_args!("{}:{number}", inner.config.process))
         });
         // Unanswered, it ends by itself.
@@ -394,10 +394,10 @@ mod tests {
     use crate::store::redis::names::SIDE_KEYS;
     use crate::store::{Denial, KeyTemplate};
 
-    fn tickets() -> (ManualClock, Tickets, Names) {
+    fn tickets() -> (ManualClock, Tickets, KeyNames) {
         let clock = ManualClock::new();
         let tickets = Tickets::new(clock.clock());
-        (clock, tickets, Names::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("k").unwrap()).unwrap())
+        (clock, tickets, KeyNames::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("k").unwrap()).unwrap())
     }
 
     const HELD: Acquired = Acquired::Denied { retry_in: None, why: Denial::Held };
@@ -405,10 +405,10 @@ mod tests {
     #[test]
     fn a_place_for_which_nobody_asks_or_listens_any_more_is_given_up() {
         let (clock, tickets, names) = tickets();
-        tickets.ask(&names, Intent::Wait).settle(&HELD);
+        tickets.ask(&names, OnHeld::Queue).settle(&HELD);
         clock.advance(ABANDONED / 2);
         assert_eq!(tickets.round(Vec::new()).renewals.len(), 1, "it may be listened for soon");
-        tickets.ask(&names, Intent::Wait).settle(&HELD);
+        tickets.ask(&names, OnHeld::Queue).settle(&HELD);
         clock.advance(ABANDONED / 2);
         assert_eq!(tickets.round(Vec::new()).renewals.len(), 1, "it was asked for in between");
         clock.advance(ABANDONED / 2);
@@ -420,28 +420,28 @@ mod tests {
     #[test]
     fn a_dropped_try_leaves_no_place_that_is_renewed() {
         let (clock, tickets, names) = tickets();
-        drop(tickets.ask(&names, Intent::Wait));
+        drop(tickets.ask(&names, OnHeld::Queue));
         assert!(tickets.round(Vec::new()).renewals.is_empty());
         clock.advance(TICKET);
         assert!(tickets.round(Vec::new()).abandoned.is_empty(), "the ticket that it may have taken runs out");
         assert!(tickets.state.lock().places.is_empty());
         // One that had a ticket keeps it.
-        tickets.ask(&names, Intent::Wait).settle(&HELD);
+        tickets.ask(&names, OnHeld::Queue).settle(&HELD);
         let number = tickets.state.lock().places[&names].number;
-        drop(tickets.ask(&names, Intent::Wait));
+        drop(tickets.ask(&names, OnHeld::Queue));
         assert_eq!(tickets.round(Vec::new()).renewals[0].number, Some(number));
     }
 
     #[test]
     fn a_granted_try_uses_its_ticket_up_and_tries_that_do_not_wait_have_none() {
         let (_clock, tickets, names) = tickets();
-        tickets.ask(&names, Intent::Wait).settle(&HELD);
-        let first = tickets.ask(&names, Intent::Wait);
+        tickets.ask(&names, OnHeld::Queue).settle(&HELD);
+        let first = tickets.ask(&names, OnHeld::Queue);
         let number = first.number();
         first.settle(&Acquired::Granted { fence: None, valid_for: TICKET });
         assert!(tickets.state.lock().places.is_empty());
-        assert_ne!(tickets.ask(&names, Intent::Wait).number(), number, "a call of the old one is not for the new one");
-        drop(tickets.ask(&names, Intent::Try));
+        assert_ne!(tickets.ask(&names, OnHeld::Queue).number(), number, "a call of the old one is not for the new one");
+        drop(tickets.ask(&names, OnHeld::Fail));
         assert!(tickets.state.lock().places.len() == 1);
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use super::batch::{Batches, Batching};
 use super::config::RedisBuilder;
 use super::fault::{Fault, Ran, Then};
-use super::script::{Form, Parts, Reply, Script, read};
+use super::script::{Form, Reply, Script, ScriptArgs, read};
 use super::time::ServerClock;
 use crate::clock::Clock;
 use crate::store::{StoreError, Warning};
@@ -89,19 +89,19 @@ impl Wire {
     }
 
     /// Teaches the server a script before it is needed (R7).
-    pub(in crate::store) async fn teach(&self, script: &Script) -> Result<(), StoreError> {
+    pub(in crate::store) async fn load(&self, script: &Script) -> Result<(), StoreError> {
         let mut connection = self.connection.clone();
         let teaching = script.teaching();
         teaching.exec_async(&mut connection).await.map_err(|error| Fault::of(&error).error)
     }
 
     /// Asks for another connection in the place of this one.
-    pub(in crate::store) fn condemn(&self) {
+    pub(in crate::store) fn mark_broken(&self) {
         self.doubt.notify_one();
     }
 
     /// Runs a script for all of these at once, or for one if it takes no more.
-    pub(super) async fn run(&self, script: &Script, asking: Asking, parts: &[Parts]) -> Replies {
+    pub(super) async fn run(&self, script: &Script, asking: Asking, parts: &[ScriptArgs]) -> Replies {
         let mut connection = self.connection.clone();
         let mut form = Form::Hash;
         loop {
@@ -126,7 +126,7 @@ impl Wire {
         &self,
         script: &Script,
         form: Form,
-        parts: impl Iterator<Item = &'a Parts> + Clone,
+        parts: impl Iterator<Item = &'a ScriptArgs> + Clone,
     ) -> Result<Value, Fault> {
         let command = script.command(form, parts);
         let mut connection = self.connection.clone();
@@ -138,7 +138,7 @@ impl Wire {
         &self,
         script: &Script,
         asking: Asking,
-        parts: Parts,
+        parts: ScriptArgs,
     ) -> Result<Reply, Fault> {
         one(self.run(script, asking, &[parts]).await)
     }
@@ -149,7 +149,7 @@ pub(super) type Replies = Result<Vec<Result<Reply, Fault>>, Fault>;
 
 /// The reply to the only one.
 pub(super) fn one(replies: Replies) -> Result<Reply, Fault> {
-    replies?.pop().ok_or_else(Fault::nonsense)?
+    replies?.pop().ok_or_else(Fault::protocol_error)?
 }
 
 /// Whether the node has to be told that it is asked for a slot that is still moving to it.

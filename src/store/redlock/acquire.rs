@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::fan::Enough;
+use super::acquire_round::{Decision, Leaves, NodeReply, Poll};
+use super::fanout::Enough;
 use super::fence::Turn;
-use super::flight::{Heard, Kind, Load, Request, fly, words};
+use super::in_flight::{InFlightGuard, Shared};
 use super::lane::{self, Job, Lane, Slot};
-use super::poll::{Decision, Leaves, Poll, Said};
 use super::queue::TICKET;
+use super::round::{Heard, Kind, Request, RoundHandler, broadcast, words};
 use super::script::ACQUIRE;
-use super::underway::{Shared, Stay};
 use super::{Inner, Lock, release};
 use crate::clock::Moment;
 use crate::store::redis::millis;
-use crate::store::redis::script::Parts;
-use crate::store::{Acquired, Ask, Intent, StoreError, drift};
+use crate::store::redis::script::ScriptArgs;
+use crate::store::{AcquireRequest, Acquired, OnHeld, StoreError, drift};
 
 /// Somebody wants a lock.
 pub(super) struct Try {
@@ -50,7 +50,7 @@ impl Drop for Caller<'_> {
     }
 }
 
-pub(super) async fn acquire(inner: &Arc<Inner>, ask: Ask<'_>) -> Acquired {
+pub(super) async fn acquire(inner: &Arc<Inner>, ask: AcquireRequest<'_>) -> Acquired {
     let begun = inner.now();
     let (names, ttl) = match (inner.names(ask.key), inner.checked_ttl(ask.ttl)) {
         (Ok(names), Ok(ttl)) => (names, ttl),
@@ -59,16 +59,16 @@ pub(super) async fn acquire(inner: &Arc<Inner>, ask: Ask<'_>) -> Acquired {
     let lock = Arc::new(Lock { names, token: ask.token });
     let (tell, answer) = oneshot::channel();
     let mut caller = Caller { inner, lock: Arc::clone(&lock), answer };
-    let asking = match ask.intent {
-        Intent::Try => None,
-        Intent::Wait => Some(inner.queue.ask(&lock.names, begun, || inner.micros_at(begun))),
+    let asking = match ask.on_held {
+        OnHeld::Fail => None,
+        OnHeld::Queue => Some(inner.queue.ask(&lock.names, begun, || inner.micros_at(begun))),
     };
     let order = asking.as_ref().map(|asking| asking.order);
     let one = Try { lock: Arc::clone(&lock), ttl, begun, order, tell };
-    let before = inner.underway.of(&lock);
+    let before = inner.in_flight.of(&lock);
     if before.is_some() || inner.is_cleaning(&lock) {
         let after = Some((Arc::clone(&lock), before));
-        take_off(inner, vec![one], Going { after, ..Going::at(inner, begun) }, None);
+        flush(inner, vec![one], Going { after, ..Going::at(inner, begun) }, None);
     } else {
         lane::join(inner, one);
     }
@@ -85,11 +85,11 @@ impl Job for Try {
         &inner.acquires
     }
 
-    fn take_off(inner: &Arc<Inner>, mut tries: Vec<Self>, slot: Slot<Self>) {
+    fn flush(inner: &Arc<Inner>, mut tries: Vec<Self>, slot: Slot<Self>) {
         // Whoever has gone while he waited is not asked for.
         tries.retain(|one| !one.tell.is_closed());
         if let Some(begun) = tries.iter().map(|one| one.begun).min() {
-            take_off(inner, tries, Going::at(inner, begun), Some(slot));
+            flush(inner, tries, Going::at(inner, begun), Some(slot));
         }
     }
 }
@@ -110,9 +110,9 @@ impl Going {
     }
 }
 
-fn take_off(inner: &Arc<Inner>, tries: Vec<Try>, going: Going, slot: Option<Slot<Try>>) {
+fn flush(inner: &Arc<Inner>, tries: Vec<Try>, going: Going, slot: Option<Slot<Try>>) {
     let Going { turn, fence, begun, after } = going;
-    let mut parts = Parts::for_locks(tries.len()).key(&inner.marker);
+    let mut parts = ScriptArgs::for_locks(tries.len()).key(&inner.marker);
     for Try { lock, .. } in &tries {
         parts = parts.key(lock.names.lock()).key(lock.names.fence());
     }
@@ -135,7 +135,7 @@ fn take_off(inner: &Arc<Inner>, tries: Vec<Try>, going: Going, slot: Option<Slot
     let asked: Vec<Asked> = tries.into_iter().map(asked).collect();
     let open = asked.len();
     let load = Tries { inner: Arc::clone(inner), request: Arc::clone(&request), turn, before, asked, open };
-    inner.spawn(fly(Arc::clone(inner), request, load, slot));
+    inner.spawn(broadcast(Arc::clone(inner), request, load, slot));
 }
 
 /// Those who are asked for together.
@@ -159,14 +159,14 @@ struct Asked {
     tell: Option<oneshot::Sender<Acquired>>,
     poll: Poll,
     /// For as long as nodes have not answered.
-    stay: Option<Stay>,
+    stay: Option<InFlightGuard>,
 }
 
-impl Load for Tries {
+impl RoundHandler for Tries {
     fn hear(&mut self, node: usize, heard: Heard) -> Enough {
         let now = self.inner.now();
         for (at, word) in (0..self.asked.len()).zip(words(&heard)) {
-            let said = Said::of(&self.inner, word, self.asked[at].ttl);
+            let said = NodeReply::of(&self.inner, word, self.asked[at].ttl);
             self.count(node, &said);
             if self.asked[at].tell.is_none() {
                 self.late(at, node, &said);
@@ -187,10 +187,10 @@ impl Load for Tries {
 }
 
 impl Tries {
-    fn count(&self, node: usize, said: &Said) {
+    fn count(&self, node: usize, said: &NodeReply) {
         let node = &self.inner.nodes[node];
         node.count(said.vote());
-        if let Said::Quarantined { left } = said {
+        if let NodeReply::Quarantined { left } = said {
             node.quarantined(*left);
         }
     }
@@ -203,7 +203,7 @@ impl Tries {
         let silent = asked.poll.silent();
         if !silent.is_empty() {
             let earlier = self.before.clone().filter(|_| self.turn == Turn::Second);
-            let stay = Stay::of_acquire(&self.inner, Arc::clone(&asked.lock), silent, earlier);
+            let stay = InFlightGuard::of_acquire(&self.inner, Arc::clone(&asked.lock), silent, earlier);
             self.request.decide(stay.shared());
             asked.stay = Some(stay);
         }
@@ -214,7 +214,7 @@ impl Tries {
                 let Asked { lock, ttl, begun, order, stay, .. } = &self.asked[at];
                 let after = Some((Arc::clone(lock), stay.as_ref().map(|stay| Arc::clone(stay.shared()))));
                 let again = Try { lock: Arc::clone(lock), ttl: *ttl, begun: *begun, order: *order, tell };
-                take_off(&inner, vec![again], Going { turn: Turn::Second, fence, begun: inner.now(), after }, None);
+                flush(&inner, vec![again], Going { turn: Turn::Second, fence, begun: inner.now(), after }, None);
             }
             Decision::Answer(answer) => {
                 let holds = matches!(answer, Acquired::Granted { .. });
@@ -236,7 +236,7 @@ impl Tries {
 
     /// The token got nothing, or nobody heard that it did.
     fn fail(&self, at: usize) {
-        let under_way = self.asked[at].stay.as_ref().map(Stay::shared).into_iter().chain(&self.before);
+        let under_way = self.asked[at].stay.as_ref().map(InFlightGuard::shared).into_iter().chain(&self.before);
         under_way.for_each(|shared| shared.fail());
         self.take_back(at, &[Leaves::Doubt, Leaves::Token]);
     }
@@ -258,7 +258,7 @@ impl Tries {
     }
 
     /// Hears a node for a caller who has his answer.
-    fn late(&mut self, at: usize, node: usize, said: &Said) {
+    fn late(&mut self, at: usize, node: usize, said: &NodeReply) {
         let Some(stay) = &self.asked[at].stay else { return };
         let keeps = match (said.leaves(self.turn), self.request.sent_to(node)) {
             (Leaves::Nothing, _) => true,

@@ -8,11 +8,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
+use super::in_flight::Underway;
 use super::lane::Lane;
 use super::node::{Node, NodeEvent};
 use super::queue::Queue;
 use super::quorum::Quorum;
-use super::underway::Underway;
 use super::{Inner, RedlockStore};
 use crate::store::redis::RedisBuilder;
 use crate::store::redis::config::{Place, Repeats};
@@ -189,7 +189,7 @@ impl RedlockBuilder {
             ticks: Ticks::new(self.node_timeout),
             highest_fence: AtomicU64::new(0),
             queue: Queue::default(),
-            underway: Underway::default(),
+            in_flight: Underway::default(),
             acquires: Lane::default(),
             releases: Lane::default(),
             flights: TaskTracker::new(),

@@ -9,25 +9,25 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 
-use super::fan::{Enough, hear, no_quorum, see_off};
+use super::fanout::{Enough, drain_in_background, hear, no_quorum};
+use super::in_flight::InFlightGuard;
 use super::node::Node;
 use super::quorum::{Ballot, Outcome, Vote, left_by_quorum};
 use super::repair::{Lost, repair};
 use super::script::EXTEND;
-use super::underway::Stay;
 use super::{Inner, Lock};
 use crate::clock::Moment;
 use crate::key::{Key, Token, Ttl};
 use crate::store::redis::call::call;
-use crate::store::redis::fault::nonsense;
+use crate::store::redis::fault::protocol_error;
 use crate::store::redis::millis;
-use crate::store::redis::names::Names;
-use crate::store::redis::script::Parts;
+use crate::store::redis::names::KeyNames;
+use crate::store::redis::script::ScriptArgs;
 use crate::store::{Extended, StoreError, drift};
 
 struct Question {
     inner: Arc<Inner>,
-    names: Names,
+    names: KeyNames,
     token: Token,
     ttl: Duration,
     begun: Moment,
@@ -79,7 +79,7 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Resul
             let fence = kept.iter().map(|kept| kept.fence).max().unwrap_or_default();
             let lost = Lost { question: (question.names.clone(), token), fence, ends: begun.saturating_add(valid_for) };
             let lock = Arc::new(Lock { names: question.names.clone(), token });
-            let stay = Stay::of_extend(inner, lock);
+            let stay = InFlightGuard::of_extend(inner, lock);
             give_back(inner, ballot, lost, running, stay);
             Ok(Extended::Extended { valid_for })
         }
@@ -103,7 +103,7 @@ fn vote(answer: &Result<Option<Kept>, StoreError>) -> Vote {
 }
 
 /// Gives the lock back to the nodes that have lost it, those that answer late too, unless its release has begun.
-fn give_back<F>(inner: &Arc<Inner>, mut ballot: Ballot, lost: Lost, running: FuturesUnordered<F>, stay: Stay)
+fn give_back<F>(inner: &Arc<Inner>, mut ballot: Ballot, lost: Lost, running: FuturesUnordered<F>, stay: InFlightGuard)
 where
     F: Future<Output = Answer> + Send + 'static,
 {
@@ -118,7 +118,7 @@ where
     };
     mend(&ballot, &[]);
     let mut known = ballot.lost();
-    see_off(inner, running, move |(node, answer): Answer| {
+    drain_in_background(inner, running, move |(node, answer): Answer| {
         let _ = ballot.cast(node, vote(&answer), Moment::ZERO);
         mend(&ballot, &known);
         known = ballot.lost();
@@ -134,7 +134,7 @@ async fn put(node: &Node, question: &Question) -> Result<Option<Kept>, StoreErro
     node.wire(&question.inner, question.begun).await?;
     let token = question.token.as_uuid();
     let answered = call(&node.redis, &question.names, &EXTEND, question.begun, (), |not_after| {
-        let parts = Parts::of([question.names.lock(), question.names.fence()]).arg(token.hyphenated());
+        let parts = ScriptArgs::of([question.names.lock(), question.names.fence()]).arg(token.hyphenated());
         parts.arg(millis(question.ttl)).arg(not_after)
     });
     let reply = answered.await.map_err(|failure| failure.error)?.reply;
@@ -145,6 +145,6 @@ async fn put(node: &Node, question: &Question) -> Result<Option<Kept>, StoreErro
         }
         (2, _) => Ok(None),
         (3, _) => Err(StoreError::Timeout),
-        _ => Err(nonsense("neither extended nor lost")),
+        _ => Err(protocol_error("neither extended nor lost")),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::stream::FuturesUnordered;
 
 use super::Inner;
-use super::fan::{Enough, hear, no_quorum, see_off};
+use super::fanout::{Enough, drain_in_background, hear, no_quorum};
 use super::node::Node;
 use super::quorum::{Ballot, Outcome, Vote};
 use crate::clock::Moment;
@@ -34,7 +34,7 @@ pub(super) async fn force(inner: &Arc<Inner>, key: &Key) -> Forced {
     .await;
     let outcome = ballot.settle(inner.now());
     let answered = inner.nodes.len() - errors.len() - running.len();
-    see_off(inner, running, drop);
+    drain_in_background(inner, running, drop);
     match outcome {
         Outcome::Granted => Forced::Released,
         Outcome::Denied => Forced::WasFree,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::Inner;
-use super::fan::no_quorum;
+use super::fanout::no_quorum;
 use super::node::Node;
 use crate::store::{Health, NodeHealth, Store, StoreError, Warning};
 

@@ -10,7 +10,7 @@ use super::node::Node;
 use super::script::INITIALISE;
 use crate::store::StoreError;
 use crate::store::redis::millis;
-use crate::store::redis::script::Parts;
+use crate::store::redis::script::ScriptArgs;
 use crate::store::redis::wire::Asking;
 
 /// An operator waits longer than a lock.
@@ -27,7 +27,7 @@ async fn one(inner: &Inner, node: &Node) -> Result<(), StoreError> {
     let initialising = async {
         let wire = link.wire().await?;
         let longest = millis(inner.config.silence());
-        let parts = Parts::of([&inner.marker]).arg(longest).arg(&wire.process.run_id);
+        let parts = ScriptArgs::of([&inner.marker]).arg(longest).arg(&wire.process.run_id);
         wire.run_one(&INITIALISE, Asking::No, parts).await.map_err(|fault| fault.error)?;
         node.initialised(inner, &wire).await
     };

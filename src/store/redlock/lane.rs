@@ -38,7 +38,7 @@ pub(super) trait Job: Send + Sized + 'static {
     fn lane(inner: &Inner) -> &Lane<Self>;
 
     /// Sends them on their way. While the slot is kept, others may wait.
-    fn take_off(inner: &Arc<Inner>, jobs: Vec<Self>, slot: Slot<Self>);
+    fn flush(inner: &Arc<Inner>, jobs: Vec<Self>, slot: Slot<Self>);
 }
 
 /// Lets a call go, alone or later with others.
@@ -51,7 +51,7 @@ pub(super) fn join<J: Job>(inner: &Arc<Inner>, job: J) {
         }
         queue.under_way += 1;
     }
-    J::take_off(inner, vec![job], Slot { inner: Arc::clone(inner), lane: J::lane });
+    J::flush(inner, vec![job], Slot { inner: Arc::clone(inner), lane: J::lane });
 }
 
 /// One of the flights for whose decision others wait.
@@ -71,6 +71,6 @@ impl<J: Job> Drop for Slot<J> {
             }
             queue.waiting.drain(..some).collect()
         };
-        J::take_off(&self.inner, jobs, Slot { inner: Arc::clone(&self.inner), lane: self.lane });
+        J::flush(&self.inner, jobs, Slot { inner: Arc::clone(&self.inner), lane: self.lane });
     }
 }

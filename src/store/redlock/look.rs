@@ -6,13 +6,13 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 
 use super::Inner;
-use super::fan::{Enough, hear, no_quorum};
+use super::fanout::{Enough, hear, no_quorum};
 use super::node::Node;
 use super::quorum::{Quorum, left_by_quorum};
 use crate::key::{Key, Token};
-use crate::store::{Holder, Seen, Store, StoreError};
+use crate::store::{Holder, KeyState, Store, StoreError};
 
-pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Result<Seen, StoreError> {
+pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Result<KeyState, StoreError> {
     let begun = inner.now();
     let mut running: FuturesUnordered<_> =
         inner.nodes.iter().map(|node| ask(Arc::clone(node), key.clone(), token)).collect();
@@ -30,7 +30,7 @@ pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) ->
     seen.ok_or_else(|| no_quorum(inner, views.0.len(), &errors))
 }
 
-async fn ask(node: Arc<Node>, key: Key, token: Option<Token>) -> (usize, Result<Seen, StoreError>) {
+async fn ask(node: Arc<Node>, key: Key, token: Option<Token>) -> (usize, Result<KeyState, StoreError>) {
     let answer = match node.failure() {
         Some(why) => Err(why),
         None => node.store.look(&key, token).await,
@@ -39,7 +39,7 @@ async fn ask(node: Arc<Node>, key: Key, token: Option<Token>) -> (usize, Result<
 }
 
 /// What the nodes that have answered see.
-struct Views(Vec<Seen>, Quorum);
+struct Views(Vec<KeyState>, Quorum);
 
 impl Views {
     fn new(quorum: Quorum) -> Self {
@@ -47,12 +47,12 @@ impl Views {
     }
 
     /// What it means, as soon as nodes that have not answered can change nothing.
-    fn meaning(&self) -> Option<Seen> {
+    fn meaning(&self) -> Option<KeyState> {
         let (views, quorum) = (&self.0, self.1);
         let missing = quorum.nodes() - views.len();
         let held = |wanted: Option<Holder>| {
             views.iter().filter_map(move |view| match view {
-                Seen::Held { by, ends_in, fence } if wanted.is_none_or(|wanted| *by == wanted) => {
+                KeyState::Held { by, ends_in, fence } if wanted.is_none_or(|wanted| *by == wanted) => {
                     Some((ends_in.unwrap_or(Duration::MAX), *fence))
                 }
                 _ => None,
@@ -62,11 +62,11 @@ impl Views {
         let fence = held(None).filter_map(|(_, fence)| fence).max();
         let free = views.len() - held(None).count();
         if free >= quorum.needed() {
-            return Some(Seen::Free);
+            return Some(KeyState::Free);
         }
         let mut ours: Vec<Duration> = held(Some(Holder::Ours)).map(|(end, _)| end).collect();
         if let Some(end) = left_by_quorum(quorum, &mut ours) {
-            return Some(Seen::Held { by: Holder::Ours, ends_in: ends(end), fence });
+            return Some(KeyState::Held { by: Holder::Ours, ends_in: ends(end), fence });
         }
         if free + missing >= quorum.needed() || ours.len() + missing >= quorum.needed() {
             return None;
@@ -77,7 +77,7 @@ impl Views {
         let end = others.get(quorum.needed() - free - 1).copied().unwrap_or(Duration::MAX);
         let other_kind = held(Some(Holder::OtherKind)).count();
         let by = if other_kind >= quorum.needed() { Holder::OtherKind } else { Holder::Other };
-        Some(Seen::Held { by, ends_in: ends(end), fence })
+        Some(KeyState::Held { by, ends_in: ends(end), fence })
     }
 }
 
@@ -85,24 +85,24 @@ impl Views {
 mod tests {
     use super::*;
 
-    fn held(by: Holder, ms: u64) -> Seen {
-        Seen::Held { by, ends_in: Some(Duration::from_millis(ms)), fence: Some(ms) }
+    fn held(by: Holder, ms: u64) -> KeyState {
+        KeyState::Held { by, ends_in: Some(Duration::from_millis(ms)), fence: Some(ms) }
     }
 
-    fn seen(nodes: usize, views: &[Seen]) -> Option<Seen> {
+    fn seen(nodes: usize, views: &[KeyState]) -> Option<KeyState> {
         Views(views.to_vec(), Quorum::of(nodes).unwrap()).meaning()
     }
 
     #[test]
     fn a_majority_says_who_holds_and_until_when() {
         use Holder::{Other, OtherKind, Ours};
-        let free = || Seen::Free;
+        let free = || KeyState::Free;
         assert_eq!(seen(3, &[]), None);
         assert_eq!(seen(3, &[free()]), None);
         assert_eq!(seen(3, &[free(), held(Ours, 5)]), None, "the third decides");
-        assert_eq!(seen(3, &[free(), held(Ours, 5), free()]), Some(Seen::Free), "a minority is nothing");
+        assert_eq!(seen(3, &[free(), held(Ours, 5), free()]), Some(KeyState::Free), "a minority is nothing");
         let until =
-            |by, ms, fence| Some(Seen::Held { by, ends_in: Some(Duration::from_millis(ms)), fence: Some(fence) });
+            |by, ms, fence| Some(KeyState::Held { by, ends_in: Some(Duration::from_millis(ms)), fence: Some(fence) });
         assert_eq!(seen(3, &[held(Ours, 9), held(Ours, 5)]), until(Ours, 5, 9), "until a majority ends");
         assert_eq!(seen(3, &[held(Ours, 9), held(Ours, 5), held(Ours, 7)]), until(Ours, 7, 9));
         assert_eq!(seen(3, &[held(Other, 9), held(Other, 5)]), until(Other, 9, 9), "until a majority is free");

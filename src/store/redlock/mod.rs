@@ -31,32 +31,32 @@
 //! * One node with replicas and `WAIT` ([`wait_for_replicas`](super::redis::RedisBuilder::wait_for_replicas)) is a
 //!   fifth of the work, and is to be preferred where an outage of seconds is bearable and the resource checks fences:
 //!   N nodes buy that any minority can die without anybody noticing.
-//! * Turns between processes are kept as well as they can be without a promise ([`Turns::None`](super::Turns)): each
+//! * Turns between processes are kept as well as they can be without a promise ([`Fairness::None`](super::Fairness)): each
 //!   node has a queue, in an order that is the same on all of them (`queue`), and it is told of a release who is next.
 //!   A majority of heads is not a turn, so a vote may still be split; whoever was, tries again after a random pause.
 
 mod acquire;
+mod acquire_round;
 mod config;
 mod extend;
-mod fan;
+mod fanout;
 pub(crate) mod fence;
-mod flight;
 mod force;
 mod health;
+mod in_flight;
 mod initialise;
 mod lane;
 mod look;
 #[cfg(test)]
 mod model;
 mod node;
-mod poll;
+mod node_states;
 mod queue;
 pub(crate) mod quorum;
 mod release;
 mod repair;
+mod round;
 mod script;
-mod underway;
-mod votes;
 mod watch;
 
 use std::fmt;
@@ -71,17 +71,17 @@ use tokio_util::task::TaskTracker;
 
 pub use self::config::RedlockBuilder;
 use self::fence::propose;
+use self::in_flight::Underway;
 use self::lane::Lane;
 use self::node::Node;
 pub use self::node::NodeEvent;
 use self::queue::Queue;
 use self::quorum::Quorum;
-use self::underway::Underway;
-use super::redis::names::Names;
+use super::redis::names::KeyNames;
 use super::redis::time::Ticks;
 use super::{
-    Acquired, Ask, BoxFuture, Events, Extended, Forced, Health, NodeVote, Released, Seen, Store, StoreError, Terms,
-    Turns, Watch,
+    AcquireRequest, Acquired, BoxFuture, Capabilities, Events, Extended, Fairness, Forced, Health, KeyState, NodeVote,
+    Released, Store, StoreError, Watch,
 };
 use crate::clock::{Moment, wall_micros};
 use crate::key::{Key, Token, Ttl};
@@ -113,7 +113,7 @@ struct Inner {
     /// Of all proved fences that this process has seen.
     highest_fence: AtomicU64,
     queue: Queue,
-    underway: Underway,
+    in_flight: Underway,
     acquires: Lane<acquire::Try>,
     releases: Lane<release::Order>,
     /// Calls that are under way.
@@ -124,7 +124,7 @@ struct Inner {
 /// What a token is to hold.
 #[derive(PartialEq, Eq, Hash)]
 struct Lock {
-    names: Names,
+    names: KeyNames,
     token: Token,
 }
 
@@ -179,21 +179,21 @@ impl Inner {
         self.nodes.iter().any(|node| node.redis.cleaning.is_at(&lock.names, lock.token))
     }
 
-    fn names(&self, key: &Key) -> Result<Names, StoreError> {
+    fn names(&self, key: &Key) -> Result<KeyNames, StoreError> {
         self.nodes[0].redis.names(key)
     }
 
     /// L4: nothing is held for longer than a node that forgot it keeps silent.
     fn checked_ttl(&self, ttl: Ttl) -> Result<Duration, StoreError> {
-        let (ttl, terms) = (ttl.as_duration(), self.terms());
-        if ttl < terms.min_ttl || ttl > terms.max_ttl { Err(StoreError::InvalidTtl) } else { Ok(ttl) }
+        let (ttl, capabilities) = (ttl.as_duration(), self.capabilities());
+        if ttl < capabilities.min_ttl || ttl > capabilities.max_ttl { Err(StoreError::InvalidTtl) } else { Ok(ttl) }
     }
 
-    fn terms(&self) -> Terms {
+    fn capabilities(&self) -> Capabilities {
         // Two rounds, and a tick for each.
-        let mut terms = Terms::new(self.config.node_timeout * 5 / 2);
-        (terms.turns, terms.max_ttl) = (Turns::None, self.config.max_ttl);
-        terms
+        let mut capabilities = Capabilities::new(self.config.node_timeout * 5 / 2);
+        (capabilities.fairness, capabilities.max_ttl) = (Fairness::None, self.config.max_ttl);
+        capabilities
     }
 
     /// The fence that a try proposes first.
@@ -218,8 +218,8 @@ impl Store for RedlockStore {
         "redlock"
     }
 
-    fn terms(&self) -> Terms {
-        self.0.terms()
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
     }
 
     fn canonical(&self, key: &Key) -> Result<Key, StoreError> {
@@ -266,7 +266,7 @@ impl Store for RedlockStore {
         })
     }
 
-    fn acquire<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, Acquired> {
+    fn acquire<'a>(&'a self, ask: AcquireRequest<'a>) -> BoxFuture<'a, Acquired> {
         Box::pin(acquire::acquire(&self.0, ask))
     }
 
@@ -299,12 +299,12 @@ impl Store for RedlockStore {
         Box::pin(force::force(&self.0, key))
     }
 
-    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Seen, StoreError>> {
+    fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<KeyState, StoreError>> {
         Box::pin(look::look(&self.0, key, token))
     }
 
     fn votes<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Vec<NodeVote>> {
-        Box::pin(votes::votes(&self.0, key, token))
+        Box::pin(node_states::votes(&self.0, key, token))
     }
 
     fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>> {

@@ -285,7 +285,7 @@ impl World {
                 for ahead in if self.skew > 0 { vec![0, self.skew] } else { vec![0] } {
                     let fence = propose(0, NOW + u64::from(ahead) * SCALE);
                     let asking = Phase::Asking { valid_for: self.ttl, fence, turn: Turn::First };
-                    take(Step::Ask { asker, fence }, with(asking, left - 1), None);
+                    take(Step::AcquireRequest { asker, fence }, with(asking, left - 1), None);
                 }
             }
             Phase::Idle => {}
@@ -390,7 +390,7 @@ impl World {
 enum Step {
     Begin { fast_nodes: usize },
     Tick,
-    Ask { asker: usize, fence: u64 },
+    AcquireRequest { asker: usize, fence: u64 },
     AskAgain { asker: usize, fence: u64 },
     Grant { asker: usize, proof: Turn, fence: u64 },
     Release { asker: usize },

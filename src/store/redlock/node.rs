@@ -19,9 +19,9 @@ use super::quorum::{Durability, Vote, silence};
 use super::script::{ACQUIRE, EXTEND, MARK, RELEASE, REPAIR};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
-use crate::store::redis::fault::nonsense;
+use crate::store::redis::fault::protocol_error;
 use crate::store::redis::link::Phase;
-use crate::store::redis::script::{self as redis_script, Parts};
+use crate::store::redis::script::{self as redis_script, ScriptArgs};
 use crate::store::redis::wire::{Asking, Wire};
 use crate::store::redis::{Inner as Redis, RedisStore, millis};
 use crate::store::{StoreError, Votes};
@@ -179,16 +179,16 @@ impl Node {
     async fn examine(&self, inner: &Inner, wire: &Wire) -> Result<Duration, StoreError> {
         // The slower nodes of a round would learn it in a second trip, after the round is over.
         for script in [&*ACQUIRE, &*RELEASE, &*redis_script::RELEASE, &*EXTEND, &*REPAIR] {
-            wire.teach(script).await?;
+            wire.load(script).await?;
         }
         let longest = inner.config.silence();
         let silent = silence(wire.process.uptime, durability(wire).await?, longest);
-        let parts = Parts::of([&inner.marker]).arg(millis(silent)).arg(millis(longest)).arg(&wire.process.run_id);
+        let parts = ScriptArgs::of([&inner.marker]).arg(millis(silent)).arg(millis(longest)).arg(&wire.process.run_id);
         let reply = wire.run_one(&MARK, Asking::No, parts).await.map_err(|fault| fault.error)?;
         match (reply.code(), reply.rest()) {
             (1, &[left_ms]) => Ok(Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))),
             (7, &[other_ms]) => Err(other_max_ttl(inner, other_ms)),
-            _ => Err(nonsense("no end of a quarantine")),
+            _ => Err(protocol_error("no end of a quarantine")),
         }
     }
 

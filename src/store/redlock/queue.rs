@@ -21,8 +21,8 @@ use super::Inner;
 use super::script::LEAVE;
 use crate::clock::Moment;
 use crate::store::redis::call::call;
-use crate::store::redis::names::Names;
-use crate::store::redis::script::Parts;
+use crate::store::redis::names::KeyNames;
+use crate::store::redis::script::ScriptArgs;
 use crate::store::{Hint, Sender, Watch};
 
 /// How long a place lasts without another try: so long a dead process holds the others up.
@@ -34,7 +34,7 @@ const MANY: usize = 1024;
 
 /// The keys that this process waits for.
 #[derive(Default)]
-pub(super) struct Queue(Mutex<HashMap<Names, Place>>);
+pub(super) struct Queue(Mutex<HashMap<KeyNames, Place>>);
 
 struct Place {
     /// Since when, in microseconds of the nodes' clocks.
@@ -63,7 +63,7 @@ impl Place {
 /// A try that waits, while it is under way.
 pub(super) struct Asking<'a> {
     queue: &'a Queue,
-    names: &'a Names,
+    names: &'a KeyNames,
     pub(super) order: u64,
 }
 
@@ -77,7 +77,7 @@ impl Drop for Asking<'_> {
 
 impl Queue {
     /// A try that waits begins, at the place that the process has already, or at a new one.
-    pub(super) fn ask<'a>(&'a self, names: &'a Names, now: Moment, micros: impl FnOnce() -> u64) -> Asking<'a> {
+    pub(super) fn ask<'a>(&'a self, names: &'a KeyNames, now: Moment, micros: impl FnOnce() -> u64) -> Asking<'a> {
         let places = &mut *self.0.lock();
         if let Some(place) = places.get_mut(names).filter(|place| !place.is_over(now)) {
             // This try sees what it was told of. Nodes that deny it because another holds the key tell it yet.
@@ -95,7 +95,7 @@ impl Queue {
     }
 
     /// Listens for the turn of this process.
-    pub(super) fn turn(&self, names: &Names) -> Option<Watch> {
+    pub(super) fn turn(&self, names: &KeyNames) -> Option<Watch> {
         let mut places = self.0.lock();
         let place = places.get_mut(names)?;
         let (sender, watch) = Watch::new(|| {});
@@ -129,7 +129,7 @@ impl Queue {
     }
 
     /// The place is used up.
-    pub(super) fn forget(&self, names: &Names) {
+    pub(super) fn forget(&self, names: &KeyNames) {
         self.0.lock().remove(names);
     }
 
@@ -140,7 +140,7 @@ impl Queue {
 
     /// Gives the place up, unless somebody of this process still asks or listens for it: here at once, and on the nodes
     /// when they can be told. Where they cannot, it runs out.
-    pub(super) fn leave(inner: &Arc<Inner>, names: Names) {
+    pub(super) fn leave(inner: &Arc<Inner>, names: KeyNames) {
         {
             let mut places = inner.queue.0.lock();
             if places.get(&names).is_none_or(Place::is_wanted) {
@@ -154,7 +154,7 @@ impl Queue {
             let process = Arc::clone(&inner.config.process);
             Arc::clone(&inner).spawn(async move {
                 let leaving = call(&node.redis, &names, &LEAVE, inner.now(), (), |_| {
-                    Parts::of([names.lock(), names.queue()]).arg(&process)
+                    ScriptArgs::of([names.lock(), names.queue()]).arg(&process)
                 });
                 // Unanswered, it ends by itself.
                 let _ = leaving.await;
@@ -170,8 +170,8 @@ mod tests {
     use crate::store::KeyTemplate;
     use crate::store::redis::names::SIDE_KEYS;
 
-    fn names(key: &str) -> Names {
-        Names::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new(key).unwrap()).unwrap()
+    fn names(key: &str) -> KeyNames {
+        KeyNames::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new(key).unwrap()).unwrap()
     }
 
     fn at(ms: u64) -> Moment {

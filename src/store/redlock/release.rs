@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::fan::{Enough, no_quorum};
-use super::flight::{Heard, Kind, Load, Request, fly, words};
+use super::fanout::{Enough, no_quorum};
+use super::in_flight::Shared;
 use super::lane::{self, Job, Lane, Slot};
 use super::quorum::{Ballot, Outcome, Vote};
+use super::round::{Heard, Kind, Request, RoundHandler, broadcast, words};
 use super::script::RELEASE;
-use super::underway::Shared;
 use super::{Inner, Lock};
 use crate::clock::Moment;
-use crate::store::redis::fault::nonsense;
-use crate::store::redis::script::Parts;
+use crate::store::redis::fault::protocol_error;
+use crate::store::redis::script::ScriptArgs;
 use crate::store::{Released, StoreError};
 
 /// A lock is to be released.
@@ -21,15 +21,15 @@ pub(super) struct Order {
     lock: Arc<Lock>,
     begun: Moment,
     /// What is still under way for the token.
-    underway: Option<Arc<Shared>>,
+    in_flight: Option<Arc<Shared>>,
     tell: oneshot::Sender<Released>,
 }
 
 /// Takes the order down. From here on it is carried out, whoever listens (S7).
 pub(super) fn order(inner: &Arc<Inner>, lock: Arc<Lock>) -> oneshot::Receiver<Released> {
     let (tell, hear) = oneshot::channel();
-    let underway = inner.underway.release(&lock);
-    lane::join(inner, Order { lock, begun: inner.now(), underway, tell });
+    let in_flight = inner.in_flight.release(&lock);
+    lane::join(inner, Order { lock, begun: inner.now(), in_flight, tell });
     hear
 }
 
@@ -44,8 +44,8 @@ impl Job for Order {
         &inner.releases
     }
 
-    fn take_off(inner: &Arc<Inner>, orders: Vec<Self>, slot: Slot<Self>) {
-        let mut parts = Parts::for_locks(orders.len());
+    fn flush(inner: &Arc<Inner>, orders: Vec<Self>, slot: Slot<Self>) {
+        let mut parts = ScriptArgs::for_locks(orders.len());
         for Self { lock, .. } in &orders {
             parts = parts.key(lock.names.lock());
         }
@@ -56,8 +56,8 @@ impl Job for Order {
             parts = parts.arg(lock.token.as_uuid().hyphenated()).arg(lock.names.wake());
         }
         let begun = orders.iter().map(|order| order.begun).min().unwrap_or_else(|| inner.now());
-        let underway = orders.iter().filter_map(|order| order.underway.clone()).collect();
-        let request = Arc::new(Request::new(inner, &RELEASE, parts, begun, Kind::Release(underway)));
+        let in_flight = orders.iter().filter_map(|order| order.in_flight.clone()).collect();
+        let request = Arc::new(Request::new(inner, &RELEASE, parts, begun, Kind::Release(in_flight)));
         let ordered = |order: Self| Ordered {
             lock: order.lock,
             tell: Some(order.tell),
@@ -68,7 +68,7 @@ impl Job for Order {
         let ordered: Vec<Ordered> = orders.into_iter().map(ordered).collect();
         let open = ordered.len();
         let load = Orders { inner: Arc::clone(inner), request: Arc::clone(&request), ordered, open };
-        inner.spawn(fly(Arc::clone(inner), request, load, Some(slot)));
+        inner.spawn(broadcast(Arc::clone(inner), request, load, Some(slot)));
     }
 }
 
@@ -90,7 +90,7 @@ struct Ordered {
     answered: usize,
 }
 
-impl Load for Orders {
+impl RoundHandler for Orders {
     fn hear(&mut self, node: usize, heard: Heard) -> Enough {
         let now = self.inner.now();
         for (at, word) in (0..self.ordered.len()).zip(words(&heard)) {
@@ -98,7 +98,7 @@ impl Load for Orders {
                 1 => Ok(Vote::Granted),
                 2 => Ok(Vote::Denied),
                 3 => Err(StoreError::Timeout),
-                _ => Err(nonsense("neither released nor gone")),
+                _ => Err(protocol_error("neither released nor gone")),
             });
             self.one_heard(at, node, said, now);
         }

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
+use super::in_flight::InFlightGuard;
 use super::node::Node;
 use super::script::REPAIR;
-use super::underway::Stay;
 use crate::clock::Moment;
 use crate::key::Token;
 use crate::store::drift;
 use crate::store::redis::call::{Confirm, call};
-use crate::store::redis::cleanup::{Debt, Guard};
+use crate::store::redis::cleanup::{Guard, PendingCleanup};
 use crate::store::redis::fault::Ran;
 use crate::store::redis::millis;
-use crate::store::redis::names::Names;
-use crate::store::redis::script::Parts;
+use crate::store::redis::names::KeyNames;
+use crate::store::redis::script::ScriptArgs;
 
 /// Less than this is not worth the trouble.
 const LEAST: Duration = Duration::from_millis(10);
@@ -26,14 +26,14 @@ const LEAST: Duration = Duration::from_millis(10);
 /// What some nodes have lost.
 pub(super) struct Lost {
     /// The lock and its token.
-    pub(super) question: (Names, Token),
+    pub(super) question: (KeyNames, Token),
     pub(super) fence: u64,
     /// When it ends, as far as its holder knows.
     pub(super) ends: Moment,
 }
 
 /// Gives it back to one node, in the background.
-pub(super) fn repair(inner: &Arc<Inner>, node: usize, lost: &Lost, left: Duration, stay: &Arc<Stay>) {
+pub(super) fn repair(inner: &Arc<Inner>, node: usize, lost: &Lost, left: Duration, stay: &Arc<InFlightGuard>) {
     let (Some(node), Some(runtime)) = (inner.nodes.get(node), inner.runtime()) else { return };
     if left < LEAST || !stay.goes_on() {
         return;
@@ -42,7 +42,7 @@ pub(super) fn repair(inner: &Arc<Inner>, node: usize, lost: &Lost, left: Duratio
     let (names, token, fence) = (lost.question.0.clone(), lost.question.1, lost.fence);
     runtime.spawn(async move {
         let over = inner.now().saturating_add(node.redis.config.operation_timeout * 2).saturating_add(left);
-        let mut guard = Guard::new(&node.redis, &names, token, Debt::new(over), Confirm::No);
+        let mut guard = Guard::new(&node.redis, &names, token, PendingCleanup::new(over), Confirm::No);
         let is_there = give(&inner, &node, (&names, token), (fence, left), &mut guard).await;
         if is_there == Some(Ran::No) || (is_there == Some(Ran::Maybe) && stay.goes_on()) {
             guard.disarm();
@@ -54,7 +54,7 @@ pub(super) fn repair(inner: &Arc<Inner>, node: usize, lost: &Lost, left: Duratio
 async fn give(
     inner: &Inner,
     node: &Node,
-    (names, token): (&Names, Token),
+    (names, token): (&KeyNames, Token),
     (fence, left): (u64, Duration),
     guard: &mut Guard,
 ) -> Option<Ran> {
@@ -63,7 +63,7 @@ async fn give(
         // It must not outlive what the majority holds, though it is carried out later.
         let late = inner.now().saturating_since(begun);
         let life = left.saturating_sub(late).saturating_sub(drift(left)).max(Duration::from_millis(1));
-        let parts = Parts::of([names.lock(), names.fence()]).arg(token.as_uuid().hyphenated());
+        let parts = ScriptArgs::of([names.lock(), names.fence()]).arg(token.as_uuid().hyphenated());
         parts.arg(millis(life)).arg(not_after).arg(fence).arg(millis(inner.config.fence_retention))
     });
     match answered.await {

@@ -63,7 +63,7 @@ impl Watcher for Ear {
         self.hear(Note::Ended(end));
     }
 
-    fn asked_back(&self, deadline: Moment) {
+    fn revocation_notice(&self, deadline: Moment) {
         self.hear(Note::AskedBack(deadline.as_nanos()));
     }
 }
@@ -80,7 +80,7 @@ impl Sink for Diary {
         self.sequence.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    fn tell(&self, event: Event) {
+    fn publish(&self, event: Event) {
         self.events.lock().unwrap().push(event);
     }
 }
@@ -296,21 +296,21 @@ impl Bench {
         let bell = self.bell(&rung);
         let clock = self.model.now.max(self.clock - self.early);
         let patience = match request.wait {
-            Wait::No => Patience::Now,
-            Wait::Poll => Patience::Poll,
-            Wait::Millis(ms) => Patience::Until(Moment::from_nanos(clock + ms * TICK), Some(&bell)),
-            Wait::Forever => Patience::Until(Moment::FAR, Some(&bell)),
+            Wait::No => WaitPolicy::Now,
+            Wait::Poll => WaitPolicy::Poll,
+            Wait::Millis(ms) => WaitPolicy::Until(Moment::from_nanos(clock + ms * TICK), Some(&bell)),
+            Wait::Forever => WaitPolicy::Until(Moment::FAR, Some(&bell)),
         };
         let verdict = self.with(|table, now, fx| match turned_away {
             Some(why) => table.acquire_after(why, &ask, patience, now, fx),
             None => table.acquire(&ask, patience, now, fx),
         });
-        let of = if let Verdict::Granted(grant) = &verdict { Some(grant.fence.get()) } else { None };
+        let of = if let AcquireOutcome::Granted(grant) = &verdict { Some(grant.fence.get()) } else { None };
         let expected = self.model.acquire(&asked, of);
         let answer = match verdict {
-            Verdict::Granted(grant) => self.note(grant, asked.key),
-            Verdict::Refused(why) => Answer::Refused(why),
-            Verdict::Queued(id) => {
+            AcquireOutcome::Granted(grant) => self.note(grant, asked.key),
+            AcquireOutcome::Refused(why) => Answer::Refused(why),
+            AcquireOutcome::Queued(id) => {
                 let seat = self.model.waits.get(id.seq as usize - 1).map_or(0, |wait| wait.seats.len() - 1);
                 self.queuers.push(Queuer { id, seat, asked: asked.clone(), rung, answered: false });
                 Answer::Queued { seq: id.seq }
@@ -342,10 +342,10 @@ impl Bench {
         let bell = self.bell(&self.queuers[at].rung);
         let seen = self.with(|table, now, fx| table.see_waiter(id, asked.keeper(), &bell, now, fx));
         let answer = match seen {
-            Seen::Pending => Answer::Pending,
-            Seen::Granted(grant) => self.note(grant, asked.key),
-            Seen::Refused(why) => Answer::Refused(why),
-            Seen::Taken => {
+            WaiterPoll::Pending => Answer::Pending,
+            WaiterPoll::Granted(grant) => self.note(grant, asked.key),
+            WaiterPoll::Refused(why) => Answer::Refused(why),
+            WaiterPoll::Taken => {
                 let key = key_at(asked.key);
                 match self.with(|table, now, fx| table.answer_taken(&ask_of(&asked, &key), now, fx)) {
                     Ok(grant) => self.note(grant, asked.key),
@@ -403,7 +403,7 @@ impl Bench {
         let (got, expected) = match *op {
             Op::Release { end, .. } => {
                 // A guard is dropped once; one whose owner asked again may share a grant that nobody has seen.
-                let unseen = matches!(self.table.keeper(&grant), Some(Keeper::Unseen(_)));
+                let unseen = matches!(self.table.keeper(&grant), Some(GrantState::Unseen(_)));
                 let end = if unseen { End::Released } else { end };
                 // The quiet way out must do what the other does: every second grant tries it first.
                 let quietly = fence.is_multiple_of(2);
@@ -485,16 +485,18 @@ impl Bench {
                 self.table.stop_auto_refresh(&grant);
                 self.if_holder(fence, |held| held.auto = None)
             }
-            Op::Detach { .. } | Op::Restore { .. } if matches!(self.table.keeper(&grant), Some(Keeper::Unseen(_))) => {
+            Op::Detach { .. } | Op::Restore { .. }
+                if matches!(self.table.keeper(&grant), Some(GrantState::Unseen(_))) =>
+            {
                 (Answer::Nothing, Answer::Nothing)
             }
             Op::Detach { .. } => {
-                self.table.set_keeper(&grant, Keeper::Ticket);
+                self.table.set_keeper(&grant, GrantState::Ticket);
                 self.if_holder(fence, |held| held.keeper = Kept::Ticket)
             }
             _ => {
-                let guard = Keeper::Guard(TokenChoice::ByClient);
-                if self.table.keeper(&grant) == Some(Keeper::Ticket) {
+                let guard = GrantState::Guard(TokenOrigin::ByClient);
+                if self.table.keeper(&grant) == Some(GrantState::Ticket) {
                     self.table.set_keeper(&grant, guard);
                 }
                 self.if_holder(fence, |held| {
@@ -749,7 +751,7 @@ impl Bench {
             let extras = slot.extras.as_deref();
             let auto = extras.and_then(|extras| extras.auto.as_ref());
             let keeper = match holder.keeper {
-                Keeper::Unseen(waiter) => Kept::Unseen(table.waiters[waiter].seq),
+                GrantState::Unseen(waiter) => Kept::Unseen(table.waiters[waiter].seq),
                 other => other.into(),
             };
             let deadline = table.deadline_in(index).unwrap().as_nanos();
@@ -789,8 +791,8 @@ impl Bench {
     }
 }
 
-fn ask_of<'a>(asked: &'a Asked, key: &'a Key) -> Ask<'a> {
-    Ask {
+fn ask_of<'a>(asked: &'a Asked, key: &'a Key) -> AcquireRequest<'a> {
+    AcquireRequest {
         key,
         hash: HASHES[asked.key],
         terms: &asked.terms,
@@ -818,14 +820,14 @@ fn life_of(owner: &Owner, now: u64) -> Result<u64, Loss> {
     if until > now { Ok(until) } else { Err(Loss::Expired) }
 }
 
-fn shown(obstacle: Obstacle) -> (u64, Vec<(OwnerId, u32, u64)>) {
+fn shown(obstacle: Blocker) -> (u64, Vec<(OwnerId, u32, u64)>) {
     let holders = obstacle.holders.into_iter().map(|(owner, weight, grant)| (owner.id, weight, grant.fence.get()));
     let mut holders: Vec<_> = holders.collect();
     holders.sort_unstable_by_key(|(.., fence)| *fence);
     (obstacle.missing, holders)
 }
 
-fn past((trace, owner): (Trace, Option<Arc<str>>)) -> Past {
+fn past((trace, owner): (EndRecord, Option<Arc<str>>)) -> Past {
     Past {
         hash: trace.key_hash,
         fence: trace.fence.get(),

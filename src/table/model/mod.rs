@@ -293,12 +293,12 @@ impl Request {
 }
 
 impl Asked {
-    fn choice(&self) -> TokenChoice {
-        if self.chosen { TokenChoice::ByClient } else { TokenChoice::Minted }
+    fn choice(&self) -> TokenOrigin {
+        if self.chosen { TokenOrigin::ByClient } else { TokenOrigin::Minted }
     }
 
-    fn keeper(&self) -> Keeper {
-        if self.ticket { Keeper::Ticket } else { Keeper::Guard(self.choice()) }
+    fn keeper(&self) -> GrantState {
+        if self.ticket { GrantState::Ticket } else { GrantState::Guard(self.choice()) }
     }
 }
 

@@ -15,20 +15,20 @@ use super::{Answer, Asked, HASHES, LIMITS, MAX_PLACES, START, TICK, Wait};
 use crate::error::{LockError, Loss, WaitEdge};
 use crate::key::Ttl;
 
-/// `Keeper`, with waiters by their sequence number.
+/// `GrantState`, with waiters by their sequence number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kept {
     Unseen(u64),
-    Guard(TokenChoice),
+    Guard(TokenOrigin),
     Ticket,
 }
 
-impl From<Keeper> for Kept {
-    fn from(keeper: Keeper) -> Self {
+impl From<GrantState> for Kept {
+    fn from(keeper: GrantState) -> Self {
         match keeper {
-            Keeper::Claiming(_) | Keeper::Unseen(_) => unreachable!("no request is kept by a waiter"),
-            Keeper::Guard(choice) => Self::Guard(choice),
-            Keeper::Ticket => Self::Ticket,
+            GrantState::Claiming(_) | GrantState::Unseen(_) => unreachable!("no request is kept by a waiter"),
+            GrantState::Guard(choice) => Self::Guard(choice),
+            GrantState::Ticket => Self::Ticket,
         }
     }
 }
@@ -240,7 +240,7 @@ impl Model {
         its.map(|held| step(&|next| next.end(held.fence, why))).collect()
     }
 
-    fn take_place(&mut self, terms: &Terms) -> Result<(), LockError> {
+    fn reserve_quota(&mut self, terms: &Terms) -> Result<(), LockError> {
         let Some(asker) = terms.asker() else { return Ok(()) };
         let person = self.person(asker.id);
         if person.places >= MAX_PLACES {
@@ -430,7 +430,7 @@ impl Model {
             self.heard.entry(held.fence).or_default().push(Note::Ended(end));
         }
         let by_itself = match held.keeper {
-            Kept::Guard(TokenChoice::Minted) => matches!(end, End::Released | End::Dropped),
+            Kept::Guard(TokenOrigin::Minted) => matches!(end, End::Released | End::Dropped),
             Kept::Unseen(_) => end == End::Dropped,
             _ => false,
         };
@@ -651,7 +651,7 @@ impl Model {
         if is_member && self.slots() - self.keys() >= LIMITS.members {
             return Err(Some(LockError::TooManyHolders));
         }
-        self.take_place(&asked.terms).map_err(Some)?;
+        self.reserve_quota(&asked.terms).map_err(Some)?;
         Ok(self.hold(key, asked.token, asked.terms.clone(), asked.keeper().into()))
     }
 
@@ -696,7 +696,7 @@ impl Model {
         if self.waiting(None) >= LIMITS.waiters || self.waiting(Some(asked.key)) >= LIMITS.waiters_per_key {
             return self.reject(LockError::QueueFull);
         }
-        if let Err(why) = self.take_place(&asked.terms) {
+        if let Err(why) = self.reserve_quota(&asked.terms) {
             return self.reject(why);
         }
         self.counters.queued += 1;
@@ -720,7 +720,7 @@ impl Model {
                 return Some(self.reject(LockError::TokenReused));
             }
             match (held.keeper, asked.keeper()) {
-                (Kept::Guard(_), Keeper::Guard(_)) => return Some(self.reject(LockError::TokenReused)),
+                (Kept::Guard(_), GrantState::Guard(_)) => return Some(self.reject(LockError::TokenReused)),
                 (Kept::Guard(_), _) => return Some(answer),
                 (Kept::Ticket | Kept::Unseen(_), keeper) => {
                     let before = std::mem::replace(&mut held.keeper, keeper.into());
@@ -830,7 +830,7 @@ impl Model {
                 if held.reentries > 0 {
                     // Its owner has asked for it again meanwhile, and that request was answered.
                     held.reentries -= 1;
-                    held.keeper = Kept::Guard(TokenChoice::ByClient);
+                    held.keeper = Kept::Guard(TokenOrigin::ByClient);
                 } else {
                     self.end(fence, End::Dropped);
                 }

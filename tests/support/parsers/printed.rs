@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-#[path = "../../../src/bin/leasehold/shape.rs"]
+#[path = "../../../src/bin/leasehold/print.rs"]
 #[allow(dead_code, reason = "the properties do not need all of it")]
-mod shape;
+mod print;
 
-use shape::{Cell, Reader, Table};
+use print::{Cell, Reader, Table};
 
 pub(super) fn hold(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let plain = shape::plain(text);
+    let plain = print::plain(text);
     assert!(!plain.chars().any(char::is_control), "{plain:?}");
     let is_plain = |c: char| c.is_ascii_graphic() && c != '\\';
     assert!(!text.chars().all(is_plain) || plain == text, "what is plain stays so: {plain:?}");
@@ -19,7 +19,7 @@ pub(super) fn hold(data: &[u8]) {
     for pair in cells.chunks(2) {
         let ms = pair[0].parse().unwrap_or(pair[0].len() as u64);
         table.row([Cell::text(pair[0]), Cell::maybe(pair.get(1)), Cell::span_ms(ms)]);
-        let span = shape::span(ms);
+        let span = print::span(ms);
         assert!(span.split(' ').count() <= 2, "{span}");
         assert!(humantime::parse_duration(&span).is_ok_and(|span| span <= Duration::from_millis(ms)), "{ms}: {span}");
     }

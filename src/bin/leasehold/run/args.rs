@@ -9,7 +9,7 @@ use leasehold::Token;
 use super::watch::{Rules, Until};
 use crate::client::ServerArgs;
 use crate::exit::Failure;
-use crate::lend::{Kind, Terms, this_process};
+use crate::lease::{Kind, Terms, this_process};
 use crate::progress::Verbosity;
 
 /// How long a command may take to end by itself, unless that is too long for its TTL.

@@ -14,8 +14,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::{descendants, launch};
+use crate::lease::{Terms, whole_ms};
 use crate::leases::Leases;
-use crate::lend::{Terms, whole_ms};
 
 /// It is there and cannot be run.
 pub(super) const CANNOT_RUN: u8 = 126;

@@ -20,8 +20,8 @@ mod args;
 mod child;
 mod deadline;
 mod descendants;
+mod forwarded_signals;
 mod launch;
-mod notices;
 mod terminal;
 mod watch;
 
@@ -29,16 +29,16 @@ use std::process::ExitCode;
 
 pub(crate) use args::RunArgs;
 use child::{Child, Ended, NotStarted};
+use forwarded_signals::Notices;
 pub(crate) use launch::become_command;
 use leasehold::Clock;
-use notices::Notices;
 use terminal::Terminal;
 use watch::{Rules, Verdict};
 
 use crate::client::Client;
 use crate::exit::{self, Failure};
+use crate::lease::{LeaseSource, OwnEngine, Terms};
 use crate::leases::Leases;
-use crate::lend::{Lender, OwnEngine, Terms};
 use crate::output::{clear_line, notice};
 use crate::progress::{Progress, Verbosity};
 
@@ -97,13 +97,15 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 
 fn named(terms: &[Terms]) -> String {
     let keys: Vec<&str> = terms.iter().map(|terms| terms.key.as_str()).collect();
-    crate::shape::plain(&keys.join(", ")).into_owned()
+    crate::print::plain(&keys.join(", ")).into_owned()
 }
 
-fn lender(args: &RunArgs) -> Result<Lender, Failure> {
+fn lender(args: &RunArgs) -> Result<LeaseSource, Failure> {
     match &args.store {
-        None => Ok(Lender::Server(Client::new(&args.server)?)),
-        Some(name) => OwnEngine::over(name, args.redlock_max_ttl, &args.store_settings, args.ttl).map(Lender::Store),
+        None => Ok(LeaseSource::Server(Client::new(&args.server)?)),
+        Some(name) => {
+            OwnEngine::over(name, args.redlock_max_ttl, &args.store_settings, args.ttl).map(LeaseSource::Store)
+        }
     }
 }
 

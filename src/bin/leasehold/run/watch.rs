@@ -23,10 +23,10 @@ use nix::sys::signal::Signal;
 
 use super::child::{Child, Ended, State};
 use super::deadline::LastResort;
-use super::notices::{Notice, Notices};
+use super::forwarded_signals::{Notice, Notices};
 use super::terminal::Terminal;
+use crate::lease::Beat;
 use crate::leases::{AllBeats, Leases, again};
-use crate::lend::Beat;
 use crate::output::notice;
 
 /// How long the watch sleeps at most.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acquire::Grant;
-use super::ended::End;
+use super::ended_tokens::End;
 use super::mode::{Kind, Mode};
 use super::owner::{Owner, OwnerSet};
 use super::queue::{Waiter, WaiterId, WaiterState};
@@ -29,7 +29,7 @@ pub(crate) struct Place {
 
 /// What keeps a request from its key.
 #[derive(Debug, Default)]
-pub(crate) struct Obstacle {
+pub(crate) struct Blocker {
     /// How much of its holders' weight must come free.
     pub(crate) missing: u64,
     /// Those of them that are somebody, with their weights.
@@ -70,33 +70,26 @@ impl Table {
     ///
     /// Of the holders only those count whose owner is among `blocked`: everybody else runs, and lets go some time. So
     /// the cost is that of the blocked holders, not that of all of them, nor of the queue.
-    pub(crate) fn obstacle_of(&mut self, id: WaiterId, blocked: &OwnerSet, now: Moment) -> Option<Obstacle> {
-        self.see(now);
+    pub(crate) fn obstacle_of(&mut self, id: WaiterId, blocked: &OwnerSet, now: Moment) -> Option<Blocker> {
+        self.advance_clock(now);
         let index = self.waiter_slot(id).filter(|_| self.waiters[id.index].state == WaiterState::Queued)?;
         let own = self.waiters.get(id.index).filter(|waiter| waits_at(waiter, self.now))?.terms.mode();
         Some(self.obstacle(index, own, Some(id), blocked))
     }
 
     /// What keeps a request that only polls from its key.
-    pub(crate) fn obstacle_to(
-        &mut self,
-        key: &Key,
-        hash: u32,
-        mode: Mode,
-        blocked: &OwnerSet,
-        now: Moment,
-    ) -> Obstacle {
-        self.see(now);
-        let Some(index) = self.find(hash, key) else { return Obstacle::default() };
+    pub(crate) fn obstacle_to(&mut self, key: &Key, hash: u32, mode: Mode, blocked: &OwnerSet, now: Moment) -> Blocker {
+        self.advance_clock(now);
+        let Some(index) = self.find(hash, key) else { return Blocker::default() };
         let slot = &self.slots[index];
         if slot.queue.len == 0 && slot.has_room(mode) {
-            return Obstacle::default();
+            return Blocker::default();
         }
         self.obstacle(index, mode, None, blocked)
     }
 
     /// What keeps a request from its key: a waiter, or one that comes after all waiters.
-    fn obstacle(&mut self, index: u32, mode: Mode, waiter: Option<WaiterId>, blocked: &OwnerSet) -> Obstacle {
+    fn obstacle(&mut self, index: u32, mode: Mode, waiter: Option<WaiterId>, blocked: &OwnerSet) -> Blocker {
         let mut places = self.slots[index].group().map_or_else(Vec::new, |group| group.members_among(blocked));
         places.push(index);
         let (mut holders, mut held) = (Vec::new(), 0);
@@ -114,10 +107,10 @@ impl Table {
             holders.push((owner.clone(), weight, grant));
         }
         if holders.is_empty() {
-            return Obstacle::default();
+            return Blocker::default();
         }
         let missing = match self.slots[index].kind() {
-            Kind::ReadWrite if self.goes_in_with_holders(index, mode, waiter) => return Obstacle::default(),
+            Kind::ReadWrite if self.goes_in_with_holders(index, mode, waiter) => return Blocker::default(),
             // All of them must let go.
             Kind::ReadWrite => held,
             // The other holders let go some time; the rest must come from these.
@@ -126,7 +119,7 @@ impl Table {
                 (u64::from(most) + held).saturating_sub(u64::from(limit))
             }
         };
-        Obstacle { missing, holders }
+        Blocker { missing, holders }
     }
 
     /// Whether a request for a share only waits until those before it have been let in, who want shares like it.
@@ -159,10 +152,10 @@ impl Table {
         now: Moment,
         fx: &mut Effects,
     ) -> Result<(), Gone> {
-        self.see(now);
+        self.advance_clock(now);
         let queued = |_: &u32| self.waiters[id.index].state == WaiterState::Queued;
         let index = self.waiter_slot(id).filter(queued).ok_or(Gone)?;
-        if let (LockError::Deadlock { cycle }, true) = (&why, self.attentive) {
+        if let (LockError::Deadlock { cycle }, true) = (&why, self.slow_path) {
             let (slot, owner) = (&self.slots[index], self.waiters[id.index].terms.owner());
             self.tell_deadlock(&slot.key, slot.hash, owner, cycle, fx);
         }
@@ -175,8 +168,8 @@ impl Table {
     /// Takes a grant from its holder to break a deadlock, if it still holds.
     pub(crate) fn revoke(&mut self, grant: &Grant, cycle: Arc<[WaitEdge]>, now: Moment, fx: &mut Effects) {
         if self.live(grant, now, fx).is_some() {
-            if self.attentive {
-                self.tell(grant.slot, EventKind::Deadlock { cycle }, fx);
+            if self.slow_path {
+                self.publish(grant.slot, EventKind::Deadlock { cycle }, fx);
             }
             self.end(grant.slot, End::Revoked, fx);
         }
@@ -199,7 +192,7 @@ impl Table {
                 fencing_token: None,
                 kind: EventKind::Deadlock { cycle: Arc::clone(cycle) },
             };
-            fx.tell(sink.clone(), event);
+            fx.publish(sink.clone(), event);
         }
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! All of it in bounded slices, so that no sweep keeps the mutex for long.
 
-use super::ended::End;
-use super::expiry::Step;
+use super::ended_tokens::End;
 use super::orders::Standing;
 use super::queue::WaiterState;
 use super::slot::Refreshes;
+use super::timer_wheel::Step;
 use super::{Effects, Grant, RefreshAsk, Table};
 use crate::clock::Moment;
 use crate::error::LockError;
@@ -22,7 +22,7 @@ impl Table {
     /// Does up to `budget` pieces of what is due: of what somebody waits for, or would lose, three in four as long as
     /// there is any. That goes for refreshes too: one of a lock whose deadline has passed ends it (T6).
     pub(crate) fn tick(&mut self, now: Moment, budget: usize, fx: &mut Effects) -> Slice {
-        self.see(now);
+        self.advance_clock(now);
         for piece in 0..budget {
             let its_turn = piece % 4 == 3 && self.end_one(fx);
             if !(its_turn || self.serve_one(piece, fx) || self.end_one(fx)) {
@@ -88,7 +88,7 @@ impl Table {
 
     /// Grants nothing from now on.
     pub(crate) fn close(&mut self) {
-        (self.closed, self.attentive) = (true, true);
+        (self.closed, self.slow_path) = (true, true);
     }
 
     /// Tells the waiters among `budget` entries from `cursor` on that the table is closed; answers where to go on.

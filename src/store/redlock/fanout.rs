@@ -1,4 +1,4 @@
-//! One question to all nodes at once, and their answers in the order in which they come: [`hear`], [`see_off`].
+//! One question to all nodes at once, and their answers in the order in which they come: [`hear`], [`drain_in_background`].
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(super) async fn hear<F: Future>(
 }
 
 /// Hears the rest in the background.
-pub(super) fn see_off<F>(
+pub(super) fn drain_in_background<F>(
     inner: &Inner,
     mut running: FuturesUnordered<F>,
     mut hear: impl FnMut(F::Output) + Send + 'static,

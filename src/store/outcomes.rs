@@ -110,7 +110,7 @@ pub enum Noticed {
 /// What [`Store::look`](super::Store::look) saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Seen {
+pub enum KeyState {
     /// Nobody holds the key.
     Free,
     /// Somebody does.
@@ -328,7 +328,7 @@ impl Warning {
 /// What a store can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Terms {
+pub struct Capabilities {
     /// The shortest TTL that it keeps; shorter ones are refused with [`StoreError::InvalidTtl`].
     pub min_ttl: Duration,
     /// The longest; longer ones are refused too.
@@ -338,20 +338,28 @@ pub struct Terms {
     /// Whether its grants carry fences.
     pub fences: Fences,
     /// What becomes of a key whose holder ran out of time.
-    pub lapsed: Lapsed,
+    pub on_expiry: OnExpiry,
     /// Whether it keeps queues between processes.
-    pub turns: Turns,
+    pub fairness: Fairness,
     /// Whether it tells what happens to keys.
     pub hints: Hints,
 }
 
-impl Terms {
+impl Capabilities {
     /// The terms of a store that does everything, keeps TTLs from 10 ms and wants lapsed keys released.
     #[must_use]
     pub const fn new(operation_timeout: Duration) -> Self {
         let min_ttl = Duration::from_millis(10);
-        let (fences, lapsed) = (Fences::Rising, Lapsed::Release);
-        Self { min_ttl, max_ttl: Ttl::MAX, operation_timeout, fences, lapsed, turns: Turns::Queue, hints: Hints::Given }
+        let (fences, on_expiry) = (Fences::Rising, OnExpiry::Release);
+        Self {
+            min_ttl,
+            max_ttl: Ttl::MAX,
+            operation_timeout,
+            fences,
+            on_expiry,
+            fairness: Fairness::Queue,
+            hints: Hints::Given,
+        }
     }
 }
 
@@ -366,7 +374,7 @@ pub enum Fences {
 
 /// What the caller does with a key whose holder ran out of local time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lapsed {
+pub enum OnExpiry {
     /// It releases it (R4).
     Release,
     /// It leaves it alone: the store blocks the key for a while, so that a stale holder can stop (R27).
@@ -375,7 +383,7 @@ pub enum Lapsed {
 
 /// Whether processes take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turns {
+pub enum Fairness {
     /// In the order in which they came (S9).
     Queue,
     /// Whoever tries first after a release is granted.

@@ -68,7 +68,7 @@ const NOWHERE: u16 = u16::MAX;
 /// The rings of all shards are more than a processor keeps at hand, so a release only writes: nothing is taken out of a
 /// bucket. A chain ends where it would lead to a place that is younger than the one before, and so another's.
 #[derive(Debug)]
-pub(crate) struct EndedRing {
+pub(crate) struct EndedTokens {
     /// The oldest one stands at `next` once the ring is full.
     entries: Vec<Ended>,
     next: usize,
@@ -78,7 +78,7 @@ pub(crate) struct EndedRing {
     hasher: foldhash::fast::RandomState,
 }
 
-impl EndedRing {
+impl EndedTokens {
     pub(crate) fn new(capacity: u16) -> Self {
         Self { entries: Vec::new(), next: 0, capacity, buckets: Box::default(), hasher: Default::default() }
     }
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_token_that_ended_again_is_known_by_its_last_end_until_that_is_forgotten() {
-        let mut ring = EndedRing::new(3);
+        let mut ring = EndedTokens::new(3);
         let (twice, other) = (Token::random(), Token::random());
         let mut push = |token, number, end| {
             ring.push(token, 1, FencingToken::at_least_one(number), end);
@@ -163,7 +163,7 @@ mod tests {
         let tokens: Vec<Token> = (0..24).map(|_| Token::random()).collect();
         let ends = [End::ByToken, End::Expired, End::Forced, End::Revoked];
         for capacity in [1, 2, 5, 16] {
-            let mut ring = EndedRing::new(capacity);
+            let mut ring = EndedTokens::new(capacity);
             let mut all: Vec<((Token, u32), End)> = Vec::new();
             for number in 1..2000 {
                 let (token, key) = (tokens[random.usize(..tokens.len())], random.u32(..2));
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_ring_forgets_the_oldest_and_keeps_its_bound() {
-        let mut ring = EndedRing::new(3);
+        let mut ring = EndedTokens::new(3);
         let tokens: Vec<Token> = (0..5).map(|_| Token::random()).collect();
         for (token, fence) in tokens.iter().zip(1..) {
             ring.push(*token, 1, FencingToken::at_least_one(fence), End::Expired);

@@ -32,7 +32,7 @@ content-type: application/problem+json\r\ncontent-length: 137\r\n\r\n\
 
 /// What a client may keep a connection with.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct IdleTimeout {
     /// How long it may be silent after an answer.
     pub(crate) idle: Duration,
     /// How long a head may take.
@@ -46,7 +46,7 @@ pub(crate) struct Patience {
 /// A connection, and until when something must have happened on it.
 pub(crate) struct Patient<T> {
     io: T,
-    patience: Patience,
+    idle_timeout: IdleTimeout,
     activity: Activity,
     /// Whether the last that came or went was an answer.
     is_answered: bool,
@@ -79,12 +79,12 @@ enum TimeUp {
 pub(crate) struct HeadTooLarge;
 
 impl<T> Patient<T> {
-    pub(crate) fn new(io: T, patience: Patience, activity: Activity) -> Self {
+    pub(crate) fn new(io: T, idle_timeout: IdleTimeout, activity: Activity) -> Self {
         let now = Instant::now();
-        let alarm = Box::pin(sleep_until(now + patience.look()));
+        let alarm = Box::pin(sleep_until(now + idle_timeout.look()));
         Self {
             io,
-            patience,
+            idle_timeout,
             activity,
             is_answered: false,
             is_clogged: false,
@@ -113,17 +113,17 @@ impl<T> Patient<T> {
                 (self.last_write, self.head_since) = (now, None);
             }
             let (due, up) = match (self.activity.is_idle() && !self.is_clogged, self.is_answered) {
-                (true, true) => (self.last_write + self.patience.idle, TimeUp::Idle),
-                (true, false) => (*self.head_since.get_or_insert(now) + self.patience.head, TimeUp::Busy),
+                (true, true) => (self.last_write + self.idle_timeout.idle, TimeUp::Idle),
+                (true, false) => (*self.head_since.get_or_insert(now) + self.idle_timeout.head, TimeUp::Busy),
                 (false, _) => {
                     self.head_since = None;
-                    (self.last_write + self.patience.busy, TimeUp::Busy)
+                    (self.last_write + self.idle_timeout.busy, TimeUp::Busy)
                 }
             };
             if due <= now {
                 return Poll::Ready(up);
             }
-            self.alarm.as_mut().reset(due.min(now + self.patience.look()));
+            self.alarm.as_mut().reset(due.min(now + self.idle_timeout.look()));
         }
         self.is_armed = true;
         Poll::Pending
@@ -137,7 +137,7 @@ impl<T> Patient<T> {
         }
         self.came = self.came.saturating_add(bytes as u64);
         // The rest of a body that was refused before it had come is no head.
-        let most = self.patience.max_head_bytes.saturating_add(declared);
+        let most = self.idle_timeout.max_head_bytes.saturating_add(declared);
         if self.came > most && self.activity.is_idle() { Err(HeadTooLarge) } else { Ok(()) }
     }
 
@@ -150,7 +150,7 @@ impl<T> Patient<T> {
     }
 }
 
-impl Patience {
+impl IdleTimeout {
     fn look(self) -> Duration {
         self.idle.min(self.head).min(self.busy) / LOOKS
     }

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use futures_util::stream::FuturesUnordered;
 
 use super::Inner;
-use super::fan::{Enough, hear};
+use super::fanout::{Enough, hear};
 use super::node::Node;
 use super::quorum::Quorum;
 use super::script::VOTE;
 use crate::clock::Moment;
 use crate::key::{Key, Token};
 use crate::store::redis::call::call;
-use crate::store::redis::names::Names;
-use crate::store::redis::script::Parts;
+use crate::store::redis::names::KeyNames;
+use crate::store::redis::script::ScriptArgs;
 use crate::store::{NodeVote, Vote};
 
 /// What a node has.
@@ -60,7 +60,7 @@ pub(super) async fn votes(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -
 async fn ask(
     inner: &Inner,
     node: &Node,
-    names: &Names,
+    names: &KeyNames,
     (token, salt): (Option<Token>, Token),
     begun: Moment,
 ) -> (usize, Option<Said>) {
@@ -69,7 +69,7 @@ async fn ask(
         node.wire(inner, begun).await.ok()?;
         let token = token.map(|token| token.as_uuid().hyphenated().to_string()).unwrap_or_default();
         let salt = salt.as_uuid().hyphenated();
-        let parts = |_| Parts::of([names.lock(), &inner.marker]).arg(salt).arg(&token);
+        let parts = |_| ScriptArgs::of([names.lock(), &inner.marker]).arg(salt).arg(&token);
         let answer = call(&node.redis, names, &VOTE, begun, (), parts).await.ok()?;
         read(answer.reply.code(), answer.reply.rest())
     };

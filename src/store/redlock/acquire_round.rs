@@ -6,15 +6,15 @@
 use std::time::Duration;
 
 use super::Inner;
-use super::fan::{Enough, no_quorum};
+use super::fanout::{Enough, no_quorum};
 use super::fence::{Judgement, Round, Turn, Verdict};
-use super::flight::Word;
 use super::node::other_max_ttl;
 use super::queue::RENEWAL;
 use super::quorum::{Ballot, Outcome, Quorum, Vote, left_by_quorum};
+use super::round::Word;
 use crate::clock::Moment;
 use crate::store::redis::call::Failure;
-use crate::store::redis::fault::{Ran, nonsense};
+use crate::store::redis::fault::{Ran, protocol_error};
 use crate::store::{Acquired, Denial, StoreError, drift};
 
 /// After a split vote: so long do the rivals wait, each another time, and longer after each further one.
@@ -22,7 +22,7 @@ const RETRY_MS: std::ops::Range<u64> = 1..8;
 
 /// What one node said to one try.
 #[derive(Clone, Debug)]
-pub(super) enum Said {
+pub(super) enum NodeReply {
     Granted {
         left: Duration,
     },
@@ -58,7 +58,7 @@ pub(super) enum Leaves {
     Doubt,
 }
 
-impl Said {
+impl NodeReply {
     pub(super) fn of(inner: &Inner, word: Result<Word, Failure>, ttl: Duration) -> Self {
         let said = word.and_then(|word| meaning(inner, word, ttl).map_err(|error| Failure { error, ran: Ran::Maybe }));
         match said {
@@ -116,28 +116,28 @@ impl Said {
     }
 }
 
-fn meaning(inner: &Inner, word: Word, ttl: Duration) -> Result<Said, StoreError> {
+fn meaning(inner: &Inner, word: Word, ttl: Duration) -> Result<NodeReply, StoreError> {
     let span = |ms: i64| u64::try_from(ms).ok().map(Duration::from_millis);
     // A key without an end: somebody took it away. It lasts at least as long as we asked.
     let left = |ms: i64| span(ms).unwrap_or(Duration::MAX);
-    let fence = |fence: i64| u64::try_from(fence).map_err(|_| nonsense("a fence below zero"));
+    let fence = |fence: i64| u64::try_from(fence).map_err(|_| protocol_error("a fence below zero"));
     Ok(match word.parts() {
-        (1, &[]) => Said::Granted { left: ttl },
-        (1, &[left_ms]) => Said::Granted { left: left(left_ms) },
+        (1, &[]) => NodeReply::Granted { left: ttl },
+        (1, &[left_ms]) => NodeReply::Granted { left: left(left_ms) },
         (2, &[why, left_ms, holder]) => {
             let why = match why {
                 1 => Denial::OtherKind,
                 2 => Denial::Ahead,
                 _ => Denial::Held,
             };
-            Said::Denied { why, left: span(left_ms), fence: fence(holder)? }
+            NodeReply::Denied { why, left: span(left_ms), fence: fence(holder)? }
         }
         (3, _) => return Err(StoreError::Timeout),
-        (4, &[seen]) => Said::Refused { seen: fence(seen)? },
-        (5, &[left_ms]) => Said::Quarantined { left: span(left_ms).unwrap_or_default() },
-        (6, &[held, left_ms]) => Said::Already { fence: fence(held)?, left: left(left_ms) },
+        (4, &[seen]) => NodeReply::Refused { seen: fence(seen)? },
+        (5, &[left_ms]) => NodeReply::Quarantined { left: span(left_ms).unwrap_or_default() },
+        (6, &[held, left_ms]) => NodeReply::Already { fence: fence(held)?, left: left(left_ms) },
         (7, &[other_ms]) => return Err(other_max_ttl(inner, other_ms)),
-        _ => return Err(nonsense("neither granted nor denied")),
+        _ => return Err(protocol_error("neither granted nor denied")),
     })
 }
 
@@ -145,7 +145,7 @@ fn meaning(inner: &Inner, word: Word, ttl: Duration) -> Result<Said, StoreError>
 pub(super) struct Poll {
     ballot: Ballot,
     round: Round,
-    said: Vec<Option<Said>>,
+    said: Vec<Option<NodeReply>>,
 }
 
 /// What follows from the answers.
@@ -170,7 +170,7 @@ impl Poll {
     }
 
     /// Hears one node. Whether no other would change anything.
-    pub(super) fn hear(&mut self, inner: &Inner, node: usize, said: Said, now: Moment) -> Enough {
+    pub(super) fn hear(&mut self, inner: &Inner, node: usize, said: NodeReply, now: Moment) -> Enough {
         let _ = self.ballot.cast(node, said.vote(), now);
         let _ = self.round.hear(said.judgement());
         self.said[node] = Some(said);
@@ -192,7 +192,7 @@ impl Poll {
         }
     }
 
-    pub(super) fn heard(&self) -> impl Iterator<Item = (usize, &Said)> {
+    pub(super) fn heard(&self) -> impl Iterator<Item = (usize, &NodeReply)> {
         self.said.iter().enumerate().filter_map(|(node, said)| Some((node, said.as_ref()?)))
     }
 
@@ -203,8 +203,8 @@ impl Poll {
 
     /// The fence under which the token held a majority before it asked (R2, S3), and what is left there.
     fn held_already(&self, inner: &Inner) -> Option<(u64, Duration)> {
-        let already = |(_, said): (usize, &Said)| match *said {
-            Said::Already { fence, left } if fence > 0 => Some((fence, left)),
+        let already = |(_, said): (usize, &NodeReply)| match *said {
+            NodeReply::Already { fence, left } if fence > 0 => Some((fence, left)),
             _ => None,
         };
         let (fence, _) = self.heard().find_map(already)?;
@@ -253,7 +253,7 @@ impl Poll {
     fn denial(&self, quorum: Quorum) -> Denial {
         let denials = || {
             self.heard().filter_map(|(_, said)| match *said {
-                Said::Denied { why, fence, .. } => Some((why, fence)),
+                NodeReply::Denied { why, fence, .. } => Some((why, fence)),
                 _ => None,
             })
         };
@@ -267,8 +267,8 @@ impl Poll {
         let mut ends: Vec<Duration> = Vec::new();
         for (_, said) in self.heard() {
             match *said {
-                Said::Denied { left, .. } => ends.push(left.unwrap_or(Duration::MAX)),
-                Said::Refused { .. } => ends.push(Duration::ZERO),
+                NodeReply::Denied { left, .. } => ends.push(left.unwrap_or(Duration::MAX)),
+                NodeReply::Refused { .. } => ends.push(Duration::ZERO),
                 _ => {}
             }
         }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ended::End;
+use super::ended_tokens::End;
 use crate::clock::Moment;
 use crate::key::FencingToken;
 
@@ -15,7 +15,7 @@ const ENDS: usize = 128;
 
 /// One grant that has ended.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Trace {
+pub(crate) struct EndRecord {
     pub(crate) key_hash: u32,
     pub(crate) end: End,
     pub(crate) fence: FencingToken,
@@ -25,34 +25,34 @@ pub(crate) struct Trace {
     pub(crate) ended_at: Moment,
 }
 
-impl Trace {
+impl EndRecord {
     pub(crate) fn held(&self) -> Duration {
         self.ended_at.saturating_since(self.granted_at)
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Trail {
+pub(crate) struct EndLog {
     /// By turns.
-    ends: Box<[Option<Trace>; ENDS]>,
+    ends: Box<[Option<EndRecord>; ENDS]>,
     next: usize,
     /// Owners of the last ends that had one, apart, so that the lane has nothing to drop.
     owners: VecDeque<(FencingToken, Arc<str>)>,
 }
 
-impl Trail {
+impl EndLog {
     pub(crate) fn new() -> Self {
         Self { ends: Box::new([None; ENDS]), next: 0, owners: VecDeque::new() }
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, trace: Trace) {
+    pub(crate) fn push(&mut self, trace: EndRecord) {
         self.ends[self.next % ENDS] = Some(trace);
         self.next = self.next.wrapping_add(1);
     }
 
     #[inline(never)]
-    pub(crate) fn push_owned(&mut self, trace: Trace, owner: Arc<str>) {
+    pub(crate) fn push_owned(&mut self, trace: EndRecord, owner: Arc<str>) {
         self.push(trace);
         if self.owners.len() == ENDS {
             self.owners.pop_front();
@@ -61,7 +61,7 @@ impl Trail {
     }
 
     /// The ends of one key's grants, the last first, with their owners.
-    pub(crate) fn of(&self, key_hash: u32) -> impl Iterator<Item = (&Trace, Option<&Arc<str>>)> {
+    pub(crate) fn of(&self, key_hash: u32) -> impl Iterator<Item = (&EndRecord, Option<&Arc<str>>)> {
         let newest_first = (1..=ENDS).map(|back| &self.ends[self.next.wrapping_sub(back) % ENDS]);
         let of_key = newest_first.flatten().filter(move |trace| trace.key_hash == key_hash);
         of_key.map(|trace| {
@@ -77,9 +77,9 @@ mod tests {
 
     #[test]
     fn the_trail_tells_a_keys_last_ends_the_newest_first_and_keeps_its_bound() {
-        let mut trail = Trail::new();
+        let mut trail = EndLog::new();
         for n in 1..=300_u64 {
-            let trace = Trace {
+            let trace = EndRecord {
                 key_hash: n as u32 % 2,
                 end: End::Released,
                 fence: FencingToken::at_least_one(n),

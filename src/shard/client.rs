@@ -12,10 +12,10 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::Shard;
-use super::verify::{attend, clear_the_way};
+use super::reconcile::{recheck_blocking, reconcile_events};
 use crate::clock::Clock;
 use crate::key::{Key, Token};
-use crate::store::{FailMode, Forced, Health, Released, ScanPage, Seen, Store, StoreError};
+use crate::store::{FailMode, Forced, Health, KeyState, Released, ScanPage, Store, StoreError};
 use crate::supervise::{guarded, supervise};
 use crate::telemetry::InstrumentedStore;
 use crate::telemetry::trace;
@@ -24,7 +24,7 @@ use crate::telemetry::trace;
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
 /// What the clerks of all shards share.
-pub(crate) struct Desk {
+pub(crate) struct StoreClient {
     pub(crate) store: Arc<dyn Store>,
     /// The same.
     observed: Arc<InstrumentedStore>,
@@ -40,13 +40,13 @@ pub(crate) struct Desk {
     listeners: Mutex<HashMap<(Token, Key), oneshot::Sender<Released>>>,
 }
 
-impl std::fmt::Debug for Desk {
+impl std::fmt::Debug for StoreClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Desk").field("store", &self.store).finish_non_exhaustive()
     }
 }
 
-impl Desk {
+impl StoreClient {
     pub(crate) fn new(store: Arc<dyn Store>, fail_mode: FailMode, clock: Clock) -> Arc<Self> {
         let observed = InstrumentedStore::new(store);
         let store: Arc<dyn Store> = observed.clone();
@@ -77,16 +77,16 @@ impl Desk {
     ) {
         // Set once, by the runtime that the manager starts.
         let _ = self.runtime.set(runtime.clone());
-        let desk = Arc::clone(self);
+        let client = Arc::clone(self);
         // None of the calls that a shutdown waits for: it ends with the store.
         runtime.spawn(async move {
-            let outcome = desk.store.start().await;
+            let outcome = client.store.start().await;
             let has_failed = outcome.is_err();
             // Kept for those who ask later, too: `send` forgets what nobody waits for yet.
-            desk.started.send_replace(Some(outcome));
+            client.started.send_replace(Some(outcome));
             if !has_failed {
-                let attending = supervise("what the store tells", || attend(&desk, &shards, &place));
-                let clearing = supervise("locks that somebody waits for", || clear_the_way(&desk, &shards));
+                let attending = supervise("what the store tells", || reconcile_events(&client, &shards, &place));
+                let clearing = supervise("locks that somebody waits for", || recheck_blocking(&client, &shards));
                 tokio::join!(attending, clearing);
             }
         });
@@ -103,13 +103,13 @@ impl Desk {
     /// Waits until what is under way has ended, for two seconds at most. Needs no runtime of the caller's.
     pub(crate) async fn settle(self: &Arc<Self>) {
         let Some(runtime) = self.runtime.get() else { return };
-        let desk = Arc::clone(self);
+        let client = Arc::clone(self);
         let (tell, hear) = oneshot::channel();
         runtime.spawn(async move {
-            desk.tasks.close();
+            client.tasks.close();
             // A release that has not begun yet would find the store stopped.
-            let _ = tokio::time::timeout(LAST_CALLS / 2, desk.tasks.wait()).await;
-            let _ = tokio::time::timeout(LAST_CALLS / 2, desk.store.stop()).await;
+            let _ = tokio::time::timeout(LAST_CALLS / 2, client.tasks.wait()).await;
+            let _ = tokio::time::timeout(LAST_CALLS / 2, client.store.stop()).await;
             let _ = tell.send(());
         });
         let _ = hear.await;
@@ -130,19 +130,19 @@ impl Desk {
     /// Ends whatever holds a key in the store. `None` if there is no runtime to ask it on.
     pub(crate) async fn force_release(self: &Arc<Self>, key: &Key) -> Option<Forced> {
         let (tell, hear) = oneshot::channel();
-        let (desk, key) = (Arc::clone(self), key.clone());
+        let (client, key) = (Arc::clone(self), key.clone());
         self.spawn(async move {
-            let _ = tell.send(desk.store.force_release(&key).await);
+            let _ = tell.send(client.store.force_release(&key).await);
         });
         hear.await.ok()
     }
 
     /// Who holds a key in the store. `None` if there is no runtime to ask it on.
-    pub(crate) async fn look(self: &Arc<Self>, key: &Key) -> Option<Result<Seen, StoreError>> {
+    pub(crate) async fn look(self: &Arc<Self>, key: &Key) -> Option<Result<KeyState, StoreError>> {
         let (tell, hear) = oneshot::channel();
-        let (desk, key) = (Arc::clone(self), key.clone());
+        let (client, key) = (Arc::clone(self), key.clone());
         self.spawn(async move {
-            let _ = tell.send(desk.store.look(&key, None).await);
+            let _ = tell.send(client.store.look(&key, None).await);
         });
         hear.await.ok()
     }
@@ -155,9 +155,9 @@ impl Desk {
         limit: usize,
     ) -> Option<Result<Option<ScanPage>, StoreError>> {
         let (tell, hear) = oneshot::channel();
-        let desk = Arc::clone(self);
+        let client = Arc::clone(self);
         self.spawn(async move {
-            let _ = tell.send(desk.store.scan(&prefix, cursor.as_deref(), limit).await);
+            let _ = tell.send(client.store.scan(&prefix, cursor.as_deref(), limit).await);
         });
         hear.await.ok()
     }
@@ -165,9 +165,9 @@ impl Desk {
     /// How the store is, asked now. `None` if there is no runtime to ask it on.
     pub(crate) async fn health(self: &Arc<Self>) -> Option<Result<Duration, StoreError>> {
         let (tell, hear) = oneshot::channel();
-        let desk = Arc::clone(self);
+        let client = Arc::clone(self);
         self.spawn(async move {
-            let _ = tell.send(desk.store.health().await.answer);
+            let _ = tell.send(client.store.health().await.answer);
         });
         hear.await.ok()
     }
@@ -175,9 +175,9 @@ impl Desk {
     /// How the store and its nodes are, asked now. `None` if there is no runtime to ask it on.
     pub(crate) async fn full_health(self: &Arc<Self>) -> Option<Health> {
         let (tell, hear) = oneshot::channel();
-        let desk = Arc::clone(self);
+        let client = Arc::clone(self);
         self.spawn(async move {
-            let _ = tell.send(desk.store.health().await);
+            let _ = tell.send(client.store.health().await);
         });
         hear.await.ok()
     }
@@ -220,12 +220,12 @@ impl Desk {
     }
 
     fn release_for(self: &Arc<Self>, key: Key, token: Token, asker: Option<oneshot::Sender<Released>>) {
-        let desk = Arc::clone(self);
+        let client = Arc::clone(self);
         self.spawn(async move {
             // Called in its turn, not before: a release begins with the call (S7, R6).
-            desk.wait_turn(token).await;
-            let released = desk.store.release(&key, token).await;
-            if let Some(listener) = asker.or_else(|| desk.listeners.lock().remove(&(token, key))) {
+            client.wait_turn(token).await;
+            let released = client.store.release(&key, token).await;
+            if let Some(listener) = asker.or_else(|| client.listeners.lock().remove(&(token, key))) {
                 let _ = listener.send(released);
             }
         });

@@ -27,9 +27,9 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::bad_clients::{BadClients, Wrong};
-use crate::bounds::{Bounds, SPARE_FILES};
 use crate::connections::{Connections, Evictable, Place};
-use crate::patience::{HeadTooLarge, Patience, Patient};
+use crate::fd_limits::{Bounds, SPARE_FILES};
+use crate::idle_timeout::{HeadTooLarge, IdleTimeout, Patient};
 use crate::settings::ServeArgs;
 
 /// What the server is made of, besides its settings.
@@ -59,7 +59,7 @@ struct Recipe {
     access: ReloadableAccess,
     limits: Limits,
     head_timeout: Duration,
-    patience: Patience,
+    idle_timeout: IdleTimeout,
     /// How long a body can be whose length its head does not say.
     max_body_bytes: u64,
     edge: Edge,
@@ -84,10 +84,11 @@ pub(crate) fn start(args: &ServeArgs, parts: Parts) -> io::Result<Server> {
     // A stream of events gives a sign of life every 15 s, and the calls of a store have their own bounds: hence the slack.
     let at_work = args.max_wait.saturating_add(args.body_timeout);
     let busy = at_work.max(args.keep_alive).saturating_add(head_timeout).saturating_add(args.slack);
-    let patience =
-        Patience { idle: args.keep_alive, head: head_timeout, busy, max_head_bytes: args.max_head_bytes.into() };
+    let idle_timeout =
+        IdleTimeout { idle: args.keep_alive, head: head_timeout, busy, max_head_bytes: args.max_head_bytes.into() };
     let (requests, max_body_bytes) = (HttpMetrics::new(), args.max_body_bytes as u64);
-    let recipe = Recipe { locks, exposition, requests, access, limits, head_timeout, patience, max_body_bytes, edge };
+    let recipe =
+        Recipe { locks, exposition, requests, access, limits, head_timeout, idle_timeout, max_body_bytes, edge };
     let workers = args.workers.map_or_else(cores, usize::from);
     // More are accepted than have room: who gives way to whom is for `Connections` to say, and clients whose TLS is not
     // finished are among them.
@@ -114,15 +115,15 @@ fn add(
 ) -> io::Result<ServerBuilder> {
     let Some(mut tls) = tls else {
         return server.listen("http", socket, move || {
-            let (patience, edge) = (recipe.patience, recipe.edge.clone());
-            fn_service(move |io: TcpStream| ready(edge.admit(io).map(|io| patient(io, patience))))
+            let (idle_timeout, edge) = (recipe.idle_timeout, recipe.edge.clone());
+            fn_service(move |io: TcpStream| ready(edge.admit(io).map(|io| patient(io, idle_timeout))))
                 .and_then(recipe.serve())
         });
     };
     // Not HTTP/2: actix-web does not cancel its handlers, so a waiter whose client has gone would stay.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     server.listen("https", socket, move || {
-        let (patience, admitting, edge) = (recipe.patience, recipe.edge.clone(), recipe.edge.clone());
+        let (idle_timeout, admitting, edge) = (recipe.idle_timeout, recipe.edge.clone(), recipe.edge.clone());
         let mut acceptor = Acceptor::new(tls.clone());
         acceptor.set_handshake_timeout(recipe.head_timeout);
         let acceptor = apply_fn_factory::<_, _, _, _, _, Evictable, _, _>(
@@ -135,7 +136,7 @@ fn add(
         );
         fn_service(move |io: TcpStream| ready(admitting.admit(io)))
             .and_then(acceptor.map_err(drop))
-            .and_then(fn_service(move |io: TlsStream<Evictable>| ready(Ok::<_, ()>(patient(io, patience)))))
+            .and_then(fn_service(move |io: TlsStream<Evictable>| ready(Ok::<_, ()>(patient(io, idle_timeout)))))
             .and_then(recipe.serve())
     })
 }
@@ -157,9 +158,9 @@ impl Placed for TlsStream<Evictable> {
     }
 }
 
-fn patient<T: Placed>(io: T, patience: Patience) -> (Patient<T>, Option<SocketAddr>) {
+fn patient<T: Placed>(io: T, idle_timeout: IdleTimeout) -> (Patient<T>, Option<SocketAddr>) {
     let (peer, activity) = (io.socket().peer(), io.socket().place().activity().clone());
-    (Patient::new(io, patience, activity), peer)
+    (Patient::new(io, idle_timeout, activity), peer)
 }
 
 impl Edge {

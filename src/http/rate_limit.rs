@@ -14,13 +14,13 @@ const FORGET_EVERY: u32 = 4096;
 
 /// The rate limit of one server.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct RateLimit {
     addresses: DefaultKeyedRateLimiter<IpAddr>,
     clock: DefaultClock,
     requests: AtomicU32,
 }
 
-impl Pace {
+impl RateLimit {
     pub(super) fn new(per_second: NonZeroU32) -> Self {
         Self {
             addresses: RateLimiter::dashmap(Quota::per_second(per_second)),
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn addresses_that_no_longer_come_are_forgotten() {
-        let pace = Pace::new(NonZeroU32::new(1_000_000).unwrap());
+        let pace = RateLimit::new(NonZeroU32::new(1_000_000).unwrap());
         for number in 0..3 * FORGET_EVERY {
             pace.take(IpAddr::from(number.to_be_bytes())).unwrap();
         }

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::lost::LostSignal;
+use super::loss::LossSignal;
 use super::{SLICE, Shard};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss, WaitEdge};
 #[cfg(feature = "http")]
 use crate::key::FencingToken;
 use crate::key::{Key, Token};
-use crate::store::{Released, Seen};
+use crate::store::{KeyState, Released};
 #[cfg(feature = "http")]
-use crate::table::Ask;
+use crate::table::AcquireRequest;
 use crate::table::{
-    Claimed, Effects, End, Grant, HoldersCursor, Keeper, Mode, Obstacle, Order, OrderId, Owner, OwnerSet, RefreshAsk,
-    Refreshed, Release, Slice, Table, WaiterId, Watcher, Which, Word,
+    Blocker, ClaimFilter, ClaimOutcome, ClaimSource, Effects, End, Grant, GrantState, HoldersCursor, Mode, Order,
+    OrderId, Owner, OwnerSet, RefreshAsk, Refreshed, Release, Slice, Table, WaiterId, Watcher,
 };
 
 impl Shard {
@@ -42,12 +42,12 @@ impl Shard {
             Err(LockError::Lost(_)) => return Ok(Release::AlreadyGone),
             Err(other) => Err(other),
         };
-        match clerk.desk().release_and_hear(key.clone(), token).await {
+        match clerk.client().release_and_hear(key.clone(), token).await {
             Ok(Released::Released) => Ok(Release::Released),
             // Who holds it then is the store's to say: nobody, or another.
-            Ok(Released::AlreadyGone) => match clerk.desk().look(key).await {
-                Some(Ok(Seen::Free)) => unknown,
-                Some(Ok(Seen::Held { .. })) => Err(LockError::NotHeld),
+            Ok(Released::AlreadyGone) => match clerk.client().look(key).await {
+                Some(Ok(KeyState::Free)) => unknown,
+                Some(Ok(KeyState::Held { .. })) => Err(LockError::NotHeld),
                 Some(Err(_)) | None => Err(LockError::StoreUnavailable),
             },
             Ok(Released::Unknown(_)) | Err(_) => Err(LockError::StoreUnavailable),
@@ -66,7 +66,11 @@ impl Shard {
 
     /// Grants a key under the token and fence of an earlier process; answers besides how many others had to go for it.
     #[cfg(feature = "http")]
-    pub(crate) fn reclaim(&self, ask: &Ask<'_>, fence: FencingToken) -> Result<(Refreshed, usize), LockError> {
+    pub(crate) fn reclaim(
+        &self,
+        ask: &AcquireRequest<'_>,
+        fence: FencingToken,
+    ) -> Result<(Refreshed, usize), LockError> {
         let now = self.clock.now();
         self.with(|state, fx| {
             state.make_room(ask.terms.mode(), &self.members, now, fx);
@@ -117,16 +121,16 @@ impl Shard {
     }
 
     /// The signal of a grant's end; already given if it has ended.
-    pub(crate) fn lost_signal(&self, grant: &Grant) -> Arc<LostSignal> {
+    pub(crate) fn lost_signal(&self, grant: &Grant) -> Arc<LossSignal> {
         let now = self.clock.now();
-        let watched = self.with(|state, fx| state.table.watch(grant, || Arc::new(LostSignal::default()), now, fx));
+        let watched = self.with(|state, fx| state.table.watch(grant, || Arc::new(LossSignal::default()), now, fx));
         match watched {
             Ok(watcher) => {
                 let watcher: Arc<dyn Any + Send + Sync> = watcher;
                 watcher.downcast().expect("a shard's watchers are all lost signals")
             }
             Err(end) => {
-                let signal = LostSignal::default();
+                let signal = LossSignal::default();
                 match end {
                     Some(end) => signal.ended(end),
                     None => signal.lose(Loss::Unknown),
@@ -137,7 +141,7 @@ impl Shard {
     }
 
     /// The same signal, for the notice that comes before the end: given already if it was.
-    pub(crate) fn notice_signal(&self, grant: &Grant) -> Arc<LostSignal> {
+    pub(crate) fn notice_signal(&self, grant: &Grant) -> Arc<LossSignal> {
         let signal = self.lost_signal(grant);
         if let Some(at) = self.state.lock().table.notice_of(grant) {
             signal.ask_back(at);
@@ -146,7 +150,7 @@ impl Shard {
     }
 
     /// Turns a live grant over to a guard or a ticket.
-    pub(crate) fn set_keeper(&self, grant: &Grant, keeper: Keeper) {
+    pub(crate) fn set_keeper(&self, grant: &Grant, keeper: GrantState) {
         self.with(|state, _| state.table.set_keeper(grant, keeper));
     }
 
@@ -156,11 +160,11 @@ impl Shard {
     }
 
     /// Gives a grant that travelled by its token a guard again (T10).
-    pub(crate) fn adopt(&self, key: &Key, hash: u32, token: Token, guard: Keeper) -> Result<Grant, LockError> {
+    pub(crate) fn adopt(&self, key: &Key, hash: u32, token: Token, guard: GrantState) -> Result<Grant, LockError> {
         let now = self.clock.now();
         self.with_swept(key, hash, now, |state, fx| {
             let grant = state.table.grant_of(key, hash, token, now, fx)?;
-            if state.table.keeper(&grant) != Some(Keeper::Ticket) {
+            if state.table.keeper(&grant) != Some(GrantState::Ticket) {
                 return Err(LockError::TokenReused);
             }
             state.table.set_keeper(&grant, guard);
@@ -253,13 +257,13 @@ impl Shard {
 
     /// What keeps a queued request from its key; `None` if it is not queued any more, or its wait is over.
     /// Of its holders, those are told whose owners are among `blocked`.
-    pub(crate) fn obstacle_of(&self, id: WaiterId, blocked: &OwnerSet) -> Option<Obstacle> {
+    pub(crate) fn obstacle_of(&self, id: WaiterId, blocked: &OwnerSet) -> Option<Blocker> {
         let now = self.clock.now();
         self.state.lock().table.obstacle_of(id, blocked, now)
     }
 
     /// What keeps a request that polls from its key.
-    pub(crate) fn obstacle_to(&self, key: &Key, hash: u32, mode: Mode, blocked: &OwnerSet) -> Obstacle {
+    pub(crate) fn obstacle_to(&self, key: &Key, hash: u32, mode: Mode, blocked: &OwnerSet) -> Blocker {
         let now = self.clock.now();
         self.state.lock().table.obstacle_to(key, hash, mode, blocked, now)
     }
@@ -285,7 +289,7 @@ impl Shard {
     }
 
     /// Somebody has said yes to a request, until `deadline`.
-    pub(crate) fn claimed(&self, grant: &Grant, word: Word, deadline: Moment) -> Claimed {
+    pub(crate) fn claimed(&self, grant: &Grant, word: ClaimSource, deadline: Moment) -> ClaimOutcome {
         let now = self.clock.now();
         self.with(|state, fx| state.table.claimed(grant, word, deadline, now, fx))
     }
@@ -314,15 +318,15 @@ impl Shard {
     }
 
     /// The store does not keep a key any more.
-    pub(crate) fn vanished(&self, grant: &Grant, end: End) {
+    pub(crate) fn claim_lost(&self, grant: &Grant, end: End) {
         let now = self.clock.now();
-        self.with(|state, fx| state.table.vanished(grant, end, now, fx));
+        self.with(|state, fx| state.table.claim_lost(grant, end, now, fx));
     }
 
     /// What is held by the store's word.
-    pub(crate) fn claims(&self, which: Which) -> Vec<(Grant, Key)> {
+    pub(crate) fn claims(&self, which: ClaimFilter) -> Vec<(Grant, Key)> {
         let (mut claims, mut cursor) = (Vec::new(), Some(0));
-        if which == Which::InTheWay && self.state.lock().table.waiting() == 0 {
+        if which == ClaimFilter::InTheWay && self.state.lock().table.waiting() == 0 {
             return claims;
         }
         while let Some(from) = cursor {
@@ -378,13 +382,13 @@ impl Shard {
         let (released, hear) = self.with(|state, fx| {
             // Before the errand is run that will be heard of.
             let asked = state.table.asks_on_release(grant).filter(|_| !clerk.is_degraded(grant));
-            let hear = asked.map(|key| (key.clone(), clerk.desk().hear_release(key, grant.token)));
+            let hear = asked.map(|key| (key.clone(), clerk.client().hear_release(key, grant.token)));
             (state.table.release(grant, end, now, fx), hear)
         });
         match (released, hear) {
             // Nothing was asked of the store.
             (ended @ (Release::AlreadyGone | Release::Unknown), Some((key, _))) => {
-                clerk.desk().unhear_release(key, grant.token);
+                clerk.client().unhear_release(key, grant.token);
                 ended
             }
             (Release::Released, Some((_, hear))) => match hear.await {

@@ -21,7 +21,7 @@ use super::host::shared;
 use super::host::{Host, InForce, access};
 use super::limits::Limits;
 use super::problem::{Fault, Problem};
-use super::shown::Scope;
+use super::views::Scope;
 #[cfg(feature = "metrics")]
 use crate::metrics::{HttpMetrics, RequestCounter};
 use crate::{Key, KeyFault, LockError, LockManager};
@@ -37,7 +37,7 @@ const LONGEST_ID: usize = 64;
 const MOST_KNOWN: usize = 32;
 
 /// A request that was let in.
-pub(super) struct Call {
+pub(super) struct RequestContext {
     pub(super) locks: LockManager,
     pub(super) limits: Limits,
     pub(super) req: HttpRequest,
@@ -47,11 +47,11 @@ pub(super) struct Call {
     pub(super) received: Instant,
 }
 
-impl Call {
+impl RequestContext {
     /// Refuses a key outside of the caller's namespaces. Spelt as the manager keeps it: another spelling is the same
     /// lock. What is no key is the manager's to refuse, unless there are namespaces.
-    pub(super) fn key(&self, text: &str) -> Result<Spelt, Problem> {
-        let spelt = Spelt(Key::try_from(text));
+    pub(super) fn key(&self, text: &str) -> Result<RequestedKey, Problem> {
+        let spelt = RequestedKey(Key::try_from(text));
         if self.caller.is_unbound() {
             return Ok(spelt);
         }
@@ -84,12 +84,12 @@ impl Call {
 }
 
 /// A key as a client wrote it: made once for all who ask for it.
-pub(super) struct Spelt(Result<Key, KeyFault>);
+pub(super) struct RequestedKey(Result<Key, KeyFault>);
 
-impl TryFrom<Spelt> for Key {
+impl TryFrom<RequestedKey> for Key {
     type Error = KeyFault;
 
-    fn try_from(spelt: Spelt) -> Result<Self, KeyFault> {
+    fn try_from(spelt: RequestedKey) -> Result<Self, KeyFault> {
         spelt.0
     }
 }
@@ -110,7 +110,7 @@ fn admit(req: &HttpRequest, needs: Needs) -> Result<(Host, Caller), Fault> {
 /// A route whose requests need a right.
 pub(super) fn guarded<F>(route: Route, needs: Needs, handler: F) -> Route
 where
-    F: AsyncFn(&Call, web::Payload) -> Answer + Copy + 'static,
+    F: AsyncFn(&RequestContext, web::Payload) -> Answer + Copy + 'static,
 {
     let tally = Tally::default();
     route.to(move |req: HttpRequest, payload: web::Payload| {
@@ -119,10 +119,10 @@ where
             let (received, id) = (Instant::now(), RequestId::of(&req));
             match admit(&req, needs) {
                 Ok((Host { locks, limits }, caller)) => {
-                    let call = Call { locks, limits, req, caller, id, received };
+                    let call = RequestContext { locks, limits, req, caller, id, received };
                     let answer = handler(&call, payload).await;
                     let answer = answer.map_err(|problem| problem.because(|| call.locks.last_store_error()));
-                    let Call { req, id, caller, .. } = call;
+                    let RequestContext { req, id, caller, .. } = call;
                     id.finish(&req, received, &tally, Some(&caller), answer)
                 }
                 Err(fault) => id.finish(&req, received, &tally, None, Err(fault.into())),

@@ -1,4 +1,4 @@
-//! What was released lately, to be released again after a failover: [`Lately`].
+//! What was released lately, to be released again after a failover: [`ReleaseReplay`].
 //!
 //! A master that dies takes along what it had not passed on, releases too: then its successor still holds keys that
 //! their holders gave back, for what is left of their TTL, and everybody waits for nobody. So whenever a connection
@@ -15,8 +15,8 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 
 use super::Inner;
-use super::cleanup::{Debt, take_back};
-use super::names::Names;
+use super::cleanup::{PendingCleanup, take_back};
+use super::names::KeyNames;
 use crate::clock::Moment;
 use crate::key::Token;
 
@@ -31,11 +31,11 @@ const TRIED_FOR: Duration = Duration::from_secs(3);
 
 /// The last releases of this process.
 #[derive(Default)]
-pub(super) struct Lately(Mutex<Ring>);
+pub(super) struct ReleaseReplay(Mutex<Ring>);
 
 #[derive(Default)]
 struct Ring {
-    order: VecDeque<(Moment, Token, Arc<Names>)>,
+    order: VecDeque<(Moment, Token, Arc<KeyNames>)>,
     /// The keys that each token has let go: a client may use one token for several.
     names: HashMap<Token, Vec<Released>>,
 }
@@ -43,17 +43,17 @@ struct Ring {
 /// A key that a token has let go.
 #[derive(Clone)]
 struct Released {
-    names: Arc<Names>,
+    names: Arc<KeyNames>,
     /// Whoever takes it later has a higher one.
     fence: u64,
 }
 
 impl Ring {
-    fn knows(&self, names: &Names, token: Token) -> bool {
+    fn knows(&self, names: &KeyNames, token: Token) -> bool {
         self.names.get(&token).is_some_and(|keys| keys.iter().any(|key| *key.names == *names))
     }
 
-    fn forget(&mut self, token: Token, names: &Names) {
+    fn forget(&mut self, token: Token, names: &KeyNames) {
         if let Some(keys) = self.names.get_mut(&token) {
             keys.retain(|key| *key.names != *names);
             if keys.is_empty() {
@@ -63,9 +63,9 @@ impl Ring {
     }
 }
 
-impl Lately {
+impl ReleaseReplay {
     /// A token has let go of a lock, of which `fence` is the highest one known.
-    pub(super) fn released(&self, names: &Names, token: Token, fence: u64, now: Moment) {
+    pub(super) fn released(&self, names: &KeyNames, token: Token, fence: u64, now: Moment) {
         let ring = &mut *self.0.lock();
         ring.forget(token, names);
         let names = Arc::new(names.clone());
@@ -81,12 +81,12 @@ impl Lately {
 
     /// A token is about to hold a lock, perhaps again: what it released of this key before is over. Called before it is
     /// waited for that nothing of the token is being taken back, and once more after that.
-    pub(super) fn forget(&self, names: &Names, token: Token) {
+    pub(super) fn forget(&self, names: &KeyNames, token: Token) {
         self.0.lock().forget(token, names);
     }
 
     #[cfg(test)]
-    fn knows(&self, names: &Names, token: Token) -> bool {
+    fn knows(&self, names: &KeyNames, token: Token) -> bool {
         self.0.lock().knows(names, token)
     }
 
@@ -97,16 +97,16 @@ impl Lately {
 
     /// Repeats the last releases whenever a connection comes up, for as long as it is polled.
     pub(super) async fn run(inner: Arc<Inner>) {
-        let mut ups = inner.servers.ups();
+        let mut reconnects = inner.servers.reconnects();
         // An error means that there are no connections any more.
-        while ups.changed().await.is_ok() {
-            let all = inner.lately.all();
+        while reconnects.changed().await.is_ok() {
+            let all = inner.release_replay.all();
             let each = |(token, released)| repeat(&inner, token, released);
             let repeating = stream::iter(all).for_each_concurrent(AT_ONCE, each);
             tokio::select! {
                 () = repeating => {}
                 // Begun anew: who came up may be another master yet.
-                _ = async { ups.clone().changed().await } => {}
+                _ = async { reconnects.clone().changed().await } => {}
             }
         }
     }
@@ -117,11 +117,11 @@ impl Lately {
 async fn repeat(inner: &Arc<Inner>, token: Token, Released { names, fence }: Released) {
     {
         // Held until the clean-up stands: `forget` comes before, or the next try sees the clean-up.
-        let ring = inner.lately.0.lock();
+        let ring = inner.release_replay.0.lock();
         if !ring.knows(&names, token) {
             return;
         }
-        let debt = Debt::of_repetition(inner.now().saturating_add(TRIED_FOR), fence);
+        let debt = PendingCleanup::of_repetition(inner.now().saturating_add(TRIED_FOR), fence);
         take_back(inner, (*names).clone(), token, debt);
     }
     inner.cleaning.wait_for(&names, token).await;
@@ -136,22 +136,22 @@ mod tests {
 
     #[test]
     fn only_the_last_seconds_and_so_many_are_remembered() {
-        let names = Names::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("k").unwrap()).unwrap();
-        let (lately, [old, new]) = (Lately::default(), [(); 2].map(|()| Token::random()));
+        let names = KeyNames::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("k").unwrap()).unwrap();
+        let (release_replay, [old, new]) = (ReleaseReplay::default(), [(); 2].map(|()| Token::random()));
         let at = |millis| Moment::ZERO.saturating_add(Duration::from_millis(millis));
-        lately.released(&names, old, 1, at(1_000));
-        lately.released(&names, new, 1, at(6_000));
-        assert!(lately.knows(&names, old), "time alone forgets nothing: it is the newest that counts");
-        lately.released(&names, Token::random(), 1, at(6_001));
-        assert!(!lately.knows(&names, old) && lately.knows(&names, new));
-        let others = Names::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("other").unwrap()).unwrap();
-        lately.released(&others, new, 1, at(6_001));
-        lately.forget(&names, new);
-        assert!(!lately.knows(&names, new) && lately.knows(&others, new), "one token, two keys");
+        release_replay.released(&names, old, 1, at(1_000));
+        release_replay.released(&names, new, 1, at(6_000));
+        assert!(release_replay.knows(&names, old), "time alone forgets nothing: it is the newest that counts");
+        release_replay.released(&names, Token::random(), 1, at(6_001));
+        assert!(!release_replay.knows(&names, old) && release_replay.knows(&names, new));
+        let others = KeyNames::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("other").unwrap()).unwrap();
+        release_replay.released(&others, new, 1, at(6_001));
+        release_replay.forget(&names, new);
+        assert!(!release_replay.knows(&names, new) && release_replay.knows(&others, new), "one token, two keys");
         for _ in 0..2 * MOST {
-            lately.released(&names, Token::random(), 1, at(6_002));
+            release_replay.released(&names, Token::random(), 1, at(6_002));
         }
-        let ring = lately.0.lock();
+        let ring = release_replay.0.lock();
         assert!(ring.order.len() == MOST && ring.names.len() == MOST);
     }
 }

@@ -18,16 +18,18 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Shard;
+use super::client::StoreClient;
 use super::degraded::Degraded;
-use super::desk::Desk;
-use super::lost::LostSignal;
+use super::loss::LossSignal;
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key, Ttl};
-use crate::store::{Acquired, Ask, Denial, Extended, Intent, Lapsed, Released, Watch};
+use crate::store::{AcquireRequest, Acquired, Denial, Extended, OnExpiry, OnHeld, Released, Watch};
 use crate::supervise::supervise;
-use crate::table::{Claimed, Clerk, End, Errand, Followers, Grant, Refreshed, Tries, Word};
+use crate::table::{
+    Attempts, ClaimOutcome, ClaimSource, End, Grant, LocalWaiters, Refreshed, StoreCommand, StoreCommands,
+};
 
 /// A waiter tries at least this often, whatever hints come.
 const POLL_CAP: Duration = Duration::from_secs(1);
@@ -37,21 +39,21 @@ const MOST_DOUBLINGS: u32 = 6;
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 /// The clerk of one shard.
-pub(crate) struct ShardClerk {
-    desk: Arc<Desk>,
+pub(crate) struct StoreDriver {
+    client: Arc<StoreClient>,
     shard: OnceLock<Weak<Shard>>,
     /// What is being taken, by the grant that it is taken for.
-    takes: Mutex<HashMap<FencingToken, oneshot::Sender<Followers>>>,
+    takes: Mutex<HashMap<FencingToken, oneshot::Sender<LocalWaiters>>>,
     /// The grants that are just being extended: one that is not answered is asked for again by one task, however often
     /// it comes due.
     keeps: Mutex<HashSet<FencingToken>>,
     pub(super) degraded: Degraded,
 }
 
-impl ShardClerk {
-    pub(crate) fn new(desk: Arc<Desk>) -> Arc<Self> {
-        let degraded = Degraded::new(desk.fail_mode);
-        Arc::new(Self { desk, shard: OnceLock::new(), takes: Mutex::default(), keeps: Mutex::default(), degraded })
+impl StoreDriver {
+    pub(crate) fn new(client: Arc<StoreClient>) -> Arc<Self> {
+        let degraded = Degraded::new(client.fail_mode);
+        Arc::new(Self { client, shard: OnceLock::new(), takes: Mutex::default(), keeps: Mutex::default(), degraded })
     }
 
     pub(crate) fn serve(&self, shard: &Arc<Shard>) {
@@ -63,15 +65,15 @@ impl ShardClerk {
         self.shard.get()?.upgrade()
     }
 
-    pub(crate) fn desk(&self) -> &Arc<Desk> {
-        &self.desk
+    pub(crate) fn client(&self) -> &Arc<StoreClient> {
+        &self.client
     }
 
-    fn take(self: Arc<Self>, grant: Grant, key: Key, ttl: Ttl, tries: Tries) {
+    fn take(self: Arc<Self>, grant: Grant, key: Key, ttl: Ttl, tries: Attempts) {
         let (call_off, called_off) = oneshot::channel();
         self.takes.lock().insert(grant.fence, call_off);
         let clerk = Arc::clone(&self);
-        self.desk.spawn(async move {
+        self.client.spawn(async move {
             // Errands run after the mutex, each in its thread: the one that calls this off may have come before it, and
             // found nothing to call off.
             let is_wanted = clerk.shard().is_some_and(|shard| shard.is_claimed_for(&grant));
@@ -81,8 +83,8 @@ impl ShardClerk {
             tokio::select! {
                 queue = called_off => {
                     // After the try under way was dropped: it would take a new place.
-                    if queue == Ok(Followers::None) {
-                        clerk.desk.store.leave(&key);
+                    if queue == Ok(LocalWaiters::None) {
+                        clerk.client.store.leave(&key);
                     }
                 }
                 () = supervise("taking a key", || clerk.keep_taking(grant, &key, ttl, tries)), if is_wanted => {
@@ -93,11 +95,11 @@ impl ShardClerk {
     }
 
     /// Cancel safe: the store takes back what nobody heard of (S5).
-    async fn keep_taking(self: &Arc<Self>, grant: Grant, key: &Key, ttl: Ttl, tries: Tries) {
-        let store = &self.desk.store;
-        let intent = match tries {
-            Tries::One => Intent::Try,
-            Tries::Many => Intent::Wait,
+    async fn keep_taking(self: &Arc<Self>, grant: Grant, key: &Key, ttl: Ttl, tries: Attempts) {
+        let store = &self.client.store;
+        let on_held = match tries {
+            Attempts::One => OnHeld::Fail,
+            Attempts::Many => OnHeld::Queue,
         };
         let (mut waiting, mut splits) = (Waiting::Not, 0_u32);
         let mut retry = Backoff::new(RETRY.0 * 2, RETRY.1);
@@ -106,20 +108,20 @@ impl ShardClerk {
                 // This try sees for itself.
                 watch.clear();
             }
-            let asked = self.desk.clock.now();
+            let asked = self.client.clock.now();
             let answer = match self.degraded.known_away(asked) {
                 Some(error) => Acquired::Unknown(error),
-                None => store.acquire(Ask { key, token: grant.token, ttl, intent }).await,
+                None => store.acquire(AcquireRequest { key, token: grant.token, ttl, on_held }).await,
             };
             let Some(shard) = self.shard() else { return };
             let pause = match answer {
                 Acquired::Granted { fence, valid_for } => {
                     let deadline = asked.saturating_add(valid_for);
-                    let word = Word::OfStore(fence.map(FencingToken::at_least_one));
+                    let word = ClaimSource::OfStore(fence.map(FencingToken::at_least_one));
                     match shard.claimed(&grant, word, deadline) {
-                        Claimed::Taken => return,
-                        Claimed::Unwanted => return self.desk.release(key.clone(), grant.token),
-                        Claimed::TooLate => {
+                        ClaimOutcome::Taken => return,
+                        ClaimOutcome::Unwanted => return self.client.release(key.clone(), grant.token),
+                        ClaimOutcome::TooLate => {
                             // Before the next try: it is under the same token.
                             let _ = store.release(key, grant.token).await;
                             shard.denied(&grant, LockError::StoreUnavailable);
@@ -145,7 +147,7 @@ impl ShardClerk {
                 }
             };
             drop(shard);
-            if tries == Tries::One {
+            if tries == Attempts::One {
                 return;
             }
             if let Waiting::Not = waiting {
@@ -197,8 +199,8 @@ impl ShardClerk {
     }
 
     /// Warns the holder of a grant when little is left of it; `None` if it has ended.
-    async fn warn_before_the_end(&self, grant: &Grant, ttl: Ttl) -> Option<Arc<LostSignal>> {
-        let left = |deadline: Moment| deadline.saturating_since(self.desk.clock.now());
+    async fn warn_before_the_end(&self, grant: &Grant, ttl: Ttl) -> Option<Arc<LossSignal>> {
+        let left = |deadline: Moment| deadline.saturating_since(self.client.clock.now());
         let mut deadline = self.shard()?.held_until(grant)?;
         // A refresh that begins late has half of the time that it finds.
         let lead = (ttl.as_duration() / 3).min(left(deadline) / 2);
@@ -229,27 +231,27 @@ impl ShardClerk {
     /// Asks for how long a grant still stands, whose token other processes may know.
     async fn confirm(&self, grant: Grant, key: Key) {
         let asking = async {
-            let asked = self.desk.clock.now();
+            let asked = self.client.clock.now();
             if self.is_degraded(&grant) {
                 return;
             }
-            let answer = self.desk.store.confirm(&key, grant.token).await;
+            let answer = self.client.store.confirm(&key, grant.token).await;
             let Some(shard) = self.shard() else { return };
             match answer {
                 Extended::Extended { valid_for } => shard.confirmed(&grant, asked.saturating_add(valid_for)),
-                Extended::Lost => shard.vanished(&grant, End::Vanished),
+                Extended::Lost => shard.claim_lost(&grant, End::Vanished),
                 // The deadline that stands ends it.
                 Extended::Unknown(_) => {}
             }
         };
-        self.desk.in_turn(grant.token, asking).await;
+        self.client.in_turn(grant.token, asking).await;
     }
 
     /// Keeps a key for a holder that waits for the answer.
     pub(crate) fn extend(self: &Arc<Self>, grant: Grant, key: Key, ttl: Ttl) -> oneshot::Receiver<Refresh> {
         let (tell, hear) = oneshot::channel();
         let clerk = Arc::clone(self);
-        self.desk.spawn(async move {
+        self.client.spawn(async move {
             // Nobody listens any more if the caller has gone.
             let _ = tell.send(clerk.extend_once(&grant, &key, ttl).await);
         });
@@ -259,14 +261,17 @@ impl ShardClerk {
     /// Whether a key is released when what held it has ended so.
     fn lets_go(&self, end: End) -> bool {
         // R28: whoever outlives a shutdown still works; its lock runs out. R27: so do lapsed ones.
-        !matches!((end, self.desk.store.terms().lapsed), (End::ShutDown, _) | (End::Expired, Lapsed::Leave))
+        !matches!(
+            (end, self.client.store.capabilities().on_expiry),
+            (End::ShutDown, _) | (End::Expired, OnExpiry::Leave)
+        )
     }
 
     /// What comes of a release that is about to be asked for; `None` if the errand is another one.
-    pub(super) fn hear(&self, errand: &Errand) -> Option<oneshot::Receiver<Released>> {
+    pub(super) fn hear(&self, errand: &StoreCommand) -> Option<oneshot::Receiver<Released>> {
         match errand {
-            Errand::Release { grant, key, end, .. } if self.lets_go(*end) => {
-                Some(self.desk.hear_release(key.clone(), grant.token))
+            StoreCommand::Release { grant, key, end, .. } if self.lets_go(*end) => {
+                Some(self.client.hear_release(key.clone(), grant.token))
             }
             _ => None,
         }
@@ -275,17 +280,17 @@ impl ShardClerk {
     /// One extension, in its turn. What only this process knows of is extended here.
     pub(super) async fn extend_once(&self, grant: &Grant, key: &Key, ttl: Ttl) -> Refresh {
         let extending = async {
-            let asked = self.desk.clock.now();
+            let asked = self.client.clock.now();
             let answer = if self.is_degraded(grant) {
                 Extended::Extended { valid_for: ttl.as_duration() }
             } else {
-                self.desk.store.extend(key, grant.token, ttl).await
+                self.client.store.extend(key, grant.token, ttl).await
             };
             let shard = self.shard().ok_or(LockError::ShuttingDown)?;
             match answer {
                 Extended::Extended { valid_for } => shard.extended(grant, asked.saturating_add(valid_for)),
                 Extended::Lost => {
-                    shard.vanished(grant, End::Vanished);
+                    shard.claim_lost(grant, End::Vanished);
                     shard.check(grant).map(|_| unreachable!("what has vanished is not held"))
                 }
                 Extended::Unknown(_) => {
@@ -294,13 +299,13 @@ impl ShardClerk {
                 }
             }
         };
-        self.desk.in_turn(grant.token, extending).await
+        self.client.in_turn(grant.token, extending).await
     }
 }
 
 /// A grant that is being extended, until its task ends, however that is.
 struct Kept<'a> {
-    clerk: &'a ShardClerk,
+    clerk: &'a StoreDriver,
     fence: FencingToken,
 }
 
@@ -330,39 +335,39 @@ fn denied(why: Denial) -> LockError {
     }
 }
 
-impl Clerk for Arc<ShardClerk> {
-    fn run(&self, errand: Errand) {
+impl StoreCommands for Arc<StoreDriver> {
+    fn run(&self, errand: StoreCommand) {
         match errand {
-            Errand::Take { grant, key, ttl, tries } => Arc::clone(self).take(grant, key, ttl, tries),
-            Errand::CallOff { grant, key, queue } => {
+            StoreCommand::Acquire { grant, key, ttl, tries } => Arc::clone(self).take(grant, key, ttl, tries),
+            StoreCommand::Cancel { grant, key, queue } => {
                 let call_off = self.takes.lock().remove(&grant.fence);
                 // Its task may have ended by itself.
                 let is_over = call_off.is_none_or(|call_off| call_off.send(queue).is_err());
-                if is_over && queue == Followers::None {
-                    self.desk.store.leave(&key);
+                if is_over && queue == LocalWaiters::None {
+                    self.client.store.leave(&key);
                 }
             }
-            Errand::Extend { grant, key, ttl } => {
+            StoreCommand::Extend { grant, key, ttl } => {
                 let clerk = Arc::clone(self);
                 if self.keeps.lock().insert(grant.fence) {
-                    self.desk.spawn(async move { clerk.keep(grant, key, ttl).await });
+                    self.client.spawn(async move { clerk.keep(grant, key, ttl).await });
                 }
             }
-            Errand::Confirm { grant, key } => {
+            StoreCommand::Confirm { grant, key } => {
                 let clerk = Arc::clone(self);
-                self.desk.spawn(async move { clerk.confirm(grant, key).await });
+                self.client.spawn(async move { clerk.confirm(grant, key).await });
             }
             // One that only this process knows of may have won its key just now.
-            Errand::RunOut { grant, key } => {
+            StoreCommand::RunOut { grant, key } => {
                 if self.is_degraded(&grant) {
                     self.degraded.forget(&grant);
-                    self.desk.release(key, grant.token);
+                    self.client.release(key, grant.token);
                 }
             }
-            Errand::Release { grant, key, end } => {
+            StoreCommand::Release { grant, key, end } => {
                 self.degraded.forget(&grant);
                 if self.lets_go(end) {
-                    self.desk.release(key, grant.token);
+                    self.client.release(key, grant.token);
                 }
             }
         }

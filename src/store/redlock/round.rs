@@ -1,4 +1,4 @@
-//! One command for some locks, to all nodes at once, and what each of them says: [`Request`], [`fly`].
+//! One command for some locks, to all nodes at once, and what each of them says: [`Request`], [`broadcast`].
 //!
 //! The nodes are told the same but for the last argument, the not-after by each one's clock (R5). Whoever is asked for a
 //! lock is decided as soon as the answers allow; the flight goes on until every node has answered, or the time for it
@@ -12,24 +12,24 @@ use futures_util::future::poll_fn;
 use parking_lot::Mutex;
 use redis::Value;
 
-use super::fan::Enough;
+use super::fanout::Enough;
+use super::in_flight::Shared;
 use super::lane::{HOLD, Job, Slot};
 use super::node::Node;
-use super::underway::Shared;
 use super::{Inner, Lock};
 use crate::clock::Moment;
 use crate::store::StoreError;
 use crate::store::redis::call::Failure;
-use crate::store::redis::cleanup::{Debt, Order, take_back};
-use crate::store::redis::fault::{Fault, Ran, Then, nonsense};
+use crate::store::redis::cleanup::{Order, PendingCleanup, take_back};
+use crate::store::redis::fault::{Fault, Ran, Then, protocol_error};
 use crate::store::redis::link::Phase;
-use crate::store::redis::script::{Form, Parts, Script};
+use crate::store::redis::script::{Form, Script, ScriptArgs};
 
 /// What all nodes are asked.
 pub(super) struct Request {
     pub(super) script: &'static Script,
     /// All that the script is told but the not-after.
-    pub(super) parts: Parts,
+    pub(super) parts: ScriptArgs,
     /// From here the not-after counts.
     pub(super) begun: Moment,
     pub(super) kind: Kind,
@@ -66,7 +66,7 @@ pub(super) enum When {
 }
 
 impl Request {
-    pub(super) fn new(inner: &Inner, script: &'static Script, parts: Parts, begun: Moment, kind: Kind) -> Self {
+    pub(super) fn new(inner: &Inner, script: &'static Script, parts: ScriptArgs, begun: Moment, kind: Kind) -> Self {
         let sent = Mutex::new(vec![None; inner.nodes.len()]);
         Self { script, parts, begun, kind, decided: Mutex::default(), sent }
     }
@@ -77,13 +77,13 @@ impl Request {
     }
 
     /// Somebody hears his answer now, and some nodes have not answered.
-    pub(super) fn decide(&self, underway: &Arc<Shared>) {
-        self.decided.lock().push(Arc::clone(underway));
+    pub(super) fn decide(&self, in_flight: &Arc<Shared>) {
+        self.decided.lock().push(Arc::clone(in_flight));
     }
 
     /// Takes back at a node what the request may have left there, or may leave there yet, until `over` at most.
     pub(super) fn take_back(&self, node: &Node, lock: &Lock, over: Moment) {
-        let mut debt = Debt::new(over);
+        let mut debt = PendingCleanup::new(over);
         if let Some(sent) = self.sent_to(node.index) {
             debt.add(Order::Kept(sent.wire), sent.not_after_us);
         }
@@ -94,11 +94,11 @@ impl Request {
     fn sending(&self, node: usize, wire: u64, not_after_us: i64) -> Result<(), Failure> {
         let decided = self.decided.lock();
         match &self.kind {
-            Kind::Acquire { .. } if !decided.iter().all(|underway| underway.is_wanted()) => {
+            Kind::Acquire { .. } if !decided.iter().all(|in_flight| in_flight.is_wanted()) => {
                 return Err(Failure { error: StoreError::Timeout, ran: Ran::No });
             }
             Kind::Acquire { .. } => {}
-            Kind::Release(underway) => underway.iter().for_each(|shared| shared.releasing(node, wire)),
+            Kind::Release(in_flight) => in_flight.iter().for_each(|shared| shared.releasing(node, wire)),
         }
         let when = if decided.is_empty() { When::Undecided } else { When::Decided };
         self.sent.lock()[node] = Some(Sent { wire, not_after_us, when });
@@ -145,23 +145,23 @@ impl Text {
                 (Some(Value::ServerError(error)), Some(Value::BulkString(body)), None) => {
                     (body, Some(Fault::of(&error.into()).error))
                 }
-                _ => return Err(Fault::nonsense()),
+                _ => return Err(Fault::protocol_error()),
             },
-            _ => return Err(Fault::nonsense()),
+            _ => return Err(Fault::protocol_error()),
         };
-        let from = body.iter().position(|byte| *byte == b' ').ok_or_else(Fault::nonsense)?;
+        let from = body.iter().position(|byte| *byte == b' ').ok_or_else(Fault::protocol_error)?;
         let now_us = std::str::from_utf8(&body[..from]).ok().and_then(|text| text.parse().ok());
-        Ok((Self { from: from + 1, body, failed }, now_us.ok_or_else(Fault::nonsense)?))
+        Ok((Self { from: from + 1, body, failed }, now_us.ok_or_else(Fault::protocol_error)?))
     }
 
     /// What it said of each lock, in the order of the request; nonsense of all further ones.
     fn words(&self) -> impl Iterator<Item = Result<Word, Failure>> {
         let words = self.body[self.from..].split(|byte| *byte == b' ').map(Word::read);
-        let nonsense = || Failure { error: nonsense("not what the script answers"), ran: Ran::Maybe };
+        let protocol_error = || Failure { error: protocol_error("not what the script answers"), ran: Ran::Maybe };
         words.chain(std::iter::repeat(None)).map(move |word| match (word, &self.failed) {
             (Some(Word { numbers: [9, ..], .. }), Some(error)) => Err(Failure { error: error.clone(), ran: Ran::No }),
             (Some(word), _) => Ok(word),
-            (None, _) => Err(nonsense()),
+            (None, _) => Err(protocol_error()),
         })
     }
 
@@ -188,9 +188,9 @@ async fn ask(inner: Arc<Inner>, node: Arc<Node>, request: Arc<Request>) -> Heard
     let wire = match &request.kind {
         Kind::Acquire { after } => {
             let wire = node.wire(&inner, request.begun).await.map_err(unsent)?;
-            if let Some((lock, underway)) = after {
-                if let Some(underway) = underway {
-                    underway.until_answered(node.index).await;
+            if let Some((lock, in_flight)) = after {
+                if let Some(in_flight) = in_flight {
+                    in_flight.until_answered(node.index).await;
                 }
                 let limit = node.redis.config.operation_timeout;
                 let waiting = node.redis.cleaning.wait_for(&lock.names, lock.token);
@@ -210,7 +210,7 @@ async fn ask(inner: Arc<Inner>, node: Arc<Node>, request: Arc<Request>) -> Heard
         let sent = inner.now();
         let not_after_us = wire.clock.at(request.begun, node.redis.config.operation_timeout);
         request.sending(node.index, wire.id, not_after_us)?;
-        let last = Parts::of([]).arg(not_after_us);
+        let last = ScriptArgs::of([]).arg(not_after_us);
         let answer = wire.send(request.script, form, [&request.parts, &last].into_iter()).await;
         match answer.and_then(Text::read) {
             Ok((text, now_us)) => {
@@ -225,7 +225,7 @@ async fn ask(inner: Arc<Inner>, node: Arc<Node>, request: Arc<Request>) -> Heard
             Err(Fault { then: Then::SendBody, .. }) if form == Form::Hash => form = Form::Body,
             Err(fault) => {
                 if fault.then == Then::Reconnect {
-                    wire.condemn();
+                    wire.mark_broken();
                 }
                 return Err(Failure { error: fault.error, ran: fault.ran });
             }
@@ -234,7 +234,7 @@ async fn ask(inner: Arc<Inner>, node: Arc<Node>, request: Arc<Request>) -> Heard
 }
 
 /// Those who go out together.
-pub(super) trait Load: Send + 'static {
+pub(super) trait RoundHandler: Send + 'static {
     /// Hears one node; each is heard once. Whether everybody has his answer.
     fn hear(&mut self, node: usize, heard: Heard) -> Enough;
 
@@ -243,7 +243,12 @@ pub(super) trait Load: Send + 'static {
 }
 
 /// Asks all nodes, and lets the load hear what they say.
-pub(super) async fn fly<J: Job>(inner: Arc<Inner>, request: Arc<Request>, mut load: impl Load, slot: Option<Slot<J>>) {
+pub(super) async fn broadcast<J: Job>(
+    inner: Arc<Inner>,
+    request: Arc<Request>,
+    mut load: impl RoundHandler,
+    slot: Option<Slot<J>>,
+) {
     let begun = inner.now();
     let asks = inner.nodes.iter().map(|node| ask(Arc::clone(&inner), Arc::clone(node), Arc::clone(&request)));
     let mut fan = Fan::of(asks);
@@ -268,7 +273,7 @@ pub(super) async fn fly<J: Job>(inner: Arc<Inner>, request: Arc<Request>, mut lo
     if let Err(late) = inner.ticks.within(begun, inner.config.node_timeout * 2, rest).await {
         for node in fan.running() {
             let sent = request.sent_to(node);
-            condemn(&inner.nodes[node], sent);
+            mark_broken(&inner.nodes[node], sent);
             let ran = if sent.is_some() { Ran::Maybe } else { Ran::No };
             load.hear(node, Err(Failure { error: late.clone(), ran }));
         }
@@ -276,7 +281,7 @@ pub(super) async fn fly<J: Job>(inner: Arc<Inner>, request: Arc<Request>, mut lo
 }
 
 /// Hears nodes until everybody has his answer, or there are no more.
-async fn hear<F: Future<Output = Heard>>(fan: &mut Fan<F>, load: &mut impl Load, enough: &mut Enough) {
+async fn hear<F: Future<Output = Heard>>(fan: &mut Fan<F>, load: &mut impl RoundHandler, enough: &mut Enough) {
     while *enough == Enough::No
         && let Some((node, heard)) = fan.next().await
     {
@@ -285,12 +290,12 @@ async fn hear<F: Future<Output = Heard>>(fan: &mut Fan<F>, load: &mut impl Load,
 }
 
 /// A wire that does not answer is in doubt.
-fn condemn(node: &Node, sent: Option<Sent>) {
+fn mark_broken(node: &Node, sent: Option<Sent>) {
     if let (Some(link), Some(sent)) = (node.redis.link(), sent)
         && let Phase::Up(wire) = link.phase()
         && wire.id == sent.wire
     {
-        wire.condemn();
+        wire.mark_broken();
     }
 }
 
@@ -351,8 +356,8 @@ mod tests {
         );
         assert_eq!(said("17 1"), [Ok((1, vec![])), Err(()), Err(())], "fewer than were asked about");
         assert_eq!(said("17 1:2:3:4:5 x 1:"), [Err(()), Err(()), Err(())]);
-        for nonsense in [Value::Nil, Value::BulkString(b"17".to_vec()), Value::BulkString(b"x 1".to_vec())] {
-            assert!(Text::read(nonsense).is_err());
+        for protocol_error in [Value::Nil, Value::BulkString(b"17".to_vec()), Value::BulkString(b"x 1".to_vec())] {
+            assert!(Text::read(protocol_error).is_err());
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{SLICE, Shard};
 use crate::error::LockError;
 use crate::key::{Key, Token};
-use crate::table::{Awaiting, Candidate, Counters, Grant, Holding, Place, Row, Trace, WaiterId};
+use crate::table::{Awaiting, Candidate, Counters, EndRecord, Grant, Holding, Place, Row, WaiterId};
 #[cfg(feature = "metrics")]
 use crate::table::{Oldest, Reading, Samples};
 
@@ -56,7 +56,7 @@ impl Shard {
     }
 
     /// How the last locks on a key ended, the last one first.
-    pub(crate) fn trail(&self, hash: u32, limit: usize) -> Vec<(Trace, Option<Arc<str>>)> {
+    pub(crate) fn trail(&self, hash: u32, limit: usize) -> Vec<(EndRecord, Option<Arc<str>>)> {
         self.state.lock().table.trail(hash, limit)
     }
 

@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::options::{LockOptions, Rare, Wait};
+use super::prepared::Prepared;
 use super::{LockRequest, Style, WaitPlace};
 use crate::clock::Moment;
 use crate::current_owner;
@@ -26,7 +27,8 @@ use crate::key::{Key, Token, Ttl};
 use crate::retry::Delays;
 use crate::shard::{Locked, Shard};
 use crate::table::{
-    Ask, ExtraTerms, Grant, Keeper, Mode, Patience, Place, Reentry, Seen, Terms, TokenChoice, Verdict, WaiterId,
+    AcquireOutcome, AcquireRequest, Grant, GrantState, Mode, Place, Terms, TokenOrigin, WaitPolicy, WaiterId,
+    WaiterPoll,
 };
 use crate::telemetry::trace::{self, Attempt};
 
@@ -39,7 +41,7 @@ pub(super) enum KeeperKind {
 /// The request under way; what the two request futures share.
 ///
 /// It is moved and looked at on every acquisition, so what only some requests need comes last or is boxed.
-pub(super) struct Acquiring<'a> {
+pub(super) struct AcquireFuture<'a> {
     manager: &'a LockManager,
     key: Key,
     kind: KeeperKind,
@@ -59,16 +61,9 @@ pub(super) trait Answer {
 
 enum Stage<'a> {
     New { options: LockOptions, style: Style, bad_key: Option<Box<LockError>> },
-    Queued { asked: Asked, id: WaiterId, watch: Option<WaitId>, poller: Option<Box<Poller<'a>>> },
-    Sleeping { asked: Asked, poller: Box<Poller<'a>>, timer: u32 },
+    Queued { asked: Prepared, id: WaiterId, watch: Option<WaitId>, poller: Option<Box<Poller<'a>>> },
+    Sleeping { asked: Prepared, poller: Box<Poller<'a>>, timer: u32 },
     Answered,
-}
-
-/// What the request asks of the table, settled when it is first polled.
-struct Asked {
-    terms: Terms,
-    token: Token,
-    choice: TokenChoice,
 }
 
 /// A request that polls, and until when.
@@ -92,7 +87,7 @@ impl Drop for Watch<'_> {
     }
 }
 
-impl fmt::Debug for Acquiring<'_> {
+impl fmt::Debug for AcquireFuture<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match self.stage {
             Stage::New { .. } => "new",
@@ -104,7 +99,7 @@ impl fmt::Debug for Acquiring<'_> {
     }
 }
 
-impl<'a> Acquiring<'a> {
+impl<'a> AcquireFuture<'a> {
     #[inline]
     pub(super) fn new(request: LockRequest<'a>, kind: KeeperKind) -> Self {
         let LockRequest { manager, key, bad_key, options, style } = request;
@@ -167,7 +162,7 @@ impl<'a> Acquiring<'a> {
                 match self.settle(ttl, rare, bad_key) {
                     Ok((asked, delays)) => match self.shard().grant_if_free(&self.ask_of(&asked)) {
                         Ok(grant) => return Poll::Ready(Ok(give(self, grant))),
-                        Err(locked) => self.contend(locked, asked, style, wait, delays, cx),
+                        Err(locked) => self.enqueue(locked, asked, style, wait, delays, cx),
                     },
                     Err(why) => return Poll::Ready(Err(why)),
                 }
@@ -190,7 +185,7 @@ impl<'a> Acquiring<'a> {
         ttl: Option<Ttl>,
         rare: Option<Box<Rare>>,
         bad_key: Option<Box<LockError>>,
-    ) -> Result<(Asked, Option<Delays>), LockError> {
+    ) -> Result<(Prepared, Option<Delays>), LockError> {
         if let Some(why) = bad_key {
             return Err(self.refused(rare.as_deref(), *why));
         }
@@ -205,10 +200,10 @@ impl<'a> Acquiring<'a> {
             }
         }
         (self.shard, self.hash) = self.manager.place(&self.key);
-        let mut asked = Asked {
+        let mut asked = Prepared {
             terms: Terms { ttl: ttl.unwrap_or(config.ttl), extra: None },
             token: Token::random(),
-            choice: TokenChoice::Minted,
+            choice: TokenOrigin::Minted,
         };
         let delays = match rare {
             Some(rare) => {
@@ -233,10 +228,10 @@ impl<'a> Acquiring<'a> {
 
     /// The key was not free, and the shard is still locked.
     #[inline(never)]
-    fn contend(
+    fn enqueue(
         &mut self,
         locked: Locked<'_>,
-        asked: Asked,
+        asked: Prepared,
         style: Style,
         wait: Wait,
         delays: Option<Delays>,
@@ -252,7 +247,7 @@ impl<'a> Acquiring<'a> {
             }
             (Style::Try, None) => {
                 drop(locked);
-                self.shard().acquire(&self.ask_of(&asked), Patience::Now, self.manager.now())
+                self.shard().acquire(&self.ask_of(&asked), WaitPolicy::Now, self.manager.now())
             }
             (Style::Wait, None) if asked.terms.asker().is_some() => {
                 drop(locked);
@@ -264,9 +259,9 @@ impl<'a> Acquiring<'a> {
             }
         };
         match verdict {
-            Verdict::Granted(grant) => Poll::Ready(Ok(grant)),
-            Verdict::Refused(why) => Poll::Ready(Err(why)),
-            Verdict::Queued(id) => {
+            AcquireOutcome::Granted(grant) => Poll::Ready(Ok(grant)),
+            AcquireOutcome::Refused(why) => Poll::Ready(Err(why)),
+            AcquireOutcome::Queued(id) => {
                 self.stage = Stage::Queued { asked, id, watch: None, poller: None };
                 // A request that does not wait has not yet said whom to wake when the store has answered.
                 if style == Style::Try { self.look(cx) } else { Poll::Pending }
@@ -275,15 +270,15 @@ impl<'a> Acquiring<'a> {
     }
 
     /// Queues under the eyes of the deadlock check.
-    fn queue_as_owner(&mut self, asked: Asked, wait: Duration, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+    fn queue_as_owner(&mut self, asked: Prepared, wait: Duration, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
         if let Some(grant) = self.shard().grant_now(&self.ask_of(&asked)) {
             return Poll::Ready(Ok(grant));
         }
         let Some(owned) = self.owned(&asked) else { unreachable!("only an owner's requests come here") };
         match self.manager.detector().queue(self.manager.shards(), &owned, wait, cx.waker()) {
-            (Verdict::Granted(grant), _) => Poll::Ready(Ok(grant)),
-            (Verdict::Refused(why), _) => Poll::Ready(Err(why)),
-            (Verdict::Queued(id), watch) => {
+            (AcquireOutcome::Granted(grant), _) => Poll::Ready(Ok(grant)),
+            (AcquireOutcome::Refused(why), _) => Poll::Ready(Err(why)),
+            (AcquireOutcome::Queued(id), watch) => {
                 self.stage = Stage::Queued { asked, id, watch, poller: None };
                 // It may have been refused already.
                 self.look(cx)
@@ -292,7 +287,7 @@ impl<'a> Acquiring<'a> {
     }
 
     /// The request as the deadlock check sees it, if it is an owner's.
-    fn owned<'b>(&'b self, asked: &'b Asked) -> Option<OwnedAsk<'b>> {
+    fn owned<'b>(&'b self, asked: &'b Prepared) -> Option<OwnedAsk<'b>> {
         Some(OwnedAsk { ask: self.ask_of(asked), owner: asked.terms.asker()?, shard: self.shard })
     }
 
@@ -312,10 +307,10 @@ impl<'a> Acquiring<'a> {
     fn look(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
         let Stage::Queued { asked, id, watch, .. } = &self.stage else { unreachable!("only a queued request looks") };
         let answer = match self.shard().see_waiter(*id, asked.terms.ttl, self.keeper(asked), cx.waker()) {
-            Seen::Pending => return Poll::Pending,
-            Seen::Granted(grant) => Ok(grant),
-            Seen::Refused(why) => Err(why),
-            Seen::Taken => self.shard().answer_taken(&self.ask_of(asked)),
+            WaiterPoll::Pending => return Poll::Pending,
+            WaiterPoll::Granted(grant) => Ok(grant),
+            WaiterPoll::Refused(why) => Err(why),
+            WaiterPoll::Taken => self.shard().answer_taken(&self.ask_of(asked)),
         };
         self.forget(*watch);
         match std::mem::replace(&mut self.stage, Stage::Answered) {
@@ -341,14 +336,19 @@ impl<'a> Acquiring<'a> {
     }
 
     /// One try of a poller, then sleep until the next, or give up.
-    fn try_again(&mut self, asked: Asked, poller: Box<Poller<'a>>, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+    fn try_again(
+        &mut self,
+        asked: Prepared,
+        poller: Box<Poller<'a>>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Grant, LockError>> {
         let shard = self.shard();
         let now = shard.now();
-        let answer = match shard.acquire(&self.ask_of(&asked), Patience::Poll, now) {
-            Verdict::Refused(LockError::Held) => return self.pause(asked, poller, cx),
-            Verdict::Granted(grant) => Ok(grant),
-            Verdict::Refused(why) => Err(why),
-            Verdict::Queued(id) => {
+        let answer = match shard.acquire(&self.ask_of(&asked), WaitPolicy::Poll, now) {
+            AcquireOutcome::Refused(LockError::Held) => return self.pause(asked, poller, cx),
+            AcquireOutcome::Granted(grant) => Ok(grant),
+            AcquireOutcome::Refused(why) => Err(why),
+            AcquireOutcome::Queued(id) => {
                 // The store is being asked, once.
                 self.stage = Stage::Queued { asked, id, watch: None, poller: Some(poller) };
                 return self.look(cx);
@@ -358,7 +358,12 @@ impl<'a> Acquiring<'a> {
     }
 
     /// Sleeps until the next try, or gives up.
-    fn pause(&mut self, asked: Asked, mut poller: Box<Poller<'a>>, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+    fn pause(
+        &mut self,
+        asked: Prepared,
+        mut poller: Box<Poller<'a>>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Grant, LockError>> {
         let shard = self.shard();
         let can_sleep = if shard.is_forked() { Err(LockError::Forked) } else { Ok(()) };
         if let Err(why) = can_sleep.and_then(|()| self.watch_poller(&asked, &mut poller)) {
@@ -390,7 +395,7 @@ impl<'a> Acquiring<'a> {
     }
 
     /// Has the deadlock check know of an owner that polls: a cycle is a cycle, however one waits in it.
-    fn watch_poller(&self, asked: &Asked, poller: &mut Poller<'a>) -> Result<(), LockError> {
+    fn watch_poller(&self, asked: &Prepared, poller: &mut Poller<'a>) -> Result<(), LockError> {
         let Some(owned) = self.owned(asked) else { return Ok(()) };
         let detector = self.manager.detector();
         match &poller.watch {
@@ -404,15 +409,22 @@ impl<'a> Acquiring<'a> {
         self.manager.shard_at(self.shard)
     }
 
-    fn ask_of<'b>(&'b self, asked: &'b Asked) -> Ask<'b> {
-        let Asked { terms, token, choice } = asked;
-        Ask { key: &self.key, hash: self.hash, terms, token: *token, choice: *choice, keeper: self.keeper(asked) }
+    fn ask_of<'b>(&'b self, asked: &'b Prepared) -> AcquireRequest<'b> {
+        let Prepared { terms, token, choice } = asked;
+        AcquireRequest {
+            key: &self.key,
+            hash: self.hash,
+            terms,
+            token: *token,
+            choice: *choice,
+            keeper: self.keeper(asked),
+        }
     }
 
-    fn keeper(&self, asked: &Asked) -> Keeper {
+    fn keeper(&self, asked: &Prepared) -> GrantState {
         match self.kind {
-            KeeperKind::Guard => Keeper::Guard(asked.choice),
-            KeeperKind::Ticket => Keeper::Ticket,
+            KeeperKind::Guard => GrantState::Guard(asked.choice),
+            KeeperKind::Ticket => GrantState::Ticket,
         }
     }
 
@@ -422,58 +434,7 @@ impl<'a> Acquiring<'a> {
     }
 }
 
-impl Asked {
-    /// Takes over what most requests leave alone; answers how to poll, if it is to poll.
-    fn take_over(&mut self, rare: Rare, manager: &LockManager, ttl: Option<Ttl>) -> Result<Option<Delays>, LockError> {
-        let Rare { fault, owner, token, max_hold, refresh_after, retry, mode, session, mut reentry, scope, account } =
-            rare;
-        if let Some(why) = fault {
-            return Err(why);
-        }
-        let delays = retry.map(|retry| retry.pace()).transpose()?;
-        let invalid = |option, why| Err(LockError::InvalidOption { option, why });
-        if let Some(token) = token {
-            if reentry == Reentry::Counted {
-                return invalid("reentrant", "a chosen token names a grant of its own");
-            }
-            (self.token, self.choice) = (token, TokenChoice::ByClient);
-        }
-        let mut extra = ExtraTerms { owner, max_hold, refresh_after, mode, asker: None, reentry, scope, account };
-        if let Some(session) = session {
-            if ttl.is_some() {
-                return invalid("ttl", "the locks of a session live as long as the session does");
-            }
-            let asker = session.asker(manager)?;
-            self.terms.ttl = asker.ttl;
-            if self.choice == TokenChoice::Minted && asker.reentry == Reentry::Counted {
-                reentry = Reentry::Counted;
-            }
-            let owner = extra.owner.or_else(|| Some(asker.owner.shown()));
-            extra = ExtraTerms { owner, asker: Some(asker.owner), reentry, ..extra };
-        }
-        if extra != ExtraTerms::default() {
-            self.terms.extra = Some(Arc::new(extra));
-        }
-        Ok(delays)
-    }
-
-    /// Asks on behalf of the callback that it is asked in, unless it is a session's.
-    #[cold]
-    fn adopt(&mut self, manager: &LockManager) {
-        let Some(caller) = current_owner::current(manager.id()) else { return };
-        let extra = self.terms.extra.get_or_insert_default();
-        let Some(extra) = Arc::get_mut(extra).filter(|extra| extra.asker.is_none()) else { return };
-        if extra.owner.is_none() {
-            extra.owner = caller.name().cloned();
-        }
-        if let Some(ttl) = caller.ttl() {
-            self.terms.ttl = ttl;
-        }
-        extra.asker = Some(caller);
-    }
-}
-
-impl Drop for Acquiring<'_> {
+impl Drop for AcquireFuture<'_> {
     #[inline]
     fn drop(&mut self) {
         match &self.stage {

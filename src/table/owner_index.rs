@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
-use super::ended::End;
+use super::ended_tokens::End;
 use super::owner::{Owner, OwnerId};
 use super::slot::ExtraTerms;
-use super::sweep::Slice;
+use super::tick::Slice;
 use super::{Effects, Table};
 use crate::clock::Moment;
 
 type Ids = HashSet<u32, foldhash::fast::RandomState>;
 
 #[derive(Debug, Default)]
-pub(crate) struct Belongings {
+pub(crate) struct OwnerIndex {
     /// The slots of its grants.
     pub(crate) grants: Ids,
     /// Its waiters that are queued.
@@ -22,8 +22,8 @@ pub(crate) struct Belongings {
 }
 
 impl Table {
-    pub(super) fn belongings_of(&mut self, owner: &Arc<Owner>) -> &mut Belongings {
-        self.belongings.entry(owner.id).or_default()
+    pub(super) fn belongings_of(&mut self, owner: &Arc<Owner>) -> &mut OwnerIndex {
+        self.owner_index.entry(owner.id).or_default()
     }
 
     /// Notes down the grant in a slot as its owner's, if it has one.
@@ -40,31 +40,31 @@ impl Table {
         let Some(asker) = terms.asker.as_ref() else { return };
         asker.drop_grant();
         if asker.is_session() {
-            self.forget_belonging(asker.id, |belongings| &mut belongings.grants, at);
+            self.forget_belonging(asker.id, |owner_index| &mut owner_index.grants, at);
         }
     }
 
-    pub(super) fn forget_belonging(&mut self, owner: OwnerId, of: impl FnOnce(&mut Belongings) -> &mut Ids, id: u32) {
-        if let Some(belongings) = self.belongings.get_mut(&owner) {
-            of(belongings).remove(&id);
-            if belongings.grants.is_empty() && belongings.waiters.is_empty() {
-                self.belongings.remove(&owner);
+    pub(super) fn forget_belonging(&mut self, owner: OwnerId, of: impl FnOnce(&mut OwnerIndex) -> &mut Ids, id: u32) {
+        if let Some(owner_index) = self.owner_index.get_mut(&owner) {
+            of(owner_index).remove(&id);
+            if owner_index.grants.is_empty() && owner_index.waiters.is_empty() {
+                self.owner_index.remove(&owner);
             }
         }
     }
 
     /// Ends up to `budget` grants and waits of an owner that has ended.
     pub(crate) fn end_owner(&mut self, owner: &Owner, budget: usize, now: Moment, fx: &mut Effects) -> Slice {
-        self.see(now);
+        self.advance_clock(now);
         for _ in 0..budget {
-            let Some(belongings) = self.belongings.get(&owner.id) else { return Slice::Done };
+            let Some(owner_index) = self.owner_index.get(&owner.id) else { return Slice::Done };
             // The waiters first: a key that it lets go must not come back to it.
-            if let Some(&waiter) = belongings.waiters.iter().next() {
+            if let Some(&waiter) = owner_index.waiters.iter().next() {
                 let index = self.waiters[waiter].slot;
                 self.leave_queue(index, waiter);
                 self.outlive(index, waiter, fx);
                 self.let_in(index, fx);
-            } else if let Some(&grant) = belongings.grants.iter().next() {
+            } else if let Some(&grant) = owner_index.grants.iter().next() {
                 let end = owner.deadline().err().map_or(End::SessionEnded, End::from);
                 self.end(grant, end, fx);
             }

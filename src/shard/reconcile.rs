@@ -24,11 +24,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::Shard;
-use super::desk::Desk;
+use super::client::StoreClient;
 use crate::backoff::Backoff;
 use crate::key::{FencingToken, Key};
-use crate::store::{self, Seen, StoreError};
-use crate::table::{End, Grant, Which};
+use crate::store::{self, KeyState, StoreError};
+use crate::table::{ClaimFilter, End, Grant};
 
 /// Between two rounds while some answers are unknown, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -42,10 +42,14 @@ const LOOKS: usize = 64;
 const MOST_ROUNDS_OUT: u32 = 3;
 
 /// Hears what concerns all shards, and verifies what is held when the store may have forgotten it.
-pub(super) async fn attend(desk: &Arc<Desk>, shards: &[Weak<Shard>], place: &impl Fn(&Key) -> (u32, u32)) {
+pub(super) async fn reconcile_events(
+    client: &Arc<StoreClient>,
+    shards: &[Weak<Shard>],
+    place: &impl Fn(&Key) -> (u32, u32),
+) {
     let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
     let mut events = loop {
-        match desk.store.events().await {
+        match client.store.events().await {
             Ok(events) => break events,
             Err(StoreError::NotRunning) => return,
             // Nobody is there yet: it is listened to as soon as somebody is.
@@ -65,7 +69,7 @@ pub(super) async fn attend(desk: &Arc<Desk>, shards: &[Weak<Shard>], place: &imp
                 let (shard, hash) = place(&key);
                 // The key may have been granted anew since.
                 let found = claim_on(&shards[shard as usize], &key, hash);
-                checks.spawn(verify(Arc::clone(desk), found, End::Forced));
+                checks.spawn(verify(Arc::clone(client), found, End::Forced));
             }
             Some(store::Event::Notice { key, fence, within }) => {
                 let (shard, hash) = place(&key);
@@ -74,8 +78,8 @@ pub(super) async fn attend(desk: &Arc<Desk>, shards: &[Weak<Shard>], place: &imp
                 }
             }
             Some(store::Event::Resumed) => {
-                let found = shards.iter().flat_map(|shard| claims(shard, Which::All)).collect();
-                let check = checks.spawn(verify(Arc::clone(desk), found, End::Vanished));
+                let found = shards.iter().flat_map(|shard| claims(shard, ClaimFilter::All)).collect();
+                let check = checks.spawn(verify(Arc::clone(client), found, End::Vanished));
                 if let Some(before) = of_all.replace(check) {
                     before.abort();
                 }
@@ -86,7 +90,7 @@ pub(super) async fn attend(desk: &Arc<Desk>, shards: &[Weak<Shard>], place: &imp
 }
 
 /// Verifies again and again what somebody waits behind; ends with the manager. No round waits for the one before.
-pub(super) async fn clear_the_way(desk: &Arc<Desk>, shards: &[Weak<Shard>]) {
+pub(super) async fn recheck_blocking(client: &Arc<StoreClient>, shards: &[Weak<Shard>]) {
     let (places, mut rounds) = (Semaphore::new(LOOKS), Rounds::default());
     let mut looks = FuturesUnordered::new();
     let mut ticks = tokio::time::interval_at(Instant::now() + LOOK_AGAIN, LOOK_AGAIN);
@@ -94,14 +98,14 @@ pub(super) async fn clear_the_way(desk: &Arc<Desk>, shards: &[Weak<Shard>]) {
     while shards.iter().any(|shard| shard.strong_count() > 0) {
         tokio::select! {
             _ = ticks.tick() => {
-                let found = shards.iter().map(|shard| claims(shard, Which::InTheWay)).enumerate();
+                let found = shards.iter().map(|shard| claims(shard, ClaimFilter::InTheWay)).enumerate();
                 let found = found.flat_map(|(shard, found)| found.into_iter().map(move |found| (shard, found)));
                 let due = rounds.begin(found.collect()).into_iter();
                 looks.extend(due.map(|(shard, found)| {
                     let places = &places;
                     async move {
                         let _place = places.acquire().await;
-                        (id(shard, &found), look(desk, &found, End::Vanished, WORD_ON_ITS_WAY).await)
+                        (id(shard, &found), look(client, &found, End::Vanished, WORD_ON_ITS_WAY).await)
                     }
                 }));
             }
@@ -184,7 +188,7 @@ impl Rounds {
     }
 }
 
-fn claims(shard: &Weak<Shard>, which: Which) -> Vec<Found> {
+fn claims(shard: &Weak<Shard>, which: ClaimFilter) -> Vec<Found> {
     let held = shard.upgrade().map(|shard| shard.claims(which)).unwrap_or_default();
     held.into_iter().map(|(grant, key)| (Weak::clone(shard), grant, key)).collect()
 }
@@ -195,10 +199,10 @@ fn claim_on(shard: &Weak<Shard>, key: &Key, hash: u32) -> Vec<Found> {
 }
 
 /// Ends those grants that the store does not keep, in rounds, until each is known.
-async fn verify(desk: Arc<Desk>, mut found: Vec<Found>, end: End) {
+async fn verify(client: Arc<StoreClient>, mut found: Vec<Found>, end: End) {
     let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
     while !found.is_empty() {
-        let looks = stream::iter(found).map(async |found| (look(&desk, &found, end, Duration::ZERO).await, found));
+        let looks = stream::iter(found).map(async |found| (look(&client, &found, end, Duration::ZERO).await, found));
         let unknown = async |(outcome, found)| (outcome == Outcome::Unknown).then_some(found);
         found = looks.buffer_unordered(LOOKS).filter_map(unknown).collect().await;
         if !found.is_empty() {
@@ -208,22 +212,22 @@ async fn verify(desk: Arc<Desk>, mut found: Vec<Found>, end: End) {
 }
 
 /// Looks once at a grant, and ends it if the store does not keep it, `after` that was seen.
-async fn look(desk: &Arc<Desk>, (shard, grant, key): &Found, end: End, after: Duration) -> Outcome {
+async fn look(client: &Arc<StoreClient>, (shard, grant, key): &Found, end: End, after: Duration) -> Outcome {
     // A store that breaks S12 has not answered.
-    let longest = desk.store.terms().operation_timeout.saturating_mul(2);
-    let seen = tokio::time::timeout(longest, desk.store.look(key, Some(grant.token))).await;
+    let longest = client.store.capabilities().operation_timeout.saturating_mul(2);
+    let seen = tokio::time::timeout(longest, client.store.look(key, Some(grant.token))).await;
     let Some(shard) = shard.upgrade() else { return Outcome::Known };
     match seen {
         // It has yet to win what is looked for.
         _ if shard.is_degraded(grant) => Outcome::Known,
-        Ok(Ok(Seen::Held { by: store::Holder::Ours, .. })) => Outcome::Known,
+        Ok(Ok(KeyState::Held { by: store::Holder::Ours, .. })) => Outcome::Known,
         Ok(Ok(_)) => {
             if !after.is_zero() {
                 tokio::time::sleep(after).await;
             }
-            shard.vanished(grant, end);
+            shard.claim_lost(grant, end);
             // The store's next server may know of it still; nobody else would end it there.
-            desk.release(key.clone(), grant.token);
+            client.release(key.clone(), grant.token);
             Outcome::Known
         }
         Ok(Err(_)) | Err(_) if shard.held_until(grant).is_none() => Outcome::Known,

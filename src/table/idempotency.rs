@@ -1,8 +1,9 @@
 //! What a request hears that names a token for the second time (T11).
 
-use super::acquire::{Ask, Grant, Patience, Verdict};
+use super::acquire::Grant;
 use super::queue::{WaiterId, WaiterState};
-use super::slot::Keeper;
+use super::request::{AcquireOutcome, AcquireRequest, WaitPolicy};
+use super::slot::GrantState;
 use super::{Effects, MAX_SEATS, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
@@ -13,11 +14,11 @@ impl Table {
     /// or the end of that grant. `None`: the token is new here.
     pub(super) fn answer_again(
         &mut self,
-        ask: &Ask<'_>,
+        ask: &AcquireRequest<'_>,
         found: Option<u32>,
-        patience: &Patience<'_>,
+        patience: &WaitPolicy<'_>,
         fx: &mut Effects,
-    ) -> Option<Verdict> {
+    ) -> Option<AcquireOutcome> {
         if let Some(index) = found.and_then(|index| self.holder_with(index, ask.token))
             && let Some(holder) = self.slots[index].holder.as_ref()
         {
@@ -28,27 +29,27 @@ impl Table {
             let grant = Grant { slot: index, token, fence, proof: self.proof_in(index) };
             match (old_keeper, ask.keeper) {
                 // One guard per token and process (T10): a second one would release under the first.
-                (Keeper::Guard(_), Keeper::Guard(_)) => {
+                (GrantState::Guard(_), GrantState::Guard(_)) => {
                     return Some(self.reject(found, ask.terms.mode(), LockError::TokenReused));
                 }
-                (Keeper::Guard(_), _) => return Some(Verdict::Granted(grant)),
-                (Keeper::Claiming(waiter), _) => return Some(self.take_seat(waiter, patience, found)),
-                (Keeper::Unseen(waiter), _) => {
+                (GrantState::Guard(_), _) => return Some(AcquireOutcome::Granted(grant)),
+                (GrantState::Claiming(waiter), _) => return Some(self.take_seat(waiter, patience, found)),
+                (GrantState::Unseen(waiter), _) => {
                     self.waiters[waiter].wake_all(fx);
                     self.waiters.remove(waiter);
                 }
-                (Keeper::Ticket, _) => {}
+                (GrantState::Ticket, _) => {}
             }
             if let Some(holder) = self.slots[index].holder.as_mut() {
                 holder.keeper = ask.keeper;
             }
-            return Some(Verdict::Granted(grant));
+            return Some(AcquireOutcome::Granted(grant));
         }
         if let Some(&queued) = found.and_then(|index| self.chosen.get(&(ask.token, index))) {
             if !self.waiters[queued].terms.ask_for_the_same(ask.terms) {
                 return Some(self.reject(found, ask.terms.mode(), LockError::TokenReused));
             }
-            if matches!(patience, Patience::Now | Patience::Poll) {
+            if matches!(patience, WaitPolicy::Now | WaitPolicy::Poll) {
                 // It is known to be held by another, and this request will not wait with the first.
                 return None;
             }
@@ -59,21 +60,26 @@ impl Table {
     }
 
     /// What became of a grant that another seat of the same waiter took: the same answer, or `Lost`.
-    pub(crate) fn answer_taken(&mut self, ask: &Ask<'_>, now: Moment, fx: &mut Effects) -> Result<Grant, LockError> {
-        self.see(now);
+    pub(crate) fn answer_taken(
+        &mut self,
+        ask: &AcquireRequest<'_>,
+        now: Moment,
+        fx: &mut Effects,
+    ) -> Result<Grant, LockError> {
+        self.advance_clock(now);
         let found = self.find_live(ask.hash, ask.key, fx);
-        match self.answer_again(ask, found, &Patience::Now, fx) {
-            Some(Verdict::Granted(grant)) => Ok(grant),
-            Some(Verdict::Refused(why)) => Err(why),
-            Some(Verdict::Queued(_)) | None => Err(LockError::Lost(Loss::Unknown)),
+        match self.answer_again(ask, found, &WaitPolicy::Now, fx) {
+            Some(AcquireOutcome::Granted(grant)) => Ok(grant),
+            Some(AcquireOutcome::Refused(why)) => Err(why),
+            Some(AcquireOutcome::Queued(_)) | None => Err(LockError::Lost(Loss::Unknown)),
         }
     }
 
     /// Lets a request share a waiter's place.
-    fn take_seat(&mut self, id: u32, patience: &Patience<'_>, found: Option<u32>) -> Verdict {
+    fn take_seat(&mut self, id: u32, patience: &WaitPolicy<'_>, found: Option<u32>) -> AcquireOutcome {
         let waker = match patience {
-            Patience::Until(_, waker) => *waker,
-            Patience::Now | Patience::Poll => None,
+            WaitPolicy::Until(_, waker) => *waker,
+            WaitPolicy::Now | WaitPolicy::Poll => None,
         };
         let waiter = &mut self.waiters[id];
         if waiter.seats >= MAX_SEATS {
@@ -81,10 +87,10 @@ impl Table {
             return self.reject(found, mode, LockError::QueueFull);
         }
         let (seat, seq) = (waiter.join(waker), waiter.seq);
-        if let Patience::Until(deadline, _) = patience {
+        if let WaitPolicy::Until(deadline, _) = patience {
             self.wait_until(id, *deadline);
         }
-        Verdict::Queued(WaiterId { index: id, seat, seq })
+        AcquireOutcome::Queued(WaiterId { index: id, seat, seq })
     }
 
     /// Lets a waiter wait as long as the most patient of those who share its place.

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::acquire::give_place_back;
-use super::ended::End;
-use super::slot::{Holder, Keeper, Terms};
-use super::sweep::Slice;
-use super::told::EventKind;
-use super::trail::Trace;
-use super::waits::steps;
+use super::blockers::steps;
+use super::end_log::EndRecord;
+use super::ended_tokens::End;
+use super::events::EventKind;
+use super::slot::{GrantState, Holder, Terms};
+use super::tick::Slice;
 use super::{Effects, Grant, HOLDERS_AT_ONCE, Release, Table};
 use crate::clock::Moment;
 use crate::error::LockError;
@@ -33,7 +33,7 @@ impl Table {
         now: Moment,
         fx: &mut Effects,
     ) -> (Vec<Grant>, Option<HoldersCursor>) {
-        self.see(now);
+        self.advance_clock(now);
         // What was granted since then, to a waiter, is not what the caller meant.
         let newest = cursor.newest.unwrap_or(self.fence);
         let Some(index) = self.find_live(hash, key, fx) else { return (Vec::new(), None) };
@@ -65,7 +65,7 @@ impl Table {
         let at = extras.notice.map_or(at, |earlier| earlier.min(at));
         extras.notice = Some(at);
         if let Some(watcher) = extras.watcher.clone() {
-            fx.asked_back(watcher, at);
+            fx.revocation_notice(watcher, at);
         }
         if deadline > at {
             self.redate(grant.slot, at);
@@ -82,7 +82,7 @@ impl Table {
     /// Ends some of the holders of a key whose deadlines have passed; `More` if there may be others left. Whoever comes
     /// to a key that many share has this done first, step by step, so that no holder past its deadline counts (T1).
     pub(crate) fn expire_some(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Slice {
-        self.see(now);
+        self.advance_clock(now);
         let Some(index) = self.find(hash, key).filter(|index| self.slots[*index].group().is_some()) else {
             return Slice::Done;
         };
@@ -198,7 +198,7 @@ impl Table {
     #[inline(always)]
     fn take_out(&mut self, index: u32, end: End, fx: &mut Effects) -> Option<u32> {
         let Holder { token, fence, deadline, granted_at, keeper, ttl, .. } = *self.slots[index].holder.as_ref()?;
-        if let Keeper::Claiming(waiter) = keeper {
+        if let GrantState::Claiming(waiter) = keeper {
             let why = match end {
                 End::ShutDown => LockError::ShuttingDown,
                 _ => LockError::SessionEnded,
@@ -212,7 +212,7 @@ impl Table {
         }
         self.expiries.remove(&mut self.slots, index);
         self.drop_auto(index);
-        if let Keeper::Unseen(waiter) = keeper {
+        if let GrantState::Unseen(waiter) = keeper {
             // A dropped future has taken its waiter along; any other end leaves word for it (T3).
             if self.waiters.get(waiter).is_some_and(|waiter| waiter.token == token) && end != End::Dropped {
                 self.refuse(waiter, LockError::Lost(end.as_loss()), fx);
@@ -224,8 +224,8 @@ impl Table {
         }
         let ended_at = self.end_of_hold(index);
         let held = ended_at.nanos_since(granted_at);
-        if self.attentive {
-            self.tell(index, EventKind::ended(end, Duration::from_nanos(held)), fx);
+        if self.slow_path {
+            self.publish(index, EventKind::ended(end, Duration::from_nanos(held)), fx);
         }
         let proof = self.proof_in(index);
         let slot = &mut self.slots[index];
@@ -244,7 +244,7 @@ impl Table {
                 owner = terms.owner().cloned();
             }
         }
-        let trace = Trace { key_hash: hash, end, fence, proof, granted_at, ended_at };
+        let trace = EndRecord { key_hash: hash, end, fence, proof, granted_at, ended_at };
         match owner {
             None => self.trail.push(trace),
             Some(owner) => self.trail.push_owned(trace, owner),

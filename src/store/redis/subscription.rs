@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Inner;
 use super::fault::Fault;
-use super::names::Names;
+use super::names::KeyNames;
 use super::notice;
 use super::renew::mark_watched;
 use super::wire::{Wire, about, field};
@@ -49,9 +49,9 @@ enum Channels {
 }
 
 /// Nothing more can be heard over this connection.
-struct Deaf(StoreError);
+struct Disconnected(StoreError);
 
-impl Deaf {
+impl Disconnected {
     fn because(why: &str) -> Self {
         Self(StoreError::Io(why.into()))
     }
@@ -59,7 +59,7 @@ impl Deaf {
 
 /// What a server says by itself, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Push {
     /// The connection is.
     Gone,
     Message {
@@ -73,7 +73,7 @@ pub(super) enum Told {
     Nothing,
 }
 
-impl Told {
+impl Push {
     /// Names that are not UTF-8 are none of ours.
     pub(super) fn of(push: PushInfo) -> Self {
         let text = |value: Option<&Value>| match value {
@@ -105,7 +105,7 @@ pub(super) async fn session(inner: &Arc<Inner>, wire: &Wire) -> StoreError {
     let (tracking, channels) = (Tracking::Off, Channels::Open);
     let mut session = Session { inner, wire, connection, tracking, channels, subscribed: HashMap::new() };
     // An error means that it ended, which is the only way out.
-    let Err(Deaf(why)) = session.listen(pushes).await;
+    let Err(Disconnected(why)) = session.listen(pushes).await;
     why
 }
 
@@ -113,7 +113,7 @@ impl Session<'_> {
     async fn listen(
         &mut self,
         mut pushes: mpsc::UnboundedReceiver<PushInfo>,
-    ) -> Result<std::convert::Infallible, Deaf> {
+    ) -> Result<std::convert::Infallible, Disconnected> {
         self.track().await;
         let history = self.history().await?;
         let mut beat = tokio::time::interval(HEARTBEAT);
@@ -128,7 +128,7 @@ impl Session<'_> {
             tokio::select! {
                 push = pushes.recv() => {
                     let mut changed = Vec::new();
-                    self.hear(push.ok_or_else(|| Deaf::because("the connection was lost"))?, &mut changed)?;
+                    self.hear(push.ok_or_else(|| Disconnected::because("the connection was lost"))?, &mut changed)?;
                     while let Ok(push) = pushes.try_recv() {
                         self.hear(push, &mut changed)?;
                     }
@@ -137,26 +137,26 @@ impl Session<'_> {
                 () = self.inner.listener.changed.notified() => self.follow(None).await?,
                 _ = beat.tick() => if self.history().await? != history {
                     // What it kept may be gone, though no connection broke: whoever listens next is told (R21).
-                    return Err(Deaf::because("the server has another history"));
+                    return Err(Disconnected::because("the server has another history"));
                 }
             }
         }
     }
 
-    async fn bounded<T>(&self, work: impl Future<Output = RedisResult<T>>) -> Result<T, Deaf> {
+    async fn bounded<T>(&self, work: impl Future<Output = RedisResult<T>>) -> Result<T, Disconnected> {
         let patience = self.inner.config.operation_timeout;
-        let answer = tokio::time::timeout(patience, work).await.map_err(|_| Deaf(StoreError::Timeout))?;
-        answer.map_err(|error| Deaf(Fault::of(&error).error))
+        let answer = tokio::time::timeout(patience, work).await.map_err(|_| Disconnected(StoreError::Timeout))?;
+        answer.map_err(|error| Disconnected(Fault::of(&error).error))
     }
 
     /// Subscribes. Where the user has no rights to channels, the rest of the session goes on without.
-    async fn subscribe(&mut self, channels: &[&str]) -> Result<(), Deaf> {
+    async fn subscribe(&mut self, channels: &[&str]) -> Result<(), Disconnected> {
         if self.channels == Channels::Refused {
             return Ok(());
         }
         let mut connection = self.connection.clone();
         match self.bounded(connection.subscribe(channels)).await {
-            Err(Deaf(why @ StoreError::Denied(_))) => {
+            Err(Disconnected(why @ StoreError::Denied(_))) => {
                 self.channels = Channels::Refused;
                 self.inner.listener.refused(self.inner, why);
                 Ok(())
@@ -170,13 +170,13 @@ impl Session<'_> {
     }
 
     /// Which history the server's data belong to: another one after each change of its role.
-    async fn history(&self) -> Result<String, Deaf> {
+    async fn history(&self) -> Result<String, Disconnected> {
         let mut connection = self.connection.clone();
         let about = self.bounded(about(&mut connection, Some("replication"))).await?;
         if field(&about, "role") == "slave" {
-            self.wire.condemn();
+            self.wire.mark_broken();
             self.inner.servers.rediscover();
-            return Err(Deaf(StoreError::ReadOnly));
+            return Err(Disconnected(StoreError::ReadOnly));
         }
         Ok(field(&about, "master_replid").to_owned())
     }
@@ -195,7 +195,7 @@ impl Session<'_> {
     }
 
     /// Subscribes to what is watched now, and to nothing else.
-    async fn follow(&mut self, hint: Option<Hint>) -> Result<(), Deaf> {
+    async fn follow(&mut self, hint: Option<Hint>) -> Result<(), Disconnected> {
         let (new, unwatched) = self.inner.listener.difference(&self.subscribed);
         let ended: Vec<Box<str>> = unwatched.iter().filter_map(|lock| self.subscribed.remove(lock)).collect();
         if !ended.is_empty() && self.channels == Channels::Open {
@@ -204,9 +204,9 @@ impl Session<'_> {
             self.bounded(connection.unsubscribe(&ended[..])).await?;
         }
         if !new.is_empty() {
-            let channels: Vec<&str> = new.iter().map(Names::wake).collect();
+            let channels: Vec<&str> = new.iter().map(KeyNames::wake).collect();
             self.subscribe(&channels).await?;
-            self.look(new.iter().map(Names::lock)).await?;
+            self.look(new.iter().map(KeyNames::lock)).await?;
             self.subscribed.extend(new.iter().map(|names| (names.lock().into(), names.wake().into())));
             // Releases are told once the server knows that somebody watches.
             mark_watched(self.inner, self.inner.listener.watched_of(&new)).await;
@@ -216,7 +216,7 @@ impl Session<'_> {
     }
 
     /// Reads locks, so that the server says when they change; answers which are there.
-    async fn look(&self, locks: impl Iterator<Item = &str>) -> Result<Vec<i64>, Deaf> {
+    async fn look(&self, locks: impl Iterator<Item = &str>) -> Result<Vec<i64>, Disconnected> {
         if self.tracking == Tracking::Off {
             return Ok(Vec::new());
         }
@@ -230,7 +230,7 @@ impl Session<'_> {
     }
 
     /// Looks again at locks that have changed. Only one that is gone is worth a hint.
-    async fn look_again(&self, mut changed: Vec<Box<str>>) -> Result<(), Deaf> {
+    async fn look_again(&self, mut changed: Vec<Box<str>>) -> Result<(), Disconnected> {
         changed.sort_unstable();
         changed.dedup();
         changed.retain(|lock| self.subscribed.contains_key(lock));
@@ -246,13 +246,13 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn hear(&self, push: PushInfo, changed: &mut Vec<Box<str>>) -> Result<(), Deaf> {
-        match Told::of(push) {
-            Told::Gone => return Err(Deaf::because("the connection was lost")),
-            Told::Message { channel, said } => self.message(&channel, &said),
-            Told::Changed(locks) => changed.extend(locks),
-            Told::Flushed => changed.extend(self.subscribed.keys().cloned()),
-            Told::Nothing => {}
+    fn hear(&self, push: PushInfo, changed: &mut Vec<Box<str>>) -> Result<(), Disconnected> {
+        match Push::of(push) {
+            Push::Gone => return Err(Disconnected::because("the connection was lost")),
+            Push::Message { channel, said } => self.message(&channel, &said),
+            Push::Changed(locks) => changed.extend(locks),
+            Push::Flushed => changed.extend(self.subscribed.keys().cloned()),
+            Push::Nothing => {}
         }
         Ok(())
     }

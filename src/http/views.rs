@@ -11,8 +11,7 @@ use super::cursor;
 use super::wire::{ModeName, permits_of, whole_ms};
 use crate::store::{NodeVote, Vote};
 use crate::{
-    FencingToken, HolderInfo, HotKey, Key, ListPage, LockInfo, Mode, Stats, StorePage, WaitEdge, WaiterInfo,
-    Whereabouts,
+    FencingToken, HolderInfo, HotKey, Key, ListPage, Location, LockInfo, Mode, Stats, StorePage, WaitEdge, WaiterInfo,
 };
 
 /// The held locks, in the order that was asked for. Where there are very many, they may be as of up to a second ago.
@@ -175,9 +174,9 @@ fn since(age: Duration) -> u64 {
 }
 
 impl Holder {
-    pub(super) fn of(info: &HolderInfo, whereabouts: Whereabouts) -> Self {
+    pub(super) fn of(info: &HolderInfo, whereabouts: Location) -> Self {
         let (limit, permits) = permits_of(info.mode);
-        let is_known = whereabouts == Whereabouts::Here;
+        let is_known = whereabouts == Location::Here;
         let known = |ms: u64| is_known.then_some(ms);
         Self {
             owner: info.owner.clone(),
@@ -219,7 +218,7 @@ impl From<&LockInfo> for LockRow {
     fn from(info: &LockInfo) -> Self {
         // There is always a first.
         let (holder, mode) = (Holder::of(&info.holders[0], info.whereabouts), ModeName::from(info.mode));
-        let elsewhere = info.whereabouts == Whereabouts::Elsewhere;
+        let elsewhere = info.whereabouts == Location::Elsewhere;
         let longest_wait_ms = info.longest_wait.map(whole_ms);
         let (key, held_by, waiting) = (info.key.to_string(), info.held_by, info.waiting);
         Self { key, elsewhere, mode, holder, held_by, waiting, longest_wait_ms }

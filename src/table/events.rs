@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::ended::End;
+use super::ended_tokens::End;
 use super::mode::Mode;
 use crate::error::{Loss, WaitEdge};
 use crate::key::{FencingToken, Key};
@@ -91,12 +91,12 @@ pub(crate) trait Sink: Send + Sync {
     /// The next sequence number; asked for under the shard's mutex.
     fn next(&self) -> u64;
     /// Passes an event on; called after the mutex is dropped.
-    fn tell(&self, event: Event);
+    fn publish(&self, event: Event);
 }
 
 /// Who listens to one shard.
 #[derive(Default)]
-pub(crate) struct Ears {
+pub(crate) struct Subscriptions {
     sink: Option<Arc<dyn Sink>>,
     everything: u32,
     /// Listeners by their key's hash.
@@ -110,7 +110,7 @@ pub(crate) enum Interest {
     Key { hash: u32 },
 }
 
-impl Ears {
+impl Subscriptions {
     pub(crate) fn open(&mut self, interest: Interest, sink: Arc<dyn Sink>) {
         self.sink = Some(sink);
         match interest {
@@ -146,7 +146,7 @@ impl Ears {
     }
 }
 
-impl std::fmt::Debug for Ears {
+impl std::fmt::Debug for Subscriptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ears").field("everything", &self.everything).field("keys", &self.keys.len()).finish()
     }
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::key::{Token, Ttl};
-    use crate::table::{Ask, Claim, Keeper, Limits, Table, Terms, TokenChoice};
+    use crate::table::{AcquireRequest, Claim, GrantState, Limits, Table, Terms, TokenOrigin};
 
     struct Deaf;
 
@@ -166,15 +166,16 @@ mod tests {
             0
         }
 
-        fn tell(&self, _: Event) {}
+        fn publish(&self, _: Event) {}
     }
 
     /// Whether the lane would answer now.
     fn lane_is_used(table: &mut Table) -> bool {
         let (key, now) = (Key::new("k").expect("a good key"), Moment::from_nanos(1));
         let terms = Terms { ttl: Ttl::new(Duration::from_secs(1)).expect("a good ttl"), extra: None };
-        let (token, choice) = (Token::random(), TokenChoice::Minted);
-        let ask = Ask { key: &key, hash: 1, terms: &terms, token, choice, keeper: Keeper::Guard(choice) };
+        let (token, choice) = (Token::random(), TokenOrigin::Minted);
+        let ask =
+            AcquireRequest { key: &key, hash: 1, terms: &terms, token, choice, keeper: GrantState::Guard(choice) };
         let Ok(grant) = table.grant_if_free(&ask, now) else { return false };
         assert!(table.release_if_alone(&grant, End::Released, now).is_some());
         true

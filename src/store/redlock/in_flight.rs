@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::flight::{Sent, When};
+use super::round::{Sent, When};
 use super::{Inner, Lock};
 
 /// How many operations are under way, and what they share.
@@ -39,13 +39,13 @@ pub(super) struct Shared {
 }
 
 /// One operation that is under way.
-pub(super) struct Stay {
+pub(super) struct InFlightGuard {
     inner: Arc<Inner>,
     lock: Arc<Lock>,
     shared: Arc<Shared>,
 }
 
-impl Stay {
+impl InFlightGuard {
     /// An acquire goes on in the background; `asked` are the nodes that have it to answer. What becomes of the token
     /// concerns the `earlier` round too.
     pub(super) fn of_acquire(
@@ -56,13 +56,13 @@ impl Stay {
     ) -> Self {
         let shared = Arc::new(Shared { asked: Mutex::new(asked), earlier, ..Shared::default() });
         // Of an earlier try nothing is under way that this one has not waited for.
-        inner.underway.0.lock().insert(Arc::clone(&lock), (1, Arc::clone(&shared)));
+        inner.in_flight.0.lock().insert(Arc::clone(&lock), (1, Arc::clone(&shared)));
         Self { inner: Arc::clone(inner), lock, shared }
     }
 
     /// An extend goes on in the background.
     pub(super) fn of_extend(inner: &Arc<Inner>, lock: Arc<Lock>) -> Self {
-        let mut entries = inner.underway.0.lock();
+        let mut entries = inner.in_flight.0.lock();
         let (stays, shared) = entries.entry(Arc::clone(&lock)).or_default();
         *stays += 1;
         let shared = Arc::clone(shared);
@@ -129,9 +129,9 @@ impl Shared {
     }
 }
 
-impl Drop for Stay {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        let mut entries = self.inner.underway.0.lock();
+        let mut entries = self.inner.in_flight.0.lock();
         if let Some((stays, shared)) = entries.get_mut(&*self.lock)
             && Arc::ptr_eq(shared, &self.shared)
         {

@@ -13,19 +13,19 @@ use crate::table::{End, Watcher};
 
 /// One per watched grant, made when somebody first asks.
 #[derive(Debug, Default)]
-pub(crate) struct LostSignal {
+pub(crate) struct LossSignal {
     given: CancellationToken,
     /// `None` inside: the holder released it in good order.
     how: OnceLock<Option<Loss>>,
     /// When the lock will be taken.
-    asked_back: Mutex<Option<Moment>>,
+    revocation_notice: Mutex<Option<Moment>>,
     /// The deadline, while the lock is about to run out because its refreshes are not answered (R9).
     at_risk: Mutex<Option<Moment>>,
     /// Rung when any of them becomes known.
     bell: Notify,
 }
 
-impl LostSignal {
+impl LossSignal {
     pub(crate) fn lose(&self, loss: Loss) {
         self.give(Some(loss));
     }
@@ -39,9 +39,9 @@ impl LostSignal {
 
     /// The lock will be taken at `deadline`. The shortest notice counts.
     pub(crate) fn ask_back(&self, deadline: Moment) {
-        let mut asked_back = self.asked_back.lock();
-        *asked_back = Some(asked_back.map_or(deadline, |earlier| earlier.min(deadline)));
-        drop(asked_back);
+        let mut revocation_notice = self.revocation_notice.lock();
+        *revocation_notice = Some(revocation_notice.map_or(deadline, |earlier| earlier.min(deadline)));
+        drop(revocation_notice);
         self.bell.notify_waiters();
     }
 
@@ -51,9 +51,9 @@ impl LostSignal {
         loop {
             // Before the look: what is rung from here on is heard.
             let bell = self.bell.notified();
-            let asked_back = *self.asked_back.lock();
-            if asked_back.is_some() {
-                return asked_back;
+            let revocation_notice = *self.revocation_notice.lock();
+            if revocation_notice.is_some() {
+                return revocation_notice;
             }
             if self.given.is_cancelled() {
                 return None;
@@ -97,7 +97,7 @@ impl LostSignal {
     }
 }
 
-impl Watcher for LostSignal {
+impl Watcher for LossSignal {
     fn ended(&self, end: End) {
         match end {
             End::Released | End::Dropped => self.give(None),
@@ -105,7 +105,7 @@ impl Watcher for LostSignal {
         }
     }
 
-    fn asked_back(&self, deadline: Moment) {
+    fn revocation_notice(&self, deadline: Moment) {
         self.ask_back(deadline);
     }
 }

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use leasehold::{Clock, Held, Lock, LockError, LockManager, Moment, Release, Token, Whereabouts};
+use leasehold::{Clock, Held, Location, Lock, LockError, LockManager, Moment, Release, Token};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ pub(crate) struct Terms {
 }
 
 /// Who lends locks.
-pub(crate) enum Lender {
+pub(crate) enum LeaseSource {
     Server(Client),
     Store(OwnEngine),
 }
@@ -209,12 +209,12 @@ impl OwnEngine {
     }
 }
 
-impl Lender {
+impl LeaseSource {
     /// Acquires a lock before `end`; the first try is made however late it is. What is answered lasts long enough to
     /// begin something under it: a lock whose turn came while this process did not run is given back.
     ///
     /// # Errors
-    /// It was not granted, or whether it was is not known; [`Lender::give_up`] then sees to what may have come of it.
+    /// It was not granted, or whether it was is not known; [`LeaseSource::give_up`] then sees to what may have come of it.
     pub(crate) async fn acquire(&self, terms: &mut Terms, end: Moment, progress: &Progress) -> Result<Lease, Failure> {
         let clock = Clock::system();
         match self {
@@ -267,7 +267,7 @@ impl Lender {
             }
             Self::Store(store) => {
                 let info = store.engine.get()?.inspect(key).await.ok()??;
-                let is_here = info.whereabouts == Whereabouts::Here;
+                let is_here = info.whereabouts == Location::Here;
                 let age = is_here.then_some(info.age);
                 Some(InTheWay { owner: info.owner.map(|owner| owner.to_string()), age, before: None })
             }

@@ -14,13 +14,13 @@ const BATCH: usize = 64;
 const SHARE: usize = 32;
 
 #[derive(Debug)]
-pub(crate) struct Crowd {
+pub(crate) struct WaiterBudget {
     taken: CachePadded<AtomicUsize>,
     max: usize,
     batch: usize,
 }
 
-impl Crowd {
+impl WaiterBudget {
     pub(crate) fn new(max: usize, shards: usize) -> Self {
         let batch = (max / (shards * SHARE)).clamp(1, BATCH);
         Self { taken: CachePadded::new(AtomicUsize::new(0)), max, batch }
@@ -37,11 +37,11 @@ impl Crowd {
 
 /// The places that one shard has taken; under its mutex.
 #[derive(Debug, Default)]
-pub(crate) struct Places(usize);
+pub(crate) struct WaiterPermits(usize);
 
-impl Places {
+impl WaiterPermits {
     /// How many more may wait here now, at least one if the crowd has a place left.
-    pub(super) fn room(&mut self, crowd: &Crowd, waiting: usize) -> usize {
+    pub(super) fn room(&mut self, crowd: &WaiterBudget, waiting: usize) -> usize {
         if self.0 <= waiting {
             self.0 += crowd.take();
         }
@@ -49,7 +49,7 @@ impl Places {
     }
 
     /// Keeps less than a batch for the next waiters once two batches are free.
-    pub(super) fn give_back(&mut self, crowd: &Crowd, waiting: usize) {
+    pub(super) fn give_back(&mut self, crowd: &WaiterBudget, waiting: usize) {
         let spare = self.0.saturating_sub(waiting);
         if spare > 2 * (crowd.batch - 1) {
             let back = spare - (crowd.batch - 1);
@@ -66,8 +66,8 @@ mod tests {
     #[test]
     fn two_shards_share_the_bound_and_never_pass_it() {
         for max in [1, 2, 100, 10_000] {
-            let crowd = Crowd::new(max, 2);
-            let mut shards = [(Places::default(), 0), (Places::default(), 0)];
+            let crowd = WaiterBudget::new(max, 2);
+            let mut shards = [(WaiterPermits::default(), 0), (WaiterPermits::default(), 0)];
             let mut random = fastrand::Rng::with_seed(7);
             for _ in 0..5 * max {
                 let (places, waiting) = &mut shards[random.usize(..2)];
@@ -92,8 +92,8 @@ mod tests {
 
     #[test]
     fn a_small_bound_is_used_to_its_last_place() {
-        let crowd = Crowd::new(3, 16);
-        let mut shards: Vec<Places> = (0..4).map(|_| Places::default()).collect();
+        let crowd = WaiterBudget::new(3, 16);
+        let mut shards: Vec<WaiterPermits> = (0..4).map(|_| WaiterPermits::default()).collect();
         let rooms: Vec<usize> = shards.iter_mut().map(|places| places.room(&crowd, 0)).collect();
         assert_eq!(rooms, [1, 1, 1, 0]);
         shards[0].give_back(&crowd, 0);

@@ -1,0 +1,74 @@
+//! What a request asks of the table, made of its options.
+
+use std::sync::Arc;
+
+use super::options::Rare;
+use crate::current_owner;
+use crate::engine::LockManager;
+use crate::error::LockError;
+use crate::key::{Token, Ttl};
+use crate::retry::Delays;
+use crate::table::{ExtraTerms, Reentry, Terms, TokenOrigin};
+
+/// What the request asks of the table, settled when it is first polled.
+pub(super) struct Prepared {
+    pub(super) terms: Terms,
+    pub(super) token: Token,
+    pub(super) choice: TokenOrigin,
+}
+
+impl Prepared {
+    /// Takes over what most requests leave alone; answers how to poll, if it is to poll.
+    pub(super) fn take_over(
+        &mut self,
+        rare: Rare,
+        manager: &LockManager,
+        ttl: Option<Ttl>,
+    ) -> Result<Option<Delays>, LockError> {
+        let Rare { fault, owner, token, max_hold, refresh_after, retry, mode, session, mut reentry, scope, account } =
+            rare;
+        if let Some(why) = fault {
+            return Err(why);
+        }
+        let delays = retry.map(|retry| retry.pace()).transpose()?;
+        let invalid = |option, why| Err(LockError::InvalidOption { option, why });
+        if let Some(token) = token {
+            if reentry == Reentry::Counted {
+                return invalid("reentrant", "a chosen token names a grant of its own");
+            }
+            (self.token, self.choice) = (token, TokenOrigin::ByClient);
+        }
+        let mut extra = ExtraTerms { owner, max_hold, refresh_after, mode, asker: None, reentry, scope, account };
+        if let Some(session) = session {
+            if ttl.is_some() {
+                return invalid("ttl", "the locks of a session live as long as the session does");
+            }
+            let asker = session.asker(manager)?;
+            self.terms.ttl = asker.ttl;
+            if self.choice == TokenOrigin::Minted && asker.reentry == Reentry::Counted {
+                reentry = Reentry::Counted;
+            }
+            let owner = extra.owner.or_else(|| Some(asker.owner.shown()));
+            extra = ExtraTerms { owner, asker: Some(asker.owner), reentry, ..extra };
+        }
+        if extra != ExtraTerms::default() {
+            self.terms.extra = Some(Arc::new(extra));
+        }
+        Ok(delays)
+    }
+
+    /// Asks on behalf of the callback that it is asked in, unless it is a session's.
+    #[cold]
+    pub(super) fn adopt(&mut self, manager: &LockManager) {
+        let Some(caller) = current_owner::current(manager.id()) else { return };
+        let extra = self.terms.extra.get_or_insert_default();
+        let Some(extra) = Arc::get_mut(extra).filter(|extra| extra.asker.is_none()) else { return };
+        if extra.owner.is_none() {
+            extra.owner = caller.name().cloned();
+        }
+        if let Some(ttl) = caller.ttl() {
+            self.terms.ttl = ttl;
+        }
+        extra.asker = Some(caller);
+    }
+}
