@@ -18,7 +18,7 @@ use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::shard::Shard;
 use crate::shard::loss::LossSignal;
-use crate::table::{self, End, Grant, GrantState, Mode, Order, OrderId, Release};
+use crate::table::{self, AutoRefreshId, AutoRefreshStart, End, Grant, GrantState, Mode, Release};
 use crate::telemetry::trace::Hold;
 
 /// A held lock. Dropping it releases it, in every build, without blocking. Over a store the release is sent by the
@@ -278,7 +278,7 @@ impl Held {
     /// # Cancel safety
     /// In memory mode it is done by the first poll; dropped before, it has not begun.
     pub async fn refresh(&self) -> Result<Refreshed, LockError> {
-        let done = self.shard.refresh_anywhere(&self.grant, table::RefreshAsk::IfDue).await?;
+        let done = self.shard.refresh_anywhere(&self.grant, table::RefreshRequest::IfDue).await?;
         Ok(Refreshed::new(done, self.shard.now()))
     }
 
@@ -292,7 +292,7 @@ impl Held {
     pub async fn refresh_for(&self, ttl: Duration) -> Result<Refreshed, LockError> {
         let ttl = Ttl::new(ttl)?;
         self.shard.bounds().check(ttl)?;
-        let done = self.shard.refresh_anywhere(&self.grant, table::RefreshAsk::To(ttl)).await?;
+        let done = self.shard.refresh_anywhere(&self.grant, table::RefreshRequest::To(ttl)).await?;
         Ok(Refreshed::new(done, self.shard.now()))
     }
 
@@ -320,12 +320,12 @@ impl Held {
     }
 
     /// Has the manager refresh the lock every third of its TTL, unless it does so already.
-    pub(crate) fn keep_refreshed(&self) -> Result<Order, LockError> {
+    pub(crate) fn keep_refreshed(&self) -> Result<AutoRefreshStart, LockError> {
         self.shard.keep_refreshed(&self.grant)
     }
 
     /// Takes back a standing order to refresh.
-    pub(crate) fn stop_order(&self, order: OrderId) {
+    pub(crate) fn stop_order(&self, order: AutoRefreshId) {
         self.shard.stop_order(&self.grant, order);
     }
 
@@ -389,7 +389,7 @@ impl Refreshed {
 pub struct AutoRefresh {
     shard: Arc<Shard>,
     grant: Grant,
-    order: OrderId,
+    order: AutoRefreshId,
     signal: Arc<LossSignal>,
 }
 

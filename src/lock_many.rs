@@ -19,7 +19,7 @@ use crate::lock::Lock;
 use crate::request::{LockOptions, terms_of_options};
 use crate::retry::RetryStrategy;
 use crate::session::Session;
-use crate::table::{Order, Release};
+use crate::table::{AutoRefreshStart, Release};
 
 /// The most keys that one request may name.
 pub(crate) const MAX_KEYS: usize = 1_000;
@@ -134,13 +134,13 @@ impl LockManyRequest<'_> {
                 other => other,
             })?;
             // Granted just now; were it lost already, the refresh below would say so.
-            let order = lock.keep_refreshed().unwrap_or(Order::AsItWas);
+            let order = lock.keep_refreshed().unwrap_or(AutoRefreshStart::Unchanged);
             ordered.push(order);
             locks.push(lock);
         }
         for (lock, order) in locks.iter().zip(ordered) {
             // An order that was there before is of whoever holds the key around this request.
-            if let Order::Given(order) = order {
+            if let AutoRefreshStart::Started(order) = order {
                 lock.stop_order(order);
             }
             lock.refresh().await?;

@@ -68,7 +68,7 @@ impl Following {
     }
 
     /// What keeps the follower from its value: the one who makes the call.
-    pub(super) fn obstacle(&self) -> Option<Blocked> {
+    pub(super) fn blocker(&self) -> Option<Blocked> {
         let turn = self.turn.0.lock();
         let (owner, name) = turn.as_ref()?;
         Some(Blocked { missing: 1, holders: vec![Hold { owner: owner.id, weight: 1, grant: *name }] })

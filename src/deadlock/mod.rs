@@ -74,12 +74,12 @@ struct Wait {
     shard: u32,
     key: Key,
     hash: u32,
-    how: How,
+    how: WaitKind,
 }
 
 /// How an owner waits for a key.
 #[derive(Clone, Debug)]
-enum How {
+enum WaitKind {
     Queued(WaiterId),
     Polling(Mode),
     /// For the value of a call that another makes.
@@ -89,15 +89,15 @@ enum How {
 }
 
 /// A request of an owner, and where it belongs.
-pub(crate) struct OwnedAsk<'a> {
-    pub(crate) ask: AcquireRequest<'a>,
+pub(crate) struct OwnedRequest<'a> {
+    pub(crate) request: AcquireRequest<'a>,
     pub(crate) owner: &'a Arc<Owner>,
     pub(crate) shard: u32,
 }
 
-impl OwnedAsk<'_> {
-    fn wait(&self, how: How) -> Wait {
-        let AcquireRequest { key, hash, .. } = &self.ask;
+impl OwnedRequest<'_> {
+    fn wait(&self, how: WaitKind) -> Wait {
+        let AcquireRequest { key, hash, .. } = &self.request;
         Wait { owner: Arc::clone(self.owner), shard: self.shard, key: (*key).clone(), hash: *hash, how }
     }
 }
@@ -112,35 +112,35 @@ impl Detector {
     pub(crate) fn queue(
         &self,
         shards: &[Arc<Shard>],
-        asked: &OwnedAsk<'_>,
+        asked: &OwnedRequest<'_>,
         wait: Duration,
         waker: &Waker,
     ) -> (AcquireOutcome, Option<WaitId>) {
-        let OwnedAsk { ask, owner, shard } = asked;
+        let OwnedRequest { request, owner, shard } = asked;
         let mut fx = Effects::new();
         // Counted before anything is looked at: a grant that the look does not see will see the count.
         owner.add_wait();
         let mut register = self.register.lock();
-        let verdict = shards[*shard as usize].queue_owned(ask, wait, waker, &mut fx);
-        let AcquireOutcome::Queued(id) = verdict else {
+        let outcome = shards[*shard as usize].queue_owned(request, wait, waker, &mut fx);
+        let AcquireOutcome::Queued(id) = outcome else {
             drop(register);
             owner.drop_wait();
             self.finish(shards, fx);
-            return (verdict, None);
+            return (outcome, None);
         };
-        let wait = register.add(asked.wait(How::Queued(id)));
+        let wait = register.add(asked.wait(WaitKind::Queued(id)));
         self.look_at(shards, &mut register, owner, &mut fx);
         drop(register);
         self.finish(shards, fx);
-        (verdict, Some(wait))
+        (outcome, Some(wait))
     }
 
     /// Registers a request that polls.
     ///
     /// # Errors
     /// `Deadlock` if it would close a cycle; it is not registered then.
-    pub(crate) fn poll(&self, shards: &[Arc<Shard>], asked: &OwnedAsk<'_>) -> Result<WaitId, LockError> {
-        self.register(shards, asked.wait(How::Polling(asked.ask.terms.mode())))
+    pub(crate) fn poll(&self, shards: &[Arc<Shard>], asked: &OwnedRequest<'_>) -> Result<WaitId, LockError> {
+        self.register(shards, asked.wait(WaitKind::Polling(asked.request.terms.mode())))
     }
 
     /// Registers an owner's wait for the value of a call that another makes.
@@ -155,7 +155,8 @@ impl Detector {
         (shard, hash): (u32, u32),
         following: Arc<Following>,
     ) -> Result<WaitId, LockError> {
-        let wait = Wait { owner: Arc::clone(owner), shard, key: key.clone(), hash, how: How::Following(following) };
+        let wait =
+            Wait { owner: Arc::clone(owner), shard, key: key.clone(), hash, how: WaitKind::Following(following) };
         self.register(shards, wait)
     }
 
@@ -282,8 +283,8 @@ impl Register {
 
     fn refusal(&self, id: WaitId) -> Option<Arc<[WaitEdge]>> {
         match &self.waits.get(&id)?.how {
-            How::Refused(cycle) => Some(Arc::clone(cycle)),
-            How::Queued(_) | How::Polling(_) | How::Following(_) => None,
+            WaitKind::Refused(cycle) => Some(Arc::clone(cycle)),
+            WaitKind::Queued(_) | WaitKind::Polling(_) | WaitKind::Following(_) => None,
         }
     }
 
@@ -291,19 +292,19 @@ impl Register {
     fn refuse(&mut self, shards: &[Arc<Shard>], id: WaitId, cycle: Arc<[WaitEdge]>, fx: &mut Effects) {
         let Some(wait) = self.waits.get_mut(&id) else { return };
         match &wait.how {
-            How::Queued(waiter) => shards[wait.shard as usize].break_wait(*waiter, cycle, fx),
-            How::Polling(_) => wait.how = How::Refused(cycle),
-            How::Following(following) => {
+            WaitKind::Queued(waiter) => shards[wait.shard as usize].break_wait(*waiter, cycle, fx),
+            WaitKind::Polling(_) => wait.how = WaitKind::Refused(cycle),
+            WaitKind::Following(following) => {
                 following.take_waker().into_iter().for_each(|waker| fx.wake(waker));
-                wait.how = How::Refused(cycle);
+                wait.how = WaitKind::Refused(cycle);
             }
-            How::Refused(_) => {}
+            WaitKind::Refused(_) => {}
         }
     }
 
     fn edges(&self, steps: &[Step<WaitId>]) -> Arc<[WaitEdge]> {
         let waits = steps.iter().filter_map(|step| self.waits.get(&step.wait));
-        waits.map(|wait| WaitEdge { owner: wait.owner.shown(), key: wait.key.clone() }).collect()
+        waits.map(|wait| WaitEdge { owner: wait.owner.label(), key: wait.key.clone() }).collect()
     }
 }
 
@@ -338,10 +339,10 @@ impl World for Shards<'_> {
         // A poller whose session has ended will hear so at its next try; it waits for nothing.
         wait.owner.settle(shard.now()).ok()?;
         let Blocker { missing, holders } = match &wait.how {
-            How::Queued(waiter) => shard.obstacle_of(*waiter, &self.register.blocked)?,
-            How::Polling(mode) => shard.obstacle_to(&wait.key, wait.hash, *mode, &self.register.blocked),
-            How::Following(following) => return following.obstacle(),
-            How::Refused(_) => return None,
+            WaitKind::Queued(waiter) => shard.blocker_of(*waiter, &self.register.blocked)?,
+            WaitKind::Polling(mode) => shard.blocker_to(&wait.key, wait.hash, *mode, &self.register.blocked),
+            WaitKind::Following(following) => return following.blocker(),
+            WaitKind::Refused(_) => return None,
         };
         let mut grants = self.grants.borrow_mut();
         let hold = |(owner, weight, grant): (Arc<Owner>, u32, Grant)| {

@@ -46,7 +46,7 @@ impl LockManager {
         if self.client().is_some() {
             return Err(LockError::Lost(Loss::Unknown));
         }
-        let extra = ExtraTerms { owner, mode, account, ..ExtraTerms::default() };
+        let extra = ExtraTerms { owner_label: owner, mode, account, ..ExtraTerms::default() };
         let extra = (extra != ExtraTerms::default()).then(|| Arc::new(extra));
         let terms = Terms { ttl: ttl.unwrap_or(self.config().ttl), extra };
         let (shard, hash) = self.place(&key);
@@ -56,8 +56,8 @@ impl LockManager {
             hash,
             terms: &terms,
             token,
-            choice: TokenOrigin::ByClient,
-            keeper: GrantState::Ticket,
+            origin: TokenOrigin::ByClient,
+            grant_state: GrantState::Ticket,
         };
         let (done, put_out) = shard.reclaim(&ask, fence)?;
         Ok((Refreshed::new(done, shard.now()), put_out))

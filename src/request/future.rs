@@ -20,14 +20,14 @@ use super::prepared::Prepared;
 use super::{LockRequest, Style, WaitPlace};
 use crate::clock::Moment;
 use crate::current_owner;
-use crate::deadlock::{Detector, OwnedAsk, WaitId};
+use crate::deadlock::{Detector, OwnedRequest, WaitId};
 use crate::engine::LockManager;
 use crate::error::{AttemptOutcome, LockError};
 use crate::key::{Key, Token, Ttl};
 use crate::retry::Delays;
 use crate::shard::{Locked, Shard};
 use crate::table::{
-    AcquireOutcome, AcquireRequest, Grant, GrantState, Mode, Place, Terms, TokenOrigin, WaitPolicy, WaiterId,
+    AcquireOutcome, AcquireRequest, Grant, GrantState, Mode, QueuePosition, Terms, TokenOrigin, WaitPolicy, WaiterId,
     WaiterPoll,
 };
 use crate::telemetry::trace::{self, Attempt};
@@ -203,7 +203,7 @@ impl<'a> AcquireFuture<'a> {
         let mut asked = Prepared {
             terms: Terms { ttl: ttl.unwrap_or(config.ttl), extra: None },
             token: Token::random(),
-            choice: TokenOrigin::Minted,
+            origin: TokenOrigin::Minted,
         };
         let delays = match rare {
             Some(rare) => {
@@ -249,7 +249,7 @@ impl<'a> AcquireFuture<'a> {
                 drop(locked);
                 self.shard().acquire(&self.ask_of(&asked), WaitPolicy::Now, self.manager.now())
             }
-            (Style::Wait, None) if asked.terms.asker().is_some() => {
+            (Style::Wait, None) if asked.terms.owner().is_some() => {
                 drop(locked);
                 return self.queue_as_owner(asked, wait.within(self.manager.config().wait), cx);
             }
@@ -287,8 +287,8 @@ impl<'a> AcquireFuture<'a> {
     }
 
     /// The request as the deadlock check sees it, if it is an owner's.
-    fn owned<'b>(&'b self, asked: &'b Prepared) -> Option<OwnedAsk<'b>> {
-        Some(OwnedAsk { ask: self.ask_of(asked), owner: asked.terms.asker()?, shard: self.shard })
+    fn owned<'b>(&'b self, asked: &'b Prepared) -> Option<OwnedRequest<'b>> {
+        Some(OwnedRequest { request: self.ask_of(asked), owner: asked.terms.owner()?, shard: self.shard })
     }
 
     fn forget(&self, watch: Option<WaitId>) {
@@ -300,13 +300,13 @@ impl<'a> AcquireFuture<'a> {
     /// Where the request stands in its queue, if it waits in one.
     pub(super) fn place(&self) -> Option<WaitPlace> {
         let Stage::Queued { id, .. } = &self.stage else { return None };
-        self.shard().place_of(*id).map(|Place { position, estimate }| WaitPlace { position, estimate })
+        self.shard().position_of(*id).map(|QueuePosition { position, estimate }| WaitPlace { position, estimate })
     }
 
     /// A later poll of a request that queues.
     fn look(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
         let Stage::Queued { asked, id, watch, .. } = &self.stage else { unreachable!("only a queued request looks") };
-        let answer = match self.shard().see_waiter(*id, asked.terms.ttl, self.keeper(asked), cx.waker()) {
+        let answer = match self.shard().see_waiter(*id, asked.terms.ttl, self.grant_state(asked), cx.waker()) {
             WaiterPoll::Pending => return Poll::Pending,
             WaiterPoll::Granted(grant) => Ok(grant),
             WaiterPoll::Refused(why) => Err(why),
@@ -369,7 +369,7 @@ impl<'a> AcquireFuture<'a> {
         if let Err(why) = can_sleep.and_then(|()| self.watch_poller(&asked, &mut poller)) {
             shard.count_attempt(asked.terms.mode(), why.face().outcome, |c| c.rejected += 1);
             if let LockError::Deadlock { cycle } = &why {
-                shard.tell_deadlock(&self.key, self.hash, asked.terms.owner(), cycle);
+                shard.tell_deadlock(&self.key, self.hash, asked.terms.owner_label(), cycle);
             }
             return Poll::Ready(Err(why));
         }
@@ -410,20 +410,20 @@ impl<'a> AcquireFuture<'a> {
     }
 
     fn ask_of<'b>(&'b self, asked: &'b Prepared) -> AcquireRequest<'b> {
-        let Prepared { terms, token, choice } = asked;
+        let Prepared { terms, token, origin } = asked;
         AcquireRequest {
             key: &self.key,
             hash: self.hash,
             terms,
             token: *token,
-            choice: *choice,
-            keeper: self.keeper(asked),
+            origin: *origin,
+            grant_state: self.grant_state(asked),
         }
     }
 
-    fn keeper(&self, asked: &Prepared) -> GrantState {
+    fn grant_state(&self, asked: &Prepared) -> GrantState {
         match self.kind {
-            KeeperKind::Guard => GrantState::Guard(asked.choice),
+            KeeperKind::Guard => GrantState::Guard(asked.origin),
             KeeperKind::Ticket => GrantState::Ticket,
         }
     }

@@ -14,7 +14,7 @@ use crate::table::{ExtraTerms, Reentry, Terms, TokenOrigin};
 pub(super) struct Prepared {
     pub(super) terms: Terms,
     pub(super) token: Token,
-    pub(super) choice: TokenOrigin,
+    pub(super) origin: TokenOrigin,
 }
 
 impl Prepared {
@@ -36,20 +36,21 @@ impl Prepared {
             if reentry == Reentry::Counted {
                 return invalid("reentrant", "a chosen token names a grant of its own");
             }
-            (self.token, self.choice) = (token, TokenOrigin::ByClient);
+            (self.token, self.origin) = (token, TokenOrigin::ByClient);
         }
-        let mut extra = ExtraTerms { owner, max_hold, refresh_after, mode, asker: None, reentry, scope, account };
+        let mut extra =
+            ExtraTerms { owner_label: owner, max_hold, refresh_after, mode, owner: None, reentry, scope, account };
         if let Some(session) = session {
             if ttl.is_some() {
                 return invalid("ttl", "the locks of a session live as long as the session does");
             }
             let asker = session.asker(manager)?;
             self.terms.ttl = asker.ttl;
-            if self.choice == TokenOrigin::Minted && asker.reentry == Reentry::Counted {
+            if self.origin == TokenOrigin::Minted && asker.reentry == Reentry::Counted {
                 reentry = Reentry::Counted;
             }
-            let owner = extra.owner.or_else(|| Some(asker.owner.shown()));
-            extra = ExtraTerms { owner, asker: Some(asker.owner), reentry, ..extra };
+            let owner_label = extra.owner_label.or_else(|| Some(asker.owner.label()));
+            extra = ExtraTerms { owner_label, owner: Some(asker.owner), reentry, ..extra };
         }
         if extra != ExtraTerms::default() {
             self.terms.extra = Some(Arc::new(extra));
@@ -62,13 +63,13 @@ impl Prepared {
     pub(super) fn adopt(&mut self, manager: &LockManager) {
         let Some(caller) = current_owner::current(manager.id()) else { return };
         let extra = self.terms.extra.get_or_insert_default();
-        let Some(extra) = Arc::get_mut(extra).filter(|extra| extra.asker.is_none()) else { return };
-        if extra.owner.is_none() {
-            extra.owner = caller.name().cloned();
+        let Some(extra) = Arc::get_mut(extra).filter(|extra| extra.owner.is_none()) else { return };
+        if extra.owner_label.is_none() {
+            extra.owner_label = caller.name().cloned();
         }
         if let Some(ttl) = caller.ttl() {
             self.terms.ttl = ttl;
         }
-        extra.asker = Some(caller);
+        extra.owner = Some(caller);
     }
 }

@@ -103,8 +103,8 @@ impl Session {
             let ttl = Ttl::new(ttl)?;
             handle.manager.config().ttls.check(ttl)?;
             handle.ttl = ttl;
-            let max_locks = handle.owner.max_places();
-            handle.owner = session_owner(&handle.manager, handle.owner.shown(), ttl, max_locks);
+            let max_locks = handle.owner.max_locks();
+            handle.owner = session_owner(&handle.manager, handle.owner.label(), ttl, max_locks);
             Ok(())
         })
     }
@@ -127,14 +127,14 @@ impl Session {
     #[must_use]
     pub fn max_locks(self, max: u32) -> Self {
         self.set("max_locks", |handle| {
-            handle.owner.set_max_places(max);
+            handle.owner.set_max_locks(max);
             Ok(())
         })
     }
 
     fn set(mut self, option: &'static str, set: impl FnOnce(&mut Handle) -> Result<(), LockError>) -> Self {
         match Arc::get_mut(&mut self.handle) {
-            Some(handle) if handle.owner.places() == 0 => {
+            Some(handle) if handle.owner.locks() == 0 => {
                 if let Err(why) = set(handle) {
                     handle.fault.get_or_insert(why);
                 }
@@ -164,13 +164,13 @@ impl Session {
     /// The name it was opened under.
     #[must_use]
     pub fn name(&self) -> Arc<str> {
-        self.handle.owner.shown()
+        self.handle.owner.label()
     }
 
     /// How many locks it holds and waits for.
     #[must_use]
     pub fn locks(&self) -> usize {
-        self.handle.owner.places() as usize
+        self.handle.owner.locks() as usize
     }
 
     /// When it ends unless it gets a heartbeat, on the manager's clock; `None` if it has ended.

@@ -17,8 +17,8 @@ use crate::store::{KeyState, Released};
 #[cfg(feature = "http")]
 use crate::table::AcquireRequest;
 use crate::table::{
-    Blocker, ClaimFilter, ClaimOutcome, ClaimSource, Effects, End, Grant, GrantState, HoldersCursor, Mode, Order,
-    OrderId, Owner, OwnerSet, RefreshAsk, Refreshed, Release, Slice, Table, WaiterId, Watcher,
+    AutoRefreshId, AutoRefreshStart, Blocker, ClaimFilter, ClaimOutcome, ClaimSource, Effects, End, Grant, GrantState,
+    HoldersCursor, Mode, Owner, OwnerSet, RefreshRequest, Refreshed, Release, Slice, Table, WaiterId, Watcher,
 };
 
 impl Shard {
@@ -80,7 +80,7 @@ impl Shard {
         })
     }
 
-    pub(crate) fn refresh(&self, grant: &Grant, ask: RefreshAsk) -> Result<Refreshed, LockError> {
+    pub(crate) fn refresh(&self, grant: &Grant, ask: RefreshRequest) -> Result<Refreshed, LockError> {
         let now = self.clock.now();
         self.with(|state, fx| state.table.refresh(grant, ask, now, fx)).map_err(LockError::Lost)
     }
@@ -91,23 +91,28 @@ impl Shard {
         key: &Key,
         hash: u32,
         token: Token,
-        ask: RefreshAsk,
+        ask: RefreshRequest,
     ) -> Result<Refreshed, LockError> {
         let grant = self.grant_of(key, hash, token)?;
         self.refresh_anywhere(&grant, ask).await
     }
 
-    pub(crate) fn auto_refresh(&self, grant: &Grant, every: Duration, timeout: Duration) -> Result<OrderId, LockError> {
+    pub(crate) fn auto_refresh(
+        &self,
+        grant: &Grant,
+        every: Duration,
+        timeout: Duration,
+    ) -> Result<AutoRefreshId, LockError> {
         let now = self.clock.now();
         self.with(|state, fx| state.table.auto_refresh(grant, every, timeout, now, fx)).map_err(LockError::Lost)
     }
 
-    pub(crate) fn keep_refreshed(&self, grant: &Grant) -> Result<Order, LockError> {
+    pub(crate) fn keep_refreshed(&self, grant: &Grant) -> Result<AutoRefreshStart, LockError> {
         let now = self.clock.now();
         self.with(|state, fx| state.table.keep_refreshed(grant, now, fx)).map_err(LockError::Lost)
     }
 
-    pub(crate) fn stop_order(&self, grant: &Grant, order: OrderId) {
+    pub(crate) fn stop_order(&self, grant: &Grant, order: AutoRefreshId) {
         self.with(|state, fx| state.table.stop_order(grant, order, fx));
     }
 
@@ -151,7 +156,7 @@ impl Shard {
 
     /// Turns a live grant over to a guard or a ticket.
     pub(crate) fn set_keeper(&self, grant: &Grant, keeper: GrantState) {
-        self.with(|state, _| state.table.set_keeper(grant, keeper));
+        self.with(|state, _| state.table.set_grant_state(grant, keeper));
     }
 
     /// Has the end of a grant be remembered for those who have a view of it.
@@ -164,10 +169,10 @@ impl Shard {
         let now = self.clock.now();
         self.with_swept(key, hash, now, |state, fx| {
             let grant = state.table.grant_of(key, hash, token, now, fx)?;
-            if state.table.keeper(&grant) != Some(GrantState::Ticket) {
+            if state.table.grant_state(&grant) != Some(GrantState::Ticket) {
                 return Err(LockError::TokenReused);
             }
-            state.table.set_keeper(&grant, guard);
+            state.table.set_grant_state(&grant, guard);
             Ok(grant)
         })
     }
@@ -247,7 +252,7 @@ impl Shard {
             self.with(|state, fx| {
                 let slice = state.table.end_owner(owner, SLICE, now, fx);
                 // Before the errands are run that will be heard of.
-                hears.extend(fx.errands().filter_map(|errand| clerk.hear(errand)));
+                hears.extend(fx.commands().filter_map(|errand| clerk.hear(errand)));
                 slice
             })
         };
@@ -257,15 +262,15 @@ impl Shard {
 
     /// What keeps a queued request from its key; `None` if it is not queued any more, or its wait is over.
     /// Of its holders, those are told whose owners are among `blocked`.
-    pub(crate) fn obstacle_of(&self, id: WaiterId, blocked: &OwnerSet) -> Option<Blocker> {
+    pub(crate) fn blocker_of(&self, id: WaiterId, blocked: &OwnerSet) -> Option<Blocker> {
         let now = self.clock.now();
-        self.state.lock().table.obstacle_of(id, blocked, now)
+        self.state.lock().table.blocker_of(id, blocked, now)
     }
 
     /// What keeps a request that polls from its key.
-    pub(crate) fn obstacle_to(&self, key: &Key, hash: u32, mode: Mode, blocked: &OwnerSet) -> Blocker {
+    pub(crate) fn blocker_to(&self, key: &Key, hash: u32, mode: Mode, blocked: &OwnerSet) -> Blocker {
         let now = self.clock.now();
-        self.state.lock().table.obstacle_to(key, hash, mode, blocked, now)
+        self.state.lock().table.blocker_to(key, hash, mode, blocked, now)
     }
 
     /// Turns a queued request away to break a deadlock, if it is still queued. Its effects are the caller's to run.
@@ -366,7 +371,7 @@ impl Shard {
     }
 
     /// Refreshes, asking the store where there is one.
-    pub(crate) async fn refresh_anywhere(&self, grant: &Grant, ask: RefreshAsk) -> Result<Refreshed, LockError> {
+    pub(crate) async fn refresh_anywhere(&self, grant: &Grant, ask: RefreshRequest) -> Result<Refreshed, LockError> {
         let Some(clerk) = &self.clerk else { return self.refresh(grant, ask) };
         let now = self.clock.now();
         match self.with(|state, fx| state.table.start_extension(grant, ask, now, fx)) {

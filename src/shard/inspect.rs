@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{SLICE, Shard};
 use crate::error::LockError;
 use crate::key::{Key, Token};
-use crate::table::{Awaiting, Candidate, Counters, EndRecord, Grant, Holding, Place, Row, WaiterId};
+use crate::table::{Awaiting, Candidate, Counters, EndRecord, Grant, Holding, QueuePosition, Row, WaiterId};
 #[cfg(feature = "metrics")]
 use crate::table::{Oldest, Reading, Samples};
 
@@ -57,7 +57,7 @@ impl Shard {
 
     /// How the last locks on a key ended, the last one first.
     pub(crate) fn trail(&self, hash: u32, limit: usize) -> Vec<(EndRecord, Option<Arc<str>>)> {
-        self.state.lock().table.trail(hash, limit)
+        self.state.lock().table.end_log(hash, limit)
     }
 
     /// For how long a grant has held its key, if it does.
@@ -67,8 +67,8 @@ impl Shard {
     }
 
     /// Where a waiter stands in its queue, if it still does.
-    pub(crate) fn place_of(&self, id: WaiterId) -> Option<Place> {
-        self.state.lock().table.place_of(id)
+    pub(crate) fn position_of(&self, id: WaiterId) -> Option<QueuePosition> {
+        self.state.lock().table.position_of(id)
     }
 
     /// Every held key that is `wanted`, in slices: a key that moves meanwhile may be missed, none is seen twice. `wanted`

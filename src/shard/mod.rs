@@ -43,7 +43,7 @@ use crate::key::{Key, Ttl, TtlBounds};
 use crate::sync::{Mutex, MutexGuard};
 use crate::table::{
     AcquireOutcome, AcquireRequest, Counters, Effects, End, Grant, GrantState, Interest, Mode, NotFree, Owner,
-    RefreshAsk, Release, Sink, Slice, Table, TokenOrigin, WaitPolicy, WaiterId, WaiterPoll,
+    RefreshRequest, Release, Sink, Slice, Table, TokenOrigin, WaitPolicy, WaiterId, WaiterPoll,
 };
 use driver::StoreDriver;
 use forked::Origin;
@@ -289,7 +289,7 @@ impl Shard {
         waker: &Waker,
     ) -> AcquireOutcome {
         let Locked { state, now, not_free } = locked;
-        let (now, wait) = if wait < LONG_WAIT || is_short(ask.terms.ttl) || ask.choice == TokenOrigin::ByClient {
+        let (now, wait) = if wait < LONG_WAIT || is_short(ask.terms.ttl) || ask.origin == TokenOrigin::ByClient {
             (self.clock.now(), wait)
         } else {
             (now, wait.saturating_add(self.clock.coarse_lag()))
@@ -338,7 +338,7 @@ impl Shard {
 
     pub(crate) fn see_waiter(&self, id: WaiterId, ttl: Ttl, keeper: GrantState, waker: &Waker) -> WaiterPoll {
         let now = if is_short(ttl) { self.clock.now() } else { self.clock.coarse() };
-        self.with(|state, fx| state.table.see_waiter(id, keeper, waker, now, fx))
+        self.with(|state, fx| state.table.poll_waiter(id, keeper, waker, now, fx))
     }
 
     pub(crate) fn cancel(&self, id: WaiterId) {
@@ -473,8 +473,8 @@ impl Shard {
     }
 
     /// The TTL that a refresh without one asks for.
-    pub(crate) fn refresh_ask(ttl: Option<Ttl>) -> RefreshAsk {
-        ttl.map_or(RefreshAsk::IfDue, RefreshAsk::To)
+    pub(crate) fn refresh_ask(ttl: Option<Ttl>) -> RefreshRequest {
+        ttl.map_or(RefreshRequest::IfDue, RefreshRequest::To)
     }
 
     #[cfg(all(test, feature = "test-util"))]

@@ -76,15 +76,15 @@ impl NotGrantable {
 impl Table {
     /// Grants a key that nobody holds; changes nothing otherwise. The lane's whole way in when there is no contention.
     #[inline]
-    pub(crate) fn grant_if_free(&mut self, ask: &AcquireRequest<'_>, now: Moment) -> Result<Grant, NotFree> {
+    pub(crate) fn grant_if_free(&mut self, request: &AcquireRequest<'_>, now: Moment) -> Result<Grant, NotFree> {
         self.advance_clock(now);
-        let special = ask.choice == TokenOrigin::ByClient || self.slow_path || self.is_full_of_keys();
-        if special || ask.terms.extra.as_ref().is_some_and(|extra| extra.need_care()) {
+        let special = request.origin == TokenOrigin::ByClient || self.slow_path || self.is_full_of_keys();
+        if special || request.terms.extra.as_ref().is_some_and(|extra| extra.need_slow_path()) {
             return Err(NotFree::Unasked);
         }
-        match self.find(ask.hash, ask.key) {
+        match self.find(request.hash, request.key) {
             Some(index) => Err(NotFree::At(index)),
-            None => Ok(self.grant_vacant(ask)),
+            None => Ok(self.grant_vacant(request)),
         }
     }
 
@@ -92,78 +92,78 @@ impl Table {
     pub(crate) fn acquire_after(
         &mut self,
         not_free: NotFree,
-        ask: &AcquireRequest<'_>,
-        patience: WaitPolicy<'_>,
+        request: &AcquireRequest<'_>,
+        policy: WaitPolicy<'_>,
         now: Moment,
         fx: &mut Effects,
     ) -> AcquireOutcome {
         self.advance_clock(now);
         match not_free {
             NotFree::At(index) if self.slots[index].group().is_none() && !self.end_if_over(index, fx) => {
-                self.enqueue(ask, index, patience, None, fx)
+                self.enqueue(request, index, policy, None, fx)
             }
-            _ => self.acquire(ask, patience, now, fx),
+            _ => self.acquire(request, policy, now, fx),
         }
     }
 
     /// Answers any request. `now` is the exact time, except for one that will queue if the key looks held.
     pub(crate) fn acquire(
         &mut self,
-        ask: &AcquireRequest<'_>,
-        patience: WaitPolicy<'_>,
+        request: &AcquireRequest<'_>,
+        policy: WaitPolicy<'_>,
         now: Moment,
         fx: &mut Effects,
     ) -> AcquireOutcome {
         self.advance_clock(now);
         if self.closed {
-            return self.reject(None, ask.terms.mode(), LockError::ShuttingDown);
+            return self.reject(None, request.terms.mode(), LockError::ShuttingDown);
         }
-        let found = self.find_live(ask.hash, ask.key, fx);
-        if ask.choice == TokenOrigin::ByClient
-            && let Some(verdict) = self.answer_again(ask, found, &patience, fx)
+        let found = self.find_live(request.hash, request.key, fx);
+        if request.origin == TokenOrigin::ByClient
+            && let Some(outcome) = self.answer_repeated(request, found, &policy, fx)
         {
-            return verdict;
+            return outcome;
         }
-        match self.open(ask, found, fx) {
+        match self.open(request, found, fx) {
             Ok(grant) => AcquireOutcome::Granted(grant),
-            Err(NotGrantable::Held { index, until }) => self.enqueue(ask, index, patience, until, fx),
-            Err(NotGrantable::Unclaimed { until }) => self.claim_vacant(ask, &patience, until, fx),
-            Err(NotGrantable::Refused(why)) => self.reject(found, ask.terms.mode(), why),
+            Err(NotGrantable::Held { index, until }) => self.enqueue(request, index, policy, until, fx),
+            Err(NotGrantable::Unclaimed { until }) => self.claim_vacant(request, &policy, until, fx),
+            Err(NotGrantable::Refused(why)) => self.reject(found, request.terms.mode(), why),
         }
     }
 
     /// Answers a request of an owner if it can be granted now; changes nothing otherwise.
-    pub(crate) fn grant_now(&mut self, ask: &AcquireRequest<'_>, now: Moment, fx: &mut Effects) -> Option<Grant> {
+    pub(crate) fn grant_now(&mut self, request: &AcquireRequest<'_>, now: Moment, fx: &mut Effects) -> Option<Grant> {
         self.advance_clock(now);
-        if self.closed || ask.choice == TokenOrigin::ByClient {
+        if self.closed || request.origin == TokenOrigin::ByClient {
             return None;
         }
-        let found = self.find_live(ask.hash, ask.key, fx);
-        self.open(ask, found, fx).ok()
+        let found = self.find_live(request.hash, request.key, fx);
+        self.open(request, found, fx).ok()
     }
 
     /// Grants what can be granted without waiting.
     pub(super) fn open(
         &mut self,
-        ask: &AcquireRequest<'_>,
+        request: &AcquireRequest<'_>,
         found: Option<u32>,
         fx: &mut Effects,
     ) -> Result<Grant, NotGrantable> {
-        let until = ask.terms.session().map(|session| session.settle(self.now)).transpose();
+        let until = request.terms.session().map(|session| session.settle(self.now)).transpose();
         let until = until.map_err(|_| NotGrantable::Refused(LockError::SessionEnded))?;
-        let needs_claim = self.claim.is_stored() && ask.terms.needs_claim();
-        if needs_claim && ask.terms.mode() != Mode::Exclusive {
+        let needs_claim = self.claim.is_stored() && request.terms.needs_claim();
+        if needs_claim && request.terms.mode() != Mode::Exclusive {
             return Err(NotGrantable::Refused(LockError::WrongMode));
         }
         if let Some(index) = found {
-            let (slot, mode) = (&self.slots[index], ask.terms.mode());
+            let (slot, mode) = (&self.slots[index], request.terms.mode());
             if slot.kind() != mode.kind() || (self.claim.is_stored() && slot.is_claimed() != needs_claim) {
                 return Err(NotGrantable::Refused(LockError::WrongMode));
             }
-            if let Some(asker) = ask.terms.asker()
-                && let Some(own) = self.own_grant(index, asker, ask.terms)
+            if let Some(owner) = request.terms.owner()
+                && let Some(own) = self.own_grant(index, owner, request.terms)
             {
-                self.tally.acquired(ask.terms.mode());
+                self.tally.acquired(request.terms.mode());
                 return Ok(self.reenter(own, index));
             }
             if slot.queue.len > 0 || !slot.has_room(mode) {
@@ -184,33 +184,33 @@ impl Table {
         if needs_claim {
             return Err(NotGrantable::Unclaimed { until });
         }
-        reserve_quota(ask.terms).map_err(NotGrantable::Refused)?;
+        reserve_quota(request.terms).map_err(NotGrantable::Refused)?;
         let Some(index) = found else {
-            let grant = self.grant_vacant_until(ask, until);
+            let grant = self.grant_vacant_until(request, until);
             self.granted(grant.slot, grant.slot, 0, fx);
-            self.tally.acquired(ask.terms.mode());
+            self.tally.acquired(request.terms.mode());
             return Ok(grant);
         };
-        let at = self.place(index, ask.token, ask.terms, ask.keeper, until);
+        let at = self.place(index, request.token, request.terms, request.grant_state, until);
         self.count(index, |c| {
             c.attempts += 1;
             c.grants += 1;
         });
-        self.tally.acquired(ask.terms.mode());
+        self.tally.acquired(request.terms.mode());
         self.granted(at, index, 0, fx);
-        Ok(Grant { slot: at, token: ask.token, fence: self.fence, proof: Some(self.fence) })
+        Ok(Grant { slot: at, token: request.token, fence: self.fence, proof: Some(self.fence) })
     }
 
     /// The grant of this owner that answers its request again, if the request wants that.
-    fn own_grant(&self, index: u32, asker: &Arc<Owner>, terms: &Terms) -> Option<u32> {
+    fn own_grant(&self, index: u32, owner: &Arc<Owner>, terms: &Terms) -> Option<u32> {
         if terms.extra.as_ref()?.reentry == Reentry::Refused {
             return None;
         }
-        let is_own = |at: u32| self.slots[at].asker() == Some(asker) && !self.slots[at].is_pending();
+        let is_own = |at: u32| self.slots[at].owner() == Some(owner) && !self.slots[at].is_pending();
         match (self.slots[index].group(), terms.mode()) {
             (None, Mode::Exclusive | Mode::Shared) => is_own(index).then_some(index),
             (Some(group), Mode::Shared) => {
-                let members = group.members_of(asker.id).inspect(|_| steps::count());
+                let members = group.members_of(owner.id).inspect(|_| steps::count());
                 std::iter::once(index).chain(members).find(|at| is_own(*at))
             }
             // Of permits one may want more, and a share is no exclusive lock.
@@ -239,16 +239,16 @@ impl Table {
         extras.reentries -= 1;
         if let Some(holder) = slot.holder.as_mut() {
             // The one that remembers its token longest: that other request may have been a guard's or a client's.
-            holder.keeper = GrantState::Guard(TokenOrigin::ByClient);
+            holder.grant_state = GrantState::Guard(TokenOrigin::ByClient);
         }
         true
     }
 
     /// Looks at a waiter on behalf of one of its seats, which is given up unless the answer is `Pending`.
-    pub(crate) fn see_waiter(
+    pub(crate) fn poll_waiter(
         &mut self,
         id: WaiterId,
-        keeper: GrantState,
+        grant_state: GrantState,
         waker: &Waker,
         now: Moment,
         fx: &mut Effects,
@@ -261,7 +261,7 @@ impl Table {
             // So does this: a wait that is over is over, also when the timer is late (C1).
             WaiterState::Queued => {
                 if self.send_away_if_over(index, id.index, fx) {
-                    self.let_in(index, fx);
+                    self.hand_off_if_shared(index, fx);
                 }
             }
             WaiterState::Claiming { .. } => drop(self.sweep_waiter(index, id.index, fx)),
@@ -278,7 +278,7 @@ impl Table {
                 self.waiters.remove(id.index);
                 let proof = self.proof_in(index);
                 let holder = self.slots[index].holder.as_mut().expect("a granted waiter's slot is held by its grant");
-                holder.keeper = keeper;
+                holder.grant_state = grant_state;
                 WaiterPoll::Granted(Grant { slot: index, token: holder.token, fence: holder.fence, proof })
             }
             WaiterState::Refused(why) => {
@@ -305,14 +305,14 @@ impl Table {
         match self.waiters[id.index].state {
             WaiterState::Queued => {
                 self.leave_queue(index, id.index);
-                give_place_back(&self.waiters[id.index].terms);
+                return_quota(&self.waiters[id.index].terms);
                 self.tally_wait(id.index, AttemptOutcome::Cancelled);
                 self.leave_seat(id, fx);
                 self.count(index, |c| {
                     c.cancelled += 1;
                     c.attempts += 1;
                 });
-                self.let_in(index, fx);
+                self.hand_off_if_shared(index, fx);
             }
             WaiterState::Claiming { .. } => {
                 self.cancel_claimant(index, id.index, fx);
@@ -331,24 +331,24 @@ impl Table {
     /// The key is held: refuse, or queue.
     fn enqueue(
         &mut self,
-        ask: &AcquireRequest<'_>,
+        request: &AcquireRequest<'_>,
         index: u32,
-        patience: WaitPolicy<'_>,
+        policy: WaitPolicy<'_>,
         until: Option<Moment>,
         fx: &mut Effects,
     ) -> AcquireOutcome {
         self.mark_contended(index);
-        if matches!(patience, WaitPolicy::Poll) {
+        if matches!(policy, WaitPolicy::Poll) {
             return AcquireOutcome::Refused(LockError::Held);
         }
-        self.hot.hit(ask.hash, ask.key, self.now);
-        let (deadline, waker) = match patience {
+        self.hot_keys.hit(request.hash, request.key, self.now);
+        let (deadline, waker) = match policy {
             WaitPolicy::Now | WaitPolicy::Poll => {
                 self.count(index, |c| {
                     c.busy += 1;
                     c.attempts += 1;
                 });
-                self.tally.attempt(ask.terms.mode(), AttemptOutcome::Busy);
+                self.tally.attempt(request.terms.mode(), AttemptOutcome::Busy);
                 return AcquireOutcome::Refused(LockError::Held);
             }
             WaitPolicy::Until(deadline, waker) => (deadline, waker),
@@ -358,10 +358,10 @@ impl Table {
         if full {
             // What is over but not yet swept counts against the bounds: have the actor sweep now.
             fx.due(self.now);
-            return self.reject(Some(index), ask.terms.mode(), LockError::QueueFull);
+            return self.reject(Some(index), request.terms.mode(), LockError::QueueFull);
         }
-        if let Err(why) = reserve_quota(ask.terms) {
-            return self.reject(Some(index), ask.terms.mode(), why);
+        if let Err(why) = reserve_quota(request.terms) {
+            return self.reject(Some(index), request.terms.mode(), why);
         }
         let due = deadline.min(until.unwrap_or(Moment::FAR));
         self.waiter_seq += 1;
@@ -370,8 +370,8 @@ impl Table {
             prev: NIL,
             next: NIL,
             timeout: Links::NEW,
-            token: ask.token,
-            terms: ask.terms.clone(),
+            token: request.token,
+            terms: request.terms.clone(),
             queued_at: self.now,
             deadline,
             due,
@@ -385,22 +385,22 @@ impl Table {
         if due != Moment::FAR {
             self.timeouts.insert(&mut self.waiters, id);
         }
-        if let Some(session) = ask.terms.session() {
-            self.belongings_of(session).waiters.insert(id);
+        if let Some(session) = request.terms.session() {
+            self.index_of(session).waiters.insert(id);
         }
-        if ask.choice == TokenOrigin::ByClient {
-            self.chosen.insert((ask.token, index), id);
+        if request.origin == TokenOrigin::ByClient {
+            self.chosen.insert((request.token, index), id);
         }
-        if let Mode::Permits { permits, .. } = ask.terms.mode() {
+        if let Mode::Permits { permits, .. } = request.terms.mode() {
             let wanted = self.slots[index].extras_mut().wanted.get_or_insert_default();
             wanted.insert(permits, self.waiter_seq, id);
         }
         self.waiting += 1;
-        self.tally.queued(ask.terms.mode(), self.slots[index].queue.len, self.now);
+        self.tally.queued(request.terms.mode(), self.slots[index].queue.len, self.now);
         fx.due(due);
         fx.due(self.first_end(index));
         if self.slots[index].queue.len == 1 {
-            self.urge(index);
+            self.file_first_as_urgent(index);
         }
         self.count(index, |c| c.queued += 1);
         AcquireOutcome::Queued(WaiterId { index: id, seat: 0, seq: self.waiter_seq })
@@ -437,19 +437,19 @@ impl Table {
 
 /// Takes a place of the owner's, and one of the account's, that a grant or waiter will hold (T9).
 pub(super) fn reserve_quota(terms: &Terms) -> Result<(), LockError> {
-    terms.asker().map_or(Ok(()), |asker| asker.reserve_quota())?;
+    terms.owner().map_or(Ok(()), |owner| owner.reserve_quota())?;
     if terms.account().is_some_and(|account| !account.take_lock()) {
-        if let Some(asker) = terms.asker() {
-            asker.give_place_back();
+        if let Some(owner) = terms.owner() {
+            owner.return_quota();
         }
         return Err(LockError::LockQuota);
     }
     Ok(())
 }
 
-pub(super) fn give_place_back(terms: &Terms) {
-    if let Some(asker) = terms.asker() {
-        asker.give_place_back();
+pub(super) fn return_quota(terms: &Terms) {
+    if let Some(owner) = terms.owner() {
+        owner.return_quota();
     }
     if let Some(account) = terms.account() {
         account.give_lock_back();

@@ -17,11 +17,11 @@ use crate::error::{LockError, WaitEdge};
 use crate::key::Key;
 
 /// How far back a waiter looks for those ahead of it (T9).
-const PLACES_COUNTED: usize = 1_000;
+const POSITIONS_COUNTED: usize = 1_000;
 
 /// Where a waiter stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Place {
+pub(crate) struct QueuePosition {
     /// The first is 1.
     pub(crate) position: usize,
     pub(crate) estimate: Option<Duration>,
@@ -42,21 +42,21 @@ pub(crate) struct Gone;
 
 impl Table {
     /// Where a waiter stands in its queue, if it still does. Places beyond the first thousand count as the next one.
-    pub(crate) fn place_of(&self, id: WaiterId) -> Option<Place> {
+    pub(crate) fn position_of(&self, id: WaiterId) -> Option<QueuePosition> {
         let index = self.waiter_slot(id).filter(|_| self.waiters[id.index].state == WaiterState::Queued)?;
         let slot = &self.slots[index];
         let (mut position, mut at) = (1, id.index);
-        while Some(at) != slot.queue.first() && position <= PLACES_COUNTED {
+        while Some(at) != slot.queue.first() && position <= POSITIONS_COUNTED {
             position += 1;
             at = self.waiters[at].prev;
         }
         let ended = slot.extras.as_ref().and_then(|extras| extras.traffic.as_deref()).filter(|c| c.ends() > 0);
         let estimate = ended.map(|c| Duration::from_nanos((c.hold_nanos / c.ends()).saturating_mul(position as u64)));
-        Some(Place { position, estimate })
+        Some(QueuePosition { position, estimate })
     }
 
     /// Why a wait that ends now has brought nothing: somebody holds the key, or nothing is known (peer bug 38).
-    pub(super) fn waited_in_vain(&self, index: u32, since: Moment) -> LockError {
+    pub(super) fn reason_at_timeout(&self, index: u32, since: Moment) -> LockError {
         match self.slots[index].extras.as_ref() {
             Some(extras) if extras.unanswered => LockError::StoreUnavailable,
             _ => LockError::Timeout { waited: self.now.saturating_since(since) },
@@ -70,26 +70,26 @@ impl Table {
     ///
     /// Of the holders only those count whose owner is among `blocked`: everybody else runs, and lets go some time. So
     /// the cost is that of the blocked holders, not that of all of them, nor of the queue.
-    pub(crate) fn obstacle_of(&mut self, id: WaiterId, blocked: &OwnerSet, now: Moment) -> Option<Blocker> {
+    pub(crate) fn blocker_of(&mut self, id: WaiterId, blocked: &OwnerSet, now: Moment) -> Option<Blocker> {
         self.advance_clock(now);
         let index = self.waiter_slot(id).filter(|_| self.waiters[id.index].state == WaiterState::Queued)?;
         let own = self.waiters.get(id.index).filter(|waiter| waits_at(waiter, self.now))?.terms.mode();
-        Some(self.obstacle(index, own, Some(id), blocked))
+        Some(self.blocker(index, own, Some(id), blocked))
     }
 
     /// What keeps a request that only polls from its key.
-    pub(crate) fn obstacle_to(&mut self, key: &Key, hash: u32, mode: Mode, blocked: &OwnerSet, now: Moment) -> Blocker {
+    pub(crate) fn blocker_to(&mut self, key: &Key, hash: u32, mode: Mode, blocked: &OwnerSet, now: Moment) -> Blocker {
         self.advance_clock(now);
         let Some(index) = self.find(hash, key) else { return Blocker::default() };
         let slot = &self.slots[index];
         if slot.queue.len == 0 && slot.has_room(mode) {
             return Blocker::default();
         }
-        self.obstacle(index, mode, None, blocked)
+        self.blocker(index, mode, None, blocked)
     }
 
     /// What keeps a request from its key: a waiter, or one that comes after all waiters.
-    fn obstacle(&mut self, index: u32, mode: Mode, waiter: Option<WaiterId>, blocked: &OwnerSet) -> Blocker {
+    fn blocker(&mut self, index: u32, mode: Mode, waiter: Option<WaiterId>, blocked: &OwnerSet) -> Blocker {
         let mut places = self.slots[index].group().map_or_else(Vec::new, |group| group.members_among(blocked));
         places.push(index);
         let (mut holders, mut held) = (Vec::new(), 0);
@@ -98,7 +98,7 @@ impl Table {
             if self.is_over(at) {
                 continue;
             }
-            let (Some(grant), Some(owner)) = (self.grant_in(at), self.slots[at].asker()) else { continue };
+            let (Some(grant), Some(owner)) = (self.grant_in(at), self.slots[at].owner()) else { continue };
             if !blocked.contains(&owner.id) {
                 continue;
             }
@@ -156,12 +156,12 @@ impl Table {
         let queued = |_: &u32| self.waiters[id.index].state == WaiterState::Queued;
         let index = self.waiter_slot(id).filter(queued).ok_or(Gone)?;
         if let (LockError::Deadlock { cycle }, true) = (&why, self.slow_path) {
-            let (slot, owner) = (&self.slots[index], self.waiters[id.index].terms.owner());
+            let (slot, owner) = (&self.slots[index], self.waiters[id.index].terms.owner_label());
             self.tell_deadlock(&slot.key, slot.hash, owner, cycle, fx);
         }
         self.leave_queue(index, id.index);
         self.turn_away(index, id.index, why, |c| &mut c.deadlocked, fx);
-        self.let_in(index, fx);
+        self.hand_off_if_shared(index, fx);
         Ok(())
     }
 
@@ -184,7 +184,7 @@ impl Table {
         cycle: &Arc<[WaitEdge]>,
         fx: &mut Effects,
     ) {
-        if let Some(sink) = self.ears.hear(hash) {
+        if let Some(sink) = self.subscriptions.hear(hash) {
             let event = Event {
                 sequence: sink.next(),
                 key: key.clone(),

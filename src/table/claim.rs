@@ -13,14 +13,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::acquire::{Grant, give_place_back, reserve_quota};
+use super::acquire::{Grant, reserve_quota, return_quota};
 use super::ended_tokens::End;
 use super::queue::{Queue, Waiter, WaiterId, WaiterState};
 use super::request::{AcquireOutcome, AcquireRequest, WaitPolicy};
 use super::slab::NIL;
 use super::slot::{GrantState, Holder, Slot};
 use super::timer_wheel::Links;
-use super::{Effects, RefreshAsk, Refreshed, Table};
+use super::{Effects, RefreshRequest, Refreshed, Table};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
@@ -37,7 +37,7 @@ pub(crate) enum Claim {
 /// Who runs errands to the store.
 pub(crate) trait StoreCommands: Send + Sync {
     /// Called after the shard's mutex is dropped; must not wait.
-    fn run(&self, errand: StoreCommand);
+    fn run(&self, command: StoreCommand);
 }
 
 /// What is to be asked of the store.
@@ -122,37 +122,37 @@ impl Table {
     /// Has a key that nobody here holds or wants taken for a request.
     pub(super) fn claim_vacant(
         &mut self,
-        ask: &AcquireRequest<'_>,
-        patience: &WaitPolicy<'_>,
+        request: &AcquireRequest<'_>,
+        policy: &WaitPolicy<'_>,
         until: Option<Moment>,
         fx: &mut Effects,
     ) -> AcquireOutcome {
-        if let Err(why) = reserve_quota(ask.terms) {
-            return self.reject(None, ask.terms.mode(), why);
+        if let Err(why) = reserve_quota(request.terms) {
+            return self.reject(None, request.terms.mode(), why);
         }
         let index = self.insert_slot(Slot {
-            key: ask.key.clone(),
+            key: request.key.clone(),
             holder: None,
             queue: Queue::EMPTY,
-            hash: ask.hash,
+            hash: request.hash,
             expiry: Links::NEW,
             extras: None,
         });
         // Until the store has answered, nobody has said no.
         self.slots[index].extras_mut().unanswered = true;
-        let (deadline, waker, tries) = match *patience {
+        let (deadline, waker, tries) = match *policy {
             WaitPolicy::Now | WaitPolicy::Poll => (Moment::FAR, None, Attempts::One),
             WaitPolicy::Until(deadline, waker) => (deadline, waker, Attempts::Many),
         };
-        let counted = !matches!(patience, WaitPolicy::Poll);
+        let counted = !matches!(policy, WaitPolicy::Poll);
         self.waiter_seq += 1;
         let waiter = self.waiters.insert(Waiter {
             slot: index,
             prev: NIL,
             next: NIL,
             timeout: Links::NEW,
-            token: ask.token,
-            terms: ask.terms.clone(),
+            token: request.token,
+            terms: request.terms.clone(),
             queued_at: self.now,
             deadline,
             due: deadline.min(until.unwrap_or(Moment::FAR)),
@@ -162,7 +162,7 @@ impl Table {
             joined: Vec::new(),
             seats: 1,
         });
-        self.take_for(index, waiter, tries, fx);
+        self.start_claim(index, waiter, tries, fx);
         AcquireOutcome::Queued(WaiterId { index: waiter, seat: 0, seq: self.waiter_seq })
     }
 
@@ -170,23 +170,23 @@ impl Table {
     pub(super) fn claim_for(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
         self.waiters[waiter].state =
             WaiterState::Claiming { tries: Attempts::Many, queued: true, refused: false, counted: true };
-        self.take_for(index, waiter, Attempts::Many, fx);
+        self.start_claim(index, waiter, Attempts::Many, fx);
     }
 
-    fn take_for(&mut self, index: u32, id: u32, tries: Attempts, fx: &mut Effects) {
+    fn start_claim(&mut self, index: u32, id: u32, tries: Attempts, fx: &mut Effects) {
         self.fence = self.fence.next();
         let waiter = &self.waiters[id];
         let (token, ttl, extra, due) = (waiter.token, waiter.terms.ttl, waiter.terms.extra.clone(), waiter.due);
         let (fence, granted_at) = (self.fence, self.now);
-        let keeper = GrantState::Claiming(id);
+        let grant_state = GrantState::Claiming(id);
         let slot = &mut self.slots[index];
-        slot.holder = Some(Holder { token, fence, deadline: Moment::FAR, granted_at, ttl, refreshes: 0, keeper });
+        slot.holder = Some(Holder { token, fence, deadline: Moment::FAR, granted_at, ttl, refreshes: 0, grant_state });
         if extra.is_some() || slot.extras.is_some() {
             slot.extras_mut().terms = extra;
         }
         let key = slot.key.clone();
         self.claiming += 1;
-        self.belong(index);
+        self.index_grant(index);
         if due != Moment::FAR {
             self.timeouts.insert(&mut self.waiters, id);
             fx.due(due);
@@ -197,15 +197,15 @@ impl Table {
         );
     }
 
-    pub(super) fn send(&self, errand: StoreCommand, fx: &mut Effects) {
-        if let Claim::Stored(clerk) = &self.claim {
-            fx.errand(Arc::clone(clerk), errand);
+    pub(super) fn send(&self, command: StoreCommand, fx: &mut Effects) {
+        if let Claim::Stored(store) = &self.claim {
+            fx.command(Arc::clone(store), command);
         }
     }
 
     /// The waiter that a key is being taken for, by what its errand knows of it.
     pub(super) fn claimant(&self, grant: &Grant) -> Option<u32> {
-        match self.holder_of(grant)?.keeper {
+        match self.holder_of(grant)?.grant_state {
             GrantState::Claiming(waiter) => Some(waiter),
             _ => None,
         }
@@ -240,7 +240,7 @@ impl Table {
         let now = self.now;
         let slot = &mut self.slots[grant.slot];
         if let Some(holder) = slot.holder.as_mut() {
-            (holder.keeper, holder.granted_at) = (GrantState::Unseen(id), now);
+            (holder.grant_state, holder.granted_at) = (GrantState::Unseen(id), now);
         }
         let extras = slot.extras_mut();
         let proof = match word {
@@ -254,7 +254,7 @@ impl Table {
         }
         self.expiries.insert(&mut self.slots, grant.slot);
         if self.slots[grant.slot].queue.len > 0 {
-            self.make_urgent(grant.slot);
+            self.file_as_urgent(grant.slot);
         }
         self.keep_for_session(grant.slot, fx);
         if let Some(due) = self.confirm_before_the_end(grant.slot) {
@@ -302,7 +302,7 @@ impl Table {
         if let Some(counted) = tried {
             let (is_busy, outcome) = (why == LockError::Held, why.face().outcome);
             self.refuse(id, why, fx);
-            give_place_back(&self.waiters[id].terms);
+            return_quota(&self.waiters[id].terms);
             // A poller's try is no attempt of its own.
             if counted || !is_busy {
                 self.tally.attempt(super::Mode::Exclusive, outcome);
@@ -311,7 +311,7 @@ impl Table {
                     c.attempts += 1;
                 });
             }
-            self.let_go(grant.slot, fx);
+            self.end_claim(grant.slot, fx);
         }
     }
 
@@ -323,7 +323,7 @@ impl Table {
             return false;
         }
         let queued_at = waiter.queued_at;
-        let why = if ended { LockError::SessionEnded } else { self.waited_in_vain(index, queued_at) };
+        let why = if ended { LockError::SessionEnded } else { self.reason_at_timeout(index, queued_at) };
         self.send_claimant_away(index, id, why, fx);
         true
     }
@@ -331,7 +331,7 @@ impl Table {
     /// Refuses the waiter that a key is being taken for, and turns to the next.
     pub(super) fn send_claimant_away(&mut self, index: u32, id: u32, why: LockError, fx: &mut Effects) {
         let queued = matches!(self.waiters[id].state, WaiterState::Claiming { queued: true, .. });
-        give_place_back(&self.waiters[id].terms);
+        return_quota(&self.waiters[id].terms);
         let is_timeout = matches!(why, LockError::Timeout { .. } | LockError::StoreUnavailable);
         let is_end = why == LockError::SessionEnded;
         self.tally_claimant(id, why.face().outcome);
@@ -346,26 +346,26 @@ impl Table {
                 (false, false, _) => &mut c.rejected,
             } += 1;
         });
-        self.let_go(index, fx);
+        self.end_claim(index, fx);
     }
 
     /// The waiter that a key is being taken for has gone.
     pub(super) fn cancel_claimant(&mut self, index: u32, id: u32, fx: &mut Effects) {
         let queued = matches!(self.waiters[id].state, WaiterState::Claiming { queued: true, .. });
-        give_place_back(&self.waiters[id].terms);
+        return_quota(&self.waiters[id].terms);
         self.tally_claimant(id, AttemptOutcome::Cancelled);
         self.count(index, |c| {
             c.attempts += 1;
             *(if queued { &mut c.cancelled } else { &mut c.cancelled_polls }) += 1;
         });
         self.timeouts.remove(&mut self.waiters, id);
-        self.let_go(index, fx);
+        self.end_claim(index, fx);
     }
 
     /// Calls an errand off, and turns to the next waiter. The claimant has been answered before.
-    fn let_go(&mut self, index: u32, fx: &mut Effects) {
+    fn end_claim(&mut self, index: u32, fx: &mut Effects) {
         let slot = &mut self.slots[index];
-        let Some(Holder { token, fence, keeper, .. }) = slot.holder.take() else { return };
+        let Some(Holder { token, fence, grant_state, .. }) = slot.holder.take() else { return };
         let key = slot.key.clone();
         let mut terms = None;
         if let Some(extras) = slot.extras.as_mut() {
@@ -373,24 +373,25 @@ impl Table {
             let _ = extras.forget_holder();
         }
         if let Some(terms) = terms {
-            self.part_with(index, &terms);
+            self.unindex_grant(index, &terms);
         }
-        if let GrantState::Claiming(id) = keeper {
+        if let GrantState::Claiming(id) = grant_state {
             self.timeouts.remove(&mut self.waiters, id);
         }
         self.claiming -= 1;
         let hash = self.slots[index].hash;
         self.hand_off(index, fx);
         // Only now: the hand-off may have found that all the others have waited in vain, too.
-        let queue = self.followers(hash, &key);
+        let queue = self.local_waiters(hash, &key);
         self.send(StoreCommand::Cancel { grant: Grant { slot: index, token, fence, proof: None }, key, queue }, fx);
     }
 
     /// Whether the key is being taken for somebody of this process, or somebody waits behind its holder here.
-    fn followers(&self, hash: u32, key: &Key) -> LocalWaiters {
+    fn local_waiters(&self, hash: u32, key: &Key) -> LocalWaiters {
         let Some(index) = self.find(hash, key) else { return LocalWaiters::None };
         let slot = &self.slots[index];
-        let is_taken_for = slot.holder.as_ref().is_some_and(|holder| matches!(holder.keeper, GrantState::Claiming(_)));
+        let is_taken_for =
+            slot.holder.as_ref().is_some_and(|holder| matches!(holder.grant_state, GrantState::Claiming(_)));
         if is_taken_for || slot.queue.len > 0 { LocalWaiters::Some } else { LocalWaiters::None }
     }
 
@@ -399,17 +400,17 @@ impl Table {
         if self.claim.is_stored() && end != End::Vanished {
             let key = self.slots[index].key.clone();
             let grant = Grant { slot: index, token, fence, proof: None };
-            let errand = if self.may_go_on_elsewhere(index, end) {
+            let command = if self.may_go_on_elsewhere(index, end) {
                 StoreCommand::RunOut { grant, key }
             } else {
                 StoreCommand::Release { grant, key, end }
             };
-            self.send(errand, fx);
+            self.send(command, fx);
         }
     }
 
     /// Has the store asked to keep a key for its holder.
-    pub(super) fn keep_claim(&mut self, grant: Grant, ttl: Ttl, fx: &mut Effects) {
+    pub(super) fn extend_claim(&mut self, grant: Grant, ttl: Ttl, fx: &mut Effects) {
         let key = self.slots[grant.slot].key.clone();
         self.send(StoreCommand::Extend { grant, key, ttl }, fx);
     }
@@ -465,25 +466,25 @@ impl Table {
     pub(crate) fn start_extension(
         &mut self,
         grant: &Grant,
-        ask: RefreshAsk,
+        request: RefreshRequest,
         now: Moment,
         fx: &mut Effects,
     ) -> Result<(Key, Ttl), Result<Refreshed, Loss>> {
         let by_store = self.holder_of(grant).is_some() && self.is_by_store(grant.slot);
         if !by_store || self.live(grant, now, fx).is_none() {
-            return Err(self.refresh(grant, ask, now, fx));
+            return Err(self.refresh(grant, request, now, fx));
         }
         let slot = &self.slots[grant.slot];
         let (key, ttl) = (slot.key.clone(), slot.holder.as_ref().map(|holder| holder.ttl));
-        match (self.skips_refresh(grant, ask), ask, ttl) {
+        match (self.skips_refresh(grant, request), request, ttl) {
             (Some(refreshed), ..) => Err(Ok(refreshed)),
-            (None, RefreshAsk::To(ttl), _) | (None, RefreshAsk::IfDue, Some(ttl)) => {
+            (None, RefreshRequest::To(ttl), _) | (None, RefreshRequest::IfDue, Some(ttl)) => {
                 if let Some(session) = self.slots[grant.slot].session() {
                     let _ = session.heartbeat(ttl, self.now);
                 }
                 Ok((key, ttl))
             }
-            (None, RefreshAsk::IfDue, None) => unreachable!("a live grant has its holder"),
+            (None, RefreshRequest::IfDue, None) => unreachable!("a live grant has its holder"),
         }
     }
 }

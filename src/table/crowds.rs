@@ -26,20 +26,21 @@ fn key() -> Key {
     Key::try_from("k").unwrap()
 }
 
-fn acquire(table: &mut Table, mode: Mode, asker: Option<&Arc<Owner>>) -> AcquireOutcome {
+fn acquire(table: &mut Table, mode: Mode, owner: Option<&Arc<Owner>>) -> AcquireOutcome {
     let ttl = Ttl::new(Duration::from_secs(10)).unwrap();
-    let extra = ExtraTerms { mode, asker: asker.cloned(), reentry: Reentry::Counted, ..ExtraTerms::default() };
+    let extra = ExtraTerms { mode, owner: owner.cloned(), reentry: Reentry::Counted, ..ExtraTerms::default() };
     let terms = Terms { ttl, extra: Some(Arc::new(extra)) };
     // One that no earlier request here had.
     let token = Token::from(Uuid::from_u128(u128::from(table.fence.get()) << 64 | u128::from(table.waiter_seq)));
-    let choice = TokenOrigin::Minted;
-    let ask = AcquireRequest { key: &key(), hash: 7, terms: &terms, token, choice, keeper: GrantState::Guard(choice) };
+    let origin = TokenOrigin::Minted;
+    let request =
+        AcquireRequest { key: &key(), hash: 7, terms: &terms, token, origin, grant_state: GrantState::Guard(origin) };
     let now = table.now;
-    table.acquire(&ask, WaitPolicy::Until(Moment::FAR, Some(Waker::noop())), now, &mut Effects::new())
+    table.acquire(&request, WaitPolicy::Until(Moment::FAR, Some(Waker::noop())), now, &mut Effects::new())
 }
 
-fn granted(verdict: AcquireOutcome) -> Grant {
-    match verdict {
+fn granted(outcome: AcquireOutcome) -> Grant {
+    match outcome {
         AcquireOutcome::Granted(grant) => grant,
         other => panic!("{other:?}"),
     }
@@ -95,7 +96,7 @@ fn a_wait_for_a_share_that_is_only_not_yet_let_in_is_no_deadlock() {
     let AcquireOutcome::Queued(alone) = acquire(&mut table, Mode::Exclusive, Some(&you)) else { panic!("it is held") };
     table.release(&writer, End::Released, table.now, &mut Effects::new());
     let blocked = [me.id, you.id].into_iter().collect();
-    let missing = |table: &mut Table, id| table.obstacle_of(id, &blocked, table.now).map(|found| found.missing);
+    let missing = |table: &mut Table, id| table.blocker_of(id, &blocked, table.now).map(|found| found.missing);
     assert_eq!(missing(&mut table, mine), Some(0), "it goes in with the others");
     assert_eq!(missing(&mut table, alone), Some(1), "the first of them has to go before");
 }
@@ -158,10 +159,11 @@ fn an_owner_asks_again_for_its_share_at_no_cost_for_the_others() {
 fn hold(table: &mut Table, key: &str, hash: u32, ttl: Duration) -> Grant {
     let terms = Terms { ttl: Ttl::new(ttl).unwrap(), extra: None };
     let token = Token::from(Uuid::from_u128(u128::from(table.fence.get()) << 64));
-    let (key, choice) = (Key::try_from(key).unwrap(), TokenOrigin::Minted);
-    let ask = AcquireRequest { key: &key, hash, terms: &terms, token, choice, keeper: GrantState::Guard(choice) };
+    let (key, origin) = (Key::try_from(key).unwrap(), TokenOrigin::Minted);
+    let request =
+        AcquireRequest { key: &key, hash, terms: &terms, token, origin, grant_state: GrantState::Guard(origin) };
     let now = table.now;
-    table.grant_if_free(&ask, now).unwrap()
+    table.grant_if_free(&request, now).unwrap()
 }
 
 #[test]
@@ -190,7 +192,7 @@ fn of_very_many_that_end_at_once_those_that_somebody_waits_for_or_refreshes_come
     let slice = step(&mut table, |table, fx| table.tick(now, 128, fx));
     assert_eq!((slice, table.counters().refreshed), (Slice::More, 1));
     assert!(heard.ended.load(std::sync::atomic::Ordering::SeqCst));
-    let seen = table.see_waiter(waits, GrantState::Ticket, Waker::noop(), now, &mut Effects::new());
+    let seen = table.poll_waiter(waits, GrantState::Ticket, Waker::noop(), now, &mut Effects::new());
     assert!(matches!(seen, WaiterPoll::Granted(_)), "{seen:?}");
     assert!(table.held() > MANY as usize / 2);
     while table.tick(now, 128, &mut Effects::new()) == Slice::More {}

@@ -27,7 +27,7 @@ struct More {
     wakes: Vec<Waker>,
     notices: Vec<(Arc<dyn Watcher>, Notice)>,
     events: Vec<(Arc<dyn Sink>, Event)>,
-    errands: Vec<(Arc<dyn StoreCommands>, StoreCommand)>,
+    commands: Vec<(Arc<dyn StoreCommands>, StoreCommand)>,
     /// Owners that were granted one key while they wait for another: that may have closed a cycle.
     rechecks: Vec<Arc<Owner>>,
     /// Wakers that nobody will wake. Dropping one may drop a task, and with it a lock of this very shard.
@@ -44,8 +44,8 @@ impl More {
     #[cold]
     fn run(self) {
         // The store first: whoever is woken below may ask it for the same key.
-        for (clerk, errand) in self.errands {
-            let _ = catch_unwind(AssertUnwindSafe(|| clerk.run(errand)));
+        for (store, command) in self.commands {
+            let _ = catch_unwind(AssertUnwindSafe(|| store.run(command)));
         }
         for (watcher, notice) in self.notices {
             // A watcher is ours and does not panic; its own wakers may.
@@ -106,13 +106,13 @@ impl Effects {
         self.more.get_or_insert_default().events.push((sink, event));
     }
 
-    pub(crate) fn errand(&mut self, clerk: Arc<dyn StoreCommands>, errand: StoreCommand) {
-        self.more.get_or_insert_default().errands.push((clerk, errand));
+    pub(crate) fn command(&mut self, store: Arc<dyn StoreCommands>, command: StoreCommand) {
+        self.more.get_or_insert_default().commands.push((store, command));
     }
 
     /// What the store will be asked.
-    pub(crate) fn errands(&self) -> impl Iterator<Item = &StoreCommand> {
-        self.more.iter().flat_map(|more| more.errands.iter().map(|(_, errand)| errand))
+    pub(crate) fn commands(&self) -> impl Iterator<Item = &StoreCommand> {
+        self.more.iter().flat_map(|more| more.commands.iter().map(|(_, command)| command))
     }
 
     /// Has the deadlock check look at an owner again.

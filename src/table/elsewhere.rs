@@ -55,7 +55,7 @@ impl Table {
         self.drop_auto(index);
         let slot = &self.slots[index];
         let Some(holder) = slot.holder.as_ref() else { return };
-        if holder.keeper.keeps_the_token() {
+        if holder.grant_state.keeps_the_token() {
             return;
         }
         let is_near = holder.deadline.saturating_since(self.now) <= LEAD.min(holder.ttl.as_duration() / 4);
@@ -73,7 +73,7 @@ impl Table {
         let Some(known) = self.live(grant, now, fx) else { return };
         let deadline = deadline.min(self.slots[grant.slot].last_deadline());
         if deadline > known {
-            self.redate(grant.slot, deadline);
+            self.set_deadline(grant.slot, deadline);
             fx.due(deadline);
         }
     }
@@ -83,7 +83,7 @@ impl Table {
         let slot = &self.slots[index];
         let Some(holder) = slot.holder.as_ref() else { return false };
         let has_run_out = end == End::Expired && slot.session().is_none() && holder.deadline < slot.last_deadline();
-        has_run_out && !holder.keeper.keeps_the_token()
+        has_run_out && !holder.grant_state.keeps_the_token()
     }
 
     /// The store does not keep the key for this grant any more: it is lost, at once (peer bug 31).

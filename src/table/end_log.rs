@@ -46,27 +46,27 @@ impl EndLog {
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, trace: EndRecord) {
-        self.ends[self.next % ENDS] = Some(trace);
+    pub(crate) fn push(&mut self, record: EndRecord) {
+        self.ends[self.next % ENDS] = Some(record);
         self.next = self.next.wrapping_add(1);
     }
 
     #[inline(never)]
-    pub(crate) fn push_owned(&mut self, trace: EndRecord, owner: Arc<str>) {
-        self.push(trace);
+    pub(crate) fn push_owned(&mut self, record: EndRecord, owner: Arc<str>) {
+        self.push(record);
         if self.owners.len() == ENDS {
             self.owners.pop_front();
         }
-        self.owners.push_back((trace.fence, owner));
+        self.owners.push_back((record.fence, owner));
     }
 
     /// The ends of one key's grants, the last first, with their owners.
     pub(crate) fn of(&self, key_hash: u32) -> impl Iterator<Item = (&EndRecord, Option<&Arc<str>>)> {
         let newest_first = (1..=ENDS).map(|back| &self.ends[self.next.wrapping_sub(back) % ENDS]);
-        let of_key = newest_first.flatten().filter(move |trace| trace.key_hash == key_hash);
-        of_key.map(|trace| {
-            let owner = self.owners.iter().find(|(fence, _)| *fence == trace.fence);
-            (trace, owner.map(|(_, owner)| owner))
+        let of_key = newest_first.flatten().filter(move |record| record.key_hash == key_hash);
+        of_key.map(|record| {
+            let owner = self.owners.iter().find(|(fence, _)| *fence == record.fence);
+            (record, owner.map(|(_, owner)| owner))
         })
     }
 }
@@ -77,9 +77,9 @@ mod tests {
 
     #[test]
     fn the_trail_tells_a_keys_last_ends_the_newest_first_and_keeps_its_bound() {
-        let mut trail = EndLog::new();
+        let mut end_log = EndLog::new();
         for n in 1..=300_u64 {
-            let trace = EndRecord {
+            let record = EndRecord {
                 key_hash: n as u32 % 2,
                 end: End::Released,
                 fence: FencingToken::at_least_one(n),
@@ -88,17 +88,17 @@ mod tests {
                 ended_at: Moment::from_nanos(2 * n),
             };
             if n.is_multiple_of(4) {
-                trail.push_owned(trace, n.to_string().into());
+                end_log.push_owned(record, n.to_string().into());
             } else {
-                trail.push(trace);
+                end_log.push(record);
             }
         }
-        let fences: Vec<u64> = trail.of(0).map(|(trace, _)| trace.fence.get()).collect();
+        let fences: Vec<u64> = end_log.of(0).map(|(record, _)| record.fence.get()).collect();
         assert_eq!(fences.len(), ENDS / 2);
-        let owners: Vec<Option<&str>> = trail.of(0).map(|(_, owner)| owner.map(|owner| &**owner)).collect();
+        let owners: Vec<Option<&str>> = end_log.of(0).map(|(_, owner)| owner.map(|owner| &**owner)).collect();
         assert_eq!(owners[..3], [Some("300"), None, Some("296")]);
-        assert!(trail.owners.len() <= ENDS);
+        assert!(end_log.owners.len() <= ENDS);
         assert_eq!(fences[..3], [300, 298, 296]);
-        assert_eq!(trail.of(7).count(), 0);
+        assert_eq!(end_log.of(7).count(), 0);
     }
 }

@@ -173,10 +173,10 @@ mod tests {
     fn lane_is_used(table: &mut Table) -> bool {
         let (key, now) = (Key::new("k").expect("a good key"), Moment::from_nanos(1));
         let terms = Terms { ttl: Ttl::new(Duration::from_secs(1)).expect("a good ttl"), extra: None };
-        let (token, choice) = (Token::random(), TokenOrigin::Minted);
-        let ask =
-            AcquireRequest { key: &key, hash: 1, terms: &terms, token, choice, keeper: GrantState::Guard(choice) };
-        let Ok(grant) = table.grant_if_free(&ask, now) else { return false };
+        let (token, origin) = (Token::random(), TokenOrigin::Minted);
+        let request =
+            AcquireRequest { key: &key, hash: 1, terms: &terms, token, origin, grant_state: GrantState::Guard(origin) };
+        let Ok(grant) = table.grant_if_free(&request, now) else { return false };
         assert!(table.release_if_alone(&grant, End::Released, now).is_some());
         true
     }

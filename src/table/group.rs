@@ -65,7 +65,7 @@ impl Group {
     }
 
     /// A member's deadline has moved.
-    pub(crate) fn redate(&mut self, member: u32, before: Moment, after: Moment) {
+    pub(crate) fn set_deadline(&mut self, member: u32, before: Moment, after: Moment) {
         self.deadlines.remove(&(before, member));
         self.deadlines.insert((after, member));
     }

@@ -1,6 +1,6 @@
 //! How a key passes on: the grants that are made, and the waiters that are sent away.
 
-use super::acquire::{Grant, give_place_back};
+use super::acquire::{Grant, return_quota};
 use super::blockers::steps;
 use super::events::EventKind;
 use super::group::Group;
@@ -25,7 +25,7 @@ impl Table {
         let mut left = HAND_OFFS;
         while let Some(next) = self.slots[index].queue.first() {
             if left == 0 && !self.slots[index].is_free() {
-                self.put_off(index, next, fx);
+                self.postpone_hand_off(index, next, fx);
                 break;
             }
             left = left.saturating_sub(1);
@@ -56,7 +56,7 @@ impl Table {
         let slot = &self.slots[index];
         if slot.queue.len > 0 {
             fx.due(self.first_end(index));
-            self.urge(index);
+            self.file_first_as_urgent(index);
         } else if slot.is_free() {
             let hash = slot.hash;
             self.remove_slot(index, hash);
@@ -65,7 +65,7 @@ impl Table {
 
     /// Leaves the rest of a hand-off to a later step, if there is more to be done for it.
     #[cold]
-    fn put_off(&mut self, index: u32, next: u32, fx: &mut Effects) {
+    fn postpone_hand_off(&mut self, index: u32, next: u32, fx: &mut Effects) {
         if self.closed || self.slots[index].has_room(self.waiters[next].terms.mode()) {
             self.handing_off.push_back(index);
             fx.due(self.now);
@@ -73,7 +73,7 @@ impl Table {
     }
 
     /// Goes on with a hand-off that an earlier step has left unfinished; `false` if there is none.
-    pub(super) fn go_on_handing_off(&mut self, fx: &mut Effects) -> bool {
+    pub(super) fn resume_hand_off(&mut self, fx: &mut Effects) -> bool {
         let Some(index) = self.handing_off.pop_front() else { return false };
         let is_key = |slot: &Slot| slot.member_of().is_none() && !slot.is_free();
         if self.slots.get(index).is_some_and(is_key) {
@@ -83,7 +83,7 @@ impl Table {
     }
 
     /// Lets those in who waited behind one that has left the queue, if they go together with who is there.
-    pub(super) fn let_in(&mut self, index: u32, fx: &mut Effects) {
+    pub(super) fn hand_off_if_shared(&mut self, index: u32, fx: &mut Effects) {
         if self.slots[index].group().is_some() {
             self.hand_off(index, fx);
         }
@@ -111,7 +111,7 @@ impl Table {
                 self.granted(index, index, 0, fx);
             }
         } else {
-            self.grant_with_care(index, next, token, &terms, fx);
+            self.grant_waiter_on_terms(index, next, token, &terms, fx);
         }
         self.count(index, |c| {
             c.attempts += 1;
@@ -124,7 +124,7 @@ impl Table {
     }
 
     #[inline(never)]
-    fn grant_with_care(&mut self, index: u32, next: u32, token: Token, terms: &Terms, fx: &mut Effects) {
+    fn grant_waiter_on_terms(&mut self, index: u32, next: u32, token: Token, terms: &Terms, fx: &mut Effects) {
         let until = terms.session().map(|session| session.deadline().unwrap_or(self.now));
         let at = self.place(index, token, terms, GrantState::Unseen(next), until);
         self.waiters[next].slot = at;
@@ -136,8 +136,8 @@ impl Table {
     /// than `known` keys: this grant may have closed a cycle.
     #[inline(never)]
     pub(super) fn granted(&mut self, at: u32, index: u32, known: u32, fx: &mut Effects) {
-        if let Some(asker) = self.slots[at].asker().filter(|asker| asker.waits() > known) {
-            fx.recheck(asker.clone());
+        if let Some(owner) = self.slots[at].owner().filter(|owner| owner.waits() > known) {
+            fx.recheck(owner.clone());
         }
         if self.slow_path {
             let (slot, key_slot) = (&self.slots[at], &self.slots[index]);
@@ -179,7 +179,7 @@ impl Table {
 
     /// Tells a waiter, already out of its queue, that its wait ran out.
     fn time_out(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
-        let why = self.waited_in_vain(index, self.waiters[waiter].queued_at);
+        let why = self.reason_at_timeout(index, self.waiters[waiter].queued_at);
         self.turn_away(index, waiter, why, |c| &mut c.timed_out, fx);
     }
 
@@ -201,7 +201,7 @@ impl Table {
         counter: impl Fn(&mut Counters) -> &mut u64,
         fx: &mut Effects,
     ) {
-        give_place_back(&self.waiters[waiter].terms);
+        return_quota(&self.waiters[waiter].terms);
         self.tally_wait(waiter, why.face().outcome);
         self.refuse(waiter, why, fx);
         self.count(index, |c| {
@@ -229,12 +229,12 @@ impl Table {
             self.chosen.remove(&(waiter.token, index));
         }
         if waiter.terms.extra.is_some() {
-            self.leave_queue_with_care(index, id);
+            self.leave_queue_on_terms(index, id);
         }
     }
 
     #[inline(never)]
-    fn leave_queue_with_care(&mut self, index: u32, id: u32) {
+    fn leave_queue_on_terms(&mut self, index: u32, id: u32) {
         let (seq, terms) = (self.waiters[id].seq, &self.waiters[id].terms);
         let session = terms.session().map(|session| session.id);
         if let Mode::Permits { permits, .. } = terms.mode()
@@ -247,54 +247,55 @@ impl Table {
             }
         }
         if let Some(session) = session {
-            self.forget_belonging(session, |owner_index| &mut owner_index.waiters, id);
+            self.remove_from_index(session, |owner_index| &mut owner_index.waiters, id);
         }
     }
 
     /// Makes a grant: the one place where that is done. It takes the next fence (T4), and ends within its claim.
     /// `until`: the deadline of the session that it belongs to.
     #[inline]
-    fn holder(&mut self, token: Token, terms: &Terms, keeper: GrantState, until: Option<Moment>) -> Holder {
+    fn holder(&mut self, token: Token, terms: &Terms, grant_state: GrantState, until: Option<Moment>) -> Holder {
         self.fence = self.fence.next();
         let (now, ttl) = (self.now, terms.ttl);
         let mut deadline = until.unwrap_or_else(|| now.after(ttl)).min(self.claim.horizon());
         if let Some(cap) = terms.max_hold() {
             deadline = deadline.min(now.saturating_add(cap));
         }
-        Holder { token, fence: self.fence, deadline, granted_at: now, ttl, refreshes: 0, keeper }
+        Holder { token, fence: self.fence, deadline, granted_at: now, ttl, refreshes: 0, grant_state }
     }
 
     /// Grants a key that is not in the table, to a request that needs no care: the lane's.
     #[inline]
-    pub(super) fn grant_vacant(&mut self, ask: &AcquireRequest<'_>) -> Grant {
-        self.fill_vacant(ask, None)
+    pub(super) fn grant_vacant(&mut self, request: &AcquireRequest<'_>) -> Grant {
+        self.fill_vacant(request, None)
     }
 
     /// Grants a key that is not in the table, to anybody.
-    pub(super) fn grant_vacant_until(&mut self, ask: &AcquireRequest<'_>, until: Option<Moment>) -> Grant {
-        let grant = self.fill_vacant(ask, until);
-        if ask.terms.extra.is_some() {
-            self.join_in(grant.slot, grant.slot, ask.terms.mode());
+    pub(super) fn grant_vacant_until(&mut self, request: &AcquireRequest<'_>, until: Option<Moment>) -> Grant {
+        let grant = self.fill_vacant(request, until);
+        if request.terms.extra.is_some() {
+            self.join_group(grant.slot, grant.slot, request.terms.mode());
         }
         grant
     }
 
     #[inline(always)]
-    fn fill_vacant(&mut self, ask: &AcquireRequest<'_>, until: Option<Moment>) -> Grant {
-        let holder = self.holder(ask.token, ask.terms, ask.keeper, until);
-        let extras = ask.terms.extra.clone().map(|terms| Box::new(Extras { terms: Some(terms), ..Extras::default() }));
+    fn fill_vacant(&mut self, request: &AcquireRequest<'_>, until: Option<Moment>) -> Grant {
+        let holder = self.holder(request.token, request.terms, request.grant_state, until);
+        let extras =
+            request.terms.extra.clone().map(|terms| Box::new(Extras { terms: Some(terms), ..Extras::default() }));
         let index = self.insert_slot(Slot {
-            key: ask.key.clone(),
+            key: request.key.clone(),
             holder: Some(holder),
             queue: Queue::EMPTY,
-            hash: ask.hash,
+            hash: request.hash,
             expiry: Links::NEW,
             extras,
         });
         self.expiries.insert(&mut self.slots, index);
         self.counters.attempts += 1;
         self.counters.grants += 1;
-        Grant { slot: index, token: ask.token, fence: self.fence, proof: Some(self.fence) }
+        Grant { slot: index, token: request.token, fence: self.fence, proof: Some(self.fence) }
     }
 
     /// Puts a grant on a key that is in the table and has room for it; answers the grant's slot: the key's own if
@@ -304,10 +305,10 @@ impl Table {
         index: u32,
         token: Token,
         terms: &Terms,
-        keeper: GrantState,
+        grant_state: GrantState,
         until: Option<Moment>,
     ) -> u32 {
-        let holder = self.holder(token, terms, keeper, until);
+        let holder = self.holder(token, terms, grant_state, until);
         let deadline = holder.deadline;
         let slot = &mut self.slots[index];
         let at = if slot.holder.is_none() {
@@ -327,11 +328,11 @@ impl Table {
             let member = Slot { key, holder: Some(holder), queue: Queue::EMPTY, hash, expiry: Links::NEW, extras };
             let at = self.slots.insert(member);
             let group = self.slots[index].group_mut().expect("a key with room has a group");
-            group.insert(token, at, deadline, terms.asker().map(|asker| asker.id));
+            group.insert(token, at, deadline, terms.owner().map(|owner| owner.id));
             at
         };
         if terms.extra.is_some() {
-            self.join_in(at, index, terms.mode());
+            self.join_group(at, index, terms.mode());
         }
         self.expiries.insert(&mut self.slots, at);
         at
@@ -339,8 +340,8 @@ impl Table {
 
     /// Takes a grant's room in the group of its key, and notes it down as its owner's.
     #[cold]
-    fn join_in(&mut self, at: u32, index: u32, mode: Mode) {
-        self.belong(at);
+    fn join_group(&mut self, at: u32, index: u32, mode: Mode) {
+        self.index_grant(at);
         if mode != Mode::Exclusive {
             self.tally.joined_group(mode.kind());
             let extras = self.slots[index].extras_mut();
@@ -350,18 +351,18 @@ impl Table {
 
     /// Files the first of a key's holders to end among those that somebody waits for.
     #[inline]
-    pub(super) fn urge(&mut self, index: u32) {
+    pub(super) fn file_first_as_urgent(&mut self, index: u32) {
         let slot = &self.slots[index];
         let own = slot.holder.as_ref().map_or(Moment::FAR, |holder| holder.deadline);
         let at = match slot.group().and_then(|group| group.first_due()) {
             Some((due, member)) if due < own => member,
             _ => index,
         };
-        self.make_urgent(at);
+        self.file_as_urgent(at);
     }
 
     /// Files a holder among those that somebody waits for, if it is filed at all.
-    pub(super) fn make_urgent(&mut self, at: u32) {
+    pub(super) fn file_as_urgent(&mut self, at: u32) {
         if self.slots[at].expiry.is_plain() {
             self.expiries.remove(&mut self.slots, at);
             self.expiries.insert_urgent(&mut self.slots, at);

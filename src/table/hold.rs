@@ -30,7 +30,7 @@ pub enum Release {
 
 /// What a refresh asks for.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum RefreshAsk {
+pub(crate) enum RefreshRequest {
     /// The TTL of the grant, and only once its share of the TTL has passed (`refresh_after`).
     IfDue,
     /// This TTL, now.
@@ -71,7 +71,7 @@ impl Table {
         self.advance_clock(now);
         let slot = self.slots.get(grant.slot)?;
         let holder = slot.holder.as_ref()?;
-        let alone = slot.queue.len == 0 && slot.extras.is_none() && holder.keeper.forgets(end) && !self.slow_path;
+        let alone = slot.queue.len == 0 && slot.extras.is_none() && holder.grant_state.forgets(end) && !self.slow_path;
         if !alone || holder.fence != grant.fence || holder.deadline <= self.now {
             return None;
         }
@@ -79,7 +79,7 @@ impl Table {
         let held = self.now.nanos_since(granted_at);
         self.counters.end(end, held);
         self.tally.held_for(held);
-        self.trail.push(EndRecord { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now });
+        self.end_log.push(EndRecord { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now });
         self.expiries.remove(&mut self.slots, grant.slot);
         self.remove_slot(grant.slot, key_hash);
         Some(Release::Released)
@@ -124,7 +124,7 @@ impl Table {
     pub(crate) fn refresh(
         &mut self,
         grant: &Grant,
-        ask: RefreshAsk,
+        request: RefreshRequest,
         now: Moment,
         fx: &mut Effects,
     ) -> Result<Refreshed, Loss> {
@@ -132,14 +132,14 @@ impl Table {
             self.counters.refresh_lost += 1;
             return Err(self.loss_of(grant.fence));
         }
-        if let Some(skipped) = self.skips_refresh(grant, ask) {
+        if let Some(skipped) = self.skips_refresh(grant, request) {
             return Ok(skipped);
         }
         let slot = &self.slots[grant.slot];
         let holder = slot.holder.as_ref().expect("the deadline came from this holder");
-        let ttl = match ask {
-            RefreshAsk::To(ttl) => ttl,
-            RefreshAsk::IfDue => holder.ttl,
+        let ttl = match request {
+            RefreshRequest::To(ttl) => ttl,
+            RefreshRequest::IfDue => holder.ttl,
         };
         let asked = match slot.session() {
             Some(session) => session.heartbeat(ttl, self.now)?,
@@ -150,8 +150,8 @@ impl Table {
     }
 
     /// The answer to a refresh that comes before its share of the TTL has passed.
-    pub(super) fn skips_refresh(&mut self, grant: &Grant, ask: RefreshAsk) -> Option<Refreshed> {
-        if ask != RefreshAsk::IfDue {
+    pub(super) fn skips_refresh(&mut self, grant: &Grant, request: RefreshRequest) -> Option<Refreshed> {
+        if request != RefreshRequest::IfDue {
             return None;
         }
         let slot = &self.slots[grant.slot];
@@ -171,7 +171,7 @@ impl Table {
         let Some(holder) = self.slots[grant.slot].holder.as_mut() else { unreachable!("a live grant has its holder") };
         holder.refreshes = holder.refreshes.saturating_add(1);
         let (deadline, count) = (holder.deadline.max(asked), holder.refreshes);
-        self.redate(grant.slot, deadline);
+        self.set_deadline(grant.slot, deadline);
         self.count(self.key_slot(grant.slot), |c| c.refreshed += 1);
         if self.slow_path {
             self.publish(grant.slot, EventKind::Refreshed { remaining: deadline.saturating_since(self.now) }, fx);
@@ -180,19 +180,19 @@ impl Table {
     }
 
     /// Files a holder under a new deadline.
-    pub(super) fn redate(&mut self, index: u32, deadline: Moment) {
+    pub(super) fn set_deadline(&mut self, index: u32, deadline: Moment) {
         let slot = &mut self.slots[index];
         let Some(holder) = slot.holder.as_mut() else { return };
         let before = std::mem::replace(&mut holder.deadline, deadline);
         if let Some(key_slot) = slot.member_of()
             && let Some(group) = self.slots[key_slot].group_mut()
         {
-            group.redate(index, before, deadline);
+            group.set_deadline(index, before, deadline);
         }
         self.expiries.update(&mut self.slots, index);
         let slot = &self.slots[index];
         if slot.queue.len > 0 || slot.extras.as_ref().is_some_and(|extras| extras.watcher.is_some()) {
-            self.make_urgent(index);
+            self.file_as_urgent(index);
         }
     }
 
@@ -224,7 +224,7 @@ impl Table {
     ) -> Result<(), Loss> {
         let deadline = self.check(grant, now, fx)?;
         // The lock of a session may be filed under an earlier one: from here on it counts by itself.
-        self.redate(grant.slot, deadline);
+        self.set_deadline(grant.slot, deadline);
         self.slots[grant.slot].extras_mut().cap = Some(max_hold);
         Ok(())
     }
@@ -239,7 +239,7 @@ impl Table {
     ) -> Result<Arc<dyn Watcher>, Option<End>> {
         let deadline = self.live(grant, now, fx).ok_or_else(|| self.ended.find_fence(grant.fence))?;
         fx.due(deadline);
-        self.make_urgent(grant.slot);
+        self.file_as_urgent(grant.slot);
         Ok(self.slots[grant.slot].extras_mut().watcher.get_or_insert_with(make).clone())
     }
 
@@ -257,24 +257,24 @@ impl Table {
     }
 
     /// Lets a grant travel by its token alone, or gives it a guard again.
-    pub(crate) fn set_keeper(&mut self, grant: &Grant, keeper: GrantState) {
+    pub(crate) fn set_grant_state(&mut self, grant: &Grant, grant_state: GrantState) {
         if self.holder_of(grant).is_some()
             && let Some(holder) = self.slots[grant.slot].holder.as_mut()
         {
-            holder.keeper = keeper;
+            holder.grant_state = grant_state;
             self.confirm_before_the_end(grant.slot);
         }
     }
 
     /// Has the end of a grant be remembered, as somebody else than its guard may ask for it now.
     pub(crate) fn remember_end(&mut self, grant: &Grant) {
-        if self.keeper(grant) == Some(GrantState::Guard(super::TokenOrigin::Minted)) {
-            self.set_keeper(grant, GrantState::Guard(super::TokenOrigin::ByClient));
+        if self.grant_state(grant) == Some(GrantState::Guard(super::TokenOrigin::Minted)) {
+            self.set_grant_state(grant, GrantState::Guard(super::TokenOrigin::ByClient));
         }
     }
 
-    pub(crate) fn keeper(&self, grant: &Grant) -> Option<GrantState> {
-        self.holder_of(grant).map(|holder| holder.keeper)
+    pub(crate) fn grant_state(&self, grant: &Grant) -> Option<GrantState> {
+        self.holder_of(grant).map(|holder| holder.grant_state)
     }
 
     /// The holder that a grant made, be it past its deadline or not.

@@ -12,28 +12,28 @@ use crate::key::Token;
 impl Table {
     /// Answers a request whose token this key already knows (T11): the waiter it queued, the grant it was given,
     /// or the end of that grant. `None`: the token is new here.
-    pub(super) fn answer_again(
+    pub(super) fn answer_repeated(
         &mut self,
-        ask: &AcquireRequest<'_>,
+        request: &AcquireRequest<'_>,
         found: Option<u32>,
-        patience: &WaitPolicy<'_>,
+        policy: &WaitPolicy<'_>,
         fx: &mut Effects,
     ) -> Option<AcquireOutcome> {
-        if let Some(index) = found.and_then(|index| self.holder_with(index, ask.token))
+        if let Some(index) = found.and_then(|index| self.holder_with(index, request.token))
             && let Some(holder) = self.slots[index].holder.as_ref()
         {
-            if !self.slots[index].terms(holder).ask_for_the_same(ask.terms) {
-                return Some(self.reject(found, ask.terms.mode(), LockError::TokenReused));
+            if !self.slots[index].terms(holder).ask_for_the_same(request.terms) {
+                return Some(self.reject(found, request.terms.mode(), LockError::TokenReused));
             }
-            let (old_keeper, token, fence) = (holder.keeper, holder.token, holder.fence);
+            let (old_state, token, fence) = (holder.grant_state, holder.token, holder.fence);
             let grant = Grant { slot: index, token, fence, proof: self.proof_in(index) };
-            match (old_keeper, ask.keeper) {
+            match (old_state, request.grant_state) {
                 // One guard per token and process (T10): a second one would release under the first.
                 (GrantState::Guard(_), GrantState::Guard(_)) => {
-                    return Some(self.reject(found, ask.terms.mode(), LockError::TokenReused));
+                    return Some(self.reject(found, request.terms.mode(), LockError::TokenReused));
                 }
                 (GrantState::Guard(_), _) => return Some(AcquireOutcome::Granted(grant)),
-                (GrantState::Claiming(waiter), _) => return Some(self.take_seat(waiter, patience, found)),
+                (GrantState::Claiming(waiter), _) => return Some(self.take_seat(waiter, policy, found)),
                 (GrantState::Unseen(waiter), _) => {
                     self.waiters[waiter].wake_all(fx);
                     self.waiters.remove(waiter);
@@ -41,34 +41,34 @@ impl Table {
                 (GrantState::Ticket, _) => {}
             }
             if let Some(holder) = self.slots[index].holder.as_mut() {
-                holder.keeper = ask.keeper;
+                holder.grant_state = request.grant_state;
             }
             return Some(AcquireOutcome::Granted(grant));
         }
-        if let Some(&queued) = found.and_then(|index| self.chosen.get(&(ask.token, index))) {
-            if !self.waiters[queued].terms.ask_for_the_same(ask.terms) {
-                return Some(self.reject(found, ask.terms.mode(), LockError::TokenReused));
+        if let Some(&queued) = found.and_then(|index| self.chosen.get(&(request.token, index))) {
+            if !self.waiters[queued].terms.ask_for_the_same(request.terms) {
+                return Some(self.reject(found, request.terms.mode(), LockError::TokenReused));
             }
-            if matches!(patience, WaitPolicy::Now | WaitPolicy::Poll) {
+            if matches!(policy, WaitPolicy::Now | WaitPolicy::Poll) {
                 // It is known to be held by another, and this request will not wait with the first.
                 return None;
             }
-            return Some(self.take_seat(queued, patience, found));
+            return Some(self.take_seat(queued, policy, found));
         }
-        let end = self.ended.find(ask.token, ask.hash)?;
-        Some(self.reject(found, ask.terms.mode(), LockError::Lost(end.as_loss())))
+        let end = self.ended.find(request.token, request.hash)?;
+        Some(self.reject(found, request.terms.mode(), LockError::Lost(end.as_loss())))
     }
 
     /// What became of a grant that another seat of the same waiter took: the same answer, or `Lost`.
     pub(crate) fn answer_taken(
         &mut self,
-        ask: &AcquireRequest<'_>,
+        request: &AcquireRequest<'_>,
         now: Moment,
         fx: &mut Effects,
     ) -> Result<Grant, LockError> {
         self.advance_clock(now);
-        let found = self.find_live(ask.hash, ask.key, fx);
-        match self.answer_again(ask, found, &WaitPolicy::Now, fx) {
+        let found = self.find_live(request.hash, request.key, fx);
+        match self.answer_repeated(request, found, &WaitPolicy::Now, fx) {
             Some(AcquireOutcome::Granted(grant)) => Ok(grant),
             Some(AcquireOutcome::Refused(why)) => Err(why),
             Some(AcquireOutcome::Queued(_)) | None => Err(LockError::Lost(Loss::Unknown)),
@@ -76,8 +76,8 @@ impl Table {
     }
 
     /// Lets a request share a waiter's place.
-    fn take_seat(&mut self, id: u32, patience: &WaitPolicy<'_>, found: Option<u32>) -> AcquireOutcome {
-        let waker = match patience {
+    fn take_seat(&mut self, id: u32, policy: &WaitPolicy<'_>, found: Option<u32>) -> AcquireOutcome {
+        let waker = match policy {
             WaitPolicy::Until(_, waker) => *waker,
             WaitPolicy::Now | WaitPolicy::Poll => None,
         };
@@ -87,7 +87,7 @@ impl Table {
             return self.reject(found, mode, LockError::QueueFull);
         }
         let (seat, seq) = (waiter.join(waker), waiter.seq);
-        if let WaitPolicy::Until(deadline, _) = patience {
+        if let WaitPolicy::Until(deadline, _) = policy {
             self.wait_until(id, *deadline);
         }
         AcquireOutcome::Queued(WaiterId { index: id, seat, seq })

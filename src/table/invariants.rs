@@ -59,7 +59,7 @@ impl Table {
             assert!(fences.insert(holder.fence), "T4: {:?} has the fence of another grant", slot.key);
             assert!(holder.granted_at <= self.now, "C1: {:?} was granted in the future", slot.key);
             assert!(holder.granted_at < holder.deadline, "C1: {:?} was granted past its deadline", slot.key);
-            if let GrantState::Unseen(waiter) = holder.keeper {
+            if let GrantState::Unseen(waiter) = holder.grant_state {
                 let waiter = self.waiters.get(waiter).expect("T3: an unseen grant has its waiter");
                 assert_eq!(waiter.state, WaiterState::Granted, "T3: {:?} is held for a waiter", slot.key);
                 assert_eq!((waiter.slot, waiter.token), (*index, holder.token), "T3: the waiter is this grant's");
@@ -78,7 +78,7 @@ impl Table {
         let members: Vec<u32> = group.members().collect();
         assert_eq!(members.len(), group.len(), "T1: members and deadlines of {:?} are one to one", slot.key);
         assert!(members.len() + usize::from(slot.holder.is_some()) > 0, "T7: {:?} is a group of nobody", slot.key);
-        let owned = members.iter().filter_map(|member| Some((self.slots[*member].asker()?.id, *member)));
+        let owned = members.iter().filter_map(|member| Some((self.slots[*member].owner()?.id, *member)));
         let owned: BTreeSet<_> = owned.collect();
         assert!(group.owned().into_iter().eq(owned), "T1: {:?} knows whose its members are", slot.key);
         for (deadline, member) in group.dated_after(None) {
@@ -167,7 +167,7 @@ impl Table {
                 let holder = self.slots.get(waiter.slot).and_then(|slot| slot.holder.as_ref());
                 let holder = holder.expect("T3: the grant of a granted waiter holds its key");
                 assert_eq!(
-                    (holder.keeper, holder.token),
+                    (holder.grant_state, holder.token),
                     (GrantState::Unseen(*id), waiter.token),
                     "T3: unseen both ways"
                 );

@@ -26,21 +26,21 @@ fn session(ttl: Ttl) -> Arc<Owner> {
     Arc::new(Owner::new(Some("me".into()), OwnerKind::Session(ttl), at(1), 10))
 }
 
-fn acquire(table: &mut Table, key: &Key, ttl: Ttl, asker: Option<&Arc<Owner>>, mode: Mode) -> AcquireOutcome {
-    let extra = ExtraTerms { mode, asker: asker.cloned(), ..ExtraTerms::default() };
+fn acquire(table: &mut Table, key: &Key, ttl: Ttl, owner: Option<&Arc<Owner>>, mode: Mode) -> AcquireOutcome {
+    let extra = ExtraTerms { mode, owner: owner.cloned(), ..ExtraTerms::default() };
     let terms = Terms { ttl, extra: Some(Arc::new(extra)) };
-    let keeper = GrantState::Guard(TokenOrigin::Minted);
+    let grant_state = GrantState::Guard(TokenOrigin::Minted);
     // One that no earlier request here had.
     let token = Token::from(Uuid::from_u128(u128::from(table.fence.get()) << 64 | u128::from(table.waiter_seq)));
-    let ask = AcquireRequest { key, hash: 7, terms: &terms, token, choice: TokenOrigin::Minted, keeper };
-    let (patience, now) = (WaitPolicy::Until(Moment::FAR, Some(Waker::noop())), table.now);
-    let verdict = table.acquire(&ask, patience, now, &mut Effects::new());
+    let request = AcquireRequest { key, hash: 7, terms: &terms, token, origin: TokenOrigin::Minted, grant_state };
+    let (policy, now) = (WaitPolicy::Until(Moment::FAR, Some(Waker::noop())), table.now);
+    let outcome = table.acquire(&request, policy, now, &mut Effects::new());
     table.assert_invariants();
-    verdict
+    outcome
 }
 
-fn granted(verdict: AcquireOutcome) -> Grant {
-    match verdict {
+fn granted(outcome: AcquireOutcome) -> Grant {
+    match outcome {
         AcquireOutcome::Granted(grant) => grant,
         other => panic!("{other:?}"),
     }
@@ -62,7 +62,7 @@ fn a_lock_seen_to_be_over_gets_no_refresh_dated_before_its_end() {
     let (mut table, key) = (table(), Key::try_from("k").unwrap());
     let grant = granted(acquire(&mut table, &key, secs(10), None, Mode::Exclusive));
     assert_eq!(table.held_until(&grant, at(11)), None);
-    assert!(table.refresh(&grant, RefreshAsk::To(secs(10)), at(10), &mut Effects::new()).is_err());
+    assert!(table.refresh(&grant, RefreshRequest::To(secs(10)), at(10), &mut Effects::new()).is_err());
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_holder_that_is_over_is_nobodys_obstacle() {
     let both = [me.id, you.id].into_iter().collect();
     let missing = |table: &mut Table| {
         let now = table.now;
-        table.obstacle_to(&key, 7, Mode::Exclusive, &both, now).missing
+        table.blocker_to(&key, 7, Mode::Exclusive, &both, now).missing
     };
     assert_eq!(missing(&mut table), 2);
     me.end(at(2)).unwrap();

@@ -80,7 +80,7 @@ use hashbrown::{HashMap, HashTable};
 pub(crate) use acquire::{Grant, NotFree};
 #[cfg(test)]
 pub(crate) use blockers::steps;
-pub(crate) use blockers::{Blocker, Place};
+pub(crate) use blockers::{Blocker, QueuePosition};
 pub(crate) use claim::{
     Attempts, Claim, ClaimFilter, ClaimOutcome, ClaimSource, LocalWaiters, StoreCommand, StoreCommands,
 };
@@ -96,9 +96,9 @@ pub(crate) use histogram::{Buckets, ModeLabel, OUTCOMES, Samples};
 #[cfg(all(test, feature = "metrics"))]
 pub(crate) use histogram::{HOLD_BOUNDS, WAIT_BOUNDS};
 pub use hold::Release;
-pub(crate) use hold::{RefreshAsk, Refreshed};
+pub(crate) use hold::{RefreshRequest, Refreshed};
 pub use mode::Mode;
-pub(crate) use orders::{Order, OrderId};
+pub(crate) use orders::{AutoRefreshId, AutoRefreshStart};
 pub(crate) use owner::{Owner, OwnerId, OwnerKind, OwnerSet, check_owner};
 pub(crate) use queue::WaiterId;
 pub(crate) use release::HoldersCursor;
@@ -157,12 +157,12 @@ pub(crate) struct Table {
     expiries: Wheel,
     timeouts: Wheel,
     refreshes: Wheel,
-    last_order: OrderId,
+    last_order: AutoRefreshId,
     ended: EndedTokens,
-    trail: EndLog,
+    end_log: EndLog,
     /// By owner: what it holds and waits for here.
     owner_index: HashMap<OwnerId, OwnerIndex, foldhash::fast::RandomState>,
-    ears: Subscriptions,
+    subscriptions: Subscriptions,
     claim: Claim,
     limits: Limits,
     /// The last fence handed out; counts per shard, so that idle keys cost nothing (T4).
@@ -184,7 +184,7 @@ pub(crate) struct Table {
     slow_path: bool,
     counters: Counters,
     tally: Tally,
-    hot: HotKeys,
+    hot_keys: HotKeys,
 }
 
 impl Table {
@@ -201,11 +201,11 @@ impl Table {
             expiries: Wheel::new(now),
             timeouts: Wheel::new(now),
             refreshes: Wheel::new(now),
-            last_order: OrderId::default(),
+            last_order: AutoRefreshId::default(),
             ended: EndedTokens::new(ENDED_TOKENS),
-            trail: EndLog::new(),
+            end_log: EndLog::new(),
             owner_index: HashMap::default(),
-            ears: Subscriptions::default(),
+            subscriptions: Subscriptions::default(),
             claim,
             limits,
             fence: FencingToken::at_least_one(fence_floor),
@@ -219,7 +219,7 @@ impl Table {
             slow_path,
             counters: Counters::default(),
             tally: Tally::default(),
-            hot: HotKeys::default(),
+            hot_keys: HotKeys::default(),
         }
     }
 
@@ -304,7 +304,7 @@ impl Table {
     /// The most contended keys and how often each was, in no order.
     pub(crate) fn hot_keys(&mut self, now: Moment) -> &[(Key, u64)] {
         self.advance_clock(now);
-        self.hot.counted(self.now)
+        self.hot_keys.counted(self.now)
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -330,24 +330,24 @@ impl Table {
 
     /// Begins to tell of what happens.
     pub(crate) fn listen(&mut self, interest: Interest, sink: Arc<dyn Sink>) {
-        self.ears.open(interest, sink);
+        self.subscriptions.open(interest, sink);
         self.slow_path = true;
     }
 
     /// Ends what one `listen` began.
     pub(crate) fn stop_listening(&mut self, interest: Interest) {
-        self.ears.close(interest);
-        self.slow_path = self.closed || self.ears.are_open() || self.claim.is_stored();
+        self.subscriptions.close(interest);
+        self.slow_path = self.closed || self.subscriptions.are_open() || self.claim.is_stored();
     }
 
     /// Tells of what happens to the grant in a slot.
     fn publish(&self, index: u32, kind: EventKind, fx: &mut Effects) {
         let slot = &self.slots[index];
-        if let Some(sink) = self.ears.hear(slot.hash) {
+        if let Some(sink) = self.subscriptions.hear(slot.hash) {
             let event = Event {
                 sequence: sink.next(),
                 key: slot.key.clone(),
-                owner: slot.owner().cloned(),
+                owner: slot.owner_label().cloned(),
                 fencing_token: self.proof_in(index),
                 kind,
             };
@@ -358,14 +358,14 @@ impl Table {
     /// Sees to it that the end of a grant is told in time, if anybody listens.
     fn wake_for_listeners(&self, index: u32, fx: &mut Effects) {
         let slot = &self.slots[index];
-        if let (Some(holder), Some(_)) = (&slot.holder, self.ears.hear(slot.hash)) {
+        if let (Some(holder), Some(_)) = (&slot.holder, self.subscriptions.hear(slot.hash)) {
             fx.due(holder.deadline);
         }
     }
 
     /// Whether anybody listens.
     pub(crate) fn has_listeners(&self) -> bool {
-        self.ears.are_open()
+        self.subscriptions.are_open()
     }
 
     /// Whether no further key fits, or no further holder beside the first of a key.

@@ -14,26 +14,26 @@ use std::time::Duration;
 use super::effects::Effects;
 use super::slot::Refreshes;
 use super::timer_wheel::Links;
-use super::{Grant, RefreshAsk, Table};
+use super::{Grant, RefreshRequest, Table};
 use crate::clock::Moment;
 use crate::error::Loss;
 use crate::key::Ttl;
 
 /// Names a standing order among those of its table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct OrderId(u64);
+pub(crate) struct AutoRefreshId(u64);
 
 /// Whether there is a new standing order to refresh.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Order {
-    Given(OrderId),
+pub(crate) enum AutoRefreshStart {
+    Started(AutoRefreshId),
     /// There was one already, or the grant has no use for one.
-    AsItWas,
+    Unchanged,
 }
 
 /// What is done for a grant when its time comes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Standing {
+pub(crate) enum DueAction {
     /// It is refreshed, because that was ordered.
     Refresh,
     /// No order: the store is asked whether its end still is where this process knows it.
@@ -43,13 +43,13 @@ pub(crate) enum Standing {
 /// What a grant is refreshed by; or, where it has no order, confirmed.
 #[derive(Debug)]
 pub(crate) struct AutoRefresh {
-    pub(crate) what: Standing,
+    pub(crate) what: DueAction,
     pub(crate) every: Duration,
     /// A refresh that comes later than this after it was due counts as failed, and is done all the same.
     pub(crate) timeout: Duration,
     pub(crate) due: Moment,
     pub(crate) links: Links,
-    id: OrderId,
+    id: AutoRefreshId,
     /// How often the grant had been asked for again when the order was given: it goes with that answer.
     pub(crate) depth: u32,
     /// Whether it is the house's own.
@@ -61,7 +61,7 @@ pub(crate) struct AutoRefresh {
 /// The house's own order, where it is not in force: every so often.
 #[derive(Clone, Copy, Debug)]
 struct Own {
-    id: OrderId,
+    id: AutoRefreshId,
     every: Duration,
     depth: u32,
 }
@@ -70,12 +70,12 @@ impl AutoRefresh {
     /// No order, but a question to the store.
     pub(super) const fn confirm(due: Moment) -> Self {
         Self {
-            what: Standing::Confirm,
+            what: DueAction::Confirm,
             every: Duration::ZERO,
             timeout: Duration::MAX,
             due,
             links: Links::NEW,
-            id: OrderId(0),
+            id: AutoRefreshId(0),
             depth: 0,
             is_own: false,
             own: None,
@@ -84,7 +84,7 @@ impl AutoRefresh {
 }
 
 impl Table {
-    fn new_order(&mut self) -> OrderId {
+    fn new_order(&mut self) -> AutoRefreshId {
         self.last_order.0 += 1;
         self.last_order
     }
@@ -97,7 +97,7 @@ impl Table {
         timeout: Duration,
         now: Moment,
         fx: &mut Effects,
-    ) -> Result<OrderId, Loss> {
+    ) -> Result<AutoRefreshId, Loss> {
         self.check(grant, now, fx)?;
         let id = self.new_order();
         let extras = self.slots[grant.slot].extras_mut();
@@ -110,7 +110,7 @@ impl Table {
         self.order(
             grant.slot,
             AutoRefresh {
-                what: Standing::Refresh,
+                what: DueAction::Refresh,
                 every,
                 timeout,
                 due,
@@ -128,35 +128,40 @@ impl Table {
     /// Has the table refresh the grant every third of its TTL, also when its holder's own order is stopped; unless there
     /// is such an order already, or none is of use. One that has less than half of its TTL left, as a session's may, is
     /// refreshed at once.
-    pub(crate) fn keep_refreshed(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Result<Order, Loss> {
+    pub(crate) fn keep_refreshed(
+        &mut self,
+        grant: &Grant,
+        now: Moment,
+        fx: &mut Effects,
+    ) -> Result<AutoRefreshStart, Loss> {
         let deadline = self.check(grant, now, fx)?;
         let slot = &self.slots[grant.slot];
         let ttl = slot.holder.as_ref().expect("the deadline came from this holder").ttl;
         let third = ttl.as_duration() / 3;
         let auto = slot.extras.as_ref().and_then(|extras| extras.auto.as_ref());
-        let auto = auto.filter(|auto| auto.what == Standing::Refresh);
+        let auto = auto.filter(|auto| auto.what == DueAction::Refresh);
         let is_kept = auto.is_some_and(|auto| auto.is_own || auto.own.is_some());
         if is_kept || third < Ttl::MIN || deadline >= slot.last_deadline() {
-            return Ok(Order::AsItWas);
+            return Ok(AutoRefreshStart::Unchanged);
         }
         if auto.is_none() && deadline.saturating_since(self.now) < ttl.as_duration() / 2 {
-            self.refresh(grant, RefreshAsk::To(ttl), now, fx)?;
+            self.refresh(grant, RefreshRequest::To(ttl), now, fx)?;
         }
         let depth = self.slots[grant.slot].extras_mut().reentries;
-        Ok(Order::Given(self.begin_order(grant.slot, third, depth, fx)))
+        Ok(AutoRefreshStart::Started(self.begin_order(grant.slot, third, depth, fx)))
     }
 
     /// The house's own order, in force from now on, or below the holder's.
-    pub(super) fn begin_order(&mut self, index: u32, every: Duration, depth: u32, fx: &mut Effects) -> OrderId {
+    pub(super) fn begin_order(&mut self, index: u32, every: Duration, depth: u32, fx: &mut Effects) -> AutoRefreshId {
         let id = self.new_order();
         let auto = self.slots[index].extras_mut().auto.as_mut();
-        if let Some(auto) = auto.filter(|auto| auto.what == Standing::Refresh) {
+        if let Some(auto) = auto.filter(|auto| auto.what == DueAction::Refresh) {
             auto.own = Some(Own { id, every, depth });
         } else {
             let due = self.now.saturating_add(every);
             let links = Links::NEW;
             let order = AutoRefresh {
-                what: Standing::Refresh,
+                what: DueAction::Refresh,
                 every,
                 timeout: every,
                 due,
@@ -180,14 +185,14 @@ impl Table {
     }
 
     /// Stops one order, if it still stands.
-    pub(crate) fn stop_order(&mut self, grant: &Grant, id: OrderId, fx: &mut Effects) {
+    pub(crate) fn stop_order(&mut self, grant: &Grant, id: AutoRefreshId, fx: &mut Effects) {
         if self.holder_of(grant).is_some() {
             self.stop_orders(grant.slot, |order, _| order == id, fx);
         }
     }
 
     /// Stops the orders of a slot that `which` picks, by their names and depths. What stood below one is in force.
-    pub(super) fn stop_orders(&mut self, index: u32, which: impl Fn(OrderId, u32) -> bool, fx: &mut Effects) {
+    pub(super) fn stop_orders(&mut self, index: u32, which: impl Fn(AutoRefreshId, u32) -> bool, fx: &mut Effects) {
         let Some(auto) = self.slots[index].extras.as_mut().and_then(|extras| extras.auto.as_mut()) else { return };
         auto.own = auto.own.filter(|own| !which(own.id, own.depth));
         if !which(auto.id, auto.depth) {
@@ -202,7 +207,7 @@ impl Table {
             self.order(
                 index,
                 AutoRefresh {
-                    what: Standing::Refresh,
+                    what: DueAction::Refresh,
                     every,
                     timeout: every,
                     due,

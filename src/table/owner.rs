@@ -34,12 +34,12 @@ pub(crate) struct Owner {
     name: Option<Arc<str>>,
     kind: OwnerKind,
     /// Nanoseconds of the session's deadline, or why it has none any more.
-    word: AtomicU64,
+    state: AtomicU64,
     /// Nanoseconds of the deadline that it ran out at.
     ran_out_at: AtomicU64,
     /// Locks that it holds or waits for.
-    places: AtomicU32,
-    max_places: AtomicU32,
+    locks: AtomicU32,
+    max_locks: AtomicU32,
     /// Waits that the deadlock check knows of.
     waits: AtomicU32,
     /// Grants that it has, in all shards.
@@ -56,7 +56,7 @@ pub(crate) enum OwnerKind {
 }
 
 impl Owner {
-    pub(crate) fn new(name: Option<Arc<str>>, kind: OwnerKind, now: Moment, max_places: u32) -> Self {
+    pub(crate) fn new(name: Option<Arc<str>>, kind: OwnerKind, now: Moment, max_locks: u32) -> Self {
         /// Tells owners apart, for as long as the process lives.
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let deadline = match kind {
@@ -67,17 +67,17 @@ impl Owner {
             id: OwnerId(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
             name,
             kind,
-            word: AtomicU64::new(deadline.as_nanos()),
+            state: AtomicU64::new(deadline.as_nanos()),
             ran_out_at: AtomicU64::new(deadline.as_nanos()),
-            places: AtomicU32::new(0),
-            max_places: AtomicU32::new(max_places),
+            locks: AtomicU32::new(0),
+            max_locks: AtomicU32::new(max_locks),
             waits: AtomicU32::new(0),
             grants: AtomicU32::new(0),
         }
     }
 
     /// What it is called where a name is needed.
-    pub(crate) fn shown(&self) -> Arc<str> {
+    pub(crate) fn label(&self) -> Arc<str> {
         self.name.clone().unwrap_or_else(|| format!("run #{}", self.id.0).into())
     }
 
@@ -100,13 +100,13 @@ impl Owner {
     /// The session's deadline; `Err` says how it ended. Ends it if its time is over.
     pub(crate) fn settle(&self, now: Moment) -> Result<Moment, Loss> {
         loop {
-            let word = self.word.load(Ordering::Acquire);
-            match self.read(word) {
+            let state = self.state.load(Ordering::Acquire);
+            match self.read(state) {
                 Ok(deadline) if deadline > now => return Ok(deadline),
                 Ok(_) => {
                     // Before the word is gone: whoever finds it expired asks for this.
-                    self.ran_out_at.store(word, Ordering::Release);
-                    let _ = self.word.compare_exchange(word, EXPIRED, Ordering::AcqRel, Ordering::Acquire);
+                    self.ran_out_at.store(state, Ordering::Release);
+                    let _ = self.state.compare_exchange(state, EXPIRED, Ordering::AcqRel, Ordering::Acquire);
                 }
                 Err(loss) => return Err(loss),
             }
@@ -115,7 +115,7 @@ impl Owner {
 
     /// The session's deadline, past or not; `Err` says how it ended.
     pub(crate) fn deadline(&self) -> Result<Moment, Loss> {
-        self.read(self.word.load(Ordering::Acquire))
+        self.read(self.state.load(Ordering::Acquire))
     }
 
     /// The session's deadline, past or not, also after it ran out; `None`: it was ended.
@@ -133,7 +133,7 @@ impl Owner {
             let deadline = self.settle(now)?;
             let later = deadline.max(now.after(ttl));
             let (from, to) = (deadline.as_nanos(), later.as_nanos());
-            if self.word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            if self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return Ok(later);
             }
         }
@@ -143,14 +143,14 @@ impl Owner {
     pub(crate) fn end(&self, now: Moment) -> Result<(), Loss> {
         loop {
             let deadline = self.settle(now)?.as_nanos();
-            if self.word.compare_exchange(deadline, ENDED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            if self.state.compare_exchange(deadline, ENDED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return Ok(());
             }
         }
     }
 
-    fn read(&self, word: u64) -> Result<Moment, Loss> {
-        match word {
+    fn read(&self, state: u64) -> Result<Moment, Loss> {
+        match state {
             EXPIRED => Err(Loss::Expired),
             ENDED => Err(Loss::SessionEnded),
             nanos => Ok(Moment::from_nanos(nanos)),
@@ -159,27 +159,27 @@ impl Owner {
 
     /// Takes a place for one more lock (T9).
     pub(crate) fn reserve_quota(&self) -> Result<(), LockError> {
-        let max = self.max_places.load(Ordering::Relaxed);
-        let more = |places: u32| (places < max).then(|| places + 1);
-        let taken = self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        let max = self.max_locks.load(Ordering::Relaxed);
+        let more = |locks: u32| (locks < max).then(|| locks + 1);
+        let taken = self.locks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         taken.map(drop).map_err(|_| LockError::TooManyLocks)
     }
 
-    pub(crate) fn give_place_back(&self) {
-        self.places.fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn return_quota(&self) {
+        self.locks.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_max_places(&self, max: u32) {
-        self.max_places.store(max, Ordering::Relaxed);
+    pub(crate) fn set_max_locks(&self, max: u32) {
+        self.max_locks.store(max, Ordering::Relaxed);
     }
 
-    pub(crate) fn max_places(&self) -> u32 {
-        self.max_places.load(Ordering::Relaxed)
+    pub(crate) fn max_locks(&self) -> u32 {
+        self.max_locks.load(Ordering::Relaxed)
     }
 
     /// Locks that it holds or waits for.
-    pub(crate) fn places(&self) -> u32 {
-        self.places.load(Ordering::Relaxed)
+    pub(crate) fn locks(&self) -> u32 {
+        self.locks.load(Ordering::Relaxed)
     }
 
     /// Counts a wait, before anything is looked at for it: a grant that this look did not see will see the count.

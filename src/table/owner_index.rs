@@ -22,29 +22,29 @@ pub(crate) struct OwnerIndex {
 }
 
 impl Table {
-    pub(super) fn belongings_of(&mut self, owner: &Arc<Owner>) -> &mut OwnerIndex {
+    pub(super) fn index_of(&mut self, owner: &Arc<Owner>) -> &mut OwnerIndex {
         self.owner_index.entry(owner.id).or_default()
     }
 
     /// Notes down the grant in a slot as its owner's, if it has one.
-    pub(super) fn belong(&mut self, at: u32) {
-        let Some(asker) = self.slots[at].asker().cloned() else { return };
-        asker.add_grant();
-        if asker.is_session() {
-            self.belongings_of(&asker).grants.insert(at);
+    pub(super) fn index_grant(&mut self, at: u32) {
+        let Some(owner) = self.slots[at].owner().cloned() else { return };
+        owner.add_grant();
+        if owner.is_session() {
+            self.index_of(&owner).grants.insert(at);
         }
     }
 
     /// Forgets the grant that was in a slot on these terms.
-    pub(super) fn part_with(&mut self, at: u32, terms: &ExtraTerms) {
-        let Some(asker) = terms.asker.as_ref() else { return };
-        asker.drop_grant();
-        if asker.is_session() {
-            self.forget_belonging(asker.id, |owner_index| &mut owner_index.grants, at);
+    pub(super) fn unindex_grant(&mut self, at: u32, terms: &ExtraTerms) {
+        let Some(owner) = terms.owner.as_ref() else { return };
+        owner.drop_grant();
+        if owner.is_session() {
+            self.remove_from_index(owner.id, |owner_index| &mut owner_index.grants, at);
         }
     }
 
-    pub(super) fn forget_belonging(&mut self, owner: OwnerId, of: impl FnOnce(&mut OwnerIndex) -> &mut Ids, id: u32) {
+    pub(super) fn remove_from_index(&mut self, owner: OwnerId, of: impl FnOnce(&mut OwnerIndex) -> &mut Ids, id: u32) {
         if let Some(owner_index) = self.owner_index.get_mut(&owner) {
             of(owner_index).remove(&id);
             if owner_index.grants.is_empty() && owner_index.waiters.is_empty() {
@@ -63,7 +63,7 @@ impl Table {
                 let index = self.waiters[waiter].slot;
                 self.leave_queue(index, waiter);
                 self.outlive(index, waiter, fx);
-                self.let_in(index, fx);
+                self.hand_off_if_shared(index, fx);
             } else if let Some(&grant) = owner_index.grants.iter().next() {
                 let end = owner.deadline().err().map_or(End::SessionEnded, End::from);
                 self.end(grant, end, fx);

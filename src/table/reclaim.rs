@@ -34,7 +34,7 @@ impl Table {
     /// `Lost` if this token's grant has ended here; `LockQuota` if the account has too many locks.
     pub(crate) fn reclaim(
         &mut self,
-        ask: &AcquireRequest<'_>,
+        request: &AcquireRequest<'_>,
         fence: FencingToken,
         now: Moment,
         fx: &mut Effects,
@@ -43,7 +43,7 @@ impl Table {
         if self.closed {
             return Err(LockError::ShuttingDown);
         }
-        if let Some(end) = self.ended.find(ask.token, ask.hash) {
+        if let Some(end) = self.ended.find(request.token, request.hash) {
             return Err(LockError::Lost(end.as_loss()));
         }
         // What is locked in a store did not end with the process.
@@ -55,16 +55,16 @@ impl Table {
             return Err(LockError::NotHeld);
         }
         // Two heartbeats of one holder may come at once.
-        if let Ok(grant) = self.grant_of(ask.key, ask.hash, ask.token, now, fx) {
+        if let Ok(grant) = self.grant_of(request.key, request.hash, request.token, now, fx) {
             return Ok(Reclaimed { grant, put_out: 0 });
         }
-        let found = self.find_live(ask.hash, ask.key, fx);
+        let found = self.find_live(request.hash, request.key, fx);
         let rivals = match found {
-            Some(index) => self.in_the_way(index, ask.terms.mode(), fence).ok_or(LockError::NotHeld)?,
+            Some(index) => self.in_the_way(index, request.terms.mode(), fence).ok_or(LockError::NotHeld)?,
             None => Vec::new(),
         };
         // Nobody goes for one who is then refused.
-        if let Some(account) = ask.terms.account()
+        if let Some(account) = request.terms.account()
             && !account.has_room_for_a_lock()
             && !rivals.iter().any(|rival| self.is_charged_to(*rival, account))
         {
@@ -73,10 +73,10 @@ impl Table {
         for rival in &rivals {
             self.end(*rival, End::Expired, fx);
         }
-        let found = self.find_live(ask.hash, ask.key, fx);
+        let found = self.find_live(request.hash, request.key, fx);
         // The grant takes the next fence, as all do, and all later ones are above what was given out before (T4).
         let last = std::mem::replace(&mut self.fence, FencingToken::at_least_one(fence.get().saturating_sub(1)));
-        let granted = self.open(ask, found, fx);
+        let granted = self.open(request, found, fx);
         self.fence = last;
         let grant = granted.map_err(|shut| shut.refusal(LockError::NotHeld))?;
         Ok(Reclaimed { grant, put_out: rivals.len() })
@@ -148,33 +148,33 @@ mod tests {
         terms(ExtraTerms { mode, ..ExtraTerms::default() })
     }
 
-    fn ask<'a>(key: &'a Key, terms: &'a Terms, token: Token) -> AcquireRequest<'a> {
+    fn request<'a>(key: &'a Key, terms: &'a Terms, token: Token) -> AcquireRequest<'a> {
         let hash = u32::from(key.as_str().as_bytes()[0]);
-        AcquireRequest { key, hash, terms, token, choice: TokenOrigin::ByClient, keeper: GrantState::Ticket }
+        AcquireRequest { key, hash, terms, token, origin: TokenOrigin::ByClient, grant_state: GrantState::Ticket }
     }
 
     #[test]
     fn a_lock_is_taken_back_with_its_fence_and_all_later_ones_are_above() {
         let (mut fx, now, mut table) = (Effects::new(), Moment::ZERO, table());
         let (key, plain) = (Key::new("a").unwrap(), in_mode(Mode::Exclusive));
-        let ask = |token| ask(&key, &plain, token);
+        let request = |token| request(&key, &plain, token);
         let (stale, holder) = (Token::random(), Token::random());
         // Who comes first is not who holds it: it was granted to another since.
-        table.reclaim(&ask(stale), fence(700), now, &mut fx).unwrap();
-        let Reclaimed { grant, put_out } = table.reclaim(&ask(holder), fence(900), now, &mut fx).unwrap();
+        table.reclaim(&request(stale), fence(700), now, &mut fx).unwrap();
+        let Reclaimed { grant, put_out } = table.reclaim(&request(holder), fence(900), now, &mut fx).unwrap();
         assert_eq!((grant.token, grant.fence, put_out), (holder, fence(900), 1));
-        let again = table.reclaim(&ask(stale), fence(700), now, &mut fx);
+        let again = table.reclaim(&request(stale), fence(700), now, &mut fx);
         assert_eq!(again, Err(LockError::Lost(Loss::Expired)));
         // Below the holder's, as high, and above all from which this table counts.
         for number in [800, 900, 10_001] {
-            let other = table.reclaim(&ask(Token::random()), fence(number), now, &mut fx);
+            let other = table.reclaim(&request(Token::random()), fence(number), now, &mut fx);
             assert_eq!(other, Err(LockError::NotHeld), "{number}");
         }
-        let twice = table.reclaim(&ask(holder), fence(900), now, &mut fx);
+        let twice = table.reclaim(&request(holder), fence(900), now, &mut fx);
         assert_eq!(twice, Ok(Reclaimed { grant, put_out: 0 }));
-        assert_eq!(table.grant_of(&key, ask(holder).hash, holder, now, &mut fx), Ok(grant));
+        assert_eq!(table.grant_of(&key, request(holder).hash, holder, now, &mut fx), Ok(grant));
         assert_eq!(table.release(&grant, End::ByToken, now, &mut fx), Release::Released);
-        let next = table.acquire(&ask(Token::random()), WaitPolicy::Now, now, &mut fx);
+        let next = table.acquire(&request(Token::random()), WaitPolicy::Now, now, &mut fx);
         assert!(matches!(next, AcquireOutcome::Granted(grant) if grant.fence > fence(10_000)), "{next:?}");
     }
 
@@ -185,7 +185,7 @@ mod tests {
         let (shared, alone) = (in_mode(Mode::Shared), in_mode(Mode::Exclusive));
         let mut put_out = |key: &str, terms: &Terms, number| {
             let key = Key::new(key).unwrap();
-            let done = table.reclaim(&ask(&key, terms, Token::random()), fence(number), now, &mut fx);
+            let done = table.reclaim(&request(&key, terms, Token::random()), fence(number), now, &mut fx);
             table.assert_invariants();
             done.map(|done| done.put_out)
         };
@@ -216,16 +216,16 @@ mod tests {
             terms(ExtraTerms { account, ..ExtraTerms::default() })
         });
         let [a, b] = ["a", "b"].map(|key| Key::new(key).unwrap());
-        let first = ask(&a, &mine, Token::random());
+        let first = request(&a, &mine, Token::random());
         table.reclaim(&first, fence(500), now, &mut fx).unwrap();
         assert_eq!(accounts[0].locks(), 1);
-        table.reclaim(&ask(&b, &theirs, Token::random()), fence(500), now, &mut fx).unwrap();
-        let beyond = table.reclaim(&ask(&b, &mine, Token::random()), fence(600), now, &mut fx);
+        table.reclaim(&request(&b, &theirs, Token::random()), fence(500), now, &mut fx).unwrap();
+        let beyond = table.reclaim(&request(&b, &mine, Token::random()), fence(600), now, &mut fx);
         assert_eq!(beyond, Err(LockError::LockQuota));
         assert_eq!((accounts[0].locks(), accounts[1].locks()), (1, 1));
         // In the place of one's own there is room.
         let Reclaimed { grant, .. } =
-            table.reclaim(&ask(&a, &mine, Token::random()), fence(600), now, &mut fx).unwrap();
+            table.reclaim(&request(&a, &mine, Token::random()), fence(600), now, &mut fx).unwrap();
         assert_eq!(accounts[0].locks(), 1);
         table.release(&grant, End::ByToken, now, &mut fx);
         assert_eq!(accounts[0].locks(), 0, "it is given back at the end");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::acquire::give_place_back;
+use super::acquire::return_quota;
 use super::blockers::steps;
 use super::end_log::EndRecord;
 use super::ended_tokens::End;
@@ -68,7 +68,7 @@ impl Table {
             fx.revocation_notice(watcher, at);
         }
         if deadline > at {
-            self.redate(grant.slot, at);
+            self.set_deadline(grant.slot, at);
             fx.due(at);
         }
     }
@@ -182,7 +182,7 @@ impl Table {
             return filed <= self.now;
         }
         if deadline > filed && filed <= self.now {
-            self.redate(index, deadline);
+            self.set_deadline(index, deadline);
         }
         deadline <= self.now
     }
@@ -197,8 +197,8 @@ impl Table {
     /// Takes the holder out of a slot; answers the slot of its key.
     #[inline(always)]
     fn take_out(&mut self, index: u32, end: End, fx: &mut Effects) -> Option<u32> {
-        let Holder { token, fence, deadline, granted_at, keeper, ttl, .. } = *self.slots[index].holder.as_ref()?;
-        if let GrantState::Claiming(waiter) = keeper {
+        let Holder { token, fence, deadline, granted_at, grant_state, ttl, .. } = *self.slots[index].holder.as_ref()?;
+        if let GrantState::Claiming(waiter) = grant_state {
             let why = match end {
                 End::ShutDown => LockError::ShuttingDown,
                 _ => LockError::SessionEnded,
@@ -212,14 +212,14 @@ impl Table {
         }
         self.expiries.remove(&mut self.slots, index);
         self.drop_auto(index);
-        if let GrantState::Unseen(waiter) = keeper {
+        if let GrantState::Unseen(waiter) = grant_state {
             // A dropped future has taken its waiter along; any other end leaves word for it (T3).
             if self.waiters.get(waiter).is_some_and(|waiter| waiter.token == token) && end != End::Dropped {
                 self.refuse(waiter, LockError::Lost(end.as_loss()), fx);
             }
         }
         let hash = self.slots[index].hash;
-        if !keeper.forgets(end) {
+        if !grant_state.forgets(end) {
             self.ended.push(token, hash, fence, end);
         }
         let ended_at = self.end_of_hold(index);
@@ -241,13 +241,13 @@ impl Table {
             }
             if !is_plain {
                 self.settle_terms(index, key_slot, token, deadline, &terms);
-                owner = terms.owner().cloned();
+                owner = terms.owner_label().cloned();
             }
         }
-        let trace = EndRecord { key_hash: hash, end, fence, proof, granted_at, ended_at };
+        let record = EndRecord { key_hash: hash, end, fence, proof, granted_at, ended_at };
         match owner {
-            None => self.trail.push(trace),
-            Some(owner) => self.trail.push_owned(trace, owner),
+            None => self.end_log.push(record),
+            Some(owner) => self.end_log.push_owned(record, owner),
         }
         self.count(key_slot, |c| c.end(end, held));
         self.tally.held_for(held);
@@ -276,9 +276,9 @@ impl Table {
     /// Gives back what a grant on these terms took besides its key.
     #[inline(never)]
     fn settle_terms(&mut self, index: u32, key_slot: u32, token: Token, deadline: Moment, terms: &Terms) {
-        give_place_back(terms);
+        return_quota(terms);
         if let Some(extra) = terms.extra.as_deref() {
-            self.part_with(index, extra);
+            self.unindex_grant(index, extra);
         }
         self.leave_group(key_slot, index, token, deadline, terms);
     }
@@ -290,7 +290,7 @@ impl Table {
         self.tally.left_group(group.kind);
         let kind = group.kind;
         if at != key_slot {
-            group.remove(token, at, deadline, terms.asker().map(|asker| asker.id));
+            group.remove(token, at, deadline, terms.owner().map(|owner| owner.id));
         }
         let (members, left) = (group.len(), self.slots[key_slot].holder.is_some());
         if at != key_slot {

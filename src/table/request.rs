@@ -16,9 +16,9 @@ pub(crate) struct AcquireRequest<'a> {
     pub(crate) hash: u32,
     pub(crate) terms: &'a Terms,
     pub(crate) token: Token,
-    pub(crate) choice: TokenOrigin,
+    pub(crate) origin: TokenOrigin,
     /// Who will answer for the grant: a guard or a ticket.
-    pub(crate) keeper: GrantState,
+    pub(crate) grant_state: GrantState,
 }
 
 /// Where a request's token comes from.

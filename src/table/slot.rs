@@ -30,21 +30,22 @@ pub(crate) struct Terms {
 
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct ExtraTerms {
-    pub(crate) owner: Option<Arc<str>>,
+    /// What views and events call the owner.
+    pub(crate) owner_label: Option<Arc<str>>,
     /// No refresh moves the deadline further than this from the grant.
     pub(crate) max_hold: Option<Duration>,
     /// Refreshes before this share of the TTL has passed write nothing.
     pub(crate) refresh_after: Option<f32>,
     pub(crate) mode: Mode,
     /// The session or callback that asks. The locks of a session end with it, and have no other deadline.
-    pub(crate) asker: Option<Arc<Owner>>,
+    pub(crate) owner: Option<Arc<Owner>>,
     pub(crate) reentry: Reentry,
     pub(crate) scope: Scope,
     /// Whom the lock and the wait for it are charged to.
     pub(crate) account: Option<Account>,
 }
 
-/// What a key that its asker already holds is to it.
+/// What a key that its owner already holds is to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Reentry {
     /// Held, as to everybody else.
@@ -56,18 +57,18 @@ pub(crate) enum Reentry {
 
 impl ExtraTerms {
     /// Whether the lane must leave the request to [`Table::acquire`](super::Table::acquire).
-    pub(crate) fn need_care(&self) -> bool {
-        self.asker.is_some() || self.account.is_some() || self.mode != Mode::Exclusive
+    pub(crate) fn need_slow_path(&self) -> bool {
+        self.owner.is_some() || self.account.is_some() || self.mode != Mode::Exclusive
     }
 
     pub(crate) fn session(&self) -> Option<&Arc<Owner>> {
-        self.asker.as_ref().filter(|asker| asker.is_session())
+        self.owner.as_ref().filter(|owner| owner.is_session())
     }
 }
 
 impl Terms {
-    pub(crate) fn owner(&self) -> Option<&Arc<str>> {
-        self.extra.as_ref()?.owner.as_ref()
+    pub(crate) fn owner_label(&self) -> Option<&Arc<str>> {
+        self.extra.as_ref()?.owner_label.as_ref()
     }
 
     pub(crate) fn max_hold(&self) -> Option<Duration> {
@@ -87,11 +88,11 @@ impl Terms {
             let session = extra.session().map(|session| session.id);
             (session, extra.max_hold, extra.refresh_after, extra.mode, extra.reentry)
         };
-        self.ttl == other.ttl && mine.owner == theirs.owner && beside(mine) == beside(theirs)
+        self.ttl == other.ttl && mine.owner_label == theirs.owner_label && beside(mine) == beside(theirs)
     }
 
-    pub(crate) fn asker(&self) -> Option<&Arc<Owner>> {
-        self.extra.as_ref()?.asker.as_ref()
+    pub(crate) fn owner(&self) -> Option<&Arc<Owner>> {
+        self.extra.as_ref()?.owner.as_ref()
     }
 
     pub(crate) fn account(&self) -> Option<&Account> {
@@ -168,7 +169,7 @@ pub(crate) struct Holder {
     pub(crate) granted_at: Moment,
     pub(crate) ttl: Ttl,
     pub(crate) refreshes: u32,
-    pub(crate) keeper: GrantState,
+    pub(crate) grant_state: GrantState,
 }
 
 /// One key in the table: held, or it is not here (T7). Or, of a key that several hold, a further one of its holders.
@@ -196,8 +197,8 @@ impl Slot {
         self.extras.as_ref()?.terms.as_ref()
     }
 
-    pub(crate) fn owner(&self) -> Option<&Arc<str>> {
-        self.extra_terms()?.owner.as_ref()
+    pub(crate) fn owner_label(&self) -> Option<&Arc<str>> {
+        self.extra_terms()?.owner_label.as_ref()
     }
 
     /// The moment that no refresh moves the holder's deadline past: its cap, the later word first, and notice given.
@@ -214,8 +215,8 @@ impl Slot {
         until.min(self.last_deadline().max(holder.deadline))
     }
 
-    pub(crate) fn asker(&self) -> Option<&Arc<Owner>> {
-        self.extra_terms()?.asker.as_ref()
+    pub(crate) fn owner(&self) -> Option<&Arc<Owner>> {
+        self.extra_terms()?.owner.as_ref()
     }
 
     pub(crate) fn session(&self) -> Option<&Arc<Owner>> {
@@ -250,7 +251,7 @@ impl Slot {
 
     /// Whether its holder only keeps the place of one that the key is being taken for.
     pub(crate) fn is_pending(&self) -> bool {
-        self.holder.as_ref().is_some_and(|holder| matches!(holder.keeper, GrantState::Claiming(_)))
+        self.holder.as_ref().is_some_and(|holder| matches!(holder.grant_state, GrantState::Claiming(_)))
     }
 
     /// Whether its holder holds it by the store's word, or wants to.

@@ -3,11 +3,11 @@
 //! All of it in bounded slices, so that no sweep keeps the mutex for long.
 
 use super::ended_tokens::End;
-use super::orders::Standing;
+use super::orders::DueAction;
 use super::queue::WaiterState;
 use super::slot::Refreshes;
 use super::timer_wheel::Step;
-use super::{Effects, Grant, RefreshAsk, Table};
+use super::{Effects, Grant, RefreshRequest, Table};
 use crate::clock::Moment;
 use crate::error::LockError;
 
@@ -48,7 +48,7 @@ impl Table {
     }
 
     fn hand_on_one(&mut self, fx: &mut Effects) -> bool {
-        if self.go_on_handing_off(fx) {
+        if self.resume_hand_off(fx) {
             return true;
         }
         match self.expiries.urgent_step(&mut self.slots, self.now) {
@@ -135,7 +135,7 @@ impl Table {
             return;
         }
         if self.send_away_if_over(index, waiter, fx) {
-            self.let_in(index, fx);
+            self.hand_off_if_shared(index, fx);
             return;
         }
         self.file_waiter(waiter);
@@ -166,7 +166,7 @@ impl Table {
             return;
         }
         let Some(auto) = slot.extras.as_mut().and_then(|extras| extras.auto.as_mut()) else { return };
-        if auto.what == Standing::Confirm {
+        if auto.what == DueAction::Confirm {
             return self.confirm_now(grant, fx);
         }
         let late = now.saturating_since(auto.due) > auto.timeout;
@@ -177,10 +177,10 @@ impl Table {
         if self.is_by_store(index) {
             // The deadline moves when the store has answered.
             self.refreshes.insert(&mut Refreshes(&mut self.slots), index);
-            self.keep_claim(grant, ttl, fx);
+            self.extend_claim(grant, ttl, fx);
             return;
         }
-        if self.refresh(&grant, RefreshAsk::To(ttl), now, fx).is_ok() {
+        if self.refresh(&grant, RefreshRequest::To(ttl), now, fx).is_ok() {
             self.refreshes.insert(&mut Refreshes(&mut self.slots), index);
         }
     }

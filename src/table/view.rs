@@ -90,7 +90,7 @@ impl Table {
     /// Who waits here for a key that nobody here holds: the one that it is being taken for, and those behind it.
     pub(crate) fn awaiting(&self, key: &Key, hash: u32, now: Moment, shown: usize) -> Awaiting {
         let Some(slot) = self.find(hash, key).map(|index| &self.slots[index]) else { return Awaiting::default() };
-        let claimant = slot.holder.as_ref().and_then(|holder| match holder.keeper {
+        let claimant = slot.holder.as_ref().and_then(|holder| match holder.grant_state {
             GrantState::Claiming(id) => Some(&self.waiters[id]),
             _ => None,
         });
@@ -152,7 +152,7 @@ impl Table {
         let first = slot.queue.iter(&self.waiters).next();
         Some(Candidate {
             key: &slot.key,
-            owner: slot.owner().map(|owner| &**owner),
+            owner: slot.owner_label().map(|owner| &**owner),
             age: now.saturating_since(holder.granted_at),
             remaining: deadline.saturating_since(now),
             waiting: slot.queue.len as usize,
@@ -174,8 +174,8 @@ impl Table {
     }
 
     /// How the last grants of a key ended, the last first.
-    pub(crate) fn trail(&self, hash: u32, limit: usize) -> Vec<(EndRecord, Option<Arc<str>>)> {
-        self.trail.of(hash).take(limit).map(|(trace, owner)| (*trace, owner.cloned())).collect()
+    pub(crate) fn end_log(&self, hash: u32, limit: usize) -> Vec<(EndRecord, Option<Arc<str>>)> {
+        self.end_log.of(hash).take(limit).map(|(record, owner)| (*record, owner.cloned())).collect()
     }
 
     fn row(&self, index: u32, now: Moment, shown: usize) -> Option<Row> {
@@ -212,7 +212,7 @@ impl Table {
         let slot = &self.slots[at];
         let (holder, deadline) = (slot.holder.as_ref()?, self.deadline_in(at)?);
         Some(Holding {
-            owner: slot.owner().cloned(),
+            owner: slot.owner_label().cloned(),
             mode: slot.mode(&self.slots[slot.member_of().unwrap_or(at)]),
             fence: holder.fence,
             proof: self.proof_in(at),
@@ -231,5 +231,5 @@ fn contended(slot: &Slot) -> Option<Counters> {
 
 fn waiting(waiter: &Waiter, now: Moment) -> Waiting {
     let waited = now.saturating_since(waiter.queued_at);
-    Waiting { owner: waiter.terms.owner().cloned(), mode: waiter.terms.mode(), waited }
+    Waiting { owner: waiter.terms.owner_label().cloned(), mode: waiter.terms.mode(), waited }
 }

@@ -279,12 +279,12 @@ impl Bench {
     }
 
     fn acquire(&mut self, request: &Request) -> Answer {
-        let asked = self.asked(request);
+        let (asked, takes_the_lane) = (self.asked(request), request.lane);
         let key = key_at(asked.key);
-        let ask = ask_of(&asked, &key);
+        let request = request_of(&asked, &key);
         let mut turned_away = None;
-        if request.lane {
-            let answer = self.with(|table, now, _| table.grant_if_free(&ask, now));
+        if takes_the_lane {
+            let answer = self.with(|table, now, _| table.grant_if_free(&request, now));
             let expected = self.model.grant_if_free(&asked);
             assert_eq!(answer.as_ref().ok().map(answer_of), expected, "the lane");
             match answer {
@@ -295,19 +295,19 @@ impl Bench {
         let rung = Arc::default();
         let bell = self.bell(&rung);
         let clock = self.model.now.max(self.clock - self.early);
-        let patience = match request.wait {
+        let policy = match asked.wait {
             Wait::No => WaitPolicy::Now,
             Wait::Poll => WaitPolicy::Poll,
             Wait::Millis(ms) => WaitPolicy::Until(Moment::from_nanos(clock + ms * TICK), Some(&bell)),
             Wait::Forever => WaitPolicy::Until(Moment::FAR, Some(&bell)),
         };
-        let verdict = self.with(|table, now, fx| match turned_away {
-            Some(why) => table.acquire_after(why, &ask, patience, now, fx),
-            None => table.acquire(&ask, patience, now, fx),
+        let outcome = self.with(|table, now, fx| match turned_away {
+            Some(why) => table.acquire_after(why, &request, policy, now, fx),
+            None => table.acquire(&request, policy, now, fx),
         });
-        let of = if let AcquireOutcome::Granted(grant) = &verdict { Some(grant.fence.get()) } else { None };
+        let of = if let AcquireOutcome::Granted(grant) = &outcome { Some(grant.fence.get()) } else { None };
         let expected = self.model.acquire(&asked, of);
-        let answer = match verdict {
+        let answer = match outcome {
             AcquireOutcome::Granted(grant) => self.note(grant, asked.key),
             AcquireOutcome::Refused(why) => Answer::Refused(why),
             AcquireOutcome::Queued(id) => {
@@ -323,7 +323,7 @@ impl Bench {
     fn grant_now(&mut self, request: &Request) -> Answer {
         let asked = self.asked(request);
         let key = key_at(asked.key);
-        let grant = self.with(|table, now, fx| table.grant_now(&ask_of(&asked, &key), now, fx));
+        let grant = self.with(|table, now, fx| table.grant_now(&request_of(&asked, &key), now, fx));
         let expected = self.model.grant_now(&asked, grant.map(|grant| grant.fence.get()));
         let answer = grant.map(|grant| self.note(grant, asked.key));
         assert_eq!(answer, expected, "what is granted now (left: table, right: model) to {asked:?}");
@@ -340,14 +340,14 @@ impl Bench {
         let (id, seat, asked) = (self.queuers[at].id, self.queuers[at].seat, self.queuers[at].asked.clone());
         // A fresh waker each time: a future may move from task to task.
         let bell = self.bell(&self.queuers[at].rung);
-        let seen = self.with(|table, now, fx| table.see_waiter(id, asked.keeper(), &bell, now, fx));
+        let seen = self.with(|table, now, fx| table.poll_waiter(id, asked.grant_state(), &bell, now, fx));
         let answer = match seen {
             WaiterPoll::Pending => Answer::Pending,
             WaiterPoll::Granted(grant) => self.note(grant, asked.key),
             WaiterPoll::Refused(why) => Answer::Refused(why),
             WaiterPoll::Taken => {
                 let key = key_at(asked.key);
-                match self.with(|table, now, fx| table.answer_taken(&ask_of(&asked, &key), now, fx)) {
+                match self.with(|table, now, fx| table.answer_taken(&request_of(&asked, &key), now, fx)) {
                     Ok(grant) => self.note(grant, asked.key),
                     Err(why) => Answer::Refused(why),
                 }
@@ -403,7 +403,7 @@ impl Bench {
         let (got, expected) = match *op {
             Op::Release { end, .. } => {
                 // A guard is dropped once; one whose owner asked again may share a grant that nobody has seen.
-                let unseen = matches!(self.table.keeper(&grant), Some(GrantState::Unseen(_)));
+                let unseen = matches!(self.table.grant_state(&grant), Some(GrantState::Unseen(_)));
                 let end = if unseen { End::Released } else { end };
                 // The quiet way out must do what the other does: every second grant tries it first.
                 let quietly = fence.is_multiple_of(2);
@@ -425,16 +425,16 @@ impl Bench {
                 )
             }
             Op::Refresh { ttl, .. } => {
-                let ask = ttl.map_or(RefreshAsk::IfDue, |at| RefreshAsk::To(ttl_at(at)));
-                let got = self.with(|table, now, fx| table.refresh(&grant, ask, now, fx));
+                let request = ttl.map_or(RefreshRequest::IfDue, |at| RefreshRequest::To(ttl_at(at)));
+                let got = self.with(|table, now, fx| table.refresh(&grant, request, now, fx));
                 let expected = self.model.refresh(fence, ttl.map(ttl_at));
                 (got.map_or_else(Answer::Lost, Answer::Refreshed), expected)
             }
             Op::RefreshByToken { key, ttl, .. } => {
-                let ask = ttl.map_or(RefreshAsk::IfDue, |at| RefreshAsk::To(ttl_at(at)));
+                let request = ttl.map_or(RefreshRequest::IfDue, |at| RefreshRequest::To(ttl_at(at)));
                 let got = self.with(|table, now, fx| {
                     let found = table.grant_of(&key_at(key), HASHES[key], grant.token, now, fx)?;
-                    table.refresh(&found, ask, now, fx).map_err(LockError::Lost)
+                    table.refresh(&found, request, now, fx).map_err(LockError::Lost)
                 });
                 let expected = match self.model.fence_of(key, token) {
                     Ok(fence) => self.model.refresh(fence, ttl.map(ttl_at)),
@@ -486,22 +486,22 @@ impl Bench {
                 self.if_holder(fence, |held| held.auto = None)
             }
             Op::Detach { .. } | Op::Restore { .. }
-                if matches!(self.table.keeper(&grant), Some(GrantState::Unseen(_))) =>
+                if matches!(self.table.grant_state(&grant), Some(GrantState::Unseen(_))) =>
             {
                 (Answer::Nothing, Answer::Nothing)
             }
             Op::Detach { .. } => {
-                self.table.set_keeper(&grant, GrantState::Ticket);
-                self.if_holder(fence, |held| held.keeper = Kept::Ticket)
+                self.table.set_grant_state(&grant, GrantState::Ticket);
+                self.if_holder(fence, |held| held.grant_state = Kept::Ticket)
             }
             _ => {
                 let guard = GrantState::Guard(TokenOrigin::ByClient);
-                if self.table.keeper(&grant) == Some(GrantState::Ticket) {
-                    self.table.set_keeper(&grant, guard);
+                if self.table.grant_state(&grant) == Some(GrantState::Ticket) {
+                    self.table.set_grant_state(&grant, guard);
                 }
                 self.if_holder(fence, |held| {
-                    if held.keeper == Kept::Ticket {
-                        held.keeper = guard.into();
+                    if held.grant_state == Kept::Ticket {
+                        held.grant_state = guard.into();
                     }
                 })
             }
@@ -643,12 +643,12 @@ impl Bench {
             assert_eq!(rung, expected, "wake-ups of seat {} of waiter {seq}", queuer.seat);
             let queue = self.model.queue(queuer.asked.key);
             let place = queue.iter().position(|other| *other == seq);
-            let got = self.table.place_of(queuer.id).map(|place| place.position);
+            let got = self.table.position_of(queuer.id).map(|place| place.position);
             assert_eq!(got, place.map(|at| at + 1), "T2: the place in the queue");
-            let found = self.table.obstacle_of(queuer.id, &everybody, Moment::from_nanos(self.model.now)).map(shown);
+            let found = self.table.blocker_of(queuer.id, &everybody, Moment::from_nanos(self.model.now)).map(shown);
             let waits = place.filter(|_| self.model.still_waits(&self.model.waits[seq as usize - 1]));
             let expected =
-                waits.map(|at| self.model.obstacle(queuer.asked.key, queuer.asked.terms.mode(), &queue[..at]));
+                waits.map(|at| self.model.blocker(queuer.asked.key, queuer.asked.terms.mode(), &queue[..at]));
             assert_eq!(found, expected, "what keeps waiter {seq} (left: table, right: model)");
         }
     }
@@ -667,9 +667,9 @@ impl Bench {
             }
             let queue = self.model.queue(key);
             let free = queue.is_empty() && self.model.has_room(key, mode);
-            let expected = if free { (0, Vec::new()) } else { self.model.obstacle(key, mode, &queue) };
+            let expected = if free { (0, Vec::new()) } else { self.model.blocker(key, mode, &queue) };
             let now = Moment::from_nanos(self.model.now);
-            let found = shown(self.table.obstacle_to(&key_at(key), HASHES[key], mode, &everybody, now));
+            let found = shown(self.table.blocker_to(&key_at(key), HASHES[key], mode, &everybody, now));
             assert_eq!(found, expected, "what keeps {mode} from key {key} (left: table, right: model)");
         }
     }
@@ -700,14 +700,14 @@ impl Bench {
 
     /// How the keys' grants ended. Several that end in one step may do so in any order.
     fn compare_trails(&self) {
-        if self.model.trail.len() > ENDS_TRAILED {
+        if self.model.end_log.len() > ENDS_TRAILED {
             return;
         }
         for hash in [7, 8, 9] {
-            let trail = self.table.trail(hash, usize::MAX);
-            let mut found: Vec<Past> = trail.into_iter().map(past).collect();
+            let end_log = self.table.end_log(hash, usize::MAX);
+            let mut found: Vec<Past> = end_log.into_iter().map(past).collect();
             found.sort_by_key(|past| past.fence);
-            let mut expected: Vec<Past> = self.model.trail.iter().filter(|past| past.hash == hash).cloned().collect();
+            let mut expected: Vec<Past> = self.model.end_log.iter().filter(|past| past.hash == hash).cloned().collect();
             expected.sort_by_key(|past| past.fence);
             assert_eq!(found, expected, "how grants ended (left: table, right: model)");
         }
@@ -750,7 +750,7 @@ impl Bench {
             let Some(holder) = slot.holder.as_ref() else { continue };
             let extras = slot.extras.as_deref();
             let auto = extras.and_then(|extras| extras.auto.as_ref());
-            let keeper = match holder.keeper {
+            let grant_state = match holder.grant_state {
                 GrantState::Unseen(waiter) => Kept::Unseen(table.waiters[waiter].seq),
                 other => other.into(),
             };
@@ -770,7 +770,7 @@ impl Bench {
                 notice: extras.and_then(|extras| extras.notice).map(Moment::as_nanos),
                 refreshes: holder.refreshes,
                 reentries: extras.map_or(0, |extras| extras.reentries),
-                keeper,
+                grant_state,
                 watched: extras.is_some_and(|extras| extras.watcher.is_some()),
                 auto: auto.map(|auto| (auto.depth, auto.every, auto.timeout, auto.due.as_nanos())),
             };
@@ -785,20 +785,20 @@ impl Bench {
             held,
             queues,
             waiters: waiters.map(|waiter| (waiter.seq, (waiter.state.clone(), waiter.seats))).collect(),
-            people: self.people.iter().map(|owner| (life_of(owner, now), owner.places())).collect(),
+            people: self.people.iter().map(|owner| (life_of(owner, now), owner.locks())).collect(),
             counters: *table.counters(),
         }
     }
 }
 
-fn ask_of<'a>(asked: &'a Asked, key: &'a Key) -> AcquireRequest<'a> {
+fn request_of<'a>(asked: &'a Asked, key: &'a Key) -> AcquireRequest<'a> {
     AcquireRequest {
         key,
         hash: HASHES[asked.key],
         terms: &asked.terms,
         token: Token::from(Uuid::from_u128(asked.token)),
-        choice: asked.choice(),
-        keeper: asked.keeper(),
+        origin: asked.origin(),
+        grant_state: asked.grant_state(),
     }
 }
 
@@ -820,20 +820,20 @@ fn life_of(owner: &Owner, now: u64) -> Result<u64, Loss> {
     if until > now { Ok(until) } else { Err(Loss::Expired) }
 }
 
-fn shown(obstacle: Blocker) -> (u64, Vec<(OwnerId, u32, u64)>) {
-    let holders = obstacle.holders.into_iter().map(|(owner, weight, grant)| (owner.id, weight, grant.fence.get()));
+fn shown(blocker: Blocker) -> (u64, Vec<(OwnerId, u32, u64)>) {
+    let holders = blocker.holders.into_iter().map(|(owner, weight, grant)| (owner.id, weight, grant.fence.get()));
     let mut holders: Vec<_> = holders.collect();
     holders.sort_unstable_by_key(|(.., fence)| *fence);
-    (obstacle.missing, holders)
+    (blocker.missing, holders)
 }
 
-fn past((trace, owner): (EndRecord, Option<Arc<str>>)) -> Past {
+fn past((record, owner): (EndRecord, Option<Arc<str>>)) -> Past {
     Past {
-        hash: trace.key_hash,
-        fence: trace.fence.get(),
-        end: trace.end,
-        granted_at: trace.granted_at.as_nanos(),
-        ended_at: trace.ended_at.as_nanos(),
+        hash: record.key_hash,
+        fence: record.fence.get(),
+        end: record.end,
+        granted_at: record.granted_at.as_nanos(),
+        ended_at: record.ended_at.as_nanos(),
         owner,
     }
 }

@@ -280,25 +280,25 @@ impl Request {
     fn terms(&self, owners: &[Arc<Owner>]) -> Terms {
         let extra = match self.extra {
             0 => ExtraTerms::default(),
-            1 => ExtraTerms { owner: Some("someone".into()), ..ExtraTerms::default() },
+            1 => ExtraTerms { owner_label: Some("someone".into()), ..ExtraTerms::default() },
             2 => ExtraTerms { max_hold: Some(Duration::from_millis(15)), ..ExtraTerms::default() },
             _ => ExtraTerms { refresh_after: Some(0.5), ..ExtraTerms::default() },
         };
-        let asker = self.who.map(|who| owners[who].clone());
-        let reentry = if asker.is_some() { self.reentry } else { Reentry::Refused };
-        let extra = ExtraTerms { mode: MODES[self.mode], asker, reentry, ..extra };
+        let owner = self.who.map(|who| owners[who].clone());
+        let reentry = if owner.is_some() { self.reentry } else { Reentry::Refused };
+        let extra = ExtraTerms { mode: MODES[self.mode], owner, reentry, ..extra };
         let plain = extra == ExtraTerms::default();
         Terms { ttl: ttl_at(self.ttl), extra: (!plain).then(|| Arc::new(extra)) }
     }
 }
 
 impl Asked {
-    fn choice(&self) -> TokenOrigin {
+    fn origin(&self) -> TokenOrigin {
         if self.chosen { TokenOrigin::ByClient } else { TokenOrigin::Minted }
     }
 
-    fn keeper(&self) -> GrantState {
-        if self.ticket { GrantState::Ticket } else { GrantState::Guard(self.choice()) }
+    fn grant_state(&self) -> GrantState {
+        if self.ticket { GrantState::Ticket } else { GrantState::Guard(self.origin()) }
     }
 }
 

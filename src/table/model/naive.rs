@@ -24,10 +24,10 @@ pub(super) enum Kept {
 }
 
 impl From<GrantState> for Kept {
-    fn from(keeper: GrantState) -> Self {
-        match keeper {
+    fn from(grant_state: GrantState) -> Self {
+        match grant_state {
             GrantState::Claiming(_) | GrantState::Unseen(_) => unreachable!("no request is kept by a waiter"),
-            GrantState::Guard(choice) => Self::Guard(choice),
+            GrantState::Guard(origin) => Self::Guard(origin),
             GrantState::Ticket => Self::Ticket,
         }
     }
@@ -49,7 +49,7 @@ pub(super) struct Held {
     pub(super) notice: Option<u64>,
     pub(super) refreshes: u32,
     pub(super) reentries: u32,
-    pub(super) keeper: Kept,
+    pub(super) grant_state: Kept,
     pub(super) watched: bool,
     /// At which depth of reentry the order was given, how often, how late it may be, when next.
     pub(super) auto: Option<(u32, Duration, Duration, u64)>,
@@ -121,7 +121,7 @@ pub(super) struct Model {
     /// By sequence number less one, in the order in which they queued; those that are gone have no seat left.
     pub(super) waits: Vec<Waiting>,
     ended: Vec<(u128, u32, u64, End)>,
-    pub(super) trail: Vec<Past>,
+    pub(super) end_log: Vec<Past>,
     pub(super) heard: BTreeMap<u64, Vec<Note>>,
     pub(super) listeners: Vec<Interest>,
     pub(super) told: Vec<Told>,
@@ -155,7 +155,7 @@ impl Model {
             held: Vec::new(),
             waits: Vec::new(),
             ended: Vec::new(),
-            trail: Vec::new(),
+            end_log: Vec::new(),
             heard: BTreeMap::new(),
             listeners: Vec::new(),
             told: Vec::new(),
@@ -201,7 +201,7 @@ impl Model {
     }
 
     fn session_of(&self, terms: &Terms) -> Option<Result<u64, Loss>> {
-        let id = terms.asker()?.id;
+        let id = terms.owner()?.id;
         let person = self.people.iter().find(|person| person.id == id).unwrap();
         person.session.then(|| self.life(person))
     }
@@ -224,7 +224,7 @@ impl Model {
 
     /// All that one step of the end of an owner may lead to; none once there is nothing left.
     pub(super) fn end_steps(&self, id: OwnerId) -> Vec<Self> {
-        let is_its = |terms: &Terms| terms.asker().is_some_and(|asker| asker.id == id);
+        let is_its = |terms: &Terms| terms.owner().is_some_and(|owner| owner.id == id);
         let step = |does: &dyn Fn(&mut Self)| {
             let mut next = self.clone();
             does(&mut next);
@@ -241,8 +241,8 @@ impl Model {
     }
 
     fn reserve_quota(&mut self, terms: &Terms) -> Result<(), LockError> {
-        let Some(asker) = terms.asker() else { return Ok(()) };
-        let person = self.person(asker.id);
+        let Some(owner) = terms.owner() else { return Ok(()) };
+        let person = self.person(owner.id);
         if person.places >= MAX_PLACES {
             return Err(LockError::TooManyLocks);
         }
@@ -250,9 +250,9 @@ impl Model {
         Ok(())
     }
 
-    fn give_place_back(&mut self, terms: &Terms) {
-        if let Some(asker) = terms.asker() {
-            self.person(asker.id).places -= 1;
+    fn return_quota(&mut self, terms: &Terms) {
+        if let Some(owner) = terms.owner() {
+            self.person(owner.id).places -= 1;
         }
     }
 
@@ -323,8 +323,8 @@ impl Model {
 
     /// What keeps a request, behind those queued whom `ahead` lists, from its key: how much of its owners' weight must
     /// come free, and whose that is.
-    pub(super) fn obstacle(&self, key: usize, mode: Mode, ahead: &[u64]) -> (u64, Vec<(OwnerId, u32, u64)>) {
-        let owned = |held: &Held| Some((held.terms.asker()?.id, held.terms.mode().weight(), held.fence));
+    pub(super) fn blocker(&self, key: usize, mode: Mode, ahead: &[u64]) -> (u64, Vec<(OwnerId, u32, u64)>) {
+        let owned = |held: &Held| Some((held.terms.owner()?.id, held.terms.mode().weight(), held.fence));
         // What is over counts for nothing, noticed or not (C1).
         let live = self.holders(key).filter(|held| self.deadline(held) > self.now);
         let mut owners: Vec<_> = live.filter_map(owned).collect();
@@ -366,7 +366,7 @@ impl Model {
 
     /// Until when a holder holds, or would if its session were not ended.
     fn until(&self, held: &Held) -> u64 {
-        let person = held.terms.asker().and_then(|asker| self.people.iter().find(|person| person.id == asker.id));
+        let person = held.terms.owner().and_then(|owner| self.people.iter().find(|person| person.id == owner.id));
         match person.filter(|person| person.session) {
             None => held.deadline,
             Some(person) => person.word.unwrap_or(u64::MAX).min(held.last_deadline().max(held.deadline)),
@@ -417,7 +417,7 @@ impl Model {
             Interest::Key { hash } => *hash == HASHES[key],
         };
         if self.listeners.iter().any(wanted) {
-            self.told.push(Told { key, fence, owner: terms.owner().cloned(), kind });
+            self.told.push(Told { key, fence, owner: terms.owner_label().cloned(), kind });
         }
     }
 
@@ -429,12 +429,12 @@ impl Model {
         if held.watched {
             self.heard.entry(held.fence).or_default().push(Note::Ended(end));
         }
-        let by_itself = match held.keeper {
+        let by_itself = match held.grant_state {
             Kept::Guard(TokenOrigin::Minted) => matches!(end, End::Released | End::Dropped),
             Kept::Unseen(_) => end == End::Dropped,
             _ => false,
         };
-        if let Kept::Unseen(seq) = held.keeper
+        if let Kept::Unseen(seq) = held.grant_state
             && end != End::Dropped
         {
             self.refuse(seq, LockError::Lost(end.as_loss()));
@@ -461,15 +461,15 @@ impl Model {
             End::ShutDown => EventKind::Lost { why: Loss::ShutDown, held: span },
         };
         self.tell(key, Some(fence), &held.terms, kind);
-        self.trail.push(Past {
+        self.end_log.push(Past {
             hash: HASHES[key],
             fence,
             end,
             granted_at: held.granted_at,
             ended_at,
-            owner: held.terms.owner().cloned(),
+            owner: held.terms.owner_label().cloned(),
         });
-        self.give_place_back(&held.terms);
+        self.return_quota(&held.terms);
         self.hand_on(key);
     }
 
@@ -499,7 +499,7 @@ impl Model {
     }
 
     /// A waiter has left: some behind it may go together with who is there.
-    fn let_in(&mut self, key: usize) {
+    fn hand_off_if_shared(&mut self, key: usize) {
         if self.is_shared(key) {
             self.hand_on(key);
         }
@@ -516,7 +516,7 @@ impl Model {
         self.counters.wait_nanos += waited;
     }
 
-    fn hold(&mut self, key: usize, token: u128, terms: Terms, keeper: Kept) -> Answer {
+    fn hold(&mut self, key: usize, token: u128, terms: Terms, grant_state: Kept) -> Answer {
         assert!(self.has_room(key, terms.mode()), "T1");
         self.fence += 1;
         let mut held = Held {
@@ -532,7 +532,7 @@ impl Model {
             notice: None,
             refreshes: 0,
             reentries: 0,
-            keeper,
+            grant_state,
             watched: false,
             auto: None,
         };
@@ -555,7 +555,7 @@ impl Model {
 
     fn turn_away(&mut self, seq: u64, why: LockError) {
         let terms = self.wait(seq).terms.clone();
-        self.give_place_back(&terms);
+        self.return_quota(&terms);
         self.refuse(seq, why);
         self.counters.attempts += 1;
     }
@@ -575,7 +575,7 @@ impl Model {
         let key = self.wait(seq).key;
         self.counters.outlived += 1;
         self.turn_away(seq, LockError::SessionEnded);
-        self.let_in(key);
+        self.hand_off_if_shared(key);
     }
 
     pub(super) fn shut_out(&mut self, seq: u64) {
@@ -592,7 +592,7 @@ impl Model {
         self.tell(key, None, &terms, EventKind::Deadlock { cycle: cycle.clone() });
         self.counters.deadlocked += 1;
         self.turn_away(seq, LockError::Deadlock { cycle: cycle.clone() });
-        self.let_in(key);
+        self.hand_off_if_shared(key);
         true
     }
 
@@ -605,12 +605,12 @@ impl Model {
     }
 
     pub(super) fn grant_if_free(&mut self, asked: &Asked) -> Option<Answer> {
-        let plain = asked.terms.asker().is_none() && asked.terms.mode() == Mode::Exclusive && !asked.chosen;
+        let plain = asked.terms.owner().is_none() && asked.terms.mode() == Mode::Exclusive && !asked.chosen;
         let free = !self.is_held(asked.key) && self.keys() < LIMITS.keys;
         if !plain || !free || self.closed || !self.listeners.is_empty() {
             return None;
         }
-        Some(self.hold(asked.key, asked.token, asked.terms.clone(), asked.keeper().into()))
+        Some(self.hold(asked.key, asked.token, asked.terms.clone(), asked.grant_state().into()))
     }
 
     /// `of`: which of its owner's grants the table answered with, for any of them will do.
@@ -652,16 +652,16 @@ impl Model {
             return Err(Some(LockError::TooManyHolders));
         }
         self.reserve_quota(&asked.terms).map_err(Some)?;
-        Ok(self.hold(key, asked.token, asked.terms.clone(), asked.keeper().into()))
+        Ok(self.hold(key, asked.token, asked.terms.clone(), asked.grant_state().into()))
     }
 
     /// The grants of this owner that may answer its request again.
     fn own(&self, asked: &Asked) -> Vec<u64> {
         let counted = asked.terms.extra.as_ref().is_some_and(|extra| extra.reentry == Reentry::Counted);
-        let Some(asker) = asked.terms.asker().filter(|_| counted) else { return Vec::new() };
+        let Some(owner) = asked.terms.owner().filter(|_| counted) else { return Vec::new() };
         let answers = |held: &&Held| match (held.mode, asked.terms.mode()) {
             (Mode::Exclusive, Mode::Exclusive | Mode::Shared) | (Mode::Shared, Mode::Shared) => {
-                held.terms.asker() == Some(asker)
+                held.terms.owner() == Some(owner)
             }
             _ => false,
         };
@@ -674,7 +674,7 @@ impl Model {
         }
         self.expire_if_due(asked.key);
         if asked.chosen
-            && let Some(answer) = self.answer_again(asked)
+            && let Some(answer) = self.answer_repeated(asked)
         {
             return answer;
         }
@@ -713,17 +713,17 @@ impl Model {
         Answer::Queued { seq: self.waits.len() as u64 }
     }
 
-    fn answer_again(&mut self, asked: &Asked) -> Option<Answer> {
+    fn answer_repeated(&mut self, asked: &Asked) -> Option<Answer> {
         if let Some(held) = self.held.iter_mut().find(|held| held.key == asked.key && held.token == asked.token) {
             let answer = Answer::Granted { token: held.token, fence: held.fence };
             if !held.terms.ask_for_the_same(&asked.terms) {
                 return Some(self.reject(LockError::TokenReused));
             }
-            match (held.keeper, asked.keeper()) {
+            match (held.grant_state, asked.grant_state()) {
                 (Kept::Guard(_), GrantState::Guard(_)) => return Some(self.reject(LockError::TokenReused)),
                 (Kept::Guard(_), _) => return Some(answer),
-                (Kept::Ticket | Kept::Unseen(_), keeper) => {
-                    let before = std::mem::replace(&mut held.keeper, keeper.into());
+                (Kept::Ticket | Kept::Unseen(_), grant_state) => {
+                    let before = std::mem::replace(&mut held.grant_state, grant_state.into());
                     if let Kept::Unseen(seq) = before {
                         self.wait(seq).seats.iter_mut().for_each(|seat| seat.taken = false);
                     }
@@ -771,7 +771,7 @@ impl Model {
             WaiterState::Granted => self.expire_if_over(self.unseen(seq)),
             WaiterState::Queued if self.is_over(seq) => {
                 self.send_away(seq);
-                self.let_in(key);
+                self.hand_off_if_shared(key);
             }
             _ => {}
         }
@@ -785,7 +785,7 @@ impl Model {
                 wait.seats.iter_mut().for_each(|seat| seat.taken = false);
                 let fence = self.unseen(seq);
                 let held = self.find(fence).unwrap();
-                held.keeper = asked.keeper().into();
+                held.grant_state = asked.grant_state().into();
                 Answer::Granted { token: held.token, fence }
             }
             WaiterState::Claiming { .. } => unreachable!("there is no store"),
@@ -798,13 +798,13 @@ impl Model {
 
     /// The grant that a granted waiter has not yet seen.
     fn unseen(&self, seq: u64) -> u64 {
-        self.held.iter().find(|held| held.keeper == Kept::Unseen(seq)).expect("T3").fence
+        self.held.iter().find(|held| held.grant_state == Kept::Unseen(seq)).expect("T3").fence
     }
 
     fn answer_taken(&mut self, asked: &Asked) -> Answer {
         self.expire_if_due(asked.key);
         let impatient = Asked { wait: Wait::No, ..asked.clone() };
-        self.answer_again(&impatient).unwrap_or(Answer::Refused(LockError::Lost(Loss::Unknown)))
+        self.answer_repeated(&impatient).unwrap_or(Answer::Refused(LockError::Lost(Loss::Unknown)))
     }
 
     pub(super) fn cancel(&mut self, seq: u64, seat: usize) {
@@ -821,8 +821,8 @@ impl Model {
             WaiterState::Queued => {
                 self.counters.cancelled += 1;
                 self.counters.attempts += 1;
-                self.give_place_back(&terms);
-                self.let_in(key);
+                self.return_quota(&terms);
+                self.hand_off_if_shared(key);
             }
             WaiterState::Granted => {
                 let fence = self.unseen(seq);
@@ -830,7 +830,7 @@ impl Model {
                 if held.reentries > 0 {
                     // Its owner has asked for it again meanwhile, and that request was answered.
                     held.reentries -= 1;
-                    held.keeper = Kept::Guard(TokenOrigin::ByClient);
+                    held.grant_state = Kept::Guard(TokenOrigin::ByClient);
                 } else {
                     self.end(fence, End::Dropped);
                 }
@@ -908,7 +908,7 @@ impl Model {
         }
         let ttl = ttl.unwrap_or(own);
         if self.session_of(&held.terms).is_some() {
-            let id = held.terms.asker().unwrap().id;
+            let id = held.terms.owner().unwrap().id;
             self.heartbeat(id, ttl).expect("the lock of a session that is over is over");
         } else {
             self.find(fence).unwrap().deadline = held.deadline.max(held.asked(now, ttl));
@@ -983,7 +983,7 @@ impl Model {
             if self.is_over(seq) {
                 step(&|next| {
                     next.send_away(seq);
-                    next.let_in(key);
+                    next.hand_off_if_shared(key);
                 });
             }
         }
@@ -1040,7 +1040,7 @@ impl Model {
 
     /// Until when a session lives, past or not.
     fn word_of(&self, terms: &Terms) -> Option<u64> {
-        let id = terms.asker()?.id;
+        let id = terms.owner()?.id;
         let person = self.people.iter().find(|person| person.id == id).filter(|person| person.session)?;
         Some(person.word.unwrap_or(0))
     }
