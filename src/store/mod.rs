@@ -29,6 +29,8 @@
 //! under way when a release starts (R6); gives up its place when nobody waits any more; and after [`Event::Resumed`]
 //! verifies what it holds (R21).
 
+#[cfg(feature = "redis")]
+mod batching;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod conformance;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Inner;
-use super::batch::{self, Dispatch};
+use super::batch::Dispatch;
 use super::cleanup::{Guard, Order, PendingCleanup};
 use super::fault::{Fault, Ran, Then};
 use super::link::{Link, Phase};
@@ -172,16 +172,16 @@ async fn send(
             Confirm::Yes => inner.config.replicas,
             Confirm::No => 0,
         };
-        let going = if confirmed_by > 0 { Dispatch::Alone } else { batch::going(&wire, script, asking) };
+        let going = if confirmed_by > 0 { Dispatch::Alone } else { Dispatch::of(&wire, script, asking) };
         outbox.sending(order(confirmed_by, &going, wire.id), not_after);
         course.ran = Ran::Maybe;
         let parts = parts(not_after);
         let enough = |reply| (reply, Confirmed::Enough);
-        let answered = match (going, confirmed_by, asking) {
-            (Dispatch::Along(lane), ..) => batch::along(&wire, lane, script, parts).await.map(enough),
-            (Dispatch::Ahead(flight), ..) => flight.run(parts).await.map(enough),
-            (Dispatch::Alone, 0, _) => wire.run_one(script, asking, parts).await.map(enough),
-            (Dispatch::Alone, ..) => replicas::run(inner, &wire, script, asking, parts).await,
+        let answered = match (going, confirmed_by) {
+            (Dispatch::Alone, 1..) => replicas::run(inner, &wire, script, asking, parts).await,
+            (Dispatch::Alone, 0) => wire.run_one(script, asking, parts).await.map(enough),
+            (Dispatch::InSlot(slot), _) => slot.during(wire.run_one(script, asking, parts)).await.map(enough),
+            (Dispatch::Queued(sender), _) => sender.join(parts).await.map(enough),
         };
         match answered {
             Ok((reply, confirmed)) => {

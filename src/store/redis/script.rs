@@ -20,19 +20,19 @@ pub(in crate::store) enum Takes {
     /// One lock's; the answer is its reply.
     One,
     /// That of many locks; the answer is a list of replies.
-    Many(Lane),
+    Many(BatchKind),
 }
 
 /// Which calls may go out together: those of one script.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Lane {
+pub(in crate::store) enum BatchKind {
     Acquire,
     Extend,
     Release,
     Renew,
 }
 
-impl Lane {
+impl BatchKind {
     pub(super) const COUNT: usize = 4;
 }
 
@@ -44,15 +44,15 @@ macro_rules! scripts {
 }
 
 scripts! {
-    ACQUIRE = ["queue.lua", "acquire.lua"], Takes::Many(Lane::Acquire);
-    EXTEND = ["extend.lua"], Takes::Many(Lane::Extend);
-    RELEASE = ["queue.lua", "release.lua"], Takes::Many(Lane::Release);
+    ACQUIRE = ["queue.lua", "acquire.lua"], Takes::Many(BatchKind::Acquire);
+    EXTEND = ["extend.lua"], Takes::Many(BatchKind::Extend);
+    RELEASE = ["queue.lua", "release.lua"], Takes::Many(BatchKind::Release);
     REPEAT = ["queue.lua", "repeat.lua"], Takes::One;
     FORCE = ["queue.lua", "force.lua"], Takes::One;
     LOOK = ["look.lua"], Takes::One;
     NOTICE = ["notice.lua"], Takes::One;
     LEAVE = ["queue.lua", "leave.lua"], Takes::One;
-    RENEW = ["queue.lua", "renew.lua"], Takes::Many(Lane::Renew);
+    RENEW = ["queue.lua", "renew.lua"], Takes::Many(BatchKind::Renew);
     MOVING_AHEAD = ["queue.lua", "moving/ahead.lua"], Takes::One;
     MOVING_RESERVE = ["moving/reserve.lua"], Takes::One;
     MOVING_FENCE = ["moving/fence.lua"], Takes::One;

@@ -13,12 +13,12 @@ use super::acquire_round::{Decision, Leaves, NodeReply, Poll};
 use super::fanout::Enough;
 use super::fence::Turn;
 use super::in_flight::{InFlightGuard, Shared};
-use super::lane::{self, Job, Lane, Slot};
 use super::queue::TICKET;
 use super::round::{Heard, Kind, Request, RoundHandler, broadcast, words};
 use super::script::ACQUIRE;
 use super::{Inner, Lock, release};
 use crate::clock::Moment;
+use crate::store::batching::{BatchSender, Batcher, Slot, submit};
 use crate::store::redis::millis;
 use crate::store::redis::script::ScriptArgs;
 use crate::store::{AcquireRequest, Acquired, OnHeld, StoreError, drift};
@@ -70,7 +70,7 @@ pub(super) async fn acquire(inner: &Arc<Inner>, ask: AcquireRequest<'_>) -> Acqu
         let after = Some((Arc::clone(&lock), before));
         flush(inner, vec![one], Going { after, ..Going::at(inner, begun) }, None);
     } else {
-        lane::join(inner, one);
+        submit(&AcquireSender(Arc::clone(inner)), one);
     }
     // Without an answer its flight ended with the runtime.
     let answer = (&mut caller.answer).await.unwrap_or(Acquired::Unknown(StoreError::NotRunning));
@@ -80,12 +80,19 @@ pub(super) async fn acquire(inner: &Arc<Inner>, ask: AcquireRequest<'_>) -> Acqu
     answer
 }
 
-impl Job for Try {
-    fn lane(inner: &Inner) -> &Lane<Self> {
-        &inner.acquires
+/// Sends tries to all nodes.
+#[derive(Clone)]
+pub(super) struct AcquireSender(Arc<Inner>);
+
+impl BatchSender for AcquireSender {
+    type Call = Try;
+
+    fn batcher(&self) -> &Batcher<Try> {
+        &self.0.acquires
     }
 
-    fn flush(inner: &Arc<Inner>, mut tries: Vec<Self>, slot: Slot<Self>) {
+    fn send(slot: Slot<Self>, mut tries: Vec<Try>) {
+        let inner = &Arc::clone(&slot.sender().0);
         // Whoever has gone while he waited is not asked for.
         tries.retain(|one| !one.tell.is_closed());
         if let Some(begun) = tries.iter().map(|one| one.begun).min() {
@@ -110,7 +117,7 @@ impl Going {
     }
 }
 
-fn flush(inner: &Arc<Inner>, tries: Vec<Try>, going: Going, slot: Option<Slot<Try>>) {
+fn flush(inner: &Arc<Inner>, tries: Vec<Try>, going: Going, slot: Option<Slot<AcquireSender>>) {
     let Going { turn, fence, begun, after } = going;
     let mut parts = ScriptArgs::for_locks(tries.len()).key(&inner.marker);
     for Try { lock, .. } in &tries {

@@ -9,16 +9,19 @@ use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::in_flight::Underway;
-use super::lane::Lane;
 use super::node::{Node, NodeEvent};
 use super::queue::Queue;
 use super::quorum::Quorum;
 use super::{Inner, RedlockStore};
+use crate::store::batching::{BatchLimits, Batcher};
 use crate::store::redis::RedisBuilder;
 use crate::store::redis::config::{Place, Repeats};
 use crate::store::redis::time::Ticks;
 use crate::store::{KeyTemplate, StoreError, Warning};
 use crate::supervise;
+
+/// Of the acquires, and of the releases: with N nodes each command is paid N times.
+const LIMITS: BatchLimits = BatchLimits { in_flight: 1, batch: 64 };
 
 /// Sets up a [`RedlockStore`].
 #[derive(Clone)]
@@ -190,8 +193,8 @@ impl RedlockBuilder {
             highest_fence: AtomicU64::new(0),
             queue: Queue::default(),
             in_flight: Underway::default(),
-            acquires: Lane::default(),
-            releases: Lane::default(),
+            acquires: Batcher::new(LIMITS),
+            releases: Batcher::new(LIMITS),
             flights: TaskTracker::new(),
             tasks: Mutex::default(),
             config: self,

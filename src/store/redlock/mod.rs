@@ -2,7 +2,7 @@
 //!
 //! One file per operation, with its script beside it: `acquire`, `extend`, `repair`, `release`, `force`, `look`,
 //! `votes`, `initialise`. Each asks all nodes at once and goes on as soon as a majority decides; who is slower is heard out in
-//! the background (`fan`). Acquires and releases that wait for each other (`lane`) go out together, to all nodes alike
+//! the background (`fan`). Acquires and releases that wait for each other (`batching`) go out together, to all nodes alike
 //! (`flight`). The half that does no I/O counts votes (`quorum`, `poll`) and fences (`fence`); `model` walks every
 //! bounded history of both. A node is a [`RedisStore`](super::redis::RedisStore) of its own (`node`).
 //!
@@ -45,7 +45,6 @@ mod force;
 mod health;
 mod in_flight;
 mod initialise;
-mod lane;
 mod look;
 #[cfg(test)]
 mod model;
@@ -72,11 +71,11 @@ use tokio_util::task::TaskTracker;
 pub use self::config::RedlockBuilder;
 use self::fence::propose;
 use self::in_flight::Underway;
-use self::lane::Lane;
 use self::node::Node;
 pub use self::node::NodeEvent;
 use self::queue::Queue;
 use self::quorum::Quorum;
+use super::batching::Batcher;
 use super::redis::names::KeyNames;
 use super::redis::time::Ticks;
 use super::{
@@ -114,8 +113,8 @@ struct Inner {
     highest_fence: AtomicU64,
     queue: Queue,
     in_flight: Underway,
-    acquires: Lane<acquire::Try>,
-    releases: Lane<release::Order>,
+    acquires: Batcher<acquire::Try>,
+    releases: Batcher<release::Order>,
     /// Calls that are under way.
     flights: TaskTracker,
     tasks: Mutex<Vec<AbortHandle>>,

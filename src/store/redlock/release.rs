@@ -6,12 +6,12 @@ use tokio::sync::oneshot;
 
 use super::fanout::{Enough, no_quorum};
 use super::in_flight::Shared;
-use super::lane::{self, Job, Lane, Slot};
 use super::quorum::{Ballot, Outcome, Vote};
 use super::round::{Heard, Kind, Request, RoundHandler, broadcast, words};
 use super::script::RELEASE;
 use super::{Inner, Lock};
 use crate::clock::Moment;
+use crate::store::batching::{BatchSender, Batcher, Slot, submit};
 use crate::store::redis::fault::protocol_error;
 use crate::store::redis::script::ScriptArgs;
 use crate::store::{Released, StoreError};
@@ -29,7 +29,7 @@ pub(super) struct Order {
 pub(super) fn order(inner: &Arc<Inner>, lock: Arc<Lock>) -> oneshot::Receiver<Released> {
     let (tell, hear) = oneshot::channel();
     let in_flight = inner.in_flight.release(&lock);
-    lane::join(inner, Order { lock, begun: inner.now(), in_flight, tell });
+    submit(&ReleaseSender(Arc::clone(inner)), Order { lock, begun: inner.now(), in_flight, tell });
     hear
 }
 
@@ -39,26 +39,33 @@ pub(super) async fn answer(ordered: oneshot::Receiver<Released>) -> Released {
     ordered.await.unwrap_or(Released::Unknown(StoreError::NotRunning))
 }
 
-impl Job for Order {
-    fn lane(inner: &Inner) -> &Lane<Self> {
-        &inner.releases
+/// Sends releases to all nodes.
+#[derive(Clone)]
+pub(super) struct ReleaseSender(Arc<Inner>);
+
+impl BatchSender for ReleaseSender {
+    type Call = Order;
+
+    fn batcher(&self) -> &Batcher<Order> {
+        &self.0.releases
     }
 
-    fn flush(inner: &Arc<Inner>, orders: Vec<Self>, slot: Slot<Self>) {
+    fn send(slot: Slot<Self>, orders: Vec<Order>) {
+        let inner = &Arc::clone(&slot.sender().0);
         let mut parts = ScriptArgs::for_locks(orders.len());
-        for Self { lock, .. } in &orders {
+        for Order { lock, .. } in &orders {
             parts = parts.key(lock.names.lock());
         }
-        for Self { lock, .. } in &orders {
+        for Order { lock, .. } in &orders {
             parts = parts.key(lock.names.queue());
         }
-        for Self { lock, .. } in &orders {
+        for Order { lock, .. } in &orders {
             parts = parts.arg(lock.token.as_uuid().hyphenated()).arg(lock.names.wake());
         }
         let begun = orders.iter().map(|order| order.begun).min().unwrap_or_else(|| inner.now());
         let in_flight = orders.iter().filter_map(|order| order.in_flight.clone()).collect();
         let request = Arc::new(Request::new(inner, &RELEASE, parts, begun, Kind::Release(in_flight)));
-        let ordered = |order: Self| Ordered {
+        let ordered = |order: Order| Ordered {
             lock: order.lock,
             tell: Some(order.tell),
             ballot: Ballot::new(inner.quorum, Moment::FAR),

@@ -7,6 +7,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::future::poll_fn;
 use parking_lot::Mutex;
@@ -14,16 +15,19 @@ use redis::Value;
 
 use super::fanout::Enough;
 use super::in_flight::Shared;
-use super::lane::{HOLD, Job, Slot};
 use super::node::Node;
 use super::{Inner, Lock};
 use crate::clock::Moment;
 use crate::store::StoreError;
+use crate::store::batching::{BatchSender, Slot};
 use crate::store::redis::call::Failure;
 use crate::store::redis::cleanup::{Order, PendingCleanup, take_back};
 use crate::store::redis::fault::{Fault, Ran, Then, protocol_error};
 use crate::store::redis::link::Phase;
 use crate::store::redis::script::{Form, Script, ScriptArgs};
+
+/// A round that is not decided for so long holds nobody up any more: the nodes are far away, or do not answer.
+const HOLD: Duration = Duration::from_millis(5);
 
 /// What all nodes are asked.
 pub(super) struct Request {
@@ -243,11 +247,11 @@ pub(super) trait RoundHandler: Send + 'static {
 }
 
 /// Asks all nodes, and lets the load hear what they say.
-pub(super) async fn broadcast<J: Job>(
+pub(super) async fn broadcast<S: BatchSender>(
     inner: Arc<Inner>,
     request: Arc<Request>,
     mut load: impl RoundHandler,
-    slot: Option<Slot<J>>,
+    slot: Option<Slot<S>>,
 ) {
     let begun = inner.now();
     let asks = inner.nodes.iter().map(|node| ask(Arc::clone(&inner), Arc::clone(node), Arc::clone(&request)));

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::store::redis::script::{Lane, Script, Takes};
+use crate::store::redis::script::{BatchKind, Script, Takes};
 
 macro_rules! scripts {
     ($($name:ident = $file:literal, $takes:expr;)*) => {$(
@@ -14,7 +14,7 @@ scripts! {
     // Those two are asked by flights, which read the answers themselves.
     ACQUIRE = "acquire.lua", Takes::One;
     RELEASE = "release.lua", Takes::One;
-    EXTEND = "extend.lua", Takes::Many(Lane::Extend);
+    EXTEND = "extend.lua", Takes::Many(BatchKind::Extend);
     REPAIR = "repair.lua", Takes::One;
     VOTE = "vote.lua", Takes::One;
     MARK = "mark.lua", Takes::One;
