@@ -75,7 +75,7 @@ impl LockManager {
             None => None,
             Some(client) => {
                 let stopped = || Health::new(Err(StoreError::NotRunning), Vec::new());
-                Some(client.full_health().await.unwrap_or_else(stopped))
+                Some(client.health().await.unwrap_or_else(stopped))
             }
         }
     }

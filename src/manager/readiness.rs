@@ -31,7 +31,7 @@ impl LockManager {
             return Readiness::Draining;
         }
         let Some(client) = self.client() else { return Readiness::Ready { store: None } };
-        let answer = client.health().await;
+        let answer = client.health().await.map(|health| health.answer);
         // It may have been closed while the store took its time.
         match answer {
             _ if self.is_shutting_down() => Readiness::Draining,

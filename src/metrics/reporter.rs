@@ -163,7 +163,7 @@ impl Publisher {
     async fn ask_store(&self) {
         let client = self.manager().and_then(|locks| locks.client().cloned());
         if let Some(client) = client {
-            self.published.store_is(client.full_health().await.as_ref());
+            self.published.store_is(client.health().await.as_ref());
         }
     }
 }

@@ -36,13 +36,11 @@ pub(crate) struct StoreClient {
     /// One call at a time for each token that is kept just now. A release is the last call for its token, so it only
     /// waits for those before it.
     turns: Mutex<HashMap<Token, Arc<tokio::sync::Mutex<()>>>>,
-    /// Who wants to hear what the release of his grant found.
-    listeners: Mutex<HashMap<(Token, Key), oneshot::Sender<Released>>>,
 }
 
 impl std::fmt::Debug for StoreClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Desk").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("StoreClient").field("store", &self.store).finish_non_exhaustive()
     }
 }
 
@@ -59,7 +57,6 @@ impl StoreClient {
             started: watch::Sender::new(None),
             tasks: TaskTracker::new(),
             turns: Mutex::default(),
-            listeners: Mutex::default(),
         })
     }
 
@@ -97,7 +94,8 @@ impl StoreClient {
         let mut started = self.started.subscribe();
         let outcome = started.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
         outcome.ok().flatten().unwrap_or(Err(StoreError::NotRunning))?;
-        self.health().await.unwrap_or(Err(StoreError::NotRunning)).map(drop)
+        let health = self.health().await.ok_or(StoreError::NotRunning)?;
+        health.answer.map(drop)
     }
 
     /// Waits until what is under way has ended, for two seconds at most. Needs no runtime of the caller's.
@@ -128,58 +126,45 @@ impl StoreClient {
     }
 
     /// Ends whatever holds a key in the store. `None` if there is no runtime to ask it on.
-    pub(crate) async fn force_release(self: &Arc<Self>, key: &Key) -> Option<Forced> {
-        let (tell, hear) = oneshot::channel();
-        let (client, key) = (Arc::clone(self), key.clone());
-        self.spawn(async move {
-            let _ = tell.send(client.store.force_release(&key).await);
-        });
-        hear.await.ok()
+    pub(crate) async fn force_release(&self, key: &Key) -> Option<Forced> {
+        let key = key.clone();
+        self.ask(|store| async move { store.force_release(&key).await }).await
     }
 
     /// Who holds a key in the store. `None` if there is no runtime to ask it on.
-    pub(crate) async fn look(self: &Arc<Self>, key: &Key) -> Option<Result<KeyState, StoreError>> {
-        let (tell, hear) = oneshot::channel();
-        let (client, key) = (Arc::clone(self), key.clone());
-        self.spawn(async move {
-            let _ = tell.send(client.store.look(&key, None).await);
-        });
-        hear.await.ok()
+    pub(crate) async fn look(&self, key: &Key) -> Option<Result<KeyState, StoreError>> {
+        let key = key.clone();
+        self.ask(|store| async move { store.look(&key, None).await }).await
     }
 
     /// Some of the locks that the store keeps. `None` if there is no runtime to ask it on.
     pub(crate) async fn scan(
-        self: &Arc<Self>,
+        &self,
         prefix: String,
         cursor: Option<String>,
         limit: usize,
     ) -> Option<Result<Option<ScanPage>, StoreError>> {
-        let (tell, hear) = oneshot::channel();
-        let client = Arc::clone(self);
-        self.spawn(async move {
-            let _ = tell.send(client.store.scan(&prefix, cursor.as_deref(), limit).await);
-        });
-        hear.await.ok()
-    }
-
-    /// How the store is, asked now. `None` if there is no runtime to ask it on.
-    pub(crate) async fn health(self: &Arc<Self>) -> Option<Result<Duration, StoreError>> {
-        let (tell, hear) = oneshot::channel();
-        let client = Arc::clone(self);
-        self.spawn(async move {
-            let _ = tell.send(client.store.health().await.answer);
-        });
-        hear.await.ok()
+        self.ask(|store| async move { store.scan(&prefix, cursor.as_deref(), limit).await }).await
     }
 
     /// How the store and its nodes are, asked now. `None` if there is no runtime to ask it on.
-    pub(crate) async fn full_health(self: &Arc<Self>) -> Option<Health> {
-        let (tell, hear) = oneshot::channel();
-        let client = Arc::clone(self);
+    pub(crate) async fn health(&self) -> Option<Health> {
+        self.ask(|store| async move { store.health().await }).await
+    }
+
+    /// Makes a call in a task, so that it is finished also when the caller has gone. `None` if there is no runtime for it.
+    async fn ask<T, F>(&self, call: impl FnOnce(Arc<dyn Store>) -> F) -> Option<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (sender, answer) = oneshot::channel();
+        let call = call(Arc::clone(&self.store));
         self.spawn(async move {
-            let _ = tell.send(client.store.health().await);
+            // Fails only if the caller has gone.
+            let _ = sender.send(call.await);
         });
-        hear.await.ok()
+        answer.await.ok()
     }
 
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
@@ -196,39 +181,19 @@ impl StoreClient {
         }
     }
 
-    /// Answers what the release of a grant finds, whose errand is about to be sent.
-    pub(crate) fn hear_release(&self, key: Key, token: Token) -> oneshot::Receiver<Released> {
-        let (tell, hear) = oneshot::channel();
-        self.listeners.lock().insert((token, key), tell);
-        hear
-    }
-
-    pub(crate) fn unhear_release(&self, key: Key, token: Token) {
-        self.listeners.lock().remove(&(token, key));
-    }
-
-    pub(crate) fn release(self: &Arc<Self>, key: Key, token: Token) {
-        self.release_for(key, token, None);
-    }
-
-    /// The same for somebody who has no grant, and hears what his own release found: others may release the same token
-    /// at the same time.
-    pub(crate) fn release_and_hear(self: &Arc<Self>, key: Key, token: Token) -> oneshot::Receiver<Released> {
-        let (tell, hear) = oneshot::channel();
-        self.release_for(key, token, Some(tell));
-        hear
-    }
-
-    fn release_for(self: &Arc<Self>, key: Key, token: Token, asker: Option<oneshot::Sender<Released>>) {
+    /// Releases a token's key; the receiver gets what the store finds, or an error if the runtime stops before.
+    ///
+    /// The sender is in the task and nowhere else, so that it is dropped with the task.
+    pub(crate) fn release(self: &Arc<Self>, key: Key, token: Token) -> oneshot::Receiver<Released> {
+        let (sender, found) = oneshot::channel();
         let client = Arc::clone(self);
         self.spawn(async move {
             // Called in its turn, not before: a release begins with the call (S7, R6).
             client.wait_turn(token).await;
-            let released = client.store.release(&key, token).await;
-            if let Some(listener) = asker.or_else(|| client.listeners.lock().remove(&(token, key))) {
-                let _ = listener.send(released);
-            }
+            // Fails only if nobody waits for the answer.
+            let _ = sender.send(client.store.release(&key, token).await);
         });
+        found
     }
 
     /// Runs a call for a token when those before it have ended.

@@ -120,7 +120,7 @@ impl StoreDriver {
                     let word = ClaimSource::OfStore(fence.map(FencingToken::at_least_one));
                     match shard.claimed(&grant, word, deadline) {
                         ClaimOutcome::Taken => return,
-                        ClaimOutcome::Unwanted => return self.client.release(key.clone(), grant.token),
+                        ClaimOutcome::Unwanted => return drop(self.client.release(key.clone(), grant.token)),
                         ClaimOutcome::TooLate => {
                             // Before the next try: it is under the same token.
                             let _ = store.release(key, grant.token).await;
@@ -267,14 +267,10 @@ impl StoreDriver {
         )
     }
 
-    /// What comes of a release that is about to be asked for; `None` if the errand is another one.
-    pub(super) fn hear(&self, errand: &StoreCommand) -> Option<oneshot::Receiver<Released>> {
-        match errand {
-            StoreCommand::Release { grant, key, end, .. } if self.lets_go(*end) => {
-                Some(self.client.hear_release(key.clone(), grant.token))
-            }
-            _ => None,
-        }
+    /// Asks the store to release what a grant held, if how it ended asks for that; answers what the store will find.
+    pub(super) fn release(&self, grant: &Grant, key: Key, end: End) -> Option<oneshot::Receiver<Released>> {
+        self.degraded.forget(grant);
+        self.lets_go(end).then(|| self.client.release(key, grant.token))
     }
 
     /// One extension, in its turn. What only this process knows of is extended here.
@@ -364,12 +360,7 @@ impl StoreCommands for Arc<StoreDriver> {
                     self.client.release(key, grant.token);
                 }
             }
-            StoreCommand::Release { grant, key, end } => {
-                self.degraded.forget(&grant);
-                if self.lets_go(end) {
-                    self.client.release(key, grant.token);
-                }
-            }
+            StoreCommand::Release { grant, key, end } => drop(self.release(&grant, key, end)),
         }
     }
 }
@@ -410,5 +401,18 @@ mod tests {
         let next = tokio::spawn(lock.at_risk());
         lock.unlock().await;
         assert_eq!(next.await.unwrap(), None, "it ended otherwise");
+    }
+
+    #[tokio::test]
+    async fn an_unlock_whose_answer_can_never_come_is_unknown_once_the_thread_has_stopped() {
+        let store = StubStore::new(LONG);
+        let locks = LockManager::builder().store(store.clone()).build().unwrap();
+        let lock = locks.lock("k").await.unwrap();
+        store.never_release();
+        let mut unlock = Box::pin(lock.unlock());
+        assert!(futures_util::poll!(&mut unlock).is_pending(), "the store has not answered");
+        locks.thread().expect("it has one").stop();
+        let found = tokio::time::timeout(LONG, unlock).await.expect("its task has gone with the thread");
+        assert_eq!(found, crate::Release::Unknown);
     }
 }

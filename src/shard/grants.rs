@@ -42,7 +42,7 @@ impl Shard {
             Err(LockError::Lost(_)) => return Ok(Release::AlreadyGone),
             Err(other) => Err(other),
         };
-        match clerk.client().release_and_hear(key.clone(), token).await {
+        match clerk.client().release(key.clone(), token).await {
             Ok(Released::Released) => Ok(Release::Released),
             // Who holds it then is the store's to say: nobody, or another.
             Ok(Released::AlreadyGone) => match clerk.client().look(key).await {
@@ -247,17 +247,14 @@ impl Shard {
             return Vec::new();
         };
         let now = self.clock.now();
-        let mut hears = Vec::new();
-        let mut end_some = || {
-            self.with(|state, fx| {
-                let slice = state.table.end_owner(owner, SLICE, now, fx);
-                // Before the errands are run that will be heard of.
-                hears.extend(fx.commands().filter_map(|errand| clerk.hear(errand)));
-                slice
-            })
-        };
-        while end_some() == Slice::More {}
-        hears
+        let mut answers = Vec::new();
+        loop {
+            let (slice, some) = self.with_releases(clerk, |state, fx| state.table.end_owner(owner, SLICE, now, fx));
+            answers.extend(some.into_iter().map(|(_, answer)| answer));
+            if slice == Slice::Done {
+                return answers;
+            }
+        }
     }
 
     /// What keeps a queued request from its key; `None` if it is not queued any more, or its wait is over.
@@ -380,29 +377,22 @@ impl Shard {
         }
     }
 
-    /// Releases, and hears from the store, where there is one, whether it still was held.
+    /// Releases, and waits for the store, where there is one, to say whether the key still was held.
     pub(crate) async fn release_anywhere(&self, grant: &Grant, end: End) -> Release {
         let Some(clerk) = &self.clerk else { return self.release(grant, end) };
         let now = self.clock.now();
-        let (released, hear) = self.with(|state, fx| {
-            // Before the errand is run that will be heard of.
-            let asked = state.table.asks_on_release(grant).filter(|_| !clerk.is_degraded(grant));
-            let hear = asked.map(|key| (key.clone(), clerk.client().hear_release(key, grant.token)));
-            (state.table.release(grant, end, now, fx), hear)
-        });
-        match (released, hear) {
-            // Nothing was asked of the store.
-            (ended @ (Release::AlreadyGone | Release::Unknown), Some((key, _))) => {
-                clerk.client().unhear_release(key, grant.token);
-                ended
-            }
-            (Release::Released, Some((_, hear))) => match hear.await {
+        let is_degraded = clerk.is_degraded(grant);
+        let (released, answers) = self.with_releases(clerk, |state, fx| state.table.release(grant, end, now, fx));
+        let own = answers.into_iter().find(|(ended, _)| ended.fence == grant.fence && !is_degraded);
+        match (released, own) {
+            (Release::Released, Some((_, answer))) => match answer.await {
                 Ok(Released::Released) => Release::Released,
                 Ok(Released::AlreadyGone) => Release::AlreadyGone,
                 // S1: unknown is never taken for either. The store goes on by itself (S7).
                 Ok(Released::Unknown(_)) | Err(_) => Release::Unknown,
             },
-            (released, None) => released,
+            // The store knew nothing of it, or it had ended before.
+            (released, _) => released,
         }
     }
 }

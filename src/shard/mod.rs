@@ -36,10 +36,12 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
+use tokio::sync::oneshot;
 
 use crate::clock::{Clock, Moment};
 use crate::error::{AttemptOutcome, LockError};
 use crate::key::{Key, Ttl, TtlBounds};
+use crate::store::Released;
 use crate::sync::{Mutex, MutexGuard};
 use crate::table::{
     AcquireOutcome, AcquireRequest, Counters, Effects, End, Grant, GrantState, Interest, Mode, NotFree, Owner,
@@ -189,6 +191,29 @@ impl Shard {
     fn finish<R>(&self, locked: MutexGuard<'_, State>, transition: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
         let mut fx = Effects::new();
         let answer = self.transact(locked, &mut fx, transition);
+        self.run_effects(fx);
+        answer
+    }
+
+    /// The same over a store, for who waits until it has answered: answers also what it will find of each grant that
+    /// the transition ended.
+    fn with_releases<R>(
+        &self,
+        driver: &StoreDriver,
+        transition: impl FnOnce(&mut State, &mut Effects) -> R,
+    ) -> (R, Vec<(Grant, oneshot::Receiver<Released>)>) {
+        let mut fx = Effects::new();
+        let answer = self.transact(self.state.lock(), &mut fx, transition);
+        // Sent before the other effects run: those may ask the store for the same keys.
+        let releases = fx.take_releases().into_iter();
+        let releases = releases.filter_map(|(grant, key, end)| Some((grant, driver.release(&grant, key, end)?)));
+        let releases = releases.collect();
+        self.run_effects(fx);
+        (answer, releases)
+    }
+
+    #[inline]
+    fn run_effects(&self, mut fx: Effects) {
         let rechecks = fx.take_rechecks();
         drop(fx);
         if !rechecks.is_empty()
@@ -196,7 +221,6 @@ impl Shard {
         {
             recheck(rechecks);
         }
-        answer
     }
 
     /// The same for who runs the effects: the deadlock check, which holds a mutex of its own meanwhile.

@@ -31,6 +31,7 @@ struct State {
     looks: HashMap<Key, u32>,
     never_look: HashSet<Key>,
     refreshes: Refreshes,
+    never_release: bool,
     events: Vec<Sender<Event>>,
     watches: Vec<Sender<Hint>>,
 }
@@ -62,6 +63,7 @@ impl StubStore {
             looks: HashMap::new(),
             never_look: HashSet::new(),
             refreshes: Refreshes::Answered,
+            never_release: false,
             events: Vec::new(),
             watches: Vec::new(),
         })))
@@ -70,6 +72,11 @@ impl StubStore {
     /// From now on it answers no look at a key.
     pub(crate) fn never_look(&self, name: &str) {
         self.0.lock().never_look.insert(key(name));
+    }
+
+    /// From now on it answers no release.
+    pub(crate) fn never_release(&self) {
+        self.0.lock().never_release = true;
     }
 
     pub(crate) fn set_refreshes(&self, refreshes: Refreshes) {
@@ -122,6 +129,9 @@ impl Store for StubStore {
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
         let mut state = self.0.lock();
+        if state.never_release {
+            return Box::pin(std::future::pending());
+        }
         ready(if state.held.get(key) == Some(&token) {
             state.held.remove(key);
             Released::Released

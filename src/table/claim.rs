@@ -440,14 +440,6 @@ impl Table {
         self.begin_order(index, every, 0, fx);
     }
 
-    /// The key that the store is asked for when this grant is released, if it is.
-    pub(crate) fn asks_on_release(&self, grant: &Grant) -> Option<Key> {
-        self.holder_of(grant).filter(|_| self.is_by_store(grant.slot))?;
-        let slot = &self.slots[grant.slot];
-        let ends = slot.extras.as_ref().is_none_or(|extras| extras.reentries == 0);
-        ends.then(|| slot.key.clone())
-    }
-
     /// Whether the grant in a slot is held by the store's word.
     pub(super) fn is_by_store(&self, index: u32) -> bool {
         self.claim.is_stored() && self.slots[index].is_claimed()

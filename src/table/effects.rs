@@ -7,12 +7,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::acquire::Grant;
 use super::claim::{StoreCommand, StoreCommands};
 use super::ended_tokens::End;
 use super::events::{Event, Sink};
 use super::owner::Owner;
 use super::slot::Watcher;
 use crate::clock::Moment;
+use crate::key::Key;
 
 pub(crate) struct Effects {
     /// Most transitions wake nobody, most of the others one task: neither costs more than this field.
@@ -110,9 +112,16 @@ impl Effects {
         self.more.get_or_insert_default().commands.push((store, command));
     }
 
-    /// What the store will be asked.
-    pub(crate) fn commands(&self) -> impl Iterator<Item = &StoreCommand> {
-        self.more.iter().flat_map(|more| more.commands.iter().map(|(_, command)| command))
+    /// Takes out the releases that the store would be asked for: the caller sends them itself, to get their answers.
+    pub(crate) fn take_releases(&mut self) -> Vec<(Grant, Key, End)> {
+        let Some(more) = self.more.as_mut() else { return Vec::new() };
+        let is_release = |(_, command): &mut (_, StoreCommand)| matches!(command, StoreCommand::Release { .. });
+        let releases = more.commands.extract_if(.., is_release);
+        let parts = |(_, command)| match command {
+            StoreCommand::Release { grant, key, end } => Some((grant, key, end)),
+            _ => None,
+        };
+        releases.filter_map(parts).collect()
     }
 
     /// Has the deadlock check look at an owner again.
