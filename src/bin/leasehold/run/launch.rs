@@ -1,7 +1,8 @@
 //! The last step before the command: this program once more, in the command's process, which becomes the command.
 //!
 //! In between it does what only the process itself can do: it asks the kernel to be killed when `leasehold run` dies,
-//! by SIGKILL too, and looks at the deadline once more, since any time may have passed since the lock was granted.
+//! by SIGKILL too, makes its group the terminal's foreground group, and looks at the deadline once more, since any time
+//! may have passed since the lock was granted.
 //! Where the system does not show a program its own file (`/proc` is not there), the command is started without.
 
 use std::ffi::{OsStr, OsString};
@@ -12,6 +13,7 @@ use std::process::{Command, ExitCode};
 use leasehold::{Clock, Moment};
 
 use super::child::{CANNOT_RUN, NOT_FOUND};
+use super::terminal::Terminal;
 use crate::exit;
 use crate::output;
 
@@ -57,6 +59,9 @@ pub(crate) fn become_command(words: &[OsString]) -> Option<ExitCode> {
     if !is_ours || Clock::system().now().as_nanos() >= deadline {
         output::notice("the lock ended before the command was started");
         return Some(exit::LOST.into());
+    }
+    if let Some(terminal) = Terminal::open() {
+        terminal.take_from_parent();
     }
     let why = directly(words).exec();
     let (code, why) = not_started(program, &why);

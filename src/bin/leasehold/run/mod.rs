@@ -127,6 +127,7 @@ async fn hold(
         }
     };
     if let Some(terminal) = &terminal {
+        // Only if the command was started directly: otherwise its process has taken it.
         terminal.lend(&child);
     }
     let verdict = watch::watch(&child, &mut leases, rules, terminal.as_ref(), notices).await;

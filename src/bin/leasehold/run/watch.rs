@@ -150,6 +150,12 @@ impl Watch<'_> {
                     }
                     longest_sleep = LOOK_EVERY;
                 }
+                // It was started directly, and used the terminal before it had it.
+                State::Stopped(Signal::SIGTTIN | Signal::SIGTTOU)
+                    if terminal.is_some_and(|terminal| terminal.is_lent_to(self.child)) =>
+                {
+                    self.child.signal(Signal::SIGCONT);
+                }
                 State::Stopped(signal @ (Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU)) => {
                     if let Some(terminal) = terminal {
                         self.stop(terminal, signal, leases).await;
