@@ -19,7 +19,7 @@ use cpu_time::ProcessTime;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use kit::{Server, until};
-use leasehold::store::conformance::Stores;
+use leasehold::conformance::store::Stores;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{AcquireRequest, Acquired, OnHeld, Released, Store};
 use leasehold::{Key, LockManager, Release, Token, Ttl};

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use kit::{Direction, Proxy, Server};
-use leasehold::store::conformance::Stores;
+use leasehold::conformance::store::Stores;
 use leasehold::store::redlock::RedlockStore;
 use leasehold::store::{AcquireRequest, Acquired, OnHeld, Released, Store};
 use leasehold::{Key, LockManager, Release, Token, Ttl};
@@ -49,9 +49,10 @@ enum Kind {
 impl Raw {
     async fn over(urls: Vec<String>, kind: Kind) -> Self {
         let (acquire, release) = match kind {
-            Kind::Ours => {
-                (include_str!("../src/store/redlock/acquire.lua"), include_str!("../src/store/redlock/release.lua"))
-            }
+            Kind::Ours => (
+                include_str!("../src/store/redlock/ops/acquire.lua"),
+                include_str!("../src/store/redlock/ops/release.lua"),
+            ),
             Kind::Shortest => (SHORT_ACQUIRE, SHORT_RELEASE),
         };
         let (acquire, release) = (redis::Script::new(acquire), redis::Script::new(release));

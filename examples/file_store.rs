@@ -13,9 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use leasehold::store::{
     AcquireRequest, Acquired, BoxFuture, Capabilities, Denial, Event, Events, Extended, Fairness, Forced, Health, Hint,
-    Hints, Holder, KeyState, Released, Sender, Store, StoreError, Watch, conformance, drift,
+    Hints, Holder, KeyState, Released, Sender, Store, StoreError, Watch, drift,
 };
-use leasehold::{Key, Token, Ttl};
+use leasehold::{Key, Token, Ttl, conformance};
 
 #[derive(Debug)]
 struct FileStore {
@@ -223,7 +223,9 @@ fn millis(span: Duration) -> u64 {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::temp_dir().join(format!("leasehold-file-store-{}", std::process::id()));
     FileStore::new(dir.clone())?;
-    conformance::check(|| Arc::new(FileStore::new(dir.clone()).expect("the directory is there")) as Arc<dyn Store>);
+    conformance::store::check(|| {
+        Arc::new(FileStore::new(dir.clone()).expect("the directory is there")) as Arc<dyn Store>
+    });
     fs::remove_dir_all(dir)?;
     println!("a store on files keeps the contract");
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! A store answers one question: may this process hold this key, and until when? It knows nothing of local waiters,
 //! guards or sessions; the shard asks it, one try at a time, and grants under what it answered. Redis is one store; a
-//! third party can write another on files or an SQL table, and run [`conformance`] over it.
+//! third party can write another on files or an SQL table, and run [`conformance::store`](crate::conformance::store) over it.
 //!
 //! # The contract
 //!
@@ -31,11 +31,9 @@
 
 #[cfg(feature = "redis")]
 mod batching;
-#[cfg(feature = "test-util")]
-#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
-pub mod conformance;
 mod error;
 mod fail_mode;
+mod key_template;
 mod outcomes;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
@@ -43,7 +41,6 @@ pub mod redis;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redlock;
-mod template;
 mod watch;
 
 use std::fmt;
@@ -52,11 +49,11 @@ use std::time::Duration;
 
 pub use error::{StoreCause, StoreError};
 pub use fail_mode::FailMode;
+pub use key_template::{KeyTemplate, TemplateError};
 pub use outcomes::{
     Acquired, Capabilities, Denial, Extended, Fairness, Fences, Forced, Health, Hints, Holder, KeyState, NodeHealth,
     NodeVote, Noticed, OnExpiry, Released, ScanPage, Scanned, Vote, Votes, Warning,
 };
-pub use template::{KeyTemplate, TemplateError};
 pub use watch::{Event, Events, Hint, Sender, Sent, Watch};
 
 use crate::key::{Key, Token, Ttl};

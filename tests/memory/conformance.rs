@@ -1,7 +1,8 @@
 //! Fear: a lock over a store is not the lock that it is in memory: another answer, another error, another order.
 #![cfg(feature = "test-util")]
 
-use leasehold::{LockManager, conformance};
+use leasehold::LockManager;
+use leasehold::conformance::manager as conformance;
 
 #[test]
 fn memory_does_what_every_manager_does() {
@@ -10,8 +11,9 @@ fn memory_does_what_every_manager_does() {
 
 #[cfg(feature = "redis")]
 mod over_redis {
+    use leasehold::conformance::manager as conformance;
     use leasehold::store::redis::RedisStore;
-    use leasehold::{Builder, LockManager, conformance};
+    use leasehold::{Builder, LockManager};
 
     use crate::kit::sentinel::NAME;
     use crate::kit::{Cluster, Sentinels, Server};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use leasehold::Token;
-use leasehold::store::conformance::{Stores, wait};
+use leasehold::conformance::store::{Stores, wait};
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{AcquireRequest, Acquired, Denial, Extended, OnHeld, Released, Store};
 

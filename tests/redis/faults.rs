@@ -4,7 +4,7 @@
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use leasehold::store::conformance::wait;
+use leasehold::conformance::store::wait;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{AcquireRequest, Acquired, Denial, Event, Extended, Forced, OnHeld, Released, StoreError};
 use leasehold::{Token, Ttl};

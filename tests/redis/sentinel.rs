@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use leasehold::Token;
-use leasehold::store::conformance::wait;
+use leasehold::conformance::store::wait;
 use leasehold::store::{Acquired, Event, Extended, Hint, Released};
 
 use crate::kit::sentinel::NAME;

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use leasehold::Token;
-use leasehold::store::conformance::{self, wait};
+use leasehold::conformance::store::{self as conformance, wait};
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{
     Acquired, Denial, Extended, Forced, Holder, KeyState, KeyTemplate, OnExpiry, Released, Store, StoreError, Warning,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use leasehold::Token;
-use leasehold::store::conformance::wait;
+use leasehold::conformance::store::wait;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{Denial, Event, Forced, Hint, Released, Watch};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leasehold::Token;
-use leasehold::store::conformance::{Stores, wait};
+use leasehold::conformance::store::{Stores, wait};
 use leasehold::store::redlock::{RedlockBuilder, RedlockStore};
 use leasehold::store::{
     Acquired, Denial, Event, Extended, Fairness, Forced, Holder, KeyState, Released, Store, StoreError,
@@ -137,7 +137,7 @@ fn a_flushed_node_keeps_silent_until_what_it_forgot_has_run_out() {
 fn a_new_deployment_is_silent_once_for_the_longest_ttl() {
     let servers: Vec<Server> = (0..3).map(|_| Server::start(&[])).collect();
     let second = Duration::from_secs(1);
-    let stores = leasehold::store::conformance::Stores::start(&|| {
+    let stores = leasehold::conformance::store::Stores::start(&|| {
         let urls = servers.iter().map(Server::url);
         std::sync::Arc::new(RedlockStore::builder(urls).max_ttl(second).build().unwrap()) as std::sync::Arc<dyn Store>
     });
@@ -153,7 +153,7 @@ fn a_new_deployment_is_silent_once_for_the_longest_ttl() {
 fn processes_that_disagree_on_the_longest_ttl_are_told() {
     let nodes = Nodes::start(3, &[], MAX_TTL);
     let _stores = nodes.stores();
-    let other = leasehold::store::conformance::Stores::start(&|| {
+    let other = leasehold::conformance::store::Stores::start(&|| {
         let store = nodes.builder().max_ttl(MAX_TTL * 2).build().unwrap();
         std::sync::Arc::new(store) as std::sync::Arc<dyn Store>
     });
@@ -182,7 +182,7 @@ fn two_names_of_one_server_have_one_vote() {
     let urls = [servers[0].url(), servers[1].url(), servers[1].url().replace("127.0.0.1", "localhost")];
     let make = || RedlockStore::builder(&urls).max_ttl(MAX_TTL).build().unwrap();
     let stores =
-        leasehold::store::conformance::Stores::start(&|| std::sync::Arc::new(make()) as std::sync::Arc<dyn Store>);
+        leasehold::conformance::store::Stores::start(&|| std::sync::Arc::new(make()) as std::sync::Arc<dyn Store>);
     let why = until_some("the refusal", || match wait(stores.one.health()).answer {
         Err(StoreError::Config(why)) => Some(why),
         _ => None,
@@ -201,7 +201,7 @@ fn two_names_of_one_server_have_one_vote_when_they_come_at_once() {
     let urls = [first.url(), second.url(), elsewhere.url()];
     let make = || RedlockStore::builder(&urls).max_ttl(MAX_TTL).node_timeout(patience).build().unwrap();
     let stores =
-        leasehold::store::conformance::Stores::start(&|| std::sync::Arc::new(make()) as std::sync::Arc<dyn Store>);
+        leasehold::conformance::store::Stores::start(&|| std::sync::Arc::new(make()) as std::sync::Arc<dyn Store>);
     until("the second name's first script", || server.ask::<String>("INFO commandstats").contains("script|load"));
     first.heal();
     let why = until_some("the refusal", || match wait(stores.one.health()).answer {

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use leasehold::Token;
-use leasehold::store::conformance::wait;
+use leasehold::conformance::store::wait;
 use leasehold::store::{Denial, Extended, Released};
 
 use crate::kit::until;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use leasehold::Token;
-use leasehold::store::conformance::{self, wait};
+use leasehold::conformance::store::{self as conformance, wait};
 use leasehold::store::{AcquireRequest, Acquired, Denial, OnHeld, Released, Store};
 
 use crate::kit;
@@ -27,7 +27,7 @@ fn the_contract_holds_over_one_three_and_five_nodes() {
 #[test]
 fn a_node_accepts_no_fence_at_or_below_its_memory_or_the_end_of_its_last_quarantine() {
     let server = kit::Server::start(&[]);
-    let script = redis::Script::new(include_str!("../../src/store/redlock/acquire.lua"));
+    let script = redis::Script::new(include_str!("../../src/store/redlock/ops/acquire.lua"));
     let mut client = server.client();
     let (seconds, micros): (i64, i64) = server.ask("TIME");
     let now = seconds * 1_000_000 + micros;
@@ -65,8 +65,8 @@ fn a_node_accepts_no_fence_at_or_below_its_memory_or_the_end_of_its_last_quarant
 #[test]
 fn a_node_votes_for_the_one_who_has_waited_for_longest_and_tells_a_release_to_that_one() {
     let server = kit::Server::start(&[]);
-    let acquire = redis::Script::new(include_str!("../../src/store/redlock/acquire.lua"));
-    let release = redis::Script::new(include_str!("../../src/store/redlock/release.lua"));
+    let acquire = redis::Script::new(include_str!("../../src/store/redlock/ops/acquire.lua"));
+    let release = redis::Script::new(include_str!("../../src/store/redlock/ops/release.lua"));
     let mut client = server.client();
     let micros = || {
         let (seconds, micros): (i64, i64) = server.ask("TIME");

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold::store::conformance::{Stores, wait};
+use leasehold::conformance::store::{Stores, wait};
 use leasehold::store::redis::{RedisBuilder, RedisStore};
 use leasehold::store::{AcquireRequest, Acquired, Denial, OnHeld, Store};
 use leasehold::{Key, Token, Ttl};

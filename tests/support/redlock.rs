@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use leasehold::conformance::store::{Stores, wait};
 use leasehold::store::Store;
-use leasehold::store::conformance::{Stores, wait};
 use leasehold::store::redlock::{RedlockBuilder, RedlockStore};
 
 use crate::kit::{Proxy, Server, until};

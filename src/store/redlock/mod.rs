@@ -35,28 +35,19 @@
 //!   node has a queue, in an order that is the same on all of them (`queue`), and it is told of a release who is next.
 //!   A majority of heads is not a turn, so a vote may still be split; whoever was, tries again after a random pause.
 
-mod acquire;
 mod acquire_round;
-mod config;
-mod extend;
+mod builder;
 mod fanout;
 pub(crate) mod fence;
-mod force;
-mod health;
 mod in_flight;
-mod initialise;
-mod look;
 #[cfg(test)]
 mod model;
 mod node;
-mod node_states;
+mod ops;
 mod queue;
 pub(crate) mod quorum;
-mod release;
-mod repair;
 mod round;
 mod script;
-mod watch;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,11 +59,12 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
-pub use self::config::RedlockBuilder;
+pub use self::builder::RedlockBuilder;
 use self::fence::propose;
 use self::in_flight::Underway;
 use self::node::Node;
 pub use self::node::NodeEvent;
+use self::ops::{acquire, extend, force, health, initialise, look, node_states, release, watch};
 use self::queue::Queue;
 use self::quorum::Quorum;
 use super::batching::Batcher;

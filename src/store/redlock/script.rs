@@ -12,12 +12,12 @@ macro_rules! scripts {
 
 scripts! {
     // Those two are asked by flights, which read the answers themselves.
-    ACQUIRE = "acquire.lua", Takes::One;
-    RELEASE = "release.lua", Takes::One;
-    EXTEND = "extend.lua", Takes::Many(BatchKind::Extend);
-    REPAIR = "repair.lua", Takes::One;
-    VOTE = "vote.lua", Takes::One;
-    MARK = "mark.lua", Takes::One;
-    LEAVE = "leave.lua", Takes::One;
-    INITIALISE = "initialise.lua", Takes::One;
+    ACQUIRE = "ops/acquire.lua", Takes::One;
+    RELEASE = "ops/release.lua", Takes::One;
+    EXTEND = "ops/extend.lua", Takes::Many(BatchKind::Extend);
+    REPAIR = "ops/repair.lua", Takes::One;
+    VOTE = "ops/node_states.lua", Takes::One;
+    MARK = "ops/mark.lua", Takes::One;
+    LEAVE = "ops/leave.lua", Takes::One;
+    INITIALISE = "ops/initialise.lua", Takes::One;
 }

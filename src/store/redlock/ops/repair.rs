@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Inner;
-use super::in_flight::InFlightGuard;
-use super::node::Node;
-use super::script::REPAIR;
+use super::super::Inner;
+use super::super::in_flight::InFlightGuard;
+use super::super::node::Node;
+use super::super::script::REPAIR;
 use crate::clock::Moment;
 use crate::key::Token;
 use crate::store::drift;
@@ -24,16 +24,16 @@ use crate::store::redis::script::ScriptArgs;
 const LEAST: Duration = Duration::from_millis(10);
 
 /// What some nodes have lost.
-pub(super) struct Lost {
+pub(crate) struct Lost {
     /// The lock and its token.
-    pub(super) question: (KeyNames, Token),
-    pub(super) fence: u64,
+    pub(crate) question: (KeyNames, Token),
+    pub(crate) fence: u64,
     /// When it ends, as far as its holder knows.
-    pub(super) ends: Moment,
+    pub(crate) ends: Moment,
 }
 
 /// Gives it back to one node, in the background.
-pub(super) fn repair(inner: &Arc<Inner>, node: usize, lost: &Lost, left: Duration, stay: &Arc<InFlightGuard>) {
+pub(crate) fn repair(inner: &Arc<Inner>, node: usize, lost: &Lost, left: Duration, stay: &Arc<InFlightGuard>) {
     let (Some(node), Some(runtime)) = (inner.nodes.get(node), inner.runtime()) else { return };
     if left < LEAST || !stay.goes_on() {
         return;

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 
-use super::fanout::{Enough, drain_in_background, hear, no_quorum};
-use super::in_flight::InFlightGuard;
-use super::node::Node;
-use super::quorum::{Ballot, Outcome, Vote, left_by_quorum};
+use super::super::fanout::{Enough, drain_in_background, hear, no_quorum};
+use super::super::in_flight::InFlightGuard;
+use super::super::node::Node;
+use super::super::quorum::{Ballot, Outcome, Vote, left_by_quorum};
+use super::super::script::EXTEND;
+use super::super::{Inner, Lock};
 use super::repair::{Lost, repair};
-use super::script::EXTEND;
-use super::{Inner, Lock};
 use crate::clock::Moment;
 use crate::key::{Key, Token, Ttl};
 use crate::store::redis::call::call;
@@ -43,7 +43,7 @@ struct Kept {
 
 type Answer = (usize, Result<Option<Kept>, StoreError>);
 
-pub(super) async fn extend(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Extended {
+pub(crate) async fn extend(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Extended {
     attempt(inner, key, token, ttl).await.unwrap_or_else(Extended::Unknown)
 }
 

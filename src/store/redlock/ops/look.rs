@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 
-use super::Inner;
-use super::fanout::{Enough, hear, no_quorum};
-use super::node::Node;
-use super::quorum::{Quorum, left_by_quorum};
+use super::super::Inner;
+use super::super::fanout::{Enough, hear, no_quorum};
+use super::super::node::Node;
+use super::super::quorum::{Quorum, left_by_quorum};
 use crate::key::{Key, Token};
 use crate::store::{Holder, KeyState, Store, StoreError};
 
-pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Result<KeyState, StoreError> {
+pub(crate) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Result<KeyState, StoreError> {
     let begun = inner.now();
     let mut running: FuturesUnordered<_> =
         inner.nodes.iter().map(|node| ask(Arc::clone(node), key.clone(), token)).collect();

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::acquire_round::{Decision, Leaves, NodeReply, Poll};
-use super::fanout::Enough;
-use super::fence::Turn;
-use super::in_flight::{InFlightGuard, Shared};
-use super::queue::TICKET;
-use super::round::{Heard, Kind, Request, RoundHandler, broadcast, words};
-use super::script::ACQUIRE;
-use super::{Inner, Lock, release};
+use super::super::acquire_round::{Decision, Leaves, NodeReply, Poll};
+use super::super::fanout::Enough;
+use super::super::fence::Turn;
+use super::super::in_flight::{InFlightGuard, Shared};
+use super::super::queue::TICKET;
+use super::super::round::{Heard, Kind, Request, RoundHandler, broadcast, words};
+use super::super::script::ACQUIRE;
+use super::super::{Inner, Lock};
+use super::release;
 use crate::clock::Moment;
 use crate::store::batching::{BatchSender, Batcher, Slot, submit};
 use crate::store::redis::millis;
@@ -24,7 +25,7 @@ use crate::store::redis::script::ScriptArgs;
 use crate::store::{AcquireRequest, Acquired, OnHeld, StoreError, drift};
 
 /// Somebody wants a lock.
-pub(super) struct Try {
+pub(crate) struct Try {
     lock: Arc<Lock>,
     ttl: Duration,
     begun: Moment,
@@ -50,7 +51,7 @@ impl Drop for Caller<'_> {
     }
 }
 
-pub(super) async fn acquire(inner: &Arc<Inner>, ask: AcquireRequest<'_>) -> Acquired {
+pub(crate) async fn acquire(inner: &Arc<Inner>, ask: AcquireRequest<'_>) -> Acquired {
     let begun = inner.now();
     let (names, ttl) = match (inner.names(ask.key), inner.checked_ttl(ask.ttl)) {
         (Ok(names), Ok(ttl)) => (names, ttl),
@@ -82,7 +83,7 @@ pub(super) async fn acquire(inner: &Arc<Inner>, ask: AcquireRequest<'_>) -> Acqu
 
 /// Sends tries to all nodes.
 #[derive(Clone)]
-pub(super) struct AcquireSender(Arc<Inner>);
+pub(crate) struct AcquireSender(Arc<Inner>);
 
 impl BatchSender for AcquireSender {
     type Call = Try;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::Inner;
-use super::fanout::no_quorum;
-use super::node::Node;
+use super::super::Inner;
+use super::super::fanout::no_quorum;
+use super::super::node::Node;
 use crate::store::{Health, NodeHealth, Store, StoreError, Warning};
 
-pub(super) async fn health(inner: &Arc<Inner>) -> Health {
+pub(crate) async fn health(inner: &Arc<Inner>) -> Health {
     let begun = inner.now();
     // All are to be known before any is asked: of two that are one server, the second may have come first.
     join_all(inner.nodes.iter().map(|node| node.wire(inner, begun))).await;

@@ -5,8 +5,8 @@
 //!
 //! ```no_run
 //! # fn my_store() -> std::sync::Arc<dyn leasehold::store::Store> { unreachable!() }
-//! use leasehold::store::conformance;
-//! conformance::check(|| my_store());
+//! use leasehold::conformance::store::check;
+//! check(|| my_store());
 //! ```
 
 use std::pin::pin;
@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::key::{Key, Token, Ttl};
+use crate::store::{
     AcquireRequest, Acquired, Denial, Event, Extended, Fairness, Fences, Forced, Hint, Hints, Holder, KeyState, OnHeld,
     Released, Store, StoreError, drift,
 };
-use crate::key::{Key, Token, Ttl};
 
 /// However loaded the machine is, a thing that has not come by then is not coming.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use futures_util::stream::FuturesUnordered;
 
-use super::Inner;
-use super::fanout::{Enough, drain_in_background, hear, no_quorum};
-use super::node::Node;
-use super::quorum::{Ballot, Outcome, Vote};
+use super::super::Inner;
+use super::super::fanout::{Enough, drain_in_background, hear, no_quorum};
+use super::super::node::Node;
+use super::super::quorum::{Ballot, Outcome, Vote};
 use crate::clock::Moment;
 use crate::key::Key;
 use crate::store::{Forced, Store};
 
-pub(super) async fn force(inner: &Arc<Inner>, key: &Key) -> Forced {
+pub(crate) async fn force(inner: &Arc<Inner>, key: &Key) -> Forced {
     let begun = inner.now();
     let mut running: FuturesUnordered<_> = inner.nodes.iter().map(|node| ask(Arc::clone(node), key.clone())).collect();
     let (mut ballot, mut errors, mut released) = (Ballot::new(inner.quorum, Moment::FAR), Vec::new(), 0);

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::fanout::{Enough, no_quorum};
-use super::in_flight::Shared;
-use super::quorum::{Ballot, Outcome, Vote};
-use super::round::{Heard, Kind, Request, RoundHandler, broadcast, words};
-use super::script::RELEASE;
-use super::{Inner, Lock};
+use super::super::fanout::{Enough, no_quorum};
+use super::super::in_flight::Shared;
+use super::super::quorum::{Ballot, Outcome, Vote};
+use super::super::round::{Heard, Kind, Request, RoundHandler, broadcast, words};
+use super::super::script::RELEASE;
+use super::super::{Inner, Lock};
 use crate::clock::Moment;
 use crate::store::batching::{BatchSender, Batcher, Slot, submit};
 use crate::store::redis::fault::protocol_error;
@@ -17,7 +17,7 @@ use crate::store::redis::script::ScriptArgs;
 use crate::store::{Released, StoreError};
 
 /// A lock is to be released.
-pub(super) struct Order {
+pub(crate) struct Order {
     lock: Arc<Lock>,
     begun: Moment,
     /// What is still under way for the token.
@@ -26,7 +26,7 @@ pub(super) struct Order {
 }
 
 /// Takes the order down. From here on it is carried out, whoever listens (S7).
-pub(super) fn order(inner: &Arc<Inner>, lock: Arc<Lock>) -> oneshot::Receiver<Released> {
+pub(crate) fn order(inner: &Arc<Inner>, lock: Arc<Lock>) -> oneshot::Receiver<Released> {
     let (tell, hear) = oneshot::channel();
     let in_flight = inner.in_flight.release(&lock);
     submit(&ReleaseSender(Arc::clone(inner)), Order { lock, begun: inner.now(), in_flight, tell });
@@ -34,14 +34,14 @@ pub(super) fn order(inner: &Arc<Inner>, lock: Arc<Lock>) -> oneshot::Receiver<Re
 }
 
 /// What the order has come to.
-pub(super) async fn answer(ordered: oneshot::Receiver<Released>) -> Released {
+pub(crate) async fn answer(ordered: oneshot::Receiver<Released>) -> Released {
     // Without an answer its flight ended with the runtime.
     ordered.await.unwrap_or(Released::Unknown(StoreError::NotRunning))
 }
 
 /// Sends releases to all nodes.
 #[derive(Clone)]
-pub(super) struct ReleaseSender(Arc<Inner>);
+pub(crate) struct ReleaseSender(Arc<Inner>);
 
 impl BatchSender for ReleaseSender {
     type Call = Order;

@@ -1,4 +1,4 @@
-//! For whom each node stands: `vote.lua`, for people who look at one lock.
+//! For whom each node stands: `node_states.lua`, for people who look at one lock.
 //!
 //! Nothing is decided here: who holds the key is [`look`](super::look)'s to say. All nodes are heard, or waited for as
 //! long as a round takes.
@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use futures_util::stream::FuturesUnordered;
 
-use super::Inner;
-use super::fanout::{Enough, hear};
-use super::node::Node;
-use super::quorum::Quorum;
-use super::script::VOTE;
+use super::super::Inner;
+use super::super::fanout::{Enough, hear};
+use super::super::node::Node;
+use super::super::quorum::Quorum;
+use super::super::script::VOTE;
 use crate::clock::Moment;
 use crate::key::{Key, Token};
 use crate::store::redis::call::call;
@@ -39,7 +39,7 @@ enum Silence {
     Over,
 }
 
-pub(super) async fn votes(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Vec<NodeVote> {
+pub(crate) async fn votes(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Vec<NodeVote> {
     let begun = inner.now();
     let mut said = vec![None; inner.nodes.len()];
     if let Ok(names) = inner.names(key) {

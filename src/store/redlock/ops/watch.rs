@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{FuturesUnordered, SelectAll, select_all, unfold};
 use tokio::sync::mpsc;
 
-use super::Inner;
+use super::super::Inner;
 use crate::key::Key;
 use crate::store::{Events, Hint, Sent, Store, StoreError, Watch};
 
@@ -22,7 +22,7 @@ const GATHER: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Listens to one key on all nodes; answers when it is in force on a majority.
-pub(super) async fn watch(inner: &Arc<Inner>, key: &Key) -> Result<Watch, StoreError> {
+pub(crate) async fn watch(inner: &Arc<Inner>, key: &Key) -> Result<Watch, StoreError> {
     let runtime = inner.runtime().ok_or(StoreError::NotRunning)?;
     let (tell, mut told) = mpsc::channel(inner.nodes.len());
     for node in &inner.nodes {
@@ -99,7 +99,7 @@ async fn gather(hints: &mut Hints, first: Told, needed: usize) -> Vec<Hint> {
 }
 
 /// Listens to what concerns the process, on all nodes; in force when it is on a majority.
-pub(super) async fn events(inner: &Arc<Inner>) -> Result<Events, StoreError> {
+pub(crate) async fn events(inner: &Arc<Inner>) -> Result<Events, StoreError> {
     let runtime = inner.runtime().ok_or(StoreError::NotRunning)?;
     let (sender, events) = Events::new();
     let sender = Arc::new(sender);

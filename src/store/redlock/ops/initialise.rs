@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::Inner;
-use super::node::Node;
-use super::script::INITIALISE;
+use super::super::Inner;
+use super::super::node::Node;
+use super::super::script::INITIALISE;
 use crate::store::StoreError;
 use crate::store::redis::millis;
 use crate::store::redis::script::ScriptArgs;
@@ -16,7 +16,7 @@ use crate::store::redis::wire::Asking;
 /// An operator waits longer than a lock.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn initialise(inner: &Arc<Inner>) -> Result<(), StoreError> {
+pub(crate) async fn initialise(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let done = join_all(inner.nodes.iter().map(|node| one(inner, node))).await;
     done.into_iter().collect()
 }
