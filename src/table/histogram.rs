@@ -3,9 +3,9 @@
 //! The lane adds nothing here on its way in: what it grants is exclusive, so those grants are all grants less the ones
 //! counted here. On its way out it adds to one bucket. Without the feature `metrics` all of this is empty.
 
-#[cfg(feature = "metrics")]
-use super::depths::Depths;
 use super::mode::{Kind, Mode};
+#[cfg(feature = "metrics")]
+use super::queue_depth::RecentDepths;
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
 
@@ -183,7 +183,7 @@ pub(crate) struct Tally {
     pub(crate) claims_revoked: u64,
     /// Holders that lost their locks to break a deadlock.
     pub(crate) deadlocks_by_revocation: u64,
-    depths: Depths,
+    depths: RecentDepths,
     /// `None`: nobody takes any.
     samples: Option<Box<Samples>>,
 }
@@ -202,7 +202,7 @@ impl Default for Tally {
             claim_handoffs: 0,
             claims_revoked: 0,
             deadlocks_by_revocation: 0,
-            depths: Depths::default(),
+            depths: RecentDepths::default(),
             samples: None,
         }
     }

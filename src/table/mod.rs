@@ -4,14 +4,15 @@
 //! must happen next comes back as [`Effects`], to be run after the shard's mutex is dropped. Transitions check first
 //! and write last, so that a refused one has changed nothing.
 //!
-//! Called by the shard alone: `acquire` (who gets a key at once, and who queues), `again` (who asks twice), `handoff`
-//! (to whom a key passes on), `hold` (what a holder does), `ending` (how a grant ends), `sweep` (what time brings),
-//! `reclaim` (who had it before a restart), `view` (what can be seen). Sessions are `owner` and `owner_index`, lock kinds `mode` and `group`, events `told`.
+//! Called by the shard alone: `acquire` (who gets a key at once), `idempotency` (a token that is named again), `queue` (who
+//! waits), `handoff` (to whom a key passes on), `hold` (what a holder does), `auto_refresh`, `release` (how a grant ends),
+//! `tick` (what time brings), `claim` and `confirm` (the seam to the store), `reclaim` (who had it before a restart), `view`
+//! and `reading` (what can be seen). Sessions are `owner` and `owner_index`, lock kinds `mode` and `group`, events `events`.
 //!
 //! # Rules
 //!
-//! What holds of a table after every step. `invariants` checks it in the tests as far as one step shows it; that things go
-//! in the right order, and answers are true, is for `model` to show.
+//! What holds of a table after every step. `tests::invariants` checks it as far as one step shows it; that things go
+//! in the right order, and answers are true, is for `tests::model` to show.
 //!
 //! | rule | what holds of keys, holders and waiters |
 //! |---|---|
@@ -35,15 +36,12 @@
 //! | C3 | Spans are checked where they come in: nothing that is zero, negative, not a number or too large gets further, and no sum of times wraps. |
 
 mod acquire;
+mod auto_refresh;
 mod blockers;
 mod claim;
+mod confirm;
 mod counters;
-#[cfg(test)]
-mod crowds;
-#[cfg(feature = "metrics")]
-mod depths;
 mod effects;
-mod elsewhere;
 mod end_log;
 mod ended_tokens;
 mod events;
@@ -51,26 +49,23 @@ mod group;
 mod handoff;
 mod histogram;
 mod hold;
-mod hot;
+mod hot_keys;
 mod idempotency;
-#[cfg(test)]
-mod invariants;
-#[cfg(test)]
-mod lapsed;
 mod mode;
-#[cfg(test)]
-mod model;
-mod orders;
 mod owner;
 mod owner_index;
 mod queue;
+#[cfg(feature = "metrics")]
+mod queue_depth;
+mod reading;
 #[cfg(feature = "http")]
 mod reclaim;
 mod release;
 mod request;
 mod slab;
 mod slot;
-mod tallied;
+#[cfg(test)]
+mod tests;
 mod tick;
 mod timer_wheel;
 mod view;
@@ -78,6 +73,7 @@ mod view;
 use hashbrown::{HashMap, HashTable};
 
 pub(crate) use acquire::{Grant, NotFree};
+pub(crate) use auto_refresh::{AutoRefreshId, AutoRefreshStart};
 #[cfg(test)]
 pub(crate) use blockers::steps;
 pub(crate) use blockers::{Blocker, QueuePosition};
@@ -98,15 +94,14 @@ pub(crate) use histogram::{HOLD_BOUNDS, WAIT_BOUNDS};
 pub use hold::Release;
 pub(crate) use hold::{RefreshRequest, Refreshed};
 pub use mode::Mode;
-pub(crate) use orders::{AutoRefreshId, AutoRefreshStart};
 pub(crate) use owner::{Owner, OwnerId, OwnerKind, OwnerSet, check_owner};
 pub(crate) use queue::WaiterId;
+#[cfg(feature = "metrics")]
+pub(crate) use reading::{Oldest, Reading};
 pub(crate) use release::HoldersCursor;
 pub(crate) use request::{AcquireOutcome, AcquireRequest, TokenOrigin, WaitPolicy, WaiterPoll};
 pub(crate) use slab::Slab;
 pub(crate) use slot::{ExtraTerms, GrantState, Reentry, Scope, Terms, Watcher};
-#[cfg(feature = "metrics")]
-pub(crate) use tallied::{Oldest, Reading};
 pub(crate) use tick::Slice;
 pub(crate) use timer_wheel::{Links, Step, Timed, Wheel};
 pub(crate) use view::{Awaiting, Candidate, Holding, Row, Waiting};
@@ -119,7 +114,7 @@ use crate::key::{FencingToken, Key, Token};
 use end_log::EndLog;
 use ended_tokens::EndedTokens;
 use events::Subscriptions;
-use hot::HotKeys;
+use hot_keys::HotKeys;
 use owner_index::OwnerIndex;
 use queue::Waiter;
 use slot::Slot;

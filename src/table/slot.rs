@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::auto_refresh::AutoRefresh;
 use super::blockers::PermitsWanted;
 use super::counters::Counters;
 use super::ended_tokens::End;
 use super::group::Group;
 use super::mode::{Kind, Mode};
-use super::orders::AutoRefresh;
 use super::owner::Owner;
 use super::queue::Queue;
 use super::request::TokenOrigin;

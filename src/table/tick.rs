@@ -2,8 +2,8 @@
 //!
 //! All of it in bounded slices, so that no sweep keeps the mutex for long.
 
+use super::auto_refresh::DueAction;
 use super::ended_tokens::End;
-use super::orders::DueAction;
 use super::queue::WaiterState;
 use super::slot::Refreshes;
 use super::timer_wheel::Step;

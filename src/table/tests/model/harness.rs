@@ -1,4 +1,4 @@
-//! The bench: the table and its model side by side, compared after every operation.
+//! The harness: the table and its model side by side, compared after every operation.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -94,7 +94,7 @@ struct Queuer {
     answered: bool,
 }
 
-pub(super) struct Bench {
+pub(super) struct Harness {
     pub(super) table: Table,
     model: Model,
     clock: u64,
@@ -115,9 +115,9 @@ pub(super) struct Bench {
     touched_early: Arc<AtomicBool>,
 }
 
-impl Bench {
+impl Harness {
     pub(super) fn new() -> Self {
-        let mut bench = Self {
+        let mut harness = Self {
             table: Table::new(LIMITS, Claim::Local, 1, Moment::from_nanos(START)),
             model: Model::new(),
             clock: START,
@@ -134,8 +134,8 @@ impl Bench {
             table_at_work: Arc::default(),
             touched_early: Arc::default(),
         };
-        bench.owners = [Some(0), Some(1), None].map(|session| bench.owner(session)).to_vec();
-        bench
+        harness.owners = [Some(0), Some(1), None].map(|session| harness.owner(session)).to_vec();
+        harness
     }
 
     /// A new session or call.

@@ -8,13 +8,13 @@ const STEPS: usize = 7;
 
 /// What queues were seen, by when.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Depths {
+pub(super) struct RecentDepths {
     deepest: [u32; STEPS],
     /// The step under way, counted since the clock's beginning.
     step: u64,
 }
 
-impl Depths {
+impl RecentDepths {
     /// A queue was so deep.
     pub(super) fn saw(&mut self, depth: u32, now: Moment) {
         self.turn(now);
@@ -48,7 +48,7 @@ mod tests {
     fn a_deep_queue_is_remembered_for_a_minute_and_no_longer_than_ten_seconds_more() {
         let at = |secs| Moment::ZERO.saturating_add(Duration::from_secs(secs));
         for began in 100..120 {
-            let mut depths = Depths::default();
+            let mut depths = RecentDepths::default();
             depths.saw(7, at(began));
             depths.saw(3, at(began + 40));
             for later in 0..=60 {

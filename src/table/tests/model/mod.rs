@@ -5,12 +5,12 @@
 //! way as the table. In one thing it is looser: which of several due things a [`tick`](Table::tick) does first is the
 //! table's choice, as long as it is a legal one ([`Model::due_steps`]).
 //!
-//! A failure shrinks to a list of [`Op`]s; [`Bench::run`] replays one. `naive` is the model, `bench` runs the two side
-//! by side, `kept` replays what it has found.
+//! A failure shrinks to a list of [`Op`]s; [`Harness::run`] replays one. `naive` is the model, `harness` runs the two side
+//! by side, `regressions` replays what it has found.
 
-mod bench;
-mod kept;
+mod harness;
 mod naive;
+mod regressions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::{LockError, Loss};
 use crate::key::Ttl;
-use bench::Bench;
+use harness::Harness;
 
 /// Two of the keys share a hash.
 const HASHES: [u32; 4] = [7, 7, 8, 9];
@@ -307,6 +307,6 @@ proptest! {
 
     #[test]
     fn the_table_answers_as_its_model_does_after_every_operation(ops in prop::collection::vec(op(), 1..100)) {
-        Bench::new().run(ops);
+        Harness::new().run(ops);
     }
 }

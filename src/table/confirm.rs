@@ -10,9 +10,9 @@
 
 use std::time::Duration;
 
+use super::auto_refresh::AutoRefresh;
 use super::claim::{ClaimFilter, StoreCommand};
 use super::ended_tokens::End;
-use super::orders::AutoRefresh;
 use super::slot::{GrantState, Refreshes};
 use super::{Effects, Grant, Table, TokenOrigin};
 use crate::clock::Moment;
