@@ -61,7 +61,7 @@ impl Places {
 }
 
 impl Account {
-    /// An account without bounds. The name is whom a [kept session](crate::Session::keep_for) belongs to.
+    /// An account without bounds. The name is whom a [kept session](crate::Session::register_for) belongs to.
     pub fn new(name: impl Into<Box<str>>) -> Self {
         Self(Arc::new(Charges { name: name.into(), locks: Places::unbounded(), sessions: Places::unbounded() }))
     }
@@ -205,10 +205,10 @@ mod tests {
         let (clock, locks) = stopped();
         let [mine, other] = ["mine", "other"].map(|name| Account::new(name).max_sessions(2));
         let [one, two, three] = ["one", "two", "three"].map(|name| locks.session(name));
-        [&one, &two].into_iter().for_each(|session| session.keep_for(&mine).unwrap());
-        one.keep_for(&mine).expect("it has its place already");
-        assert_eq!((three.keep_for(&mine), mine.sessions()), (Err(LockError::SessionQuota), 2));
-        three.keep_for(&other).unwrap();
+        [&one, &two].into_iter().for_each(|session| session.register_for(&mine).unwrap());
+        one.register_for(&mine).expect("it has its place already");
+        assert_eq!((three.register_for(&mine), mine.sessions()), (Err(LockError::SessionQuota), 2));
+        three.register_for(&other).unwrap();
         assert!(locks.find_session_of(Some(&mine), one.id()).is_some());
         assert!(locks.find_session_of(Some(&Account::new("mine")), one.id()).is_some(), "it goes by the name");
         for stranger in [Some(&other), None] {
@@ -216,10 +216,10 @@ mod tests {
         }
         two.end().await;
         let four = locks.session("four");
-        four.keep_for(&mine).expect("the end of one makes room");
+        four.register_for(&mine).expect("the end of one makes room");
         clock.advance(Duration::from_secs(31));
         let five = locks.session("five");
-        five.keep_for(&mine).expect("those that ran out make room");
+        five.register_for(&mine).expect("those that ran out make room");
         assert_eq!(mine.sessions(), 1);
     }
 }

@@ -1,5 +1,6 @@
-//! What can go wrong, one variant per cause, and the one table that gives each its HTTP status, its code and its
-//! metric outcome ([`LockError::face`]).
+//! What can go wrong, one variant per cause, and the code and the metric outcome of each.
+//!
+//! The HTTP status of each is the room `http`'s.
 //!
 //! Contention (`Held`, `Timeout`) is an outcome of a healthy system; the caller skips or tries later. Everything else
 //! says what must change before trying again helps.
@@ -213,18 +214,6 @@ impl AttemptOutcome {
     }
 }
 
-/// How a [`LockError`] shows outside the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Face {
-    /// The HTTP status.
-    pub status: u16,
-    /// The stable code in a problem document.
-    pub code: &'static str,
-    /// The metric outcome of an attempt that ends so.
-    pub outcome: AttemptOutcome,
-}
-
 impl LockError {
     /// Whether somebody else has the lock, and nothing is wrong: `Held` and `Timeout`.
     #[must_use]
@@ -243,34 +232,53 @@ impl LockError {
         }
     }
 
-    /// The one table of every error's HTTP status, code and metric outcome.
+    /// Its stable name outside of the process, as in a problem document: each variant has its own.
     #[must_use]
-    pub fn face(&self) -> Face {
-        let (status, code, outcome) = match self {
-            Self::InvalidKey(_) => (422, "invalid_key", AttemptOutcome::Invalid),
-            Self::InvalidTtl(_) => (422, "invalid_ttl", AttemptOutcome::Invalid),
-            Self::InvalidOption { .. } => (422, "invalid_option", AttemptOutcome::Invalid),
-            Self::Held => (423, "held", AttemptOutcome::Busy),
-            Self::Timeout { .. } => (423, "timeout", AttemptOutcome::Timeout),
-            Self::NotHeld => (409, "not_held", AttemptOutcome::Invalid),
-            Self::Lost(_) => (409, "lost", AttemptOutcome::StoreError),
-            Self::TokenReused => (409, "token_reused", AttemptOutcome::Invalid),
-            Self::WrongMode => (409, "wrong_mode", AttemptOutcome::WrongMode),
-            Self::SessionEnded => (410, "session_ended", AttemptOutcome::SessionEnded),
-            Self::QueueFull => (429, "queue_full", AttemptOutcome::QueueFull),
-            Self::TooManyKeys => (429, "too_many_keys", AttemptOutcome::TooManyKeys),
-            Self::TooManyHolders => (429, "too_many_holders", AttemptOutcome::TooManyKeys),
-            Self::TooManyLocks => (429, "too_many_locks", AttemptOutcome::TooManyKeys),
-            Self::TooManySessions => (429, "too_many_sessions", AttemptOutcome::TooManyKeys),
-            Self::LockQuota => (429, "lock_quota", AttemptOutcome::TooManyKeys),
-            Self::SessionQuota => (429, "session_quota", AttemptOutcome::TooManyKeys),
-            Self::TooManyWatchers => (429, "too_many_watchers", AttemptOutcome::TooManyKeys),
-            Self::Forked => (503, "forked", AttemptOutcome::Shutdown),
-            Self::Deadlock { .. } => (409, "deadlock", AttemptOutcome::Deadlock),
-            Self::StoreUnavailable => (503, "store_unavailable", AttemptOutcome::StoreError),
-            Self::ShuttingDown => (503, "shutting_down", AttemptOutcome::Shutdown),
-        };
-        Face { status, code, outcome }
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidKey(_) => "invalid_key",
+            Self::InvalidTtl(_) => "invalid_ttl",
+            Self::InvalidOption { .. } => "invalid_option",
+            Self::Held => "held",
+            Self::Timeout { .. } => "timeout",
+            Self::NotHeld => "not_held",
+            Self::Lost(_) => "lost",
+            Self::TokenReused => "token_reused",
+            Self::WrongMode => "wrong_mode",
+            Self::SessionEnded => "session_ended",
+            Self::QueueFull => "queue_full",
+            Self::TooManyKeys => "too_many_keys",
+            Self::TooManyHolders => "too_many_holders",
+            Self::TooManyLocks => "too_many_locks",
+            Self::TooManySessions => "too_many_sessions",
+            Self::LockQuota => "lock_quota",
+            Self::SessionQuota => "session_quota",
+            Self::TooManyWatchers => "too_many_watchers",
+            Self::Forked => "forked",
+            Self::Deadlock { .. } => "deadlock",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// The metric outcome of an attempt that ends with it.
+    #[must_use]
+    pub fn outcome(&self) -> AttemptOutcome {
+        match self {
+            Self::InvalidKey(_) | Self::InvalidTtl(_) | Self::InvalidOption { .. } => AttemptOutcome::Invalid,
+            Self::NotHeld | Self::TokenReused => AttemptOutcome::Invalid,
+            Self::Held => AttemptOutcome::Busy,
+            Self::Timeout { .. } => AttemptOutcome::Timeout,
+            Self::Lost(_) | Self::StoreUnavailable => AttemptOutcome::StoreError,
+            Self::WrongMode => AttemptOutcome::WrongMode,
+            Self::SessionEnded => AttemptOutcome::SessionEnded,
+            Self::QueueFull => AttemptOutcome::QueueFull,
+            Self::TooManyKeys | Self::TooManyHolders | Self::TooManyLocks => AttemptOutcome::TooManyKeys,
+            Self::TooManySessions | Self::TooManyWatchers => AttemptOutcome::TooManyKeys,
+            Self::LockQuota | Self::SessionQuota => AttemptOutcome::TooManyKeys,
+            Self::Deadlock { .. } => AttemptOutcome::Deadlock,
+            Self::Forked | Self::ShuttingDown => AttemptOutcome::Shutdown,
+        }
     }
 }
 
@@ -279,42 +287,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_error_has_the_status_code_and_outcome_of_the_contract() {
+    fn every_error_has_the_code_and_outcome_of_the_contract() {
         let edge = WaitEdge { owner: "a".into(), key: Key::new("k").unwrap() };
-        let rows: Vec<(LockError, u16, &str, AttemptOutcome)> = vec![
-            (KeyFault::Empty.into(), 422, "invalid_key", AttemptOutcome::Invalid),
-            (TtlFault::Zero.into(), 422, "invalid_ttl", AttemptOutcome::Invalid),
-            (LockError::InvalidOption { option: "o", why: "w" }, 422, "invalid_option", AttemptOutcome::Invalid),
-            (LockError::Held, 423, "held", AttemptOutcome::Busy),
-            (LockError::Timeout { waited: Duration::ZERO }, 423, "timeout", AttemptOutcome::Timeout),
-            (LockError::NotHeld, 409, "not_held", AttemptOutcome::Invalid),
-            (LockError::Lost(Loss::Expired), 409, "lost", AttemptOutcome::StoreError),
-            (LockError::TokenReused, 409, "token_reused", AttemptOutcome::Invalid),
-            (LockError::WrongMode, 409, "wrong_mode", AttemptOutcome::WrongMode),
-            (LockError::SessionEnded, 410, "session_ended", AttemptOutcome::SessionEnded),
-            (LockError::QueueFull, 429, "queue_full", AttemptOutcome::QueueFull),
-            (LockError::TooManyKeys, 429, "too_many_keys", AttemptOutcome::TooManyKeys),
-            (LockError::TooManyHolders, 429, "too_many_holders", AttemptOutcome::TooManyKeys),
-            (LockError::TooManyLocks, 429, "too_many_locks", AttemptOutcome::TooManyKeys),
-            (LockError::TooManySessions, 429, "too_many_sessions", AttemptOutcome::TooManyKeys),
-            (LockError::LockQuota, 429, "lock_quota", AttemptOutcome::TooManyKeys),
-            (LockError::SessionQuota, 429, "session_quota", AttemptOutcome::TooManyKeys),
-            (LockError::TooManyWatchers, 429, "too_many_watchers", AttemptOutcome::TooManyKeys),
-            (LockError::Forked, 503, "forked", AttemptOutcome::Shutdown),
-            (LockError::Deadlock { cycle: [edge].into() }, 409, "deadlock", AttemptOutcome::Deadlock),
-            (LockError::StoreUnavailable, 503, "store_unavailable", AttemptOutcome::StoreError),
-            (LockError::ShuttingDown, 503, "shutting_down", AttemptOutcome::Shutdown),
+        let rows: Vec<(LockError, &str, AttemptOutcome)> = vec![
+            (KeyFault::Empty.into(), "invalid_key", AttemptOutcome::Invalid),
+            (TtlFault::Zero.into(), "invalid_ttl", AttemptOutcome::Invalid),
+            (LockError::InvalidOption { option: "o", why: "w" }, "invalid_option", AttemptOutcome::Invalid),
+            (LockError::Held, "held", AttemptOutcome::Busy),
+            (LockError::Timeout { waited: Duration::ZERO }, "timeout", AttemptOutcome::Timeout),
+            (LockError::NotHeld, "not_held", AttemptOutcome::Invalid),
+            (LockError::Lost(Loss::Expired), "lost", AttemptOutcome::StoreError),
+            (LockError::TokenReused, "token_reused", AttemptOutcome::Invalid),
+            (LockError::WrongMode, "wrong_mode", AttemptOutcome::WrongMode),
+            (LockError::SessionEnded, "session_ended", AttemptOutcome::SessionEnded),
+            (LockError::QueueFull, "queue_full", AttemptOutcome::QueueFull),
+            (LockError::TooManyKeys, "too_many_keys", AttemptOutcome::TooManyKeys),
+            (LockError::TooManyHolders, "too_many_holders", AttemptOutcome::TooManyKeys),
+            (LockError::TooManyLocks, "too_many_locks", AttemptOutcome::TooManyKeys),
+            (LockError::TooManySessions, "too_many_sessions", AttemptOutcome::TooManyKeys),
+            (LockError::LockQuota, "lock_quota", AttemptOutcome::TooManyKeys),
+            (LockError::SessionQuota, "session_quota", AttemptOutcome::TooManyKeys),
+            (LockError::TooManyWatchers, "too_many_watchers", AttemptOutcome::TooManyKeys),
+            (LockError::Forked, "forked", AttemptOutcome::Shutdown),
+            (LockError::Deadlock { cycle: [edge].into() }, "deadlock", AttemptOutcome::Deadlock),
+            (LockError::StoreUnavailable, "store_unavailable", AttemptOutcome::StoreError),
+            (LockError::ShuttingDown, "shutting_down", AttemptOutcome::Shutdown),
         ];
-        let mut codes: Vec<_> = rows.iter().map(|row| row.2).collect();
-        for (error, status, code, outcome) in rows {
-            // What a proxy or a client of HTTP would try again, and what the caller has to change first.
-            assert_eq!(error.is_contention(), status == 423, "{error}");
-            let own_fault = {
-                use LockError::{Forked, LockQuota, SessionQuota, ShuttingDown, TooManyLocks};
-                matches!(error, TooManyLocks | LockQuota | SessionQuota | ShuttingDown | Forked)
-            };
-            assert_eq!(error.is_retryable(), [423, 429, 503].contains(&status) && !own_fault, "{error}");
-            assert_eq!(error.face(), Face { status, code, outcome }, "{error}");
+        let mut codes: Vec<_> = rows.iter().map(|row| row.1).collect();
+        for (error, code, outcome) in rows {
+            assert_eq!((error.code(), error.outcome()), (code, outcome), "{error}");
         }
         codes.sort_unstable();
         codes.dedup();

@@ -117,7 +117,7 @@ pub use clock::{Clock, Moment};
 pub use config::BuildError;
 pub use deadlock::DeadlockPolicy;
 pub use engine::{LockManager, ShardActor};
-pub use error::{AttemptOutcome, Face, LockError, Loss, WaitEdge};
+pub use error::{AttemptOutcome, LockError, Loss, WaitEdge};
 pub use key::{FencingToken, Key, KeyFault, ParseFencingTokenError, Token, Ttl, TtlFault};
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use lock_many::{LockMany, LockManyRequest};

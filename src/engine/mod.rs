@@ -19,7 +19,7 @@ use attached::AttachedValue;
 use attached::AttachedValues;
 pub(crate) use event_hub::{Counted, Hub};
 use runtime::Runtime;
-pub(crate) use session_registry::{Kept, KeptSessions};
+pub(crate) use session_registry::{RegisteredSession, SessionRegistry};
 pub use shard_actor::ShardActor;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -72,7 +72,7 @@ pub(crate) struct Engine {
     flights: AttachedValue,
     detector: Detector,
     hub: Arc<Hub>,
-    kept_sessions: KeptSessions,
+    sessions: SessionRegistry,
     /// Where the store is asked, if there is one.
     client: Option<Arc<StoreClient>>,
     #[cfg(feature = "http")]
@@ -92,7 +92,7 @@ impl Engine {
             flights: AttachedValue::default(),
             detector: Detector::new(config.on_deadlock),
             hub: Arc::new(Hub::new(config.event_buffer, config.max_watchers)),
-            kept_sessions: KeptSessions::new(config.max_sessions),
+            sessions: SessionRegistry::new(config.max_sessions),
             config,
             client,
             #[cfg(feature = "http")]
@@ -270,8 +270,8 @@ impl LockManager {
         self.engine.attached.get()
     }
 
-    pub(crate) fn kept_sessions(&self) -> &KeptSessions {
-        &self.engine.kept_sessions
+    pub(crate) fn sessions(&self) -> &SessionRegistry {
+        &self.engine.sessions
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -285,7 +285,7 @@ impl LockManager {
     /// Counts a request that failed before it came to a shard.
     pub(crate) fn count_refused(&self, key: &Key, mode: Mode, why: &LockError) {
         let shard = self.config().canonical(key.clone()).map_or(0, |key| self.place(&key).0);
-        self.shard_at(shard).count_attempt(mode, why.face().outcome, |c| c.rejected += 1);
+        self.shard_at(shard).count_attempt(mode, why.outcome(), |c| c.rejected += 1);
     }
 
     /// Counts that a request takes up the wait of an earlier one that has timed out.

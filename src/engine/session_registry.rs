@@ -2,7 +2,7 @@
 //! id with every request.
 //!
 //! The registry does not keep a session alive, its heartbeats do. It forgets those that have ended whenever it has
-//! doubled, so that keeping costs a constant time each on average; and when it is full, but then not more often than
+//! doubled, so that registering costs a constant time each on average; and when it is full, but then not more often than
 //! something can have changed.
 
 use std::sync::Arc;
@@ -23,18 +23,18 @@ const FEW: usize = 64;
 /// How often a full registry is looked through for sessions that ran out.
 const FULL_SWEEP_EVERY: Duration = Duration::from_millis(100);
 
-/// What a session is made of, without its manager: the registry belongs to that.
+/// What a session is made of, without its manager: the registry is part of that.
 #[derive(Clone, Debug)]
-pub(crate) struct Kept {
+pub(crate) struct RegisteredSession {
     pub(crate) owner: Arc<Owner>,
     pub(crate) ttl: Ttl,
     pub(crate) reentry: Reentry,
 }
 
-/// A kept session, and whose it is.
+/// A registered session, and the account that it is charged to.
 #[derive(Debug)]
 struct Entry {
-    kept: Kept,
+    session: RegisteredSession,
     account: Option<Account>,
 }
 
@@ -52,8 +52,8 @@ impl Drop for Entry {
     }
 }
 
-/// The kept sessions of one manager.
-pub(crate) struct KeptSessions {
+/// The registered sessions of one manager.
+pub(crate) struct SessionRegistry {
     sessions: DashMap<Uuid, Entry>,
     /// From how many on the ended ones are looked for.
     sweep_at: AtomicUsize,
@@ -64,7 +64,7 @@ pub(crate) struct KeptSessions {
     max: usize,
 }
 
-impl KeptSessions {
+impl SessionRegistry {
     pub(crate) fn new(max: usize) -> Self {
         Self {
             sessions: DashMap::new(),
@@ -75,14 +75,14 @@ impl KeptSessions {
         }
     }
 
-    /// Refused when there are `max` live ones. Keepers that come at the same moment may each find the last place.
-    pub(crate) fn keep(&self, id: Uuid, kept: Kept, account: Option<&Account>, now: Moment) -> Result<(), LockError> {
+    /// Refused when there are `max` live ones. Calls at the same moment may each take the last place.
+    pub(crate) fn register(&self, id: Uuid, session: RegisteredSession, account: Option<&Account>, now: Moment) -> Result<(), LockError> {
         let len = self.sessions.len();
         let is_full = len >= self.max || account.is_some_and(|account| !account.has_room_for_a_session());
         if len >= self.sweep_at.load(Ordering::Relaxed) || is_full && self.may_have_room(now) {
             self.has_ended.store(false, Ordering::Relaxed);
             self.swept_at.store(now.as_nanos(), Ordering::Relaxed);
-            self.sessions.retain(|_, entry| entry.kept.owner.settle(now).is_ok());
+            self.sessions.retain(|_, entry| entry.session.owner.settle(now).is_ok());
             self.sweep_at.store((self.sessions.len() * 2).max(FEW), Ordering::Relaxed);
         }
         if self.sessions.contains_key(&id) {
@@ -94,25 +94,25 @@ impl KeptSessions {
         if account.is_some_and(|account| !account.take_session()) {
             return Err(LockError::SessionQuota);
         }
-        self.sessions.insert(id, Entry { kept, account: account.cloned() });
+        self.sessions.insert(id, Entry { session, account: account.cloned() });
         Ok(())
     }
 
     /// The session under this id, if there is one that has not been forgotten.
-    pub(crate) fn find(&self, id: Uuid) -> Option<Kept> {
-        Some(self.sessions.get(&id)?.kept.clone())
+    pub(crate) fn find(&self, id: Uuid) -> Option<RegisteredSession> {
+        Some(self.sessions.get(&id)?.session.clone())
     }
 
-    /// The same, if it is kept for this account, or for none if that is `None`.
-    pub(crate) fn find_of(&self, account: Option<&Account>, id: Uuid) -> Option<Kept> {
+    /// The same, if it is registered for this account, or for none if that is `None`.
+    pub(crate) fn find_of(&self, account: Option<&Account>, id: Uuid) -> Option<RegisteredSession> {
         let entry = self.sessions.get(&id)?;
-        entry.is_of(account).then(|| entry.kept.clone())
+        entry.is_of(account).then(|| entry.session.clone())
     }
 
     /// How many have not ended.
     pub(crate) fn open(&self, now: Moment) -> usize {
-        let is_open = |kept: &Kept| kept.owner.deadline().is_ok_and(|deadline| deadline > now);
-        self.sessions.iter().filter(|entry| is_open(&entry.kept)).count()
+        let is_open = |session: &RegisteredSession| session.owner.deadline().is_ok_and(|deadline| deadline > now);
+        self.sessions.iter().filter(|entry| is_open(&entry.session)).count()
     }
 
     #[cfg(test)]
@@ -125,8 +125,8 @@ impl KeptSessions {
         self.has_ended.load(Ordering::Relaxed) || now.saturating_since(swept_at) >= FULL_SWEEP_EVERY
     }
 
-    /// Hears that a session, kept or not, was ended by its owner.
-    pub(crate) fn hear_end(&self) {
+    /// Notes that a session, registered or not, was ended by its owner: there may be room again.
+    pub(crate) fn note_end(&self) {
         self.has_ended.store(true, Ordering::Relaxed);
     }
 }

@@ -56,10 +56,10 @@ impl FromRequest for Locks {
     }
 }
 
-/// Answers as the lock server does: the status and code of [`LockError::face`], in a problem document (RFC 9457).
+/// Answers as the lock server does: its [status](LockError::http_status) and [code](LockError::code), in a problem document (RFC 9457).
 impl ResponseError for LockError {
     fn status_code(&self) -> StatusCode {
-        StatusCode::from_u16(self.face().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     fn error_response(&self) -> HttpResponse {

@@ -63,6 +63,7 @@ mod routes;
 mod same_site;
 mod sessions;
 mod sort;
+mod status;
 mod told;
 mod views;
 mod wire;

@@ -1,6 +1,6 @@
 //! Errors as problem documents (RFC 9457): `application/problem+json`, each with a stable `code`.
 //!
-//! What a manager refuses has the status and code of [`LockError::face`]; what never comes so far is a [`Fault`]. The
+//! What a manager refuses has the code and the status of its [`LockError`]; what never comes so far is a [`Fault`]. The
 //! answer closes no connection by itself and quotes no token.
 
 use std::borrow::Cow;
@@ -184,8 +184,7 @@ impl Problem {
             return why.into();
         }
         let cycle = cycle.iter().filter(|edge| may_see(&edge.key)).map(Edge::from).collect();
-        let face = why.face();
-        let mut problem = Self::new((face.status, face.code), "waiting would deadlock with locks elsewhere".into());
+        let mut problem = Self::new((why.http_status(), why.code()), "waiting would deadlock with locks elsewhere".into());
         problem.members.extra = Some(Box::new(Extra::Cycle { cycle }));
         problem
     }
@@ -221,8 +220,7 @@ impl Problem {
 
 impl From<LockError> for Problem {
     fn from(why: LockError) -> Self {
-        let face = why.face();
-        let mut problem = Self::new((face.status, face.code), why.to_string().into());
+        let mut problem = Self::new((why.http_status(), why.code()), why.to_string().into());
         if let LockError::Deadlock { cycle } = why {
             problem.members.extra = Some(Box::new(Extra::Cycle { cycle: cycle.iter().map(Edge::from).collect() }));
         }

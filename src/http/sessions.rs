@@ -32,8 +32,8 @@ pub(super) async fn open(call: &RequestContext, payload: web::Payload) -> Answer
         None => call.locks.session(&*ask.name),
     };
     let kept = match call.caller.account() {
-        Some(account) => session.keep_for(account),
-        None => session.keep(),
+        Some(account) => session.register_for(account),
+        None => session.register(),
     };
     kept.map_err(|why| match why {
         LockError::InvalidOption { option: "owner", why } => LockError::InvalidOption { option: "name", why },

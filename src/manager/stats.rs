@@ -6,7 +6,7 @@ use crate::table::Counters;
 /// Totals since a manager was built (or since a key became contended), and what is so now.
 ///
 /// Every field is counted under the shard's mutex, so two balances hold at any time (T8):
-/// `total = unlocked + dropped + expired + forced + lost + shut_down + active`, and
+/// `granted = released + dropped + expired + forced + lost + shut_down + active`, and
 /// `queued = handoffs + timed_out_in_queue + cancelled_in_queue + refused_by_shutdown + deadlocked + session_ended +
 /// waiting`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,8 +16,9 @@ pub struct Stats {
     /// Requests that came to their end, whatever it was.
     pub attempts: u64,
     /// Locks granted.
-    pub total: u64,
-    /// Of these, locks granted without the store's word ([`FailMode::Local`](crate::FailMode::Local)).
+    #[cfg_attr(feature = "http", serde(rename = "total"))]
+    pub granted: u64,
+    /// Of these, locks granted while the store did not answer ([`FailMode::Local`](crate::FailMode::Local)).
     pub degraded: u64,
     /// Locks held now.
     pub active: u64,
@@ -38,7 +39,8 @@ pub struct Stats {
     pub cancelled: u64,
 
     /// Locks released by their holders' unlock, by their token, or with the end of their session.
-    pub unlocked: u64,
+    #[cfg_attr(feature = "http", serde(rename = "unlocked"))]
+    pub released: u64,
     /// Locks released by dropping the guard.
     pub dropped: u64,
     /// Locks whose deadline passed.
@@ -81,7 +83,7 @@ pub struct Stats {
     /// Calls of `singleflight` that shared another's value, and of `singleflight_lock` that joined another's acquisition.
     pub flights_shared: u64,
 
-    /// `total / (total + failed)`; 1 before the first.
+    /// `granted / (granted + failed)`; 1 before the first.
     pub success_rate: f64,
     /// `(queued + busy) / (attempts + waiting)`, the waiting being attempts under way; 0 before the first.
     pub contention_rate: f64,
@@ -99,7 +101,7 @@ impl Stats {
             timed_out.saturating_sub(c.continued) + c.rejected + c.refused_by_shutdown + c.deadlocked + c.outlived;
         Self {
             attempts: c.attempts,
-            total: c.grants,
+            granted: c.grants,
             degraded: c.degraded,
             active,
             waiting,
@@ -108,7 +110,7 @@ impl Stats {
             timed_out,
             continued: c.continued,
             cancelled: c.cancelled + c.cancelled_polls,
-            unlocked: c.released,
+            released: c.released,
             dropped: c.dropped,
             expired: c.expired,
             forced: c.forced,

@@ -367,7 +367,7 @@ impl<'a> AcquireFuture<'a> {
         let shard = self.shard();
         let can_sleep = if shard.is_forked() { Err(LockError::Forked) } else { Ok(()) };
         if let Err(why) = can_sleep.and_then(|()| self.watch_poller(&asked, &mut poller)) {
-            shard.count_attempt(asked.terms.mode(), why.face().outcome, |c| c.rejected += 1);
+            shard.count_attempt(asked.terms.mode(), why.outcome(), |c| c.rejected += 1);
             if let LockError::Deadlock { cycle } = &why {
                 shard.tell_deadlock(&self.key, self.hash, asked.terms.owner_label(), cycle);
             }

@@ -7,7 +7,7 @@
 //! with the cycle. An owner is one actor to it, blocked as long as any of its requests waits.
 
 mod heartbeats;
-mod kept;
+mod registry;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use heartbeats::Beat;
 use uuid::Uuid;
 
 use crate::clock::Moment;
-use crate::engine::{Kept, LockManager};
+use crate::engine::{LockManager, RegisteredSession};
 use crate::error::LockError;
 use crate::key::Ttl;
 use crate::store::Released;
@@ -255,7 +255,7 @@ impl Session {
         let ended = owner.end(manager.now());
         // Those that had run out are cleaned up on the way.
         let hears = manager.end_owner(owner);
-        manager.kept_sessions().hear_end();
+        manager.sessions().note_end();
         let mut all_known = true;
         for hear in hears {
             // An error: there is no more to be known.
@@ -272,16 +272,16 @@ impl Session {
         &self.handle.manager
     }
 
-    /// What it takes to [find](Session::found) it again.
-    pub(crate) fn kept(&self) -> Result<Kept, LockError> {
+    /// What the registry keeps of it, to [make](Session::from_entry) a handle of again.
+    fn entry(&self) -> Result<RegisteredSession, LockError> {
         self.check()?;
         let Handle { owner, ttl, reentry, .. } = &*self.handle;
-        Ok(Kept { owner: Arc::clone(owner), ttl: *ttl, reentry: *reentry })
+        Ok(RegisteredSession { owner: Arc::clone(owner), ttl: *ttl, reentry: *reentry })
     }
 
-    /// A handle on a session that has lost its own.
-    pub(crate) fn found(manager: &LockManager, id: Uuid, kept: Kept) -> Self {
-        let Kept { owner, ttl, reentry } = kept;
+    /// A handle on a session that was found by its id.
+    fn from_entry(manager: &LockManager, id: Uuid, entry: RegisteredSession) -> Self {
+        let RegisteredSession { owner, ttl, reentry } = entry;
         let beat = Mutex::new(None);
         Self { handle: Arc::new(Handle { manager: manager.clone(), id, owner, ttl, reentry, fault: None, beat }) }
     }

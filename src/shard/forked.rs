@@ -56,7 +56,7 @@ impl State {
         let counters = self.table.counters_mut();
         counters.attempts += 1;
         counters.rejected += 1;
-        self.table.tally_mut().attempt(mode, LockError::Forked.face().outcome);
+        self.table.tally_mut().attempt(mode, LockError::Forked.outcome());
         AcquireOutcome::Refused(LockError::Forked)
     }
 }

@@ -408,7 +408,7 @@ impl Table {
 
     /// Refuses before anything was changed.
     pub(super) fn reject(&mut self, index: Option<u32>, mode: Mode, why: LockError) -> AcquireOutcome {
-        self.tally.attempt(mode, why.face().outcome);
+        self.tally.attempt(mode, why.outcome());
         let add = |c: &mut Counters| {
             c.rejected += 1;
             c.attempts += 1;

@@ -300,7 +300,7 @@ impl Table {
             tried = (tries == Attempts::One).then_some(counted);
         }
         if let Some(counted) = tried {
-            let (is_busy, outcome) = (why == LockError::Held, why.face().outcome);
+            let (is_busy, outcome) = (why == LockError::Held, why.outcome());
             self.refuse(id, why, fx);
             return_quota(&self.waiters[id].terms);
             // A poller's try is no attempt of its own.
@@ -334,7 +334,7 @@ impl Table {
         return_quota(&self.waiters[id].terms);
         let is_timeout = matches!(why, LockError::Timeout { .. } | LockError::StoreUnavailable);
         let is_end = why == LockError::SessionEnded;
-        self.tally_claimant(id, why.face().outcome);
+        self.tally_claimant(id, why.outcome());
         self.refuse(id, why, fx);
         self.count(index, |c| {
             c.attempts += 1;

@@ -202,7 +202,7 @@ impl Table {
         fx: &mut Effects,
     ) {
         return_quota(&self.waiters[waiter].terms);
-        self.tally_wait(waiter, why.face().outcome);
+        self.tally_wait(waiter, why.outcome());
         self.refuse(waiter, why, fx);
         self.count(index, |c| {
             *counter(c) += 1;

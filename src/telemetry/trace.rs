@@ -89,7 +89,7 @@ mod on {
 
         /// It was answered; says how it was to be held.
         pub(crate) fn end(mut self, answer: Result<(), &LockError>) -> Mode {
-            self.outcome(answer.map_or_else(|why| why.face().outcome, |()| AttemptOutcome::Acquired));
+            self.outcome(answer.map_or_else(|why| why.outcome(), |()| AttemptOutcome::Acquired));
             self.0.mode
         }
 

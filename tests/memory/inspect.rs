@@ -71,7 +71,7 @@ async fn a_managers_debug_is_short_and_tells_no_secret() {
     let (locks, _) = manager();
     let empty = format!("{locks:?}");
     let session = locks.session("worker-7");
-    session.keep().unwrap();
+    session.register().unwrap();
     let id = session.id().to_string();
     let held: Vec<_> = (0..100).map(|n| locks.try_lock(format!("order:{n}")).now().unwrap()).collect();
     let waiter = locks.lock("order:1").session(&session);
@@ -118,9 +118,9 @@ async fn stats_count_every_attempt_once_and_balance() {
     clock.advance(ms(200));
     let _held = locks.try_lock("k").await.unwrap();
     let s = locks.stats();
-    assert_eq!((s.attempts, s.total, s.active, s.busy, s.failed, s.timed_out), (7, 4, 1, 1, 2, 1));
-    assert_eq!((s.unlocked, s.dropped, s.expired, s.forced), (1, 1, 1, 0));
-    assert_eq!(s.total, s.unlocked + s.dropped + s.expired + s.forced + s.shut_down + s.active);
+    assert_eq!((s.attempts, s.granted, s.active, s.busy, s.failed, s.timed_out), (7, 4, 1, 1, 2, 1));
+    assert_eq!((s.released, s.dropped, s.expired, s.forced), (1, 1, 1, 0));
+    assert_eq!(s.granted, s.released + s.dropped + s.expired + s.forced + s.shut_down + s.active);
     assert_eq!(s.queued, s.handoffs + s.timed_out_in_queue + s.cancelled_in_queue + s.refused_by_shutdown + s.waiting);
     assert!((s.success_rate - 4.0 / 6.0).abs() < 1e-9);
     assert!((s.contention_rate - 2.0 / 7.0).abs() < 1e-9);
@@ -144,8 +144,8 @@ async fn a_key_has_its_own_stats_once_it_is_contended() {
     lock.unlock().await;
     let next = waiter.await.unwrap();
     let stats = locks.key_stats("k").await.unwrap().unwrap();
-    assert_eq!((stats.attempts, stats.total, stats.active, stats.busy, stats.queued), (3, 2, 1, 1, 1));
-    assert_eq!((stats.unlocked, stats.average_hold_ms, stats.average_wait_ms), (1, 300.0, 300.0));
+    assert_eq!((stats.attempts, stats.granted, stats.active, stats.busy, stats.queued), (3, 2, 1, 1, 1));
+    assert_eq!((stats.released, stats.average_hold_ms, stats.average_wait_ms), (1, 300.0, 300.0));
     drop(next);
     assert_eq!(locks.key_stats("k").await, Ok(None), "an idle key keeps nothing");
 }
@@ -274,8 +274,8 @@ fn after_chaos_each_gauge_equals_what_was_counted_by_hand() {
         });
         let s = locks.stats();
         let shown = Truth {
-            granted: s.total,
-            unlocked: s.unlocked,
+            granted: s.granted,
+            unlocked: s.released,
             dropped: s.dropped,
             expired: s.expired,
             forced: s.forced,

@@ -38,7 +38,7 @@ struct Heards {
 
 impl Heards {
     fn hear(&mut self, mode: &'static str, answer: Result<(), &LockError>) {
-        let outcome = answer.map_or_else(|why| why.face().outcome, |()| AttemptOutcome::Acquired);
+        let outcome = answer.map_or_else(|why| why.outcome(), |()| AttemptOutcome::Acquired);
         *self.outcomes.entry((mode, outcome.as_str())).or_default() += 1;
     }
 

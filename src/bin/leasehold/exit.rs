@@ -105,8 +105,7 @@ impl From<Problem> for Failure {
 
 impl From<LockError> for Failure {
     fn from(why: LockError) -> Self {
-        let face = why.face();
-        Self::of_code(face.code, face.status, why.to_string())
+        Self::of_code(why.code(), why.http_status(), why.to_string())
     }
 }
 

@@ -47,7 +47,7 @@ fn ask(site: &Site, path: &str, body: &[u8]) -> Answer {
 fn acquire(site: &Site, body: &[u8]) {
     let session = site.locks.session("somebody").ttl(Duration::from_secs(60));
     let kept = replace(body, "$SESSION", || {
-        session.keep().expect("a session");
+        session.register().expect("a session");
         session.id().to_string()
     });
     let answer = ask(site, "/acquire", &kept);

@@ -1,4 +1,4 @@
-//! Sessions that are found again by their ids: [`Session::keep`], [`LockManager::find_session`].
+//! Sessions that are found again by their ids: [`Session::register`], [`LockManager::find_session`].
 
 use uuid::Uuid;
 
@@ -15,8 +15,8 @@ impl Session {
     /// # Errors
     /// [`LockError::TooManySessions`] beyond the builder's [`max_sessions`](crate::Builder::max_sessions);
     /// [`LockError::SessionEnded`]; what a setting that made no sense is answered with.
-    pub fn keep(&self) -> Result<(), LockError> {
-        self.keep_as(None)
+    pub fn register(&self) -> Result<(), LockError> {
+        self.register_as(None)
     }
 
     /// The same for one account alone: only who comes with an account of that name [finds](LockManager::find_session_of)
@@ -24,41 +24,41 @@ impl Session {
     ///
     /// # Errors
     /// Besides: [`LockError::SessionQuota`] beyond the account's [`max_sessions`](Account::max_sessions).
-    pub fn keep_for(&self, account: &Account) -> Result<(), LockError> {
-        self.keep_as(Some(account))
+    pub fn register_for(&self, account: &Account) -> Result<(), LockError> {
+        self.register_as(Some(account))
     }
 
-    fn keep_as(&self, account: Option<&Account>) -> Result<(), LockError> {
-        let kept = self.kept()?;
+    fn register_as(&self, account: Option<&Account>) -> Result<(), LockError> {
+        let entry = self.entry()?;
         let manager = self.manager();
         if !self.is_alive() {
             return Err(LockError::SessionEnded);
         }
-        manager.kept_sessions().keep(self.id(), kept, account, manager.now())
+        manager.sessions().register(self.id(), entry, account, manager.now())
     }
 }
 
 impl LockManager {
-    /// The session that was [kept](Session::keep) under this id; `None` if there was none, or it ended a while ago. One
+    /// The session that was [registered](Session::register) under this id; `None` if there was none, or it ended a while ago. One
     /// that ended lately is found, and answers [`LockError::SessionEnded`].
     #[must_use]
     pub fn find_session(&self, id: Uuid) -> Option<Session> {
-        let kept = self.kept_sessions().find(id)?;
-        Some(Session::found(self, id, kept))
+        let entry = self.sessions().find(id)?;
+        Some(Session::from_entry(self, id, entry))
     }
 
-    /// How many kept sessions there are that have not ended.
+    /// How many registered sessions have not ended.
     #[must_use]
     pub fn open_sessions(&self) -> usize {
-        self.kept_sessions().open(self.now())
+        self.sessions().open(self.now())
     }
 
-    /// The same, if it was kept [for this account](Session::keep_for), or for none if that is `None`: to the wrong one
+    /// The same, if it was registered [for this account](Session::register_for), or for none if that is `None`: to the wrong one
     /// it is as if there were none.
     #[must_use]
     pub fn find_session_of(&self, account: Option<&Account>, id: Uuid) -> Option<Session> {
-        let kept = self.kept_sessions().find_of(account, id)?;
-        Some(Session::found(self, id, kept))
+        let entry = self.sessions().find_of(account, id)?;
+        Some(Session::from_entry(self, id, entry))
     }
 }
 
@@ -78,13 +78,13 @@ mod tests {
     fn ended_sessions_make_room_and_are_forgotten() {
         let (clock, locks) = over(100);
         let first = locks.session("first");
-        first.keep().unwrap();
-        (1..100).for_each(|_| locks.session("more").keep().unwrap());
-        assert_eq!(locks.session("one too many").keep(), Err(LockError::TooManySessions));
-        first.keep().expect("it has its place already");
+        first.register().unwrap();
+        (1..100).for_each(|_| locks.session("more").register().unwrap());
+        assert_eq!(locks.session("one too many").register(), Err(LockError::TooManySessions));
+        first.register().expect("it has its place already");
         clock.advance(Duration::from_secs(30));
-        locks.session("new").keep().unwrap();
-        assert_eq!(locks.kept_sessions().len(), 1);
+        locks.session("new").register().unwrap();
+        assert_eq!(locks.sessions().len(), 1);
         assert!(locks.find_session(first.id()).is_none());
         assert_eq!(locks.open_sessions(), 1);
     }
@@ -93,29 +93,29 @@ mod tests {
     async fn the_end_of_one_makes_room_at_once() {
         let (_, locks) = over(2);
         let [one, two] = ["one", "two"].map(|name| locks.session(name));
-        [&one, &two].into_iter().for_each(|session| session.keep().unwrap());
+        [&one, &two].into_iter().for_each(|session| session.register().unwrap());
         let three = locks.session("three");
-        assert_eq!(three.keep(), Err(LockError::TooManySessions));
+        assert_eq!(three.register(), Err(LockError::TooManySessions));
         one.end().await;
-        three.keep().unwrap();
-        assert_eq!(locks.session("four").keep(), Err(LockError::TooManySessions));
+        three.register().unwrap();
+        assert_eq!(locks.session("four").register(), Err(LockError::TooManySessions));
         assert!(locks.find_session(two.id()).is_some_and(|found| found.is_alive()));
     }
 
     #[test]
-    fn as_many_as_live_are_kept_however_many_have_ended() {
+    fn as_many_as_live_are_registered_however_many_have_ended() {
         let (clock, locks) = over(1000);
         for _ in 0..20 {
-            (0..100).for_each(|_| locks.session("short").ttl(Duration::from_secs(1)).keep().unwrap());
+            (0..100).for_each(|_| locks.session("short").ttl(Duration::from_secs(1)).register().unwrap());
             clock.advance(Duration::from_secs(1));
         }
-        assert!(locks.kept_sessions().len() <= 200, "the ended ones are forgotten on the way");
+        assert!(locks.sessions().len() <= 200, "the ended ones are forgotten on the way");
     }
 
     #[test]
-    fn a_kept_session_does_not_keep_its_manager() {
+    fn a_registered_session_does_not_keep_its_manager() {
         let (_, locks) = over(100);
-        locks.session("s").keep().unwrap();
+        locks.session("s").register().unwrap();
         let manager = locks.downgrade();
         drop(locks);
         assert!(manager.upgrade().is_none());
