@@ -61,7 +61,7 @@ impl Places {
 }
 
 impl Account {
-    /// An account without bounds. The name is whom a [kept session](crate::Session::register_for) belongs to.
+    /// An account without bounds. The name is whom a [registered session](crate::Session::register_for) belongs to.
     pub fn new(name: impl Into<Box<str>>) -> Self {
         Self(Arc::new(Charges { name: name.into(), locks: Places::unbounded(), sessions: Places::unbounded() }))
     }
@@ -73,7 +73,7 @@ impl Account {
         self
     }
 
-    /// How many sessions may be kept for it, from now on; beyond it,
+    /// How many sessions may be registered for it, from now on; beyond it,
     /// [`LockError::SessionQuota`](crate::LockError::SessionQuota).
     pub fn max_sessions(self, max: u32) -> Self {
         self.0.sessions.max.store(max, Ordering::Relaxed);
@@ -92,7 +92,7 @@ impl Account {
         self.0.locks.taken()
     }
 
-    /// How many sessions are kept for it, with those that have ended a while ago at most.
+    /// How many sessions are registered for it, with those that have ended a while ago at most.
     #[must_use]
     pub fn sessions(&self) -> u32 {
         self.0.sessions.taken()
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[actix_rt::test]
-    async fn a_kept_session_is_its_accounts_alone() {
+    async fn a_registered_session_is_its_accounts_alone() {
         let (clock, locks) = stopped();
         let [mine, other] = ["mine", "other"].map(|name| Account::new(name).max_sessions(2));
         let [one, two, three] = ["one", "two", "three"].map(|name| locks.session(name));

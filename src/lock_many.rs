@@ -16,7 +16,7 @@ use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
 use crate::lock::Lock;
-use crate::request::{LockOptions, terms_of_options};
+use crate::request::{LockOptions, setters};
 use crate::retry::RetryStrategy;
 use crate::session::Session;
 use crate::table::{AutoRefreshStart, Release};
@@ -76,7 +76,7 @@ impl Session {
 }
 
 impl LockManyRequest<'_> {
-    terms_of_options! {
+    setters! { options:
         /// How long the locks last unless refreshed, from the last grant. See [`LockOptions::ttl`].
         ttl(ttl: Duration);
         /// The same in seconds. See [`LockOptions::ttl_secs`].
@@ -104,10 +104,7 @@ impl LockManyRequest<'_> {
     /// Takes all options at once, in place of those set so far; a session set before stays unless they name one. A
     /// chosen token is refused: each lock has its own.
     pub fn options(mut self, options: LockOptions) -> Self {
-        let before = std::mem::replace(&mut self.options, options);
-        if let (Some(session), None) = (before.the_session(), self.options.the_session()) {
-            self.options = self.options.session(session);
-        }
+        self.options = options.in_place_of(&self.options);
         self
     }
 

@@ -19,7 +19,7 @@ use attached::AttachedValue;
 use attached::AttachedValues;
 pub(crate) use event_hub::{Counted, Hub};
 use runtime::Runtime;
-pub(crate) use session_registry::{RegisteredSession, SessionRegistry};
+pub(crate) use session_registry::{SessionParts, SessionRegistry};
 pub use shard_actor::ShardActor;
 use tokio::sync::oneshot;
 use uuid::Uuid;

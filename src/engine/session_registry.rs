@@ -25,7 +25,7 @@ const FULL_SWEEP_EVERY: Duration = Duration::from_millis(100);
 
 /// What a session is made of, without its manager: the registry is part of that.
 #[derive(Clone, Debug)]
-pub(crate) struct RegisteredSession {
+pub(crate) struct SessionParts {
     pub(crate) owner: Arc<Owner>,
     pub(crate) ttl: Ttl,
     pub(crate) reentry: Reentry,
@@ -34,7 +34,7 @@ pub(crate) struct RegisteredSession {
 /// A registered session, and the account that it is charged to.
 #[derive(Debug)]
 struct Entry {
-    session: RegisteredSession,
+    session: SessionParts,
     account: Option<Account>,
 }
 
@@ -76,7 +76,13 @@ impl SessionRegistry {
     }
 
     /// Refused when there are `max` live ones. Calls at the same moment may each take the last place.
-    pub(crate) fn register(&self, id: Uuid, session: RegisteredSession, account: Option<&Account>, now: Moment) -> Result<(), LockError> {
+    pub(crate) fn register(
+        &self,
+        id: Uuid,
+        session: SessionParts,
+        account: Option<&Account>,
+        now: Moment,
+    ) -> Result<(), LockError> {
         let len = self.sessions.len();
         let is_full = len >= self.max || account.is_some_and(|account| !account.has_room_for_a_session());
         if len >= self.sweep_at.load(Ordering::Relaxed) || is_full && self.may_have_room(now) {
@@ -99,19 +105,19 @@ impl SessionRegistry {
     }
 
     /// The session under this id, if there is one that has not been forgotten.
-    pub(crate) fn find(&self, id: Uuid) -> Option<RegisteredSession> {
+    pub(crate) fn find(&self, id: Uuid) -> Option<SessionParts> {
         Some(self.sessions.get(&id)?.session.clone())
     }
 
     /// The same, if it is registered for this account, or for none if that is `None`.
-    pub(crate) fn find_of(&self, account: Option<&Account>, id: Uuid) -> Option<RegisteredSession> {
+    pub(crate) fn find_of(&self, account: Option<&Account>, id: Uuid) -> Option<SessionParts> {
         let entry = self.sessions.get(&id)?;
         entry.is_of(account).then(|| entry.session.clone())
     }
 
     /// How many have not ended.
     pub(crate) fn open(&self, now: Moment) -> usize {
-        let is_open = |session: &RegisteredSession| session.owner.deadline().is_ok_and(|deadline| deadline > now);
+        let is_open = |session: &SessionParts| session.owner.deadline().is_ok_and(|deadline| deadline > now);
         self.sessions.iter().filter(|entry| is_open(&entry.session)).count()
     }
 

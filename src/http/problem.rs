@@ -184,7 +184,8 @@ impl Problem {
             return why.into();
         }
         let cycle = cycle.iter().filter(|edge| may_see(&edge.key)).map(Edge::from).collect();
-        let mut problem = Self::new((why.http_status(), why.code()), "waiting would deadlock with locks elsewhere".into());
+        let mut problem =
+            Self::new((why.http_status(), why.code()), "waiting would deadlock with locks elsewhere".into());
         problem.members.extra = Some(Box::new(Extra::Cycle { cycle }));
         problem
     }

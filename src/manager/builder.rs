@@ -131,7 +131,7 @@ impl Builder {
         /// How many locks one session (or the callback of one `run`) may hold and wait for; beyond it,
         /// [`LockError::TooManyLocks`](crate::LockError::TooManyLocks).
         max_locks_per_session: u32;
-        /// How many sessions may be [kept](crate::Session::keep) at once; beyond it, [`LockError::TooManySessions`](crate::LockError::TooManySessions).
+        /// How many sessions may be [registered](crate::Session::register) at once; beyond it, [`LockError::TooManySessions`](crate::LockError::TooManySessions).
         max_sessions: usize;
         /// How many streams of single keys ([`watch`](LockManager::watch)) there may be at once; beyond it,
         /// [`LockError::TooManyWatchers`](crate::LockError::TooManyWatchers). Each has a buffer of its own.

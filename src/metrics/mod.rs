@@ -71,7 +71,7 @@
 //! | `leasehold_http_requests_total` | counter | route, method, code | answers of the HTTP routes |
 //! | `leasehold_http_refusals_total` | counter | reason | of these, those that were refused for want of a right or of room, by their code: unauthenticated, forbidden, rate_limited, lock_quota, ... |
 //! | `leasehold_event_listeners` | gauge | manager | streams of all events that are open now, over HTTP or in the process |
-//! | `leasehold_sessions` | gauge | manager | sessions that are kept, and open now |
+//! | `leasehold_sessions` | gauge | manager | registered sessions that are open now |
 //! | `leasehold_http_request_duration_seconds` | histogram | route, method | how long they took, waiting included |
 
 #[cfg(feature = "prometheus")]

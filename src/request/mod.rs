@@ -2,7 +2,7 @@
 //! it about.
 //!
 //! A request borrows its manager, holds nothing of the caller's runtime, and does nothing until it is polled. Called by
-//! everything that wants a lock; the work is done in `acquiring`.
+//! everything that wants a lock; the work is done in `future`.
 
 mod budget;
 mod constructors;
@@ -11,6 +11,7 @@ mod options;
 mod owned;
 mod prepared;
 mod session;
+mod setters;
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use future::{AcquireFuture, Answer, KeeperKind};
 pub use options::LockOptions;
 pub use owned::OwnedLockRequest;
+pub(crate) use setters::setters;
 
 use crate::account::Account;
 use crate::engine::LockManager;
@@ -54,18 +56,6 @@ pub struct LockRequest<'a> {
     style: Style,
 }
 
-/// Setters of requests that hold options.
-macro_rules! terms_of_options {
-    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*);)*) => {$(
-        $(#[$doc])*
-        pub fn $name(mut self, $($arg: $type),*) -> Self {
-            self.options = self.options.$name($($arg),*);
-            self
-        }
-    )*};
-}
-pub(crate) use terms_of_options;
-
 impl<'a> LockRequest<'a> {
     #[inline]
     pub(crate) fn new<E: Into<LockError>>(manager: &'a LockManager, key: Result<Key, E>, style: Style) -> Self {
@@ -79,17 +69,12 @@ impl<'a> LockRequest<'a> {
     /// Takes all options at once, in place of those set so far; what kind of lock it is stays, and on behalf of which
     /// session unless they name one.
     pub fn options(mut self, options: LockOptions) -> Self {
-        let before = std::mem::replace(&mut self.options, options);
-        if before.the_mode() != Mode::Exclusive {
-            self.options = self.options.mode(before.the_mode());
-        }
-        if let (Some(session), None) = (before.the_session(), self.options.the_session()) {
-            self.options = self.options.session(session);
-        }
-        self
+        let mode = self.options.the_mode();
+        self.options = options.in_place_of(&self.options);
+        if mode == Mode::Exclusive { self } else { self.mode(mode) }
     }
 
-    terms_of_options! {
+    setters! { options:
         /// How long the lock lasts unless refreshed. See [`LockOptions::ttl`].
         ttl(ttl: Duration);
         /// The same in seconds. See [`LockOptions::ttl_secs`].

@@ -206,6 +206,14 @@ impl LockOptions {
         self.rare.as_ref()?.session.as_ref()
     }
 
+    /// These options in place of `before`; a session that was set before stays unless these name one.
+    pub(crate) fn in_place_of(self, before: &Self) -> Self {
+        match (before.the_session(), self.the_session()) {
+            (Some(session), None) => self.session(session),
+            _ => self,
+        }
+    }
+
     /// What makes those who ask for a shared lock ask for the same one.
     pub(crate) fn sharing(&self) -> Result<(Option<Ttl>, Option<Duration>, Scope), LockError> {
         let Some(rare) = &self.rare else { return Ok((self.ttl, None, Scope::Everywhere)) };

@@ -44,13 +44,13 @@ impl Prepared {
             if ttl.is_some() {
                 return invalid("ttl", "the locks of a session live as long as the session does");
             }
-            let asker = session.asker(manager)?;
-            self.terms.ttl = asker.ttl;
-            if self.origin == TokenOrigin::Minted && asker.reentry == Reentry::Counted {
+            let session = session.parts_for(manager)?;
+            self.terms.ttl = session.ttl;
+            if self.origin == TokenOrigin::Minted && session.reentry == Reentry::Counted {
                 reentry = Reentry::Counted;
             }
-            let owner_label = extra.owner_label.or_else(|| Some(asker.owner.label()));
-            extra = ExtraTerms { owner_label, owner: Some(asker.owner), reentry, ..extra };
+            let owner_label = extra.owner_label.or_else(|| Some(session.owner.label()));
+            extra = ExtraTerms { owner_label, owner: Some(session.owner), reentry, ..extra };
         }
         if extra != ExtraTerms::default() {
             self.terms.extra = Some(Arc::new(extra));

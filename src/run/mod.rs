@@ -22,7 +22,7 @@ use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::{Key, Token};
 use crate::lock::Held;
-use crate::request::{LockOptions, LockRequest};
+use crate::request::{LockOptions, LockRequest, setters};
 use crate::retry::RetryStrategy;
 use crate::session::Session;
 use crate::table::Release;
@@ -149,19 +149,8 @@ pub struct RunRequest<'a, F> {
 #[must_use = "a request does nothing until it is awaited"]
 pub struct TryRunRequest<'a, F>(RunRequest<'a, F>);
 
-macro_rules! terms {
-    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*);)*) => {$(
-        $(#[$doc])*
-        pub fn $name(mut self, $($arg: $type),*) -> Self {
-            self.request = self.request.$name($($arg),*);
-            self
-        }
-    )*};
-}
-pub(crate) use terms;
-
 impl<F> RunRequest<'_, F> {
-    terms! {
+    setters! { request:
         /// Takes all options at once, in place of those set so far; a session set before stays unless they name one.
         options(options: LockOptions);
         /// How long the lock lasts between two refreshes. See [`LockOptions::ttl`].
@@ -196,39 +185,21 @@ impl<F> RunRequest<'_, F> {
 }
 
 impl<F> TryRunRequest<'_, F> {
-    /// Takes all options at once, in place of those set so far; a session set before stays unless they name one.
-    pub fn options(self, options: LockOptions) -> Self {
-        Self(self.0.options(options))
-    }
-
-    /// How long the lock lasts between two refreshes. See [`LockOptions::ttl`].
-    pub fn ttl(self, ttl: Duration) -> Self {
-        Self(self.0.ttl(ttl))
-    }
-
-    /// Who asks. See [`LockOptions::owner`].
-    pub fn owner(self, owner: impl AsRef<str>) -> Self {
-        Self(self.0.owner(owner))
-    }
-
-    /// Caps how long the callback keeps the lock. See [`LockOptions::max_hold`].
-    pub fn max_hold(self, cap: Duration) -> Self {
-        Self(self.0.max_hold(cap))
-    }
-
-    /// Asks on behalf of a session, and so does what the callback locks. See [`LockOptions::session`].
-    pub fn session(self, session: &Session) -> Self {
-        Self(self.0.session(session))
-    }
-
-    /// Runs under the lock that the caller holds already. See [`LockOptions::reentrant`].
-    pub fn reentrant(self) -> Self {
-        Self(self.0.reentrant())
-    }
-
-    /// Drops the callback's future as soon as the lock is lost. See [`RunRequest::cancel_on_loss`].
-    pub fn cancel_on_loss(self) -> Self {
-        Self(self.0.cancel_on_loss())
+    setters! { 0:
+        /// Takes all options at once, in place of those set so far; a session set before stays unless they name one.
+        options(options: LockOptions);
+        /// How long the lock lasts between two refreshes. See [`LockOptions::ttl`].
+        ttl(ttl: Duration);
+        /// Who asks. See [`LockOptions::owner`].
+        owner(owner: impl AsRef<str>);
+        /// Caps how long the callback keeps the lock. See [`LockOptions::max_hold`].
+        max_hold(cap: Duration);
+        /// Asks on behalf of a session, and so does what the callback locks. See [`LockOptions::session`].
+        session(session: &Session);
+        /// Runs under the lock that the caller holds already. See [`LockOptions::reentrant`].
+        reentrant();
+        /// Drops the callback's future as soon as the lock is lost. See [`RunRequest::cancel_on_loss`].
+        cancel_on_loss();
     }
 }
 

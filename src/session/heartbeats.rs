@@ -10,8 +10,8 @@ use crate::error::LockError;
 use crate::shard::Shard;
 use crate::sync::Mutex;
 
-/// A session's standing order: a timer of one shard whose waker sends the heartbeat and sets the next timer.
-pub(super) struct Beat {
+/// The automatic heartbeats of a session: a timer of one shard, whose waker sends a heartbeat and sets the next timer.
+pub(super) struct AutoHeartbeat {
     session: Weak<Handle>,
     shard: Weak<Shard>,
     every: Duration,
@@ -20,16 +20,16 @@ pub(super) struct Beat {
 
 /// | state     | means                     | next                          |
 /// |-----------|---------------------------|-------------------------------|
-/// | `Unset`   | it is to be set, or rings | `Set`, `Cancelled`            |
-/// | `Set`     | a sleeper of the shard    | `Unset` (rung), `Cancelled`   |
-/// | `Cancelled` | the order is over       |                               |
+/// | `Unset`   | it is about to be set, or has just fired | `Set`, `Cancelled` |
+/// | `Set`     | a sleeper of the shard    | `Unset` (fired), `Cancelled` |
+/// | `Cancelled` | there are no more heartbeats |                               |
 enum Timer {
     Unset,
     Set(u32),
     Cancelled,
 }
 
-impl Beat {
+impl AutoHeartbeat {
     pub(super) fn new(session: &Arc<Handle>, shard: &Arc<Shard>, every: Duration) -> Self {
         let (session, shard) = (Arc::downgrade(session), Arc::downgrade(shard));
         Self { session, shard, every, timer: Mutex::new(Timer::Unset) }
@@ -47,7 +47,7 @@ impl Beat {
         Ok(())
     }
 
-    /// Ends the order: its timer goes with it.
+    /// Ends the heartbeats, and their timer.
     pub(super) fn cancel(&self) {
         let timer = std::mem::replace(&mut *self.timer.lock(), Timer::Cancelled);
         self.stop(timer);
@@ -60,20 +60,20 @@ impl Beat {
     }
 }
 
-impl Wake for Beat {
+impl Wake for AutoHeartbeat {
     /// Runs in the actor's thread, after the shard's mutex is dropped.
     fn wake(self: Arc<Self>) {
         let mut timer = self.timer.lock();
         if matches!(*timer, Timer::Cancelled) {
             return;
         }
-        let rung = std::mem::replace(&mut *timer, Timer::Unset);
+        let fired = std::mem::replace(&mut *timer, Timer::Unset);
         drop(timer);
-        self.stop(rung);
+        self.stop(fired);
         let Some(session) = self.session.upgrade() else { return };
-        let is_current = session.beat.lock().as_ref().is_some_and(|beat| Arc::ptr_eq(beat, &self));
+        let is_current = session.heartbeats.lock().as_ref().is_some_and(|current| Arc::ptr_eq(current, &self));
         let now = session.manager.now();
-        if is_current && session.owner.heartbeat(session.ttl, now).is_ok() {
+        if is_current && session.parts.owner.heartbeat(session.parts.ttl, now).is_ok() {
             // A shutdown leaves the session to its deadline.
             let _ = self.arm(now);
         }

@@ -13,11 +13,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heartbeats::Beat;
+use heartbeats::AutoHeartbeat;
 use uuid::Uuid;
 
 use crate::clock::Moment;
-use crate::engine::{LockManager, RegisteredSession};
+use crate::engine::{LockManager, SessionParts};
 use crate::error::LockError;
 use crate::key::Ttl;
 use crate::store::Released;
@@ -54,23 +54,14 @@ pub struct Session {
     handle: Arc<Handle>,
 }
 
-/// A session as its requests see it.
-pub(crate) struct Asker {
-    pub(crate) owner: Arc<Owner>,
-    pub(crate) ttl: Ttl,
-    pub(crate) reentry: Reentry,
-}
-
 struct Handle {
     manager: LockManager,
     id: Uuid,
-    owner: Arc<Owner>,
-    ttl: Ttl,
-    reentry: Reentry,
+    parts: SessionParts,
     /// A setting that made no sense; every request answers with it.
     fault: Option<LockError>,
-    /// The standing order to send heartbeats; a later one takes the place of an earlier.
-    beat: Mutex<Option<Arc<Beat>>>,
+    /// The automatic heartbeats, if they were asked for; a later call replaces those of an earlier one.
+    heartbeats: Mutex<Option<Arc<AutoHeartbeat>>>,
 }
 
 impl LockManager {
@@ -84,10 +75,8 @@ impl LockManager {
         let fault = check_owner(name.as_ref()).err();
         let name = if fault.is_none() { name.as_ref() } else { "?" };
         let owner = session_owner(self, name.into(), ttl, self.config().max_locks_per_session);
-        let beat = Mutex::new(None);
-        let reentry = Reentry::Refused;
-        let handle = Handle { manager: self.clone(), id: Uuid::new_v4(), owner, ttl, reentry, fault, beat };
-        Session { handle: Arc::new(handle) }
+        let parts = SessionParts { owner, ttl, reentry: Reentry::Refused };
+        Session::from_parts(self, Uuid::new_v4(), parts, fault)
     }
 }
 
@@ -102,9 +91,9 @@ impl Session {
         self.set("ttl", |handle| {
             let ttl = Ttl::new(ttl)?;
             handle.manager.config().ttls.check(ttl)?;
-            handle.ttl = ttl;
-            let max_locks = handle.owner.max_locks();
-            handle.owner = session_owner(&handle.manager, handle.owner.label(), ttl, max_locks);
+            let SessionParts { owner, ttl: old, .. } = &mut handle.parts;
+            *owner = session_owner(&handle.manager, owner.label(), ttl, owner.max_locks());
+            *old = ttl;
             Ok(())
         })
     }
@@ -117,7 +106,7 @@ impl Session {
     #[must_use]
     pub fn reentrant(self) -> Self {
         self.set("reentrant", |handle| {
-            handle.reentry = Reentry::Counted;
+            handle.parts.reentry = Reentry::Counted;
             Ok(())
         })
     }
@@ -127,14 +116,14 @@ impl Session {
     #[must_use]
     pub fn max_locks(self, max: u32) -> Self {
         self.set("max_locks", |handle| {
-            handle.owner.set_max_locks(max);
+            handle.parts.owner.set_max_locks(max);
             Ok(())
         })
     }
 
     fn set(mut self, option: &'static str, set: impl FnOnce(&mut Handle) -> Result<(), LockError>) -> Self {
         match Arc::get_mut(&mut self.handle) {
-            Some(handle) if handle.owner.locks() == 0 => {
+            Some(handle) if handle.parts.owner.locks() == 0 => {
                 if let Err(why) = set(handle) {
                     handle.fault.get_or_insert(why);
                 }
@@ -149,10 +138,8 @@ impl Session {
 
     /// The same session in another handle, whose requests all answer with this.
     fn with_fault(self, why: LockError) -> Self {
-        let Handle { manager, id, owner, ttl, reentry, .. } = &*self.handle;
-        let (manager, owner, beat) = (manager.clone(), Arc::clone(owner), Mutex::new(None));
-        let handle = Handle { manager, id: *id, owner, ttl: *ttl, reentry: *reentry, fault: Some(why), beat };
-        Self { handle: Arc::new(handle) }
+        let Handle { manager, id, parts, .. } = &*self.handle;
+        Self::from_parts(manager, *id, parts.clone(), Some(why))
     }
 
     /// A name that no other session has.
@@ -164,26 +151,26 @@ impl Session {
     /// The name it was opened under.
     #[must_use]
     pub fn name(&self) -> Arc<str> {
-        self.handle.owner.label()
+        self.handle.parts.owner.label()
     }
 
     /// How many locks it holds and waits for.
     #[must_use]
     pub fn locks(&self) -> usize {
-        self.handle.owner.locks() as usize
+        self.handle.parts.owner.locks() as usize
     }
 
     /// When it ends unless it gets a heartbeat, on the manager's clock; `None` if it has ended.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
         // Settled: one that was seen to have ended is not kept alive by a heartbeat that read the clock before.
-        self.handle.owner.settle(self.handle.manager.now()).ok()
+        self.handle.parts.owner.settle(self.handle.manager.now()).ok()
     }
 
     /// Its TTL: how long it lives from its making, and from each heartbeat.
     #[must_use]
     pub fn lifetime(&self) -> Duration {
-        self.handle.ttl.as_duration()
+        self.handle.parts.ttl.as_duration()
     }
 
     /// The time until its deadline; zero if it has ended.
@@ -208,7 +195,7 @@ impl Session {
     /// In memory mode it is done by the first poll; dropped before, it has not begun.
     pub async fn heartbeat(&self) -> Result<Duration, LockError> {
         self.check()?;
-        let Handle { owner, manager, ttl, .. } = &*self.handle;
+        let Handle { parts: SessionParts { owner, ttl, .. }, manager, .. } = &*self.handle;
         let now = manager.now();
         let deadline = owner.heartbeat(*ttl, now).map_err(|_| LockError::SessionEnded)?;
         Ok(deadline.saturating_since(now))
@@ -222,7 +209,7 @@ impl Session {
     /// [`LockError::SessionEnded`], [`LockError::ShuttingDown`].
     pub fn auto_heartbeat(&self, every: Duration) -> Result<(), LockError> {
         self.check()?;
-        if every < Ttl::MIN || every >= self.handle.ttl.as_duration() {
+        if every < Ttl::MIN || every >= self.handle.parts.ttl.as_duration() {
             let why = "it must be at least a millisecond and shorter than the session's ttl";
             return Err(LockError::InvalidOption { option: "auto_heartbeat", why });
         }
@@ -230,12 +217,12 @@ impl Session {
             return Err(LockError::SessionEnded);
         }
         let shard = self.handle.manager.shard_of_session(self.handle.id);
-        let beat = Arc::new(Beat::new(&self.handle, shard, every));
-        let replaced = self.handle.beat.lock().replace(Arc::clone(&beat));
+        let heartbeat = Arc::new(AutoHeartbeat::new(&self.handle, shard, every));
+        let replaced = self.handle.heartbeats.lock().replace(Arc::clone(&heartbeat));
         if let Some(replaced) = replaced {
             replaced.cancel();
         }
-        beat.arm(self.handle.manager.now())
+        heartbeat.arm(self.handle.manager.now())
     }
 
     /// Ends the session: its locks are released, its queued requests refused, all before this answers. Where there is a
@@ -247,19 +234,19 @@ impl Session {
     /// # Cancel safety
     /// It is done by the first poll; with a store only the waiting for its answers is given up.
     pub async fn end(&self) -> Release {
-        let Handle { owner, manager, beat, .. } = &*self.handle;
-        let order = beat.lock().take();
-        if let Some(order) = order {
-            order.cancel();
+        let Handle { parts: SessionParts { owner, .. }, manager, heartbeats, .. } = &*self.handle;
+        let heartbeat = heartbeats.lock().take();
+        if let Some(heartbeat) = heartbeat {
+            heartbeat.cancel();
         }
         let ended = owner.end(manager.now());
         // Those that had run out are cleaned up on the way.
-        let hears = manager.end_owner(owner);
+        let answers = manager.end_owner(owner);
         manager.sessions().note_end();
         let mut all_known = true;
-        for hear in hears {
-            // An error: there is no more to be known.
-            all_known &= matches!(hear.await, Ok(Released::Released | Released::AlreadyGone));
+        for answer in answers {
+            // An error: the runtime stopped before the store had answered.
+            all_known &= matches!(answer.await, Ok(Released::Released | Released::AlreadyGone));
         }
         match ended {
             Err(_) => Release::AlreadyGone,
@@ -272,18 +259,9 @@ impl Session {
         &self.handle.manager
     }
 
-    /// What the registry keeps of it, to [make](Session::from_entry) a handle of again.
-    fn entry(&self) -> Result<RegisteredSession, LockError> {
-        self.check()?;
-        let Handle { owner, ttl, reentry, .. } = &*self.handle;
-        Ok(RegisteredSession { owner: Arc::clone(owner), ttl: *ttl, reentry: *reentry })
-    }
-
-    /// A handle on a session that was found by its id.
-    fn from_entry(manager: &LockManager, id: Uuid, entry: RegisteredSession) -> Self {
-        let RegisteredSession { owner, ttl, reentry } = entry;
-        let beat = Mutex::new(None);
-        Self { handle: Arc::new(Handle { manager: manager.clone(), id, owner, ttl, reentry, fault: None, beat }) }
+    fn from_parts(manager: &LockManager, id: Uuid, parts: SessionParts, fault: Option<LockError>) -> Self {
+        let heartbeats = Mutex::new(None);
+        Self { handle: Arc::new(Handle { manager: manager.clone(), id, parts, fault, heartbeats }) }
     }
 
     fn check(&self) -> Result<(), LockError> {
@@ -292,17 +270,21 @@ impl Session {
 
     /// Who it is to the table; `None` if its requests will not get there.
     pub(crate) fn owner(&self) -> Option<Arc<Owner>> {
-        self.check().is_ok().then(|| Arc::clone(&self.handle.owner))
+        self.check().is_ok().then(|| Arc::clone(&self.handle.parts.owner))
     }
 
-    /// What its requests say of it; for requests of its own manager.
-    pub(crate) fn asker(&self, manager: &LockManager) -> Result<Asker, LockError> {
-        self.check()?;
+    /// What its requests take from it; they must be requests of its own manager.
+    pub(crate) fn parts_for(&self, manager: &LockManager) -> Result<SessionParts, LockError> {
         if !self.handle.manager.is(manager) {
+            self.check()?;
             return Err(LockError::InvalidOption { option: "session", why: "it is of another manager" });
         }
-        let Handle { owner, ttl, reentry, .. } = &*self.handle;
-        Ok(Asker { owner: Arc::clone(owner), ttl: *ttl, reentry: *reentry })
+        self.parts()
+    }
+
+    fn parts(&self) -> Result<SessionParts, LockError> {
+        self.check()?;
+        Ok(self.handle.parts.clone())
     }
 }
 
@@ -314,11 +296,11 @@ impl fmt::Debug for Session {
 }
 
 impl Drop for Handle {
-    /// Ends its order to send heartbeats.
+    /// Ends its automatic heartbeats.
     fn drop(&mut self) {
-        let order = self.beat.lock().take();
-        if let Some(order) = order {
-            order.cancel();
+        let heartbeat = self.heartbeats.lock().take();
+        if let Some(heartbeat) = heartbeat {
+            heartbeat.cancel();
         }
     }
 }

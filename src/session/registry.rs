@@ -29,12 +29,12 @@ impl Session {
     }
 
     fn register_as(&self, account: Option<&Account>) -> Result<(), LockError> {
-        let entry = self.entry()?;
+        let parts = self.parts()?;
         let manager = self.manager();
         if !self.is_alive() {
             return Err(LockError::SessionEnded);
         }
-        manager.sessions().register(self.id(), entry, account, manager.now())
+        manager.sessions().register(self.id(), parts, account, manager.now())
     }
 }
 
@@ -43,8 +43,8 @@ impl LockManager {
     /// that ended lately is found, and answers [`LockError::SessionEnded`].
     #[must_use]
     pub fn find_session(&self, id: Uuid) -> Option<Session> {
-        let entry = self.sessions().find(id)?;
-        Some(Session::from_entry(self, id, entry))
+        let parts = self.sessions().find(id)?;
+        Some(Session::from_parts(self, id, parts, None))
     }
 
     /// How many registered sessions have not ended.
@@ -57,8 +57,8 @@ impl LockManager {
     /// it is as if there were none.
     #[must_use]
     pub fn find_session_of(&self, account: Option<&Account>, id: Uuid) -> Option<Session> {
-        let entry = self.sessions().find_of(account, id)?;
-        Some(Session::from_entry(self, id, entry))
+        let parts = self.sessions().find_of(account, id)?;
+        Some(Session::from_parts(self, id, parts, None))
     }
 }
 

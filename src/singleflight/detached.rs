@@ -17,6 +17,7 @@ use super::flight::Lead;
 use super::follower::{Follower, Next};
 use super::{Role, SingleflightRequest};
 use crate::error::{LockError, Loss};
+use crate::request::setters;
 use crate::run::{OnLoss, UnderLock};
 
 /// A call to be shared that outlives its callers: set its terms, then `await` it. Made by
@@ -47,35 +48,20 @@ use crate::run::{OnLoss, UnderLock};
 pub struct DetachedSingleflight<'a, F>(pub(super) SingleflightRequest<'a, F>);
 
 impl<F> DetachedSingleflight<'_, F> {
-    /// How long the call's lock lasts between two refreshes. See [`LockOptions::ttl`](crate::LockOptions::ttl).
-    pub fn ttl(self, ttl: Duration) -> Self {
-        Self(self.0.ttl(ttl))
-    }
-
-    /// Who asks for the lock. See [`LockOptions::owner`](crate::LockOptions::owner).
-    pub fn owner(self, owner: impl AsRef<str>) -> Self {
-        Self(self.0.owner(owner))
-    }
-
-    /// Caps how long a call keeps the lock. See [`SingleflightRequest::max_hold`].
-    pub fn max_hold(self, cap: Duration) -> Self {
-        Self(self.0.max_hold(cap))
-    }
-
-    /// Keeps the lock within this process. See [`LockOptions::process_scope`](crate::LockOptions::process_scope).
-    pub fn process_scope(self) -> Self {
-        Self(self.0.process_scope())
-    }
-
-    /// How long this caller waits for the value, whoever's turn it was to call. If it was this caller's, the call waits
-    /// as long for the lock.
-    pub fn wait(self, wait: Duration) -> Self {
-        Self(self.0.wait(wait))
-    }
-
-    /// Waits without end.
-    pub fn wait_forever(self) -> Self {
-        Self(self.0.wait_forever())
+    setters! { 0:
+        /// How long the call's lock lasts between two refreshes. See [`LockOptions::ttl`](crate::LockOptions::ttl).
+        ttl(ttl: Duration);
+        /// Who asks for the lock. See [`LockOptions::owner`](crate::LockOptions::owner).
+        owner(owner: impl AsRef<str>);
+        /// Caps how long a call keeps the lock. See [`SingleflightRequest::max_hold`].
+        max_hold(cap: Duration);
+        /// Keeps the lock within this process. See [`LockOptions::process_scope`](crate::LockOptions::process_scope).
+        process_scope();
+        /// How long this caller waits for the value, whoever's turn it was to call. If it was this caller's, the call
+        /// waits as long for the lock.
+        wait(wait: Duration);
+        /// Waits without end.
+        wait_forever();
     }
 }
 

@@ -25,7 +25,7 @@ use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::{Key, Ttl};
 use crate::lock::{Held, Lock};
-use crate::request::{LockOptions, terms_of_options};
+use crate::request::{LockOptions, setters};
 use crate::table::{Mode, Release, Scope};
 
 /// Who asks on other terms asks for another lock.
@@ -105,7 +105,7 @@ pub struct SharedLockRequest<'a> {
 }
 
 impl<'a> SharedLockRequest<'a> {
-    terms_of_options! {
+    setters! { options:
         /// How long the lock lasts unless refreshed. See [`LockOptions::ttl`].
         ttl(ttl: Duration);
         /// Who asks; the lock shows the one whose request began the acquisition. See [`LockOptions::owner`].

@@ -24,8 +24,8 @@ use super::{Cell, Role};
 use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
-use crate::request::LockRequest;
-use crate::run::{OnLoss, UnderLock, terms};
+use crate::request::{LockRequest, setters};
+use crate::run::{OnLoss, UnderLock};
 
 pub(super) type Name = (Key, TypeId);
 
@@ -109,7 +109,7 @@ pub struct SingleflightRequest<'a, F> {
 }
 
 impl<'a, F> SingleflightRequest<'a, F> {
-    terms! {
+    setters! { request:
         /// How long the call's lock lasts between two refreshes. See [`LockOptions::ttl`](crate::LockOptions::ttl).
         ttl(ttl: Duration);
         /// Who asks for the lock. See [`LockOptions::owner`](crate::LockOptions::owner).

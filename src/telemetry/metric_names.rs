@@ -92,7 +92,7 @@ families! {
     HTTP_REQUESTS: Counter "leasehold_http_requests_total" ["route", "method", "code"] &[], "Answers of the HTTP routes.";
     HTTP_REFUSALS: Counter "leasehold_http_refusals_total" ["reason"] &[], "HTTP requests refused for want of a right or of room.";
     EVENT_LISTENERS: Gauge "leasehold_event_listeners" ["manager"] &[], "Streams of all events that are open now.";
-    SESSIONS: Gauge "leasehold_sessions" ["manager"] &[], "Kept sessions that are open now.";
+    SESSIONS: Gauge "leasehold_sessions" ["manager"] &[], "Registered sessions that are open now.";
     HTTP_SECONDS: Histogram "leasehold_http_request_duration_seconds" ["route", "method"] WAIT, "How long HTTP requests took.";
 }
 
