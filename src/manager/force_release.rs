@@ -46,7 +46,7 @@ impl ForceRelease<'_> {
     /// A later order may shorten the notice, never lengthen it.
     ///
     /// A holder in another process is told through the store, and takes it as it takes one of its own process; if that
-    /// process does not end the lock in time, the store does. Where the store cannot tell other processes (Redlock, and a
+    /// process does not end the lock in time, the store does. Where the store cannot tell other processes (a
     /// [`Store`](crate::store::Store) that does not implement [`give_notice`](crate::store::Store::give_notice)), the
     /// holder hears nothing before the end: the order waits, and takes the lock then. The time begins when the order and
     /// the message arrive, and so differs by how long the message takes.

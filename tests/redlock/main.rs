@@ -20,6 +20,7 @@ mod scraped;
 mod faults;
 mod foreign;
 mod locks;
+mod notice;
 mod server;
 mod store;
 mod votes;

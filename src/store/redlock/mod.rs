@@ -64,7 +64,7 @@ use self::fence::propose;
 use self::in_flight::Underway;
 use self::node::Node;
 pub use self::node::NodeEvent;
-use self::ops::{acquire, extend, force, health, initialise, look, node_states, release, watch};
+use self::ops::{acquire, extend, force, health, initialise, look, node_states, notice, release, watch};
 use self::queue::Queue;
 use self::quorum::Quorum;
 use super::batching::Batcher;
@@ -72,7 +72,7 @@ use super::redis::names::KeyNames;
 use super::redis::time::Ticks;
 use super::{
     AcquireRequest, Acquired, BoxFuture, Capabilities, Events, Extended, Fairness, Forced, Health, KeyState, NodeVote,
-    Released, Store, StoreError, Watch,
+    Noticed, Released, Store, StoreError, Watch,
 };
 use crate::clock::{Moment, wall_micros};
 use crate::key::{Key, Token, Ttl};
@@ -288,6 +288,10 @@ impl Store for RedlockStore {
 
     fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced> {
         Box::pin(force::force(&self.0, key))
+    }
+
+    fn give_notice<'a>(&'a self, key: &'a Key, within: Duration) -> BoxFuture<'a, Result<Noticed, StoreError>> {
+        Box::pin(notice::give(&self.0, key, within))
     }
 
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<KeyState, StoreError>> {

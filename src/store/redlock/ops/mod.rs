@@ -7,6 +7,7 @@ pub(crate) mod health;
 pub(crate) mod initialise;
 pub(crate) mod look;
 pub(crate) mod node_states;
+pub(crate) mod notice;
 pub(crate) mod release;
 mod repair;
 pub(crate) mod watch;
