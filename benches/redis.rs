@@ -33,7 +33,10 @@ const SHORT_RELEASE: &str =
 /// A script of the store's, with what stands before it.
 macro_rules! ours {
     ($file:literal) => {
-        concat!(include_str!("../src/store/redis/queue.lua"), include_str!(concat!("../src/store/redis/", $file)))
+        concat!(
+            include_str!("../src/store/redis/ops/queue.lua"),
+            include_str!(concat!("../src/store/redis/ops/", $file))
+        )
     };
 }
 

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use super::Inner;
-use super::batch::Dispatch;
 use super::cleanup::{Guard, Order, PendingCleanup};
+use super::conn::batch::Dispatch;
+use super::conn::link::{Link, Phase};
+use super::conn::wire::{Asking, Wire};
 use super::fault::{Fault, Ran, Then};
-use super::link::{Link, Phase};
-use super::names::KeyNames;
+use super::keys::KeyNames;
 use super::replicas::{self, Confirmed};
 use super::script::{Reply, Script, ScriptArgs};
-use super::wire::{Asking, Wire};
 use crate::clock::Moment;
 use crate::store::StoreError;
 

@@ -13,9 +13,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::Inner;
 use super::call::Confirm;
-use super::names::KeyNames;
-use super::{Inner, release};
+use super::keys::KeyNames;
+use super::ops::release;
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::key::Token;

@@ -7,7 +7,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::names::{KeyNames, SLOTS};
+use super::keys::{KeyNames, SLOTS};
 
 /// One number for each slot of a Cluster; the slots are the same where there is none.
 #[derive(Default)]

@@ -1,14 +1,18 @@
 //! Locks in Redis: [`RedisStore`]. Plain `SET key token NX PX ttl` on the wire, so that other libraries' locks on the
 //! same keys and ours exclude each other.
 //!
-//! One file per operation, with its script beside it: `acquire`, `extend`, `release`, `force`, `notice`, `look`,
-//! `tickets`. Under them, `call` sends a script to whoever has the key (`cluster`, `link`, `wire`), `moving` does the same one key at a
-//! time where the slot of a Cluster is moving, `cleanup` takes back what nobody received, and `release_replay` releases again
-//! what a dying master had not passed on. `listen` hears what Redis tells by itself.
+//! | where | what |
+//! |---|---|
+//! | `ops/` | one file per operation, with its script beside it; `ops/moving` does the same one key at a time, where the slot of a Cluster is moving |
+//! | `call` | sends a script to the server that has the key, over `conn/` |
+//! | `cleanup` | takes back what nobody received |
+//! | `release_replay` | releases again what a dying master had not passed on |
+//! | `tickets` | this process's places in queues |
+//! | `pubsub/` | what servers say without being asked |
 //!
 //! # Rules
 //!
-//! A lock's whole value is its token, its TTL is in milliseconds, everything else stands beside it (`names`). A command
+//! A lock's whole value is its token, its TTL is in milliseconds, everything else stands beside it (`keys`). A command
 //! that a deposed master still obeys is lost with that master, as are the locks that it had not passed on. Numbers that
 //! are missing here are of rules that nothing follows any more.
 //!
@@ -101,37 +105,22 @@
 //! | the manager verifies what it holds while the answer is unknown | 100 ms | 1 s, until the deadline |
 //! | Redlock admits a node | 50 ms | 2 s |
 
-mod acquire;
-mod batch;
+pub(super) mod builder;
 pub(super) mod call;
 pub(super) mod cleanup;
-mod cluster;
-pub(super) mod config;
-mod extend;
+pub(super) mod conn;
 pub(super) mod fault;
-mod force;
-mod health;
 mod highest;
-pub(super) mod link;
-mod listen;
-mod look;
-mod moving;
-pub(super) mod names;
-mod notice;
+pub(super) mod keys;
+mod ops;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod probe;
-mod release;
+mod pubsub;
 mod release_replay;
-mod renew;
 mod replicas;
-mod scan;
 pub(super) mod script;
-mod subscription;
 mod tickets;
-pub(super) mod time;
-mod url;
-pub(super) mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -141,20 +130,21 @@ use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use self::batch::Batching;
+use self::builder::Place;
+pub use self::builder::RedisBuilder;
 use self::cleanup::Cleaning;
-use self::cluster::Servers;
-use self::config::Place;
-pub use self::config::RedisBuilder;
+use self::conn::batch::Batching;
+use self::conn::cluster::Servers;
+use self::conn::link::Link;
+use self::conn::time::Ticks;
+use self::conn::wire::Opener;
 use self::highest::Highest;
-use self::link::Link;
-use self::listen::{Listener, Releases};
-use self::names::KeyNames;
-pub(crate) use self::names::beside;
+use self::keys::KeyNames;
+pub(crate) use self::keys::beside;
+use self::ops::{acquire, extend, force, health, look, notice, release, scan};
+use self::pubsub::listen::{Listener, Releases};
 use self::release_replay::ReleaseReplay;
 use self::tickets::Tickets;
-use self::time::Ticks;
-use self::wire::Opener;
 use super::{
     AcquireRequest, Acquired, BoxFuture, Capabilities, Events, Extended, Forced, Health, KeyState, Noticed, OnExpiry,
     Released, ScanPage, Store, StoreError, Watch,

@@ -4,12 +4,13 @@
 
 use redis::{ConnectionInfo, PushInfo, Value};
 
-use super::cluster::ranges;
-use super::config::Place;
-use super::names::{self, KeyNames};
+use super::RedisBuilder;
+use super::RedisStore;
+use super::builder::Place;
+use super::conn::cluster::ranges;
+use super::keys::{self, KeyNames};
+use super::pubsub::subscription::Push;
 use super::script::{self, Reply};
-use super::subscription::Push;
-use super::{RedisBuilder, RedisStore};
 use crate::key::Key;
 use crate::store::{KeyTemplate, StoreError};
 
@@ -18,14 +19,14 @@ use crate::store::{KeyTemplate, StoreError};
 /// # Errors
 /// The lock would have such a name itself.
 pub fn names_of(template: &KeyTemplate, key: &Key) -> Result<[String; 5], StoreError> {
-    let names = KeyNames::new(template, names::SIDE_KEYS, key)?;
+    let names = KeyNames::new(template, keys::SIDE_KEYS, key)?;
     Ok([names.lock(), names.fence(), names.queue(), names.alive(), names.wake()].map(str::to_owned))
 }
 
 /// The slot of a name in a Cluster.
 #[must_use]
 pub fn slot_of(name: &[u8]) -> u16 {
-    names::slot_of(name)
+    keys::slot_of(name)
 }
 
 /// The numbers that a script answered: for one lock, or for each of several.

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::Inner;
 use super::cleanup::{PendingCleanup, take_back};
-use super::names::KeyNames;
+use super::keys::KeyNames;
 use crate::clock::Moment;
 use crate::key::Token;
 
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
     use crate::key::Key;
     use crate::store::KeyTemplate;
-    use crate::store::redis::names::SIDE_KEYS;
+    use crate::store::redis::keys::SIDE_KEYS;
 
     #[test]
     fn only_the_last_seconds_and_so_many_are_remembered() {

@@ -10,10 +10,10 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::oneshot;
 
 use super::Inner;
+use super::conn::wire::{Asking, Wire, one};
 use super::fault::Fault;
 use super::millis;
 use super::script::{Form, Reply, Script, ScriptArgs, read};
-use super::wire::{Asking, Wire, one};
 use crate::store::StoreError;
 
 /// So many idle connections are kept.

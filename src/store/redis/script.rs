@@ -44,21 +44,21 @@ macro_rules! scripts {
 }
 
 scripts! {
-    ACQUIRE = ["queue.lua", "acquire.lua"], Takes::Many(BatchKind::Acquire);
-    EXTEND = ["extend.lua"], Takes::Many(BatchKind::Extend);
-    RELEASE = ["queue.lua", "release.lua"], Takes::Many(BatchKind::Release);
-    REPEAT = ["queue.lua", "repeat.lua"], Takes::One;
-    FORCE = ["queue.lua", "force.lua"], Takes::One;
-    LOOK = ["look.lua"], Takes::One;
-    NOTICE = ["notice.lua"], Takes::One;
-    LEAVE = ["queue.lua", "leave.lua"], Takes::One;
-    RENEW = ["queue.lua", "renew.lua"], Takes::Many(BatchKind::Renew);
-    MOVING_AHEAD = ["queue.lua", "moving/ahead.lua"], Takes::One;
-    MOVING_RESERVE = ["moving/reserve.lua"], Takes::One;
-    MOVING_FENCE = ["moving/fence.lua"], Takes::One;
-    MOVING_ACCEPT = ["moving/accept.lua"], Takes::One;
-    MOVING_RELEASE = ["moving/release.lua"], Takes::One;
-    MOVING_FORCE = ["moving/force.lua"], Takes::One;
+    ACQUIRE = ["ops/queue.lua", "ops/acquire.lua"], Takes::Many(BatchKind::Acquire);
+    EXTEND = ["ops/extend.lua"], Takes::Many(BatchKind::Extend);
+    RELEASE = ["ops/queue.lua", "ops/release.lua"], Takes::Many(BatchKind::Release);
+    REPEAT = ["ops/queue.lua", "ops/repeat.lua"], Takes::One;
+    FORCE = ["ops/queue.lua", "ops/force.lua"], Takes::One;
+    LOOK = ["ops/look.lua"], Takes::One;
+    NOTICE = ["ops/notice.lua"], Takes::One;
+    LEAVE = ["ops/queue.lua", "ops/leave.lua"], Takes::One;
+    RENEW = ["ops/queue.lua", "ops/renew.lua"], Takes::Many(BatchKind::Renew);
+    MOVING_AHEAD = ["ops/queue.lua", "ops/moving/ahead.lua"], Takes::One;
+    MOVING_RESERVE = ["ops/moving/reserve.lua"], Takes::One;
+    MOVING_FENCE = ["ops/moving/fence.lua"], Takes::One;
+    MOVING_ACCEPT = ["ops/moving/accept.lua"], Takes::One;
+    MOVING_RELEASE = ["ops/moving/release.lua"], Takes::One;
+    MOVING_FORCE = ["ops/moving/force.lua"], Takes::One;
 }
 
 /// How a script is named in a command.

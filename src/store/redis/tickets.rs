@@ -22,8 +22,8 @@ use tokio::sync::Notify;
 
 use super::Inner;
 use super::call::call;
-use super::names::KeyNames;
-use super::renew::{Renewal, renew};
+use super::keys::KeyNames;
+use super::ops::renew::{Renewal, renew};
 use super::script::{LEAVE, Reply, ScriptArgs};
 use crate::clock::{Clock, Moment};
 use crate::store::{Acquired, Hint, OnHeld, Sender, Watch};
@@ -391,7 +391,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::key::Key;
-    use crate::store::redis::names::SIDE_KEYS;
+    use crate::store::redis::keys::SIDE_KEYS;
     use crate::store::{Denial, KeyTemplate};
 
     fn tickets() -> (ManualClock, Tickets, KeyNames) {

@@ -68,8 +68,8 @@ use self::ops::{acquire, extend, force, health, initialise, look, node_states, n
 use self::queue::Queue;
 use self::quorum::Quorum;
 use super::batching::Batcher;
-use super::redis::names::KeyNames;
-use super::redis::time::Ticks;
+use super::redis::conn::time::Ticks;
+use super::redis::keys::KeyNames;
 use super::{
     AcquireRequest, Acquired, BoxFuture, Capabilities, Events, Extended, Fairness, Forced, Health, KeyState, NodeVote,
     Noticed, Released, Store, StoreError, Watch,

@@ -19,10 +19,10 @@ use super::quorum::{Durability, Vote, silence};
 use super::script::{ACQUIRE, EXTEND, MARK, RELEASE, REPAIR};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
+use crate::store::redis::conn::link::Phase;
+use crate::store::redis::conn::wire::{Asking, Wire};
 use crate::store::redis::fault::protocol_error;
-use crate::store::redis::link::Phase;
 use crate::store::redis::script::{self as redis_script, ScriptArgs};
-use crate::store::redis::wire::{Asking, Wire};
 use crate::store::redis::{Inner as Redis, RedisStore, millis};
 use crate::store::{StoreError, Votes};
 

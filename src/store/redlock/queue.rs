@@ -21,7 +21,7 @@ use super::Inner;
 use super::script::LEAVE;
 use crate::clock::Moment;
 use crate::store::redis::call::call;
-use crate::store::redis::names::KeyNames;
+use crate::store::redis::keys::KeyNames;
 use crate::store::redis::script::ScriptArgs;
 use crate::store::{Hint, Sender, Watch};
 
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::key::Key;
     use crate::store::KeyTemplate;
-    use crate::store::redis::names::SIDE_KEYS;
+    use crate::store::redis::keys::SIDE_KEYS;
 
     fn names(key: &str) -> KeyNames {
         KeyNames::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new(key).unwrap()).unwrap()

@@ -22,8 +22,8 @@ use crate::store::StoreError;
 use crate::store::batching::{BatchSender, Slot};
 use crate::store::redis::call::Failure;
 use crate::store::redis::cleanup::{Order, PendingCleanup, take_back};
+use crate::store::redis::conn::link::Phase;
 use crate::store::redis::fault::{Fault, Ran, Then, protocol_error};
-use crate::store::redis::link::Phase;
 use crate::store::redis::script::{Form, Script, ScriptArgs};
 
 /// A round that is not decided for so long holds nobody up any more: the nodes are far away, or do not answer.

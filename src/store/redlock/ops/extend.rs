@@ -20,8 +20,8 @@ use crate::clock::Moment;
 use crate::key::{Key, Token, Ttl};
 use crate::store::redis::call::call;
 use crate::store::redis::fault::protocol_error;
+use crate::store::redis::keys::KeyNames;
 use crate::store::redis::millis;
-use crate::store::redis::names::KeyNames;
 use crate::store::redis::script::ScriptArgs;
 use crate::store::{Extended, StoreError, drift};
 

@@ -9,9 +9,9 @@ use super::super::Inner;
 use super::super::node::Node;
 use super::super::script::INITIALISE;
 use crate::store::StoreError;
+use crate::store::redis::conn::wire::Asking;
 use crate::store::redis::millis;
 use crate::store::redis::script::ScriptArgs;
-use crate::store::redis::wire::Asking;
 
 /// An operator waits longer than a lock.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -15,7 +15,7 @@ use super::super::script::VOTE;
 use crate::clock::Moment;
 use crate::key::{Key, Token};
 use crate::store::redis::call::call;
-use crate::store::redis::names::KeyNames;
+use crate::store::redis::keys::KeyNames;
 use crate::store::redis::script::ScriptArgs;
 use crate::store::{NodeVote, Vote};
 

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::call::call;
-use super::fault::protocol_error;
-use super::script::{NOTICE, ScriptArgs};
-use super::{Inner, millis};
 use crate::key::Key;
+use crate::store::redis::call::call;
+use crate::store::redis::fault::protocol_error;
+use crate::store::redis::script::{NOTICE, ScriptArgs};
+use crate::store::redis::{Inner, millis};
 use crate::store::{Event, Noticed, StoreError};
 
-pub(super) async fn give(inner: &Arc<Inner>, key: &Key, within: Duration) -> Result<Noticed, StoreError> {
+pub(in crate::store) async fn give(inner: &Arc<Inner>, key: &Key, within: Duration) -> Result<Noticed, StoreError> {
     let names = inner.names(key)?;
     let parts = |_| ScriptArgs::of([names.lock(), names.fence()]).arg(&inner.notice_channel).arg(millis(within));
     let answer = call(inner, &names, &NOTICE, inner.now(), (), parts).await.map_err(|failure| failure.error)?;
@@ -23,7 +23,7 @@ pub(super) async fn give(inner: &Arc<Inner>, key: &Key, within: Duration) -> Res
 }
 
 /// What `notice.lua` has published: the fence, the milliseconds, and the lock. `None`: it is no notice.
-pub(super) fn read(inner: &Inner, said: &str) -> Option<Event> {
+pub(in crate::store) fn read(inner: &Inner, said: &str) -> Option<Event> {
     let mut parts = said.splitn(3, ' ');
     let (fence, within_ms) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     let key = inner.config.template.canonical(&Key::new(parts.next()?).ok()?)?;

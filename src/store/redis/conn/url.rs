@@ -1,11 +1,11 @@
-//! The URLs that name where the keys are. The table of them stands at [`RedisBuilder`](super::RedisBuilder).
+//! The URLs that name where the keys are. The table of them stands at [`RedisBuilder`](crate::store::redis::RedisBuilder).
 
 use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
-use super::config::Place;
+use crate::store::redis::builder::Place;
 
 /// Reads a URL. The error never repeats any of it.
-pub(super) fn parse(url: &str) -> Result<Place, &'static str> {
+pub(in crate::store) fn parse(url: &str) -> Result<Place, &'static str> {
     // A variable or a file often ends with a line break, which would become a part of a master's name.
     let url = url.trim();
     if url.chars().any(char::is_control) {

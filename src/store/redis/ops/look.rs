@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Inner;
 use super::acquire::valid;
-use super::call::{Failure, call};
-use super::fault::{Ran, protocol_error};
-use super::script::{LOOK, ScriptArgs};
 use crate::key::{Key, Token};
+use crate::store::redis::Inner;
+use crate::store::redis::call::{Failure, call};
+use crate::store::redis::fault::{Ran, protocol_error};
+use crate::store::redis::script::{LOOK, ScriptArgs};
 use crate::store::{Extended, Holder, KeyState, StoreError};
 
-pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Result<KeyState, StoreError> {
+pub(in crate::store) async fn look(
+    inner: &Arc<Inner>,
+    key: &Key,
+    token: Option<Token>,
+) -> Result<KeyState, StoreError> {
     let names = inner.names(key)?;
     let token = token.map(|token| token.as_uuid().hyphenated().to_string()).unwrap_or_default();
     let begun = inner.now();
@@ -40,7 +44,7 @@ pub(super) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) ->
 }
 
 /// For how long a token still holds its lock, from now: as R8 and R2 count it.
-pub(super) async fn confirm(inner: &Arc<Inner>, key: &Key, token: Token) -> Extended {
+pub(in crate::store) async fn confirm(inner: &Arc<Inner>, key: &Key, token: Token) -> Extended {
     if inner.config.replicas > 0 {
         // What the master says may be known to it alone (R24).
         return Extended::Unknown(StoreError::Other("replicas may not have confirmed it".into()));

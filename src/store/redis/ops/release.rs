@@ -2,26 +2,26 @@
 
 use std::sync::Arc;
 
-use super::Inner;
-use super::call::{Answer, Confirm, Failure, SendObserver, call};
-use super::cleanup::{Guard, PendingCleanup, What};
-use super::config::Repeats;
-use super::fault::{Ran, protocol_error};
 use super::moving;
-use super::names::KeyNames;
-use super::script::{RELEASE, REPEAT, ScriptArgs};
 use crate::key::{Key, Token};
+use crate::store::redis::Inner;
+use crate::store::redis::builder::Repeats;
+use crate::store::redis::call::{Answer, Confirm, Failure, SendObserver, call};
+use crate::store::redis::cleanup::{Guard, PendingCleanup, What};
+use crate::store::redis::fault::{Ran, protocol_error};
+use crate::store::redis::keys::KeyNames;
+use crate::store::redis::script::{RELEASE, REPEAT, ScriptArgs};
 use crate::store::{Released, StoreError};
 
 /// What is to be released, guarded from the moment that it was asked for.
-pub(super) struct Order {
+pub(in crate::store) struct Order {
     names: KeyNames,
     token: Token,
     guard: Guard,
 }
 
 /// Takes the order down. From here on it is carried out, whatever becomes of the future (S7).
-pub(super) fn order(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Order, StoreError> {
+pub(in crate::store) fn order(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Order, StoreError> {
     let names = inner.names(key)?;
     // How long the key was taken for is not known here; no key is taken for longer.
     let debt = PendingCleanup::new(inner.now().saturating_add(inner.config.longest_life));
@@ -30,7 +30,7 @@ pub(super) fn order(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Order
 }
 
 impl Order {
-    pub(super) async fn carry_out(mut self, inner: &Arc<Inner>) -> Released {
+    pub(in crate::store) async fn carry_out(mut self, inner: &Arc<Inner>) -> Released {
         match answer(inner, &self.names, self.token, &mut self.guard).await {
             Ok((released, _)) => {
                 self.guard.disarm();
@@ -42,7 +42,7 @@ impl Order {
 }
 
 /// One release for the clean-up. Answers the wire and the server's clock.
-pub(super) async fn once(
+pub(in crate::store) async fn once(
     inner: &Inner,
     names: &KeyNames,
     token: Token,

@@ -8,21 +8,22 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::link::{Link, Phase};
-use super::{Inner, acquire, release};
+use super::{acquire, release};
 use crate::key::{Key, Token, Ttl};
+use crate::store::redis::Inner;
+use crate::store::redis::conn::link::{Link, Phase};
 use crate::store::{
     AcquireRequest, Acquired, Denial, Health, NodeHealth, OnHeld, Released, StoreError, Votes, Warning,
 };
 
 /// The key that is locked to see whether keys can be.
-pub(super) const KEY: &str = "leasehold-probe";
+pub(in crate::store) const KEY: &str = "leasehold-probe";
 /// What it was found like holds for so long.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// What became of the last trial, which one asks for all.
 #[derive(Default)]
-pub(super) struct Probe(tokio::sync::Mutex<Option<(Instant, Result<(), StoreError>)>>);
+pub(in crate::store) struct Probe(tokio::sync::Mutex<Option<(Instant, Result<(), StoreError>)>>);
 
 impl Probe {
     /// Whether locks can be taken and released.
@@ -56,7 +57,7 @@ async fn probe(inner: &Arc<Inner>) -> Result<(), StoreError> {
     }
 }
 
-pub(super) async fn health(inner: &Arc<Inner>) -> Health {
+pub(in crate::store) async fn health(inner: &Arc<Inner>) -> Health {
     let begun = inner.now();
     let mut links = inner.servers.links();
     links.sort_unstable_by_key(|link| link.name());

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::wire::Wire;
-use super::{Inner, health};
+use super::health;
 use crate::key::Key;
+use crate::store::redis::Inner;
+use crate::store::redis::conn::wire::Wire;
 use crate::store::{ScanPage, Scanned, StoreError};
 
 /// How many keys of any kind the server looks at in one step: some hundred microseconds of its time.
@@ -16,7 +17,7 @@ const STEP: usize = 1000;
 /// Steps of one page; a page of a server that has mostly other keys may be short, or empty.
 const STEPS: usize = 20;
 
-pub(super) async fn scan(
+pub(in crate::store) async fn scan(
     inner: &Arc<Inner>,
     prefix: &str,
     cursor: Option<&str>,

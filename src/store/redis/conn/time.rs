@@ -22,7 +22,7 @@ pub(in crate::store) struct ServerClock(AtomicI64);
 
 impl ServerClock {
     /// A clock that showed `server_us` at some time after `sent`.
-    pub(super) fn new(sent: Moment, server_us: i64) -> Self {
+    pub(in crate::store) fn new(sent: Moment, server_us: i64) -> Self {
         Self(AtomicI64::new(server_us - micros(sent)))
     }
 

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use super::call::{Failure, call};
-use super::fault::{Ran, protocol_error};
 use super::moving;
-use super::script::{FORCE, ScriptArgs};
-use super::{Inner, millis};
 use crate::key::Key;
+use crate::store::redis::call::{Failure, call};
+use crate::store::redis::fault::{Ran, protocol_error};
+use crate::store::redis::script::{FORCE, ScriptArgs};
+use crate::store::redis::{Inner, millis};
 use crate::store::{Forced, StoreError};
 
 /// With a fence, ends the grant that has it and no other.
-pub(super) async fn force(inner: &Arc<Inner>, key: &Key, fence: Option<u64>) -> Forced {
+pub(in crate::store) async fn force(inner: &Arc<Inner>, key: &Key, fence: Option<u64>) -> Forced {
     attempt(inner, key, fence).await.unwrap_or_else(Forced::Unknown)
 }
 

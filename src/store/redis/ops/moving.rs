@@ -22,27 +22,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::call::{Answer, Confirm, Confirmable, Failure, SendObserver, TOO_LATE, call};
-use super::cleanup::{Guard, PendingCleanup};
-use super::fault::{Ran, protocol_error};
-use super::names::KeyNames;
-use super::replicas::Confirmed;
-use super::script::{MOVING_ACCEPT, MOVING_AHEAD, MOVING_FENCE, MOVING_FORCE, MOVING_RELEASE, MOVING_RESERVE};
-use super::script::{Reply, ScriptArgs};
-use super::{Inner, millis};
 use crate::clock::Moment;
 use crate::key::Token;
+use crate::store::redis::call::{Answer, Confirm, Confirmable, Failure, SendObserver, TOO_LATE, call};
+use crate::store::redis::cleanup::{Guard, PendingCleanup};
+use crate::store::redis::fault::{Ran, protocol_error};
+use crate::store::redis::keys::KeyNames;
+use crate::store::redis::replicas::Confirmed;
+use crate::store::redis::script::{
+    MOVING_ACCEPT, MOVING_AHEAD, MOVING_FENCE, MOVING_FORCE, MOVING_RELEASE, MOVING_RESERVE,
+};
+use crate::store::redis::script::{Reply, ScriptArgs};
+use crate::store::redis::{Inner, millis};
 
 /// What `reserve` answers where the token holds the lock already.
 const HELD_ALREADY: i64 = 4;
 
 /// A try to take a lock.
-pub(super) struct Try<'a> {
-    pub(super) names: &'a KeyNames,
-    pub(super) token: &'a str,
-    pub(super) begun: Moment,
+pub(in crate::store) struct Try<'a> {
+    pub(in crate::store) names: &'a KeyNames,
+    pub(in crate::store) token: &'a str,
+    pub(in crate::store) begun: Moment,
     /// How long the key is to live.
-    pub(super) life: Duration,
+    pub(in crate::store) life: Duration,
 }
 
 /// Whether the fence that is stored will do.
@@ -58,7 +60,7 @@ fn life_of_reservation(inner: &Inner) -> Duration {
 }
 
 /// Takes a lock step by step; the answer is that of the last step, as `acquire.lua` would give it.
-pub(super) async fn acquire(inner: &Arc<Inner>, ask: Try<'_>, guard: &mut Guard) -> Result<Answer, Failure> {
+pub(in crate::store) async fn acquire(inner: &Arc<Inner>, ask: Try<'_>, guard: &mut Guard) -> Result<Answer, Failure> {
     let Try { names, begun, .. } = ask;
     let ahead =
         call(inner, names, &MOVING_AHEAD, begun, (), |_| ScriptArgs::of([names.alive()]).arg(&inner.config.process));
@@ -127,7 +129,7 @@ async fn fence(inner: &Arc<Inner>, names: &KeyNames, begun: Moment, which: Fence
 }
 
 /// Releases by comparison; the answer is as that of `release.lua`.
-pub(super) async fn release(
+pub(in crate::store) async fn release(
     inner: &Inner,
     names: &KeyNames,
     token: &str,
@@ -139,7 +141,7 @@ pub(super) async fn release(
 }
 
 /// Ends any holder; the answer is as that of `force.lua`.
-pub(super) async fn force(inner: &Arc<Inner>, names: &KeyNames, begun: Moment) -> Result<Answer, Failure> {
+pub(in crate::store) async fn force(inner: &Arc<Inner>, names: &KeyNames, begun: Moment) -> Result<Answer, Failure> {
     let fence = fence(inner, names, begun, Fence::Mint).await?;
     let &[number] = fence.reply.rest() else { return Ok(fence) };
     let answered = call(inner, names, &MOVING_FORCE, begun, (), |not_after| {

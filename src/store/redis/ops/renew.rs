@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
 
-use super::Inner;
-use super::call::call;
-use super::fault::Then;
-use super::link::Link;
-use super::names::KeyNames;
-use super::script::{RENEW, Reply, ScriptArgs};
-use super::tickets::ROUND;
-use super::wire::Asking;
+use crate::store::redis::Inner;
+use crate::store::redis::call::call;
+use crate::store::redis::conn::link::Link;
+use crate::store::redis::conn::wire::Asking;
+use crate::store::redis::fault::Then;
+use crate::store::redis::keys::KeyNames;
+use crate::store::redis::script::{RENEW, Reply, ScriptArgs};
+use crate::store::redis::tickets::ROUND;
 use crate::store::{Hint, StoreError};
 
 /// So many are renewed by one script: a server does nothing else meanwhile.
@@ -23,14 +23,14 @@ const AT_ONCE: usize = 64;
 const WATCHED: &str = "*";
 
 /// What is to be renewed.
-pub(super) struct Renewal {
-    pub(super) names: KeyNames,
+pub(in crate::store) struct Renewal {
+    pub(in crate::store) names: KeyNames,
     /// `None`: that somebody watches.
-    pub(super) number: Option<u64>,
+    pub(in crate::store) number: Option<u64>,
 }
 
 /// Says that these locks are watched.
-pub(super) async fn mark_watched(inner: &Arc<Inner>, locks: impl Iterator<Item = KeyNames>) {
+pub(in crate::store) async fn mark_watched(inner: &Arc<Inner>, locks: impl Iterator<Item = KeyNames>) {
     let renewals: Vec<_> = locks.map(|names| Renewal { names, number: None }).collect();
     if !renewals.is_empty() {
         inner.tickets.renew_watched();
@@ -48,7 +48,7 @@ fn parts(inner: &Inner, renewal: &Renewal) -> ScriptArgs {
 }
 
 /// Renews all of these, at most half a round long.
-pub(super) async fn renew(inner: &Arc<Inner>, renewals: &[Renewal]) {
+pub(in crate::store) async fn renew(inner: &Arc<Inner>, renewals: &[Renewal]) {
     let Some(link) = inner.link() else {
         // Those of one script would have to be in one slot.
         stream::iter(renewals).for_each_concurrent(AT_ONCE, |renewal| renew_one(inner, renewal)).await;

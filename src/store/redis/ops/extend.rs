@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::call::{Confirmable, call};
-use super::fault::protocol_error;
-use super::replicas::Confirmed;
-use super::script::{EXTEND, ScriptArgs};
-use super::{Inner, acquire::valid, millis};
+use super::acquire::valid;
 use crate::key::{Key, Token, Ttl};
+use crate::store::redis::call::{Confirmable, call};
+use crate::store::redis::fault::protocol_error;
+use crate::store::redis::replicas::Confirmed;
+use crate::store::redis::script::{EXTEND, ScriptArgs};
+use crate::store::redis::{Inner, millis};
 use crate::store::{Extended, StoreError};
 
-pub(super) async fn extend(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Extended {
+pub(in crate::store) async fn extend(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Extended {
     attempt(inner, key, token, ttl).await.unwrap_or_else(Extended::Unknown)
 }
 

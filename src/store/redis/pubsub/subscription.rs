@@ -11,13 +11,13 @@ use redis::{PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::Inner;
-use super::fault::Fault;
-use super::names::KeyNames;
-use super::notice;
-use super::renew::mark_watched;
-use super::wire::{Wire, about, field};
 use crate::key::Key;
+use crate::store::redis::Inner;
+use crate::store::redis::conn::wire::{Wire, about, field};
+use crate::store::redis::fault::Fault;
+use crate::store::redis::keys::KeyNames;
+use crate::store::redis::ops::notice;
+use crate::store::redis::ops::renew::mark_watched;
 use crate::store::{Event, Hint, StoreError};
 
 /// Between two looks whether the server lives, and is what it was.
@@ -59,7 +59,7 @@ impl Disconnected {
 
 /// What a server says by itself, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Push {
+pub(in crate::store) enum Push {
     /// The connection is.
     Gone,
     Message {
@@ -75,7 +75,7 @@ pub(super) enum Push {
 
 impl Push {
     /// Names that are not UTF-8 are none of ours.
-    pub(super) fn of(push: PushInfo) -> Self {
+    pub(in crate::store) fn of(push: PushInfo) -> Self {
         let text = |value: Option<&Value>| match value {
             Some(Value::BulkString(bytes)) => std::str::from_utf8(bytes).map(Box::<str>::from).ok(),
             _ => None,
@@ -96,7 +96,7 @@ impl Push {
 }
 
 /// Listens until nothing can be heard any more, and answers why.
-pub(super) async fn session(inner: &Arc<Inner>, wire: &Wire) -> StoreError {
+pub(in crate::store) async fn session(inner: &Arc<Inner>, wire: &Wire) -> StoreError {
     let (sender, pushes) = mpsc::unbounded_channel();
     let connection = match inner.opener.listening(&wire.info, sender).await {
         Ok(connection) => connection,

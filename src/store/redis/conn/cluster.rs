@@ -14,24 +14,24 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use super::batch::Batching;
-use super::config::{OnWarning, Place, RedisBuilder};
-use super::fault::{Fault, protocol_error};
 use super::link::{Link, Pauses, Phase, Target, Ups, at, keep_failure};
 use super::wire::Opener;
 use crate::backoff::Backoff;
 use crate::store::StoreError;
+use crate::store::redis::builder::{OnWarning, Place, RedisBuilder};
+use crate::store::redis::fault::{Fault, protocol_error};
 use crate::supervise::supervise;
 
 /// Between two looks at a map that is asked for again and again, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 /// The links that a store has.
-pub(super) enum Servers {
+pub(in crate::store) enum Servers {
     One(Arc<Link>, Ups),
     Cluster(Arc<Cluster>),
 }
 
-pub(super) struct Cluster {
+pub(in crate::store) struct Cluster {
     seeds: Vec<ConnectionInfo>,
     opener: Opener,
     on_warning: Option<OnWarning>,
@@ -48,7 +48,7 @@ pub(super) struct Cluster {
 type Map = Vec<(std::ops::RangeInclusive<u16>, Arc<Link>)>;
 
 impl Servers {
-    pub(super) fn new(config: &RedisBuilder, place: &Place) -> Self {
+    pub(in crate::store) fn new(config: &RedisBuilder, place: &Place) -> Self {
         // The locks of one batch would have to be in one slot.
         let batching = if matches!(place, Place::Cluster(_)) { Batching::Off } else { Batching::On };
         let opener = Opener::new(config, batching);
@@ -78,7 +78,7 @@ impl Servers {
     }
 
     /// Starts what keeps the links open.
-    pub(super) fn start(&self, runtime: &Handle) {
+    pub(in crate::store) fn start(&self, runtime: &Handle) {
         match self {
             Self::One(link, _) => {
                 let link = Arc::clone(link);
@@ -92,7 +92,7 @@ impl Servers {
         }
     }
 
-    pub(super) fn end(&self) {
+    pub(in crate::store) fn end(&self) {
         for link in self.links() {
             link.end();
         }
@@ -103,7 +103,7 @@ impl Servers {
     }
 
     /// Every link that there is now.
-    pub(super) fn links(&self) -> Vec<Arc<Link>> {
+    pub(in crate::store) fn links(&self) -> Vec<Arc<Link>> {
         match self {
             Self::One(link, _) => vec![Arc::clone(link)],
             Self::Cluster(cluster) => cluster.links.lock().values().cloned().collect(),
@@ -111,19 +111,19 @@ impl Servers {
     }
 
     /// Hears of every link that comes up.
-    pub(super) fn reconnects(&self) -> watch::Receiver<u64> {
+    pub(in crate::store) fn reconnects(&self) -> watch::Receiver<u64> {
         match self {
             Self::One(_, reconnects) => reconnects.subscribe(),
             Self::Cluster(cluster) => cluster.reconnects.subscribe(),
         }
     }
 
-    pub(super) fn is_cluster(&self) -> bool {
+    pub(in crate::store) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster(_))
     }
 
     /// Who has the slot, as soon as that is known. `slot` is asked for only where it matters.
-    pub(super) async fn of(&self, slot: impl FnOnce() -> u16) -> Result<Arc<Link>, StoreError> {
+    pub(in crate::store) async fn of(&self, slot: impl FnOnce() -> u16) -> Result<Arc<Link>, StoreError> {
         match self {
             Self::One(link, _) => Ok(Arc::clone(link)),
             Self::Cluster(cluster) => cluster.of(slot()).await,
@@ -131,7 +131,7 @@ impl Servers {
     }
 
     /// The link to a node that another node named.
-    pub(super) fn named(&self, address: &str) -> Option<Arc<Link>> {
+    pub(in crate::store) fn named(&self, address: &str) -> Option<Arc<Link>> {
         match self {
             Self::One(..) => None,
             Self::Cluster(cluster) => cluster.named(address),
@@ -139,14 +139,14 @@ impl Servers {
     }
 
     /// Asks for a fresh map.
-    pub(super) fn rediscover(&self) {
+    pub(in crate::store) fn rediscover(&self) {
         if let Self::Cluster(cluster) = self {
             cluster.stale.notify_one();
         }
     }
 
     /// Whether Sentinels say which server has the keys.
-    pub(super) fn are_behind_sentinels(&self) -> bool {
+    pub(in crate::store) fn are_behind_sentinels(&self) -> bool {
         matches!(self, Self::One(link, _) if link.address().is_none())
     }
 }
@@ -277,14 +277,14 @@ enum Changed {
 }
 
 /// Slots, and the address of who has them.
-pub(super) struct Range {
-    pub(super) from: u16,
-    pub(super) to: u16,
-    pub(super) master: Box<str>,
+pub(in crate::store) struct Range {
+    pub(in crate::store) from: u16,
+    pub(in crate::store) to: u16,
+    pub(in crate::store) master: Box<str>,
 }
 
 /// Reads `CLUSTER SLOTS`: first, last, master (host, port, ...), replicas.
-pub(super) fn ranges(answer: &Value, asked: &str) -> Option<Vec<Range>> {
+pub(in crate::store) fn ranges(answer: &Value, asked: &str) -> Option<Vec<Range>> {
     let Value::Array(rows) = answer else { return None };
     let number = |value: &Value| if let Value::Int(n) = value { u16::try_from(*n).ok() } else { None };
     let row = |row: &Value| {

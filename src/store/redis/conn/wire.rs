@@ -14,11 +14,11 @@ use redis::{AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, PushI
 use tokio::sync::{Notify, mpsc};
 
 use super::batch::{Batches, Batching};
-use super::config::RedisBuilder;
-use super::fault::{Fault, Ran, Then};
-use super::script::{Form, Reply, Script, ScriptArgs, read};
 use super::time::ServerClock;
 use crate::clock::Clock;
+use crate::store::redis::builder::RedisBuilder;
+use crate::store::redis::fault::{Fault, Ran, Then};
+use crate::store::redis::script::{Form, Reply, Script, ScriptArgs, read};
 use crate::store::{StoreError, Warning};
 
 /// The scripts use what came with this version.
@@ -31,15 +31,15 @@ pub(in crate::store) struct Wire {
     /// Tells it from every other wire of the process.
     pub(in crate::store) id: u64,
     connection: MultiplexedConnection,
-    pub(super) info: ConnectionInfo,
+    pub(in crate::store) info: ConnectionInfo,
     /// Connections for those who must be alone on theirs (R24).
-    pub(super) stock: Mutex<Vec<MultiplexedConnection>>,
+    pub(in crate::store) stock: Mutex<Vec<MultiplexedConnection>>,
     pub(in crate::store) clock: ServerClock,
     pub(in crate::store) warnings: Vec<Warning>,
-    pub(super) doubt: Arc<Notify>,
+    pub(in crate::store) doubt: Arc<Notify>,
     pub(in crate::store) process: Process,
     /// Calls that wait to go out together.
-    pub(super) batches: Batches,
+    pub(in crate::store) batches: Batches,
 }
 
 /// The server process at the other end.
@@ -52,7 +52,7 @@ pub(in crate::store) struct Process {
 
 impl Wire {
     /// The connection itself, for a question or two.
-    pub(super) fn connection(&self) -> MultiplexedConnection {
+    pub(in crate::store) fn connection(&self) -> MultiplexedConnection {
         self.connection.clone()
     }
 
@@ -77,13 +77,16 @@ impl Wire {
     }
 
     /// Asks a question that changes nothing.
-    pub(super) async fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StoreError> {
+    pub(in crate::store) async fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StoreError> {
         let mut connection = self.connection.clone();
         command.query_async(&mut connection).await.map_err(|error| Fault::of(&error).error)
     }
 
     /// Asks several at once.
-    pub(super) async fn query_all<T: FromRedisValue>(&self, commands: &redis::Pipeline) -> Result<T, StoreError> {
+    pub(in crate::store) async fn query_all<T: FromRedisValue>(
+        &self,
+        commands: &redis::Pipeline,
+    ) -> Result<T, StoreError> {
         let mut connection = self.connection.clone();
         commands.query_async(&mut connection).await.map_err(|error| Fault::of(&error).error)
     }
@@ -101,7 +104,7 @@ impl Wire {
     }
 
     /// Runs a script for all of these at once, or for one if it takes no more.
-    pub(super) async fn run(&self, script: &Script, asking: Asking, parts: &[ScriptArgs]) -> Replies {
+    pub(in crate::store) async fn run(&self, script: &Script, asking: Asking, parts: &[ScriptArgs]) -> Replies {
         let mut connection = self.connection.clone();
         let mut form = Form::Hash;
         loop {
@@ -145,10 +148,10 @@ impl Wire {
 }
 
 /// What a script answers for each lock that it was run for, or why it does not.
-pub(super) type Replies = Result<Vec<Result<Reply, Fault>>, Fault>;
+pub(in crate::store) type Replies = Result<Vec<Result<Reply, Fault>>, Fault>;
 
 /// The reply to the only one.
-pub(super) fn one(replies: Replies) -> Result<Reply, Fault> {
+pub(in crate::store) fn one(replies: Replies) -> Result<Reply, Fault> {
     replies?.pop().ok_or_else(Fault::protocol_error)?
 }
 
@@ -168,26 +171,26 @@ async fn ask(connection: &mut MultiplexedConnection, command: &redis::Cmd) -> Re
 
 /// What is needed to open wires.
 #[derive(Clone)]
-pub(super) struct Opener {
+pub(in crate::store) struct Opener {
     connect_timeout: Duration,
-    pub(super) operation_timeout: Duration,
+    pub(in crate::store) operation_timeout: Duration,
     clock: Clock,
     batching: Batching,
 }
 
 impl Opener {
-    pub(super) fn new(config: &RedisBuilder, batching: Batching) -> Self {
+    pub(in crate::store) fn new(config: &RedisBuilder, batching: Batching) -> Self {
         let RedisBuilder { connect_timeout, operation_timeout, .. } = *config;
         Self { connect_timeout, operation_timeout, clock: Clock::system(), batching }
     }
 
     /// Connects to a server that may be written to.
-    pub(super) async fn master(&self, info: &ConnectionInfo) -> Result<Wire, StoreError> {
+    pub(in crate::store) async fn master(&self, info: &ConnectionInfo) -> Result<Wire, StoreError> {
         self.bounded(self.open_master(info)).await
     }
 
     /// Connects to anything, and passes on what it says by itself.
-    pub(super) async fn listening(
+    pub(in crate::store) async fn listening(
         &self,
         info: &ConnectionInfo,
         pushes: mpsc::UnboundedSender<PushInfo>,
@@ -196,7 +199,11 @@ impl Opener {
     }
 
     /// Asks one Sentinel for the address of a master.
-    pub(super) async fn master_of(&self, sentinel: &ConnectionInfo, name: &str) -> Result<(String, u16), StoreError> {
+    pub(in crate::store) async fn master_of(
+        &self,
+        sentinel: &ConnectionInfo,
+        name: &str,
+    ) -> Result<(String, u16), StoreError> {
         let asking = async {
             let mut connection = self.connect(sentinel, |_| Ok::<_, ()>(())).await?;
             let mut command = redis::cmd("SENTINEL");
@@ -209,7 +216,7 @@ impl Opener {
     }
 
     /// A plain connection, for a question or two.
-    pub(super) async fn plain(&self, info: &ConnectionInfo) -> Result<MultiplexedConnection, StoreError> {
+    pub(in crate::store) async fn plain(&self, info: &ConnectionInfo) -> Result<MultiplexedConnection, StoreError> {
         self.bounded(self.connect(info, |_| Ok::<_, ()>(()))).await
     }
 
@@ -278,7 +285,10 @@ impl Opener {
 
 /// What a server says of itself: a section of `INFO`, or all. A user may have no right to that (`-@dangerous`); then it is
 /// as much of the same as `HELLO` tells.
-pub(super) async fn about(connection: &mut MultiplexedConnection, section: Option<&str>) -> RedisResult<String> {
+pub(in crate::store) async fn about(
+    connection: &mut MultiplexedConnection,
+    section: Option<&str>,
+) -> RedisResult<String> {
     let mut info = redis::cmd("INFO");
     info.arg(section);
     let refused = match info.query_async(connection).await {
@@ -298,7 +308,7 @@ pub(super) async fn about(connection: &mut MultiplexedConnection, section: Optio
 }
 
 /// One field of it; empty if it is not there.
-pub(super) fn field<'a>(about: &'a str, name: &str) -> &'a str {
+pub(in crate::store) fn field<'a>(about: &'a str, name: &str) -> &'a str {
     about.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
 }
 

@@ -19,20 +19,20 @@ use parking_lot::Mutex;
 use redis::{ConnectionAddr, ConnectionInfo};
 use tokio::sync::watch;
 
-use super::config::OnWarning;
 use super::wire::{Opener, Wire};
 use crate::backoff::Backoff;
+use crate::store::redis::builder::OnWarning;
 use crate::store::{StoreCause, StoreError, Warning};
 use crate::supervise::supervise;
 
 /// Between two attempts to connect, at first and at most; "within a second" (R20) leaves room for several.
-pub(super) const AWAY: (Duration, Duration) = (Duration::from_millis(30), Duration::from_millis(500));
+pub(in crate::store) const AWAY: (Duration, Duration) = (Duration::from_millis(30), Duration::from_millis(500));
 /// The same where the server refuses us: somebody has to change a password or a right first.
-pub(super) const REFUSED: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+pub(in crate::store) const REFUSED: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// A connection that held for less counts as one more failure.
 const STEADY: Duration = Duration::from_secs(2);
 /// How often the same refusal is told.
-pub(super) const TELL_AGAIN: Duration = Duration::from_mins(1);
+pub(in crate::store) const TELL_AGAIN: Duration = Duration::from_mins(1);
 
 #[derive(Clone)]
 pub(in crate::store) enum Phase {
@@ -43,7 +43,7 @@ pub(in crate::store) enum Phase {
 
 /// Where a link leads.
 #[derive(Clone)]
-pub(super) enum Target {
+pub(in crate::store) enum Target {
     Server(ConnectionInfo),
     /// The master that Sentinels name.
     Sentinel {
@@ -68,10 +68,15 @@ pub(in crate::store) struct Link {
 }
 
 /// Rises whenever any link of a store comes up.
-pub(super) type Ups = Arc<watch::Sender<u64>>;
+pub(in crate::store) type Ups = Arc<watch::Sender<u64>>;
 
 impl Link {
-    pub(super) fn new(target: Target, opener: Opener, on_warning: Option<OnWarning>, reconnects: Ups) -> Arc<Self> {
+    pub(in crate::store) fn new(
+        target: Target,
+        opener: Opener,
+        on_warning: Option<OnWarning>,
+        reconnects: Ups,
+    ) -> Arc<Self> {
         let phase = watch::Sender::new(Phase::Down(StoreError::Unreachable("not connected yet".into())));
         let (failing, is_new, told) = (AtomicBool::new(false), AtomicBool::new(true), Mutex::default());
         Arc::new(Self { phase, target, opener, on_warning, reconnects, failing, is_new, told })
@@ -105,7 +110,7 @@ impl Link {
     }
 
     /// Whether the first attempt to open a wire is still under way.
-    pub(super) fn is_new(&self) -> bool {
+    pub(in crate::store) fn is_new(&self) -> bool {
         self.is_new.load(Ordering::Relaxed)
     }
 
@@ -114,12 +119,12 @@ impl Link {
         self.phase.subscribe()
     }
 
-    pub(super) fn end(&self) {
+    pub(in crate::store) fn end(&self) {
         self.phase.send_replace(Phase::Ended);
     }
 
     /// Keeps a wire open until the link is ended, whatever panics on the way.
-    pub(super) async fn run(self: Arc<Self>) {
+    pub(in crate::store) async fn run(self: Arc<Self>) {
         let mut phases = self.phase.subscribe();
         let ended = async {
             // An error would mean that the link is gone, and with it this task.
@@ -210,7 +215,7 @@ impl Link {
     }
 
     /// What its server is called: host and port, or what Sentinels call the master, whichever server that is.
-    pub(super) fn name(&self) -> Arc<str> {
+    pub(in crate::store) fn name(&self) -> Arc<str> {
         match &self.target {
             Target::Server(info) => info.addr().to_string().to_lowercase().into(),
             Target::Sentinel { master, .. } => Arc::clone(master),
@@ -218,7 +223,7 @@ impl Link {
     }
 
     /// Where it leads, if that does not change.
-    pub(super) fn address(&self) -> Option<&ConnectionInfo> {
+    pub(in crate::store) fn address(&self) -> Option<&ConnectionInfo> {
         match &self.target {
             Target::Server(info) => Some(info),
             Target::Sentinel { .. } => None,
@@ -228,15 +233,15 @@ impl Link {
 
 /// Of the failures of several servers keeps the one that says for how long to rest: a refusal only if all refuse. One
 /// that refuses must not hold up what the others will do again soon (R20).
-pub(super) fn keep_failure(failure: &mut Option<StoreError>, error: StoreError) {
+pub(in crate::store) fn keep_failure(failure: &mut Option<StoreError>, error: StoreError) {
     if failure.as_ref().is_none_or(|kept| kept.is_refusal() || !error.is_refusal()) {
         *failure = Some(error);
     }
 }
 
 /// How long a loop rests that opens connections: by what kept it from one.
-pub(super) struct Pauses {
-    pub(super) away: Backoff,
+pub(in crate::store) struct Pauses {
+    pub(in crate::store) away: Backoff,
     refused: Backoff,
 }
 
@@ -248,18 +253,18 @@ impl Default for Pauses {
 
 impl Pauses {
     /// The pause after one more failure.
-    pub(super) fn after(&mut self, why: &StoreError) -> Duration {
+    pub(in crate::store) fn after(&mut self, why: &StoreError) -> Duration {
         if why.is_refusal() { self.refused.next() } else { self.away.next() }
     }
 
-    pub(super) fn reset(&mut self) {
+    pub(in crate::store) fn reset(&mut self) {
         self.away.reset();
         self.refused.reset();
     }
 }
 
 /// The same access at another address.
-pub(super) fn at(like: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
+pub(in crate::store) fn at(like: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
     let address = match like.addr() {
         ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
             ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }

@@ -3,22 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::call::{Confirm, Failure, call};
-use super::cleanup::{Guard, PendingCleanup};
-use super::fault::{Ran, protocol_error};
 use super::moving::{self, Try};
-use super::names::KeyNames;
-use super::replicas::Confirmed;
-use super::script::{ACQUIRE, Reply, ScriptArgs};
-use super::{Inner, millis};
 use crate::clock::Moment;
 use crate::key::Token;
+use crate::store::redis::call::{Confirm, Failure, call};
+use crate::store::redis::cleanup::{Guard, PendingCleanup};
+use crate::store::redis::fault::{Ran, protocol_error};
+use crate::store::redis::keys::KeyNames;
+use crate::store::redis::replicas::Confirmed;
+use crate::store::redis::script::{ACQUIRE, Reply, ScriptArgs};
+use crate::store::redis::{Inner, millis};
 use crate::store::{AcquireRequest, Acquired, Denial, OnHeld, StoreError, drift};
 
 /// What the script answers last where the token held the lock before.
 const HELD_ALREADY: i64 = 1;
 
-pub(super) async fn acquire(inner: &Arc<Inner>, ask: AcquireRequest<'_>) -> Acquired {
+pub(in crate::store) async fn acquire(inner: &Arc<Inner>, ask: AcquireRequest<'_>) -> Acquired {
     let begun = inner.now();
     match attempt(inner, ask, begun).await {
         Ok(answer) => answer,
@@ -118,7 +118,7 @@ fn meaning(inner: &Inner, reply: &Reply, ttl: Duration) -> Result<Acquired, Stor
 
 /// R2 and R8: the shorter of what was asked and what is left (without the lock delay, R27), less the drift
 /// allowance for as long as that is.
-pub(super) fn valid(inner: &Inner, ttl: Duration, left_ms: i64) -> Duration {
+pub(in crate::store) fn valid(inner: &Inner, ttl: Duration, left_ms: i64) -> Duration {
     let left = match u64::try_from(left_ms) {
         Ok(left) => Duration::from_millis(left).saturating_sub(inner.config.lock_delay),
         // A key without an end: somebody took it away. It lasts at least as long as we asked.

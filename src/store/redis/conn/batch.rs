@@ -15,25 +15,25 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::cleanup::Order;
-use super::fault::{Fault, Ran, Then};
-use super::script::{BatchKind, Reply, Script, ScriptArgs, Takes};
 use super::wire::{Asking, Wire};
 use crate::store::StoreError;
 use crate::store::batching::{BatchLimits, BatchSender, Batcher, Slot, submit};
+use crate::store::redis::cleanup::Order;
+use crate::store::redis::fault::{Fault, Ran, Then};
+use crate::store::redis::script::{BatchKind, Reply, Script, ScriptArgs, Takes};
 
 /// Of one script, over one wire.
 const LIMITS: BatchLimits = BatchLimits { in_flight: 8, batch: 32 };
 
 /// Whether calls for different locks may go out as one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Batching {
+pub(in crate::store) enum Batching {
     On,
     Off,
 }
 
 /// The calls that wait for a wire.
-pub(super) struct Batches {
+pub(in crate::store) struct Batches {
     batching: Batching,
     /// How long a batch may take.
     timeout: Duration,
@@ -43,13 +43,13 @@ pub(super) struct Batches {
 }
 
 /// A call that waits to go out with others.
-pub(super) struct Call {
+pub(in crate::store) struct Call {
     args: ScriptArgs,
     reply: oneshot::Sender<Result<Reply, Fault>>,
 }
 
 /// How a call goes out.
-pub(super) enum Dispatch {
+pub(in crate::store) enum Dispatch {
     /// By itself. Nobody waits for its reply.
     Alone,
     /// By itself. Others may wait for its reply.
@@ -60,7 +60,7 @@ pub(super) enum Dispatch {
 
 /// Sends the calls of one script over one wire.
 #[derive(Clone)]
-pub(super) struct WireSender {
+pub(in crate::store) struct WireSender {
     wire: Arc<Wire>,
     kind: BatchKind,
     script: &'static Script,
@@ -68,7 +68,7 @@ pub(super) struct WireSender {
 
 impl Batches {
     /// Called by a task of the store's runtime.
-    pub(super) fn new(batching: Batching, timeout: Duration) -> Self {
+    pub(in crate::store) fn new(batching: Batching, timeout: Duration) -> Self {
         let batchers = std::array::from_fn(|_| Batcher::new(LIMITS));
         Self { batching, timeout, runtime: Handle::current(), batchers }
     }
@@ -76,7 +76,7 @@ impl Batches {
 
 impl Dispatch {
     /// How the next call of a script goes out.
-    pub(super) fn of(wire: &Arc<Wire>, script: &'static Script, asking: Asking) -> Self {
+    pub(in crate::store) fn of(wire: &Arc<Wire>, script: &'static Script, asking: Asking) -> Self {
         match (wire.batches.batching, asking, script.takes) {
             (Batching::On, Asking::No, Takes::Many(kind)) => {
                 let sender = WireSender { wire: Arc::clone(wire), kind, script };
@@ -87,7 +87,7 @@ impl Dispatch {
     }
 
     /// Whether what is sent over the wire later may overtake it.
-    pub(super) fn order(&self, wire: u64) -> Order {
+    pub(in crate::store) fn order(&self, wire: u64) -> Order {
         match self {
             Self::Alone | Self::InSlot(_) => Order::Kept(wire),
             Self::Queued(_) => Order::Open,
@@ -110,7 +110,7 @@ impl BatchSender for WireSender {
 
 impl WireSender {
     /// Waits to go out with others. Dropped before that, the call is not sent.
-    pub(super) async fn join(&self, args: ScriptArgs) -> Result<Reply, Fault> {
+    pub(in crate::store) async fn join(&self, args: ScriptArgs) -> Result<Reply, Fault> {
         let (sender, reply) = oneshot::channel();
         let number = submit(self, Call { args, reply: sender });
         let _cancelled = Cancel { sender: self, number };

@@ -8,8 +8,8 @@ use std::time::Duration;
 use redis::ConnectionInfo;
 
 use super::RedisStore;
-use super::names::SIDE_KEYS;
-use super::url;
+use super::conn::url;
+use super::keys::SIDE_KEYS;
 use crate::key::Ttl;
 use crate::store::{KeyTemplate, StoreError, Warning};
 use crate::supervise;

@@ -16,22 +16,22 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::Inner;
-use super::link::{AWAY, Pauses, Phase, TELL_AGAIN};
-use super::names::KeyNames;
 use super::subscription::session;
-use super::wire::Wire;
 use crate::clock::Moment;
+use crate::store::redis::Inner;
+use crate::store::redis::conn::link::{AWAY, Pauses, Phase, TELL_AGAIN};
+use crate::store::redis::conn::wire::Wire;
+use crate::store::redis::keys::KeyNames;
 use crate::store::{Event, Events, Hint, Sender, Sent, StoreError, Warning, Watch};
 
 /// A session that lasted for less counts as one more failure.
 const STEADY: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
-pub(super) struct Listener {
+pub(in crate::store) struct Listener {
     topics: Mutex<Topics>,
     /// Somebody began or stopped to listen.
-    pub(super) changed: Notify,
+    pub(in crate::store) changed: Notify,
     /// Somebody waits in turn, or did.
     turns: AtomicBool,
     /// Of the connections that are up now, everybody has been told.
@@ -42,7 +42,7 @@ pub(super) struct Listener {
 
 /// Which releases of a watched key are told.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Releases {
+pub(in crate::store) enum Releases {
     /// Those of a key that is marked as watched.
     ToldIfMarked,
     /// All: whoever releases does not look for the mark.
@@ -75,7 +75,11 @@ enum ListenState {
 
 impl Listener {
     /// Listens to one lock; answers when the subscription is in force.
-    pub(super) async fn watch(inner: &Arc<Inner>, names: KeyNames, releases: Releases) -> Result<Watch, StoreError> {
+    pub(in crate::store) async fn watch(
+        inner: &Arc<Inner>,
+        names: KeyNames,
+        releases: Releases,
+    ) -> Result<Watch, StoreError> {
         let begun = inner.now();
         let (watch, mut ears) = {
             let mut topics = inner.listener.topics.lock();
@@ -103,7 +107,7 @@ impl Listener {
     }
 
     /// Listens to what concerns the process.
-    pub(super) async fn events(inner: &Arc<Inner>) -> Result<Events, StoreError> {
+    pub(in crate::store) async fn events(inner: &Arc<Inner>) -> Result<Events, StoreError> {
         let begun = inner.now();
         let (sender, events) = Events::new();
         let mut ears = {
@@ -152,14 +156,14 @@ impl Listener {
     }
 
     /// From now on messages to whoever waits in turn are listened to.
-    pub(super) fn listen_for_turns(&self) {
+    pub(in crate::store) fn listen_for_turns(&self) {
         if !self.turns.swap(true, Ordering::Relaxed) {
             self.changed.notify_one();
         }
     }
 
     /// The locks that are to be marked as watched.
-    pub(super) fn watched(&self) -> Vec<KeyNames> {
+    pub(in crate::store) fn watched(&self) -> Vec<KeyNames> {
         let topics = self.topics.lock();
         let marked = topics
             .by_lock
@@ -169,7 +173,7 @@ impl Listener {
     }
 
     /// Those of these that are.
-    pub(super) fn watched_of(&self, locks: &[KeyNames]) -> impl Iterator<Item = KeyNames> + use<> {
+    pub(in crate::store) fn watched_of(&self, locks: &[KeyNames]) -> impl Iterator<Item = KeyNames> + use<> {
         let topics = self.topics.lock();
         let is_marked = |names: &&KeyNames| {
             topics.by_lock.get(names.lock()).is_some_and(|topic| topic.releases == Releases::ToldIfMarked)
@@ -183,7 +187,7 @@ impl Listener {
     }
 
     /// Listens until it is dropped.
-    pub(super) async fn run(inner: Arc<Inner>) {
+    pub(in crate::store) async fn run(inner: Arc<Inner>) {
         let listener = &inner.listener;
         while !listener.is_wanted() {
             listener.changed.notified().await;
@@ -231,13 +235,13 @@ impl Listener {
     }
 
     /// Tells that something may have happened unheard.
-    pub(super) fn resumed(&self) {
+    pub(in crate::store) fn resumed(&self) {
         self.has_resumed.store(true, Ordering::Relaxed);
         self.tell(&Event::Resumed);
     }
 
     /// The user has no rights to channels. Said once a minute, for as long as somebody tries.
-    pub(super) fn refused(&self, inner: &Inner, why: StoreError) {
+    pub(in crate::store) fn refused(&self, inner: &Inner, why: StoreError) {
         let mut no_channels = self.no_channels.lock();
         let is_new = no_channels.as_ref().is_none_or(|(_, said)| said.elapsed() >= TELL_AGAIN);
         if is_new {
@@ -250,17 +254,17 @@ impl Listener {
     }
 
     /// It has them.
-    pub(super) fn granted(&self) {
+    pub(in crate::store) fn granted(&self) {
         *self.no_channels.lock() = None;
     }
 
     /// What is to be said about the user's rights.
-    pub(super) fn warning(&self) -> Option<Warning> {
+    pub(in crate::store) fn warning(&self) -> Option<Warning> {
         self.no_channels.lock().as_ref().map(|(why, _)| Warning::NoChannels { why: why.clone() })
     }
 
     /// Nobody will be told anything any more: every watch and the events end.
-    pub(super) fn end(&self) {
+    pub(in crate::store) fn end(&self) {
         *self.topics.lock() = Topics::default();
     }
 
@@ -274,7 +278,7 @@ impl Listener {
     }
 
     /// Passes on what came over a channel.
-    pub(super) fn heard(&self, channel: &str, hint: Hint) {
+    pub(in crate::store) fn heard(&self, channel: &str, hint: Hint) {
         let topics = self.topics.lock();
         if let Some(topic) = topics.lock_of.get(channel).and_then(|lock| topics.by_lock.get(lock)) {
             topic.tell(hint);
@@ -282,18 +286,18 @@ impl Listener {
     }
 
     /// Passes on what happened to a lock.
-    pub(super) fn hint(&self, lock: &str, hint: Hint) {
+    pub(in crate::store) fn hint(&self, lock: &str, hint: Hint) {
         if let Some(topic) = self.topics.lock().by_lock.get(lock) {
             topic.tell(hint);
         }
     }
 
-    pub(super) fn tell(&self, event: &Event) {
+    pub(in crate::store) fn tell(&self, event: &Event) {
         self.topics.lock().events.retain(|sender| sender.send(event.clone()) == Sent::Heard);
     }
 
     /// The locks that are watched and not listened to, and those in `known` that are not watched any more.
-    pub(super) fn difference(&self, known: &HashMap<Box<str>, Box<str>>) -> (Vec<KeyNames>, Vec<Box<str>>) {
+    pub(in crate::store) fn difference(&self, known: &HashMap<Box<str>, Box<str>>) -> (Vec<KeyNames>, Vec<Box<str>>) {
         let topics = self.topics.lock();
         let unwatched = known.keys().filter(|lock| !topics.by_lock.contains_key(*lock)).cloned().collect();
         // Also one that was watched before, and not in between.
@@ -302,7 +306,7 @@ impl Listener {
     }
 
     /// Says that these are listened to from now on, and everything that concerns the process.
-    pub(super) fn open(&self, locks: &[KeyNames], hint: Option<Hint>) {
+    pub(in crate::store) fn open(&self, locks: &[KeyNames], hint: Option<Hint>) {
         let topics = self.topics.lock();
         topics.ears.send_replace(ListenState::Open);
         for topic in locks.iter().filter_map(|names| topics.by_lock.get(names.lock())) {
