@@ -14,20 +14,19 @@ use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError, Route, web};
 
-use super::access::{Access, Caller, Needs};
-use super::audit::{self, Refusal};
+use super::auth::{self, Access, Caller, Needs, Refusal};
 #[cfg(feature = "metrics")]
 use super::host::shared;
 use super::host::{Host, InForce, access};
 use super::limits::Limits;
 use super::problem::{Fault, Problem};
-use super::views::Scope;
+use super::routes::locks::Scope;
 #[cfg(feature = "metrics")]
 use crate::metrics::{HttpMetrics, RequestCounter};
 use crate::{Key, KeyFault, LockError, LockManager};
 
 /// What a handler answers.
-pub(super) type Answer = Result<HttpResponse, Problem>;
+pub(super) type HandlerResult = Result<HttpResponse, Problem>;
 
 /// The header that names a request, in both directions.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -110,7 +109,7 @@ fn admit(req: &HttpRequest, needs: Needs) -> Result<(Host, Caller), Fault> {
 /// A route whose requests need a right.
 pub(super) fn guarded<F>(route: Route, needs: Needs, handler: F) -> Route
 where
-    F: AsyncFn(&RequestContext, web::Payload) -> Answer + Copy + 'static,
+    F: AsyncFn(&RequestContext, web::Payload) -> HandlerResult + Copy + 'static,
 {
     let tally = Tally::default();
     route.to(move |req: HttpRequest, payload: web::Payload| {
@@ -119,10 +118,10 @@ where
             let (received, id) = (Instant::now(), RequestId::of(&req));
             match admit(&req, needs) {
                 Ok((Host { locks, limits }, caller)) => {
-                    let call = RequestContext { locks, limits, req, caller, id, received };
-                    let answer = handler(&call, payload).await;
-                    let answer = answer.map_err(|problem| problem.because(|| call.locks.last_store_error()));
-                    let RequestContext { req, id, caller, .. } = call;
+                    let ctx = RequestContext { locks, limits, req, caller, id, received };
+                    let answer = handler(&ctx, payload).await;
+                    let answer = answer.map_err(|problem| problem.because(|| ctx.locks.last_store_error()));
+                    let RequestContext { req, id, caller, .. } = ctx;
                     id.finish(&req, received, &tally, Some(&caller), answer)
                 }
                 Err(fault) => id.finish(&req, received, &tally, None, Err(fault.into())),
@@ -132,7 +131,7 @@ where
 }
 
 /// A route that is open to all, and needs no manager.
-pub(super) fn open(route: Route, handler: impl Fn(&HttpRequest) -> Answer + Copy + 'static) -> Route {
+pub(super) fn open(route: Route, handler: impl Fn(&HttpRequest) -> HandlerResult + Copy + 'static) -> Route {
     route.to(move |req: HttpRequest| {
         let (received, id) = (Instant::now(), RequestId::of(&req));
         // Of its own: what no route is for comes here by any path.
@@ -142,7 +141,7 @@ pub(super) fn open(route: Route, handler: impl Fn(&HttpRequest) -> Answer + Copy
 
 /// The same, but not for pages of other sites where there are no tokens: whoever cannot use the routes from there is told
 /// so at once.
-pub(super) fn presented(route: Route, handler: impl Fn(&HttpRequest) -> Answer + Copy + 'static) -> Route {
+pub(super) fn presented(route: Route, handler: impl Fn(&HttpRequest) -> HandlerResult + Copy + 'static) -> Route {
     open(route, move |req| {
         in_force(req).check_site(req)?;
         handler(req)
@@ -211,7 +210,7 @@ impl RequestId {
         received: Instant,
         tally: &Tally,
         caller: Option<&Caller>,
-        answer: Answer,
+        answer: HandlerResult,
     ) -> HttpResponse {
         if let Err(problem) = &answer {
             self.note_refusal(req, problem, caller);
@@ -236,7 +235,7 @@ impl RequestId {
         if let ([401 | 403 | 429], Some(metrics)) = ([problem.status_code().as_u16()], shared::<HttpMetrics>(req)) {
             metrics.refused(code);
         }
-        if !audit::is_written(code) {
+        if !auth::is_written(code) {
             return;
         }
         let access = in_force(req);

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, web};
 
-use super::access::Access;
+use super::auth::{Access, ReloadableAccess};
 use super::limits::Limits;
 use super::problem::Fault;
-use super::reload::ReloadableAccess;
 use crate::LockManager;
 
 /// The host's manager and its terms.

@@ -31,57 +31,35 @@
 //! # Ok(()) }
 //! ```
 
-mod access;
-mod audit;
-mod bearer;
+mod auth;
 mod body;
-mod client_addr;
 mod context;
-mod cursor;
-mod disconnect;
-mod docs;
-mod events;
-mod feed;
+mod extractor;
 mod host;
 mod limits;
-mod lists;
-mod locked_by;
-mod locks;
-#[cfg(feature = "prometheus")]
-mod metrics;
+mod middleware;
 mod number;
 mod openapi;
 mod page;
 mod problem;
 mod query;
-mod quota;
-mod rate_limit;
-mod ready;
-mod reload;
-mod rounds;
 mod routes;
-mod same_site;
-mod sessions;
-mod sort;
 mod status;
-mod told;
-mod views;
 mod wire;
 
 use actix_web::{Resource, Route, guard, web};
-
-use access::Needs;
-pub use access::{Access, AccessError};
+use auth::Needs;
+pub use auth::{Access, AccessError, Quotas, ReloadableAccess};
 use context::{guarded, open, presented};
+pub use extractor::Locks;
 pub use limits::Limits;
-pub use locked_by::{LockedBy, Locking};
-pub use locks::Locks;
+pub use middleware::{LockedBy, Locking};
+use openapi::docs;
+use problem::Fault;
 #[cfg(feature = "prometheus")]
 #[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]
-pub use metrics::configure_metrics;
-use problem::Fault;
-pub use quota::Quotas;
-pub use reload::ReloadableAccess;
+pub use routes::metrics::configure_metrics;
+use routes::{acquire, events, force_release, health, heartbeat, locks, release, sessions, stats, whoami};
 
 /// Adds the routes to a scope (or to an app).
 ///
@@ -117,9 +95,9 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
 }
 
 fn locking(cfg: &mut web::ServiceConfig) {
-    cfg.service(resource("/acquire", "POST").route(guarded(web::post(), Needs::Acquire, routes::acquire)))
-        .service(resource("/release", "POST").route(guarded(web::post(), Needs::GiveBack, routes::release)))
-        .service(resource("/heartbeat", "POST").route(guarded(web::post(), Needs::GiveBack, routes::heartbeat)))
+    cfg.service(resource("/acquire", "POST").route(guarded(web::post(), Needs::Acquire, acquire::acquire)))
+        .service(resource("/release", "POST").route(guarded(web::post(), Needs::GiveBack, release::release)))
+        .service(resource("/heartbeat", "POST").route(guarded(web::post(), Needs::GiveBack, heartbeat::heartbeat)))
         .service(resource("/sessions", "POST").route(guarded(web::post(), Needs::Acquire, sessions::open)))
         .service(resource("/sessions/heartbeat", "POST").route(guarded(
             web::post(),
@@ -130,23 +108,23 @@ fn locking(cfg: &mut web::ServiceConfig) {
 }
 
 fn looking(cfg: &mut web::ServiceConfig) {
-    cfg.service(resource("/stats", "GET, HEAD").route(guarded(read(), Needs::Totals, routes::stats)))
+    cfg.service(resource("/stats", "GET, HEAD").route(guarded(read(), Needs::Totals, stats::stats)))
         .service(
-            resource("/locks", "GET, HEAD, DELETE").route(guarded(read(), Needs::Read, routes::locks)).route(guarded(
+            resource("/locks", "GET, HEAD, DELETE").route(guarded(read(), Needs::Read, locks::locks)).route(guarded(
                 web::delete(),
                 Needs::Force,
-                routes::force_release,
+                force_release::force_release,
             )),
         )
         .service(
             resource("/locks/{key}", "GET, HEAD, DELETE")
-                .route(guarded(read(), Needs::Read, routes::lock))
-                .route(guarded(web::delete(), Needs::Force, routes::force_release_in_path)),
+                .route(guarded(read(), Needs::Read, locks::lock))
+                .route(guarded(web::delete(), Needs::Force, force_release::force_release_in_path)),
         )
         .service(resource("/events", "GET").route(guarded(web::get(), Needs::Read, events::events)))
-        .service(resource("/whoami", "GET, HEAD").route(guarded(read(), Needs::Name, routes::whoami)))
-        .service(resource("/readyz", "GET, HEAD").route(guarded(read(), Needs::Nothing, routes::readyz)))
-        .service(resource("/healthz", "GET, HEAD").route(open(read(), routes::healthz)));
+        .service(resource("/whoami", "GET, HEAD").route(guarded(read(), Needs::Name, whoami::whoami)))
+        .service(resource("/readyz", "GET, HEAD").route(guarded(read(), Needs::Nothing, health::readyz)))
+        .service(resource("/healthz", "GET, HEAD").route(open(read(), health::healthz)));
 }
 
 fn describing(cfg: &mut web::ServiceConfig) {

@@ -13,7 +13,8 @@ use actix_web::{HttpResponse, ResponseError};
 use problem_details::ProblemDetails;
 use serde::Serialize;
 
-use super::views::{Edge, Holder};
+use super::routes::locks::HolderView;
+use super::wire::Edge;
 use crate::store::StoreError;
 use crate::{Key, LockError, LockInfo};
 
@@ -140,7 +141,7 @@ struct Members {
 #[serde(untagged)]
 enum Extra {
     /// Beside `held` and `timeout`: who is in the way. There is no holder if the key came free meanwhile.
-    Busy { holder: Option<Holder>, queue_length: usize },
+    Busy { holder: Option<HolderView>, queue_length: usize },
     /// Beside `deadlock`: who waits for what.
     Cycle { cycle: Vec<Edge> },
 }
@@ -200,7 +201,7 @@ impl Problem {
     pub(super) fn busy(why: LockError, in_the_way: Option<&LockInfo>) -> Self {
         let mut problem = Self::from(why);
         problem.members.extra = Some(Box::new(Extra::Busy {
-            holder: in_the_way.and_then(|info| Some(Holder::of(info.holders.first()?, info.whereabouts))),
+            holder: in_the_way.and_then(|info| Some(HolderView::of(info.holders.first()?, info.whereabouts))),
             queue_length: in_the_way.map_or(0, |info| info.waiting),
         }));
         // One that has no end may be taken away all the same.

@@ -146,9 +146,9 @@ fn a_room_imports_only_what_is_below_it_on_the_map() {
 /// What the routes name that a host cannot: a file, and the room that it reaches into.
 const BEHIND_THE_FACE: [(&str, &str); 2] = [
     // A feed of events is one listener, however many read it.
-    ("src/http/feed.rs", "engine"),
+    ("src/http/routes/events/feed.rs", "engine"),
     // Clients of the server prove what they held before a restart.
-    ("src/http/routes.rs", "manager"),
+    ("src/http/routes/reclaim.rs", "manager"),
 ];
 
 #[test]

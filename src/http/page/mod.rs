@@ -12,7 +12,7 @@ use actix_web::http::header::{
 use actix_web::{HttpRequest, HttpResponse};
 use sha2::{Digest, Sha256};
 
-use super::context::Answer;
+use super::context::HandlerResult;
 use super::problem::Fault;
 
 /// Its own files and the routes beside it; no framing, so that nobody can be led to click on it unseen.
@@ -37,19 +37,19 @@ const FILES: [(&str, &str, &str); 9] = [
 ];
 
 /// `GET /`
-pub(super) fn page(req: &HttpRequest) -> Answer {
+pub(super) fn page(req: &HttpRequest) -> HandlerResult {
     Ok(cached(req, "text/html; charset=utf-8", PAGE.into()))
 }
 
 /// `GET` of a scope without the slash at its end. Nothing is redirected: a host that trims slashes would send the
 /// browser round in circles.
-pub(super) fn page_beside(req: &HttpRequest) -> Answer {
+pub(super) fn page_beside(req: &HttpRequest) -> HandlerResult {
     let base = format!(r#"<base href="{}/">"#, escape(req.path()));
     Ok(cached(req, "text/html; charset=utf-8", PAGE.replacen(BESIDE, &base, 1).into()))
 }
 
 /// `GET /page/{file}`
-pub(super) fn file(req: &HttpRequest) -> Answer {
+pub(super) fn file(req: &HttpRequest) -> HandlerResult {
     let wanted = req.match_info().query("file");
     let (_, kind, text) = FILES.iter().find(|(name, ..)| *name == wanted).ok_or(Fault::NotFound)?;
     Ok(cached(req, kind, (*text).into()))

@@ -10,16 +10,14 @@ use std::sync::Arc;
 use actix_web::HttpRequest;
 
 use super::audit::{Refusal, Refusals};
-pub use super::bearer::AccessError;
-pub(super) use super::bearer::Right;
-use super::bearer::{Bearer, find_again, read, secret, without_inner};
+use super::caller::Caller;
 use super::client_addr::Proxies;
-use super::problem::Fault;
-use super::quota::{Quotas, Seat, Standing};
+use super::quota::{Quotas, Standing};
 use super::rate_limit::RateLimit;
 use super::same_site::AllowedHosts;
-use super::views::Whoami;
-use crate::{Account, LockManager, Token};
+pub use super::tokens::AccessError;
+use super::tokens::{Bearer, Right, find_again, read, secret};
+use crate::http::problem::Fault;
 
 /// Who may use the routes. Make it once, outside of the app's factory, and give a clone to each app by `app_data`;
 /// without one everybody may do everything who asks by the server's address.
@@ -50,7 +48,7 @@ use crate::{Account, LockManager, Token};
 #[must_use]
 pub struct Access {
     /// None: everybody may do everything.
-    bearers: Arc<[Bearer]>,
+    pub(super) bearers: Arc<[Bearer]>,
     open_stats: bool,
     per_second: Option<NonZeroU32>,
     /// Of those who bring no known token.
@@ -63,7 +61,7 @@ pub struct Access {
 
 /// What a request needs to be let in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Needs {
+pub(in crate::http) enum Needs {
     /// No token at all.
     Nothing,
     /// Nothing; but who brings a token is to bring one that is known.
@@ -189,7 +187,7 @@ impl Access {
     }
 
     /// Lets a request in, or says why not.
-    pub(super) fn admit(&self, req: &HttpRequest, needs: Needs) -> Result<Caller, Fault> {
+    pub(in crate::http) fn admit(&self, req: &HttpRequest, needs: Needs) -> Result<Caller, Fault> {
         if needs == Needs::Nothing {
             return Ok(Caller::anybody());
         }
@@ -238,17 +236,17 @@ impl Access {
         all
     }
 
-    pub(super) fn has_open_stats(&self) -> bool {
+    pub(in crate::http) fn has_open_stats(&self) -> bool {
         self.open_stats
     }
 
     /// The address that a request came from.
-    pub(super) fn origin(&self, req: &HttpRequest) -> IpAddr {
+    pub(in crate::http) fn origin(&self, req: &HttpRequest) -> IpAddr {
         self.proxies.origin(req)
     }
 
     /// How logs call the token that a request brings.
-    pub(super) fn name_of(&self, req: &HttpRequest) -> String {
+    pub(in crate::http) fn name_of(&self, req: &HttpRequest) -> String {
         match secret(req) {
             _ if self.bearers.is_empty() => "anonymous".to_owned(),
             None => "no token".to_owned(),
@@ -260,112 +258,17 @@ impl Access {
     }
 
     /// Writes down who was refused.
-    pub(super) fn note(&self, refusal: &Refusal<'_>) {
+    pub(in crate::http) fn note(&self, refusal: &Refusal<'_>) {
         self.refusals.note(refusal);
     }
 
     /// Refuses pages of other sites, where no token would.
-    pub(super) fn check_site(&self, req: &HttpRequest) -> Result<(), Fault> {
+    pub(in crate::http) fn check_site(&self, req: &HttpRequest) -> Result<(), Fault> {
         if self.has_tokens() { Ok(()) } else { self.hosts.check(req) }
     }
 
     fn count(&self, req: &HttpRequest) -> Result<(), Fault> {
         self.pace.as_ref().map_or(Ok(()), |pace| pace.take(self.proxies.origin(req)))
-    }
-}
-
-/// Somebody who was let in.
-#[derive(Clone)]
-pub(super) struct Caller {
-    /// None: everything is open. No bearer: one who may see totals and no key.
-    access: Option<(Arc<[Bearer]>, Option<usize>)>,
-}
-
-impl Caller {
-    /// One of those to whom everything is open.
-    pub(super) fn anybody() -> Self {
-        Self { access: None }
-    }
-
-    fn of(bearers: Arc<[Bearer]>, bearer: Option<usize>) -> Self {
-        Self { access: Some((bearers, bearer)) }
-    }
-
-    fn standing(&self) -> Option<&Standing> {
-        let (bearers, at) = self.access.as_ref()?;
-        at.map(|at| &*bearers[at].standing)
-    }
-
-    /// Whom its locks and sessions are charged to, if it is to be told from others.
-    pub(super) fn account(&self) -> Option<&Account> {
-        self.standing().map(|standing| &standing.account)
-    }
-
-    /// A seat among those of its requests that wait: one for all that ask for this key with this token.
-    pub(super) fn wait(&self, key: &str, token: Option<Token>) -> Result<Option<Seat>, Fault> {
-        self.standing().map(|standing| standing.wait(key, token)).transpose()
-    }
-
-    /// A seat among its streams of events.
-    pub(super) fn listen(&self) -> Result<Option<Seat>, Fault> {
-        self.standing().map(Standing::listen).transpose()
-    }
-
-    /// Whether the list of tokens is still the one that it was let in by.
-    pub(super) fn is_current(&self, access: &Access) -> bool {
-        self.access.as_ref().is_none_or(|(bearers, _)| Arc::ptr_eq(bearers, &access.bearers))
-    }
-
-    /// How logs call it.
-    pub(super) fn name(&self) -> &str {
-        match &self.access {
-            Some((bearers, Some(at))) => &bearers[*at].name,
-            _ => "anonymous",
-        }
-    }
-
-    /// What it may tell of itself.
-    pub(super) fn whoami(&self) -> Whoami {
-        match &self.access {
-            None => Whoami { name: None, rights: vec![Right::Acquire, Right::Read, Right::Force], namespaces: None },
-            Some((bearers, at)) => {
-                let bearer = at.map(|at| &bearers[at]);
-                let rights = bearer.map_or_else(Vec::new, |bearer| bearer.rights.clone());
-                let namespaces = self.namespaces().filter(|_| !self.is_unbound()).map(<[String]>::to_vec);
-                Whoami { name: bearer.map(|bearer| bearer.name.clone()), rights, namespaces }
-            }
-        }
-    }
-
-    fn namespaces(&self) -> Option<&[String]> {
-        let (bearers, at) = self.access.as_ref()?;
-        Some(at.map_or(&[][..], |at| &bearers[at].namespaces))
-    }
-
-    /// Whether every key is open to it, so that none need be looked at.
-    pub(super) fn is_unbound(&self) -> bool {
-        self.namespaces().is_none_or(|all| all.first().is_some_and(String::is_empty))
-    }
-
-    /// Whether this key, as the manager keeps it, is open to it.
-    pub(super) fn may_use(&self, locks: &LockManager, key: &str) -> bool {
-        let begins = |namespace: &String| key.starts_with(&*locks.canonical_prefix(namespace));
-        self.namespaces().is_none_or(|all| all.iter().any(begins))
-    }
-
-    /// The prefixes, as the manager keeps them, that make up what it may see of the keys with this one. No key has two
-    /// of them.
-    pub(super) fn prefixes(&self, locks: &LockManager, prefix: &str) -> Vec<String> {
-        let kept = |prefix: &str| locks.canonical_prefix(prefix).into_owned();
-        let prefix = kept(prefix);
-        let Some(all) = self.namespaces() else { return vec![prefix] };
-        let mut all: Vec<String> = all.iter().map(|namespace| kept(namespace)).collect();
-        if all.iter().any(|namespace| prefix.starts_with(namespace.as_str())) {
-            return vec![prefix];
-        }
-        all.retain(|namespace| namespace.starts_with(&prefix));
-        without_inner(&mut all);
-        all
     }
 }
 
@@ -379,30 +282,7 @@ impl fmt::Debug for Access {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::bearer::find;
-
-    fn caller(namespaces: &str) -> Caller {
-        let text = format!(r#"[{{"name":"n","token":"0123456789abcdef","rights":["read"]{namespaces}}}]"#);
-        Caller::of(Access::from_json(&text).unwrap().bearers, Some(0))
-    }
-
-    #[test]
-    fn namespaces_bound_the_keys_and_the_lists() {
-        let locks = LockManager::builder().build().unwrap();
-        let all = caller("");
-        assert!(all.is_unbound() && all.may_use(&locks, "x"));
-        let some = caller(r#","namespaces":["b:","a:","a:b:"]"#);
-        assert!(!some.is_unbound());
-        for (key, open) in [("a:", true), ("a:b:c", true), ("b:1", true), ("a", false), ("", false), ("c:1", false)] {
-            assert_eq!(some.may_use(&locks, key), open, "{key}");
-        }
-        assert_eq!(some.prefixes(&locks, ""), ["a:", "b:"], "one that is within another adds nothing");
-        assert_eq!(some.prefixes(&locks, "a"), ["a:"]);
-        assert_eq!(some.prefixes(&locks, "a:x"), ["a:x"]);
-        assert!(some.prefixes(&locks, "c").is_empty());
-        let nobody = Caller::of(Access::open().bearers, None);
-        assert!(!nobody.is_unbound() && !nobody.may_use(&locks, "a") && nobody.prefixes(&locks, "").is_empty());
-    }
+    use crate::http::auth::tokens::find;
 
     #[test]
     fn lists_that_make_no_sense_are_refused_and_never_quoted() {

@@ -5,19 +5,18 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::views::{Edge, Held};
-use super::wire::{ModeName, whole_ms};
-use crate::{Event, EventKind};
+use crate::http::wire::{Edge, ModeName, permits_of, whole_ms};
+use crate::{Event, EventKind, Mode};
 
 /// An event in writing, but for its number.
-pub(super) struct Told {
-    pub(super) kind: &'static str,
+pub(in crate::http) struct Told {
+    pub(in crate::http) kind: &'static str,
     /// The members of its JSON object behind the number, and the closing brace.
-    pub(super) rest: String,
+    pub(in crate::http) rest: String,
 }
 
 impl Told {
-    pub(super) fn of(event: &Event, may_see: impl Fn(&str) -> bool) -> Self {
+    pub(in crate::http) fn of(event: &Event, may_see: impl Fn(&str) -> bool) -> Self {
         let written = Written::of(event, may_see);
         let mut rest = serde_json::to_string(&written).expect("an event is JSON");
         rest.remove(0);
@@ -25,7 +24,7 @@ impl Told {
     }
 
     /// Whether what is told depends on who hears it.
-    pub(super) fn differs_by_listener(event: &Event) -> bool {
+    pub(in crate::http) fn differs_by_listener(event: &Event) -> bool {
         matches!(event.kind, EventKind::Deadlock { .. })
     }
 }
@@ -45,7 +44,7 @@ struct Written<'a> {
 enum More {
     Granted {
         #[serde(flatten)]
-        held: Held,
+        mode: ModeFields,
         ttl_ms: u64,
     },
     Ended {
@@ -68,7 +67,7 @@ impl<'a> Written<'a> {
         let ended = |held: &Duration| More::Ended { held_ms: whole_ms(*held) };
         let (kind, more) = match &event.kind {
             EventKind::Granted { mode, ttl } => {
-                ("granted", More::Granted { held: (*mode).into(), ttl_ms: whole_ms(*ttl) })
+                ("granted", More::Granted { mode: (*mode).into(), ttl_ms: whole_ms(*ttl) })
             }
             EventKind::Released { held } => ("released", ended(held)),
             EventKind::Expired { held } => ("expired", ended(held)),
@@ -86,6 +85,23 @@ impl<'a> Written<'a> {
     }
 }
 
+/// How a lock is held, in an event.
+#[derive(Serialize)]
+pub(in crate::http) struct ModeFields {
+    pub(in crate::http) mode: ModeName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::http) limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::http) permits: Option<u32>,
+}
+
+impl From<Mode> for ModeFields {
+    fn from(mode: Mode) -> Self {
+        let (limit, permits) = permits_of(mode);
+        Self { mode: mode.into(), limit, permits }
+    }
+}
+
 /// The `data` of one server-sent event of `GET /events`.
 #[derive(ToSchema)]
 #[schema(as = Event, example = json!({
@@ -93,7 +109,7 @@ impl<'a> Written<'a> {
     "mode": "exclusive", "ttl_ms": 30000,
 }))]
 #[expect(dead_code, reason = "it describes what `Told` writes")]
-pub(super) struct EventDocument {
+pub(in crate::http) struct EventDocument {
     kind: EventName,
     /// Not with `missed`.
     sequence: Option<u64>,
@@ -125,7 +141,7 @@ pub(super) struct EventDocument {
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(dead_code, reason = "it describes what `Told` writes")]
-pub(super) enum EventName {
+pub(in crate::http) enum EventName {
     Granted,
     Released,
     Expired,

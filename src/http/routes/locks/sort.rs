@@ -3,13 +3,13 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::problem::Problem;
-use super::query::invalid;
 use crate::ListOrder;
+use crate::http::problem::Problem;
+use crate::http::query::invalid;
 
 /// What a list is ordered by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
-pub(super) enum Sort {
+pub(in crate::http) enum Sort {
     #[serde(rename = "key")]
     Key,
     #[serde(rename = "-key")]
@@ -35,7 +35,7 @@ pub(super) enum Sort {
 }
 
 impl Sort {
-    pub(super) fn read(name: Option<&str>) -> Result<Self, Problem> {
+    pub(in crate::http) fn read(name: Option<&str>) -> Result<Self, Problem> {
         Ok(match name {
             None | Some("key") => Self::Key,
             Some("-key") => Self::KeyDescending,
@@ -52,7 +52,7 @@ impl Sort {
         })
     }
 
-    pub(super) fn order(self) -> ListOrder {
+    pub(in crate::http) fn order(self) -> ListOrder {
         match self {
             Self::Key => ListOrder::Key,
             Self::KeyDescending => ListOrder::KeyDescending,

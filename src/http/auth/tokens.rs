@@ -31,7 +31,7 @@ fn fingerprint(digest: [u8; 32]) -> Fingerprint {
 /// What a token allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Right {
+pub(in crate::http) enum Right {
     Acquire,
     Read,
     Force,
@@ -39,15 +39,15 @@ pub(super) enum Right {
 
 /// One token.
 #[derive(Clone)]
-pub(super) struct Bearer {
-    pub(super) name: String,
-    pub(super) digest: Fingerprint,
-    pub(super) rights: Vec<Right>,
+pub(in crate::http) struct Bearer {
+    pub(in crate::http) name: String,
+    pub(in crate::http) digest: Fingerprint,
+    pub(in crate::http) rights: Vec<Right>,
     /// None of them is a prefix of another.
-    pub(super) namespaces: Vec<String>,
+    pub(in crate::http) namespaces: Vec<String>,
     /// Its own.
-    pub(super) quotas: Quotas,
-    pub(super) standing: Arc<Standing>,
+    pub(in crate::http) quotas: Quotas,
+    pub(in crate::http) standing: Arc<Standing>,
 }
 
 /// The token that a thread found last.
@@ -60,15 +60,15 @@ struct LastFound {
 /// Why a list of tokens makes no sense. It never quotes one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct AccessError(pub(super) String);
+pub struct AccessError(pub(in crate::http) String);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    pub(super) name: String,
+    pub(in crate::http) name: String,
     token: Option<String>,
     token_sha256: Option<String>,
-    pub(super) rights: Vec<Right>,
+    pub(in crate::http) rights: Vec<Right>,
     namespaces: Option<Vec<String>>,
     max_locks: Option<u32>,
     max_sessions: Option<u32>,
@@ -77,7 +77,7 @@ struct Written {
 }
 
 /// The tokens of a list.
-pub(super) fn read(text: &str) -> Result<Vec<Bearer>, AccessError> {
+pub(in crate::http) fn read(text: &str) -> Result<Vec<Bearer>, AccessError> {
     let written: Vec<Written> = serde_json::from_str(text).map_err(|why| {
         // Its own words may quote the text.
         AccessError(format!("not a list of tokens: see line {}, column {}", why.line(), why.column()))
@@ -99,7 +99,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Bearer>, AccessError> {
 
 /// [`find`], which most often is asked for what it was asked for just before. That is compared in constant time too: how
 /// long it takes tells no more of the last token than its length.
-pub(super) fn find_again(bearers: &Arc<[Bearer]>, secret: &[u8]) -> Option<usize> {
+pub(in crate::http) fn find_again(bearers: &Arc<[Bearer]>, secret: &[u8]) -> Option<usize> {
     thread_local! {
         static LAST: RefCell<Option<LastFound>> = const { RefCell::new(None) };
     }
@@ -117,14 +117,14 @@ pub(super) fn find_again(bearers: &Arc<[Bearer]>, secret: &[u8]) -> Option<usize
 }
 
 /// Which token has this secret. Looks at all of them, whatever it finds.
-pub(super) fn find(bearers: &[Bearer], secret: &[u8]) -> Option<usize> {
+pub(in crate::http) fn find(bearers: &[Bearer], secret: &[u8]) -> Option<usize> {
     let digest = fingerprint(Sha256::digest(secret).into());
     let same = |(at, bearer): (usize, &Bearer)| bool::from(bearer.digest.ct_eq(&digest)).then_some(at);
     bearers.iter().enumerate().map(same).fold(None, |found, at| found.or(at))
 }
 
 /// The secret that a request brings.
-pub(super) fn secret(req: &HttpRequest) -> Option<&[u8]> {
+pub(in crate::http) fn secret(req: &HttpRequest) -> Option<&[u8]> {
     let (scheme, secret) = req.headers().get(AUTHORIZATION)?.as_bytes().split_at_checked(SCHEME.len())?;
     scheme.eq_ignore_ascii_case(SCHEME).then(|| secret.trim_ascii())
 }
@@ -175,7 +175,7 @@ impl Bearer {
 }
 
 /// Leaves out those prefixes that begin with another.
-pub(super) fn without_inner(prefixes: &mut Vec<String>) {
+pub(in crate::http) fn without_inner(prefixes: &mut Vec<String>) {
     prefixes.sort_unstable();
     // In order, each comes behind what it begins with, and only such are in between.
     prefixes.dedup_by(|longer, shorter| longer.starts_with(shorter.as_str()));

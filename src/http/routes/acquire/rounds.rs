@@ -21,7 +21,7 @@ const MOST: usize = 4096;
 
 /// The waits that have timed out lately, and until when another request may take them up.
 #[derive(Default)]
-pub(super) struct Rounds(Mutex<HashMap<(Key, Token), Instant>>);
+pub(in crate::http) struct Rounds(Mutex<HashMap<(Key, Token), Instant>>);
 
 impl Rounds {
     /// Whether a request takes up a wait that has timed out.
@@ -47,7 +47,7 @@ impl Rounds {
 ///
 /// # Cancel safety
 /// That of `granted`.
-pub(super) async fn noted<T, E>(
+pub(in crate::http) async fn noted<T, E>(
     locks: &LockManager,
     key: &str,
     token: Token,

@@ -13,11 +13,11 @@ use ipnet::IpNet;
 
 /// The proxies that are believed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Proxies(Arc<[IpNet]>);
+pub(in crate::http) struct Proxies(Arc<[IpNet]>);
 
 impl Proxies {
     /// Reads addresses and networks, with commas between them; the one that is neither if there is one.
-    pub(super) fn read(list: &str) -> Result<Self, &str> {
+    pub(in crate::http) fn read(list: &str) -> Result<Self, &str> {
         let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         let network = |entry: &str| entry.parse::<IpNet>().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from));
         let networks: Result<Vec<_>, _> = entries.map(|entry| network(entry).map_err(|_| entry)).collect();
@@ -25,7 +25,7 @@ impl Proxies {
     }
 
     /// The address that a request came from.
-    pub(super) fn origin(&self, req: &HttpRequest) -> IpAddr {
+    pub(in crate::http) fn origin(&self, req: &HttpRequest) -> IpAddr {
         let peer = req.peer_addr().map_or(IpAddr::from([0; 4]), |peer| peer.ip().to_canonical());
         if !self.are_at(peer) {
             return peer;

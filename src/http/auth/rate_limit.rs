@@ -7,21 +7,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-use super::problem::Fault;
+use crate::http::problem::Fault;
 
 /// After so many requests, the addresses that have not come for a while are forgotten.
 const FORGET_EVERY: u32 = 4096;
 
 /// The rate limit of one server.
 #[derive(Debug)]
-pub(super) struct RateLimit {
+pub(in crate::http) struct RateLimit {
     addresses: DefaultKeyedRateLimiter<IpAddr>,
     clock: DefaultClock,
     requests: AtomicU32,
 }
 
 impl RateLimit {
-    pub(super) fn new(per_second: NonZeroU32) -> Self {
+    pub(in crate::http) fn new(per_second: NonZeroU32) -> Self {
         Self {
             addresses: RateLimiter::dashmap(Quota::per_second(per_second)),
             clock: DefaultClock::default(),
@@ -30,7 +30,7 @@ impl RateLimit {
     }
 
     /// Counts one request from an address.
-    pub(super) fn take(&self, address: IpAddr) -> Result<(), Fault> {
+    pub(in crate::http) fn take(&self, address: IpAddr) -> Result<(), Fault> {
         if self.requests.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
             self.addresses.retain_recent();
         }
@@ -40,7 +40,7 @@ impl RateLimit {
 }
 
 /// An IPv4 address, or the network of an IPv6 one: whoever has one of those has 2^64.
-pub(super) fn network(address: IpAddr) -> IpAddr {
+pub(in crate::http) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => IpAddr::from((v6.to_bits() >> 64 << 64).to_be_bytes()),

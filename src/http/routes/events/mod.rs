@@ -3,6 +3,9 @@
 //! A listener that is too slow is told how many events it missed; it never slows a lock down. A comment every while
 //! tells the client, and whatever stands between, that the stream lives.
 
+mod feed;
+mod written;
+
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -11,15 +14,14 @@ use actix_web::rt::time::timeout;
 use actix_web::{HttpResponse, web};
 use bytes::Bytes;
 use futures_util::stream::unfold;
+pub(in crate::http) use written::EventDocument;
 
-use super::access::Caller;
-use super::context::{Answer, RequestContext};
-use super::feed::{Feed, Filter, Listening};
-use super::host::shared;
-use super::problem::Fault;
-use super::query::{invalid, parameters};
-use super::quota::Seat;
-use super::reload::ReloadableAccess;
+use crate::http::auth::{Caller, ReloadableAccess, Seat};
+use crate::http::context::{HandlerResult, RequestContext};
+use crate::http::host::shared;
+use crate::http::problem::Fault;
+use crate::http::query::{invalid, parameters};
+use feed::{Feed, Filter, Listening};
 
 /// How long a stream may be silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -45,20 +47,20 @@ const OPENING: &str = "retry: 2000\n: what happens to locks from now on\n\n";
         example = "event: granted\nid: 7\ndata: {\"sequence\":7,\"kind\":\"granted\",\"key\":\"order:42\",\"owner\":\"worker-7\",\"fencing_token\":1795229686733898,\"mode\":\"exclusive\",\"ttl_ms\":30000}\n\n",
     )),
 )]
-pub(super) async fn events(call: &RequestContext, _: web::Payload) -> Answer {
-    let [prefix, max_rate] = parameters(&call.req, ["prefix", "max_rate"])?;
+pub(in crate::http) async fn events(ctx: &RequestContext, _: web::Payload) -> HandlerResult {
+    let [prefix, max_rate] = parameters(&ctx.req, ["prefix", "max_rate"])?;
     let max_rate = max_rate.map(|rate| rate.parse().map_err(|_| invalid("`max_rate` is a whole number from 1 on")));
     let max_rate = max_rate.transpose()?;
-    let counted = call.locks.count_listener();
+    let counted = ctx.locks.count_listener();
     // Counted with this one, so that those who come at the same moment cannot both be the last.
-    if call.locks.listeners() > call.limits.max_streams {
+    if ctx.locks.listeners() > ctx.limits.max_streams {
         return Err(Fault::TooManyStreams.into());
     }
-    let (seat, access) = (call.caller.listen()?, shared::<ReloadableAccess>(&call.req).cloned());
-    let filter = Filter::new(&call.caller, &call.locks, prefix.as_deref().unwrap_or_default(), max_rate);
-    let listening = call.locks.attached::<Feed>().listen(&call.locks, filter, counted);
+    let (seat, access) = (ctx.caller.listen()?, shared::<ReloadableAccess>(&ctx.req).cloned());
+    let filter = Filter::new(&ctx.caller, &ctx.locks, prefix.as_deref().unwrap_or_default(), max_rate);
+    let listening = ctx.locks.attached::<Feed>().listen(&ctx.locks, filter, counted);
     let listening = listening.map_err(|_| Fault::Internal { why: "there is no thread to listen with" })?;
-    let client = Client { listening, caller: call.caller.clone(), access, opening: Some(OPENING), _seat: seat };
+    let client = Client { listening, caller: ctx.caller.clone(), access, opening: Some(OPENING), _seat: seat };
     let stream = unfold(client, async |mut client| Some((Ok::<_, Infallible>(client.next().await?), client)));
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))

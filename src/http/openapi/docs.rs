@@ -7,8 +7,8 @@ use actix_web::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_T
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::Value;
 
-use super::context::Answer;
-use super::openapi::Description;
+use super::Description;
+use crate::http::context::HandlerResult;
 
 /// Nothing but its own style sheet, and no framing.
 const POLICY: &str =
@@ -18,7 +18,7 @@ const ADDRESS: &str = "\u{1}address\u{1}";
 const METHODS: [&str; 3] = ["post", "get", "delete"];
 
 /// `GET /docs`
-pub(super) fn page(req: &HttpRequest) -> Answer {
+pub(in crate::http) fn page(req: &HttpRequest) -> HandlerResult {
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
         .insert_header((CONTENT_SECURITY_POLICY, POLICY))
@@ -27,7 +27,7 @@ pub(super) fn page(req: &HttpRequest) -> Answer {
 }
 
 /// `GET /docs/style.css`
-pub(super) fn style(_: &HttpRequest) -> Answer {
+pub(in crate::http) fn style(_: &HttpRequest) -> HandlerResult {
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/css; charset=utf-8"))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -45,7 +45,7 @@ fn address(req: &HttpRequest) -> String {
 }
 
 /// The page of a description.
-pub(super) fn draw(api: &Value) -> String {
+pub(in crate::http) fn draw(api: &Value) -> String {
     let mut page = String::from(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
          <title>leasehold: the routes</title><link rel=stylesheet href=docs/style.css>",

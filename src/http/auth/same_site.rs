@@ -13,7 +13,7 @@ use actix_web::HttpRequest;
 use actix_web::http::Method;
 use actix_web::http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 
-use super::problem::Fault;
+use crate::http::problem::Fault;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -23,14 +23,14 @@ const LONGEST_QUOTED: usize = 80;
 
 /// The names that the server is known by, besides addresses and `localhost`.
 #[derive(Clone, Debug, Default)]
-pub(super) struct AllowedHosts {
+pub(in crate::http) struct AllowedHosts {
     names: Arc<[Box<str>]>,
     any: bool,
 }
 
 impl AllowedHosts {
     /// Reads names, with commas between them; `*` is any name. The entry that is no name if there is one.
-    pub(super) fn read(list: &str) -> Result<Self, &str> {
+    pub(in crate::http) fn read(list: &str) -> Result<Self, &str> {
         let mut allowed = Vec::new();
         let mut any = false;
         for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
@@ -44,7 +44,7 @@ impl AllowedHosts {
     }
 
     /// Refuses what may come from a page of another site.
-    pub(super) fn check(&self, req: &HttpRequest) -> Result<(), Fault> {
+    pub(in crate::http) fn check(&self, req: &HttpRequest) -> Result<(), Fault> {
         let mut host = None;
         // A request may name its host in its first line as well, and may repeat the header: each must be right.
         let target = req.uri().authority().map(|authority| authority.as_str());

@@ -1,4 +1,4 @@
-//! What can be seen of locks, as JSON: rows, queues, totals, health. Never a token, never a session's id.
+//! What can be seen of locks, as JSON: rows and queues. Never a token, never a session's id.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,32 +6,29 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::access::Right;
 use super::cursor;
-use super::wire::{ModeName, permits_of, whole_ms};
+use crate::http::wire::{ModeName, permits_of, whole_ms};
 use crate::store::{NodeVote, Vote};
-use crate::{
-    FencingToken, HolderInfo, HotKey, Key, ListPage, Location, LockInfo, Mode, Stats, StorePage, WaitEdge, WaiterInfo,
-};
+use crate::{FencingToken, HolderInfo, Key, ListPage, Location, LockInfo, StorePage, WaiterInfo};
 
 /// The held locks, in the order that was asked for. Where there are very many, they may be as of up to a second ago.
 #[derive(Serialize, ToSchema, Default)]
-pub(super) struct LockList {
-    pub(super) locks: Vec<LockRow>,
+pub(in crate::http) struct LockList {
+    pub(in crate::http) locks: Vec<LockRow>,
     /// Whether there are more than the limit let in.
-    pub(super) truncated: bool,
+    pub(in crate::http) truncated: bool,
     /// Where the next page begins: the `cursor` of the request for it. `null` at the end, and in orders that are not by
     /// key. Pages are complete for all locks that live throughout.
     #[schema(required)]
-    pub(super) next_cursor: Option<String>,
+    pub(in crate::http) next_cursor: Option<String>,
     /// Whose locks these are.
-    pub(super) scope: Scope,
+    pub(in crate::http) scope: Scope,
 }
 
 /// Whose locks a list shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Scope {
+pub(in crate::http) enum Scope {
     /// All that there are: there is no store.
     #[default]
     All,
@@ -42,13 +39,13 @@ pub(super) enum Scope {
 }
 
 impl LockList {
-    pub(super) fn of(page: &ListPage, scope: Scope) -> Self {
+    pub(in crate::http) fn of(page: &ListPage, scope: Scope) -> Self {
         let locks = page.locks.iter().map(LockRow::from).collect();
         let next_cursor = page.next.as_ref().map(|key| cursor::write(key.as_str()));
         Self { locks, truncated: page.truncated, next_cursor, scope }
     }
 
-    pub(super) fn of_store(page: &StorePage, may_see: impl Fn(&Key) -> bool) -> Self {
+    pub(in crate::http) fn of_store(page: &StorePage, may_see: impl Fn(&Key) -> bool) -> Self {
         let seen = page.locks.iter().filter(|lock| may_see(&lock.key));
         let next_cursor = page.next.as_deref().map(cursor::write);
         Self {
@@ -69,7 +66,7 @@ impl LockList {
         "since_unix_ms": 1795229687371_u64, "age_ms": 6, "remaining_ms": 29993, "ttl_ms": 30000, "refresh_count": 0,
     },
 }))]
-pub(super) struct LockRow {
+pub(in crate::http) struct LockRow {
     key: String,
     /// `true` where another process, or another client of the store, holds it: then nothing is known of the holder but how
     /// long it lasts and perhaps its fencing token, and those who wait are this server's.
@@ -77,7 +74,7 @@ pub(super) struct LockRow {
     elsewhere: bool,
     mode: ModeName,
     /// The first of those who hold it.
-    holder: Holder,
+    holder: HolderView,
     /// How many hold it.
     held_by: usize,
     /// How many wait for it.
@@ -89,10 +86,10 @@ pub(super) struct LockRow {
 
 /// One held lock with those who hold it and its queue, the first 100 of each.
 #[derive(Serialize, ToSchema)]
-pub(super) struct LockDetail {
+pub(in crate::http) struct LockDetail {
     #[serde(flatten)]
     row: LockRow,
-    holders: Vec<Holder>,
+    holders: Vec<HolderView>,
     queue: Vec<WaiterRow>,
     /// For whom each node of the store stands; left out unless it has several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -126,7 +123,8 @@ enum VoteName {
 
 /// Who holds a lock.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Holder {
+#[schema(as = Holder)]
+pub(in crate::http) struct HolderView {
     #[schema(value_type = Option<String>, required)]
     owner: Option<Arc<str>>,
     mode: ModeName,
@@ -173,8 +171,8 @@ fn since(age: Duration) -> u64 {
     whole_ms(wall.saturating_sub(age))
 }
 
-impl Holder {
-    pub(super) fn of(info: &HolderInfo, whereabouts: Location) -> Self {
+impl HolderView {
+    pub(in crate::http) fn of(info: &HolderInfo, whereabouts: Location) -> Self {
         let (limit, permits) = permits_of(info.mode);
         let is_known = whereabouts == Location::Here;
         let known = |ms: u64| is_known.then_some(ms);
@@ -217,7 +215,7 @@ impl From<NodeVote> for VoteRow {
 impl From<&LockInfo> for LockRow {
     fn from(info: &LockInfo) -> Self {
         // There is always a first.
-        let (holder, mode) = (Holder::of(&info.holders[0], info.whereabouts), ModeName::from(info.mode));
+        let (holder, mode) = (HolderView::of(&info.holders[0], info.whereabouts), ModeName::from(info.mode));
         let elsewhere = info.whereabouts == Location::Elsewhere;
         let longest_wait_ms = info.longest_wait.map(whole_ms);
         let (key, held_by, waiting) = (info.key.to_string(), info.held_by, info.waiting);
@@ -227,123 +225,19 @@ impl From<&LockInfo> for LockRow {
 
 impl From<LockInfo> for LockDetail {
     fn from(mut info: LockInfo) -> Self {
-        let holders = info.holders.iter().map(|holder| Holder::of(holder, info.whereabouts)).collect();
+        let holders = info.holders.iter().map(|holder| HolderView::of(holder, info.whereabouts)).collect();
         let queue = std::mem::take(&mut info.queue).into_iter().map(WaiterRow::from).collect();
         let votes = std::mem::take(&mut info.votes).into_iter().map(VoteRow::from).collect();
         Self { row: (&info).into(), holders, queue, votes }
     }
 }
 
-/// The totals of all keys.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Totals {
-    #[serde(flatten)]
-    pub(super) stats: Stats,
-    /// The most contended keys, the worst first.
-    pub(super) hot_keys: Vec<HotKeyRow>,
-}
-
-/// How often requests for a key had to wait or were refused.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({ "key": "order:42", "contentions": 17 }))]
-pub(super) struct HotKeyRow {
-    key: String,
-    contentions: u64,
-}
-
-impl From<HotKey> for HotKeyRow {
-    fn from(hot: HotKey) -> Self {
-        Self { key: hot.key.to_string(), contentions: hot.contentions }
-    }
-}
-
-/// The totals of one held key.
-#[derive(Serialize, ToSchema)]
-pub(super) struct KeyStats {
-    pub(super) key: String,
-    /// `null` while nobody has had to wait for the key or was refused it: an uncontended key keeps no totals.
-    #[schema(required)]
-    pub(super) stats: Option<Stats>,
-}
-
-/// Who asks, as far as the server can tell.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({ "name": "ci", "rights": ["acquire", "read"], "namespaces": ["ci:"] }))]
-pub(super) struct Whoami {
-    /// The token's name; `null` without one.
-    #[schema(required)]
-    pub(super) name: Option<String>,
-    /// All of them where the server asks for no token.
-    pub(super) rights: Vec<Right>,
-    /// The prefixes of the keys that it may use; `null` for every key.
-    #[schema(required)]
-    pub(super) namespaces: Option<Vec<String>>,
-}
-
-/// The process lives.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({ "status": "ok" }))]
-pub(super) struct Health {
-    pub(super) status: &'static str,
-}
-
-/// Locks can be granted.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({ "status": "ready", "store_ms": 0.4 }))]
-pub(super) struct Ready {
-    pub(super) status: &'static str,
-    /// How long the store took to answer; `null` without one.
-    #[schema(required)]
-    pub(super) store_ms: Option<f64>,
-}
-
-/// One step of a deadlock: who waits for which key. The next step's owner holds it.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({ "owner": "worker-7", "key": "account:3" }))]
-pub(super) struct Edge {
-    owner: String,
-    key: String,
-}
-
-impl From<&WaitEdge> for Edge {
-    fn from(edge: &WaitEdge) -> Self {
-        Self { owner: edge.owner.to_string(), key: edge.key.to_string() }
-    }
-}
-
-/// How a lock is held, in an event.
-#[derive(Serialize)]
-pub(super) struct Held {
-    pub(super) mode: ModeName,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) limit: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) permits: Option<u32>,
-}
-
-impl From<Mode> for Held {
-    fn from(mode: Mode) -> Self {
-        let (limit, permits) = permits_of(mode);
-        Self { mode: mode.into(), limit, permits }
-    }
-}
-
 /// What `GET /locks` answers.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-pub(super) enum Listed {
+pub(in crate::http) enum LocksAnswer {
     /// Without `key`.
     List(LockList),
     /// With `key`.
     One(Box<LockDetail>),
-}
-
-/// What `GET /stats` answers.
-#[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-pub(super) enum Counted {
-    /// Without `key`.
-    All(Totals),
-    /// With `key`.
-    One(KeyStats),
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
-use super::problem::Fault;
+use crate::http::problem::Fault;
 use crate::{Account, Token};
 
 /// How much one token may have at once; what is not set has no bound but the server's.
@@ -24,10 +24,10 @@ use crate::{Account, Token};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Quotas {
-    pub(super) locks: Option<u32>,
-    pub(super) sessions: Option<u32>,
-    pub(super) waiters: Option<u32>,
-    pub(super) streams: Option<u32>,
+    pub(in crate::http) locks: Option<u32>,
+    pub(in crate::http) sessions: Option<u32>,
+    pub(in crate::http) waiters: Option<u32>,
+    pub(in crate::http) streams: Option<u32>,
 }
 
 impl Quotas {
@@ -61,7 +61,7 @@ impl Quotas {
     }
 
     /// These, and of `others` what these leave open.
-    pub(super) fn or(self, others: Self) -> Self {
+    pub(in crate::http) fn or(self, others: Self) -> Self {
         Self {
             locks: self.locks.or(others.locks),
             sessions: self.sessions.or(others.sessions),
@@ -92,7 +92,7 @@ const SHARING: u32 = 8;
 /// One of them, for as long as it is kept.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Seat {
+pub(in crate::http) struct Seat {
     of: Arc<Counted>,
     place: Option<Box<Place>>,
 }
@@ -159,8 +159,8 @@ impl Drop for Seat {
 }
 
 /// What a token has, from one list of tokens to the next.
-pub(super) struct Standing {
-    pub(super) account: Account,
+pub(in crate::http) struct Standing {
+    pub(in crate::http) account: Account,
     waiters: Seats,
     streams: Seats,
     /// How often it may come.
@@ -169,7 +169,7 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn new(name: &str, per_second: Option<NonZeroU32>) -> Self {
+    pub(in crate::http) fn new(name: &str, per_second: Option<NonZeroU32>) -> Self {
         Self {
             account: Account::new(name),
             waiters: Seats::new(),
@@ -180,7 +180,7 @@ impl Standing {
     }
 
     /// What it may have from now on; what it has already it keeps.
-    pub(super) fn bound(&self, quotas: Quotas) {
+    pub(in crate::http) fn bound(&self, quotas: Quotas) {
         let (locks, sessions) = (quotas.locks.unwrap_or(u32::MAX), quotas.sessions.unwrap_or(u32::MAX));
         let _ = self.account.clone().max_locks(locks).max_sessions(sessions);
         self.waiters.bound(quotas.waiters);
@@ -188,7 +188,7 @@ impl Standing {
     }
 
     /// A seat among those that wait; requests for one key with one token of their own choice have one together.
-    pub(super) fn wait(&self, key: &str, token: Option<Token>) -> Result<Seat, Fault> {
+    pub(in crate::http) fn wait(&self, key: &str, token: Option<Token>) -> Result<Seat, Fault> {
         let seat = match token {
             Some(token) => self.waiters.share((key.into(), token)),
             None => self.waiters.take(),
@@ -196,12 +196,12 @@ impl Standing {
         seat.ok_or(Fault::WaiterQuota)
     }
 
-    pub(super) fn listen(&self) -> Result<Seat, Fault> {
+    pub(in crate::http) fn listen(&self) -> Result<Seat, Fault> {
         self.streams.take().ok_or(Fault::StreamQuota)
     }
 
     /// Counts one request.
-    pub(super) fn come(&self) -> Result<(), Fault> {
+    pub(in crate::http) fn come(&self) -> Result<(), Fault> {
         let Some(pace) = &self.pace else { return Ok(()) };
         pace.check().map_err(|refused| Fault::RateLimited { after: refused.wait_time_from(self.clock.now()) })
     }

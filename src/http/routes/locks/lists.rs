@@ -28,7 +28,7 @@ const AT_ONCE: usize = 32;
 
 /// The lists of one manager.
 #[derive(Default)]
-pub(super) struct Lists(Arc<Mutex<State>>);
+pub(in crate::http) struct Lists(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -54,7 +54,7 @@ struct Known {
 
 impl Lists {
     /// A list; it is perhaps shared with others. `None` if it could not be made.
-    pub(super) async fn page(&self, locks: &LockManager, query: ListQuery) -> Option<Arc<ListPage>> {
+    pub(in crate::http) async fn page(&self, locks: &LockManager, query: ListQuery) -> Option<Arc<ListPage>> {
         // A walk that broke off takes its answers along: the next one is ours to begin.
         for _ in 0..3 {
             let answer = {

@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::access::Caller;
-use super::told::Told;
+use super::written::Told;
 use crate::engine::Counted;
+use crate::http::auth::Caller;
 use crate::{Event, Events, Heard, LockManager};
 
 /// How long what happens is gathered before it is looked at.
@@ -38,7 +38,7 @@ const PIECES: usize = 16;
 
 /// The feed of one manager.
 #[derive(Default)]
-pub(super) struct Feed(Arc<Mutex<State>>);
+pub(in crate::http) struct Feed(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -66,7 +66,7 @@ struct Group {
 
 /// Which events somebody hears.
 #[derive(PartialEq, Eq, Clone)]
-pub(super) struct Filter {
+pub(in crate::http) struct Filter {
     /// Of keys that begin with one of these.
     prefixes: Vec<String>,
     /// What he may see of other keys that an event names.
@@ -82,7 +82,7 @@ struct Listener {
 }
 
 /// The receiving end of one who listens.
-pub(super) struct Listening {
+pub(in crate::http) struct Listening {
     state: Arc<Mutex<State>>,
     id: u64,
     pieces: mpsc::Receiver<Bytes>,
@@ -90,7 +90,12 @@ pub(super) struct Listening {
 }
 
 impl Filter {
-    pub(super) fn new(caller: &Caller, locks: &LockManager, prefix: &str, max_rate: Option<NonZeroU32>) -> Self {
+    pub(in crate::http) fn new(
+        caller: &Caller,
+        locks: &LockManager,
+        prefix: &str,
+        max_rate: Option<NonZeroU32>,
+    ) -> Self {
         Self { prefixes: caller.prefixes(locks, prefix), visible: caller.prefixes(locks, ""), max_rate }
     }
 
@@ -125,7 +130,7 @@ impl Feed {
     ///
     /// # Errors
     /// Those of the system, which has no thread to give.
-    pub(super) fn listen(
+    pub(in crate::http) fn listen(
         &self,
         locks: &LockManager,
         filter: Filter,
@@ -153,7 +158,7 @@ impl Feed {
 
 impl Listening {
     /// The next piece; `None` when nothing more will happen.
-    pub(super) async fn next(&mut self) -> Option<Bytes> {
+    pub(in crate::http) async fn next(&mut self) -> Option<Bytes> {
         self.pieces.recv().await
     }
 }

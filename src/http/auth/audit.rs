@@ -19,18 +19,18 @@ const MOST_PEERS: usize = 1024;
 const WRITTEN: [&str; 4] = ["unauthenticated", "forbidden", "forbidden_host", "cross_site"];
 
 /// One request that was refused.
-pub(super) struct Refusal<'a> {
-    pub(super) from: IpAddr,
+pub(in crate::http) struct Refusal<'a> {
+    pub(in crate::http) from: IpAddr,
     /// The name of its token.
-    pub(super) by: &'a str,
-    pub(super) code: &'static str,
-    pub(super) method: &'a str,
-    pub(super) route: &'a str,
-    pub(super) request_id: &'a str,
+    pub(in crate::http) by: &'a str,
+    pub(in crate::http) code: &'static str,
+    pub(in crate::http) method: &'a str,
+    pub(in crate::http) route: &'a str,
+    pub(in crate::http) request_id: &'a str,
 }
 
 /// Those who were refused lately, by address (`None`: all for whom there is no room), and how often they came again.
-pub(super) struct Refusals {
+pub(in crate::http) struct Refusals {
     again: Mutex<HashMap<Option<IpAddr>, u64>>,
     every: Duration,
 }
@@ -42,7 +42,7 @@ impl Default for Refusals {
 }
 
 /// Whether a refusal of this code is written down.
-pub(super) fn is_written(code: &str) -> bool {
+pub(in crate::http) fn is_written(code: &str) -> bool {
     WRITTEN.contains(&code)
 }
 
@@ -52,7 +52,7 @@ impl Refusals {
     }
 
     /// Writes it down, now or in a minute with the others of its address.
-    pub(super) fn note(self: &Arc<Self>, refusal: &Refusal<'_>) {
+    pub(in crate::http) fn note(self: &Arc<Self>, refusal: &Refusal<'_>) {
         let peer = network(refusal.from);
         let mut all = self.again.lock();
         let known = all.contains_key(&Some(peer)) || all.len() < MOST_PEERS;

@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use super::problem::Problem;
-use super::query::invalid;
+use crate::http::problem::Problem;
+use crate::http::query::invalid;
 use crate::{Key, ListOrder};
 
 /// The cursor behind a key, or at a place in a store.
-pub(super) fn write(place: &str) -> String {
+pub(in crate::http) fn write(place: &str) -> String {
     place.bytes().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -15,7 +15,7 @@ pub(super) fn write(place: &str) -> String {
 }
 
 /// The key that a list goes on behind.
-pub(super) fn read(text: &str, order: ListOrder) -> Result<Key, Problem> {
+pub(in crate::http) fn read(text: &str, order: ListOrder) -> Result<Key, Problem> {
     if !matches!(order, ListOrder::Key | ListOrder::KeyDescending) {
         return Err(invalid("`cursor` goes with an order by `key` only"));
     }
@@ -23,7 +23,7 @@ pub(super) fn read(text: &str, order: ListOrder) -> Result<Key, Problem> {
 }
 
 /// The place in a store that a list goes on at.
-pub(super) fn read_place(text: &str) -> Result<String, Problem> {
+pub(in crate::http) fn read_place(text: &str) -> Result<String, Problem> {
     decode(text).ok_or_else(not_ours)
 }
 

@@ -3,6 +3,8 @@
 //! Which errors a route answers stands here, in one table; their examples are what the server itself would answer. A
 //! test asks every route for everything, and holds the answers to this description.
 
+pub(in crate::http) mod docs;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -16,10 +18,11 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use super::context::Answer;
-use super::host::access;
-use super::problem::{Fault, Problem};
-use super::{docs, events, routes, sessions, sort, told, views, wire};
+use crate::http::context::HandlerResult;
+use crate::http::host::access;
+use crate::http::problem::{Fault, Problem};
+use crate::http::routes::{acquire, events, force_release, health, heartbeat, locks, release, sessions, stats, whoami};
+use crate::http::wire;
 use crate::{KeyFault, LockError, Loss, TtlFault, WaitEdge};
 
 #[derive(OpenApi)]
@@ -36,12 +39,13 @@ use crate::{KeyFault, LockError, Loss, TtlFault, WaitEdge};
             its request in `x-request-id`.",
     ),
     paths(
-        routes::acquire, routes::release, routes::heartbeat,
+        acquire::acquire, release::release, heartbeat::heartbeat,
         sessions::open, sessions::heartbeat, sessions::end,
-        routes::locks, routes::lock, routes::stats, events::events,
-        routes::whoami, routes::force_release, routes::force_release_in_path, routes::healthz, routes::readyz,
+        locks::locks, locks::lock, stats::stats, events::events,
+        whoami::whoami, force_release::force_release, force_release::force_release_in_path,
+        health::healthz, health::readyz,
     ),
-    components(schemas(ProblemDocument, told::EventDocument, wire::ModeName, sort::Sort, routes::Missing)),
+    components(schemas(ProblemDocument, events::EventDocument, wire::ModeName, locks::Sort, locks::Missing)),
     tags(
         (name = "locking", description = "Take locks, keep them, give them back."),
         (name = "sessions", description = "Owners of several locks, kept alive by one heartbeat."),
@@ -65,11 +69,11 @@ struct ProblemDocument {
     /// For programs; it does not.
     code: String,
     /// With `held` and `timeout`: who is in the way, `null` if the key came free meanwhile.
-    holder: Option<views::Holder>,
+    holder: Option<locks::HolderView>,
     /// With `held` and `timeout`: how many wait for the key.
     queue_length: Option<usize>,
     /// With `deadlock`: who waits for which key, in a circle.
-    cycle: Option<Vec<views::Edge>>,
+    cycle: Option<Vec<wire::Edge>>,
 }
 
 /// Of every route that may ask for a token.
@@ -237,7 +241,7 @@ fn add_errors(operation: &mut Operation, examples: &BTreeMap<&'static str, (u16,
 /// What a host may serve beside the routes that are always there.
 #[cfg(feature = "prometheus")]
 #[derive(OpenApi)]
-#[openapi(paths(super::metrics::scrape), modifiers(&Errors))]
+#[openapi(paths(crate::http::routes::metrics::scrape), modifiers(&Errors))]
 struct Metrics;
 
 /// Stands in a description for where the routes are mounted.
@@ -287,10 +291,10 @@ fn bound(schema: &mut Value) {
 }
 
 /// The description of some routes, in all its forms.
-pub(super) struct Description {
+pub(in crate::http) struct Description {
     text: String,
     /// For people.
-    pub(super) page: String,
+    pub(in crate::http) page: String,
 }
 
 impl Description {
@@ -301,14 +305,14 @@ impl Description {
     }
 
     /// That of the routes which this request could have asked for.
-    pub(super) fn of(req: &HttpRequest) -> &'static Self {
+    pub(in crate::http) fn of(req: &HttpRequest) -> &'static Self {
         static ALWAYS: [LazyLock<Description>; 2] = [
             LazyLock::new(|| Description::new(&Api::openapi(), false)),
             LazyLock::new(|| Description::new(&Api::openapi(), true)),
         ];
         let has_tokens = access(req).is_some_and(|access| access.has_tokens());
         #[cfg(feature = "prometheus")]
-        if req.app_data::<super::metrics::Scraped>().is_some() {
+        if req.app_data::<crate::http::routes::metrics::Scraped>().is_some() {
             static WITH_METRICS: [LazyLock<Description>; 2] = [
                 LazyLock::new(|| Description::new(&Api::openapi().merge_from(Metrics::openapi()), false)),
                 LazyLock::new(|| Description::new(&Api::openapi().merge_from(Metrics::openapi()), true)),
@@ -320,7 +324,7 @@ impl Description {
 }
 
 /// `GET /openapi.json`
-pub(super) fn document(req: &HttpRequest) -> Answer {
+pub(in crate::http) fn document(req: &HttpRequest) -> HandlerResult {
     // From the root on, whatever the server is called: a client knows whom it has asked.
     let mount = req.path().strip_suffix("/openapi.json").filter(|mount| !mount.is_empty()).unwrap_or("/");
     let (mark, mount) = (json!(MOUNT).to_string(), json!(mount).to_string());

@@ -18,7 +18,7 @@ use actix_web::rt::task::yield_now;
 ///
 /// # Errors
 /// Those of `begin`; the request is dropped then.
-pub(super) async fn while_present<F: Future + Unpin, S, E>(
+pub(in crate::http) async fn while_present<F: Future + Unpin, S, E>(
     mut request: F,
     begin: impl FnOnce() -> Result<S, E>,
 ) -> Result<F::Output, E> {

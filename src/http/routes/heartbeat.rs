@@ -1,0 +1,85 @@
+//! `POST /heartbeat`: moves the deadline of a lock by its token.
+
+use actix_web::web;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::checks::{checked_mode, checked_ttl};
+use super::reclaim::{Proof, fence_while_starting, take_back};
+use crate::http::body;
+use crate::http::context::{HandlerResult, RequestContext};
+use crate::http::number::Number;
+use crate::http::wire::{ModeName, Text, token, whole_ms};
+use crate::{Key, LockError, Token};
+
+/// What `POST /heartbeat` asks for.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "key": "order:42", "token": "0f8fad5b-d9cb-469f-a165-70867728950e", "ttl_ms": 30000 }))]
+#[schema(as = Heartbeat)]
+pub(in crate::http) struct HeartbeatBody<'a> {
+    #[serde(borrow)]
+    #[schema(value_type = String, min_length = 1, max_length = 256)]
+    pub(in crate::http) key: Text<'a>,
+    /// The token that the acquire answered with.
+    #[serde(deserialize_with = "token")]
+    #[schema(value_type = String, format = Uuid)]
+    pub(in crate::http) token: Token,
+    /// From now on; the TTL of the acquire if it is left out. A deadline is never moved back.
+    #[schema(value_type = Option<u64>, minimum = 10, maximum = 86_400_000)]
+    pub(in crate::http) ttl_ms: Option<Number>,
+    /// That of the grant. While a server without a store starts (`--start-delay`), the lock is taken back with it: the
+    /// server has forgotten it, and nobody else can have had it. Of two who cannot hold a key together the higher number
+    /// stays, and a number that was made up cannot be told from a true one. Send it always, with the four below as they were at the
+    /// acquire; else they are not looked at.
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    pub(in crate::http) fencing_token: Option<Number>,
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 128)]
+    pub(in crate::http) owner: Option<Text<'a>>,
+    #[serde(default)]
+    #[schema(value_type = Option<ModeName>)]
+    pub(in crate::http) mode: ModeName,
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub(in crate::http) limit: Option<Number>,
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub(in crate::http) permits: Option<Number>,
+}
+
+/// A lock that lasts longer now.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "remaining_ms": 29999, "refresh_count": 1 }))]
+pub(in crate::http) struct HeartbeatAnswer {
+    pub(in crate::http) remaining_ms: u64,
+    pub(in crate::http) refresh_count: u32,
+}
+
+/// Moves the deadline of a lock, by its token.
+#[utoipa::path(
+    post, path = "/heartbeat", tag = "locking", operation_id = "heartbeat",
+    request_body = HeartbeatBody,
+    responses((status = 200, description = "The lock lasts longer now.", body = HeartbeatAnswer)),
+)]
+pub(in crate::http) async fn heartbeat(ctx: &RequestContext, payload: web::Payload) -> HandlerResult {
+    let text = body::read(&ctx.req, payload, ctx.limits).await?;
+    let body: HeartbeatBody<'_> = body::parse(&text)?;
+    let key = ctx.key(&body.key)?;
+    let ttl = body.ttl_ms.map(|ttl| checked_ttl(ttl, ctx.limits)).transpose()?;
+    let key = Key::try_from(key).map_err(LockError::from)?;
+    let fence = fence_while_starting(ctx, body.fencing_token)?;
+    let mode = checked_mode(body.mode, body.limit, body.permits)?;
+    let done = match (ctx.locks.refresh(key.clone(), body.token, ttl).await, fence) {
+        (Err(why @ (LockError::Lost(_) | LockError::NotHeld)), Some(fence)) => {
+            let owner = body.owner.as_deref().map(Into::into);
+            let account = ctx.caller.account().cloned();
+            let proof = Proof { token: body.token, fence, mode, owner, account, ttl };
+            take_back(ctx, &key, proof).map_err(|refusal| match refusal {
+                // Not that it is lost: there may be room before its time is over.
+                LockError::LockQuota => refusal,
+                _ => why,
+            })?
+        }
+        (done, _) => done?,
+    };
+    Ok(body::answer(&HeartbeatAnswer { remaining_ms: whole_ms(done.remaining), refresh_count: done.count }))
+}
