@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use redis::ConnectionInfo;
 
-use super::RedisStore;
-use super::conn::url;
+use super::conn::url::{self, Place};
 use super::keys::SIDE_KEYS;
 use crate::key::Ttl;
 use crate::store::{KeyTemplate, StoreError, Warning};
 use crate::supervise;
 
-/// Sets up a [`RedisStore`].
+/// Sets up a [`RedisStore`](super::RedisStore).
 ///
 /// | URL | what stands behind it |
 /// |---|---|
@@ -51,7 +50,7 @@ pub struct RedisBuilder {
 
 pub(super) type OnWarning = Arc<dyn Fn(&Warning) + Send + Sync>;
 
-/// What we show to servers that ask for it, in PEM.
+/// What servers that ask for a certificate get, in PEM.
 #[derive(Clone)]
 #[cfg_attr(not(feature = "redis-tls"), expect(dead_code, reason = "there is nobody to show it to"))]
 struct ClientCertificate {
@@ -63,21 +62,8 @@ struct ClientCertificate {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Repeats {
     On,
-    /// Whoever may have forgotten them does not speak before the keys have run out.
+    /// A server that may have forgotten them grants nothing before the keys have run out.
     Off,
-}
-
-/// Where the keys are.
-#[derive(Clone)]
-pub(in crate::store) enum Place {
-    Server(ConnectionInfo),
-    Sentinel {
-        sentinels: Vec<ConnectionInfo>,
-        master: Arc<str>,
-        /// Everything about the master but its address.
-        like: ConnectionInfo,
-    },
-    Cluster(Vec<ConnectionInfo>),
 }
 
 /// The longest time a fence is kept: it must not overflow Redis' own arithmetic.
@@ -202,11 +188,8 @@ impl RedisBuilder {
         self
     }
 
-    /// Checks everything and makes the store. Nothing is connected before it is started.
-    ///
-    /// # Errors
-    /// [`StoreError::Config`] says what is wrong.
-    pub fn build(mut self) -> Result<RedisStore, StoreError> {
+    /// The same settings, all of them checked.
+    pub(super) fn checked(mut self) -> Result<Self, StoreError> {
         let config = |why: &str| Err(StoreError::Config(why.into()));
         let place = match self.place.clone() {
             Ok(place) => self.adjusted(place).map_err(|why| StoreError::Config(why.into()))?,
@@ -238,7 +221,7 @@ impl RedisBuilder {
         if self.process.is_empty() || self.process.len() > 128 {
             return config("the process id has 1 to 128 bytes");
         }
-        Ok(RedisStore::over(self))
+        Ok(self)
     }
 
     /// The place with the settings that do not stand in its URL, all of them checked.
@@ -323,17 +306,6 @@ impl fmt::Debug for RedisBuilder {
             .field("operation_timeout", &self.operation_timeout)
             .field("process", &self.process)
             .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = |infos: &[ConnectionInfo]| infos.iter().map(|i| i.addr().to_string()).collect::<Vec<_>>().join(",");
-        match self {
-            Self::Server(info) => write!(f, "{}", info.addr()),
-            Self::Sentinel { sentinels, master, .. } => write!(f, "sentinel {} of {}", master, all(sentinels)),
-            Self::Cluster(nodes) => write!(f, "cluster {}", all(nodes)),
-        }
     }
 }
 

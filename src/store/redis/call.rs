@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use super::Inner;
-use super::cleanup::{Guard, Order, PendingCleanup};
-use super::conn::batch::Dispatch;
+use super::conn::dispatch::Dispatch;
 use super::conn::link::{Link, Phase};
 use super::conn::wire::{Asking, Wire};
 use super::fault::{Fault, Ran, Then};
+use super::inner::Inner;
 use super::keys::KeyNames;
+use super::pending::{PendingCleanup, SendOrder};
 use super::replicas::{self, Confirmed};
 use super::script::{Reply, Script, ScriptArgs};
 use crate::clock::Moment;
@@ -22,10 +22,10 @@ const REDIRECTIONS: usize = 4;
 /// What a script answers that came after its not-after.
 pub(super) const TOO_LATE: i64 = 3;
 
-/// Who is told before a command goes out (R5).
+/// What a call notifies before a command goes out (R5).
 pub(in crate::store) trait SendObserver: Send {
     /// A command goes out, and has no effect after `not_after_us`.
-    fn sending(&mut self, order: Order, not_after_us: i64);
+    fn sending(&mut self, order: SendOrder, not_after_us: i64);
 
     /// Whether replicas have to confirm it.
     fn confirm(&self) -> Confirm {
@@ -33,35 +33,25 @@ pub(in crate::store) trait SendObserver: Send {
     }
 }
 
-/// Of an extend, whose outcome is undone by nothing but time.
+/// Observes an extend: replicas confirm it, and nothing but time undoes it.
 pub(super) struct Confirmable;
 
 impl SendObserver for Confirmable {
-    fn sending(&mut self, _: Order, _: i64) {}
+    fn sending(&mut self, _: SendOrder, _: i64) {}
 
     fn confirm(&self) -> Confirm {
         Confirm::Yes
     }
 }
 
-impl SendObserver for Guard {
-    fn sending(&mut self, order: Order, not_after_us: i64) {
-        Guard::sending(self, order, not_after_us);
-    }
-
-    fn confirm(&self) -> Confirm {
-        self.confirm
-    }
-}
-
 impl SendObserver for PendingCleanup {
-    fn sending(&mut self, order: Order, not_after_us: i64) {
+    fn sending(&mut self, order: SendOrder, not_after_us: i64) {
         self.add(order, not_after_us);
     }
 }
 
 impl<T: SendObserver> SendObserver for &mut T {
-    fn sending(&mut self, order: Order, not_after_us: i64) {
+    fn sending(&mut self, order: SendOrder, not_after_us: i64) {
         T::sending(self, order, not_after_us);
     }
 
@@ -70,9 +60,9 @@ impl<T: SendObserver> SendObserver for &mut T {
     }
 }
 
-/// Of a command that may run late without harm.
+/// Observes a command that may run late without harm.
 impl SendObserver for () {
-    fn sending(&mut self, _: Order, _: i64) {}
+    fn sending(&mut self, _: SendOrder, _: i64) {}
 }
 
 /// An answer and where it came from.
@@ -96,40 +86,41 @@ pub(in crate::store) struct Failure {
     pub(in crate::store) ran: Ran,
 }
 
-/// Runs `script` for a lock. `parts` are what it is told, given the not-after; they may be asked for again.
+/// Runs `script` for a lock. `args` makes its keys and arguments from the not-after, and may be called again.
 pub(in crate::store) async fn call(
     inner: &Inner,
     names: &KeyNames,
     script: &'static Script,
     begun: Moment,
-    mut outbox: impl SendObserver,
-    parts: impl Fn(i64) -> ScriptArgs + Send + Sync,
+    mut observer: impl SendObserver,
+    args: impl Fn(i64) -> ScriptArgs + Send + Sync,
 ) -> Result<Answer, Failure> {
     if inner.runtime().is_none() {
         return Err(Failure { error: StoreError::NotRunning, ran: Ran::No });
     }
-    let mut course = Progress { ran: Ran::No, link: None };
+    let mut progress = Progress { ran: Ran::No, link: None };
     let limit = inner.config.operation_timeout;
-    let sending = send(inner, names, script, begun, &mut outbox, &parts, &mut course);
+    let sending = send(inner, names, script, begun, &mut observer, &args, &mut progress);
     match inner.ticks.within(begun, limit, sending).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(Failure { error, ran: course.ran }),
+        Ok(Err(error)) => Err(Failure { error, ran: progress.ran }),
         Err(error) => {
             // Perhaps another node has the slot by now.
             inner.servers.rediscover();
-            Err(Failure { error: course.timed_out(error), ran: course.ran })
+            Err(Failure { error: progress.timed_out(error), ran: progress.ran })
         }
     }
 }
 
-/// How far a call came, for one that was stopped on its way.
+/// How far a call came, should it be stopped on its way. Set before each step: if it were set after, a command that was
+/// sent would count as not sent.
 struct Progress {
     ran: Ran,
     link: Option<(Arc<Link>, Option<Arc<Wire>>)>,
 }
 
 impl Progress {
-    /// A wire that does not answer is in doubt; without one, nothing was sent.
+    /// A wire that does not answer may be broken; without a wire, nothing was sent.
     fn timed_out(&self, error: StoreError) -> StoreError {
         match &self.link {
             Some((_, Some(wire))) => {
@@ -150,9 +141,9 @@ async fn send(
     names: &KeyNames,
     script: &'static Script,
     begun: Moment,
-    outbox: &mut impl SendObserver,
-    parts: &(impl Fn(i64) -> ScriptArgs + Send + Sync),
-    course: &mut Progress,
+    observer: &mut impl SendObserver,
+    make_args: &(impl Fn(i64) -> ScriptArgs + Send + Sync),
+    progress: &mut Progress,
 ) -> Result<Answer, StoreError> {
     let mut asking = Asking::No;
     let mut named: Option<Arc<Link>> = None;
@@ -163,25 +154,25 @@ async fn send(
             Some(link) => link,
             None => inner.servers.of(|| names.slot()).await?,
         };
-        course.link = Some((Arc::clone(&link), None));
+        progress.link = Some((Arc::clone(&link), None));
         let wire = link.wire().await?;
-        course.link = Some((link, Some(Arc::clone(&wire))));
+        progress.link = Some((link, Some(Arc::clone(&wire))));
         let sent = inner.now();
         let not_after = wire.clock.at(begun, inner.config.operation_timeout);
-        let confirmed_by = match outbox.confirm() {
+        let confirmed_by = match observer.confirm() {
             Confirm::Yes => inner.config.replicas,
             Confirm::No => 0,
         };
-        let going = if confirmed_by > 0 { Dispatch::Alone } else { Dispatch::of(&wire, script, asking) };
-        outbox.sending(order(confirmed_by, &going, wire.id), not_after);
-        course.ran = Ran::Maybe;
-        let parts = parts(not_after);
+        let dispatch = if confirmed_by > 0 { Dispatch::Alone } else { Dispatch::of(&wire, script, asking) };
+        observer.sending(order(confirmed_by, &dispatch, wire.id), not_after);
+        progress.ran = Ran::Maybe;
+        let args = make_args(not_after);
         let enough = |reply| (reply, Confirmed::Enough);
-        let answered = match (going, confirmed_by) {
-            (Dispatch::Alone, 1..) => replicas::run(inner, &wire, script, asking, parts).await,
-            (Dispatch::Alone, 0) => wire.run_one(script, asking, parts).await.map(enough),
-            (Dispatch::InSlot(slot), _) => slot.during(wire.run_one(script, asking, parts)).await.map(enough),
-            (Dispatch::Queued(sender), _) => sender.join(parts).await.map(enough),
+        let answered = match (dispatch, confirmed_by) {
+            (Dispatch::Alone, 1..) => replicas::run(inner, &wire, script, asking, args).await,
+            (Dispatch::Alone, 0) => wire.run_one(script, asking, args).await.map(enough),
+            (Dispatch::InSlot(slot), _) => slot.during(wire.run_one(script, asking, args)).await.map(enough),
+            (Dispatch::Queued(sender), _) => sender.join(args).await.map(enough),
         };
         match answered {
             Ok((reply, confirmed)) => {
@@ -189,12 +180,12 @@ async fn send(
                 if reply.code() != TOO_LATE || clock_mended {
                     return Ok(Answer { reply, wire, confirmed });
                 }
-                // In time here, too late there: the server's clock was set. The reply has told us by how much.
+                // In time here, too late there: the server's clock was set, and the reply says by how much.
                 clock_mended = true;
-                course.ran = Ran::No;
+                progress.ran = Ran::No;
             }
             Err(fault) => {
-                course.ran = fault.ran;
+                progress.ran = fault.ran;
                 (asking, named) = follow(inner, &wire, &fault)?;
                 last = fault.error;
             }
@@ -203,10 +194,10 @@ async fn send(
     Err(last)
 }
 
-/// Whether what is sent over the wire later may overtake it. What replicas have to confirm goes by a connection of its
-/// own, and is paid by time alone (R5, R24).
-fn order(confirmed_by: u32, going: &Dispatch, wire: u64) -> Order {
-    if confirmed_by > 0 { Order::Open } else { going.order(wire) }
+/// Whether what is sent over the wire later may overtake it. What replicas have to confirm goes over a connection of its
+/// own, and its clean-up is settled by time alone (R5, R24).
+fn order(confirmed_by: u32, dispatch: &Dispatch, wire: u64) -> SendOrder {
+    if confirmed_by > 0 { SendOrder::Open } else { dispatch.order(wire) }
 }
 
 /// Where to go next after a refusal, or the error that it means.
@@ -241,11 +232,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_by_a_connection_of_its_own_is_paid_by_time_alone() {
-        assert_eq!(order(0, &Dispatch::Alone, 7), Order::Kept(7));
-        let mut debt = PendingCleanup::new(Moment::FAR);
-        debt.add(order(1, &Dispatch::Alone, 7), 100);
-        assert!(!debt.is_paid(7, 100), "it may run after a release over the wire");
-        assert!(debt.is_paid(7, 101));
+    fn what_goes_over_a_connection_of_its_own_is_settled_by_time_alone() {
+        assert_eq!(order(0, &Dispatch::Alone, 7), SendOrder::Kept(7));
+        let mut pending = PendingCleanup::new(Moment::FAR);
+        pending.add(order(1, &Dispatch::Alone, 7), 100);
+        assert!(!pending.is_settled(7, 100), "it may run after a release over the wire");
+        assert!(pending.is_settled(7, 101));
     }
 }

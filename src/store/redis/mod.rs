@@ -111,12 +111,15 @@ pub(super) mod cleanup;
 pub(super) mod conn;
 pub(super) mod fault;
 mod highest;
+mod inner;
 pub(super) mod keys;
 mod ops;
+pub(super) mod pending;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod probe;
 mod pubsub;
+mod recent_releases;
 mod release_replay;
 mod replicas;
 pub(super) mod script;
@@ -126,30 +129,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
 
-use self::builder::Place;
 pub use self::builder::RedisBuilder;
-use self::cleanup::Cleaning;
-use self::conn::batch::Batching;
-use self::conn::cluster::Servers;
-use self::conn::link::Link;
-use self::conn::time::Ticks;
-use self::conn::wire::Opener;
-use self::highest::Highest;
-use self::keys::KeyNames;
+pub(super) use self::inner::Inner;
 pub(crate) use self::keys::beside;
-use self::ops::{acquire, extend, force, health, look, notice, release, scan};
-use self::pubsub::listen::{Listener, Releases};
-use self::release_replay::ReleaseReplay;
-use self::tickets::Tickets;
+use self::ops::{acquire, extend, force, health, leave, look, notice, release::GuardedRelease, renew, scan};
+use self::pubsub::listen;
+use self::pubsub::listener::Releases;
+pub(super) use self::script::millis;
 use super::{
     AcquireRequest, Acquired, BoxFuture, Capabilities, Events, Extended, Forced, Health, KeyState, Noticed, OnExpiry,
     Released, ScanPage, Store, StoreError, Watch,
 };
-use crate::clock::{Clock, Moment};
 use crate::key::{Key, Token, Ttl};
 use crate::supervise::supervise;
 
@@ -162,27 +154,6 @@ use crate::supervise::supervise;
 /// ```
 #[derive(Clone)]
 pub struct RedisStore(pub(super) Arc<Inner>);
-
-pub(super) struct Inner {
-    pub(super) config: RedisBuilder,
-    servers: Servers,
-    opener: Opener,
-    pub(super) ticks: Arc<Ticks>,
-    highest: Highest,
-    pub(super) cleaning: Cleaning,
-    release_replay: ReleaseReplay,
-    tickets: Tickets,
-    listener: Listener,
-    probe: health::Probe,
-    /// Channels know no databases, so its name does.
-    forced_channel: Arc<str>,
-    /// On which holders are told that an operator will end their locks. Of one database as well.
-    notice_channel: Arc<str>,
-    /// On which this process is told that it is its turn.
-    turn_channel: Arc<str>,
-    runtime: RwLock<Option<Handle>>,
-    tasks: Mutex<Vec<AbortHandle>>,
-}
 
 impl RedisStore {
     /// A store with the usual settings. Nothing is connected yet.
@@ -197,73 +168,15 @@ impl RedisStore {
     pub fn builder(url: &str) -> RedisBuilder {
         RedisBuilder::new(url)
     }
-
-    fn over(config: RedisBuilder) -> Self {
-        let place = config.place.clone().expect("the builder has looked at it");
-        let db = match &place {
-            Place::Server(info) | Place::Sentinel { like: info, .. } => info.redis_settings().db(),
-            Place::Cluster(_) => 0,
-        };
-        Self(Arc::new(Inner {
-            servers: Servers::new(&config, &place),
-            opener: Opener::new(&config, Batching::Off),
-            ticks: Ticks::new(config.operation_timeout),
-            highest: Highest::default(),
-            cleaning: Cleaning::default(),
-            release_replay: ReleaseReplay::default(),
-            tickets: Tickets::new(Clock::system()),
-            listener: Listener::default(),
-            probe: health::Probe::default(),
-            forced_channel: format!("{}forced:{db}", config.side_keys).into(),
-            notice_channel: format!("{}notice:{db}", config.side_keys).into(),
-            turn_channel: format!("{}turn:{}", config.side_keys, config.process).into(),
-            runtime: RwLock::default(),
-            tasks: Mutex::default(),
-            config,
-        }))
-    }
 }
 
-impl Inner {
-    pub(super) fn now(&self) -> Moment {
-        self.ticks.now()
-    }
-
-    /// The store's own runtime, while it runs.
-    pub(super) fn runtime(&self) -> Option<Handle> {
-        self.runtime.read().clone()
-    }
-
-    pub(super) fn names(&self, key: &Key) -> Result<KeyNames, StoreError> {
-        KeyNames::new(&self.config.template, &self.config.side_keys, key)
-    }
-
-    /// Hears calls on this process's channel in the place of its own tickets.
-    pub(super) fn pass_calls_on(&self, hook: impl Fn(Option<&str>) + Send + Sync + 'static) {
-        self.tickets.pass_on(hook);
-    }
-
-    /// From now on this process's channel is listened to.
-    pub(super) fn listen_for_turns(&self) {
-        self.listener.listen_for_turns();
-    }
-
-    /// The link to a server that stands alone.
-    pub(super) fn link(&self) -> Option<&Arc<Link>> {
-        match &self.servers {
-            Servers::One(link, _) => Some(link),
-            Servers::Cluster(_) => None,
-        }
-    }
-
-    /// R3: a lifetime that rounds to nothing would delete the key.
-    fn checked_ttl(&self, ttl: Ttl) -> Result<Duration, StoreError> {
-        let ttl = ttl.as_duration();
-        if ttl < Capabilities::new(self.config.operation_timeout).min_ttl {
-            Err(StoreError::InvalidTtl)
-        } else {
-            Ok(ttl)
-        }
+impl RedisBuilder {
+    /// Checks everything and makes the store. Nothing is connected before it is started.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] says what is wrong.
+    pub fn build(self) -> Result<RedisStore, StoreError> {
+        Ok(RedisStore(Arc::new(Inner::new(self.checked()?))))
     }
 }
 
@@ -299,15 +212,15 @@ impl Store for RedisStore {
                 *running = Some(runtime.clone());
             }
             inner.servers.start(&runtime);
-            let [ticks, tickets, listener, release_replay] = std::array::from_fn(|_| Arc::clone(inner));
+            let [ticks, tickets, listening, repeating] = std::array::from_fn(|_| Arc::clone(inner));
             let tasks = [
                 runtime.spawn(supervise("timeouts", move || {
                     let ticks = Arc::clone(&ticks.ticks);
                     async move { ticks.run().await }
                 })),
-                runtime.spawn(supervise("places in queues", move || Tickets::run(Arc::clone(&tickets)))),
-                runtime.spawn(supervise("listening", move || Listener::run(Arc::clone(&listener)))),
-                runtime.spawn(supervise("repeated releases", move || ReleaseReplay::run(Arc::clone(&release_replay)))),
+                runtime.spawn(supervise("places in queues", move || renew::run(Arc::clone(&tickets)))),
+                runtime.spawn(supervise("listening", move || listen::run(Arc::clone(&listening)))),
+                runtime.spawn(supervise("repeated releases", move || release_replay::run(Arc::clone(&repeating)))),
             ];
             inner.tasks.lock().extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
             Ok(())
@@ -328,7 +241,7 @@ impl Store for RedisStore {
 
     fn leave(&self, key: &Key) {
         if let Ok(names) = self.0.names(key) {
-            Tickets::leave(&self.0, names);
+            leave::leave(&self.0, names);
         }
     }
 
@@ -341,8 +254,8 @@ impl Store for RedisStore {
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
-        match release::order(&self.0, key, token) {
-            Ok(order) => Box::pin(order.carry_out(&self.0)),
+        match GuardedRelease::new(&self.0, key, token) {
+            Ok(release) => Box::pin(release.run(&self.0)),
             Err(error) => Box::pin(std::future::ready(Released::Unknown(error))),
         }
     }
@@ -374,15 +287,18 @@ impl Store for RedisStore {
 
     fn turn(&self, key: &Key) -> Option<Watch> {
         let names = self.0.names(key).ok()?;
-        self.0.runtime().map(|_| Tickets::turn(&self.0, names))
+        self.0.runtime()?;
+        let turn = self.0.tickets.turn(names);
+        self.0.listen_for_turns();
+        Some(turn)
     }
 
     fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>> {
-        Box::pin(async move { Listener::watch(&self.0, self.0.names(key)?, Releases::ToldIfMarked).await })
+        Box::pin(async move { listen::watch(&self.0, self.0.names(key)?, Releases::IfMarked).await })
     }
 
     fn events(&self) -> BoxFuture<'_, Result<Events, StoreError>> {
-        Box::pin(Listener::events(&self.0))
+        Box::pin(listen::events(&self.0))
     }
 
     fn health(&self) -> BoxFuture<'_, Health> {
@@ -409,13 +325,8 @@ impl fmt::Debug for RedisStore {
 }
 
 impl RedisStore {
-    /// Watches a key whose releases are told whether or not anybody is known to watch.
-    pub(super) async fn watch_always_told(&self, key: &Key) -> Result<Watch, StoreError> {
-        Listener::watch(&self.0, self.0.names(key)?, Releases::AlwaysTold).await
+    /// Watches a key whose releases are published whether or not it is marked as watched.
+    pub(super) async fn watch_unmarked(&self, key: &Key) -> Result<Watch, StoreError> {
+        listen::watch(&self.0, self.0.names(key)?, Releases::Always).await
     }
-}
-
-/// Whole milliseconds.
-pub(super) fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,8 +6,8 @@ use redis::{ConnectionInfo, PushInfo, Value};
 
 use super::RedisBuilder;
 use super::RedisStore;
-use super::builder::Place;
 use super::conn::cluster::ranges;
+use super::conn::url::Place;
 use super::keys::{self, KeyNames};
 use super::pubsub::subscription::Push;
 use super::script::{self, Reply};
@@ -67,7 +67,7 @@ pub enum Heard {
 pub fn heard(push: PushInfo) -> Heard {
     match Push::of(push) {
         Push::Gone => Heard::Gone,
-        Push::Message { channel, said } => Heard::Message(channel, said),
+        Push::Message { channel, text } => Heard::Message(channel, text),
         Push::Changed(keys) => Heard::Changed(keys),
         Push::Flushed => Heard::Flushed,
         Push::Nothing => Heard::Nothing,

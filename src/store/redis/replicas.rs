@@ -1,23 +1,22 @@
 //! Grants that replicas have confirmed (`WAIT`, R24).
 //!
 //! `WAIT` blocks its connection and counts the writes of that connection only. So the script and the `WAIT` go out in
-//! one piece, on a wire that carries nothing else meanwhile; it comes from a small stock that belongs to the shared
-//! wire, and is thrown away when the call is dropped.
+//! one piece, on a wire that carries nothing else meanwhile; it comes from the spare connections of the
+//! shared wire, and is closed when the call is dropped.
 
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
 use tokio::sync::oneshot;
 
-use super::Inner;
 use super::conn::wire::{Asking, Wire, one};
 use super::fault::Fault;
-use super::millis;
-use super::script::{Form, Reply, Script, ScriptArgs, read};
+use super::inner::Inner;
+use super::script::{Form, Reply, Script, ScriptArgs, millis, read};
 use crate::store::StoreError;
 
 /// So many idle connections are kept.
-const STOCK: usize = 16;
+const SPARE: usize = 16;
 
 /// Whether enough replicas have the write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +33,7 @@ pub(super) async fn run(
     wire: &Arc<Wire>,
     script: &Script,
     asking: Asking,
-    parts: ScriptArgs,
+    args: ScriptArgs,
 ) -> Result<(Reply, Confirmed), Fault> {
     let mut connection = exclusive(inner, wire).await.map_err(Fault::unsent)?;
     // Inside a pipeline a script goes out whole (R7): what comes after it would not wait for a second try.
@@ -43,7 +42,7 @@ pub(super) async fn run(
         pipe.cmd("ASKING");
     }
     let before = pipe.len();
-    pipe.add_command(script.command(Form::Body, std::iter::once(&parts)))
+    pipe.add_command(script.command(Form::Body, std::iter::once(&args)))
         .cmd("WAIT")
         .arg(inner.config.replicas)
         .arg(millis(inner.config.operation_timeout / 2));
@@ -60,16 +59,16 @@ pub(super) async fn run(
 }
 
 async fn exclusive(inner: &Inner, wire: &Arc<Wire>) -> Result<MultiplexedConnection, StoreError> {
-    if let Some(connection) = wire.stock.lock().pop() {
+    if let Some(connection) = wire.spare.lock().pop() {
         return Ok(connection);
     }
     let runtime = inner.runtime().ok_or(StoreError::NotRunning)?;
     let (opener, info) = (inner.opener.clone(), wire.info.clone());
-    // It lives on the store's runtime, whoever waits for it; if nobody does any more, it is for the next.
-    let (tell, opened) = oneshot::channel();
+    // It is opened on the store's runtime. If its caller is gone by then, it is kept for the next.
+    let (sender, opened) = oneshot::channel();
     let wire = Arc::downgrade(wire);
     runtime.spawn(async move {
-        if let Err(Ok(connection)) = tell.send(opener.plain(&info).await)
+        if let Err(Ok(connection)) = sender.send(opener.plain(&info).await)
             && let Some(wire) = wire.upgrade()
         {
             keep(&wire, connection);
@@ -79,8 +78,8 @@ async fn exclusive(inner: &Inner, wire: &Arc<Wire>) -> Result<MultiplexedConnect
 }
 
 fn keep(wire: &Wire, connection: MultiplexedConnection) {
-    let mut stock = wire.stock.lock();
-    if stock.len() < STOCK {
-        stock.push(connection);
+    let mut spare = wire.spare.lock();
+    if spare.len() < SPARE {
+        spare.push(connection);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use redis::{Cmd, RedisResult, Value};
 
@@ -73,27 +74,27 @@ impl Script {
         Self { body, sha: redis::Script::new(body).get_hash().to_owned(), takes }
     }
 
-    /// The command after which the server knows it by its hash.
-    pub(super) fn teaching(&self) -> Cmd {
+    /// The command after which the server knows the script by its hash.
+    pub(super) fn load_command(&self) -> Cmd {
         let mut command = redis::cmd("SCRIPT");
         command.arg("LOAD").arg(self.body);
         command
     }
 
-    /// The command that runs it for all of these.
-    pub(super) fn command<'a>(&self, form: Form, parts: impl Iterator<Item = &'a ScriptArgs> + Clone) -> Cmd {
-        let size: usize = parts.clone().map(|parts| parts.text.len() + 16 * parts.ends.len()).sum();
-        let mut command = Cmd::with_capacity(parts.clone().map(|parts| parts.ends.len()).sum::<usize>() + 3, size + 64);
+    /// The command that runs the script for all of these.
+    pub(super) fn command<'a>(&self, form: Form, args: impl Iterator<Item = &'a ScriptArgs> + Clone) -> Cmd {
+        let size: usize = args.clone().map(|args| args.text.len() + 16 * args.ends.len()).sum();
+        let mut command = Cmd::with_capacity(args.clone().map(|args| args.ends.len()).sum::<usize>() + 3, size + 64);
         match form {
             Form::Hash => command.arg("EVALSHA").arg(&self.sha),
             Form::Body => command.arg("EVAL").arg(self.body),
         };
-        command.arg(parts.clone().map(|parts| parts.keys).sum::<usize>());
-        for part in parts.clone().flat_map(ScriptArgs::keys) {
-            command.arg(part);
+        command.arg(args.clone().map(|args| args.keys).sum::<usize>());
+        for key in args.clone().flat_map(ScriptArgs::keys) {
+            command.arg(key);
         }
-        for part in parts.flat_map(ScriptArgs::arguments) {
-            command.arg(part);
+        for argument in args.flat_map(ScriptArgs::arguments) {
+            command.arg(argument);
         }
         command
     }
@@ -110,7 +111,7 @@ impl Script {
     }
 }
 
-/// What a script is told about one lock: keys, then arguments, in one piece of memory.
+/// What a script gets for one lock: keys, then arguments, in one piece of memory.
 #[derive(Default)]
 pub(in crate::store) struct ScriptArgs {
     text: String,
@@ -164,7 +165,7 @@ impl ScriptArgs {
     }
 }
 
-/// The numbers that every script answers: a code, the server's clock in microseconds, and what the code brings along.
+/// The numbers that every script answers: a code, the server's clock in microseconds, and what belongs to the code.
 #[derive(Debug)]
 pub(in crate::store) struct Reply {
     numbers: [i64; 5],
@@ -187,7 +188,7 @@ impl Reply {
         Ok(Self { numbers, len: values.len() })
     }
 
-    /// What a script of one step would have answered for several (`moving`).
+    /// What one script would have answered for the steps of several (`moving`).
     pub(super) fn of<const N: usize>(given: [i64; N]) -> Self {
         const { assert!(2 <= N && N <= 5) }
         let mut numbers = [0; 5];
@@ -215,4 +216,9 @@ pub(super) fn read(answer: RedisResult<Value>) -> RedisResult<Value> {
         Ok(Value::ServerError(error)) => Err(error.into()),
         answer => answer,
     }
+}
+
+/// Whole milliseconds, as scripts take them.
+pub(in crate::store) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,14 +1,14 @@
 //! This process's places in the queues of keys that others hold (R16): [`Tickets`].
 //!
-//! A try that waits takes a ticket; the scripts judge tickets by the server's clock. Whoever lets a lock go calls the
-//! first ticket, by a message on a channel of its process, and nobody else: what a grant costs does not grow with the
-//! processes that wait. One task renews all tickets of the process, many in one script, apart from anybody's asking.
-//! The answer says how each of them stands, so that a lost message costs one renewal.
+//! A try that waits takes a ticket; the scripts judge tickets by the server's clock. A release calls the first ticket, by
+//! a message on a channel of its process, and nobody else: what a grant costs does not grow with the processes that wait.
+//! One task renews all tickets of the process (`renew`), many in one script, apart from the tries. The answer says how
+//! each ticket stands, so that a lost message costs one renewal.
 //!
 //! | of a place | what becomes of it |
 //! |---|---|
-//! | a try is under way | it is left alone |
-//! | somebody listens for its turn | its ticket is renewed; whoever listens is told when to try again, also if the ticket is gone or cannot be renewed |
+//! | a try is in flight | it is left alone |
+//! | somebody listens for its turn | its ticket is renewed; the listener gets a hint when to try again, also if the ticket is gone or cannot be renewed |
 //! | nobody does any more | its ticket is renewed for [`ABANDONED`], then given up: whoever should have [left](Tickets::leave) did not |
 //! | its only try was dropped | the ticket that it may have taken runs out |
 
@@ -20,11 +20,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Inner;
-use super::call::call;
 use super::keys::KeyNames;
-use super::ops::renew::{Renewal, renew};
-use super::script::{LEAVE, Reply, ScriptArgs};
+use super::script::Reply;
 use crate::clock::{Clock, Moment};
 use crate::store::{Acquired, Hint, OnHeld, Sender, Watch};
 
@@ -42,29 +39,38 @@ pub(super) struct Tickets {
     /// Tells a ticket from every other of this process, and mostly from those of a process that had its name before.
     next: AtomicU64,
     wake: Notify,
-    /// Who hears calls in the place of these tickets.
-    elsewhere: OnceLock<CallHook>,
+    /// Receives the calls in the place of these tickets.
+    call_hook: OnceLock<CallHook>,
 }
 
-/// Told the lock of each call; `None`: calls may have been missed.
+/// Receives the lock of each call; `None`: calls may have been missed.
 type CallHook = Box<dyn Fn(Option<&str>) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
     places: HashMap<KeyNames, Place>,
-    /// There is nothing to renew, and whoever comes wakes the task.
+    /// There is nothing to renew: the task sleeps until it is woken. Set by `round`, and cleared by whoever wakes it;
+    /// were it false while the task sleeps, new tickets would run out.
     resting: bool,
+}
+
+/// A ticket to renew, or the mark that a lock is watched.
+pub(super) struct Renewal {
+    pub(super) names: KeyNames,
+    /// `None`: the mark that somebody watches.
+    pub(super) number: Option<u64>,
 }
 
 /// A place in one queue, from the first try on.
 struct Place {
     number: u64,
     ticket: Ticket,
-    /// Tries under way.
-    asking: u32,
-    /// Who is told when to try again.
-    turns: Vec<(u64, Sender<Hint>)>,
-    /// It was called while nobody listened.
+    /// Tries in flight.
+    tries: u32,
+    /// Those who listen for the turn of this process.
+    listeners: Vec<(u64, Sender<Hint>)>,
+    /// It was called while nobody listened: the next listener gets a hint at once. Cleared by the next try, which sees
+    /// what it was called for.
     called: bool,
     /// When somebody last stopped asking or listening.
     since: Moment,
@@ -79,16 +85,17 @@ enum Ticket {
     Taken,
 }
 
-/// What a look at all places has found.
+/// What is to be done about all places.
 #[derive(Default)]
-struct Round {
-    renewals: Vec<Renewal>,
-    abandoned: Vec<(KeyNames, u64)>,
+pub(super) struct Round {
+    pub(super) renewals: Vec<Renewal>,
+    /// Given up here; the server is still to forget them.
+    pub(super) abandoned: Vec<(KeyNames, u64)>,
 }
 
-/// A try under way.
-pub(super) struct Asking<'a> {
-    /// `None` of one that does not wait.
+/// A try in flight. Dropped before it is settled, it may have taken a ticket.
+pub(super) struct TicketedTry<'a> {
+    /// `None` if the try does not wait.
     tickets: Option<&'a Tickets>,
     names: &'a KeyNames,
     number: u64,
@@ -102,7 +109,7 @@ impl Tickets {
             state: Mutex::new(state),
             next: AtomicU64::new(fastrand::u32(..).into()),
             wake: Notify::new(),
-            elsewhere: OnceLock::new(),
+            call_hook: OnceLock::new(),
         }
     }
 
@@ -110,48 +117,46 @@ impl Tickets {
         Place {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             ticket: Ticket::None,
-            asking: 0,
-            turns: Vec::new(),
+            tries: 0,
+            listeners: Vec::new(),
             called: false,
             since: self.clock.now(),
         }
     }
 
     /// A try begins. It has a place if it waits.
-    pub(super) fn ask<'a>(&'a self, names: &'a KeyNames, on_held: OnHeld) -> Asking<'a> {
+    pub(super) fn begin_try<'a>(&'a self, names: &'a KeyNames, on_held: OnHeld) -> TicketedTry<'a> {
         if on_held == OnHeld::Fail {
-            return Asking { tickets: None, names, number: 0 };
+            return TicketedTry { tickets: None, names, number: 0 };
         }
         let mut state = self.state.lock();
         if !state.places.contains_key(names) {
             state.places.insert(names.clone(), self.new_place());
         }
         let place = state.places.get_mut(names).expect("it was just put there");
-        place.asking += 1;
+        place.tries += 1;
         // This try sees what it was called for.
         place.called = false;
-        Asking { tickets: Some(self), names, number: place.number }
+        TicketedTry { tickets: Some(self), names, number: place.number }
     }
 
-    /// Listens for the turn of this process: tells whoever listens when to try again.
-    pub(super) fn turn(inner: &Arc<Inner>, names: KeyNames) -> Watch {
-        let this = &inner.tickets;
-        let id = this.next.fetch_add(1, Ordering::Relaxed);
-        let (weak, left) = (Arc::downgrade(inner), names.clone());
+    /// Listens for the turn of this process: a hint comes when it is time to try again.
+    pub(super) fn turn(self: &Arc<Self>, names: KeyNames) -> Watch {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (weak, left) = (Arc::downgrade(self), names.clone());
         let (sender, watch) = Watch::new(move || {
-            if let Some(inner) = weak.upgrade() {
-                inner.tickets.stop_listening(&left, id);
+            if let Some(this) = weak.upgrade() {
+                this.stop_listening(&left, id);
             }
         });
-        let mut state = this.state.lock();
-        let place = state.places.entry(names).or_insert_with(|| this.new_place());
-        place.turns.push((id, sender));
+        let mut state = self.state.lock();
+        let place = state.places.entry(names).or_insert_with(|| self.new_place());
+        place.listeners.push((id, sender));
         if place.called {
-            place.tell(Hint::Released);
+            place.notify(Hint::Released);
         }
-        this.wake(&mut state);
+        self.wake(&mut state);
         drop(state);
-        inner.listener.listen_for_turns();
         watch
     }
 
@@ -159,7 +164,7 @@ impl Tickets {
         let now = self.clock.now();
         let mut state = self.state.lock();
         let Some(place) = state.places.get_mut(names) else { return };
-        place.turns.retain(|(other, _)| *other != id);
+        place.listeners.retain(|(other, _)| *other != id);
         place.since = now;
         if place.is_over() {
             state.places.remove(names);
@@ -177,57 +182,52 @@ impl Tickets {
         self.wake(&mut self.state.lock());
     }
 
-    /// Somebody has let a lock go, and it is the turn of this ticket.
+    /// A lock was released, and it is the turn of this ticket.
     pub(super) fn called(&self, lock: &str, number: u64) {
-        match self.elsewhere.get() {
+        match self.call_hook.get() {
             Some(hook) => hook(Some(lock)),
-            None => self.tell(lock, number, Hint::Released),
+            None => self.hint(lock, number, Hint::Released),
         }
     }
 
-    /// From now on calls are for somebody else, who keeps the places.
+    /// From now on `hook` receives the calls, and its owner keeps the places.
     pub(super) fn pass_on(&self, hook: impl Fn(Option<&str>) + Send + Sync + 'static) {
         // Set once, before the store starts.
-        let _ = self.elsewhere.set(Box::new(hook));
+        let _ = self.call_hook.set(Box::new(hook));
     }
 
-    pub(super) fn tell(&self, lock: &str, number: u64, hint: Hint) {
+    /// Passes a hint to those who listen for the turn of a ticket.
+    pub(super) fn hint(&self, lock: &str, number: u64, hint: Hint) {
         if let Some(place) = self.state.lock().places.get_mut(lock).filter(|place| place.number == number) {
-            place.tell(hint);
+            place.notify(hint);
         }
     }
 
     /// Messages may have been missed: everybody is to try.
-    pub(super) fn tell_all(&self, hint: Hint) {
-        if let Some(hook) = self.elsewhere.get() {
+    pub(super) fn hint_all(&self, hint: Hint) {
+        if let Some(hook) = self.call_hook.get() {
             hook(None);
         }
-        self.state.lock().places.values_mut().for_each(|place| place.tell(hint));
+        self.state.lock().places.values_mut().for_each(|place| place.notify(hint));
     }
 
-    /// Nobody will be told anything any more.
+    /// Ends all places, and what listens for them.
     pub(super) fn end(&self) {
         self.state.lock().places.clear();
     }
 
-    /// Gives a place up, unless somebody of this process still asks or listens for it: forgets it here at once, and
-    /// tells the server when it can be told. If it cannot, the ticket runs out.
-    pub(super) fn leave(inner: &Arc<Inner>, names: KeyNames) {
-        let number = {
-            let mut state = inner.tickets.state.lock();
-            match state.places.get(&names) {
-                Some(place) if !place.is_wanted() => {}
-                _ => return,
-            }
-            state.places.remove(&names).filter(|place| place.ticket != Ticket::None).map(|place| place.number)
-        };
-        if let Some(number) = number {
-            give_up(inner, names, number);
+    /// Gives a place up, unless a call of this process still tries or listens for it. Answers the number of the ticket
+    /// that the server is still to forget.
+    pub(super) fn leave(&self, names: &KeyNames) -> Option<u64> {
+        let mut state = self.state.lock();
+        if state.places.get(names)?.is_wanted() {
+            return None;
         }
+        state.places.remove(names).filter(|place| place.ticket != Ticket::None).map(|place| place.number)
     }
 
     /// What is to be renewed now, and what nobody wants any more.
-    fn round(&self, watched: Vec<KeyNames>) -> Round {
+    pub(super) fn round(&self, watched: Vec<KeyNames>) -> Round {
         let now = self.clock.now();
         let mut round = Round::default();
         let state = &mut *self.state.lock();
@@ -243,8 +243,8 @@ impl Tickets {
                 }
                 (false, _) => return idle < TICKET,
                 (true, _) => {
-                    if place.asking == 0 {
-                        place.tell(Hint::Resumed);
+                    if place.tries == 0 {
+                        place.notify(Hint::Resumed);
                     }
                 }
             }
@@ -255,29 +255,24 @@ impl Tickets {
         round
     }
 
-    /// Renews for as long as it is polled.
-    pub(super) async fn run(inner: Arc<Inner>) {
-        let this = &inner.tickets;
-        loop {
-            let begun = this.clock.now();
-            let round = this.round(inner.listener.watched());
-            for (names, number) in round.abandoned {
-                give_up(&inner, names, number);
-            }
-            renew(&inner, &round.renewals).await;
-            if this.state.lock().resting {
-                this.wake.notified().await;
-            } else {
-                tokio::time::sleep(ROUND.saturating_sub(this.clock.now().saturating_since(begun))).await;
-            }
+    /// Waits until there is something to renew, if there is nothing now. Answers whether it waited.
+    pub(super) async fn rested(&self) -> bool {
+        let resting = self.state.lock().resting;
+        if resting {
+            self.wake.notified().await;
         }
+        resting
     }
 
-    /// What the server says of a ticket; answers when to look again, if before the next round.
-    pub(super) fn stands(&self, renewal: &Renewal, reply: &Reply) -> Option<Duration> {
+    pub(super) fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    /// Takes in what the server answers of a ticket. Answers when the holder's time is over, if before the next round.
+    pub(super) fn renewed(&self, renewal: &Renewal, reply: &Reply) -> Option<Duration> {
         let number = renewal.number?;
         match (reply.code(), reply.rest()) {
-            (1, [2]) => self.tell(renewal.names.lock(), number, Hint::Free),
+            (1, [2]) => self.hint(renewal.names.lock(), number, Hint::Free),
             (1, [1, left_ms]) => {
                 let left = Duration::from_millis(u64::try_from(*left_ms).ok()?);
                 return (left < ROUND).then_some(left);
@@ -286,7 +281,7 @@ impl Tickets {
                 let mut state = self.state.lock();
                 if let Some(place) = state.places.get_mut(&renewal.names).filter(|place| place.number == number) {
                     place.ticket = Ticket::None;
-                    place.tell(Hint::Resumed);
+                    place.notify(Hint::Resumed);
                 }
             }
             _ => {}
@@ -296,9 +291,9 @@ impl Tickets {
 
     pub(super) fn cannot_renew(&self, renewals: &[Renewal]) {
         for renewal in renewals {
-            // A try hears why.
+            // The next try gets the cause.
             if let Some(number) = renewal.number {
-                self.tell(renewal.names.lock(), number, Hint::Resumed);
+                self.hint(renewal.names.lock(), number, Hint::Resumed);
             }
         }
     }
@@ -306,24 +301,24 @@ impl Tickets {
 
 impl Place {
     fn is_wanted(&self) -> bool {
-        self.asking > 0 || !self.turns.is_empty()
+        self.tries > 0 || !self.listeners.is_empty()
     }
 
     fn is_over(&self) -> bool {
         !self.is_wanted() && self.ticket == Ticket::None
     }
 
-    fn tell(&mut self, hint: Hint) {
-        self.called = self.turns.is_empty();
-        for (_, sender) in &self.turns {
-            // A listener that is gone has said so itself.
+    fn notify(&mut self, hint: Hint) {
+        self.called = self.listeners.is_empty();
+        for (_, sender) in &self.listeners {
+            // A listener that is gone takes itself out.
             let _ = sender.send(hint);
         }
     }
 }
 
-impl Asking<'_> {
-    /// Of the ticket that it takes or has.
+impl TicketedTry<'_> {
+    /// The number of the ticket that it takes or has.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -335,25 +330,25 @@ impl Asking<'_> {
             Acquired::Granted { .. } => Ticket::None,
             _ => Ticket::Taken,
         };
-        tickets.asked(self.names, ticket);
+        tickets.end_try(self.names, ticket);
     }
 }
 
-impl Drop for Asking<'_> {
+impl Drop for TicketedTry<'_> {
     fn drop(&mut self) {
         if let Some(tickets) = self.tickets {
-            tickets.asked(self.names, Ticket::Perhaps);
+            tickets.end_try(self.names, Ticket::Perhaps);
         }
     }
 }
 
 impl Tickets {
     /// A try has ended, with this ticket.
-    fn asked(&self, names: &KeyNames, ticket: Ticket) {
+    fn end_try(&self, names: &KeyNames, ticket: Ticket) {
         let mut state = self.state.lock();
         // It was stopped meanwhile.
         let Some(place) = state.places.get_mut(names) else { return };
-        place.asking = place.asking.saturating_sub(1);
+        place.tries = place.tries.saturating_sub(1);
         match (place.ticket, ticket) {
             (_, Ticket::None) => {
                 // Whatever calls that one now is too late.
@@ -370,20 +365,6 @@ impl Tickets {
             self.wake(&mut state);
         }
     }
-}
-
-/// Tells the server that a place was given up.
-fn give_up(inner: &Arc<Inner>, names: KeyNames, number: u64) {
-    let Some(runtime) = inner.runtime() else { return };
-    let inner = Arc::clone(inner);
-    runtime.spawn(async move {
-        let telling = call(&inner, &names, &LEAVE, inner.now(), (), |_| {
-            ScriptArgs::of([names.lock(), names.queue(), names.alive()])
-                .arg(format_args!("{}:{number}", inner.config.process))
-        });
-        // Unanswered, it ends by itself.
-        let _ = telling.await;
-    });
 }
 
 #[cfg(test)]
@@ -405,10 +386,10 @@ mod tests {
     #[test]
     fn a_place_for_which_nobody_asks_or_listens_any_more_is_given_up() {
         let (clock, tickets, names) = tickets();
-        tickets.ask(&names, OnHeld::Queue).settle(&HELD);
+        tickets.begin_try(&names, OnHeld::Queue).settle(&HELD);
         clock.advance(ABANDONED / 2);
         assert_eq!(tickets.round(Vec::new()).renewals.len(), 1, "it may be listened for soon");
-        tickets.ask(&names, OnHeld::Queue).settle(&HELD);
+        tickets.begin_try(&names, OnHeld::Queue).settle(&HELD);
         clock.advance(ABANDONED / 2);
         assert_eq!(tickets.round(Vec::new()).renewals.len(), 1, "it was asked for in between");
         clock.advance(ABANDONED / 2);
@@ -420,28 +401,32 @@ mod tests {
     #[test]
     fn a_dropped_try_leaves_no_place_that_is_renewed() {
         let (clock, tickets, names) = tickets();
-        drop(tickets.ask(&names, OnHeld::Queue));
+        drop(tickets.begin_try(&names, OnHeld::Queue));
         assert!(tickets.round(Vec::new()).renewals.is_empty());
         clock.advance(TICKET);
         assert!(tickets.round(Vec::new()).abandoned.is_empty(), "the ticket that it may have taken runs out");
         assert!(tickets.state.lock().places.is_empty());
         // One that had a ticket keeps it.
-        tickets.ask(&names, OnHeld::Queue).settle(&HELD);
+        tickets.begin_try(&names, OnHeld::Queue).settle(&HELD);
         let number = tickets.state.lock().places[&names].number;
-        drop(tickets.ask(&names, OnHeld::Queue));
+        drop(tickets.begin_try(&names, OnHeld::Queue));
         assert_eq!(tickets.round(Vec::new()).renewals[0].number, Some(number));
     }
 
     #[test]
     fn a_granted_try_uses_its_ticket_up_and_tries_that_do_not_wait_have_none() {
         let (_clock, tickets, names) = tickets();
-        tickets.ask(&names, OnHeld::Queue).settle(&HELD);
-        let first = tickets.ask(&names, OnHeld::Queue);
+        tickets.begin_try(&names, OnHeld::Queue).settle(&HELD);
+        let first = tickets.begin_try(&names, OnHeld::Queue);
         let number = first.number();
         first.settle(&Acquired::Granted { fence: None, valid_for: TICKET });
         assert!(tickets.state.lock().places.is_empty());
-        assert_ne!(tickets.ask(&names, OnHeld::Queue).number(), number, "a call of the old one is not for the new one");
-        drop(tickets.ask(&names, OnHeld::Fail));
+        assert_ne!(
+            tickets.begin_try(&names, OnHeld::Queue).number(),
+            number,
+            "a call of the old one is not for the new one"
+        );
+        drop(tickets.begin_try(&names, OnHeld::Fail));
         assert!(tickets.state.lock().places.len() == 1);
     }
 }

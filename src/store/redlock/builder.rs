@@ -15,8 +15,9 @@ use super::quorum::Quorum;
 use super::{Inner, RedlockStore};
 use crate::store::batching::{BatchLimits, Batcher};
 use crate::store::redis::RedisBuilder;
-use crate::store::redis::builder::{Place, Repeats};
+use crate::store::redis::builder::Repeats;
 use crate::store::redis::conn::time::Ticks;
+use crate::store::redis::conn::url::Place;
 use crate::store::{KeyTemplate, StoreError, Warning};
 use crate::supervise;
 

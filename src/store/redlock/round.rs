@@ -21,9 +21,10 @@ use crate::clock::Moment;
 use crate::store::StoreError;
 use crate::store::batching::{BatchSender, Slot};
 use crate::store::redis::call::Failure;
-use crate::store::redis::cleanup::{Order, PendingCleanup, take_back};
+use crate::store::redis::cleanup::take_back;
 use crate::store::redis::conn::link::Phase;
 use crate::store::redis::fault::{Fault, Ran, Then, protocol_error};
+use crate::store::redis::pending::{PendingCleanup, SendOrder};
 use crate::store::redis::script::{Form, Script, ScriptArgs};
 
 /// A round that is not decided for so long holds nobody up any more: the nodes are far away, or do not answer.
@@ -89,7 +90,7 @@ impl Request {
     pub(super) fn take_back(&self, node: &Node, lock: &Lock, over: Moment) {
         let mut debt = PendingCleanup::new(over);
         if let Some(sent) = self.sent_to(node.index) {
-            debt.add(Order::Kept(sent.wire), sent.not_after_us);
+            debt.add(SendOrder::Kept(sent.wire), sent.not_after_us);
         }
         take_back(&node.redis, lock.names.clone(), lock.token, debt);
     }

@@ -14,11 +14,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use super::batch::Batching;
-use super::link::{Link, Pauses, Phase, Target, Ups, at, keep_failure};
-use super::wire::Opener;
+use super::link::{Link, Pauses, Phase, Reconnects, Target, at, keep_failure};
+use super::opener::Opener;
+use super::url::Place;
 use crate::backoff::Backoff;
 use crate::store::StoreError;
-use crate::store::redis::builder::{OnWarning, Place, RedisBuilder};
+use crate::store::redis::builder::{OnWarning, RedisBuilder};
 use crate::store::redis::fault::{Fault, protocol_error};
 use crate::supervise::supervise;
 
@@ -27,7 +28,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_m
 
 /// The links that a store has.
 pub(in crate::store) enum Servers {
-    One(Arc<Link>, Ups),
+    One(Arc<Link>, Reconnects),
     Cluster(Arc<Cluster>),
 }
 
@@ -35,7 +36,7 @@ pub(in crate::store) struct Cluster {
     seeds: Vec<ConnectionInfo>,
     opener: Opener,
     on_warning: Option<OnWarning>,
-    reconnects: Ups,
+    reconnects: Reconnects,
     runtime: Mutex<Option<Handle>>,
     links: Mutex<HashMap<Box<str>, Arc<Link>>>,
     map: RwLock<Map>,
@@ -52,7 +53,7 @@ impl Servers {
         // The locks of one batch would have to be in one slot.
         let batching = if matches!(place, Place::Cluster(_)) { Batching::Off } else { Batching::On };
         let opener = Opener::new(config, batching);
-        let (on_warning, reconnects) = (config.on_warning.clone(), Ups::default());
+        let (on_warning, reconnects) = (config.on_warning.clone(), Reconnects::default());
         match place {
             Place::Server(info) => Self::One(
                 Link::new(Target::Server(info.clone()), opener, on_warning, Arc::clone(&reconnects)),
@@ -110,7 +111,7 @@ impl Servers {
         }
     }
 
-    /// Hears of every link that comes up.
+    /// Changes with every link that comes up.
     pub(in crate::store) fn reconnects(&self) -> watch::Receiver<u64> {
         match self {
             Self::One(_, reconnects) => reconnects.subscribe(),
@@ -199,7 +200,7 @@ impl Cluster {
                     if changed == Changed::Yes || begun.elapsed() > PAUSE.1 {
                         unchanged.reset();
                     }
-                    // Whoever found it stale has to wait: asking at once would find the same.
+                    // A call that found it stale has to wait: asking at once would find the same.
                     tokio::time::sleep(unchanged.next().saturating_sub(begun.elapsed())).await;
                 }
                 Err(why) => tokio::time::sleep(pauses.after(&why)).await,

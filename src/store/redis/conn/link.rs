@@ -3,7 +3,7 @@
 //! | phase  | an operation                          | leaves it by                                   |
 //! |--------|---------------------------------------|------------------------------------------------|
 //! | `Down` | waits, within its timeout             | a connection comes about -> `Up`; stop -> `Ended` |
-//! | `Up`   | is sent                               | the wire is in doubt -> `Down`; stop -> `Ended` |
+//! | `Up`   | is sent                               | the wire is broken -> `Down`; stop -> `Ended`   |
 //! | `Ended`| is refused                            | -                                              |
 //!
 //! Between two attempts to connect it rests (N1): for a fraction of a second where the server is away, so that service
@@ -19,7 +19,8 @@ use parking_lot::Mutex;
 use redis::{ConnectionAddr, ConnectionInfo};
 use tokio::sync::watch;
 
-use super::wire::{Opener, Wire};
+use super::opener::Opener;
+use super::wire::Wire;
 use crate::backoff::Backoff;
 use crate::store::redis::builder::OnWarning;
 use crate::store::{StoreCause, StoreError, Warning};
@@ -31,8 +32,8 @@ pub(in crate::store) const AWAY: (Duration, Duration) = (Duration::from_millis(3
 pub(in crate::store) const REFUSED: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// A connection that held for less counts as one more failure.
 const STEADY: Duration = Duration::from_secs(2);
-/// How often the same refusal is told.
-pub(in crate::store) const TELL_AGAIN: Duration = Duration::from_mins(1);
+/// Between two warnings of the same refusal.
+pub(in crate::store) const WARN_AGAIN: Duration = Duration::from_mins(1);
 
 #[derive(Clone)]
 pub(in crate::store) enum Phase {
@@ -59,27 +60,28 @@ pub(in crate::store) struct Link {
     target: Target,
     opener: Opener,
     on_warning: Option<OnWarning>,
-    reconnects: Ups,
+    reconnects: Reconnects,
+    /// The last attempt to open a wire failed.
     failing: AtomicBool,
     /// No attempt to open a wire has ended yet.
     is_new: AtomicBool,
-    /// The kind of the refusal that was told last, and when.
-    told: Mutex<Option<(StoreCause, Instant)>>,
+    /// The last refusal that a warning was given of, and when. Cleared when a wire is open, so that the next one is given.
+    warned: Mutex<Option<(StoreCause, Instant)>>,
 }
 
 /// Rises whenever any link of a store comes up.
-pub(in crate::store) type Ups = Arc<watch::Sender<u64>>;
+pub(in crate::store) type Reconnects = Arc<watch::Sender<u64>>;
 
 impl Link {
     pub(in crate::store) fn new(
         target: Target,
         opener: Opener,
         on_warning: Option<OnWarning>,
-        reconnects: Ups,
+        reconnects: Reconnects,
     ) -> Arc<Self> {
         let phase = watch::Sender::new(Phase::Down(StoreError::Unreachable("not connected yet".into())));
-        let (failing, is_new, told) = (AtomicBool::new(false), AtomicBool::new(true), Mutex::default());
-        Arc::new(Self { phase, target, opener, on_warning, reconnects, failing, is_new, told })
+        let (failing, is_new, warned) = (AtomicBool::new(false), AtomicBool::new(true), Mutex::default());
+        Arc::new(Self { phase, target, opener, on_warning, reconnects, failing, is_new, warned })
     }
 
     /// The wire, as soon as there is one. Waits without end: its caller bounds it.
@@ -114,7 +116,7 @@ impl Link {
         self.is_new.load(Ordering::Relaxed)
     }
 
-    /// Hears of every change.
+    /// Receives every change of the phase.
     pub(in crate::store) fn changes(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
@@ -146,11 +148,11 @@ impl Link {
                     }
                     let (wire, begun) = (Arc::new(wire), Instant::now());
                     self.failing.store(false, Ordering::Relaxed);
-                    *self.told.lock() = None;
-                    self.turn(Phase::Up(Arc::clone(&wire)));
+                    *self.warned.lock() = None;
+                    self.enter(Phase::Up(Arc::clone(&wire)));
                     self.reconnects.send_modify(|reconnects| *reconnects += 1);
-                    wire.doubt.notified().await;
-                    self.turn(Phase::Down(StoreError::Unreachable("the connection was lost".into())));
+                    wire.broken.notified().await;
+                    self.enter(Phase::Down(StoreError::Unreachable("the connection was lost".into())));
                     if begun.elapsed() >= STEADY {
                         pauses.reset();
                     } else {
@@ -159,31 +161,31 @@ impl Link {
                 }
                 Err(error) => {
                     self.failing.store(true, Ordering::Relaxed);
-                    self.tell(&error);
+                    self.warn(&error);
                     let pause = pauses.after(&error);
-                    self.turn(Phase::Down(error));
+                    self.enter(Phase::Down(error));
                     tokio::time::sleep(pause).await;
                 }
             }
         }
     }
 
-    /// Tells of a refusal, which nobody sees who does not ask for locks just now.
-    fn tell(&self, error: &StoreError) {
+    /// Warns of a refusal: without a call for a lock nobody would see it.
+    fn warn(&self, error: &StoreError) {
         if !error.is_refusal() {
             return;
         }
         let Some(hook) = &self.on_warning else { return };
-        let mut told = self.told.lock();
-        if told.is_none_or(|(cause, at)| cause != error.cause() || at.elapsed() >= TELL_AGAIN) {
-            *told = Some((error.cause(), Instant::now()));
-            drop(told);
+        let mut warned = self.warned.lock();
+        if warned.is_none_or(|(cause, at)| cause != error.cause() || at.elapsed() >= WARN_AGAIN) {
+            *warned = Some((error.cause(), Instant::now()));
+            drop(warned);
             hook(&Warning::Refused { server: self.name().to_string(), why: error.clone() });
         }
     }
 
-    /// Once ended, it stays so.
-    fn turn(&self, next: Phase) {
+    /// Changes the phase, unless the link has ended.
+    fn enter(&self, next: Phase) {
         self.phase.send_if_modified(|phase| {
             let goes_on = !matches!(phase, Phase::Ended);
             if goes_on {

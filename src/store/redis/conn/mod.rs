@@ -1,11 +1,21 @@
-//! Connections to servers: from a URL ([`url`]) over one server's link to the servers of a Cluster ([`cluster`]).
+//! Connections to servers.
 //!
-//! A `link` leads to one server and opens a `wire`, one connection, whenever there is none. `batch` decides how a call
-//! goes out over a wire.
+//! | file | what |
+//! |---|---|
+//! | `url` | where the keys are |
+//! | `opener`, `server_info` | opens a connection, and looks whether its server can be used |
+//! | `wire` | one connection |
+//! | `link` | the way to one server, by one wire after another |
+//! | `cluster` | the links of a store |
+//! | `dispatch`, `batch` | how a call goes out over a wire |
+//! | `time` | the server's clock, and the time limits of calls |
 
 pub(in crate::store) mod batch;
 pub(in crate::store) mod cluster;
+pub(in crate::store) mod dispatch;
 pub(in crate::store) mod link;
+pub(in crate::store) mod opener;
+pub(in crate::store) mod server_info;
 pub(in crate::store) mod time;
 pub(in crate::store) mod url;
 pub(in crate::store) mod wire;

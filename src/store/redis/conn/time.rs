@@ -56,7 +56,7 @@ pub(in crate::store) struct Ticks {
     clock: Clock,
     period: Duration,
     pulse: watch::Receiver<()>,
-    /// Taken by the task that ticks: when its runtime ends, every call hears so.
+    /// Taken by the task that ticks: when its runtime ends, the pulse ends for every call.
     beat: Mutex<Option<watch::Sender<()>>>,
     calls: AtomicUsize,
     resting: AtomicBool,

@@ -1,8 +1,22 @@
 //! The URLs that name where the keys are. The table of them stands at [`RedisBuilder`](crate::store::redis::RedisBuilder).
 
+use std::fmt;
+use std::sync::Arc;
+
 use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
-use crate::store::redis::builder::Place;
+/// Where the keys are.
+#[derive(Clone)]
+pub(in crate::store) enum Place {
+    Server(ConnectionInfo),
+    Sentinel {
+        sentinels: Vec<ConnectionInfo>,
+        master: Arc<str>,
+        /// Everything about the master but its address.
+        like: ConnectionInfo,
+    },
+    Cluster(Vec<ConnectionInfo>),
+}
 
 /// Reads a URL. The error never repeats any of it.
 pub(in crate::store) fn parse(url: &str) -> Result<Place, &'static str> {
@@ -72,6 +86,17 @@ fn info(url: &str) -> Result<ConnectionInfo, &'static str> {
     let info = url.into_connection_info().map_err(|_| "the Redis URL cannot be read")?;
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     Ok(info.set_redis_settings(settings.set_lib_name("leasehold", env!("CARGO_PKG_VERSION"))))
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = |infos: &[ConnectionInfo]| infos.iter().map(|i| i.addr().to_string()).collect::<Vec<_>>().join(",");
+        match self {
+            Self::Server(info) => write!(f, "{}", info.addr()),
+            Self::Sentinel { sentinels, master, .. } => write!(f, "sentinel {} of {}", master, all(sentinels)),
+            Self::Cluster(nodes) => write!(f, "cluster {}", all(nodes)),
+        }
+    }
 }
 
 #[cfg(test)]

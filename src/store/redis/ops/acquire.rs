@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::moving::{self, Try};
+use super::moving::acquire::{self as moving, Try};
 use crate::clock::Moment;
 use crate::key::Token;
 use crate::store::redis::call::{Confirm, Failure, call};
-use crate::store::redis::cleanup::{Guard, PendingCleanup};
+use crate::store::redis::cleanup::Guard;
 use crate::store::redis::fault::{Ran, protocol_error};
+use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
+use crate::store::redis::pending::PendingCleanup;
 use crate::store::redis::replicas::Confirmed;
-use crate::store::redis::script::{ACQUIRE, Reply, ScriptArgs};
-use crate::store::redis::{Inner, millis};
-use crate::store::{AcquireRequest, Acquired, Denial, OnHeld, StoreError, drift};
+use crate::store::redis::script::{ACQUIRE, Reply, ScriptArgs, millis};
+use crate::store::{AcquireRequest, Acquired, Denial, OnHeld, StoreError};
 
-/// What the script answers last where the token held the lock before.
+/// The last number of the script's answer where the token held the lock before.
 const HELD_ALREADY: i64 = 1;
 
 pub(in crate::store) async fn acquire(inner: &Arc<Inner>, ask: AcquireRequest<'_>) -> Acquired {
@@ -30,10 +31,10 @@ pub(in crate::store) async fn acquire(inner: &Arc<Inner>, ask: AcquireRequest<'_
 async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> Result<Acquired, StoreError> {
     let names = inner.names(ask.key)?;
     let ttl = inner.checked_ttl(ask.ttl)?;
-    inner.release_replay.forget(&names, ask.token);
+    inner.recent_releases.forget(&names, ask.token);
     clean(inner, &names, ask.token, begun).await?;
     // What was taken back just now was released once more.
-    inner.release_replay.forget(&names, ask.token);
+    inner.recent_releases.forget(&names, ask.token);
     let life = ttl.saturating_add(inner.config.lock_delay);
     // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
     let over = begun.saturating_add(inner.config.operation_timeout * 2).saturating_add(life);
@@ -41,12 +42,12 @@ async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> 
     let token = ask.token.as_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let token: &str = token.hyphenated().encode_lower(&mut text);
-    let asking = inner.tickets.ask(&names, ask.on_held);
-    let (number, queues) = (asking.number(), u8::from(ask.on_held == OnHeld::Queue));
+    let ticketed = inner.tickets.begin_try(&names, ask.on_held);
+    let (number, queues) = (ticketed.number(), u8::from(ask.on_held == OnHeld::Queue));
     let answered = call(inner, &names, &ACQUIRE, begun, &mut guard, |not_after| {
-        let parts = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
-        let parts = parts.arg(token).arg(millis(life)).arg(not_after).arg(millis(inner.config.fence_retention));
-        parts.arg(inner.highest.of(&names)).arg(format_args!("{}:{number}", inner.config.process)).arg(queues)
+        let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
+        let args = args.arg(token).arg(millis(life)).arg(not_after).arg(millis(inner.config.fence_retention));
+        args.arg(inner.highest.of(&names)).arg(format_args!("{}:{number}", inner.config.process)).arg(queues)
     });
     let answered = match answered.await {
         Err(Failure { ran: Ran::Split, .. }) => {
@@ -65,7 +66,7 @@ async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> 
     };
     let meant = meaning(inner, &answer.reply, ttl)?;
     if let Acquired::Granted { fence, valid_for } = meant {
-        // It was seen, and counts for every later one even if this grant does not (R12).
+        // Every later fence must be above it, even if this grant does not count (R12).
         inner.highest.saw(&names, fence.unwrap_or(0));
         if answer.confirmed == Confirmed::TooFew {
             return Ok(Acquired::Denied { retry_in: None, why: Denial::Unreplicated });
@@ -79,7 +80,7 @@ async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> 
             return Ok(Acquired::Denied { retry_in: None, why: Denial::TooLate });
         }
     }
-    asking.settle(&meant);
+    ticketed.settle(&meant);
     guard.disarm();
     Ok(meant)
 }
@@ -100,7 +101,7 @@ fn meaning(inner: &Inner, reply: &Reply, ttl: Duration) -> Result<Acquired, Stor
     match (reply.code(), reply.rest()) {
         (1, &[fence, left_ms, _]) => {
             let fence = u64::try_from(fence).map_err(|_| protocol_error("a fence below zero"))?;
-            Ok(Acquired::Granted { fence: Some(fence), valid_for: valid(inner, ttl, left_ms) })
+            Ok(Acquired::Granted { fence: Some(fence), valid_for: inner.valid_for(ttl, left_ms) })
         }
         (2, &[why, left_ms]) => {
             let why = match why {
@@ -114,16 +115,4 @@ fn meaning(inner: &Inner, reply: &Reply, ttl: Duration) -> Result<Acquired, Stor
         (3, _) => Err(StoreError::Timeout),
         _ => Err(protocol_error("neither granted nor denied")),
     }
-}
-
-/// R2 and R8: the shorter of what was asked and what is left (without the lock delay, R27), less the drift
-/// allowance for as long as that is.
-pub(in crate::store) fn valid(inner: &Inner, ttl: Duration, left_ms: i64) -> Duration {
-    let left = match u64::try_from(left_ms) {
-        Ok(left) => Duration::from_millis(left).saturating_sub(inner.config.lock_delay),
-        // A key without an end: somebody took it away. It lasts at least as long as we asked.
-        Err(_) => ttl,
-    };
-    let span = ttl.min(left);
-    span.saturating_sub(drift(span))
 }

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acquire::valid;
 use crate::key::{Key, Token, Ttl};
 use crate::store::redis::call::{Confirmable, call};
 use crate::store::redis::fault::protocol_error;
+use crate::store::redis::inner::Inner;
 use crate::store::redis::replicas::Confirmed;
-use crate::store::redis::script::{EXTEND, ScriptArgs};
-use crate::store::redis::{Inner, millis};
+use crate::store::redis::script::{EXTEND, ScriptArgs, millis};
 use crate::store::{Extended, StoreError};
 
 pub(in crate::store) async fn extend(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Extended {
@@ -29,7 +28,7 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Resul
         (1, &[left_ms]) => {
             // It may have had more left than was asked for now.
             let left = u64::try_from(left_ms).map_or(ttl, Duration::from_millis);
-            let valid_for = valid(inner, ttl.max(left.saturating_sub(inner.config.lock_delay)), left_ms);
+            let valid_for = inner.valid_for(ttl.max(left.saturating_sub(inner.config.lock_delay)), left_ms);
             if answer.confirmed == Confirmed::TooFew {
                 return Err(StoreError::TooFewReplicas);
             }

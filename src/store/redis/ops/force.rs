@@ -6,8 +6,8 @@ use super::moving;
 use crate::key::Key;
 use crate::store::redis::call::{Failure, call};
 use crate::store::redis::fault::{Ran, protocol_error};
-use crate::store::redis::script::{FORCE, ScriptArgs};
-use crate::store::redis::{Inner, millis};
+use crate::store::redis::inner::Inner;
+use crate::store::redis::script::{FORCE, ScriptArgs, millis};
 use crate::store::{Forced, StoreError};
 
 /// With a fence, ends the grant that has it and no other.
@@ -20,12 +20,12 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, only: Option<u64>) -> Result<For
     let names = inner.names(key)?;
     let only = only.map(|fence| fence.to_string()).unwrap_or_default();
     let answered = call(inner, &names, &FORCE, begun, (), |not_after| {
-        let parts = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
-        let parts = parts.arg(names.wake()).arg(&inner.forced_channel).arg(not_after);
-        parts.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(&names)).arg(&only)
+        let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
+        let args = args.arg(names.wake()).arg(&inner.forced_channel).arg(not_after);
+        args.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(&names)).arg(&only)
     });
     let answered = match answered.await {
-        Err(Failure { ran: Ran::Split, .. }) => moving::force(inner, &names, begun).await,
+        Err(Failure { ran: Ran::Split, .. }) => moving::force::force(inner, &names, begun).await,
         answered => answered,
     };
     let answer = answered.map_err(|failure| failure.error)?;

@@ -8,50 +8,45 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::{acquire, release};
+use super::acquire;
+use super::release::GuardedRelease;
 use crate::key::{Key, Token, Ttl};
-use crate::store::redis::Inner;
 use crate::store::redis::conn::link::{Link, Phase};
+use crate::store::redis::inner::Inner;
 use crate::store::{
     AcquireRequest, Acquired, Denial, Health, NodeHealth, OnHeld, Released, StoreError, Votes, Warning,
 };
 
 /// The key that is locked to see whether keys can be.
 pub(in crate::store) const KEY: &str = "leasehold-probe";
-/// What it was found like holds for so long.
+/// The outcome of a trial holds for so long, and so does its lock.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// What became of the last trial, which one asks for all.
-#[derive(Default)]
-pub(in crate::store) struct Probe(tokio::sync::Mutex<Option<(Instant, Result<(), StoreError>)>>);
-
-impl Probe {
-    /// Whether locks can be taken and released.
-    async fn answer(&self, inner: &Arc<Inner>) -> Result<(), StoreError> {
-        let mut last = self.0.lock().await;
-        if let Some((at, answer)) = &*last
-            && at.elapsed() < FRESH
-        {
-            return answer.clone();
-        }
-        let answer = probe(inner).await;
-        *last = Some((Instant::now(), answer.clone()));
-        answer
+/// Whether locks can be taken and released. Of several callers, one tries for all.
+async fn trial(inner: &Arc<Inner>) -> Result<(), StoreError> {
+    let mut last = inner.last_trial.lock().await;
+    if let Some((at, outcome)) = &*last
+        && at.elapsed() < FRESH
+    {
+        return outcome.clone();
     }
+    let outcome = try_lock(inner).await;
+    *last = Some((Instant::now(), outcome.clone()));
+    outcome
 }
 
-async fn probe(inner: &Arc<Inner>) -> Result<(), StoreError> {
+async fn try_lock(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let key = Key::new(KEY).expect("it is a good key");
     let ttl = Ttl::new(FRESH).expect("it is a good TTL");
     let token = Token::random();
     match acquire::acquire(inner, AcquireRequest { key: &key, token, ttl, on_held: OnHeld::Fail }).await {
-        Acquired::Granted { .. } => match release::order(inner, &key, token)?.carry_out(inner).await {
+        Acquired::Granted { .. } => match GuardedRelease::new(inner, &key, token)?.run(inner).await {
             Released::Unknown(why) => Err(why),
             Released::Released | Released::AlreadyGone => Ok(()),
         },
         Acquired::Denied { why: Denial::OutOfMemory, .. } => Err(StoreError::OutOfMemory),
         Acquired::Denied { why: Denial::Unreplicated, .. } => Err(StoreError::TooFewReplicas),
-        // Another process is just trying.
+        // Another process tries just now.
         Acquired::Denied { .. } => Ok(()),
         Acquired::Unknown(why) => Err(why),
     }
@@ -64,8 +59,8 @@ pub(in crate::store) async fn health(inner: &Arc<Inner>) -> Health {
     let asked = join_all(links.iter().map(|link| ask(inner, link))).await;
     let mut warnings: Vec<Warning> = inner.listener.warning().into_iter().collect();
     let (mut answer, mut nodes) = (Ok(()), Vec::new());
-    for (node, heard) in asked {
-        for warning in heard {
+    for (node, found) in asked {
+        for warning in found {
             if !warnings.contains(&warning) {
                 warnings.push(warning);
             }
@@ -75,8 +70,8 @@ pub(in crate::store) async fn health(inner: &Arc<Inner>) -> Health {
     }
     let took = inner.now().saturating_since(begun);
     if answer.is_ok() {
-        answer = inner.probe.answer(inner).await;
-        // The only server refuses what it is for.
+        answer = trial(inner).await;
+        // The only server refuses locks.
         if let ([node], Err(why)) = (&mut nodes[..], &answer) {
             node.answer = Err(why.clone());
         }
@@ -92,7 +87,7 @@ async fn ask(inner: &Inner, link: &Arc<Link>) -> (NodeHealth, Vec<Warning>) {
         warnings.clone_from(&wire.warnings);
         wire.ping().await
     };
-    // The first connection is waited for: "not yet" is no answer to whoever has just started.
+    // The first connection is waited for: "not yet" is no answer right after the start.
     let limit = if link.is_new() { inner.config.connect_timeout } else { Duration::ZERO };
     let limit = limit.saturating_add(inner.config.operation_timeout);
     let asked = inner.ticks.within(begun, limit, asking).await.and_then(|asked| asked);

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acquire::valid;
 use crate::key::{Key, Token};
-use crate::store::redis::Inner;
 use crate::store::redis::call::{Failure, call};
 use crate::store::redis::fault::{Ran, protocol_error};
+use crate::store::redis::inner::Inner;
 use crate::store::redis::script::{LOOK, ScriptArgs};
 use crate::store::{Extended, Holder, KeyState, StoreError};
 
@@ -53,7 +52,7 @@ pub(in crate::store) async fn confirm(inner: &Arc<Inner>, key: &Key, token: Toke
     match look(inner, key, Some(token)).await {
         Ok(KeyState::Held { by: Holder::Ours, ends_in: Some(left), .. }) => {
             let left_ms = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
-            let valid_for = valid(inner, left, left_ms);
+            let valid_for = inner.valid_for(left, left_ms);
             if inner.now().saturating_since(begun) < valid_for {
                 Extended::Extended { valid_for }
             } else {

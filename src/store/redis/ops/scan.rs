@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::health;
 use crate::key::Key;
-use crate::store::redis::Inner;
 use crate::store::redis::conn::wire::Wire;
+use crate::store::redis::inner::Inner;
 use crate::store::{ScanPage, Scanned, StoreError};
 
 /// How many keys of any kind the server looks at in one step: some hundred microseconds of its time.

@@ -1,6 +1,6 @@
-//! One listening connection, from its first subscription to its end: [`session`]. The [`Listener`] starts another.
+//! One listening connection, from its first subscription to its end: [`session`]. [`listen`] starts another.
 //!
-//! [`Listener`]: super::listen::Listener
+//! [`listen`]: super::listen
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::key::Key;
-use crate::store::redis::Inner;
-use crate::store::redis::conn::wire::{Wire, about, field};
+use crate::store::redis::conn::server_info::{about, field};
+use crate::store::redis::conn::wire::Wire;
 use crate::store::redis::fault::Fault;
+use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
 use crate::store::redis::ops::notice;
 use crate::store::redis::ops::renew::mark_watched;
@@ -34,21 +35,21 @@ struct Session<'a> {
     subscribed: HashMap<Box<str>, Box<str>>,
 }
 
-/// Whether the server says when keys change that this connection has read.
+/// Whether the server reports changes of keys that this connection has read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tracking {
     On,
     Off,
 }
 
-/// Whether the user has rights to channels. Without them there is what tracking says, and polling.
+/// Whether the user has rights to channels. Without them tracking and polling are left.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Channels {
     Open,
     Refused,
 }
 
-/// Nothing more can be heard over this connection.
+/// No message can arrive over this connection any more.
 struct Disconnected(StoreError);
 
 impl Disconnected {
@@ -57,16 +58,16 @@ impl Disconnected {
     }
 }
 
-/// What a server says by itself, as far as it matters here.
+/// What a server says without being asked, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::store) enum Push {
-    /// The connection is.
+    /// The connection is gone.
     Gone,
     Message {
         channel: Box<str>,
-        said: Box<str>,
+        text: Box<str>,
     },
-    /// Keys that this connection has read.
+    /// Keys that this connection has read have changed.
     Changed(Vec<Box<str>>),
     /// All keys were deleted.
     Flushed,
@@ -83,7 +84,7 @@ impl Push {
         match push.kind {
             PushKind::Disconnection => Self::Gone,
             PushKind::Message => match (text(push.data.first()), text(push.data.get(1))) {
-                (Some(channel), Some(said)) => Self::Message { channel, said },
+                (Some(channel), Some(text)) => Self::Message { channel, text },
                 _ => Self::Nothing,
             },
             PushKind::Invalidate => match push.data.first() {
@@ -95,7 +96,7 @@ impl Push {
     }
 }
 
-/// Listens until nothing can be heard any more, and answers why.
+/// Listens until no message can arrive any more, and answers why.
 pub(in crate::store) async fn session(inner: &Arc<Inner>, wire: &Wire) -> StoreError {
     let (sender, pushes) = mpsc::unbounded_channel();
     let connection = match inner.opener.listening(&wire.info, sender).await {
@@ -120,23 +121,23 @@ impl Session<'_> {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let Inner { forced_channel, notice_channel, turn_channel, .. } = &**self.inner;
         self.subscribe(&[&**forced_channel, &**notice_channel, &**turn_channel]).await?;
-        // What happened before went unheard: everybody is to look for himself.
+        // Messages before that were missed: every listener has to look again.
         self.follow(Some(Hint::Resumed)).await?;
-        self.inner.tickets.tell_all(Hint::Resumed);
+        self.inner.tickets.hint_all(Hint::Resumed);
         self.inner.listener.resumed();
         loop {
             tokio::select! {
                 push = pushes.recv() => {
                     let mut changed = Vec::new();
-                    self.hear(push.ok_or_else(|| Disconnected::because("the connection was lost"))?, &mut changed)?;
+                    self.take(push.ok_or_else(|| Disconnected::because("the connection was lost"))?, &mut changed)?;
                     while let Ok(push) = pushes.try_recv() {
-                        self.hear(push, &mut changed)?;
+                        self.take(push, &mut changed)?;
                     }
                     self.look_again(changed).await?;
                 }
                 () = self.inner.listener.changed.notified() => self.follow(None).await?,
                 _ = beat.tick() => if self.history().await? != history {
-                    // What it kept may be gone, though no connection broke: whoever listens next is told (R21).
+                    // What it kept may be gone, though no connection broke: the next session says so (R21).
                     return Err(Disconnected::because("the server has another history"));
                 }
             }
@@ -144,8 +145,8 @@ impl Session<'_> {
     }
 
     async fn bounded<T>(&self, work: impl Future<Output = RedisResult<T>>) -> Result<T, Disconnected> {
-        let patience = self.inner.config.operation_timeout;
-        let answer = tokio::time::timeout(patience, work).await.map_err(|_| Disconnected(StoreError::Timeout))?;
+        let limit = self.inner.config.operation_timeout;
+        let answer = tokio::time::timeout(limit, work).await.map_err(|_| Disconnected(StoreError::Timeout))?;
         answer.map_err(|error| Disconnected(Fault::of(&error).error))
     }
 
@@ -158,7 +159,7 @@ impl Session<'_> {
         match self.bounded(connection.subscribe(channels)).await {
             Err(Disconnected(why @ StoreError::Denied(_))) => {
                 self.channels = Channels::Refused;
-                self.inner.listener.refused(self.inner, why);
+                self.inner.listener.refused(self.inner.config.on_warning.as_ref(), why);
                 Ok(())
             }
             Ok(()) => {
@@ -181,7 +182,7 @@ impl Session<'_> {
         Ok(field(&about, "master_replid").to_owned())
     }
 
-    /// Asks for tracking, where the keys are on this server. A server that refuses leaves polling.
+    /// Asks for tracking, where the keys are on this server. If the server refuses, polling is left.
     async fn track(&mut self) {
         if self.inner.servers.is_cluster() {
             return;
@@ -208,21 +209,21 @@ impl Session<'_> {
             self.subscribe(&channels).await?;
             self.look(new.iter().map(KeyNames::lock)).await?;
             self.subscribed.extend(new.iter().map(|names| (names.lock().into(), names.wake().into())));
-            // Releases are told once the server knows that somebody watches.
+            // Releases are published once the server knows the mark.
             mark_watched(self.inner, self.inner.listener.watched_of(&new)).await;
         }
         self.inner.listener.open(&new, hint);
         Ok(())
     }
 
-    /// Reads locks, so that the server says when they change; answers which are there.
+    /// Reads locks, so that the server reports their changes; answers which are there.
     async fn look(&self, locks: impl Iterator<Item = &str>) -> Result<Vec<i64>, Disconnected> {
         if self.tracking == Tracking::Off {
             return Ok(Vec::new());
         }
         let mut pipe = redis::pipe();
         for lock in locks {
-            // Without its value: that is nobody's business here.
+            // Not its value, which is not to leave the server (R25).
             pipe.cmd("CLIENT").arg("CACHING").arg("YES").ignore().cmd("EXISTS").arg(lock);
         }
         let mut connection = self.connection.clone();
@@ -246,10 +247,10 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn hear(&self, push: PushInfo, changed: &mut Vec<Box<str>>) -> Result<(), Disconnected> {
+    fn take(&self, push: PushInfo, changed: &mut Vec<Box<str>>) -> Result<(), Disconnected> {
         match Push::of(push) {
             Push::Gone => return Err(Disconnected::because("the connection was lost")),
-            Push::Message { channel, said } => self.message(&channel, &said),
+            Push::Message { channel, text } => self.message(&channel, &text),
             Push::Changed(locks) => changed.extend(locks),
             Push::Flushed => changed.extend(self.subscribed.keys().cloned()),
             Push::Nothing => {}
@@ -257,23 +258,23 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn message(&self, channel: &str, said: &str) {
+    fn message(&self, channel: &str, text: &str) {
         if channel == &*self.inner.turn_channel {
-            if let Some((number, lock)) = said.split_once(' ')
+            if let Some((number, lock)) = text.split_once(' ')
                 && let Ok(number) = number.parse()
             {
                 self.inner.tickets.called(lock, number);
             }
         } else if channel == &*self.inner.forced_channel {
-            let key = Key::new(said).ok().and_then(|name| self.inner.config.template.canonical(&name));
+            let key = Key::new(text).ok().and_then(|name| self.inner.config.template.canonical(&name));
             if let Some(key) = key {
-                self.inner.listener.tell(&Event::Forced(key));
+                self.inner.listener.publish(&Event::Forced(key));
             }
         } else if channel == &*self.inner.notice_channel {
-            notice::read(self.inner, said).iter().for_each(|notice| self.inner.listener.tell(notice));
+            notice::read(self.inner, text).iter().for_each(|notice| self.inner.listener.publish(notice));
         } else {
-            let hint = if said == "forced" { Hint::Forced } else { Hint::Released };
-            self.inner.listener.heard(channel, hint);
+            let hint = if text == "forced" { Hint::Forced } else { Hint::Released };
+            self.inner.listener.hint_on(channel, hint);
         }
     }
 }

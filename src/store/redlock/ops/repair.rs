@@ -14,10 +14,11 @@ use crate::clock::Moment;
 use crate::key::Token;
 use crate::store::drift;
 use crate::store::redis::call::{Confirm, call};
-use crate::store::redis::cleanup::{Guard, PendingCleanup};
+use crate::store::redis::cleanup::Guard;
 use crate::store::redis::fault::Ran;
 use crate::store::redis::keys::KeyNames;
 use crate::store::redis::millis;
+use crate::store::redis::pending::PendingCleanup;
 use crate::store::redis::script::ScriptArgs;
 
 /// Less than this is not worth the trouble.

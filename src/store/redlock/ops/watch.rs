@@ -28,7 +28,7 @@ pub(crate) async fn watch(inner: &Arc<Inner>, key: &Key) -> Result<Watch, StoreE
     for node in &inner.nodes {
         let (node, key, tell) = (Arc::clone(node), key.clone(), tell.clone());
         runtime.spawn(async move {
-            let watch = node.store.watch_always_told(&key).await.map(|watch| (node.index, watch));
+            let watch = node.store.watch_unmarked(&key).await.map(|watch| (node.index, watch));
             // Nobody may be waiting for it any more: then the watch ends here.
             let _ = tell.send(watch).await;
         });
