@@ -32,11 +32,8 @@ const SHORT_RELEASE: &str =
 
 /// A script of the store's, with what stands before it.
 macro_rules! ours {
-    ($file:literal) => {
-        concat!(
-            include_str!("../src/store/redis/ops/queue.lua"),
-            include_str!(concat!("../src/store/redis/ops/", $file))
-        )
+    ($($file:literal),+) => {
+        concat!($(include_str!(concat!("../src/store/redis/ops/", $file))),+)
     };
 }
 
@@ -57,7 +54,10 @@ enum Kind {
 impl Raw {
     async fn over(connection: MultiplexedConnection, kind: Kind) -> Self {
         let (acquire, release) = match kind {
-            Kind::Ours => (ours!("acquire.lua"), ours!("release.lua")),
+            Kind::Ours => (
+                ours!("prelude.lua", "each.lua", "mint.lua", "queue.lua", "acquire.lua"),
+                ours!("prelude.lua", "each.lua", "queue.lua", "release.lua"),
+            ),
             Kind::Shortest => (SHORT_ACQUIRE, SHORT_RELEASE),
         };
         let (acquire, release) = (redis::Script::new(acquire), redis::Script::new(release));

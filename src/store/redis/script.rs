@@ -40,26 +40,26 @@ impl BatchKind {
 macro_rules! scripts {
     ($($name:ident = [$($file:literal),+], $takes:expr;)*) => {$(
         pub(in crate::store) static $name: LazyLock<Script> =
-            LazyLock::new(|| Script::new(concat!($(include_str!($file)),+), $takes));
+            LazyLock::new(|| Script::new(concat!($(include_str!(concat!("ops/", $file))),+), $takes));
     )*};
 }
 
 scripts! {
-    ACQUIRE = ["ops/queue.lua", "ops/acquire.lua"], Takes::Many(BatchKind::Acquire);
-    EXTEND = ["ops/extend.lua"], Takes::Many(BatchKind::Extend);
-    RELEASE = ["ops/queue.lua", "ops/release.lua"], Takes::Many(BatchKind::Release);
-    REPEAT = ["ops/queue.lua", "ops/repeat.lua"], Takes::One;
-    FORCE = ["ops/queue.lua", "ops/force.lua"], Takes::One;
-    LOOK = ["ops/look.lua"], Takes::One;
-    NOTICE = ["ops/notice.lua"], Takes::One;
-    LEAVE = ["ops/queue.lua", "ops/leave.lua"], Takes::One;
-    RENEW = ["ops/queue.lua", "ops/renew.lua"], Takes::Many(BatchKind::Renew);
-    MOVING_AHEAD = ["ops/queue.lua", "ops/moving/ahead.lua"], Takes::One;
-    MOVING_RESERVE = ["ops/moving/reserve.lua"], Takes::One;
-    MOVING_FENCE = ["ops/moving/fence.lua"], Takes::One;
-    MOVING_ACCEPT = ["ops/moving/accept.lua"], Takes::One;
-    MOVING_RELEASE = ["ops/moving/release.lua"], Takes::One;
-    MOVING_FORCE = ["ops/moving/force.lua"], Takes::One;
+    ACQUIRE = ["prelude.lua", "each.lua", "mint.lua", "queue.lua", "acquire.lua"], Takes::Many(BatchKind::Acquire);
+    EXTEND = ["prelude.lua", "each.lua", "extend.lua"], Takes::Many(BatchKind::Extend);
+    RELEASE = ["prelude.lua", "each.lua", "queue.lua", "release.lua"], Takes::Many(BatchKind::Release);
+    REPEAT = ["prelude.lua", "queue.lua", "repeat.lua"], Takes::One;
+    FORCE = ["prelude.lua", "mint.lua", "queue.lua", "force.lua"], Takes::One;
+    LOOK = ["prelude.lua", "look.lua"], Takes::One;
+    NOTICE = ["prelude.lua", "notice.lua"], Takes::One;
+    LEAVE = ["prelude.lua", "queue.lua", "leave.lua"], Takes::One;
+    RENEW = ["prelude.lua", "each.lua", "queue.lua", "renew.lua"], Takes::Many(BatchKind::Renew);
+    MOVING_AHEAD = ["prelude.lua", "queue.lua", "moving/ahead.lua"], Takes::One;
+    MOVING_RESERVE = ["prelude.lua", "moving/reserve.lua"], Takes::One;
+    MOVING_FENCE = ["prelude.lua", "mint.lua", "moving/fence.lua"], Takes::One;
+    MOVING_ACCEPT = ["prelude.lua", "moving/accept.lua"], Takes::One;
+    MOVING_RELEASE = ["prelude.lua", "moving/release.lua"], Takes::One;
+    MOVING_FORCE = ["prelude.lua", "moving/force.lua"], Takes::One;
 }
 
 /// How a script is named in a command.

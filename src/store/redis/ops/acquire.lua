@@ -3,7 +3,7 @@
 --           ARGV token, ttl ms, not after us, fence retention ms, highest fence seen, ticket, 1 to queue (0: only try)
 -- Answers for each {1, now us, fence, ttl left ms, 0 taken now or 1 held already} granted, {2, now us, why, retry ms}
 -- denied, {3, now us} too late, or an error. why: 0 held, 1 another kind of value, 2 another process is ahead.
--- retry ms: below 0 if a call will come, or nobody can tell.
+-- retry ms: below 0 if a call will come, or the time is not known.
 
 local function denied(k, a, why, retry_ms)
   if ARGV[a + 7] == '1' then
@@ -13,26 +13,22 @@ local function denied(k, a, why, retry_ms)
     redis.call('PEXPIRE', queue, 2 * TICKET_MS)
     redis.call('PEXPIRE', alive, 2 * TICKET_MS)
     if why ~= 2 and redis.call('ZRANGE', queue, 0, 0)[1] ~= ticket then
-      -- Those behind are called, and need not ask.
+      -- Tickets behind the first are called, and need not try.
       retry_ms = -1
     end
   end
   return {2, now, why, retry_ms}
 end
 
--- Stores and answers a fence above the stored one, the highest that this process knows, and the clock.
+-- Stores and answers a fence. Mostly the clock is above all others, and one command will do.
 local function mint(k, a)
   local fence = math.max(ARGV[a + 5] + 1, now)
-  local old = redis.call('SET', KEYS[k + 2], number(fence), 'PX', ARGV[a + 4], 'GET')
-  old = old and tonumber(old) or 0
-  if old < fence and fence == now then
+  local stored = redis.call('SET', KEYS[k + 2], number(fence), 'PX', ARGV[a + 4], 'GET')
+  stored = stored and tonumber(stored) or 0
+  if stored < fence and fence == now then
     return fence
   end
-  -- It is ahead of the clock, and must outlive that.
-  fence = math.max(fence, old + 1)
-  local life = ARGV[a + 4] + math.ceil((fence - now) / 1000)
-  redis.call('SET', KEYS[k + 2], number(fence), 'PX', number(life))
-  return fence
+  return mint_fence(KEYS[k + 2], stored, ARGV[a + 5], ARGV[a + 4])
 end
 
 local function grant(k, a)

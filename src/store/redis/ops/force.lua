@@ -1,6 +1,6 @@
--- Ends any holder, raises the fence, ends the queue and tells everybody (R26), not after its time (R5).
+-- Ends any holder, raises the fence, ends the queue and publishes it to every process (R26), not after its time (R5).
 -- KEYS: lock, fence, queue, alive
--- ARGV: channel of those who watch, channel of forced locks, not after us, fence retention ms, highest fence seen, fence
+-- ARGV: channel of the lock, channel of forced locks, not after us, fence retention ms, highest fence seen, fence
 -- of the grant to be ended or ''
 -- Answers {1, now us, fence} released, {2, now us, fence} it was free, {3, now us} too late, {2, now us} it is another's.
 if now > tonumber(ARGV[3]) then
@@ -11,13 +11,11 @@ local stored = tonumber(redis.call('GET', fence_key) or 0) or 0
 if ARGV[6] ~= '' and stored ~= tonumber(ARGV[6]) then
   return {2, now}
 end
-local fence = math.max(stored + 1, tonumber(ARGV[5]) + 1, now)
-local life = tonumber(ARGV[4]) + math.ceil(math.max(0, fence - now) / 1000)
-redis.call('SET', fence_key, number(fence), 'PX', number(life))
+local fence = mint_fence(fence_key, stored, ARGV[5], ARGV[4])
 local held = redis.call('DEL', lock)
--- Whoever waits still queues anew, and is called for that in the old order. The first keeps its turn, but for one
--- ticket's life only: as a place of its process that nobody renews. A queue of another kind is a quorum's: it ends too,
--- and those who stood there try again by themselves.
+-- Every process that waits is called, in the old order, and queues anew. The first keeps its turn for one ticket's life:
+-- as a ticket of its process that is not renewed. A queue of another type is a quorum's: it ends too, and its processes
+-- try again by themselves.
 local first, tickets, watched = nil, {}, nil
 if redis.call('TYPE', queue).ok ~= 'hash' then
   first = first_ticket(queue, alive)

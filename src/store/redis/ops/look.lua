@@ -1,8 +1,6 @@
--- Looks who holds a lock. The value stays here: it is compared, never answered (R25).
+-- Looks who holds a lock. The value is compared, and never answered (R25).
 -- KEYS: lock, and fence if it is asked for. ARGV: token, or ''
 -- Answers {0, now us} free, {1, now us, who, ttl left ms, fence or 0} held. who: 0 another, 1 the token, 2 another kind.
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
 local value = redis.pcall('GET', KEYS[1])
 if not value then
   return {0, now}

@@ -1,5 +1,5 @@
--- Ends what tokens hold, and calls whose turn it is (R4, R16), not after its time (R5).
--- Each: KEYS lock, queue, alive. ARGV token, channel of those who watch, not after us
+-- Ends what tokens hold, and calls the first ticket (R4, R16), not after its time (R5).
+-- Each: KEYS lock, queue, alive. ARGV token, channel of the lock, not after us
 -- Answers for each {1, now us} released, {2, now us} gone already, {3, now us} too late, or an error.
 
 return answer_each(#KEYS / 3, function(i)
@@ -12,9 +12,9 @@ return answer_each(#KEYS / 3, function(i)
     return {2, now}
   end
   redis.call('DEL', lock)
-  -- Mostly nobody waits, and nobody watches.
+  -- Mostly nobody waits or watches.
   if redis.call('EXISTS', alive) == 1 then
-    -- A hint: where the slot is moving it may find the queue gone from this node half-way, and the lock is free.
+    -- A hint, which may fail: where the slot is moving, the queue may be gone from this node, and the lock is free all the same.
     pcall(call_first, lock, queue, alive)
     if tonumber(redis.call('ZSCORE', alive, WATCHED) or 0) > now then
       redis.pcall('PUBLISH', ARGV[a + 2], 'released')

@@ -1,8 +1,8 @@
--- Keeps tickets alive, and says how each of them stands (R16): for who waits it is the poll. One that is gone is not
--- made anew: the next try does that.
--- Each: KEYS lock, queue, alive. ARGV ticket, or WATCHED: somebody watches without a place
--- Answers for each {1, now us, 0} it waits, {1, now us, 1, ttl left ms} it is the first of those who wait for the lock's
--- holder, {1, now us, 2} the lock is free and it is its turn, {2, now us} there is none, or an error.
+-- Keeps tickets alive, and answers how each stands (R16): a process that waits polls by this. A ticket that is gone is
+-- not made anew: the next try does that.
+-- Each: KEYS lock, queue, alive. ARGV ticket, or WATCHED: the lock is watched without a place
+-- Answers for each {1, now us, 0} it waits, {1, now us, 1, ttl left ms} it is the first, and the lock is held,
+-- {1, now us, 2} it is the first, and the lock is free, {2, now us} there is none, or an error.
 
 local function keep(key)
   redis.call('PEXPIRE', key, 2 * TICKET_MS)

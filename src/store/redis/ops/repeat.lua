@@ -1,5 +1,6 @@
--- Repeats a release (`release_replay`), unless the token holds the lock anew: then the fence has risen. Not after its time (R5).
--- KEYS: lock, fence, queue, alive. ARGV: token, channel of those who watch, not after us, highest fence at the release
+-- Repeats a release (`release_replay`), not after its time (R5), unless the token holds the lock anew: then the fence has
+-- risen.
+-- KEYS: lock, fence, queue, alive. ARGV: token, channel of the lock, not after us, highest fence at the release
 -- Answers as release.lua: {1, now us} released, {2, now us} gone already, or held anew, {3, now us} too late.
 if now > tonumber(ARGV[3]) then
   return {3, now}

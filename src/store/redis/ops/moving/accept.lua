@@ -2,8 +2,6 @@
 -- KEYS: lock. ARGV: token that asks, reserved token, ttl ms, not after us, fence
 -- Answers as acquire.lua: {1, now us, fence, ttl left ms, 0} granted, {2, now us, 0, 0} the reservation is over,
 -- {3, now us} too late.
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
 if now > tonumber(ARGV[4]) then
   return {3, now}
 end

@@ -1,4 +1,5 @@
--- Whether other processes wait for a lock (R16), by the tickets alone. While the lock is free they are not renewed.
+-- Whether other processes wait for a lock (R16), by the tickets alone. Tickets are not renewed while
+-- the lock is free.
 -- KEYS: alive. ARGV: process
 -- Answers {1, now us} no other does, {2, now us, 2, retry ms} denied, until the last of their tickets has run out.
 local found = redis.call('ZRANGEBYSCORE', KEYS[1], number(now), number(now + 2 * TICKET_US), 'WITHSCORES')

@@ -1,8 +1,6 @@
--- Ends any holder, whose fence was outdone before, and tells everybody (R26), not after its time (R5).
--- KEYS: lock. ARGV: channel of those who watch, channel of forced locks, not after us
+-- Ends any holder and publishes it to every process (R26), not after its time (R5). A higher fence was stored before.
+-- KEYS: lock. ARGV: channel of the lock, channel of forced locks, not after us
 -- Answers {1, now us} released, {2, now us} it was free, {3, now us} too late.
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
 if now > tonumber(ARGV[3]) then
   return {3, now}
 end

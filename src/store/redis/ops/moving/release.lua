@@ -1,8 +1,6 @@
--- Ends what a token holds (R4), not after its time (R5). Who waits in turn is not called.
--- KEYS: lock. ARGV: token, channel of those who watch, not after us
+-- Ends what a token holds (R4), not after its time (R5). Processes that wait in turn are not called.
+-- KEYS: lock. ARGV: token, channel of the lock, not after us
 -- Answers {1, now us} released, {2, now us} gone already, {3, now us} too late.
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
 if now > tonumber(ARGV[3]) then
   return {3, now}
 end

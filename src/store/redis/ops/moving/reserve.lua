@@ -2,8 +2,6 @@
 -- KEYS: lock. ARGV: token that asks, reserved token, its life ms, not after us
 -- Answers {1, now us} reserved, {2, now us, why, retry ms} denied, as acquire.lua does, {3, now us} too late,
 -- {4, now us, ttl left ms} the token that asks holds it.
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
 if now > tonumber(ARGV[4]) then
   return {3, now}
 end
