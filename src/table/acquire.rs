@@ -1,20 +1,17 @@
 //! Who gets a key: at once, again, or by queueing.
 
 use std::sync::Arc;
-use std::task::Waker;
 
 use super::blockers::steps;
-use super::ended_tokens::End;
+use super::holder::GrantState;
 use super::mode::Mode;
 use super::owner::Owner;
-use super::queue::{Waiter, WaiterId, WaiterState};
-use super::request::{AcquireOutcome, AcquireRequest, TokenOrigin, WaitPolicy, WaiterPoll};
+use super::request::{AcquireOutcome, AcquireRequest, TokenOrigin, WaitPolicy};
 use super::slab::NIL;
-use super::slot::{GrantState, Reentry, Terms};
-use super::timer_wheel::Links;
+use super::slot::{Reentry, Terms};
 use super::{Counters, Effects, Table};
 use crate::clock::Moment;
-use crate::error::{AttemptOutcome, LockError};
+use crate::error::LockError;
 use crate::key::{FencingToken, Token};
 
 /// What a guard or ticket is made of.
@@ -222,7 +219,7 @@ impl Table {
         let slot = &mut self.slots[own];
         slot.extras_mut().reentries += 1;
         let holder = slot.holder.as_ref().expect("what an owner has is held");
-        let (token, fence) = (holder.token, holder.fence);
+        let (token, fence) = (holder.token, holder.fence());
         let grant = Grant { slot: own, token, fence, proof: self.proof_in(own) };
         self.count(index, |c| {
             c.attempts += 1;
@@ -233,7 +230,7 @@ impl Table {
 
     /// Whether a grant whose waiter has gone unseen was asked for again by its owner meanwhile: then it is that
     /// request's, and one release less ends it.
-    fn keep_for_owner(&mut self, index: u32) -> bool {
+    pub(super) fn keep_for_owner(&mut self, index: u32) -> bool {
         let slot = &mut self.slots[index];
         let Some(extras) = slot.extras.as_mut().filter(|extras| extras.reentries > 0) else { return false };
         extras.reentries -= 1;
@@ -242,168 +239,6 @@ impl Table {
             holder.grant_state = GrantState::Guard(TokenOrigin::ByClient);
         }
         true
-    }
-
-    /// Looks at a waiter on behalf of one of its seats, which is given up unless the answer is `Pending`.
-    pub(crate) fn poll_waiter(
-        &mut self,
-        id: WaiterId,
-        grant_state: GrantState,
-        waker: &Waker,
-        now: Moment,
-        fx: &mut Effects,
-    ) -> WaiterPoll {
-        self.advance_clock(now);
-        let Some(index) = self.waiter_slot(id) else { return WaiterPoll::Taken };
-        match self.waiters[id.index].state {
-            // A grant that expired before it was seen is lost (T3); this turns the state to `Refused`.
-            WaiterState::Granted => drop(self.end_if_over(index, fx)),
-            // So does this: a wait that is over is over, also when the timer is late (C1).
-            WaiterState::Queued => {
-                if self.send_away_if_over(index, id.index, fx) {
-                    self.hand_off_if_shared(index, fx);
-                }
-            }
-            WaiterState::Claiming { .. } => drop(self.sweep_waiter(index, id.index, fx)),
-            WaiterState::Refused(_) => {}
-        }
-        let waiter = &mut self.waiters[id.index];
-        match &waiter.state {
-            WaiterState::Queued | WaiterState::Claiming { .. } => {
-                fx.discard(waiter.set_waker(id.seat, waker));
-                WaiterPoll::Pending
-            }
-            WaiterState::Granted => {
-                waiter.wake_all(fx);
-                self.waiters.remove(id.index);
-                let proof = self.proof_in(index);
-                let holder = self.slots[index].holder.as_mut().expect("a granted waiter's slot is held by its grant");
-                holder.grant_state = grant_state;
-                WaiterPoll::Granted(Grant { slot: index, token: holder.token, fence: holder.fence, proof })
-            }
-            WaiterState::Refused(why) => {
-                let why = why.clone();
-                self.leave_seat(id, fx);
-                WaiterPoll::Refused(why)
-            }
-        }
-    }
-
-    /// Gives up a seat, in whatever state its waiter is (T3): nothing of a dropped future stays behind, and a grant
-    /// that nobody will see goes to the next waiter.
-    pub(crate) fn cancel(&mut self, id: WaiterId, now: Moment, fx: &mut Effects) {
-        self.advance_clock(now);
-        let Some(index) = self.waiter_slot(id) else { return };
-        if self.waiters[id.index].seats > 1 {
-            self.leave_seat(id, fx);
-            return;
-        }
-        if self.waiters[id.index].state == WaiterState::Granted {
-            // A grant that nobody sees expires like any other (C1); this turns the state to `Refused`.
-            self.end_if_over(index, fx);
-        }
-        match self.waiters[id.index].state {
-            WaiterState::Queued => {
-                self.leave_queue(index, id.index);
-                return_quota(&self.waiters[id.index].terms);
-                self.tally_wait(id.index, AttemptOutcome::Cancelled);
-                self.leave_seat(id, fx);
-                self.count(index, |c| {
-                    c.cancelled += 1;
-                    c.attempts += 1;
-                });
-                self.hand_off_if_shared(index, fx);
-            }
-            WaiterState::Claiming { .. } => {
-                self.cancel_claimant(index, id.index, fx);
-                self.leave_seat(id, fx);
-            }
-            WaiterState::Granted => {
-                self.leave_seat(id, fx);
-                if !self.keep_for_owner(index) {
-                    self.end(index, End::Dropped, fx);
-                }
-            }
-            WaiterState::Refused(_) => self.leave_seat(id, fx),
-        }
-    }
-
-    /// The key is held: refuse, or queue.
-    fn enqueue(
-        &mut self,
-        request: &AcquireRequest<'_>,
-        index: u32,
-        policy: WaitPolicy<'_>,
-        until: Option<Moment>,
-        fx: &mut Effects,
-    ) -> AcquireOutcome {
-        self.mark_contended(index);
-        if matches!(policy, WaitPolicy::Poll) {
-            return AcquireOutcome::Refused(LockError::Held);
-        }
-        self.hot_keys.hit(request.hash, request.key, self.now);
-        let (deadline, waker) = match policy {
-            WaitPolicy::Now | WaitPolicy::Poll => {
-                self.count(index, |c| {
-                    c.busy += 1;
-                    c.attempts += 1;
-                });
-                self.tally.attempt(request.terms.mode(), AttemptOutcome::Busy);
-                return AcquireOutcome::Refused(LockError::Held);
-            }
-            WaitPolicy::Until(deadline, waker) => (deadline, waker),
-        };
-        let full =
-            self.waiting >= self.limits.waiters || self.slots[index].queue.len as usize >= self.limits.waiters_per_key;
-        if full {
-            // What is over but not yet swept counts against the bounds: have the actor sweep now.
-            fx.due(self.now);
-            return self.reject(Some(index), request.terms.mode(), LockError::QueueFull);
-        }
-        if let Err(why) = reserve_quota(request.terms) {
-            return self.reject(Some(index), request.terms.mode(), why);
-        }
-        let due = deadline.min(until.unwrap_or(Moment::FAR));
-        self.waiter_seq += 1;
-        let id = self.waiters.insert(Waiter {
-            slot: index,
-            prev: NIL,
-            next: NIL,
-            timeout: Links::NEW,
-            token: request.token,
-            terms: request.terms.clone(),
-            queued_at: self.now,
-            deadline,
-            due,
-            seq: self.waiter_seq,
-            state: WaiterState::Queued,
-            waker: waker.cloned(),
-            joined: Vec::new(),
-            seats: 1,
-        });
-        self.slots[index].queue.push_back(&mut self.waiters, id);
-        if due != Moment::FAR {
-            self.timeouts.insert(&mut self.waiters, id);
-        }
-        if let Some(session) = request.terms.session() {
-            self.index_of(session).waiters.insert(id);
-        }
-        if request.origin == TokenOrigin::ByClient {
-            self.chosen.insert((request.token, index), id);
-        }
-        if let Mode::Permits { permits, .. } = request.terms.mode() {
-            let wanted = self.slots[index].extras_mut().wanted.get_or_insert_default();
-            wanted.insert(permits, self.waiter_seq, id);
-        }
-        self.waiting += 1;
-        self.tally.queued(request.terms.mode(), self.slots[index].queue.len, self.now);
-        fx.due(due);
-        fx.due(self.first_end(index));
-        if self.slots[index].queue.len == 1 {
-            self.file_first_as_urgent(index);
-        }
-        self.count(index, |c| c.queued += 1);
-        AcquireOutcome::Queued(WaiterId { index: id, seat: 0, seq: self.waiter_seq })
     }
 
     /// Refuses before anything was changed.
@@ -418,20 +253,6 @@ impl Table {
             None => add(&mut self.counters),
         }
         AcquireOutcome::Refused(why)
-    }
-
-    /// Gives up a seat, and with the last one the waiter. It is in no queue any more then.
-    fn leave_seat(&mut self, id: WaiterId, fx: &mut Effects) {
-        let waiter = &mut self.waiters[id.index];
-        fx.discard(waiter.leave(id.seat));
-        if waiter.seats == 0 {
-            self.waiters.remove(id.index);
-        }
-    }
-
-    /// The slot of a waiter that is still in the slab.
-    pub(super) fn waiter_slot(&self, id: WaiterId) -> Option<u32> {
-        self.waiters.get(id.index).filter(|waiter| waiter.seq == id.seq).map(|waiter| waiter.slot)
     }
 }
 

@@ -69,15 +69,22 @@ struct Own {
 impl AutoRefresh {
     /// No order, but a question to the store.
     pub(super) const fn confirm(due: Moment) -> Self {
+        let order = Own { id: AutoRefreshId(0), every: Duration::ZERO, depth: 0 };
+        Self { what: DueAction::Confirm, is_own: false, timeout: Duration::MAX, ..Self::of(order, due) }
+    }
+
+    /// The house's own order, in force.
+    const fn of(order: Own, due: Moment) -> Self {
+        let Own { id, every, depth } = order;
         Self {
-            what: DueAction::Confirm,
-            every: Duration::ZERO,
-            timeout: Duration::MAX,
+            what: DueAction::Refresh,
+            every,
+            timeout: every,
             due,
             links: Links::NEW,
-            id: AutoRefreshId(0),
-            depth: 0,
-            is_own: false,
+            id,
+            depth,
+            is_own: true,
             own: None,
         }
     }
@@ -107,21 +114,8 @@ impl Table {
             if auto.is_own { Some(itself) } else { auto.own }
         });
         let due = self.now.saturating_add(every);
-        self.order(
-            grant.slot,
-            AutoRefresh {
-                what: DueAction::Refresh,
-                every,
-                timeout,
-                due,
-                links: Links::NEW,
-                id,
-                depth,
-                is_own: false,
-                own,
-            },
-            fx,
-        );
+        let order = Own { id, every, depth };
+        self.order(grant.slot, AutoRefresh { is_own: false, timeout, own, ..AutoRefresh::of(order, due) }, fx);
         Ok(id)
     }
 
@@ -159,18 +153,7 @@ impl Table {
             auto.own = Some(Own { id, every, depth });
         } else {
             let due = self.now.saturating_add(every);
-            let links = Links::NEW;
-            let order = AutoRefresh {
-                what: DueAction::Refresh,
-                every,
-                timeout: every,
-                due,
-                links,
-                id,
-                depth,
-                is_own: true,
-                own: None,
-            };
+            let order = AutoRefresh::of(Own { id, every, depth }, due);
             self.order(index, order, fx);
         }
         id
@@ -200,25 +183,9 @@ impl Table {
         }
         let own = auto.own;
         self.drop_auto(index);
-        if let Some(Own { id, every, depth }) = own {
+        if let Some(own) = own {
             // The holder's may have refreshed less often: this one begins at once.
-            let due = self.now;
-            let links = Links::NEW;
-            self.order(
-                index,
-                AutoRefresh {
-                    what: DueAction::Refresh,
-                    every,
-                    timeout: every,
-                    due,
-                    links,
-                    id,
-                    depth,
-                    is_own: true,
-                    own: None,
-                },
-                fx,
-            );
+            self.order(index, AutoRefresh::of(own, self.now), fx);
         } else {
             self.confirm_before_the_end(index);
         }

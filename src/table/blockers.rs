@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acquire::Grant;
-use super::ended_tokens::End;
+use super::history::End;
 use super::mode::{Kind, Mode};
 use super::owner::{Owner, OwnerSet};
-use super::queue::{Waiter, WaiterId, WaiterState};
+use super::queue::{Rejection, WaiterId};
 use super::{Effects, Event, EventKind, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, WaitEdge};
@@ -43,7 +43,7 @@ pub(crate) struct Gone;
 impl Table {
     /// Where a waiter stands in its queue, if it still does. Places beyond the first thousand count as the next one.
     pub(crate) fn position_of(&self, id: WaiterId) -> Option<QueuePosition> {
-        let index = self.waiter_slot(id).filter(|_| self.waiters[id.index].state == WaiterState::Queued)?;
+        let index = self.waiter_slot(id).filter(|_| self.waiters[id.index].is_queued())?;
         let slot = &self.slots[index];
         let (mut position, mut at) = (1, id.index);
         while Some(at) != slot.queue.first() && position <= POSITIONS_COUNTED {
@@ -72,8 +72,8 @@ impl Table {
     /// the cost is that of the blocked holders, not that of all of them, nor of the queue.
     pub(crate) fn blocker_of(&mut self, id: WaiterId, blocked: &OwnerSet, now: Moment) -> Option<Blocker> {
         self.advance_clock(now);
-        let index = self.waiter_slot(id).filter(|_| self.waiters[id.index].state == WaiterState::Queued)?;
-        let own = self.waiters.get(id.index).filter(|waiter| waits_at(waiter, self.now))?.terms.mode();
+        let index = self.waiter_slot(id).filter(|_| self.waiters[id.index].is_queued())?;
+        let own = self.waiters.get(id.index).filter(|waiter| waiter.waits_at(self.now))?.terms.mode();
         Some(self.blocker(index, own, Some(id), blocked))
     }
 
@@ -132,7 +132,7 @@ impl Table {
         // It is mostly the first who wants the key alone, and keeps the others waiting.
         !ahead.any(|(_, waiter)| {
             steps::count();
-            waiter.terms.mode() == Mode::Exclusive && waits_at(waiter, self.now)
+            waiter.terms.mode() == Mode::Exclusive && waiter.waits_at(self.now)
         })
     }
 
@@ -141,7 +141,7 @@ impl Table {
         let Some(wanted) = self.slots[index].extras.as_ref().and_then(|extras| extras.wanted.as_deref()) else {
             return 0;
         };
-        wanted.most_before(waiter.map_or(u64::MAX, |id| id.seq), |id| waits_at(&self.waiters[id], self.now))
+        wanted.most_before(waiter.map_or(u64::MAX, |id| id.seq), |id| self.waiters[id].waits_at(self.now))
     }
 
     /// Turns a queued request away to break a deadlock. `Err` if it is not queued any more.
@@ -153,14 +153,13 @@ impl Table {
         fx: &mut Effects,
     ) -> Result<(), Gone> {
         self.advance_clock(now);
-        let queued = |_: &u32| self.waiters[id.index].state == WaiterState::Queued;
+        let queued = |_: &u32| self.waiters[id.index].is_queued();
         let index = self.waiter_slot(id).filter(queued).ok_or(Gone)?;
         if let (LockError::Deadlock { cycle }, true) = (&why, self.slow_path) {
             let (slot, owner) = (&self.slots[index], self.waiters[id.index].terms.owner_label());
             self.tell_deadlock(&slot.key, slot.hash, owner, cycle, fx);
         }
-        self.leave_queue(index, id.index);
-        self.turn_away(index, id.index, why, |c| &mut c.deadlocked, fx);
+        self.reject_waiter(index, id.index, Rejection::Deadlock(why), fx);
         self.hand_off_if_shared(index, fx);
         Ok(())
     }
@@ -195,11 +194,6 @@ impl Table {
             fx.publish(sink.clone(), event);
         }
     }
-}
-
-/// Whether a queued waiter's wait goes on: neither it nor its session is over.
-fn waits_at(waiter: &Waiter, now: Moment) -> bool {
-    waiter.deadline > now && waiter.terms.session().is_none_or(|session| session.settle(now).is_ok())
 }
 
 /// How many permits the waiters of one semaphore want: the most first, and of those who want the same the first to

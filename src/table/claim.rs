@@ -13,12 +13,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::acquire::{Grant, reserve_quota, return_quota};
-use super::ended_tokens::End;
-use super::queue::{Queue, Waiter, WaiterId, WaiterState};
+use super::acquire::{Grant, reserve_quota};
+use super::history::End;
+use super::holder::GrantState;
+use super::queue::{Queue, WaiterState};
 use super::request::{AcquireOutcome, AcquireRequest, WaitPolicy};
-use super::slab::NIL;
-use super::slot::{GrantState, Holder, Slot};
+use super::slot::Slot;
 use super::timer_wheel::Links;
 use super::{Effects, RefreshRequest, Refreshed, Table};
 use crate::clock::Moment;
@@ -102,11 +102,6 @@ pub(crate) enum ClaimOutcome {
 }
 
 impl Claim {
-    /// The moment that no grant under this claim may outlast. In a store each grant has its own.
-    pub(crate) const fn horizon(&self) -> Moment {
-        Moment::FAR
-    }
-
     pub(crate) const fn is_stored(&self) -> bool {
         matches!(self, Self::Stored(_))
     }
@@ -145,42 +140,21 @@ impl Table {
             WaitPolicy::Until(deadline, waker) => (deadline, waker, Attempts::Many),
         };
         let counted = !matches!(policy, WaitPolicy::Poll);
-        self.waiter_seq += 1;
-        let waiter = self.waiters.insert(Waiter {
-            slot: index,
-            prev: NIL,
-            next: NIL,
-            timeout: Links::NEW,
-            token: request.token,
-            terms: request.terms.clone(),
-            queued_at: self.now,
-            deadline,
-            due: deadline.min(until.unwrap_or(Moment::FAR)),
-            seq: self.waiter_seq,
-            state: WaiterState::Claiming { tries, queued: false, refused: false, counted },
-            waker: waker.cloned(),
-            joined: Vec::new(),
-            seats: 1,
-        });
-        self.start_claim(index, waiter, tries, fx);
-        AcquireOutcome::Queued(WaiterId { index: waiter, seat: 0, seq: self.waiter_seq })
+        let state = WaiterState::Claiming { tries, queued: false, refused: false, counted };
+        let waiter = self.add_waiter(request, index, state, (deadline, until), waker);
+        self.start_claim(index, waiter.index, tries, fx);
+        AcquireOutcome::Queued(waiter)
     }
 
-    /// Has a freed key taken for a waiter that has just left its queue.
-    pub(super) fn claim_for(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
-        self.waiters[waiter].state =
-            WaiterState::Claiming { tries: Attempts::Many, queued: true, refused: false, counted: true };
-        self.start_claim(index, waiter, Attempts::Many, fx);
-    }
-
-    fn start_claim(&mut self, index: u32, id: u32, tries: Attempts, fx: &mut Effects) {
-        self.fence = self.fence.next();
+    /// Has a key taken for a waiter, which keeps its place in this process until the store has answered.
+    pub(super) fn start_claim(&mut self, index: u32, id: u32, tries: Attempts, fx: &mut Effects) {
         let waiter = &self.waiters[id];
         let (token, ttl, extra, due) = (waiter.token, waiter.terms.ttl, waiter.terms.extra.clone(), waiter.due);
-        let (fence, granted_at) = (self.fence, self.now);
-        let grant_state = GrantState::Claiming(id);
+        // It is no grant yet: it ends with its waiter, and with nothing else.
+        let holder = self.new_holder(token, ttl, Moment::FAR, GrantState::Claiming(id));
+        let fence = holder.fence();
         let slot = &mut self.slots[index];
-        slot.holder = Some(Holder { token, fence, deadline: Moment::FAR, granted_at, ttl, refreshes: 0, grant_state });
+        slot.holder = Some(holder);
         if extra.is_some() || slot.extras.is_some() {
             slot.extras_mut().terms = extra;
         }
@@ -229,7 +203,7 @@ impl Table {
         let Some(id) = self.claimant(grant).filter(|_| !self.closed) else {
             return ClaimOutcome::Unwanted;
         };
-        if self.sweep_waiter(grant.slot, id, fx) {
+        if self.reject_if_over(grant.slot, id, fx) {
             return ClaimOutcome::Unwanted;
         }
         if deadline <= self.now {
@@ -260,14 +234,13 @@ impl Table {
         if let Some(due) = self.confirm_before_the_end(grant.slot) {
             fx.due(due);
         }
-        let waiter = &mut self.waiters[id];
-        let queued = matches!(waiter.state, WaiterState::Claiming { queued: true, .. });
+        let waiter = &self.waiters[id];
+        let queued = matches!(waiter.state(), WaiterState::Claiming { queued: true, .. });
         // A single try is no wait that the deadlock check knows of.
-        let known = u32::from(matches!(waiter.state, WaiterState::Claiming { tries: Attempts::Many, .. }));
+        let known = u32::from(matches!(waiter.state(), WaiterState::Claiming { tries: Attempts::Many, .. }));
         let behind = waiter.was_behind();
         let waited = now.nanos_since(waiter.queued_at);
-        waiter.state = WaiterState::Granted;
-        waiter.wake_all(fx);
+        self.grant_to_waiter(id, grant.slot, fx);
         fx.due(deadline);
         self.count(grant.slot, |c| {
             c.attempts += 1;
@@ -294,78 +267,14 @@ impl Table {
         self.advance_clock(now);
         let Some(id) = self.claimant(grant) else { return };
         self.slots[grant.slot].extras_mut().unanswered = why == LockError::StoreUnavailable;
-        let mut tried = None;
-        if let WaiterState::Claiming { tries, counted, ref mut refused, .. } = self.waiters[id].state {
-            *refused = true;
-            tried = (tries == Attempts::One).then_some(counted);
-        }
-        if let Some(counted) = tried {
-            let (is_busy, outcome) = (why == LockError::Held, why.outcome());
-            self.refuse(id, why, fx);
-            return_quota(&self.waiters[id].terms);
-            // A poller's try is no attempt of its own.
-            if counted || !is_busy {
-                self.tally.attempt(super::Mode::Exclusive, outcome);
-                self.count(grant.slot, |c| {
-                    *(if is_busy { &mut c.busy } else { &mut c.rejected }) += 1;
-                    c.attempts += 1;
-                });
-            }
-            self.end_claim(grant.slot, fx);
-        }
-    }
-
-    /// Sends the waiter that a key is being taken for away if its wait is over, or its session.
-    pub(super) fn sweep_waiter(&mut self, index: u32, id: u32, fx: &mut Effects) -> bool {
-        let waiter = &self.waiters[id];
-        let ended = waiter.terms.session().is_some_and(|session| session.settle(self.now).is_err());
-        if waiter.deadline > self.now && !ended {
-            return false;
-        }
-        let queued_at = waiter.queued_at;
-        let why = if ended { LockError::SessionEnded } else { self.reason_at_timeout(index, queued_at) };
-        self.send_claimant_away(index, id, why, fx);
-        true
-    }
-
-    /// Refuses the waiter that a key is being taken for, and turns to the next.
-    pub(super) fn send_claimant_away(&mut self, index: u32, id: u32, why: LockError, fx: &mut Effects) {
-        let queued = matches!(self.waiters[id].state, WaiterState::Claiming { queued: true, .. });
-        return_quota(&self.waiters[id].terms);
-        let is_timeout = matches!(why, LockError::Timeout { .. } | LockError::StoreUnavailable);
-        let is_end = why == LockError::SessionEnded;
-        self.tally_claimant(id, why.outcome());
-        self.refuse(id, why, fx);
-        self.count(index, |c| {
-            c.attempts += 1;
-            *match (queued, is_timeout, is_end) {
-                (true, true, _) => &mut c.timed_out,
-                (true, false, true) => &mut c.outlived,
-                (true, false, false) => &mut c.refused_by_shutdown,
-                (false, true, _) => &mut c.polls_exhausted,
-                (false, false, _) => &mut c.rejected,
-            } += 1;
-        });
-        self.end_claim(index, fx);
-    }
-
-    /// The waiter that a key is being taken for has gone.
-    pub(super) fn cancel_claimant(&mut self, index: u32, id: u32, fx: &mut Effects) {
-        let queued = matches!(self.waiters[id].state, WaiterState::Claiming { queued: true, .. });
-        return_quota(&self.waiters[id].terms);
-        self.tally_claimant(id, AttemptOutcome::Cancelled);
-        self.count(index, |c| {
-            c.attempts += 1;
-            *(if queued { &mut c.cancelled } else { &mut c.cancelled_polls }) += 1;
-        });
-        self.timeouts.remove(&mut self.waiters, id);
-        self.end_claim(index, fx);
+        self.deny_claimant(grant.slot, id, why, fx);
     }
 
     /// Calls an errand off, and turns to the next waiter. The claimant has been answered before.
-    fn end_claim(&mut self, index: u32, fx: &mut Effects) {
+    pub(super) fn end_claim(&mut self, index: u32, fx: &mut Effects) {
         let slot = &mut self.slots[index];
-        let Some(Holder { token, fence, grant_state, .. }) = slot.holder.take() else { return };
+        let Some(holder) = slot.holder.take() else { return };
+        let (token, fence, grant_state) = (holder.token, holder.fence(), holder.grant_state);
         let key = slot.key.clone();
         let mut terms = None;
         if let Some(extras) = slot.extras.as_mut() {
@@ -450,7 +359,7 @@ impl Table {
         let slot = &self.slots[index];
         match slot.extras.as_ref() {
             Some(extras) if self.is_by_store(index) => extras.proof,
-            _ => slot.holder.as_ref().map(|holder| holder.fence),
+            _ => slot.holder.as_ref().map(|holder| holder.fence()),
         }
     }
 

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use super::auto_refresh::AutoRefresh;
 use super::claim::{ClaimFilter, StoreCommand};
-use super::ended_tokens::End;
-use super::slot::{GrantState, Refreshes};
+use super::history::End;
+use super::holder::GrantState;
+use super::slot::Refreshes;
 use super::{Effects, Grant, Table, TokenOrigin};
 use crate::clock::Moment;
 use crate::key::Key;

@@ -1,7 +1,7 @@
 //! What a shard counts (T8): plain additions under the mutex that the lane already holds. A new counter takes a line here,
 //! and for metrics a row in `metrics::rows`.
 
-use super::ended_tokens::End;
+use super::history::End;
 
 /// Declares the counters, and how those of two shards are added up.
 macro_rules! counters {

@@ -9,8 +9,8 @@ use std::task::Waker;
 
 use super::acquire::Grant;
 use super::claim::{StoreCommand, StoreCommands};
-use super::ended_tokens::End;
 use super::events::{Event, Sink};
+use super::history::End;
 use super::owner::Owner;
 use super::slot::Watcher;
 use crate::clock::Moment;

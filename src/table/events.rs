@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::ended_tokens::End;
+use super::history::End;
 use super::mode::Mode;
 use crate::error::{Loss, WaitEdge};
 use crate::key::{FencingToken, Key};

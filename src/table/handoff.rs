@@ -1,18 +1,19 @@
 //! How a key passes on: the grants that are made, and the waiters that are sent away.
 
-use super::acquire::{Grant, return_quota};
+use super::acquire::Grant;
 use super::blockers::steps;
 use super::events::EventKind;
 use super::group::Group;
+use super::holder::{GrantState, Holder};
 use super::mode::Mode;
-use super::queue::{Queue, WaiterState};
+use super::queue::{Queue, Rejection};
 use super::request::AcquireRequest;
-use super::slot::{Extras, GrantState, Holder, Slot, Terms};
+use super::slot::{Extras, Slot, Terms};
 use super::timer_wheel::Links;
-use super::{Counters, Effects, HAND_OFFS, Table};
+use super::{Effects, HAND_OFFS, Table};
 use crate::clock::Moment;
-use crate::error::{AttemptOutcome, LockError, Loss};
-use crate::key::Token;
+use crate::error::{AttemptOutcome, Loss};
+use crate::key::{Token, Ttl};
 
 impl Table {
     /// Hands a key that has room to the waiters whose turn it is (T2), or takes it out of the table if nobody is left
@@ -30,12 +31,11 @@ impl Table {
             }
             left = left.saturating_sub(1);
             steps::count();
-            if self.send_away_if_over(index, next, fx) {
+            if self.reject_if_over(index, next, fx) {
                 continue;
             }
             if self.closed {
-                self.leave_queue(index, next);
-                self.shut_out(index, next, fx);
+                self.reject_waiter(index, next, Rejection::ShutDown, fx);
                 continue;
             }
             let mode = self.waiters[next].terms.mode();
@@ -93,20 +93,20 @@ impl Table {
     #[inline(always)]
     fn grant_waiter(&mut self, index: u32, next: u32, fx: &mut Effects) {
         let waiter = &mut self.waiters[next];
-        waiter.state = WaiterState::Granted;
-        waiter.wake_all(fx);
         let waited = self.now.nanos_since(waiter.queued_at);
         let mode = waiter.terms.mode();
         let (token, terms) = (waiter.token, Terms { ttl: waiter.terms.ttl, extra: waiter.terms.extra.take() });
         if terms.extra.is_none() {
             // An exclusive lock for nobody in particular: the key is free, and stays where it is.
-            let holder = self.holder(token, &terms, GrantState::Unseen(next), None);
+            let deadline = self.first_deadline(&terms, None);
+            let holder = self.new_holder(token, terms.ttl, deadline, GrantState::Unseen(next));
             self.slots[index].holder = Some(holder);
             if self.slots[index].queue.len == 0 {
                 self.expiries.insert(&mut self.slots, index);
             } else {
                 self.expiries.insert_urgent(&mut self.slots, index);
             }
+            self.grant_to_waiter(next, index, fx);
             if self.slow_path {
                 self.granted(index, index, 0, fx);
             }
@@ -127,7 +127,7 @@ impl Table {
     fn grant_waiter_on_terms(&mut self, index: u32, next: u32, token: Token, terms: &Terms, fx: &mut Effects) {
         let until = terms.session().map(|session| session.deadline().unwrap_or(self.now));
         let at = self.place(index, token, terms, GrantState::Unseen(next), until);
-        self.waiters[next].slot = at;
+        self.grant_to_waiter(next, at, fx);
         // Its own wait is one that the deadlock check knows of.
         self.granted(at, index, 1, fx);
     }
@@ -148,120 +148,18 @@ impl Table {
         }
     }
 
-    /// Sends a queued waiter away if its wait is over, or its session.
+    /// Makes a holder: the one place where that is done. Each takes the next fence (T4).
     #[inline]
-    pub(super) fn send_away_if_over(&mut self, index: u32, waiter: u32, fx: &mut Effects) -> bool {
-        let queued = &self.waiters[waiter];
-        if queued.deadline > self.now && queued.terms.extra.is_none() {
-            return false;
-        }
-        self.send_away_if_session_over(index, waiter, fx)
-    }
-
-    #[inline(never)]
-    fn send_away_if_session_over(&mut self, index: u32, waiter: u32, fx: &mut Effects) -> bool {
-        let (over, session) = {
-            let waiter = &self.waiters[waiter];
-            (waiter.deadline <= self.now, waiter.terms.session())
-        };
-        let ended = session.is_some_and(|session| session.settle(self.now).is_err());
-        if !over && !ended {
-            return false;
-        }
-        self.leave_queue(index, waiter);
-        if ended {
-            self.outlive(index, waiter, fx);
-        } else {
-            self.time_out(index, waiter, fx);
-        }
-        true
-    }
-
-    /// Tells a waiter, already out of its queue, that its wait ran out.
-    fn time_out(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
-        let why = self.reason_at_timeout(index, self.waiters[waiter].queued_at);
-        self.turn_away(index, waiter, why, |c| &mut c.timed_out, fx);
-    }
-
-    /// Tells a waiter, already out of its queue, that nothing is granted any more.
-    pub(super) fn shut_out(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
-        self.turn_away(index, waiter, LockError::ShuttingDown, |c| &mut c.refused_by_shutdown, fx);
-    }
-
-    /// Tells a waiter, already out of its queue, that its session is over: nothing is granted to the dead.
-    pub(super) fn outlive(&mut self, index: u32, waiter: u32, fx: &mut Effects) {
-        self.turn_away(index, waiter, LockError::SessionEnded, |c| &mut c.outlived, fx);
-    }
-
-    pub(super) fn turn_away(
-        &mut self,
-        index: u32,
-        waiter: u32,
-        why: LockError,
-        counter: impl Fn(&mut Counters) -> &mut u64,
-        fx: &mut Effects,
-    ) {
-        return_quota(&self.waiters[waiter].terms);
-        self.tally_wait(waiter, why.outcome());
-        self.refuse(waiter, why, fx);
-        self.count(index, |c| {
-            *counter(c) += 1;
-            c.attempts += 1;
-        });
-    }
-
-    /// Leaves word for a waiter that is out of its queue.
-    pub(super) fn refuse(&mut self, waiter: u32, why: LockError, fx: &mut Effects) {
-        let waiter = &mut self.waiters[waiter];
-        waiter.state = WaiterState::Refused(why);
-        waiter.wake_all(fx);
-    }
-
-    /// Takes a queued waiter out of its queue, its timer, the chosen tokens and its owner's belongings.
-    #[inline]
-    pub(super) fn leave_queue(&mut self, index: u32, id: u32) {
-        self.slots[index].queue.remove(&mut self.waiters, id);
-        self.timeouts.remove(&mut self.waiters, id);
-        self.waiting -= 1;
-        let waiter = &self.waiters[id];
-        self.tally.left_queue(waiter.terms.mode());
-        if !self.chosen.is_empty() && self.chosen.get(&(waiter.token, index)) == Some(&id) {
-            self.chosen.remove(&(waiter.token, index));
-        }
-        if waiter.terms.extra.is_some() {
-            self.leave_queue_on_terms(index, id);
-        }
-    }
-
-    #[inline(never)]
-    fn leave_queue_on_terms(&mut self, index: u32, id: u32) {
-        let (seq, terms) = (self.waiters[id].seq, &self.waiters[id].terms);
-        let session = terms.session().map(|session| session.id);
-        if let Mode::Permits { permits, .. } = terms.mode()
-            && let Some(extras) = self.slots[index].extras.as_mut()
-            && let Some(wanted) = extras.wanted.as_mut()
-        {
-            wanted.remove(permits, seq, id);
-            if wanted.is_empty() {
-                extras.wanted = None;
-            }
-        }
-        if let Some(session) = session {
-            self.remove_from_index(session, |owner_index| &mut owner_index.waiters, id);
-        }
-    }
-
-    /// Makes a grant: the one place where that is done. It takes the next fence (T4), and ends within its claim.
-    /// `until`: the deadline of the session that it belongs to.
-    #[inline]
-    fn holder(&mut self, token: Token, terms: &Terms, grant_state: GrantState, until: Option<Moment>) -> Holder {
+    pub(super) fn new_holder(&mut self, token: Token, ttl: Ttl, deadline: Moment, grant_state: GrantState) -> Holder {
         self.fence = self.fence.next();
-        let (now, ttl) = (self.now, terms.ttl);
-        let mut deadline = until.unwrap_or_else(|| now.after(ttl)).min(self.claim.horizon());
-        if let Some(cap) = terms.max_hold() {
-            deadline = deadline.min(now.saturating_add(cap));
-        }
-        Holder { token, fence: self.fence, deadline, granted_at: now, ttl, refreshes: 0, grant_state }
+        Holder::new(token, self.fence, ttl, self.now, deadline, grant_state)
+    }
+
+    /// The first deadline of a grant on these terms. `until`: the deadline of the session that it belongs to.
+    #[inline]
+    fn first_deadline(&self, terms: &Terms, until: Option<Moment>) -> Moment {
+        let deadline = until.unwrap_or_else(|| self.now.after(terms.ttl));
+        terms.max_hold().map_or(deadline, |cap| deadline.min(self.now.saturating_add(cap)))
     }
 
     /// Grants a key that is not in the table, to a request that needs no care: the lane's.
@@ -281,7 +179,8 @@ impl Table {
 
     #[inline(always)]
     fn fill_vacant(&mut self, request: &AcquireRequest<'_>, until: Option<Moment>) -> Grant {
-        let holder = self.holder(request.token, request.terms, request.grant_state, until);
+        let deadline = self.first_deadline(request.terms, until);
+        let holder = self.new_holder(request.token, request.terms.ttl, deadline, request.grant_state);
         let extras =
             request.terms.extra.clone().map(|terms| Box::new(Extras { terms: Some(terms), ..Extras::default() }));
         let index = self.insert_slot(Slot {
@@ -308,8 +207,8 @@ impl Table {
         grant_state: GrantState,
         until: Option<Moment>,
     ) -> u32 {
-        let holder = self.holder(token, terms, grant_state, until);
-        let deadline = holder.deadline;
+        let deadline = self.first_deadline(terms, until);
+        let holder = self.new_holder(token, terms.ttl, deadline, grant_state);
         let slot = &mut self.slots[index];
         let at = if slot.holder.is_none() {
             if let Some(group) = slot.group() {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::end_log::EndRecord;
-use super::ended_tokens::End;
 use super::events::EventKind;
 use super::group::Group;
+use super::history::{End, EndRecord};
+use super::holder::{GrantState, Holder};
 use super::mode::Kind;
-use super::slot::{GrantState, Holder, Watcher};
+use super::slot::Watcher;
 use super::{Effects, Grant, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
@@ -72,14 +72,15 @@ impl Table {
         let slot = self.slots.get(grant.slot)?;
         let holder = slot.holder.as_ref()?;
         let alone = slot.queue.len == 0 && slot.extras.is_none() && holder.grant_state.forgets(end) && !self.slow_path;
-        if !alone || holder.fence != grant.fence || holder.deadline <= self.now {
+        if !alone || holder.fence() != grant.fence || holder.deadline <= self.now {
             return None;
         }
-        let (granted_at, fence, key_hash) = (holder.granted_at, holder.fence, slot.hash);
+        let (granted_at, fence, key_hash) = (holder.granted_at, holder.fence(), slot.hash);
         let held = self.now.nanos_since(granted_at);
         self.counters.end(end, held);
         self.tally.held_for(held);
-        self.end_log.push(EndRecord { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now });
+        let record = EndRecord { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now };
+        self.history.push(record, None, None);
         self.expiries.remove(&mut self.slots, grant.slot);
         self.remove_slot(grant.slot, key_hash);
         Some(Release::Released)
@@ -111,7 +112,7 @@ impl Table {
         let slot = slot.filter(|slot| !self.end_if_over(*slot, fx));
         match slot.and_then(|slot| self.grant_in(slot)) {
             Some(grant) => Ok(grant),
-            None => Err(match (self.ended.find(token, hash), found) {
+            None => Err(match (self.history.end_of_token(token, hash), found) {
                 (Some(end), _) => LockError::Lost(end.as_loss()),
                 (None, Some(_)) => LockError::NotHeld,
                 (None, None) => LockError::Lost(Loss::Unknown),
@@ -145,7 +146,7 @@ impl Table {
             Some(session) => session.heartbeat(ttl, self.now)?,
             None => self.now.after(ttl),
         };
-        let asked = asked.min(slot.last_deadline()).min(self.claim.horizon());
+        let asked = asked.min(slot.last_deadline());
         Ok(self.refreshed(grant, asked, fx))
     }
 
@@ -237,7 +238,7 @@ impl Table {
         now: Moment,
         fx: &mut Effects,
     ) -> Result<Arc<dyn Watcher>, Option<End>> {
-        let deadline = self.live(grant, now, fx).ok_or_else(|| self.ended.find_fence(grant.fence))?;
+        let deadline = self.live(grant, now, fx).ok_or_else(|| self.history.end_of_fence(grant.fence))?;
         fx.due(deadline);
         self.file_as_urgent(grant.slot);
         Ok(self.slots[grant.slot].extras_mut().watcher.get_or_insert_with(make).clone())
@@ -281,7 +282,7 @@ impl Table {
     #[inline]
     pub(super) fn holder_of(&self, grant: &Grant) -> Option<&Holder> {
         // Fences are unique in a shard, so the fence alone tells this grant from a later one in the same slot.
-        self.slots.get(grant.slot)?.holder.as_ref().filter(|holder| holder.fence == grant.fence)
+        self.slots.get(grant.slot)?.holder.as_ref().filter(|holder| holder.fence() == grant.fence)
     }
 
     /// The deadline of a grant that holds its key, be it past or not: for a lock of a session, the session's, if that
@@ -309,11 +310,11 @@ impl Table {
     /// The grant that holds a slot.
     pub(super) fn grant_in(&self, slot: u32) -> Option<Grant> {
         let holder = self.slots[slot].holder.as_ref()?;
-        Some(Grant { slot, token: holder.token, fence: holder.fence, proof: self.proof_in(slot) })
+        Some(Grant { slot, token: holder.token, fence: holder.fence(), proof: self.proof_in(slot) })
     }
 
     /// Why a grant that holds nothing any more ended.
     pub(crate) fn loss_of(&self, fence: FencingToken) -> Loss {
-        self.ended.find_fence(fence).map_or(Loss::Unknown, End::as_loss)
+        self.history.end_of_fence(fence).map_or(Loss::Unknown, End::as_loss)
     }
 }

@@ -1,10 +1,9 @@
 //! What a request hears that names a token for the second time (T11).
 
 use super::acquire::Grant;
-use super::queue::{WaiterId, WaiterState};
+use super::holder::GrantState;
 use super::request::{AcquireOutcome, AcquireRequest, WaitPolicy};
-use super::slot::GrantState;
-use super::{Effects, MAX_SEATS, Table};
+use super::{Effects, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
 use crate::key::Token;
@@ -25,7 +24,7 @@ impl Table {
             if !self.slots[index].terms(holder).ask_for_the_same(request.terms) {
                 return Some(self.reject(found, request.terms.mode(), LockError::TokenReused));
             }
-            let (old_state, token, fence) = (holder.grant_state, holder.token, holder.fence);
+            let (old_state, token, fence) = (holder.grant_state, holder.token, holder.fence());
             let grant = Grant { slot: index, token, fence, proof: self.proof_in(index) };
             match (old_state, request.grant_state) {
                 // One guard per token and process (T10): a second one would release under the first.
@@ -34,10 +33,7 @@ impl Table {
                 }
                 (GrantState::Guard(_), _) => return Some(AcquireOutcome::Granted(grant)),
                 (GrantState::Claiming(waiter), _) => return Some(self.take_seat(waiter, policy, found)),
-                (GrantState::Unseen(waiter), _) => {
-                    self.waiters[waiter].wake_all(fx);
-                    self.waiters.remove(waiter);
-                }
+                (GrantState::Unseen(waiter), _) => self.take_answer(waiter, fx),
                 (GrantState::Ticket, _) => {}
             }
             if let Some(holder) = self.slots[index].holder.as_mut() {
@@ -55,7 +51,7 @@ impl Table {
             }
             return Some(self.take_seat(queued, policy, found));
         }
-        let end = self.ended.find(request.token, request.hash)?;
+        let end = self.history.end_of_token(request.token, request.hash)?;
         Some(self.reject(found, request.terms.mode(), LockError::Lost(end.as_loss())))
     }
 
@@ -72,43 +68,6 @@ impl Table {
             Some(AcquireOutcome::Granted(grant)) => Ok(grant),
             Some(AcquireOutcome::Refused(why)) => Err(why),
             Some(AcquireOutcome::Queued(_)) | None => Err(LockError::Lost(Loss::Unknown)),
-        }
-    }
-
-    /// Lets a request share a waiter's place.
-    fn take_seat(&mut self, id: u32, policy: &WaitPolicy<'_>, found: Option<u32>) -> AcquireOutcome {
-        let waker = match policy {
-            WaitPolicy::Until(_, waker) => *waker,
-            WaitPolicy::Now | WaitPolicy::Poll => None,
-        };
-        let waiter = &mut self.waiters[id];
-        if waiter.seats >= MAX_SEATS {
-            let mode = waiter.terms.mode();
-            return self.reject(found, mode, LockError::QueueFull);
-        }
-        let (seat, seq) = (waiter.join(waker), waiter.seq);
-        if let WaitPolicy::Until(deadline, _) = policy {
-            self.wait_until(id, *deadline);
-        }
-        AcquireOutcome::Queued(WaiterId { index: id, seat, seq })
-    }
-
-    /// Lets a waiter wait as long as the most patient of those who share its place.
-    fn wait_until(&mut self, id: u32, deadline: Moment) {
-        let waiter = &mut self.waiters[id];
-        let waits = matches!(waiter.state, WaiterState::Queued | WaiterState::Claiming { .. });
-        if !waits || deadline <= waiter.deadline {
-            return;
-        }
-        // One with a session that may end before is looked at then, and filed anew.
-        let is_due_at_its_end = waiter.due == waiter.deadline && waiter.terms.session().is_none();
-        waiter.deadline = deadline;
-        if is_due_at_its_end {
-            self.timeouts.remove(&mut self.waiters, id);
-            self.waiters[id].due = deadline;
-            if deadline != Moment::FAR {
-                self.timeouts.insert(&mut self.waiters, id);
-            }
         }
     }
 

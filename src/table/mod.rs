@@ -42,13 +42,13 @@ mod claim;
 mod confirm;
 mod counters;
 mod effects;
-mod end_log;
-mod ended_tokens;
 mod events;
 mod group;
 mod handoff;
 mod histogram;
+mod history;
 mod hold;
+mod holder;
 mod hot_keys;
 mod idempotency;
 mod mode;
@@ -82,8 +82,6 @@ pub(crate) use claim::{
 };
 pub(crate) use counters::Counters;
 pub(crate) use effects::Effects;
-pub(crate) use end_log::EndRecord;
-pub(crate) use ended_tokens::End;
 pub use events::{Event, EventKind};
 pub(crate) use events::{Interest, Sink};
 pub(crate) use histogram::Tally;
@@ -91,8 +89,10 @@ pub(crate) use histogram::Tally;
 pub(crate) use histogram::{Buckets, ModeLabel, OUTCOMES, Samples};
 #[cfg(all(test, feature = "metrics"))]
 pub(crate) use histogram::{HOLD_BOUNDS, WAIT_BOUNDS};
+pub(crate) use history::{End, EndRecord};
 pub use hold::Release;
 pub(crate) use hold::{RefreshRequest, Refreshed};
+pub(crate) use holder::GrantState;
 pub use mode::Mode;
 pub(crate) use owner::{Owner, OwnerId, OwnerKind, OwnerSet, check_owner};
 pub(crate) use queue::WaiterId;
@@ -101,7 +101,7 @@ pub(crate) use reading::{Oldest, Reading};
 pub(crate) use release::HoldersCursor;
 pub(crate) use request::{AcquireOutcome, AcquireRequest, TokenOrigin, WaitPolicy, WaiterPoll};
 pub(crate) use slab::Slab;
-pub(crate) use slot::{ExtraTerms, GrantState, Reentry, Scope, Terms, Watcher};
+pub(crate) use slot::{ExtraTerms, Reentry, Scope, Terms, Watcher};
 pub(crate) use tick::Slice;
 pub(crate) use timer_wheel::{Links, Step, Timed, Wheel};
 pub(crate) use view::{Awaiting, Candidate, Holding, Row, Waiting};
@@ -111,9 +111,8 @@ use std::sync::Arc;
 
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token};
-use end_log::EndLog;
-use ended_tokens::EndedTokens;
 use events::Subscriptions;
+use history::History;
 use hot_keys::HotKeys;
 use owner_index::OwnerIndex;
 use queue::Waiter;
@@ -153,8 +152,7 @@ pub(crate) struct Table {
     timeouts: Wheel,
     refreshes: Wheel,
     last_order: AutoRefreshId,
-    ended: EndedTokens,
-    end_log: EndLog,
+    history: History,
     /// By owner: what it holds and waits for here.
     owner_index: HashMap<OwnerId, OwnerIndex, foldhash::fast::RandomState>,
     subscriptions: Subscriptions,
@@ -197,8 +195,7 @@ impl Table {
             timeouts: Wheel::new(now),
             refreshes: Wheel::new(now),
             last_order: AutoRefreshId::default(),
-            ended: EndedTokens::new(ENDED_TOKENS),
-            end_log: EndLog::new(),
+            history: History::new(ENDED_TOKENS),
             owner_index: HashMap::default(),
             subscriptions: Subscriptions::default(),
             claim,

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
-use super::ended_tokens::End;
+use super::history::End;
 use super::owner::{Owner, OwnerId};
+use super::queue::Rejection;
 use super::slot::ExtraTerms;
 use super::tick::Slice;
 use super::{Effects, Table};
@@ -61,8 +62,7 @@ impl Table {
             // The waiters first: a key that it lets go must not come back to it.
             if let Some(&waiter) = owner_index.waiters.iter().next() {
                 let index = self.waiters[waiter].slot;
-                self.leave_queue(index, waiter);
-                self.outlive(index, waiter, fx);
+                self.reject_waiter(index, waiter, Rejection::SessionEnded, fx);
                 self.hand_off_if_shared(index, fx);
             } else if let Some(&grant) = owner_index.grants.iter().next() {
                 let end = owner.deadline().err().map_or(End::SessionEnded, End::from);

@@ -37,19 +37,13 @@ pub(crate) struct Oldest {
 }
 
 impl Table {
-    /// Counts the end of an attempt that queued, before its waiter is told.
-    pub(super) fn tally_wait(&mut self, id: u32, outcome: AttemptOutcome) {
+    /// Counts the end of a waiter's attempt, before its state is written: one that the key was being taken for may have
+    /// waited for nobody.
+    pub(super) fn tally_end_of_wait(&mut self, id: u32, outcome: AttemptOutcome) {
         let waiter = &self.waiters[id];
         self.tally.attempt(waiter.terms.mode(), outcome);
-        self.tally.waited_for(outcome, self.now.nanos_since(waiter.queued_at));
-    }
-
-    /// The same of one that the key was being taken for: maybe it had to wait for nobody.
-    pub(super) fn tally_claimant(&mut self, id: u32, outcome: AttemptOutcome) {
-        if self.waiters[id].was_behind() {
-            self.tally_wait(id, outcome);
-        } else {
-            self.tally.attempt(self.waiters[id].terms.mode(), outcome);
+        if waiter.was_behind() {
+            self.tally.waited_for(outcome, self.now.nanos_since(waiter.queued_at));
         }
     }
 

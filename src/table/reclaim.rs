@@ -9,7 +9,7 @@
 //! have been at the grant, and that whoever is put out is told of.
 
 use super::acquire::Grant;
-use super::ended_tokens::End;
+use super::history::End;
 use super::mode::Mode;
 use super::request::AcquireRequest;
 use super::{Effects, Table};
@@ -43,7 +43,7 @@ impl Table {
         if self.closed {
             return Err(LockError::ShuttingDown);
         }
-        if let Some(end) = self.ended.find(request.token, request.hash) {
+        if let Some(end) = self.history.end_of_token(request.token, request.hash) {
             return Err(LockError::Lost(end.as_loss()));
         }
         // What is locked in a store did not end with the process.
@@ -102,7 +102,7 @@ impl Table {
             _ => u64::MAX,
         };
         let members = slot.group().into_iter().flat_map(|group| group.members());
-        let fence_of = |at: u32| self.slots[at].holder.as_ref().map(|holder| (holder.fence, at));
+        let fence_of = |at: u32| self.slots[at].holder.as_ref().map(|holder| (holder.fence(), at));
         let mut holders: Vec<_> = std::iter::once(index).chain(members).filter_map(fence_of).collect();
         holders.sort_unstable();
         let mut rivals = Vec::new();

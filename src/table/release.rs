@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::acquire::return_quota;
 use super::blockers::steps;
-use super::end_log::EndRecord;
-use super::ended_tokens::End;
 use super::events::EventKind;
-use super::slot::{GrantState, Holder, Terms};
+use super::history::{End, EndRecord};
+use super::holder::{GrantState, Holder};
+use super::queue::Rejection;
+use super::slot::Terms;
 use super::tick::Slice;
 use super::{Effects, Grant, HOLDERS_AT_ONCE, Release, Table};
 use crate::clock::Moment;
-use crate::error::LockError;
 use crate::key::{FencingToken, Key, Token};
 
 /// How far a look at the holders of a key has come.
@@ -197,13 +197,15 @@ impl Table {
     /// Takes the holder out of a slot; answers the slot of its key.
     #[inline(always)]
     fn take_out(&mut self, index: u32, end: End, fx: &mut Effects) -> Option<u32> {
-        let Holder { token, fence, deadline, granted_at, grant_state, ttl, .. } = *self.slots[index].holder.as_ref()?;
+        let holder = self.slots[index].holder.as_ref()?;
+        let (fence, grant_state) = (holder.fence(), holder.grant_state);
+        let Holder { token, deadline, granted_at, ttl, .. } = *holder;
         if let GrantState::Claiming(waiter) = grant_state {
-            let why = match end {
-                End::ShutDown => LockError::ShuttingDown,
-                _ => LockError::SessionEnded,
+            let reason = match end {
+                End::ShutDown => Rejection::ShutDown,
+                _ => Rejection::SessionEnded,
             };
-            self.send_claimant_away(index, waiter, why, fx);
+            self.reject_waiter(index, waiter, reason, fx);
             return None;
         }
         if self.is_by_store(index) {
@@ -213,15 +215,12 @@ impl Table {
         self.expiries.remove(&mut self.slots, index);
         self.drop_auto(index);
         if let GrantState::Unseen(waiter) = grant_state {
-            // A dropped future has taken its waiter along; any other end leaves word for it (T3).
+            // A dropped future has taken its waiter along; any other end is its answer (T3).
             if self.waiters.get(waiter).is_some_and(|waiter| waiter.token == token) && end != End::Dropped {
-                self.refuse(waiter, LockError::Lost(end.as_loss()), fx);
+                self.lose_grant(waiter, end, fx);
             }
         }
         let hash = self.slots[index].hash;
-        if !grant_state.forgets(end) {
-            self.ended.push(token, hash, fence, end);
-        }
         let ended_at = self.end_of_hold(index);
         let held = ended_at.nanos_since(granted_at);
         if self.slow_path {
@@ -244,11 +243,8 @@ impl Table {
                 owner = terms.owner_label().cloned();
             }
         }
-        let record = EndRecord { key_hash: hash, end, fence, proof, granted_at, ended_at };
-        match owner {
-            None => self.end_log.push(record),
-            Some(owner) => self.end_log.push_owned(record, owner),
-        }
+        let remembered = (!grant_state.forgets(end)).then_some(token);
+        self.history.push(EndRecord { key_hash: hash, end, fence, proof, granted_at, ended_at }, remembered, owner);
         self.count(key_slot, |c| c.end(end, held));
         self.tally.held_for(held);
         match end {

@@ -3,8 +3,9 @@
 use std::task::Waker;
 
 use super::acquire::Grant;
+use super::holder::GrantState;
 use super::queue::WaiterId;
-use super::slot::{GrantState, Terms};
+use super::slot::Terms;
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{Key, Token};

@@ -8,17 +8,17 @@ use std::time::Duration;
 use super::auto_refresh::AutoRefresh;
 use super::blockers::PermitsWanted;
 use super::counters::Counters;
-use super::ended_tokens::End;
 use super::group::Group;
+use super::history::End;
+use super::holder::{GrantState, Holder};
 use super::mode::{Kind, Mode};
 use super::owner::Owner;
 use super::queue::Queue;
-use super::request::TokenOrigin;
 use super::slab::Slab;
 use super::timer_wheel::{Links, Timed};
 use crate::account::Account;
 use crate::clock::Moment;
-use crate::key::{FencingToken, Key, Token, Ttl};
+use crate::key::{FencingToken, Key, Ttl};
 
 /// On what terms a lock is asked for and granted.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,50 +126,6 @@ pub(crate) trait Watcher: Any + Send + Sync {
 
     /// An operator asks for the lock, and will take it at `deadline`. Called after the mutex is dropped.
     fn revocation_notice(&self, deadline: Moment);
-}
-
-/// Who answers for a grant, and so who may still ask about its token.
-///
-/// | state    | the grant is known to                        | it ends by                              |
-/// |----------|----------------------------------------------|-----------------------------------------|
-/// | `Claiming` | nobody: the store has not said yes         | the store's answer, or its waiter's end |
-/// | `Unseen` | nobody yet: its waiter has not polled        | expiry, force, or the future's drop     |
-/// | `Guard`  | one `Lock` in this process; if not `Minted`, | the guard's unlock or drop, or any loss |
-/// |          | also to a client or to views of the lock     |                                         |
-/// | `Ticket` | whoever has the token (a client, a `Ticket`) | release by token, or any loss           |
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum GrantState {
-    /// It holds the key's place in this process for a waiter that the key is being taken for.
-    Claiming(u32),
-    Unseen(u32),
-    Guard(TokenOrigin),
-    Ticket,
-}
-
-impl GrantState {
-    /// Whether nobody can ask about the token any more once the grant has ended so: that of a guard that let go by
-    /// itself, or of a grant that nobody saw.
-    pub(super) fn forgets(self, end: End) -> bool {
-        match self {
-            Self::Guard(TokenOrigin::Minted) => matches!(end, End::Released | End::Dropped),
-            Self::Claiming(_) => true,
-            Self::Unseen(_) => end == End::Dropped,
-            Self::Guard(TokenOrigin::ByClient) | Self::Ticket => false,
-        }
-    }
-}
-
-/// A grant that holds a key now.
-#[derive(Debug)]
-pub(crate) struct Holder {
-    pub(crate) token: Token,
-    pub(crate) fence: FencingToken,
-    /// What the expiry wheel knows. The grant of a session may live longer: its session's word counts.
-    pub(crate) deadline: Moment,
-    pub(crate) granted_at: Moment,
-    pub(crate) ttl: Ttl,
-    pub(crate) refreshes: u32,
-    pub(crate) grant_state: GrantState,
 }
 
 /// One key in the table: held, or it is not here (T7). Or, of a key that several hold, a further one of its holders.

@@ -3,13 +3,11 @@
 //! All of it in bounded slices, so that no sweep keeps the mutex for long.
 
 use super::auto_refresh::DueAction;
-use super::ended_tokens::End;
-use super::queue::WaiterState;
+use super::history::End;
 use super::slot::Refreshes;
 use super::timer_wheel::Step;
 use super::{Effects, Grant, RefreshRequest, Table};
 use crate::clock::Moment;
-use crate::error::LockError;
 
 /// Whether a slice of work finished the work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,28 +89,6 @@ impl Table {
         (self.closed, self.slow_path) = (true, true);
     }
 
-    /// Tells the waiters among `budget` entries from `cursor` on that the table is closed; answers where to go on.
-    pub(crate) fn refuse_waiters(&mut self, cursor: u32, budget: u32, fx: &mut Effects) -> Option<u32> {
-        let window = self.waiters.window(cursor, budget);
-        let end = window.end;
-        for waiter in window {
-            let Some((index, state)) = self.waiters.get(waiter).map(|waiter| (waiter.slot, &waiter.state)) else {
-                continue;
-            };
-            match state {
-                WaiterState::Queued => {}
-                WaiterState::Claiming { .. } => {
-                    self.send_claimant_away(index, waiter, LockError::ShuttingDown, fx);
-                    continue;
-                }
-                WaiterState::Granted | WaiterState::Refused(_) => continue,
-            }
-            self.leave_queue(index, waiter);
-            self.shut_out(index, waiter, fx);
-        }
-        (end < self.waiters.bound()).then_some(end)
-    }
-
     /// Ends the grants among `budget` entries from `cursor` on: they outlived a shutdown's grace.
     pub(crate) fn end_grants(&mut self, cursor: u32, budget: u32, fx: &mut Effects) -> Option<u32> {
         let window = self.slots.window(cursor, budget);
@@ -125,31 +101,6 @@ impl Table {
         (end < self.slots.bound()).then_some(end)
     }
 
-    /// A waiter whose time came: it is sent away, or, if its session lives on, filed again.
-    fn waiter_is_due(&mut self, waiter: u32, fx: &mut Effects) {
-        let index = self.waiters[waiter].slot;
-        if matches!(self.waiters[waiter].state, WaiterState::Claiming { .. }) {
-            if !self.sweep_waiter(index, waiter, fx) {
-                self.file_waiter(waiter);
-            }
-            return;
-        }
-        if self.send_away_if_over(index, waiter, fx) {
-            self.hand_off_if_shared(index, fx);
-            return;
-        }
-        self.file_waiter(waiter);
-    }
-
-    /// Files a waiter whose session lives on.
-    fn file_waiter(&mut self, waiter: u32) {
-        let queued = &mut self.waiters[waiter];
-        // One that has ended meanwhile is looked at again at once.
-        let session = queued.terms.session().map(|session| session.deadline().unwrap_or(self.now));
-        queued.due = queued.deadline.min(session.unwrap_or(Moment::FAR));
-        self.timeouts.insert(&mut self.waiters, waiter);
-    }
-
     fn refresh_by_order(&mut self, index: u32, fx: &mut Effects) {
         if self.end_if_over(index, fx) {
             // It came too late, and the store is not asked either.
@@ -158,7 +109,7 @@ impl Table {
         let now = self.now;
         let slot = &mut self.slots[index];
         let Some(holder) = slot.holder.as_ref() else { return };
-        let grant = Grant { slot: index, token: holder.token, fence: holder.fence, proof: None };
+        let grant = Grant { slot: index, token: holder.token, fence: holder.fence(), proof: None };
         let ttl = holder.ttl;
         if holder.deadline >= slot.last_deadline() {
             // No refresh can move it any further.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acquire::Grant;
+use super::holder::GrantState;
 use super::mode::Mode;
 use super::queue::Waiter;
-use super::slot::{GrantState, Slot};
+use super::slot::Slot;
 use super::{Counters, EndRecord, Table};
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token};
@@ -175,7 +176,7 @@ impl Table {
 
     /// How the last grants of a key ended, the last first.
     pub(crate) fn end_log(&self, hash: u32, limit: usize) -> Vec<(EndRecord, Option<Arc<str>>)> {
-        self.end_log.of(hash).take(limit).map(|(record, owner)| (*record, owner.cloned())).collect()
+        self.history.ends_of_key(hash).take(limit).map(|(record, owner)| (*record, owner.cloned())).collect()
     }
 
     fn row(&self, index: u32, now: Moment, shown: usize) -> Option<Row> {
@@ -214,7 +215,7 @@ impl Table {
         Some(Holding {
             owner: slot.owner_label().cloned(),
             mode: slot.mode(&self.slots[slot.member_of().unwrap_or(at)]),
-            fence: holder.fence,
+            fence: holder.fence(),
             proof: self.proof_in(at),
             age: now.saturating_since(holder.granted_at),
             remaining: deadline.saturating_since(now),

@@ -167,13 +167,19 @@ fn the_routes_name_only_what_a_host_can_name() {
 #[test]
 fn every_grant_is_made_in_one_place() {
     let files = sources("src/table");
-    let made = |text: &str| code(text).filter(|line| line.contains("Holder {") && line.contains("granted_at:")).count();
-    let places: Vec<_> = files
-        .iter()
-        .filter(|(path, _)| !path.to_string_lossy().contains("table/tests/"))
-        .map(|(_, text)| made(text))
-        .collect();
-    assert_eq!(places.iter().sum::<usize>(), 1, "a second one could forget the fence or the claim");
+    let files: Vec<_> = files.iter().filter(|(path, _)| !path.to_string_lossy().contains("table/tests/")).collect();
+    let count = |what: &dyn Fn(&str) -> usize| files.iter().map(|(_, text)| what(text)).sum::<usize>();
+    // Its fence is private to one file: no other can spell a holder out, in whatever way.
+    let (_, holder) = files.iter().find(|(path, _)| path.ends_with("table/holder.rs")).unwrap();
+    let fields = holder.split("pub(crate) struct Holder {").nth(1).unwrap().split('}').next().unwrap();
+    assert!(code(fields).any(|line| line.trim_start().starts_with("fence:")), "the fence is not private any more");
+    let spelt = |line: &&str| ["Self {", "Holder {"].iter().any(|literal| line.contains(literal));
+    let literals = code(holder).filter(spelt).filter(|line| !line.contains("impl ") && !line.contains("struct "));
+    assert_eq!(literals.filter(|line| !line.contains("-> Self {")).count(), 1, "Holder::new is the only one to do it");
+    let calls = |text: &str| code(text).map(|line| line.matches("Holder::new(").count()).sum();
+    assert_eq!(count(&calls), 1, "a second one could forget the fence");
+    let fences = |text: &str| code(text).map(|line| line.matches("self.fence = self.fence.next()").count()).sum();
+    assert_eq!(count(&fences), 1, "one that makes no holder would leave a gap");
 }
 
 #[test]

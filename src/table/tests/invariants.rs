@@ -3,9 +3,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::acquire::Grant;
+use super::holder::GrantState;
 use super::mode::{Kind, Mode};
 use super::queue::WaiterState;
-use super::slot::{GrantState, Slot};
+use super::slot::Slot;
 use super::timer_wheel::Links;
 use super::{Counters, ENDED_TOKENS, MAX_SEATS, Table, Waiter};
 use crate::clock::Moment;
@@ -55,17 +56,17 @@ impl Table {
                 assert!(slot.group().is_some_and(|group| group.len() > 0), "T7: nobody holds {:?}", slot.key);
                 continue;
             };
-            assert!(holder.fence <= self.fence, "T4: {:?} has a fence that was never given", slot.key);
-            assert!(fences.insert(holder.fence), "T4: {:?} has the fence of another grant", slot.key);
+            assert!(holder.fence() <= self.fence, "T4: {:?} has a fence that was never given", slot.key);
+            assert!(fences.insert(holder.fence()), "T4: {:?} has the fence of another grant", slot.key);
             assert!(holder.granted_at <= self.now, "C1: {:?} was granted in the future", slot.key);
             assert!(holder.granted_at < holder.deadline, "C1: {:?} was granted past its deadline", slot.key);
             if let GrantState::Unseen(waiter) = holder.grant_state {
                 let waiter = self.waiters.get(waiter).expect("T3: an unseen grant has its waiter");
-                assert_eq!(waiter.state, WaiterState::Granted, "T3: {:?} is held for a waiter", slot.key);
+                assert_eq!(*waiter.state(), WaiterState::Granted, "T3: {:?} is held for a waiter", slot.key);
                 assert_eq!((waiter.slot, waiter.token), (*index, holder.token), "T3: the waiter is this grant's");
             }
             assert!(
-                self.deadline_of(&Grant { slot: *index, token: holder.token, fence: holder.fence, proof: None })
+                self.deadline_of(&Grant { slot: *index, token: holder.token, fence: holder.fence(), proof: None })
                     .is_some()
             );
         }
@@ -117,7 +118,7 @@ impl Table {
                 owned.entry(session.id).or_default().0.insert(*index);
             }
         }
-        for (id, waiter) in waiters.iter().filter(|(_, waiter)| waiter.state == WaiterState::Queued) {
+        for (id, waiter) in waiters.iter().filter(|(_, waiter)| waiter.is_queued()) {
             if let Some(session) = waiter.terms.session() {
                 owned.entry(session.id).or_default().1.insert(*id);
             }
@@ -138,7 +139,7 @@ impl Table {
                 let next = in_order[(at + 1) % in_order.len()].0;
                 assert_eq!(waiter.next, next, "T2: the queue of {:?} is a circle", slot.key);
                 assert_eq!(self.waiters[next].prev, *id, "T2: the queue of {:?} is linked both ways", slot.key);
-                assert_eq!(waiter.state, WaiterState::Queued, "T3: only the queued are in a queue");
+                assert_eq!(*waiter.state(), WaiterState::Queued, "T3: only the queued are in a queue");
                 assert_eq!(waiter.slot, *index, "T3: a waiter knows its slot");
                 assert!(queued.insert(*id), "T3: a waiter stands in one queue, once");
             }
@@ -151,7 +152,7 @@ impl Table {
                 slot.key
             );
         }
-        let states = waiters.iter().filter(|(_, waiter)| waiter.state == WaiterState::Queued);
+        let states = waiters.iter().filter(|(_, waiter)| waiter.is_queued());
         assert_eq!(queued, states.map(|(id, _)| *id).collect(), "T3: whoever is queued is in a queue");
         assert_eq!(self.waiting, queued.len(), "T8: waiting now");
         assert!(self.waiting <= self.limits.waiters, "T9: waiters");
@@ -163,7 +164,7 @@ impl Table {
             assert!((1..=MAX_SEATS).contains(&waiter.seats), "T3: a waiter without seats is gone");
             assert!(waiter.joined.len() <= waiter.seats as usize, "T9: only taken seats are kept");
             assert!(waiter.joined.is_sorted_by_key(|(seat, _)| *seat), "seats are in order");
-            if waiter.state == WaiterState::Granted {
+            if *waiter.state() == WaiterState::Granted {
                 let holder = self.slots.get(waiter.slot).and_then(|slot| slot.holder.as_ref());
                 let holder = holder.expect("T3: the grant of a granted waiter holds its key");
                 assert_eq!(
@@ -176,7 +177,7 @@ impl Table {
         for ((token, slot), id) in &self.chosen {
             let waiter = self.waiters.get(*id).expect("T7: chosen tokens are of waiters that are there");
             assert_eq!(
-                (waiter.token, waiter.slot, &waiter.state),
+                (waiter.token, waiter.slot, waiter.state()),
                 (*token, *slot, &WaiterState::Queued),
                 "chosen tokens are of the queued"
             );
@@ -190,7 +191,7 @@ impl Table {
         };
         let auto = |id: u32| self.slots[id].extras.as_ref().and_then(|extras| extras.auto.as_ref());
         let held: Vec<u32> = slots.iter().filter(|(_, slot)| slot.holder.is_some()).map(|(id, _)| *id).collect();
-        let finite = |(_, waiter): &&(u32, &Waiter)| waiter.state == WaiterState::Queued && waiter.due != Moment::FAR;
+        let finite = |(_, waiter): &&(u32, &Waiter)| waiter.is_queued() && waiter.due != Moment::FAR;
         let timed: Vec<u32> = waiters.iter().filter(finite).map(|(id, _)| *id).collect();
         let ordered: Vec<u32> = held.iter().copied().filter(|id| auto(*id).is_some()).collect();
         assert_eq!(sorted(self.expiries.filed(|id| self.slots[id].expiry)), held, "C1: every holder is timed");
@@ -217,7 +218,7 @@ impl Table {
                 assert_eq!(slot.queue.len, 0, "T8: a key with a queue counts for itself");
             }
         }
-        assert!(self.ended.len() <= usize::from(ENDED_TOKENS), "T9: ended tokens");
+        assert!(self.history.tokens_remembered() <= usize::from(ENDED_TOKENS), "T9: ended tokens");
     }
 }
 
@@ -236,9 +237,8 @@ impl Table {
             held[mode] += u64::from(slot.holder.is_some() && !slot.is_pending());
         }
         let mut waiting = [0; 3];
-        for waiter in (0..self.waiters.bound())
-            .filter_map(|id| self.waiters.get(id))
-            .filter(|waiter| waiter.state == WaiterState::Queued)
+        for waiter in
+            (0..self.waiters.bound()).filter_map(|id| self.waiters.get(id)).filter(|waiter| waiter.is_queued())
         {
             waiting[ModeLabel::from(waiter.terms.mode()) as usize] += 1;
         }

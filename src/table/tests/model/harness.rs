@@ -762,7 +762,7 @@ impl Harness {
                 mode: slot.mode(&table.slots[slot.member_of().unwrap_or(index)]),
                 first: slot.member_of().is_none(),
                 token: holder.token.as_uuid().as_u128(),
-                fence: holder.fence.get(),
+                fence: holder.fence().get(),
                 granted_at: holder.granted_at.as_nanos(),
                 deadline: if of_session.is_some() { 0 } else { holder.deadline.as_nanos() },
                 terms: slot.terms(holder),
@@ -784,7 +784,7 @@ impl Harness {
             chosen: table.chosen.len(),
             held,
             queues,
-            waiters: waiters.map(|waiter| (waiter.seq, (waiter.state.clone(), waiter.seats))).collect(),
+            waiters: waiters.map(|waiter| (waiter.seq, (waiter.state().clone(), waiter.seats))).collect(),
             people: self.people.iter().map(|owner| (life_of(owner, now), owner.locks())).collect(),
             counters: *table.counters(),
         }

@@ -1,14 +1,12 @@
-//! Who waits for a key, in which order (T2), and what became of each (T3).
-//!
-//! A key's queue is a circular list through the waiters' slab: the slot keeps its head and length, the tail is the
-//! head's predecessor. Joining at the tail, leaving from anywhere and taking the head are O(1).
+//! One waiter: what a request left behind when it queued, or when its key began to be taken for it from the store.
 
 use std::task::Waker;
 
-use super::claim::Attempts;
-use super::slab::{NIL, Slab};
-use super::timer_wheel::{Links, Timed};
-use super::{Effects, Terms};
+use super::super::claim::Attempts;
+use super::super::request::AcquireRequest;
+use super::super::slab::{NIL, Slab};
+use super::super::timer_wheel::{Links, Timed};
+use super::super::{Effects, Terms};
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::Token;
@@ -62,7 +60,8 @@ pub(crate) struct Waiter {
     /// When it is to be looked at: at its deadline, or at its session's if that may come first.
     pub(crate) due: Moment,
     pub(crate) seq: u64,
-    pub(crate) state: WaiterState,
+    /// Written by the transitions of this room alone; read by [`Waiter::state`].
+    pub(super) state: WaiterState,
     /// Of the first seat.
     pub(crate) waker: Option<Waker>,
     /// Of the requests that joined later, by seat number.
@@ -72,6 +71,43 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
+    /// A waiter with one seat, which is in no queue yet.
+    pub(super) fn new(request: &AcquireRequest<'_>, slot: u32, state: WaiterState, seq: u64, now: Moment) -> Self {
+        Self {
+            slot,
+            prev: NIL,
+            next: NIL,
+            timeout: Links::NEW,
+            token: request.token,
+            terms: request.terms.clone(),
+            queued_at: now,
+            deadline: Moment::FAR,
+            due: Moment::FAR,
+            seq,
+            state,
+            waker: None,
+            joined: Vec::new(),
+            seats: 1,
+        }
+    }
+
+    pub(crate) fn state(&self) -> &WaiterState {
+        &self.state
+    }
+
+    pub(crate) fn is_queued(&self) -> bool {
+        matches!(self.state, WaiterState::Queued)
+    }
+
+    pub(crate) fn is_claiming(&self) -> bool {
+        matches!(self.state, WaiterState::Claiming { .. })
+    }
+
+    /// Whether neither it nor its session is over.
+    pub(crate) fn waits_at(&self, now: Moment) -> bool {
+        self.deadline > now && self.terms.session().is_none_or(|session| session.settle(now).is_ok())
+    }
+
     /// Whether it had to wait: in the queue, or for the store after a first no.
     pub(crate) fn was_behind(&self) -> bool {
         match self.state {
@@ -117,58 +153,6 @@ impl Waiter {
         for (_, waker) in &mut self.joined {
             waker.take().into_iter().for_each(|waker| fx.wake(waker));
         }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Queue {
-    pub(crate) head: u32,
-    pub(crate) len: u32,
-}
-
-impl Queue {
-    pub(crate) const EMPTY: Self = Self { head: NIL, len: 0 };
-
-    pub(crate) fn first(self) -> Option<u32> {
-        (self.head != NIL).then_some(self.head)
-    }
-
-    pub(crate) fn push_back(&mut self, waiters: &mut Slab<Waiter>, id: u32) {
-        if self.head == NIL {
-            self.head = id;
-            (waiters[id].prev, waiters[id].next) = (id, id);
-        } else {
-            let tail = waiters[self.head].prev;
-            (waiters[id].prev, waiters[id].next) = (tail, self.head);
-            waiters[tail].next = id;
-            waiters[self.head].prev = id;
-        }
-        self.len += 1;
-    }
-
-    /// Takes out a waiter that is in this queue.
-    pub(crate) fn remove(&mut self, waiters: &mut Slab<Waiter>, id: u32) {
-        let (prev, next) = (waiters[id].prev, waiters[id].next);
-        if next == id {
-            self.head = NIL;
-        } else {
-            waiters[prev].next = next;
-            waiters[next].prev = prev;
-            if self.head == id {
-                self.head = next;
-            }
-        }
-        (waiters[id].prev, waiters[id].next) = (NIL, NIL);
-        self.len -= 1;
-    }
-
-    pub(crate) fn iter(self, waiters: &Slab<Waiter>) -> impl Iterator<Item = (u32, &Waiter)> {
-        let mut next = self.head;
-        (0..self.len).map(move |_| {
-            let id = next;
-            next = waiters[id].next;
-            (id, &waiters[id])
-        })
     }
 }
 

@@ -1,50 +1,12 @@
 //! The last tokens whose grants ended, and why (T12): best effort, a ring of fixed size beside the table.
 //!
 //! Only grants whose token can still be asked about are kept: those that ended against their holder's will, and
-//! those whose token travels without a guard. A guard that releases itself is nobody else's business.
+//! those whose token travels without a guard. Nobody else can ask about the token of a guard that releases itself.
 
 use std::hash::BuildHasher;
 
-use crate::error::Loss;
+use super::End;
 use crate::key::{FencingToken, Token};
-
-/// How a grant ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum End {
-    /// Unlocked by its guard.
-    Released,
-    /// Released with its token.
-    ByToken,
-    /// Its guard was dropped, or the future that it had been granted to.
-    Dropped,
-    /// Its deadline passed.
-    Expired,
-    /// Released by an operator.
-    Forced,
-    /// Taken from its holder to break a deadlock.
-    Revoked,
-    /// Its session was ended.
-    SessionEnded,
-    /// The store does not keep it any more.
-    Vanished,
-    /// The manager shut down.
-    ShutDown,
-}
-
-impl End {
-    /// What a late holder of the token is told.
-    pub(crate) fn as_loss(self) -> Loss {
-        match self {
-            Self::Released | Self::ByToken | Self::Dropped => Loss::Released,
-            Self::Expired => Loss::Expired,
-            Self::Forced => Loss::Forced,
-            Self::Revoked => Loss::Revoked,
-            Self::SessionEnded => Loss::SessionEnded,
-            Self::Vanished => Loss::Vanished,
-            Self::ShutDown => Loss::ShutDown,
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 struct Ended {

@@ -1,39 +1,19 @@
 //! How the last grants of a shard ended: a ring of fixed size that answers "why was it released?" for a while (T9).
 //!
-//! Every end is written here, the lane's own too, so it is a handful of stores and keeps no key, only its hash.
+//! It keeps no key, only its hash.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::ended_tokens::End;
-use crate::clock::Moment;
+use super::EndRecord;
 use crate::key::FencingToken;
 
 /// Ends that a shard remembers; a power of two.
 const ENDS: usize = 128;
 
-/// One grant that has ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct EndRecord {
-    pub(crate) key_hash: u32,
-    pub(crate) end: End,
-    pub(crate) fence: FencingToken,
-    /// What its resource was shown, if anything.
-    pub(crate) proof: Option<FencingToken>,
-    pub(crate) granted_at: Moment,
-    pub(crate) ended_at: Moment,
-}
-
-impl EndRecord {
-    pub(crate) fn held(&self) -> Duration {
-        self.ended_at.saturating_since(self.granted_at)
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct EndLog {
-    /// By turns.
+    /// A ring: the next end goes to `next`, modulo its length.
     ends: Box<[Option<EndRecord>; ENDS]>,
     next: usize,
     /// Owners of the last ends that had one, apart, so that the lane has nothing to drop.
@@ -46,18 +26,20 @@ impl EndLog {
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, record: EndRecord) {
+    pub(crate) fn push(&mut self, record: EndRecord, owner: Option<Arc<str>>) {
         self.ends[self.next % ENDS] = Some(record);
         self.next = self.next.wrapping_add(1);
+        if let Some(owner) = owner {
+            self.push_owner(record.fence, owner);
+        }
     }
 
     #[inline(never)]
-    pub(crate) fn push_owned(&mut self, record: EndRecord, owner: Arc<str>) {
-        self.push(record);
+    fn push_owner(&mut self, fence: FencingToken, owner: Arc<str>) {
         if self.owners.len() == ENDS {
             self.owners.pop_front();
         }
-        self.owners.push_back((record.fence, owner));
+        self.owners.push_back((fence, owner));
     }
 
     /// The ends of one key's grants, the last first, with their owners.
@@ -73,10 +55,12 @@ impl EndLog {
 
 #[cfg(test)]
 mod tests {
+    use super::super::End;
     use super::*;
+    use crate::clock::Moment;
 
     #[test]
-    fn the_trail_tells_a_keys_last_ends_the_newest_first_and_keeps_its_bound() {
+    fn the_log_has_a_keys_last_ends_the_newest_first_and_keeps_its_bound() {
         let mut end_log = EndLog::new();
         for n in 1..=300_u64 {
             let record = EndRecord {
@@ -87,11 +71,7 @@ mod tests {
                 granted_at: Moment::from_nanos(n),
                 ended_at: Moment::from_nanos(2 * n),
             };
-            if n.is_multiple_of(4) {
-                end_log.push_owned(record, n.to_string().into());
-            } else {
-                end_log.push(record);
-            }
+            end_log.push(record, n.is_multiple_of(4).then(|| n.to_string().into()));
         }
         let fences: Vec<u64> = end_log.of(0).map(|(record, _)| record.fence.get()).collect();
         assert_eq!(fences.len(), ENDS / 2);

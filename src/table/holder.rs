@@ -1,0 +1,70 @@
+//! What holds a key: a grant that was made, or the claim of a key that the store has still to give.
+
+use super::history::End;
+use super::request::TokenOrigin;
+use crate::clock::Moment;
+use crate::key::{FencingToken, Token, Ttl};
+
+/// Who answers for a grant, and so who may still ask about its token.
+///
+/// | state    | the grant is known to                        | it ends by                              |
+/// |----------|----------------------------------------------|-----------------------------------------|
+/// | `Claiming` | nobody: the store has not said yes         | the store's answer, or its waiter's end |
+/// | `Unseen` | nobody yet: its waiter has not polled        | expiry, force, or the future's drop     |
+/// | `Guard`  | one `Lock` in this process; if not `Minted`, | the guard's unlock or drop, or any loss |
+/// |          | also to a client or to views of the lock     |                                         |
+/// | `Ticket` | whoever has the token (a client, a `Ticket`) | release by token, or any loss           |
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum GrantState {
+    /// It holds the key's place in this process for a waiter that the key is being taken for.
+    Claiming(u32),
+    Unseen(u32),
+    Guard(TokenOrigin),
+    Ticket,
+}
+
+impl GrantState {
+    /// Whether nobody can ask about the token any more once the grant has ended so: that of a guard that let go by
+    /// itself, or of a grant that nobody saw.
+    pub(super) fn forgets(self, end: End) -> bool {
+        match self {
+            Self::Guard(TokenOrigin::Minted) => matches!(end, End::Released | End::Dropped),
+            Self::Claiming(_) => true,
+            Self::Unseen(_) => end == End::Dropped,
+            Self::Guard(TokenOrigin::ByClient) | Self::Ticket => false,
+        }
+    }
+}
+
+/// A grant that holds a key now.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    pub(crate) token: Token,
+    /// Tells the grant from all others of its shard (T4). Private, so that no holder is made but by [`Holder::new`].
+    fence: FencingToken,
+    /// What the expiry wheel knows. The grant of a session may live longer: the state of its session counts.
+    pub(crate) deadline: Moment,
+    pub(crate) granted_at: Moment,
+    pub(crate) ttl: Ttl,
+    pub(crate) refreshes: u32,
+    pub(crate) grant_state: GrantState,
+}
+
+impl Holder {
+    /// A holder with this fence, which nobody has had before. [`Table::new_holder`](super::Table::new_holder) alone calls
+    /// this.
+    pub(super) fn new(
+        token: Token,
+        fence: FencingToken,
+        ttl: Ttl,
+        granted_at: Moment,
+        deadline: Moment,
+        grant_state: GrantState,
+    ) -> Self {
+        Self { token, fence, deadline, granted_at, ttl, refreshes: 0, grant_state }
+    }
+
+    pub(crate) fn fence(&self) -> FencingToken {
+        self.fence
+    }
+}
