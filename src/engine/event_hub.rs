@@ -19,13 +19,14 @@ const KEY_BUFFER: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Hub {
     sequence: AtomicU64,
-    /// Of everything.
+    /// How many listen to everything; each [`CountedListener`] is one.
     listeners: AtomicUsize,
     everything: broadcast::Sender<Event>,
     keys: DashMap<Key, Watched>,
-    /// Streams of single keys (T9).
+    /// How many streams of single keys there are, at most `max_watchers` (T9).
     watchers: AtomicUsize,
     max_watchers: usize,
+    /// Cancelled when nothing more will happen.
     over: CancellationToken,
 }
 
@@ -53,11 +54,11 @@ impl Hub {
         self.everything.subscribe()
     }
 
-    /// Everything that happens to one key from now on, until [`Hub::unwatch`]. The shard has to be told besides.
+    /// Everything that happens to one key from now on, until [`Hub::unwatch`]. The caller has the key's shard publish.
     pub(crate) fn watch(&self, key: &Key) -> Result<broadcast::Receiver<Event>, LockError> {
         self.reserve_quota()?;
-        let unheard = || Watched { sender: broadcast::Sender::new(KEY_BUFFER), listeners: 0 };
-        let mut watched = self.keys.entry(key.clone()).or_insert_with(unheard);
+        let unwatched = || Watched { sender: broadcast::Sender::new(KEY_BUFFER), listeners: 0 };
+        let mut watched = self.keys.entry(key.clone()).or_insert_with(unwatched);
         watched.listeners += 1;
         Ok(watched.sender.subscribe())
     }
@@ -86,7 +87,7 @@ impl Hub {
         self.over.clone()
     }
 
-    /// Takes a place for one more stream of a key.
+    /// Counts one more stream of a key, if there may be one.
     fn reserve_quota(&self) -> Result<(), LockError> {
         let more = |there: usize| (there < self.max_watchers).then_some(there + 1);
         let taken = self.watchers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
@@ -114,17 +115,17 @@ impl Sink for Hub {
     }
 }
 
-/// One who listens to everything, directly or through somebody who passes on what he hears.
-pub(crate) struct Counted(Arc<Hub>);
+/// Counts one listener to everything, direct or behind a stream that passes events on; dropped, it counts no more.
+pub(crate) struct CountedListener(Arc<Hub>);
 
-impl Counted {
+impl CountedListener {
     pub(crate) fn new(hub: &Arc<Hub>) -> Self {
         hub.listeners.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(hub))
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedListener {
     fn drop(&mut self) {
         self.0.listeners.fetch_sub(1, Ordering::Relaxed);
     }

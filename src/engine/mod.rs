@@ -17,7 +17,7 @@ use actix::Addr;
 use attached::AttachedValue;
 #[cfg(feature = "http")]
 use attached::AttachedValues;
-pub(crate) use event_hub::{Counted, Hub};
+pub(crate) use event_hub::{CountedListener, Hub};
 use runtime::Runtime;
 pub(crate) use session_registry::{SessionParts, SessionRegistry};
 pub use shard_actor::ShardActor;
@@ -73,7 +73,7 @@ pub(crate) struct Engine {
     detector: Detector,
     hub: Arc<Hub>,
     sessions: SessionRegistry,
-    /// Where the store is asked, if there is one.
+    /// The calls to the store; `None` without a store.
     client: Option<Arc<StoreClient>>,
     #[cfg(feature = "http")]
     attached: AttachedValues,
@@ -83,8 +83,8 @@ pub(crate) struct Engine {
 impl Engine {
     fn new(config: Config, clock: Clock) -> Self {
         let client = config.store.clone().map(|store| StoreClient::new(store, config.fail_mode, clock.clone()));
-        let keep = |prefix: &str| config.canonical_prefix(prefix).into();
-        let router = ShardRouter::new(config.shards, &config.namespaces, keep);
+        let canonical = |prefix: &str| config.canonical_prefix(prefix).into();
+        let router = ShardRouter::new(config.shards, &config.namespaces, canonical);
         Self {
             shards: shards(&config, &clock, client.as_ref(), router.shards()),
             router,
@@ -116,17 +116,17 @@ fn shards(config: &Config, clock: &Clock, client: Option<&Arc<StoreClient>>, cou
     let waiters = Arc::new(WaiterBudget::new(config.max_waiters, count));
     let members = Arc::new(WaiterBudget::new(config.max_holders, count));
     let shard = |index| {
-        let clerk = client.cloned().map(StoreDriver::new);
-        let claim = match &clerk {
-            Some(clerk) => Claim::Stored(Arc::new(Arc::clone(clerk))),
+        let driver = client.cloned().map(StoreDriver::new);
+        let claim = match &driver {
+            Some(driver) => Claim::Stored(Arc::new(Arc::clone(driver))),
             None => Claim::Local,
         };
         let table = Table::new(config.limits_per_shard(), claim, fence_floor, now);
         // One of them never sleeps for long: it keeps the coarse clock right after a suspend (C2).
         let idle = if index == 0 { config.sweep_every.min(LONGEST_SLEEP) } else { config.sweep_every };
         let bounds = (Arc::clone(&waiters), Arc::clone(&members));
-        let shard = Arc::new(Shard::new(table, clock.clone(), idle, config.ttls, bounds, clerk.clone()));
-        clerk.iter().for_each(|clerk| clerk.serve(&shard));
+        let shard = Arc::new(Shard::new(table, clock.clone(), idle, config.ttls, bounds, driver.clone()));
+        driver.iter().for_each(|driver| driver.serve(&shard));
         shard
     };
     (0..count).map(shard).collect()
@@ -225,7 +225,7 @@ impl LockManager {
         self.shard_at(self.engine.router.of_number(id.as_u128() as u32))
     }
 
-    /// Ends what an owner that has ended holds and waits for. Answers what will tell that the store has let go.
+    /// Ends what an owner that has ended holds and waits for. Answers what the store will find when it releases the keys.
     pub(crate) fn end_owner(&self, owner: &Owner) -> Vec<oneshot::Receiver<Released>> {
         self.engine.shards.iter().flat_map(|shard| shard.end_owner_anywhere(owner)).collect()
     }

@@ -163,7 +163,7 @@ impl Builder {
     }
 
     /// Backs the locks with a store, so that they hold across processes: a lock is granted when the store has given it,
-    /// and ends when the store's word does (less an allowance for drift).
+    /// and ends when the store says that it does (less an allowance for drift).
     ///
     /// Shared locks and permits stay within a process; see
     /// [`process_scope`](crate::LockOptions::process_scope).

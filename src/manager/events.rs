@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Counted, Engine, LockManager};
+use crate::engine::{CountedListener, Engine, LockManager};
 use crate::error::LockError;
 use crate::key::Key;
 use crate::table::{Event, Interest, Sink};
@@ -21,13 +21,13 @@ use crate::table::{Event, Interest, Sink};
 /// A stream of events, from the moment it was made.
 pub struct Events {
     receiver: broadcast::Receiver<Event>,
-    /// No more will come.
+    /// Cancelled when no more events will come.
     over: CancellationToken,
     listening: Listening,
-    _counted: Option<Counted>,
+    _counted: Option<CountedListener>,
 }
 
-/// What a listener hears next.
+/// What a stream of events gives next.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Heard {
@@ -38,17 +38,17 @@ pub enum Heard {
 }
 
 impl Events {
-    /// Waits for the next event; `None` once the manager is gone, or has shut down and all was heard.
+    /// Waits for the next event; `None` once the manager is gone, or has shut down and all events were given.
     ///
     /// # Cancel safety
     /// Dropping the future loses no event.
     pub async fn next(&mut self) -> Option<Heard> {
-        let heard = tokio::select! {
+        let received = tokio::select! {
             biased;
-            heard = self.receiver.recv() => heard,
+            received = self.receiver.recv() => received,
             () = self.over.cancelled() => Err(RecvError::Closed),
         };
-        match heard {
+        match received {
             Ok(event) => Some(Heard::Event(event)),
             Err(RecvError::Lagged(missed)) => Some(Heard::Lagged(missed)),
             Err(RecvError::Closed) => None,
@@ -59,7 +59,7 @@ impl Events {
 impl Events {
     /// The same as a [`Stream`](futures_util::Stream), for those who combine streams.
     pub fn into_stream(self) -> EventStream {
-        let next = async |mut events: Self| events.next().await.map(|heard| (heard, events));
+        let next = async |mut events: Self| events.next().await.map(|next| (next, events));
         EventStream(stream::unfold(self, next).boxed())
     }
 
@@ -97,7 +97,7 @@ impl fmt::Debug for Events {
     }
 }
 
-/// Keeps the shards telling; the last of a stream's listeners has them stop.
+/// Has the shards publish events for as long as a stream lives.
 struct Listening {
     manager: Weak<Engine>,
     key: Option<Key>,
@@ -112,7 +112,7 @@ impl LockManager {
         Events { _counted: Some(self.count_listener()), ..self.events_to_pass_on() }
     }
 
-    /// The same for one who passes them on to others, and counts these.
+    /// The same for a caller that passes them on to others, and counts those itself.
     pub(crate) fn events_to_pass_on(&self) -> Events {
         let receiver = self.hub().subscribe();
         let sink: Arc<dyn Sink> = Arc::clone(self.hub()) as _;
@@ -127,9 +127,9 @@ impl LockManager {
         }
     }
 
-    /// Counts one who listens to everything, until it is dropped.
-    pub(crate) fn count_listener(&self) -> Counted {
-        Counted::new(self.hub())
+    /// Counts a listener to everything, until the answer is dropped.
+    pub(crate) fn count_listener(&self) -> CountedListener {
+        CountedListener::new(self.hub())
     }
 
     /// How many [streams](LockManager::events) of everything there are now, for those who bound them.

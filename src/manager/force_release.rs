@@ -40,15 +40,15 @@ impl LockManager {
 }
 
 impl ForceRelease<'_> {
-    /// Tells the holders first, by [`Held::revocation_notice`](crate::Held::revocation_notice), and takes the lock after `notice`
+    /// Gives the holders notice first, by [`Held::revocation_notice`](crate::Held::revocation_notice), and takes the lock after `notice`
     /// unless they release it before; their deadlines show it at once. Awaiting answers when it is gone.
     ///
     /// A later order may shorten the notice, never lengthen it.
     ///
-    /// A holder in another process is told through the store, and takes it as it takes one of its own process; if that
-    /// process does not end the lock in time, the store does. Where the store cannot tell other processes (a
+    /// A holder in another process gets the notice through the store, and as it gets one of its own process; if that
+    /// process does not end the lock in time, the store does. Where the store cannot reach other processes (a
     /// [`Store`](crate::store::Store) that does not implement [`give_notice`](crate::store::Store::give_notice)), the
-    /// holder hears nothing before the end: the order waits, and takes the lock then. The time begins when the order and
+    /// holder gets no notice before the end: the order waits, and takes the lock then. The time begins when the order and
     /// the message arrive, and so differs by how long the message takes.
     ///
     /// # Cancel safety
@@ -65,10 +65,10 @@ impl ForceRelease<'_> {
         let shard = manager.shard_at(shard);
         let Some(notice) = notice.filter(|notice| !notice.is_zero()) else {
             let Some(client) = manager.client() else { return Ok(shard.force_release(&key, hash)) };
-            // The store first: a holder that were ended here first would let in another, for the store's order to hit.
+            // The store first: were a holder ended here first, another could be granted the key, and the store would end that one.
             let grants = shard.grants_on(&key, hash);
             let forced = client.force_release(&key).await;
-            let here = shard.end_by_force(&grants);
+            let here = shard.force_release_grants(&grants);
             return match forced {
                 Some(Forced::Released) => Ok(Release::Released),
                 Some(Forced::WasFree) => Ok(here),
@@ -77,7 +77,7 @@ impl ForceRelease<'_> {
         };
         let is_elsewhere = !shard.is_claimed_here(&key, hash);
         let grants = shard.give_notice(&key, hash, shard.now().saturating_add(notice));
-        let told = if grants.is_empty() { Release::AlreadyGone } else { Release::Released };
+        let here = if grants.is_empty() { Release::AlreadyGone } else { Release::Released };
         let elsewhere = match manager.client().filter(|_| is_elsewhere) {
             Some(client) => match client.force_with_notice(&key, notice).await {
                 Some(Forced::Released) => Release::Released,
@@ -89,7 +89,7 @@ impl ForceRelease<'_> {
         for grant in grants {
             shard.lost_signal(&grant).wait().await;
         }
-        Ok(if told == Release::Released { told } else { elsewhere })
+        Ok(if here == Release::Released { here } else { elsewhere })
     }
 }
 

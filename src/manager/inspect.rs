@@ -16,7 +16,7 @@ use crate::table::Counters;
 
 /// How many holders and how many waiters of a key are named.
 const SHOWN: usize = 100;
-/// How many of a key's last locks are told of.
+/// How many of a key's last locks are shown.
 const ENDS_SHOWN: usize = 16;
 
 impl LockManager {
@@ -96,7 +96,7 @@ impl LockManager {
         self.look_at_all(self.good_key(key)?).await
     }
 
-    /// What [`inspect`](Self::inspect) answers, without the votes of a store's nodes: what is held here is told at once.
+    /// What [`inspect`](Self::inspect) answers, without the votes of a store's nodes: what is held here is shown at once.
     #[cfg(feature = "http")]
     pub(crate) async fn glance<K>(&self, key: K) -> Result<Option<LockInfo>, LockError>
     where
@@ -110,7 +110,7 @@ impl LockManager {
         let mut found = self.look(key).await?;
         if let (Some(info), Some(client)) = (&mut found, self.client()) {
             let (shard, hash) = self.place(&info.key);
-            // Read after the look: if the holder has changed since, the votes are the newer word.
+            // Read after the look: if the holder has changed since, the votes are newer.
             let token = self.shard_at(shard).token_at(&info.key, hash).filter(|_| info.whereabouts == Location::Here);
             info.votes = client.store.votes(&info.key, token).await;
         }

@@ -177,9 +177,9 @@ impl LockManager {
 
     /// Some of the locks that the store keeps, whoever holds them: about `limit` of those that begin with `prefix`, in no
     /// order, and perhaps none though there are more. `cursor` is where the page before said that it goes on. What this
-    /// manager holds is told as [`inspect`](Self::inspect) tells it; of the others it is known for how long they last.
+    /// manager holds is shown as [`inspect`](Self::inspect) shows it; of the others it is known for how long they last.
     ///
-    /// `None` if there is no store, or if it cannot tell (Redlock's nodes cannot).
+    /// `None` if there is no store, or if it cannot list its keys (Redlock's nodes cannot).
     ///
     /// # Errors
     /// [`LockError::StoreUnavailable`]; [`LockError::InvalidOption`] for a cursor that is none.

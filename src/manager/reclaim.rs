@@ -32,7 +32,7 @@ impl LockManager {
     /// process began; [`LockError::Lost`] if the lock has ended in this process, or there is a store, which forgets
     /// nothing; [`LockError::LockQuota`] if the account has as many locks as it may.
     ///
-    /// Answers besides how many others, with lower fences, the key was taken from.
+    /// Answers also how many others, with lower fences, the key was taken from.
     pub(crate) fn reclaim(&self, key: Key, proof: Proof) -> Result<(Refreshed, usize), LockError> {
         let Proof { token, fence, mode, owner, account, ttl } = proof;
         if let Mode::Permits { limit, permits } = mode
@@ -51,7 +51,7 @@ impl LockManager {
         let terms = Terms { ttl: ttl.unwrap_or(self.config().ttl), extra };
         let (shard, hash) = self.place(&key);
         let shard = self.shard_at(shard);
-        let ask = AcquireRequest {
+        let request = AcquireRequest {
             key: &key,
             hash,
             terms: &terms,
@@ -59,7 +59,7 @@ impl LockManager {
             origin: TokenOrigin::ByClient,
             grant_state: GrantState::Ticket,
         };
-        let (done, put_out) = shard.reclaim(&ask, fence)?;
+        let (done, put_out) = shard.reclaim(&request, fence)?;
         Ok((Refreshed::new(done, shard.now()), put_out))
     }
 }

@@ -9,7 +9,7 @@ use crate::shard::Shard;
 
 impl LockManager {
     /// Ends the manager: refuses all who wait and all who come, gives the holders `grace` to release, then ends the
-    /// locks that are left (their holders hear [`Loss::ShutDown`](crate::Loss::ShutDown)) and stops the thread.
+    /// locks that are left (their holders get [`Loss::ShutDown`](crate::Loss::ShutDown)) and stops the thread.
     ///
     /// Answers how many locks were left. Calling it again is harmless.
     ///
@@ -19,7 +19,7 @@ impl LockManager {
         for shard in self.shards() {
             shard.close();
         }
-        // All are closed before anybody hears of it: whoever does is granted nothing elsewhere.
+        // All shards are closed before a waiter is refused: whoever is refused is granted nothing in another shard.
         for shard in self.shards() {
             shard.reject_waiters();
         }

@@ -6,7 +6,7 @@
 //! | stage      | the request is                          | next                                    |
 //! |------------|-----------------------------------------|-----------------------------------------|
 //! | `New`      | not yet polled                          | any, or answered                        |
-//! | `Queued`   | a seat in the key's queue               | answered                                |
+//! | `Queued`   | in the key's queue                      | answered                                |
 //! | `Sleeping` | between two tries of a poller           | `Sleeping`, or answered                 |
 //! | `Answered` | over                                    |                                         |
 
@@ -32,24 +32,25 @@ use crate::table::{
 };
 use crate::telemetry::trace::{self, Attempt};
 
+/// What the lock is held by once it is granted.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum KeeperKind {
+pub(super) enum HeldBy {
     Guard,
     Ticket,
 }
 
 /// The request under way; what the two request futures share.
 ///
-/// It is moved and looked at on every acquisition, so what only some requests need comes last or is boxed.
+/// Every acquisition moves and reads it, so what only some requests need comes last or is boxed.
 pub(super) struct AcquireFuture<'a> {
     manager: &'a LockManager,
     key: Key,
-    kind: KeeperKind,
-    /// Where the key belongs; set by the first poll.
+    held_by: HeldBy,
+    /// The key's shard, and its hash there; set by the first poll.
     shard: u32,
     hash: u32,
     stage: Stage<'a>,
-    /// Where the request is traced.
+    /// Its spans, if somebody listens to them.
     attempt: Option<Attempt>,
 }
 
@@ -61,8 +62,8 @@ pub(super) trait Answer {
 
 enum Stage<'a> {
     New { options: LockOptions, style: Style, bad_key: Option<Box<LockError>> },
-    Queued { asked: Prepared, id: WaiterId, watch: Option<WaitId>, poller: Option<Box<Poller<'a>>> },
-    Sleeping { asked: Prepared, poller: Box<Poller<'a>>, timer: u32 },
+    Queued { prepared: Prepared, id: WaiterId, watch: Option<WaitId>, poller: Option<Box<Poller<'a>>> },
+    Sleeping { prepared: Prepared, poller: Box<Poller<'a>>, timer: u32 },
     Answered,
 }
 
@@ -74,8 +75,8 @@ struct Poller<'a> {
     watch: Option<Watch<'a>>,
 }
 
-/// A poller's wait in the register of the deadlock check, which forgets it with the poller: its pauses are the
-/// caller's code, and may panic.
+/// A poller's wait in the register of the deadlock check, taken out when this is dropped: the pauses are the caller's
+/// code, and may panic.
 struct Watch<'a> {
     detector: &'a Detector,
     id: WaitId,
@@ -95,15 +96,15 @@ impl fmt::Debug for AcquireFuture<'_> {
             Stage::Sleeping { .. } => "sleeping",
             Stage::Answered => "answered",
         };
-        f.debug_struct("Acquiring").field("key", &self.key).field("stage", &stage).finish_non_exhaustive()
+        f.debug_struct("AcquireFuture").field("key", &self.key).field("stage", &stage).finish_non_exhaustive()
     }
 }
 
 impl<'a> AcquireFuture<'a> {
     #[inline]
-    pub(super) fn new(request: LockRequest<'a>, kind: KeeperKind) -> Self {
+    pub(super) fn new(request: LockRequest<'a>, held_by: HeldBy) -> Self {
         let LockRequest { manager, key, bad_key, options, style } = request;
-        Self { manager, key, kind, shard: 0, hash: 0, stage: Stage::New { options, style, bad_key }, attempt: None }
+        Self { manager, key, held_by, shard: 0, hash: 0, stage: Stage::New { options, style, bad_key }, attempt: None }
     }
 
     /// Polls; `give` makes a lock or a ticket of the grant. It is called where the grant is made, since everything
@@ -126,7 +127,7 @@ impl<'a> AcquireFuture<'a> {
     ) -> Poll<Result<T, LockError>> {
         let begun = self.attempt.take().or_else(|| match &self.stage {
             Stage::New { options, .. } => {
-                // As everything else tells of it.
+                // The key as everything else shows it.
                 let key = self.manager.config().canonical(self.key.clone());
                 Attempt::begin(key.as_ref().unwrap_or(&self.key), options.the_mode())
             }
@@ -157,18 +158,18 @@ impl<'a> AcquireFuture<'a> {
             Stage::New { options, style, bad_key } => {
                 let LockOptions { ttl, wait, rare } = std::mem::take(options);
                 let (style, bad_key) = (*style, bad_key.take());
-                // What owned anything was just taken out; looking for it again is a fair share of a free lock's cost.
+                // Nothing is left in it to drop; a look for that would cost a good part of what a free lock costs.
                 std::mem::forget(std::mem::replace(&mut self.stage, Stage::Answered));
-                match self.settle(ttl, rare, bad_key) {
-                    Ok((asked, delays)) => match self.shard().grant_if_free(&self.ask_of(&asked)) {
+                match self.prepare(ttl, rare, bad_key) {
+                    Ok((prepared, delays)) => match self.shard().grant_if_free(&self.acquire_request(&prepared)) {
                         Ok(grant) => return Poll::Ready(Ok(give(self, grant))),
-                        Err(locked) => self.enqueue(locked, asked, style, wait, delays, cx),
+                        Err(locked) => self.enqueue(locked, prepared, style, wait, delays, cx),
                     },
                     Err(why) => return Poll::Ready(Err(why)),
                 }
             }
-            Stage::Queued { .. } => self.look(cx),
-            Stage::Sleeping { .. } => self.wake_up(cx),
+            Stage::Queued { .. } => self.poll_queued(cx),
+            Stage::Sleeping { .. } => self.poll_sleeping(cx),
             Stage::Answered => panic!("a request was polled after it was answered"),
         };
         match answer {
@@ -178,9 +179,9 @@ impl<'a> AcquireFuture<'a> {
         }
     }
 
-    /// The first poll: holds the request to the bounds and finds its place.
+    /// The first poll: checks the request against the bounds and finds the key's shard.
     #[inline]
-    fn settle(
+    fn prepare(
         &mut self,
         ttl: Option<Ttl>,
         rare: Option<Box<Rare>>,
@@ -200,7 +201,7 @@ impl<'a> AcquireFuture<'a> {
             }
         }
         (self.shard, self.hash) = self.manager.place(&self.key);
-        let mut asked = Prepared {
+        let mut prepared = Prepared {
             terms: Terms { ttl: ttl.unwrap_or(config.ttl), extra: None },
             token: Token::random(),
             origin: TokenOrigin::Minted,
@@ -208,15 +209,15 @@ impl<'a> AcquireFuture<'a> {
         let delays = match rare {
             Some(rare) => {
                 let mode = rare.mode;
-                let taken = asked.take_over(*rare, self.manager, ttl);
+                let taken = prepared.set_rare(*rare, self.manager, ttl);
                 taken.inspect_err(|why| self.manager.count_refused(&self.key, mode, why))?
             }
             None => None,
         };
         if current_owner::is_there() {
-            asked.adopt(self.manager);
+            prepared.set_caller(self.manager);
         }
-        Ok((asked, delays))
+        Ok((prepared, delays))
     }
 
     /// Counts a request that does not come to its shard.
@@ -231,64 +232,73 @@ impl<'a> AcquireFuture<'a> {
     fn enqueue(
         &mut self,
         locked: Locked<'_>,
-        asked: Prepared,
+        prepared: Prepared,
         style: Style,
         wait: Wait,
         delays: Option<Delays>,
         cx: &Context<'_>,
     ) -> Poll<Result<Grant, LockError>> {
-        let verdict = match (style, delays) {
+        let outcome = match (style, delays) {
             (_, Some(delays)) => {
                 drop(locked);
                 let started = self.manager.now();
                 let deadline = started.saturating_add(wait.within(Duration::MAX));
                 let poller = Poller { delays, started, deadline, watch: None };
-                return self.try_again(asked, Box::new(poller), cx);
+                return self.try_again(prepared, Box::new(poller), cx);
             }
             (Style::Try, None) => {
                 drop(locked);
-                self.shard().acquire(&self.ask_of(&asked), WaitPolicy::Now, self.manager.now())
+                self.shard().acquire(&self.acquire_request(&prepared), WaitPolicy::Now, self.manager.now())
             }
-            (Style::Wait, None) if asked.terms.owner().is_some() => {
+            (Style::Wait, None) if prepared.terms.owner().is_some() => {
                 drop(locked);
-                return self.queue_as_owner(asked, wait.within(self.manager.config().wait), cx);
+                return self.queue_as_owner(prepared, wait.within(self.manager.config().wait), cx);
             }
             (Style::Wait, None) => {
                 let wait = wait.within(self.manager.config().wait);
-                self.shard().queue(locked, &self.ask_of(&asked), wait, cx.waker())
+                self.shard().queue(locked, &self.acquire_request(&prepared), wait, cx.waker())
             }
         };
-        match verdict {
+        match outcome {
             AcquireOutcome::Granted(grant) => Poll::Ready(Ok(grant)),
             AcquireOutcome::Refused(why) => Poll::Ready(Err(why)),
             AcquireOutcome::Queued(id) => {
-                self.stage = Stage::Queued { asked, id, watch: None, poller: None };
-                // A request that does not wait has not yet said whom to wake when the store has answered.
-                if style == Style::Try { self.look(cx) } else { Poll::Pending }
+                self.stage = Stage::Queued { prepared, id, watch: None, poller: None };
+                // A request that does not wait has given no waker yet, and the store's answer is to wake it.
+                if style == Style::Try { self.poll_queued(cx) } else { Poll::Pending }
             }
         }
     }
 
-    /// Queues under the eyes of the deadlock check.
-    fn queue_as_owner(&mut self, asked: Prepared, wait: Duration, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        if let Some(grant) = self.shard().grant_now(&self.ask_of(&asked)) {
+    /// Queues with the deadlock check.
+    fn queue_as_owner(
+        &mut self,
+        prepared: Prepared,
+        wait: Duration,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Grant, LockError>> {
+        if let Some(grant) = self.shard().grant_now(&self.acquire_request(&prepared)) {
             return Poll::Ready(Ok(grant));
         }
-        let Some(owned) = self.owned(&asked) else { unreachable!("only an owner's requests come here") };
+        let Some(owned) = self.owned(&prepared) else { unreachable!("only an owner's requests come here") };
         match self.manager.detector().queue(self.manager.shards(), &owned, wait, cx.waker()) {
             (AcquireOutcome::Granted(grant), _) => Poll::Ready(Ok(grant)),
             (AcquireOutcome::Refused(why), _) => Poll::Ready(Err(why)),
             (AcquireOutcome::Queued(id), watch) => {
-                self.stage = Stage::Queued { asked, id, watch, poller: None };
+                self.stage = Stage::Queued { prepared, id, watch, poller: None };
                 // It may have been refused already.
-                self.look(cx)
+                self.poll_queued(cx)
             }
         }
     }
 
     /// The request as the deadlock check sees it, if it is an owner's.
-    fn owned<'b>(&'b self, asked: &'b Prepared) -> Option<OwnedRequest<'b>> {
-        Some(OwnedRequest { request: self.ask_of(asked), owner: asked.terms.owner()?, shard: self.shard })
+    fn owned<'b>(&'b self, prepared: &'b Prepared) -> Option<OwnedRequest<'b>> {
+        Some(OwnedRequest {
+            request: self.acquire_request(prepared),
+            owner: prepared.terms.owner()?,
+            shard: self.shard,
+        })
     }
 
     fn forget(&self, watch: Option<WaitId>) {
@@ -304,25 +314,27 @@ impl<'a> AcquireFuture<'a> {
     }
 
     /// A later poll of a request that queues.
-    fn look(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        let Stage::Queued { asked, id, watch, .. } = &self.stage else { unreachable!("only a queued request looks") };
-        let answer = match self.shard().see_waiter(*id, asked.terms.ttl, self.grant_state(asked), cx.waker()) {
+    fn poll_queued(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+        let Stage::Queued { prepared, id, watch, .. } = &self.stage else {
+            unreachable!("only a queued request is polled so")
+        };
+        let answer = match self.shard().see_waiter(*id, prepared.terms.ttl, self.grant_state(prepared), cx.waker()) {
             WaiterPoll::Pending => return Poll::Pending,
             WaiterPoll::Granted(grant) => Ok(grant),
             WaiterPoll::Refused(why) => Err(why),
-            WaiterPoll::Taken => self.shard().answer_taken(&self.ask_of(asked)),
+            WaiterPoll::Taken => self.shard().answer_taken(&self.acquire_request(prepared)),
         };
         self.forget(*watch);
         match std::mem::replace(&mut self.stage, Stage::Answered) {
-            Stage::Queued { asked, poller: Some(poller), .. } if answer == Err(LockError::Held) => {
-                self.pause(asked, poller, cx)
+            Stage::Queued { prepared, poller: Some(poller), .. } if answer == Err(LockError::Held) => {
+                self.pause(prepared, poller, cx)
             }
             _ => Poll::Ready(answer),
         }
     }
 
     /// A later poll of a poller.
-    fn wake_up(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
+    fn poll_sleeping(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
         if let Stage::Sleeping { timer, .. } = &self.stage {
             if self.shard().still_sleeps(*timer, cx.waker()) {
                 return Poll::Pending;
@@ -330,28 +342,28 @@ impl<'a> AcquireFuture<'a> {
             self.shard().stop_sleep(*timer);
         }
         match std::mem::replace(&mut self.stage, Stage::Answered) {
-            Stage::Sleeping { asked, poller, .. } => self.try_again(asked, poller, cx),
-            _ => unreachable!("only a sleeping request wakes up"),
+            Stage::Sleeping { prepared, poller, .. } => self.try_again(prepared, poller, cx),
+            _ => unreachable!("only a sleeping request is polled so"),
         }
     }
 
     /// One try of a poller, then sleep until the next, or give up.
     fn try_again(
         &mut self,
-        asked: Prepared,
+        prepared: Prepared,
         poller: Box<Poller<'a>>,
         cx: &Context<'_>,
     ) -> Poll<Result<Grant, LockError>> {
         let shard = self.shard();
         let now = shard.now();
-        let answer = match shard.acquire(&self.ask_of(&asked), WaitPolicy::Poll, now) {
-            AcquireOutcome::Refused(LockError::Held) => return self.pause(asked, poller, cx),
+        let answer = match shard.acquire(&self.acquire_request(&prepared), WaitPolicy::Poll, now) {
+            AcquireOutcome::Refused(LockError::Held) => return self.pause(prepared, poller, cx),
             AcquireOutcome::Granted(grant) => Ok(grant),
             AcquireOutcome::Refused(why) => Err(why),
             AcquireOutcome::Queued(id) => {
                 // The store is being asked, once.
-                self.stage = Stage::Queued { asked, id, watch: None, poller: Some(poller) };
-                return self.look(cx);
+                self.stage = Stage::Queued { prepared, id, watch: None, poller: Some(poller) };
+                return self.poll_queued(cx);
             }
         };
         Poll::Ready(answer)
@@ -360,16 +372,16 @@ impl<'a> AcquireFuture<'a> {
     /// Sleeps until the next try, or gives up.
     fn pause(
         &mut self,
-        asked: Prepared,
+        prepared: Prepared,
         mut poller: Box<Poller<'a>>,
         cx: &Context<'_>,
     ) -> Poll<Result<Grant, LockError>> {
         let shard = self.shard();
         let can_sleep = if shard.is_forked() { Err(LockError::Forked) } else { Ok(()) };
-        if let Err(why) = can_sleep.and_then(|()| self.watch_poller(&asked, &mut poller)) {
-            shard.count_attempt(asked.terms.mode(), why.outcome(), |c| c.rejected += 1);
+        if let Err(why) = can_sleep.and_then(|()| self.watch_poller(&prepared, &mut poller)) {
+            shard.count_attempt(prepared.terms.mode(), why.outcome(), |c| c.rejected += 1);
             if let LockError::Deadlock { cycle } = &why {
-                shard.tell_deadlock(&self.key, self.hash, asked.terms.owner_label(), cycle);
+                shard.publish_deadlock(&self.key, self.hash, prepared.terms.owner_label(), cycle);
             }
             return Poll::Ready(Err(why));
         }
@@ -380,23 +392,23 @@ impl<'a> AcquireFuture<'a> {
                 let due = now.saturating_add(delay).min(poller.deadline);
                 match shard.sleep(due, cx.waker()) {
                     Some(timer) => {
-                        self.stage = Stage::Sleeping { asked, poller, timer };
+                        self.stage = Stage::Sleeping { prepared, poller, timer };
                         Poll::Pending
                     }
                     // Closed since the try: the next one says so.
-                    None => self.try_again(asked, poller, cx),
+                    None => self.try_again(prepared, poller, cx),
                 }
             }
             _ => {
-                shard.count_attempt(asked.terms.mode(), AttemptOutcome::Timeout, |c| c.polls_exhausted += 1);
+                shard.count_attempt(prepared.terms.mode(), AttemptOutcome::Timeout, |c| c.polls_exhausted += 1);
                 Poll::Ready(Err(LockError::Timeout { waited: now.saturating_since(poller.started) }))
             }
         }
     }
 
-    /// Has the deadlock check know of an owner that polls: a cycle is a cycle, however one waits in it.
-    fn watch_poller(&self, asked: &Prepared, poller: &mut Poller<'a>) -> Result<(), LockError> {
-        let Some(owned) = self.owned(asked) else { return Ok(()) };
+    /// Registers an owner that polls with the deadlock check: its wait closes a cycle as a queued one does.
+    fn watch_poller(&self, prepared: &Prepared, poller: &mut Poller<'a>) -> Result<(), LockError> {
+        let Some(owned) = self.owned(prepared) else { return Ok(()) };
         let detector = self.manager.detector();
         match &poller.watch {
             Some(watch) => detector.may_poll(watch.id)?,
@@ -409,22 +421,22 @@ impl<'a> AcquireFuture<'a> {
         self.manager.shard_at(self.shard)
     }
 
-    fn ask_of<'b>(&'b self, asked: &'b Prepared) -> AcquireRequest<'b> {
-        let Prepared { terms, token, origin } = asked;
+    fn acquire_request<'b>(&'b self, prepared: &'b Prepared) -> AcquireRequest<'b> {
+        let Prepared { terms, token, origin } = prepared;
         AcquireRequest {
             key: &self.key,
             hash: self.hash,
             terms,
             token: *token,
             origin: *origin,
-            grant_state: self.grant_state(asked),
+            grant_state: self.grant_state(prepared),
         }
     }
 
-    fn grant_state(&self, asked: &Prepared) -> GrantState {
-        match self.kind {
-            KeeperKind::Guard => GrantState::Guard(asked.origin),
-            KeeperKind::Ticket => GrantState::Ticket,
+    fn grant_state(&self, prepared: &Prepared) -> GrantState {
+        match self.held_by {
+            HeldBy::Guard => GrantState::Guard(prepared.origin),
+            HeldBy::Ticket => GrantState::Ticket,
         }
     }
 
@@ -443,10 +455,10 @@ impl Drop for AcquireFuture<'_> {
                 self.shard().cancel(*id);
                 self.forget(*watch);
             }
-            Stage::Sleeping { asked, timer, .. } => {
+            Stage::Sleeping { prepared, timer, .. } => {
                 let shard = self.shard();
                 shard.stop_sleep(*timer);
-                let mode = asked.terms.mode();
+                let mode = prepared.terms.mode();
                 shard.count_attempt(mode, AttemptOutcome::Cancelled, |c| c.cancelled_polls += 1);
             }
         }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
-use future::{AcquireFuture, Answer, KeeperKind};
+use future::{AcquireFuture, Answer, HeldBy};
 pub use options::LockOptions;
 pub use owned::OwnedLockRequest;
 pub(crate) use setters::setters;
@@ -103,7 +103,7 @@ impl<'a> LockRequest<'a> {
         process_scope();
     }
 
-    /// The key as this manager knows it, held to its bounds.
+    /// The key in this manager's form, checked against its bounds.
     pub(crate) fn checked_key(&self) -> Result<Key, LockError> {
         let refused = |key: &Key, why: &LockError| self.manager.count_refused(key, self.options.the_mode(), why);
         if let Some(why) = &self.bad_key {
@@ -174,7 +174,7 @@ impl<'a> LockRequest<'a> {
                 self.0.unpark();
             }
         }
-        // Free, and nobody else's: for the check that tokio makes of the thread.
+        // The mutex is free and of no other use: tokio checks the thread when it blocks.
         drop(tokio::sync::Mutex::new(()).blocking_lock());
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut request = self.into_future();
@@ -192,7 +192,7 @@ impl<'a> IntoFuture for LockRequest<'a> {
     type IntoFuture = LockFuture<'a>;
 
     fn into_future(self) -> LockFuture<'a> {
-        LockFuture(AcquireFuture::new(self, KeeperKind::Guard))
+        LockFuture(AcquireFuture::new(self, HeldBy::Guard))
     }
 }
 
@@ -200,7 +200,7 @@ impl<'a> IntoFuture for LockRequest<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WaitPlace {
-    /// The first is 1. Places beyond the thousandth are all told as 1,001.
+    /// The first is 1. Places beyond the thousandth are all given as 1,001.
     pub position: usize,
     /// How long it may take: the mean time for which this key was held since it became contended, times the position.
     /// `None` until a first lock of it has ended since.
@@ -217,7 +217,7 @@ impl<'a> IntoFuture for TicketRequest<'a> {
     type IntoFuture = TicketFuture<'a>;
 
     fn into_future(self) -> TicketFuture<'a> {
-        TicketFuture(AcquireFuture::new(self.0, KeeperKind::Ticket))
+        TicketFuture(AcquireFuture::new(self.0, HeldBy::Ticket))
     }
 }
 
@@ -230,7 +230,7 @@ impl<'a> IntoFuture for TicketRequest<'a> {
 pub struct LockFuture<'a>(AcquireFuture<'a>);
 
 impl LockFuture<'_> {
-    /// Where this request stands in its queue, if it waits in one: for people who are told how long it may take.
+    /// Where this request stands in its queue, if it waits in one: for people who want to know how long it may take.
     ///
     /// Looks at up to a thousand places of the queue.
     #[must_use]
@@ -242,10 +242,10 @@ impl LockFuture<'_> {
         self.poll_at_once(&Context::from_waker(Waker::noop()))
     }
 
-    /// Polls, whatever share of the thread the task has had.
+    /// Polls without a look at the task's budget.
     #[inline]
     fn poll_at_once(&mut self, cx: &Context<'_>) -> Poll<Result<Lock, LockError>> {
-        self.0.poll_as(cx, |asked, grant| Lock::new(Arc::clone(asked.shard()), asked.take_key(), grant))
+        self.0.poll_as(cx, |request, grant| Lock::new(Arc::clone(request.shard()), request.take_key(), grant))
     }
 }
 
@@ -281,6 +281,6 @@ impl Future for TicketFuture<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         ready!(budget::poll_proceed(cx));
-        self.0.poll_as(cx, |asked, grant| Ticket::from_parts(asked.take_key(), grant.token, grant.proof))
+        self.0.poll_as(cx, |request, grant| Ticket::from_parts(request.take_key(), grant.token, grant.proof))
     }
 }

@@ -10,7 +10,7 @@ use crate::key::{Token, Ttl};
 use crate::retry::Delays;
 use crate::table::{ExtraTerms, Reentry, Terms, TokenOrigin};
 
-/// What the request asks of the table, settled when it is first polled.
+/// What the request asks of the table, made when it is first polled.
 pub(super) struct Prepared {
     pub(super) terms: Terms,
     pub(super) token: Token,
@@ -18,8 +18,8 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Takes over what most requests leave alone; answers how to poll, if it is to poll.
-    pub(super) fn take_over(
+    /// Takes in the options that most requests leave alone; answers the pauses of a request that polls.
+    pub(super) fn set_rare(
         &mut self,
         rare: Rare,
         manager: &LockManager,
@@ -58,9 +58,9 @@ impl Prepared {
         Ok(delays)
     }
 
-    /// Asks on behalf of the callback that it is asked in, unless it is a session's.
+    /// Makes it a request of the callback that it is made in, unless it is a session's.
     #[cold]
-    pub(super) fn adopt(&mut self, manager: &LockManager) {
+    pub(super) fn set_caller(&mut self, manager: &LockManager) {
         let Some(caller) = current_owner::current(manager.id()) else { return };
         let extra = self.terms.extra.get_or_insert_default();
         let Some(extra) = Arc::get_mut(extra).filter(|extra| extra.owner.is_none()) else { return };

@@ -26,11 +26,12 @@ const LAST_CALLS: Duration = Duration::from_secs(2);
 /// What the clerks of all shards share.
 pub(crate) struct StoreClient {
     pub(crate) store: Arc<dyn Store>,
-    /// The same.
+    /// The same store, with its type: it has counts and the last error to be asked for.
     observed: Arc<InstrumentedStore>,
     pub(super) clock: Clock,
     pub(super) fail_mode: FailMode,
     runtime: OnceLock<Handle>,
+    /// What starting the store came to; `None` until it has.
     started: watch::Sender<Option<Result<(), StoreError>>>,
     tasks: TaskTracker,
     /// One call at a time for each token that is kept just now. A release is the last call for its token, so it only
@@ -65,7 +66,7 @@ impl StoreClient {
         &self.observed
     }
 
-    /// Starts the store: from now on errands are run, on this runtime. `place` finds a key's shard and its hash there.
+    /// Starts the store: from now on calls are made, on this runtime. `place` finds a key's shard and its hash there.
     pub(crate) fn open(
         self: &Arc<Self>,
         runtime: Handle,
@@ -82,9 +83,9 @@ impl StoreClient {
             // Kept for those who ask later, too: `send` forgets what nobody waits for yet.
             client.started.send_replace(Some(outcome));
             if !has_failed {
-                let attending = supervise("what the store tells", || reconcile_events(&client, &shards, &place));
-                let clearing = supervise("locks that somebody waits for", || recheck_blocking(&client, &shards));
-                tokio::join!(attending, clearing);
+                let events = supervise("events of the store", || reconcile_events(&client, &shards, &place));
+                let blocking = supervise("locks that somebody waits for", || recheck_blocking(&client, &shards));
+                tokio::join!(events, blocking);
             }
         });
     }
@@ -102,15 +103,15 @@ impl StoreClient {
     pub(crate) async fn settle(self: &Arc<Self>) {
         let Some(runtime) = self.runtime.get() else { return };
         let client = Arc::clone(self);
-        let (tell, hear) = oneshot::channel();
+        let (sender, answer) = oneshot::channel();
         runtime.spawn(async move {
             client.tasks.close();
             // A release that has not begun yet would find the store stopped.
             let _ = tokio::time::timeout(LAST_CALLS / 2, client.tasks.wait()).await;
             let _ = tokio::time::timeout(LAST_CALLS / 2, client.store.stop()).await;
-            let _ = tell.send(());
+            let _ = sender.send(());
         });
-        let _ = hear.await;
+        let _ = answer.await;
     }
 
     /// Whether calls are under way that a shutdown would wait for.

@@ -1,12 +1,12 @@
-//! Locks that are held without the store's word, because the store was away and the manager was told to go on (R20,
-//! [`FailMode::Local`]).
+//! Locks that only this process knows of, because the store did not answer and the manager was set to go on without it
+//! (R20, [`FailMode::Local`]).
 //!
 //! | a degraded grant | what happens |
 //! |---|---|
-//! | is made when the store's answer is unknown, or was within the last second | its holder has it by this process's table alone, without a fence |
+//! | is made when the store's answer is unknown, or was within the last second | this process's table alone keeps it, without a fence |
 //! | is refreshed | here |
-//! | is released, forced, or runs out | here; the store is told, in case that it had won its key just now |
-//! | asks the store for its key, about every 100 ms | won: it is a lock like any other, but for the fence. Refused: it is lost at once |
+//! | is released, forced, or runs out | here; the store is asked to release it, in case that it had won its key just now |
+//! | tries to win its key in the store, about every 100 ms | won: it is a lock like any other, but for the fence. Refused: it is lost at once |
 //!
 //! Asking, refreshing and releasing take turns (R6), so that a grant that has won never outlives its claim (R19).
 
@@ -16,14 +16,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Shard;
 use super::driver::{RETRY, StoreDriver};
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Ttl};
 use crate::store::{AcquireRequest, Acquired, Denial, FailMode, OnHeld, StoreError, drift};
 use crate::table::{ClaimOutcome, ClaimSource, End, Grant};
 
-/// So long after an unknown answer the store is not asked: a queue must not wait out a timeout at each hand-over.
+/// For how long after an unknown answer the store is not asked: else a queue would wait out a timeout at each hand-over.
 const AWAY: Duration = Duration::from_secs(1);
 
 /// The degraded grants of a shard.
@@ -34,7 +33,11 @@ pub(super) struct Degraded {
 
 #[derive(Default)]
 struct State {
+    /// The table's fences of the degraded grants. One is in here from the moment it is made until the store has answered
+    /// for its key or it has ended; if it stayed, refreshes of a lock that the store keeps
+    /// would not reach the store.
     grants: HashSet<FencingToken>,
+    /// Until when the store counts as away: set by an unknown answer, cleared by any other.
     away_until: Option<Moment>,
 }
 
@@ -75,30 +78,31 @@ impl StoreDriver {
         self.degraded.is_allowed() && self.degraded.state.lock().grants.contains(&grant.fence)
     }
 
-    /// Grants a key by this process's own word.
-    pub(super) fn grant_locally(self: &Arc<Self>, shard: &Shard, grant: Grant, key: &Key, ttl: Ttl) {
+    /// Grants a key without the store.
+    pub(super) fn grant_locally(self: &Arc<Self>, grant: Grant, key: &Key, ttl: Ttl) {
+        let Some(shard) = self.shard() else { return };
         let now = self.client().clock.now();
         {
             let mut state = self.degraded.state.lock();
             state.grants.insert(grant.fence);
-            // Not put off by what was not asked: after a second somebody asks again.
+            // Not put off by a request that did not ask the store: after a second the next one asks again.
             if state.away_until.is_none_or(|until| until <= now) {
                 state.away_until = Some(now.saturating_add(AWAY));
             }
         }
         match shard.claimed(&grant, ClaimSource::Ours, now.saturating_add(ttl.as_duration())) {
             ClaimOutcome::Taken => {
-                // The store knows of no grant that would use the place up.
+                // The store knows of no grant that would end this process's place in its queue.
                 self.client().store.leave(key);
-                let (clerk, key) = (Arc::clone(self), key.clone());
-                self.client().spawn(async move { clerk.win_back(grant, key).await });
+                let (driver, key) = (Arc::clone(self), key.clone());
+                self.client().spawn(async move { driver.win_back(grant, key).await });
             }
-            // Its end lies ahead.
+            // The table has not taken it.
             ClaimOutcome::Unwanted | ClaimOutcome::TooLate => self.degraded.forget(&grant),
         }
     }
 
-    /// Asks the store for the key of a degraded grant until it says yes or no, or the grant ends.
+    /// Asks the store for the key of a degraded grant until the store grants or refuses it, or the grant ends.
     async fn win_back(&self, grant: Grant, key: Key) {
         loop {
             tokio::time::sleep(RETRY.0.mul_f64(1.0 + fastrand::f64() * 2.0)).await;

@@ -1,11 +1,11 @@
-//! Who asks the store for a shard: takes keys, keeps them, lets them go.
+//! The store's side of one shard: acquires keys, extends them, releases them.
 //!
 //! Every call runs in a task of the manager's own runtime, so that none depends on a caller's future: what a request
-//! began is finished, or taken back, when the request has gone. Calls for one token come one after the other (R6).
+//! began is finished, or undone, when the request has gone. Calls for one token come one after the other (R6).
 //!
-//! | errand | what is done | it ends |
+//! | command | what is done | it ends |
 //! |---|---|---|
-//! | take | try; then sleep until it is this process's turn, or the holder's end, and try again. Where the store cannot say whose turn it is: watch, try again, sleep until a hint, the holder's end or the poll cap (R15) | with the store's yes, a no to a single try, or when it is called off |
+//! | acquire | see [`acquisition`](super::acquisition) | with the store's grant, the refusal of a single try, or when it is cancelled |
 //! | extend | ask, and ask again while the answer is unknown (R10); warn the holder when little is left (R9) | with an answer, or with the lock |
 //! | confirm | ask once for how long the key is kept | with an answer |
 //! | release | ask once; the store goes on by itself (S7) | with an answer |
@@ -25,35 +25,35 @@ use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key, Ttl};
-use crate::store::{AcquireRequest, Acquired, Denial, Extended, OnExpiry, OnHeld, Released, Watch};
-use crate::supervise::supervise;
-use crate::table::{
-    Attempts, ClaimOutcome, ClaimSource, End, Grant, LocalWaiters, Refreshed, StoreCommand, StoreCommands,
-};
+use crate::store::{Extended, OnExpiry, Released};
+use crate::table::{End, Grant, LocalWaiters, Refreshed, StoreCommand, StoreCommands};
 
-/// A waiter tries at least this often, whatever hints come.
-const POLL_CAP: Duration = Duration::from_secs(1);
-/// The pause after a split vote doubles so often at most.
-const MOST_DOUBLINGS: u32 = 6;
 /// How long after an unknown answer it is tried again, at first and at most.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
-/// The clerk of one shard.
+/// Carries out the commands of one shard's table to the store.
 pub(crate) struct StoreDriver {
     client: Arc<StoreClient>,
     shard: OnceLock<Weak<Shard>>,
-    /// What is being taken, by the grant that it is taken for.
-    takes: Mutex<HashMap<FencingToken, oneshot::Sender<LocalWaiters>>>,
-    /// The grants that are just being extended: one that is not answered is asked for again by one task, however often
-    /// it comes due.
-    keeps: Mutex<HashSet<FencingToken>>,
+    /// How to cancel each acquisition under way, by the grant that it is for. A task takes its own entry out when it ends;
+    /// one that is not there has ended or was cancelled.
+    pub(super) acquiring: Mutex<HashMap<FencingToken, oneshot::Sender<LocalWaiters>>>,
+    /// The grants that a task is extending: while the store does not answer, that one task asks again, however often the
+    /// grant comes due.
+    extending: Mutex<HashSet<FencingToken>>,
     pub(super) degraded: Degraded,
 }
 
 impl StoreDriver {
     pub(crate) fn new(client: Arc<StoreClient>) -> Arc<Self> {
         let degraded = Degraded::new(client.fail_mode);
-        Arc::new(Self { client, shard: OnceLock::new(), takes: Mutex::default(), keeps: Mutex::default(), degraded })
+        Arc::new(Self {
+            client,
+            shard: OnceLock::new(),
+            acquiring: Mutex::default(),
+            extending: Mutex::default(),
+            degraded,
+        })
     }
 
     pub(crate) fn serve(&self, shard: &Arc<Shard>) {
@@ -69,132 +69,14 @@ impl StoreDriver {
         &self.client
     }
 
-    fn take(self: Arc<Self>, grant: Grant, key: Key, ttl: Ttl, tries: Attempts) {
-        let (call_off, called_off) = oneshot::channel();
-        self.takes.lock().insert(grant.fence, call_off);
-        let clerk = Arc::clone(&self);
-        self.client.spawn(async move {
-            // Errands run after the mutex, each in its thread: the one that calls this off may have come before it, and
-            // found nothing to call off.
-            let is_wanted = clerk.shard().is_some_and(|shard| shard.is_claimed_for(&grant));
-            if !is_wanted && clerk.takes.lock().remove(&grant.fence).is_some() {
-                return;
-            }
-            tokio::select! {
-                queue = called_off => {
-                    // After the try under way was dropped: it would take a new place.
-                    if queue == Ok(LocalWaiters::None) {
-                        clerk.client.store.leave(&key);
-                    }
-                }
-                () = supervise("taking a key", || clerk.keep_taking(grant, &key, ttl, tries)), if is_wanted => {
-                    clerk.takes.lock().remove(&grant.fence);
-                }
-            }
-        });
-    }
-
-    /// Cancel safe: the store takes back what nobody heard of (S5).
-    async fn keep_taking(self: &Arc<Self>, grant: Grant, key: &Key, ttl: Ttl, tries: Attempts) {
-        let store = &self.client.store;
-        let on_held = match tries {
-            Attempts::One => OnHeld::Fail,
-            Attempts::Many => OnHeld::Queue,
-        };
-        let (mut waiting, mut splits) = (Waiting::Not, 0_u32);
-        let mut retry = Backoff::new(RETRY.0 * 2, RETRY.1);
-        loop {
-            if let Waiting::ForTurn(watch) | Waiting::ForHint(watch) = &mut waiting {
-                // This try sees for itself.
-                watch.clear();
-            }
-            let asked = self.client.clock.now();
-            let answer = match self.degraded.known_away(asked) {
-                Some(error) => Acquired::Unknown(error),
-                None => store.acquire(AcquireRequest { key, token: grant.token, ttl, on_held }).await,
-            };
-            let Some(shard) = self.shard() else { return };
-            let pause = match answer {
-                Acquired::Granted { fence, valid_for } => {
-                    let deadline = asked.saturating_add(valid_for);
-                    let word = ClaimSource::OfStore(fence.map(FencingToken::at_least_one));
-                    match shard.claimed(&grant, word, deadline) {
-                        ClaimOutcome::Taken => return,
-                        ClaimOutcome::Unwanted => return drop(self.client.release(key.clone(), grant.token)),
-                        ClaimOutcome::TooLate => {
-                            // Before the next try: it is under the same token.
-                            let _ = store.release(key, grant.token).await;
-                            shard.denied(&grant, LockError::StoreUnavailable);
-                            Some(retry.next())
-                        }
-                    }
-                }
-                Acquired::Denied { retry_in, why } => {
-                    shard.denied(&grant, denied(why));
-                    retry.reset();
-                    splits = if why == Denial::Split { splits + 1 } else { 0 };
-                    // Each split in a row doubles the pause: rivals as many as they are come apart in the end.
-                    let factor = 1 << splits.saturating_sub(1).min(MOST_DOUBLINGS);
-                    retry_in.map(|pause| pause.saturating_mul(factor))
-                }
-                Acquired::Unknown(_) if self.degraded.is_allowed() => {
-                    drop(waiting);
-                    return self.grant_locally(&shard, grant, key, ttl);
-                }
-                Acquired::Unknown(_) => {
-                    shard.denied(&grant, LockError::StoreUnavailable);
-                    Some(retry.next())
-                }
-            };
-            drop(shard);
-            if tries == Attempts::One {
-                return;
-            }
-            if let Waiting::Not = waiting {
-                waiting = match store.turn(key) {
-                    Some(turn) => Waiting::ForTurn(turn),
-                    None => match store.watch(key).await {
-                        Ok(watch) => Waiting::ForHint(watch),
-                        Err(_) => Waiting::Not,
-                    },
-                };
-                if let Waiting::ForHint(_) = waiting {
-                    // What happened before the watch was in force is seen by trying again.
-                    continue;
-                }
-            }
-            let cap = match &waiting {
-                // It comes, whenever that is.
-                Waiting::ForTurn(_) => Duration::MAX,
-                Waiting::ForHint(_) | Waiting::Not => POLL_CAP,
-            };
-            let pause = pause.unwrap_or(cap).min(cap);
-            let pause = pause.saturating_add(pause.min(POLL_CAP).mul_f64(fastrand::f64() * 0.1));
-            if splits > 0 {
-                // What others give back after the same vote would only be split again.
-                tokio::time::sleep(pause).await;
-                continue;
-            }
-            let hint = async {
-                match &mut waiting {
-                    Waiting::ForTurn(watch) | Waiting::ForHint(watch) => watch.next().await,
-                    Waiting::Not => std::future::pending().await,
-                }
-            };
-            if let Ok(None) = tokio::time::timeout(pause, hint).await {
-                waiting = Waiting::Not;
-            }
-        }
-    }
-
-    /// Keeps a key. Its holder is warned when the deadline comes near and the store has not answered (R9).
-    async fn keep(&self, grant: Grant, key: Key, ttl: Ttl) {
-        let mut keeping = std::pin::pin!(self.keep_asking(grant, key, ttl));
+    /// Extends a key. Its holder is warned when the deadline comes near and the store has not answered (R9).
+    async fn extend_and_warn(&self, grant: Grant, key: Key, ttl: Ttl) {
+        let mut extending = std::pin::pin!(self.extend_until_answered(grant, key, ttl));
         let signal = tokio::select! {
-            () = &mut keeping => return,
+            () = &mut extending => return,
             Some(signal) = self.warn_before_the_end(&grant, ttl) => signal,
         };
-        keeping.await;
+        extending.await;
         signal.set_risk(None);
     }
 
@@ -215,9 +97,9 @@ impl StoreDriver {
     }
 
     /// Asks, and asks again while nothing is known: the deadline that stands ends it.
-    async fn keep_asking(&self, grant: Grant, key: Key, ttl: Ttl) {
+    async fn extend_until_answered(&self, grant: Grant, key: Key, ttl: Ttl) {
         let mut pauses = Backoff::new(RETRY.0 * 2, RETRY.1);
-        let _kept = Kept { clerk: self, fence: grant.fence };
+        let _extending = Extending { driver: self, fence: grant.fence };
         loop {
             let answer = self.extend_once(&grant, &key, ttl).await;
             let is_over = self.shard().is_none_or(|shard| shard.held_until(&grant).is_none());
@@ -247,20 +129,20 @@ impl StoreDriver {
         self.client.in_turn(grant.token, asking).await;
     }
 
-    /// Keeps a key for a holder that waits for the answer.
+    /// Extends a key for a holder that waits for the answer.
     pub(crate) fn extend(self: &Arc<Self>, grant: Grant, key: Key, ttl: Ttl) -> oneshot::Receiver<Refresh> {
-        let (tell, hear) = oneshot::channel();
-        let clerk = Arc::clone(self);
+        let (sender, answer) = oneshot::channel();
+        let driver = Arc::clone(self);
         self.client.spawn(async move {
             // Nobody listens any more if the caller has gone.
-            let _ = tell.send(clerk.extend_once(&grant, &key, ttl).await);
+            let _ = sender.send(driver.extend_once(&grant, &key, ttl).await);
         });
-        hear
+        answer
     }
 
-    /// Whether a key is released when what held it has ended so.
-    fn lets_go(&self, end: End) -> bool {
-        // R28: whoever outlives a shutdown still works; its lock runs out. R27: so do lapsed ones.
+    /// Whether the store is asked to release a key whose grant has ended like this.
+    fn releases_on(&self, end: End) -> bool {
+        // R28: a holder that outlives a shutdown still works; its lock runs out. R27: so do expired ones.
         !matches!(
             (end, self.client.store.capabilities().on_expiry),
             (End::ShutDown, _) | (End::Expired, OnExpiry::Leave)
@@ -270,10 +152,10 @@ impl StoreDriver {
     /// Asks the store to release what a grant held, if how it ended asks for that; answers what the store will find.
     pub(super) fn release(&self, grant: &Grant, key: Key, end: End) -> Option<oneshot::Receiver<Released>> {
         self.degraded.forget(grant);
-        self.lets_go(end).then(|| self.client.release(key, grant.token))
+        self.releases_on(end).then(|| self.client.release(key, grant.token))
     }
 
-    /// One extension, in its turn. What only this process knows of is extended here.
+    /// One extension, in its turn. A grant that only this process knows of is extended here.
     pub(super) async fn extend_once(&self, grant: &Grant, key: &Key, ttl: Ttl) -> Refresh {
         let extending = async {
             let asked = self.client.clock.now();
@@ -299,61 +181,44 @@ impl StoreDriver {
     }
 }
 
-/// A grant that is being extended, until its task ends, however that is.
-struct Kept<'a> {
-    clerk: &'a StoreDriver,
+/// A grant that is being extended: takes itself out of [`StoreDriver::extending`] when its task ends, however that is.
+struct Extending<'a> {
+    driver: &'a StoreDriver,
     fence: FencingToken,
 }
 
-impl Drop for Kept<'_> {
+impl Drop for Extending<'_> {
     fn drop(&mut self) {
-        self.clerk.keeps.lock().remove(&self.fence);
+        self.driver.extending.lock().remove(&self.fence);
     }
 }
 
-/// What a request waits for between two tries.
-enum Waiting {
-    Not,
-    /// The store says when it is this process's turn.
-    ForTurn(Watch),
-    /// The store says what happens to the key.
-    ForHint(Watch),
-}
-
-/// What a holder hears of its refresh.
+/// What a holder's refresh is answered with.
 pub(crate) type Refresh = Result<Refreshed, LockError>;
 
-fn denied(why: Denial) -> LockError {
-    match why {
-        Denial::Held | Denial::OtherKind | Denial::Ahead | Denial::Split => LockError::Held,
-        // It was not "no": the store cannot keep the key now.
-        Denial::OutOfMemory | Denial::TooLate | Denial::Unreplicated => LockError::StoreUnavailable,
-    }
-}
-
 impl StoreCommands for Arc<StoreDriver> {
-    fn run(&self, errand: StoreCommand) {
-        match errand {
-            StoreCommand::Acquire { grant, key, ttl, tries } => Arc::clone(self).take(grant, key, ttl, tries),
+    fn run(&self, command: StoreCommand) {
+        match command {
+            StoreCommand::Acquire { grant, key, ttl, tries } => Arc::clone(self).acquire(grant, key, ttl, tries),
             StoreCommand::Cancel { grant, key, queue } => {
-                let call_off = self.takes.lock().remove(&grant.fence);
+                let cancel = self.acquiring.lock().remove(&grant.fence);
                 // Its task may have ended by itself.
-                let is_over = call_off.is_none_or(|call_off| call_off.send(queue).is_err());
+                let is_over = cancel.is_none_or(|cancel| cancel.send(queue).is_err());
                 if is_over && queue == LocalWaiters::None {
                     self.client.store.leave(&key);
                 }
             }
             StoreCommand::Extend { grant, key, ttl } => {
-                let clerk = Arc::clone(self);
-                if self.keeps.lock().insert(grant.fence) {
-                    self.client.spawn(async move { clerk.keep(grant, key, ttl).await });
+                let driver = Arc::clone(self);
+                if self.extending.lock().insert(grant.fence) {
+                    self.client.spawn(async move { driver.extend_and_warn(grant, key, ttl).await });
                 }
             }
             StoreCommand::Confirm { grant, key } => {
-                let clerk = Arc::clone(self);
-                self.client.spawn(async move { clerk.confirm(grant, key).await });
+                let driver = Arc::clone(self);
+                self.client.spawn(async move { driver.confirm(grant, key).await });
             }
-            // One that only this process knows of may have won its key just now.
+            // A grant that only this process knows of may have won its key in the store just now.
             StoreCommand::RunOut { grant, key } => {
                 if self.is_degraded(&grant) {
                     self.degraded.forget(&grant);
@@ -371,7 +236,7 @@ mod tests {
     use super::*;
     use crate::engine::LockManager;
 
-    /// Longer than any test is patient.
+    /// Longer than any test waits.
     const LONG: Duration = Duration::from_secs(60);
 
     #[tokio::test]

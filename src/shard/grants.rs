@@ -28,9 +28,9 @@ impl Shard {
         self.with_swept(key, hash, now, |state, fx| state.table.grant_of(key, hash, token, now, fx))
     }
 
-    /// Releases by token, for callers without a guard. What this process does not know, the store may.
+    /// Releases by token, for callers without a guard. A token that this process does not know, the store may know.
     pub(crate) async fn release_token(&self, key: &Key, hash: u32, token: Token) -> Result<Release, LockError> {
-        let Some(clerk) = &self.clerk else { return self.release_token_here(key, hash, token) };
+        let Some(driver) = &self.driver else { return self.release_token_in_memory(key, hash, token) };
         let unknown = match self.grant_of(key, hash, token) {
             Ok(grant) => {
                 return match self.release_anywhere(&grant, End::ByToken).await {
@@ -42,10 +42,10 @@ impl Shard {
             Err(LockError::Lost(_)) => return Ok(Release::AlreadyGone),
             Err(other) => Err(other),
         };
-        match clerk.client().release(key.clone(), token).await {
+        match driver.client().release(key.clone(), token).await {
             Ok(Released::Released) => Ok(Release::Released),
             // Who holds it then is the store's to say: nobody, or another.
-            Ok(Released::AlreadyGone) => match clerk.client().look(key).await {
+            Ok(Released::AlreadyGone) => match driver.client().look(key).await {
                 Some(Ok(KeyState::Free)) => unknown,
                 Some(Ok(KeyState::Held { .. })) => Err(LockError::NotHeld),
                 Some(Err(_)) | None => Err(LockError::StoreUnavailable),
@@ -54,8 +54,8 @@ impl Shard {
         }
     }
 
-    /// The same where this process knows all there is to know.
-    fn release_token_here(&self, key: &Key, hash: u32, token: Token) -> Result<Release, LockError> {
+    /// The same without a store: this process knows all there is to know.
+    fn release_token_in_memory(&self, key: &Key, hash: u32, token: Token) -> Result<Release, LockError> {
         let now = self.clock.now();
         self.with_swept(key, hash, now, |state, fx| match state.table.grant_of(key, hash, token, now, fx) {
             Ok(grant) => Ok(state.table.release(&grant, End::ByToken, now, fx)),
@@ -64,25 +64,25 @@ impl Shard {
         })
     }
 
-    /// Grants a key under the token and fence of an earlier process; answers besides how many others had to go for it.
+    /// Grants a key under the token and fence of an earlier process; answers also how many others it put out.
     #[cfg(feature = "http")]
     pub(crate) fn reclaim(
         &self,
-        ask: &AcquireRequest<'_>,
+        request: &AcquireRequest<'_>,
         fence: FencingToken,
     ) -> Result<(Refreshed, usize), LockError> {
         let now = self.clock.now();
         self.with(|state, fx| {
-            state.make_room(ask.terms.mode(), &self.members, now, fx);
-            let done = state.table.reclaim(ask, fence, now, fx)?;
+            state.make_room(request.terms.mode(), &self.member_budget, now, fx);
+            let done = state.table.reclaim(request, fence, now, fx)?;
             let deadline = state.table.check(&done.grant, now, fx).map_err(LockError::Lost)?;
             Ok((Refreshed { deadline, written: true, count: 0 }, done.put_out))
         })
     }
 
-    pub(crate) fn refresh(&self, grant: &Grant, ask: RefreshRequest) -> Result<Refreshed, LockError> {
+    pub(crate) fn refresh(&self, grant: &Grant, request: RefreshRequest) -> Result<Refreshed, LockError> {
         let now = self.clock.now();
-        self.with(|state, fx| state.table.refresh(grant, ask, now, fx)).map_err(LockError::Lost)
+        self.with(|state, fx| state.table.refresh(grant, request, now, fx)).map_err(LockError::Lost)
     }
 
     /// Refreshes by token; also answers what is left and how often it was refreshed.
@@ -91,10 +91,10 @@ impl Shard {
         key: &Key,
         hash: u32,
         token: Token,
-        ask: RefreshRequest,
+        request: RefreshRequest,
     ) -> Result<Refreshed, LockError> {
         let grant = self.grant_of(key, hash, token)?;
-        self.refresh_anywhere(&grant, ask).await
+        self.refresh_anywhere(&grant, request).await
     }
 
     pub(crate) fn auto_refresh(
@@ -149,17 +149,17 @@ impl Shard {
     pub(crate) fn notice_signal(&self, grant: &Grant) -> Arc<LossSignal> {
         let signal = self.lost_signal(grant);
         if let Some(at) = self.state.lock().table.notice_of(grant) {
-            signal.ask_back(at);
+            signal.give_notice(at);
         }
         signal
     }
 
-    /// Turns a live grant over to a guard or a ticket.
+    /// Sets whether a guard or a ticket stands for a live grant.
     pub(crate) fn set_keeper(&self, grant: &Grant, keeper: GrantState) {
         self.with(|state, _| state.table.set_grant_state(grant, keeper));
     }
 
-    /// Has the end of a grant be remembered for those who have a view of it.
+    /// Has the table remember how a grant ends, for the views of it.
     pub(crate) fn remember_end(&self, grant: &Grant) {
         self.with(|state, _| state.table.remember_end(grant));
     }
@@ -177,9 +177,9 @@ impl Shard {
         })
     }
 
-    /// Whether a grant was made without the store's word, and has not won it since.
+    /// Whether a grant was made while the store did not answer, and the store does not keep it yet.
     pub(crate) fn is_degraded(&self, grant: &Grant) -> bool {
-        self.clerk.as_ref().is_some_and(|clerk| clerk.is_degraded(grant))
+        self.driver.as_ref().is_some_and(|driver| driver.is_degraded(grant))
     }
 
     /// Until when a grant holds its key, if it does (exact time).
@@ -194,7 +194,7 @@ impl Shard {
         self.with(|state, fx| state.table.check(grant, now, fx)).map_err(LockError::Lost)
     }
 
-    /// Ends whatever holds the key, in slices.
+    /// Ends by force whatever holds the key, in slices.
     pub(crate) fn force_release(&self, key: &Key, hash: u32) -> Release {
         let mut forced = Release::AlreadyGone;
         self.for_each_holder(key, hash, |table, grant, now, fx| {
@@ -205,7 +205,7 @@ impl Shard {
         forced
     }
 
-    /// Asks whoever holds the key for it, and takes it at `at`; answers what was asked for.
+    /// Gives the holders of a key notice, and ends them at `at`; answers which grants these are.
     pub(crate) fn give_notice(&self, key: &Key, hash: u32, at: Moment) -> Vec<Grant> {
         let mut grants = Vec::new();
         self.for_each_holder(key, hash, |table, grant, now, fx| {
@@ -215,7 +215,7 @@ impl Shard {
         grants
     }
 
-    /// Does something with each holder of a key, slice by slice.
+    /// Calls `does` with each grant of a key, slice by slice.
     fn for_each_holder(&self, key: &Key, hash: u32, mut does: impl FnMut(&mut Table, Grant, Moment, &mut Effects)) {
         let now = self.clock.now();
         let mut cursor = Some(HoldersCursor::default());
@@ -240,16 +240,16 @@ impl Shard {
         while self.with(|state, fx| state.table.end_owner(owner, SLICE, now, fx)) == Slice::More {}
     }
 
-    /// The same for who waits until the store has let go, too.
+    /// The same for a caller that waits until the store has released the keys, too.
     pub(crate) fn end_owner_anywhere(&self, owner: &Owner) -> Vec<oneshot::Receiver<Released>> {
-        let Some(clerk) = &self.clerk else {
+        let Some(driver) = &self.driver else {
             self.end_owner(owner);
             return Vec::new();
         };
         let now = self.clock.now();
         let mut answers = Vec::new();
         loop {
-            let (slice, some) = self.with_releases(clerk, |state, fx| state.table.end_owner(owner, SLICE, now, fx));
+            let (slice, some) = self.with_releases(driver, |state, fx| state.table.end_owner(owner, SLICE, now, fx));
             answers.extend(some.into_iter().map(|(_, answer)| answer));
             if slice == Slice::Done {
                 return answers;
@@ -258,7 +258,7 @@ impl Shard {
     }
 
     /// What keeps a queued request from its key; `None` if it is not queued any more, or its wait is over.
-    /// Of its holders, those are told whose owners are among `blocked`.
+    /// Of its holders, it names those whose owners are among `blocked`.
     pub(crate) fn blocker_of(&self, id: WaiterId, blocked: &OwnerSet) -> Option<Blocker> {
         let now = self.clock.now();
         self.state.lock().table.blocker_of(id, blocked, now)
@@ -270,7 +270,7 @@ impl Shard {
         self.state.lock().table.blocker_to(key, hash, mode, blocked, now)
     }
 
-    /// Turns a queued request away to break a deadlock, if it is still queued. Its effects are the caller's to run.
+    /// Refuses a queued request to break a deadlock, if it is still queued. Its effects are the caller's to run.
     pub(crate) fn break_wait(&self, id: WaiterId, cycle: Arc<[WaitEdge]>, fx: &mut Effects) {
         let now = self.clock.now();
         self.with_effects(fx, |state, fx| {
@@ -279,8 +279,8 @@ impl Shard {
         });
     }
 
-    /// Tells of a request that polls no more, to break a deadlock.
-    pub(crate) fn tell_deadlock(&self, key: &Key, hash: u32, owner: Option<&Arc<str>>, cycle: &Arc<[WaitEdge]>) {
+    /// Publishes that a request polls no more, to break a deadlock.
+    pub(crate) fn publish_deadlock(&self, key: &Key, hash: u32, owner: Option<&Arc<str>>, cycle: &Arc<[WaitEdge]>) {
         self.with(|state, fx| state.table.tell_deadlock(key, hash, owner, cycle, fx));
     }
 
@@ -290,10 +290,10 @@ impl Shard {
         self.with_effects(fx, |state, fx| state.table.revoke(grant, cycle, now, fx));
     }
 
-    /// Somebody has said yes to a request, until `deadline`.
-    pub(crate) fn claimed(&self, grant: &Grant, word: ClaimSource, deadline: Moment) -> ClaimOutcome {
+    /// `source` has granted a key until `deadline`.
+    pub(crate) fn claimed(&self, grant: &Grant, source: ClaimSource, deadline: Moment) -> ClaimOutcome {
         let now = self.clock.now();
-        self.with(|state, fx| state.table.claimed(grant, word, deadline, now, fx))
+        self.with(|state, fx| state.table.claimed(grant, source, deadline, now, fx))
     }
 
     /// Whether the request that a key is being taken for still waits.
@@ -301,7 +301,7 @@ impl Shard {
         self.state.lock().table.is_claimed_for(grant)
     }
 
-    /// The store has said no to a request, or nothing.
+    /// The store has refused a request, or has not answered it.
     pub(crate) fn denied(&self, grant: &Grant, why: LockError) {
         let now = self.clock.now();
         self.with(|state, fx| state.table.denied(grant, why, now, fx));
@@ -313,7 +313,7 @@ impl Shard {
         self.with(|state, fx| state.table.extended(grant, deadline, now, fx)).map_err(LockError::Lost)
     }
 
-    /// The store has said until when it keeps a key.
+    /// The store has answered that it keeps a key until `deadline`.
     pub(crate) fn confirmed(&self, grant: &Grant, deadline: Moment) {
         let now = self.clock.now();
         self.with(|state, fx| state.table.confirmed(grant, deadline, now, fx));
@@ -325,7 +325,7 @@ impl Shard {
         self.with(|state, fx| state.table.claim_lost(grant, end, now, fx));
     }
 
-    /// What is held by the store's word.
+    /// The grants whose keys the store keeps, with the keys.
     pub(crate) fn claims(&self, which: ClaimFilter) -> Vec<(Grant, Key)> {
         let (mut claims, mut cursor) = (Vec::new(), Some(0));
         if which == ClaimFilter::InTheWay && self.state.lock().table.waiting() == 0 {
@@ -338,21 +338,21 @@ impl Shard {
         claims
     }
 
-    /// What is held of one key by the store's word.
+    /// The grant of a key that the store keeps.
     pub(crate) fn claim_on(&self, key: &Key, hash: u32) -> Option<Grant> {
         let now = self.clock.now();
         self.with(|state, fx| state.table.claim_on(key, hash, now, fx))
     }
 
-    /// What holds the key, by the store's word or not.
+    /// The grants of a key, whether the store keeps them or not.
     pub(crate) fn grants_on(&self, key: &Key, hash: u32) -> Vec<Grant> {
         let mut grants = Vec::new();
         self.for_each_holder(key, hash, |_, grant, _, _| grants.push(grant));
         grants
     }
 
-    /// Ends grants by force, in slices.
-    pub(crate) fn end_by_force(&self, grants: &[Grant]) -> Release {
+    /// Ends these grants by force, in slices, and none that was made since.
+    pub(crate) fn force_release_grants(&self, grants: &[Grant]) -> Release {
         let now = self.clock.now();
         let mut forced = Release::AlreadyGone;
         for slice in grants.chunks(SLICE) {
@@ -368,21 +368,25 @@ impl Shard {
     }
 
     /// Refreshes, asking the store where there is one.
-    pub(crate) async fn refresh_anywhere(&self, grant: &Grant, ask: RefreshRequest) -> Result<Refreshed, LockError> {
-        let Some(clerk) = &self.clerk else { return self.refresh(grant, ask) };
+    pub(crate) async fn refresh_anywhere(
+        &self,
+        grant: &Grant,
+        request: RefreshRequest,
+    ) -> Result<Refreshed, LockError> {
+        let Some(driver) = &self.driver else { return self.refresh(grant, request) };
         let now = self.clock.now();
-        match self.with(|state, fx| state.table.start_extension(grant, ask, now, fx)) {
-            Ok((key, ttl)) => clerk.extend(*grant, key, ttl).await.unwrap_or(Err(LockError::ShuttingDown)),
+        match self.with(|state, fx| state.table.start_extension(grant, request, now, fx)) {
+            Ok((key, ttl)) => driver.extend(*grant, key, ttl).await.unwrap_or(Err(LockError::ShuttingDown)),
             Err(answer) => answer.map_err(LockError::Lost),
         }
     }
 
     /// Releases, and waits for the store, where there is one, to say whether the key still was held.
     pub(crate) async fn release_anywhere(&self, grant: &Grant, end: End) -> Release {
-        let Some(clerk) = &self.clerk else { return self.release(grant, end) };
+        let Some(driver) = &self.driver else { return self.release(grant, end) };
         let now = self.clock.now();
-        let is_degraded = clerk.is_degraded(grant);
-        let (released, answers) = self.with_releases(clerk, |state, fx| state.table.release(grant, end, now, fx));
+        let is_degraded = driver.is_degraded(grant);
+        let (released, answers) = self.with_releases(driver, |state, fx| state.table.release(grant, end, now, fx));
         let own = answers.into_iter().find(|(ended, _)| ended.fence == grant.fence && !is_degraded);
         match (released, own) {
             (Release::Released, Some((_, answer))) => match answer.await {

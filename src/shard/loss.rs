@@ -1,5 +1,5 @@
-//! The signal that a grant has ended: given exactly once, heard however late one asks. And before it, maybe, the word
-//! that an operator asks for the lock, or that it is about to run out.
+//! The signal that a grant has ended: given exactly once, and there for whoever asks later. Before it there may be the
+//! notice that an operator takes the lock, and the warning that it is about to run out.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,15 +14,16 @@ use crate::table::{End, Watcher};
 /// One per watched grant, made when somebody first asks.
 #[derive(Debug, Default)]
 pub(crate) struct LossSignal {
+    /// Cancelled when the grant has ended, after `how` was set.
     given: CancellationToken,
-    /// `None` inside: the holder released it in good order.
+    /// How the grant ended; `None` inside: its holder released it.
     how: OnceLock<Option<Loss>>,
     /// When the lock will be taken.
     revocation_notice: Mutex<Option<Moment>>,
     /// The deadline, while the lock is about to run out because its refreshes are not answered (R9).
     at_risk: Mutex<Option<Moment>>,
-    /// Rung when any of them becomes known.
-    bell: Notify,
+    /// Notified when any of the fields above changes.
+    changed: Notify,
 }
 
 impl LossSignal {
@@ -34,23 +35,23 @@ impl LossSignal {
         // The first end is the end; the table gives no second one.
         let _ = self.how.set(how);
         self.given.cancel();
-        self.bell.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     /// The lock will be taken at `deadline`. The shortest notice counts.
-    pub(crate) fn ask_back(&self, deadline: Moment) {
+    pub(crate) fn give_notice(&self, deadline: Moment) {
         let mut revocation_notice = self.revocation_notice.lock();
         *revocation_notice = Some(revocation_notice.map_or(deadline, |earlier| earlier.min(deadline)));
         drop(revocation_notice);
-        self.bell.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     /// Waits until an operator asks for the lock, and answers when it will be taken; `None`: it has ended without.
     /// Cancel safe, like `wait`.
     pub(crate) async fn wait_for_notice(self: Arc<Self>) -> Option<Moment> {
         loop {
-            // Before the look: what is rung from here on is heard.
-            let bell = self.bell.notified();
+            // Before the fields are read: a change from here on ends the wait.
+            let changed = self.changed.notified();
             let revocation_notice = *self.revocation_notice.lock();
             if revocation_notice.is_some() {
                 return revocation_notice;
@@ -58,14 +59,14 @@ impl LossSignal {
             if self.given.is_cancelled() {
                 return None;
             }
-            bell.await;
+            changed.await;
         }
     }
 
     /// The lock runs out at `deadline` unless a refresh is answered; `None`: one was.
     pub(crate) fn set_risk(&self, deadline: Option<Moment>) {
         *self.at_risk.lock() = deadline;
-        self.bell.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     pub(crate) fn risk(&self) -> Option<Moment> {
@@ -75,13 +76,13 @@ impl LossSignal {
     /// Waits until the lock is about to run out, and answers when; `None`: it has ended. Cancel safe, like `wait`.
     pub(crate) async fn wait_for_risk(self: Arc<Self>) -> Option<Moment> {
         loop {
-            // Before the look: what is rung from here on is heard.
-            let bell = self.bell.notified();
+            // Before the fields are read: a change from here on ends the wait.
+            let changed = self.changed.notified();
             let risk = self.risk();
             if self.given.is_cancelled() || risk.is_some() {
                 return risk.filter(|_| !self.given.is_cancelled());
             }
-            bell.await;
+            changed.await;
         }
     }
 
@@ -106,6 +107,6 @@ impl Watcher for LossSignal {
     }
 
     fn revocation_notice(&self, deadline: Moment) {
-        self.ask_back(deadline);
+        self.give_notice(deadline);
     }
 }

@@ -1,13 +1,14 @@
-//! One shard: a table behind one mutex, shared by the handles (the express lane) and by the actor that owns its time.
+//! One shard: a table behind one mutex, shared by the handles (the fast path) and by the actor that owns its time.
 //!
 //! An acquire that can be answered at once, and every release, run here in the caller's own thread; only what must
 //! wait for time is left to the actor, which calls [`Shard::turn`]. Effects run after the mutex is dropped. There is
 //! no `await` and no user code under it, and nothing beyond O(1) amortised: longer work goes in slices of
 //! [`SLICE`].
 //!
-//! The lane dates by the coarse clock where an earlier deadline or a longer wait is harmless (C2), and reads the exact
+//! The fast path dates by the coarse clock where an earlier deadline or a longer wait is harmless (C2), and reads the exact
 //! one for a short TTL, a short wait, and before it refuses a request because the key is held.
 
+mod acquisition;
 pub(crate) mod client;
 mod closing;
 mod degraded;
@@ -54,7 +55,7 @@ use waiter_budget::{WaiterBudget, WaiterPermits};
 
 /// How much is done under the mutex at a time.
 pub(crate) const SLICE: usize = 128;
-/// Chunks of sleepers that are looked through at a time for what can be given back.
+/// How many chunks of sleepers one piece of work looks through for memory to give back.
 const TRIMMED_AT_ONCE: usize = 8;
 /// The actor looks at the clock at least this often while anything is due at all: sleeping timers do not count
 /// through suspend. One shard's does so always, for the sake of the coarse clock.
@@ -79,11 +80,11 @@ pub(crate) struct Shard {
     clock: Clock,
     longest_idle: Duration,
     ttls: TtlBounds,
-    crowd: Arc<WaiterBudget>,
-    /// The same for the members of shared keys.
-    members: Arc<WaiterBudget>,
-    /// Asks the store, where there is one.
-    clerk: Option<Arc<StoreDriver>>,
+    waiter_budget: Arc<WaiterBudget>,
+    /// How many holders of shared keys and permits there may be.
+    member_budget: Arc<WaiterBudget>,
+    /// Carries out the table's commands to the store; `None` without a store.
+    driver: Option<Arc<StoreDriver>>,
     /// Makes the actor take a turn now. Empty where no actor runs: in explored tests.
     nudge: OnceLock<Nudge>,
     /// Has the deadlock check look at an owner again.
@@ -95,11 +96,12 @@ pub(crate) struct Shard {
 struct State {
     table: Table,
     timers: Timers,
-    /// Of the crowd, for this table's waiters.
-    places: WaiterPermits,
-    /// The same for its members.
-    member_places: WaiterPermits,
-    /// When the actor will next look by itself.
+    /// What this shard has taken of `waiter_budget`; never less than the table has waiters.
+    waiter_permits: WaiterPermits,
+    /// What this shard has taken of `member_budget`; never less than the table has members.
+    member_permits: WaiterPermits,
+    /// When the actor takes its next turn by itself. Only the actor sets it later; a transition that waits for less sets
+    /// it earlier and wakes the actor. If it were too early, the actor would sleep past a deadline.
     armed: Moment,
     origin: Origin,
     /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.
@@ -112,11 +114,11 @@ impl State {
         self.table.trim() || self.timers.trim(TRIMMED_AT_ONCE)
     }
 
-    /// Sweeps before a bound is held against somebody: what is over counts for nothing (T1).
+    /// Makes room before a bound refuses a request: what is over does not count (T1).
     fn make_room(&mut self, mode: Mode, members: &WaiterBudget, now: Moment, fx: &mut Effects) {
         if mode != Mode::Exclusive {
             let there = self.table.members();
-            self.table.admit_members(self.member_places.room(members, there));
+            self.table.admit_members(self.member_permits.room(members, there));
         }
         if self.table.is_full() {
             // If a slice is not enough, the refusal has the actor go on.
@@ -128,7 +130,7 @@ impl State {
 /// The state of a shard in which a key was not free, its mutex still held.
 pub(crate) struct Locked<'a> {
     state: MutexGuard<'a, State>,
-    /// The lane's time just before.
+    /// The time that the fast path read just before.
     now: Moment,
     not_free: NotFree,
 }
@@ -139,21 +141,21 @@ impl Shard {
         clock: Clock,
         longest_idle: Duration,
         ttls: TtlBounds,
-        (crowd, members): (Arc<WaiterBudget>, Arc<WaiterBudget>),
-        clerk: Option<Arc<StoreDriver>>,
+        (waiter_budget, member_budget): (Arc<WaiterBudget>, Arc<WaiterBudget>),
+        driver: Option<Arc<StoreDriver>>,
     ) -> Self {
         let timers = Timers::new(clock.now());
-        let (places, member_places) = (WaiterPermits::default(), WaiterPermits::default());
+        let (waiter_permits, member_permits) = (WaiterPermits::default(), WaiterPermits::default());
         let (armed, origin, when_empty) = (Moment::ZERO, Origin::new(), Vec::new());
-        let state = State { table, timers, places, member_places, armed, origin, when_empty };
+        let state = State { table, timers, waiter_permits, member_permits, armed, origin, when_empty };
         Self {
             state: CachePadded::new(Mutex::new(state)),
             clock,
             longest_idle,
             ttls,
-            crowd,
-            members,
-            clerk,
+            waiter_budget,
+            member_budget,
+            driver,
             nudge: OnceLock::new(),
             recheck: OnceLock::new(),
             #[cfg(feature = "test-util")]
@@ -186,7 +188,7 @@ impl Shard {
         self.finish(self.state.lock(), transition)
     }
 
-    /// The same for who holds the mutex already.
+    /// The same where the caller holds the mutex already.
     #[inline]
     fn finish<R>(&self, locked: MutexGuard<'_, State>, transition: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
         let mut fx = Effects::new();
@@ -195,8 +197,8 @@ impl Shard {
         answer
     }
 
-    /// The same over a store, for who waits until it has answered: answers also what it will find of each grant that
-    /// the transition ended.
+    /// The same over a store, for a caller that waits until the store has answered: answers also what the store will
+    /// find of each grant that the transition ended.
     fn with_releases<R>(
         &self,
         driver: &StoreDriver,
@@ -223,7 +225,7 @@ impl Shard {
         }
     }
 
-    /// The same for who runs the effects: the deadlock check, which holds a mutex of its own meanwhile.
+    /// The same where the caller runs the effects: the deadlock check, which holds a mutex of its own meanwhile.
     fn with_effects<R>(&self, fx: &mut Effects, transition: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
         self.transact(self.state.lock(), fx, transition)
     }
@@ -238,9 +240,9 @@ impl Shard {
         let mut state = locked;
         let answer = transition(&mut state, fx);
         let waiting = state.table.waiting();
-        state.places.give_back(&self.crowd, waiting);
+        state.waiter_permits.give_back(&self.waiter_budget, waiting);
         let members = state.table.members();
-        state.member_places.give_back(&self.members, members);
+        state.member_permits.give_back(&self.member_budget, members);
         let early = fx.earliest() < state.armed;
         if early {
             state.armed = fx.earliest();
@@ -258,26 +260,26 @@ impl Shard {
     /// Grants a key that nobody holds: the whole way in when there is no contention. Otherwise answers the shard with
     /// its mutex still held, for the request to queue under it.
     #[inline]
-    pub(crate) fn grant_if_free(&self, ask: &AcquireRequest<'_>) -> Result<Grant, Locked<'_>> {
-        let now = if is_short(ask.terms.ttl) { self.clock.now() } else { self.clock.coarse() };
+    pub(crate) fn grant_if_free(&self, request: &AcquireRequest<'_>) -> Result<Grant, Locked<'_>> {
+        let now = if is_short(request.terms.ttl) { self.clock.now() } else { self.clock.coarse() };
         let mut state = self.state.lock();
-        match state.table.grant_if_free(ask, now) {
+        match state.table.grant_if_free(request, now) {
             Ok(grant) => Ok(grant),
             Err(not_free) => Err(Locked { state, now, not_free }),
         }
     }
 
     /// Answers a request as far as it can be answered now. `now` is the exact time.
-    pub(crate) fn acquire(&self, ask: &AcquireRequest<'_>, patience: WaitPolicy<'_>, now: Moment) -> AcquireOutcome {
-        self.with_swept(ask.key, ask.hash, now, |state, fx| {
-            // A store is asked by the manager's thread, whatever the request's patience.
-            if self.clerk.is_some()
-                && let Err(refused) = state.refuse_fork(ask.terms.mode(), now)
+    pub(crate) fn acquire(&self, request: &AcquireRequest<'_>, policy: WaitPolicy<'_>, now: Moment) -> AcquireOutcome {
+        self.with_swept(request.key, request.hash, now, |state, fx| {
+            // A store is asked by the manager's thread, also for a request that does not wait.
+            if self.driver.is_some()
+                && let Err(refused) = state.refuse_fork(request.terms.mode(), now)
             {
                 return refused;
             }
-            state.make_room(ask.terms.mode(), &self.members, now, fx);
-            state.table.acquire(ask, patience, now, fx)
+            state.make_room(request.terms.mode(), &self.member_budget, now, fx);
+            state.table.acquire(request, policy, now, fx)
         })
     }
 
@@ -308,55 +310,65 @@ impl Shard {
     pub(crate) fn queue(
         &self,
         locked: Locked<'_>,
-        ask: &AcquireRequest<'_>,
+        request: &AcquireRequest<'_>,
         wait: Duration,
         waker: &Waker,
     ) -> AcquireOutcome {
         let Locked { state, now, not_free } = locked;
-        let (now, wait) = if wait < LONG_WAIT || is_short(ask.terms.ttl) || ask.origin == TokenOrigin::ByClient {
+        let (now, wait) = if wait < LONG_WAIT || is_short(request.terms.ttl) || request.origin == TokenOrigin::ByClient
+        {
             (self.clock.now(), wait)
         } else {
             (now, wait.saturating_add(self.clock.coarse_lag()))
         };
-        let patience = WaitPolicy::Until(now.saturating_add(wait), Some(waker));
+        let policy = WaitPolicy::Until(now.saturating_add(wait), Some(waker));
         self.finish(state, |state, fx| {
-            if let Err(refused) = state.refuse_fork(ask.terms.mode(), now) {
+            if let Err(refused) = self.make_room_to_wait(state, request.terms.mode(), now, fx) {
                 return refused;
             }
-            state.make_room(ask.terms.mode(), &self.members, now, fx);
-            let waiting = state.table.waiting();
-            state.table.admit(state.places.room(&self.crowd, waiting));
-            state.table.acquire_after(not_free, ask, patience, now, fx)
+            state.table.acquire_after(not_free, request, policy, now, fx)
         })
     }
 
     /// The same for a request of an owner, which has already been refused once. Its effects are the caller's to run.
     pub(crate) fn queue_owned(
         &self,
-        ask: &AcquireRequest<'_>,
+        request: &AcquireRequest<'_>,
         wait: Duration,
         waker: &Waker,
         fx: &mut Effects,
     ) -> AcquireOutcome {
         let now = self.clock.now();
-        let patience = WaitPolicy::Until(now.saturating_add(wait), Some(waker));
+        let policy = WaitPolicy::Until(now.saturating_add(wait), Some(waker));
         self.with_effects(fx, |state, fx| {
-            if let Err(refused) = state.refuse_fork(ask.terms.mode(), now) {
+            if let Err(refused) = self.make_room_to_wait(state, request.terms.mode(), now, fx) {
                 return refused;
             }
-            state.make_room(ask.terms.mode(), &self.members, now, fx);
-            let waiting = state.table.waiting();
-            state.table.admit(state.places.room(&self.crowd, waiting));
-            state.table.acquire(ask, patience, now, fx)
+            state.table.acquire(request, policy, now, fx)
         })
     }
 
+    /// Makes room for a request that queues if it must; refuses it in a fork, where nothing would ever end the wait.
+    fn make_room_to_wait(
+        &self,
+        state: &mut State,
+        mode: Mode,
+        now: Moment,
+        fx: &mut Effects,
+    ) -> Result<(), AcquireOutcome> {
+        state.refuse_fork(mode, now)?;
+        state.make_room(mode, &self.member_budget, now, fx);
+        let waiting = state.table.waiting();
+        state.table.admit(state.waiter_permits.room(&self.waiter_budget, waiting));
+        Ok(())
+    }
+
     /// Answers a request of an owner if it can be granted now; changes nothing otherwise.
-    pub(crate) fn grant_now(&self, ask: &AcquireRequest<'_>) -> Option<Grant> {
+    pub(crate) fn grant_now(&self, request: &AcquireRequest<'_>) -> Option<Grant> {
         let now = self.clock.now();
         self.with(|state, fx| {
-            state.make_room(ask.terms.mode(), &self.members, now, fx);
-            state.table.grant_now(ask, now, fx)
+            state.make_room(request.terms.mode(), &self.member_budget, now, fx);
+            state.table.grant_now(request, now, fx)
         })
     }
 
@@ -370,9 +382,9 @@ impl Shard {
         self.with(|state, fx| state.table.cancel(id, now, fx));
     }
 
-    pub(crate) fn answer_taken(&self, ask: &AcquireRequest<'_>) -> Result<Grant, LockError> {
+    pub(crate) fn answer_taken(&self, request: &AcquireRequest<'_>) -> Result<Grant, LockError> {
         let now = self.clock.now();
-        self.with(|state, fx| state.table.answer_taken(ask, now, fx))
+        self.with(|state, fx| state.table.answer_taken(request, now, fx))
     }
 
     #[inline]
@@ -391,23 +403,23 @@ impl Shard {
     #[inline(never)]
     fn hand_on(&self, state: MutexGuard<'_, State>, grant: &Grant, end: End, coarse: Moment) -> Release {
         self.finish(state, |state, fx| {
-            // A hand-off dates the next grant: as exactly as if that had come by the lane.
+            // A hand-off dates the next grant: as exactly as if that had come by the fast path.
             let now = if state.table.next_ttl(grant).is_some_and(is_short) { self.clock.now() } else { coarse };
             state.table.release(grant, end, now, fx)
         })
     }
 
-    /// Counts an attempt that never came to the table, or left it without an end of its own.
+    /// Adds to the counters what the table cannot count itself.
     pub(crate) fn count(&self, add: impl FnOnce(&mut Counters)) {
         add(self.state.lock().table.counters_mut());
     }
 
-    /// Whether a store is asked for keys of this shard.
+    /// Whether the keys of this shard are kept in a store.
     pub(crate) fn has_store(&self) -> bool {
-        self.clerk.is_some()
+        self.driver.is_some()
     }
 
-    /// The same of an attempt, and how it ended.
+    /// Counts an attempt that never came to the table, and how it ended.
     pub(crate) fn count_attempt(&self, mode: Mode, outcome: AttemptOutcome, add: impl FnOnce(&mut Counters)) {
         let mut state = self.state.lock();
         let counters = state.table.counters_mut();
@@ -446,7 +458,7 @@ impl Shard {
         self.with(|state, fx| state.timers.remove(id, fx));
     }
 
-    /// Begins to tell of what happens.
+    /// Publishes what happens from now on.
     pub(crate) fn listen(&self, interest: Interest, sink: Arc<dyn Sink>) {
         self.with(|state, fx| {
             state.table.listen(interest, sink);

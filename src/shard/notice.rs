@@ -2,11 +2,11 @@
 //!
 //! | the store | the holder | the lock ends |
 //! |---|---|---|
-//! | tells other processes | hears of it as of a notice given in its own process | by its own process at the end of the notice, or by the store if that process does not |
-//! | cannot | hears of its end only | by the store at the end of the notice |
+//! | passes notices on to other processes | gets it as it gets a notice given in its own process | by its own process at the end of the notice, or by the store if that process does not |
+//! | does not | learns of its end only | by the store at the end of the notice |
 //!
 //! At the end of the notice the store ends the grant that was meant. What was granted since is left alone, as far as the
-//! store's fences can tell.
+//! store's fences show it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,26 +20,26 @@ use crate::key::Key;
 use crate::store::{Forced, KeyState, Noticed, StoreError, Watch};
 use crate::supervise::guarded;
 
-/// How often it is looked whether the lock has ended, where no hint says so.
+/// How often the store is asked whether the lock has ended, where no hint says so.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl StoreClient {
     /// Gives notice to whatever holds a key in the store, and ends it when that is over; answers when it has ended. It
     /// is carried out also when the future is dropped after its first poll. `None` if there is no runtime to do it on.
     pub(crate) async fn force_with_notice(self: &Arc<Self>, key: &Key, notice: Duration) -> Option<Forced> {
-        let (tell, hear) = oneshot::channel();
+        let (sender, answer) = oneshot::channel();
         let (client, key) = (Arc::clone(self), key.clone());
         self.spawn_unawaited(guarded("a notice", async move {
             let forced = client.take_after(&key, notice).await.unwrap_or_else(Forced::Unknown);
             // Whoever ordered it may have gone.
-            let _ = tell.send(forced);
+            let _ = sender.send(forced);
         }));
-        hear.await.ok()
+        answer.await.ok()
     }
 
     async fn take_after(&self, key: &Key, notice: Duration) -> Result<Forced, StoreError> {
         let end = Instant::now().checked_add(notice);
-        // In force before the notice is given, so that no release after it goes unheard.
+        // In force before the notice is given, so that no release after it is missed.
         let mut watch = self.store.watch(key).await.ok();
         let fence = match self.store.give_notice(key, notice).await? {
             Noticed::Told { fence } => fence,
@@ -56,7 +56,7 @@ impl StoreClient {
             match self.store.look(key, None).await {
                 Ok(KeyState::Held { fence: now, .. }) if now == fence => {}
                 Ok(KeyState::Held { .. } | KeyState::Free) => return Ok(Forced::Released),
-                // What is unknown is asked again.
+                // Unknown: the next round asks again.
                 Err(_) => {}
             }
         }
@@ -81,8 +81,8 @@ async fn next_hint(watch: &mut Option<Watch>) {
 }
 
 impl Shard {
-    /// Gives notice to what holds a key here by the store's word, if it is the grant that is meant.
-    pub(super) fn hear_notice(&self, key: &Key, hash: u32, fence: Option<u64>, within: Duration) {
+    /// Gives notice to the grant here of a key that the store keeps, if it is the one that is meant.
+    pub(super) fn pass_on_notice(&self, key: &Key, hash: u32, fence: Option<u64>, within: Duration) {
         let now = self.clock.now();
         self.with(|state, fx| {
             let Some(grant) = state.table.claim_on(key, hash, now, fx) else { return };
@@ -93,7 +93,7 @@ impl Shard {
         });
     }
 
-    /// Whether what holds a key here does so by the store's word.
+    /// Whether the store keeps what holds a key here.
     pub(crate) fn is_claimed_here(&self, key: &Key, hash: u32) -> bool {
         self.claim_on(key, hash).is_some()
     }

@@ -4,13 +4,13 @@
 //! |---|---|
 //! | a key was force-released by any process (R26) | what is held of it: it may have been granted anew since |
 //! | the store may have lost what it knew: a reconnect, another master (R21) | everything |
-//! | about once a second (R15) | what somebody of this process waits behind: a token may be released through another process, and a key deleted, without a word to the process that granted it |
+//! | about once a second (R15) | what somebody of this process waits behind: a token may be released through another process, and a key deleted, without a message to the process that granted it |
 //!
 //! A key is looked at once per round. One whose answer is unknown is left to a later round, and one that is slow to
 //! answer holds up no other.
 //!
-//! What is found gone while somebody waits is ended a moment later: if it was forced, the word that says so is on its way,
-//! and the holder hears the right reason.
+//! A grant that is found gone while somebody waits is ended a moment later: if it was forced, the message that says so is
+//! on its way, and the holder gets the right reason.
 //!
 //! An unknown answer ends nothing (R20): what is held stays good until its deadline, and is looked at again until then.
 
@@ -34,14 +34,15 @@ use crate::table::{ClaimFilter, End, Grant};
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How often the store is asked about what local waiters wait behind.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// For the word that a key was forced, which comes by another connection than the look that found it gone.
-const WORD_ON_ITS_WAY: Duration = Duration::from_millis(100);
+/// How long to wait for the message that a key was forced: it comes by another connection than the look that found the key
+/// gone.
+const FORCED_MESSAGE_DELAY: Duration = Duration::from_millis(100);
 /// Looks that are under way at a time.
 const LOOKS: usize = 64;
 /// Rounds that a key which somebody waits for is left out of at most, after several unknown answers in a row.
 const MOST_ROUNDS_OUT: u32 = 3;
 
-/// Hears what concerns all shards, and verifies what is held when the store may have forgotten it.
+/// Follows the store's events, and verifies what is held when the store may have forgotten it.
 pub(super) async fn reconcile_events(
     client: &Arc<StoreClient>,
     shards: &[Weak<Shard>],
@@ -52,7 +53,7 @@ pub(super) async fn reconcile_events(
         match client.store.events().await {
             Ok(events) => break events,
             Err(StoreError::NotRunning) => return,
-            // Nobody is there yet: it is listened to as soon as somebody is.
+            // The store cannot be reached yet.
             Err(_) => tokio::time::sleep(backoff.next()).await,
         }
     };
@@ -74,7 +75,7 @@ pub(super) async fn reconcile_events(
             Some(store::Event::Notice { key, fence, within }) => {
                 let (shard, hash) = place(&key);
                 if let Some(shard) = shards[shard as usize].upgrade() {
-                    shard.hear_notice(&key, hash, fence, within);
+                    shard.pass_on_notice(&key, hash, fence, within);
                 }
             }
             Some(store::Event::Resumed) => {
@@ -89,9 +90,9 @@ pub(super) async fn reconcile_events(
     }
 }
 
-/// Verifies again and again what somebody waits behind; ends with the manager. No round waits for the one before.
+/// Verifies about once a second what somebody waits behind; ends with the manager. No round waits for the one before.
 pub(super) async fn recheck_blocking(client: &Arc<StoreClient>, shards: &[Weak<Shard>]) {
-    let (places, mut rounds) = (Semaphore::new(LOOKS), Rounds::default());
+    let (permits, mut rounds) = (Semaphore::new(LOOKS), Rounds::default());
     let mut looks = FuturesUnordered::new();
     let mut ticks = tokio::time::interval_at(Instant::now() + LOOK_AGAIN, LOOK_AGAIN);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -102,10 +103,10 @@ pub(super) async fn recheck_blocking(client: &Arc<StoreClient>, shards: &[Weak<S
                 let found = found.flat_map(|(shard, found)| found.into_iter().map(move |found| (shard, found)));
                 let due = rounds.begin(found.collect()).into_iter();
                 looks.extend(due.map(|(shard, found)| {
-                    let places = &places;
+                    let permits = &permits;
                     async move {
-                        let _place = places.acquire().await;
-                        (id(shard, &found), look(client, &found, End::Vanished, WORD_ON_ITS_WAY).await)
+                        let _permit = permits.acquire().await;
+                        (id(shard, &found), look(client, &found, End::Vanished, FORCED_MESSAGE_DELAY).await)
                     }
                 }));
             }
@@ -218,7 +219,7 @@ async fn look(client: &Arc<StoreClient>, (shard, grant, key): &Found, end: End, 
     let seen = tokio::time::timeout(longest, client.store.look(key, Some(grant.token))).await;
     let Some(shard) = shard.upgrade() else { return Outcome::Known };
     match seen {
-        // It has yet to win what is looked for.
+        // It has yet to win its key in the store.
         _ if shard.is_degraded(grant) => Outcome::Known,
         Ok(Ok(KeyState::Held { by: store::Holder::Ours, .. })) => Outcome::Known,
         Ok(Ok(_)) => {
@@ -226,7 +227,7 @@ async fn look(client: &Arc<StoreClient>, (shard, grant, key): &Found, end: End, 
                 tokio::time::sleep(after).await;
             }
             shard.claim_lost(grant, end);
-            // The store's next server may know of it still; nobody else would end it there.
+            // Another server of the store may still keep it; nothing else would release it there.
             client.release(key.clone(), grant.token);
             Outcome::Known
         }

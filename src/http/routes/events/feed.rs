@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::written::Told;
-use crate::engine::Counted;
+use crate::engine::CountedListener;
 use crate::http::auth::Caller;
 use crate::{Event, Events, Heard, LockManager};
 
@@ -86,7 +86,7 @@ pub(in crate::http) struct Listening {
     state: Arc<Mutex<State>>,
     id: u64,
     pieces: mpsc::Receiver<Bytes>,
-    _counted: Counted,
+    _counted: CountedListener,
 }
 
 impl Filter {
@@ -134,7 +134,7 @@ impl Feed {
         &self,
         locks: &LockManager,
         filter: Filter,
-        counted: Counted,
+        counted: CountedListener,
     ) -> Result<Listening, std::io::Error> {
         let mut state = self.0.lock();
         if state.running.is_none() {

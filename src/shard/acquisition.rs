@@ -1,0 +1,214 @@
+//! How a key is taken in the store for a request of this process.
+//!
+//! It tries; then it sleeps until it is this process's turn, or the holder's end, and tries again. Where the store cannot
+//! say whose turn it is: it watches the key, tries again, and sleeps until a hint, the holder's end or the poll cap (R15).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::driver::{RETRY, StoreDriver};
+use crate::backoff::Backoff;
+use crate::error::LockError;
+use crate::key::{FencingToken, Key, Ttl};
+use crate::store::{AcquireRequest, Acquired, Denial, OnHeld, Store, Watch};
+use crate::supervise::supervise;
+use crate::table::{Attempts, ClaimOutcome, ClaimSource, Grant, LocalWaiters};
+
+/// A waiter tries at least this often, whatever hints come.
+const POLL_CAP: Duration = Duration::from_secs(1);
+/// The pause after a split vote doubles so often at most.
+const MOST_DOUBLINGS: u32 = 6;
+
+/// What one try came to.
+enum Tried {
+    /// The request has its key, or does not want it any more.
+    Over,
+    /// The store has not answered, and the manager is set to go on without it.
+    Away,
+    /// The key was not granted. The pause until it is worth another try, if that is known.
+    Again(Option<Duration>),
+}
+
+/// What a request waits for between two tries.
+enum Waiting {
+    Not,
+    /// The store says when it is this process's turn.
+    ForTurn(Watch),
+    /// The store says what happens to the key.
+    ForHint(Watch),
+}
+
+/// How long to pause between the tries for one request.
+struct Pauses {
+    /// Split votes in a row.
+    splits: u32,
+    /// After answers that are unknown.
+    retry: Backoff,
+}
+
+impl StoreDriver {
+    /// Begins to take a key for a request.
+    pub(super) fn acquire(self: Arc<Self>, grant: Grant, key: Key, ttl: Ttl, tries: Attempts) {
+        let (cancel, cancelled) = oneshot::channel();
+        self.acquiring.lock().insert(grant.fence, cancel);
+        let driver = Arc::clone(&self);
+        self.client().spawn(async move {
+            // Commands run after the mutex, each in its caller's thread: the one that cancels this may have run before it,
+            // and found nothing to cancel.
+            let is_wanted = driver.shard().is_some_and(|shard| shard.is_claimed_for(&grant));
+            if !is_wanted && driver.acquiring.lock().remove(&grant.fence).is_some() {
+                return;
+            }
+            tokio::select! {
+                queue = cancelled => {
+                    // After the try under way was dropped: it would take a new place.
+                    if queue == Ok(LocalWaiters::None) {
+                        driver.client().store.leave(&key);
+                    }
+                }
+                () = supervise("acquiring a key", || driver.try_until_granted(grant, &key, ttl, tries)), if is_wanted => {
+                    driver.acquiring.lock().remove(&grant.fence);
+                }
+            }
+        });
+    }
+
+    /// Cancel safe: the store undoes a grant whose answer nobody received (S5).
+    async fn try_until_granted(self: &Arc<Self>, grant: Grant, key: &Key, ttl: Ttl, tries: Attempts) {
+        let store = &*self.client().store;
+        let on_held = match tries {
+            Attempts::One => OnHeld::Fail,
+            Attempts::Many => OnHeld::Queue,
+        };
+        let request = AcquireRequest { key, token: grant.token, ttl, on_held };
+        let (mut waiting, mut pauses) = (Waiting::Not, Pauses::new());
+        loop {
+            waiting.clear();
+            let pause = match self.try_once(&grant, request, &mut pauses).await {
+                Tried::Over => return,
+                Tried::Away => {
+                    drop(waiting);
+                    return self.grant_locally(grant, key, ttl);
+                }
+                Tried::Again(_) if tries == Attempts::One => return,
+                Tried::Again(pause) => pause,
+            };
+            if let Waiting::Not = waiting {
+                waiting = Waiting::begin(store, key).await;
+                if let Waiting::ForHint(_) = waiting {
+                    // What happened before the watch was in force is seen by trying again.
+                    continue;
+                }
+            }
+            let cap = waiting.longest();
+            let pause = pause.unwrap_or(cap).min(cap);
+            let pause = pause.saturating_add(pause.min(POLL_CAP).mul_f64(fastrand::f64() * 0.1));
+            if pauses.splits > 0 {
+                // What others give back after the same vote would only be split again.
+                tokio::time::sleep(pause).await;
+            } else {
+                waiting.sleep(pause).await;
+            }
+        }
+    }
+
+    async fn try_once(self: &Arc<Self>, grant: &Grant, request: AcquireRequest<'_>, pauses: &mut Pauses) -> Tried {
+        let store = &self.client().store;
+        let asked = self.client().clock.now();
+        let answer = match self.degraded.known_away(asked) {
+            Some(error) => Acquired::Unknown(error),
+            None => store.acquire(request).await,
+        };
+        let Some(shard) = self.shard() else { return Tried::Over };
+        match answer {
+            Acquired::Granted { fence, valid_for } => {
+                let source = ClaimSource::OfStore(fence.map(FencingToken::at_least_one));
+                match shard.claimed(grant, source, asked.saturating_add(valid_for)) {
+                    ClaimOutcome::Taken => Tried::Over,
+                    ClaimOutcome::Unwanted => {
+                        drop(self.client().release(request.key.clone(), grant.token));
+                        Tried::Over
+                    }
+                    ClaimOutcome::TooLate => {
+                        // Before the next try: it is under the same token.
+                        let _ = store.release(request.key, grant.token).await;
+                        shard.denied(grant, LockError::StoreUnavailable);
+                        Tried::Again(Some(pauses.retry.next()))
+                    }
+                }
+            }
+            Acquired::Denied { retry_in, why } => {
+                shard.denied(grant, denied(why));
+                Tried::Again(pauses.after_denial(retry_in, why))
+            }
+            Acquired::Unknown(_) if self.degraded.is_allowed() => Tried::Away,
+            Acquired::Unknown(_) => {
+                shard.denied(grant, LockError::StoreUnavailable);
+                Tried::Again(Some(pauses.retry.next()))
+            }
+        }
+    }
+}
+
+impl Waiting {
+    async fn begin(store: &dyn Store, key: &Key) -> Self {
+        match store.turn(key) {
+            Some(turn) => Self::ForTurn(turn),
+            None => store.watch(key).await.map_or(Self::Not, Self::ForHint),
+        }
+    }
+
+    /// Forgets the hints so far: the next try sees for itself.
+    fn clear(&mut self) {
+        if let Self::ForTurn(watch) | Self::ForHint(watch) = self {
+            watch.clear();
+        }
+    }
+
+    /// How long to wait at most.
+    fn longest(&self) -> Duration {
+        match self {
+            // The turn comes, whenever that is.
+            Self::ForTurn(_) => Duration::MAX,
+            Self::ForHint(_) | Self::Not => POLL_CAP,
+        }
+    }
+
+    /// Sleeps for `pause`, or until the store says something. A watch that has ended is not waited for again.
+    async fn sleep(&mut self, pause: Duration) {
+        let hint = async {
+            match self {
+                Self::ForTurn(watch) | Self::ForHint(watch) => watch.next().await,
+                Self::Not => std::future::pending().await,
+            }
+        };
+        if let Ok(None) = tokio::time::timeout(pause, hint).await {
+            *self = Self::Not;
+        }
+    }
+}
+
+impl Pauses {
+    fn new() -> Self {
+        Self { splits: 0, retry: Backoff::new(RETRY.0 * 2, RETRY.1) }
+    }
+
+    /// The pause after a denial, if the store knows one. Each split in a row doubles it: rivals as many as they are come
+    /// apart in the end.
+    fn after_denial(&mut self, retry_in: Option<Duration>, why: Denial) -> Option<Duration> {
+        self.retry.reset();
+        self.splits = if why == Denial::Split { self.splits + 1 } else { 0 };
+        let factor = 1 << self.splits.saturating_sub(1).min(MOST_DOUBLINGS);
+        retry_in.map(|pause| pause.saturating_mul(factor))
+    }
+}
+
+fn denied(why: Denial) -> LockError {
+    match why {
+        Denial::Held | Denial::OtherKind | Denial::Ahead | Denial::Split => LockError::Held,
+        // It was not "no": the store cannot keep the key now.
+        Denial::OutOfMemory | Denial::TooLate | Denial::Unreplicated => LockError::StoreUnavailable,
+    }
+}
