@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use crate::table::Owner;
 
-/// Tells managers apart while they live: an owner is nobody to another manager than its own.
+/// A manager, while it lives: an owner means nothing to a manager other than its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ManagerId(pub(crate) usize);
 
-/// Of which manager, and who; nobody is so to all managers.
+/// An owner, and of which manager; `None`: nobody, whatever the manager.
 type Caller = Option<(ManagerId, Arc<Owner>)>;
 
 thread_local! {
-    /// How many callers there are: looked at on every request, where it is nearly always 0.
+    /// How many callers there are: as many as `CALLERS` has. Every request reads it, and it is nearly always 0.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     static CALLERS: RefCell<Vec<Caller>> = const { RefCell::new(Vec::new()) };
 }
@@ -37,12 +37,12 @@ pub(crate) fn current(manager: ManagerId) -> Option<Arc<Owner>> {
     })
 }
 
-/// Has everything that is asked of this manager until the answer is dropped run on this owner's behalf.
+/// Makes every request of this manager in this thread this owner's, until the answer is dropped.
 pub(crate) fn enter(manager: ManagerId, owner: &Arc<Owner>) -> Entered {
     push(Some((manager, Arc::clone(owner))))
 }
 
-/// Has everything until the answer is dropped run on nobody's behalf: what several share is not the first one's.
+/// Makes every request in this thread nobody's, until the answer is dropped: what several share is not the first one's.
 pub(crate) fn enter_nobody() -> Entered {
     push(None)
 }

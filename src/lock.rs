@@ -1,8 +1,8 @@
 //! What a grant looks like to its holder: [`Lock`], a guard that releases when dropped; [`Held`], a view of it that
-//! may be passed around; and [`Ticket`], the same grant on paper.
+//! may be passed around; and [`Ticket`], the same grant as a value to write down.
 //!
-//! All of them say what the table says: nothing about the lock is cached in them but its names, so a lock that was
-//! lost is seen as lost at once, by every question.
+//! All of them ask the table: they cache nothing of the lock but its names, so a lock that was lost is lost at once to
+//! all of them.
 
 use std::fmt;
 use std::future::Future;
@@ -132,7 +132,7 @@ impl Deref for Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         if !self.held.grant.is_taken() {
-            // Gone already is fine here: `unlock` is the way to hear of it.
+            // That it had ended already is no matter here: `unlock` answers that.
             let found = self.held.shard.release(&self.held.grant, End::Dropped);
             self.ended(found);
         }
@@ -224,11 +224,11 @@ impl Held {
     /// Waits until the lock has ended. `Some` says how it was lost; `None`: it was unlocked or dropped.
     ///
     /// The future owns what it needs, fires once however late it is asked for, and may be asked for many times. How a
-    /// lock ended is remembered for the last 1,024 ends of its shard; a view that asks later yet hears
+    /// lock ended is remembered for the last 1,024 ends of its shard; a view that asks later still gets
     /// [`Loss::Unknown`].
     ///
     /// # Cancel safety
-    /// Dropping it loses nothing; a new one tells the same.
+    /// Dropping it loses nothing; a new one answers the same.
     pub fn lost(&self) -> impl Future<Output = Option<Loss>> + Send + use<> {
         self.shard.lost_signal(&self.grant).wait()
     }
@@ -397,7 +397,7 @@ impl AutoRefresh {
     /// Waits until refreshing has failed for good, and says why: the lock is lost. `None`: it was unlocked or dropped.
     ///
     /// # Cancel safety
-    /// Dropping it loses nothing; a new one tells the same.
+    /// Dropping it loses nothing; a new one answers the same.
     pub fn failed(&self) -> impl Future<Output = Option<LockError>> + Send + use<> {
         let signal = Arc::clone(&self.signal);
         async move { signal.wait().await.map(LockError::Lost) }
@@ -416,7 +416,7 @@ impl fmt::Debug for AutoRefresh {
     }
 }
 
-/// A held lock on paper: whoever has the token may refresh and release it. Dropping a ticket does nothing.
+/// A held lock as a value: whoever has the token may refresh and release it. Dropping a ticket does nothing.
 ///
 /// Its parts, with the token, are all that there is to keep of it, and [`from_parts`](Ticket::from_parts) makes it of them
 /// again; with the feature `serde` it is written and read as a whole. Keep it where the token may be.

@@ -201,7 +201,7 @@ impl LockMany {
         Ok(())
     }
 
-    /// Releases all of them, and says whether all were still held: by the word of the store, where there is one.
+    /// Releases all of them, and says whether all were still held: as the store answers, where there is one.
     ///
     /// # Cancel safety
     /// Dropped at any point, the locks are released.

@@ -1,7 +1,7 @@
 //! The messages that callers who are actors themselves send instead of using the handles. Same answers, same errors.
 //!
 //! Any shard's address takes any key; [`LockManager::shard`](crate::LockManager::shard) names the one whose thread
-//! owns it. Replies to `TryLock` and `Acquire` are guards: if the asker has gone, the lock is released.
+//! owns it. Replies to `TryLock` and `Acquire` are guards: if the sender has gone, the lock is released.
 
 use std::time::Duration;
 

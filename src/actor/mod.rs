@@ -18,46 +18,46 @@ use messages::{Acquire, GetStats, Inspect, Refresh, Release, TryLock};
 impl Handler<TryLock> for ShardActor {
     type Result = ResponseFuture<Result<Lock, LockError>>;
 
-    fn handle(&mut self, ask: TryLock, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: TryLock, _: &mut Self::Context) -> Self::Result {
         let manager = self.manager();
-        Box::pin(async move { manager?.try_lock(ask.key).options(ask.options).await })
+        Box::pin(async move { manager?.try_lock(message.key).options(message.options).await })
     }
 }
 
 impl Handler<Acquire> for ShardActor {
     type Result = ResponseFuture<Result<Lock, LockError>>;
 
-    fn handle(&mut self, ask: Acquire, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: Acquire, _: &mut Self::Context) -> Self::Result {
         let manager = self.manager();
-        // The reply travels as a guard: if its asker has gone, dropping it hands the lock on.
-        Box::pin(async move { manager?.lock(ask.key).options(ask.options).await })
+        // The reply travels as a guard: if its sender has gone, dropping it releases the lock.
+        Box::pin(async move { manager?.lock(message.key).options(message.options).await })
     }
 }
 
 impl Handler<Release> for ShardActor {
     type Result = ResponseFuture<Result<crate::table::Release, LockError>>;
 
-    fn handle(&mut self, ask: Release, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: Release, _: &mut Self::Context) -> Self::Result {
         let manager = self.manager();
-        Box::pin(async move { manager?.release(ask.key, ask.token).await })
+        Box::pin(async move { manager?.release(message.key, message.token).await })
     }
 }
 
 impl Handler<Refresh> for ShardActor {
     type Result = ResponseFuture<Result<Refreshed, LockError>>;
 
-    fn handle(&mut self, ask: Refresh, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: Refresh, _: &mut Self::Context) -> Self::Result {
         let manager = self.manager();
-        Box::pin(async move { manager?.refresh(ask.key, ask.token, ask.ttl).await })
+        Box::pin(async move { manager?.refresh(message.key, message.token, message.ttl).await })
     }
 }
 
 impl Handler<Inspect> for ShardActor {
     type Result = ResponseFuture<Result<Option<LockInfo>, LockError>>;
 
-    fn handle(&mut self, ask: Inspect, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: Inspect, _: &mut Self::Context) -> Self::Result {
         let manager = self.manager();
-        Box::pin(async move { manager?.inspect(ask.key).await })
+        Box::pin(async move { manager?.inspect(message.key).await })
     }
 }
 

@@ -336,7 +336,7 @@ impl World for Shards<'_> {
     fn look(&self, id: WaitId) -> Option<Blocked> {
         let wait = self.register.waits.get(&id)?;
         let shard = &self.shards[wait.shard as usize];
-        // A poller whose session has ended will hear so at its next try; it waits for nothing.
+        // A poller whose session has ended is refused at its next try; it waits for nothing.
         wait.owner.settle(shard.now()).ok()?;
         let Blocker { missing, holders } = match &wait.how {
             WaitKind::Queued(waiter) => shard.blocker_of(*waiter, &self.register.blocked)?,

@@ -62,7 +62,7 @@ struct Known<R> {
 type Highest = Arc<Mutex<FencingToken>>;
 
 impl<R: Eq + Hash> FenceGuard<R> {
-    /// How many resources a guard remembers unless told otherwise.
+    /// How many resources a guard remembers unless another number is set.
     pub const CAPACITY: usize = 65_536;
 
     /// A guard that has seen nothing yet.

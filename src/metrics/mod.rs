@@ -93,5 +93,5 @@ pub use requests::HttpMetrics;
 #[cfg(feature = "http")]
 pub(crate) use requests::RequestCounter;
 
-use crate::telemetry::metric_names as names;
+use crate::telemetry::metric_names;
 pub use crate::telemetry::metric_names::{FAMILIES, Family, FamilyKind};

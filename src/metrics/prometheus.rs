@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::names::{self, FAMILIES, Family, FamilyKind};
+use super::metric_names::{self, FAMILIES, Family, FamilyKind};
 use super::reporter::{Reporter, Times};
 use crate::LockManager;
 use crate::error::AttemptOutcome;
@@ -82,7 +82,7 @@ impl Exposition {
         if totals.is_empty() {
             return Ok(());
         }
-        let waits = names::family(names::WAIT_SECONDS);
+        let waits = metric_names::family(metric_names::WAIT_SECONDS);
         head(text, waits)?;
         for (manager, namespace, totals) in &totals {
             let labels = labels(manager, namespace);
@@ -92,7 +92,7 @@ impl Exposition {
             }
         }
         text.push('\n');
-        let holds = names::family(names::HOLD_SECONDS);
+        let holds = metric_names::family(metric_names::HOLD_SECONDS);
         head(text, holds)?;
         for (manager, namespace, totals) in &totals {
             histogram(text, holds, &labels(manager, namespace), &totals.holds.counts, totals.counters.hold_nanos)?;

@@ -7,7 +7,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use parking_lot::Mutex;
 
-use super::names;
+use super::metric_names;
 use super::rows::Rows;
 use super::totals::Totals;
 use crate::LockManager;
@@ -37,11 +37,11 @@ struct StoreUp {
 
 impl PublishedManager {
     pub(super) fn new(manager: &str, store: Option<&'static str>) -> Self {
-        gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "features" => features()).set(1.0);
+        gauge!(metric_names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "features" => features()).set(1.0);
         Self {
-            rejections: counter!(names::FENCING_REJECTIONS),
-            listeners: gauge!(names::EVENT_LISTENERS, "manager" => manager.to_owned()),
-            sessions: gauge!(names::SESSIONS, "manager" => manager.to_owned()),
+            rejections: counter!(metric_names::FENCING_REJECTIONS),
+            listeners: gauge!(metric_names::EVENT_LISTENERS, "manager" => manager.to_owned()),
+            sessions: gauge!(metric_names::SESSIONS, "manager" => manager.to_owned()),
             store: store.map(|store| StoreUp::new(manager.to_owned(), store)),
         }
     }
@@ -64,14 +64,14 @@ impl PublishedManager {
 impl StoreUp {
     fn new(manager: String, store: &'static str) -> Self {
         Self {
-            up: gauge!(names::STORE_UP, "manager" => manager.clone(), "store" => store),
+            up: gauge!(metric_names::STORE_UP, "manager" => manager.clone(), "store" => store),
             warnings: Warning::NAMES.map(|warning| {
                 let gauge =
-                    gauge!(names::STORE_WARNING, "manager" => manager.clone(), "store" => store, "warning" => warning);
+                    gauge!(metric_names::STORE_WARNING, "manager" => manager.clone(), "store" => store, "warning" => warning);
                 (warning, gauge)
             }),
             node: Box::new(
-                move |node| gauge!(names::STORE_NODE_UP, "manager" => manager.clone(), "store" => store, "node" => node.to_owned()),
+                move |node| gauge!(metric_names::STORE_NODE_UP, "manager" => manager.clone(), "store" => store, "node" => node.to_owned()),
             ),
             nodes: Mutex::default(),
         }
@@ -125,13 +125,13 @@ impl Published {
         Self {
             acquire: MODES.map(|mode| {
                 AttemptOutcome::ALL.map(|outcome| {
-                    counter!(names::ACQUIRE, "manager" => name(), "lock_namespace" => space(), "mode" => mode, "outcome" => outcome.as_str())
+                    counter!(metric_names::ACQUIRE, "manager" => name(), "lock_namespace" => space(), "mode" => mode, "outcome" => outcome.as_str())
                 })
             }),
             rows: Rows::new(manager, namespace, store),
-            oldest_waiter: oldest(names::OLDEST_WAITER),
-            stalled_waiter: oldest(names::STALLED_WAITER),
-            oldest_holder: oldest(names::OLDEST_HOLDER),
+            oldest_waiter: oldest(metric_names::OLDEST_WAITER),
+            stalled_waiter: oldest(metric_names::STALLED_WAITER),
+            oldest_holder: oldest(metric_names::OLDEST_HOLDER),
         }
     }
 
@@ -155,8 +155,8 @@ impl Sampled {
         let (name, space) = (|| manager.to_owned(), || namespace.to_owned());
         Self {
             waits: AttemptOutcome::ALL
-                .map(|outcome| histogram!(names::WAIT_SECONDS, "manager" => name(), "lock_namespace" => space(), "outcome" => outcome.as_str())),
-            holds: histogram!(names::HOLD_SECONDS, "manager" => name(), "lock_namespace" => space()),
+                .map(|outcome| histogram!(metric_names::WAIT_SECONDS, "manager" => name(), "lock_namespace" => space(), "outcome" => outcome.as_str())),
+            holds: histogram!(metric_names::HOLD_SECONDS, "manager" => name(), "lock_namespace" => space()),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Who publishes what the shards have counted.
+//! The reporter, which publishes what the shards have counted.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::names;
+use super::metric_names;
 use super::published::{Published, PublishedManager, Sampled};
 use super::totals::Totals;
 use crate::clock::{Moment, wall_micros};
@@ -18,7 +18,7 @@ use crate::table::Oldest;
 /// How often a reporter publishes by itself, looks for the oldest, and asks the store how it is.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
 
-/// Publishes what a manager counts, every ten seconds for as long as the manager lives, and whenever it is told to.
+/// Publishes what a manager counts, every ten seconds for as long as the manager lives, and whenever [`Reporter::publish`] is called.
 ///
 /// Start it once for each manager, after the process's recorder is installed. It goes on without being kept.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ struct Namespace {
     sampled: Option<Sampled>,
 }
 
-/// Who shows how long locks were held and waited for.
+/// Where the histograms of holds and waits are shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Times {
     Recorder,
@@ -64,7 +64,7 @@ impl Reporter {
     }
 
     pub(super) fn with(name: &str, locks: &LockManager, times: Times) -> Self {
-        names::describe();
+        metric_names::describe();
         let observed = locks.client().map(|client| client.observed());
         let store = observed.map(|observed| observed.name());
         let namespace = |label: &str| Namespace {

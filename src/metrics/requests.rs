@@ -7,7 +7,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use metrics::{Counter, Histogram, counter, histogram};
 
-use super::names;
+use super::metric_names;
 
 /// Counts the requests of the HTTP routes of every app that has it in its `app_data`.
 ///
@@ -47,7 +47,7 @@ impl HttpMetrics {
     #[must_use]
     pub fn new() -> Self {
         for reason in REASONS {
-            counter!(names::HTTP_REFUSALS, "reason" => reason).absolute(0);
+            counter!(metric_names::HTTP_REFUSALS, "reason" => reason).absolute(0);
         }
         Self::default()
     }
@@ -55,7 +55,7 @@ impl HttpMetrics {
     /// Counts a request that was refused, by the code of its problem.
     #[expect(clippy::unused_self, reason = "who has these metrics counts")]
     pub(crate) fn refused(&self, reason: &'static str) {
-        counter!(names::HTTP_REFUSALS, "reason" => reason).increment(1);
+        counter!(metric_names::HTTP_REFUSALS, "reason" => reason).increment(1);
     }
 
     /// What requests of one kind are counted by. `route` is the pattern that was matched, if any was.
@@ -66,9 +66,9 @@ impl HttpMetrics {
         }
         let labels =
             [("route", kind.route.clone()), ("method", kind.method.to_owned()), ("code", kind.code.to_string())];
-        let count = counter!(names::HTTP_REQUESTS, &labels);
+        let count = counter!(metric_names::HTTP_REQUESTS, &labels);
         // Without the code: each would have all the buckets anew.
-        let times = histogram!(names::HTTP_SECONDS, &labels[..2]);
+        let times = histogram!(metric_names::HTTP_SECONDS, &labels[..2]);
         let counter = RequestCounter { count, times };
         self.seen.insert(kind, counter.clone());
         counter

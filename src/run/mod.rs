@@ -1,9 +1,10 @@
 //! Lock, call, release: [`LockManager::run`] and [`LockManager::try_run`], and the names that such locks usually have.
 //!
-//! The lock refreshes itself while the callback runs (every third of its TTL, from a TTL of 3 ms on). It is released when the callback
-//! returns, panics, or is cancelled with the future; the callback's own future is dropped first, so nothing of it
+//! The lock refreshes itself while the callback runs (every third of its TTL, from a TTL of 3 ms on). It is released when
+//! the callback returns, panics, or is cancelled with the future; the callback's own future is dropped first, so nothing of it
 //! runs on without the lock. All that the callback locks has the same owner as this lock, so that callbacks which wait
-//! for each other's locks are told of the deadlock. What the callback returned is never hidden by what became of the lock: both are told.
+//! for each other's locks get a `Deadlock`. What the callback returned is never hidden by what became of the lock: the
+//! answer has both.
 
 mod names;
 mod under_lock;
@@ -56,7 +57,7 @@ impl LockManager {
     ///
     /// All that is asked for while the callback's future is polled is asked for on its behalf, and it is one actor to the
     /// deadlock check: two requests for one key that it polls side by side (`join!`, `FuturesUnordered`, a `LocalSet` that
-    /// it runs, with the tasks of `spawn_local`) are told of a [`Deadlock`](LockError::Deadlock), the second with the
+    /// it runs, with the tasks of `spawn_local`) get a [`Deadlock`](LockError::Deadlock), the second with the
     /// first, though the first would end. Ask for them one after the other, or in tasks spawned on the runtime, which
     /// ask for themselves.
     ///
@@ -174,7 +175,7 @@ impl<F> RunRequest<'_, F> {
     }
 
     /// Drops the callback's future as soon as the lock is lost, and answers [`LockError::Lost`]. Without this it goes
-    /// on to its end, and [`Ran::release`] tells.
+    /// on to its end, and [`Ran::release`] says so.
     ///
     /// It is dropped at one of its `await`s, and only while this future is polled: what it did before stands, and the
     /// fencing token is still what keeps it from doing harm.

@@ -44,13 +44,13 @@ where
     }
 }
 
-/// What the loss of the lock is to the work under it.
+/// What happens to the work when its lock is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum OnLoss {
-    /// It goes on to its end, and the release tells.
+    /// The work goes on to its end, and the release says that the lock was lost.
     #[default]
     GoOn,
-    /// It is dropped, and the answer is [`LockError::Lost`].
+    /// The work is dropped, and the answer is [`LockError::Lost`].
     Cancel,
 }
 
@@ -58,7 +58,7 @@ pin_project! {
     /// Work under a lock, under way.
     pub(crate) struct UnderLock<'a, C, W: Future> {
         manager: &'a LockManager,
-        // Whose the lock is, and all that the work locks: settled when it is first polled.
+        // The owner of the lock and of all that the work locks: set when this is first polled, unless it was given.
         caller: Option<Arc<Owner>>,
         on_loss: OnLoss,
         #[pin]
@@ -89,7 +89,7 @@ impl<'a, C, W: Future> UnderLock<'a, C, W> {
         Self { manager, caller: owner, on_loss, stage: Stage::Locking { lock, call: Some(call) } }
     }
 
-    /// Where it stands, for people who look.
+    /// The name of the stage, for `Debug`.
     pub(crate) fn stage_name(&self) -> &'static str {
         match self.stage {
             Stage::Locking { .. } => "locking",

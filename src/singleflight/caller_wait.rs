@@ -8,17 +8,17 @@ use crate::error::LockError;
 use crate::shard::Shard;
 
 /// How long one caller waits, counted from its first poll.
-pub(super) struct Patience<'a> {
+pub(super) struct CallerWait<'a> {
     shard: &'a Shard,
-    asked: Moment,
+    since: Moment,
     wait: Duration,
-    alarm: Option<Alarm<'a>>,
+    timer: Option<Timer<'a>>,
 }
 
-impl<'a> Patience<'a> {
+impl<'a> CallerWait<'a> {
     /// Begins to wait; [`Duration::MAX`] waits without end.
     pub(super) fn begin(shard: &'a Shard, wait: Duration) -> Self {
-        Self { shard, asked: shard.now(), wait, alarm: None }
+        Self { shard, since: shard.now(), wait, timer: None }
     }
 
     /// What is left of the wait.
@@ -27,42 +27,42 @@ impl<'a> Patience<'a> {
     }
 
     fn waited(&self) -> Duration {
-        self.shard.now().saturating_since(self.asked)
+        self.shard.now().saturating_since(self.since)
     }
 
     /// Answers when the wait is over: with `Timeout`, or `ShuttingDown` in a closed shard. Wakes the task for both.
     pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<LockError> {
-        if self.alarm.as_ref().is_some_and(|alarm| alarm.is_set(cx.waker())) {
+        if self.timer.as_ref().is_some_and(|timer| timer.is_set(cx.waker())) {
             return Poll::Pending;
         }
         let waited = self.waited();
         if waited >= self.wait {
             return Poll::Ready(LockError::Timeout { waited });
         }
-        self.alarm = Alarm::set(self.shard, self.asked.saturating_add(self.wait), cx.waker());
-        if self.alarm.is_some() { Poll::Pending } else { Poll::Ready(LockError::ShuttingDown) }
+        self.timer = Timer::set(self.shard, self.since.saturating_add(self.wait), cx.waker());
+        if self.timer.is_some() { Poll::Pending } else { Poll::Ready(LockError::ShuttingDown) }
     }
 }
 
-/// A sleep on the shard's clock; given up when dropped.
-struct Alarm<'a> {
+/// A sleep on the shard's clock; it ends when this is dropped.
+struct Timer<'a> {
     shard: &'a Shard,
-    timer: u32,
+    id: u32,
 }
 
-impl<'a> Alarm<'a> {
+impl<'a> Timer<'a> {
     /// `None` in a closed shard.
     fn set(shard: &'a Shard, due: Moment, waker: &Waker) -> Option<Self> {
-        shard.sleep(due, waker).map(|timer| Self { shard, timer })
+        shard.sleep(due, waker).map(|id| Self { shard, id })
     }
 
     fn is_set(&self, waker: &Waker) -> bool {
-        self.shard.still_sleeps(self.timer, waker)
+        self.shard.still_sleeps(self.id, waker)
     }
 }
 
-impl Drop for Alarm<'_> {
+impl Drop for Timer<'_> {
     fn drop(&mut self) {
-        self.shard.stop_sleep(self.timer);
+        self.shard.stop_sleep(self.id);
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::caller_wait::CallerWait;
 use super::flight::{Flight, Landing, Lead};
-use super::patience::Patience;
 use super::value::{AnyFlight, Name};
 use super::{Role, Seat};
 use crate::current_owner;
@@ -28,7 +28,7 @@ pub(super) struct Follower<'a, V> {
     flight: Arc<Flight<V>>,
     /// `None` while this caller has the turn.
     landing: Option<BoxFuture<'static, Landing<V>>>,
-    patience: Patience<'a>,
+    wait: CallerWait<'a>,
     watch: Option<Watch<'a>>,
 }
 
@@ -52,9 +52,9 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
         let manager = request.manager();
         let key = request.checked_key()?;
         let shard = manager.shard_at(manager.place(&key).0);
-        let patience = Patience::begin(shard, wait);
+        let wait = CallerWait::begin(shard, wait);
         let (seat, flight) = seat_of(manager, key);
-        let mut follower = Follower { manager, seat, flight, landing: None, patience, watch: None };
+        let mut follower = Follower { manager, seat, flight, landing: None, wait, watch: None };
         if let Some(owner) = current_owner::current(manager.id()) {
             follower.watch = Some(Watch { manager, owner, registered: None });
         }
@@ -111,14 +111,14 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
         if let Err(why) = self.check(cx) {
             return Poll::Ready(why);
         }
-        let why = ready!(self.patience.poll(cx));
+        let why = ready!(self.wait.poll(cx));
         refused(self.manager, &self.seat.name.0, &why);
         Poll::Ready(why)
     }
 
     /// What is left of this caller's wait.
     pub(super) fn left(&self) -> Duration {
-        self.patience.left()
+        self.wait.left()
     }
 
     /// A second seat in the same flight, for a call that outlives its callers.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-use super::patience::Patience;
+use super::caller_wait::CallerWait;
 use super::{Cell, Role, Seat};
 use crate::current_owner;
 use crate::engine::LockManager;
@@ -28,7 +28,7 @@ use crate::lock::{Held, Lock};
 use crate::request::{LockOptions, setters};
 use crate::table::{Mode, Release, Scope};
 
-/// Who asks on other terms asks for another lock.
+/// What makes callers share an acquisition. A request on other terms is for another lock.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Name {
     key: Key,
@@ -80,7 +80,7 @@ impl LockManager {
     ///
     /// # Errors
     /// As for [`LockManager::lock`]. A [`Timeout`](LockError::Timeout) is each caller's own, counted from its own first
-    /// poll; whatever else the acquisition comes to, all of them hear.
+    /// poll; whatever else the acquisition comes to, all of them are answered.
     ///
     /// # Cancel safety
     /// See [`SharedLockFuture`].
@@ -135,7 +135,7 @@ impl<'a> SharedLockRequest<'a> {
         let (shard, wait) = (manager.shard_at(manager.place(&name.key).0), options.the_wait(config.wait));
         let start = || acquisition(manager.clone(), name.clone(), options);
         let (seat, role) = manager.flights().locks.join(name.clone(), start);
-        Ok(Waiting { manager, seat, role, patience: Patience::begin(shard, wait) })
+        Ok(Waiting { manager, seat, role, wait: CallerWait::begin(shard, wait) })
     }
 }
 
@@ -183,7 +183,7 @@ struct Waiting<'a> {
     manager: &'a LockManager,
     seat: Seat<Name, Acquisition>,
     role: Role,
-    patience: Patience<'a>,
+    wait: CallerWait<'a>,
 }
 
 impl Waiting<'_> {
@@ -191,8 +191,8 @@ impl Waiting<'_> {
         if let Poll::Ready(answer) = self.seat.cell.poll_unpin(cx) {
             return Poll::Ready(answer);
         }
-        match self.patience.poll(cx) {
-            // There the acquisition is refused, and says so.
+        match self.wait.poll(cx) {
+            // The shard is closed: the acquisition itself is refused, and its answer says so.
             Poll::Pending | Poll::Ready(LockError::ShuttingDown) => Poll::Pending,
             Poll::Ready(why) => Poll::Ready(Err(why)),
         }
@@ -249,8 +249,8 @@ impl SharedLock {
         self.0.held()
     }
 
-    /// Lets go, and says whether the lock was held until then; the last one releases it, and hears what a store, where
-    /// there is one, says of that.
+    /// Lets go, and says whether the lock was held until then; the last one releases it, and is answered what
+    /// the store says of that, where there is one.
     ///
     /// # Cancel safety
     /// Dropped at any point, this caller has let go.

@@ -7,11 +7,11 @@
 //!
 //! The pattern is that of Go's `golang.org/x/sync/singleflight`, with the take-over that it lacks.
 
+mod caller_wait;
 mod detached;
 mod flight;
 mod follower;
 mod lock;
-mod patience;
 mod value;
 
 use std::hash::Hash;

@@ -15,7 +15,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 use parking_lot::Mutex;
 
 #[cfg(feature = "metrics")]
-use super::metric_names as names;
+use super::metric_names;
 use super::trace;
 #[cfg(feature = "tracing")]
 use super::trace::Call;
@@ -56,18 +56,19 @@ enum CallOutcome {
     Unknown,
 }
 
-/// What the store did not answer.
+/// The calls that the store did not answer.
 #[derive(Debug, Default)]
 struct Failures {
-    /// Since it last said yes or no to a request for a key.
+    /// Why the last of them had no answer; `None` once a request for a key was answered since.
     last: Option<StoreError>,
     by_cause: [Cause; StoreCause::ALL.len()],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Cause {
+    /// When it was logged last.
     logged: Option<Instant>,
-    /// Since then.
+    /// How many there were since then.
     times: u64,
 }
 
@@ -82,7 +83,7 @@ const OPS: [(Op, &str); 7] = [
     (Op::Health, "health"),
 ];
 #[cfg(any(feature = "metrics", feature = "tracing"))]
-const SAID: [(CallOutcome, &str); 3] =
+const CALL_OUTCOMES: [(CallOutcome, &str); 3] =
     [(CallOutcome::Done, "done"), (CallOutcome::Refused, "refused"), (CallOutcome::Unknown, "unknown")];
 
 #[cfg(feature = "metrics")]
@@ -133,7 +134,7 @@ impl InstrumentedStore {
         }
     }
 
-    /// The store has said yes or no.
+    /// The store has granted or refused a key.
     fn answered(&self) {
         // Mostly nothing is to be forgotten.
         let mut failures = self.failures.lock();
@@ -148,16 +149,16 @@ impl InstrumentedStore {
         let store = self.name();
         let _ = self.meter.set(Meter {
             ops: OPS.map(|(_, op)| {
-                let counts = SAID.map(|(_, said)| {
-                    counter!(names::STORE_OPERATIONS,
-                        "manager" => manager.to_owned(), "store" => store, "op" => op, "outcome" => said)
+                let counts = CALL_OUTCOMES.map(|(_, outcome)| {
+                    counter!(metric_names::STORE_OPERATIONS,
+                        "manager" => manager.to_owned(), "store" => store, "op" => op, "outcome" => outcome)
                 });
                 let times =
-                    histogram!(names::STORE_SECONDS, "manager" => manager.to_owned(), "store" => store, "op" => op);
+                    histogram!(metric_names::STORE_SECONDS, "manager" => manager.to_owned(), "store" => store, "op" => op);
                 (counts, times)
             }),
             errors: StoreCause::ALL.map(|cause| {
-                counter!(names::STORE_ERRORS,
+                counter!(metric_names::STORE_ERRORS,
                     "manager" => manager.to_owned(), "store" => store, "cause" => cause.as_str())
             }),
         });
@@ -169,17 +170,17 @@ impl InstrumentedStore {
         op: Op,
         key: Option<&Key>,
         call: BoxFuture<'a, T>,
-        said: impl Fn(&T) -> CallOutcome + Copy + Send + 'a,
+        outcome: impl Fn(&T) -> CallOutcome + Copy + Send + 'a,
         failure: impl Fn(&T) -> Option<&StoreError> + Send + 'a,
     ) -> BoxFuture<'a, T> {
         #[cfg(feature = "tracing")]
-        let call = self.traced(op, key, call, said);
+        let call = self.traced(op, key, call, outcome);
         #[cfg(not(feature = "tracing"))]
         let _ = key;
         #[cfg(not(any(feature = "metrics", feature = "tracing")))]
-        let _ = said;
+        let _ = outcome;
         #[cfg(feature = "metrics")]
-        let call = self.timed(op, call, said);
+        let call = self.timed(op, call, outcome);
         Box::pin(async move {
             let answer = call.await;
             match (failure(&answer), op) {
@@ -211,10 +212,10 @@ impl InstrumentedStore {
         op: Op,
         key: Option<&Key>,
         call: BoxFuture<'a, T>,
-        said: impl Fn(&T) -> CallOutcome + Send + 'a,
+        outcome: impl Fn(&T) -> CallOutcome + Send + 'a,
     ) -> BoxFuture<'a, T> {
         match Call::begin(self.name(), OPS[op as usize].1, key) {
-            Some(span) => Box::pin(span.follow(call, move |answer| SAID[said(answer) as usize].1)),
+            Some(span) => Box::pin(span.follow(call, move |answer| CALL_OUTCOMES[outcome(answer) as usize].1)),
             None => call,
         }
     }
@@ -224,14 +225,14 @@ impl InstrumentedStore {
         &'a self,
         op: Op,
         call: BoxFuture<'a, T>,
-        said: impl Fn(&T) -> CallOutcome + Send + 'a,
+        outcome: impl Fn(&T) -> CallOutcome + Send + 'a,
     ) -> BoxFuture<'a, T> {
         let Some(meter) = self.meter.get() else { return call };
         let began = Instant::now();
         Box::pin(async move {
             let answer = call.await;
             let (counts, times) = &meter.ops[op as usize];
-            counts[said(&answer) as usize].increment(1);
+            counts[outcome(&answer) as usize].increment(1);
             times.record(began.elapsed());
             answer
         })

@@ -189,7 +189,7 @@ mod on {
     }
 }
 
-/// Without the feature there is nobody to tell.
+/// Without the feature there are no spans.
 #[cfg(not(feature = "tracing"))]
 mod off {
     use crate::error::LockError;
