@@ -1,8 +1,8 @@
 //! Accounts: whom locks and sessions are charged to, and how many of each that one may have at once.
 //!
 //! A lock is charged from the moment it is granted or queued for until it has ended or was given up, a session for as
-//! long as it is kept. Several processes that share a store do not share accounts. Called by requests and sessions,
-//! counted in `table`.
+//! long as it is registered. Several processes that share a store do not share accounts. Called by requests and
+//! sessions, counted in `table`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,22 +29,22 @@ pub struct Account(Arc<Charges>);
 
 struct Charges {
     name: Box<str>,
-    locks: Places,
-    sessions: Places,
+    locks: Quota,
+    sessions: Quota,
 }
 
-/// So many of something, of which some are taken.
-struct Places {
+/// A bound, and how much of it is taken.
+struct Quota {
     taken: AtomicU32,
     max: AtomicU32,
 }
 
-impl Places {
+impl Quota {
     const fn unbounded() -> Self {
         Self { taken: AtomicU32::new(0), max: AtomicU32::new(u32::MAX) }
     }
 
-    /// Whether there was one left, which is taken now.
+    /// Takes one, if the bound allows it; whether it did.
     fn take(&self) -> bool {
         let max = self.max.load(Ordering::Relaxed);
         let more = |taken: u32| (taken < max).then(|| taken + 1);
@@ -63,7 +63,7 @@ impl Places {
 impl Account {
     /// An account without bounds. The name is whom a [registered session](crate::Session::register_for) belongs to.
     pub fn new(name: impl Into<Box<str>>) -> Self {
-        Self(Arc::new(Charges { name: name.into(), locks: Places::unbounded(), sessions: Places::unbounded() }))
+        Self(Arc::new(Charges { name: name.into(), locks: Quota::unbounded(), sessions: Quota::unbounded() }))
     }
 
     /// How many locks it may hold and wait for together, from now on; beyond it,

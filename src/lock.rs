@@ -418,8 +418,8 @@ impl fmt::Debug for AutoRefresh {
 
 /// A held lock as a value: whoever has the token may refresh and release it. Dropping a ticket does nothing.
 ///
-/// Its parts, with the token, are all that there is to keep of it, and [`from_parts`](Ticket::from_parts) makes it of them
-/// again; with the feature `serde` it is written and read as a whole. Keep it where the token may be.
+/// Its parts, with the token, are all that there is to keep of it, and [`from_parts`](Ticket::from_parts) makes it of
+/// them again; with the feature `serde` it is written and read as a whole. Keep it where the token may be.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

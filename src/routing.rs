@@ -1,8 +1,8 @@
 //! Where a key belongs: to which shard, and of which namespace.
 //!
 //! A namespace is a prefix of keys that metrics tell apart ([`Builder::namespaces`](crate::Builder::namespaces)). Each
-//! has shards of its own, so whatever a shard counts is of one namespace, and nobody who counts has to look for it. What
-//! is in none of them is in [`OTHER`], where all keys are if none are declared. Called by the engine.
+//! has shards of its own, so whatever a shard counts is of one namespace, and nobody who counts has to look for it.
+//! What is in none of them is in [`OTHER`], where all keys are if none are declared. Called by the engine.
 
 use std::hash::BuildHasher;
 use std::ops::Range;

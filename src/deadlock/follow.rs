@@ -1,4 +1,5 @@
-//! Waits for the value of a call that another owner makes ([`LockManager::singleflight`](crate::LockManager::singleflight)).
+//! Waits for the value of a call that another owner makes
+//! ([`LockManager::singleflight`](crate::LockManager::singleflight)).
 //!
 //! Such a wait stands in no queue. What it waits for is whoever makes the call, from when the turn is taken (which may
 //! itself wait for the key's lock) until the turn ends; between two turns it waits for nobody.

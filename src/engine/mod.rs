@@ -42,9 +42,10 @@ use crate::table::{Claim, Mode, Owner, OwnerKind, Table};
 ///
 /// Build it once, outside of any worker, and clone it in: two managers do not know of each other's locks.
 ///
-/// Over a store a dropped guard's release is sent by the manager's own thread. Whoever drops the last handle (the manager
-/// and all of its locks) waits for what is under way, as a rule a round trip and at most 0.6 s, so that a program may
-/// just return from `main`. One that keeps its manager in a `static`, or ends by [`std::process::exit`], calls
+/// Over a store a dropped guard's release is sent by the manager's own thread. Whoever drops the last handle (the
+/// manager and all of its locks) waits for what is under way, as a rule a round trip and at most 0.6 s, so that a
+/// program may just return from `main`. One that keeps its manager in a `static`, or ends by [`std::process::exit`],
+/// calls
 /// [`shutdown`](Self::shutdown) first; else the keys of its last guards run out with their TTL.
 ///
 /// ```
@@ -225,7 +226,8 @@ impl LockManager {
         self.shard_at(self.engine.router.of_number(id.as_u128() as u32))
     }
 
-    /// Ends what an owner that has ended holds and waits for. Answers what the store will find when it releases the keys.
+    /// Ends what an owner that has ended holds and waits for. Answers what the store will find when it releases the
+    /// keys.
     pub(crate) fn end_owner(&self, owner: &Owner) -> Vec<oneshot::Receiver<Released>> {
         self.engine.shards.iter().flat_map(|shard| shard.end_owner_anywhere(owner)).collect()
     }

@@ -2,8 +2,8 @@
 //! id with every request.
 //!
 //! The registry does not keep a session alive, its heartbeats do. It forgets those that have ended whenever it has
-//! doubled, so that registering costs a constant time each on average; and when it is full, but then not more often than
-//! something can have changed.
+//! doubled, so that registering costs a constant time each on average; and when it is full, but then not more often
+//! than something can have changed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

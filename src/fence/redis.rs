@@ -14,8 +14,8 @@ use crate::store::redis::beside;
 
 /// The script that [`RedisGuard`] runs, for clients in other languages.
 ///
-/// `KEYS`: the resource, its fence. `ARGV`: the fence in decimal, the value, the value's life in ms, the fence's life in
-/// ms (0: no end). Answers `{1, fence}` when it has written, `{0, highest seen}` when the fence is stale.
+/// `KEYS`: the resource, its fence. `ARGV`: the fence in decimal, the value, the value's life in ms, the fence's life
+/// in ms (0: no end). Answers `{1, fence}` when it has written, `{0, highest seen}` when the fence is stale.
 pub const REDIS_GUARD: &str = include_str!("guard.lua");
 
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(REDIS_GUARD));
@@ -28,12 +28,10 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(REDIS_GUARD));
 /// ```no_run
 /// use leasehold::fence::{GuardError, RedisGuard};
 ///
-/// # async fn write(lock: leasehold::Lock, mut connection: redis::aio::MultiplexedConnection) -> Result<(), GuardError> {
-/// let Some(fence) = lock.fencing_token() else { return Ok(()) };
-/// match RedisGuard::new().set(&mut connection, "stock:7", fence, 41).await {
-///     Err(GuardError::Stale(stale)) => println!("somebody else has gone on: {stale}"),
-///     other => other?,
-/// }
+/// # async fn write(lock: leasehold::Lock, mut connection: redis::aio::MultiplexedConnection) -> Result<(), GuardError>
+/// { let Some(fence) = lock.fencing_token() else { return Ok(()) }; match RedisGuard::new().set(&mut connection,
+/// "stock:7", fence, 41).await {     Err(GuardError::Stale(stale)) => println!("somebody else has gone on: {stale}"),  
+///   other => other?, }
 /// # Ok(())
 /// # }
 /// ```
@@ -52,7 +50,8 @@ pub enum GuardError {
     /// A later holder has written. The lock is lost: take it anew.
     #[error(transparent)]
     Stale(#[from] StaleFence),
-    /// Redis refused, or did not answer: the value may have been written. Writing it again under the same fence is safe.
+    /// Redis refused, or did not answer: the value may have been written. Writing it again under the same fence is
+    /// safe.
     #[error("the resource's store failed")]
     Redis(#[from] RedisError),
 }

@@ -201,7 +201,7 @@ impl Problem {
     pub(super) fn busy(why: LockError, in_the_way: Option<&LockInfo>) -> Self {
         let mut problem = Self::from(why);
         problem.members.extra = Some(Box::new(Extra::Busy {
-            holder: in_the_way.and_then(|info| Some(HolderView::of(info.holders.first()?, info.whereabouts))),
+            holder: in_the_way.and_then(|info| Some(HolderView::of(info.holders.first()?, info.location))),
             queue_length: in_the_way.map_or(0, |info| info.waiting),
         }));
         // One that has no end may be taken away all the same.

@@ -9,7 +9,8 @@ use std::time::Duration;
 pub struct Ttl(u32);
 
 impl Ttl {
-    /// The longest TTL that any manager takes: 45 days. A manager's own limit is 24 h unless its builder says otherwise.
+    /// The longest TTL that any manager takes: 45 days. A manager's own limit is 24 h unless its builder says
+    /// otherwise.
     pub const MAX: Duration = Duration::from_hours(24 * 45);
     /// The shortest.
     pub const MIN: Duration = Duration::from_millis(1);

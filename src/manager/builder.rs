@@ -109,9 +109,11 @@ impl Builder {
         min_ttl: Duration;
         /// The longest TTL that a request may ask for; at most [`Ttl::MAX`].
         max_ttl: Duration;
-        /// How often locks that nobody waits for are looked through for expired ones (expiry is also noticed on access).
+        /// How often locks that nobody waits for are looked through for expired ones (expiry is also noticed on
+        /// access).
         sweep_every: Duration;
-        /// How many shards share the keys (of a namespace): a power of two up to 1024. More shards, less contention, more bounds to split.
+        /// How many shards share the keys (of a namespace): a power of two up to 1024. More shards, less contention,
+        /// more bounds to split.
         shards: usize;
         /// How many threads the shards' actors share, 1 to 64.
         threads: usize;
@@ -120,18 +122,19 @@ impl Builder {
         /// How many keys may be locked at once; beyond it, [`LockError::TooManyKeys`](crate::LockError::TooManyKeys).
         max_keys: usize;
         /// How many further holders shared keys and semaphores may have beside the first of each, all together; beyond
-        /// it, [`LockError::TooManyHolders`](crate::LockError::TooManyHolders). Those who wait already are let in all the same. Shards keep a few places
-        /// each at hand, so a large bound may be reached up to a sixteenth early.
+        /// it, [`LockError::TooManyHolders`](crate::LockError::TooManyHolders). Those who wait already are let in all
+        /// the same. Shards keep a few places each at hand, so a large bound may be reached up to a sixteenth early.
         max_holders: usize;
-        /// How many requests may queue at once; beyond it, [`LockError::QueueFull`](crate::LockError::QueueFull). Shards keep a few places each at
-        /// hand, so a large bound may be reached up to a sixteenth early.
+        /// How many requests may queue at once; beyond it, [`LockError::QueueFull`](crate::LockError::QueueFull).
+        /// Shards keep a few places each at hand, so a large bound may be reached up to a sixteenth early.
         max_waiters: usize;
         /// How many requests may queue for one key; beyond it, [`LockError::QueueFull`](crate::LockError::QueueFull).
         max_waiters_per_key: usize;
         /// How many locks one session (or the callback of one `run`) may hold and wait for; beyond it,
         /// [`LockError::TooManyLocks`](crate::LockError::TooManyLocks).
         max_locks_per_session: u32;
-        /// How many sessions may be [registered](crate::Session::register) at once; beyond it, [`LockError::TooManySessions`](crate::LockError::TooManySessions).
+        /// How many sessions may be [registered](crate::Session::register) at once; beyond it,
+        /// [`LockError::TooManySessions`](crate::LockError::TooManySessions).
         max_sessions: usize;
         /// How many streams of single keys ([`watch`](LockManager::watch)) there may be at once; beyond it,
         /// [`LockError::TooManyWatchers`](crate::LockError::TooManyWatchers). Each has a buffer of its own.
@@ -146,8 +149,8 @@ impl Builder {
         clock: Clock;
     }
 
-    /// Prefixes of keys that metrics tell apart by their label `lock_namespace`, up to 32; of several that a key begins with
-    /// the longest counts. Keys that begin with none are in `other`; so are all, by default.
+    /// Prefixes of keys that metrics tell apart by their label `lock_namespace`, up to 32; of several that a key begins
+    /// with the longest counts. Keys that begin with none are in `other`; so are all, by default.
     ///
     /// Each namespace has [`shards`](Self::shards) of its own, up to 4,096 in all, and with them
     /// [`max_keys`](Self::max_keys) of its own: one that is full leaves room in the others.

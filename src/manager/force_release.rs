@@ -40,16 +40,17 @@ impl LockManager {
 }
 
 impl ForceRelease<'_> {
-    /// Gives the holders notice first, by [`Held::revocation_notice`](crate::Held::revocation_notice), and takes the lock after `notice`
-    /// unless they release it before; their deadlines show it at once. Awaiting answers when it is gone.
+    /// Gives the holders notice first, by [`Held::revocation_notice`](crate::Held::revocation_notice), and takes the
+    /// lock after `notice` unless they release it before; their deadlines show it at once. Awaiting answers when it is
+    /// gone.
     ///
     /// A later order may shorten the notice, never lengthen it.
     ///
     /// A holder in another process gets the notice through the store, and as it gets one of its own process; if that
     /// process does not end the lock in time, the store does. Where the store cannot reach other processes (a
     /// [`Store`](crate::store::Store) that does not implement [`give_notice`](crate::store::Store::give_notice)), the
-    /// holder gets no notice before the end: the order waits, and takes the lock then. The time begins when the order and
-    /// the message arrive, and so differs by how long the message takes.
+    /// holder gets no notice before the end: the order waits, and takes the lock then. The time begins when the order
+    /// and the message arrive, and so differs by how long the message takes.
     ///
     /// # Cancel safety
     /// Once polled, the notice stands: dropping the future only gives up waiting for the end.
@@ -65,7 +66,8 @@ impl ForceRelease<'_> {
         let shard = manager.shard_at(shard);
         let Some(notice) = notice.filter(|notice| !notice.is_zero()) else {
             let Some(client) = manager.client() else { return Ok(shard.force_release(&key, hash)) };
-            // The store first: were a holder ended here first, another could be granted the key, and the store would end that one.
+            // The store first: were a holder ended here first, another could be granted the key, and the store would
+            // end that one.
             let grants = shard.grants_on(&key, hash);
             let forced = client.force_release(&key).await;
             let here = shard.force_release_grants(&grants);

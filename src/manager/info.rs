@@ -19,10 +19,11 @@ pub struct LockInfo {
     /// The key.
     pub key: Key,
     /// Who knows of it.
-    pub whereabouts: Location,
+    pub location: Location,
     /// How it is held.
     pub mode: Mode,
-    /// Who said that they hold it. Where several do, this and what follows is of the first of [`holders`](Self::holders).
+    /// Who said that they hold it. Where several do, this and what follows is of the first of
+    /// [`holders`](Self::holders).
     pub owner: Option<Arc<str>>,
     /// The fencing token of the grant; `None` where its store promises none.
     pub fencing_token: Option<FencingToken>,
@@ -60,8 +61,8 @@ pub enum Location {
     /// This process holds it.
     Here,
     /// The store says that another process holds it, or another client of the store. All that is known of it is for how
-    /// long (a key that has no end there: [`Duration::MAX`]) and perhaps its fencing token: it has no owner, age and TTL
-    /// are zero, and those who wait are those of this process.
+    /// long (a key that has no end there: [`Duration::MAX`]) and perhaps its fencing token: it has no owner, age and
+    /// TTL are zero, and those who wait are those of this process.
     Elsewhere,
 }
 
@@ -125,7 +126,7 @@ impl LockInfo {
         };
         let longest_wait = queue.first().map(|waiting| waiting.waited);
         let row = Row { key, first, others: Vec::new(), held_by: 1, waiting, longest_wait, contended, queue };
-        Self { whereabouts: Location::Elsewhere, ..Self::from(row) }
+        Self { location: Location::Elsewhere, ..Self::from(row) }
     }
 }
 
@@ -140,7 +141,7 @@ impl From<Row> for LockInfo {
         let holders: Vec<HolderInfo> = std::iter::once(first.clone()).chain(others).map(HolderInfo::from).collect();
         Self {
             key,
-            whereabouts: Location::Here,
+            location: Location::Here,
             mode: first.mode,
             owner: first.owner,
             fencing_token: first.proof,
@@ -211,7 +212,7 @@ impl fmt::Display for Explanation {
                 for holder in &lock.holders {
                     let HolderInfo { mode, fencing_token, age, remaining, refreshes, .. } = holder;
                     let owner = name(&holder.owner);
-                    match lock.whereabouts {
+                    match lock.location {
                         Location::Here => write!(
                             f,
                             "  {owner}, {mode}, {}, for {age:.1?}, refreshed {refreshes} times, ",

@@ -96,7 +96,8 @@ impl LockManager {
         self.look_at_all(self.good_key(key)?).await
     }
 
-    /// What [`inspect`](Self::inspect) answers, without the votes of a store's nodes: what is held here is shown at once.
+    /// What [`inspect`](Self::inspect) answers, without the votes of a store's nodes: what is held here is shown at
+    /// once.
     #[cfg(feature = "http")]
     pub(crate) async fn glance<K>(&self, key: K) -> Result<Option<LockInfo>, LockError>
     where
@@ -111,7 +112,7 @@ impl LockManager {
         if let (Some(info), Some(client)) = (&mut found, self.client()) {
             let (shard, hash) = self.place(&info.key);
             // Read after the look: if the holder has changed since, the votes are newer.
-            let token = self.shard_at(shard).token_at(&info.key, hash).filter(|_| info.whereabouts == Location::Here);
+            let token = self.shard_at(shard).token_at(&info.key, hash).filter(|_| info.location == Location::Here);
             info.votes = client.store.votes(&info.key, token).await;
         }
         Ok(found)
@@ -183,8 +184,9 @@ impl LockManager {
         Self::sum(self.shards())
     }
 
-    /// The totals of the keys that begin with one of these prefixes, of which none is to begin with another; `None` unless
-    /// each of them is empty or one of the [namespaces](crate::Builder::namespaces), since others are not counted apart.
+    /// The totals of the keys that begin with one of these prefixes, of which none is to begin with another; `None`
+    /// unless each of them is empty or one of the [namespaces](crate::Builder::namespaces), since others are not
+    /// counted apart.
     #[must_use]
     pub fn stats_within<S: AsRef<str>>(&self, prefixes: &[S]) -> Option<Stats> {
         let of = |prefix: &S| self.shards_within(&self.canonical_prefix(prefix.as_ref()));

@@ -50,7 +50,8 @@ pub struct ListPage {
     pub locks: Vec<LockInfo>,
     /// Whether there are more than these.
     pub truncated: bool,
-    /// Where the next page begins: give it to [`ListQuery::after`]. `None` at the end, and in orders that are not by key.
+    /// Where the next page begins: give it to [`ListQuery::after`]. `None` at the end, and in orders that are not by
+    /// key.
     pub next: Option<Key>,
 }
 
@@ -161,8 +162,8 @@ impl LockManager {
         self.list_page(&ListQuery::new().prefix(prefix).order(order).limit(limit)).locks
     }
 
-    /// One page of the held locks. It looks at the whole table, some tens of nanoseconds for each lock in it; the routes
-    /// of `http` share one look between all who ask at the same time.
+    /// One page of the held locks. It looks at the whole table, some tens of nanoseconds for each lock in it; the
+    /// routes of `http` share one look between all who ask at the same time.
     #[must_use]
     pub fn list_page(&self, query: &ListQuery) -> ListPage {
         self.list_pages(std::slice::from_ref(query)).pop().unwrap_or_default()
@@ -175,9 +176,10 @@ impl LockManager {
         self.client().is_some()
     }
 
-    /// Some of the locks that the store keeps, whoever holds them: about `limit` of those that begin with `prefix`, in no
-    /// order, and perhaps none though there are more. `cursor` is where the page before said that it goes on. What this
-    /// manager holds is shown as [`inspect`](Self::inspect) shows it; of the others it is known for how long they last.
+    /// Some of the locks that the store keeps, whoever holds them: about `limit` of those that begin with `prefix`, in
+    /// no order, and perhaps none though there are more. `cursor` is where the page before said that it goes on. What
+    /// this manager holds is shown as [`inspect`](Self::inspect) shows it; of the others it is known for how long they
+    /// last.
     ///
     /// `None` if there is no store, or if it cannot list its keys (Redlock's nodes cannot).
     ///

@@ -21,8 +21,8 @@ pub enum Readiness {
 }
 
 impl LockManager {
-    /// Asks the store, if there is one, and says whether locks can be granted. Over Redis a lock is taken and released to
-    /// find out, once a second at most.
+    /// Asks the store, if there is one, and says whether locks can be granted. Over Redis a lock is taken and released
+    /// to find out, once a second at most.
     ///
     /// # Cancel safety
     /// Changes nothing.
@@ -54,8 +54,8 @@ impl LockManager {
         }
     }
 
-    /// What kept the store from its last answer, if it has not said yes or no to a request for a key since: the cause of
-    /// a [`StoreUnavailable`](crate::LockError::StoreUnavailable), for logs. `None` without a store.
+    /// What kept the store from its last answer, if it has not said yes or no to a request for a key since: the cause
+    /// of a [`StoreUnavailable`](crate::LockError::StoreUnavailable), for logs. `None` without a store.
     #[must_use]
     pub fn last_store_error(&self) -> Option<StoreError> {
         self.client()?.observed().last_error()

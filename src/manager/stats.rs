@@ -80,7 +80,8 @@ pub struct Stats {
 
     /// Calls of `singleflight` that did the work, and of `singleflight_lock` that began the acquisition.
     pub flights_led: u64,
-    /// Calls of `singleflight` that shared another's value, and of `singleflight_lock` that joined another's acquisition.
+    /// Calls of `singleflight` that shared another's value, and of `singleflight_lock` that joined another's
+    /// acquisition.
     pub flights_shared: u64,
 
     /// `granted / (granted + failed)`; 1 before the first.

@@ -5,8 +5,8 @@
 //! them every ten seconds and at every scrape. No family has a key, an owner or a token as a label: however many there
 //! are, the text stays as long as it is. Called by the host app, or the `leasehold` binary.
 //!
-//! An app that has a recorder already needs one line, once that is installed: `Reporter::start(&locks)`. An app that has
-//! none gets the whole of it like this:
+//! An app that has a recorder already needs one line, once that is installed: `Reporter::start(&locks)`. An app that
+//! has none gets the whole of it like this:
 //!
 //! ```
 //! # #[cfg(not(feature = "prometheus"))] fn main() {}
@@ -20,7 +20,8 @@
 //! let exposition = Exposition::new(handle).report(&locks);
 //!
 //! let _lock = locks.try_lock("order:42").await?;
-//! assert!(exposition.render().contains("leasehold_locks_held{manager=\"default\",lock_namespace=\"other\",mode=\"exclusive\"} 1\n"));
+//! assert!(exposition.render().contains("leasehold_locks_held{manager=\"default\",lock_namespace=\"other\",mode=\"exclusive\"}
+//! 1\n"));
 //! # Ok(()) }
 //! ```
 //!

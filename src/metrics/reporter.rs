@@ -18,7 +18,8 @@ use crate::table::Oldest;
 /// How often a reporter publishes by itself, looks for the oldest, and asks the store how it is.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
 
-/// Publishes what a manager counts, every ten seconds for as long as the manager lives, and whenever [`Reporter::publish`] is called.
+/// Publishes what a manager counts, every ten seconds for as long as the manager lives, and whenever
+/// [`Reporter::publish`] is called.
 ///
 /// Start it once for each manager, after the process's recorder is installed. It goes on without being kept.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::options::{LockOptions, Rare, Wait};
+use super::options::{LockOptions, Rare, WaitLimit};
 use super::prepared::Prepared;
 use super::{LockRequest, Style, WaitPlace};
 use crate::clock::Moment;
@@ -54,8 +54,8 @@ pub(super) struct AcquireFuture<'a> {
     attempt: Option<Attempt>,
 }
 
-/// What a request is answered with.
-pub(super) trait Answer {
+/// What a request is answered with, as traces see it.
+pub(super) trait Traced {
     /// Its hold is traced from now on.
     fn trace(&mut self, mode: Mode);
 }
@@ -72,17 +72,17 @@ struct Poller<'a> {
     delays: Delays,
     started: Moment,
     deadline: Moment,
-    watch: Option<Watch<'a>>,
+    watch: Option<PollerWait<'a>>,
 }
 
 /// A poller's wait in the register of the deadlock check, taken out when this is dropped: the pauses are the caller's
 /// code, and may panic.
-struct Watch<'a> {
+struct PollerWait<'a> {
     detector: &'a Detector,
     id: WaitId,
 }
 
-impl Drop for Watch<'_> {
+impl Drop for PollerWait<'_> {
     fn drop(&mut self) {
         self.detector.forget(self.id);
     }
@@ -110,7 +110,7 @@ impl<'a> AcquireFuture<'a> {
     /// Polls; `give` makes a lock or a ticket of the grant. It is called where the grant is made, since everything
     /// that a free lock passes through on its way out costs as much as finding it.
     #[inline]
-    pub(super) fn poll_as<T: Answer>(
+    pub(super) fn poll_as<T: Traced>(
         &mut self,
         cx: &Context<'_>,
         give: impl FnOnce(&mut Self, Grant) -> T,
@@ -120,7 +120,7 @@ impl<'a> AcquireFuture<'a> {
 
     /// The same, in the spans that are listened to.
     #[cold]
-    fn poll_traced<T: Answer>(
+    fn poll_traced<T: Traced>(
         &mut self,
         cx: &Context<'_>,
         give: impl FnOnce(&mut Self, Grant) -> T,
@@ -234,7 +234,7 @@ impl<'a> AcquireFuture<'a> {
         locked: Locked<'_>,
         prepared: Prepared,
         style: Style,
-        wait: Wait,
+        wait: WaitLimit,
         delays: Option<Delays>,
         cx: &Context<'_>,
     ) -> Poll<Result<Grant, LockError>> {
@@ -412,7 +412,7 @@ impl<'a> AcquireFuture<'a> {
         let detector = self.manager.detector();
         match &poller.watch {
             Some(watch) => detector.may_poll(watch.id)?,
-            None => poller.watch = Some(Watch { detector, id: detector.poll(self.manager.shards(), &owned)? }),
+            None => poller.watch = Some(PollerWait { detector, id: detector.poll(self.manager.shards(), &owned)? }),
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
-use future::{AcquireFuture, Answer, HeldBy};
+use future::{AcquireFuture, HeldBy, Traced};
 pub use options::LockOptions;
 pub use owned::OwnedLockRequest;
 pub(crate) use setters::setters;
@@ -249,13 +249,13 @@ impl LockFuture<'_> {
     }
 }
 
-impl Answer for Lock {
+impl Traced for Lock {
     fn trace(&mut self, mode: Mode) {
         Self::trace(self, mode);
     }
 }
 
-impl Answer for Ticket {
+impl Traced for Ticket {
     fn trace(&mut self, _: Mode) {}
 }
 

@@ -13,8 +13,8 @@ use crate::retry::{Pace, RetryStrategy};
 use crate::session::Session;
 use crate::table::{Mode, Reentry, Scope, check_owner};
 
-/// What a request asks for beyond its key. Everything has a default, the manager's. Made once, it can be cloned for many
-/// requests.
+/// What a request asks for beyond its key. Everything has a default, the manager's. Made once, it can be cloned for
+/// many requests.
 ///
 /// ```
 /// use leasehold::LockOptions;
@@ -25,20 +25,20 @@ use crate::table::{Mode, Reentry, Scope, check_owner};
 #[must_use]
 pub struct LockOptions {
     pub(super) ttl: Option<Ttl>,
-    pub(super) wait: Wait,
+    pub(super) wait: WaitLimit,
     /// What most requests leave alone; one pointer keeps futures small.
     pub(super) rare: Option<Box<Rare>>,
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) enum Wait {
+pub(super) enum WaitLimit {
     #[default]
     Default,
     AtMost(Duration),
     Forever,
 }
 
-impl Wait {
+impl WaitLimit {
     pub(super) fn within(self, default: Duration) -> Duration {
         match self {
             Self::Default => default,
@@ -92,13 +92,13 @@ impl LockOptions {
 
     /// How long the request waits before it answers [`LockError::Timeout`]; the manager's default is 5 s.
     pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = Wait::AtMost(wait);
+        self.wait = WaitLimit::AtMost(wait);
         self
     }
 
     /// Waits without end.
     pub fn wait_forever(mut self) -> Self {
-        self.wait = Wait::Forever;
+        self.wait = WaitLimit::Forever;
         self
     }
 
@@ -132,8 +132,8 @@ impl LockOptions {
         self
     }
 
-    /// Makes [`Held::refresh`](crate::Held::refresh) write only once this share of the TTL has passed since the last write: 0.5 for "more
-    /// than half". Earlier calls check ownership and leave the deadline.
+    /// Makes [`Held::refresh`](crate::Held::refresh) write only once this share of the TTL has passed since the last
+    /// write: 0.5 for "more than half". Earlier calls check ownership and leave the deadline.
     pub fn refresh_after(mut self, share: f32) -> Self {
         if share.is_finite() && (0.0..1.0).contains(&share) {
             self.rare().refresh_after = Some(share);

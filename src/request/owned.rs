@@ -28,12 +28,12 @@ use crate::lock::Lock;
 #[must_use = "a request does nothing until it is awaited"]
 pub struct OwnedLockRequest {
     manager: LockManager,
-    terms: Terms,
+    parts: RequestParts,
 }
 
 /// What a request asks, apart from whom it asks.
 #[derive(Debug)]
-pub(crate) struct Terms {
+pub(crate) struct RequestParts {
     key: Key,
     bad_key: Option<Box<LockError>>,
     options: LockOptions,
@@ -43,15 +43,15 @@ pub(crate) struct Terms {
 impl OwnedLockRequest {
     pub(super) fn new(request: LockRequest<'_>) -> Self {
         let LockRequest { manager, key, bad_key, options, style } = request;
-        Self { manager: manager.clone(), terms: Terms { key, bad_key, options, style } }
+        Self { manager: manager.clone(), parts: RequestParts { key, bad_key, options, style } }
     }
 
-    pub(crate) fn into_parts(self) -> (LockManager, Terms) {
-        (self.manager, self.terms)
+    pub(crate) fn into_parts(self) -> (LockManager, RequestParts) {
+        (self.manager, self.parts)
     }
 }
 
-impl Terms {
+impl RequestParts {
     pub(crate) fn on(self, manager: &LockManager) -> LockRequest<'_> {
         let Self { key, bad_key, options, style } = self;
         LockRequest { manager, key, bad_key, options, style }
@@ -65,7 +65,7 @@ impl IntoFuture for OwnedLockRequest {
     /// # Cancel safety
     /// As for [`LockFuture`](super::LockFuture).
     fn into_future(self) -> Self::IntoFuture {
-        let Self { manager, terms } = self;
-        async move { terms.on(&manager).await }.boxed()
+        let Self { manager, parts } = self;
+        async move { parts.on(&manager).await }.boxed()
     }
 }

@@ -1,10 +1,10 @@
 //! Lock, call, release: [`LockManager::run`] and [`LockManager::try_run`], and the names that such locks usually have.
 //!
-//! The lock refreshes itself while the callback runs (every third of its TTL, from a TTL of 3 ms on). It is released when
-//! the callback returns, panics, or is cancelled with the future; the callback's own future is dropped first, so nothing of it
-//! runs on without the lock. All that the callback locks has the same owner as this lock, so that callbacks which wait
-//! for each other's locks get a `Deadlock`. What the callback returned is never hidden by what became of the lock: the
-//! answer has both.
+//! The lock refreshes itself while the callback runs (every third of its TTL, from a TTL of 3 ms on). It is released
+//! when the callback returns, panics, or is cancelled with the future; the callback's own future is dropped first, so
+//! nothing of it runs on without the lock. All that the callback locks has the same owner as this lock, so that
+//! callbacks which wait for each other's locks get a `Deadlock`. What the callback returned is never hidden by what
+//! became of the lock: the answer has both.
 
 mod names;
 mod under_lock;
@@ -55,11 +55,11 @@ impl LockManager {
     ///
     /// The callback gets a [`Held`] of its own, to watch and refresh the lock with. Its future need not be `Send`.
     ///
-    /// All that is asked for while the callback's future is polled is asked for on its behalf, and it is one actor to the
-    /// deadlock check: two requests for one key that it polls side by side (`join!`, `FuturesUnordered`, a `LocalSet` that
-    /// it runs, with the tasks of `spawn_local`) get a [`Deadlock`](LockError::Deadlock), the second with the
-    /// first, though the first would end. Ask for them one after the other, or in tasks spawned on the runtime, which
-    /// ask for themselves.
+    /// All that is asked for while the callback's future is polled is asked for on its behalf, and it is one actor to
+    /// the deadlock check: two requests for one key that it polls side by side (`join!`, `FuturesUnordered`, a
+    /// `LocalSet` that it runs, with the tasks of `spawn_local`) get a [`Deadlock`](LockError::Deadlock), the second
+    /// with the first, though the first would end. Ask for them one after the other, or in tasks spawned on the
+    /// runtime, which ask for themselves.
     ///
     /// A future that is held and not polled (a branch of a `select!` that is looped over, a stream that buffers) keeps
     /// its lock, which goes on refreshing itself: [`max_hold`](RunRequest::max_hold) caps that. Without it there is no

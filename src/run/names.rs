@@ -8,8 +8,8 @@ use std::fmt;
 
 /// The key of a thing: `resource_key("user", 123)` is `lock:user:123`.
 ///
-/// In `kind`, `:` is written as `%3A` and `%` as `%25`, and the kind `op` as `%6Fp`, so that no two things, and no thing
-/// and [operation](operation_key), have one key. The id stands as it is.
+/// In `kind`, `:` is written as `%3A` and `%` as `%25`, and the kind `op` as `%6Fp`, so that no two things, and no
+/// thing and [operation](operation_key), have one key. The id stands as it is.
 ///
 /// ```
 /// use leasehold::{operation_key, resource_key};

@@ -228,8 +228,8 @@ impl Session {
     /// Ends the session: its locks are released, its queued requests refused, all before this answers. Where there is a
     /// store, that has answered then, or its answer stays unknown.
     ///
-    /// [`Release::AlreadyGone`]: it had ended before. [`Release::Unknown`]: it has ended, and the store has not answered
-    /// for some of its locks; the store goes on releasing them.
+    /// [`Release::AlreadyGone`]: it had ended before. [`Release::Unknown`]: it has ended, and the store has not
+    /// answered for some of its locks; the store goes on releasing them.
     ///
     /// # Cancel safety
     /// It is done by the first poll; with a store only the waiting for its answers is given up.

@@ -10,7 +10,8 @@ use crate::error::LockError;
 impl Session {
     /// Has the manager find this session by its [`id`](Session::id), until some time after it has ended.
     ///
-    /// The id is a random UUID, and then a capability: whoever has it asks for locks in the session's name, and ends it.
+    /// The id is a random UUID, and then a capability: whoever has it asks for locks in the session's name, and ends
+    /// it.
     ///
     /// # Errors
     /// [`LockError::TooManySessions`] beyond the builder's [`max_sessions`](crate::Builder::max_sessions);
@@ -19,8 +20,8 @@ impl Session {
         self.register_as(None)
     }
 
-    /// The same for one account alone: only who comes with an account of that name [finds](LockManager::find_session_of)
-    /// the session, so that a stolen id is of no use to others.
+    /// The same for one account alone: only who comes with an account of that name
+    /// [finds](LockManager::find_session_of) the session, so that a stolen id is of no use to others.
     ///
     /// # Errors
     /// Besides: [`LockError::SessionQuota`] beyond the account's [`max_sessions`](Account::max_sessions).
@@ -39,8 +40,8 @@ impl Session {
 }
 
 impl LockManager {
-    /// The session that was [registered](Session::register) under this id; `None` if there was none, or it ended a while ago. One
-    /// that ended lately is found, and answers [`LockError::SessionEnded`].
+    /// The session that was [registered](Session::register) under this id; `None` if there was none, or it ended a
+    /// while ago. One that ended lately is found, and answers [`LockError::SessionEnded`].
     #[must_use]
     pub fn find_session(&self, id: Uuid) -> Option<Session> {
         let parts = self.sessions().find(id)?;
@@ -53,8 +54,8 @@ impl LockManager {
         self.sessions().open(self.now())
     }
 
-    /// The same, if it was registered [for this account](Session::register_for), or for none if that is `None`: to the wrong one
-    /// it is as if there were none.
+    /// The same, if it was registered [for this account](Session::register_for), or for none if that is `None`: to the
+    /// wrong one it is as if there were none.
     #[must_use]
     pub fn find_session_of(&self, account: Option<&Account>, id: Uuid) -> Option<Session> {
         let parts = self.sessions().find_of(account, id)?;

@@ -1,7 +1,8 @@
 //! How a key is taken in the store for a request of this process.
 //!
-//! It tries; then it sleeps until it is this process's turn, or the holder's end, and tries again. Where the store cannot
-//! say whose turn it is: it watches the key, tries again, and sleeps until a hint, the holder's end or the poll cap (R15).
+//! It tries; then it sleeps until it is this process's turn, or the holder's end, and tries again. Where the store
+//! cannot say whose turn it is: it watches the key, tries again, and sleeps until a hint, the holder's end or the poll
+//! cap (R15).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,8 +56,8 @@ impl StoreDriver {
         self.acquiring.lock().insert(grant.fence, cancel);
         let driver = Arc::clone(&self);
         self.client().spawn(async move {
-            // Commands run after the mutex, each in its caller's thread: the one that cancels this may have run before it,
-            // and found nothing to cancel.
+            // Commands run after the mutex, each in its caller's thread: the one that cancels this may have run before
+            // it, and found nothing to cancel.
             let is_wanted = driver.shard().is_some_and(|shard| shard.is_claimed_for(&grant));
             if !is_wanted && driver.acquiring.lock().remove(&grant.fence).is_some() {
                 return;
@@ -195,8 +196,8 @@ impl Pauses {
         Self { splits: 0, retry: Backoff::new(RETRY.0 * 2, RETRY.1) }
     }
 
-    /// The pause after a denial, if the store knows one. Each split in a row doubles it: rivals as many as they are come
-    /// apart in the end.
+    /// The pause after a denial, if the store knows one. Each split in a row doubles it: rivals as many as they are
+    /// come apart in the end.
     fn after_denial(&mut self, retry_in: Option<Duration>, why: Denial) -> Option<Duration> {
         self.retry.reset();
         self.splits = if why == Denial::Split { self.splits + 1 } else { 0 };

@@ -153,7 +153,8 @@ impl StoreClient {
         self.ask(|store| async move { store.health().await }).await
     }
 
-    /// Makes a call in a task, so that it is finished also when the caller has gone. `None` if there is no runtime for it.
+    /// Makes a call in a task, so that it is finished also when the caller has gone. `None` if there is no runtime for
+    /// it.
     async fn ask<T, F>(&self, call: impl FnOnce(Arc<dyn Store>) -> F) -> Option<T>
     where
         T: Send + 'static,

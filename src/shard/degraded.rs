@@ -22,7 +22,8 @@ use crate::key::{FencingToken, Key, Ttl};
 use crate::store::{AcquireRequest, Acquired, Denial, FailMode, OnHeld, StoreError, drift};
 use crate::table::{ClaimOutcome, ClaimSource, End, Grant};
 
-/// For how long after an unknown answer the store is not asked: else a queue would wait out a timeout at each hand-over.
+/// For how long after an unknown answer the store is not asked: else a queue would wait out a timeout at each
+/// hand-over.
 const AWAY: Duration = Duration::from_secs(1);
 
 /// The degraded grants of a shard.
@@ -33,9 +34,9 @@ pub(super) struct Degraded {
 
 #[derive(Default)]
 struct State {
-    /// The table's fences of the degraded grants. One is in here from the moment it is made until the store has answered
-    /// for its key or it has ended; if it stayed, refreshes of a lock that the store keeps
-    /// would not reach the store.
+    /// The table's fences of the degraded grants. One is in here from the moment it is made until the store has
+    /// answered for its key or it has ended; if it stayed, refreshes of a lock that the store keeps would not reach the
+    /// store.
     grants: HashSet<FencingToken>,
     /// Until when the store counts as away: set by an unknown answer, cleared by any other.
     away_until: Option<Moment>,

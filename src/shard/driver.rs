@@ -35,11 +35,11 @@ pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Durat
 pub(crate) struct StoreDriver {
     client: Arc<StoreClient>,
     shard: OnceLock<Weak<Shard>>,
-    /// How to cancel each acquisition under way, by the grant that it is for. A task takes its own entry out when it ends;
-    /// one that is not there has ended or was cancelled.
+    /// How to cancel each acquisition under way, by the grant that it is for. A task takes its own entry out when it
+    /// ends; one that is not there has ended or was cancelled.
     pub(super) acquiring: Mutex<HashMap<FencingToken, oneshot::Sender<LocalWaiters>>>,
-    /// The grants that a task is extending: while the store does not answer, that one task asks again, however often the
-    /// grant comes due.
+    /// The grants that a task is extending: while the store does not answer, that one task asks again, however often
+    /// the grant comes due.
     extending: Mutex<HashSet<FencingToken>>,
     pub(super) degraded: Degraded,
 }

@@ -71,8 +71,8 @@ impl Shard {
         self.state.lock().table.position_of(id)
     }
 
-    /// Every held key that is `wanted`, in slices: a key that moves meanwhile may be missed, none is seen twice. `wanted`
-    /// runs under the mutex, so it must be quick.
+    /// Every held key that is `wanted`, in slices: a key that moves meanwhile may be missed, none is seen twice.
+    /// `wanted` runs under the mutex, so it must be quick.
     pub(crate) fn scan<T>(
         &self,
         state: &mut T,

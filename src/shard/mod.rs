@@ -5,8 +5,8 @@
 //! no `await` and no user code under it, and nothing beyond O(1) amortised: longer work goes in slices of
 //! [`SLICE`].
 //!
-//! The fast path dates by the coarse clock where an earlier deadline or a longer wait is harmless (C2), and reads the exact
-//! one for a short TTL, a short wait, and before it refuses a request because the key is held.
+//! The fast path dates by the coarse clock where an earlier deadline or a longer wait is harmless (C2), and reads the
+//! exact one for a short TTL, a short wait, and before it refuses a request because the key is held.
 
 mod acquisition;
 pub(crate) mod client;
@@ -100,8 +100,8 @@ struct State {
     waiter_permits: WaiterPermits,
     /// What this shard has taken of `member_budget`; never less than the table has members.
     member_permits: WaiterPermits,
-    /// When the actor takes its next turn by itself. Only the actor sets it later; a transition that waits for less sets
-    /// it earlier and wakes the actor. If it were too early, the actor would sleep past a deadline.
+    /// When the actor takes its next turn by itself. Only the actor sets it later; a transition that waits for less
+    /// sets it earlier and wakes the actor. If it were too early, the actor would sleep past a deadline.
     armed: Moment,
     origin: Origin,
     /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.

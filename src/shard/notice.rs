@@ -5,8 +5,8 @@
 //! | passes notices on to other processes | gets it as it gets a notice given in its own process | by its own process at the end of the notice, or by the store if that process does not |
 //! | does not | learns of its end only | by the store at the end of the notice |
 //!
-//! At the end of the notice the store ends the grant that was meant. What was granted since is left alone, as far as the
-//! store's fences show it.
+//! At the end of the notice the store ends the grant that was meant. What was granted since is left alone, as far as
+//! the store's fences show it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,8 +9,8 @@
 //! A key is looked at once per round. One whose answer is unknown is left to a later round, and one that is slow to
 //! answer holds up no other.
 //!
-//! A grant that is found gone while somebody waits is ended a moment later: if it was forced, the message that says so is
-//! on its way, and the holder gets the right reason.
+//! A grant that is found gone while somebody waits is ended a moment later: if it was forced, the message that says so
+//! is on its way, and the holder gets the right reason.
 //!
 //! An unknown answer ends nothing (R20): what is held stays good until its deadline, and is looked at again until then.
 
@@ -34,8 +34,8 @@ use crate::table::{ClaimFilter, End, Grant};
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How often the store is asked about what local waiters wait behind.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// How long to wait for the message that a key was forced: it comes by another connection than the look that found the key
-/// gone.
+/// How long to wait for the message that a key was forced: it comes by another connection than the look that found the
+/// key gone.
 const FORCED_MESSAGE_DELAY: Duration = Duration::from_millis(100);
 /// Looks that are under way at a time.
 const LOOKS: usize = 64;
@@ -115,19 +115,19 @@ pub(super) async fn recheck_blocking(client: &Arc<StoreClient>, shards: &[Weak<S
     }
 }
 
-/// A grant to verify.
-type Found = (Weak<Shard>, Grant, Key);
+/// A grant to verify: its shard, itself, its key.
+type Suspect = (Weak<Shard>, Grant, Key);
 
 /// A grant among those of all shards: fences count per shard.
-type Id = (usize, FencingToken);
+type SuspectId = (usize, FencingToken);
 
-fn id(shard: usize, (_, grant, _): &Found) -> Id {
+fn id(shard: usize, (_, grant, _): &Suspect) -> SuspectId {
     (shard, grant.fence)
 }
 
 /// What a look at a grant came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Outcome {
+enum LookResult {
     /// The store has said whether it keeps the key, or the grant has ended.
     Known,
     /// The grant may or may not stand.
@@ -136,17 +136,17 @@ enum Outcome {
 
 /// Which of the keys in the way are to be looked at in a round: each once, and none whose look is still under way.
 #[derive(Default)]
-struct Rounds(HashMap<Id, Progress>);
+struct Rounds(HashMap<SuspectId, Progress>);
 
 #[derive(Clone, Copy, Default)]
 struct Progress {
     /// Unknown answers in a row.
     failures: u32,
-    stage: Stage,
+    stage: LookStage,
 }
 
 #[derive(Clone, Copy, Default)]
-enum Stage {
+enum LookStage {
     /// It is being looked at.
     #[default]
     UnderWay,
@@ -156,18 +156,18 @@ enum Stage {
 
 impl Rounds {
     /// Begins a round: answers those to be looked at of what is `found` in the way.
-    fn begin(&mut self, mut found: Vec<(usize, Found)>) -> Vec<(usize, Found)> {
+    fn begin(&mut self, mut found: Vec<(usize, Suspect)>) -> Vec<(usize, Suspect)> {
         let before = std::mem::take(&mut self.0);
-        let under_way = before.iter().filter(|(_, progress)| matches!(progress.stage, Stage::UnderWay));
+        let under_way = before.iter().filter(|(_, progress)| matches!(progress.stage, LookStage::UnderWay));
         // Also of those that are not in the way any more: they may be again before the look has ended.
         self.0.extend(under_way.map(|(id, progress)| (*id, *progress)));
         found.retain(|(shard, found)| {
             let id = id(*shard, found);
-            let mut progress = before.get(&id).copied().unwrap_or(Progress { stage: Stage::Out(0), failures: 0 });
+            let mut progress = before.get(&id).copied().unwrap_or(Progress { stage: LookStage::Out(0), failures: 0 });
             let (is_due, next) = match progress.stage {
-                Stage::UnderWay => (false, Stage::UnderWay),
-                Stage::Out(0) => (true, Stage::UnderWay),
-                Stage::Out(rounds) => (false, Stage::Out(rounds - 1)),
+                LookStage::UnderWay => (false, LookStage::UnderWay),
+                LookStage::Out(0) => (true, LookStage::UnderWay),
+                LookStage::Out(rounds) => (false, LookStage::Out(rounds - 1)),
             };
             progress.stage = next;
             self.0.insert(id, progress);
@@ -177,34 +177,34 @@ impl Rounds {
     }
 
     /// A look has ended.
-    fn end(&mut self, id: Id, outcome: Outcome) {
+    fn end(&mut self, id: SuspectId, outcome: LookResult) {
         match (outcome, self.0.get_mut(&id)) {
-            (Outcome::Unknown, Some(progress)) => {
+            (LookResult::Unknown, Some(progress)) => {
                 let rounds = MOST_ROUNDS_OUT.min(progress.failures);
-                *progress = Progress { failures: progress.failures.saturating_add(1), stage: Stage::Out(rounds) };
+                *progress = Progress { failures: progress.failures.saturating_add(1), stage: LookStage::Out(rounds) };
             }
-            (Outcome::Known, _) => drop(self.0.remove(&id)),
-            (Outcome::Unknown, None) => {}
+            (LookResult::Known, _) => drop(self.0.remove(&id)),
+            (LookResult::Unknown, None) => {}
         }
     }
 }
 
-fn claims(shard: &Weak<Shard>, which: ClaimFilter) -> Vec<Found> {
+fn claims(shard: &Weak<Shard>, which: ClaimFilter) -> Vec<Suspect> {
     let held = shard.upgrade().map(|shard| shard.claims(which)).unwrap_or_default();
     held.into_iter().map(|(grant, key)| (Weak::clone(shard), grant, key)).collect()
 }
 
-fn claim_on(shard: &Weak<Shard>, key: &Key, hash: u32) -> Vec<Found> {
+fn claim_on(shard: &Weak<Shard>, key: &Key, hash: u32) -> Vec<Suspect> {
     let held = shard.upgrade().and_then(|shard| shard.claim_on(key, hash));
     held.into_iter().map(|grant| (Weak::clone(shard), grant, key.clone())).collect()
 }
 
 /// Ends those grants that the store does not keep, in rounds, until each is known.
-async fn verify(client: Arc<StoreClient>, mut found: Vec<Found>, end: End) {
+async fn verify(client: Arc<StoreClient>, mut found: Vec<Suspect>, end: End) {
     let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
     while !found.is_empty() {
         let looks = stream::iter(found).map(async |found| (look(&client, &found, end, Duration::ZERO).await, found));
-        let unknown = async |(outcome, found)| (outcome == Outcome::Unknown).then_some(found);
+        let unknown = async |(outcome, found)| (outcome == LookResult::Unknown).then_some(found);
         found = looks.buffer_unordered(LOOKS).filter_map(unknown).collect().await;
         if !found.is_empty() {
             tokio::time::sleep(backoff.next()).await;
@@ -213,15 +213,15 @@ async fn verify(client: Arc<StoreClient>, mut found: Vec<Found>, end: End) {
 }
 
 /// Looks once at a grant, and ends it if the store does not keep it, `after` that was seen.
-async fn look(client: &Arc<StoreClient>, (shard, grant, key): &Found, end: End, after: Duration) -> Outcome {
+async fn look(client: &Arc<StoreClient>, (shard, grant, key): &Suspect, end: End, after: Duration) -> LookResult {
     // A store that breaks S12 has not answered.
     let longest = client.store.capabilities().operation_timeout.saturating_mul(2);
     let seen = tokio::time::timeout(longest, client.store.look(key, Some(grant.token))).await;
-    let Some(shard) = shard.upgrade() else { return Outcome::Known };
+    let Some(shard) = shard.upgrade() else { return LookResult::Known };
     match seen {
         // It has yet to win its key in the store.
-        _ if shard.is_degraded(grant) => Outcome::Known,
-        Ok(Ok(KeyState::Held { by: store::Holder::Ours, .. })) => Outcome::Known,
+        _ if shard.is_degraded(grant) => LookResult::Known,
+        Ok(Ok(KeyState::Held { by: store::Holder::Ours, .. })) => LookResult::Known,
         Ok(Ok(_)) => {
             if !after.is_zero() {
                 tokio::time::sleep(after).await;
@@ -229,10 +229,10 @@ async fn look(client: &Arc<StoreClient>, (shard, grant, key): &Found, end: End, 
             shard.claim_lost(grant, end);
             // Another server of the store may still keep it; nothing else would release it there.
             client.release(key.clone(), grant.token);
-            Outcome::Known
+            LookResult::Known
         }
-        Ok(Err(_)) | Err(_) if shard.held_until(grant).is_none() => Outcome::Known,
-        Ok(Err(_)) | Err(_) => Outcome::Unknown,
+        Ok(Err(_)) | Err(_) if shard.held_until(grant).is_none() => LookResult::Known,
+        Ok(Err(_)) | Err(_) => LookResult::Unknown,
     }
 }
 
@@ -276,7 +276,7 @@ mod tests {
             for (shard, found) in rounds.begin(found()) {
                 looked_at.push(round);
                 assert!(rounds.begin(vec![(shard, found.clone())]).is_empty(), "it is under way");
-                rounds.end(id(shard, &found), Outcome::Unknown);
+                rounds.end(id(shard, &found), LookResult::Unknown);
             }
         }
         assert_eq!(looked_at, [0, 1, 3, 6, 10, 14]);

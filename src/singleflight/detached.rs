@@ -1,7 +1,7 @@
 //! A shared call that is a task of its own: [`SingleflightRequest::detached`].
 //!
-//! The caller whose turn it is spawns the task, gives it the turn and a seat in the flight, and then waits for the value
-//! as all others do.
+//! The caller whose turn it is spawns the task, gives it the turn and a seat in the flight, and then waits for the
+//! value as all others do.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 
 use super::caller_wait::CallerWait;
 use super::flight::{Flight, Landing, Lead};
-use super::value::{AnyFlight, Name};
+use super::value::{AnyFlight, FlightKey};
 use super::{Role, Seat};
 use crate::current_owner;
 use crate::deadlock::WaitId;
@@ -24,12 +24,12 @@ use crate::table::{Mode, Owner};
 /// One caller's seat, its own wait, and its place in the register of the deadlock check.
 pub(super) struct Follower<'a, V> {
     manager: &'a LockManager,
-    seat: Seat<Name, AnyFlight>,
+    seat: Seat<FlightKey, AnyFlight>,
     flight: Arc<Flight<V>>,
     /// `None` while this caller has the turn.
     landing: Option<BoxFuture<'static, Landing<V>>>,
     wait: CallerWait<'a>,
-    watch: Option<Watch<'a>>,
+    watch: Option<FollowerWait<'a>>,
 }
 
 /// What a caller's wait came to.
@@ -40,7 +40,7 @@ pub(super) enum Next<V> {
 
 /// A caller's wait in the register of the deadlock check, where it stands if it is made in an owner's callback: what
 /// that owner holds, it keeps at least until the call is over, whoever makes it.
-struct Watch<'a> {
+struct FollowerWait<'a> {
     manager: &'a LockManager,
     owner: Arc<Owner>,
     registered: Option<(WaitId, Arc<Following>)>,
@@ -56,9 +56,9 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
         let (seat, flight) = seat_of(manager, key);
         let mut follower = Follower { manager, seat, flight, landing: None, wait, watch: None };
         if let Some(owner) = current_owner::current(manager.id()) {
-            follower.watch = Some(Watch { manager, owner, registered: None });
+            follower.watch = Some(FollowerWait { manager, owner, registered: None });
         }
-        follower.enlist()?;
+        follower.register_wait()?;
         Ok(follower)
     }
 
@@ -71,16 +71,18 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
         None
     }
 
-    fn enlist(&mut self) -> Result<(), LockError> {
+    fn register_wait(&mut self) -> Result<(), LockError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
-        watch.enlist(&self.seat.name.0, &self.flight).inspect_err(|why| refused(self.manager, &self.seat.name.0, why))
+        watch
+            .register_wait(&self.seat.key.0, &self.flight)
+            .inspect_err(|why| refused(self.manager, &self.seat.key.0, why))
     }
 
     /// Whether the deadlock check lets this caller wait on.
     pub(super) fn check(&self, cx: &Context<'_>) -> Result<(), LockError> {
         match &self.watch {
             None => Ok(()),
-            Some(watch) => watch.check(cx).inspect_err(|why| refused(self.manager, &self.seat.name.0, why)),
+            Some(watch) => watch.check(cx).inspect_err(|why| refused(self.manager, &self.seat.key.0, why)),
         }
     }
 
@@ -98,8 +100,8 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
                 Landing::Value(value) => return Poll::Ready(Ok(Next::Value(value))),
                 Landing::Turn(lead) => return Poll::Ready(Ok(Next::Turn(lead))),
                 Landing::GivenUp => {
-                    (self.seat, self.flight) = seat_of(self.manager, self.seat.name.0.clone());
-                    self.enlist()?;
+                    (self.seat, self.flight) = seat_of(self.manager, self.seat.key.0.clone());
+                    self.register_wait()?;
                 }
             }
         }
@@ -112,7 +114,7 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
             return Poll::Ready(why);
         }
         let why = ready!(self.wait.poll(cx));
-        refused(self.manager, &self.seat.name.0, &why);
+        refused(self.manager, &self.seat.key.0, &why);
         Poll::Ready(why)
     }
 
@@ -122,13 +124,13 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
     }
 
     /// A second seat in the same flight, for a call that outlives its callers.
-    pub(super) fn another_seat(&self) -> Seat<Name, AnyFlight> {
+    pub(super) fn another_seat(&self) -> Seat<FlightKey, AnyFlight> {
         self.seat.another()
     }
 
     /// Counts this caller, who came to its end.
     pub(super) fn count(&self, role: Role) {
-        self.manager.count_flight(&self.seat.name.0, role);
+        self.manager.count_flight(&self.seat.key.0, role);
     }
 }
 
@@ -137,15 +139,15 @@ fn refused(manager: &LockManager, key: &Key, why: &LockError) {
     manager.count_refused(key, Mode::Exclusive, why);
 }
 
-fn seat_of<V: Send + Sync + 'static>(manager: &LockManager, key: Key) -> (Seat<Name, AnyFlight>, Arc<Flight<V>>) {
+fn seat_of<V: Send + Sync + 'static>(manager: &LockManager, key: Key) -> (Seat<FlightKey, AnyFlight>, Arc<Flight<V>>) {
     let flights = &manager.flights().values;
     let (seat, _) = flights.join((key, TypeId::of::<V>()), || AnyFlight::new(Flight::<V>::new()));
     let flight = seat.cell.of_type();
     (seat, flight)
 }
 
-impl Watch<'_> {
-    fn enlist<V>(&mut self, key: &Key, flight: &Flight<V>) -> Result<(), LockError> {
+impl FollowerWait<'_> {
+    fn register_wait<V>(&mut self, key: &Key, flight: &Flight<V>) -> Result<(), LockError> {
         self.leave();
         let following = Arc::new(Following::new(Arc::clone(flight.turn())));
         let detector = self.manager.detector();
@@ -169,7 +171,7 @@ impl Watch<'_> {
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for FollowerWait<'_> {
     fn drop(&mut self) {
         self.leave();
     }

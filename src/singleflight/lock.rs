@@ -1,8 +1,8 @@
 //! One acquisition of a key at a time, its lock shared: [`LockManager::singleflight_lock`].
 //!
 //! The cell of such a flight is the acquisition itself, a shared future that queues without end of its own. Any
-//! caller's poll drives it, each caller times its own wait, and it is dropped, and so leaves the queue, with the last of
-//! them. It lands before anybody sees its lock.
+//! caller's poll drives it, each caller times its own wait, and it is dropped, and so leaves the queue, with the last
+//! of them. It lands before anybody sees its lock.
 //!
 //! It owns a manager, as its callers borrow one; the register, which is the manager's, holds it only while it has
 //! callers.
@@ -19,7 +19,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
 use super::caller_wait::CallerWait;
-use super::{Cell, Role, Seat};
+use super::{Role, Seat, SharedCell};
 use crate::current_owner;
 use crate::engine::LockManager;
 use crate::error::LockError;
@@ -30,7 +30,7 @@ use crate::table::{Mode, Release, Scope};
 
 /// What makes callers share an acquisition. A request on other terms is for another lock.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Name {
+pub(super) struct AcquisitionKey {
     key: Key,
     ttl: Ttl,
     max_hold: Option<Duration>,
@@ -39,7 +39,7 @@ pub(super) struct Name {
 
 pub(super) type Acquisition = Shared<BoxFuture<'static, Result<Arc<Lock>, LockError>>>;
 
-impl Cell for Acquisition {
+impl SharedCell for Acquisition {
     fn is(&self, other: &Self) -> bool {
         // One that was answered is of no flight any more: those have landed.
         self.ptr_eq(other)
@@ -59,8 +59,8 @@ impl LockManager {
     /// keeps a lock for ever by overlapping with others. The lock excludes all other locks on the key, not those who
     /// share it. Only callers with the same TTL, [`max_hold`](SharedLockRequest::max_hold) and scope share.
     ///
-    /// The lock is nobody's in particular, wherever it is asked for: no session's, and unknown to the deadlock check. In
-    /// the callback of a [`run`](LockManager::run) on the same key it waits in vain.
+    /// The lock is nobody's in particular, wherever it is asked for: no session's, and unknown to the deadlock check.
+    /// In the callback of a [`run`](LockManager::run) on the same key it waits in vain.
     ///
     /// ```
     /// # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -129,7 +129,7 @@ impl<'a> SharedLockRequest<'a> {
         let name = options.sharing().and_then(|(ttl, max_hold, scope)| {
             let ttl = ttl.unwrap_or(config.ttl);
             config.check(&key, Some(ttl))?;
-            Ok(Name { key: config.canonical(key.clone())?, ttl, max_hold, scope })
+            Ok(AcquisitionKey { key: config.canonical(key.clone())?, ttl, max_hold, scope })
         });
         let name = name.inspect_err(|why| refused(&key, why))?;
         let (shard, wait) = (manager.shard_at(manager.place(&name.key).0), options.the_wait(config.wait));
@@ -139,7 +139,7 @@ impl<'a> SharedLockRequest<'a> {
     }
 }
 
-fn acquisition(manager: LockManager, name: Name, options: LockOptions) -> Acquisition {
+fn acquisition(manager: LockManager, name: AcquisitionKey, options: LockOptions) -> Acquisition {
     let acquire = async move {
         let mut request = manager.lock(&name.key).options(options).wait_forever().into_future();
         let answer = poll_fn(|cx| {
@@ -181,7 +181,7 @@ enum Stage<'a> {
 /// One caller of an acquisition.
 struct Waiting<'a> {
     manager: &'a LockManager,
-    seat: Seat<Name, Acquisition>,
+    seat: Seat<AcquisitionKey, Acquisition>,
     role: Role,
     wait: CallerWait<'a>,
 }
@@ -210,9 +210,9 @@ impl Future for SharedLockFuture<'_> {
         };
         match waiting.poll(cx) {
             Poll::Ready(answer) => {
-                waiting.manager.count_flight(&waiting.seat.name.key, waiting.role);
+                waiting.manager.count_flight(&waiting.seat.key.key, waiting.role);
                 if answer.is_ok() && matches!(waiting.role, Role::Follower) {
-                    waiting.manager.count_coalesced(&waiting.seat.name.key);
+                    waiting.manager.count_coalesced(&waiting.seat.key.key);
                 }
                 Poll::Ready(answer.map(SharedLock))
             }

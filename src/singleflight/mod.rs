@@ -2,8 +2,8 @@
 //! acquisitions ([`LockManager::singleflight_lock`], in `lock`).
 //!
 //! Here is what both have in common, the register of flights. A flight is in it while it has callers and no result:
-//! until it lands or is given up, or the last of them leaves. Whoever asks later starts a new one. Its cell is all that its callers
-//! share, and nobody depends on the first of them.
+//! until it lands or is given up, or the last of them leaves. Whoever asks later starts a new one. Its cell is all that
+//! its callers share, and nobody depends on the first of them.
 //!
 //! The pattern is that of Go's `golang.org/x/sync/singleflight`, with the take-over that it lacks.
 
@@ -29,22 +29,22 @@ use crate::key::Key;
 /// The flights of one manager.
 #[derive(Debug, Default)]
 struct Flights {
-    values: Arc<Register<value::Name, value::AnyFlight>>,
-    locks: Arc<Register<lock::Name, lock::Acquisition>>,
+    values: Arc<Register<value::FlightKey, value::AnyFlight>>,
+    locks: Arc<Register<lock::AcquisitionKey, lock::Acquisition>>,
 }
 
 /// The flights of one sort, by what makes callers share.
 #[derive(Debug)]
-struct Register<N: Eq + Hash, C>(DashMap<N, Flight<C>>);
+struct Register<N: Eq + Hash, C>(DashMap<N, Registered<C>>);
 
 #[derive(Debug)]
-struct Flight<C> {
+struct Registered<C> {
     cell: C,
     callers: usize,
 }
 
 /// What the callers of a flight share.
-trait Cell: Clone {
+trait SharedCell: Clone {
     /// Whether both are of one flight.
     fn is(&self, other: &Self) -> bool;
 
@@ -53,9 +53,9 @@ trait Cell: Clone {
 }
 
 /// One caller's part in a flight; leaves it when dropped.
-struct Seat<N: Clone + Eq + Hash, C: Cell> {
+struct Seat<N: Clone + Eq + Hash, C: SharedCell> {
     register: Arc<Register<N, C>>,
-    name: N,
+    key: N,
     cell: C,
 }
 
@@ -66,30 +66,30 @@ enum Role {
     Follower,
 }
 
-impl<N: Clone + Eq + Hash, C: Cell> Register<N, C> {
-    /// Takes a seat in the flight of that name; if there is none, `start` makes its cell.
-    fn join(self: &Arc<Self>, name: N, start: impl FnOnce() -> C) -> (Seat<N, C>, Role) {
+impl<N: Clone + Eq + Hash, C: SharedCell> Register<N, C> {
+    /// Takes a seat in the flight of that key; if there is none, `start` makes its cell.
+    fn join(self: &Arc<Self>, key: N, start: impl FnOnce() -> C) -> (Seat<N, C>, Role) {
         let mut over = None;
-        let (mut flight, role) = match self.0.entry(name.clone()) {
+        let (mut flight, role) = match self.0.entry(key.clone()) {
             Entry::Occupied(entry) if !entry.get().cell.is_over() => (entry.into_ref(), Role::Follower),
             Entry::Occupied(mut entry) => {
-                over = Some(entry.insert(Flight { cell: start(), callers: 0 }));
+                over = Some(entry.insert(Registered { cell: start(), callers: 0 }));
                 (entry.into_ref(), Role::Leader)
             }
-            Entry::Vacant(entry) => (entry.insert(Flight { cell: start(), callers: 0 }), Role::Leader),
+            Entry::Vacant(entry) => (entry.insert(Registered { cell: start(), callers: 0 }), Role::Leader),
         };
         flight.callers += 1;
         let cell = flight.cell.clone();
         drop(flight);
         // Not under the entry's lock, as below.
         drop(over);
-        (Seat { register: Arc::clone(self), name, cell }, role)
+        (Seat { register: Arc::clone(self), key, cell }, role)
     }
 
     /// Takes a flight out, so that later callers start their own. Only for one with a seat in it: the flight of that
-    /// name is then theirs, if it has not landed yet.
-    fn land(&self, name: &N) {
-        self.0.remove(name);
+    /// key is then theirs, if it has not landed yet.
+    fn land(&self, key: &N) {
+        self.0.remove(key);
     }
 }
 
@@ -99,23 +99,23 @@ impl<N: Eq + Hash, C> Default for Register<N, C> {
     }
 }
 
-impl<N: Clone + Eq + Hash, C: Cell> Seat<N, C> {
+impl<N: Clone + Eq + Hash, C: SharedCell> Seat<N, C> {
     /// One more seat in the same flight.
     fn another(&self) -> Self {
-        if let Some(mut flight) = self.register.0.get_mut(&self.name)
+        if let Some(mut flight) = self.register.0.get_mut(&self.key)
             && flight.cell.is(&self.cell)
         {
             flight.callers += 1;
         }
         // If it is not there any more, leaving it changes nothing.
-        Self { register: Arc::clone(&self.register), name: self.name.clone(), cell: self.cell.clone() }
+        Self { register: Arc::clone(&self.register), key: self.key.clone(), cell: self.cell.clone() }
     }
 }
 
-impl<N: Clone + Eq + Hash, C: Cell> Drop for Seat<N, C> {
+impl<N: Clone + Eq + Hash, C: SharedCell> Drop for Seat<N, C> {
     fn drop(&mut self) {
         // Joining and leaving both happen under the entry's lock: the last one out is always seen as the last.
-        let last = match self.register.0.entry(self.name.clone()) {
+        let last = match self.register.0.entry(self.key.clone()) {
             Entry::Occupied(mut entry) if entry.get().cell.is(&self.cell) => {
                 entry.get_mut().callers -= 1;
                 (entry.get().callers == 0).then(|| entry.remove())

@@ -20,14 +20,15 @@ use pin_project_lite::pin_project;
 use super::detached::DetachedSingleflight;
 use super::flight::{Call, Calling, Flight, Lead};
 use super::follower::{Follower, Next};
-use super::{Cell, Role};
+use super::{Role, SharedCell};
 use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
 use crate::request::{LockRequest, setters};
 use crate::run::{OnLoss, UnderLock};
 
-pub(super) type Name = (Key, TypeId);
+/// What makes calls share a flight: the key, and the type of the value.
+pub(super) type FlightKey = (Key, TypeId);
 
 /// A [`Flight`] of some type of value.
 #[derive(Clone, Debug)]
@@ -43,11 +44,11 @@ impl AnyFlight {
     }
 
     pub(super) fn of_type<V: Send + Sync + 'static>(&self) -> Arc<Flight<V>> {
-        Arc::clone(&self.flight).downcast().expect("the flight's name holds the type")
+        Arc::clone(&self.flight).downcast().expect("the flight's key names the type")
     }
 }
 
-impl Cell for AnyFlight {
+impl SharedCell for AnyFlight {
     fn is(&self, other: &Self) -> bool {
         std::ptr::addr_eq(Arc::as_ptr(&self.flight), Arc::as_ptr(&other.flight))
     }
@@ -70,9 +71,10 @@ impl LockManager {
     /// ```
     ///
     /// The call is polled by the caller whose turn it was, and ends with that caller: a future that is held and not
-    /// polled (a branch of a `select!` that is looped over, a stream that buffers) calls no further, but keeps the lock,
-    /// which refreshes itself, without a bound, for the reason that [`run`](LockManager::run) gives. Cap that with [`max_hold`](SingleflightRequest::max_hold), or have the call outlive its
-    /// callers with [`detached`](SingleflightRequest::detached).
+    /// polled (a branch of a `select!` that is looped over, a stream that buffers) calls no further, but keeps the
+    /// lock, which refreshes itself, without a bound, for the reason that [`run`](LockManager::run) gives. Cap that
+    /// with [`max_hold`](SingleflightRequest::max_hold), or have the call outlive its callers with
+    /// [`detached`](SingleflightRequest::detached).
     ///
     /// The call belongs to none of its callers: what it locks is no session's, and not
     /// [reentrant](crate::LockOptions::reentrant) with what a caller holds.

@@ -1,6 +1,6 @@
-//! A store as its manager calls it: each call is counted and timed once a reporter has asked for it (feature `metrics`),
-//! and has a span if somebody listens (feature `tracing`). What kept the store from an answer is kept, counted by cause,
-//! and logged once a minute for each cause (N2).
+//! A store as its manager calls it: each call is counted and timed once a reporter has asked for it (feature
+//! `metrics`), and has a span if somebody listens (feature `tracing`). What kept the store from an answer is kept,
+//! counted by cause, and logged once a minute for each cause (N2).
 //!
 //! Every manager with a store calls it through this one. The calls themselves go through unchanged (S1 to S14); a call
 //! whose future is dropped before it is answered is not counted.

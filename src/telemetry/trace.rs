@@ -1,9 +1,9 @@
 //! Spans of [`tracing`](https://docs.rs/tracing) for who wants to see single requests: with the feature `tracing`, at
 //! the level `DEBUG`, with fields that OpenTelemetry's exporters understand.
 //!
-//! Which they are, and what is in them, stands in the crate's documentation. Keys are, for spans are read by few and kept
-//! for days; tokens and owners never. While nobody listens a request costs the look at one number. Called by `request`,
-//! `lock`, `run` and what calls the store.
+//! Which they are, and what is in them, stands in the crate's documentation. Keys are, for spans are read by few and
+//! kept for days; tokens and owners never. While nobody listens a request costs the look at one number. Called by
+//! `request`, `lock`, `run` and what calls the store.
 
 #[cfg(not(feature = "tracing"))]
 pub(crate) use off::{Attempt, Hold, instrument, is_on, store_failed};

@@ -129,20 +129,20 @@ async fn what_another_process_holds_can_be_asked_about() {
     assert_eq!(two.inspect("k").await.unwrap(), None);
     let lock = one.lock("k").owner("ann").await.unwrap();
     let here = one.inspect("k").await.unwrap().unwrap();
-    assert_eq!((here.whereabouts, here.owner.as_deref()), (Location::Here, Some("ann")));
+    assert_eq!((here.location, here.owner.as_deref()), (Location::Here, Some("ann")));
     let waiters = [queue(&two, "k"), queue(&two, "k")];
     until("the waiters", || places(&server) == 1 && two.stats().waiting == 1);
     let there = two.inspect("k").await.unwrap().unwrap();
-    assert_eq!((there.whereabouts, there.owner, there.held_by), (Location::Elsewhere, None, 1));
+    assert_eq!((there.location, there.owner, there.held_by), (Location::Elsewhere, None, 1));
     assert_eq!(there.fencing_token, lock.fencing_token());
     assert!(there.remaining > LONG / 2 && there.remaining <= LONG);
     assert_eq!((there.waiting, there.queue.len()), (2, 2), "those who wait here");
-    assert_eq!(two.explain("k").await.unwrap().lock.unwrap().whereabouts, Location::Elsewhere);
+    assert_eq!(two.explain("k").await.unwrap().lock.unwrap().location, Location::Elsewhere);
     waiters.iter().for_each(tokio::task::JoinHandle::abort);
     // Another client's key, without an end.
     server.ask::<()>("SET lock:theirs x");
     let theirs = two.inspect("theirs").await.unwrap().unwrap();
-    assert_eq!((theirs.whereabouts, theirs.remaining), (Location::Elsewhere, Duration::MAX));
+    assert_eq!((theirs.location, theirs.remaining), (Location::Elsewhere, Duration::MAX));
 }
 
 #[tokio::test(flavor = "multi_thread")]

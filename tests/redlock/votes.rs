@@ -41,7 +41,7 @@ async fn votes(nodes: &Nodes, locks: &LockManager) -> Option<(Location, Vec<Vote
     let info = locks.inspect("k").await.ok()??;
     let names: Vec<_> = nodes.servers.iter().map(|server| server.address().to_string()).collect();
     assert_eq!(info.votes.iter().map(|vote| vote.node.to_string()).collect::<Vec<_>>(), names);
-    Some((info.whereabouts, info.votes.iter().map(|vote| vote.vote).collect()))
+    Some((info.location, info.votes.iter().map(|vote| vote.vote).collect()))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -267,7 +267,7 @@ impl LeaseSource {
             }
             Self::Store(store) => {
                 let info = store.engine.get()?.inspect(key).await.ok()??;
-                let is_here = info.whereabouts == Location::Here;
+                let is_here = info.location == Location::Here;
                 let age = is_here.then_some(info.age);
                 Some(InTheWay { owner: info.owner.map(|owner| owner.to_string()), age, before: None })
             }

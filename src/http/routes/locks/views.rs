@@ -172,9 +172,9 @@ fn since(age: Duration) -> u64 {
 }
 
 impl HolderView {
-    pub(in crate::http) fn of(info: &HolderInfo, whereabouts: Location) -> Self {
+    pub(in crate::http) fn of(info: &HolderInfo, location: Location) -> Self {
         let (limit, permits) = permits_of(info.mode);
-        let is_known = whereabouts == Location::Here;
+        let is_known = location == Location::Here;
         let known = |ms: u64| is_known.then_some(ms);
         Self {
             owner: info.owner.clone(),
@@ -215,8 +215,8 @@ impl From<NodeVote> for VoteRow {
 impl From<&LockInfo> for LockRow {
     fn from(info: &LockInfo) -> Self {
         // There is always a first.
-        let (holder, mode) = (HolderView::of(&info.holders[0], info.whereabouts), ModeName::from(info.mode));
-        let elsewhere = info.whereabouts == Location::Elsewhere;
+        let (holder, mode) = (HolderView::of(&info.holders[0], info.location), ModeName::from(info.mode));
+        let elsewhere = info.location == Location::Elsewhere;
         let longest_wait_ms = info.longest_wait.map(whole_ms);
         let (key, held_by, waiting) = (info.key.to_string(), info.held_by, info.waiting);
         Self { key, elsewhere, mode, holder, held_by, waiting, longest_wait_ms }
@@ -225,7 +225,7 @@ impl From<&LockInfo> for LockRow {
 
 impl From<LockInfo> for LockDetail {
     fn from(mut info: LockInfo) -> Self {
-        let holders = info.holders.iter().map(|holder| HolderView::of(holder, info.whereabouts)).collect();
+        let holders = info.holders.iter().map(|holder| HolderView::of(holder, info.location)).collect();
         let queue = std::mem::take(&mut info.queue).into_iter().map(WaiterRow::from).collect();
         let votes = std::mem::take(&mut info.votes).into_iter().map(VoteRow::from).collect();
         Self { row: (&info).into(), holders, queue, votes }
