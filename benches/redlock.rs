@@ -51,7 +51,10 @@ impl Raw {
         let (acquire, release) = match kind {
             Kind::Ours => (
                 include_str!("../src/store/redlock/ops/acquire.lua"),
-                include_str!("../src/store/redlock/ops/release.lua"),
+                concat!(
+                    include_str!("../src/store/redlock/ops/queue.lua"),
+                    include_str!("../src/store/redlock/ops/release.lua")
+                ),
             ),
             Kind::Shortest => (SHORT_ACQUIRE, SHORT_RELEASE),
         };

@@ -66,7 +66,10 @@ fn a_node_accepts_no_fence_at_or_below_its_memory_or_the_end_of_its_last_quarant
 fn a_node_votes_for_the_one_who_has_waited_for_longest_and_tells_a_release_to_that_one() {
     let server = kit::Server::start(&[]);
     let acquire = redis::Script::new(include_str!("../../src/store/redlock/ops/acquire.lua"));
-    let release = redis::Script::new(include_str!("../../src/store/redlock/ops/release.lua"));
+    let release = redis::Script::new(concat!(
+        include_str!("../../src/store/redlock/ops/queue.lua"),
+        include_str!("../../src/store/redlock/ops/release.lua")
+    ));
     let mut client = server.client();
     let micros = || {
         let (seconds, micros): (i64, i64) = server.ask("TIME");

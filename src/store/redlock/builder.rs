@@ -2,63 +2,49 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio_util::task::TaskTracker;
-
-use super::in_flight::Underway;
-use super::node::{Node, NodeEvent};
-use super::queue::Queue;
+#[cfg(feature = "test-util")]
+use super::config::Quarantine;
+use super::config::{Config, NodeEvent};
+use super::inner::Inner;
+use super::node::Node;
 use super::quorum::Quorum;
-use super::{Inner, RedlockStore};
-use crate::store::batching::{BatchLimits, Batcher};
-use crate::store::redis::RedisBuilder;
+use super::roll::Roll;
+use super::store::RedlockStore;
 use crate::store::redis::builder::Repeats;
-use crate::store::redis::conn::time::Ticks;
 use crate::store::redis::conn::url::Place;
+use crate::store::redis::{RedisBuilder, RedisStore};
 use crate::store::{KeyTemplate, StoreError, Warning};
 use crate::supervise;
-
-/// Of the acquires, and of the releases: with N nodes each command is paid N times.
-const LIMITS: BatchLimits = BatchLimits { in_flight: 1, batch: 64 };
 
 /// Sets up a [`RedlockStore`].
 #[derive(Clone)]
 #[must_use]
 pub struct RedlockBuilder {
     nodes: Vec<RedisBuilder>,
-    pub(super) node_timeout: Duration,
-    pub(super) max_ttl: Duration,
-    pub(super) quarantine: Quarantine,
-    pub(super) fence_retention: Duration,
-    /// What this process is called in queues.
-    pub(super) process: Arc<str>,
-    pub(super) on_event: Option<OnEvent>,
+    config: Config,
 }
 
-pub(super) type OnEvent = Arc<dyn Fn(&NodeEvent) + Send + Sync>;
+impl RedlockStore {
+    /// A store with the usual settings. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] if a URL cannot be read, if the nodes are even in number, or if two are the same.
+    pub fn new<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Result<Self, StoreError> {
+        Self::builder(urls).build()
+    }
 
-/// Whether nodes that may have forgotten locks keep silent (L4).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Quarantine {
-    On,
-    #[cfg_attr(not(feature = "test-util"), expect(dead_code, reason = "tests show what it is for"))]
-    Off,
+    /// Settings for a store over the nodes behind `urls`, one server each.
+    pub fn builder<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> RedlockBuilder {
+        RedlockBuilder::new(urls)
+    }
 }
 
 impl RedlockBuilder {
-    pub(super) fn new<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Self {
-        Self {
-            nodes: urls.into_iter().map(|url| RedisBuilder::new(url.as_ref())).collect(),
-            node_timeout: Duration::from_millis(200),
-            max_ttl: Duration::from_mins(1),
-            quarantine: Quarantine::On,
-            fence_retention: Duration::from_hours(24),
-            process: uuid::Uuid::new_v4().simple().to_string().into(),
-            on_event: None,
-        }
+    fn new<U: AsRef<str>>(urls: impl IntoIterator<Item = U>) -> Self {
+        let nodes = urls.into_iter().map(|url| RedisBuilder::new(url.as_ref())).collect();
+        Self { nodes, config: Config::new() }
     }
 
     fn each(mut self, set: impl Fn(RedisBuilder) -> RedisBuilder) -> Self {
@@ -90,7 +76,7 @@ impl RedlockBuilder {
     /// How long a round waits for the nodes; 200 ms unless it is set, from 5 ms to 10 s. It is waited for only where
     /// the nodes that have answered decide nothing.
     pub fn node_timeout(mut self, timeout: Duration) -> Self {
-        self.node_timeout = timeout;
+        self.config.node_timeout = timeout;
         self
     }
 
@@ -98,13 +84,13 @@ impl RedlockBuilder {
     /// vote; one minute unless it is set. **It is the same in every process that uses these nodes**: one with another
     /// value is refused by the nodes. To change it, stop them all, and [initialise](RedlockStore::initialise).
     pub fn max_ttl(mut self, ttl: Duration) -> Self {
-        self.max_ttl = ttl;
+        self.config.max_ttl = ttl;
         self
     }
 
     /// How long the fence of an idle key is remembered; 24 h unless it is set, at least twice `max_ttl`.
     pub fn fence_retention(mut self, retention: Duration) -> Self {
-        self.fence_retention = retention;
+        self.config.fence_retention = retention;
         self
     }
 
@@ -137,7 +123,7 @@ impl RedlockBuilder {
     /// Calls `hook`, on the store's runtime, when a node comes, goes, or begins to vote: for logs. A hook that panics
     /// harms nothing.
     pub fn on_node_event(mut self, hook: impl Fn(&NodeEvent) + Send + Sync + 'static) -> Self {
-        self.on_event = Some(Arc::new(move |event: &NodeEvent| supervise::hook(|| hook(event))));
+        self.config.on_event = Some(Arc::new(move |event: &NodeEvent| supervise::hook(|| hook(event))));
         self
     }
 
@@ -145,7 +131,7 @@ impl RedlockBuilder {
     #[cfg(feature = "test-util")]
     #[doc(hidden)]
     pub fn without_quarantine(mut self) -> Self {
-        self.quarantine = Quarantine::Off;
+        self.config.quarantine = Quarantine::Off;
         self
     }
 
@@ -154,60 +140,40 @@ impl RedlockBuilder {
     /// # Errors
     /// [`StoreError::Config`] says what is wrong. It shows no URL.
     pub fn build(mut self) -> Result<RedlockStore, StoreError> {
-        let wrong = |why: &str| Err(StoreError::Config(why.into()));
-        let mut names = Vec::new();
-        for node in &self.nodes {
-            match &node.place {
-                Ok(Place::Server(info)) => names.push(info.addr().to_string().to_lowercase()),
-                Ok(_) => return wrong("a node of Redlock is one server: neither Sentinel nor a Cluster"),
-                Err(error) => return Err(error.clone()),
-            }
-        }
+        let names = self.names()?;
         let quorum = Quorum::over(&names).map_err(|why| StoreError::Config(format!("redlock: {why}").into()))?;
-        if self.node_timeout < Duration::from_millis(5) || self.node_timeout > Duration::from_secs(10) {
-            return wrong("the node timeout is between 5 ms and 10 s");
-        }
-        if self.max_ttl < Duration::from_millis(100) || self.max_ttl > Duration::from_hours(24) {
-            return wrong("the longest TTL of Redlock is between 100 ms and 24 h");
-        }
-        if self.fence_retention / 2 < self.max_ttl {
-            return wrong("the fence retention is at least twice the longest TTL");
-        }
-        // A straggler is heard out for two rounds, within the bounds of a single server's timeout.
-        let patience = (self.node_timeout * 2).max(Duration::from_millis(100));
-        let (retention, longest, process) = (self.fence_retention, self.max_ttl, Arc::clone(&self.process));
-        self = self.each(|node| {
-            let mut node = node.operation_timeout(patience).fence_retention(retention).process_id(&process);
-            // L4: by the time that a node votes which forgot a release, the key has run out there.
-            (node.longest_life, node.repeats) = (longest, Repeats::Off);
-            node
-        });
-        let stores: Vec<_> = self.nodes.iter().map(|node| node.clone().build()).collect::<Result<_, _>>()?;
-        let node = |(index, (store, name)): (usize, (_, String))| Arc::new(Node::new(index, name.into(), store));
-        let marker = format!("{}quarantine", self.nodes[0].side_keys).into();
-        Ok(RedlockStore(Arc::new(Inner {
-            quorum,
-            marker,
-            nodes: stores.into_iter().zip(names).enumerate().map(node).collect(),
-            roll: Mutex::default(),
-            ticks: Ticks::new(self.node_timeout),
-            highest_fence: AtomicU64::new(0),
-            queue: Queue::default(),
-            in_flight: Underway::default(),
-            acquires: Batcher::new(LIMITS),
-            releases: Batcher::new(LIMITS),
-            flights: TaskTracker::new(),
-            tasks: Mutex::default(),
-            config: self,
-        })))
+        self.config.check()?;
+        self.config.marker = format!("{}quarantine", self.nodes[0].side_keys).into();
+        let (stores, config) = (self.stores()?, Arc::new(self.config));
+        let roll = Arc::new(Roll::new(names.into_iter().map(Arc::from).collect()));
+        let node = |(index, store)| Arc::new(Node::new(index, store, Arc::clone(&config), Arc::clone(&roll)));
+        let nodes = stores.into_iter().enumerate().map(node).collect();
+        Ok(RedlockStore::over(Inner::new(config, quorum, nodes)))
     }
 
-    /// For how long a node keeps silent that may have forgotten locks.
-    pub(super) fn silence(&self) -> Duration {
-        match self.quarantine {
-            Quarantine::On => self.max_ttl,
-            Quarantine::Off => Duration::ZERO,
-        }
+    /// Host and port of each node.
+    fn names(&self) -> Result<Vec<String>, StoreError> {
+        let name = |node: &RedisBuilder| match &node.place {
+            Ok(Place::Server(info)) => Ok(info.addr().to_string().to_lowercase()),
+            Ok(_) => Err(StoreError::Config("a node of Redlock is one server: neither Sentinel nor a Cluster".into())),
+            Err(error) => Err(error.clone()),
+        };
+        self.nodes.iter().map(name).collect()
+    }
+
+    /// A store of its own for each node.
+    fn stores(&mut self) -> Result<Vec<RedisStore>, StoreError> {
+        let config = &self.config;
+        // A slow node is waited for during two rounds, within the bounds of a single server's timeout.
+        let timeout = (config.node_timeout * 2).max(Duration::from_millis(100));
+        let store = |node: RedisBuilder| {
+            let node = node.operation_timeout(timeout).fence_retention(config.fence_retention);
+            let mut node = node.process_id(&config.process);
+            // L4: by the time that a node votes which forgot a release, the key has run out there.
+            (node.longest_life, node.repeats) = (config.max_ttl, Repeats::Off);
+            node.build()
+        };
+        std::mem::take(&mut self.nodes).into_iter().map(store).collect()
     }
 }
 
@@ -215,8 +181,8 @@ impl fmt::Debug for RedlockBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedlockBuilder")
             .field("nodes", &self.nodes)
-            .field("node_timeout", &self.node_timeout)
-            .field("max_ttl", &self.max_ttl)
+            .field("node_timeout", &self.config.node_timeout)
+            .field("max_ttl", &self.config.max_ttl)
             .finish_non_exhaustive()
     }
 }

@@ -1,69 +1,116 @@
-//! One question to all nodes at once, and their answers in the order in which they come: [`hear`], [`drain_in_background`].
+//! One request to each node at once, and the answers in the order in which they come: [`Fanout`].
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-
-use super::Inner;
+use super::inner::Inner;
 use super::node::Node;
 use crate::clock::Moment;
 use crate::store::StoreError;
 
-/// Whether more answers are to be heard.
+/// Whether more answers are wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Enough {
     Yes,
     No,
 }
 
-/// Hears answers until it is enough, until there are no more, or for the per-node timeout.
-pub(super) async fn hear<F: Future>(
-    inner: &Inner,
-    begun: Moment,
-    running: &mut FuturesUnordered<F>,
-    mut hear: impl FnMut(F::Output) -> Enough,
-) {
-    let hearing = async {
-        while let Some(answer) = running.next().await {
-            if hear(answer) == Enough::Yes {
-                return;
-            }
-        }
-    };
-    // Whoever has not answered by then counts as unknown.
-    let _ = inner.ticks.within(begun, inner.config.node_timeout, hearing).await;
+/// One future for each node, by the node's index. All are polled before any answer is given out: what can be sent at
+/// once has been sent to all by then.
+pub(super) struct Fanout<F: Future> {
+    running: Vec<Option<Pin<Box<F>>>>,
+    /// Those that came together with the one that was given out.
+    answers: Vec<(usize, F::Output)>,
 }
 
-/// Hears the rest in the background.
-pub(super) fn drain_in_background<F>(
-    inner: &Inner,
-    mut running: FuturesUnordered<F>,
-    mut hear: impl FnMut(F::Output) + Send + 'static,
-) where
-    F: Future<Output: Send> + Send + 'static,
-{
-    // Without a runtime the store has stopped, and what guards them takes over.
-    if let (false, Some(runtime)) = (running.is_empty(), inner.runtime()) {
-        runtime.spawn(async move {
-            while let Some(answer) = running.next().await {
-                hear(answer);
+impl<F: Future> Fanout<F> {
+    pub(super) fn to_all(inner: &Inner, ask: impl FnMut(&Arc<Node>) -> F) -> Self {
+        let running: Vec<_> = inner.nodes.iter().map(ask).map(|asking| Some(Box::pin(asking))).collect();
+        let answers = Vec::with_capacity(running.len());
+        Self { running, answers }
+    }
+
+    /// The next node to answer.
+    pub(super) async fn next(&mut self) -> Option<(usize, F::Output)> {
+        poll_fn(|context| {
+            for (node, slot) in self.running.iter_mut().enumerate() {
+                if let Some(future) = slot
+                    && let Poll::Ready(answer) = future.as_mut().poll(context)
+                {
+                    *slot = None;
+                    self.answers.push((node, answer));
+                }
             }
-        });
+            match self.answers.pop() {
+                Some(answer) => Poll::Ready(Some(answer)),
+                None if self.running.iter().all(Option::is_none) => Poll::Ready(None),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// How many answers have not been given out.
+    pub(super) fn pending(&self) -> usize {
+        self.running().len() + self.answers.len()
+    }
+
+    /// The nodes that have not answered.
+    pub(super) fn running(&self) -> Vec<usize> {
+        (0..self.running.len()).filter(|node| self.running[*node].is_some()).collect()
+    }
+
+    /// Passes answers on until they are enough, until there are no more, or for the per-node timeout.
+    pub(super) async fn collect(
+        &mut self,
+        inner: &Inner,
+        begun: Moment,
+        mut on_answer: impl FnMut(usize, F::Output) -> Enough,
+    ) {
+        let collecting = async {
+            while let Some((node, answer)) = self.next().await {
+                if on_answer(node, answer) == Enough::Yes {
+                    return;
+                }
+            }
+        };
+        // A node that has not answered by then counts as unknown.
+        let _ = inner.ticks.within(begun, inner.config.node_timeout, collecting).await;
+    }
+
+    /// Passes the answers that are left on, in the background.
+    pub(super) fn drain_in_background(
+        mut self,
+        inner: &Inner,
+        mut on_answer: impl FnMut(usize, F::Output) + Send + 'static,
+    ) where
+        F: Send + 'static,
+        F::Output: Send,
+    {
+        // Without a runtime the store has stopped, and the guards inside the futures take over.
+        if let (false, Some(runtime)) = (self.pending() == 0, inner.runtime()) {
+            runtime.spawn(async move {
+                while let Some((node, answer)) = self.next().await {
+                    on_answer(node, answer);
+                }
+            });
+        }
     }
 }
 
-/// What kept a quorum from answering, node by node.
+/// Why too few nodes answered, node by node.
 pub(super) fn no_quorum(inner: &Inner, answered: usize, errors: &[(usize, StoreError)]) -> StoreError {
     let total = inner.nodes.len();
-    // What no waiting mends is to be read by itself.
+    // No waiting helps there, so it is not buried in a list.
     if let Some((_, StoreError::Config(why))) = errors.iter().find(|(_, e)| matches!(e, StoreError::Config(_))) {
         return StoreError::Config(Arc::clone(why));
     }
     if errors.len() == total && errors.iter().all(|(_, error)| *error == StoreError::NotRunning) {
         return StoreError::NotRunning;
     }
-    let name = |at: &usize| inner.nodes.get(*at).map_or("", |node: &Arc<Node>| &*node.name);
-    let why: Vec<String> = errors.iter().map(|(at, error)| format!("{}: {error}", name(at))).collect();
+    let name = |node: &usize| inner.nodes.get(*node).map_or("", |node| &*node.name);
+    let why: Vec<String> = errors.iter().map(|(node, error)| format!("{}: {error}", name(node))).collect();
     StoreError::NoQuorum { answered, needed: inner.quorum.needed(), nodes: total, why: why.join("; ").into() }
 }

@@ -1,16 +1,16 @@
-//! Fences over N nodes (L5): how a grant gets a number above every earlier grant's, or honestly none.
+//! Fences over N nodes (L5): how a grant gets a number above every earlier grant's, or none.
 //!
 //! `max(INCR)` over a quorum does not rise: a node that comes back empty counts from the start. So the asker proposes
 //! a number and the nodes judge it: a fence is proved once a majority accepted *the same* proposal while they held the
 //! asker's token. Two majorities share a node. If it remembers, the later fence is higher, because it accepts only
 //! what is higher than all it accepted. If it lost its memory in between, it kept silent for the quarantine, and its
-//! **floor** speaks: a node accepts nothing at or below its own clock's reading at the end of its last quarantine.
+//! **floor** holds: a node accepts nothing at or below its own clock's reading at the end of its last quarantine.
 //!
 //! Assumed: nodes' and askers' clocks differ by less than the quarantine, and do not step; a node's counters are not
 //! evicted, and outlive their last use by more than `max_ttl` and the clocks' difference; a round takes a microsecond
 //! or more, so that `+ 1` does not outrun the clock; and the lock's own exclusion (L2, L4).
-//! Without the floor that is not enough: a proposal may be as old as its asker's patience when a node judges it, and
-//! clocks would have to differ by less than the quarantine *less the TTL*. `model` finds that history, none with it.
+//! Without the floor that is not enough: a proposal may be as old as the longest wait of its asker when a node judges it, and
+//! clocks would have to differ by less than the quarantine *less the TTL*. `model` finds that history; with the floor it finds none.
 
 use super::quorum::Quorum;
 use crate::key::FencingToken;
@@ -39,7 +39,7 @@ pub(crate) enum Holding {
     Other,
 }
 
-/// What a node says to a proposal.
+/// How a node judges a proposal.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Judgement {
     /// It remembers the proposal as its highest.
@@ -68,9 +68,9 @@ impl Memory {
     }
 }
 
-/// Which proposal of an acquire this is.
+/// Which round of an acquire a proposal belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) enum Turn {
+pub(crate) enum RoundNumber {
     First,
     Second,
 }
@@ -88,40 +88,40 @@ pub(crate) enum Verdict {
     Unproved,
 }
 
-/// One proposal to all nodes, and what they said. Each node is heard once per round, in any order.
+/// One proposal to all nodes, and their judgements: one of each node, in any order.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Round {
+pub(crate) struct FenceRound {
     quorum: Quorum,
-    turn: Turn,
+    number: RoundNumber,
     proposed: u64,
     accepted: usize,
-    heard: usize,
+    judged: usize,
     highest_refusal: u64,
     refused: usize,
 }
 
-impl Round {
+impl FenceRound {
     /// The first round of an acquire.
     pub(crate) fn first(quorum: Quorum, proposed: u64) -> Self {
-        Self::new(quorum, Turn::First, proposed)
+        Self::new(quorum, RoundNumber::First, proposed)
     }
 
     /// The round that [`Verdict::AskAgain`] asks for. There is no third.
     pub(crate) fn second(quorum: Quorum, proposed: u64) -> Self {
-        Self::new(quorum, Turn::Second, proposed)
+        Self::new(quorum, RoundNumber::Second, proposed)
     }
 
-    fn new(quorum: Quorum, turn: Turn, proposed: u64) -> Self {
-        Self { quorum, turn, proposed, accepted: 0, heard: 0, highest_refusal: 0, refused: 0 }
+    fn new(quorum: Quorum, number: RoundNumber, proposed: u64) -> Self {
+        Self { quorum, number, proposed, accepted: 0, judged: 0, highest_refusal: 0, refused: 0 }
     }
 
-    /// Hears one node's judgement; `None` is unknown: no answer came, or one that was not understood.
+    /// Counts one node's judgement; `None` is unknown: no answer came, or one that was not understood.
     ///
     /// # Panics
-    /// In builds with debug assertions, if more nodes are heard than there are.
-    pub(crate) fn hear(&mut self, judgement: Option<Judgement>) -> Verdict {
-        debug_assert!(self.heard < self.quorum.nodes(), "each node is heard once per round");
-        self.heard += 1;
+    /// In builds with debug assertions, if more nodes have judged than there are.
+    pub(crate) fn count(&mut self, judgement: Option<Judgement>) -> Verdict {
+        debug_assert!(self.judged < self.quorum.nodes(), "each node judges once per round");
+        self.judged += 1;
         match judgement {
             Some(Judgement::Accepted) => self.accepted += 1,
             Some(Judgement::Refused { seen }) => {
@@ -137,20 +137,20 @@ impl Round {
     pub(crate) fn verdict(&self) -> Verdict {
         if self.accepted >= self.quorum.needed() {
             Verdict::Proved(FencingToken::at_least_one(self.proposed))
-        } else if self.heard < self.quorum.nodes() {
+        } else if self.judged < self.quorum.nodes() {
             Verdict::Open
         } else {
             self.close()
         }
     }
 
-    /// What follows if no further node is heard: for an asker that will not wait for the slow ones.
+    /// What follows if no further judgement comes: for an asker that does not wait for the slow nodes.
     pub(crate) fn close(&self) -> Verdict {
         // Nodes that neither accepted nor refused are held by others or silent, and will not accept the next time.
         let hold = self.accepted + self.refused;
         if self.accepted >= self.quorum.needed() {
             Verdict::Proved(FencingToken::at_least_one(self.proposed))
-        } else if self.turn == Turn::First && hold >= self.quorum.needed() {
+        } else if self.number == RoundNumber::First && hold >= self.quorum.needed() {
             Verdict::AskAgain(self.highest_refusal.max(self.proposed).saturating_add(1))
         } else {
             Verdict::Unproved
@@ -195,21 +195,21 @@ mod tests {
             let quorum = Quorum::of(nodes).unwrap();
             for code in 0..5_usize.pow(nodes as u32) {
                 let answers: Vec<_> = (0..nodes).map(|at| ANSWERS[code / 5_usize.pow(at as u32) % 5]).collect();
-                for turn in [Turn::First, Turn::Second] {
-                    let mut round = Round::new(quorum, turn, 50);
+                for number in [RoundNumber::First, RoundNumber::Second] {
+                    let mut round = FenceRound::new(quorum, number, 50);
                     let mut verdict = round.verdict();
                     for (heard, &answer) in answers.iter().enumerate() {
                         let accepted = answers[..heard].iter().filter(|&&a| a == ANSWERS[0]).count();
                         let proved = accepted > nodes / 2;
                         assert_eq!(verdict == Verdict::Open, !proved, "{answers:?} after {heard}");
-                        verdict = round.hear(answer);
+                        verdict = round.count(answer);
                     }
                     let of = |wanted: &[Option<Judgement>]| answers.iter().filter(|a| wanted.contains(a)).count();
                     let next = if of(&ANSWERS[2..3]) > 0 { 91 } else { 51 };
-                    let expected = match turn {
+                    let expected = match number {
                         _ if of(&ANSWERS[..1]) > nodes / 2 => Verdict::Proved(FencingToken::at_least_one(50)),
-                        Turn::First if of(&ANSWERS[..3]) > nodes / 2 => Verdict::AskAgain(next),
-                        Turn::First | Turn::Second => Verdict::Unproved,
+                        RoundNumber::First if of(&ANSWERS[..3]) > nodes / 2 => Verdict::AskAgain(next),
+                        RoundNumber::First | RoundNumber::Second => Verdict::Unproved,
                     };
                     assert_eq!((verdict, round.close()), (expected, expected), "{answers:?}");
                 }

@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 
-use super::fence::{Holding, Judgement, Memory, Round, Turn, Verdict, propose};
+use super::fence::{FenceRound, Holding, Judgement, Memory, RoundNumber, Verdict, propose};
 use super::quorum::Quorum;
 
 /// Fences per tick: more than a chain of proposals can climb in one.
@@ -79,7 +79,7 @@ enum Phase {
     Asking {
         valid_for: u8,
         fence: u64,
-        turn: Turn,
+        turn: RoundNumber,
     },
     Holding {
         valid_for: u8,
@@ -150,8 +150,8 @@ impl World {
                 if let Step::Grant { proof, .. } = step {
                     found.grants += 1;
                     match proof {
-                        Turn::First => found.proofs[0] += 1,
-                        Turn::Second => found.proofs[1] += 1,
+                        RoundNumber::First => found.proofs[0] += 1,
+                        RoundNumber::Second => found.proofs[1] += 1,
                     }
                 }
                 if let Some(fault) = fault {
@@ -284,7 +284,7 @@ impl World {
             Phase::Idle if left > 0 => {
                 for ahead in if self.skew > 0 { vec![0, self.skew] } else { vec![0] } {
                     let fence = propose(0, NOW + u64::from(ahead) * SCALE);
-                    let asking = Phase::Asking { valid_for: self.ttl, fence, turn: Turn::First };
+                    let asking = Phase::Asking { valid_for: self.ttl, fence, turn: RoundNumber::First };
                     take(Step::AcquireRequest { asker, fence }, with(asking, left - 1), None);
                 }
             }
@@ -309,7 +309,7 @@ impl World {
                             take(Step::Grant { asker, proof: turn, fence }, next, fault);
                         }
                         Verdict::AskAgain(fence) => {
-                            let mut again = with(Phase::Asking { valid_for, fence, turn: Turn::Second }, left);
+                            let mut again = with(Phase::Asking { valid_for, fence, turn: RoundNumber::Second }, left);
                             again.nodes.iter_mut().for_each(|node| node.requests[asker] = Proposal::Sent);
                             take(Step::AskAgain { asker, fence }, again, None);
                         }
@@ -321,16 +321,16 @@ impl World {
     }
 
     /// What the asker makes of those judgements that arrived.
-    fn verdict(&self, state: &State, asker: usize, (fence, turn): (u64, Turn), arrived: u32) -> Verdict {
+    fn verdict(&self, state: &State, asker: usize, (fence, turn): (u64, RoundNumber), arrived: u32) -> Verdict {
         let mut round = match turn {
-            Turn::First => Round::first(self.quorum(), fence),
-            Turn::Second => Round::second(self.quorum(), fence),
+            RoundNumber::First => FenceRound::first(self.quorum(), fence),
+            RoundNumber::Second => FenceRound::second(self.quorum(), fence),
         };
         for (at, node) in state.nodes[..self.nodes].iter().enumerate() {
             match node.requests[asker] {
                 _ if arrived & 1 << at == 0 => continue,
-                Proposal::Accepted => round.hear(Some(Judgement::Accepted)),
-                Proposal::Refused(seen) => round.hear(Some(Judgement::Refused { seen })),
+                Proposal::Accepted => round.count(Some(Judgement::Accepted)),
+                Proposal::Refused(seen) => round.count(Some(Judgement::Refused { seen })),
                 Proposal::Sent => continue,
             };
         }
@@ -367,7 +367,7 @@ impl World {
             let mine = Holder::Asker(asker as u8);
             let mut ran = node;
             let is_free = node.holder == Holder::Nobody;
-            if proposal != Proposal::Sent || !(is_free || (turn == Turn::Second && node.holder == mine)) {
+            if proposal != Proposal::Sent || !(is_free || (turn == RoundNumber::Second && node.holder == mine)) {
                 continue;
             }
             // One script does both: the key is taken if, and only if, the fence is accepted.
@@ -392,7 +392,7 @@ enum Step {
     Tick,
     AcquireRequest { asker: usize, fence: u64 },
     AskAgain { asker: usize, fence: u64 },
-    Grant { asker: usize, proof: Turn, fence: u64 },
+    Grant { asker: usize, proof: RoundNumber, fence: u64 },
     Release { asker: usize },
     GiveUp { asker: usize },
     Run { node: usize, asker: usize, judged: Proposal },

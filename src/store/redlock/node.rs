@@ -1,10 +1,10 @@
-//! One of the servers that vote: [`Node`], whether it may, and what it has said.
+//! One of the servers that vote: [`Node`], whether it may, and what it has answered.
 //!
-//! | standing    | an acquire                       | leaves it by                                              |
-//! |-------------|----------------------------------|-----------------------------------------------------------|
-//! | away        | hears so at once, or waits for the first connection | a connection -> strange                |
-//! | strange     | admits it first                  | `mark.lua`: its run id is nobody else's, and its marker is set -> admitted |
-//! | admitted    | is asked; in quarantine it abstains | the connection is lost -> away                          |
+//! | state    | an acquire                                                         | what ends the state |
+//! |----------|--------------------------------------------------------------------|---------------------|
+//! | away     | fails at once, or waits for the first connection                   | a connection: unknown |
+//! | unknown  | admits the node first                                              | `mark.lua` has set its marker, and its run id is no other node's: admitted |
+//! | admitted | asks the node, which abstains for as long as it is in quarantine   | the connection is lost: away |
 //!
 //! A start of the server ends all connections, so admission belongs to a connection (L1, L4).
 
@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Inner;
+use super::config::{Config, NodeEvent};
 use super::quorum::{Durability, Vote, silence};
+use super::roll::Roll;
 use super::script::{ACQUIRE, EXTEND, MARK, RELEASE, REPAIR};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
@@ -26,44 +27,11 @@ use crate::store::redis::script::{self as redis_script, ScriptArgs};
 use crate::store::redis::{Inner as Redis, RedisStore, millis};
 use crate::store::{StoreError, Votes};
 
-/// Nobody's wire.
-const NONE: u64 = u64::MAX;
-/// Between two attempts to admit a node that answers and does not say what is needed, at first and at most.
+/// Between two attempts to admit a node that answers and cannot be admitted, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// So many locks of a node that is away are owed a release; those beyond run out by themselves, `max_ttl` at most.
-const MOST_OWED: usize = 4096;
-
-/// What became of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NodeEvent {
-    /// It is connected, and votes.
-    Votes {
-        /// Its host and port.
-        node: Arc<str>,
-    },
-    /// It is connected, and keeps silent for a while: it may have forgotten locks (L4).
-    Quarantined {
-        /// Its host and port.
-        node: Arc<str>,
-        /// For so long.
-        left: Duration,
-    },
-    /// It is connected, and may not vote.
-    Refused {
-        /// Its host and port.
-        node: Arc<str>,
-        /// The cause.
-        why: StoreError,
-    },
-    /// Its connection was lost, or there was none at the start.
-    Away {
-        /// Its host and port.
-        node: Arc<str>,
-        /// The cause.
-        why: StoreError,
-    },
-}
+/// So many locks of a node that is away are kept for a later release; those beyond run out by themselves, after
+/// `max_ttl` at most.
+const MAX_PENDING_RELEASES: usize = 4096;
 
 pub(super) struct Node {
     pub(super) index: usize,
@@ -71,34 +39,33 @@ pub(super) struct Node {
     pub(super) name: Arc<str>,
     pub(super) store: RedisStore,
     pub(super) redis: Arc<Redis>,
-    /// The wire on which it was admitted.
-    admitted: AtomicU64,
+    config: Arc<Config>,
+    roll: Arc<Roll>,
+    /// Held by the one task that admits the node: the others wait for its result.
     admitting: tokio::sync::Mutex<()>,
-    standing: Mutex<Standing>,
+    /// The end of its quarantine, as it last said.
+    silent_until: Mutex<Moment>,
+    /// How often it gave each [`Vote`].
     counts: [AtomicU64; 5],
 }
 
-struct Standing {
-    run_id: Option<Box<str>>,
-    silent_until: Moment,
-}
-
 impl Node {
-    pub(super) fn new(index: usize, name: Arc<str>, store: RedisStore) -> Self {
+    pub(super) fn new(index: usize, store: RedisStore, config: Arc<Config>, roll: Arc<Roll>) -> Self {
         Self {
             index,
-            name,
+            name: Arc::clone(roll.name(index)),
             redis: Arc::clone(&store.0),
             store,
-            admitted: AtomicU64::new(NONE),
+            config,
+            roll,
             admitting: tokio::sync::Mutex::default(),
-            standing: Mutex::new(Standing { run_id: None, silent_until: Moment::ZERO }),
+            silent_until: Mutex::new(Moment::ZERO),
             counts: Default::default(),
         }
     }
 
     /// Its wire, once it may vote there; waits for it no longer than a call may take.
-    pub(super) async fn wire(&self, inner: &Inner, begun: Moment) -> Result<Arc<Wire>, StoreError> {
+    pub(super) async fn wire(&self, begun: Moment) -> Result<Arc<Wire>, StoreError> {
         let Some(link) = self.redis.link() else { return Err(StoreError::NotRunning) };
         if let Some(why) = link.failure() {
             return Err(why);
@@ -113,7 +80,7 @@ impl Node {
             loop {
                 let phase = changes.borrow_and_update().clone();
                 match (phase, link.failure()) {
-                    (Phase::Up(wire), _) => return self.admit(inner, &wire).await.map(|()| wire),
+                    (Phase::Up(wire), _) => return self.admit(&wire).await.map(|()| wire),
                     // A majority may do without it.
                     (Phase::Down(_), Some(why)) => return Err(why),
                     (Phase::Down(_), None) => changes.changed().await.map_err(|_| StoreError::NotRunning)?,
@@ -126,103 +93,70 @@ impl Node {
     }
 
     pub(super) fn has_admitted(&self, wire: &Wire) -> bool {
-        self.admitted.load(Ordering::Acquire) == wire.id
+        self.roll.has_admitted(self.index, wire.id)
     }
 
-    /// Learns who is at the other end, and sees to the end of its quarantine.
-    async fn admit(&self, inner: &Inner, wire: &Wire) -> Result<(), StoreError> {
+    /// Finds out which server it is, and when its quarantine ends.
+    async fn admit(&self, wire: &Wire) -> Result<(), StoreError> {
         let _one_at_a_time = self.admitting.lock().await;
         if self.has_admitted(wire) {
             return Ok(());
         }
-        self.introduce(inner, wire)?;
-        let left = self.examine(inner, wire).await?;
-        // Another name of the same server may have come meanwhile.
-        let _roll = inner.roll.lock();
-        self.is_nobody_else(inner, wire)?;
+        let run_id = &wire.process.run_id;
+        self.roll.introduce(self.index, run_id)?;
+        let left = self.examine(wire).await?;
+        // Before it is admitted: whoever finds it admitted finds the quarantine, too.
         self.quarantined(left);
-        self.admitted.store(wire.id, Ordering::Release);
-        Ok(())
-    }
-
-    /// Says who it is. Of two names of one server the second may not vote (L1), whichever comes first.
-    fn introduce(&self, inner: &Inner, wire: &Wire) -> Result<(), StoreError> {
-        let _roll = inner.roll.lock();
-        self.standing.lock().run_id = Some(wire.process.run_id.clone());
-        for later in inner.nodes.iter().filter(|other| other.index > self.index && other.is(wire)) {
-            // It is to be admitted again, and will not be.
-            later.admitted.store(NONE, Ordering::Release);
-        }
-        self.is_nobody_else(inner, wire)
-    }
-
-    fn is_nobody_else(&self, inner: &Inner, wire: &Wire) -> Result<(), StoreError> {
-        match inner.nodes[..self.index].iter().find(|other| other.is(wire)) {
-            None => Ok(()),
-            Some(other) => {
-                let why = format!("redlock: {} and {} are the same server", other.name, self.name);
-                Err(StoreError::Config(why.into()))
-            }
-        }
-    }
-
-    fn is(&self, wire: &Wire) -> bool {
-        self.standing.lock().run_id.as_ref() == Some(&wire.process.run_id)
+        // An earlier name of the same server may have been introduced meanwhile.
+        self.roll.admit(self.index, run_id, wire.id)
     }
 
     /// An operator has ended its quarantine on this wire.
-    pub(super) async fn initialised(&self, inner: &Inner, wire: &Wire) -> Result<(), StoreError> {
-        self.admitted.store(NONE, Ordering::Release);
-        self.admit(inner, wire).await
+    pub(super) async fn initialised(&self, wire: &Wire) -> Result<(), StoreError> {
+        self.roll.dismiss(self.index);
+        self.admit(wire).await
     }
 
-    async fn examine(&self, inner: &Inner, wire: &Wire) -> Result<Duration, StoreError> {
-        // The slower nodes of a round would learn it in a second trip, after the round is over.
+    /// Loads the scripts and sets the marker; answers for how long the node is silent.
+    async fn examine(&self, wire: &Wire) -> Result<Duration, StoreError> {
+        // A slow node that had to ask for a script would get it in a second trip, after the round is over.
         for script in [&*ACQUIRE, &*RELEASE, &*redis_script::RELEASE, &*EXTEND, &*REPAIR] {
             wire.load(script).await?;
         }
-        let longest = inner.config.silence();
+        let longest = self.config.silence();
         let silent = silence(wire.process.uptime, durability(wire).await?, longest);
-        let parts = ScriptArgs::of([&inner.marker]).arg(millis(silent)).arg(millis(longest)).arg(&wire.process.run_id);
+        let marker = ScriptArgs::of([&*self.config.marker]);
+        let parts = marker.arg(millis(silent)).arg(millis(longest)).arg(&wire.process.run_id);
         let reply = wire.run_one(&MARK, Asking::No, parts).await.map_err(|fault| fault.error)?;
         match (reply.code(), reply.rest()) {
             (1, &[left_ms]) => Ok(Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))),
-            (7, &[other_ms]) => Err(other_max_ttl(inner, other_ms)),
+            (7, &[other_ms]) => Err(self.config.other_max_ttl(other_ms)),
             _ => Err(protocol_error("no end of a quarantine")),
         }
     }
 
-    /// Admits it on every connection, before anybody asks for it, and tells what becomes of it.
-    pub(super) async fn keep(node: Arc<Self>, inner: Weak<Inner>) {
+    /// Admits the node on every new connection, before any lock is asked for, and reports what becomes of it. Ends with
+    /// the connection, or when `store` is gone.
+    pub(super) async fn keep_admitted<T>(node: Arc<Self>, store: Weak<T>) {
         let Some(link) = node.redis.link() else { return };
         let mut changes = link.changes();
         let (mut last, mut pauses) = (None, Backoff::new(PAUSE.0, PAUSE.1));
         loop {
             let phase = changes.borrow_and_update().clone();
-            let wait = match (phase, inner.upgrade()) {
-                (Phase::Ended, _) | (_, None) => return,
-                (Phase::Up(wire), Some(inner)) => {
-                    // A wire that does not answer is left by the calls that wait on it.
-                    let admitted = tokio::time::timeout(inner.config.node_timeout * 2, node.admit(&inner, &wire));
-                    let admitted = admitted.await.unwrap_or(Err(StoreError::Timeout));
-                    let left = node.silent_for();
-                    let name = Arc::clone(&node.name);
-                    let (event, wait) = match admitted {
-                        Err(StoreError::Timeout) => (None, Some(pauses.next())),
-                        Err(why) => (Some(NodeEvent::Refused { node: name, why }), Some(pauses.next())),
-                        Ok(()) if left.is_zero() => (Some(NodeEvent::Votes { node: name }), None),
-                        Ok(()) => (Some(NodeEvent::Quarantined { node: name, left }), Some(left)),
-                    };
-                    if admitted_now(&event) {
-                        pauses.reset();
-                    }
-                    node.tell(&inner, event, &mut last);
+            let wait = match phase {
+                Phase::Ended => return,
+                _ if store.strong_count() == 0 => return,
+                Phase::Up(wire) => {
+                    let (event, wait) = node.admission(&wire, &mut pauses).await;
+                    node.report(event, &mut last);
                     wait
                 }
-                (Phase::Down(_), Some(inner)) => {
+                Phase::Down(_) => {
                     // At the start it is down without having failed.
-                    let away = link.failure().map(|why| NodeEvent::Away { node: Arc::clone(&node.name), why });
-                    node.tell(&inner, away, &mut last);
+                    node.report(
+                        link.failure().map(|why| NodeEvent::Away { node: Arc::clone(&node.name), why }),
+                        &mut last,
+                    );
                     None
                 }
             };
@@ -239,27 +173,47 @@ impl Node {
         }
     }
 
-    /// Tells it once: causes and times that change do not make it another event.
-    fn tell(&self, inner: &Inner, event: Option<NodeEvent>, last: &mut Option<std::mem::Discriminant<NodeEvent>>) {
+    /// Tries to admit the node: what is to be reported, and when to try again or to look whether it votes by then.
+    async fn admission(&self, wire: &Wire, pauses: &mut Backoff) -> (Option<NodeEvent>, Option<Duration>) {
+        // The calls that wait on a wire that does not answer give it up.
+        let admitted = tokio::time::timeout(self.config.node_timeout * 2, self.admit(wire)).await;
+        let (left, node) = (self.silent_for(), Arc::clone(&self.name));
+        match admitted.unwrap_or(Err(StoreError::Timeout)) {
+            Err(StoreError::Timeout) => (None, Some(pauses.next())),
+            Err(why) => (Some(NodeEvent::Refused { node, why }), Some(pauses.next())),
+            Ok(()) => {
+                pauses.reset();
+                if left.is_zero() {
+                    (Some(NodeEvent::Votes { node }), None)
+                } else {
+                    (Some(NodeEvent::Quarantined { node, left }), Some(left))
+                }
+            }
+        }
+    }
+
+    /// Calls the hook if the kind of event is another one than the last time: another cause or time is no news.
+    fn report(&self, event: Option<NodeEvent>, last: &mut Option<std::mem::Discriminant<NodeEvent>>) {
         let Some(event) = event else { return };
-        if last.replace(std::mem::discriminant(&event)) != Some(std::mem::discriminant(&event))
-            && let Some(hook) = &inner.config.on_event
+        let kind = std::mem::discriminant(&event);
+        if last.replace(kind) != Some(kind)
+            && let Some(hook) = &self.config.on_event
         {
             hook(&event);
         }
     }
 
-    /// It said that it is in quarantine for so long still.
+    /// The node said that it is in quarantine for so long still.
     pub(super) fn quarantined(&self, left: Duration) {
-        self.standing.lock().silent_until = self.redis.now().saturating_add(left);
+        *self.silent_until.lock() = self.redis.now().saturating_add(left);
     }
 
     /// For how long it is known to be in quarantine.
     pub(super) fn silent_for(&self) -> Duration {
-        self.standing.lock().silent_until.saturating_since(self.redis.now())
+        self.silent_until.lock().saturating_since(self.redis.now())
     }
 
-    /// What its clock shows, if that is known now.
+    /// The time of its clock in microseconds, if that is known now.
     pub(super) fn micros_at(&self, moment: Moment) -> Option<i64> {
         match self.redis.link()?.phase() {
             Phase::Up(wire) => Some(wire.clock.at(moment, Duration::ZERO)),
@@ -272,9 +226,9 @@ impl Node {
         self.redis.link().and_then(|link| link.failure())
     }
 
-    /// Whether so much is to be taken back there, while it is away, that more would not pay.
-    pub(super) fn owes_enough(&self) -> bool {
-        self.redis.cleaning.len() >= MOST_OWED && self.failure().is_some()
+    /// Whether it is away, and so many locks wait for their release there that no more are added.
+    pub(super) fn has_enough_pending_releases(&self) -> bool {
+        self.redis.cleaning.len() >= MAX_PENDING_RELEASES && self.failure().is_some()
     }
 
     pub(super) fn count(&self, vote: Vote) {
@@ -291,17 +245,6 @@ impl Node {
             unknown: of(Vote::Unknown),
         }
     }
-}
-
-fn admitted_now(event: &Option<NodeEvent>) -> bool {
-    matches!(event, Some(NodeEvent::Votes { .. } | NodeEvent::Quarantined { .. }))
-}
-
-/// The store's processes do not agree on the longest TTL: what this one holds the others' nodes would forget too early.
-pub(super) fn other_max_ttl(inner: &Inner, other_ms: i64) -> StoreError {
-    let (ours, other) = (inner.config.max_ttl.as_millis(), other_ms);
-    let why = format!("redlock: max_ttl is {ours} ms here, and {other} ms in the processes that marked the node");
-    StoreError::Config(why.into())
 }
 
 /// Whether the server forgets nothing that it has answered.

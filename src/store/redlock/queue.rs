@@ -2,7 +2,7 @@
 //!
 //! Each node keeps a queue per key: which processes wait, since when, and until when their tickets last by the node's
 //! clock. **It only ever denies**: a node does not vote for a process while another one that has waited for longer
-//! stands in its queue, and tells a release to the first one alone. Who holds the key is still decided by votes (L2),
+//! stands in its queue, and after a release it calls the first one alone. Who holds the key is still decided by votes (L2),
 //! so nothing here can grant it twice.
 //!
 //! The order of a process is one number, the same on all nodes: the nodes' middle clock when it began to wait. So the
@@ -12,24 +12,19 @@
 //! has run out. Two that begin to wait on a free key at the same moment may still split it, once.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Inner;
-use super::script::LEAVE;
 use crate::clock::Moment;
-use crate::store::redis::call::call;
 use crate::store::redis::keys::KeyNames;
-use crate::store::redis::script::ScriptArgs;
 use crate::store::{Hint, Sender, Watch};
 
-/// How long a place lasts without another try: so long a dead process holds the others up.
+/// How long a place lasts without another attempt: a process that died holds the others up for so long.
 pub(super) const TICKET: Duration = Duration::from_millis(1500);
-/// A process that waits tries again after so long at most, to keep its place.
+/// How often a process that waits tries again at least, to keep its place.
 pub(super) const RENEWAL: Duration = Duration::from_millis(500);
-/// From so many on, places that nobody has asked for lately are looked for and forgotten.
+/// From so many places on, those that are over are removed before more memory is taken.
 const MANY: usize = 1024;
 
 /// The keys that this process waits for.
@@ -37,61 +32,62 @@ const MANY: usize = 1024;
 pub(super) struct Queue(Mutex<HashMap<KeyNames, Place>>);
 
 struct Place {
-    /// Since when, in microseconds of the nodes' clocks.
+    /// When this process began to wait, in microseconds of the nodes' clocks. It stays for as long as the place does.
     order: u64,
-    last_try: Moment,
-    /// Tries under way.
-    asking: u32,
-    /// The nodes that have told a release to this process since the last try began, one bit each.
-    told_by: u64,
-    /// A majority has, and nobody listened yet.
-    called: bool,
+    /// The nodes keep the place for [`TICKET`] from here.
+    last_attempt: Moment,
+    /// Attempts in flight. The place is not given up while there are any.
+    attempts: u32,
+    /// The nodes that have called this process since the last attempt began, one bit each.
+    called_by: u64,
+    /// A majority has called while nobody listened; the next listener gets the hint at once.
+    is_called: bool,
     turn: Option<Sender<Hint>>,
 }
 
 impl Place {
     fn is_wanted(&self) -> bool {
-        self.asking > 0 || self.turn.as_ref().is_some_and(|sender| !sender.is_gone())
+        self.attempts > 0 || self.turn.as_ref().is_some_and(|sender| !sender.is_gone())
     }
 
-    /// The nodes have forgotten it, or will have when the next try comes.
+    /// Whether the nodes have forgotten the place, or will have when the next attempt comes.
     fn is_over(&self, now: Moment) -> bool {
-        !self.is_wanted() && now.saturating_since(self.last_try) > TICKET
+        !self.is_wanted() && now.saturating_since(self.last_attempt) > TICKET
     }
 }
 
-/// A try that waits, while it is under way.
-pub(super) struct Asking<'a> {
+/// An attempt of this process, at its place in the queue.
+pub(super) struct Attempt<'a> {
     queue: &'a Queue,
     names: &'a KeyNames,
     pub(super) order: u64,
 }
 
-impl Drop for Asking<'_> {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.queue.0.lock().get_mut(self.names) {
-            place.asking = place.asking.saturating_sub(1);
+            place.attempts = place.attempts.saturating_sub(1);
         }
     }
 }
 
 impl Queue {
-    /// A try that waits begins, at the place that the process has already, or at a new one.
-    pub(super) fn ask<'a>(&'a self, names: &'a KeyNames, now: Moment, micros: impl FnOnce() -> u64) -> Asking<'a> {
+    /// An attempt begins, at the place that the process has already, or at a new one.
+    pub(super) fn attempt<'a>(&'a self, names: &'a KeyNames, now: Moment, micros: impl FnOnce() -> u64) -> Attempt<'a> {
         let places = &mut *self.0.lock();
         if let Some(place) = places.get_mut(names).filter(|place| !place.is_over(now)) {
-            // This try sees what it was told of. Nodes that deny it because another holds the key tell it yet.
-            (place.last_try, place.told_by, place.called) = (now, 0, false);
-            place.asking += 1;
-            return Asking { queue: self, names, order: place.order };
+            // Earlier calls have served: this attempt finds out itself. Nodes where another holds the key will call again.
+            (place.last_attempt, place.called_by, place.is_called) = (now, 0, false);
+            place.attempts += 1;
+            return Attempt { queue: self, names, order: place.order };
         }
         if places.len() >= MANY && places.len() == places.capacity() {
             places.retain(|_, place| !place.is_over(now));
         }
         let order = micros().max(1);
-        let place = Place { order, last_try: now, asking: 1, told_by: 0, called: false, turn: None };
+        let place = Place { order, last_attempt: now, attempts: 1, called_by: 0, is_called: false, turn: None };
         places.insert(names.clone(), place);
-        Asking { queue: self, names, order }
+        Attempt { queue: self, names, order }
     }
 
     /// Listens for the turn of this process.
@@ -99,7 +95,7 @@ impl Queue {
         let mut places = self.0.lock();
         let place = places.get_mut(names)?;
         let (sender, watch) = Watch::new(|| {});
-        if std::mem::take(&mut place.called) {
+        if std::mem::take(&mut place.is_called) {
             // It has just been made, and is not full.
             let _ = sender.send(Hint::Released);
         }
@@ -107,59 +103,44 @@ impl Queue {
         Some(watch)
     }
 
-    /// A node has told this process that the lock of this name is free and that it is next; or, without a name, that
-    /// it may have told something that was not heard. One node alone says little: a majority gives the key.
-    pub(super) fn called(&self, node: usize, lock: Option<&str>, needed: usize) {
+    /// A node has called this process: the lock of this name is free, and the process is next. Without a name, a call may
+    /// have been lost. One node alone says little: a majority gives the key.
+    pub(super) fn call(&self, node: usize, lock: Option<&str>, needed: usize) {
         let mut places = self.0.lock();
-        let call = |place: &mut Place| {
-            place.told_by |= 1 << node;
-            if place.told_by.count_ones() as usize >= needed {
-                place.told_by = 0;
-                // A listener that is gone will not listen again before it has tried.
-                place.called = place.turn.as_ref().is_none_or(|sender| sender.is_gone());
+        let count = |place: &mut Place| {
+            place.called_by |= 1 << node;
+            if place.called_by.count_ones() as usize >= needed {
+                place.called_by = 0;
+                // A listener that is gone will try before it listens again.
+                place.is_called = place.turn.as_ref().is_none_or(|sender| sender.is_gone());
                 if let Some(sender) = &place.turn {
                     let _ = sender.send(Hint::Released);
                 }
             }
         };
         match lock {
-            Some(lock) => places.get_mut(lock).into_iter().for_each(call),
-            None => places.values_mut().for_each(call),
+            Some(lock) => places.get_mut(lock).into_iter().for_each(count),
+            None => places.values_mut().for_each(count),
         }
     }
 
-    /// The place is used up.
+    /// The process was granted: its place has ended.
     pub(super) fn forget(&self, names: &KeyNames) {
         self.0.lock().remove(names);
     }
 
-    /// Nobody will be told anything any more.
+    /// The store has stopped: every listener gets to its end.
     pub(super) fn end(&self) {
         self.0.lock().clear();
     }
 
-    /// Gives the place up, unless somebody of this process still asks or listens for it: here at once, and on the nodes
-    /// when they can be told. Where they cannot, it runs out.
-    pub(super) fn leave(inner: &Arc<Inner>, names: KeyNames) {
-        {
-            let mut places = inner.queue.0.lock();
-            if places.get(&names).is_none_or(Place::is_wanted) {
-                return;
-            }
-            places.remove(&names);
+    /// Gives the place up, unless this process still tries or listens. Whether it did.
+    pub(super) fn give_up(&self, names: &KeyNames) -> bool {
+        let mut places = self.0.lock();
+        if places.get(names).is_none_or(Place::is_wanted) {
+            return false;
         }
-        let names = Arc::new(names);
-        for node in inner.nodes.iter().filter(|node| node.failure().is_none()) {
-            let (inner, node, names) = (Arc::clone(inner), Arc::clone(node), Arc::clone(&names));
-            let process = Arc::clone(&inner.config.process);
-            Arc::clone(&inner).spawn(async move {
-                let leaving = call(&node.redis, &names, &LEAVE, inner.now(), (), |_| {
-                    ScriptArgs::of([names.lock(), names.queue()]).arg(&process)
-                });
-                // Unanswered, it ends by itself.
-                let _ = leaving.await;
-            });
-        }
+        places.remove(names).is_some()
     }
 }
 
@@ -181,14 +162,14 @@ mod tests {
     #[test]
     fn a_place_is_kept_while_its_process_tries_and_is_forgotten_afterwards() {
         let (queue, k) = (Queue::default(), names("k"));
-        assert_eq!(queue.ask(&k, at(0), || 7).order, 7);
-        assert_eq!(queue.ask(&k, at(1_000), || 8).order, 7);
-        assert_eq!(queue.ask(&k, at(2_500), || 9).order, 7, "it is kept from try to try");
-        assert_eq!(queue.ask(&k, at(4_001), || 10).order, 10, "the nodes have forgotten it");
+        assert_eq!(queue.attempt(&k, at(0), || 7).order, 7);
+        assert_eq!(queue.attempt(&k, at(1_000), || 8).order, 7);
+        assert_eq!(queue.attempt(&k, at(2_500), || 9).order, 7, "it is kept from try to try");
+        assert_eq!(queue.attempt(&k, at(4_001), || 10).order, 10, "the nodes have forgotten it");
         queue.forget(&k);
-        assert_eq!(queue.ask(&k, at(4_001), || 11).order, 11);
+        assert_eq!(queue.attempt(&k, at(4_001), || 11).order, 11);
         for key in 0..100_000 {
-            drop(queue.ask(&names(&format!("{key}")), at(10_000 + 10 * key), || key));
+            drop(queue.attempt(&names(&format!("{key}")), at(10_000 + 10 * key), || key));
         }
         assert!(queue.0.lock().len() < 4_096, "{}", queue.0.lock().len());
     }
@@ -196,21 +177,21 @@ mod tests {
     #[test]
     fn it_is_this_processs_turn_when_a_majority_says_so_whenever_somebody_listens() {
         let (queue, k) = (Queue::default(), names("k"));
-        let told = |watch: &mut Watch| futures_util::FutureExt::now_or_never(watch.next()).flatten();
-        assert!(queue.turn(&k).is_none(), "nobody has asked");
-        drop(queue.ask(&k, at(0), || 7));
+        let hint = |watch: &mut Watch| futures_util::FutureExt::now_or_never(watch.next()).flatten();
+        assert!(queue.turn(&k).is_none(), "there was no attempt");
+        drop(queue.attempt(&k, at(0), || 7));
         let mut turn = queue.turn(&k).unwrap();
         for node in [0, 1, 1, 1] {
-            queue.called(node, Some("lock:k"), 3);
+            queue.call(node, Some("lock:k"), 3);
         }
-        assert_eq!(told(&mut turn), None, "one that says it often is one");
-        queue.called(4, Some("lock:k"), 3);
-        assert_eq!(told(&mut turn), Some(Hint::Released));
-        assert_eq!(told(&mut turn), None, "once");
+        assert_eq!(hint(&mut turn), None, "one that says it often is one");
+        queue.call(4, Some("lock:k"), 3);
+        assert_eq!(hint(&mut turn), Some(Hint::Released));
+        assert_eq!(hint(&mut turn), None, "once");
         drop(turn);
-        drop(queue.ask(&k, at(1), || 7));
-        (0..3).for_each(|node| queue.called(node, None, 3));
-        assert_eq!(told(&mut queue.turn(&k).unwrap()), Some(Hint::Released), "before anybody listened");
-        queue.called(0, Some("lock:other"), 1);
+        drop(queue.attempt(&k, at(1), || 7));
+        (0..3).for_each(|node| queue.call(node, None, 3));
+        assert_eq!(hint(&mut queue.turn(&k).unwrap()), Some(Hint::Released), "before anybody listened");
+        queue.call(0, Some("lock:other"), 1);
     }
 }

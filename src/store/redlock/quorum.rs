@@ -1,8 +1,8 @@
 //! Votes of N nodes (L1 to L4): when an acquire or an extend is decided, what must be released, repaired, kept silent.
 //!
-//! Answers come in any order, twice, late or never; each is told with the moment at which it came. A ballot is decided
-//! as soon as no further answer could change it, stays as it was decided, and is always decided once every node was
-//! heard or the deadline has passed: every split settles. Nothing here asks a node; the store does, and tells.
+//! Answers come in any order, twice, late or never; each is counted with the moment at which it came. A ballot is
+//! decided as soon as no further answer could change it, stays as it was decided, and is always decided once every node
+//! has answered or the deadline has passed: every split settles. Nothing here asks a node.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ impl Quorum {
     }
 }
 
-/// What one node said to an acquire or an extend.
+/// How one node votes on an acquire, an extend or a release.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Vote {
     /// It holds our token, for the TTL that was asked.
@@ -89,9 +89,9 @@ pub(crate) enum Vote {
     Unknown,
 }
 
-/// What a ballot came to.
+/// How far a ballot is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum BallotState {
     /// Further votes may decide either way.
     Open,
     /// A quorum granted before the deadline.
@@ -106,17 +106,6 @@ pub(crate) enum Outcome {
     TooLate,
 }
 
-/// What is to be done about one node's vote.
-#[must_use = "a grant that came too late is held until its TTL unless it is released"]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Heard {
-    /// It is counted, or changes nothing.
-    Counted,
-    /// The node granted after the ballot had failed, so the release that went to all may have come before: release
-    /// there again.
-    ReleaseThere,
-}
-
 /// One acquire or one extend, put to all nodes at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Ballot {
@@ -124,61 +113,57 @@ pub(crate) struct Ballot {
     /// Local, with the drift taken off (R8); for an extend, the old one (L3).
     deadline: Moment,
     votes: Vec<Option<Vote>>,
-    outcome: Outcome,
+    state: BallotState,
 }
 
 impl Ballot {
     /// An empty ballot that must be decided before `deadline`.
     pub(crate) fn new(quorum: Quorum, deadline: Moment) -> Self {
-        Self { quorum, deadline, votes: vec![None; quorum.nodes()], outcome: Outcome::Open }
+        Self { quorum, deadline, votes: vec![None; quorum.nodes()], state: BallotState::Open }
     }
 
-    /// What the ballot has come to.
-    pub(crate) fn outcome(&self) -> Outcome {
-        self.outcome
+    /// How far the ballot is.
+    pub(crate) fn state(&self) -> BallotState {
+        self.state
     }
 
-    /// Hears one node at `now`. A node's first definite vote counts; one that replaces its `Unknown` does too, as
-    /// long as the ballot is open.
+    /// Counts one node's vote that came at `now`. A node's first definite vote counts; one that replaces its `Unknown`
+    /// does too, as long as the ballot is open.
     ///
     /// # Panics
     /// If there is no such node.
-    pub(crate) fn cast(&mut self, node: usize, vote: Vote, now: Moment) -> Heard {
-        self.pass(now);
-        let place = &mut self.votes[node];
-        if matches!(place, None | Some(Vote::Unknown)) {
-            *place = Some(vote);
+    pub(crate) fn cast(&mut self, node: usize, vote: Vote, now: Moment) {
+        self.check_deadline(now);
+        let slot = &mut self.votes[node];
+        if matches!(slot, None | Some(Vote::Unknown)) {
+            *slot = Some(vote);
         }
-        if self.outcome == Outcome::Open {
-            self.outcome = self.count();
-        }
-        match (self.outcome, vote) {
-            (Outcome::Denied | Outcome::Unknown | Outcome::TooLate, Vote::Granted) => Heard::ReleaseThere,
-            _ => Heard::Counted,
+        if self.state == BallotState::Open {
+            self.state = self.count();
         }
     }
 
-    /// Says what time it is: an open ballot at or past its deadline has failed.
-    pub(crate) fn pass(&mut self, now: Moment) {
-        if self.outcome == Outcome::Open && now >= self.deadline {
-            self.outcome = Outcome::TooLate;
+    /// An open ballot at or past its deadline has failed.
+    pub(crate) fn check_deadline(&mut self, now: Moment) {
+        if self.state == BallotState::Open && now >= self.deadline {
+            self.state = BallotState::TooLate;
         }
     }
 
     /// Ends the wait for nodes that have not answered: each counts as unknown. The ballot is decided then.
-    pub(crate) fn settle(&mut self, now: Moment) -> Outcome {
-        self.pass(now);
+    pub(crate) fn settle(&mut self, now: Moment) -> BallotState {
+        self.check_deadline(now);
         self.votes.iter_mut().for_each(|vote| {
             vote.get_or_insert(Vote::Unknown);
         });
-        if self.outcome == Outcome::Open {
-            self.outcome = self.count();
+        if self.state == BallotState::Open {
+            self.state = self.count();
         }
-        self.outcome
+        self.state
     }
 
     /// Whether the node has voted.
-    pub(crate) fn has_heard(&self, node: usize) -> bool {
+    pub(crate) fn has_voted(&self, node: usize) -> bool {
         !matches!(self.votes[node], None | Some(Vote::Unknown))
     }
 
@@ -188,21 +173,21 @@ impl Ballot {
         (0..self.votes.len()).filter(lost).collect()
     }
 
-    fn count(&self) -> Outcome {
+    fn count(&self) -> BallotState {
         let of = |kind: Vote| self.votes.iter().filter(|vote| **vote == Some(kind)).count();
         let (granted, refused, denied) = (of(Vote::Granted), of(Vote::Refused), of(Vote::Denied));
         let missing = self.votes.iter().filter(|vote| vote.is_none()).count();
         if granted >= self.quorum.needed() {
-            Outcome::Granted
+            BallotState::Granted
         } else if denied > self.quorum.spare() {
-            Outcome::Denied
+            BallotState::Denied
         } else if granted + refused >= self.quorum.needed() && granted + missing < self.quorum.needed() {
-            Outcome::Refused
-        // Not before the others were heard: a denial may still tell contention from an outage.
+            BallotState::Refused
+        // Not before the others have answered: a denial may still distinguish contention from an outage.
         } else if missing == 0 {
-            Outcome::Unknown
+            BallotState::Unknown
         } else {
-            Outcome::Open
+            BallotState::Open
         }
     }
 
@@ -212,7 +197,7 @@ impl Ballot {
     pub(crate) fn to_repair(&self, new_deadline: Moment, now: Moment) -> Option<(Vec<usize>, Duration)> {
         let left = new_deadline.saturating_since(now);
         let nodes = self.lost();
-        (self.outcome == Outcome::Granted && !left.is_zero() && !nodes.is_empty()).then_some((nodes, left))
+        (self.state == BallotState::Granted && !left.is_zero() && !nodes.is_empty()).then_some((nodes, left))
     }
 }
 
@@ -225,7 +210,7 @@ pub(crate) enum Durability {
     Partial,
 }
 
-/// `INFO` tells an uptime as a difference of whole seconds, which may be this much more than the true one.
+/// `INFO` gives an uptime as a difference of whole seconds, which may be this much more than the true one.
 const UPTIME_RESOLUTION: Duration = Duration::from_secs(1);
 
 /// For how long a node that has been up for `uptime` is silent still because of its start (L4): a lock that it has
@@ -274,16 +259,16 @@ mod tests {
     }
 
     /// What a set of votes must come to, by the words of L1 and L2.
-    fn truth(votes: &[Vote]) -> Outcome {
+    fn truth(votes: &[Vote]) -> BallotState {
         let of = |kind| votes.iter().filter(|&&vote| vote == kind).count();
         if 2 * of(Vote::Granted) > votes.len() {
-            Outcome::Granted
+            BallotState::Granted
         } else if 2 * of(Vote::Denied) > votes.len() {
-            Outcome::Denied
+            BallotState::Denied
         } else if 2 * (of(Vote::Granted) + of(Vote::Refused)) > votes.len() {
-            Outcome::Refused
+            BallotState::Refused
         } else {
-            Outcome::Unknown
+            BallotState::Unknown
         }
     }
 
@@ -305,24 +290,24 @@ mod tests {
 
     /// Walks every order in which nodes can vote, each with every vote, and looks after each of them. Orders that led
     /// to the same ballot go on together.
-    fn walk(ballot: &Ballot, cast: &mut Vec<Option<Vote>>, seen: &mut HashSet<(Vec<Option<Vote>>, Outcome)>) {
-        if !seen.insert((cast.clone(), ballot.outcome())) {
+    fn walk(ballot: &Ballot, cast: &mut Vec<Option<Vote>>, seen: &mut HashSet<(Vec<Option<Vote>>, BallotState)>) {
+        if !seen.insert((cast.clone(), ballot.state())) {
             return;
         }
         let of = |kind| cast.iter().filter(|&&vote| vote == Some(kind)).count();
         let majority = cast.len() / 2 + 1;
         let expected = match () {
-            () if of(Vote::Granted) >= majority => Outcome::Granted,
-            () if of(Vote::Denied) >= majority => Outcome::Denied,
+            () if of(Vote::Granted) >= majority => BallotState::Granted,
+            () if of(Vote::Denied) >= majority => BallotState::Denied,
             () if of(Vote::Granted) + of(Vote::Refused) >= majority
                 && of(Vote::Granted) + cast.iter().filter(|vote| vote.is_none()).count() < majority =>
             {
-                Outcome::Refused
+                BallotState::Refused
             }
-            () if cast.iter().all(Option::is_some) => Outcome::Unknown,
-            () => Outcome::Open,
+            () if cast.iter().all(Option::is_some) => BallotState::Unknown,
+            () => BallotState::Open,
         };
-        assert_eq!(ballot.outcome(), expected, "{cast:?}");
+        assert_eq!(ballot.state(), expected, "{cast:?}");
         let mut settled = ballot.clone();
         let rest: Vec<Vote> = cast.iter().map(|vote| vote.unwrap_or(Vote::Unknown)).collect();
         assert_eq!(settled.settle(ms(1)), truth(&rest), "every set of votes settles: {cast:?}");
@@ -332,13 +317,10 @@ mod tests {
             }
             for vote in VOTES {
                 let mut next = ballot.clone();
-                let heard = next.cast(node, vote, ms(1));
-                if ballot.outcome() != Outcome::Open {
-                    assert_eq!(next.outcome(), ballot.outcome(), "a decided ballot stays decided");
+                next.cast(node, vote, ms(1));
+                if ballot.state() != BallotState::Open {
+                    assert_eq!(next.state(), ballot.state(), "a decided ballot stays decided");
                 }
-                let failed = !matches!(next.outcome(), Outcome::Open | Outcome::Granted | Outcome::Refused);
-                let stray = failed && vote == Vote::Granted;
-                assert_eq!(heard == Heard::ReleaseThere, stray, "{cast:?} {node} {vote:?}");
                 cast[node] = Some(vote);
                 walk(&next, cast, seen);
                 cast[node] = None;
@@ -356,34 +338,33 @@ mod tests {
     }
 
     #[test]
-    fn a_quorum_at_the_deadline_is_too_late_and_all_is_released() {
+    fn a_quorum_at_the_deadline_is_too_late() {
         for nodes in [1, 3, 5, 7] {
             for granted in 0..=nodes {
                 let mut ballot = open(nodes);
-                let mut strays = 0;
                 for node in 0..nodes {
                     let now = if node < granted { ms(99) } else { ms(100) };
-                    strays += usize::from(ballot.cast(node, Vote::Granted, now) == Heard::ReleaseThere);
+                    ballot.cast(node, Vote::Granted, now);
                 }
                 let quorum = granted > nodes / 2;
-                assert_eq!(ballot.outcome(), if quorum { Outcome::Granted } else { Outcome::TooLate });
-                assert_eq!(strays, if quorum { 0 } else { nodes - granted });
+                assert_eq!(ballot.state(), if quorum { BallotState::Granted } else { BallotState::TooLate });
             }
             let mut silent = open(nodes);
-            silent.pass(ms(99));
-            assert_eq!(silent.outcome(), Outcome::Open);
-            assert_eq!(silent.settle(ms(100)), Outcome::TooLate);
+            silent.check_deadline(ms(99));
+            assert_eq!(silent.state(), BallotState::Open);
+            assert_eq!(silent.settle(ms(100)), BallotState::TooLate);
         }
     }
 
     #[test]
     fn a_node_votes_once_unless_it_was_unknown() {
         let mut ballot = open(3);
-        let _counted = (ballot.cast(0, Vote::Granted, ms(1)), ballot.cast(0, Vote::Granted, ms(1)));
-        assert_eq!(ballot.outcome(), Outcome::Open);
-        let _counted = (ballot.cast(0, Vote::Denied, ms(1)), ballot.cast(1, Vote::Unknown, ms(1)));
-        let _counted = ballot.cast(1, Vote::Granted, ms(1));
-        assert_eq!(ballot.outcome(), Outcome::Granted);
+        (0..2).for_each(|_| ballot.cast(0, Vote::Granted, ms(1)));
+        assert_eq!(ballot.state(), BallotState::Open);
+        for (node, vote) in [(0, Vote::Denied), (1, Vote::Unknown), (1, Vote::Granted)] {
+            ballot.cast(node, vote, ms(1));
+        }
+        assert_eq!(ballot.state(), BallotState::Granted);
     }
 
     #[test]
@@ -392,11 +373,11 @@ mod tests {
             for votes in every_vote(nodes) {
                 let mut ballot = open(nodes);
                 for (node, &vote) in votes.iter().enumerate() {
-                    let _counted = ballot.cast(node, vote, ms(1));
+                    ballot.cast(node, vote, ms(1));
                 }
                 let lost: Vec<usize> =
                     (0..nodes).filter(|&n| matches!(votes[n], Vote::Denied | Vote::Abstained)).collect();
-                let repaired = (ballot.outcome() == Outcome::Granted && !lost.is_empty())
+                let repaired = (ballot.state() == BallotState::Granted && !lost.is_empty())
                     .then_some((lost, Duration::from_millis(40)));
                 assert_eq!(ballot.to_repair(ms(50), ms(10)), repaired, "{votes:?}");
                 assert_eq!(ballot.to_repair(ms(50), ms(50)), None);

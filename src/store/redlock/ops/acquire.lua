@@ -1,11 +1,11 @@
 -- Tries to take locks on one node, all under one proposed fence (L4, L5), not after their time (R5).
 -- KEYS marker; of each try lock, fence; then of each try queue
--- ARGV proposed fence, fence retention ms, max ttl ms, turn (1 or 2), process, ticket ms; of each try token, ttl ms,
+-- ARGV proposed fence, fence retention ms, max ttl ms, round (1 or 2), process, ticket ms; of each try token, ttl ms,
 -- order (0: only try); last not after us
--- Answers a text, now us and a word for each try: 1 granted, 1:ttl left ms granted, 2:why:ttl left ms:fence denied, 3 too
+-- Answers a text, now us and a reply for each try: 1 granted, 1:ttl left ms granted, 2:why:ttl left ms:fence denied, 3 too
 -- late, 4:seen the fence is too low, 5:left ms quarantined, 6:fence:ttl left ms held by the token already, 7:ms another
--- max ttl is in use, 9 failed: then the text stands in a list, with the error. why: 0 held, by whoever was granted the
--- fence, 1 another kind of value, 2 another process is ahead in the queue, for so long at most.
+-- max ttl is in use, 9 failed: then the text stands in a list, with the error.
+-- why: 0 held under that fence, 1 a value of another kind, 2 another process is ahead in the queue, for so long at most.
 -- A queue is a hash from each waiting process to its order, the same on all nodes, and the end of its ticket in us.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -21,7 +21,7 @@ if values[1] then
   floor, max = string.match(values[1], '^(%d+) (%d+) ')
 end
 if not floor then
-  -- It was flushed, or is new: what it has forgotten may be held for so long.
+  -- The node was flushed, or is new: what it has forgotten may be held for so long.
   floor, max = now + ARGV[3] * 1000, ARGV[3]
   redis.call('SET', KEYS[1], string.format('%.0f %s -', floor, max))
 elseif max ~= ARGV[3] then
@@ -32,9 +32,9 @@ floor = tonumber(floor)
 if floor > now then
   return stamp .. string.rep(string.format(' 5:%.0f', math.ceil((floor - now) / 1000)), tries)
 end
-local proposed, life, first, run = tonumber(ARGV[1]), ARGV[2], ARGV[4] == '1', redis.pcall
+local proposed, life, is_first_round, run = tonumber(ARGV[1]), ARGV[2], ARGV[4] == '1', redis.pcall
 if proposed > now then
-  -- It is ahead of the clock, and must outlive that.
+  -- The fence is ahead of the clock, and must be kept until the clock has passed it.
   life = string.format('%.0f', life + math.ceil((proposed - now) / 1000))
 end
 local function left(lock)
@@ -44,7 +44,7 @@ local process, ticket_us = ARGV[5], ARGV[6] * 1000
 -- Mostly nobody waits for any of them.
 local is_queued = run('EXISTS', unpack(KEYS, 2 * tries + 2)) ~= 0
 
--- Takes or keeps this process's place.
+-- Takes this process's place in the queue, or keeps it.
 local function wait(queue, order)
   if order ~= '0' then
     run('HSET', queue, process, order .. ' ' .. string.format('%.0f', now + ticket_us))
@@ -52,39 +52,39 @@ local function wait(queue, order)
   end
 end
 
--- When the ticket ends of a process that has waited for longer, if there is one. One that ends later than any
--- ticket can was dated by a clock that has been set back since, and is as dead as one that has run out.
+-- When the last ticket ends of a process that has waited for longer; nil if there is none. A ticket that ends later than
+-- any can was dated by a clock that has been set back since: it counts as one that has run out.
 local function ahead(queue, order)
-  local places, own, ends = run('HGETALL', queue), tonumber(order), nil
-  for j = 1, #places, 2 do
-    local name = places[j]
-    local its, until_us = string.match(places[j + 1], '^(%d+) (%d+)$')
-    its, until_us = tonumber(its), tonumber(until_us)
+  local entries, own, ends = run('HGETALL', queue), tonumber(order), nil
+  for j = 1, #entries, 2 do
+    local name = entries[j]
+    local its_order, until_us = string.match(entries[j + 1], '^(%d+) (%d+)$')
+    its_order, until_us = tonumber(its_order), tonumber(until_us)
     if not until_us or until_us <= now or until_us > now + 2 * ticket_us then
       run('HDEL', queue, name)
-    elseif name ~= process and (own == 0 or its < own or (its == own and name < process)) then
+    elseif name ~= process and (own == 0 or its_order < own or (its_order == own and name < process)) then
       ends = math.max(ends or 0, until_us)
     end
   end
   return ends
 end
 
-local words, failed = {stamp}, nil
+local replies, failed = {stamp}, nil
 for i = 1, tries do
   local lock, value, fence, token = KEYS[2 * i], values[2 * i], tonumber(values[2 * i + 1] or 0) or 0, ARGV[3 * i + 4]
   local queue, order = KEYS[2 * tries + 1 + i], ARGV[3 * i + 6]
-  local first_ends = is_queued and not value and ahead(queue, order)
-  local word = '1'
+  local ahead_until = is_queued and not value and ahead(queue, order)
+  local reply = '1'
   if value and value ~= token then
-    word = string.format('2:0:%s:%.0f', left(lock), fence)
+    reply = string.format('2:0:%s:%.0f', left(lock), fence)
     wait(queue, order)
-  elseif first_ends then
-    word = string.format('2:2:%.0f:0', math.ceil((first_ends - now) / 1000))
+  elseif ahead_until then
+    reply = string.format('2:2:%.0f:0', math.ceil((ahead_until - now) / 1000))
     wait(queue, order)
-  elseif value and first then
-    word = string.format('6:%.0f:%s', fence, left(lock))
+  elseif value and is_first_round then
+    reply = string.format('6:%.0f:%s', fence, left(lock))
   elseif proposed <= fence or proposed <= floor then
-    word = string.format('4:%.0f', math.max(fence, floor))
+    reply = string.format('4:%.0f', math.max(fence, floor))
   else
     local done = run('SET', KEYS[2 * i + 1], ARGV[1], 'PX', life)
     if not done.err and not value then
@@ -92,21 +92,21 @@ for i = 1, tries do
       done = run('SET', lock, token, 'NX', 'PX', ARGV[3 * i + 5])
     end
     if not done then
-      -- Of another kind, or the try before this one was quicker.
-      word = string.format('2:%d:%s:0', run('TYPE', lock).ok == 'string' and 0 or 1, left(lock))
+      -- It holds a value of another kind, or an earlier try in this command took it.
+      reply = string.format('2:%d:%s:0', run('TYPE', lock).ok == 'string' and 0 or 1, left(lock))
       wait(queue, order)
     elseif done.err then
-      word, failed = '9', done
+      reply, failed = '9', done
     else
       if value then
-        word = '1:' .. left(lock)
+        reply = '1:' .. left(lock)
       end
       if is_queued then
         run('HDEL', queue, process)
       end
     end
   end
-  words[i + 1] = word
+  replies[i + 1] = reply
 end
-local text = table.concat(words, ' ')
+local text = table.concat(replies, ' ')
 return failed and {text, failed} or text

@@ -1,184 +1,208 @@
 //! Tries to take locks on a majority of the nodes: `acquire.lua` on each, and what is to be taken back (L2).
 //!
-//! What was given without a majority is taken back at once, from nodes that answer late too; a node that has said no
-//! has nothing to take back. `poll` says what the answers come to.
+//! What was given without a majority is taken back at once, from nodes that answer late too; a node that has denied has
+//! nothing to take back. `acquire_round` says what the answers mean.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::super::acquire_round::{Decision, Leaves, NodeReply, Poll};
+use super::super::acquire_round::{AcquireRound, Decision, Leaves, NodeReply};
 use super::super::fanout::Enough;
-use super::super::fence::Turn;
-use super::super::in_flight::{InFlightGuard, Shared};
+use super::super::fence::RoundNumber;
+use super::super::in_flight::{InFlightGuard, InFlightState};
+use super::super::inner::Inner;
+use super::super::lock::Lock;
 use super::super::queue::TICKET;
-use super::super::round::{Heard, Kind, Request, RoundHandler, broadcast, words};
+use super::super::reply::{NodeAnswer, each_reply};
+use super::super::round::{Before, Request, RoundHandler, broadcast};
 use super::super::script::ACQUIRE;
-use super::super::{Inner, Lock};
-use super::release;
+use super::release::{MAX_BATCH, Releases};
 use crate::clock::Moment;
 use crate::store::batching::{BatchSender, Batcher, Slot, submit};
 use crate::store::redis::millis;
 use crate::store::redis::script::ScriptArgs;
 use crate::store::{AcquireRequest, Acquired, OnHeld, StoreError, drift};
 
-/// Somebody wants a lock.
-pub(crate) struct Try {
+/// Sends tries to all nodes, several in one round where there are several.
+#[derive(Clone)]
+pub(crate) struct Acquires(Arc<State>);
+
+struct State {
+    inner: Arc<Inner>,
+    /// Releases grants that reach nobody.
+    releases: Releases,
+    batcher: Batcher<AcquireCall>,
+}
+
+/// One try to take a lock.
+pub(crate) struct AcquireCall {
     lock: Arc<Lock>,
     ttl: Duration,
     begun: Moment,
-    /// Its place in the queue, if it waits.
+    /// The process's order in the queue, if it waits there.
     order: Option<u64>,
-    tell: oneshot::Sender<Acquired>,
+    answer: oneshot::Sender<Acquired>,
 }
 
-/// Waits for his answer. A grant that he does not hear of is released.
+/// The caller of one try. Dropping it releases a grant that did not reach the caller.
 struct Caller<'a> {
-    inner: &'a Arc<Inner>,
+    releases: &'a Releases,
     lock: Arc<Lock>,
     answer: oneshot::Receiver<Acquired>,
 }
 
 impl Drop for Caller<'_> {
     fn drop(&mut self) {
-        // From here on it cannot be told any more: either it is here, or its flight takes it back.
+        // After this no answer can be sent: either it is here by now, or the round finds out and takes the grant back.
         self.answer.close();
         if let Ok(Acquired::Granted { .. }) = self.answer.try_recv() {
-            drop(release::order(self.inner, Arc::clone(&self.lock)));
+            drop(self.releases.start(Arc::clone(&self.lock)));
         }
     }
 }
 
-pub(crate) async fn acquire(inner: &Arc<Inner>, ask: AcquireRequest<'_>) -> Acquired {
-    let begun = inner.now();
-    let (names, ttl) = match (inner.names(ask.key), inner.checked_ttl(ask.ttl)) {
-        (Ok(names), Ok(ttl)) => (names, ttl),
-        (Err(error), _) | (_, Err(error)) => return Acquired::Unknown(error),
-    };
-    let lock = Arc::new(Lock { names, token: ask.token });
-    let (tell, answer) = oneshot::channel();
-    let mut caller = Caller { inner, lock: Arc::clone(&lock), answer };
-    let asking = match ask.on_held {
-        OnHeld::Fail => None,
-        OnHeld::Queue => Some(inner.queue.ask(&lock.names, begun, || inner.micros_at(begun))),
-    };
-    let order = asking.as_ref().map(|asking| asking.order);
-    let one = Try { lock: Arc::clone(&lock), ttl, begun, order, tell };
-    let before = inner.in_flight.of(&lock);
-    if before.is_some() || inner.is_cleaning(&lock) {
-        let after = Some((Arc::clone(&lock), before));
-        flush(inner, vec![one], Going { after, ..Going::at(inner, begun) }, None);
-    } else {
-        submit(&AcquireSender(Arc::clone(inner)), one);
+impl Acquires {
+    pub(crate) fn new(inner: Arc<Inner>, releases: Releases) -> Self {
+        Self(Arc::new(State { inner, releases, batcher: Batcher::new(MAX_BATCH) }))
     }
-    // Without an answer its flight ended with the runtime.
-    let answer = (&mut caller.answer).await.unwrap_or(Acquired::Unknown(StoreError::NotRunning));
-    if asking.is_some() && matches!(answer, Acquired::Granted { .. }) {
-        inner.queue.forget(&lock.names);
+
+    pub(crate) async fn acquire(&self, request: AcquireRequest<'_>) -> Acquired {
+        let State { inner, releases, .. } = &*self.0;
+        let begun = inner.now();
+        let (names, ttl) = match (inner.names(request.key), inner.checked_ttl(request.ttl)) {
+            (Ok(names), Ok(ttl)) => (names, ttl),
+            (Err(error), _) | (_, Err(error)) => return Acquired::Unknown(error),
+        };
+        let lock = Arc::new(Lock { names, token: request.token });
+        let (sender, answer) = oneshot::channel();
+        let mut caller = Caller { releases, lock: Arc::clone(&lock), answer };
+        let attempt = match request.on_held {
+            OnHeld::Fail => None,
+            OnHeld::Queue => Some(inner.queue.attempt(&lock.names, begun, || inner.micros_at(begun))),
+        };
+        let order = attempt.as_ref().map(|attempt| attempt.order);
+        let call = AcquireCall { lock: Arc::clone(&lock), ttl, begun, order, answer: sender };
+        let earlier = inner.in_flight.of(&lock);
+        if earlier.is_some() || inner.is_cleaning(&lock) {
+            let after = Some((Arc::clone(&lock), earlier));
+            send(inner, vec![call], RoundStart { after, ..RoundStart::first(inner, begun) }, None);
+        } else {
+            submit(self, call);
+        }
+        // Without an answer the round ended with the runtime.
+        let answer = (&mut caller.answer).await.unwrap_or(Acquired::Unknown(StoreError::NotRunning));
+        if attempt.is_some() && matches!(answer, Acquired::Granted { .. }) {
+            inner.queue.forget(&lock.names);
+        }
+        answer
     }
-    answer
 }
 
-/// Sends tries to all nodes.
-#[derive(Clone)]
-pub(crate) struct AcquireSender(Arc<Inner>);
+impl BatchSender for Acquires {
+    type Call = AcquireCall;
 
-impl BatchSender for AcquireSender {
-    type Call = Try;
-
-    fn batcher(&self) -> &Batcher<Try> {
-        &self.0.acquires
+    fn batcher(&self) -> &Batcher<AcquireCall> {
+        &self.0.batcher
     }
 
-    fn send(slot: Slot<Self>, mut tries: Vec<Try>) {
-        let inner = &Arc::clone(&slot.sender().0);
-        // Whoever has gone while he waited is not asked for.
-        tries.retain(|one| !one.tell.is_closed());
-        if let Some(begun) = tries.iter().map(|one| one.begun).min() {
-            flush(inner, tries, Going::at(inner, begun), Some(slot));
+    fn send(slot: Slot<Self>, mut calls: Vec<AcquireCall>) {
+        let inner = &Arc::clone(&slot.sender().0.inner);
+        // Nothing is sent for a caller that has gone while its call waited.
+        calls.retain(|call| !call.answer.is_closed());
+        if let Some(begun) = calls.iter().map(|call| call.begun).min() {
+            send(inner, calls, RoundStart::first(inner, begun), Some(slot));
         }
     }
 }
 
-/// How some tries go out.
-struct Going {
-    turn: Turn,
+/// How a round begins.
+struct RoundStart {
+    number: RoundNumber,
+    /// The fence that is proposed.
     fence: u64,
     begun: Moment,
-    /// What the only one of them has to wait for.
-    after: Option<(Arc<Lock>, Option<Arc<Shared>>)>,
+    /// What must have ended before the only try of the round: the lock, and what goes on for it.
+    after: Option<(Arc<Lock>, Option<Arc<InFlightState>>)>,
 }
 
-impl Going {
-    fn at(inner: &Inner, begun: Moment) -> Self {
+impl RoundStart {
+    fn first(inner: &Inner, begun: Moment) -> Self {
         let fence = inner.proposal(begun);
-        Self { turn: Turn::First, fence, begun, after: None }
+        Self { number: RoundNumber::First, fence, begun, after: None }
     }
 }
 
-fn flush(inner: &Arc<Inner>, tries: Vec<Try>, going: Going, slot: Option<Slot<AcquireSender>>) {
-    let Going { turn, fence, begun, after } = going;
-    let mut parts = ScriptArgs::for_locks(tries.len()).key(&inner.marker);
-    for Try { lock, .. } in &tries {
+fn send(inner: &Arc<Inner>, calls: Vec<AcquireCall>, start: RoundStart, slot: Option<Slot<Acquires>>) {
+    let parts = script_args(inner, &calls, &start);
+    let RoundStart { number, fence, begun, after } = start;
+    let earlier = after.as_ref().and_then(|(_, earlier)| earlier.clone());
+    let request = Arc::new(Request::new(inner, &ACQUIRE, parts, begun, Before::Acquire { after }));
+    let pending = |call: AcquireCall| {
+        let deadline = call.begun.saturating_add(call.ttl.saturating_sub(drift(call.ttl)));
+        let round = AcquireRound::new(inner, number, fence, deadline);
+        let AcquireCall { lock, ttl, begun, order, answer } = call;
+        PendingAcquire { lock, ttl, begun, order, answer: Some(answer), round, guard: None }
+    };
+    let pending: Vec<PendingAcquire> = calls.into_iter().map(pending).collect();
+    let open = pending.len();
+    let handler =
+        PendingAcquires { inner: Arc::clone(inner), request: Arc::clone(&request), number, earlier, pending, open };
+    inner.spawn(broadcast(Arc::clone(inner), request, handler, slot));
+}
+
+/// The arguments of `acquire.lua`, but for the not-after.
+fn script_args(inner: &Inner, calls: &[AcquireCall], start: &RoundStart) -> ScriptArgs {
+    let mut parts = ScriptArgs::for_locks(calls.len()).key(&inner.config.marker);
+    for AcquireCall { lock, .. } in calls {
         parts = parts.key(lock.names.lock()).key(lock.names.fence());
     }
-    for Try { lock, .. } in &tries {
+    for AcquireCall { lock, .. } in calls {
         parts = parts.key(lock.names.queue());
     }
-    parts = parts.arg(fence).arg(millis(inner.config.fence_retention)).arg(millis(inner.config.silence()));
-    parts = parts.arg(if turn == Turn::First { 1 } else { 2 }).arg(&inner.config.process).arg(millis(TICKET));
-    for Try { lock, ttl, order, .. } in &tries {
+    let config = &inner.config;
+    parts = parts.arg(start.fence).arg(millis(config.fence_retention)).arg(millis(config.silence()));
+    parts = parts.arg(if start.number == RoundNumber::First { 1 } else { 2 }).arg(&config.process).arg(millis(TICKET));
+    for AcquireCall { lock, ttl, order, .. } in calls {
         parts = parts.arg(lock.token.as_uuid().hyphenated()).arg(millis(*ttl)).arg(order.unwrap_or(0));
     }
-    let before = after.as_ref().and_then(|(_, before)| before.clone());
-    let request = Request::new(inner, &ACQUIRE, parts, begun, Kind::Acquire { after });
-    let request = Arc::new(request);
-    let asked = |one: Try| {
-        let deadline = one.begun.saturating_add(one.ttl.saturating_sub(drift(one.ttl)));
-        let Try { lock, ttl, begun, order, tell } = one;
-        Asked { poll: Poll::new(inner, turn, fence, deadline), lock, ttl, begun, order, tell: Some(tell), stay: None }
-    };
-    let asked: Vec<Asked> = tries.into_iter().map(asked).collect();
-    let open = asked.len();
-    let load = Tries { inner: Arc::clone(inner), request: Arc::clone(&request), turn, before, asked, open };
-    inner.spawn(broadcast(Arc::clone(inner), request, load, slot));
+    parts
 }
 
-/// Those who are asked for together.
-struct Tries {
+/// The tries of one round.
+struct PendingAcquires {
     inner: Arc<Inner>,
     request: Arc<Request>,
-    turn: Turn,
-    /// Of the only one, what was under way when it was asked for.
-    before: Option<Arc<Shared>>,
-    asked: Vec<Asked>,
-    /// How many have no answer yet.
+    number: RoundNumber,
+    /// Of a round with one try: what went on for its token when the round began.
+    earlier: Option<Arc<InFlightState>>,
+    pending: Vec<PendingAcquire>,
+    /// How many of them are not decided yet.
     open: usize,
 }
 
-struct Asked {
+struct PendingAcquire {
     lock: Arc<Lock>,
     ttl: Duration,
     begun: Moment,
     order: Option<u64>,
-    /// Who is to hear the answer, until he has.
-    tell: Option<oneshot::Sender<Acquired>>,
-    poll: Poll,
-    /// For as long as nodes have not answered.
-    stay: Option<InFlightGuard>,
+    /// Where the answer goes to; `None` once the try is decided.
+    answer: Option<oneshot::Sender<Acquired>>,
+    round: AcquireRound,
+    /// Set when the try was decided while nodes had not answered; kept until all have.
+    guard: Option<InFlightGuard>,
 }
 
-impl RoundHandler for Tries {
-    fn hear(&mut self, node: usize, heard: Heard) -> Enough {
+impl RoundHandler for PendingAcquires {
+    fn answered(&mut self, node: usize, answer: NodeAnswer) -> Enough {
         let now = self.inner.now();
-        for (at, word) in (0..self.asked.len()).zip(words(&heard)) {
-            let said = NodeReply::of(&self.inner, word, self.asked[at].ttl);
-            self.count(node, &said);
-            if self.asked[at].tell.is_none() {
-                self.late(at, node, &said);
-            } else if self.asked[at].poll.hear(&self.inner, node, said, now) == Enough::Yes {
+        for (at, reply) in (0..self.pending.len()).zip(each_reply(&answer)) {
+            let reply = NodeReply::of(&self.inner, reply, self.pending[at].ttl);
+            self.count(node, &reply);
+            if self.pending[at].answer.is_none() {
+                self.late(at, node, &reply);
+            } else if self.pending[at].round.count(&self.inner, node, reply, now) == Enough::Yes {
                 self.decide(at);
             }
         }
@@ -186,96 +210,97 @@ impl RoundHandler for Tries {
     }
 
     fn settle(&mut self) {
-        for at in 0..self.asked.len() {
-            if self.asked[at].tell.is_some() {
-                self.decide(at);
-            }
-        }
+        (0..self.pending.len()).for_each(|at| self.decide(at));
     }
 }
 
-impl Tries {
-    fn count(&self, node: usize, said: &NodeReply) {
+impl PendingAcquires {
+    fn count(&self, node: usize, reply: &NodeReply) {
         let node = &self.inner.nodes[node];
-        node.count(said.vote());
-        if let NodeReply::Quarantined { left } = said {
+        node.count(reply.vote());
+        if let NodeReply::Quarantined { left } = reply {
             node.quarantined(*left);
         }
     }
 
-    /// Tells the caller, or asks again.
+    /// Answers the caller, or begins a second round. Does nothing if the try is decided already.
     fn decide(&mut self, at: usize) {
-        let asked = &mut self.asked[at];
-        let Some(tell) = asked.tell.take() else { return };
+        let one = &mut self.pending[at];
+        let Some(answer) = one.answer.take() else { return };
         self.open -= 1;
-        let silent = asked.poll.silent();
+        let silent = one.round.silent();
         if !silent.is_empty() {
-            let earlier = self.before.clone().filter(|_| self.turn == Turn::Second);
-            let stay = InFlightGuard::of_acquire(&self.inner, Arc::clone(&asked.lock), silent, earlier);
-            self.request.decide(stay.shared());
-            asked.stay = Some(stay);
+            let earlier = self.earlier.clone().filter(|_| self.number == RoundNumber::Second);
+            let guard = InFlightGuard::of_acquire(&self.inner.in_flight, Arc::clone(&one.lock), silent, earlier);
+            self.request.decide(guard.state());
+            one.guard = Some(guard);
         }
-        let inner = Arc::clone(&self.inner);
-        match asked.poll.decide(&inner, asked.ttl, asked.begun) {
-            Decision::Again(fence) => {
-                self.take_back(at, &[Leaves::Doubt]);
-                let Asked { lock, ttl, begun, order, stay, .. } = &self.asked[at];
-                let after = Some((Arc::clone(lock), stay.as_ref().map(|stay| Arc::clone(stay.shared()))));
-                let again = Try { lock: Arc::clone(lock), ttl: *ttl, begun: *begun, order: *order, tell };
-                flush(&inner, vec![again], Going { turn: Turn::Second, fence, begun: inner.now(), after }, None);
-            }
-            Decision::Answer(answer) => {
-                let holds = matches!(answer, Acquired::Granted { .. });
-                if let Acquired::Granted { fence: Some(fence), .. } = answer {
-                    inner.highest_fence.fetch_max(fence, Ordering::Relaxed);
-                }
-                // It is known to have failed before anybody can try again.
-                if !holds {
-                    self.fail(at);
-                } else {
-                    self.take_back(at, &[Leaves::Doubt]);
-                }
-                if tell.send(answer).is_err() && holds {
-                    self.fail(at);
-                }
-            }
+        match one.round.decide(&self.inner, one.ttl, one.begun) {
+            Decision::Again(fence) => self.begin_second_round(at, fence, answer),
+            Decision::Answer(acquired) => self.answer(at, acquired, answer),
         }
     }
 
-    /// The token got nothing, or nobody heard that it did.
+    fn begin_second_round(&self, at: usize, fence: u64, answer: oneshot::Sender<Acquired>) {
+        self.take_back(at, &[Leaves::Doubt]);
+        let PendingAcquire { lock, ttl, begun, order, guard, .. } = &self.pending[at];
+        let after = Some((Arc::clone(lock), guard.as_ref().map(|guard| Arc::clone(guard.state()))));
+        let again = AcquireCall { lock: Arc::clone(lock), ttl: *ttl, begun: *begun, order: *order, answer };
+        let start = RoundStart { number: RoundNumber::Second, fence, begun: self.inner.now(), after };
+        send(&self.inner, vec![again], start, None);
+    }
+
+    fn answer(&self, at: usize, acquired: Acquired, answer: oneshot::Sender<Acquired>) {
+        let is_granted = matches!(acquired, Acquired::Granted { .. });
+        if let Acquired::Granted { fence: Some(fence), .. } = acquired {
+            self.inner.proved(fence);
+        }
+        // The failure is marked before the answer goes out: the caller may try again at once.
+        if is_granted {
+            self.take_back(at, &[Leaves::Doubt]);
+        } else {
+            self.fail(at);
+        }
+        if answer.send(acquired).is_err() && is_granted {
+            self.fail(at);
+        }
+    }
+
+    /// The token got nothing, or its grant reached nobody.
     fn fail(&self, at: usize) {
-        let under_way = self.asked[at].stay.as_ref().map(InFlightGuard::shared).into_iter().chain(&self.before);
-        under_way.for_each(|shared| shared.fail());
+        let states = self.pending[at].guard.as_ref().map(InFlightGuard::state).into_iter().chain(&self.earlier);
+        states.for_each(|state| state.fail());
         self.take_back(at, &[Leaves::Doubt, Leaves::Token]);
     }
 
-    /// Takes back what the nodes that were heard have.
+    /// Takes back what the nodes that have answered keep.
     fn take_back(&self, at: usize, what: &[Leaves]) {
-        let heard = self.asked[at].poll.heard();
-        heard
-            .filter(|(_, said)| what.contains(&said.leaves(self.turn)))
+        let replies = self.pending[at].round.replies();
+        replies
+            .filter(|(_, reply)| what.contains(&reply.leaves(self.number)))
             .for_each(|(node, _)| self.take_back_at(at, node));
     }
 
     fn take_back_at(&self, at: usize, node: usize) {
-        let Asked { lock, ttl, .. } = &self.asked[at];
+        let PendingAcquire { lock, ttl, .. } = &self.pending[at];
         let (redis, begun) = (&self.inner.nodes[node].redis, self.request.begun);
-        // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
+        // The last moment at which a lost grant could begin, and its TTL. The operation timeout counts twice because
+        // clocks differ.
         let over = begun.saturating_add(redis.config.operation_timeout * 2).saturating_add(*ttl);
         self.request.take_back(&self.inner.nodes[node], lock, over);
     }
 
-    /// Hears a node for a caller who has his answer.
-    fn late(&mut self, at: usize, node: usize, said: &NodeReply) {
-        let Some(stay) = &self.asked[at].stay else { return };
-        let keeps = match (said.leaves(self.turn), self.request.sent_to(node)) {
+    /// Takes back what a node has given after the try was decided, unless the token may keep it.
+    fn late(&mut self, at: usize, node: usize, reply: &NodeReply) {
+        let Some(guard) = &self.pending[at].guard else { return };
+        let keeps = match (reply.leaves(self.number), self.request.sent_to(node)) {
             (Leaves::Nothing, _) => true,
-            (Leaves::Token, Some(sent)) => stay.shared().keeps(node, sent),
+            (Leaves::Token, Some(sent)) => guard.state().keeps(node, sent),
             _ => false,
         };
         if !keeps {
             self.take_back_at(at, node);
         }
-        stay.shared().answered(node);
+        guard.state().answered(node);
     }
 }

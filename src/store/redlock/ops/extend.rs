@@ -2,99 +2,101 @@
 //! given it back afterwards (`repair`).
 //!
 //! It counts if a majority held the token all the time: each node that answers held it from its grant on, and the
-//! answers came before the old end, as the nodes themselves tell it.
+//! answers came before the old end, as the nodes themselves give it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::FuturesUnordered;
-
-use super::super::fanout::{Enough, drain_in_background, hear, no_quorum};
+use super::super::fanout::{Enough, Fanout, no_quorum};
 use super::super::in_flight::InFlightGuard;
+use super::super::inner::Inner;
+use super::super::lock::Lock;
 use super::super::node::Node;
-use super::super::quorum::{Ballot, Outcome, Vote, left_by_quorum};
+use super::super::quorum::{Ballot, BallotState, Vote, left_by_quorum};
 use super::super::script::EXTEND;
-use super::super::{Inner, Lock};
 use super::repair::{Lost, repair};
 use crate::clock::Moment;
 use crate::key::{Key, Token, Ttl};
 use crate::store::redis::call::call;
 use crate::store::redis::fault::protocol_error;
-use crate::store::redis::keys::KeyNames;
 use crate::store::redis::millis;
 use crate::store::redis::script::ScriptArgs;
 use crate::store::{Extended, StoreError, drift};
 
-struct Question {
-    inner: Arc<Inner>,
-    names: KeyNames,
-    token: Token,
+/// What each node is asked.
+struct ExtendCall {
+    lock: Arc<Lock>,
     ttl: Duration,
     begun: Moment,
 }
 
-/// What a node that holds the token had left, and has now, and the fence that it keeps beside it.
+/// What a node that holds the token had left before, what it has left now, and the fence that it keeps beside it.
 #[derive(Clone, Copy)]
 struct Kept {
-    was: Duration,
+    before: Duration,
     left: Duration,
     fence: u64,
 }
 
-type Answer = (usize, Result<Option<Kept>, StoreError>);
+/// `None`: the node does not hold the token.
+type Answer = Result<Option<Kept>, StoreError>;
 
 pub(crate) async fn extend(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Extended {
-    attempt(inner, key, token, ttl).await.unwrap_or_else(Extended::Unknown)
+    try_extend(inner, key, token, ttl).await.unwrap_or_else(Extended::Unknown)
 }
 
-async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Result<Extended, StoreError> {
+async fn try_extend(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Result<Extended, StoreError> {
     let begun = inner.now();
     let (names, ttl) = (inner.names(key)?, inner.checked_ttl(ttl)?);
-    let question = Arc::new(Question { inner: Arc::clone(inner), names, token, ttl, begun });
+    let request = Arc::new(ExtendCall { lock: Arc::new(Lock { names, token }), ttl, begun });
+    let mut fanout = Fanout::to_all(inner, |node| ask(Arc::clone(node), Arc::clone(&request)));
     let deadline = begun.saturating_add(ttl.saturating_sub(drift(ttl)));
-    let mut running: FuturesUnordered<_> =
-        inner.nodes.iter().map(|node| ask(Arc::clone(node), Arc::clone(&question))).collect();
     let (mut ballot, mut kept, mut errors) = (Ballot::new(inner.quorum, deadline), Vec::new(), Vec::new());
-    hear(inner, begun, &mut running, |(node, answer): Answer| {
-        let _ = ballot.cast(node, vote(&answer), inner.now());
+    let counting = fanout.collect(inner, begun, |node, answer: Answer| {
+        ballot.cast(node, vote(&answer), inner.now());
         match answer {
             Ok(Some(one)) => kept.push(one),
             Ok(None) => {}
             Err(error) => errors.push((node, error)),
         }
-        if ballot.outcome() == Outcome::Open { Enough::No } else { Enough::Yes }
-    })
-    .await;
+        if ballot.state() == BallotState::Open { Enough::No } else { Enough::Yes }
+    });
+    counting.await;
     let now = inner.now();
-    let outcome = ballot.settle(now);
-    let lefts = |of: fn(&Kept) -> Duration| {
-        left_by_quorum(inner.quorum, &mut kept.iter().map(of).collect::<Vec<_>>()).unwrap_or_default()
-    };
-    let (was, left) = (lefts(|kept| kept.was), lefts(|kept| kept.left));
-    // It may have had more left than was asked for now.
-    let valid_for = left.saturating_sub(drift(left));
-    let in_time = now.saturating_since(begun) < was.saturating_sub(drift(was)).min(valid_for);
-    match outcome {
-        Outcome::Granted if in_time => {
+    match ballot.settle(now) {
+        BallotState::Granted => {
+            let Some(valid_for) = valid_for(inner, &kept, now.saturating_since(begun)) else {
+                return Err(StoreError::Timeout);
+            };
             let fence = kept.iter().map(|kept| kept.fence).max().unwrap_or_default();
-            let lost = Lost { question: (question.names.clone(), token), fence, ends: begun.saturating_add(valid_for) };
-            let lock = Arc::new(Lock { names: question.names.clone(), token });
-            let stay = InFlightGuard::of_extend(inner, lock);
-            give_back(inner, ballot, lost, running, stay);
+            let lost = Lost { lock: Arc::clone(&request.lock), fence, ends: begun.saturating_add(valid_for) };
+            give_back(inner, ballot, lost, fanout);
             Ok(Extended::Extended { valid_for })
         }
-        Outcome::Denied => Ok(Extended::Lost),
-        Outcome::Granted | Outcome::TooLate => Err(StoreError::Timeout),
-        Outcome::Refused | Outcome::Unknown | Outcome::Open => {
-            let answered = inner.nodes.len() - errors.len() - running.len();
-            let silent = (0..inner.nodes.len()).filter(|node| !ballot.has_heard(*node));
+        BallotState::Denied => Ok(Extended::Lost),
+        BallotState::TooLate => Err(StoreError::Timeout),
+        BallotState::Refused | BallotState::Unknown | BallotState::Open => {
+            let answered = inner.nodes.len() - errors.len() - fanout.pending();
+            let silent = (0..inner.nodes.len()).filter(|node| !ballot.has_voted(*node));
             errors.extend(silent.map(|node| (node, StoreError::Timeout)));
             Err(no_quorum(inner, answered, &errors))
         }
     }
 }
 
-fn vote(answer: &Result<Option<Kept>, StoreError>) -> Vote {
+/// For how long a majority keeps the token from the start of the call; `None` if the call took so long that a majority
+/// may have lost it in between.
+fn valid_for(inner: &Inner, kept: &[Kept], took: Duration) -> Option<Duration> {
+    let lefts = |of: fn(&Kept) -> Duration| {
+        left_by_quorum(inner.quorum, &mut kept.iter().map(of).collect::<Vec<_>>()).unwrap_or_default()
+    };
+    // What is left may be more than was asked for now.
+    let (before, left) = (lefts(|kept| kept.before), lefts(|kept| kept.left));
+    let valid_for = left.saturating_sub(drift(left));
+    (took < before.saturating_sub(drift(before)).min(valid_for)).then_some(valid_for)
+}
+
+fn vote(answer: &Answer) -> Vote {
     match answer {
         Ok(Some(_)) => Vote::Granted,
         Ok(None) => Vote::Denied,
@@ -103,45 +105,41 @@ fn vote(answer: &Result<Option<Kept>, StoreError>) -> Vote {
 }
 
 /// Gives the lock back to the nodes that have lost it, those that answer late too, unless its release has begun.
-fn give_back<F>(inner: &Arc<Inner>, mut ballot: Ballot, lost: Lost, running: FuturesUnordered<F>, stay: InFlightGuard)
+fn give_back<F>(inner: &Arc<Inner>, mut ballot: Ballot, lost: Lost, fanout: Fanout<F>)
 where
     F: Future<Output = Answer> + Send + 'static,
 {
-    let stay = Arc::new(stay);
+    let guard = Arc::new(InFlightGuard::of_extend(&inner.in_flight, Arc::clone(&lost.lock)));
     let weak = Arc::downgrade(inner);
-    let mend = move |ballot: &Ballot, known: &[usize]| {
+    let repair_all = move |ballot: &Ballot, known: &[usize]| {
         let Some(inner) = weak.upgrade() else { return };
         let Some((nodes, left)) = ballot.to_repair(lost.ends, inner.now()) else { return };
         for node in nodes.into_iter().filter(|node| !known.contains(node)) {
-            repair(&inner, node, &lost, left, &stay);
+            repair(&inner, node, &lost, left, &guard);
         }
     };
-    mend(&ballot, &[]);
+    repair_all(&ballot, &[]);
     let mut known = ballot.lost();
-    drain_in_background(inner, running, move |(node, answer): Answer| {
-        let _ = ballot.cast(node, vote(&answer), Moment::ZERO);
-        mend(&ballot, &known);
+    fanout.drain_in_background(inner, move |node, answer| {
+        ballot.cast(node, vote(&answer), Moment::ZERO);
+        repair_all(&ballot, &known);
         known = ballot.lost();
     });
 }
 
 /// Asks one node.
-async fn ask(node: Arc<Node>, question: Arc<Question>) -> Answer {
-    (node.index, put(&node, &question).await)
-}
-
-async fn put(node: &Node, question: &Question) -> Result<Option<Kept>, StoreError> {
-    node.wire(&question.inner, question.begun).await?;
-    let token = question.token.as_uuid();
-    let answered = call(&node.redis, &question.names, &EXTEND, question.begun, (), |not_after| {
-        let parts = ScriptArgs::of([question.names.lock(), question.names.fence()]).arg(token.hyphenated());
-        parts.arg(millis(question.ttl)).arg(not_after)
+async fn ask(node: Arc<Node>, request: Arc<ExtendCall>) -> Answer {
+    node.wire(request.begun).await?;
+    let Lock { names, token } = &*request.lock;
+    let answered = call(&node.redis, names, &EXTEND, request.begun, (), |not_after| {
+        let parts = ScriptArgs::of([names.lock(), names.fence()]).arg(token.as_uuid().hyphenated());
+        parts.arg(millis(request.ttl)).arg(not_after)
     });
     let reply = answered.await.map_err(|failure| failure.error)?.reply;
-    let span = |ms: i64| u64::try_from(ms).map_or(question.ttl, Duration::from_millis);
+    let span = |ms: i64| u64::try_from(ms).map_or(request.ttl, Duration::from_millis);
     match (reply.code(), reply.rest()) {
-        (1, &[was, left, fence]) => {
-            Ok(Some(Kept { was: span(was), left: span(left), fence: u64::try_from(fence).unwrap_or(0) }))
+        (1, &[before, left, fence]) => {
+            Ok(Some(Kept { before: span(before), left: span(left), fence: u64::try_from(fence).unwrap_or(0) }))
         }
         (2, _) => Ok(None),
         (3, _) => Err(StoreError::Timeout),

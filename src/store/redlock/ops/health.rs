@@ -1,23 +1,23 @@
-//! How the nodes are, asked now.
+//! The health of the nodes, asked now.
 
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::super::Inner;
 use super::super::fanout::no_quorum;
+use super::super::inner::Inner;
 use super::super::node::Node;
 use crate::store::{Health, NodeHealth, Store, StoreError, Warning};
 
 pub(crate) async fn health(inner: &Arc<Inner>) -> Health {
     let begun = inner.now();
-    // All are to be known before any is asked: of two that are one server, the second may have come first.
-    join_all(inner.nodes.iter().map(|node| node.wire(inner, begun))).await;
-    let asked = join_all(inner.nodes.iter().map(|node| ask(inner, node))).await;
+    // All are admitted before any is asked: of two names of one server the second may have been connected first.
+    join_all(inner.nodes.iter().map(|node| node.wire(begun))).await;
+    let answers = join_all(inner.nodes.iter().map(|node| ask(inner, node))).await;
     let mut warnings = Vec::new();
     let (mut spans, mut errors, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
-    for (node, (health, heard)) in asked.into_iter().enumerate() {
-        for warning in heard {
+    for (node, (health, its_warnings)) in answers.into_iter().enumerate() {
+        for warning in its_warnings {
             if !warnings.contains(&warning) {
                 warnings.push(warning);
             }
@@ -28,9 +28,9 @@ pub(crate) async fn health(inner: &Arc<Inner>) -> Health {
         }
         nodes.push(health);
     }
-    // What is misconfigured is to be heard at the start, though a majority may do without it.
+    // A wrong set-up is reported at the start, though a majority may do without the node.
     let misconfigured = errors.iter().find(|(_, error)| matches!(error, StoreError::Config(_)));
-    // A majority answers: so long does a round take. One in quarantine answers too; it will vote.
+    // A round takes as long as a majority takes to answer. A node in quarantine answers too, and will vote.
     let away = errors.iter().filter(|(_, error)| !matches!(error, StoreError::Quarantined { .. })).count();
     spans.sort_unstable();
     let answer = match (misconfigured, spans.get(inner.quorum.needed() - 1)) {
@@ -45,7 +45,7 @@ pub(crate) async fn health(inner: &Arc<Inner>) -> Health {
 }
 
 async fn ask(inner: &Inner, node: &Node) -> (NodeHealth, Vec<Warning>) {
-    let Health { answer, warnings, .. } = match node.wire(inner, inner.now()).await {
+    let Health { answer, warnings, .. } = match node.wire(inner.now()).await {
         Err(why) => Health::new(Err(why), Vec::new()),
         Ok(_) => node.store.health().await,
     };

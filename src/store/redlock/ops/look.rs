@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::FuturesUnordered;
-
-use super::super::Inner;
-use super::super::fanout::{Enough, hear, no_quorum};
+use super::super::fanout::{Enough, Fanout, no_quorum};
+use super::super::inner::Inner;
 use super::super::node::Node;
 use super::super::quorum::{Quorum, left_by_quorum};
 use crate::key::{Key, Token};
@@ -14,28 +12,25 @@ use crate::store::{Holder, KeyState, Store, StoreError};
 
 pub(crate) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Result<KeyState, StoreError> {
     let begun = inner.now();
-    let mut running: FuturesUnordered<_> =
-        inner.nodes.iter().map(|node| ask(Arc::clone(node), key.clone(), token)).collect();
-    let (mut views, mut errors) = (Views::new(inner.quorum), Vec::new());
-    let mut seen = None;
-    hear(inner, begun, &mut running, |(node, answer)| {
+    let mut fanout = Fanout::to_all(inner, |node| ask(Arc::clone(node), key.clone(), token));
+    let (mut views, mut errors, mut seen) = (Views::new(inner.quorum), Vec::new(), None);
+    let collecting = fanout.collect(inner, begun, |node, answer| {
         match answer {
             Ok(view) => views.0.push(view),
             Err(error) => errors.push((node, error)),
         }
         seen = views.meaning();
         if seen.is_some() { Enough::Yes } else { Enough::No }
-    })
-    .await;
+    });
+    collecting.await;
     seen.ok_or_else(|| no_quorum(inner, views.0.len(), &errors))
 }
 
-async fn ask(node: Arc<Node>, key: Key, token: Option<Token>) -> (usize, Result<KeyState, StoreError>) {
-    let answer = match node.failure() {
+async fn ask(node: Arc<Node>, key: Key, token: Option<Token>) -> Result<KeyState, StoreError> {
+    match node.failure() {
         Some(why) => Err(why),
         None => node.store.look(&key, token).await,
-    };
-    (node.index, answer)
+    }
 }
 
 /// What the nodes that have answered see.

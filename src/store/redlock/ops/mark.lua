@@ -1,4 +1,4 @@
--- Keeps the end of a node's quarantine (L4), before which no one is voted for; asked once on each connection.
+-- Keeps the end of a node's quarantine (L4), before which the node does not vote; run once on each connection.
 -- The marker is that end in us, the max ttl in ms, and the run of the server for which this was settled.
 -- KEYS: marker. ARGV: silence ms that the server's start calls for, max ttl ms, run id
 -- Answers {1, now us, left ms} with the quarantine that is left, {7, now us, ms} another max ttl is in use.
@@ -10,7 +10,7 @@ if marker then
   ends, max, run = string.match(marker, '^(%d+) (%d+) (%S+)$')
 end
 if not ends then
-  -- It was flushed, or is new.
+  -- The node was flushed, or is new.
   ends = now + ARGV[2] * 1000
 elseif max ~= ARGV[2] then
   return {7, now, tonumber(max)}

@@ -1,13 +1,14 @@
 //! One operation a file, with its script beside it.
 
-pub(crate) mod acquire;
-pub(crate) mod extend;
-pub(crate) mod force;
-pub(crate) mod health;
-pub(crate) mod initialise;
-pub(crate) mod look;
-pub(crate) mod node_states;
-pub(crate) mod notice;
-pub(crate) mod release;
+pub(super) mod acquire;
+pub(super) mod extend;
+pub(super) mod force;
+pub(super) mod health;
+pub(super) mod initialise;
+pub(super) mod leave;
+pub(super) mod look;
+pub(super) mod node_states;
+pub(super) mod notice;
+pub(super) mod release;
 mod repair;
-pub(crate) mod watch;
+pub(super) mod watch;

@@ -1,17 +1,15 @@
-//! For whom each node stands: `node_states.lua`, for people who look at one lock.
+//! What each node has of a key: `node_states.lua`, for people who look at one lock.
 //!
-//! Nothing is decided here: who holds the key is [`look`](super::look)'s to say. All nodes are heard, or waited for as
-//! long as a round takes.
+//! Nothing is decided here: [`look`](super::look) says who holds the key. All nodes are waited for, as long as a round
+//! takes.
 
 use std::sync::Arc;
 
-use futures_util::stream::FuturesUnordered;
-
-use super::super::Inner;
-use super::super::fanout::{Enough, hear};
+use super::super::fanout::{Enough, Fanout};
+use super::super::inner::Inner;
 use super::super::node::Node;
 use super::super::quorum::Quorum;
-use super::super::script::VOTE;
+use super::super::script::NODE_STATE;
 use crate::clock::Moment;
 use crate::key::{Key, Token};
 use crate::store::redis::call::call;
@@ -31,7 +29,7 @@ enum Has {
 }
 
 /// What a node has, and whether it is in quarantine.
-type Said = (Has, Silence);
+type NodeState = (Has, Silence);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Silence {
@@ -41,42 +39,38 @@ enum Silence {
 
 pub(crate) async fn votes(inner: &Arc<Inner>, key: &Key, token: Option<Token>) -> Vec<NodeVote> {
     let begun = inner.now();
-    let mut said = vec![None; inner.nodes.len()];
+    let mut states = vec![None; inner.nodes.len()];
     if let Ok(names) = inner.names(key) {
-        // Nobody can guess it, so a mark tells nothing of a value that could be guessed.
+        // Nobody can guess it, so a mark gives nothing away of a value that could be guessed.
         let salt = Token::random();
-        let mut running: FuturesUnordered<_> =
-            inner.nodes.iter().map(|node| ask(inner, node, &names, (token, salt), begun)).collect();
-        hear(inner, begun, &mut running, |(node, answer)| {
-            said[node] = answer;
+        let mut fanout = Fanout::to_all(inner, |node| ask(inner, Arc::clone(node), &names, (token, salt), begun));
+        let collecting = fanout.collect(inner, begun, |node, state| {
+            states[node] = state;
             Enough::No
-        })
-        .await;
+        });
+        collecting.await;
     }
-    let votes = count(inner.quorum, &said);
+    let votes = count(inner.quorum, &states);
     inner.nodes.iter().zip(votes).map(|(node, vote)| NodeVote::new(Arc::clone(&node.name), vote)).collect()
 }
 
 async fn ask(
     inner: &Inner,
-    node: &Node,
+    node: Arc<Node>,
     names: &KeyNames,
     (token, salt): (Option<Token>, Token),
     begun: Moment,
-) -> (usize, Option<Said>) {
-    let asking = async {
-        // One that may not vote is not asked.
-        node.wire(inner, begun).await.ok()?;
-        let token = token.map(|token| token.as_uuid().hyphenated().to_string()).unwrap_or_default();
-        let salt = salt.as_uuid().hyphenated();
-        let parts = |_| ScriptArgs::of([names.lock(), &inner.marker]).arg(salt).arg(&token);
-        let answer = call(&node.redis, names, &VOTE, begun, (), parts).await.ok()?;
-        read(answer.reply.code(), answer.reply.rest())
-    };
-    (node.index, asking.await)
+) -> Option<NodeState> {
+    // A node that may not vote is not asked.
+    node.wire(begun).await.ok()?;
+    let token = token.map(|token| token.as_uuid().hyphenated().to_string()).unwrap_or_default();
+    let salt = salt.as_uuid().hyphenated();
+    let parts = |_| ScriptArgs::of([names.lock(), &*inner.config.marker]).arg(salt).arg(&token);
+    let answer = call(&node.redis, names, &NODE_STATE, begun, (), parts).await.ok()?;
+    read(answer.reply.code(), answer.reply.rest())
 }
 
-fn read(code: i64, rest: &[i64]) -> Option<Said> {
+fn read(code: i64, rest: &[i64]) -> Option<NodeState> {
     let &[silent, ours, mark] = rest else { return None };
     let has = match (code, ours) {
         (0, _) => Has::Nothing,
@@ -87,17 +81,17 @@ fn read(code: i64, rest: &[i64]) -> Option<Said> {
     Some((has, if silent == 0 { Silence::Over } else { Silence::Kept }))
 }
 
-/// What it means, node by node. Without a token the holder is who has a majority.
-fn count(quorum: Quorum, said: &[Option<Said>]) -> Vec<Vote> {
-    let having = |wanted: Has| said.iter().flatten().filter(|(has, _)| *has == wanted).count();
-    let vote = |(has, silence): Said| match has {
+/// The vote of each node. Without a token the holder is whoever has a majority.
+fn count(quorum: Quorum, states: &[Option<NodeState>]) -> Vec<Vote> {
+    let having = |wanted: Has| states.iter().flatten().filter(|(has, _)| *has == wanted).count();
+    let vote = |(has, silence): NodeState| match has {
         _ if silence == Silence::Kept => Vote::Quarantined,
         Has::Nothing => Vote::Free,
         Has::Ours => Vote::Holder,
         Has::Some(_) if having(has) >= quorum.needed() => Vote::Holder,
         Has::Some(_) | Has::OtherKind => Vote::Other,
     };
-    said.iter().map(|said| said.map_or(Vote::Unknown, vote)).collect()
+    states.iter().map(|state| state.map_or(Vote::Unknown, vote)).collect()
 }
 
 #[cfg(test)]
@@ -108,7 +102,7 @@ mod tests {
     fn the_holder_is_the_token_that_is_known_or_else_whoever_has_a_majority() {
         use Vote::{Free, Holder, Other, Quarantined, Unknown};
         let over = |has| Some((has, Silence::Over));
-        let votes = |said: &[Option<Said>]| count(Quorum::of(said.len()).unwrap(), said);
+        let votes = |said: &[Option<NodeState>]| count(Quorum::of(said.len()).unwrap(), said);
         let (one, two) = (over(Has::Some(1)), over(Has::Some(2)));
         assert_eq!(votes(&[one, two, one]), [Holder, Other, Holder]);
         assert_eq!(votes(&[one, two, None]), [Other, Other, Unknown], "nobody has a majority");

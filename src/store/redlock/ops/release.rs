@@ -5,167 +5,196 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::super::fanout::{Enough, no_quorum};
-use super::super::in_flight::Shared;
-use super::super::quorum::{Ballot, Outcome, Vote};
-use super::super::round::{Heard, Kind, Request, RoundHandler, broadcast, words};
+use super::super::in_flight::InFlightState;
+use super::super::inner::Inner;
+use super::super::lock::Lock;
+use super::super::quorum::{Ballot, BallotState, Vote};
+use super::super::reply::{LockReply, NodeAnswer, each_reply};
+use super::super::round::{Before, Request, RoundHandler, broadcast};
 use super::super::script::RELEASE;
-use super::super::{Inner, Lock};
 use crate::clock::Moment;
-use crate::store::batching::{BatchSender, Batcher, Slot, submit};
+use crate::store::batching::{BatchLimits, BatchSender, Batcher, Slot, submit};
+use crate::store::redis::call::Failure;
 use crate::store::redis::fault::protocol_error;
 use crate::store::redis::script::ScriptArgs;
 use crate::store::{Released, StoreError};
 
-/// A lock is to be released.
-pub(crate) struct Order {
+/// Of the acquires, and of the releases: with N nodes each command is paid N times.
+pub(super) const MAX_BATCH: BatchLimits = BatchLimits { in_flight: 1, batch: 64 };
+
+/// Sends releases to all nodes, several in one round where there are several.
+#[derive(Clone)]
+pub(crate) struct Releases(Arc<State>);
+
+struct State {
+    inner: Arc<Inner>,
+    batcher: Batcher<ReleaseCall>,
+}
+
+/// One lock that is to be released.
+pub(crate) struct ReleaseCall {
     lock: Arc<Lock>,
     begun: Moment,
-    /// What is still under way for the token.
-    in_flight: Option<Arc<Shared>>,
-    tell: oneshot::Sender<Released>,
+    /// What goes on for the token.
+    in_flight: Option<Arc<InFlightState>>,
+    result: oneshot::Sender<Released>,
 }
 
-/// Takes the order down. From here on it is carried out, whoever listens (S7).
-pub(crate) fn order(inner: &Arc<Inner>, lock: Arc<Lock>) -> oneshot::Receiver<Released> {
-    let (tell, hear) = oneshot::channel();
-    let in_flight = inner.in_flight.release(&lock);
-    submit(&ReleaseSender(Arc::clone(inner)), Order { lock, begun: inner.now(), in_flight, tell });
-    hear
+/// The result of a release that was started.
+pub(crate) async fn result(started: oneshot::Receiver<Released>) -> Released {
+    // Without a result the round ended with the runtime.
+    started.await.unwrap_or(Released::Unknown(StoreError::NotRunning))
 }
 
-/// What the order has come to.
-pub(crate) async fn answer(ordered: oneshot::Receiver<Released>) -> Released {
-    // Without an answer its flight ended with the runtime.
-    ordered.await.unwrap_or(Released::Unknown(StoreError::NotRunning))
-}
-
-/// Sends releases to all nodes.
-#[derive(Clone)]
-pub(crate) struct ReleaseSender(Arc<Inner>);
-
-impl BatchSender for ReleaseSender {
-    type Call = Order;
-
-    fn batcher(&self) -> &Batcher<Order> {
-        &self.0.releases
+impl Releases {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Self(Arc::new(State { inner, batcher: Batcher::new(MAX_BATCH) }))
     }
 
-    fn send(slot: Slot<Self>, orders: Vec<Order>) {
-        let inner = &Arc::clone(&slot.sender().0);
-        let mut parts = ScriptArgs::for_locks(orders.len());
-        for Order { lock, .. } in &orders {
-            parts = parts.key(lock.names.lock());
-        }
-        for Order { lock, .. } in &orders {
-            parts = parts.key(lock.names.queue());
-        }
-        for Order { lock, .. } in &orders {
-            parts = parts.arg(lock.token.as_uuid().hyphenated()).arg(lock.names.wake());
-        }
-        let begun = orders.iter().map(|order| order.begun).min().unwrap_or_else(|| inner.now());
-        let in_flight = orders.iter().filter_map(|order| order.in_flight.clone()).collect();
-        let request = Arc::new(Request::new(inner, &RELEASE, parts, begun, Kind::Release(in_flight)));
-        let ordered = |order: Order| Ordered {
-            lock: order.lock,
-            tell: Some(order.tell),
+    /// Starts a release. It is carried out even if the receiver is dropped (S7).
+    pub(crate) fn start(&self, lock: Arc<Lock>) -> oneshot::Receiver<Released> {
+        let (result, receiver) = oneshot::channel();
+        let inner = &self.0.inner;
+        let in_flight = inner.in_flight.release(&lock);
+        submit(self, ReleaseCall { lock, begun: inner.now(), in_flight, result });
+        receiver
+    }
+}
+
+impl BatchSender for Releases {
+    type Call = ReleaseCall;
+
+    fn batcher(&self) -> &Batcher<ReleaseCall> {
+        &self.0.batcher
+    }
+
+    fn send(slot: Slot<Self>, calls: Vec<ReleaseCall>) {
+        let inner = &Arc::clone(&slot.sender().0.inner);
+        let begun = calls.iter().map(|call| call.begun).min().unwrap_or_else(|| inner.now());
+        let before = Before::Release(calls.iter().filter_map(|call| call.in_flight.clone()).collect());
+        let request = Arc::new(Request::new(inner, &RELEASE, script_args(&calls), begun, before));
+        let pending = |call: ReleaseCall| PendingRelease {
+            lock: call.lock,
+            result: Some(call.result),
             ballot: Ballot::new(inner.quorum, Moment::FAR),
             errors: Vec::new(),
             answered: 0,
         };
-        let ordered: Vec<Ordered> = orders.into_iter().map(ordered).collect();
-        let open = ordered.len();
-        let load = Orders { inner: Arc::clone(inner), request: Arc::clone(&request), ordered, open };
-        inner.spawn(broadcast(Arc::clone(inner), request, load, Some(slot)));
+        let pending: Vec<PendingRelease> = calls.into_iter().map(pending).collect();
+        let open = pending.len();
+        let handler = PendingReleases { inner: Arc::clone(inner), request: Arc::clone(&request), pending, open };
+        inner.spawn(broadcast(Arc::clone(inner), request, handler, Some(slot)));
     }
 }
 
-/// Those that go out together.
-struct Orders {
+/// The arguments of `release.lua`, but for the not-after.
+fn script_args(calls: &[ReleaseCall]) -> ScriptArgs {
+    let mut parts = ScriptArgs::for_locks(calls.len());
+    for ReleaseCall { lock, .. } in calls {
+        parts = parts.key(lock.names.lock());
+    }
+    for ReleaseCall { lock, .. } in calls {
+        parts = parts.key(lock.names.queue());
+    }
+    for ReleaseCall { lock, .. } in calls {
+        parts = parts.arg(lock.token.as_uuid().hyphenated()).arg(lock.names.wake());
+    }
+    parts
+}
+
+/// The releases of one round.
+struct PendingReleases {
     inner: Arc<Inner>,
     request: Arc<Request>,
-    ordered: Vec<Ordered>,
-    /// How many are not decided yet.
+    pending: Vec<PendingRelease>,
+    /// How many of them are not decided yet.
     open: usize,
 }
 
-struct Ordered {
+struct PendingRelease {
     lock: Arc<Lock>,
-    /// Who wants to hear what came of it, until it is decided.
-    tell: Option<oneshot::Sender<Released>>,
+    /// Where the result goes to; `None` once the release is decided.
+    result: Option<oneshot::Sender<Released>>,
     ballot: Ballot,
     errors: Vec<(usize, StoreError)>,
     answered: usize,
 }
 
-impl RoundHandler for Orders {
-    fn hear(&mut self, node: usize, heard: Heard) -> Enough {
+impl RoundHandler for PendingReleases {
+    fn answered(&mut self, node: usize, answer: NodeAnswer) -> Enough {
         let now = self.inner.now();
-        for (at, word) in (0..self.ordered.len()).zip(words(&heard)) {
-            let said = word.map_err(|failure| failure.error).and_then(|word| match word.parts().0 {
-                1 => Ok(Vote::Granted),
-                2 => Ok(Vote::Denied),
-                3 => Err(StoreError::Timeout),
-                _ => Err(protocol_error("neither released nor gone")),
-            });
-            self.one_heard(at, node, said, now);
+        for (at, reply) in (0..self.pending.len()).zip(each_reply(&answer)) {
+            self.count(at, node, vote(reply), now);
         }
         if self.open == 0 { Enough::Yes } else { Enough::No }
     }
 
     fn settle(&mut self) {
-        (0..self.ordered.len()).for_each(|at| self.decide(at));
+        (0..self.pending.len()).for_each(|at| self.decide(at));
     }
 }
 
-impl Orders {
-    fn one_heard(&mut self, at: usize, node: usize, said: Result<Vote, StoreError>, now: Moment) {
-        let one = &mut self.ordered[at];
-        let vote = match said {
+fn vote(reply: Result<LockReply, Failure>) -> Result<Vote, StoreError> {
+    match reply.map_err(|failure| failure.error)?.parts().0 {
+        1 => Ok(Vote::Granted),
+        2 => Ok(Vote::Denied),
+        3 => Err(StoreError::Timeout),
+        _ => Err(protocol_error("neither released nor gone")),
+    }
+}
+
+impl PendingReleases {
+    fn count(&mut self, at: usize, node: usize, vote: Result<Vote, StoreError>, now: Moment) {
+        if vote.is_err() {
+            self.release_later(at, node, now);
+        }
+        let one = &mut self.pending[at];
+        let vote = match vote {
             Ok(vote) => {
                 one.answered += 1;
                 vote
             }
             Err(error) => {
                 one.errors.push((node, error));
-                self.see_to(at, node, now);
                 Vote::Unknown
             }
         };
-        let one = &mut self.ordered[at];
-        let _ = one.ballot.cast(node, vote, now);
-        if one.ballot.outcome() != Outcome::Open {
+        one.ballot.cast(node, vote, now);
+        if one.ballot.state() != BallotState::Open {
             self.decide(at);
         }
     }
 
-    /// Sees to it that the node gets the release when it can.
-    fn see_to(&self, at: usize, node: usize, now: Moment) {
+    /// Has the node release the lock when it can.
+    fn release_later(&self, at: usize, node: usize, now: Moment) {
         let node = &self.inner.nodes[node];
-        // Of a node that is away and owes enough, the key runs out by itself: it is a minority.
-        if !node.owes_enough() {
-            // How long the key was taken for is not known here; no key is taken for longer.
+        // Beyond that the key runs out by itself on a node that is away: such nodes are a minority.
+        if !node.has_enough_pending_releases() {
+            // The TTL of the key is not known here; none is longer than this.
             let over = now.saturating_add(node.redis.config.longest_life);
-            self.request.take_back(node, &self.ordered[at].lock, over);
+            self.request.take_back(node, &self.pending[at].lock, over);
         }
     }
 
+    /// Sends the result. Does nothing if the release is decided already.
     fn decide(&mut self, at: usize) {
-        let one = &mut self.ordered[at];
-        let Some(tell) = one.tell.take() else { return };
+        let one = &mut self.pending[at];
+        let Some(result) = one.result.take() else { return };
         self.open -= 1;
         let released = match one.ballot.settle(self.inner.now()) {
-            Outcome::Granted => Released::Released,
-            Outcome::Denied => Released::AlreadyGone,
+            BallotState::Granted => Released::Released,
+            BallotState::Denied => Released::AlreadyGone,
             // No majority has it any more, though it is not known whether one had it.
             _ if one.answered >= self.inner.quorum.needed() => Released::AlreadyGone,
             _ => {
-                let silent = |node: &usize| !one.ballot.has_heard(*node) && one.errors.iter().all(|(at, _)| at != node);
+                let silent =
+                    |node: &usize| !one.ballot.has_voted(*node) && one.errors.iter().all(|(failed, _)| failed != node);
                 let silent: Vec<usize> = (0..self.inner.nodes.len()).filter(silent).collect();
                 one.errors.extend(silent.into_iter().map(|node| (node, StoreError::Timeout)));
                 Released::Unknown(no_quorum(&self.inner, one.answered, &one.errors))
             }
         };
-        // Whoever does not listen has what he wanted all the same.
-        let _ = tell.send(released);
+        // A caller that has gone needs no result.
+        let _ = result.send(released);
     }
 }

@@ -6,65 +6,64 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::Inner;
 use super::super::in_flight::InFlightGuard;
+use super::super::inner::Inner;
+use super::super::lock::Lock;
 use super::super::node::Node;
 use super::super::script::REPAIR;
 use crate::clock::Moment;
-use crate::key::Token;
 use crate::store::drift;
 use crate::store::redis::call::{Confirm, call};
 use crate::store::redis::cleanup::Guard;
 use crate::store::redis::fault::Ran;
-use crate::store::redis::keys::KeyNames;
 use crate::store::redis::millis;
 use crate::store::redis::pending::PendingCleanup;
 use crate::store::redis::script::ScriptArgs;
 
-/// Less than this is not worth the trouble.
-const LEAST: Duration = Duration::from_millis(10);
+/// With less time left a lock is not given back.
+const MIN_LEFT: Duration = Duration::from_millis(10);
 
-/// What some nodes have lost.
-pub(crate) struct Lost {
-    /// The lock and its token.
-    pub(crate) question: (KeyNames, Token),
-    pub(crate) fence: u64,
+/// A lock that some nodes have lost.
+pub(super) struct Lost {
+    pub(super) lock: Arc<Lock>,
+    pub(super) fence: u64,
     /// When it ends, as far as its holder knows.
-    pub(crate) ends: Moment,
+    pub(super) ends: Moment,
 }
 
 /// Gives it back to one node, in the background.
-pub(crate) fn repair(inner: &Arc<Inner>, node: usize, lost: &Lost, left: Duration, stay: &Arc<InFlightGuard>) {
+pub(super) fn repair(inner: &Arc<Inner>, node: usize, lost: &Lost, left: Duration, guard: &Arc<InFlightGuard>) {
     let (Some(node), Some(runtime)) = (inner.nodes.get(node), inner.runtime()) else { return };
-    if left < LEAST || !stay.goes_on() {
+    if left < MIN_LEFT || guard.state().is_released() {
         return;
     }
-    let (node, stay, inner) = (Arc::clone(node), Arc::clone(stay), Arc::clone(inner));
-    let (names, token, fence) = (lost.question.0.clone(), lost.question.1, lost.fence);
+    let (inner, node, in_flight) = (Arc::clone(inner), Arc::clone(node), Arc::clone(guard));
+    let (lock, fence) = (Arc::clone(&lost.lock), lost.fence);
     runtime.spawn(async move {
         let over = inner.now().saturating_add(node.redis.config.operation_timeout * 2).saturating_add(left);
-        let mut guard = Guard::new(&node.redis, &names, token, PendingCleanup::new(over), Confirm::No);
-        let is_there = give(&inner, &node, (&names, token), (fence, left), &mut guard).await;
-        if is_there == Some(Ran::No) || (is_there == Some(Ran::Maybe) && stay.goes_on()) {
+        let mut guard = Guard::new(&node.redis, &lock.names, lock.token, PendingCleanup::new(over), Confirm::No);
+        let may_hold = give(&inner, &node, &lock, (fence, left), &mut guard).await;
+        let is_wanted = !in_flight.state().is_released();
+        if may_hold == Some(Ran::No) || (may_hold == Some(Ran::Maybe) && is_wanted) {
             guard.disarm();
         }
     });
 }
 
-/// Whether the node may hold it now; nothing if that is not known.
+/// Whether the node may hold the lock now; `None` if that is not known.
 async fn give(
     inner: &Inner,
     node: &Node,
-    (names, token): (&KeyNames, Token),
+    lock: &Lock,
     (fence, left): (u64, Duration),
     guard: &mut Guard,
 ) -> Option<Ran> {
     let begun = inner.now();
-    let answered = call(&node.redis, names, &REPAIR, begun, guard, |not_after| {
-        // It must not outlive what the majority holds, though it is carried out later.
+    let answered = call(&node.redis, &lock.names, &REPAIR, begun, guard, |not_after| {
+        // It must not outlast what the majority holds, though it is carried out later.
         let late = inner.now().saturating_since(begun);
         let life = left.saturating_sub(late).saturating_sub(drift(left)).max(Duration::from_millis(1));
-        let parts = ScriptArgs::of([names.lock(), names.fence()]).arg(token.as_uuid().hyphenated());
+        let parts = ScriptArgs::of([lock.names.lock(), lock.names.fence()]).arg(lock.token.as_uuid().hyphenated());
         parts.arg(millis(life)).arg(not_after).arg(fence).arg(millis(inner.config.fence_retention))
     });
     match answered.await {
