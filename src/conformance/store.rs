@@ -1,7 +1,7 @@
-//! The contract of a [`Store`], as checks that anybody can hold a store of his own to: [`check`].
+//! The contract of a [`Store`], as checks that anybody can run over a store of their own: [`check`].
 //!
-//! Each check is a sentence and cites its rule. All of them run over two instances that share one place, as two
-//! processes would, from threads without any runtime (S13). A check that fails panics.
+//! Each check is a sentence and cites its rule. All of them run over two instances that keep their keys in one place, as
+//! those of two processes do, from threads without any runtime (S13). A check that fails panics.
 //!
 //! ```no_run
 //! # fn my_store() -> std::sync::Arc<dyn leasehold::store::Store> { unreachable!() }
@@ -14,20 +14,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::{LONG, until};
 use crate::key::{Key, Token, Ttl};
 use crate::store::{
     AcquireRequest, Acquired, Denial, Event, Extended, Fairness, Fences, Forced, Hint, Hints, Holder, KeyState, OnHeld,
     Released, Store, StoreError, drift,
 };
-
-/// However loaded the machine is, a thing that has not come by then is not coming.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// So long that nothing but a release ends it within a check.
-const LONG: Duration = Duration::from_hours(1);
 
 /// Runs every check over two instances that `make` makes.
 ///
@@ -59,9 +55,9 @@ pub fn check(make: impl Fn() -> Arc<dyn Store>) {
 /// Two instances of a store, started on a runtime of their own.
 #[derive(Debug)]
 pub struct Stores {
-    /// What one process sees.
+    /// The store of one process.
     pub one: Arc<dyn Store>,
-    /// What another one sees.
+    /// The store of another process.
     pub other: Arc<dyn Store>,
     end: CancellationToken,
     thread: Option<JoinHandle<()>>,
@@ -81,12 +77,12 @@ impl Stores {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a thread can have a runtime").block_on(async move {
                 let both = (here.start().await, there.start().await);
-                // The other side waits for it, or has panicked.
+                // The receiver waits for it, or has panicked.
                 let _ = started.send(both);
                 ended.cancelled().await;
             });
         });
-        let both = start.recv().expect("the thread says how it went");
+        let both = start.recv().expect("the thread sends the results");
         assert_eq!(both, (Ok(()), Ok(())), "the stores start");
         Self { one, other, end, thread: Some(thread) }
     }
@@ -98,7 +94,7 @@ impl Drop for Stores {
         wait(self.other.stop());
         self.end.cancel();
         if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by itself.
+            // A panic of that thread has been reported there.
             let _ = thread.join();
         }
     }
@@ -133,14 +129,14 @@ fn ttl(ttl: Duration) -> Ttl {
     Ttl::new(ttl).expect("it is within the bounds")
 }
 
-fn ask(store: &dyn Store, key: &Key, token: Token, lasting: Duration, on_held: OnHeld) -> Acquired {
+fn acquire(store: &dyn Store, key: &Key, token: Token, lasting: Duration, on_held: OnHeld) -> Acquired {
     wait(store.acquire(AcquireRequest { key, token, ttl: ttl(lasting), on_held }))
 }
 
-/// Takes a free key for long; answers its fence.
+/// Acquires a free key for long; answers its fence.
 #[track_caller]
-fn take(store: &dyn Store, key: &Key, token: Token) -> Option<u64> {
-    match ask(store, key, token, LONG, OnHeld::Fail) {
+fn acquire_free(store: &dyn Store, key: &Key, token: Token) -> Option<u64> {
+    match acquire(store, key, token, LONG, OnHeld::Fail) {
         Acquired::Granted { fence, .. } => fence,
         answer => panic!("S1: {key:?} is free, and the answer was {answer:?}"),
     }
@@ -154,24 +150,15 @@ fn denied(answer: &Acquired) -> Denial {
     }
 }
 
-#[track_caller]
-fn until(rule: &str, mut so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !so() {
-        assert!(began.elapsed() < PATIENCE, "it never came: {rule}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// S1, S2, S4: a free key is granted for a little less than was asked; a held one is denied, whoever asks.
 pub fn a_free_key_is_granted_and_a_held_one_denied(stores: &Stores) {
     let (key, token) = (fresh(), Token::random());
-    let Acquired::Granted { valid_for, .. } = ask(&*stores.one, &key, token, LONG, OnHeld::Fail) else {
+    let Acquired::Granted { valid_for, .. } = acquire(&*stores.one, &key, token, LONG, OnHeld::Fail) else {
         panic!("S1: a free key was not granted");
     };
     assert!(valid_for <= LONG - drift(LONG), "S4: {valid_for:?} leaves no allowance for drift");
     for store in [&stores.one, &stores.other] {
-        assert_eq!(denied(&ask(&**store, &key, Token::random(), LONG, OnHeld::Fail)), Denial::Held, "S1");
+        assert_eq!(denied(&acquire(&**store, &key, Token::random(), LONG, OnHeld::Fail)), Denial::Held, "S1");
     }
     assert!(matches!(wait(stores.other.look(&key, Some(token))), Ok(KeyState::Held { by: Holder::Ours, .. })));
     assert!(matches!(wait(stores.other.look(&key, None)), Ok(KeyState::Held { by: Holder::Other, .. })));
@@ -179,17 +166,17 @@ pub fn a_free_key_is_granted_and_a_held_one_denied(stores: &Stores) {
     assert_eq!(wait(stores.other.look(&key, Some(token))), Ok(KeyState::Free));
 }
 
-/// S2: a key has an end, and is free after it.
+/// S2: a grant has an end, and the key is free after it.
 pub fn a_key_runs_out_at_its_end(stores: &Stores) {
     let (key, token, next) = (fresh(), Token::random(), Token::random());
     let mut short = stores.one.capabilities().min_ttl.max(Duration::from_millis(50));
     until("S2: a grant in time", || {
-        // On a loaded machine the answer may take longer than that.
+        // On a loaded machine the answer may take longer than the TTL.
         short *= 2;
-        matches!(ask(&*stores.one, &key, token, short, OnHeld::Fail), Acquired::Granted { .. })
+        matches!(acquire(&*stores.one, &key, token, short, OnHeld::Fail), Acquired::Granted { .. })
     });
     until("S2: the key runs out", || {
-        matches!(ask(&*stores.other, &key, next, LONG, OnHeld::Fail), Acquired::Granted { .. })
+        matches!(acquire(&*stores.other, &key, next, LONG, OnHeld::Fail), Acquired::Granted { .. })
     });
     assert_eq!(wait(stores.one.extend(&key, token, ttl(LONG))), Extended::Lost, "S6: it was another's by then");
     assert_eq!(wait(stores.one.release(&key, token)), Released::AlreadyGone, "S7");
@@ -199,8 +186,9 @@ pub fn a_key_runs_out_at_its_end(stores: &Stores) {
 /// S3: a token that holds is granted again, with the same fence, and its end stays where it was.
 pub fn the_same_token_is_granted_again_and_nothing_moves(stores: &Stores) {
     let (key, token) = (fresh(), Token::random());
-    let fence = take(&*stores.one, &key, token);
-    let Acquired::Granted { fence: again, valid_for } = ask(&*stores.one, &key, token, LONG * 2, OnHeld::Fail) else {
+    let fence = acquire_free(&*stores.one, &key, token);
+    let Acquired::Granted { fence: again, valid_for } = acquire(&*stores.one, &key, token, LONG * 2, OnHeld::Fail)
+    else {
         panic!("S3: its own token was not granted again");
     };
     assert_eq!(again, fence, "S3");
@@ -210,13 +198,13 @@ pub fn the_same_token_is_granted_again_and_nothing_moves(stores: &Stores) {
     assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
 }
 
-/// S5: whatever a dropped acquire had done by then, nothing of it stays.
+/// S5: however far an acquire got before it was dropped, nothing of it stays.
 pub fn a_grant_whose_future_was_dropped_is_taken_back(stores: &Stores) {
     for polls in 0..4 {
         let (key, token) = (fresh(), Token::random());
         {
-            let ask = AcquireRequest { key: &key, token, ttl: ttl(LONG), on_held: OnHeld::Fail };
-            let mut future = stores.one.acquire(ask);
+            let request = AcquireRequest { key: &key, token, ttl: ttl(LONG), on_held: OnHeld::Fail };
+            let mut future = stores.one.acquire(request);
             let mut context = Context::from_waker(Waker::noop());
             let mut answered = Poll::Pending;
             for _ in 0..polls {
@@ -225,17 +213,17 @@ pub fn a_grant_whose_future_was_dropped_is_taken_back(stores: &Stores) {
                 }
             }
             if answered.is_ready() {
-                // Received after all: then it is ours to end.
+                // The grant was received after all: then this check has to release it.
                 drop(future);
                 assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
             }
         }
         let next = Token::random();
         until("S5: the key comes free", || {
-            matches!(ask(&*stores.other, &key, next, LONG, OnHeld::Fail), Acquired::Granted { .. })
+            matches!(acquire(&*stores.other, &key, next, LONG, OnHeld::Fail), Acquired::Granted { .. })
         });
         assert!(
-            matches!(ask(&*stores.other, &key, next, LONG, OnHeld::Fail), Acquired::Granted { .. }),
+            matches!(acquire(&*stores.other, &key, next, LONG, OnHeld::Fail), Acquired::Granted { .. }),
             "S5: the clean-up hit a later holder"
         );
         assert_eq!(wait(stores.other.release(&key, next)), Released::Released);
@@ -249,7 +237,7 @@ pub fn an_extend_lengthens_and_never_shortens_or_revives(stores: &Stores) {
         Ok(KeyState::Held { by: Holder::Ours, ends_in: Some(left), .. }) => left,
         seen => panic!("S6: it should be held, and is {seen:?}"),
     };
-    take(&*stores.one, &key, token);
+    acquire_free(&*stores.one, &key, token);
     assert!(matches!(wait(stores.one.extend(&key, token, ttl(LONG * 2))), Extended::Extended { .. }));
     assert!(left() > LONG, "S6: it did not lengthen");
     let Extended::Extended { valid_for } = wait(stores.one.extend(&key, token, ttl(LONG / 2))) else {
@@ -265,10 +253,10 @@ pub fn an_extend_lengthens_and_never_shortens_or_revives(stores: &Stores) {
 /// S7: a release ends what its token holds, once, and nothing else.
 pub fn a_release_ends_only_what_its_token_holds(stores: &Stores) {
     let (key, token, next) = (fresh(), Token::random(), Token::random());
-    take(&*stores.one, &key, token);
+    acquire_free(&*stores.one, &key, token);
     assert_eq!(wait(stores.other.release(&key, next)), Released::AlreadyGone, "S7: it is another's");
     assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
-    take(&*stores.other, &key, next);
+    acquire_free(&*stores.other, &key, next);
     assert_eq!(wait(stores.one.release(&key, token)), Released::AlreadyGone, "S7: the old token");
     assert!(matches!(wait(stores.one.look(&key, Some(next))), Ok(KeyState::Held { by: Holder::Ours, .. })), "S7");
     assert_eq!(wait(stores.other.release(&key, next)), Released::Released);
@@ -278,7 +266,7 @@ pub fn a_release_ends_only_what_its_token_holds(stores: &Stores) {
 pub fn a_release_is_carried_out_even_if_its_future_is_dropped(stores: &Stores) {
     for polls in 0..3 {
         let (key, token) = (fresh(), Token::random());
-        take(&*stores.one, &key, token);
+        acquire_free(&*stores.one, &key, token);
         let mut release = stores.one.release(&key, token);
         for _ in 0..polls {
             if release.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
@@ -290,7 +278,7 @@ pub fn a_release_is_carried_out_even_if_its_future_is_dropped(stores: &Stores) {
     }
 }
 
-/// S8: each grant of a key has a higher fence, whoever took it and however the last one ended.
+/// S8: each grant of a key has a higher fence, whoever holds it and however the last one ended.
 pub fn fences_rise_from_grant_to_grant(stores: &Stores) {
     if stores.one.capabilities().fences == Fences::None {
         return;
@@ -299,7 +287,7 @@ pub fn fences_rise_from_grant_to_grant(stores: &Stores) {
     for turn in 0..12 {
         let store = if turn % 2 == 0 { &stores.one } else { &stores.other };
         let token = Token::random();
-        let fence = take(&**store, &key, token).expect("S8: its terms promise fences");
+        let fence = acquire_free(&**store, &key, token).expect("S8: its terms promise fences");
         assert!(fence > last, "S8: {fence} after {last}");
         last = fence;
         if turn % 3 == 2 {
@@ -310,11 +298,11 @@ pub fn fences_rise_from_grant_to_grant(stores: &Stores) {
     }
 }
 
-/// S11: a forced release ends the holder and says so, here and elsewhere.
+/// S11: a forced release ends the holder, and its events reach both processes.
 pub fn a_forced_release_ends_any_holder_and_tells(stores: &Stores) {
     let (key, token) = (fresh(), Token::random());
     assert_eq!(wait(stores.one.force_release(&key)), Forced::WasFree);
-    take(&*stores.one, &key, token);
+    acquire_free(&*stores.one, &key, token);
     let mut watch = wait(stores.one.watch(&key)).expect("S10: it can be watched");
     let mut events = [&stores.one, &stores.other].map(|store| wait(store.events()).expect("S11: there are events"));
     assert_eq!(wait(stores.other.force_release(&key)), Forced::Released);
@@ -333,10 +321,10 @@ pub fn a_forced_release_ends_any_holder_and_tells(stores: &Stores) {
     }
 }
 
-/// S10: who watches hears of a release by another process.
+/// S10: a watch gets the hint of a release by another process.
 pub fn a_watch_hears_of_a_release(stores: &Stores) {
     let (key, token) = (fresh(), Token::random());
-    take(&*stores.one, &key, token);
+    acquire_free(&*stores.one, &key, token);
     let mut watches = [(); 3].map(|()| wait(stores.other.watch(&key)).expect("S10: it can be watched"));
     assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
     if stores.one.capabilities().hints == Hints::Given {
@@ -346,35 +334,35 @@ pub fn a_watch_hears_of_a_release(stores: &Stores) {
     }
 }
 
-/// S9: the first to wait is the first to be granted, and one that leaves makes way.
+/// S9: the first to wait is the first to be granted, and the next one is granted after one that leaves.
 pub fn processes_take_turns(stores: &Stores) {
     if stores.one.capabilities().fairness == Fairness::None {
         return;
     }
     let (key, [held, first, second, third]) = (fresh(), [(); 4].map(|()| Token::random()));
-    take(&*stores.one, &key, held);
-    denied(&ask(&*stores.other, &key, first, LONG, OnHeld::Queue));
-    denied(&ask(&*stores.one, &key, second, LONG, OnHeld::Queue));
+    acquire_free(&*stores.one, &key, held);
+    denied(&acquire(&*stores.other, &key, first, LONG, OnHeld::Queue));
+    denied(&acquire(&*stores.one, &key, second, LONG, OnHeld::Queue));
     assert_eq!(wait(stores.one.release(&key, held)), Released::Released);
-    assert_eq!(denied(&ask(&*stores.one, &key, second, LONG, OnHeld::Queue)), Denial::Ahead, "S9: not its turn");
-    assert_eq!(denied(&ask(&*stores.one, &key, third, LONG, OnHeld::Fail)), Denial::Ahead, "S9: a try barged");
-    assert!(matches!(ask(&*stores.other, &key, first, LONG, OnHeld::Queue), Acquired::Granted { .. }), "S9");
-    denied(&ask(&*stores.other, &key, third, LONG, OnHeld::Queue));
-    // Now one is ahead, and other behind. One gives up.
+    assert_eq!(denied(&acquire(&*stores.one, &key, second, LONG, OnHeld::Queue)), Denial::Ahead, "S9: not its turn");
+    assert_eq!(denied(&acquire(&*stores.one, &key, third, LONG, OnHeld::Fail)), Denial::Ahead, "S9: a try barged");
+    assert!(matches!(acquire(&*stores.other, &key, first, LONG, OnHeld::Queue), Acquired::Granted { .. }), "S9");
+    denied(&acquire(&*stores.other, &key, third, LONG, OnHeld::Queue));
+    // Now `one` is ahead of `other`, and gives up.
     stores.one.leave(&key);
     assert_eq!(wait(stores.other.release(&key, first)), Released::Released);
     until("S9: who left is not waited for", || {
-        matches!(ask(&*stores.other, &key, third, LONG, OnHeld::Queue), Acquired::Granted { .. })
+        matches!(acquire(&*stores.other, &key, third, LONG, OnHeld::Queue), Acquired::Granted { .. })
     });
     assert_eq!(wait(stores.other.release(&key, third)), Released::Released);
 }
 
-/// S9, S10: a store that can say whose turn it is says so, to the first in the queue, also if he only listens later; and
-/// a place can be left once nobody listens any more.
+/// S9, S10: a store that knows whose turn it is gives the first in the queue a hint, also if that one only listens later;
+/// and a place can be left once nobody listens any more.
 pub fn whose_turn_it_is_is_told(stores: &Stores) {
     let (key, [held, first, second]) = (fresh(), [(); 3].map(|()| Token::random()));
-    take(&*stores.one, &key, held);
-    denied(&ask(&*stores.other, &key, first, LONG, OnHeld::Queue));
+    acquire_free(&*stores.one, &key, held);
+    denied(&acquire(&*stores.other, &key, first, LONG, OnHeld::Queue));
     let Some(mut turn) = stores.other.turn(&key) else {
         assert_eq!(wait(stores.one.release(&key, held)), Released::Released);
         stores.other.leave(&key);
@@ -383,15 +371,15 @@ pub fn whose_turn_it_is_is_told(stores: &Stores) {
     assert_eq!(wait(stores.one.release(&key, held)), Released::Released);
     until("S9: its turn", || {
         assert!(wait(turn.next()).is_some(), "S10: the store runs");
-        matches!(ask(&*stores.other, &key, first, LONG, OnHeld::Queue), Acquired::Granted { .. })
+        matches!(acquire(&*stores.other, &key, first, LONG, OnHeld::Queue), Acquired::Granted { .. })
     });
     drop(turn);
-    denied(&ask(&*stores.one, &key, second, LONG, OnHeld::Queue));
+    denied(&acquire(&*stores.one, &key, second, LONG, OnHeld::Queue));
     assert_eq!(wait(stores.other.release(&key, first)), Released::Released);
     let mut turn = stores.one.turn(&key).expect("S10: it could before");
     stores.one.leave(&key);
     assert!(wait(turn.next()).is_some(), "S10: it was its turn before it listened, and it has not left");
-    assert!(matches!(ask(&*stores.one, &key, second, LONG, OnHeld::Queue), Acquired::Granted { .. }), "S9");
+    assert!(matches!(acquire(&*stores.one, &key, second, LONG, OnHeld::Queue), Acquired::Granted { .. }), "S9");
     drop(turn);
     assert_eq!(wait(stores.one.release(&key, second)), Released::Released);
 }
@@ -403,21 +391,21 @@ pub fn too_short_a_ttl_is_refused(stores: &Stores) {
     let Ok(short) = Ttl::new(short) else { return };
     let answer = wait(stores.one.acquire(AcquireRequest { key: &key, token, ttl: short, on_held: OnHeld::Fail }));
     assert_eq!(answer, Acquired::Unknown(StoreError::InvalidTtl));
-    take(&*stores.one, &key, token);
+    acquire_free(&*stores.one, &key, token);
     assert_eq!(wait(stores.one.extend(&key, token, short)), Extended::Unknown(StoreError::InvalidTtl));
     assert_eq!(wait(stores.one.release(&key, token)), Released::Released, "it was not touched");
 }
 
-/// A store that can tell what it keeps leaves out nothing that is there throughout, whoever holds it.
+/// A store that can list its keys leaves out none that is held all the time, whoever holds it.
 pub fn a_scan_tells_every_key_that_is_held(stores: &Stores) {
     let prefix = format!("conformance:scan:{}:", Token::random());
     let keys: Vec<Key> = (0..250).map(|n| Key::new(format!("{prefix}{n}")).expect("a good key")).collect();
     let tokens: Vec<Token> = keys.iter().map(|_| Token::random()).collect();
     for (key, token) in keys.iter().zip(&tokens) {
-        take(&*stores.other, key, *token);
+        acquire_free(&*stores.other, key, *token);
     }
     let (mut found, mut cursor) = (std::collections::HashSet::new(), None);
-    let can_tell = loop {
+    let can_list = loop {
         let page = match wait(stores.one.scan(&prefix, cursor.as_deref(), 20)) {
             Ok(Some(page)) => page,
             Ok(None) => break false,
@@ -431,7 +419,7 @@ pub fn a_scan_tells_every_key_that_is_held(stores: &Stores) {
     };
     for (key, token) in keys.iter().zip(tokens) {
         let spelt = stores.one.canonical(key).expect("the store can keep it");
-        assert!(!can_tell || found.contains(&spelt), "{key} is held, and not told");
+        assert!(!can_list || found.contains(&spelt), "{key} is held, and not listed");
         assert_eq!(wait(stores.other.release(key, token)), Released::Released);
     }
 }
@@ -441,7 +429,7 @@ pub fn a_key_has_one_spelling(stores: &Stores) {
     let (key, token) = (fresh(), Token::random());
     let canonical = stores.one.canonical(&key).expect("the store can keep it");
     assert_eq!(stores.one.canonical(&canonical).as_ref(), Ok(&canonical));
-    take(&*stores.one, &key, token);
-    assert_eq!(denied(&ask(&*stores.other, &canonical, Token::random(), LONG, OnHeld::Fail)), Denial::Held);
+    acquire_free(&*stores.one, &key, token);
+    assert_eq!(denied(&acquire(&*stores.other, &canonical, Token::random(), LONG, OnHeld::Fail)), Denial::Held);
     assert_eq!(wait(stores.other.release(&canonical, token)), Released::Released);
 }

@@ -30,10 +30,10 @@ pub enum StoreError {
     /// The server has no memory left.
     #[error("the server is out of memory")]
     OutOfMemory,
-    /// The server refuses what we may do (`NOPERM`). The module's documentation lists the rights that are needed.
+    /// The server's user has not all the rights that are needed (`NOPERM`). The module's documentation lists them.
     #[error("the server refuses access: {0}")]
     Denied(Arc<str>),
-    /// The server refuses who we are (`WRONGPASS`, `NOAUTH`): the user or the password is wrong, or was changed.
+    /// The server refuses the user or the password (`WRONGPASS`, `NOAUTH`): one is wrong, or was changed.
     #[error("the server refuses the user or the password: {0}")]
     Unauthenticated(Arc<str>),
     /// The server cannot write to its disk, and takes no writes until it can (`MISCONF`).
@@ -42,7 +42,7 @@ pub enum StoreError {
     /// Fewer replicas are connected, or have confirmed, than were asked for (`NOREPLICAS`, `WAIT`).
     #[error("the server has too few replicas")]
     TooFewReplicas,
-    /// A script of somebody's runs for too long (`BUSY`).
+    /// A script of some client runs for too long (`BUSY`).
     #[error("the server is busy with a script")]
     Busy,
     /// The server answered something that no working server does.
@@ -91,7 +91,7 @@ pub enum StoreError {
     Other(Arc<str>),
 }
 
-/// Whole seconds are enough for a log.
+/// Whole seconds: enough for a log.
 fn humane(left: Duration) -> String {
     if left < Duration::from_secs(1) { format!("{} ms", left.as_millis()) } else { format!("{} s", left.as_secs()) }
 }
@@ -167,16 +167,16 @@ impl StoreCause {
     /// One lower-case word, the same in every interface.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
-        self.words().0
+        self.text().0
     }
 
     /// What it means and what helps, for people. It quotes nothing that the server said.
     #[must_use]
     pub const fn describe(self) -> &'static str {
-        self.words().1
+        self.text().1
     }
 
-    const fn words(self) -> (&'static str, &'static str) {
+    const fn text(self) -> (&'static str, &'static str) {
         match self {
             Self::Timeout => ("timeout", "the store did not answer in time"),
             Self::Unreachable => ("unreachable", "the store cannot be reached"),
@@ -228,7 +228,7 @@ impl StoreError {
         }
     }
 
-    /// Whether asking again soon is in vain: somebody has to change something first.
+    /// Whether asking again soon does not help: an operator has to change something first.
     #[cfg(feature = "redis")]
     pub(crate) const fn is_refusal(&self) -> bool {
         matches!(self.cause(), StoreCause::Denied | StoreCause::Unauthenticated | StoreCause::Invalid)

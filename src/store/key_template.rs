@@ -1,14 +1,14 @@
-//! How a key is called in the store: [`KeyTemplate`].
+//! The name of a key in the store: [`KeyTemplate`].
 //!
 //! Other lock libraries use names such as `lock:order:42`; with the same template their locks and ours are the same.
-//! A key that already has the template's ends is taken as complete, so both spellings are one lock; it is told everywhere
-//! by its short spelling, without those ends.
+//! A key that already has the template's ends is taken as complete, so both spellings are one lock. Answers and events
+//! name it by the short spelling, without those ends.
 
 #[cfg(any(feature = "redis", test))]
 use crate::key::Key;
 use crate::key::check_key;
 
-/// The place of the key in a template.
+/// Where the key goes in a template.
 const HOLE: &str = "{key}";
 
 /// The name of a lock in the store, with a hole for its key: `lock:{key}` unless it is set.
@@ -80,7 +80,7 @@ impl KeyTemplate {
     }
 
     pub(crate) fn fill_into(&self, key: &str, name: &mut String) {
-        // A key that is a whole name already, hole and all.
+        // The key is a whole name already.
         if self.inner(key).is_some() {
             name.push_str(key);
         } else {
@@ -94,7 +94,7 @@ impl KeyTemplate {
         (&self.before, &self.after)
     }
 
-    /// What stands in the hole of a name; `None` if it is none.
+    /// The part of `name` that stands in the hole; `None` if the template makes no such name.
     fn inner<'a>(&self, name: &'a str) -> Option<&'a str> {
         name.strip_prefix(&*self.before)?.strip_suffix(&*self.after).filter(|key| !key.is_empty())
     }
@@ -112,7 +112,7 @@ impl KeyTemplate {
     #[must_use]
     pub fn key_of<'a>(&self, name: &'a str) -> Option<&'a str> {
         let key = self.inner(name)?;
-        // What is complete itself would not be completed again.
+        // A key that is a whole name itself was not filled in again.
         Some(if self.inner(key).is_some() { name } else { key })
     }
 

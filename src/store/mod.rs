@@ -18,7 +18,7 @@
 //! | S8 | Fences of one key rise from grant to grant, across processes, restarts and idle periods. A store that cannot promise that says [`Fences::None`]. |
 //! | S9 | A place in the queue ([`OnHeld::Queue`]) lasts until its process is granted or [leaves](Store::leave). Nobody behind it is granted before it. A process that died holds the others up for about a second; one that lives, and neither tries nor listens for its [`turn`](Store::turn) any more, for some seconds. |
 //! | S10 | [`watch`](Store::watch) is in force when it resolves: what happens to the key afterwards gives a hint. A hint grants nothing, and may be missing: waiters poll too. Those of a [`turn`](Store::turn) come within a second even so. |
-//! | S11 | [`force_release`](Store::force_release) ends any holder and the queue, lets the next fence be higher, and tells the watchers and every process's [`events`](Store::events). Who waited waits anew. |
+//! | S11 | [`force_release`](Store::force_release) ends any holder and the queue, lets the next fence be higher, and reaches the watchers and every process's [`events`](Store::events). Who waited waits anew. |
 //! | S12 | Every call answers within the store's operation timeout, however the other side fares. |
 //! | S13 | Calls come from any thread and any executor, and need no runtime of the caller's: what they wait for is driven by the runtime that [`start`](Store::start) was called on. |
 //! | S14 | No answer, error or `Debug` shows a password, or a value that another client stored. |
@@ -88,7 +88,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// What this store can do; asked before [`start`](Store::start), and never changing.
     fn capabilities(&self) -> Capabilities;
 
-    /// What it is called in metrics and traces: one word of lower-case letters, the same for all of its kind.
+    /// Its name in metrics and traces: one word of lower-case letters, the same for all of its kind.
     fn name(&self) -> &'static str {
         "custom"
     }
@@ -113,16 +113,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn stop(&self) -> BoxFuture<'_, ()>;
 
     /// Tries once to take a key (S1 to S5).
-    fn acquire<'a>(&'a self, ask: AcquireRequest<'a>) -> BoxFuture<'a, Acquired>;
+    fn acquire<'a>(&'a self, request: AcquireRequest<'a>) -> BoxFuture<'a, Acquired>;
 
     /// Gives up this process's place in the key's queue, at once for this process and soon for the others; unless a try
-    /// that waits is under way, or a [`turn`](Store::turn) is listened for.
+    /// that waits is in flight, or a [`turn`](Store::turn) is listened for.
     fn leave(&self, key: &Key);
 
     /// Listens for this process's turn in the key's queue, in which it has a place or asks for one. A hint says that
-    /// trying again may help, and comes within about a second even if a message was lost: whoever listens need not
-    /// poll. Dropping the watch ends it; the place stays until the process [leaves](Store::leave). `None`: the store
-    /// cannot say whose turn it is, and who waits watches the key and polls.
+    /// trying again may help, and comes within about a second even if a message was lost: a listener need not poll. Dropping the watch ends it; the place stays until the process [leaves](Store::leave). `None`: the store
+    /// cannot know whose turn it is; a waiter watches the key and polls.
     fn turn(&self, key: &Key) -> Option<Watch> {
         let _ = key;
         None
@@ -132,7 +131,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended>;
 
     /// For how long `token` still holds the key; moves nothing. Another process may have extended it, or released it, if
-    /// it knows the token. Unknown where the store cannot say more than its grants and extensions have.
+    /// it knows the token. Unknown where the store knows no more than its grants and extensions have answered.
     fn confirm<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Extended> {
         let _ = (key, token);
         Box::pin(std::future::ready(Extended::Unknown(StoreError::Other("it does not say".into()))))
@@ -144,8 +143,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Ends whatever holds the key (S11).
     fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced>;
 
-    /// The same if the key is still held by the grant with this fence; [`Forced::WasFree`] if it is not. Whoever cannot
-    /// do that in one step looks first: then a holder that comes in between may be ended in place of that grant.
+    /// The same if the key is still held by the grant with this fence; [`Forced::WasFree`] if it is not. A store that
+    /// cannot do that in one step looks first: then a holder that comes in between may be ended in place of that grant.
     fn force_release_grant<'a>(&'a self, key: &'a Key, fence: u64) -> BoxFuture<'a, Forced> {
         Box::pin(async move {
             match self.look(key, None).await {
@@ -156,8 +155,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         })
     }
 
-    /// Tells every process that whatever holds the key will be ended `within` this time from now, by
-    /// [`Event::Notice`]. Ends nothing.
+    /// Sends every process an [`Event::Notice`]: whatever holds the key will be ended `within` this time from now. Ends
+    /// nothing.
     fn give_notice<'a>(&'a self, key: &'a Key, within: Duration) -> BoxFuture<'a, Result<Noticed, StoreError>> {
         let _ = (key, within);
         Box::pin(std::future::ready(Ok(Noticed::CannotTell)))
@@ -167,8 +166,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<KeyState, StoreError>>;
 
     /// Some of the keys that it keeps, whoever holds them, about `limit` of those that begin with `prefix` and perhaps
-    /// none of them: from the beginning, or from where the page before said. `None`: it cannot tell. What it keeps from
-    /// the first page to the last is in one of them, and may be in two.
+    /// none of them: from the beginning, or from the cursor of the page before. `None`: it cannot list them. A key that is
+    /// held from the first page to the last is in one of them, and may be in two.
     fn scan<'a>(
         &'a self,
         prefix: &'a str,
@@ -179,8 +178,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// What each of its nodes has of the key, in an order that stays. `token` is the holder's, where the caller knows it;
-    /// else the holder is who has a majority. Empty where there is one word only: [`look`](Self::look) has said it.
+    /// Whom each of its nodes votes for, in an order that stays. `token` is the holder's, where the caller knows it; else
+    /// the holder is the one with a majority. Empty where no nodes vote: [`look`](Self::look) is the whole answer.
     fn votes<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Vec<NodeVote>> {
         let _ = (key, token);
         Box::pin(std::future::ready(Vec::new()))
@@ -192,7 +191,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Listens to what concerns the process as a whole. Best called once, before the first acquire.
     fn events(&self) -> BoxFuture<'_, Result<Events, StoreError>>;
 
-    /// How the other side is, asked now.
+    /// Whether the other side answers, asked now.
     fn health(&self) -> BoxFuture<'_, Health>;
 }
 

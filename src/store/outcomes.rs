@@ -25,7 +25,7 @@ pub enum Acquired {
         /// The cause.
         why: Denial,
     },
-    /// It may or may not hold it; the store is seeing to it that it does not (S5).
+    /// The token may or may not hold the key; the store takes back what it may hold (S5).
     Unknown(StoreError),
 }
 
@@ -39,8 +39,8 @@ pub enum Denial {
     OtherKind,
     /// It may be free, but another process is ahead in its queue.
     Ahead,
-    /// Nobody holds it: rivals took votes from each other, and give them back. Whoever tries again before the pause is
-    /// over, whatever hints come, only splits the next vote.
+    /// Nobody holds it: rivals got some nodes each, and give them back. A try before the pause is over, whatever hints
+    /// come, only splits the next vote.
     Split,
     /// The store has no memory left for it.
     OutOfMemory,
@@ -96,14 +96,14 @@ pub enum Forced {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Noticed {
-    /// Every process that listens to the store's events is told.
+    /// Every process that listens to the store's events gets the notice.
     Told {
         /// The fence of the grant that is meant, if it is known.
         fence: Option<u64>,
     },
     /// Nobody held the key.
     WasFree,
-    /// The store has no way to tell other processes.
+    /// The store has no way to reach other processes.
     CannotTell,
 }
 
@@ -172,7 +172,7 @@ pub enum Holder {
     OtherKind,
 }
 
-/// How a store is, and what is to be said about its set-up.
+/// Whether a store answers, and what is wrong with its set-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Health {
@@ -198,7 +198,7 @@ impl Health {
     }
 }
 
-/// How one server of a store is.
+/// Whether one server of a store answers, and how it has voted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeHealth {
@@ -206,7 +206,7 @@ pub struct NodeHealth {
     pub name: Arc<str>,
     /// How long it took to answer just now; [`StoreError::Quarantined`] if it did, and does not vote.
     pub answer: Result<Duration, StoreError>,
-    /// What it has said to this process's requests for keys since the store was made.
+    /// How it has answered this process's requests for keys since the store was made.
     pub votes: Votes,
 }
 
@@ -224,7 +224,7 @@ impl NodeHealth {
 pub struct NodeVote {
     /// Its host and port.
     pub node: Arc<str>,
-    /// For whom it stands.
+    /// Whom it votes for.
     pub vote: Vote,
 }
 
@@ -236,13 +236,13 @@ impl NodeVote {
     }
 }
 
-/// For whom a node of a store stands, of those who may hold a key.
+/// Which holder of a key a node of a store votes for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Vote {
-    /// The one who holds the key.
+    /// The holder of the key.
     Holder,
-    /// Somebody else, who has no majority; or another kind of client.
+    /// Another one, who has no majority; or another kind of client.
     Other,
     /// Nobody.
     Free,
@@ -266,7 +266,7 @@ impl Vote {
     }
 }
 
-/// What a node has said, counted.
+/// How often a node has given each vote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Votes {
@@ -292,7 +292,7 @@ pub enum Warning {
         /// The policy that is set.
         policy: String,
     },
-    /// A server refuses us, and will until somebody changes something: the password, the rights, the version. Told
+    /// A server refuses us, and will until an operator changes something: the password, the rights, the version. Reported
     /// about once a minute while it lasts.
     #[error("{server} refuses us: {why}")]
     Refused {
@@ -302,7 +302,7 @@ pub enum Warning {
         why: StoreError,
     },
     /// The user has no rights to channels: releases by other processes are seen by polling, within a second, and
-    /// holders hear late of a forced release. Grant `&leasehold:*` (or the prefix that is set), and `+@pubsub`.
+    /// holders learn late of a forced release. Grant `&leasehold:*` (or the prefix that is set), and `+@pubsub`.
     #[error("no rights to channels, so releases are seen by polling: {why}")]
     NoChannels {
         /// The cause.
@@ -341,12 +341,12 @@ pub struct Capabilities {
     pub on_expiry: OnExpiry,
     /// Whether it keeps queues between processes.
     pub fairness: Fairness,
-    /// Whether it tells what happens to keys.
+    /// Whether it reports what happens to keys.
     pub hints: Hints,
 }
 
 impl Capabilities {
-    /// The terms of a store that does everything, keeps TTLs from 10 ms and wants lapsed keys released.
+    /// What a store can do that does everything, keeps TTLs from 10 ms and wants expired keys released.
     #[must_use]
     pub const fn new(operation_timeout: Duration) -> Self {
         let min_ttl = Duration::from_millis(10);
@@ -384,17 +384,17 @@ pub enum OnExpiry {
 /// Whether processes take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fairness {
-    /// In the order in which they came (S9).
+    /// In the order in which they began to wait (S9).
     Queue,
-    /// Whoever tries first after a release is granted.
+    /// The first that tries after a release is granted.
     None,
 }
 
-/// Whether a store tells what happens to keys.
+/// Whether a store reports what happens to keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hints {
     /// It does (S10, S11).
     Given,
-    /// Its watches and events never say anything.
+    /// Its watches and events never yield anything.
     None,
 }

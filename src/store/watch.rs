@@ -1,7 +1,7 @@
-//! What a store tells without being asked: [`Watch`] for one key, [`Events`] for the process.
+//! What a store reports without being asked: [`Watch`] for one key, [`Events`] for the process.
 //!
-//! Both are the receiving ends of bounded channels. A watch may lose hints when nobody reads it: those that are there
-//! say the same. Events are not lost: too many of them turn into one that says "verify everything".
+//! Both are the receiving ends of bounded channels. A watch that nobody reads may lose hints: those that it has mean the
+//! same. Events are not lost: too many of them turn into [`Event::Resumed`], after which everything is verified.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::key::Key;
 
-/// What may have happened to a watched key. It only says: try now.
+/// What may have happened to a watched key. All of them mean that a try may succeed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hint {
@@ -54,20 +54,22 @@ pub struct Watch {
 /// The sending end of a watch or of events.
 pub struct Sender<T> {
     channel: mpsc::Sender<T>,
+    /// Set when something was dropped because the channel was full. Events are then read as [`Event::Resumed`]; for hints
+    /// it means nothing.
     missed: Arc<AtomicBool>,
 }
 
-/// Whether anybody may hear it.
+/// Whether what was sent may be received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// It will be heard, or what is waiting to be heard says the same.
+    /// It will be received, or what waits to be received means the same.
     Heard,
     /// The receiver is gone.
     Gone,
 }
 
 impl Watch {
-    /// So many hints wait to be read; more would say the same.
+    /// So many hints wait to be read; more would mean the same.
     const BOUND: usize = 8;
 
     /// A watch and its sending end. `at_end` runs when the watch is dropped.
@@ -84,7 +86,7 @@ impl Watch {
         self.hints.recv().await
     }
 
-    /// Forgets the hints that have come so far: a try that begins now sees for itself what they are about.
+    /// Forgets the hints that have come so far: a try that begins now finds out by itself what they are about.
     pub fn clear(&mut self) {
         while self.hints.try_recv().is_ok() {}
     }
@@ -136,22 +138,20 @@ impl Events {
 }
 
 impl<T> Sender<T> {
-    /// Tells it, without waiting.
+    /// Sends it, without waiting.
     pub fn send(&self, what: T) -> Sent {
         match self.channel.try_send(what) {
             Ok(()) => Sent::Heard,
             Err(mpsc::error::TrySendError::Full(_)) => {
-                // Whoever reads one of the many finds the flag before the next.
+                // The next read finds the flag before any of the many.
                 self.missed.store(true, Ordering::Release);
                 Sent::Heard
             }
             Err(mpsc::error::TrySendError::Closed(_)) => Sent::Gone,
         }
     }
-}
 
-impl<T> Sender<T> {
-    /// Whether nobody listens any more.
+    /// Whether the receiver is gone.
     #[cfg(feature = "redis")]
     pub(crate) fn is_gone(&self) -> bool {
         self.channel.is_closed()

@@ -1,4 +1,4 @@
-//! How a lock ends other than by its holder's word: by time, by being dropped, by force, by the manager's own end.
+//! The ends of a lock that is not unlocked: its TTL, a drop, a forced release, a shutdown.
 
 use std::time::Duration;
 

@@ -1,11 +1,9 @@
-//! What must be the same whatever stands behind a manager, as checks that anybody can run over a store of his own:
-//! [`check`].
+//! What a manager does over any store, as checks that anybody can run over a store of their own: [`check`].
 //!
-//! [`conformance::store`](super::store) holds a store to its contract; this holds the whole of a
+//! [`conformance::store`](super::store) holds a store to its contract; this holds a
 //! [`LockManager`] over it to what memory mode does: the same answers, the same errors, the same order. Each check is a
 //! sentence, gets a manager of its own and runs in a thread without any runtime. Time is real: nothing here asks how
-//! long something took, only what comes of it. One check makes two managers: of the rest that spans several, nothing is
-//! checked here.
+//! long something took, only what comes of it. One check makes two managers; nothing else that spans several is checked.
 //!
 //! ```no_run
 //! # fn my_store() -> leasehold::store::redis::RedisStore { unreachable!() }
@@ -27,20 +25,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::store as suite;
+use super::{LONG, TIMEOUT, until};
 use crate::key::Token;
 use crate::{Builder, LockManager};
 
-/// However loaded the machine is, a thing that has not come by then is not coming.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// So long that nothing but a release ends it within a check.
-const LONG: Duration = Duration::from_hours(1);
-/// So short that a check can wait for its end, and long enough for a loaded machine to see its beginning.
+/// So short that a check can wait for its end, and so long that a loaded machine finds it held.
 const SHORT: Duration = Duration::from_millis(700);
 
-/// Makes a builder over the place that is checked.
+/// Makes a builder of a manager over the store that is checked.
 type Make<'a> = dyn Fn() -> Builder + 'a;
 
 macro_rules! cases {
@@ -144,7 +138,7 @@ impl Drop for Managed {
 
 /// A manager with the settings that checks want unless they say otherwise.
 fn manager(make: &Make<'_>) -> Managed {
-    Managed::new(make().ttl(LONG).wait(PATIENCE))
+    Managed::new(make().ttl(LONG).wait(TIMEOUT))
 }
 
 /// A key that no other check has used.
@@ -155,17 +149,7 @@ fn fresh() -> String {
 
 /// Waits for a request in this thread, without any runtime.
 fn wait<F: IntoFuture>(request: F) -> F::Output {
-    suite::wait(request.into_future())
-}
-
-/// Polls until it is so.
-#[track_caller]
-fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !so() {
-        assert!(began.elapsed() < PATIENCE, "it never came: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    super::store::wait(request.into_future())
 }
 
 /// A request that has begun: it was polled once, and is not done.
@@ -176,7 +160,7 @@ fn begun<F: IntoFuture>(request: F) -> Pin<Box<F::IntoFuture>> {
     future
 }
 
-/// Polls once. What it answers, if it does, is gone.
+/// Polls once. An answer is lost.
 fn is_done<F: Future>(future: &mut Pin<Box<F>>) -> bool {
     matches!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(_))
 }

@@ -47,8 +47,8 @@ pub(super) fn a_cycle_of_waits_is_refused(make: &Make<'_>) {
     let waiting = begun(me.lock(other.as_str()));
     match wait(you.lock(one.as_str())).unwrap_err() {
         LockError::Deadlock { cycle } => {
-            let told: Vec<&str> = cycle.iter().map(|edge| &*edge.owner).collect();
-            assert_eq!(told, ["you", "me"]);
+            let owners: Vec<&str> = cycle.iter().map(|edge| &*edge.owner).collect();
+            assert_eq!(owners, ["you", "me"]);
             assert!(cycle[0].key.as_str().ends_with(&one) && cycle[1].key.as_str().ends_with(&other));
         }
         error => panic!("{error}"),

@@ -1,4 +1,4 @@
-//! What is refused, what can be asked, what is told, and what is counted.
+//! What is refused, what can be asked, and what events and counters report.
 
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ pub(super) fn it_can_be_asked_who_holds(make: &Make<'_>) {
     assert_eq!(locks.list("", 10).len(), 1);
 }
 
-/// The next event of a stream, for short.
-fn heard(events: &mut Events) -> String {
+/// The kind of the next event of a stream.
+fn next_kind(events: &mut Events) -> String {
     match wait(events.next()) {
         Some(Heard::Event(event)) => match event.kind {
             EventKind::Granted { .. } => "granted".to_owned(),
@@ -75,11 +75,11 @@ pub(super) fn what_happens_is_told_in_its_order(make: &Make<'_>) {
     drop(wait(locks.lock(fresh())).unwrap());
     drop(wait(locks.lock(key.as_str())).unwrap());
     let story = ["granted", "refreshed", "released", "granted", "forced"];
-    for told in story.into_iter().chain(["granted", "released"]) {
-        assert_eq!(heard(&mut of_key), told);
+    for kind in story.into_iter().chain(["granted", "released"]) {
+        assert_eq!(next_kind(&mut of_key), kind);
     }
-    for told in story.into_iter().chain(["granted", "released"].repeat(2)) {
-        assert_eq!(heard(&mut all), told);
+    for kind in story.into_iter().chain(["granted", "released"].repeat(2)) {
+        assert_eq!(next_kind(&mut all), kind);
     }
 }
 

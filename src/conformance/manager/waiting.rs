@@ -1,4 +1,4 @@
-//! Who waits, in which order, for how long, and what is left when a request goes away.
+//! In which order and for how long requests wait, and what is left of a request that is dropped.
 
 use std::time::Duration;
 
@@ -27,9 +27,9 @@ pub(super) fn those_who_wait_are_served_in_their_order(make: &Make<'_>) {
 pub(super) fn a_wait_that_ends_says_for_how_long_it_was(make: &Make<'_>) {
     let (locks, key) = (manager(make), fresh());
     let lock = wait(locks.lock(key.as_str())).unwrap();
-    let patience = Duration::from_millis(40);
-    match wait(locks.lock(key.as_str()).wait(patience)).unwrap_err() {
-        LockError::Timeout { waited } => assert!(waited >= patience, "{waited:?}"),
+    let limit = Duration::from_millis(40);
+    match wait(locks.lock(key.as_str()).wait(limit)).unwrap_err() {
+        LockError::Timeout { waited } => assert!(waited >= limit, "{waited:?}"),
         error => panic!("{error}"),
     }
     let none = wait(locks.lock(key.as_str()).wait(Duration::ZERO)).unwrap_err();
@@ -50,7 +50,7 @@ pub(super) fn a_request_dropped_at_any_point_leaves_nothing(make: &Make<'_>) {
         }
         drop(request);
     }
-    // Granted, and never looked at.
+    // A request that is granted, and never polled again.
     let lock = wait(locks.lock(key.as_str())).unwrap();
     let unseen = begun(locks.lock(key.as_str()));
     drop(lock);
@@ -70,14 +70,14 @@ pub(super) fn who_gives_up_makes_way(make: &Make<'_>) {
     drop(lock);
     let second = wait(second).unwrap();
     assert!(second.is_held());
-    // The one in front gives up while the lock is on its way to it.
+    // The one in front gives up while the lock is handed to it.
     let (first, third) = (begun(locks.lock(key.as_str())), begun(locks.lock(key.as_str())));
     drop(second);
     drop(first);
     assert!(wait(third).unwrap().is_held());
 }
 
-/// Each of the waits is found to be over together with the one in front of it, which talks to the store.
+/// The waits end together: the one in front, which has asked the store, and those behind it.
 pub(super) fn who_waited_in_vain_keeps_no_other_process_out(make: &Make<'_>) {
     let (holders, waiters) = (manager(make), manager(make));
     for turn in 0..10 {
@@ -87,8 +87,8 @@ pub(super) fn who_waited_in_vain_keeps_no_other_process_out(make: &Make<'_>) {
             // In memory each manager has keys of its own.
             return;
         }
-        let patience = Duration::from_millis(60);
-        let waits: Vec<_> = (0..2 + 2 * turn).map(|_| begun(waiters.lock(key.as_str()).wait(patience))).collect();
+        let limit = Duration::from_millis(60);
+        let waits: Vec<_> = (0..2 + 2 * turn).map(|_| begun(waiters.lock(key.as_str()).wait(limit))).collect();
         for waiting in waits {
             assert!(matches!(wait(waiting), Err(LockError::Timeout { .. })));
         }
