@@ -1,4 +1,4 @@
-//! One script, sent to whoever has the lock, within the operation timeout: [`call`].
+//! One script, sent to the server that has the lock, within the operation timeout: [`call`].
 //!
 //! A refusal that says "not here" is followed at once: the command was not carried out. Everything else is passed up;
 //! nothing is sent twice that may have run (R5).
@@ -136,6 +136,7 @@ impl Progress {
     }
 }
 
+/// Sends the script to the server that has the lock, and follows redirections.
 async fn send(
     inner: &Inner,
     names: &KeyNames,
@@ -167,13 +168,7 @@ async fn send(
         observer.sending(order(confirmed_by, &dispatch, wire.id), not_after);
         progress.ran = Ran::Maybe;
         let args = make_args(not_after);
-        let enough = |reply| (reply, Confirmed::Enough);
-        let answered = match (dispatch, confirmed_by) {
-            (Dispatch::Alone, 1..) => replicas::run(inner, &wire, script, asking, args).await,
-            (Dispatch::Alone, 0) => wire.run_one(script, asking, args).await.map(enough),
-            (Dispatch::InSlot(slot), _) => slot.during(wire.run_one(script, asking, args)).await.map(enough),
-            (Dispatch::Queued(sender), _) => sender.join(args).await.map(enough),
-        };
+        let answered = run(inner, &wire, script, asking, (dispatch, confirmed_by), args).await;
         match answered {
             Ok((reply, confirmed)) => {
                 wire.clock.learn(sent, inner.now(), reply.server_us());
@@ -192,6 +187,24 @@ async fn send(
         }
     }
     Err(last)
+}
+
+/// Runs the script once over a wire. `confirmed_by` replicas have to confirm it.
+async fn run(
+    inner: &Inner,
+    wire: &Arc<Wire>,
+    script: &'static Script,
+    asking: Asking,
+    (dispatch, confirmed_by): (Dispatch, u32),
+    args: ScriptArgs,
+) -> Result<(Reply, Confirmed), Fault> {
+    let reply = match (dispatch, confirmed_by) {
+        (Dispatch::Alone, 1..) => return replicas::run(inner, wire, script, asking, args).await,
+        (Dispatch::Alone, 0) => wire.run_one(script, asking, args).await,
+        (Dispatch::InSlot(slot), _) => slot.during(wire.run_one(script, asking, args)).await,
+        (Dispatch::Queued(sender), _) => sender.join(args).await,
+    };
+    Ok((reply?, Confirmed::Enough))
 }
 
 /// Whether what is sent over the wire later may overtake it. What replicas have to confirm goes over a connection of its

@@ -39,11 +39,11 @@ pub(in crate::store) struct Inner {
     pub(super) listener: Arc<Listener>,
     /// One caller of the health tries a lock for all (`health`).
     pub(super) last_trial: tokio::sync::Mutex<LastTrial>,
-    /// On which all processes hear of forced releases. Channels know no databases, so its name does.
+    /// On which all processes receive forced releases. Channels know no databases, so its name does.
     pub(super) forced_channel: Arc<str>,
-    /// On which holders hear that an operator will end their locks. Of one database as well.
+    /// On which holders receive the notice that an operator will end their locks. Of one database as well.
     pub(super) notice_channel: Arc<str>,
-    /// On which this process hears that it is its turn.
+    /// On which this process is called when it is its turn.
     pub(super) turn_channel: Arc<str>,
     /// `Some` from the start to the stop: without it no call is sent.
     pub(super) runtime: RwLock<Option<Handle>>,

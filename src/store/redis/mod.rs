@@ -21,7 +21,7 @@
 //! | R1 | An acquire is one atomic step. |
 //! | R2 | It is idempotent by token: a token that holds is granted again with the same fence and the time that is left, and nothing is moved. |
 //! | R3 | An extend compares the token, then moves the end, and only to a later time. It creates nothing, and an unknown answer changes nothing. |
-//! | R4 | A release compares the token, deletes and tells whose turn it is in one script, so that a late one hits no newer grant. What a client's own token holds is not released because one process saw it run out: another may have extended it. |
+//! | R4 | A release compares the token, deletes and calls the next process in one script, so that a late one hits no newer grant. What a client's own token holds is not released because one process saw it run out: another may have extended it. |
 //! | R5 | An answer that did not come is unknown: it is neither yes nor no. What it may have done is taken back, by a task that no caller can drop. Redis may run a command long after its client gave up, so each carries a time of the server's after which it is refused, and the clean-up goes on until that has passed. Nothing is sent twice that may have run. |
 //! | R6 | Refresh, repair and release of one lock go one after the other: once its release has begun, no refresh is sent. |
 //! | R7 | Scripts take keys in KEYS and values in ARGV. A server that does not know a script is sent it whole; inside a pipeline it always is. |
@@ -31,17 +31,17 @@
 //! | R11 | Redis expires by its wall clock: when that is set forward, held locks are freed early. Fences protect then. |
 //! | R12 | A fence is above the stored one, above the highest that this process has seen, and not below the server's time in microseconds; so fences rise also after a FLUSHALL, an eviction or a failover. It is kept beside the lock for the retention, and for as long as it is ahead of the clock. |
 //! | R14 | A resource can check fences itself: [`FenceGuard`](crate::fence::FenceGuard) in the process, a script for what is stored in Redis, an HTTP header between processes. |
-//! | R15 | Of all who wait for a key in a process one talks to Redis, and asks again about once a second even if nothing is heard. A message is a hint; only a script grants. |
+//! | R15 | Of all who wait for a key in a process one talks to Redis, and tries again about once a second even if no message arrives. A message is a hint; only a script grants. |
 //! | R16 | Processes queue by tickets that live for about a second by the server's clock and are renewed together. A dead process holds the others up for one such life. A release calls the first in the queue, and nobody else. |
 //! | R19 | A grant never outlives what the store has granted. |
-//! | R20 | While Redis is away, tries fail within the operation timeout, waiters go on waiting, and locks are held until their deadline. Within a second of its return service resumes. Locks without its word are given only where the manager was told to; each must win its key when it is back, or is lost. |
+//! | R20 | While Redis is away, tries fail within the operation timeout, waiters go on waiting, and locks are held until their deadline. Within a second of its return service resumes. Locks are granted without Redis only where the manager is set to that; each must win its key when Redis is back, or is lost. |
 //! | R21 | After a reconnect, another master or a server that was started anew, everything that is held is verified, and what is gone is lost at once. |
 //! | R22 | A server that may evict locks (`maxmemory-policy`) is warned of; a full one denies. |
 //! | R23 | Timeouts are ours and bound the whole call; the client library's own, and its retries, are off. |
 //! | R24 | Where replicas have to confirm, they confirm acquires and extends, on a connection that carries nothing else meanwhile. Too few confirmations: the acquire is taken back, the extend leaves the old deadline. |
 //! | R25 | No error, log or `Debug` shows a password, or a value that another client stored. |
-//! | R26 | A forced release deletes, raises the fence and tells every process, whose holders are lost when they hear it. It is sent once. |
-//! | R27 | With a lock delay the key stays in Redis for longer than its holder is told. After a loss by time it keeps everybody out for the rest, whatever client they use. |
+//! | R26 | A forced release deletes, raises the fence and is published to every process, whose holders are lost when the message arrives. It is sent once. |
+//! | R27 | With a lock delay the key stays in Redis for longer than its holder counts on. After a loss by time it keeps everybody out for the rest, whatever client they use. |
 //! | R28 | A shutdown releases nothing that somebody may still work under: such locks run out by their TTL. |
 //!
 //! # Other clients on the same keys
@@ -63,8 +63,8 @@
 //! | DistributedLock.Redis (C#) | read | `SET NX PX` | as given |
 //! | Redisson (Java) | read | a hash; seen as held, and never touched | as given |
 //!
-//! They know nothing of the queue beside the key: they poll, may pass those who wait in turn, and tell nobody of a
-//! release. Whoever is the next of ours sees it when its ticket is renewed, within a second (R16). They
+//! They know nothing of the queue beside the key: they poll, may pass those who wait in turn, and publish no
+//! release. The next of our processes sees it when its ticket is renewed, within a second (R16). They
 //! have no fences; ours rise across their locks. A lock that has no end (PTTL -1) excludes us until somebody deletes
 //! it: [`force_release`](Store::force_release) does.
 //!

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::{Cmd, RedisResult, Value};
 
 use super::fault::Fault;
+use crate::key::Token;
 
 /// A script and its hash.
 pub(in crate::store) struct Script {
@@ -123,10 +124,7 @@ impl ScriptArgs {
     /// The keys, in the order of the script.
     pub(in crate::store) fn of<const N: usize>(keys: [&str; N]) -> Self {
         let mut this = Self { text: String::with_capacity(256), ends: Vec::with_capacity(12), keys: N };
-        for key in keys {
-            this.text.push_str(key);
-            this.ends.push(this.text.len());
-        }
+        keys.iter().for_each(|key| this.push(key));
         this
     }
 
@@ -138,9 +136,14 @@ impl ScriptArgs {
     /// One more key. They come before the arguments.
     pub(in crate::store) fn key(mut self, key: &str) -> Self {
         debug_assert_eq!(self.keys, self.ends.len(), "keys come first");
-        self.text.push_str(key);
-        self.ends.push(self.text.len());
+        self.push(key);
         self.keys += 1;
+        self
+    }
+
+    /// A token as one more argument: the text that is the lock's value.
+    pub(in crate::store) fn token(mut self, token: Token) -> Self {
+        self.push(token.as_uuid().hyphenated().encode_lower(&mut [0; uuid::fmt::Hyphenated::LENGTH]));
         self
     }
 
@@ -149,6 +152,11 @@ impl ScriptArgs {
         write!(self.text, "{argument}").expect("memory takes any text");
         self.ends.push(self.text.len());
         self
+    }
+
+    fn push(&mut self, part: &str) {
+        self.text.push_str(part);
+        self.ends.push(self.text.len());
     }
 
     fn slices(&self) -> impl Iterator<Item = &str> {

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | a try is in flight | it is left alone |
 //! | somebody listens for its turn | its ticket is renewed; the listener gets a hint when to try again, also if the ticket is gone or cannot be renewed |
-//! | nobody does any more | its ticket is renewed for [`ABANDONED`], then given up: whoever should have [left](Tickets::leave) did not |
+//! | nobody does any more | its ticket is renewed for [`ABANDONED`], then given up: [`leave`](Tickets::leave) was not called |
 //! | its only try was dropped | the ticket that it may have taken runs out |
 
 use std::collections::HashMap;
@@ -49,7 +49,7 @@ type CallHook = Box<dyn Fn(Option<&str>) + Send + Sync>;
 #[derive(Default)]
 struct State {
     places: HashMap<KeyNames, Place>,
-    /// There is nothing to renew: the task sleeps until it is woken. Set by `round`, and cleared by whoever wakes it;
+    /// There is nothing to renew: the task sleeps until it is woken. Set by `round`, and cleared by `wake`;
     /// were it false while the task sleeps, new tickets would run out.
     resting: bool,
 }

@@ -12,7 +12,7 @@ use crate::store::{StoreError, Warning};
 const OLDEST: (u32, u32) = (6, 2);
 
 /// What a server says of itself: a section of `INFO`, or all. A user may have no right to that (`-@dangerous`); then it is
-/// as much of the same as `HELLO` tells.
+/// as much of the same as `HELLO` says.
 pub(in crate::store) async fn about(
     connection: &mut MultiplexedConnection,
     section: Option<&str>,

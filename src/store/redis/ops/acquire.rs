@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::moving::acquire::{self as moving, Try};
 use crate::clock::Moment;
 use crate::key::Token;
-use crate::store::redis::call::{Confirm, Failure, call};
+use crate::store::redis::call::{Answer, Confirm, Failure, call};
 use crate::store::redis::cleanup::Guard;
 use crate::store::redis::fault::{Ran, protocol_error};
 use crate::store::redis::inner::Inner;
@@ -39,23 +39,9 @@ async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> 
     // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
     let over = begun.saturating_add(inner.config.operation_timeout * 2).saturating_add(life);
     let mut guard = Guard::new(inner, &names, ask.token, PendingCleanup::new(over), Confirm::Yes);
-    let token = ask.token.as_uuid();
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    let token: &str = token.hyphenated().encode_lower(&mut text);
     let ticketed = inner.tickets.begin_try(&names, ask.on_held);
-    let (number, queues) = (ticketed.number(), u8::from(ask.on_held == OnHeld::Queue));
-    let answered = call(inner, &names, &ACQUIRE, begun, &mut guard, |not_after| {
-        let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
-        let args = args.arg(token).arg(millis(life)).arg(not_after).arg(millis(inner.config.fence_retention));
-        args.arg(inner.highest.of(&names)).arg(format_args!("{}:{number}", inner.config.process)).arg(queues)
-    });
-    let answered = match answered.await {
-        Err(Failure { ran: Ran::Split, .. }) => {
-            moving::acquire(inner, Try { names: &names, token, begun, life }, &mut guard).await
-        }
-        answered => answered,
-    };
-    let answer = match answered {
+    let one = Try { names: &names, token: ask.token, begun, life };
+    let answer = match send(inner, one, ticketed.number(), ask.on_held, &mut guard).await {
         Ok(answer) => answer,
         Err(Failure { error, ran }) => {
             if ran != Ran::Maybe {
@@ -68,21 +54,47 @@ async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> 
     if let Acquired::Granted { fence, valid_for } = meant {
         // Every later fence must be above it, even if this grant does not count (R12).
         inner.highest.saw(&names, fence.unwrap_or(0));
-        if answer.confirmed == Confirmed::TooFew {
-            return Ok(Acquired::Denied { retry_in: None, why: Denial::Unreplicated });
-        }
-        if inner.now().saturating_since(begun) >= valid_for {
-            if answer.reply.rest().last() == Some(&HELD_ALREADY) {
+        if let Some(why) = flaw(inner, &answer, begun, valid_for) {
+            if why == Denial::TooLate && answer.reply.rest().last() == Some(&HELD_ALREADY) {
                 // By the same token: another process may have just extended it, and it runs out by itself.
                 guard.disarm();
             }
             // Else the guard takes it back (R8).
-            return Ok(Acquired::Denied { retry_in: None, why: Denial::TooLate });
+            return Ok(Acquired::Denied { retry_in: None, why });
         }
     }
     ticketed.settle(&meant);
     guard.disarm();
     Ok(meant)
+}
+
+/// Sends the try as one script, or step by step where the lock's slot is moving.
+async fn send(
+    inner: &Arc<Inner>,
+    one: Try<'_>,
+    ticket: u64,
+    on_held: OnHeld,
+    guard: &mut Guard,
+) -> Result<Answer, Failure> {
+    let Try { names, token, begun, life } = one;
+    let answered = call(inner, names, &ACQUIRE, begun, &mut *guard, |not_after| {
+        let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
+        let args = args.token(token).arg(millis(life)).arg(not_after).arg(millis(inner.config.fence_retention));
+        let args = args.arg(inner.highest.of(names)).arg(format_args!("{}:{ticket}", inner.config.process));
+        args.arg(u8::from(on_held == OnHeld::Queue))
+    });
+    match answered.await {
+        Err(Failure { ran: Ran::Split, .. }) => moving::acquire(inner, one, guard).await,
+        answered => answered,
+    }
+}
+
+/// Why a grant does not count: too few replicas have it (R24), or it came when its time was over (R8).
+fn flaw(inner: &Inner, answer: &Answer, begun: Moment, valid_for: Duration) -> Option<Denial> {
+    if answer.confirmed == Confirmed::TooFew {
+        return Some(Denial::Unreplicated);
+    }
+    (inner.now().saturating_since(begun) >= valid_for).then_some(Denial::TooLate)
 }
 
 /// An earlier try with this token must be out of the way first (S5).

@@ -21,7 +21,7 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Resul
     let ttl = inner.checked_ttl(ttl)?;
     let life = ttl.saturating_add(inner.config.lock_delay);
     let answered = call(inner, &names, &EXTEND, begun, Confirmable, |not_after| {
-        ScriptArgs::of([names.lock()]).arg(token.as_uuid().hyphenated()).arg(millis(life)).arg(not_after)
+        ScriptArgs::of([names.lock()]).token(token).arg(millis(life)).arg(not_after)
     });
     let answer = answered.await.map_err(|failure| failure.error)?;
     match (answer.reply.code(), answer.reply.rest()) {

@@ -1,4 +1,4 @@
-//! How every server is that the store has a link to, asked now. Redlock asks each of its nodes so.
+//! The state of every server that the store has a link to, asked for now. Redlock asks for each of its nodes.
 //!
 //! A server that answers a `PING` may still refuse every lock: rights are missing, it is full, cannot save, has too few
 //! replicas. So a lock is taken and released too (N2), once a second at most however many ask.

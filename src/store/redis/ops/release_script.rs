@@ -36,7 +36,7 @@ async fn repeat(
 ) -> Result<(Released, Answer), StoreError> {
     let answered = call(inner, names, &REPEAT, inner.now(), observer, |not_after| {
         let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
-        args.arg(token.as_uuid().hyphenated()).arg(names.wake()).arg(not_after).arg(fence)
+        args.token(token).arg(names.wake()).arg(not_after).arg(fence)
     });
     let answer = meaning(answered.await)?;
     // The key need not be gone from the server that comes next.
@@ -50,14 +50,12 @@ pub(in crate::store) async fn release(
     token: Token,
     observer: &mut impl SendObserver,
 ) -> Result<(Released, Answer), StoreError> {
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    let value: &str = token.as_uuid().hyphenated().encode_lower(&mut text);
     let begun = inner.now();
     let answered = call(inner, names, &RELEASE, begun, &mut *observer, |not_after| {
-        ScriptArgs::of([names.lock(), names.queue(), names.alive()]).arg(value).arg(names.wake()).arg(not_after)
+        ScriptArgs::of([names.lock(), names.queue(), names.alive()]).token(token).arg(names.wake()).arg(not_after)
     });
     let answered = match answered.await {
-        Err(Failure { ran: Ran::Split, .. }) => moving::release::release(inner, names, value, begun, observer).await,
+        Err(Failure { ran: Ran::Split, .. }) => moving::release::release(inner, names, token, begun, observer).await,
         answered => answered,
     };
     let answer = meaning(answered);

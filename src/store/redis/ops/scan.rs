@@ -1,4 +1,4 @@
-//! Which locks a store keeps, whoever holds them: `SCAN` over its servers one after the other, some keys at a time.
+//! Which locks a store keeps, with any holder: `SCAN` over its servers one after the other, some keys at a time.
 //!
 //! What `SCAN` promises holds for the whole: a key that is there from the first page to the last is in one of them, and
 //! may be in two. A cluster that is rearranged meanwhile may hide some.

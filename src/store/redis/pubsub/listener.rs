@@ -1,4 +1,4 @@
-//! Who listens for what in this process: [`Listener`]. The connection on which it is heard, `listen` keeps.
+//! Who listens for what in this process: [`Listener`]. `listen` keeps the connection over which messages arrive.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ impl Listener {
     pub(in crate::store) fn events(&self) -> (Events, Subscription) {
         let (sender, events) = Events::new();
         let topics = &mut *self.topics.lock();
-        // Those who gave up before anything was heard.
+        // A listener may have given up before any event came.
         topics.events.retain(|sender| !sender.is_gone());
         topics.events.push(sender);
         (events, topics.subscription.subscribe())

@@ -18,9 +18,10 @@ use crate::store::redis::script::{MOVING_ACCEPT, MOVING_AHEAD, MOVING_RESERVE, R
 const HELD_ALREADY: i64 = 4;
 
 /// A try to take a lock.
+#[derive(Clone, Copy)]
 pub(in crate::store) struct Try<'a> {
     pub(in crate::store) names: &'a KeyNames,
-    pub(in crate::store) token: &'a str,
+    pub(in crate::store) token: Token,
     pub(in crate::store) begun: Moment,
     /// How long the key is to live.
     pub(in crate::store) life: Duration,
@@ -44,8 +45,8 @@ pub(in crate::store) async fn acquire(inner: &Arc<Inner>, ask: Try<'_>, guard: &
     let over = begun.saturating_add(inner.config.operation_timeout * 2).saturating_add(life_of_reservation(inner));
     let mut reserving = Guard::new(inner, names, reserved, PendingCleanup::new(over), Confirm::No);
     let answer = call(inner, names, &MOVING_RESERVE, begun, &mut reserving, |not_after| {
-        let parts = ScriptArgs::of([names.lock()]).arg(ask.token).arg(reserved.as_uuid().hyphenated());
-        parts.arg(millis(life_of_reservation(inner))).arg(not_after)
+        let args = ScriptArgs::of([names.lock()]).token(ask.token).token(reserved);
+        args.arg(millis(life_of_reservation(inner))).arg(not_after)
     });
     let answer = answer.await?;
     let answer = match (answer.reply.code(), answer.reply.rest()) {
@@ -65,8 +66,8 @@ async fn accept(inner: &Arc<Inner>, ask: &Try<'_>, reserved: Token, guard: &mut 
     let fence = fence::store(inner, ask.names, ask.begun, Fence::Mint).await?;
     let &[number] = fence.reply.rest() else { return Ok(fence) };
     let answer = call(inner, ask.names, &MOVING_ACCEPT, ask.begun, guard, |not_after| {
-        let parts = ScriptArgs::of([ask.names.lock()]).arg(ask.token).arg(reserved.as_uuid().hyphenated());
-        parts.arg(millis(ask.life)).arg(not_after).arg(number)
+        let args = ScriptArgs::of([ask.names.lock()]).token(ask.token).token(reserved);
+        args.arg(millis(ask.life)).arg(not_after).arg(number)
     });
     Ok(all_confirmed(answer.await?, &fence))
 }

@@ -22,8 +22,8 @@ pub(in crate::store) async fn store(
     which: Fence,
 ) -> Result<Answer, Failure> {
     let answered = call(inner, names, &MOVING_FENCE, begun, Confirmable, |not_after| {
-        let parts = ScriptArgs::of([names.fence()]).arg(not_after).arg(millis(inner.config.fence_retention));
-        parts.arg(inner.highest.of(names)).arg(u8::from(which == Fence::Mint))
+        let args = ScriptArgs::of([names.fence()]).arg(not_after).arg(millis(inner.config.fence_retention));
+        args.arg(inner.highest.of(names)).arg(u8::from(which == Fence::Mint))
     });
     let answer = answered.await?;
     match (answer.reply.code(), answer.reply.rest()) {

@@ -2,7 +2,7 @@
 //!
 //! Until the move ends, every key of the slot is on the old node or on the new one, and one that does not exist yet is
 //! made on the new one. A script of several keys is refused ([`Ran::Split`]) unless one node has them all, and so is
-//! every script that finds the lock free. One of a single key is passed on to whoever has that key. What is atomic
+//! every script that finds the lock free. A script of a single key is passed on to the node that has that key. What is atomic
 //! elsewhere is a row of steps here:
 //!
 //! | step | key | what it does | if it is the last one |

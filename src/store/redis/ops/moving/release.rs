@@ -1,6 +1,7 @@
 //! Ending what a token holds, while the lock's slot is moving.
 
 use crate::clock::Moment;
+use crate::key::Token;
 use crate::store::redis::call::{Answer, Failure, SendObserver, call};
 use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
@@ -10,10 +11,10 @@ use crate::store::redis::script::{MOVING_RELEASE, ScriptArgs};
 pub(in crate::store) async fn release(
     inner: &Inner,
     names: &KeyNames,
-    token: &str,
+    token: Token,
     begun: Moment,
-    outbox: impl SendObserver,
+    observer: impl SendObserver,
 ) -> Result<Answer, Failure> {
-    let parts = |not_after| ScriptArgs::of([names.lock()]).arg(token).arg(names.wake()).arg(not_after);
-    call(inner, names, &MOVING_RELEASE, begun, outbox, parts).await
+    let args = |not_after| ScriptArgs::of([names.lock()]).token(token).arg(names.wake()).arg(not_after);
+    call(inner, names, &MOVING_RELEASE, begun, observer, args).await
 }
