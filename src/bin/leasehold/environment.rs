@@ -81,7 +81,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::args::Cli;
+    use crate::cli::args::Cli;
 
     fn wrong(name: &str, value: &str) -> Option<String> {
         unknown(&Cli::command(), [(name.into(), value.into())].into_iter())

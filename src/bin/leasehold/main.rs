@@ -1,64 +1,41 @@
 //! The lock server and its command line.
 //!
-//! `leasehold` alone is `leasehold serve`. Every verb has a file of its own, with its flags and what it does.
+//! `leasehold` alone is `leasehold serve`.
 //!
-//! | files | what they do |
+//! | room | what it does |
 //! |---|---|
-//! | `args`, `settings`, `environment`, `config`, `exit`, `output`, `screen`, `shape` | flags and settings, exit codes, what is printed and how |
-//! | `serve`, `bad_clients`, `bounds`, `connections`, `logs`, `patience`, `reload`, `signals`, `sockets`, `tls`, `tokens` | the server |
-//! | `client`, `trust`, `lend`, `leases`, `rounds`, `progress` | HTTP, and locks that are borrowed by it or from a store |
-//! | the others | one verb each |
+//! | `cli` | reads the command line; the verbs |
+//! | `run` | `leasehold run`: a command under a lock |
+//! | `server` | `leasehold serve` |
+//! | `lease`, `client` | locks from a server or from a store; HTTP |
+//! | `settings`, `environment` | what both the server and the verbs can be told |
+//! | `output`, `print`, `screen`, `exit` | what is printed and how, exit codes |
 
 #![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic when a write fails; `output` does not")]
 
-mod acquire;
-mod args;
-mod bad_clients;
-mod bench;
+mod cli;
 mod client;
-mod completions;
-mod config;
-mod connections;
 mod environment;
 mod exit;
-mod fd_limits;
-mod force_release;
-mod health;
-mod heartbeat;
-mod idle_timeout;
 mod lease;
-mod leases;
-mod listener;
-mod logs;
-mod ls;
-mod man;
-mod metrics;
 mod output;
 mod print;
-mod progress;
-mod redlock;
-mod release;
-mod reload;
-mod rounds;
 #[cfg(unix)]
 mod run;
 mod screen;
-mod serve;
+mod server;
 mod settings;
-mod show;
-mod signals;
-mod stats;
-mod tls;
-mod tokens;
-mod trust;
-mod watch;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use args::{Command, ConfigCommand};
+use cli::args::{Command, ConfigCommand};
+use cli::{
+    acquire, bench, completions, config, force_release, health, heartbeat, ls, man, redlock, release, show, stats,
+    watch,
+};
 use exit::Failure;
 use mimalloc::MiMalloc;
 
@@ -117,7 +94,7 @@ fn failed(why: &Failure) -> ExitCode {
 fn carry_out(command: Command) -> Result<ExitCode, Failure> {
     let done = |()| ExitCode::SUCCESS;
     match command {
-        Command::Serve(args) => serve::run(*args),
+        Command::Serve(args) => server::serve::run(*args),
         #[cfg(unix)]
         Command::Run(args) => run::run(*args),
         Command::Acquire(args) => wait_for(acquire::acquire(args)).map(done),

@@ -9,8 +9,8 @@ use leasehold::Token;
 use super::watch::{Rules, Until};
 use crate::client::ServerArgs;
 use crate::exit::Failure;
-use crate::lease::{Kind, Terms, this_process};
-use crate::progress::Verbosity;
+use crate::lease::progress::Verbosity;
+use crate::lease::{LeaseKind, LeaseTerms, this_process};
 
 /// How long a command may take to end by itself, unless that is too long for its TTL.
 const KILL_AFTER: Duration = Duration::from_secs(5);
@@ -125,17 +125,17 @@ Examples:
 
 impl RunArgs {
     /// What to ask for, in the order of the keys.
-    pub(super) fn terms(&self) -> Vec<Terms> {
+    pub(super) fn terms(&self) -> Vec<LeaseTerms> {
         let kind = match (self.shared, self.limit) {
-            (true, _) => Kind::Shared,
-            (false, Some(limit)) => Kind::Permit { limit },
-            (false, None) => Kind::Exclusive,
+            (true, _) => LeaseKind::Shared,
+            (false, Some(limit)) => LeaseKind::Permit { limit },
+            (false, None) => LeaseKind::Exclusive,
         };
         let owner = self.owner.clone().unwrap_or_else(this_process);
         let mut keys = self.keys.clone();
         keys.sort_unstable();
         keys.dedup();
-        let terms = |key| Terms { key, kind, ttl: self.ttl, owner: owner.clone(), token: Token::random() };
+        let terms = |key| LeaseTerms { key, kind, ttl: self.ttl, owner: owner.clone(), token: Token::random() };
         keys.into_iter().map(terms).collect()
     }
 

@@ -14,8 +14,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::{descendants, launch};
-use crate::lease::{Terms, whole_ms};
-use crate::leases::Leases;
+use crate::lease::leases::Leases;
+use crate::lease::{LeaseTerms, whole_ms};
 
 /// It is there and cannot be run.
 pub(super) const CANNOT_RUN: u8 = 126;
@@ -47,7 +47,7 @@ pub(super) enum Ended {
 
 /// What has become of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum CommandState {
     Runs,
     /// By the terminal (SIGTSTP, SIGTTIN, SIGTTOU) or by somebody.
     Stopped(Signal),
@@ -64,7 +64,7 @@ impl Child {
     /// Starts it.
     pub(super) fn start(
         words: &[OsString],
-        terms: &[Terms],
+        terms: &[LeaseTerms],
         leases: &Leases,
         withheld: &[&str],
     ) -> Result<Self, NotStarted> {
@@ -107,7 +107,7 @@ impl Child {
     }
 
     /// What has become of it since it was last asked. Reaps whatever has ended.
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> CommandState {
         while self.ended.get().is_none() {
             match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
                 Ok(WaitStatus::Exited(id, code)) if id == self.id() => {
@@ -116,17 +116,17 @@ impl Child {
                 Ok(WaitStatus::Signaled(id, signal, _)) if id == self.id() => {
                     self.ended.set(Some(Ended::Signal(signal as i32)));
                 }
-                Ok(WaitStatus::Stopped(id, signal)) if id == self.id() => return State::Stopped(signal),
+                Ok(WaitStatus::Stopped(id, signal)) if id == self.id() => return CommandState::Stopped(signal),
                 // An orphan.
                 Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..) | WaitStatus::Stopped(..)) | Err(Errno::EINTR) => {
                 }
                 // Somebody else has waited for it; only its end does that.
                 Err(Errno::ECHILD) => self.ended.set(Some(Ended::Code(u8::MAX))),
-                _ => return State::Runs,
+                _ => return CommandState::Runs,
             }
         }
         reap_orphans();
-        self.ended.get().map_or(State::Runs, State::Ended)
+        self.ended.get().map_or(CommandState::Runs, CommandState::Ended)
     }
 
     /// Sends a signal to its group.
@@ -186,7 +186,7 @@ fn reap_orphans() {
 }
 
 /// What the command learns of its locks.
-fn set_environment(command: &mut Command, terms: &[Terms], leases: &Leases) {
+fn set_environment(command: &mut Command, terms: &[LeaseTerms], leases: &Leases) {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let deadline = wall.saturating_add(leases.deadline().saturating_since(leases.now()));
     let keys: Vec<&str> = terms.iter().map(|terms| terms.key.as_str()).collect();

@@ -14,11 +14,11 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 pub(super) struct LastResort(Arc<Shared>);
 
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<LastResortState>,
     changed: Condvar,
 }
 
-enum State {
+enum LastResortState {
     /// The command is ended when the time to this deadline is down to the margin.
     Armed { deadline: Moment },
     /// The deadline came; the command was ended.
@@ -31,7 +31,8 @@ impl LastResort {
     /// Calls `strike` once, in a thread of its own, `margin` before `deadline`. A machine that has no thread to give
     /// leaves that to the watch.
     pub(super) fn arm(deadline: Moment, margin: Duration, strike: impl FnOnce() + Send + 'static) -> Self {
-        let shared = Arc::new(Shared { state: Mutex::new(State::Armed { deadline }), changed: Condvar::new() });
+        let shared =
+            Arc::new(Shared { state: Mutex::new(LastResortState::Armed { deadline }), changed: Condvar::new() });
         let waits = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("deadline".to_owned());
         let _ = thread.spawn(move || waits.wait(margin, strike));
@@ -40,14 +41,14 @@ impl LastResort {
 
     /// The lock lasts until then.
     pub(super) fn put_off(&self, until: Moment) {
-        if let State::Armed { deadline } = &mut *self.0.lock() {
+        if let LastResortState::Armed { deadline } = &mut *self.0.lock() {
             *deadline = until;
         }
     }
 
     /// Whether the deadline came.
     pub(super) fn has_struck(&self) -> bool {
-        matches!(*self.0.lock(), State::Struck)
+        matches!(*self.0.lock(), LastResortState::Struck)
     }
 }
 
@@ -58,15 +59,15 @@ impl Drop for LastResort {
             return;
         }
         let mut state = self.0.lock();
-        if let State::Armed { .. } = *state {
-            *state = State::Off;
+        if let LastResortState::Armed { .. } = *state {
+            *state = LastResortState::Off;
         }
         self.0.changed.notify_all();
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LastResortState> {
         // Nothing can be half done in it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -74,10 +75,10 @@ impl Shared {
     fn wait(&self, margin: Duration, strike: impl FnOnce()) {
         let clock = Clock::system();
         let mut state = self.lock();
-        while let State::Armed { deadline } = *state {
+        while let LastResortState::Armed { deadline } = *state {
             let left = deadline.saturating_since(clock.now()).saturating_sub(margin);
             if left.is_zero() {
-                *state = State::Struck;
+                *state = LastResortState::Struck;
                 drop(state);
                 return strike();
             }

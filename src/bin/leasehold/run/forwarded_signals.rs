@@ -16,7 +16,7 @@ const FORWARDED: [Name; 7] =
 
 /// What was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Notice {
+pub(super) enum SignalEvent {
     /// A child stopped, went on or ended.
     Child,
     /// This is for the command.
@@ -24,12 +24,12 @@ pub(super) enum Notice {
 }
 
 /// Listens from its making on; the signals then no longer end the process by themselves.
-pub(super) struct Notices {
+pub(super) struct Signals {
     child: Signal,
     forwarded: Vec<(Name, Signal)>,
 }
 
-impl Notices {
+impl Signals {
     pub(super) fn listen() -> io::Result<Self> {
         let ignored = ignored();
         let heard = FORWARDED.into_iter().filter(|name| ignored & (1 << (*name as u32 - 1)) == 0);
@@ -40,14 +40,14 @@ impl Notices {
     /// The next one.
     ///
     /// Dropping the future loses none.
-    pub(super) async fn next(&mut self) -> Notice {
+    pub(super) async fn next(&mut self) -> SignalEvent {
         poll_fn(|cx| {
             for (name, heard) in &mut self.forwarded {
                 if heard.poll_recv(cx).is_ready() {
-                    return Poll::Ready(Notice::Forward(*name));
+                    return Poll::Ready(SignalEvent::Forward(*name));
                 }
             }
-            self.child.poll_recv(cx).map(|_| Notice::Child)
+            self.child.poll_recv(cx).map(|_| SignalEvent::Child)
         })
         .await
     }
@@ -56,8 +56,8 @@ impl Notices {
     pub(super) async fn ended_by(&mut self) -> Name {
         loop {
             match self.next().await {
-                Notice::Forward(Name::SIGWINCH) | Notice::Child => {}
-                Notice::Forward(name) => return name,
+                SignalEvent::Forward(Name::SIGWINCH) | SignalEvent::Child => {}
+                SignalEvent::Forward(name) => return name,
             }
         }
     }

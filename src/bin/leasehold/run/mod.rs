@@ -2,7 +2,7 @@
 //!
 //! It is not a shell: the words are the command's own. The command gets stdin, stdout, stderr, and a process group of its
 //! own, which is the terminal's foreground group meanwhile. A file each: `args`, `launch` and `child` (the process),
-//! `descendants` (what it leaves behind), `terminal`, `notices` (signals), `watch` (when to beat, when to end the
+//! `descendants` (what it leaves behind), `terminal`, `forwarded_signals`, `watch` (when to beat, when to end the
 //! command), `deadline` (a thread that ends the command in time whatever becomes of the rest), and here the order of it
 //! all.
 //!
@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 pub(crate) use args::RunArgs;
 use child::{Child, Ended, NotStarted};
-use forwarded_signals::Notices;
+use forwarded_signals::Signals;
 pub(crate) use launch::become_command;
 use leasehold::Clock;
 use terminal::Terminal;
@@ -37,10 +37,10 @@ use watch::{Rules, Verdict};
 
 use crate::client::Client;
 use crate::exit::{self, Failure};
-use crate::lease::{LeaseSource, OwnEngine, Terms};
-use crate::leases::Leases;
+use crate::lease::leases::Leases;
+use crate::lease::progress::{Progress, Verbosity};
+use crate::lease::{LeaseSource, LeaseTerms, OwnEngine};
 use crate::output::{clear_line, notice};
-use crate::progress::{Progress, Verbosity};
 
 /// Acquires the locks, runs the command, releases the locks.
 ///
@@ -51,33 +51,33 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let mut terms = args.terms();
     let runtime = crate::runtime()?;
     let done = runtime.block_on(async {
-        let mut notices = Notices::listen().map_err(|why| Failure::Os(format!("cannot listen for signals: {why}")))?;
-        let lender = lender(&args)?;
+        let mut signals = Signals::listen().map_err(|why| Failure::Os(format!("cannot listen for signals: {why}")))?;
+        let source = source(&args)?;
         let progress = Progress::new(args.verbosity());
         let end = Clock::system().now().saturating_add(args.wait());
         let acquired = {
             let owner = terms.first().map(|terms| terms.owner.clone()).unwrap_or_default();
-            let shown = progress.show(async |key: &str| lender.look(key, &owner).await);
+            let shown = progress.show(async |key: &str| source.look(key, &owner).await);
             tokio::select! {
-                signal = notices.ended_by() => Err(Ended::Signal(signal as i32)),
-                acquired = Leases::acquire(&lender, &mut terms, end, &progress) => Ok(acquired),
+                signal = signals.ended_by() => Err(Ended::Signal(signal as i32)),
+                acquired = Leases::acquire(&source, &mut terms, end, &progress) => Ok(acquired),
                 () = shown => Ok(Err(Failure::Os("the waiting is not shown any more".to_owned()))),
             }
         };
         clear_line();
         match acquired {
             Ok(Ok(leases)) => {
-                let done = hold(&args, &terms, rules, leases, &mut notices).await;
-                lender.close().await;
+                let done = hold(&args, &terms, rules, leases, &mut signals).await;
+                source.close().await;
                 done
             }
             Ok(Err(why)) => {
                 // A lock may have been granted by an answer that was lost.
-                lender.give_up(&terms).await;
+                source.give_up(&terms).await;
                 Err(why)
             }
             Err(ended) => {
-                lender.give_up(&terms).await;
+                source.give_up(&terms).await;
                 Ok(code(ended))
             }
         }
@@ -95,12 +95,12 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     }
 }
 
-fn named(terms: &[Terms]) -> String {
+fn named(terms: &[LeaseTerms]) -> String {
     let keys: Vec<&str> = terms.iter().map(|terms| terms.key.as_str()).collect();
     crate::print::plain(&keys.join(", ")).into_owned()
 }
 
-fn lender(args: &RunArgs) -> Result<LeaseSource, Failure> {
+fn source(args: &RunArgs) -> Result<LeaseSource, Failure> {
     match &args.store {
         None => Ok(LeaseSource::Server(Client::new(&args.server)?)),
         Some(name) => {
@@ -112,10 +112,10 @@ fn lender(args: &RunArgs) -> Result<LeaseSource, Failure> {
 /// Runs the command under the leases.
 async fn hold(
     args: &RunArgs,
-    terms: &[Terms],
+    terms: &[LeaseTerms],
     rules: Rules,
     mut leases: Leases,
-    notices: &mut Notices,
+    signals: &mut Signals,
 ) -> Result<ExitCode, Failure> {
     let terminal = Terminal::open();
     let child = match Child::start(&args.command, terms, &leases, &args.withheld()) {
@@ -130,7 +130,7 @@ async fn hold(
         // Only if the command was started directly: otherwise its process has taken it.
         terminal.lend(&child);
     }
-    let verdict = watch::watch(&child, &mut leases, rules, terminal.as_ref(), notices).await;
+    let verdict = watch::watch(&child, &mut leases, rules, terminal.as_ref(), signals).await;
     if let Some(terminal) = &terminal {
         terminal.take_back(&child, &verdict);
     }

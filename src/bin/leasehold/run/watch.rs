@@ -21,12 +21,12 @@ use std::time::Duration;
 use leasehold::Moment;
 use nix::sys::signal::Signal;
 
-use super::child::{Child, Ended, State};
+use super::child::{Child, CommandState, Ended};
 use super::deadline::LastResort;
-use super::forwarded_signals::{Notice, Notices};
+use super::forwarded_signals::{SignalEvent, Signals};
 use super::terminal::Terminal;
 use crate::lease::Beat;
-use crate::leases::{AllBeats, Leases, again};
+use crate::lease::leases::{AllBeats, Leases, again};
 use crate::output::notice;
 
 /// How long the watch sleeps at most.
@@ -108,7 +108,7 @@ pub(super) async fn watch(
     leases: &mut Leases,
     rules: Rules,
     terminal: Option<&Terminal>,
-    notices: &mut Notices,
+    signals: &mut Signals,
 ) -> Verdict {
     let margin = (rules.ttl / MARGIN_SHARE).min(LONGEST_MARGIN);
     let last_resort = {
@@ -116,7 +116,7 @@ pub(super) async fn watch(
         LastResort::arm(leases.deadline(), margin / 2, move || group.kill())
     };
     let mut watch = Watch { child, rules, margin, last_resort, stage: Stage::Runs, unknown: None };
-    let verdict = watch.run(leases, terminal, notices).await;
+    let verdict = watch.run(leases, terminal, signals).await;
     child.let_go();
     verdict
 }
@@ -132,7 +132,7 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    async fn run(&mut self, leases: &mut Leases, terminal: Option<&Terminal>, notices: &mut Notices) -> Verdict {
+    async fn run(&mut self, leases: &mut Leases, terminal: Option<&Terminal>, signals: &mut Signals) -> Verdict {
         let Rules { ttl, max_hold, .. } = self.rules;
         let (every, again) = (ttl / 3, again(ttl));
         let began = leases.now();
@@ -144,25 +144,25 @@ impl Watch<'_> {
         loop {
             let mut longest_sleep = LONGEST_SLEEP;
             match self.child.state() {
-                State::Ended(ended) => {
+                CommandState::Ended(ended) => {
                     if let Some(verdict) = self.verdict(ended, leases.now()) {
                         return verdict;
                     }
                     longest_sleep = LOOK_EVERY;
                 }
                 // It was started directly, and used the terminal before it had it.
-                State::Stopped(Signal::SIGTTIN | Signal::SIGTTOU)
+                CommandState::Stopped(Signal::SIGTTIN | Signal::SIGTTOU)
                     if terminal.is_some_and(|terminal| terminal.is_lent_to(self.child)) =>
                 {
                     self.child.signal(Signal::SIGCONT);
                 }
-                State::Stopped(signal @ (Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU)) => {
+                CommandState::Stopped(signal @ (Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU)) => {
                     if let Some(terminal) = terminal {
                         self.stop(terminal, signal, leases).await;
                         next_beat = leases.now();
                     }
                 }
-                State::Stopped(_) | State::Runs => {}
+                CommandState::Stopped(_) | CommandState::Runs => {}
             }
             let now = leases.now();
             let Some(sleep) = self.step(now, leases.deadline(), overrun) else { continue };
@@ -177,7 +177,7 @@ impl Watch<'_> {
             }
             let sleep = if beats { sleep.min(next_beat.saturating_since(now)) } else { sleep };
             tokio::select! {
-                notice = notices.next() => if let Notice::Forward(signal) = notice {
+                event = signals.next() => if let SignalEvent::Forward(signal) = event {
                     self.child.signal(signal);
                 },
                 why = &mut lost => {

@@ -9,7 +9,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
-use crate::args::Cli;
+use super::args::Cli;
 use crate::environment;
 use crate::exit::Failure;
 use crate::output;

@@ -26,10 +26,10 @@ use leasehold::{LockManager, http};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::bad_clients::{BadClients, Wrong};
-use crate::connections::{Connections, Evictable, Place};
-use crate::fd_limits::{Bounds, SPARE_FILES};
-use crate::idle_timeout::{HeadTooLarge, IdleTimeout, Patient};
+use super::bad_clients::{BadClients, Wrong};
+use super::connections::{ConnectionPermit, Connections, Evictable};
+use super::fd_limits::{Bounds, SPARE_FILES};
+use super::idle_timeout::{HeadTooLarge, IdleTimeout, TimedConnection};
 use crate::settings::ServeArgs;
 
 /// What the server is made of, besides its settings.
@@ -72,7 +72,7 @@ struct Recipe {
 pub(crate) fn start(args: &ServeArgs, parts: Parts) -> io::Result<Server> {
     let Parts { bounds, listeners, locks, exposition, access, tls, edge } = parts;
     let limits = Limits::new()
-        .min_ttl(crate::serve::SHORTEST_TTL)
+        .min_ttl(super::serve::SHORTEST_TTL)
         .max_ttl(args.max_ttl)
         .max_wait(args.max_wait)
         .max_body_bytes(args.max_body_bytes)
@@ -116,7 +116,7 @@ fn add(
     let Some(mut tls) = tls else {
         return server.listen("http", socket, move || {
             let (idle_timeout, edge) = (recipe.idle_timeout, recipe.edge.clone());
-            fn_service(move |io: TcpStream| ready(edge.admit(io).map(|io| patient(io, idle_timeout))))
+            fn_service(move |io: TcpStream| ready(edge.admit(io).map(|io| timed(io, idle_timeout))))
                 .and_then(recipe.serve())
         });
     };
@@ -136,7 +136,7 @@ fn add(
         );
         fn_service(move |io: TcpStream| ready(admitting.admit(io)))
             .and_then(acceptor.map_err(drop))
-            .and_then(fn_service(move |io: TlsStream<Evictable>| ready(Ok::<_, ()>(patient(io, idle_timeout)))))
+            .and_then(fn_service(move |io: TlsStream<Evictable>| ready(Ok::<_, ()>(timed(io, idle_timeout)))))
             .and_then(recipe.serve())
     })
 }
@@ -158,9 +158,9 @@ impl Placed for TlsStream<Evictable> {
     }
 }
 
-fn patient<T: Placed>(io: T, idle_timeout: IdleTimeout) -> (Patient<T>, Option<SocketAddr>) {
+fn timed<T: Placed>(io: T, idle_timeout: IdleTimeout) -> (TimedConnection<T>, Option<SocketAddr>) {
     let (peer, activity) = (io.socket().peer(), io.socket().place().activity().clone());
-    (Patient::new(io, idle_timeout, activity), peer)
+    (TimedConnection::new(io, idle_timeout, activity), peer)
 }
 
 impl Edge {
@@ -206,7 +206,13 @@ impl Recipe {
     /// The routes, for connections of one kind.
     fn serve<T>(
         &self,
-    ) -> impl ServiceFactory<(Patient<T>, Option<SocketAddr>), Config = (), Response = (), Error = (), InitError = ()> + use<T>
+    ) -> impl ServiceFactory<
+        (TimedConnection<T>, Option<SocketAddr>),
+        Config = (),
+        Response = (),
+        Error = (),
+        InitError = (),
+    > + use<T>
     where
         T: AsyncRead + AsyncWrite + Placed + Unpin + 'static,
     {
@@ -224,25 +230,27 @@ impl Recipe {
             // Not by its own timers: a connection knows how long to wait.
             .keep_alive(KeepAlive::Os)
             .client_request_timeout(self.head_timeout)
-            .on_connect_ext(|io: &Patient<T>, data| {
+            .on_connect_ext(|io: &TimedConnection<T>, data| {
                 data.insert(Arc::clone(io.get_ref().socket().place()));
             })
             // A waiter whose client has gone leaves the queue at once.
             .h1_allow_half_closed(false)
             .h1(apply_fn_factory(app, move |request: Request, app: &_| answered(request, app, max_body_bytes)));
-        apply_fn_factory(http, move |client: (Patient<T>, Option<SocketAddr>), http: &_| served(client, http, &edge))
-            .map_err(drop)
+        apply_fn_factory(http, move |client: (TimedConnection<T>, Option<SocketAddr>), http: &_| {
+            served(client, http, &edge)
+        })
+        .map_err(drop)
     }
 }
 
 /// Serves a connection to its end, and notes down what was wrong with it.
 fn served<T, S>(
-    (io, peer): (Patient<T>, Option<SocketAddr>),
+    (io, peer): (TimedConnection<T>, Option<SocketAddr>),
     http: &S,
     edge: &Edge,
 ) -> impl Future<Output = Result<(), DispatchError>> + use<T, S>
 where
-    S: Service<(Patient<T>, Option<SocketAddr>), Response = (), Error = DispatchError>,
+    S: Service<(TimedConnection<T>, Option<SocketAddr>), Response = (), Error = DispatchError>,
 {
     let (serving, edge) = (http.call((io, peer)), edge.clone());
     async move { serving.await.inspect_err(|why| edge.no_http(peer, why)) }
@@ -257,7 +265,7 @@ fn answered<S>(
 where
     S: Service<Request, Response = ServiceResponse>,
 {
-    let place = request.conn_data::<Arc<Place>>().cloned();
+    let place = request.conn_data::<Arc<ConnectionPermit>>().cloned();
     let uses_locks = *request.method() == Method::POST;
     let declared = if uses_locks { declared(&request, max_body_bytes) } else { 0 };
     let busy = place.as_ref().map(|place| place.activity().begin(declared));

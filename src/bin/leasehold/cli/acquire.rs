@@ -8,11 +8,11 @@ use leasehold::{Clock, Token};
 
 use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
-use crate::lease::{Granted, Kind, Terms, this_process, whole_ms};
+use crate::lease::progress::{Progress, Verbosity};
+use crate::lease::rounds::{AcquireReply, Rounds, TokenFrom, give_back};
+use crate::lease::{Granted, LeaseKind, LeaseTerms, this_process, whole_ms};
 use crate::output::{print, print_line};
 use crate::print::{Cell, Reader, Table};
-use crate::progress::{Progress, Verbosity};
-use crate::rounds::{Answered, Rounds, TokenFrom, give_back};
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -71,20 +71,20 @@ Examples:
 pub(crate) async fn acquire(args: AcquireArgs) -> Result<(), Failure> {
     let client = Client::new(&args.server)?;
     let kind = match (args.shared, args.limit) {
-        (true, _) => Kind::Shared,
-        (false, Some(limit)) => Kind::Permit { limit },
-        (false, None) => Kind::Exclusive,
+        (true, _) => LeaseKind::Shared,
+        (false, Some(limit)) => LeaseKind::Permit { limit },
+        (false, None) => LeaseKind::Exclusive,
     };
     let wait = if args.nonblock { Duration::ZERO } else { args.wait };
     let token = args.lock_token.unwrap_or_else(Token::random);
     let owner = args.owner.unwrap_or_else(this_process);
     let from = if args.lock_token.is_some() { TokenFrom::Caller } else { TokenFrom::Us };
-    let mut terms = Terms { key: args.key, kind, ttl: args.ttl, owner, token };
+    let mut terms = LeaseTerms { key: args.key, kind, ttl: args.ttl, owner, token };
     let (clock, progress) = (Clock::system(), Progress::new(Verbosity::Normal));
     let end = clock.now().saturating_add(wait);
     let mut rounds = Rounds::until(end, from, &client, &clock, &progress);
     let (text, granted, left) = loop {
-        let Answered { text, sent } = match rounds.ask(&mut terms).await {
+        let AcquireReply { text, sent } = match rounds.ask(&mut terms).await {
             Ok(answered) => answered,
             Err(why) => {
                 if let (Failure::Unavailable(_), TokenFrom::Us) = (&why, from) {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use futures_util::future::{join_all, select_all};
 use leasehold::{Clock, Moment, Token};
 
+use super::progress::Progress;
 use crate::exit::Failure;
-use crate::lease::{Beat, Lease, LeaseSource, Terms};
-use crate::progress::Progress;
+use crate::lease::{Beat, Lease, LeaseSource, LeaseTerms};
 
 /// The locks.
 pub(crate) struct Leases {
@@ -47,8 +47,8 @@ impl Leases {
     /// # Errors
     /// One was not granted, or whether it was is not known; [`LeaseSource::give_up`] then sees to what may have come of it.
     pub(crate) async fn acquire(
-        lender: &LeaseSource,
-        all: &mut [Terms],
+        source: &LeaseSource,
+        all: &mut [LeaseTerms],
         end: Moment,
         progress: &Progress,
     ) -> Result<Self, Failure> {
@@ -58,7 +58,7 @@ impl Leases {
                 let ttl = terms.ttl;
                 progress.begin(&terms.key);
                 let lost = tokio::select! {
-                    lease = lender.acquire(terms, end, progress) => match lease {
+                    lease = source.acquire(terms, end, progress) => match lease {
                         Ok(lease) => {
                             leases.held.push(lease);
                             continue;
@@ -78,7 +78,7 @@ impl Leases {
                 progress.failing(&terms.key, &why);
                 for terms in all.iter_mut() {
                     // What may have been granted under the old ones meanwhile is given back.
-                    lender.give_back(terms).await;
+                    source.give_back(terms).await;
                     terms.token = Token::random();
                 }
                 continue 'afresh;

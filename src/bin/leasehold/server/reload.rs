@@ -16,8 +16,8 @@ use std::time::Duration;
 use actix_rt::time::sleep;
 use futures_util::future::{Either, select};
 
+use super::signals::Hangup;
 use crate::exit::Failure;
-use crate::signals::Hangup;
 
 const EVERY: Duration = Duration::from_secs(1);
 

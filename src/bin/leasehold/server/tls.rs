@@ -31,7 +31,7 @@ pub(crate) fn certificate(args: &ServeArgs) -> Result<Option<Arc<Certificate>>, 
     match (&args.tls_cert, &args.tls_key) {
         (None, None) => Ok(None),
         (Some(cert), Some(key)) => {
-            crate::tokens::warn_if_others_read(key);
+            super::tokens::warn_if_others_read(key);
             let current = RwLock::new(Arc::new(read(cert, key)?));
             Ok(Some(Arc::new(Certificate { cert: cert.clone(), key: key.clone(), current })))
         }

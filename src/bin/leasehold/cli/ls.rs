@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::client::{CallError, Client, ServerArgs};
 use crate::exit::Failure;
+use crate::lease::progress::{Progress, Verbosity};
 use crate::output::{print, print_line};
 use crate::print::{Cell, Reader, Table};
-use crate::progress::{Progress, Verbosity};
 use crate::screen::Screen;
 
 #[derive(Args, Debug)]
@@ -79,14 +79,14 @@ struct List {
 pub(crate) struct Row {
     pub(crate) key: String,
     pub(crate) mode: String,
-    pub(crate) holder: Holder,
+    pub(crate) holder: HolderRow,
     pub(crate) held_by: usize,
     pub(crate) waiting: usize,
 }
 
 /// One who holds a lock.
 #[derive(Deserialize)]
-pub(crate) struct Holder {
+pub(crate) struct HolderRow {
     pub(crate) owner: Option<String>,
     pub(crate) fencing_token: Option<u64>,
     /// What is not known of a lock that another process holds, or has no end, is left out.

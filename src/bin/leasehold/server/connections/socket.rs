@@ -10,22 +10,22 @@ use std::task::{Context, Poll};
 use actix_rt::net::{ActixStream, Ready, TcpStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Place;
+use super::ConnectionPermit;
 
 /// A socket that ends, as if its client had closed it, when its place is taken while it idles.
 pub(crate) struct Evictable {
     io: TcpStream,
-    place: Arc<Place>,
+    place: Arc<ConnectionPermit>,
     /// Whether who evicts knows whom to wake. A connection is one task, whoever in it reads.
-    is_heard: bool,
+    has_waker: bool,
 }
 
 impl Evictable {
-    pub(crate) fn new(io: TcpStream, place: Place) -> Self {
-        Self { io, place: Arc::new(place), is_heard: false }
+    pub(crate) fn new(io: TcpStream, place: ConnectionPermit) -> Self {
+        Self { io, place: Arc::new(place), has_waker: false }
     }
 
-    pub(crate) fn place(&self) -> &Arc<Place> {
+    pub(crate) fn place(&self) -> &Arc<ConnectionPermit> {
         &self.place
     }
 
@@ -41,13 +41,13 @@ impl AsyncRead for Evictable {
             return Poll::Ready(done);
         }
         let state = &self.place.activity.0;
-        if !self.is_heard {
+        if !self.has_waker {
             state.waker.register(cx.waker());
         }
         if state.is_evicted.load(Ordering::Relaxed) && self.place.activity.is_idle() {
             return Poll::Ready(Ok(()));
         }
-        self.is_heard = true;
+        self.has_waker = true;
         Poll::Pending
     }
 }

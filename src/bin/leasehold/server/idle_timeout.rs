@@ -19,7 +19,7 @@ use std::time::Duration;
 use actix_rt::time::{Instant, Sleep, sleep_until};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::connections::Activity;
+use super::connections::Activity;
 
 /// How often it is looked within the shortest of the times: a connection may be silent for longer by that part of it.
 const LOOKS: u32 = 4;
@@ -44,7 +44,7 @@ pub(crate) struct IdleTimeout {
 }
 
 /// A connection, and until when something must have happened on it.
-pub(crate) struct Patient<T> {
+pub(crate) struct TimedConnection<T> {
     io: T,
     idle_timeout: IdleTimeout,
     activity: Activity,
@@ -78,7 +78,7 @@ enum TimeUp {
 #[error("the head of a request is larger than taken")]
 pub(crate) struct HeadTooLarge;
 
-impl<T> Patient<T> {
+impl<T> TimedConnection<T> {
     pub(crate) fn new(io: T, idle_timeout: IdleTimeout, activity: Activity) -> Self {
         let now = Instant::now();
         let alarm = Box::pin(sleep_until(now + idle_timeout.look()));
@@ -156,7 +156,7 @@ impl IdleTimeout {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Patient<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedConnection<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let had = buf.filled().len();
         match Pin::new(&mut self.io).poll_read(cx, buf) {
@@ -179,7 +179,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Patient<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Patient<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for TimedConnection<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.io).poll_write(cx, buf);
         self.wrote(done)

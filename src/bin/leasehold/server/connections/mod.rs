@@ -72,7 +72,7 @@ pub(crate) struct Counts {
 }
 
 /// The place of one connection, until it is dropped.
-pub(crate) struct Place {
+pub(crate) struct ConnectionPermit {
     connections: Connections,
     slot: usize,
     activity: Activity,
@@ -80,9 +80,9 @@ pub(crate) struct Place {
 
 /// What a connection has under way; its requests, its socket and the register share it.
 #[derive(Clone)]
-pub(crate) struct Activity(Arc<State>);
+pub(crate) struct Activity(Arc<ActivityState>);
 
-struct State {
+struct ActivityState {
     began: Instant,
     /// Under way now; an endless answer counts as one for ever.
     requests: AtomicU32,
@@ -102,7 +102,7 @@ pub(crate) struct Busy(Activity);
 
 impl Activity {
     fn new(began: Instant) -> Self {
-        Self(Arc::new(State {
+        Self(Arc::new(ActivityState {
             began,
             requests: AtomicU32::new(0),
             begun: AtomicU32::new(0),
@@ -191,7 +191,7 @@ impl Connections {
     ///
     /// # Errors
     /// There is none, and nobody to give way.
-    pub(crate) fn admit(&self, peer: Option<IpAddr>) -> Result<Place, Refused> {
+    pub(crate) fn admit(&self, peer: Option<IpAddr>) -> Result<ConnectionPermit, Refused> {
         let Capacity { total, per_address, proxies } = &self.0.capacity;
         let peer = peer.unwrap_or(IpAddr::from([0; 4])).to_canonical();
         let is_proxy = proxies.iter().any(|network| network.contains(&peer));
@@ -217,7 +217,7 @@ impl Connections {
         let activity = Activity::new(self.0.began);
         let slot = register.add(activity.clone(), address, is_known);
         drop(register);
-        Ok(Place { connections: self.clone(), slot, activity })
+        Ok(ConnectionPermit { connections: self.clone(), slot, activity })
     }
 
     fn evict(&self, register: &mut Register, among: Among) -> bool {
@@ -230,7 +230,7 @@ impl Connections {
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     pub(crate) fn activity(&self) -> &Activity {
         &self.activity
     }
@@ -243,7 +243,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut register = self.connections.register();
         // Whoever evicted it has taken it out, and its slot may be another's.
@@ -273,11 +273,11 @@ mod tests {
         Connections::new(Capacity { total, per_address, proxies })
     }
 
-    fn come(connections: &Connections, address: &str) -> Result<Place, Refused> {
+    fn come(connections: &Connections, address: &str) -> Result<ConnectionPermit, Refused> {
         connections.admit(Some(address.parse().unwrap()))
     }
 
-    fn is_evicted(place: &Place) -> bool {
+    fn is_evicted(place: &ConnectionPermit) -> bool {
         place.activity.0.is_evicted.load(Ordering::Relaxed)
     }
 

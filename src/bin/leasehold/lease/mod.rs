@@ -3,6 +3,10 @@
 //! A lease knows its deadline on a clock that counts through suspend. Over HTTP the deadline counts from the moment at
 //! which the request was sent, less a clock's drift, so that it never lies behind the server's.
 
+pub(crate) mod leases;
+pub(crate) mod progress;
+pub(crate) mod rounds;
+
 use std::cell::OnceCell;
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,9 +18,9 @@ use serde_json::{Value, json};
 
 use crate::client::{CallError, Client};
 use crate::exit::Failure;
-use crate::progress::{InTheWay, Progress};
-use crate::rounds::{Answered, Pauses, Rounds, TokenFrom, give_back};
 use crate::settings::store::{self, Choice, StoreArgs};
+use progress::{InTheWay, Progress};
+use rounds::{AcquireReply, Pauses, Rounds, TokenFrom, give_back};
 
 /// How long a release may take before the process ends without an answer.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -26,7 +30,7 @@ const DRIFT_SHARE: u32 = 100;
 
 /// Who else may hold the lock at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum LeaseKind {
     /// Nobody.
     Exclusive,
     /// All who ask for it so.
@@ -37,16 +41,16 @@ pub(crate) enum Kind {
 
 /// What is asked for.
 #[derive(Clone, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct LeaseTerms {
     pub(crate) key: String,
-    pub(crate) kind: Kind,
+    pub(crate) kind: LeaseKind,
     pub(crate) ttl: Duration,
     pub(crate) owner: String,
     /// Chosen here, so that a lock whose answer was lost can be given back.
     pub(crate) token: Token,
 }
 
-/// Who lends locks.
+/// Where locks come from.
 pub(crate) enum LeaseSource {
     Server(Client),
     Store(OwnEngine),
@@ -68,12 +72,12 @@ pub(crate) struct Lease {
     clock: Clock,
     key: String,
     ttl: Duration,
-    /// See [`Terms::kind_and_owner`].
+    /// See [`LeaseTerms::kind_and_owner`].
     kind_and_owner: Value,
-    hold: Hold,
+    backing: Backing,
 }
 
-enum Hold {
+enum Backing {
     Server { client: Client, token: String },
     Store { lock: Lock },
 }
@@ -128,7 +132,7 @@ struct SeenWaiter {
     owner: Option<String>,
 }
 
-impl Terms {
+impl LeaseTerms {
     /// The body of `POST /acquire`, for a wait of this length.
     pub(crate) fn body(&self, wait: Duration) -> Value {
         let mut body = self.kind_and_owner();
@@ -142,9 +146,9 @@ impl Terms {
     /// What a server has to be told again that has forgotten the lock.
     fn kind_and_owner(&self) -> Value {
         match self.kind {
-            Kind::Exclusive => json!({ "owner": self.owner, "mode": "exclusive" }),
-            Kind::Shared => json!({ "owner": self.owner, "mode": "shared" }),
-            Kind::Permit { limit } => json!({ "owner": self.owner, "mode": "permit", "limit": limit }),
+            LeaseKind::Exclusive => json!({ "owner": self.owner, "mode": "exclusive" }),
+            LeaseKind::Shared => json!({ "owner": self.owner, "mode": "shared" }),
+            LeaseKind::Permit { limit } => json!({ "owner": self.owner, "mode": "permit", "limit": limit }),
         }
     }
 }
@@ -215,17 +219,22 @@ impl LeaseSource {
     ///
     /// # Errors
     /// It was not granted, or whether it was is not known; [`LeaseSource::give_up`] then sees to what may have come of it.
-    pub(crate) async fn acquire(&self, terms: &mut Terms, end: Moment, progress: &Progress) -> Result<Lease, Failure> {
+    pub(crate) async fn acquire(
+        &self,
+        terms: &mut LeaseTerms,
+        end: Moment,
+        progress: &Progress,
+    ) -> Result<Lease, Failure> {
         let clock = Clock::system();
         match self {
             Self::Server(client) => {
                 let mut rounds = Rounds::until(end, TokenFrom::Us, client, &clock, progress);
                 loop {
-                    let Answered { text, sent } = rounds.ask(terms).await?;
+                    let AcquireReply { text, sent } = rounds.ask(terms).await?;
                     let granted: Granted = client.read(&text)?;
                     let deadline = granted.deadline(sent, terms.ttl);
-                    let hold = Hold::Server { client: client.clone(), token: granted.token };
-                    let mut lease = Lease::new(terms, granted.fencing_token, deadline, hold);
+                    let backing = Backing::Server { client: client.clone(), token: granted.token };
+                    let mut lease = Lease::new(terms, granted.fencing_token, deadline, backing);
                     if lease.is_fresh().await {
                         return Ok(lease);
                     }
@@ -238,8 +247,8 @@ impl LeaseSource {
                     let lock = request(locks, terms, end.saturating_since(clock.now())).await?;
                     let deadline = lock.deadline().unwrap_or_else(|| clock.now());
                     let fencing_token = lock.fencing_token().map(|fence| fence.get());
-                    let hold = Hold::Store { lock };
-                    let mut lease = Lease::new(terms, fencing_token, deadline, hold);
+                    let backing = Backing::Store { lock };
+                    let mut lease = Lease::new(terms, fencing_token, deadline, backing);
                     if lease.is_fresh().await {
                         return Ok(lease);
                     }
@@ -276,14 +285,14 @@ impl LeaseSource {
 
     /// Gives back what may have been granted under the token of these terms. Over a store what is not held any more was
     /// released when it was dropped.
-    pub(crate) async fn give_back(&self, terms: &Terms) {
+    pub(crate) async fn give_back(&self, terms: &LeaseTerms) {
         if let Self::Server(client) = self {
             give_back(client, terms).await;
         }
     }
 
     /// Gives back what an acquire that was broken off may have been granted.
-    pub(crate) async fn give_up(&self, all: &[Terms]) {
+    pub(crate) async fn give_up(&self, all: &[LeaseTerms]) {
         join_all(all.iter().map(|terms| self.give_back(terms))).await;
         self.close().await;
     }
@@ -298,15 +307,15 @@ impl LeaseSource {
     }
 }
 
-async fn request(locks: &LockManager, terms: &Terms, wait: Duration) -> Result<Lock, LockError> {
+async fn request(locks: &LockManager, terms: &LeaseTerms, wait: Duration) -> Result<Lock, LockError> {
     let (key, now) = (&terms.key, wait.is_zero());
     let request = match (terms.kind, now) {
-        (Kind::Exclusive, true) => locks.try_lock(key),
-        (Kind::Exclusive, false) => locks.lock(key),
-        (Kind::Shared, true) => locks.try_read(key),
-        (Kind::Shared, false) => locks.read(key),
-        (Kind::Permit { limit }, true) => locks.semaphore(key, limit).try_permits(1),
-        (Kind::Permit { limit }, false) => locks.semaphore(key, limit).permits(1),
+        (LeaseKind::Exclusive, true) => locks.try_lock(key),
+        (LeaseKind::Exclusive, false) => locks.lock(key),
+        (LeaseKind::Shared, true) => locks.try_read(key),
+        (LeaseKind::Shared, false) => locks.read(key),
+        (LeaseKind::Permit { limit }, true) => locks.semaphore(key, limit).try_permits(1),
+        (LeaseKind::Permit { limit }, false) => locks.semaphore(key, limit).permits(1),
     };
     let request = request.ttl(terms.ttl).owner(&terms.owner);
     if now { request.await } else { request.wait(wait).await }
@@ -321,9 +330,9 @@ impl Granted {
 }
 
 impl Lease {
-    fn new(terms: &Terms, fencing_token: Option<u64>, deadline: Moment, hold: Hold) -> Self {
+    fn new(terms: &LeaseTerms, fencing_token: Option<u64>, deadline: Moment, backing: Backing) -> Self {
         let (clock, kind_and_owner) = (Clock::system(), terms.kind_and_owner());
-        Self { fencing_token, deadline, clock, key: terms.key.clone(), ttl: terms.ttl, kind_and_owner, hold }
+        Self { fencing_token, deadline, clock, key: terms.key.clone(), ttl: terms.ttl, kind_and_owner, backing }
     }
 
     /// Whether more than half of its time is left, after a heartbeat if need be (R8). Time is lost when this process
@@ -341,9 +350,9 @@ impl Lease {
 
     /// The body of a release. A server that has just started, and knows of no locks, believes the fencing token.
     fn release_body(&self) -> Value {
-        let token = match &self.hold {
-            Hold::Server { token, .. } => Some(token),
-            Hold::Store { .. } => None,
+        let token = match &self.backing {
+            Backing::Server { token, .. } => Some(token),
+            Backing::Store { .. } => None,
         };
         let mut body = json!({ "key": self.key, "token": token });
         if let Some(fence) = self.fencing_token {
@@ -374,8 +383,8 @@ impl Lease {
     /// One heartbeat, of its own: it may go on while the lease is looked at.
     pub(crate) fn beat(&self, within: Duration) -> Pin<Box<dyn Future<Output = Beat>>> {
         let (ttl, clock) = (self.ttl, self.clock.clone());
-        match &self.hold {
-            Hold::Server { client, .. } => {
+        match &self.backing {
+            Backing::Server { client, .. } => {
                 let body = self.heartbeat_body();
                 let client = client.clone();
                 Box::pin(async move {
@@ -393,7 +402,7 @@ impl Lease {
                     }
                 })
             }
-            Hold::Store { lock } => {
+            Backing::Store { lock } => {
                 let held: Held = lock.held();
                 Box::pin(async move {
                     match held.refresh_for(ttl).await {
@@ -408,9 +417,9 @@ impl Lease {
 
     /// Resolves when the engine of this process hears that the lock has ended. A server tells it with heartbeats only.
     pub(crate) fn lost(&self) -> Pin<Box<dyn Future<Output = String>>> {
-        match &self.hold {
-            Hold::Server { .. } => Box::pin(std::future::pending()),
-            Hold::Store { lock } => {
+        match &self.backing {
+            Backing::Server { .. } => Box::pin(std::future::pending()),
+            Backing::Store { lock } => {
                 let lost = lock.held().lost();
                 Box::pin(async move {
                     match lost.await {
@@ -429,8 +438,8 @@ impl Lease {
     pub(crate) async fn release(self) -> Result<(), Failure> {
         let body = self.release_body();
         let gone = Failure::Lost(format!("{}: the lock ended before it was released", self.key));
-        match self.hold {
-            Hold::Server { client, .. } => {
+        match self.backing {
+            Backing::Server { client, .. } => {
                 let text = match client.post("/release", &body, RELEASE_TIMEOUT).await {
                     Err(CallError::Unknown(_)) => {
                         client.post("/release", &body, RELEASE_TIMEOUT).await?;
@@ -442,7 +451,7 @@ impl Lease {
                 let Released { outcome } = client.read(&text)?;
                 if outcome == "released" { Ok(()) } else { Err(gone) }
             }
-            Hold::Store { lock } => {
+            Backing::Store { lock } => {
                 match lock.unlock().await {
                     Release::Released => Ok(()),
                     Release::AlreadyGone => Err(gone),
@@ -459,12 +468,12 @@ impl Lease {
     /// Gives back what may be left of a lock under which nothing runs any more.
     pub(crate) async fn give_up(self) {
         let body = self.release_body();
-        match self.hold {
-            Hold::Server { client, .. } => {
+        match self.backing {
+            Backing::Server { client, .. } => {
                 // Whoever does not answer keeps the lock for its TTL at most.
                 let _ = client.post("/release", &body, RELEASE_TIMEOUT).await;
             }
-            Hold::Store { lock } => drop(lock.unlock().await),
+            Backing::Store { lock } => drop(lock.unlock().await),
         }
     }
 }

@@ -6,10 +6,10 @@ use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
-use crate::connections::Counts;
+use super::connections::Counts;
+use super::listener::Edge;
+use super::{logs, reload};
 use crate::exit::Failure;
-use crate::listener::Edge;
-use crate::{logs, reload};
 
 /// Installs the process's recorder: before anything takes a handle.
 ///

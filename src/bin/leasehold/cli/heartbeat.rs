@@ -7,12 +7,12 @@ use leasehold::Clock;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::release::TokenArgs;
 use crate::client::{ANSWER_TIMEOUT, Client, ServerArgs};
 use crate::exit::Failure;
 use crate::lease::whole_ms;
 use crate::output::{print, print_line};
 use crate::print::{Cell, Reader, Table};
-use crate::release::TokenArgs;
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -43,7 +43,7 @@ Examples:
   LEASEHOLD_LOCK_TOKEN=$token leasehold heartbeat order:42 --ttl 5m || exit";
 
 #[derive(Deserialize)]
-struct Answer {
+struct HeartbeatReply {
     remaining_ms: u64,
     refresh_count: u32,
 }
@@ -61,7 +61,7 @@ pub(crate) async fn heartbeat(args: HeartbeatArgs) -> Result<(), Failure> {
     let clock = Clock::system();
     let sent = clock.now();
     let text = client.post("/heartbeat", &body, ANSWER_TIMEOUT).await?;
-    let Answer { remaining_ms, refresh_count } = client.read(&text)?;
+    let HeartbeatReply { remaining_ms, refresh_count } = client.read(&text)?;
     let remaining_ms = remaining_ms.saturating_sub(whole_ms(clock.now().saturating_since(sent)));
     if remaining_ms == 0 {
         // This process was stopped, or its machine asleep (R8).

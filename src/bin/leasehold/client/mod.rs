@@ -3,6 +3,8 @@
 //! No proxy is ever asked: a lock server is a neighbour. Answers are handed on as the text that came, so that `--json`
 //! prints what the server said.
 
+mod trust;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -129,7 +131,7 @@ impl Client {
             Some(path) => {
                 let wrong = |why: String| Failure::Usage(format!("--ca: {}: {why}", path.display()));
                 let pem = std::fs::read(path).map_err(|why| wrong(why.to_string()))?;
-                http = http.tls_backend_preconfigured(crate::trust::only(&pem).map_err(wrong)?);
+                http = http.tls_backend_preconfigured(trust::only(&pem).map_err(wrong)?);
             }
             // The system's certificates take a while to read, and are not needed.
             None if base.scheme() == "http" => http = http.tls_certs_only([]),

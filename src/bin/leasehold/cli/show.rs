@@ -3,9 +3,9 @@
 use clap::Args;
 use serde::Deserialize;
 
+use super::ls::{HolderRow, Row};
 use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
-use crate::ls::{Holder, Row};
 use crate::output::{print, print_line};
 use crate::print::{Cell, Reader, Table, plain};
 
@@ -37,8 +37,8 @@ Examples:
 struct Detail {
     #[serde(flatten)]
     row: Row,
-    holders: Vec<Holder>,
-    queue: Vec<Waiter>,
+    holders: Vec<HolderRow>,
+    queue: Vec<WaiterRow>,
     #[serde(default)]
     votes: Vec<NodeVote>,
 }
@@ -50,7 +50,7 @@ struct NodeVote {
 }
 
 #[derive(Deserialize)]
-struct Waiter {
+struct WaiterRow {
     position: usize,
     owner: Option<String>,
     mode: String,

@@ -61,7 +61,7 @@ impl TokenArgs {
 
 /// What became of a release, by token or by force.
 #[derive(Deserialize)]
-pub(crate) struct Outcome {
+pub(crate) struct ReleaseReply {
     pub(crate) outcome: String,
 }
 
@@ -76,7 +76,7 @@ pub(crate) async fn release(args: ReleaseArgs) -> Result<(), Failure> {
     if args.json {
         return print_line(&text);
     }
-    let Outcome { outcome } = client.read(&text)?;
+    let ReleaseReply { outcome } = client.read(&text)?;
     // It is done, whoever reads that.
     let _ = print_line(&outcome.replace('_', " "));
     Ok(())

@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use crate::args::Cli;
+use super::args::Cli;
 use crate::exit::Failure;
 use crate::output::print;
 

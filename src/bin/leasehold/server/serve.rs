@@ -24,18 +24,18 @@ use leasehold::http::{Access, ReloadableAccess};
 use leasehold::store::StoreError;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::bad_clients::BadClients;
-use crate::connections::{Capacity, Connections};
+use super::bad_clients::BadClients;
+use super::connections::{Capacity, Connections};
+use super::fd_limits::Bounds;
+use super::listener::{self, Edge, Parts};
+use super::logs;
+use super::reload::{self, Watched, What};
+use super::signals::{Hangup, Signals};
+use super::tls::Certificate;
+use super::{metrics, tls, tokens};
 use crate::exit::Failure;
-use crate::fd_limits::Bounds;
-use crate::listener::{self, Edge, Parts};
-use crate::logs;
-use crate::reload::{self, Watched, What};
 use crate::settings::ServeArgs;
 use crate::settings::store::{self, Choice};
-use crate::signals::{Hangup, Signals};
-use crate::tls::Certificate;
-use crate::{metrics, tls, tokens};
 
 /// The longest part of the grace time that is kept back for answers under way.
 const LONGEST_DRAIN: Duration = Duration::from_secs(1);

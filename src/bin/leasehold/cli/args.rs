@@ -2,12 +2,12 @@
 
 use clap::{Parser, Subcommand};
 
+use super::{
+    acquire, bench, completions, force_release, health, heartbeat, ls, man, redlock, release, show, stats, watch,
+};
 #[cfg(unix)]
 use crate::run;
 use crate::settings::ServeArgs;
-use crate::{
-    acquire, bench, completions, force_release, health, heartbeat, ls, man, redlock, release, show, stats, watch,
-};
 
 /// A keyed lock server and its client: TTL, fencing tokens, fair queues.
 ///

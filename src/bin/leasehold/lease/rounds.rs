@@ -20,10 +20,10 @@ use futures_util::future::select_all;
 use leasehold::{Clock, Moment, Token};
 use serde_json::json;
 
+use super::progress::Progress;
 use crate::client::{ANSWER_TIMEOUT, CallError, Client};
 use crate::exit::Failure;
-use crate::lease::Terms;
-use crate::progress::Progress;
+use crate::lease::LeaseTerms;
 
 /// The longest round: shorter than the time-outs of proxies, most of which are 30 to 60 s.
 pub(crate) const LONGEST_ROUND: Duration = Duration::from_secs(20);
@@ -42,7 +42,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A lock was granted: the text of the answer, and when its request was sent. Its times count from then.
-pub(crate) struct Answered {
+pub(crate) struct AcquireReply {
     pub(crate) text: String,
     pub(crate) sent: Moment,
 }
@@ -107,7 +107,7 @@ impl<'a> Rounds<'a> {
     ///
     /// # Errors
     /// The lock was not granted, or whether it was is not known.
-    pub(crate) async fn ask(&mut self, terms: &mut Terms) -> Result<Answered, Failure> {
+    pub(crate) async fn ask(&mut self, terms: &mut LeaseTerms) -> Result<AcquireReply, Failure> {
         let mut open = vec![self.round(terms)];
         // When a round may be sent again after one was refused beside another, which waits on.
         let mut not_before = self.clock.now();
@@ -129,7 +129,7 @@ impl<'a> Rounds<'a> {
             };
             let over = open.remove(index);
             let next = match answer {
-                Ok(text) => return Ok(Answered { text, sent: over.sent }),
+                Ok(text) => return Ok(AcquireReply { text, sent: over.sent }),
                 Err(why) => self.after(why, &over),
             };
             if open.is_empty() {
@@ -149,7 +149,7 @@ impl<'a> Rounds<'a> {
     }
 
     /// Sends the next request.
-    fn round(&self, terms: &Terms) -> Round {
+    fn round(&self, terms: &LeaseTerms) -> Round {
         let (sent, wait) = (self.clock.now(), self.left().min(self.longest));
         let (client, body) = (self.client.clone(), terms.body(wait));
         let answer = async move { client.post("/acquire", &body, wait.saturating_add(ANSWER_TIMEOUT)).await };
@@ -197,7 +197,7 @@ impl<'a> Rounds<'a> {
     }
 
     /// Does what comes before the next round, or ends the wait.
-    async fn prepare(&mut self, next: Next, terms: &mut Terms) -> Result<(), Failure> {
+    async fn prepare(&mut self, next: Next, terms: &mut LeaseTerms) -> Result<(), Failure> {
         match next {
             Next::End(why) => Err(why),
             Next::Round => Ok(()),
@@ -214,7 +214,7 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    async fn pause(&mut self, why: Failure, terms: &Terms) -> Result<(), Failure> {
+    async fn pause(&mut self, why: Failure, terms: &LeaseTerms) -> Result<(), Failure> {
         let left = self.left();
         if left.is_zero() {
             return Err(why);
@@ -228,7 +228,7 @@ impl<'a> Rounds<'a> {
     ///
     /// # Errors
     /// The wait is over, or the token is the caller's.
-    pub(crate) async fn give_back(&mut self, terms: &mut Terms) -> Result<(), Failure> {
+    pub(crate) async fn give_back(&mut self, terms: &mut LeaseTerms) -> Result<(), Failure> {
         let why = || Failure::NotAcquired("its turn came and went while this process did not run".to_owned());
         if self.token == TokenFrom::Caller {
             give_back(self.client, terms).await;
@@ -238,14 +238,14 @@ impl<'a> Rounds<'a> {
         if self.left().is_zero() { Err(why()) } else { Ok(()) }
     }
 
-    async fn replace_token(&self, terms: &mut Terms) {
+    async fn replace_token(&self, terms: &mut LeaseTerms) {
         give_back(self.client, terms).await;
         terms.token = Token::random();
     }
 }
 
 /// Gives back what may have been granted under a token. Whoever does not answer keeps the lock for its TTL at most.
-pub(crate) async fn give_back(client: &Client, terms: &Terms) {
+pub(crate) async fn give_back(client: &Client, terms: &LeaseTerms) {
     let body = json!({ "key": terms.key, "token": terms.token.to_string() });
     let _ = client.post("/release", &body, RELEASE_TIMEOUT).await;
 }

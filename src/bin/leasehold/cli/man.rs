@@ -3,7 +3,7 @@
 use clap::{Args, Command, CommandFactory};
 use clap_mangen::Man;
 
-use crate::args::Cli;
+use super::args::Cli;
 use crate::exit::Failure;
 use crate::output::print;
 
