@@ -17,7 +17,7 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError, Route, web};
 use super::auth::{self, Access, Caller, Needs, Refusal};
 #[cfg(feature = "metrics")]
 use super::host::shared;
-use super::host::{Host, InForce, access};
+use super::host::{CurrentAccess, Host, given_access};
 use super::limits::Limits;
 use super::problem::{Fault, Problem};
 use super::routes::locks::Scope;
@@ -47,28 +47,28 @@ pub(super) struct RequestContext {
 }
 
 impl RequestContext {
-    /// Refuses a key outside of the caller's namespaces. Spelt as the manager keeps it: another spelling is the same
+    /// Refuses a key outside of the caller's namespaces. Compared as the manager keeps it: another spelling is the same
     /// lock. What is no key is the manager's to refuse, unless there are namespaces.
     pub(super) fn key(&self, text: &str) -> Result<RequestedKey, Problem> {
-        let spelt = RequestedKey(Key::try_from(text));
+        let requested = RequestedKey(Key::try_from(text));
         if self.caller.is_unbound() {
-            return Ok(spelt);
+            return Ok(requested);
         }
-        let key = spelt.0.as_ref().map_err(|fault| LockError::from(*fault))?;
+        let key = requested.0.as_ref().map_err(|fault| LockError::from(*fault))?;
         if self.caller.may_use(&self.locks, self.locks.canonical_key(key)?.as_str()) {
-            return Ok(spelt);
+            return Ok(requested);
         }
         Err(Fault::Forbidden { why: "the key is outside of the token's namespaces" }.into())
     }
 
     /// Where it came from, as far as a trusted proxy says so.
-    pub(super) fn from(&self) -> IpAddr {
-        in_force(&self.req).origin(&self.req)
+    pub(super) fn client_addr(&self) -> IpAddr {
+        current_access(&self.req).client_addr(&self.req)
     }
 
     /// Whether the totals of all keys are the caller's to see.
     pub(super) fn sees_all_totals(&self) -> bool {
-        self.caller.is_unbound() || in_force(&self.req).has_open_stats()
+        self.caller.is_unbound() || current_access(&self.req).has_open_stats()
     }
 
     /// Whose locks the manager's own lists show.
@@ -88,21 +88,21 @@ pub(super) struct RequestedKey(Result<Key, KeyFault>);
 impl TryFrom<RequestedKey> for Key {
     type Error = KeyFault;
 
-    fn try_from(spelt: RequestedKey) -> Result<Self, KeyFault> {
-        spelt.0
+    fn try_from(requested: RequestedKey) -> Result<Self, KeyFault> {
+        requested.0
     }
 }
 
 /// What holds where the host says nothing.
 static OPEN: LazyLock<Access> = LazyLock::new(Access::open);
 
-fn in_force(req: &HttpRequest) -> InForce<'_> {
-    access(req).unwrap_or(InForce::Always(&OPEN))
+fn current_access(req: &HttpRequest) -> CurrentAccess<'_> {
+    given_access(req).unwrap_or(CurrentAccess::Fixed(&OPEN))
 }
 
 /// Lets a request in, or says why not.
 fn admit(req: &HttpRequest, needs: Needs) -> Result<(Host, Caller), Fault> {
-    let caller = in_force(req).admit(req, needs)?;
+    let caller = current_access(req).admit(req, needs)?;
     Ok((Host::of(req)?, caller))
 }
 
@@ -111,9 +111,9 @@ pub(super) fn guarded<F>(route: Route, needs: Needs, handler: F) -> Route
 where
     F: AsyncFn(&RequestContext, web::Payload) -> HandlerResult + Copy + 'static,
 {
-    let tally = Tally::default();
+    let counters = RouteCounters::default();
     route.to(move |req: HttpRequest, payload: web::Payload| {
-        let tally = tally.clone();
+        let counters = counters.clone();
         async move {
             let (received, id) = (Instant::now(), RequestId::of(&req));
             match admit(&req, needs) {
@@ -122,9 +122,9 @@ where
                     let answer = handler(&ctx, payload).await;
                     let answer = answer.map_err(|problem| problem.because(|| ctx.locks.last_store_error()));
                     let RequestContext { req, id, caller, .. } = ctx;
-                    id.finish(&req, received, &tally, Some(&caller), answer)
+                    id.finish(&req, received, &counters, Some(&caller), answer)
                 }
-                Err(fault) => id.finish(&req, received, &tally, None, Err(fault.into())),
+                Err(fault) => id.finish(&req, received, &counters, None, Err(fault.into())),
             }
         }
     })
@@ -135,7 +135,7 @@ pub(super) fn open(route: Route, handler: impl Fn(&HttpRequest) -> HandlerResult
     route.to(move |req: HttpRequest| {
         let (received, id) = (Instant::now(), RequestId::of(&req));
         // Of its own: what no route is for comes here by any path.
-        ready(id.finish(&req, received, &Tally::default(), None, handler(&req)))
+        ready(id.finish(&req, received, &RouteCounters::default(), None, handler(&req)))
     })
 }
 
@@ -143,7 +143,7 @@ pub(super) fn open(route: Route, handler: impl Fn(&HttpRequest) -> HandlerResult
 /// so at once.
 pub(super) fn presented(route: Route, handler: impl Fn(&HttpRequest) -> HandlerResult + Copy + 'static) -> Route {
     open(route, move |req| {
-        in_force(req).check_site(req)?;
+        current_access(req).check_site(req)?;
         handler(req)
     })
 }
@@ -151,12 +151,12 @@ pub(super) fn presented(route: Route, handler: impl Fn(&HttpRequest) -> HandlerR
 /// What a route's requests are counted by, where requests are counted. To find out the name of the route costs more than
 /// many a request, so it is asked for once for each method and status.
 #[derive(Clone, Default)]
-struct Tally {
+struct RouteCounters {
     #[cfg(feature = "metrics")]
     known: Rc<RefCell<Vec<(Method, u16, RequestCounter)>>>,
 }
 
-impl Tally {
+impl RouteCounters {
     #[cfg(feature = "metrics")]
     fn count(&self, req: &HttpRequest, received: Instant, code: u16) {
         let Some(metrics) = shared::<HttpMetrics>(req) else { return };
@@ -208,15 +208,15 @@ impl RequestId {
         self,
         req: &HttpRequest,
         received: Instant,
-        tally: &Tally,
+        counters: &RouteCounters,
         caller: Option<&Caller>,
         answer: HandlerResult,
     ) -> HttpResponse {
         if let Err(problem) = &answer {
-            self.note_refusal(req, problem, caller);
+            self.log_refusal(req, problem, caller);
         }
         let mut response = answer.unwrap_or_else(|problem| problem.error_response());
-        tally.count(req, received, response.status().as_u16());
+        counters.count(req, received, response.status().as_u16());
         if tracing::enabled!(tracing::Level::DEBUG) {
             // The pattern, not the path: that holds a key.
             let (status, route) = (response.status().as_u16(), req.match_pattern().unwrap_or_default());
@@ -228,21 +228,21 @@ impl RequestId {
 }
 
 impl RequestId {
-    /// Writes down and counts who was refused for want of a right or of room.
-    fn note_refusal(&self, req: &HttpRequest, problem: &Problem, caller: Option<&Caller>) {
+    /// Logs and counts a request that was refused for want of a right or of room.
+    fn log_refusal(&self, req: &HttpRequest, problem: &Problem, caller: Option<&Caller>) {
         let code = problem.code();
         #[cfg(feature = "metrics")]
         if let ([401 | 403 | 429], Some(metrics)) = ([problem.status_code().as_u16()], shared::<HttpMetrics>(req)) {
             metrics.refused(code);
         }
-        if !auth::is_written(code) {
+        if !auth::is_logged(code) {
             return;
         }
-        let access = in_force(req);
+        let access = current_access(req);
         let by = caller.map_or_else(|| access.name_of(req), |caller| caller.name().to_owned());
         let (method, route) = (req.method().as_str(), req.match_pattern().unwrap_or_default());
-        let (from, by, route, request_id) = (access.origin(req), by.as_str(), route.as_str(), self.as_str());
-        access.note(&Refusal { from, by, code, method, route, request_id });
+        let (from, by, route, request_id) = (access.client_addr(req), by.as_str(), route.as_str(), self.as_str());
+        access.log_refusal(&Refusal { from, by, code, method, route, request_id });
     }
 }
 

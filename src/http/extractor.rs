@@ -56,7 +56,8 @@ impl FromRequest for Locks {
     }
 }
 
-/// Answers as the lock server does: its [status](LockError::http_status) and [code](LockError::code), in a problem document (RFC 9457).
+/// Answers as the lock server does: its [status](LockError::http_status) and [code](LockError::code), in a problem
+/// document (RFC 9457).
 impl ResponseError for LockError {
     fn status_code(&self) -> StatusCode {
         StatusCode::from_u16(self.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)

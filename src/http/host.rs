@@ -10,7 +10,7 @@ use super::limits::Limits;
 use super::problem::Fault;
 use crate::LockManager;
 
-/// The host's manager and its terms.
+/// The host's manager and its limits.
 pub(super) struct Host {
     pub(super) locks: LockManager,
     pub(super) limits: Limits,
@@ -27,27 +27,27 @@ impl Host {
     }
 }
 
-/// An access, as the host has given it.
-pub(super) enum InForce<'a> {
-    Always(&'a Access),
-    Now(Arc<Access>),
+/// The access that holds for a request, as the host has given it.
+pub(super) enum CurrentAccess<'a> {
+    Fixed(&'a Access),
+    Reloadable(Arc<Access>),
 }
 
-impl Deref for InForce<'_> {
+impl Deref for CurrentAccess<'_> {
     type Target = Access;
 
     fn deref(&self) -> &Access {
         match self {
-            Self::Always(access) => access,
-            Self::Now(access) => access,
+            Self::Fixed(access) => access,
+            Self::Reloadable(access) => access,
         }
     }
 }
 
-/// The host's word on who may come, if it has one.
-pub(super) fn access(req: &HttpRequest) -> Option<InForce<'_>> {
-    let now = shared::<ReloadableAccess>(req).map(|access| InForce::Now(access.current()));
-    now.or_else(|| shared::<Access>(req).map(InForce::Always))
+/// The access that the host has given, if it has.
+pub(super) fn given_access(req: &HttpRequest) -> Option<CurrentAccess<'_>> {
+    let now = shared::<ReloadableAccess>(req).map(|access| CurrentAccess::Reloadable(access.current()));
+    now.or_else(|| shared::<Access>(req).map(CurrentAccess::Fixed))
 }
 
 /// `app_data` of a `T`, given as it is or in a `web::Data`.

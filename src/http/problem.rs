@@ -65,7 +65,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    fn face(&self) -> (u16, &'static str) {
+    fn status_and_code(&self) -> (u16, &'static str) {
         match self {
             Self::InvalidBody(_) => (400, "invalid_body"),
             Self::InvalidQuery(_) => (400, "invalid_query"),
@@ -232,7 +232,7 @@ impl From<LockError> for Problem {
 
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
-        let mut problem = Self::new(fault.face(), fault.detail());
+        let mut problem = Self::new(fault.status_and_code(), fault.detail());
         match fault {
             Fault::MethodNotAllowed { allow } => problem.allow = Some(allow),
             Fault::RateLimited { after } | Fault::Starting { after } => problem.retry_after = Some(after),
@@ -309,7 +309,7 @@ mod tests {
         let codes: HashSet<_> = rows.iter().map(|row| row.2).collect();
         assert_eq!(codes.len(), rows.len(), "each cause has a code of its own");
         for (fault, status, code) in rows {
-            assert_eq!(fault.face(), (status, code), "{fault:?}");
+            assert_eq!(fault.status_and_code(), (status, code), "{fault:?}");
         }
     }
 

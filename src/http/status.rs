@@ -1,6 +1,6 @@
 //! The HTTP status of each [`LockError`].
 
-use crate::error::LockError;
+use crate::LockError;
 
 impl LockError {
     /// The HTTP status that a server answers it with.
@@ -23,8 +23,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::error::{Loss, WaitEdge};
-    use crate::key::{Key, KeyFault, TtlFault};
+    use crate::{Key, KeyFault, Loss, TtlFault, WaitEdge};
 
     #[test]
     fn every_error_has_the_status_of_the_contract() {

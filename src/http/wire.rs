@@ -114,9 +114,9 @@ pub(super) fn maybe_session<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
 }
 
 /// A token written out, for the one who was granted the lock.
-pub(super) struct Written(pub(super) Token);
+pub(super) struct GrantedToken(pub(super) Token);
 
-impl Serialize for Written {
+impl Serialize for GrantedToken {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.0.as_uuid().hyphenated().encode_lower(&mut Uuid::encode_buffer()))
     }

@@ -12,7 +12,7 @@ use actix_web::HttpRequest;
 use super::audit::{Refusal, Refusals};
 use super::caller::Caller;
 use super::client_addr::Proxies;
-use super::quota::{Quotas, Standing};
+use super::quota::{Quotas, TokenUsage};
 use super::rate_limit::RateLimit;
 use super::same_site::AllowedHosts;
 pub use super::tokens::AccessError;
@@ -52,7 +52,7 @@ pub struct Access {
     open_stats: bool,
     per_second: Option<NonZeroU32>,
     /// Of those who bring no known token.
-    pace: Option<Arc<RateLimit>>,
+    anonymous_rate: Option<Arc<RateLimit>>,
     quotas: Quotas,
     proxies: Proxies,
     hosts: AllowedHosts,
@@ -100,11 +100,11 @@ impl Access {
     pub fn with_tokens(&self, text: &str) -> Result<Self, AccessError> {
         let mut bearers = read(text)?;
         for bearer in &mut bearers {
-            bearer.standing = match self.bearers.iter().find(|before| before.name == bearer.name) {
-                Some(before) => Arc::clone(&before.standing),
-                None => Arc::new(Standing::new(&bearer.name, self.per_second)),
+            bearer.usage = match self.bearers.iter().find(|before| before.name == bearer.name) {
+                Some(before) => Arc::clone(&before.usage),
+                None => Arc::new(TokenUsage::new(&bearer.name, self.per_second)),
             };
-            bearer.standing.bound(bearer.quotas.or(self.quotas));
+            bearer.usage.set_quotas(bearer.quotas.or(self.quotas));
         }
         Ok(Self { bearers: bearers.into(), ..self.clone() })
     }
@@ -119,7 +119,7 @@ impl Access {
     pub fn quotas(mut self, quotas: Quotas) -> Self {
         self.quotas = quotas;
         for bearer in self.bearers.iter() {
-            bearer.standing.bound(bearer.quotas.or(quotas));
+            bearer.usage.set_quotas(bearer.quotas.or(quotas));
         }
         self
     }
@@ -135,14 +135,14 @@ impl Access {
     /// that is the proxy's, unless [`trust_proxies`](Self::trust_proxies) names it. Releases and heartbeats are not
     /// counted.
     pub fn rate_limit(mut self, per_second: NonZeroU32) -> Self {
-        self.pace = Some(Arc::new(RateLimit::new(per_second)));
+        self.anonymous_rate = Some(Arc::new(RateLimit::new(per_second)));
         self.per_second = Some(per_second);
-        let with_pace = |bearer: &Bearer| {
-            let standing = Arc::new(Standing::new(&bearer.name, Some(per_second)));
-            standing.bound(bearer.quotas.or(self.quotas));
-            Bearer { standing, ..bearer.clone() }
+        let with_rate = |bearer: &Bearer| {
+            let usage = Arc::new(TokenUsage::new(&bearer.name, Some(per_second)));
+            usage.set_quotas(bearer.quotas.or(self.quotas));
+            Bearer { usage, ..bearer.clone() }
         };
-        self.bearers = self.bearers.iter().map(with_pace).collect();
+        self.bearers = self.bearers.iter().map(with_rate).collect();
         self
     }
 
@@ -210,7 +210,7 @@ impl Access {
             };
         };
         if needs != Needs::GiveBack {
-            bearers[at].standing.come()?;
+            bearers[at].usage.count_request()?;
         }
         let right = match needs {
             Needs::Nothing | Needs::Name => None,
@@ -241,8 +241,8 @@ impl Access {
     }
 
     /// The address that a request came from.
-    pub(in crate::http) fn origin(&self, req: &HttpRequest) -> IpAddr {
-        self.proxies.origin(req)
+    pub(in crate::http) fn client_addr(&self, req: &HttpRequest) -> IpAddr {
+        self.proxies.client_addr(req)
     }
 
     /// How logs call the token that a request brings.
@@ -257,9 +257,9 @@ impl Access {
         }
     }
 
-    /// Writes down who was refused.
-    pub(in crate::http) fn note(&self, refusal: &Refusal<'_>) {
-        self.refusals.note(refusal);
+    /// Logs a refusal.
+    pub(in crate::http) fn log_refusal(&self, refusal: &Refusal<'_>) {
+        self.refusals.log(refusal);
     }
 
     /// Refuses pages of other sites, where no token would.
@@ -268,7 +268,7 @@ impl Access {
     }
 
     fn count(&self, req: &HttpRequest) -> Result<(), Fault> {
-        self.pace.as_ref().map_or(Ok(()), |pace| pace.take(self.proxies.origin(req)))
+        self.anonymous_rate.as_ref().map_or(Ok(()), |limit| limit.take(self.client_addr(req)))
     }
 }
 

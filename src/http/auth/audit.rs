@@ -15,8 +15,8 @@ use super::rate_limit::network;
 const EVERY: Duration = Duration::from_secs(60);
 /// How many addresses are told apart at once.
 const MOST_PEERS: usize = 1024;
-/// The refusals that are written down; others are of no concern to who guards the server, and are counted in metrics.
-const WRITTEN: [&str; 4] = ["unauthenticated", "forbidden", "forbidden_host", "cross_site"];
+/// The refusals that are logged; others are of no concern to who guards the server, and are counted in metrics.
+const LOGGED: [&str; 4] = ["unauthenticated", "forbidden", "forbidden_host", "cross_site"];
 
 /// One request that was refused.
 pub(in crate::http) struct Refusal<'a> {
@@ -31,7 +31,7 @@ pub(in crate::http) struct Refusal<'a> {
 
 /// Those who were refused lately, by address (`None`: all for whom there is no room), and how often they came again.
 pub(in crate::http) struct Refusals {
-    again: Mutex<HashMap<Option<IpAddr>, u64>>,
+    repeats: Mutex<HashMap<Option<IpAddr>, u64>>,
     every: Duration,
 }
 
@@ -41,20 +41,20 @@ impl Default for Refusals {
     }
 }
 
-/// Whether a refusal of this code is written down.
-pub(in crate::http) fn is_written(code: &str) -> bool {
-    WRITTEN.contains(&code)
+/// Whether a refusal of this code is logged.
+pub(in crate::http) fn is_logged(code: &str) -> bool {
+    LOGGED.contains(&code)
 }
 
 impl Refusals {
     fn gathering(every: Duration) -> Self {
-        Self { again: Mutex::default(), every }
+        Self { repeats: Mutex::default(), every }
     }
 
-    /// Writes it down, now or in a minute with the others of its address.
-    pub(in crate::http) fn note(self: &Arc<Self>, refusal: &Refusal<'_>) {
+    /// Logs it, now or in a minute with the others of its address.
+    pub(in crate::http) fn log(self: &Arc<Self>, refusal: &Refusal<'_>) {
         let peer = network(refusal.from);
-        let mut all = self.again.lock();
+        let mut all = self.repeats.lock();
         let known = all.contains_key(&Some(peer)) || all.len() < MOST_PEERS;
         let peer = known.then_some(peer);
         if let Some(again) = all.get_mut(&peer) {
@@ -65,27 +65,27 @@ impl Refusals {
         drop(all);
         let Refusal { from, by, code, method, route, request_id } = refusal;
         tracing::warn!(%from, by, code, method, route, request_id, "a request was refused");
-        // Without a runtime there is no server either, and whoever comes next is told of.
+        // Without a runtime there is no server either, and the next refusal is logged.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            self.again.lock().remove(&peer);
+            self.repeats.lock().remove(&peer);
             return;
         };
         let refusals = Arc::clone(self);
         runtime.spawn(async move {
             tokio::time::sleep(refusals.every).await;
-            let again = refusals.again.lock().remove(&peer);
-            tell(peer, again.unwrap_or(0));
+            let again = refusals.repeats.lock().remove(&peer);
+            log_repeats(peer, again.unwrap_or(0));
         });
     }
 }
 
 impl Drop for Refusals {
     fn drop(&mut self) {
-        self.again.get_mut().drain().for_each(|(peer, again)| tell(peer, again));
+        self.repeats.get_mut().drain().for_each(|(peer, again)| log_repeats(peer, again));
     }
 }
 
-fn tell(peer: Option<IpAddr>, times: u64) {
+fn log_repeats(peer: Option<IpAddr>, times: u64) {
     if times > 0 {
         let from = peer.map_or_else(|| "other addresses".to_owned(), |peer| peer.to_string());
         tracing::warn!(from, times, "more requests were refused");
@@ -94,7 +94,7 @@ fn tell(peer: Option<IpAddr>, times: u64) {
 
 impl fmt::Debug for Refusals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refusals").field("peers", &self.again.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Refusals").field("peers", &self.repeats.lock().len()).finish_non_exhaustive()
     }
 }
 
@@ -104,7 +104,7 @@ mod tests {
 
     fn refused(refusals: &Arc<Refusals>, from: IpAddr) {
         let (by, code) = ("nobody", "unauthenticated");
-        refusals.note(&Refusal { from, by, code, method: "GET", route: "/locks", request_id: "1" });
+        refusals.log(&Refusal { from, by, code, method: "GET", route: "/locks", request_id: "1" });
     }
 
     #[tokio::test]
@@ -112,8 +112,8 @@ mod tests {
         let refusals = Arc::new(Refusals::gathering(Duration::from_millis(5)));
         let peer = IpAddr::from([10, 0, 0, 7]);
         (0..200).for_each(|_| refused(&refusals, peer));
-        assert_eq!(refusals.again.lock().get(&Some(peer)), Some(&199));
-        while !refusals.again.lock().is_empty() {
+        assert_eq!(refusals.repeats.lock().get(&Some(peer)), Some(&199));
+        while !refusals.repeats.lock().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -124,7 +124,7 @@ mod tests {
         for number in 0..3 * MOST_PEERS as u32 {
             refused(&refusals, IpAddr::from(number.to_be_bytes()));
         }
-        let all = refusals.again.lock();
+        let all = refusals.repeats.lock();
         assert_eq!((all.len(), all[&None]), (MOST_PEERS + 1, 2 * MOST_PEERS as u64 - 1));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::access::Access;
-use super::quota::{Seat, Standing};
+use super::quota::{TokenUsage, UsageGuard};
 use super::tokens::{Bearer, Right, without_inner};
 use crate::http::problem::Fault;
 use crate::{Account, LockManager, Token};
@@ -25,23 +25,23 @@ impl Caller {
         Self { access: Some((bearers, bearer)) }
     }
 
-    fn standing(&self) -> Option<&Standing> {
-        self.bearer().map(|bearer| &*bearer.standing)
+    fn usage(&self) -> Option<&TokenUsage> {
+        self.bearer().map(|bearer| &*bearer.usage)
     }
 
     /// Whom its locks and sessions are charged to, if it is to be told from others.
     pub(in crate::http) fn account(&self) -> Option<&Account> {
-        self.standing().map(|standing| &standing.account)
+        self.usage().map(|usage| &usage.account)
     }
 
-    /// A seat among those of its requests that wait: one for all that ask for this key with this token.
-    pub(in crate::http) fn wait(&self, key: &str, token: Option<Token>) -> Result<Option<Seat>, Fault> {
-        self.standing().map(|standing| standing.wait(key, token)).transpose()
+    /// Counts one of its requests that wait: all that ask for this key with this token count as one.
+    pub(in crate::http) fn count_waiter(&self, key: &str, token: Option<Token>) -> Result<Option<UsageGuard>, Fault> {
+        self.usage().map(|usage| usage.count_waiter(key, token)).transpose()
     }
 
-    /// A seat among its streams of events.
-    pub(in crate::http) fn listen(&self) -> Result<Option<Seat>, Fault> {
-        self.standing().map(Standing::listen).transpose()
+    /// Counts one of its streams of events.
+    pub(in crate::http) fn count_stream(&self) -> Result<Option<UsageGuard>, Fault> {
+        self.usage().map(TokenUsage::count_stream).transpose()
     }
 
     /// Whether the list of tokens is still the one that it was let in by.

@@ -25,7 +25,7 @@ impl Proxies {
     }
 
     /// The address that a request came from.
-    pub(in crate::http) fn origin(&self, req: &HttpRequest) -> IpAddr {
+    pub(in crate::http) fn client_addr(&self, req: &HttpRequest) -> IpAddr {
         let peer = req.peer_addr().map_or(IpAddr::from([0; 4]), |peer| peer.ip().to_canonical());
         if !self.are_at(peer) {
             return peer;
@@ -33,16 +33,16 @@ impl Proxies {
         let lines: Vec<&str> =
             req.headers().get_all(X_FORWARDED_FOR).map(|line| line.to_str().unwrap_or("?")).collect();
         let said = lines.iter().rev().flat_map(|line| line.rsplit(',')).map(|entry| address(entry.trim()));
-        let mut origin = peer;
+        let mut client_addr = peer;
         for client in said {
             // Beyond what makes no sense nothing is believed: the proxy that wrote it has to answer for it.
             let Some(client) = client else { break };
-            origin = client;
+            client_addr = client;
             if !self.are_at(client) {
                 break;
             }
         }
-        origin
+        client_addr
     }
 
     fn are_at(&self, address: IpAddr) -> bool {
@@ -63,12 +63,12 @@ mod tests {
 
     use super::*;
 
-    fn origin(proxies: &str, peer: &str, said: &[&str]) -> String {
+    fn client_addr(proxies: &str, peer: &str, said: &[&str]) -> String {
         let mut request = TestRequest::default().peer_addr(peer.parse().unwrap());
         for line in said {
             request = request.append_header((X_FORWARDED_FOR, *line));
         }
-        Proxies::read(proxies).unwrap().origin(&request.to_http_request()).to_string()
+        Proxies::read(proxies).unwrap().client_addr(&request.to_http_request()).to_string()
     }
 
     #[test]
@@ -89,9 +89,9 @@ mod tests {
             ("[::ffff:10.1.2.3]:1", &["::ffff:203.0.113.7"], "203.0.113.7"),
         ];
         for (peer, said, from) in rows {
-            assert_eq!(origin(PROXIES, peer, said), from, "{peer} {said:?}");
+            assert_eq!(client_addr(PROXIES, peer, said), from, "{peer} {said:?}");
         }
-        assert_eq!(origin("", "10.1.2.3:1", &["203.0.113.7"]), "10.1.2.3", "without proxies nobody is believed");
+        assert_eq!(client_addr("", "10.1.2.3:1", &["203.0.113.7"]), "10.1.2.3", "without proxies nobody is believed");
     }
 
     #[test]

@@ -21,9 +21,9 @@ mod tokens;
 
 pub(in crate::http) use access::Needs;
 pub use access::{Access, AccessError};
-pub(in crate::http) use audit::{Refusal, is_written};
+pub(in crate::http) use audit::{Refusal, is_logged};
 pub(in crate::http) use caller::Caller;
 pub use quota::Quotas;
-pub(in crate::http) use quota::Seat;
+pub(in crate::http) use quota::UsageGuard;
 pub use reload::ReloadableAccess;
 pub(in crate::http) use tokens::Right;

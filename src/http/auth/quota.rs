@@ -71,76 +71,77 @@ impl Quotas {
     }
 }
 
-/// So many seats, of which some are taken.
+/// How many uses there may be at once, and how many there are.
 #[derive(Clone, Debug)]
-struct Seats(Arc<Counted>);
+struct UsageLimit(Arc<UsageCount>);
 
 #[derive(Debug)]
-struct Counted {
+struct UsageCount {
     taken: AtomicU32,
     max: AtomicU32,
-    /// How many requests share the one seat of each place.
-    shared: Mutex<HashMap<Place, u32>>,
+    /// How many requests count as the one use of each pair. A use ends with the last of them.
+    shared: Mutex<HashMap<RetryPair, u32>>,
 }
 
 /// What several requests wait for as one: the key, as they spell it, and the token that they chose for the lock.
-type Place = (Box<str>, Token);
+type RetryPair = (Box<str>, Token);
 
-/// How many requests may share a seat: one, the next that relieves it, and some that have gone unnoticed.
+/// How many requests may count as one use: one, the next that relieves it, and some that have gone unnoticed.
 const SHARING: u32 = 8;
 
-/// One of them, for as long as it is kept.
+/// One use, for as long as it is kept.
 #[derive(Debug)]
 #[must_use]
-pub(in crate::http) struct Seat {
-    of: Arc<Counted>,
-    place: Option<Box<Place>>,
+pub(in crate::http) struct UsageGuard {
+    of: Arc<UsageCount>,
+    /// The pair whose requests share this use; `None`: it is not shared.
+    pair: Option<Box<RetryPair>>,
 }
 
-impl Seats {
+impl UsageLimit {
     fn new() -> Self {
-        Self(Arc::new(Counted { taken: AtomicU32::new(0), max: AtomicU32::new(u32::MAX), shared: Mutex::default() }))
+        Self(Arc::new(UsageCount { taken: AtomicU32::new(0), max: AtomicU32::new(u32::MAX), shared: Mutex::default() }))
     }
 
-    fn take(&self) -> Option<Seat> {
+    fn take(&self) -> Option<UsageGuard> {
         let max = self.0.max.load(Ordering::Relaxed);
         let more = |taken: u32| (taken < max).then(|| taken + 1);
         let taken = self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.is_ok().then(|| Seat { of: Arc::clone(&self.0), place: None })
+        taken.is_ok().then(|| UsageGuard { of: Arc::clone(&self.0), pair: None })
     }
 
-    /// The seat of this place, shared with the requests that have it already.
-    fn share(&self, place: Place) -> Option<Seat> {
+    /// The use of this pair, shared with the requests that have it already.
+    fn share(&self, pair: RetryPair) -> Option<UsageGuard> {
         let mut shared = self.0.shared();
-        match shared.entry(place.clone()) {
+        match shared.entry(pair.clone()) {
             Entry::Occupied(there) if *there.get() >= SHARING => self.take(),
             Entry::Occupied(mut there) => {
                 *there.get_mut() += 1;
-                Some(Seat { of: Arc::clone(&self.0), place: Some(Box::new(place)) })
+                Some(UsageGuard { of: Arc::clone(&self.0), pair: Some(Box::new(pair)) })
             }
             Entry::Vacant(free) => {
-                let mut seat = self.take()?;
+                let mut guard = self.take()?;
                 free.insert(1);
-                seat.place = Some(Box::new(place));
-                Some(seat)
+                guard.pair = Some(Box::new(pair));
+                Some(guard)
             }
         }
     }
 
-    fn bound(&self, max: Option<u32>) {
+    fn set_max(&self, max: Option<u32>) {
         self.0.max.store(max.unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 }
 
-impl Counted {
-    fn shared(&self) -> MutexGuard<'_, HashMap<Place, u32>> {
+impl UsageCount {
+    fn shared(&self) -> MutexGuard<'_, HashMap<RetryPair, u32>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nobody else has the seat of this place any more.
-    fn leave(&self, place: Place) -> bool {
+    /// Ends one request of a pair; answers whether it was the last.
+    fn leave(&self, pair: RetryPair) -> bool {
         let mut shared = self.shared();
-        let Entry::Occupied(mut there) = shared.entry(place) else { return true };
+        let Entry::Occupied(mut there) = shared.entry(pair) else { return true };
         *there.get_mut() -= 1;
         let is_last = *there.get() == 0;
         if is_last {
@@ -150,60 +151,61 @@ impl Counted {
     }
 }
 
-impl Drop for Seat {
+impl Drop for UsageGuard {
     fn drop(&mut self) {
-        if self.place.take().is_none_or(|place| self.of.leave(*place)) {
+        if self.pair.take().is_none_or(|pair| self.of.leave(*pair)) {
             self.of.taken.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-/// What a token has, from one list of tokens to the next.
-pub(in crate::http) struct Standing {
+/// What a token uses. It is the same from one list of tokens to the next.
+pub(in crate::http) struct TokenUsage {
     pub(in crate::http) account: Account,
-    waiters: Seats,
-    streams: Seats,
-    /// How often it may come.
-    pace: Option<DefaultDirectRateLimiter>,
+    waiters: UsageLimit,
+    streams: UsageLimit,
+    /// How many requests a second it may send; `None`: any number.
+    rate_limit: Option<DefaultDirectRateLimiter>,
     clock: DefaultClock,
 }
 
-impl Standing {
+impl TokenUsage {
     pub(in crate::http) fn new(name: &str, per_second: Option<NonZeroU32>) -> Self {
         Self {
             account: Account::new(name),
-            waiters: Seats::new(),
-            streams: Seats::new(),
-            pace: per_second.map(|per_second| RateLimiter::direct(Quota::per_second(per_second))),
+            waiters: UsageLimit::new(),
+            streams: UsageLimit::new(),
+            rate_limit: per_second.map(|per_second| RateLimiter::direct(Quota::per_second(per_second))),
             clock: DefaultClock::default(),
         }
     }
 
     /// What it may have from now on; what it has already it keeps.
-    pub(in crate::http) fn bound(&self, quotas: Quotas) {
+    pub(in crate::http) fn set_quotas(&self, quotas: Quotas) {
         let (locks, sessions) = (quotas.locks.unwrap_or(u32::MAX), quotas.sessions.unwrap_or(u32::MAX));
         let _ = self.account.clone().max_locks(locks).max_sessions(sessions);
-        self.waiters.bound(quotas.waiters);
-        self.streams.bound(quotas.streams);
+        self.waiters.set_max(quotas.waiters);
+        self.streams.set_max(quotas.streams);
     }
 
-    /// A seat among those that wait; requests for one key with one token of their own choice have one together.
-    pub(in crate::http) fn wait(&self, key: &str, token: Option<Token>) -> Result<Seat, Fault> {
-        let seat = match token {
+    /// Counts one request that waits; those for one key with one token of their own choice count as one.
+    pub(in crate::http) fn count_waiter(&self, key: &str, token: Option<Token>) -> Result<UsageGuard, Fault> {
+        let guard = match token {
             Some(token) => self.waiters.share((key.into(), token)),
             None => self.waiters.take(),
         };
-        seat.ok_or(Fault::WaiterQuota)
+        guard.ok_or(Fault::WaiterQuota)
     }
 
-    pub(in crate::http) fn listen(&self) -> Result<Seat, Fault> {
+    /// Counts one stream of events.
+    pub(in crate::http) fn count_stream(&self) -> Result<UsageGuard, Fault> {
         self.streams.take().ok_or(Fault::StreamQuota)
     }
 
     /// Counts one request.
-    pub(in crate::http) fn come(&self) -> Result<(), Fault> {
-        let Some(pace) = &self.pace else { return Ok(()) };
-        pace.check().map_err(|refused| Fault::RateLimited { after: refused.wait_time_from(self.clock.now()) })
+    pub(in crate::http) fn count_request(&self) -> Result<(), Fault> {
+        let Some(rate_limit) = &self.rate_limit else { return Ok(()) };
+        rate_limit.check().map_err(|refused| Fault::RateLimited { after: refused.wait_time_from(self.clock.now()) })
     }
 }
 
@@ -212,20 +214,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_that_wait_as_one_have_one_seat() {
-        let standing = Standing::new("a", None);
-        standing.bound(Quotas::new().max_waiters(1));
+    fn requests_that_wait_as_one_count_as_one() {
+        let usage = TokenUsage::new("a", None);
+        usage.set_quotas(Quotas::new().max_waiters(1));
         let (one, other) = (Some(Token::random()), Some(Token::random()));
-        let first = standing.wait("k", one).unwrap();
-        let next = standing.wait("k", one).unwrap();
+        let first = usage.count_waiter("k", one).unwrap();
+        let next = usage.count_waiter("k", one).unwrap();
         for (key, token) in [("k", other), ("k", None), ("l", one)] {
-            assert!(standing.wait(key, token).is_err(), "{key}");
+            assert!(usage.count_waiter(key, token).is_err(), "{key}");
         }
         drop(first);
-        assert!(standing.wait("k", other).is_err(), "the next has it still");
-        let many: Vec<_> = (1..SHARING).map(|_| standing.wait("k", one).unwrap()).collect();
-        assert!(standing.wait("k", one).is_err(), "so many are not one any more");
+        assert!(usage.count_waiter("k", other).is_err(), "the next has it still");
+        let many: Vec<_> = (1..SHARING).map(|_| usage.count_waiter("k", one).unwrap()).collect();
+        assert!(usage.count_waiter("k", one).is_err(), "so many are not one any more");
         drop((next, many));
-        let _last = standing.wait("k", other).unwrap();
+        let _last = usage.count_waiter("k", other).unwrap();
     }
 }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
 
-use super::quota::{Quotas, Standing};
+use super::quota::{Quotas, TokenUsage};
 
 /// A shorter secret could be guessed.
 const SHORTEST_SECRET: usize = 16;
@@ -47,7 +47,7 @@ pub(in crate::http) struct Bearer {
     pub(in crate::http) namespaces: Vec<String>,
     /// Its own.
     pub(in crate::http) quotas: Quotas,
-    pub(in crate::http) standing: Arc<Standing>,
+    pub(in crate::http) usage: Arc<TokenUsage>,
 }
 
 /// The token that a thread found last.
@@ -169,8 +169,8 @@ impl Bearer {
         }
         let mut all = namespaces.unwrap_or_else(|| vec![String::new()]);
         without_inner(&mut all);
-        let standing = Arc::new(Standing::new(&name, None));
-        Ok(Self { name, digest, rights, namespaces: all, quotas, standing })
+        let usage = Arc::new(TokenUsage::new(&name, None));
+        Ok(Self { name, digest, rights, namespaces: all, quotas, usage })
     }
 }
 

@@ -39,7 +39,7 @@ async fn force(ctx: &RequestContext, key: &str) -> HandlerResult {
     if release == Release::AlreadyGone {
         return Err(Fault::NotLocked.into());
     }
-    let (by, from, request_id) = (ctx.caller.name(), ctx.from(), ctx.id.as_str());
+    let (by, from, request_id) = (ctx.caller.name(), ctx.client_addr(), ctx.id.as_str());
     tracing::warn!(key, by, %from, request_id, "a lock was released by force");
     Ok(body::answer(&ReleaseAnswer::try_from(release)?))
 }

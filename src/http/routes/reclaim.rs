@@ -24,7 +24,7 @@ pub(super) fn take_back(ctx: &RequestContext, key: &Key, proof: Proof) -> Result
     let fence = proof.fence;
     let (done, put_out) = ctx.locks.reclaim(key.clone(), proof)?;
     if put_out > 0 {
-        let (by, from, request_id) = (ctx.caller.name(), ctx.from(), ctx.id.as_str());
+        let (by, from, request_id) = (ctx.caller.name(), ctx.client_addr(), ctx.id.as_str());
         tracing::warn!(%key, by, %from, %fence, put_out, request_id, "a lock was taken back from others with lower fences");
     }
     Ok(done)

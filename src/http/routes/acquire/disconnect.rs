@@ -10,8 +10,10 @@ use std::task::Poll;
 
 use actix_web::rt::task::yield_now;
 
-/// The output of `request`; `begin` is called, and what it answers kept, if that does not come at once. Each look at it but the first being preceded by two turns of the event loop: one in which
-/// the connection's events are fetched, one in which actix-web acts upon them, and drops this future.
+/// The output of `request`. If it does not come at once, `begin` is called, and its answer is kept until the end.
+///
+/// Two turns of the event loop come before each poll but the first: in one the connection's events are fetched, in the
+/// other actix-web acts upon them, and drops this future.
 ///
 /// # Cancel safety
 /// That of `request`: a grant that was made and not yet looked at goes to the next waiter (T3).
@@ -23,14 +25,14 @@ pub(in crate::http) async fn while_present<F: Future + Unpin, S, E>(
     begin: impl FnOnce() -> Result<S, E>,
 ) -> Result<F::Output, E> {
     let mut begin = Some(begin);
-    let mut _seat = None;
+    let mut _kept = None;
     loop {
-        let look = poll_fn(|cx| Poll::Ready(Pin::new(&mut request).poll(cx))).await;
-        if let Poll::Ready(answer) = look {
+        let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut request).poll(cx))).await;
+        if let Poll::Ready(answer) = polled {
             return Ok(answer);
         }
         if let Some(begin) = begin.take() {
-            _seat = Some(begin()?);
+            _kept = Some(begin()?);
         }
         next_wake().await;
         yield_now().await;
@@ -38,7 +40,7 @@ pub(in crate::http) async fn while_present<F: Future + Unpin, S, E>(
     }
 }
 
-/// Ready when polled for the second time; whom to wake, `request` knows.
+/// Ready when it is polled for the second time. `request` has the waker.
 async fn next_wake() {
     let mut polled = false;
     poll_fn(|_| if std::mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending }).await;

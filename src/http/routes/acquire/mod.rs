@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix_web::web;
 use disconnect::while_present;
-use rounds::noted;
+use rounds::as_round;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -20,7 +20,7 @@ use crate::http::body;
 use crate::http::context::{HandlerResult, RequestContext, RequestedKey};
 use crate::http::number::Number;
 use crate::http::problem::{Fault, Problem};
-use crate::http::wire::{ModeName, Text, Written, maybe_session, maybe_token, permits_of, whole_ms};
+use crate::http::wire::{GrantedToken, ModeName, Text, maybe_session, maybe_token, permits_of, whole_ms};
 use crate::{LockError, LockOptions, LockRequest, Token};
 
 /// How much later than at the end of its wait a request is answered at the latest.
@@ -78,7 +78,7 @@ pub(in crate::http) struct Acquired<'a> {
     pub(in crate::http) key: &'a str,
     /// The proof of holding: whoever has it may release the lock. It belongs into bodies, never into a URL or a log.
     #[schema(value_type = String, format = Uuid)]
-    pub(in crate::http) token: Written,
+    pub(in crate::http) token: GrantedToken,
     /// For the protected resource: it should refuse one that is lower than the highest it has seen. `null` where the
     /// store cannot promise one.
     #[schema(required)]
@@ -119,11 +119,11 @@ pub(in crate::http) async fn acquire(ctx: &RequestContext, payload: web::Payload
         return Err(Fault::Starting { after }.into());
     }
     let request = request(ctx, key, &body)?;
-    let granted = while_present(request.ticket().into_future(), || ctx.caller.wait(&body.key, body.token));
+    let granted = while_present(request.ticket().into_future(), || ctx.caller.count_waiter(&body.key, body.token));
     let granted = match body.token {
         // On the heap: those who wait without a token of their own have no room for it.
         Some(token) => {
-            let granted = noted(&ctx.locks, &body.key, token, granted);
+            let granted = as_round(&ctx.locks, &body.key, token, granted);
             Box::pin(within(body.wait_ms.and_then(Number::span), granted)).await?
         }
         None => granted.await?,
@@ -145,7 +145,7 @@ pub(in crate::http) async fn acquire(ctx: &RequestContext, payload: web::Payload
     Ok(body::answer(&Acquired {
         // As it is told everywhere, however the client wrote it.
         key: ticket.key().as_str(),
-        token: Written(ticket.token()),
+        token: GrantedToken(ticket.token()),
         fencing_token: ticket.fencing_token().map(|fence| fence.get()),
         owner: info.owner,
         mode: info.mode.into(),

@@ -47,7 +47,7 @@ impl Rounds {
 ///
 /// # Cancel safety
 /// That of `granted`.
-pub(in crate::http) async fn noted<T, E>(
+pub(in crate::http) async fn as_round<T, E>(
     locks: &LockManager,
     key: &str,
     token: Token,

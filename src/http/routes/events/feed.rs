@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::written::Told;
+use super::written::EventText;
 use crate::engine::CountedListener;
 use crate::http::auth::Caller;
 use crate::{Event, Events, Heard, LockManager};
@@ -38,17 +38,17 @@ const PIECES: usize = 16;
 
 /// The feed of one manager.
 #[derive(Default)]
-pub(in crate::http) struct Feed(Arc<Mutex<State>>);
+pub(in crate::http) struct Feed(Arc<Mutex<FeedState>>);
 
 #[derive(Default)]
-struct State {
+struct FeedState {
     groups: Vec<Group>,
     /// Ends the thread; there is one while anybody listens.
     running: Option<CancellationToken>,
     next_id: u64,
 }
 
-/// Those who hear the same.
+/// The listeners that get the same events.
 struct Group {
     filter: Filter,
     /// The sequence number of the last event, where the manager's own would tell of keys that are not theirs.
@@ -64,12 +64,12 @@ struct Group {
     listeners: Vec<Listener>,
 }
 
-/// Which events somebody hears.
+/// Which events a listener gets.
 #[derive(PartialEq, Eq, Clone)]
 pub(in crate::http) struct Filter {
     /// Of keys that begin with one of these.
     prefixes: Vec<String>,
-    /// What he may see of other keys that an event names.
+    /// The prefixes of what the listener may see of other keys that an event names.
     visible: Vec<String>,
     /// How many a second are enough.
     max_rate: Option<NonZeroU32>,
@@ -81,9 +81,9 @@ struct Listener {
     missed: u64,
 }
 
-/// The receiving end of one who listens.
+/// The receiving end of a listener.
 pub(in crate::http) struct Listening {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<FeedState>>,
     id: u64,
     pieces: mpsc::Receiver<Bytes>,
     _counted: CountedListener,
@@ -180,7 +180,7 @@ impl Drop for Listening {
 
 /// Writes down what happens, on a thread of its own, until nobody listens or nothing more can happen.
 struct FeedThread {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<FeedState>>,
     events: Events,
     stop: CancellationToken,
 }
@@ -227,13 +227,13 @@ impl Drop for FeedThread {
     }
 }
 
-impl State {
+impl FeedState {
     fn write(&mut self, heard: &Heard) {
         match heard {
             Heard::Event(event) => {
-                let mut told = None;
+                let mut text_of_event = None;
                 for group in self.groups.iter_mut().filter(|group| group.filter.is_for(event)) {
-                    group.write(event, &mut told);
+                    group.write(event, &mut text_of_event);
                 }
             }
             Heard::Lagged(missed) => {
@@ -300,8 +300,8 @@ impl Group {
         self.sent_at = now;
     }
 
-    /// Adds an event to the text. `told` is the event as JSON, but for its sequence, as the first group had it written.
-    fn write(&mut self, event: &Event, told: &mut Option<Told>) {
+    /// Adds an event to the text. `text_of_event` is the event as JSON, but for its sequence, as the first group had it written.
+    fn write(&mut self, event: &Event, text_of_event: &mut Option<EventText>) {
         self.sequence = if self.filter.sees_everything() { event.sequence } else { self.sequence + 1 };
         if self.text.len() > self.allowance || self.events_left < 1.0 {
             self.left_out += 1;
@@ -310,13 +310,13 @@ impl Group {
         self.events_left -= 1.0;
         let may_see = |key: &str| self.filter.may_see(key);
         let own;
-        let told = if Told::differs_by_listener(event) {
-            own = Told::of(event, may_see);
+        let text_of_event = if EventText::differs_by_listener(event) {
+            own = EventText::of(event, may_see);
             &own
         } else {
-            told.get_or_insert_with(|| Told::of(event, may_see))
+            text_of_event.get_or_insert_with(|| EventText::of(event, may_see))
         };
-        let Told { kind, rest } = told;
+        let EventText { kind, rest } = text_of_event;
         let number = self.sequence;
         let _ = write!(self.text, "event: {kind}\nid: {number}\ndata: {{\"sequence\":{number},{rest}\n\n");
         self.written += 1;
@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn all_listeners_together_are_sent_a_bounded_number_of_bytes() {
         let locks = LockManager::builder().build().unwrap();
-        let mut state = State::default();
+        let mut state = FeedState::default();
         let filter = Filter::new(&Caller::anybody(), &locks, "", None);
         let mut receivers = Vec::new();
         for id in 0..64 {

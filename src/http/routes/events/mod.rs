@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::stream::unfold;
 pub(in crate::http) use written::EventDocument;
 
-use crate::http::auth::{Caller, ReloadableAccess, Seat};
+use crate::http::auth::{Caller, ReloadableAccess, UsageGuard};
 use crate::http::context::{HandlerResult, RequestContext};
 use crate::http::host::shared;
 use crate::http::problem::Fault;
@@ -56,11 +56,11 @@ pub(in crate::http) async fn events(ctx: &RequestContext, _: web::Payload) -> Ha
     if ctx.locks.listeners() > ctx.limits.max_streams {
         return Err(Fault::TooManyStreams.into());
     }
-    let (seat, access) = (ctx.caller.listen()?, shared::<ReloadableAccess>(&ctx.req).cloned());
+    let (usage, access) = (ctx.caller.count_stream()?, shared::<ReloadableAccess>(&ctx.req).cloned());
     let filter = Filter::new(&ctx.caller, &ctx.locks, prefix.as_deref().unwrap_or_default(), max_rate);
     let listening = ctx.locks.attached::<Feed>().listen(&ctx.locks, filter, counted);
     let listening = listening.map_err(|_| Fault::Internal { why: "there is no thread to listen with" })?;
-    let client = Client { listening, caller: ctx.caller.clone(), access, opening: Some(OPENING), _seat: seat };
+    let client = Client { listening, caller: ctx.caller.clone(), access, opening: Some(OPENING), _usage: usage };
     let stream = unfold(client, async |mut client| Some((Ok::<_, Infallible>(client.next().await?), client)));
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
@@ -70,14 +70,14 @@ pub(in crate::http) async fn events(ctx: &RequestContext, _: web::Payload) -> Ha
         .streaming(stream))
 }
 
-/// One who listens.
+/// A client that listens.
 struct Client {
     listening: Listening,
     caller: Caller,
     access: Option<ReloadableAccess>,
     opening: Option<&'static str>,
-    /// Its place among the streams of its token.
-    _seat: Option<Seat>,
+    /// It counts as a stream of its token.
+    _usage: Option<UsageGuard>,
 }
 
 impl Client {

@@ -9,13 +9,13 @@ use crate::http::wire::{Edge, ModeName, permits_of, whole_ms};
 use crate::{Event, EventKind, Mode};
 
 /// An event in writing, but for its number.
-pub(in crate::http) struct Told {
+pub(in crate::http) struct EventText {
     pub(in crate::http) kind: &'static str,
     /// The members of its JSON object behind the number, and the closing brace.
     pub(in crate::http) rest: String,
 }
 
-impl Told {
+impl EventText {
     pub(in crate::http) fn of(event: &Event, may_see: impl Fn(&str) -> bool) -> Self {
         let written = Written::of(event, may_see);
         let mut rest = serde_json::to_string(&written).expect("an event is JSON");
@@ -108,7 +108,7 @@ impl From<Mode> for ModeFields {
     "sequence": 7, "kind": "granted", "key": "order:42", "owner": "worker-7", "fencing_token": 1795229686733898_u64,
     "mode": "exclusive", "ttl_ms": 30000,
 }))]
-#[expect(dead_code, reason = "it describes what `Told` writes")]
+#[expect(dead_code, reason = "it describes what `EventText` writes")]
 pub(in crate::http) struct EventDocument {
     kind: EventName,
     /// Not with `missed`.
@@ -140,7 +140,7 @@ pub(in crate::http) struct EventDocument {
 /// The kinds of event.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
-#[expect(dead_code, reason = "it describes what `Told` writes")]
+#[expect(dead_code, reason = "it describes what `EventText` writes")]
 pub(in crate::http) enum EventName {
     Granted,
     Released,

@@ -28,10 +28,10 @@ const AT_ONCE: usize = 32;
 
 /// The lists of one manager.
 #[derive(Default)]
-pub(in crate::http) struct Lists(Arc<Mutex<State>>);
+pub(in crate::http) struct Lists(Arc<Mutex<ListsState>>);
 
 #[derive(Default)]
-struct State {
+struct ListsState {
     wanted: Vec<(ListQuery, oneshot::Sender<Arc<ListPage>>)>,
     known: HashMap<ListQuery, Known>,
     is_walking: bool,
@@ -78,7 +78,7 @@ impl Lists {
     }
 }
 
-impl State {
+impl ListsState {
     fn good_enough(&self, query: &ListQuery) -> Option<Arc<ListPage>> {
         let now = Instant::now();
         let wait = self.next_at?.saturating_duration_since(now);
@@ -106,7 +106,7 @@ impl State {
 
 /// Walks until nobody wants a list any more. It runs to its end, whoever goes away meanwhile.
 struct Walker {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ListsState>>,
     locks: LockManager,
     /// It has said itself that it has gone.
     is_done: bool,
