@@ -139,8 +139,8 @@ pub(super) fn open(route: Route, handler: impl Fn(&HttpRequest) -> HandlerResult
     })
 }
 
-/// The same, but not for pages of other sites where there are no tokens: whoever cannot use the routes from there is told
-/// so at once.
+/// The same, but not for pages of other sites where there are no tokens: whoever cannot use the routes from there
+/// finds out at once.
 pub(super) fn presented(route: Route, handler: impl Fn(&HttpRequest) -> HandlerResult + Copy + 'static) -> Route {
     open(route, move |req| {
         current_access(req).check_site(req)?;
@@ -191,7 +191,7 @@ impl RequestId {
         }
     }
 
-    /// It tells requests apart, and need not be hard to guess.
+    /// It distinguishes requests, and need not be hard to guess.
     fn new() -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let random = fastrand::u64(..);

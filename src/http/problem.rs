@@ -18,7 +18,7 @@ use super::wire::Edge;
 use crate::store::StoreError;
 use crate::{Key, LockError, LockInfo};
 
-/// Nobody is told to come again later than this.
+/// The longest `retry-after`.
 const LONGEST_RETRY: Duration = Duration::from_hours(1);
 
 /// What can be wrong with a request before a manager sees it.

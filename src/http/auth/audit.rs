@@ -1,5 +1,5 @@
-//! What operators read of those who were refused: who, from where, what. One line per address and minute, and one more
-//! that tells how often it came again, so that guesses are seen and fill no disk.
+//! Log lines about refused requests: who, from where, what. There is one line per address and minute, and one more with
+//! the number of its other refusals, so that guesses are seen and fill no disk.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,8 +29,10 @@ pub(in crate::http) struct Refusal<'a> {
     pub(in crate::http) request_id: &'a str,
 }
 
-/// Those who were refused lately, by address (`None`: all for whom there is no room), and how often they came again.
+/// The addresses that were refused within the last minute, and how often each was refused again.
 pub(in crate::http) struct Refusals {
+    /// An entry lasts for `every`, from the line about its first refusal on. `None`: all addresses for which there was no
+    /// room.
     repeats: Mutex<HashMap<Option<IpAddr>, u64>>,
     every: Duration,
 }
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_of_many_addresses_are_told_together() {
+    async fn those_of_many_addresses_are_logged_together() {
         let refusals = Arc::new(Refusals::default());
         for number in 0..3 * MOST_PEERS as u32 {
             refused(&refusals, IpAddr::from(number.to_be_bytes()));

@@ -57,7 +57,7 @@ pub(in crate::http) enum ReleaseOutcome {
 impl TryFrom<Release> for ReleaseAnswer {
     type Error = LockError;
 
-    /// S1: where the store has not said, nothing is told but that.
+    /// S1: where the store did not answer, the outcome is not known, and the answer is an error.
     fn try_from(release: Release) -> Result<Self, LockError> {
         let outcome = match release {
             Release::Released => ReleaseOutcome::Released,

@@ -48,6 +48,7 @@ pub(in crate::http) struct KeyStats {
 /// What `GET /stats` answers.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = Counted)]
 pub(in crate::http) enum StatsAnswer {
     /// Without `key`.
     All(Totals),

@@ -1,4 +1,4 @@
-//! What is told of a wait while it goes on: why it does not come to an end, and on a terminal who is in the way.
+//! What is printed about a wait while it goes on: why it does not come to an end, and on a terminal who is in the way.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use crate::output;
 use crate::print::{plain, span};
 
-/// How often a failure that goes on is told again.
+/// After this time a failure that goes on is printed again.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// How often the line on a terminal is drawn anew.
 const REDRAW_EVERY: Duration = Duration::from_secs(2);
 
-/// How much is told.
+/// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verbosity {
     Quiet,
     Normal,
 }
 
-/// Of one wait, or of several in a row.
+/// The notices of one wait, or of several in a row.
 pub(crate) struct Progress {
     verbosity: Verbosity,
     last_failure: Cell<Option<Instant>>,
@@ -34,7 +34,7 @@ pub(crate) struct InTheWay {
     pub(crate) owner: Option<String>,
     /// For how long it has been held, if that is known.
     pub(crate) age: Option<Duration>,
-    /// How many come before the one who waits, if that is known.
+    /// How many waiters are ahead of this one, if that is known.
     pub(crate) before: Option<usize>,
 }
 

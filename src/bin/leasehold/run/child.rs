@@ -1,4 +1,4 @@
-//! The command as a process: in a group of its own, and told of its lock by the environment.
+//! The command as a process: in a group of its own, with the facts of its lock in its environment.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -23,7 +23,7 @@ pub(super) const CANNOT_RUN: u8 = 126;
 pub(super) const NOT_FOUND: u8 = 127;
 
 /// A command that was started. Its process group has its process id. Dropped before [`let_go`](Self::let_go), it is
-/// killed: nobody would end it before its lock.
+/// killed: nobody else would end it before its lock ends.
 pub(super) struct Child {
     group: Arc<Group>,
     ended: Cell<Option<Ended>>,
@@ -151,7 +151,7 @@ impl Drop for Child {
 impl Group {
     /// Sends a signal to all that are in it.
     pub(super) fn signal(&self, signal: Signal) {
-        // Those that end just now hear nothing.
+        // A process that ends just now does not get it.
         let _ = killpg(self.id, signal);
     }
 
@@ -185,7 +185,7 @@ fn reap_orphans() {
     while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {}
 }
 
-/// What the command learns of its locks.
+/// Gives the command the facts of its locks.
 fn set_environment(command: &mut Command, terms: &[LeaseTerms], leases: &Leases) {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let deadline = wall.saturating_add(leases.deadline().saturating_since(leases.now()));

@@ -1,4 +1,4 @@
-//! The signals that `leasehold run` hears: of its child, and those that are meant for the command.
+//! The signals that `leasehold run` gets: about its child, and those that are meant for the command.
 //!
 //! A signal that was ignored when the process began stays ignored: `nohup leasehold run` would otherwise take the
 //! hangup away from its command, since a handler is not inherited and being ignored is.
@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const FORWARDED: [Name; 7] =
     [Name::SIGTERM, Name::SIGINT, Name::SIGHUP, Name::SIGQUIT, Name::SIGUSR1, Name::SIGUSR2, Name::SIGWINCH];
 
-/// What was heard.
+/// What a signal is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SignalEvent {
     /// A child stopped, went on or ended.
@@ -32,9 +32,9 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn listen() -> io::Result<Self> {
         let ignored = ignored();
-        let heard = FORWARDED.into_iter().filter(|name| ignored & (1 << (*name as u32 - 1)) == 0);
+        let handled = FORWARDED.into_iter().filter(|name| ignored & (1 << (*name as u32 - 1)) == 0);
         let listen = |name: Name| Ok((name, signal(SignalKind::from_raw(name as i32))?));
-        Ok(Self { child: signal(SignalKind::child())?, forwarded: heard.map(listen).collect::<io::Result<_>>()? })
+        Ok(Self { child: signal(SignalKind::child())?, forwarded: handled.map(listen).collect::<io::Result<_>>()? })
     }
 
     /// The next one.
@@ -42,8 +42,8 @@ impl Signals {
     /// Dropping the future loses none.
     pub(super) async fn next(&mut self) -> SignalEvent {
         poll_fn(|cx| {
-            for (name, heard) in &mut self.forwarded {
-                if heard.poll_recv(cx).is_ready() {
+            for (name, stream) in &mut self.forwarded {
+                if stream.poll_recv(cx).is_ready() {
                     return Poll::Ready(SignalEvent::Forward(*name));
                 }
             }

@@ -11,7 +11,7 @@
 //! see that the machine slept.
 //!
 //! What is ended is the command's group and whatever else the command has begun. If the command itself has ended when it
-//! was told to, and others of its group have not, they have the time that it had.
+//! got SIGTERM, and others of its group have not, they have the time that it had.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -56,7 +56,7 @@ pub(super) enum Verdict {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     pub(super) ttl: Duration,
-    /// How long it may take to end when it is told to.
+    /// How long it may take to end after SIGTERM.
     pub(super) kill_after: Duration,
     /// How long it may hold the lock.
     pub(super) max_hold: Option<Duration>,
@@ -82,8 +82,8 @@ enum Why {
 /// How far the end of the command has come.
 enum Stage {
     Runs,
-    /// It was told to end, and is killed at that time.
-    Told {
+    /// SIGTERM was sent. At `kill` follows SIGKILL.
+    Ending {
         why: Why,
         kill: Moment,
     },
@@ -167,8 +167,8 @@ impl Watch<'_> {
             let now = leases.now();
             let Some(sleep) = self.step(now, leases.deadline(), overrun) else { continue };
             let beats = match self.stage {
-                Stage::Runs | Stage::Told { why: Why::Overran, .. } => true,
-                Stage::Told { .. } | Stage::Killed { .. } => false,
+                Stage::Runs | Stage::Ending { why: Why::Overran, .. } => true,
+                Stage::Ending { .. } | Stage::Killed { .. } => false,
             };
             if beats && now >= next_beat {
                 beat = leases.beat(every);
@@ -210,7 +210,7 @@ impl Watch<'_> {
         let kill_after = self.rules.kill_after;
         match &self.stage {
             Stage::Killed { .. } => Some(LOOK_EVERY),
-            Stage::Runs | Stage::Told { .. } if left.is_zero() => {
+            Stage::Runs | Stage::Ending { .. } if left.is_zero() => {
                 let why = self.why_lost("its time ran out");
                 self.kill(why, now);
                 None
@@ -218,39 +218,39 @@ impl Watch<'_> {
             Stage::Runs if left <= kill_after => {
                 let why = self.unknown.take().unwrap_or_else(|| "no heartbeat in time".to_owned());
                 notice(format_args!("the lock is about to be lost, telling the command to end: {why}"));
-                self.tell_to_end(Why::Lost(why), now.saturating_add(left));
+                self.terminate(Why::Lost(why), now.saturating_add(left));
                 None
             }
             Stage::Runs if overrun.is_some_and(|overrun| overrun <= now) => {
                 notice("the command has held the lock for too long, telling it to end");
-                self.tell_to_end(Why::Overran, now.saturating_add(kill_after));
+                self.terminate(Why::Overran, now.saturating_add(kill_after));
                 None
             }
             Stage::Runs => {
                 let overrun = overrun.map_or(Duration::MAX, |overrun| overrun.saturating_since(now));
                 Some((left - kill_after).min(overrun))
             }
-            Stage::Told { why, kill } if *kill <= now => {
+            Stage::Ending { why, kill } if *kill <= now => {
                 let why = why.clone();
                 self.kill(why, now);
                 None
             }
-            Stage::Told { kill, .. } => Some(kill.saturating_since(now).min(left)),
+            Stage::Ending { kill, .. } => Some(kill.saturating_since(now).min(left)),
         }
     }
 
     fn why_lost(&mut self, otherwise: &str) -> Why {
         match &self.stage {
-            Stage::Told { why: why @ Why::Lost(_), .. } => why.clone(),
+            Stage::Ending { why: why @ Why::Lost(_), .. } => why.clone(),
             _ => Why::Lost(self.unknown.take().unwrap_or_else(|| otherwise.to_owned())),
         }
     }
 
-    fn tell_to_end(&mut self, why: Why, kill: Moment) {
+    fn terminate(&mut self, why: Why, kill: Moment) {
         self.child.group().signal_all(Signal::SIGTERM);
-        // A stopped command hears it only when it goes on.
+        // A stopped command gets SIGTERM only when it goes on.
         self.child.group().signal_all(Signal::SIGCONT);
-        self.stage = Stage::Told { why, kill };
+        self.stage = Stage::Ending { why, kill };
     }
 
     /// Whatever the command does now, it may not do.
@@ -272,7 +272,7 @@ impl Watch<'_> {
                 let waits = self.rules.until == Until::Group && self.child.group().is_there();
                 (!waits).then_some(Verdict::Ended(ended))
             }
-            Stage::Told { why, .. } => (!self.child.group().has_left_something()).then(|| why.clone().into()),
+            Stage::Ending { why, .. } => (!self.child.group().has_left_something()).then(|| why.clone().into()),
             Stage::Killed { why, since } => {
                 let is_over = !self.child.group().has_left_something() || now.saturating_since(*since) >= DYING;
                 if !is_over {

@@ -42,19 +42,20 @@ impl Wrong {
 #[derive(Default)]
 pub(crate) struct BadClients {
     counts: [AtomicU64; 3],
-    told: Mutex<HashMap<IpAddr, Told>>,
+    lines: Mutex<HashMap<IpAddr, LastLine>>,
 }
 
-struct Told {
+/// The last line about an address.
+struct LastLine {
     at: Instant,
-    /// How often it came since.
+    /// How often a client of this address was wrong since then.
     since: u64,
 }
 
 /// Whether there is to be a line now.
 #[derive(Debug, PartialEq, Eq)]
-enum Tell {
-    /// And how often the same address was not told of before.
+enum Due {
+    /// With how often the same address was wrong since its last line.
     Now {
         untold: u64,
     },
@@ -62,11 +63,11 @@ enum Tell {
 }
 
 impl BadClients {
-    /// Counts one, and maybe tells of it.
+    /// Counts a client, and logs it unless its address was logged lately.
     pub(crate) fn came(&self, peer: Option<IpAddr>, wrong: Wrong, why: &dyn fmt::Display) {
         self.counts[wrong as usize].fetch_add(1, Ordering::Relaxed);
         let address = peer.unwrap_or(IpAddr::from([0; 4])).to_canonical();
-        if let Tell::Now { untold } = self.tell(address, Instant::now()) {
+        if let Due::Now { untold } = self.due(address, Instant::now()) {
             tracing::warn!(%address, wrong = wrong.label(), untold, %why, "a client that is not understood");
         }
     }
@@ -76,26 +77,26 @@ impl BadClients {
         Wrong::ALL.map(|wrong| (wrong.label(), self.counts[wrong as usize].load(Ordering::Relaxed)))
     }
 
-    fn tell(&self, address: IpAddr, now: Instant) -> Tell {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = |told: &Told| now.saturating_duration_since(told.at) >= QUIET;
-        if let Some(known) = told.get_mut(&address) {
+    fn due(&self, address: IpAddr, now: Instant) -> Due {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = |line: &LastLine| now.saturating_duration_since(line.at) >= QUIET;
+        if let Some(known) = lines.get_mut(&address) {
             if !is_over(known) {
                 known.since += 1;
-                return Tell::Not;
+                return Due::Not;
             }
             let untold = std::mem::take(&mut known.since);
             known.at = now;
-            return Tell::Now { untold };
+            return Due::Now { untold };
         }
-        if told.len() >= MOST_TOLD {
-            told.retain(|_, told| !is_over(told));
+        if lines.len() >= MOST_TOLD {
+            lines.retain(|_, line| !is_over(line));
         }
-        if told.len() >= MOST_TOLD {
-            return Tell::Not;
+        if lines.len() >= MOST_TOLD {
+            return Due::Not;
         }
-        told.insert(address, Told { at: now, since: 0 });
-        Tell::Now { untold: 0 }
+        lines.insert(address, LastLine { at: now, since: 0 });
+        Due::Now { untold: 0 }
     }
 }
 
@@ -107,14 +108,14 @@ mod tests {
     fn each_address_is_told_of_once_a_minute_and_not_too_many_are() {
         let clients = BadClients::default();
         let (one, now) = (IpAddr::from([192, 0, 2, 1]), Instant::now());
-        assert_eq!(clients.tell(one, now), Tell::Now { untold: 0 });
+        assert_eq!(clients.due(one, now), Due::Now { untold: 0 });
         for _ in 0..1999 {
-            assert_eq!(clients.tell(one, now + QUIET / 2), Tell::Not);
+            assert_eq!(clients.due(one, now + QUIET / 2), Due::Not);
         }
-        assert_eq!(clients.tell(one, now + QUIET), Tell::Now { untold: 1999 });
-        let lines = (0..1000_u32).filter(|n| clients.tell(IpAddr::from(n.to_be_bytes()), now + QUIET) != Tell::Not);
+        assert_eq!(clients.due(one, now + QUIET), Due::Now { untold: 1999 });
+        let lines = (0..1000_u32).filter(|n| clients.due(IpAddr::from(n.to_be_bytes()), now + QUIET) != Due::Not);
         assert_eq!(lines.count(), MOST_TOLD - 1);
-        assert_eq!(clients.tell(IpAddr::from([7, 7, 7, 7]), now + 3 * QUIET), Tell::Now { untold: 0 });
-        assert_eq!(clients.told.lock().unwrap().len(), 1, "the others are forgotten");
+        assert_eq!(clients.due(IpAddr::from([7, 7, 7, 7]), now + 3 * QUIET), Due::Now { untold: 0 });
+        assert_eq!(clients.lines.lock().unwrap().len(), 1, "the others are forgotten");
     }
 }

@@ -61,9 +61,9 @@ pub(crate) struct TimedConnection<T> {
     /// What has come since the last request began, and how many had begun then.
     came: u64,
     begun: u32,
-    /// Rings at the next look; whoever reads hears it.
+    /// Wakes the task at the next look.
     alarm: Pin<Box<Sleep>>,
-    /// Whether the alarm knows whom to wake. A connection is one task, whoever in it reads.
+    /// Whether `alarm` was polled, and so has the waker. A connection is one task, so once is enough.
     is_armed: bool,
 }
 

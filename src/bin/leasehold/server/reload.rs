@@ -2,7 +2,7 @@
 //!
 //! At SIGHUP, and when a file has changed: that is looked for by reading it every second, since what an orchestrator
 //! mounts is exchanged as a whole, link and all. A change counts when it stood for one look, so that a file that is still
-//! being written, or a key whose certificate follows, is left alone. What cannot be used is told of, and the old stays.
+//! being written, or a key whose certificate follows, is left alone. What cannot be used is logged, and the old stays.
 
 use std::collections::hash_map::DefaultHasher;
 use std::convert::Infallible;

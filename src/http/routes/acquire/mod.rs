@@ -143,7 +143,7 @@ pub(in crate::http) async fn acquire(ctx: &RequestContext, payload: web::Payload
     let info = ctx.locks.inspect_holder(&ticket)?;
     let (limit, permits) = permits_of(info.mode);
     Ok(body::answer(&Acquired {
-        // As it is told everywhere, however the client wrote it.
+        // As the manager spells it, however the client wrote it.
         key: ticket.key().as_str(),
         token: GrantedToken(ticket.token()),
         fencing_token: ticket.fencing_token().map(|fence| fence.get()),

@@ -1,4 +1,4 @@
-//! The events of one manager, for all who listen over HTTP: each is written once, whoever hears it.
+//! The events of one manager, for all who listen over HTTP: each is written once for all who may see the same of it.
 //!
 //! One thread takes them from the manager, writes them down for each set of keys that somebody may and wants to hear of,
 //! and hands the text out in pieces, a few milliseconds' worth at a time. All listeners together are sent a bounded
@@ -22,18 +22,18 @@ use crate::{Event, Events, Heard, LockManager};
 
 /// How long what happens is gathered before it is looked at.
 const GATHER: Duration = Duration::from_millis(5);
-/// How often a piece is sent at most, to one who listens alone: each costs the one who sends it a call of the system.
+/// The shortest time between two pieces for a listener that is alone: each piece costs a call of the system.
 const SEND_EVERY: Duration = Duration::from_millis(20);
-/// How much more seldom for each who listens too, and for how many of them at most.
+/// That time grows by this much with each other listener, up to so many of them.
 const SEND_LATER: Duration = Duration::from_micros(500);
 const MOST_LATER: u32 = 100;
 /// Of all listeners together, per second.
 const BYTES_PER_SECOND: usize = 32 << 20;
-/// What is sent at once to one who has just come.
+/// How many bytes a new listener may be sent at once.
 const FIRST_BYTES: usize = BYTES_PER_SECOND / 64;
-/// What even the last of many listeners is sent at a time.
+/// How many bytes a listener may be sent at a time, however many listeners there are.
 const LEAST_BYTES: usize = 4 << 10;
-/// How many pieces are kept for one who does not read.
+/// How many pieces are kept for a listener that does not read.
 const PIECES: usize = 16;
 
 /// The feed of one manager.
@@ -43,7 +43,8 @@ pub(in crate::http) struct Feed(Arc<Mutex<FeedState>>);
 #[derive(Default)]
 struct FeedState {
     groups: Vec<Group>,
-    /// Ends the thread; there is one while anybody listens.
+    /// Ends the thread. It is `Some` as long as there is a listener: `listen` sets it, and the drop of the last listener
+    /// takes it, as the thread does when nothing more can happen. Left `None` with a listener, a second thread would begin.
     running: Option<CancellationToken>,
     next_id: u64,
 }
@@ -51,14 +52,19 @@ struct FeedState {
 /// The listeners that get the same events.
 struct Group {
     filter: Filter,
-    /// The sequence number of the last event, where the manager's own would tell of keys that are not theirs.
+    /// The number of the last event. It is the manager's own for listeners that may see every key. Others get numbers of
+    /// their group: gaps in the manager's would show how much happens to keys that are not theirs.
     sequence: u64,
+    /// What the next piece will be.
     text: String,
-    /// Events in the text.
+    /// How many events are in `text`.
     written: u64,
+    /// How many events since the last piece are not in `text`: they were too many.
     left_out: u64,
-    /// How many bytes may be sent now, and how many events.
+    /// How many bytes may be sent now. `earn` raises it after each piece; an event that comes when `text` is longer is
+    /// left out.
     allowance: usize,
+    /// How many events may be sent now, by the listener's `max_rate`.
     events_left: f64,
     sent_at: Instant,
     listeners: Vec<Listener>,
@@ -194,8 +200,8 @@ impl FeedThread {
             loop {
                 std::thread::sleep(GATHER);
                 let mut state = self.state.lock();
-                while let Some(heard) = next.take().or_else(|| self.events.try_next()) {
-                    state.write(&heard);
+                while let Some(next_event) = next.take().or_else(|| self.events.try_next()) {
+                    state.write(&next_event);
                 }
                 if state.send(Instant::now()) == Left::Nothing {
                     break;
@@ -210,7 +216,7 @@ impl FeedThread {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => None,
-                heard = self.events.next() => heard,
+                next_event = self.events.next() => next_event,
             }
         })
     }
@@ -228,8 +234,8 @@ impl Drop for FeedThread {
 }
 
 impl FeedState {
-    fn write(&mut self, heard: &Heard) {
-        match heard {
+    fn write(&mut self, next_event: &Heard) {
+        match next_event {
             Heard::Event(event) => {
                 let mut text_of_event = None;
                 for group in self.groups.iter_mut().filter(|group| group.filter.is_for(event)) {
@@ -339,7 +345,7 @@ impl Group {
 impl Listener {
     fn send(&mut self, piece: &Bytes, events: u64) {
         let missed = std::mem::take(&mut self.missed);
-        // Room for two: what was missed is told before what comes after it.
+        // Room for two: the number of missed events goes before what comes after them.
         if self.pieces.capacity() < 2 {
             self.missed = missed + events;
             return;

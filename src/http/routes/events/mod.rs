@@ -1,7 +1,7 @@
 //! What happens to locks, as a stream of server-sent events.
 //!
-//! A listener that is too slow is told how many events it missed; it never slows a lock down. A comment every while
-//! tells the client, and whatever stands between, that the stream lives.
+//! A listener that is too slow gets the number of events that it missed; it never slows a lock down. A comment every 15
+//! seconds shows the client, and every proxy in between, that the stream lives.
 
 mod feed;
 mod written;
@@ -81,7 +81,7 @@ struct Client {
 }
 
 impl Client {
-    /// The next piece of the stream; `None` when nothing more will happen, or nothing more is for it to hear.
+    /// The next piece of the stream; `None` when nothing more will happen, or the client may not listen any more.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(opening) = self.opening.take() {
             return Some(Bytes::from_static(opening.as_bytes()));

@@ -1,4 +1,4 @@
-//! An event as JSON, as `GET /events` tells it: never a token, and of other keys only what the listener may see.
+//! An event as JSON, as `GET /events` writes it: never a token, and of other keys only what the listener may see.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl EventText {
         Self { kind: written.kind, rest }
     }
 
-    /// Whether what is told depends on who hears it.
+    /// Whether the text depends on what the listener may see.
     pub(in crate::http) fn differs_by_listener(event: &Event) -> bool {
         matches!(event.kind, EventKind::Deadlock { .. })
     }

@@ -34,10 +34,13 @@ pub(in crate::http) struct Lists(Arc<Mutex<ListsState>>);
 struct ListsState {
     wanted: Vec<(ListQuery, oneshot::Sender<Arc<ListPage>>)>,
     known: HashMap<ListQuery, Known>,
+    /// Whether a `Walker` exists. Whoever sets it starts one, and the walker takes it back when it ends, however it ends:
+    /// left `true`, no list would ever be made again.
     is_walking: bool,
-    /// When the next walk may begin; while one is under way, when that is thought to be.
+    /// When the next walk may begin. While one is under way it is an estimate, by the length of the one before. `None`:
+    /// there was no walk yet.
     next_at: Option<Instant>,
-    /// Of the last walk.
+    /// How long the last walk took.
     took: Duration,
     #[cfg(test)]
     walks: u32,
@@ -86,7 +89,7 @@ impl ListsState {
         (wait > WORTH_WAITING).then(|| Arc::clone(&known.page))
     }
 
-    /// Those whom the next walk answers.
+    /// The lists that the next walk makes, and who asked for each.
     fn take_wanted(&mut self) -> Vec<(ListQuery, Vec<oneshot::Sender<Arc<ListPage>>>)> {
         let mut lists: Vec<(ListQuery, Vec<_>)> = Vec::new();
         let mut later = Vec::new();
@@ -174,7 +177,7 @@ impl Drop for Walker {
         if !self.is_done {
             let mut state = self.state.lock();
             state.is_walking = false;
-            // Those who wait hear that it broke off.
+            // Their senders are dropped, which ends the wait of those who asked.
             state.wanted.clear();
         }
     }

@@ -235,6 +235,7 @@ impl From<LockInfo> for LockDetail {
 /// What `GET /locks` answers.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = Listed)]
 pub(in crate::http) enum LocksAnswer {
     /// Without `key`.
     List(LockList),

@@ -62,7 +62,7 @@ pub(crate) enum Refused {
     Address,
 }
 
-/// What can be told of the connections.
+/// The numbers of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) open: usize,
@@ -71,7 +71,7 @@ pub(crate) struct Counts {
     pub(crate) refused_address: u64,
 }
 
-/// The place of one connection, until it is dropped.
+/// Counts one connection as open until it is dropped.
 pub(crate) struct ConnectionPermit {
     connections: Connections,
     slot: usize,

@@ -16,7 +16,7 @@ const LOOKED_AT: usize = 64;
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 /// How many addresses are kept in mind that have no connection.
 pub(super) const REMEMBERED: usize = 4096;
-/// From whom a place may be taken.
+/// Which connections may be closed for a new one.
 #[derive(Clone, Copy)]
 pub(super) enum Among {
     Strangers,

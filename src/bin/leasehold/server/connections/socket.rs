@@ -16,7 +16,7 @@ use super::ConnectionPermit;
 pub(crate) struct Evictable {
     io: TcpStream,
     place: Arc<ConnectionPermit>,
-    /// Whether who evicts knows whom to wake. A connection is one task, whoever in it reads.
+    /// Whether the waker is registered, for an eviction to wake. A connection is one task, so once is enough.
     has_waker: bool,
 }
 
