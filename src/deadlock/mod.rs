@@ -39,7 +39,7 @@ pub enum DeadlockPolicy {
     /// The request that would close the cycle is refused with [`LockError::Deadlock`]; everybody else goes on.
     #[default]
     RefuseRequest,
-    /// Of the locks in the cycle the one that was granted last is taken from its holder, who hears
+    /// Of the locks in the cycle the one that was granted last is taken from its holder, which gets
     /// [`Loss::Revoked`](crate::Loss::Revoked); the request queues. One that waits for its own owner's lock is refused.
     RevokeYoungest,
 }

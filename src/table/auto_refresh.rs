@@ -1,11 +1,11 @@
-//! Standing orders to refresh a grant: its holder's ([`Table::auto_refresh`]), and one of the house's own
+//! Orders to refresh a grant at intervals: its holder's ([`Table::auto_refresh`]), and one of the manager's own
 //! ([`Table::keep_refreshed`]), by which a `run` or a session keeps its lock.
 //!
-//! | orders          | the grant is refreshed        | the holder's stops, or is replaced | the house's own stops    |
+//! | orders          | the grant is refreshed        | the holder's stops, or is replaced | the manager's own stops  |
 //! |-----------------|-------------------------------|------------------------------------|--------------------------|
 //! | the holder's    | as that says                  | nothing is left; the newer one is  | -                        |
-//! | the house's own | every third of the TTL        | -                                  | nothing is left          |
-//! | both            | as the holder's says          | the house's own; the newer, and it | the holder's is left     |
+//! | the manager's   | every third of the TTL        | -                                  | nothing is left          |
+//! | both            | as the holder's says          | the manager's; the newer, and it   | the holder's is left     |
 //!
 //! An order is stopped by its own number, so that one which was replaced stops nobody else's.
 
@@ -50,15 +50,16 @@ pub(crate) struct AutoRefresh {
     pub(crate) due: Moment,
     pub(crate) links: Links,
     id: AutoRefreshId,
-    /// How often the grant had been asked for again when the order was given: it goes with that answer.
+    /// The grant's `reentries` when the order was given. A release that leaves fewer stops the order, because it was given
+    /// through the lock that is released; were it higher than that, the first release would stop it too early.
     pub(crate) depth: u32,
-    /// Whether it is the house's own.
+    /// Whether it is the manager's own.
     is_own: bool,
-    /// The house's own, while the holder's stands above it.
+    /// The manager's own, while the holder's stands above it.
     own: Option<Own>,
 }
 
-/// The house's own order, where it is not in force: every so often.
+/// The manager's own order, where it is not in force: every so often.
 #[derive(Clone, Copy, Debug)]
 struct Own {
     id: AutoRefreshId,
@@ -73,7 +74,7 @@ impl AutoRefresh {
         Self { what: DueAction::Confirm, is_own: false, timeout: Duration::MAX, ..Self::of(order, due) }
     }
 
-    /// The house's own order, in force.
+    /// The manager's own order, in force.
     const fn of(order: Own, due: Moment) -> Self {
         let Own { id, every, depth } = order;
         Self {
@@ -145,7 +146,7 @@ impl Table {
         Ok(AutoRefreshStart::Started(self.begin_order(grant.slot, third, depth, fx)))
     }
 
-    /// The house's own order, in force from now on, or below the holder's.
+    /// The manager's own order, in force from now on, or below the holder's.
     pub(super) fn begin_order(&mut self, index: u32, every: Duration, depth: u32, fx: &mut Effects) -> AutoRefreshId {
         let id = self.new_order();
         let auto = self.slots[index].extras_mut().auto.as_mut();

@@ -66,7 +66,7 @@ impl Table {
     /// What keeps a queued request from its key; `None` if it is not queued any more, or its wait is over.
     ///
     /// Like the next one it counts nothing that is over, noticed or not (C1), and nothing of that comes back: a
-    /// deadlock is told of what is, not of what was.
+    /// deadlock is reported as it is now, not as it was.
     ///
     /// Of the holders only those count whose owner is among `blocked`: everybody else runs, and lets go some time. So
     /// the cost is that of the blocked holders, not that of all of them, nor of the queue.
@@ -183,7 +183,7 @@ impl Table {
         cycle: &Arc<[WaitEdge]>,
         fx: &mut Effects,
     ) {
-        if let Some(sink) = self.subscriptions.hear(hash) {
+        if let Some(sink) = self.subscriptions.sink_of(hash) {
             let event = Event {
                 sequence: sink.next(),
                 key: key.clone(),

@@ -3,12 +3,12 @@
 //! Without a store, in memory mode, every key is this process's own for good, and all of this costs nothing. With a
 //! store, a free key is not granted to the next request but *taken* for it: the request's waiter is set aside as the
 //! one that the key is taken for (`Claiming`), everybody else queues behind it, and the store is asked, under the
-//! waiter's own token. The grant is made when the store has said yes, and ends when the store's word does (R19). So of
+//! waiter's own token. The grant is made when the store has said yes, and ends when the store's grant does (R19). So of
 //! all who wait for a key in this process, one talks to the store (R15).
 //!
 //! The store is asked by a [`StoreCommands`], after the mutex is dropped; the answers come back as [`Table::claimed`],
 //! [`Table::denied`], [`Table::extended`] and [`Table::claim_lost`]. Nothing is held for a waiter that has gone: its
-//! errand is called off, the next waiter's begins.
+//! claim is cancelled, and the next waiter's begins.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(crate) enum Claim {
     Stored(Arc<dyn StoreCommands>),
 }
 
-/// Who runs errands to the store.
+/// Puts the table's commands to the store.
 pub(crate) trait StoreCommands: Send + Sync {
     /// Called after the shard's mutex is dropped; must not wait.
     fn run(&self, command: StoreCommand);
@@ -73,7 +73,7 @@ pub(crate) enum LocalWaiters {
     Some,
 }
 
-/// Which of the grants that stand by the store's word.
+/// Which of the grants that the store has given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ClaimFilter {
     All,
@@ -177,7 +177,7 @@ impl Table {
         }
     }
 
-    /// The waiter that a key is being taken for, by what its errand knows of it.
+    /// The waiter that a key is being taken for, by the grant that its command names.
     pub(super) fn claimant(&self, grant: &Grant) -> Option<u32> {
         match self.holder_of(grant)?.grant_state {
             GrantState::Claiming(waiter) => Some(waiter),
@@ -194,7 +194,7 @@ impl Table {
     pub(crate) fn claimed(
         &mut self,
         grant: &Grant,
-        word: ClaimSource,
+        source: ClaimSource,
         deadline: Moment,
         now: Moment,
         fx: &mut Effects,
@@ -217,7 +217,7 @@ impl Table {
             (holder.grant_state, holder.granted_at) = (GrantState::Unseen(id), now);
         }
         let extras = slot.extras_mut();
-        let proof = match word {
+        let proof = match source {
             ClaimSource::OfStore(proof) => proof,
             ClaimSource::Ours => None,
         };
@@ -245,7 +245,7 @@ impl Table {
         self.count(grant.slot, |c| {
             c.attempts += 1;
             c.grants += 1;
-            if word == ClaimSource::Ours {
+            if source == ClaimSource::Ours {
                 c.degraded += 1;
             }
             if queued {
@@ -261,7 +261,7 @@ impl Table {
         ClaimOutcome::Taken
     }
 
-    /// The store has said no, or nothing (`StoreUnavailable`). A request that has one try hears it; one that waits
+    /// The store has said no, or nothing (`StoreUnavailable`). A request that has one try is refused; one that waits
     /// goes on.
     pub(crate) fn denied(&mut self, grant: &Grant, why: LockError, now: Moment, fx: &mut Effects) {
         self.advance_clock(now);
@@ -270,7 +270,7 @@ impl Table {
         self.deny_claimant(grant.slot, id, why, fx);
     }
 
-    /// Calls an errand off, and turns to the next waiter. The claimant has been answered before.
+    /// Cancels a claim, and hands the key to the next waiter. The waiter that it was for has been answered before.
     pub(super) fn end_claim(&mut self, index: u32, fx: &mut Effects) {
         let slot = &mut self.slots[index];
         let Some(holder) = slot.holder.take() else { return };
@@ -349,7 +349,7 @@ impl Table {
         self.begin_order(index, every, 0, fx);
     }
 
-    /// Whether the grant in a slot is held by the store's word.
+    /// Whether the grant in a slot was given by the store, so that the store must be asked to extend and release it.
     pub(super) fn is_by_store(&self, index: u32) -> bool {
         self.claim.is_stored() && self.slots[index].is_claimed()
     }

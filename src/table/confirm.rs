@@ -94,7 +94,7 @@ impl Table {
         }
     }
 
-    /// What is held under the store's word, for it to be verified: up to `budget` slots from `cursor` on.
+    /// The grants that the store has given, for it to be asked whether it still keeps them: up to `budget` slots from `cursor` on.
     pub(crate) fn claims(
         &self,
         which: ClaimFilter,
@@ -117,7 +117,7 @@ impl Table {
         (end < self.slots.bound()).then_some(end)
     }
 
-    /// What is held of one key under the store's word: that is one grant.
+    /// The grant of a key that the store has given, if there is one.
     pub(crate) fn claim_on(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Option<Grant> {
         self.advance_clock(now);
         let before = self.fence;

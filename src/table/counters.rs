@@ -26,7 +26,7 @@ counters! {
     attempts,
 
     grants,
-    /// Of these, those made without the store's word.
+    /// Of these, those made by this process alone, while the store gave no answer.
     degraded,
     released,
     dropped,

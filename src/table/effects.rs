@@ -36,7 +36,7 @@ struct More {
     spent: Vec<Waker>,
 }
 
-/// What a watcher is told.
+/// What a watcher is notified of.
 enum Notice {
     Ended(End),
     AskedBack(Moment),

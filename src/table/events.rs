@@ -1,6 +1,6 @@
-//! What listeners are told, and whether anybody listens at all.
+//! The events of a table, and who has subscribed to them.
 //!
-//! A table without listeners builds no event: the lane learns that from the same flag that tells it of a shutdown.
+//! A table without listeners builds no event. The fast path checks one flag (`slow_path`) for listeners and for shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// What is told of a grant that ended so.
+    /// The event of a grant that ended so.
     pub(crate) fn ended(end: End, held: Duration) -> Self {
         match end {
             End::Released | End::ByToken | End::Dropped | End::SessionEnded => Self::Released { held },
@@ -103,7 +103,7 @@ pub(crate) struct Subscriptions {
     keys: HashMap<u32, u32, foldhash::fast::RandomState>,
 }
 
-/// What a listener wants to hear of.
+/// The events that a listener wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Interest {
     Everything,
@@ -141,7 +141,7 @@ impl Subscriptions {
     }
 
     /// Where an event of this key goes, if anybody wants it.
-    pub(crate) fn hear(&self, hash: u32) -> Option<&Arc<dyn Sink>> {
+    pub(crate) fn sink_of(&self, hash: u32) -> Option<&Arc<dyn Sink>> {
         self.sink.as_ref().filter(|_| self.everything > 0 || self.keys.contains_key(&hash))
     }
 }

@@ -63,7 +63,7 @@ const SAMPLED: u64 = 64;
 #[cfg(feature = "metrics")]
 const MOST_SAMPLES: usize = 1024;
 
-/// What metrics tell apart of a [`Mode`].
+/// A [`Mode`], as far as metrics distinguish it.
 #[cfg(feature = "metrics")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ModeLabel {
@@ -151,7 +151,7 @@ const WAIT_STARTS: [u8; 65] = starts(&WAIT_BOUNDS);
 pub(crate) struct Samples {
     /// So many holds are let pass before the next is kept.
     skip: u64,
-    /// So many short holds have been told of, or were there before.
+    /// How many short holds have been reported, or were there before.
     short: u64,
     pub(crate) holds: Vec<u64>,
     pub(crate) waits: Vec<(AttemptOutcome, u64)>,
@@ -175,9 +175,9 @@ pub(crate) struct Tally {
     pub(crate) waiting: [u64; 3],
     /// Now: keys whose own slot nobody holds, beside those of their members.
     pub(crate) headless: [u64; 3],
-    /// Now: grants by the store's word.
+    /// Now: grants that the store has given.
     pub(crate) claims: u64,
-    /// Grants by the store's word to waiters of this process.
+    /// Grants that the store has given to waiters of this process.
     pub(crate) claim_handoffs: u64,
     /// Grants that the store did not keep.
     pub(crate) claims_revoked: u64,
@@ -312,12 +312,12 @@ impl Tally {
     pub(super) fn take_samples(&mut self, ends: u64) -> Samples {
         let short = self.all_holds(ends).counts[0];
         let samples = self.samples.get_or_insert_with(|| Box::new(Samples { short, ..Samples::default() }));
-        let told = (short - samples.short) / SAMPLED;
+        let reported = (short - samples.short) / SAMPLED;
         let next =
-            Box::new(Samples { skip: samples.skip, short: samples.short + told * SAMPLED, ..Samples::default() });
+            Box::new(Samples { skip: samples.skip, short: samples.short + reported * SAMPLED, ..Samples::default() });
         let mut taken = *std::mem::replace(samples, next);
         let room = MOST_SAMPLES - taken.holds.len();
-        taken.holds.extend(std::iter::repeat_n(0, room.min(told as usize)));
+        taken.holds.extend(std::iter::repeat_n(0, room.min(reported as usize)));
         taken
     }
 }

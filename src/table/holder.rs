@@ -7,6 +7,10 @@ use crate::key::{FencingToken, Token, Ttl};
 
 /// Who answers for a grant, and so who may still ask about its token.
 ///
+/// The first two name the waiter that the grant is for, whose own state is written in the same step: `Claiming` by
+/// `start_claim`, `Unseen` and `Granted` together by `claimed` or the hand-off. The fast paths read this one, since they
+/// have the slot at hand and not the waiter.
+///
 /// | state    | the grant is known to                        | it ends by                              |
 /// |----------|----------------------------------------------|-----------------------------------------|
 /// | `Claiming` | nobody: the store has not said yes         | the store's answer, or its waiter's end |

@@ -1,4 +1,4 @@
-//! What a request hears that names a token for the second time (T11).
+//! How a request is answered that names a token for the second time (T11).
 
 use super::acquire::Grant;
 use super::holder::GrantState;

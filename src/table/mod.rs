@@ -27,7 +27,7 @@
 //! | T9 | Everything that grows has a bound with a name, and an error that names it. |
 //! | T10 | A grant has one guard in a process; one whose token travels without a guard is watched like a lock that another process holds. |
 //! | T11 | A client may choose its token and so ask twice. The same token with the same terms joins the waiter that it queued, or is answered with the grant that it holds, nothing dated anew; with other terms it is refused, and once its grant has ended it is answered as lost. |
-//! | T12 | How the last tokens ended is remembered in a ring of fixed size, best effort: a token that is still in it is told how it ended; one that is not is told no more than that it does not hold the key. |
+//! | T12 | How the last tokens ended is remembered in a ring of fixed size, best effort: a request with a token that is still in it is answered with how it ended; with one that is not, with no more than that it does not hold the key. |
 //!
 //! | rule | what holds of time |
 //! |---|---|
@@ -167,13 +167,18 @@ pub(crate) struct Table {
     /// Slots of keys with waiters still to be let in. One may be named twice, or be another key's by now; going on with
     /// a hand-off that is finished changes nothing.
     handing_off: VecDeque<u32>,
-    /// Keys that are being taken from the store.
+    /// How many slots have a holder in the state `Claiming`, which is no grant yet. Raised by `start_claim`, lowered by
+    /// `claimed` and `end_claim`. If it were wrong, `held` would miscount the grants (T8).
     claiming: usize,
-    /// Slots whose key is held by members alone.
+    /// How many key slots have no holder of their own, though members hold the key. Raised when the first holder of a
+    /// group ends before its members, lowered when a new holder takes that slot or the last member ends. If it were
+    /// wrong, `held` would miscount the grants (T8).
     headless: usize,
     /// Set by `close`: nothing is granted any more.
     closed: bool,
-    /// Closed, listened to, or with a store to be asked: the lane must not go its short way.
+    /// Whether the table is closed, has listeners, or has a store to ask. `grant_if_free` and `release_if_alone` then
+    /// leave every request to the full functions. Set by `new`, `listen`, `stop_listening` and `close`. If it were false
+    /// when it should not be, the fast path would grant after a shutdown, publish no event, or not ask the store.
     slow_path: bool,
     counters: Counters,
     tally: Tally,
@@ -320,7 +325,7 @@ impl Table {
         self.slots.len() - self.headless - self.claiming
     }
 
-    /// Begins to tell of what happens.
+    /// Opens a subscription: events go to the sink from now on.
     pub(crate) fn listen(&mut self, interest: Interest, sink: Arc<dyn Sink>) {
         self.subscriptions.open(interest, sink);
         self.slow_path = true;
@@ -332,10 +337,10 @@ impl Table {
         self.slow_path = self.closed || self.subscriptions.are_open() || self.claim.is_stored();
     }
 
-    /// Tells of what happens to the grant in a slot.
+    /// Publishes what happens to the grant in a slot.
     fn publish(&self, index: u32, kind: EventKind, fx: &mut Effects) {
         let slot = &self.slots[index];
-        if let Some(sink) = self.subscriptions.hear(slot.hash) {
+        if let Some(sink) = self.subscriptions.sink_of(slot.hash) {
             let event = Event {
                 sequence: sink.next(),
                 key: slot.key.clone(),
@@ -347,10 +352,10 @@ impl Table {
         }
     }
 
-    /// Sees to it that the end of a grant is told in time, if anybody listens.
+    /// Has the actor wake at the end of a grant, if anybody listens: its event is then published in time.
     fn wake_for_listeners(&self, index: u32, fx: &mut Effects) {
         let slot = &self.slots[index];
-        if let (Some(holder), Some(_)) = (&slot.holder, self.subscriptions.hear(slot.hash)) {
+        if let (Some(holder), Some(_)) = (&slot.holder, self.subscriptions.sink_of(slot.hash)) {
             fx.due(holder.deadline);
         }
     }

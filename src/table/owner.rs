@@ -1,9 +1,9 @@
 //! Who asks, where that is more than a name: a session, or the callback of a `run`. One owner may hold and wait for
 //! many keys, in many shards.
 //!
-//! What all shards must agree on is in atomics here, and nothing else is: above all the session's deadline, one word.
-//! Expiry turns it to dead before any shard hands on one of the session's keys, a heartbeat fails on dead, and its
-//! locks read it: a heartbeat costs the same however many they are, and cannot revive half of them.
+//! What all shards must agree on is in atomics here, and nothing else is: above all the session's deadline, a single
+//! atomic. Expiry sets it to `EXPIRED` before any shard hands on one of the session's keys, a heartbeat fails on that,
+//! and the session's locks read it: a heartbeat costs the same however many they are, and cannot revive half of them.
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The longest name of an owner, in bytes.
 const MAX_OWNER_BYTES: usize = 128;
-/// The word of a session that ran out.
+/// The state of a session that ran out.
 const EXPIRED: u64 = 0;
-/// The word of a session that was ended.
+/// The state of a session that was ended.
 const ENDED: u64 = 1;
 
 /// Names an owner, in all shards. To the deadlock check it is one actor, which runs only if all its waits are over.
@@ -104,7 +104,7 @@ impl Owner {
             match self.read(state) {
                 Ok(deadline) if deadline > now => return Ok(deadline),
                 Ok(_) => {
-                    // Before the word is gone: whoever finds it expired asks for this.
+                    // Before the state is `EXPIRED`: whoever finds that reads this.
                     self.ran_out_at.store(state, Ordering::Release);
                     let _ = self.state.compare_exchange(state, EXPIRED, Ordering::AcqRel, Ordering::Acquire);
                 }
@@ -157,7 +157,7 @@ impl Owner {
         }
     }
 
-    /// Takes a place for one more lock (T9).
+    /// Counts one more lock against the owner's limit (T9).
     pub(crate) fn reserve_quota(&self) -> Result<(), LockError> {
         let max = self.max_locks.load(Ordering::Relaxed);
         let more = |locks: u32| (locks < max).then(|| locks + 1);

@@ -6,7 +6,7 @@
 //!
 //! It is no full proof: nothing is left by which a made-up token and fence could be told from those of a grant. What is
 //! seen to is that no fence counts that was above all when this process began, that everything is charged as it would
-//! have been at the grant, and that whoever is put out is told of.
+//! have been at the grant, and that whoever is put out is reported to the caller.
 
 use super::acquire::Grant;
 use super::history::End;

@@ -178,7 +178,7 @@ impl Table {
         let Ok(until) = session.settle(self.now) else { return true };
         let (filed, deadline) = (holder.deadline, slot.within_cap(holder, until));
         if self.is_by_store(index) {
-            // The store's word counts as well, and moves when the store has answered.
+            // The deadline that the store gave counts as well, and moves when the store has answered.
             return filed <= self.now;
         }
         if deadline > filed && filed <= self.now {

@@ -37,7 +37,7 @@ pub(crate) struct ExtraTerms {
     /// Refreshes before this share of the TTL has passed write nothing.
     pub(crate) refresh_after: Option<f32>,
     pub(crate) mode: Mode,
-    /// The session or callback that asks. The locks of a session end with it, and have no other deadline.
+    /// The session or callback that makes the request. The locks of a session end with it, and have no other deadline.
     pub(crate) owner: Option<Arc<Owner>>,
     pub(crate) reentry: Reentry,
     pub(crate) scope: Scope,
@@ -45,13 +45,13 @@ pub(crate) struct ExtraTerms {
     pub(crate) account: Option<Account>,
 }
 
-/// What a key that its owner already holds is to it.
+/// How a request treats a key that its own owner already holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Reentry {
-    /// Held, as to everybody else.
+    /// As held: it waits or is refused like any other request.
     #[default]
     Refused,
-    /// Its own: the same grant again, released as often as it was asked for.
+    /// As its own: it is answered with the same grant, which ends when it has been released as often.
     Counted,
 }
 
@@ -119,7 +119,7 @@ pub(crate) enum Scope {
     Process,
 }
 
-/// Who hears of the end of a grant.
+/// What is notified of the end of a grant.
 pub(crate) trait Watcher: Any + Send + Sync {
     /// Called exactly once, after the shard's mutex is dropped.
     fn ended(&self, end: End);
@@ -157,7 +157,7 @@ impl Slot {
         self.extra_terms()?.owner_label.as_ref()
     }
 
-    /// The moment that no refresh moves the holder's deadline past: its cap, the later word first, and notice given.
+    /// The moment that no refresh moves the holder's deadline past: its cap (one that came later counts instead of the first), and the notice given.
     pub(crate) fn last_deadline(&self) -> Moment {
         let (Some(extras), Some(holder)) = (self.extras.as_ref(), self.holder.as_ref()) else { return Moment::FAR };
         let cap = extras.cap.or_else(|| extras.terms.as_ref()?.max_hold);
@@ -210,7 +210,7 @@ impl Slot {
         self.holder.as_ref().is_some_and(|holder| matches!(holder.grant_state, GrantState::Claiming(_)))
     }
 
-    /// Whether its holder holds it by the store's word, or wants to.
+    /// Whether its holder was granted the key by the store, or waits for that.
     pub(crate) fn is_claimed(&self) -> bool {
         self.group().is_none() && self.extra_terms().is_none_or(|extra| extra.scope == Scope::Everywhere)
     }

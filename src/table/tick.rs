@@ -1,6 +1,6 @@
 //! What time brings: expiries, the ends of waits, automatic refreshes; and the end of the whole table.
 //!
-//! All of it in bounded slices, so that no sweep keeps the mutex for long.
+//! All of it in bounded slices, so that no tick keeps the mutex for long.
 
 use super::auto_refresh::DueAction;
 use super::history::End;

@@ -4,7 +4,7 @@
 //! ([`Timed`]), the wheel links them. A tick is 1 ms, and deadlines round up to one: an entry is never handed out
 //! early, at most a tick late, and whoever uses a deadline compares it itself (C1).
 //!
-//! Work comes in single steps ([`Wheel::step`]), so that a sweep can stop after any of them: a bucket of a million
+//! Work comes in single steps ([`Wheel::step`]), so that a tick can stop after any of them: a bucket of a million
 //! entries is opened entry by entry, never at one go. For what somebody waits for there is a second set of buckets,
 //! with steps of its own ([`Wheel::urgent_step`]): it is not behind the million.
 
@@ -198,7 +198,7 @@ impl Wheel {
         let mut filed = Vec::new();
         for (level, heads) in self.heads.iter().enumerate() {
             for (slot, &head) in heads.iter().enumerate() {
-                assert_eq!(self.occupied[level] >> slot & 1 == 1, head != NIL, "the bits tell the full buckets");
+                assert_eq!(self.occupied[level] >> slot & 1 == 1, head != NIL, "the bits show the full buckets");
                 let (mut id, mut prev) = (head, NIL);
                 while id != NIL {
                     let found = links(id);

@@ -40,7 +40,7 @@ pub(crate) enum End {
 }
 
 impl End {
-    /// What a late holder of the token is told.
+    /// The loss that a late request with the token is answered with.
     pub(crate) fn as_loss(self) -> Loss {
         match self {
             Self::Released | Self::ByToken | Self::Dropped => Loss::Released,
