@@ -38,47 +38,76 @@ pub(in crate::store) fn parse(url: &str) -> Result<Place, &'static str> {
     if matches!((single, kind), ("unix", None) | ("redis", Some("unix"))) {
         return Ok(Place::Server(info(&format!("unix://{rest}"))?));
     }
-    if single == "rediss" && !cfg!(feature = "redis-tls") {
-        return Err("`rediss` needs the feature `redis-tls`");
-    }
-    if !["redis", "rediss"].contains(&single) {
-        return Err(
-            "a Redis URL begins with `redis`, `rediss`, `valkey`, `valkeys` or `unix`, the first four perhaps with \
-                    `+sentinel` or `+cluster`",
-        );
-    }
+    check_scheme(single)?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     if authority.contains(['?', '#']) {
         // They end the authority where they stand: what was meant as a user would be taken for the host.
         return Err("in a user or a password `?` is written as `%3F`, and `#` as `%23`");
     }
-    let (access, hosts) = authority.rsplit_once('@').map_or(("", authority), |(access, hosts)| (access, hosts));
-    let each = |access: &str, default_port: u16, db: &str| -> Result<Vec<ConnectionInfo>, &'static str> {
+    let (access, names) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let hosts = Hosts { scheme: single, access, names };
+    match kind {
+        None => hosts.server(path),
+        Some("sentinel") => hosts.sentinel(path),
+        Some("cluster") => hosts.cluster(path),
+        Some(_) => Err("after `redis+` comes `sentinel` or `cluster`"),
+    }
+}
+
+fn check_scheme(scheme: &str) -> Result<(), &'static str> {
+    match scheme {
+        "rediss" if !cfg!(feature = "redis-tls") => Err("`rediss` needs the feature `redis-tls`"),
+        "redis" | "rediss" => Ok(()),
+        _ => Err(
+            "a Redis URL begins with `redis`, `rediss`, `valkey`, `valkeys` or `unix`, the first four perhaps with \
+                    `+sentinel` or `+cluster`",
+        ),
+    }
+}
+
+/// The hosts that a URL names, and what is said of all of them.
+struct Hosts<'a> {
+    scheme: &'a str,
+    /// The user and the password.
+    access: &'a str,
+    names: &'a str,
+}
+
+impl Hosts<'_> {
+    fn server(&self, db: &str) -> Result<Place, &'static str> {
+        if self.names.contains(',') {
+            return Err("several hosts need `+sentinel` or `+cluster`");
+        }
+        let server = self.connections(self.access, 6379, db)?.pop();
+        Ok(Place::Server(server.ok_or("a Redis URL names a host")?))
+    }
+
+    fn sentinel(&self, path: &str) -> Result<Place, &'static str> {
+        let (master, db) = path.split_once('/').unwrap_or((path, ""));
+        if master.is_empty() {
+            return Err("a Sentinel URL ends with the name of the master");
+        }
+        // The user and the password are the servers'; Sentinels usually have none.
+        let like = self.connections(self.access, 26379, db)?.pop().ok_or("a Sentinel URL names hosts")?;
+        Ok(Place::Sentinel { sentinels: self.connections("", 26379, "")?, master: master.into(), like })
+    }
+
+    fn cluster(&self, db: &str) -> Result<Place, &'static str> {
+        match db {
+            "" | "0" => Ok(Place::Cluster(self.connections(self.access, 6379, "")?)),
+            _ => Err("a Cluster has no databases"),
+        }
+    }
+
+    /// A connection to each host.
+    fn connections(&self, access: &str, default_port: u16, db: &str) -> Result<Vec<ConnectionInfo>, &'static str> {
         let at = if access.is_empty() { "" } else { "@" };
         let one = |host: &str| {
             let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
             let port = if has_port { String::new() } else { format!(":{default_port}") };
-            info(&format!("{single}://{access}{at}{host}{port}/{db}"))
+            info(&format!("{}://{access}{at}{host}{port}/{db}", self.scheme))
         };
-        hosts.split(',').map(one).collect()
-    };
-    match kind {
-        None if !hosts.contains(',') => {
-            Ok(Place::Server(each(access, 6379, path)?.pop().ok_or("a Redis URL names a host")?))
-        }
-        None => Err("several hosts need `+sentinel` or `+cluster`"),
-        Some("sentinel") => {
-            let (master, db) = path.split_once('/').unwrap_or((path, ""));
-            if master.is_empty() {
-                return Err("a Sentinel URL ends with the name of the master");
-            }
-            // The user and the password are the servers'; Sentinels usually have none.
-            let like = each(access, 26379, db)?.pop().ok_or("a Sentinel URL names hosts")?;
-            Ok(Place::Sentinel { sentinels: each("", 26379, "")?, master: master.into(), like })
-        }
-        Some("cluster") if matches!(path, "" | "0") => Ok(Place::Cluster(each(access, 6379, "")?)),
-        Some("cluster") => Err("a Cluster has no databases"),
-        Some(_) => Err("after `redis+` comes `sentinel` or `cluster`"),
+        self.names.split(',').map(one).collect()
     }
 }
 
