@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::State;
+use super::{Shard, State};
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::table::{AcquireOutcome, Mode};
@@ -58,5 +58,13 @@ impl State {
         counters.rejected += 1;
         self.table.tally_mut().attempt(mode, LockError::Forked.outcome());
         AcquireOutcome::Refused(LockError::Forked)
+    }
+}
+
+impl Shard {
+    /// Whether this is a fork of the process that built the manager: nobody ends a sleep there.
+    pub(crate) fn is_forked(&self) -> bool {
+        let now = self.clock.now();
+        self.state.lock().is_forked(now)
     }
 }

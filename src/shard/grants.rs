@@ -12,7 +12,7 @@ use crate::clock::Moment;
 use crate::error::{LockError, Loss, WaitEdge};
 #[cfg(feature = "http")]
 use crate::key::FencingToken;
-use crate::key::{Key, Token};
+use crate::key::{Key, Token, Ttl};
 use crate::store::{KeyState, Released};
 #[cfg(feature = "http")]
 use crate::table::AcquireRequest;
@@ -78,6 +78,11 @@ impl Shard {
             let deadline = state.table.check(&done.grant, now, fx).map_err(LockError::Lost)?;
             Ok((Refreshed { deadline, written: true, count: 0 }, done.put_out))
         })
+    }
+
+    /// The TTL that a refresh without one asks for.
+    pub(crate) fn refresh_ask(ttl: Option<Ttl>) -> RefreshRequest {
+        ttl.map_or(RefreshRequest::IfDue, RefreshRequest::To)
     }
 
     pub(crate) fn refresh(&self, grant: &Grant, request: RefreshRequest) -> Result<Refreshed, LockError> {

@@ -45,8 +45,8 @@ use crate::key::{Key, Ttl, TtlBounds};
 use crate::store::Released;
 use crate::sync::{Mutex, MutexGuard};
 use crate::table::{
-    AcquireOutcome, AcquireRequest, Counters, Effects, End, Grant, GrantState, Interest, Mode, NotFree, Owner,
-    RefreshRequest, Release, Sink, Slice, Table, TokenOrigin, WaitPolicy, WaiterId, WaiterPoll,
+    AcquireOutcome, AcquireRequest, Counters, Effects, End, Grant, GrantState, Interest, Mode, NotFree, Owner, Release,
+    Sink, Slice, Table, TokenOrigin, WaitPolicy, WaiterId, WaiterPoll,
 };
 use driver::StoreDriver;
 use forked::Origin;
@@ -434,30 +434,6 @@ impl Shard {
         self.state.lock().table.count_continued(key, hash);
     }
 
-    /// Wakes `waker` at `due`, or when the shard is closed; `None` if it is closed already.
-    pub(crate) fn sleep(&self, due: Moment, waker: &Waker) -> Option<u32> {
-        self.with(|state, fx| (!state.table.is_closed()).then(|| state.timers.sleep(due, waker, fx)))
-    }
-
-    /// Whether this is a fork of the process that built the manager: nobody ends a sleep there.
-    pub(crate) fn is_forked(&self) -> bool {
-        let now = self.clock.now();
-        self.state.lock().is_forked(now)
-    }
-
-    /// The same for a shutdown, which sleeps in a closed shard.
-    pub(crate) fn sleep_closed(&self, due: Moment, waker: &Waker) -> u32 {
-        self.with(|state, fx| state.timers.sleep(due, waker, fx))
-    }
-
-    pub(crate) fn still_sleeps(&self, id: u32, waker: &Waker) -> bool {
-        self.with(|state, fx| state.timers.still_sleeps(id, waker, fx))
-    }
-
-    pub(crate) fn stop_sleep(&self, id: u32) {
-        self.with(|state, fx| state.timers.remove(id, fx));
-    }
-
     /// Publishes what happens from now on.
     pub(crate) fn listen(&self, interest: Interest, sink: Arc<dyn Sink>) {
         self.with(|state, fx| {
@@ -506,16 +482,6 @@ impl Shard {
         }
         let timers_idle = (0..SLICE).any(|_| !state.timers.step(now, fx));
         if table == Slice::Done && timers_idle { Slice::Done } else { Slice::More }
-    }
-
-    /// The TTL that a refresh without one asks for.
-    pub(crate) fn refresh_ask(ttl: Option<Ttl>) -> RefreshRequest {
-        ttl.map_or(RefreshRequest::IfDue, RefreshRequest::To)
-    }
-
-    #[cfg(all(test, feature = "test-util"))]
-    pub(crate) fn sleepers(&self) -> usize {
-        self.state.lock().timers.len()
     }
 
     #[cfg(feature = "test-util")]

@@ -3,6 +3,7 @@
 
 use std::task::Waker;
 
+use super::Shard;
 use crate::clock::Moment;
 use crate::table::{Effects, Links, Slab, Step, Timed, Wheel};
 
@@ -98,5 +99,30 @@ impl Timers {
 
     pub(crate) fn next(&self) -> Option<Moment> {
         self.wheel.next()
+    }
+}
+
+impl Shard {
+    /// Wakes `waker` at `due`, or when the shard is closed; `None` if it is closed already.
+    pub(crate) fn sleep(&self, due: Moment, waker: &Waker) -> Option<u32> {
+        self.with(|state, fx| (!state.table.is_closed()).then(|| state.timers.sleep(due, waker, fx)))
+    }
+
+    /// The same for a shutdown, which sleeps in a closed shard.
+    pub(crate) fn sleep_closed(&self, due: Moment, waker: &Waker) -> u32 {
+        self.with(|state, fx| state.timers.sleep(due, waker, fx))
+    }
+
+    pub(crate) fn still_sleeps(&self, id: u32, waker: &Waker) -> bool {
+        self.with(|state, fx| state.timers.still_sleeps(id, waker, fx))
+    }
+
+    pub(crate) fn stop_sleep(&self, id: u32) {
+        self.with(|state, fx| state.timers.remove(id, fx));
+    }
+
+    #[cfg(all(test, feature = "test-util"))]
+    pub(crate) fn sleepers(&self) -> usize {
+        self.state.lock().timers.len()
     }
 }
