@@ -14,15 +14,14 @@ use crate::key::Key;
 use crate::store::{KeyState, Noticed, Store, StoreError};
 
 pub(crate) async fn give(inner: &Arc<Inner>, key: &Key, within: Duration) -> Result<Noticed, StoreError> {
+    // Before the notice: whoever gets it may release the lock before the last node is asked.
+    let KeyState::Held { fence, .. } = look(inner, key, None).await? else { return Ok(Noticed::WasFree) };
     let begun = inner.now();
     let mut fanout = Fanout::to_all(inner, |node| ask(Arc::clone(node), key.clone(), within));
-    let (mut answered, mut was_sent, mut errors) = (0, false, Vec::new());
+    let (mut answers, mut errors) = (Vec::new(), Vec::new());
     let collecting = fanout.collect(inner, begun, |node, answer| {
         match answer {
-            Ok(answer) => {
-                answered += 1;
-                was_sent |= matches!(answer, Noticed::Told { .. });
-            }
+            Ok(answer) => answers.push(answer),
             Err(error) => errors.push((node, error)),
         }
         // The holder may listen to the nodes that have not answered: as many nodes as can are to send the notice.
@@ -30,14 +29,11 @@ pub(crate) async fn give(inner: &Arc<Inner>, key: &Key, within: Duration) -> Res
     });
     collecting.await;
     fanout.drain_in_background(inner, |_, _| {});
-    if answered < inner.quorum.needed() {
-        return Err(no_quorum(inner, answered, &errors));
+    if answers.len() < inner.quorum.needed() {
+        return Err(no_quorum(inner, answers.len(), &errors));
     }
-    match look(inner, key, None).await? {
-        KeyState::Held { fence, .. } if was_sent => Ok(Noticed::Told { fence }),
-        KeyState::Held { .. } => Ok(Noticed::CannotTell),
-        KeyState::Free => Ok(Noticed::WasFree),
-    }
+    let no_node_can = answers.iter().all(|answer| *answer == Noticed::CannotTell);
+    Ok(if no_node_can { Noticed::CannotTell } else { Noticed::Told { fence } })
 }
 
 async fn ask(node: Arc<Node>, key: Key, within: Duration) -> Result<Noticed, StoreError> {
