@@ -20,8 +20,8 @@
 //! let exposition = Exposition::new(handle).report(&locks);
 //!
 //! let _lock = locks.try_lock("order:42").await?;
-//! assert!(exposition.render().contains("leasehold_locks_held{manager=\"default\",lock_namespace=\"other\",mode=\"exclusive\"}
-//! 1\n"));
+//! let held = "leasehold_locks_held{manager=\"default\",lock_namespace=\"other\",mode=\"exclusive\"} 1\n";
+//! assert!(exposition.render().contains(held));
 //! # Ok(()) }
 //! ```
 //!

@@ -23,7 +23,12 @@ struct Driver {
 }
 
 impl Driver {
+    /// Where two drivers are given one port at the same time, the later one ends at once: it is started again.
     fn start() -> Self {
+        (0..10).find_map(|_| Self::try_start()).expect("a driver that starts")
+    }
+
+    fn try_start() -> Option<Self> {
         let mut command = Command::new("chromedriver");
         command.args(["--port=0"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("chromedriver, of the package chromium-driver");
@@ -32,9 +37,13 @@ impl Driver {
             let line = line.unwrap();
             line.split_once("started successfully on port ")?.1.trim_end_matches('.').parse().ok()
         });
+        let Some(port) = port else {
+            child.wait().expect("its output has ended");
+            return None;
+        };
         // A full pipe would stop it.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, port: port.expect("a port"), session: None }
+        Some(Self { child, port, session: None })
     }
 
     fn end_session(&self) -> std::io::Result<()> {
