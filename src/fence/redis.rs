@@ -28,10 +28,12 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(REDIS_GUARD));
 /// ```no_run
 /// use leasehold::fence::{GuardError, RedisGuard};
 ///
-/// # async fn write(lock: leasehold::Lock, mut connection: redis::aio::MultiplexedConnection) -> Result<(), GuardError>
-/// { let Some(fence) = lock.fencing_token() else { return Ok(()) }; match RedisGuard::new().set(&mut connection,
-/// "stock:7", fence, 41).await {     Err(GuardError::Stale(stale)) => println!("somebody else has gone on: {stale}"),  
-///   other => other?, }
+/// # async fn write(lock: leasehold::Lock, mut connection: redis::aio::MultiplexedConnection) -> Result<(), GuardError> {
+/// let Some(fence) = lock.fencing_token() else { return Ok(()) };
+/// match RedisGuard::new().set(&mut connection, "stock:7", fence, 41).await {
+///     Err(GuardError::Stale(stale)) => println!("somebody else has gone on: {stale}"),
+///     other => other?,
+/// }
 /// # Ok(())
 /// # }
 /// ```
