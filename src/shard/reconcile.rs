@@ -212,7 +212,7 @@ async fn verify(client: Arc<StoreClient>, mut found: Vec<Suspect>, end: End) {
     }
 }
 
-/// Looks once at a grant, and ends it if the store does not keep it, `after` that was seen.
+/// Asks the store once whether it still keeps a grant. If it does not, the grant is ended here, `after` the answer.
 async fn look(client: &Arc<StoreClient>, (shard, grant, key): &Suspect, end: End, after: Duration) -> LookResult {
     // A store that breaks S12 has not answered.
     let longest = client.store.capabilities().operation_timeout.saturating_mul(2);

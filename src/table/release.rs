@@ -24,7 +24,8 @@ pub(crate) struct HoldersCursor {
 }
 
 impl Table {
-    /// What holds the key now and did when this was first called for: some of it, from `cursor` on, and where to go on.
+    /// Some of the grants that hold the key now and held it at the first call, from `cursor` on; and the cursor of the
+    /// next call, if there may be more.
     pub(crate) fn grants_on(
         &mut self,
         key: &Key,

@@ -124,7 +124,7 @@ impl Tickets {
         }
     }
 
-    /// A try begins. It has a place if it waits.
+    /// Begins a try to take a lock. The try has a place in the queue if it waits.
     pub(super) fn begin_try<'a>(&'a self, names: &'a KeyNames, on_held: OnHeld) -> TicketedTry<'a> {
         if on_held == OnHeld::Fail {
             return TicketedTry { tickets: None, names, number: 0 };

@@ -87,7 +87,7 @@ impl WireSender {
     async fn run(&self, calls: Vec<Call>) {
         let (args, senders): (Vec<_>, Vec<_>) = calls.into_iter().map(|call| (call.args, call.reply)).unzip();
         let running = tokio::time::timeout(self.wire.batches.timeout, self.wire.run(self.script, Asking::No, &args));
-        // The callers have given up before.
+        // The callers' own timeouts are shorter: they have given up before.
         let late = Fault { error: StoreError::Timeout, ran: Ran::Maybe, then: Then::Reconnect };
         let replies: Vec<_> = match running.await.unwrap_or(Err(late)) {
             Ok(replies) => replies,
