@@ -81,9 +81,10 @@ fn ctrl_z_stops_what_has_left_the_commands_group_and_fg_has_it_go_on() {
     let (path, on) = (server.path("ticks"), server.path("on"));
     std::fs::write(&on, "").unwrap();
     let mut shell = Terminal::shell(&server);
+    // After its words it starts no process: a shell that is stopped between `vfork` and `exec` cannot stop itself.
     shell.types(&format!(
         "$L run --key k --ttl 60s -- sh -c 'setsid sh -c \"while [ -e {1} ]; do echo . >> {0}; sleep 0.02; done\" & \
-         echo begun; sleep 60'\n",
+         echo begun; read line'\n",
         path.display(),
         on.display()
     ));
