@@ -3,6 +3,7 @@
 #![cfg(all(feature = "server", unix))]
 
 use std::io::Read;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -75,7 +76,8 @@ impl Drop for Shell {
     fn drop(&mut self) {
         // The servers are in the shell's group; it may have ended already.
         let group = format!("kill -TERM -- -{}", self.0.id());
-        let _ = Command::new("sh").args(["-c", &group]).stderr(Stdio::null()).status();
+        // Not `sh`: the one of Debian knows no `--` here.
+        let _ = Command::new("bash").args(["-c", &group]).stderr(Stdio::null()).status();
         let _ = self.0.wait();
     }
 }
@@ -102,6 +104,10 @@ fn in_one_shell(page: &str, ports: &[(&str, u16)]) -> Vec<(String, String, Strin
     let printed: Vec<&str> = printed.split(END).collect();
     assert_eq!(printed.len(), typed.len() + 1, "each line has ended: {said}");
     assert_eq!(said, "", "what a line complains of, the page sends to a file");
+    drop(shell);
+    for (_, port) in ports {
+        kit::until("the end of what the page starts", || TcpStream::connect(("127.0.0.1", *port)).is_err());
+    }
     let lines = typed.iter().zip(shown).zip(printed);
     lines.map(|((line, shown), printed)| ((*line).to_owned(), shown, printed.trim().to_owned())).collect()
 }
