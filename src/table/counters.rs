@@ -1,5 +1,5 @@
-//! What a shard counts (T8): plain additions under the mutex that the lane already holds. A new counter takes a line here,
-//! and for metrics a row in `metrics::rows`.
+//! What a shard counts (T8): plain additions under the mutex that the lane already holds. `telemetry::metric_names`
+//! says which of them are published.
 
 use super::history::End;
 

@@ -1,6 +1,9 @@
-//! The names of all families, their types and labels: the one place where they are declared.
+//! The families of metrics, each declared once: its name, kind, labels and help, and which counters of the shards it
+//! publishes. The table in the documentation of [`FAMILIES`] is made from it.
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+use crate::table::Counters;
 
 /// What a family is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,64 +39,151 @@ const HOLD: &[f64] =
     &[1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 const STORE: &[f64] = &[2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
+/// A number that a shard keeps anyway, published as it stands: its family, the labels that tell it from others of the
+/// family, and where it is read.
+pub(crate) struct Counted {
+    pub(crate) family: &'static str,
+    pub(crate) labels: &'static [(&'static str, &'static str)],
+    pub(crate) read: fn(&Counters) -> u64,
+}
+
+/// Declares the families. Each line says what a family is; in braces, which counters of a shard it publishes.
 macro_rules! families {
-    ($($constant:ident: $kind:ident $name:literal [$($label:literal),*] $buckets:expr, $help:literal;)*) => {
+    (@buckets) => { &[] };
+    (@buckets $buckets:ident) => { $buckets };
+    ($(
+        $constant:ident: $kind:ident $(in $buckets:ident)? $name:literal [$($label:literal),*] $help:literal
+        $({ $($($own:literal = $value:literal)? |$counters:ident| $read:expr),* })?;
+    )*) => {
         $(
             #[allow(dead_code, reason = "some are counted only with the features that they belong to")]
             pub(crate) const $constant: &str = $name;
         )*
 
         /// Every family that this crate publishes.
+        ///
+        /// | family | kind | labels | meaning |
+        /// |---|---|---|---|
+        $(#[doc = concat!("| `", $name, "` | ", stringify!($kind), " | ", $("`", $label, "` ",)* "| ", $help, " |")])*
         pub const FAMILIES: &[Family] = &[$(Family {
             name: $name,
             kind: FamilyKind::$kind,
             labels: &[$($label),*],
-            buckets: $buckets,
+            buckets: families!(@buckets $($buckets)?),
             help: $help,
         }),*];
+
+        /// The families, or parts of them, that are a count of the shards.
+        pub(crate) const COUNTED: &[Counted] = &[$($($(
+            Counted { family: $name, labels: &[$(($own, $value))?], read: |$counters| $read },
+        )*)?)*];
     };
 }
 
 families! {
-    BUILD_INFO: Gauge "leasehold_build_info" ["version", "features"] &[], "The version and features of leasehold; always 1.";
-    ACQUIRE: Counter "leasehold_acquire_total" ["manager", "lock_namespace", "mode", "outcome"] &[], "Attempts to lock that came to their end.";
-    ACQUIRE_PATH: Counter "leasehold_acquire_path_total" ["manager", "lock_namespace", "path"] &[], "How callers came by their locks.";
-    WAIT_SECONDS: Histogram "leasehold_wait_seconds" ["manager", "lock_namespace", "outcome"] WAIT, "Waits of the attempts that had to wait.";
-    WAITS_CONTINUED: Counter "leasehold_waits_continued_total" ["manager", "lock_namespace"] &[], "Timeouts after which the same client asked again with the same token: rounds of a longer wait.";
-    HOLD_SECONDS: Histogram "leasehold_hold_seconds" ["manager", "lock_namespace"] HOLD, "Times from grant to end.";
-    LOCKS_HELD: Gauge "leasehold_locks_held" ["manager", "lock_namespace", "mode"] &[], "Locks held now.";
-    WAITERS: Gauge "leasehold_waiters" ["manager", "lock_namespace", "mode"] &[], "Requests in queues now.";
-    TABLE_ENTRIES: Gauge "leasehold_table_entries" ["manager", "lock_namespace", "mode"] &[], "Entries in the lock tables now.";
-    QUEUE_DEPTH_MAX: Gauge "leasehold_queue_depth_max" ["manager", "lock_namespace"] &[], "The deepest queue of the last minute.";
-    OLDEST_WAITER: Gauge "leasehold_oldest_waiter_timestamp_seconds" ["manager", "lock_namespace"] &[], "Since when the oldest waiter waits; 0: nobody does.";
-    STALLED_WAITER: Gauge "leasehold_stalled_waiter_timestamp_seconds" ["manager", "lock_namespace"] &[], "Since when the oldest waiter waits for a holder that does not refresh; 0: nobody does.";
-    OLDEST_HOLDER: Gauge "leasehold_oldest_holder_timestamp_seconds" ["manager", "lock_namespace"] &[], "Since when the oldest lock is held; 0: none is.";
-    RELEASES: Counter "leasehold_releases_total" ["manager", "lock_namespace", "reason"] &[], "Locks that ended.";
-    REFRESHES: Counter "leasehold_refreshes_total" ["manager", "lock_namespace", "outcome"] &[], "Refreshes of locks.";
-    HANDOFFS: Counter "leasehold_handoffs_total" ["manager", "lock_namespace"] &[], "Grants to a waiter.";
-    DEADLOCKS: Counter "leasehold_deadlocks_total" ["manager", "lock_namespace"] &[], "Requests refused, or locks taken, to break a deadlock.";
-    FENCING_REJECTIONS: Counter "leasehold_fencing_rejections_total" [] &[], "Stale fences that the guards of this process refused.";
-    SINGLEFLIGHT: Counter "leasehold_singleflight_total" ["manager", "lock_namespace", "role"] &[], "Callers of flights.";
-    STORE_OPERATIONS: Counter "leasehold_store_operations_total" ["manager", "store", "op", "outcome"] &[], "Calls to the store.";
-    STORE_SECONDS: Histogram "leasehold_store_operation_seconds" ["manager", "store", "op"] STORE, "How long calls to the store took.";
-    STORE_ERRORS: Counter "leasehold_store_errors_total" ["manager", "store", "cause"] &[], "Calls that the store did not answer with yes or no, by what kept it from that.";
-    STORE_WARNING: Gauge "leasehold_store_warning" ["manager", "store", "warning"] &[], "Whether the store has found something in its set-up that endangers or slows locks.";
-    STORE_UP: Gauge "leasehold_store_up" ["manager", "store"] &[], "Whether the store answered when it was asked last.";
-    STORE_NODE_UP: Gauge "leasehold_store_node_up" ["manager", "store", "node"] &[], "Whether the server of the store answered, and votes, when it was asked last; NaN: it has left the store.";
-    CLAIMS_HELD: Gauge "leasehold_claims_held" ["manager", "lock_namespace", "store"] &[], "Locks held by the store's word now.";
-    CLAIM_HANDOFFS: Counter "leasehold_claim_handoffs_total" ["manager", "lock_namespace", "store"] &[], "Grants by the store's word to a waiter of this process.";
-    CLAIM_REVOCATIONS: Counter "leasehold_claim_revocations_total" ["manager", "lock_namespace", "store"] &[], "Locks that the store did not keep.";
-    CONNECTIONS_OPEN: Gauge "leasehold_connections_open" [] &[], "Connections to the server that are open now.";
-    CONNECTIONS_EVICTED: Counter "leasehold_connections_evicted_total" [] &[], "Idle connections that were closed to make room.";
-    CONNECTIONS_REFUSED: Counter "leasehold_connections_refused_total" ["reason"] &[], "Connections that were closed as they came.";
-    BAD_CLIENTS: Counter "leasehold_bad_clients_total" ["wrong"] &[], "Connections whose clients did not speak as they should.";
-    RELOADS: Counter "leasehold_reloads_total" ["what", "outcome"] &[], "How often the server read its files again.";
-    LOG_LINES_DROPPED: Counter "leasehold_log_lines_dropped_total" ["reason"] &[], "Lines of the server's log that could not be written.";
-    HTTP_REQUESTS: Counter "leasehold_http_requests_total" ["route", "method", "code"] &[], "Answers of the HTTP routes.";
-    HTTP_REFUSALS: Counter "leasehold_http_refusals_total" ["reason"] &[], "HTTP requests refused for want of a right or of room.";
-    EVENT_LISTENERS: Gauge "leasehold_event_listeners" ["manager"] &[], "Streams of all events that are open now.";
-    SESSIONS: Gauge "leasehold_sessions" ["manager"] &[], "Registered sessions that are open now.";
-    HTTP_SECONDS: Histogram "leasehold_http_request_duration_seconds" ["route", "method"] WAIT, "How long HTTP requests took.";
+    BUILD_INFO: Gauge "leasehold_build_info" ["version", "features"]
+        "The version and features of leasehold; always 1.";
+    ACQUIRE: Counter "leasehold_acquire_total" ["manager", "lock_namespace", "mode", "outcome"]
+        "Attempts to lock that came to their end.";
+    ACQUIRE_PATH: Counter "leasehold_acquire_path_total" ["manager", "lock_namespace", "path"]
+        "How those that acquired came by the lock: fast, queued, reentrant; or coalesced, which are no attempts of their own."
+        {
+            "path" = "fast" |c| c.grants - c.handoffs,
+            "path" = "queued" |c| c.handoffs,
+            "path" = "reentrant" |c| c.reentered,
+            "path" = "coalesced" |c| c.coalesced
+        };
+    WAIT_SECONDS: Histogram in WAIT "leasehold_wait_seconds" ["manager", "lock_namespace", "outcome"]
+        "How long those waited that had to wait, in the queue or for another process.";
+    WAITS_CONTINUED: Counter "leasehold_waits_continued_total" ["manager", "lock_namespace"]
+        "Attempts with the outcome timeout after which the same client asked again over HTTP within 10 s, by the same server, key and token: rounds of a longer wait, and no failures."
+        { |c| c.continued };
+    HOLD_SECONDS: Histogram in HOLD "leasehold_hold_seconds" ["manager", "lock_namespace"]
+        "Times from grant to end.";
+    LOCKS_HELD: Gauge "leasehold_locks_held" ["manager", "lock_namespace", "mode"]
+        "Locks held now.";
+    WAITERS: Gauge "leasehold_waiters" ["manager", "lock_namespace", "mode"]
+        "Requests in queues now.";
+    TABLE_ENTRIES: Gauge "leasehold_table_entries" ["manager", "lock_namespace", "mode"]
+        "Entries in the lock tables now, those included that a store is asked about.";
+    QUEUE_DEPTH_MAX: Gauge "leasehold_queue_depth_max" ["manager", "lock_namespace"]
+        "The deepest queue of the last minute.";
+    OLDEST_WAITER: Gauge "leasehold_oldest_waiter_timestamp_seconds" ["manager", "lock_namespace"]
+        "Since when the oldest waiter waits, as of the last sweep (every 10 s); 0: nobody does.";
+    STALLED_WAITER: Gauge "leasehold_stalled_waiter_timestamp_seconds" ["manager", "lock_namespace"]
+        "Since when the oldest waiter waits for a holder of this process that has neither refreshed nor released since; 0: nobody does.";
+    OLDEST_HOLDER: Gauge "leasehold_oldest_holder_timestamp_seconds" ["manager", "lock_namespace"]
+        "Since when the oldest lock is held, as of the last sweep (every 10 s); 0: none is.";
+    RELEASES: Counter "leasehold_releases_total" ["manager", "lock_namespace", "reason"]
+        "Locks that ended: explicit, drop, expired, forced, lost, shutdown."
+        {
+            "reason" = "explicit" |c| c.released,
+            "reason" = "drop" |c| c.dropped,
+            "reason" = "expired" |c| c.expired,
+            "reason" = "forced" |c| c.forced,
+            "reason" = "lost" |c| c.lost,
+            "reason" = "shutdown" |c| c.ended_by_shutdown
+        };
+    REFRESHES: Counter "leasehold_refreshes_total" ["manager", "lock_namespace", "outcome"]
+        "Refreshes of locks: ok (written), lost, error (the store did not say)."
+        {
+            "outcome" = "ok" |c| c.refreshed,
+            "outcome" = "lost" |c| c.refresh_lost,
+            "outcome" = "error" |c| c.refresh_unknown
+        };
+    HANDOFFS: Counter "leasehold_handoffs_total" ["manager", "lock_namespace"]
+        "Grants to a waiter."
+        { |c| c.handoffs };
+    DEADLOCKS: Counter "leasehold_deadlocks_total" ["manager", "lock_namespace"]
+        "Requests refused, or locks taken, to break a deadlock.";
+    FENCING_REJECTIONS: Counter "leasehold_fencing_rejections_total" []
+        "Stale fences that the guards of this process refused.";
+    SINGLEFLIGHT: Counter "leasehold_singleflight_total" ["manager", "lock_namespace", "role"]
+        "Callers of flights: leader, follower."
+        {
+            "role" = "leader" |c| c.flights_led,
+            "role" = "follower" |c| c.flights_shared
+        };
+    STORE_OPERATIONS: Counter "leasehold_store_operations_total" ["manager", "store", "op", "outcome"]
+        "Calls to the store: done, refused, unknown.";
+    STORE_SECONDS: Histogram in STORE "leasehold_store_operation_seconds" ["manager", "store", "op"]
+        "How long calls to the store took.";
+    STORE_ERRORS: Counter "leasehold_store_errors_total" ["manager", "store", "cause"]
+        "Calls that the store did not answer with yes or no, by what kept it from that (`StoreCause`).";
+    STORE_WARNING: Gauge "leasehold_store_warning" ["manager", "store", "warning"]
+        "1 while the set-up of the store endangers or slows locks: eviction, refused, no_channels.";
+    STORE_UP: Gauge "leasehold_store_up" ["manager", "store"]
+        "1 if the store answered when it was asked last (every 10 s).";
+    STORE_NODE_UP: Gauge "leasehold_store_node_up" ["manager", "store", "node"]
+        "1 if the server of the store answered when it was asked last, and votes (Redlock: is in no quarantine); NaN: it has left the store.";
+    CLAIMS_HELD: Gauge "leasehold_claims_held" ["manager", "lock_namespace", "store"]
+        "Locks held now that the store has granted.";
+    CLAIM_HANDOFFS: Counter "leasehold_claim_handoffs_total" ["manager", "lock_namespace", "store"]
+        "Grants of the store to a waiter of this process.";
+    CLAIM_REVOCATIONS: Counter "leasehold_claim_revocations_total" ["manager", "lock_namespace", "store"]
+        "Locks that the store did not keep.";
+    CONNECTIONS_OPEN: Gauge "leasehold_connections_open" []
+        "Connections to the `leasehold` binary that are open now.";
+    CONNECTIONS_EVICTED: Counter "leasehold_connections_evicted_total" []
+        "Idle connections that were closed to make room.";
+    CONNECTIONS_REFUSED: Counter "leasehold_connections_refused_total" ["reason"]
+        "Connections that were closed as they came: full, address (it had as many as it may).";
+    BAD_CLIENTS: Counter "leasehold_bad_clients_total" ["wrong"]
+        "Connections whose clients sent no_http, no_tls, or a head_too_large.";
+    RELOADS: Counter "leasehold_reloads_total" ["what", "outcome"]
+        "How often the `leasehold` binary read its tokens or its certificate again: done, failed (the old ones stay).";
+    LOG_LINES_DROPPED: Counter "leasehold_log_lines_dropped_total" ["reason"]
+        "Lines of the `leasehold` binary's log that came faster than they could be written (full) or that the system did not take (failed).";
+    HTTP_REQUESTS: Counter "leasehold_http_requests_total" ["route", "method", "code"]
+        "Answers of the HTTP routes.";
+    HTTP_REFUSALS: Counter "leasehold_http_refusals_total" ["reason"]
+        "HTTP requests refused for want of a right or of room, by their code: unauthenticated, forbidden, rate_limited, lock_quota, ...";
+    EVENT_LISTENERS: Gauge "leasehold_event_listeners" ["manager"]
+        "Streams of all events that are open now, over HTTP or in the process.";
+    SESSIONS: Gauge "leasehold_sessions" ["manager"]
+        "Registered sessions that are open now.";
+    HTTP_SECONDS: Histogram in WAIT "leasehold_http_request_duration_seconds" ["route", "method"]
+        "How long HTTP requests took, waiting included.";
 }
 
 /// The family of that name.

@@ -26,31 +26,6 @@ fn exposition(recorder: &PrometheusRecorder, locks: &LockManager) -> Exposition 
     with_local_recorder(recorder, || Exposition::new(recorder.handle()).report(locks))
 }
 
-#[test]
-fn the_families_declared_are_those_in_the_documentation() {
-    let page = include_str!("../../src/metrics/mod.rs");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("//! | `leasehold_"));
-    let documented: Vec<_> = rows
-        .map(|row| {
-            let mut cells = row.split('|').map(str::trim);
-            let name = format!("leasehold_{}", cells.next().unwrap().trim_end_matches('`'));
-            let (kind, labels) = (cells.next().unwrap().to_owned(), cells.next().unwrap().to_owned());
-            (name, kind, labels)
-        })
-        .collect();
-    let kind = |kind| match kind {
-        FamilyKind::Counter => "counter",
-        FamilyKind::Gauge => "gauge",
-        FamilyKind::Histogram => "histogram",
-        other => panic!("{other:?}"),
-    };
-    let declared: Vec<_> = FAMILIES
-        .iter()
-        .map(|family| (family.name.to_owned(), kind(family.kind).to_owned(), family.labels.join(", ")))
-        .collect();
-    assert_eq!(declared, documented);
-}
-
 #[actix_rt::test]
 async fn every_family_of_a_manager_is_there_from_the_start_with_its_labels() {
     let locks = LockManager::builder().build().unwrap();
