@@ -116,7 +116,7 @@ pub use clock::ManualClock;
 pub use clock::{Clock, Moment};
 pub use config::BuildError;
 pub use deadlock::DeadlockPolicy;
-pub use engine::{LockManager, ShardActor};
+pub use engine::{CountedListener, LockManager, ShardActor};
 pub use error::{AttemptOutcome, LockError, Loss, WaitEdge};
 pub use key::{FencingToken, Key, KeyFault, ParseFencingTokenError, Token, Ttl, TtlFault};
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
@@ -125,6 +125,9 @@ pub use manager::{
     Builder, EndedLock, EventStream, Events, Explanation, ForceRelease, Heard, HolderInfo, HotKey, ListOrder, ListPage,
     ListQuery, Location, LockInfo, Readiness, Stats, StorePage, WaiterInfo,
 };
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+pub use manager::{ReclaimProof, Reclaimed};
 pub use readable::readable;
 pub use request::{LockFuture, LockOptions, LockRequest, OwnedLockRequest, TicketFuture, TicketRequest, WaitPlace};
 pub use run::{Outcome, Ran, RunFuture, RunRequest, TryRunFuture, TryRunRequest, operation_key, resource_key};

@@ -115,8 +115,11 @@ impl Sink for Hub {
     }
 }
 
-/// Counts one listener to everything, direct or behind a stream that passes events on; dropped, it counts no more.
-pub(crate) struct CountedListener(Arc<Hub>);
+/// One of the manager's [listeners](crate::LockManager::listeners), until it is dropped; made by
+/// [`LockManager::count_listener`](crate::LockManager::count_listener).
+#[must_use = "dropped, it counts no more"]
+#[derive(Debug)]
+pub struct CountedListener(Arc<Hub>);
 
 impl CountedListener {
     pub(crate) fn new(hub: &Arc<Hub>) -> Self {

@@ -17,7 +17,8 @@ use actix::Addr;
 use attached::AttachedValue;
 #[cfg(feature = "http")]
 use attached::AttachedValues;
-pub(crate) use event_hub::{CountedListener, Hub};
+pub use event_hub::CountedListener;
+pub(crate) use event_hub::Hub;
 use runtime::Runtime;
 pub(crate) use session_registry::{SessionParts, SessionRegistry};
 pub use shard_actor::ShardActor;

@@ -112,8 +112,10 @@ impl LockManager {
         Events { _counted: Some(self.count_listener()), ..self.events_to_pass_on() }
     }
 
-    /// The same for a caller that passes them on to others, and counts those itself.
-    pub(crate) fn events_to_pass_on(&self) -> Events {
+    /// The same for a caller that passes the events on to listeners of its own, and
+    /// [counts](LockManager::count_listener) each of those: this stream is not counted.
+    #[must_use]
+    pub fn events_to_pass_on(&self) -> Events {
         let receiver = self.hub().subscribe();
         let sink: Arc<dyn Sink> = Arc::clone(self.hub()) as _;
         for shard in self.shards() {
@@ -127,12 +129,14 @@ impl LockManager {
         }
     }
 
-    /// Counts a listener to everything, until the answer is dropped.
-    pub(crate) fn count_listener(&self) -> CountedListener {
+    /// Counts a listener that gets its events from a stream [to pass on](LockManager::events_to_pass_on), until the answer
+    /// is dropped.
+    pub fn count_listener(&self) -> CountedListener {
         CountedListener::new(self.hub())
     }
 
-    /// How many [streams](LockManager::events) of everything there are now, for those who bound them.
+    /// How many [streams](LockManager::events) of everything, and [counted](LockManager::count_listener) listeners, there are
+    /// now, for those who bound them.
     #[must_use]
     pub fn listeners(&self) -> usize {
         self.hub().listeners()

@@ -11,7 +11,7 @@ mod list;
 mod list_order;
 mod readiness;
 #[cfg(feature = "http")]
-pub(crate) mod reclaim;
+mod reclaim;
 mod shutdown;
 mod stats;
 
@@ -26,6 +26,8 @@ pub use info::{EndedLock, Explanation, HolderInfo, Location, LockInfo, WaiterInf
 pub use list::{ListPage, ListQuery, StorePage};
 pub use list_order::ListOrder;
 pub use readiness::Readiness;
+#[cfg(feature = "http")]
+pub use reclaim::{ReclaimProof, Reclaimed};
 pub use stats::{HotKey, Stats};
 
 use crate::engine::{LockManager, ShardActor};

@@ -1,4 +1,4 @@
-//! Locks that their holders take back after a restart: what a heartbeat does while a lock server starts.
+//! Locks that their holders take back after a restart: what a lock server does with heartbeats while it starts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,31 +10,56 @@ use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::lock::Refreshed;
 use crate::table::{AcquireRequest, ExtraTerms, GrantState, Mode, Terms, TokenOrigin};
 
-/// What a holder has of its lock, and how it held it.
+/// A lock that an earlier process granted, as its holder describes it; see [`LockManager::reclaim`].
 #[derive(Clone, Debug)]
-pub(crate) struct Proof {
-    pub(crate) token: Token,
-    pub(crate) fence: FencingToken,
-    pub(crate) mode: Mode,
-    pub(crate) owner: Option<Arc<str>>,
+#[non_exhaustive]
+pub struct ReclaimProof {
+    /// The token of the lock.
+    pub token: Token,
+    /// The fence of the lock: of two locks that cannot be held together, the one with the higher fence stays.
+    pub fence: FencingToken,
+    /// How it was held.
+    pub mode: Mode,
+    /// Its owner, for people who look.
+    pub owner: Option<Arc<str>>,
     /// Whom the lock is charged to.
-    pub(crate) account: Option<Account>,
-    /// The manager's default if it is left out.
-    pub(crate) ttl: Option<Duration>,
+    pub account: Option<Account>,
+    /// How long it lasts from now on; the manager's default if it is `None`.
+    pub ttl: Option<Duration>,
+}
+
+impl ReclaimProof {
+    /// That of an exclusive lock with the default TTL, without owner and account.
+    #[must_use]
+    pub fn new(token: Token, fence: FencingToken) -> Self {
+        Self { token, fence, mode: Mode::Exclusive, owner: None, account: None, ttl: None }
+    }
+}
+
+/// A lock that was taken back; see [`LockManager::reclaim`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reclaimed {
+    /// The lock as it is now.
+    pub lock: Refreshed,
+    /// How many locks of others, with lower fences, were ended for it.
+    pub ended: usize,
 }
 
 impl LockManager {
-    /// Grants a lock anew, to the token and with the fence that an earlier process in its place had granted it: a
-    /// manager in memory forgets its locks when the process ends. Only while nothing else is granted is this a proof.
+    /// Grants a lock anew, with the token and the fence that an earlier process in this one's place had granted it with: a
+    /// manager in memory forgets its locks when the process ends.
+    ///
+    /// For lock servers, which answer heartbeats with it while they start and grant nothing else. A proof that was made
+    /// up cannot be told from a true one, so outside of that time it would end the locks of others.
     ///
     /// # Errors
     /// [`LockError::NotHeld`] if another holds the key, or the fence is none that can have been given out before this
     /// process began; [`LockError::Lost`] if the lock has ended in this process, or there is a store, which forgets
-    /// nothing; [`LockError::LockQuota`] if the account has as many locks as it may.
-    ///
-    /// Answers also how many others, with lower fences, the key was taken from.
-    pub(crate) fn reclaim(&self, key: Key, proof: Proof) -> Result<(Refreshed, usize), LockError> {
-        let Proof { token, fence, mode, owner, account, ttl } = proof;
+    /// nothing; [`LockError::LockQuota`] if the account has as many locks as it may; [`LockError::InvalidKey`];
+    /// [`LockError::InvalidTtl`].
+    pub fn reclaim(&self, key: Key, proof: ReclaimProof) -> Result<Reclaimed, LockError> {
+        let ReclaimProof { token, fence, mode, owner, account, ttl } = proof;
         if let Mode::Permits { limit, permits } = mode
             && !(1..=limit).contains(&permits)
         {
@@ -59,7 +84,7 @@ impl LockManager {
             origin: TokenOrigin::ByClient,
             grant_state: GrantState::Ticket,
         };
-        let (done, put_out) = shard.reclaim(&request, fence)?;
-        Ok((Refreshed::new(done, shard.now()), put_out))
+        let (done, ended) = shard.reclaim(&request, fence)?;
+        Ok(Reclaimed { lock: Refreshed::new(done, shard.now()), ended })
     }
 }

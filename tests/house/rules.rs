@@ -143,25 +143,15 @@ fn a_room_imports_only_what_is_below_it_on_the_map() {
     assert!(seen > 300, "only {seen} imports were found");
 }
 
-/// What the routes name that a host cannot: a file, and the room that it reaches into.
-const BEHIND_THE_FACE: [(&str, &str); 2] = [
-    // A feed of events is one listener, however many read it.
-    ("src/http/routes/events/feed.rs", "engine"),
-    // Clients of the server prove what they held before a restart.
-    ("src/http/routes/reclaim.rs", "manager"),
-];
-
 #[test]
 fn the_routes_name_only_what_a_host_can_name() {
     let (names, modules) = (root_names(), public_modules());
-    let mut behind = Vec::new();
     for (path, text) in sources("src/http") {
-        let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().to_string_lossy().into_owned();
-        let hidden = imports(&text).into_iter().filter(|name| !names.contains_key(name) && !modules.contains(name));
-        behind.extend(hidden.map(|name| (path.clone(), name)));
+        for name in imports(&text) {
+            let is_public = names.contains_key(&name) || modules.contains(&name);
+            assert!(is_public, "{}: make `{name}` public, or do without", path.display());
+        }
     }
-    let known = BEHIND_THE_FACE.map(|(path, room)| (path.to_owned(), room.to_owned()));
-    assert_eq!(behind, known, "make it public, or do without");
 }
 
 #[test]

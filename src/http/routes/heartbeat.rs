@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::checks::{checked_mode, checked_ttl};
-use super::reclaim::{Proof, fence_while_starting, take_back};
+use super::reclaim::{fence_while_starting, take_back};
 use crate::http::body;
 use crate::http::context::{HandlerResult, RequestContext};
 use crate::http::number::Number;
 use crate::http::wire::{ModeName, Text, token, whole_ms};
-use crate::{Key, LockError, Token};
+use crate::{Key, LockError, ReclaimProof, Token};
 
 /// What `POST /heartbeat` asks for.
 #[derive(Deserialize, ToSchema)]
@@ -72,7 +72,7 @@ pub(in crate::http) async fn heartbeat(ctx: &RequestContext, payload: web::Paylo
         (Err(why @ (LockError::Lost(_) | LockError::NotHeld)), Some(fence)) => {
             let owner = body.owner.as_deref().map(Into::into);
             let account = ctx.caller.account().cloned();
-            let proof = Proof { token: body.token, fence, mode, owner, account, ttl };
+            let proof = ReclaimProof { token: body.token, fence, mode, owner, account, ttl };
             take_back(ctx, &key, proof).map_err(|refusal| match refusal {
                 // Not that it is lost: there may be room before its time is over.
                 LockError::LockQuota => refusal,

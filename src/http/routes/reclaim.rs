@@ -4,8 +4,7 @@ use super::checks::invalid_option;
 use crate::http::context::RequestContext;
 use crate::http::number::Number;
 use crate::http::problem::Problem;
-pub(super) use crate::manager::reclaim::Proof;
-use crate::{FencingToken, Key, LockError, Refreshed};
+use crate::{FencingToken, Key, LockError, ReclaimProof, Refreshed};
 
 /// The fence by which a lock may be taken back now: while nothing is granted yet.
 pub(super) fn fence_while_starting(
@@ -20,12 +19,13 @@ pub(super) fn fence_while_starting(
 
 /// Takes a lock back from a server that has forgotten it. That another's was ended for it is written down: by token and
 /// fence alone it cannot be told who made them up.
-pub(super) fn take_back(ctx: &RequestContext, key: &Key, proof: Proof) -> Result<Refreshed, LockError> {
+pub(super) fn take_back(ctx: &RequestContext, key: &Key, proof: ReclaimProof) -> Result<Refreshed, LockError> {
     let fence = proof.fence;
-    let (done, put_out) = ctx.locks.reclaim(key.clone(), proof)?;
-    if put_out > 0 {
+    let done = ctx.locks.reclaim(key.clone(), proof)?;
+    let ended = done.ended;
+    if ended > 0 {
         let (by, from, request_id) = (ctx.caller.name(), ctx.client_addr(), ctx.id.as_str());
-        tracing::warn!(%key, by, %from, %fence, put_out, request_id, "a lock was taken back from others with lower fences");
+        tracing::warn!(%key, by, %from, %fence, ended, request_id, "a lock was taken back from others with lower fences");
     }
-    Ok(done)
+    Ok(done.lock)
 }

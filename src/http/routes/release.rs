@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::checks::checked_mode;
-use super::reclaim::{Proof, fence_while_starting, take_back};
+use super::reclaim::{fence_while_starting, take_back};
 use crate::http::body;
 use crate::http::context::{HandlerResult, RequestContext};
 use crate::http::number::Number;
 use crate::http::wire::{ModeName, Text, token};
-use crate::{Key, LockError, Release, Token};
+use crate::{Key, LockError, ReclaimProof, Release, Token};
 
 /// What `POST /release` asks for.
 #[derive(Deserialize, ToSchema)]
@@ -87,7 +87,7 @@ pub(in crate::http) async fn release(ctx: &RequestContext, payload: web::Payload
     let mut release = ctx.locks.release(key.clone(), body.token).await;
     if let (Some(fence), Ok(Release::AlreadyGone) | Err(LockError::NotHeld)) = (fence, &release) {
         // It is charged to nobody: it ends at once.
-        let proof = Proof { token: body.token, fence, mode, owner: None, account: None, ttl: None };
+        let proof = ReclaimProof { token: body.token, fence, mode, owner: None, account: None, ttl: None };
         if take_back(ctx, &key, proof).is_ok() {
             release = ctx.locks.release(key, body.token).await;
         }

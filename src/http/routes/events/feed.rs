@@ -16,9 +16,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::written::EventText;
-use crate::engine::CountedListener;
 use crate::http::auth::Caller;
-use crate::{Event, Events, Heard, LockManager};
+use crate::{CountedListener, Event, Events, Heard, LockManager};
 
 /// How long what happens is gathered before it is looked at.
 const GATHER: Duration = Duration::from_millis(5);
