@@ -212,7 +212,7 @@ impl Detector {
     fn finish(&self, shards: &[Arc<Shard>], mut fx: Effects) {
         let again = fx.take_rechecks();
         drop(fx);
-        if !again.is_empty() {
+        if let Some(again) = again {
             self.recheck(shards, again);
         }
     }

@@ -218,7 +218,7 @@ impl Shard {
     fn run_effects(&self, mut fx: Effects) {
         let rechecks = fx.take_rechecks();
         drop(fx);
-        if !rechecks.is_empty()
+        if let Some(rechecks) = rechecks
             && let Some(recheck) = self.recheck.get()
         {
             recheck(rechecks);
@@ -349,6 +349,7 @@ impl Shard {
     }
 
     /// Makes room for a request that queues if it must; refuses it in a fork, where nothing would ever end the wait.
+    #[inline]
     fn make_room_to_wait(
         &self,
         state: &mut State,

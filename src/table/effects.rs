@@ -129,13 +129,11 @@ impl Effects {
         self.more.get_or_insert_default().rechecks.push(owner);
     }
 
-    /// The owners to look at again. Whoever runs the transition takes them out: effects know no deadlock check.
+    /// The owners to look at again, if there are any. Whoever runs the transition takes them out: effects know no deadlock check.
     #[inline]
-    pub(crate) fn take_rechecks(&mut self) -> Vec<Arc<Owner>> {
-        match self.more.as_mut() {
-            None => Vec::new(),
-            Some(more) => std::mem::take(&mut more.rechecks),
-        }
+    pub(crate) fn take_rechecks(&mut self) -> Option<Vec<Arc<Owner>>> {
+        let rechecks = &mut self.more.as_mut()?.rechecks;
+        (!rechecks.is_empty()).then(|| std::mem::take(rechecks))
     }
 }
 

@@ -85,7 +85,7 @@ impl History {
     }
 
     /// Writes an end down, with the label of its owner. `token`: the grant's, if it can still be asked about.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&mut self, record: EndRecord, token: Option<Token>, owner: Option<Arc<str>>) {
         if let Some(token) = token {
             self.tokens.push(token, record.key_hash, record.fence, record.end);

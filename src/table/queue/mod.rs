@@ -97,6 +97,7 @@ impl Table {
     }
 
     /// Makes a waiter, which waits until the first of two moments: its own deadline, and that of its session.
+    #[inline(always)]
     pub(super) fn add_waiter(
         &mut self,
         request: &AcquireRequest<'_>,
@@ -106,9 +107,12 @@ impl Table {
         waker: Option<&Waker>,
     ) -> WaiterId {
         self.waiter_seq += 1;
-        let mut waiter = Waiter::new(request, index, state, self.waiter_seq, self.now);
-        (waiter.deadline, waiter.due) = (deadline, deadline.min(until.unwrap_or(Moment::FAR)));
-        waiter.waker = waker.cloned();
+        let waiter = Waiter {
+            deadline,
+            due: deadline.min(until.unwrap_or(Moment::FAR)),
+            waker: waker.cloned(),
+            ..Waiter::new(request, index, state, self.waiter_seq, self.now)
+        };
         WaiterId { index: self.waiters.insert(waiter), seat: 0, seq: self.waiter_seq }
     }
 
@@ -254,18 +258,22 @@ impl Table {
         waiter.wake_all(fx);
     }
 
-    /// Rejects a waiter if its wait is over, or its session; of the two, the session's end is the reason.
+    /// Rejects a waiter if its wait is over, or its session.
     #[inline]
     pub(super) fn reject_if_over(&mut self, index: u32, id: u32, fx: &mut Effects) -> bool {
         let waiter = &self.waiters[id];
         let is_over = waiter.deadline <= self.now;
-        if !is_over && waiter.terms.extra.is_none() {
-            return false;
-        }
+        (is_over || waiter.terms.extra.is_some()) && self.reject_if_wait_or_session_over(index, id, fx)
+    }
+
+    /// The same where either may be over; if both are, the session's end is the reason.
+    #[inline(never)]
+    fn reject_if_wait_or_session_over(&mut self, index: u32, id: u32, fx: &mut Effects) -> bool {
+        let waiter = &self.waiters[id];
         let session = waiter.terms.session();
         if session.is_some_and(|session| session.settle(self.now).is_err()) {
             self.reject_waiter(index, id, Rejection::SessionEnded, fx);
-        } else if is_over {
+        } else if waiter.deadline <= self.now {
             self.reject_waiter(index, id, Rejection::TimedOut, fx);
         } else {
             return false;
