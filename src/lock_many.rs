@@ -55,8 +55,7 @@ impl LockManager {
     pub fn lock_many<I, K>(&self, keys: I) -> LockManyRequest<'_>
     where
         I: IntoIterator<Item = K>,
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
+        K: TryInto<Key, Error: Into<LockError>>,
     {
         let keys = keys.into_iter().map(|key| self.good_key(key)).collect();
         LockManyRequest { manager: self, keys, options: LockOptions::new() }
@@ -68,8 +67,7 @@ impl Session {
     pub fn lock_many<I, K>(&self, keys: I) -> LockManyRequest<'_>
     where
         I: IntoIterator<Item = K>,
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
+        K: TryInto<Key, Error: Into<LockError>>,
     {
         self.manager().lock_many(keys).session(self)
     }

@@ -39,22 +39,14 @@ impl LockManager {
     /// # Errors
     /// Its requests answer as [`LockManager::lock`] does; [`LockError::InvalidOption`] for no permits or more than the
     /// limit, [`LockError::WrongMode`] while the key is in use as another kind of lock or with another limit.
-    pub fn semaphore<K>(&self, key: K, limit: u32) -> Semaphore<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn semaphore<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K, limit: u32) -> Semaphore<'_> {
         Semaphore { manager: self, key: key.try_into().map_err(Into::into), limit, session: None }
     }
 }
 
 impl Session {
     /// A semaphore, used by this session; see [`LockManager::semaphore`].
-    pub fn semaphore<K>(&self, key: K, limit: u32) -> Semaphore<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn semaphore<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K, limit: u32) -> Semaphore<'_> {
         self.manager().semaphore(key, limit).session(self)
     }
 }

@@ -305,11 +305,7 @@ impl LockManager {
         self.engine.flights.get()
     }
 
-    pub(crate) fn good_key<K>(&self, key: K) -> Result<Key, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub(crate) fn good_key<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> Result<Key, LockError> {
         let key = key.try_into().map_err(Into::into)?;
         self.config().check(&key, None)?;
         self.config().canonical(key)

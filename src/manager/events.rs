@@ -147,11 +147,7 @@ impl LockManager {
     /// # Errors
     /// [`LockError::InvalidKey`]; [`LockError::TooManyWatchers`] beyond the builder's
     /// [`max_watchers`](crate::Builder::max_watchers).
-    pub fn watch<K>(&self, key: K) -> Result<Events, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn watch<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> Result<Events, LockError> {
         let key = self.good_key(key)?;
         let hub = self.hub();
         let receiver = hub.watch(&key)?;

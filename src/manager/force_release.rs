@@ -30,11 +30,7 @@ impl LockManager {
     ///
     /// # Errors
     /// [`LockError::InvalidKey`]; [`LockError::StoreUnavailable`] if there is a store and it did not answer.
-    pub fn force_release<K>(&self, key: K) -> ForceRelease<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn force_release<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> ForceRelease<'_> {
         ForceRelease { manager: self, key: self.good_key(key), notice: None }
     }
 }

@@ -24,11 +24,7 @@ impl LockManager {
     ///
     /// # Errors
     /// [`LockError::InvalidKey`].
-    pub fn canonical_key<K>(&self, key: K) -> Result<Key, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn canonical_key<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> Result<Key, LockError> {
         self.good_key(key)
     }
 
@@ -46,11 +42,7 @@ impl LockManager {
     ///
     /// # Cancel safety
     /// Changes nothing.
-    pub async fn is_locked<K>(&self, key: K) -> Result<bool, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub async fn is_locked<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> Result<bool, LockError> {
         let key = self.good_key(key)?;
         let (shard, hash) = self.place(&key);
         if self.shard_at(shard).look(&key, hash, 0).is_some() {
@@ -88,22 +80,20 @@ impl LockManager {
     ///
     /// # Cancel safety
     /// Changes nothing.
-    pub async fn inspect<K>(&self, key: K) -> Result<Option<LockInfo>, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub async fn inspect<K: TryInto<Key, Error: Into<LockError>>>(
+        &self,
+        key: K,
+    ) -> Result<Option<LockInfo>, LockError> {
         self.look_at_all(self.good_key(key)?).await
     }
 
     /// What [`inspect`](Self::inspect) answers, without the votes of a store's nodes: what is held here is shown at
     /// once.
     #[cfg(feature = "http")]
-    pub(crate) async fn glance<K>(&self, key: K) -> Result<Option<LockInfo>, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub(crate) async fn glance<K: TryInto<Key, Error: Into<LockError>>>(
+        &self,
+        key: K,
+    ) -> Result<Option<LockInfo>, LockError> {
         self.look(self.good_key(key)?).await
     }
 
@@ -143,11 +133,7 @@ impl LockManager {
     ///
     /// # Cancel safety
     /// Changes nothing.
-    pub async fn explain<K>(&self, key: K) -> Result<Explanation, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub async fn explain<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> Result<Explanation, LockError> {
         let key = self.good_key(key)?;
         let lock = self.look_at_all(key.clone()).await?;
         let (shard, hash) = self.place(&key);
@@ -228,11 +214,7 @@ impl LockManager {
     ///
     /// # Cancel safety
     /// Changes nothing.
-    pub async fn key_stats<K>(&self, key: K) -> Result<Option<Stats>, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub async fn key_stats<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> Result<Option<Stats>, LockError> {
         let key = self.good_key(key)?;
         let (shard, hash) = self.place(&key);
         Ok(self.shard_at(shard).look(&key, hash, 0).and_then(|row| LockInfo::from(row).stats))

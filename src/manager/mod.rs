@@ -64,11 +64,11 @@ impl LockManager {
     ///
     /// # Cancel safety
     /// In memory mode it is done by the first poll.
-    pub async fn release<K>(&self, key: K, token: Token) -> Result<Release, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub async fn release<K: TryInto<Key, Error: Into<LockError>>>(
+        &self,
+        key: K,
+        token: Token,
+    ) -> Result<Release, LockError> {
         let key = self.good_key(key)?;
         let (shard, hash) = self.place(&key);
         self.shard_at(shard).release_token(&key, hash, token).await
@@ -82,11 +82,12 @@ impl LockManager {
     ///
     /// # Cancel safety
     /// In memory mode it is done by the first poll.
-    pub async fn refresh<K>(&self, key: K, token: Token, ttl: Option<Duration>) -> Result<Refreshed, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub async fn refresh<K: TryInto<Key, Error: Into<LockError>>>(
+        &self,
+        key: K,
+        token: Token,
+        ttl: Option<Duration>,
+    ) -> Result<Refreshed, LockError> {
         let key = self.good_key(key)?;
         let ttl = ttl.map(Ttl::new).transpose()?;
         self.config().check(&key, ttl)?;

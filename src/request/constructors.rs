@@ -17,11 +17,7 @@ impl LockManager {
     /// [`TooManyKeys`](LockError::TooManyKeys), [`ShuttingDown`](LockError::ShuttingDown); with
     /// [`retry`](LockRequest::retry) `Timeout` in place of `Held`; with a chosen [`token`](LockRequest::token) also
     /// [`Lost`](LockError::Lost) and [`TokenReused`](LockError::TokenReused).
-    pub fn try_lock<K>(&self, key: K) -> LockRequest<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn try_lock<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> LockRequest<'_> {
         LockRequest::new(self, key.try_into(), Style::Try)
     }
 
@@ -34,11 +30,7 @@ impl LockManager {
     ///
     /// # Cancel safety
     /// See [`LockFuture`](crate::LockFuture).
-    pub fn lock<K>(&self, key: K) -> LockRequest<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn lock<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> LockRequest<'_> {
         LockRequest::new(self, key.try_into(), Style::Wait)
     }
 
@@ -46,11 +38,7 @@ impl LockManager {
     ///
     /// # Errors
     /// As for [`LockManager::try_lock`].
-    pub fn try_lock_now<K>(&self, key: K) -> Result<Lock, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn try_lock_now<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> Result<Lock, LockError> {
         self.try_lock(key).now()
     }
 
@@ -63,11 +51,7 @@ impl LockManager {
     /// # Panics
     /// In async code; see [`LockRequest::block`].
     #[track_caller]
-    pub fn blocking_lock<K>(&self, key: K) -> Result<Lock, LockError>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn blocking_lock<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> Result<Lock, LockError> {
         self.lock(key).block()
     }
 
@@ -89,11 +73,7 @@ impl LockManager {
     ///
     /// # Cancel safety
     /// See [`LockFuture`](crate::LockFuture).
-    pub fn read<K>(&self, key: K) -> LockRequest<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn read<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> LockRequest<'_> {
         LockRequest::new(self, key.try_into(), Style::Wait).mode(Mode::Shared)
     }
 
@@ -101,11 +81,7 @@ impl LockManager {
     ///
     /// # Errors
     /// As for [`LockManager::try_lock`], and [`LockError::WrongMode`].
-    pub fn try_read<K>(&self, key: K) -> LockRequest<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn try_read<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> LockRequest<'_> {
         LockRequest::new(self, key.try_into(), Style::Try).mode(Mode::Shared)
     }
 
@@ -117,11 +93,7 @@ impl LockManager {
     ///
     /// # Cancel safety
     /// See [`LockFuture`](crate::LockFuture).
-    pub fn write<K>(&self, key: K) -> LockRequest<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn write<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> LockRequest<'_> {
         self.lock(key)
     }
 
@@ -129,11 +101,7 @@ impl LockManager {
     ///
     /// # Errors
     /// As for [`LockManager::try_lock`].
-    pub fn try_write<K>(&self, key: K) -> LockRequest<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn try_write<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> LockRequest<'_> {
         self.try_lock(key)
     }
 }

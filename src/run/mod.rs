@@ -85,8 +85,7 @@ impl LockManager {
     /// Dropping the future drops the callback's, then releases the lock.
     pub fn run<K, F, Fut>(&self, key: K, call: F) -> RunRequest<'_, F>
     where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
+        K: TryInto<Key, Error: Into<LockError>>,
         F: FnOnce(Held) -> Fut,
         Fut: Future,
     {
@@ -105,8 +104,7 @@ impl LockManager {
     /// Dropping the future drops the callback's, then releases the lock.
     pub fn try_run<K, F, Fut>(&self, key: K, call: F) -> TryRunRequest<'_, F>
     where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
+        K: TryInto<Key, Error: Into<LockError>>,
         F: FnOnce(Held) -> Fut,
         Fut: Future,
     {
@@ -118,8 +116,7 @@ impl Session {
     /// Runs `call` under a lock; see [`LockManager::run`]. What `call` locks is this session's too.
     pub fn run<K, F, Fut>(&self, key: K, call: F) -> RunRequest<'_, F>
     where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
+        K: TryInto<Key, Error: Into<LockError>>,
         F: FnOnce(Held) -> Fut,
         Fut: Future,
     {
@@ -129,8 +126,7 @@ impl Session {
     /// Runs `call` if a lock is free now; see [`LockManager::try_run`].
     pub fn try_run<K, F, Fut>(&self, key: K, call: F) -> TryRunRequest<'_, F>
     where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
+        K: TryInto<Key, Error: Into<LockError>>,
         F: FnOnce(Held) -> Fut,
         Fut: Future,
     {

@@ -74,8 +74,7 @@ impl<F> fmt::Debug for DetachedSingleflight<'_, F> {
 impl<'a, F, Fut> IntoFuture for DetachedSingleflight<'a, F>
 where
     F: FnOnce() -> Fut + Send + 'static,
-    Fut: Future + Send + 'static,
-    Fut::Output: Clone + Send + Sync + 'static,
+    Fut: Future<Output: Clone + Send + Sync + 'static> + Send + 'static,
 {
     type Output = Result<Fut::Output, LockError>;
     type IntoFuture = DetachedFuture<'a, F, Fut::Output>;
@@ -112,8 +111,7 @@ fn spawn<'a, F, Fut>(
 ) -> Result<Task<Fut::Output>, LockError>
 where
     F: FnOnce() -> Fut + Send + 'static,
-    Fut: Future + Send + 'static,
-    Fut::Output: Clone + Send + Sync + 'static,
+    Fut: Future<Output: Clone + Send + Sync + 'static> + Send + 'static,
 {
     let SingleflightRequest { request, call, .. } = request;
     let no_runtime = LockError::InvalidOption { option: "detached", why: "there is no tokio runtime to run the call" };

@@ -117,8 +117,7 @@ pub(super) struct Call<F, V> {
 impl<F, Fut> Callback for Call<F, Fut::Output>
 where
     F: FnOnce() -> Fut,
-    Fut: Future,
-    Fut::Output: Clone + Send + Sync + 'static,
+    Fut: Future<Output: Clone + Send + Sync + 'static>,
 {
     type Work = Calling<Fut>;
 

@@ -84,11 +84,7 @@ impl LockManager {
     ///
     /// # Cancel safety
     /// See [`SharedLockFuture`].
-    pub fn singleflight_lock<K>(&self, key: K) -> SharedLockRequest<'_>
-    where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
-    {
+    pub fn singleflight_lock<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> SharedLockRequest<'_> {
         let key = key.try_into().map_err(Into::into);
         SharedLockRequest { manager: self, key, options: LockOptions::new() }
     }

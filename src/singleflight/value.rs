@@ -92,11 +92,9 @@ impl LockManager {
     /// See [`SingleflightFuture`].
     pub fn singleflight<K, F, Fut>(&self, key: K, call: F) -> SingleflightRequest<'_, F>
     where
-        K: TryInto<Key>,
-        K::Error: Into<LockError>,
+        K: TryInto<Key, Error: Into<LockError>>,
         F: FnOnce() -> Fut,
-        Fut: Future,
-        Fut::Output: Clone + Send + Sync + 'static,
+        Fut: Future<Output: Clone + Send + Sync + 'static>,
     {
         SingleflightRequest { request: self.lock(key), wait: self.config().wait, call }
     }
@@ -153,8 +151,7 @@ impl<F> fmt::Debug for SingleflightRequest<'_, F> {
 impl<'a, F, Fut> IntoFuture for SingleflightRequest<'a, F>
 where
     F: FnOnce() -> Fut,
-    Fut: Future,
-    Fut::Output: Clone + Send + Sync + 'static,
+    Fut: Future<Output: Clone + Send + Sync + 'static>,
 {
     type Output = Result<Fut::Output, LockError>;
     type IntoFuture = SingleflightFuture<'a, F, Fut>;
@@ -195,8 +192,7 @@ pin_project! {
 impl<F, Fut> Future for SingleflightFuture<'_, F, Fut>
 where
     F: FnOnce() -> Fut,
-    Fut: Future,
-    Fut::Output: Clone + Send + Sync + 'static,
+    Fut: Future<Output: Clone + Send + Sync + 'static>,
 {
     type Output = Result<Fut::Output, LockError>;
 
