@@ -77,7 +77,7 @@ impl FileStore {
         let ttl = self.checked(ask.ttl)?;
         let granted = |fence, left: Duration| {
             let span = ttl.min(left);
-            Acquired::Granted { fence: Some(fence), valid_for: span.saturating_sub(drift(span)) }
+            Acquired::Granted { fence: Some(fence), valid_for: span.saturating_sub(drift(span)), clock: None }
         };
         self.step(ask.key, |entry, now, write| match entry.and_then(|entry| Some((entry, entry.left(now)?))) {
             Some((entry, left)) if entry.token == ask.token => Ok(granted(entry.fence, left)),

@@ -187,7 +187,7 @@ pub fn a_key_runs_out_at_its_end(stores: &Stores) {
 pub fn the_same_token_is_granted_again_and_nothing_moves(stores: &Stores) {
     let (key, token) = (fresh(), Token::random());
     let fence = acquire_free(&*stores.one, &key, token);
-    let Acquired::Granted { fence: again, valid_for } = acquire(&*stores.one, &key, token, LONG * 2, OnHeld::Fail)
+    let Acquired::Granted { fence: again, valid_for, .. } = acquire(&*stores.one, &key, token, LONG * 2, OnHeld::Fail)
     else {
         panic!("S3: its own token was not granted again");
     };

@@ -36,7 +36,7 @@ use crate::shard::client::StoreClient;
 use crate::shard::driver::StoreDriver;
 use crate::shard::waiter_budget::WaiterBudget;
 use crate::shard::{LONGEST_SLEEP, Shard};
-use crate::store::Released;
+use crate::store::{Capabilities, Released};
 use crate::table::{Claim, Mode, Owner, OwnerKind, Table};
 
 /// Keyed locks for one service. Cheap to clone; every clone is the same manager.
@@ -120,7 +120,10 @@ fn shards(config: &Config, clock: &Clock, client: Option<&Arc<StoreClient>>, cou
     let shard = |index| {
         let driver = client.cloned().map(StoreDriver::new);
         let claim = match &driver {
-            Some(driver) => Claim::Stored(Arc::new(Arc::clone(driver))),
+            Some(driver) => {
+                let Capabilities { claim_reuse, claim_tag, .. } = driver.client().store.capabilities();
+                Claim::Stored { commands: Arc::new(Arc::clone(driver)), reuse: claim_reuse, tag: claim_tag }
+            }
             None => Claim::Local,
         };
         let table = Table::new(config.limits_per_shard(), claim, fence_floor, now);

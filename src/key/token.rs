@@ -20,6 +20,13 @@ impl Token {
         Self(Uuid::new_v4())
     }
 
+    /// A token for a claim: random as well, but for its version (8) and its first 48 bits, which name the process.
+    pub(crate) fn of_claim(tag: u64) -> Self {
+        let mut bytes = *Uuid::new_v4().as_bytes();
+        bytes[..6].copy_from_slice(&tag.to_be_bytes()[2..]);
+        Self(uuid::Builder::from_bytes(bytes).with_version(uuid::Version::Custom).into_uuid())
+    }
+
     /// The token as a UUID.
     #[must_use]
     pub fn as_uuid(&self) -> Uuid {

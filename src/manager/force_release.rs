@@ -8,7 +8,7 @@ use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
 use crate::store::Forced;
-use crate::table::Release;
+use crate::table::{Release, Told};
 
 /// An operator's order to end whatever holds a key; `await` it.
 #[derive(Debug)]
@@ -64,6 +64,7 @@ impl ForceRelease<'_> {
             let Some(client) = manager.client() else { return Ok(shard.force_release(&key, hash)) };
             // The store first: were a holder ended here first, another could be granted the key, and the store would
             // end that one.
+            shard.tell_claim(&key, hash, Told::Doubted);
             let grants = shard.grants_on(&key, hash);
             let forced = client.force_release(&key).await;
             let here = shard.force_release_grants(&grants);

@@ -11,7 +11,7 @@ use crate::error::{LockError, Loss};
 use crate::key::Key;
 use crate::lock::Ticket;
 use crate::shard::Shard;
-use crate::store::{Health, KeyState, StoreError};
+use crate::store::{Health, Holder, KeyState, StoreError};
 use crate::table::Counters;
 
 /// How many holders and how many waiters of a key are named.
@@ -50,8 +50,9 @@ impl LockManager {
         }
         match self.client() {
             None => Ok(false),
-            Some(client) => match client.look(&key).await {
-                Some(Ok(seen)) => Ok(seen != KeyState::Free),
+            Some(client) => match client.look(&key, self.shard_at(shard).idle_token(&key, hash)).await {
+                // What this process only keeps is no lock (K4).
+                Some(Ok(seen)) => Ok(!matches!(seen, KeyState::Free | KeyState::Held { by: Holder::Ours, .. })),
                 Some(Err(_)) | None => Err(LockError::StoreUnavailable),
             },
         }
@@ -115,8 +116,8 @@ impl LockManager {
             return Ok(Some(row.into()));
         }
         let Some(client) = self.client() else { return Ok(None) };
-        match client.look(&key).await {
-            Some(Ok(KeyState::Free)) => Ok(None),
+        match client.look(&key, shard.idle_token(&key, hash)).await {
+            Some(Ok(KeyState::Free | KeyState::Held { by: Holder::Ours, .. })) => Ok(None),
             Some(Ok(KeyState::Held { ends_in, fence, .. })) => {
                 let awaiting = shard.awaiting(&key, hash, SHOWN);
                 Ok(Some(LockInfo::elsewhere(key, ends_in, fence, awaiting)))

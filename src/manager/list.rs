@@ -204,19 +204,21 @@ impl LockManager {
             }
             Err(_) => return Err(LockError::StoreUnavailable),
         };
-        let seen = |Scanned { key, ends_in, .. }| {
+        let seen = |Scanned { key, ends_in, .. }: Scanned| {
             let (shard, hash) = self.place(&key);
             let shard = self.shard_at(shard);
             match shard.look(&key, hash, 1) {
-                Some(row) => row.into(),
+                Some(row) => Some(row.into()),
+                // What this process only keeps is no lock.
+                None if shard.idle_token(&key, hash).is_some() => None,
                 None => {
                     let awaiting = shard.awaiting(&key, hash, 1);
-                    LockInfo::elsewhere(key, ends_in, None, awaiting)
+                    Some(LockInfo::elsewhere(key, ends_in, None, awaiting))
                 }
             }
         };
         let scanned = page.locks.into_iter().filter(|lock| lock.key.as_bytes().starts_with(prefix.as_bytes()));
-        Ok(Some(StorePage { locks: scanned.map(seen).collect(), next: page.next }))
+        Ok(Some(StorePage { locks: scanned.filter_map(seen).collect(), next: page.next }))
     }
 
     /// Several lists by one walk.

@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 use super::driver::{RETRY, StoreDriver};
 use crate::backoff::Backoff;
 use crate::error::LockError;
-use crate::key::{FencingToken, Key, Ttl};
+use crate::key::{FencingToken, Key};
 use crate::store::{AcquireRequest, Acquired, Denial, OnHeld, Store, Watch};
 use crate::supervise::supervise;
-use crate::table::{Attempts, ClaimOutcome, ClaimSource, Grant, LocalWaiters};
+use crate::table::{Attempts, ClaimOutcome, ClaimRequest, ClaimSource, Grant, LocalWaiters, StoreGrant};
 
 /// A waiter tries at least this often, whatever hints come.
 const POLL_CAP: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ struct Pauses {
 
 impl StoreDriver {
     /// Begins to take a key for a request.
-    pub(super) fn acquire(self: Arc<Self>, grant: Grant, key: Key, ttl: Ttl, tries: Attempts) {
+    pub(super) fn acquire(self: Arc<Self>, grant: Grant, key: Key, ask: ClaimRequest) {
         let (cancel, cancelled) = oneshot::channel();
         self.acquiring.lock().insert(grant.fence, cancel);
         let driver = Arc::clone(&self);
@@ -69,7 +69,7 @@ impl StoreDriver {
                         driver.client().store.leave(&key);
                     }
                 }
-                () = supervise("acquiring a key", || driver.try_until_granted(grant, &key, ttl, tries)), if is_wanted => {
+                () = supervise("acquiring a key", || driver.try_until_granted(grant, &key, ask)), if is_wanted => {
                     driver.acquiring.lock().remove(&grant.fence);
                 }
             }
@@ -77,13 +77,22 @@ impl StoreDriver {
     }
 
     /// Cancel safe: the store undoes a grant whose answer nobody received (S5).
-    async fn try_until_granted(self: &Arc<Self>, grant: Grant, key: &Key, ttl: Ttl, tries: Attempts) {
+    async fn try_until_granted(self: &Arc<Self>, grant: Grant, key: &Key, ask: ClaimRequest) {
+        let ClaimRequest { token, ttl, tries, after, not_before } = ask;
         let store = &*self.client().store;
+        if let Some(own) = after {
+            // Else the store would refuse the key because of this process itself.
+            let _ = self.client().release(key.clone(), own).await;
+        }
+        let pause = not_before.saturating_since(self.client().clock.now());
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         let on_held = match tries {
             Attempts::One => OnHeld::Fail,
             Attempts::Many => OnHeld::Queue,
         };
-        let request = AcquireRequest { key, token: grant.token, ttl, on_held };
+        let request = AcquireRequest { key, token, ttl, on_held };
         let (mut waiting, mut pauses) = (Waiting::Not, Pauses::new());
         loop {
             waiting.clear();
@@ -124,17 +133,17 @@ impl StoreDriver {
         };
         let Some(shard) = self.shard() else { return Tried::Over };
         match answer {
-            Acquired::Granted { fence, valid_for } => {
-                let source = ClaimSource::OfStore(fence.map(FencingToken::at_least_one));
+            Acquired::Granted { fence, valid_for, clock } => {
+                let source = ClaimSource::OfStore(StoreGrant { fence: fence.map(FencingToken::at_least_one), clock });
                 match shard.claimed(grant, source, asked.saturating_add(valid_for)) {
                     ClaimOutcome::Taken => Tried::Over,
                     ClaimOutcome::Unwanted => {
-                        drop(self.client().release(request.key.clone(), grant.token));
+                        drop(self.client().release(request.key.clone(), request.token.into()));
                         Tried::Over
                     }
                     ClaimOutcome::TooLate => {
                         // Before the next try: it is under the same token.
-                        let _ = store.release(request.key, grant.token).await;
+                        let _ = store.release(request.key, request.token).await;
                         shard.denied(grant, LockError::StoreUnavailable);
                         Tried::Again(Some(pauses.retry.next()))
                     }

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::key::{Key, Token};
 use crate::store::{FailMode, Forced, Health, KeyState, Released, ScanPage, Store, StoreError};
 use crate::supervise::{guarded, supervise};
+use crate::table::ClaimEnd;
 use crate::telemetry::InstrumentedStore;
 use crate::telemetry::trace;
 
@@ -132,10 +133,10 @@ impl StoreClient {
         self.ask(|store| async move { store.force_release(&key).await }).await
     }
 
-    /// Who holds a key in the store. `None` if there is no runtime to ask it on.
-    pub(crate) async fn look(&self, key: &Key) -> Option<Result<KeyState, StoreError>> {
+    /// Who holds a key in the store, and whether it is `token`. `None` if there is no runtime to ask it on.
+    pub(crate) async fn look(&self, key: &Key, token: Option<Token>) -> Option<Result<KeyState, StoreError>> {
         let key = key.clone();
-        self.ask(|store| async move { store.look(&key, None).await }).await
+        self.ask(|store| async move { store.look(&key, token).await }).await
     }
 
     /// Some of the locks that the store keeps. `None` if there is no runtime to ask it on.
@@ -183,19 +184,26 @@ impl StoreClient {
         }
     }
 
-    /// Releases a token's key; the receiver gets what the store finds, or an error if the runtime stops before.
+    /// Releases a claim's key; the receiver gets what the store finds, or an error if the runtime stops before.
     ///
     /// The sender is in the task and nowhere else, so that it is dropped with the task.
-    pub(crate) fn release(self: &Arc<Self>, key: Key, token: Token) -> oneshot::Receiver<Released> {
+    pub(crate) fn release(self: &Arc<Self>, key: Key, claim: ClaimEnd) -> oneshot::Receiver<Released> {
         let (sender, found) = oneshot::channel();
         let client = Arc::clone(self);
         self.spawn(async move {
             // Called in its turn, not before: a release begins with the call (S7, R6).
-            client.wait_turn(token).await;
+            client.wait_turn(claim.token).await;
             // Fails only if nobody waits for the answer.
-            let _ = sender.send(client.store.release(&key, token).await);
+            let _ = sender.send(client.release_now(&key, claim).await);
         });
         found
+    }
+
+    async fn release_now(&self, key: &Key, claim: ClaimEnd) -> Released {
+        match claim.last_fence {
+            Some(last) => self.store.release_claim(key, claim.token, last.get()).await,
+            None => self.store.release(key, claim.token).await,
+        }
     }
 
     /// Runs a call for a token when those before it have ended.

@@ -14,6 +14,7 @@ impl Shard {
             state.table.close();
             fx.due(self.clock.now());
         });
+        self.give_up_idle_claims();
     }
 
     /// Refuses the waiters and pollers of a closed shard.

@@ -137,7 +137,7 @@ impl StoreDriver {
                 self.degraded.state.lock().away_until = None;
                 if asked.saturating_add(valid_for) < until {
                     // The token had the key already, for less.
-                    self.client().release(key.clone(), grant.token);
+                    self.client().release(key.clone(), grant.token.into());
                     return Won::No;
                 }
                 self.degraded.forget(grant);

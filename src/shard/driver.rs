@@ -24,9 +24,9 @@ use super::loss::LossSignal;
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::error::LockError;
-use crate::key::{FencingToken, Key, Ttl};
+use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::store::{Extended, OnExpiry, Released};
-use crate::table::{End, Grant, LocalWaiters, Refreshed, StoreCommand, StoreCommands};
+use crate::table::{ClaimEnd, End, Grant, LocalWaiters, Refreshed, StoreCommand, StoreCommands};
 
 /// How long after an unknown answer it is tried again, at first and at most.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
@@ -70,8 +70,8 @@ impl StoreDriver {
     }
 
     /// Extends a key. Its holder is warned when the deadline comes near and the store has not answered (R9).
-    async fn extend_and_warn(&self, grant: Grant, key: Key, ttl: Ttl) {
-        let mut extending = std::pin::pin!(self.extend_until_answered(grant, key, ttl));
+    async fn extend_and_warn(&self, grant: Grant, claim: (Key, Token), ttl: Ttl) {
+        let mut extending = std::pin::pin!(self.extend_until_answered(grant, claim, ttl));
         let signal = tokio::select! {
             () = &mut extending => return,
             Some(signal) = self.warn_before_the_end(&grant, ttl) => signal,
@@ -97,11 +97,11 @@ impl StoreDriver {
     }
 
     /// Asks, and asks again while nothing is known: the deadline that stands ends it.
-    async fn extend_until_answered(&self, grant: Grant, key: Key, ttl: Ttl) {
+    async fn extend_until_answered(&self, grant: Grant, claim: (Key, Token), ttl: Ttl) {
         let mut pauses = Backoff::new(RETRY.0 * 2, RETRY.1);
         let _extending = Extending { driver: self, fence: grant.fence };
         loop {
-            let answer = self.extend_once(&grant, &key, ttl).await;
+            let answer = self.extend_once(&grant, &claim, ttl).await;
             let is_over = self.shard().is_none_or(|shard| shard.held_until(&grant).is_none());
             if is_over || answer != Err(LockError::StoreUnavailable) {
                 return;
@@ -130,12 +130,12 @@ impl StoreDriver {
     }
 
     /// Extends a key for a holder that waits for the answer.
-    pub(crate) fn extend(self: &Arc<Self>, grant: Grant, key: Key, ttl: Ttl) -> oneshot::Receiver<Refresh> {
+    pub(crate) fn extend(self: &Arc<Self>, grant: Grant, claim: (Key, Token), ttl: Ttl) -> oneshot::Receiver<Refresh> {
         let (sender, answer) = oneshot::channel();
         let driver = Arc::clone(self);
         self.client.spawn(async move {
             // Nobody listens any more if the caller has gone.
-            let _ = sender.send(driver.extend_once(&grant, &key, ttl).await);
+            let _ = sender.send(driver.extend_once(&grant, &claim, ttl).await);
         });
         answer
     }
@@ -150,19 +150,25 @@ impl StoreDriver {
     }
 
     /// Asks the store to release what a grant held, if how it ended asks for that; answers what the store will find.
-    pub(super) fn release(&self, grant: &Grant, key: Key, end: End) -> Option<oneshot::Receiver<Released>> {
+    pub(super) fn release(
+        &self,
+        grant: &Grant,
+        key: Key,
+        claim: ClaimEnd,
+        end: End,
+    ) -> Option<oneshot::Receiver<Released>> {
         self.degraded.forget(grant);
-        self.releases_on(end).then(|| self.client.release(key, grant.token))
+        self.releases_on(end).then(|| self.client.release(key, claim))
     }
 
     /// One extension, in its turn. A grant that only this process knows of is extended here.
-    pub(super) async fn extend_once(&self, grant: &Grant, key: &Key, ttl: Ttl) -> Refresh {
+    pub(super) async fn extend_once(&self, grant: &Grant, (key, token): &(Key, Token), ttl: Ttl) -> Refresh {
         let extending = async {
             let asked = self.client.clock.now();
             let answer = if self.is_degraded(grant) {
                 Extended::Extended { valid_for: ttl.as_duration() }
             } else {
-                self.client.store.extend(key, grant.token, ttl).await
+                self.client.store.extend(key, *token, ttl).await
             };
             let shard = self.shard().ok_or(LockError::ShuttingDown)?;
             match answer {
@@ -177,7 +183,7 @@ impl StoreDriver {
                 }
             }
         };
-        self.client.in_turn(grant.token, extending).await
+        self.client.in_turn(*token, extending).await
     }
 }
 
@@ -199,7 +205,7 @@ pub(crate) type Refresh = Result<Refreshed, LockError>;
 impl StoreCommands for Arc<StoreDriver> {
     fn run(&self, command: StoreCommand) {
         match command {
-            StoreCommand::Acquire { grant, key, ttl, tries } => Arc::clone(self).acquire(grant, key, ttl, tries),
+            StoreCommand::Acquire { grant, key, ask } => Arc::clone(self).acquire(grant, key, ask),
             StoreCommand::Cancel { grant, key, queue } => {
                 let cancel = self.acquiring.lock().remove(&grant.fence);
                 // Its task may have ended by itself.
@@ -208,10 +214,10 @@ impl StoreCommands for Arc<StoreDriver> {
                     self.client.store.leave(&key);
                 }
             }
-            StoreCommand::Extend { grant, key, ttl } => {
+            StoreCommand::Extend { grant, key, token, ttl } => {
                 let driver = Arc::clone(self);
                 if self.extending.lock().insert(grant.fence) {
-                    self.client.spawn(async move { driver.extend_and_warn(grant, key, ttl).await });
+                    self.client.spawn(async move { driver.extend_and_warn(grant, (key, token), ttl).await });
                 }
             }
             StoreCommand::Confirm { grant, key } => {
@@ -222,10 +228,11 @@ impl StoreCommands for Arc<StoreDriver> {
             StoreCommand::RunOut { grant, key } => {
                 if self.is_degraded(&grant) {
                     self.degraded.forget(&grant);
-                    self.client.release(key, grant.token);
+                    self.client.release(key, grant.token.into());
                 }
             }
-            StoreCommand::Release { grant, key, end } => drop(self.release(&grant, key, end)),
+            StoreCommand::Release { grant, key, claim, end } => drop(self.release(&grant, key, claim, end)),
+            StoreCommand::GiveUp { key, claim } => drop(self.client.release(key, claim)),
         }
     }
 }

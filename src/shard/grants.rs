@@ -18,7 +18,7 @@ use crate::store::{KeyState, Released};
 use crate::table::AcquireRequest;
 use crate::table::{
     AutoRefreshId, AutoRefreshStart, Blocker, ClaimFilter, ClaimOutcome, ClaimSource, Effects, End, Grant, GrantState,
-    HoldersCursor, Mode, Owner, OwnerSet, RefreshRequest, Refreshed, Release, Slice, Table, WaiterId, Watcher,
+    HoldersCursor, Mode, Owner, OwnerSet, RefreshRequest, Refreshed, Release, Slice, Table, Told, WaiterId, Watcher,
 };
 
 impl Shard {
@@ -42,10 +42,10 @@ impl Shard {
             Err(LockError::Lost(_)) => return Ok(Release::AlreadyGone),
             Err(other) => Err(other),
         };
-        match driver.client().release(key.clone(), token).await {
+        match driver.client().release(key.clone(), token.into()).await {
             Ok(Released::Released) => Ok(Release::Released),
             // Who holds it then is the store's to say: nobody, or another.
-            Ok(Released::AlreadyGone) => match driver.client().look(key).await {
+            Ok(Released::AlreadyGone) => match driver.client().look(key, None).await {
                 Some(Ok(KeyState::Free)) => unknown,
                 Some(Ok(KeyState::Held { .. })) => Err(LockError::NotHeld),
                 Some(Err(_)) | None => Err(LockError::StoreUnavailable),
@@ -331,20 +331,43 @@ impl Shard {
     }
 
     /// The grants whose keys the store keeps, with the keys.
-    pub(crate) fn claims(&self, which: ClaimFilter) -> Vec<(Grant, Key)> {
+    pub(crate) fn claims(&self, which: ClaimFilter) -> Vec<(Grant, Key, Token)> {
         let (mut claims, mut cursor) = (Vec::new(), Some(0));
         if which == ClaimFilter::InTheWay && self.state.lock().table.waiting() == 0 {
             return claims;
         }
         while let Some(from) = cursor {
-            let found = |grant, key| claims.push((grant, key));
+            let found = |grant, key, token| claims.push((grant, key, token));
             cursor = self.state.lock().table.claims(which, from, SLICE as u32, found);
         }
         claims
     }
 
-    /// The grant of a key that the store keeps.
-    pub(crate) fn claim_on(&self, key: &Key, hash: u32) -> Option<Grant> {
+    /// Tells what became of the claim on a key, if there is one that may be reused.
+    pub(crate) fn tell_claim(&self, key: &Key, hash: u32, told: Told) {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.tell_claim(key, hash, told, now, fx));
+    }
+
+    /// Gives up what is kept of the store's keys though nobody holds it, in slices.
+    pub(crate) fn give_up_idle_claims(&self) {
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            cursor = self.with(|state, fx| state.table.give_up_idle_claims(from, SLICE as u32, fx));
+        }
+    }
+
+    /// The store may have forgotten what it granted: nothing more is granted under it.
+    pub(crate) fn doubt_claims(&self) {
+        self.give_up_idle_claims();
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            cursor = self.state.lock().table.doubt_claims(from, SLICE as u32);
+        }
+    }
+
+    /// The grant of a key that the store keeps, and under which token.
+    pub(crate) fn claim_on(&self, key: &Key, hash: u32) -> Option<(Grant, Token)> {
         let now = self.clock.now();
         self.with(|state, fx| state.table.claim_on(key, hash, now, fx))
     }
@@ -381,7 +404,9 @@ impl Shard {
         let Some(driver) = &self.driver else { return self.refresh(grant, request) };
         let now = self.clock.now();
         match self.with(|state, fx| state.table.start_extension(grant, request, now, fx)) {
-            Ok((key, ttl)) => driver.extend(*grant, key, ttl).await.unwrap_or(Err(LockError::ShuttingDown)),
+            Ok((key, token, ttl)) => {
+                driver.extend(*grant, (key, token), ttl).await.unwrap_or(Err(LockError::ShuttingDown))
+            }
             Err(answer) => answer.map_err(LockError::Lost),
         }
     }

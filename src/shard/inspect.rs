@@ -22,6 +22,11 @@ impl Shard {
         self.state.lock().table.token_at(key, hash)
     }
 
+    /// The token under which the store keeps a key for this process that nobody holds.
+    pub(crate) fn idle_token(&self, key: &Key, hash: u32) -> Option<Token> {
+        self.state.lock().table.idle_token(key, hash)
+    }
+
     /// Who waits here for a key that is held elsewhere, so many of them by name.
     pub(crate) fn awaiting(&self, key: &Key, hash: u32, shown: usize) -> Awaiting {
         let now = self.clock.now();

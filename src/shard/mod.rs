@@ -208,7 +208,8 @@ impl Shard {
         let answer = self.transact(self.state.lock(), &mut fx, transition);
         // Sent before the other effects run: those may ask the store for the same keys.
         let releases = fx.take_releases().into_iter();
-        let releases = releases.filter_map(|(grant, key, end)| Some((grant, driver.release(&grant, key, end)?)));
+        let releases =
+            releases.filter_map(|(grant, key, claim, end)| Some((grant, driver.release(&grant, key, claim, end)?)));
         let releases = releases.collect();
         self.run_effects(fx);
         (answer, releases)

@@ -85,7 +85,7 @@ impl Shard {
     pub(super) fn pass_on_notice(&self, key: &Key, hash: u32, fence: Option<u64>, within: Duration) {
         let now = self.clock.now();
         self.with(|state, fx| {
-            let Some(grant) = state.table.claim_on(key, hash, now, fx) else { return };
+            let Some((grant, _)) = state.table.claim_on(key, hash, now, fx) else { return };
             let is_meant = grant.proof.is_none_or(|proof| fence.is_none_or(|fence| proof.get() == fence));
             if is_meant {
                 state.table.give_notice(&grant, now.saturating_add(within), now, fx);

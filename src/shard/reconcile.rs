@@ -26,9 +26,9 @@ use tokio::time::Instant;
 use super::Shard;
 use super::client::StoreClient;
 use crate::backoff::Backoff;
-use crate::key::{FencingToken, Key};
+use crate::key::{FencingToken, Key, Token};
 use crate::store::{self, KeyState, StoreError};
-use crate::table::{ClaimFilter, End, Grant};
+use crate::table::{ClaimFilter, End, Grant, Told};
 
 /// Between two rounds while some answers are unknown, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -68,6 +68,9 @@ pub(super) async fn reconcile_events(
         match event {
             Some(store::Event::Forced(key)) => {
                 let (shard, hash) = place(&key);
+                if let Some(shard) = shards[shard as usize].upgrade() {
+                    shard.tell_claim(&key, hash, Told::Doubted);
+                }
                 // The key may have been granted anew since.
                 let found = claim_on(&shards[shard as usize], &key, hash);
                 checks.spawn(verify(Arc::clone(client), found, End::Forced));
@@ -78,7 +81,15 @@ pub(super) async fn reconcile_events(
                     shard.pass_on_notice(&key, hash, fence, within);
                 }
             }
+            Some(store::Event::Wanted(key)) => {
+                let (shard, hash) = place(&key);
+                if let Some(shard) = shards[shard as usize].upgrade() {
+                    shard.tell_claim(&key, hash, Told::Wanted);
+                }
+            }
             Some(store::Event::Resumed) => {
+                // What is not verified grants nothing new (R21).
+                shards.iter().filter_map(Weak::upgrade).for_each(|shard| shard.doubt_claims());
                 let found = shards.iter().flat_map(|shard| claims(shard, ClaimFilter::All)).collect();
                 let check = checks.spawn(verify(Arc::clone(client), found, End::Vanished));
                 if let Some(before) = of_all.replace(check) {
@@ -115,13 +126,13 @@ pub(super) async fn recheck_blocking(client: &Arc<StoreClient>, shards: &[Weak<S
     }
 }
 
-/// A grant to verify: its shard, itself, its key.
-type Suspect = (Weak<Shard>, Grant, Key);
+/// A grant to verify: its shard, itself, its key, and what the store keeps it under.
+type Suspect = (Weak<Shard>, Grant, Key, Token);
 
 /// A grant among those of all shards: fences count per shard.
 type SuspectId = (usize, FencingToken);
 
-fn id(shard: usize, (_, grant, _): &Suspect) -> SuspectId {
+fn id(shard: usize, (_, grant, ..): &Suspect) -> SuspectId {
     (shard, grant.fence)
 }
 
@@ -191,12 +202,12 @@ impl Rounds {
 
 fn claims(shard: &Weak<Shard>, which: ClaimFilter) -> Vec<Suspect> {
     let held = shard.upgrade().map(|shard| shard.claims(which)).unwrap_or_default();
-    held.into_iter().map(|(grant, key)| (Weak::clone(shard), grant, key)).collect()
+    held.into_iter().map(|(grant, key, token)| (Weak::clone(shard), grant, key, token)).collect()
 }
 
 fn claim_on(shard: &Weak<Shard>, key: &Key, hash: u32) -> Vec<Suspect> {
     let held = shard.upgrade().and_then(|shard| shard.claim_on(key, hash));
-    held.into_iter().map(|grant| (Weak::clone(shard), grant, key.clone())).collect()
+    held.into_iter().map(|(grant, token)| (Weak::clone(shard), grant, key.clone(), token)).collect()
 }
 
 /// Ends those grants that the store does not keep, in rounds, until each is known.
@@ -213,10 +224,11 @@ async fn verify(client: Arc<StoreClient>, mut found: Vec<Suspect>, end: End) {
 }
 
 /// Asks the store once whether it still keeps a grant. If it does not, the grant is ended here, `after` the answer.
-async fn look(client: &Arc<StoreClient>, (shard, grant, key): &Suspect, end: End, after: Duration) -> LookResult {
+async fn look(client: &Arc<StoreClient>, suspect: &Suspect, end: End, after: Duration) -> LookResult {
+    let (shard, grant, key, token) = suspect;
     // A store that breaks S12 has not answered.
     let longest = client.store.capabilities().operation_timeout.saturating_mul(2);
-    let seen = tokio::time::timeout(longest, client.store.look(key, Some(grant.token))).await;
+    let seen = tokio::time::timeout(longest, client.store.look(key, Some(*token))).await;
     let Some(shard) = shard.upgrade() else { return LookResult::Known };
     match seen {
         // It has yet to win its key in the store.
@@ -228,7 +240,7 @@ async fn look(client: &Arc<StoreClient>, (shard, grant, key): &Suspect, end: End
             }
             shard.claim_lost(grant, end);
             // Another server of the store may still keep it; nothing else would release it there.
-            client.release(key.clone(), grant.token);
+            client.release(key.clone(), (*token).into());
             LookResult::Known
         }
         Ok(Err(_)) | Err(_) if shard.held_until(grant).is_none() => LookResult::Known,
@@ -269,7 +281,7 @@ mod tests {
 
     #[test]
     fn unknown_answers_leave_a_key_out_of_more_and_more_rounds() {
-        let found = || vec![(0, (Weak::new(), grant(7), Key::new("k").unwrap()))];
+        let found = || vec![(0, (Weak::new(), grant(7), Key::new("k").unwrap(), Token::random()))];
         let mut rounds = Rounds::default();
         let mut looked_at = Vec::new();
         for round in 0..16 {

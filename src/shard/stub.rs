@@ -110,7 +110,7 @@ impl Store for StubStore {
     fn acquire<'a>(&'a self, ask: AcquireRequest<'a>) -> BoxFuture<'a, Acquired> {
         let holder = *self.0.lock().held.entry(ask.key.clone()).or_insert(ask.token);
         ready(if holder == ask.token {
-            Acquired::Granted { fence: None, valid_for: ask.ttl.as_duration() }
+            Acquired::Granted { fence: None, valid_for: ask.ttl.as_duration(), clock: None }
         } else {
             Acquired::Denied { retry_in: None, why: Denial::Held }
         })

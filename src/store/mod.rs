@@ -31,6 +31,7 @@
 
 #[cfg(feature = "redis")]
 mod batching;
+mod claim_reuse;
 mod error;
 mod fail_mode;
 mod key_template;
@@ -47,6 +48,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
+pub use claim_reuse::ClaimReuse;
 pub use error::{StoreCause, StoreError};
 pub use fail_mode::FailMode;
 pub use key_template::{KeyTemplate, TemplateError};
@@ -139,6 +141,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Ends what `token` holds (S7). The work begins with the call, not with the first poll.
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released>;
+
+    /// The same for a claim under which the caller has given out fences of its own ([`Capabilities::claim_reuse`]): the
+    /// next fence is above `last_fence` (S8).
+    fn release_claim<'a>(&'a self, key: &'a Key, token: Token, last_fence: u64) -> BoxFuture<'a, Released> {
+        let _ = last_fence;
+        self.release(key, token)
+    }
 
     /// Ends whatever holds the key (S11).
     fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced>;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::StoreError;
+use super::{ClaimReuse, StoreError};
 use crate::key::{Key, Ttl};
 
 /// The answer to [`Store::acquire`](super::Store::acquire).
@@ -17,6 +17,9 @@ pub enum Acquired {
         fence: Option<u64>,
         /// For how long from the start of the call.
         valid_for: Duration,
+        /// What the clock that fences are made by showed when the key was granted, or earlier, in the units of fences: every
+        /// later grant's fence is above it. `None` where the store cannot promise that; claims are not reused then.
+        clock: Option<u64>,
     },
     /// The token does not hold the key.
     Denied {
@@ -343,6 +346,12 @@ pub struct Capabilities {
     pub fairness: Fairness,
     /// Whether it reports what happens to keys.
     pub hints: Hints,
+    /// How a key goes on in a process whose holder has released it. A store that sets this gives fences by a clock in
+    /// microseconds, keeps the last fence of a [released claim](super::Store::release_claim), and sends
+    /// [`Event::Wanted`](super::Event::Wanted).
+    pub claim_reuse: ClaimReuse,
+    /// What the tokens of this process's claims begin with (their first 48 bits), for other processes to find it.
+    pub claim_tag: u64,
 }
 
 impl Capabilities {
@@ -359,6 +368,8 @@ impl Capabilities {
             on_expiry,
             fairness: Fairness::Queue,
             hints: Hints::Given,
+            claim_reuse: ClaimReuse::Off,
+            claim_tag: 0,
         }
     }
 }

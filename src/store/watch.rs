@@ -41,6 +41,8 @@ pub enum Event {
         /// So long from now.
         within: Duration,
     },
+    /// Another process asks for this key, which this one has a claim on.
+    Wanted(Key),
     /// The other side may have changed or forgotten: verify every key that is held (R21).
     Resumed,
 }

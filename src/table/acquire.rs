@@ -179,7 +179,13 @@ impl Table {
             return Err(NotGrantable::Refused(why));
         }
         if needs_claim {
-            return Err(NotGrantable::Unclaimed { until });
+            return match self.grant_idle(request, fx).map_err(NotGrantable::Refused)? {
+                Some(grant) => {
+                    self.granted(grant.slot, grant.slot, 0, fx);
+                    Ok(grant)
+                }
+                None => Err(NotGrantable::Unclaimed { until }),
+            };
         }
         reserve_quota(request.terms).map_err(NotGrantable::Refused)?;
         let Some(index) = found else {

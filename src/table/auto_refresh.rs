@@ -38,6 +38,8 @@ pub(crate) enum DueAction {
     Refresh,
     /// No order: the store is asked whether its end still is where this process knows it.
     Confirm,
+    /// No order: it was granted for less than its TTL, and is extended once.
+    Extend,
 }
 
 /// What a grant is refreshed by; or, where it has no order, confirmed.
@@ -72,6 +74,11 @@ impl AutoRefresh {
     pub(super) const fn confirm(due: Moment) -> Self {
         let order = Own { id: AutoRefreshId(0), every: Duration::ZERO, depth: 0 };
         Self { what: DueAction::Confirm, is_own: false, timeout: Duration::MAX, ..Self::of(order, due) }
+    }
+
+    /// No order, but one extension.
+    pub(super) const fn extend(due: Moment) -> Self {
+        Self { what: DueAction::Extend, ..Self::confirm(due) }
     }
 
     /// The manager's own order, in force.
@@ -139,7 +146,8 @@ impl Table {
         if is_kept || third < Ttl::MIN || deadline >= slot.last_deadline() {
             return Ok(AutoRefreshStart::Unchanged);
         }
-        if auto.is_none() && deadline.saturating_since(self.now) < ttl.as_duration() / 2 {
+        let is_by_store = self.is_by_store(grant.slot);
+        if auto.is_none() && !is_by_store && deadline.saturating_since(self.now) < ttl.as_duration() / 2 {
             self.refresh(grant, RefreshRequest::To(ttl), now, fx)?;
         }
         let depth = self.slots[grant.slot].extras_mut().reentries;
@@ -161,7 +169,12 @@ impl Table {
     }
 
     /// Puts an order in force, in place of what is.
-    fn order(&mut self, index: u32, order: AutoRefresh, fx: &mut Effects) {
+    fn order(&mut self, index: u32, mut order: AutoRefresh, fx: &mut Effects) {
+        let auto = self.slots[index].extras.as_ref().and_then(|extras| extras.auto.as_ref());
+        if let Some(auto) = auto.filter(|auto| auto.what == DueAction::Extend) {
+            // The end that it has comes earlier than the order counts on.
+            order.due = order.due.min(auto.due);
+        }
         self.drop_auto(index);
         fx.due(order.due);
         self.slots[index].extras_mut().auto = Some(order);

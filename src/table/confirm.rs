@@ -17,7 +17,7 @@ use super::holder::GrantState;
 use super::slot::Refreshes;
 use super::{Effects, Grant, Table, TokenOrigin};
 use crate::clock::Moment;
-use crate::key::Key;
+use crate::key::{Key, Token};
 
 /// So long before a deadline the store is first asked, or a quarter of the TTL if that is less.
 const LEAD: Duration = Duration::from_secs(1);
@@ -38,7 +38,8 @@ impl Table {
         let has_order = slot.extras.as_ref().is_some_and(|extras| extras.auto.is_some());
         let holder = slot.holder.as_ref()?;
         let left = holder.deadline.saturating_since(self.now);
-        if has_order || !self.is_by_store(index) || slot.session().is_some() || left <= LAST {
+        let is_own = slot.extras.as_ref().is_some_and(|extras| extras.claim.is_some());
+        if has_order || is_own || !self.is_by_store(index) || slot.session().is_some() || left <= LAST {
             return None;
         }
         let lead = LEAD.min(holder.ttl.as_duration() / 4);
@@ -100,7 +101,7 @@ impl Table {
         which: ClaimFilter,
         cursor: u32,
         budget: u32,
-        mut found: impl FnMut(Grant, Key),
+        mut found: impl FnMut(Grant, Key, Token),
     ) -> Option<u32> {
         let window = self.slots.window(cursor, budget);
         let end = window.end;
@@ -111,18 +112,19 @@ impl Table {
                 && let Some(grant) = self.grant_in(index)
                 && self.claimant(&grant).is_none()
             {
-                found(grant, slot.key.clone());
+                found(grant, slot.key.clone(), self.store_token(&grant));
             }
         }
         (end < self.slots.bound()).then_some(end)
     }
 
     /// The grant of a key that the store has given, if there is one.
-    pub(crate) fn claim_on(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Option<Grant> {
+    pub(crate) fn claim_on(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Option<(Grant, Token)> {
         self.advance_clock(now);
         let before = self.fence;
         let index = self.find_live(hash, key, fx)?;
         let grant = self.grant_in(index).filter(|grant| grant.fence <= before)?;
-        (self.is_by_store(index) && self.claimant(&grant).is_none()).then_some(grant)
+        let is_given = self.is_by_store(index) && self.claimant(&grant).is_none();
+        is_given.then(|| (grant, self.store_token(&grant)))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::acquire::Grant;
-use super::claim::{StoreCommand, StoreCommands};
+use super::claim::{ClaimEnd, StoreCommand, StoreCommands};
 use super::events::{Event, Sink};
 use super::history::End;
 use super::owner::Owner;
@@ -113,12 +113,12 @@ impl Effects {
     }
 
     /// Takes out the releases that the store would be asked for: the caller sends them itself, to get their answers.
-    pub(crate) fn take_releases(&mut self) -> Vec<(Grant, Key, End)> {
+    pub(crate) fn take_releases(&mut self) -> Vec<(Grant, Key, ClaimEnd, End)> {
         let Some(more) = self.more.as_mut() else { return Vec::new() };
         let is_release = |(_, command): &mut (_, StoreCommand)| matches!(command, StoreCommand::Release { .. });
         let releases = more.commands.extract_if(.., is_release);
         let parts = |(_, command)| match command {
-            StoreCommand::Release { grant, key, end } => Some((grant, key, end)),
+            StoreCommand::Release { grant, key, claim, end } => Some((grant, key, claim, end)),
             _ => None,
         };
         releases.filter_map(parts).collect()

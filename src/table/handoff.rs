@@ -44,10 +44,12 @@ impl Table {
             }
             self.leave_queue(index, next);
             if self.claim.is_stored() && self.waiters[next].terms.needs_claim() {
-                self.claim_for(index, next, fx);
+                if self.hand_on_claim(index, next, fx).is_none() {
+                    self.claim_for(index, next, fx);
+                }
                 break;
             }
-            self.grant_waiter(index, next, fx);
+            self.grant_waiter(index, next, None, fx);
             if mode == Mode::Exclusive {
                 // Nobody else has room.
                 break;
@@ -59,6 +61,7 @@ impl Table {
             self.file_first_as_urgent(index);
         } else if slot.is_free() {
             let hash = slot.hash;
+            self.settle_claim(index, fx);
             self.remove_slot(index, hash);
         }
     }
@@ -89,16 +92,17 @@ impl Table {
         }
     }
 
-    /// Grants a key to a waiter that has just left its queue.
+    /// Grants a key to a waiter that has just left its queue. `until`: the deadline, where it does not follow from the
+    /// waiter's terms.
     #[inline(always)]
-    fn grant_waiter(&mut self, index: u32, next: u32, fx: &mut Effects) {
+    pub(super) fn grant_waiter(&mut self, index: u32, next: u32, until: Option<Moment>, fx: &mut Effects) {
         let waiter = &mut self.waiters[next];
         let waited = self.now.nanos_since(waiter.queued_at);
         let mode = waiter.terms.mode();
         let (token, terms) = (waiter.token, Terms { ttl: waiter.terms.ttl, extra: waiter.terms.extra.take() });
         if terms.extra.is_none() {
             // An exclusive lock for nobody in particular: the key is free, and stays where it is.
-            let deadline = self.first_deadline(&terms, None);
+            let deadline = self.first_deadline(&terms, until);
             let holder = self.new_holder(token, terms.ttl, deadline, GrantState::Unseen(next));
             self.slots[index].holder = Some(holder);
             if self.slots[index].queue.len == 0 {
@@ -111,7 +115,7 @@ impl Table {
                 self.granted(index, index, 0, fx);
             }
         } else {
-            self.grant_waiter_on_terms(index, next, token, &terms, fx);
+            self.grant_waiter_on_terms(index, next, token, (&terms, until), fx);
         }
         self.count(index, |c| {
             c.attempts += 1;
@@ -124,8 +128,15 @@ impl Table {
     }
 
     #[inline(never)]
-    fn grant_waiter_on_terms(&mut self, index: u32, next: u32, token: Token, terms: &Terms, fx: &mut Effects) {
-        let until = terms.session().map(|session| session.deadline().unwrap_or(self.now));
+    fn grant_waiter_on_terms(
+        &mut self,
+        index: u32,
+        next: u32,
+        token: Token,
+        (terms, until): (&Terms, Option<Moment>),
+        fx: &mut Effects,
+    ) {
+        let until = until.or_else(|| terms.session().map(|session| session.deadline().unwrap_or(self.now)));
         let at = self.place(index, token, terms, GrantState::Unseen(next), until);
         self.grant_to_waiter(next, at, fx);
         // Its own wait is one that the deadlock check knows of.

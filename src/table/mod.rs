@@ -78,7 +78,8 @@ pub(crate) use auto_refresh::{AutoRefreshId, AutoRefreshStart};
 pub(crate) use blockers::steps;
 pub(crate) use blockers::{Blocker, QueuePosition};
 pub(crate) use claim::{
-    Attempts, Claim, ClaimFilter, ClaimOutcome, ClaimSource, LocalWaiters, StoreCommand, StoreCommands,
+    Attempts, Claim, ClaimEnd, ClaimFilter, ClaimOutcome, ClaimRequest, ClaimSource, LocalWaiters, StoreCommand,
+    StoreCommands, StoreGrant, Told,
 };
 pub(crate) use counters::Counters;
 pub(crate) use effects::Effects;
@@ -111,6 +112,8 @@ use std::sync::Arc;
 
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token};
+use crate::store::ClaimReuse;
+use claim::IdleKeys;
 use events::Subscriptions;
 use history::History;
 use hot_keys::HotKeys;
@@ -157,6 +160,8 @@ pub(crate) struct Table {
     owner_index: HashMap<OwnerId, OwnerIndex, foldhash::fast::RandomState>,
     subscriptions: Subscriptions,
     claim: Claim,
+    /// Keys of the store between two grants; only where claims are reused.
+    idle_keys: Option<Box<IdleKeys>>,
     limits: Limits,
     /// The last fence handed out; counts per shard, so that idle keys cost nothing (T4).
     fence: FencingToken,
@@ -203,6 +208,7 @@ impl Table {
             history: History::new(ENDED_TOKENS),
             owner_index: HashMap::default(),
             subscriptions: Subscriptions::default(),
+            idle_keys: (claim.reuse() != ClaimReuse::Off).then(|| Box::new(IdleKeys::new(now))),
             claim,
             limits,
             fence: FencingToken::at_least_one(fence_floor),
@@ -256,7 +262,11 @@ impl Table {
 
     /// Gives memory back after a spike, a bounded piece at a time; whether there is more to be done.
     pub(crate) fn trim(&mut self) -> bool {
-        if self.slots.trim(CHUNKS_AT_ONCE) || self.waiters.trim(CHUNKS_AT_ONCE) {
+        let trims_idle = |idle: &mut Box<IdleKeys>| idle.trim(CHUNKS_AT_ONCE);
+        if self.slots.trim(CHUNKS_AT_ONCE)
+            || self.waiters.trim(CHUNKS_AT_ONCE)
+            || self.idle_keys.as_mut().is_some_and(trims_idle)
+        {
             return true;
         }
         // What is moved for it is few, and what was there before was many: O(1) for each that has gone.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::auto_refresh::AutoRefresh;
 use super::blockers::PermitsWanted;
+use super::claim::KeptClaim;
 use super::counters::Counters;
 use super::group::Group;
 use super::history::End;
@@ -245,8 +246,10 @@ pub(crate) struct Extras {
     pub(crate) reentries: u32,
     /// Of the holder: when an operator will take the lock.
     pub(crate) notice: Option<Moment>,
-    /// Of the holder: the fence that the store gave it.
+    /// Of the holder: the fence that the store gave it, or that was made under its claim.
     pub(crate) proof: Option<FencingToken>,
+    /// Of the holder, and for a moment of the next one: the claim that it holds the key under, if that may be reused.
+    pub(crate) claim: Option<Box<KeptClaim>>,
     /// Of the key: the store has said neither yes nor no since it was asked for it last, so that a wait which ends now
     /// was not for another holder (R20).
     pub(crate) unanswered: bool,

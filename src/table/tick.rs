@@ -71,7 +71,7 @@ impl Table {
         match self.expiries.step(&mut self.slots, self.now) {
             Step::Due(index) => drop(self.end_if_over(index, fx)),
             Step::Moved => {}
-            Step::Idle => return false,
+            Step::Idle => return self.end_idle_one(fx),
         }
         true
     }
@@ -81,7 +81,8 @@ impl Table {
         if !self.handing_off.is_empty() {
             return Some(self.now);
         }
-        [self.expiries.next(), self.timeouts.next(), self.refreshes.next()].into_iter().flatten().min()
+        let idle = self.idle_keys.as_ref().and_then(|idle| idle.next_end());
+        [self.expiries.next(), self.timeouts.next(), self.refreshes.next(), idle].into_iter().flatten().min()
     }
 
     /// Grants nothing from now on.
@@ -117,8 +118,13 @@ impl Table {
             return;
         }
         let Some(auto) = slot.extras.as_mut().and_then(|extras| extras.auto.as_mut()) else { return };
-        if auto.what == DueAction::Confirm {
-            return self.confirm_now(grant, fx);
+        match auto.what {
+            DueAction::Refresh => {}
+            DueAction::Confirm => return self.confirm_now(grant, fx),
+            DueAction::Extend => {
+                self.drop_auto(index);
+                return self.extend_claim(grant, ttl, fx);
+            }
         }
         let late = now.saturating_since(auto.due) > auto.timeout;
         auto.due = now.saturating_add(auto.every);

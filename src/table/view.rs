@@ -109,9 +109,10 @@ impl Table {
         self.row(self.find(hash, key)?, self.now, shown)
     }
 
-    /// The token under which the store keeps a key that is held here.
+    /// The token under which the store keeps a key that is held here, or kept idle.
     pub(crate) fn token_at(&self, key: &Key, hash: u32) -> Option<Token> {
-        self.slots[self.find(hash, key)?].holder.as_ref().map(|holder| holder.token)
+        let Some(index) = self.find(hash, key) else { return self.idle_token(key, hash) };
+        self.grant_in(index).map(|grant| self.store_token(&grant))
     }
 
     /// Up to `budget` slots from `cursor` on; answers where to go on, or `None` at the end. Only what is `wanted` is

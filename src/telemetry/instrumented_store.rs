@@ -237,6 +237,20 @@ impl InstrumentedStore {
             answer
         })
     }
+
+    fn observed_release<'a>(&'a self, key: &'a Key, call: BoxFuture<'a, Released>) -> BoxFuture<'a, Released> {
+        self.observed(
+            Op::Release,
+            Some(key),
+            call,
+            |answer| match answer {
+                Released::Released => CallOutcome::Done,
+                Released::AlreadyGone => CallOutcome::Refused,
+                Released::Unknown(_) => CallOutcome::Unknown,
+            },
+            |answer| if let Released::Unknown(why) = answer { Some(why) } else { None },
+        )
+    }
 }
 
 fn known<T>(answer: &Result<T, StoreError>) -> CallOutcome {
@@ -329,17 +343,11 @@ impl Store for InstrumentedStore {
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
-        self.observed(
-            Op::Release,
-            Some(key),
-            self.store.release(key, token),
-            |answer| match answer {
-                Released::Released => CallOutcome::Done,
-                Released::AlreadyGone => CallOutcome::Refused,
-                Released::Unknown(_) => CallOutcome::Unknown,
-            },
-            |answer| if let Released::Unknown(why) = answer { Some(why) } else { None },
-        )
+        self.observed_release(key, self.store.release(key, token))
+    }
+
+    fn release_claim<'a>(&'a self, key: &'a Key, token: Token, last_fence: u64) -> BoxFuture<'a, Released> {
+        self.observed_release(key, self.store.release_claim(key, token, last_fence))
     }
 
     fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced> {

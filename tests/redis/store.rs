@@ -98,7 +98,7 @@ fn a_retried_grant_ends_when_the_key_does() {
     let (stores, token) = (stores_at(&server.url()), Token::random());
     let fence = take(&*stores.one, "k", token);
     server.ask::<i64>("PEXPIRE lock:k 5000");
-    let Acquired::Granted { fence: again, valid_for } = ask(&*stores.one, "k", token, LONG) else { panic!() };
+    let Acquired::Granted { fence: again, valid_for, .. } = ask(&*stores.one, "k", token, LONG) else { panic!() };
     assert_eq!(again, Some(fence));
     assert!(valid_for < Duration::from_secs(5), "{valid_for:?}");
     assert!(server.ask::<i64>("PTTL lock:k") <= 5000);

@@ -419,7 +419,7 @@ mod tests {
         tickets.begin_try(&names, OnHeld::Queue).settle(&HELD);
         let first = tickets.begin_try(&names, OnHeld::Queue);
         let number = first.number();
-        first.settle(&Acquired::Granted { fence: None, valid_for: TICKET });
+        first.settle(&Acquired::Granted { fence: None, valid_for: TICKET, clock: None });
         assert!(tickets.state.lock().places.is_empty());
         assert_ne!(
             tickets.begin_try(&names, OnHeld::Queue).number(),

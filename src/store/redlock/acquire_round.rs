@@ -219,7 +219,7 @@ impl AcquireRound {
             if inner.now().saturating_since(begun) >= valid_for {
                 return Acquired::Denied { retry_in: Some(RENEWAL), why: Denial::TooLate };
             }
-            Acquired::Granted { fence: Some(fence), valid_for }
+            Acquired::Granted { fence: Some(fence), valid_for, clock: None }
         };
         if let Some((fence, left)) = already {
             return granted(fence, left);

@@ -182,7 +182,7 @@ impl Table {
     pub(super) fn claim_for(&mut self, index: u32, id: u32, fx: &mut Effects) {
         self.waiters[id].state =
             WaiterState::Claiming { tries: Attempts::Many, queued: true, refused: false, counted: true };
-        self.start_claim(index, id, Attempts::Many, fx);
+        self.start_claim(index, id, (Attempts::Many, None), fx);
     }
 
     /// To `Granted`: the waiter's grant holds `slot` now.

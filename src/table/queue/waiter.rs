@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::super::claim::Attempts;
-use super::super::request::AcquireRequest;
+use super::super::request::{AcquireRequest, TokenOrigin};
 use super::super::slab::{NIL, Slab};
 use super::super::timer_wheel::{Links, Timed};
 use super::super::{Effects, Terms};
@@ -53,6 +53,7 @@ pub(crate) struct Waiter {
     pub(crate) next: u32,
     pub(crate) timeout: Links,
     pub(crate) token: Token,
+    pub(crate) origin: TokenOrigin,
     pub(crate) terms: Terms,
     pub(crate) queued_at: Moment,
     /// The end of its wait.
@@ -79,6 +80,7 @@ impl Waiter {
             next: NIL,
             timeout: Links::NEW,
             token: request.token,
+            origin: request.origin,
             terms: request.terms.clone(),
             queued_at: now,
             deadline: Moment::FAR,

@@ -51,7 +51,7 @@ async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> 
         }
     };
     let meant = meaning(inner, &answer.reply, ttl)?;
-    if let Acquired::Granted { fence, valid_for } = meant {
+    if let Acquired::Granted { fence, valid_for, .. } = meant {
         // Every later fence must be above it, even if this grant does not count (R12).
         inner.highest.saw(&names, fence.unwrap_or(0));
         if let Some(why) = flaw(inner, &answer, begun, valid_for) {
@@ -113,7 +113,8 @@ fn meaning(inner: &Inner, reply: &Reply, ttl: Duration) -> Result<Acquired, Stor
     match (reply.code(), reply.rest()) {
         (1, &[fence, left_ms, _]) => {
             let fence = u64::try_from(fence).map_err(|_| protocol_error("a fence below zero"))?;
-            Ok(Acquired::Granted { fence: Some(fence), valid_for: inner.valid_for(ttl, left_ms) })
+            let clock = u64::try_from(reply.server_us()).ok();
+            Ok(Acquired::Granted { fence: Some(fence), valid_for: inner.valid_for(ttl, left_ms), clock })
         }
         (2, &[why, left_ms]) => {
             let why = match why {

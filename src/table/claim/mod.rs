@@ -9,6 +9,13 @@
 //! The store is asked by a [`StoreCommands`], after the mutex is dropped; the answers come back as [`Table::claimed`],
 //! [`Table::denied`], [`Table::extended`] and [`Table::claim_lost`]. Nothing is held for a waiter that has gone: its
 //! claim is cancelled, and the next waiter's begins.
+//!
+//! Where the store is set to that ([`ClaimReuse`]), a claim has a token of its own and outlives the grant that it was
+//! taken for: [`kept`] says how long, `reuse` hands it on, `idle` keeps it while nobody holds its key.
+
+mod idle;
+mod kept;
+mod reuse;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,14 +31,25 @@ use super::{Effects, RefreshRequest, Refreshed, Table};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
+use crate::store::ClaimReuse;
+pub(super) use idle::IdleKeys;
+pub(crate) use kept::StoreGrant;
+pub(super) use kept::{ClaimEvent, KeptClaim};
+pub(crate) use reuse::Told;
 
 /// The right of this process to grant a key.
 #[derive(Clone)]
 pub(crate) enum Claim {
     /// Memory mode: there is no store to ask.
     Local,
-    /// The store says, key by key; this is who asks it.
-    Stored(Arc<dyn StoreCommands>),
+    /// The store says, key by key.
+    Stored {
+        /// Who asks it.
+        commands: Arc<dyn StoreCommands>,
+        reuse: ClaimReuse,
+        /// What the tokens of claims that may be reused begin with, in the lower 48 bits.
+        tag: u64,
+    },
 }
 
 /// Puts the table's commands to the store.
@@ -44,17 +62,47 @@ pub(crate) trait StoreCommands: Send + Sync {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum StoreCommand {
     /// Take the key for a request.
-    Acquire { grant: Grant, key: Key, ttl: Ttl, tries: Attempts },
+    Acquire { grant: Grant, key: Key, ask: ClaimRequest },
     /// The request has gone: stop taking, and let go what was taken for it.
     Cancel { grant: Grant, key: Key, queue: LocalWaiters },
     /// Keep the key.
-    Extend { grant: Grant, key: Key, ttl: Ttl },
+    Extend { grant: Grant, key: Key, token: Token, ttl: Ttl },
     /// Ask for how long the token still has the key: another process may have extended it.
     Confirm { grant: Grant, key: Key },
     /// Let the key go.
-    Release { grant: Grant, key: Key, end: End },
+    Release { grant: Grant, key: Key, claim: ClaimEnd, end: End },
+    /// Let a key go that nobody holds.
+    GiveUp { key: Key, claim: ClaimEnd },
     /// Leave the key to its own end: it is over here, but another process may have extended it.
     RunOut { grant: Grant, key: Key },
+}
+
+/// How the store is asked for a key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ClaimRequest {
+    /// What the store keeps the key under.
+    pub(crate) token: Token,
+    pub(crate) ttl: Ttl,
+    pub(crate) tries: Attempts,
+    /// To be let go before: this process's own last claim.
+    pub(crate) after: Option<ClaimEnd>,
+    /// Not asked before then.
+    pub(crate) not_before: Moment,
+}
+
+/// A claim that ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ClaimEnd {
+    pub(crate) token: Token,
+    /// The last fence that was given out under it, if the store did not make it.
+    pub(crate) last_fence: Option<FencingToken>,
+}
+
+impl From<Token> for ClaimEnd {
+    /// The claim of a grant with this token, which the store made the fence of.
+    fn from(token: Token) -> Self {
+        Self { token, last_fence: None }
+    }
 }
 
 /// How often a request has the store asked.
@@ -84,8 +132,7 @@ pub(crate) enum ClaimFilter {
 /// Who says that a request has its key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ClaimSource {
-    /// The store, with the fence of its grant if it gives any.
-    OfStore(Option<FencingToken>),
+    OfStore(StoreGrant),
     /// This process alone: the store is away, and the manager was told to go on (R20).
     Ours,
 }
@@ -103,7 +150,15 @@ pub(crate) enum ClaimOutcome {
 
 impl Claim {
     pub(crate) const fn is_stored(&self) -> bool {
-        matches!(self, Self::Stored(_))
+        matches!(self, Self::Stored { .. })
+    }
+
+    /// How claims may outlive their grants.
+    pub(super) const fn reuse(&self) -> ClaimReuse {
+        match self {
+            Self::Local => ClaimReuse::Off,
+            Self::Stored { reuse, .. } => *reuse,
+        }
     }
 }
 
@@ -142,14 +197,24 @@ impl Table {
         let counted = !matches!(policy, WaitPolicy::Poll);
         let state = WaiterState::Claiming { tries, queued: false, refused: false, counted };
         let waiter = self.add_waiter(request, index, state, (deadline, until), waker);
-        self.start_claim(index, waiter.index, tries, fx);
+        let after = self.end_idle_claim(index, fx);
+        self.start_claim(index, waiter.index, (tries, after), fx);
         AcquireOutcome::Queued(waiter)
     }
 
-    /// Has a key taken for a waiter, which keeps its place in this process until the store has answered.
-    pub(super) fn start_claim(&mut self, index: u32, id: u32, tries: Attempts, fx: &mut Effects) {
+    /// Has a key taken for a waiter, which keeps its place in this process until the store has answered. `after`: this
+    /// process's own last claim on it, to be let go first.
+    pub(super) fn start_claim(
+        &mut self,
+        index: u32,
+        id: u32,
+        (tries, after): (Attempts, Option<ClaimEnd>),
+        fx: &mut Effects,
+    ) {
         let waiter = &self.waiters[id];
         let (token, ttl, extra, due) = (waiter.token, waiter.terms.ttl, waiter.terms.extra.clone(), waiter.due);
+        let claim = self.new_claim(id);
+        let not_before = self.not_before(index, tries);
         // It is no grant yet: it ends with its waiter, and with nothing else.
         let holder = self.new_holder(token, ttl, Moment::FAR, GrantState::Claiming(id));
         let fence = holder.fence();
@@ -158,6 +223,10 @@ impl Table {
         if extra.is_some() || slot.extras.is_some() {
             slot.extras_mut().terms = extra;
         }
+        let claim_token = claim.as_ref().map_or(token, |claim| claim.token);
+        if claim.is_some() {
+            slot.extras_mut().claim = claim;
+        }
         let key = slot.key.clone();
         self.claiming += 1;
         self.index_grant(index);
@@ -165,15 +234,13 @@ impl Table {
             self.timeouts.insert(&mut self.waiters, id);
             fx.due(due);
         }
-        self.send(
-            StoreCommand::Acquire { grant: Grant { slot: index, token, fence, proof: None }, key, ttl, tries },
-            fx,
-        );
+        let ask = ClaimRequest { token: claim_token, ttl, tries, after, not_before };
+        self.send(StoreCommand::Acquire { grant: Grant { slot: index, token, fence, proof: None }, key, ask }, fx);
     }
 
     pub(super) fn send(&self, command: StoreCommand, fx: &mut Effects) {
-        if let Claim::Stored(store) = &self.claim {
-            fx.command(Arc::clone(store), command);
+        if let Claim::Stored { commands, .. } = &self.claim {
+            fx.command(Arc::clone(commands), command);
         }
     }
 
@@ -218,7 +285,12 @@ impl Table {
         }
         let extras = slot.extras_mut();
         let proof = match source {
-            ClaimSource::OfStore(proof) => proof,
+            ClaimSource::OfStore(given) => {
+                if let Some(claim) = extras.claim.as_mut() {
+                    claim.step(ClaimEvent::Granted { grant: given, deadline }, self.claim.reuse(), now);
+                }
+                given.fence
+            }
             ClaimSource::Ours => None,
         };
         (extras.proof, extras.unanswered) = (proof, false);
@@ -279,6 +351,8 @@ impl Table {
         let mut terms = None;
         if let Some(extras) = slot.extras.as_mut() {
             terms = extras.terms.take();
+            // What the store may yet say yes to is let go under its token.
+            extras.claim = None;
             let _ = extras.forget_holder();
         }
         if let Some(terms) = terms {
@@ -304,24 +378,37 @@ impl Table {
         if is_taken_for || slot.queue.len > 0 { LocalWaiters::Some } else { LocalWaiters::None }
     }
 
-    /// Lets the store know of the end of a grant that it had given.
+    /// Lets the store know of the end of a grant that it had given; unless its claim is to be reused (K3).
     pub(super) fn release_claim(&mut self, index: u32, token: Token, fence: FencingToken, end: End, fx: &mut Effects) {
+        if self.keeps_claim(index, end) {
+            return;
+        }
+        let kept = self.slots[index].extras.as_mut().and_then(|extras| extras.claim.take());
         if self.claim.is_stored() && end != End::Vanished {
             let key = self.slots[index].key.clone();
             let grant = Grant { slot: index, token, fence, proof: None };
-            let command = if self.may_go_on_elsewhere(index, end) {
+            // The token of a claim that may be reused is known to nobody else.
+            let is_own = kept.is_none();
+            let claim = kept.map_or(ClaimEnd::from(token), |kept| kept.end());
+            let command = if is_own && self.may_go_on_elsewhere(index, end) {
                 StoreCommand::RunOut { grant, key }
             } else {
-                StoreCommand::Release { grant, key, end }
+                StoreCommand::Release { grant, key, claim, end }
             };
             self.send(command, fx);
         }
     }
 
+    /// What the store keeps the key of a grant under.
+    pub(super) fn store_token(&self, grant: &Grant) -> Token {
+        let claim = self.slots[grant.slot].extras.as_ref().and_then(|extras| extras.claim.as_ref());
+        claim.map_or(grant.token, |claim| claim.token)
+    }
+
     /// Has the store asked to keep a key for its holder.
     pub(super) fn extend_claim(&mut self, grant: Grant, ttl: Ttl, fx: &mut Effects) {
-        let key = self.slots[grant.slot].key.clone();
-        self.send(StoreCommand::Extend { grant, key, ttl }, fx);
+        let (key, token) = (self.slots[grant.slot].key.clone(), self.store_token(&grant));
+        self.send(StoreCommand::Extend { grant, key, token, ttl }, fx);
     }
 
     /// The store keeps the key until `deadline` (R3: never shortened).
@@ -336,7 +423,11 @@ impl Table {
             self.counters.refresh_lost += 1;
             return Err(self.loss_of(grant.fence));
         }
-        let slot = &self.slots[grant.slot];
+        let (reuse, now) = (self.claim.reuse(), self.now);
+        let slot = &mut self.slots[grant.slot];
+        if let Some(claim) = slot.extras.as_mut().and_then(|extras| extras.claim.as_mut()) {
+            claim.step(ClaimEvent::Extended { deadline }, reuse, now);
+        }
         let asked = deadline.min(slot.last_deadline());
         Ok(self.refreshed(grant, asked, fx))
     }
@@ -370,7 +461,7 @@ impl Table {
         request: RefreshRequest,
         now: Moment,
         fx: &mut Effects,
-    ) -> Result<(Key, Ttl), Result<Refreshed, Loss>> {
+    ) -> Result<(Key, Token, Ttl), Result<Refreshed, Loss>> {
         let by_store = self.holder_of(grant).is_some() && self.is_by_store(grant.slot);
         if !by_store || self.live(grant, now, fx).is_none() {
             return Err(self.refresh(grant, request, now, fx));
@@ -383,7 +474,7 @@ impl Table {
                 if let Some(session) = self.slots[grant.slot].session() {
                     let _ = session.heartbeat(ttl, self.now);
                 }
-                Ok((key, ttl))
+                Ok((key, self.store_token(grant), ttl))
             }
             (None, RefreshRequest::IfDue, None) => unreachable!("a live grant has its holder"),
         }

@@ -1,0 +1,80 @@
+//! [`ClaimReuse`]: what a process may do with a key that it has let go itself.
+
+use std::time::Duration;
+
+/// What a process may do with a key of the store between two of its own holders.
+///
+/// A process that takes a key from the store has a *claim* on it. Mostly the claim ends with the lock that it was taken
+/// for. Reused, it outlives that: the next lock of the same process on the same key costs nothing in the store.
+///
+/// | | the key goes to the next waiter of this process | it is kept when nobody of this process waits |
+/// |---|---|---|
+/// | [`Off`](Self::Off) | through the store | no |
+/// | [`HandOff`](Self::HandOff) | at once | no |
+/// | [`Linger`](Self::Linger) | at once | for a while |
+///
+/// Another process of this kind that wants the key asks for it, and gets it after [32 locks or 10 ms](Self::WANTED) at
+/// most; at once if nobody holds it. A client of another kind only tries again and again: for its sake a claim that was
+/// reused for `max_time` is given up, and those who come next in this process hold back for an eighth of the time
+/// that the claim lasted.
+///
+/// Off unless it is set, because a lock's own token is then not what the store keeps: another process cannot release,
+/// refresh or look up a lock by a token that this one made. Tokens that a client chose, and locks of sessions, never
+/// reuse a claim, and are in the store under their own tokens as ever.
+///
+/// A process that is killed while it keeps an idle key leaves it to its end, as it does with a lock that it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ClaimReuse {
+    /// Every lock goes through the store.
+    #[default]
+    Off,
+    /// A key goes from a lock to the next waiter of the same process without the store.
+    HandOff {
+        /// So often at most.
+        max_count: u32,
+        /// For so long at most since the store granted it.
+        max_time: Duration,
+    },
+    /// The same as often as it takes; and a key that nobody wants is kept.
+    Linger {
+        /// So long at most after its last lock.
+        idle: Duration,
+        /// For so long at most since the store granted it.
+        max_time: Duration,
+    },
+}
+
+impl ClaimReuse {
+    /// How often, and for how long, a key may still be handed on in its process once another process asks for it.
+    pub const WANTED: (u32, Duration) = (32, Duration::from_millis(10));
+
+    /// Hand-off with the usual bounds: 1,000 times, within 20 ms.
+    #[must_use]
+    pub const fn hand_off() -> Self {
+        Self::HandOff { max_count: 1_000, max_time: Duration::from_millis(20) }
+    }
+
+    /// Lingering with the usual bounds: 250 ms after the last lock, a second in all.
+    #[must_use]
+    pub const fn linger() -> Self {
+        Self::Linger { idle: Duration::from_millis(250), max_time: Duration::from_secs(1) }
+    }
+
+    /// Since when it was granted a claim may not be reused any more.
+    pub(crate) const fn max_time(self) -> Duration {
+        match self {
+            Self::Off => Duration::ZERO,
+            Self::HandOff { max_time, .. } | Self::Linger { max_time, .. } => max_time,
+        }
+    }
+
+    /// How often it may be.
+    pub(crate) const fn max_count(self) -> u32 {
+        match self {
+            Self::Off => 0,
+            Self::HandOff { max_count, .. } => max_count,
+            Self::Linger { .. } => u32::MAX,
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! One claim on a key in the store, and how long it outlives the lock that it was taken for: [`KeptClaim`].
+//!
+//! Cluster lock managers have kept locks beyond their use for decades, and asked for them back: VMS (Kronenberg, Levy,
+//! Strecker, "VAXclusters", 1986), GFS2. Here a claim is never extended or shortened for the sake of being kept: it is
+//! short, and then given up. So there is no order between such calls to get wrong, and an idle process costs the store
+//! nothing.
+//!
+//! | state | in the store | a lock ends | another of this process asks | another process asks | in doubt, forced | its time is over |
+//! |---|---|---|---|---|---|---|
+//! | (none) | not ours | - | it is taken: `Acquiring` | - | - | - |
+//! | `Acquiring` | perhaps | - | it queues | remembered: `Wanted` follows | - | - |
+//! | `Held` | ours | handed on, or `Idle`, or given up | it queues | `Wanted` | `Closing` | the lock is lost |
+//! | `Wanted` | ours | handed on a few times more, else given up | it queues | - | `Closing` | the lock is lost |
+//! | `Closing` | perhaps not ours any more | given up | it queues | - | - | the lock is lost |
+//! | `Idle` | ours | - | `Held` | given up | given up | given up |
+//!
+//! Given up is released in the store, for which nobody waits: an answer that does not come is the store's to settle
+//! (S7), and the next claim has another token. Lost is what ran out ([`deadline`](KeptClaim::deadline)), and what ended
+//! in any way but by its holder's release: nothing is handed on then.
+//!
+//! | rule | what holds |
+//! |---|---|
+//! | K1 | No lock is granted under a claim that has less than half of the lock's TTL left, and none outlives its claim (R19). |
+//! | K2 | The fences under a claim rise from lock to lock, and every later claim's is above them: they are no higher than the store's clock by [`LEAD`], the last one is told to the store with the release, and a forced release raises the store's by more than the lead. A key that runs out does so by the same clock. |
+//! | K3 | Only the release by a holder hands a claim on or keeps it: after a loss by time, by force, by a session's end it is given up. A claim under a token that a client chose never is. |
+//! | K4 | Another process that asks gets the key after 32 locks or 10 ms at most, and at once if nobody holds it. |
+//! | K5 | A claim that was reused for its whole time is followed by a pause, in which no waiter of this process asks the store: a client that only polls can get the key. |
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::key::{FencingToken, Token, Ttl};
+use crate::store::ClaimReuse;
+
+/// How far the fences of this process may run ahead of the store's clock, in its microseconds. A forced release raises
+/// the store's fence by as much.
+const LEAD: u64 = 10_000;
+/// A claim that would keep the key for longer, were this process killed, is not kept idle.
+const LONGEST_IDLE_LIFE: Duration = Duration::from_mins(1);
+/// The pause after a claim that was reused for its whole time is that time divided by this.
+const PAUSE_SHARE: u32 = 8;
+
+#[derive(Debug)]
+pub(crate) struct KeptClaim {
+    pub(super) token: Token,
+    state: ClaimState,
+    /// Until when the store keeps the key, as far as is known.
+    deadline: Moment,
+    granted_at: Moment,
+    /// How many locks it was handed on to.
+    reused: u32,
+    fences: Fences,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ClaimState {
+    /// The store is asked for it.
+    Acquiring { wanted: bool },
+    /// A lock holds the key under it.
+    Held,
+    /// The same, and another process asks for the key: it is handed on so often at most, and until then.
+    Wanted { left: u32, until: Moment },
+    /// A lock holds the key under it, and is the last.
+    Closing,
+    /// Nobody holds the key. It is given up at that time.
+    Idle { until: Moment },
+}
+
+/// The fences that a claim makes for the locks under it.
+#[derive(Clone, Copy, Debug)]
+enum Fences {
+    /// The store gives none.
+    None,
+    /// The store gave one, and does not say what others may follow it.
+    One,
+    Rising {
+        last: u64,
+        /// What the store's clock showed at the latest when it granted the claim, in its microseconds, and when that
+        /// was known here.
+        clock: u64,
+        at: Moment,
+    },
+}
+
+/// What the store says with its yes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StoreGrant {
+    pub(crate) fence: Option<FencingToken>,
+    /// Its clock in microseconds.
+    pub(crate) clock: Option<u64>,
+}
+
+/// Who gets the key after a lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    Nobody,
+    /// One who may have it under this claim.
+    Reuses(Ttl),
+    /// One who may not: its token is a client's, or its lock a session's.
+    Asks,
+}
+
+/// What happens to a claim.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ClaimEvent {
+    /// The store has granted it until `deadline`.
+    Granted { grant: StoreGrant, deadline: Moment },
+    /// It was extended for its lock.
+    Extended { deadline: Moment },
+    /// Another process asks for the key.
+    Wanted,
+    /// The store may not keep it any more.
+    Doubted,
+    /// The lock under it was released by its holder.
+    Released { next: Next },
+    /// It is idle, and somebody of this process asks for the key.
+    Asked { next: Next },
+}
+
+/// What is to be done about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ClaimStep {
+    /// Nothing.
+    Stay,
+    /// The key is granted under it, with this fence, until its deadline at most.
+    Grant { fence: Option<FencingToken>, deadline: Moment },
+    /// It is kept until then.
+    Keep { until: Moment },
+    /// It is released in the store. Nobody of this process asks for the key before the pause is over.
+    GiveUp { pause: Duration },
+}
+
+impl KeptClaim {
+    /// A claim that the store is asked for.
+    pub(super) fn new(token: Token) -> Self {
+        Self {
+            token,
+            state: ClaimState::Acquiring { wanted: false },
+            deadline: Moment::ZERO,
+            granted_at: Moment::ZERO,
+            reused: 0,
+            fences: Fences::None,
+        }
+    }
+
+    /// The one place where its state changes.
+    pub(super) fn step(&mut self, event: ClaimEvent, reuse: ClaimReuse, now: Moment) -> ClaimStep {
+        match (event, self.state) {
+            (ClaimEvent::Granted { grant, deadline }, ClaimState::Acquiring { wanted }) => {
+                (self.deadline, self.granted_at, self.fences) = (deadline, now, Fences::after(grant, now));
+                self.state = if wanted { ClaimState::wanted(now) } else { ClaimState::Held };
+            }
+            (ClaimEvent::Extended { deadline }, _) => self.deadline = self.deadline.max(deadline),
+            (ClaimEvent::Wanted, ClaimState::Acquiring { .. }) => self.state = ClaimState::Acquiring { wanted: true },
+            (ClaimEvent::Wanted, ClaimState::Held) => self.state = ClaimState::wanted(now),
+            (ClaimEvent::Doubted, ClaimState::Held | ClaimState::Wanted { .. }) => self.state = ClaimState::Closing,
+            (ClaimEvent::Wanted | ClaimEvent::Doubted, ClaimState::Idle { .. }) => return ClaimStep::AT_ONCE,
+            (ClaimEvent::Released { next }, ClaimState::Held) => return self.pass_on(next, reuse, now),
+            (ClaimEvent::Released { next }, ClaimState::Wanted { left, until }) => {
+                if next == Next::Nobody || left == 0 || now >= until {
+                    return ClaimStep::AT_ONCE;
+                }
+                self.state = ClaimState::Wanted { left: left - 1, until };
+                return self.pass_on(next, reuse, now);
+            }
+            (ClaimEvent::Asked { next }, ClaimState::Idle { .. }) => {
+                self.state = ClaimState::Held;
+                return self.pass_on(next, reuse, now);
+            }
+            (ClaimEvent::Released { .. } | ClaimEvent::Asked { .. }, _) => return ClaimStep::AT_ONCE,
+            (ClaimEvent::Granted { .. } | ClaimEvent::Wanted | ClaimEvent::Doubted, _) => {}
+        }
+        ClaimStep::Stay
+    }
+
+    /// Grants the key to the next one, keeps it, or gives it up.
+    fn pass_on(&mut self, next: Next, reuse: ClaimReuse, now: Moment) -> ClaimStep {
+        if self.is_spent(reuse, now) {
+            return ClaimStep::GiveUp { pause: self.pause(reuse, now) };
+        }
+        let left = self.deadline.saturating_since(now);
+        match (next, reuse) {
+            (Next::Reuses(ttl), _) if left >= ttl.as_duration() / 2 => match self.fences.next(now) {
+                Ok(fence) => {
+                    self.reused += 1;
+                    ClaimStep::Grant { fence, deadline: self.deadline }
+                }
+                Err(RanAhead) => ClaimStep::AT_ONCE,
+            },
+            (Next::Nobody, ClaimReuse::Linger { idle, max_time }) if left <= LONGEST_IDLE_LIFE => {
+                let until = now.saturating_add(idle).min(self.granted_at.saturating_add(max_time)).min(self.deadline);
+                self.state = ClaimState::Idle { until };
+                ClaimStep::Keep { until }
+            }
+            _ => ClaimStep::AT_ONCE,
+        }
+    }
+
+    fn is_spent(&self, reuse: ClaimReuse, now: Moment) -> bool {
+        now.saturating_since(self.granted_at) >= reuse.max_time() || self.reused >= reuse.max_count()
+    }
+
+    /// For how long nobody of this process asks for the key, were it given up now (K5).
+    pub(super) fn pause(&self, reuse: ClaimReuse, now: Moment) -> Duration {
+        if self.reused > 0 && self.is_spent(reuse, now) {
+            now.saturating_since(self.granted_at).min(reuse.max_time()) / PAUSE_SHARE
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Until when it is kept without a lock.
+    pub(super) fn idle_until(&self) -> Option<Moment> {
+        match self.state {
+            ClaimState::Idle { until } => Some(until),
+            _ => None,
+        }
+    }
+
+    /// The last fence that was made here, which the store does not know.
+    pub(super) fn last_fence(&self) -> Option<FencingToken> {
+        match self.fences {
+            Fences::Rising { last, .. } if self.reused > 0 => Some(FencingToken::at_least_one(last)),
+            _ => None,
+        }
+    }
+}
+
+impl ClaimStep {
+    const AT_ONCE: Self = Self::GiveUp { pause: Duration::ZERO };
+}
+
+impl ClaimState {
+    fn wanted(now: Moment) -> Self {
+        let (left, time) = ClaimReuse::WANTED;
+        Self::Wanted { left, until: now.saturating_add(time) }
+    }
+}
+
+/// No fence can be made now that every later one of the store would be above.
+struct RanAhead;
+
+impl Fences {
+    fn after(grant: StoreGrant, now: Moment) -> Self {
+        match (grant.fence, grant.clock) {
+            (None, _) => Self::None,
+            (Some(_), None) => Self::One,
+            (Some(fence), Some(clock)) => Self::Rising { last: fence.get(), clock, at: now },
+        }
+    }
+
+    fn next(&mut self, now: Moment) -> Result<Option<FencingToken>, RanAhead> {
+        match self {
+            Self::None => Ok(None),
+            Self::One => Err(RanAhead),
+            Self::Rising { last, clock, at } => {
+                // The store's clock by this process's, were it slower by a hundredth.
+                let clock = clock.saturating_add(now.nanos_since(*at) / 1_000 * 99 / 100);
+                let fence = clock.max(last.saturating_add(1));
+                if fence > clock.saturating_add(LEAD) {
+                    return Err(RanAhead);
+                }
+                *last = fence;
+                Ok(Some(FencingToken::at_least_one(fence)))
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! How a claim goes from one grant to the next, and what becomes of it in between.
+
+use std::time::Duration;
+
+use super::idle::What;
+use super::kept::{ClaimEvent, ClaimStep, KeptClaim, Next};
+use super::{Attempts, Claim, ClaimEnd, StoreCommand};
+use crate::clock::Moment;
+use crate::error::LockError;
+use crate::key::{FencingToken, Key, Token};
+use crate::store::ClaimReuse;
+use crate::table::acquire::{reserve_quota, return_quota};
+use crate::table::auto_refresh::AutoRefresh;
+use crate::table::history::End;
+use crate::table::slot::{Refreshes, Terms};
+use crate::table::timer_wheel::Step;
+use crate::table::{AcquireRequest, Effects, Grant, Table, TokenOrigin};
+
+/// A lock under a reused claim that is held for longer is extended to its whole TTL.
+const EXTEND_AFTER: Duration = Duration::from_millis(50);
+
+impl KeptClaim {
+    pub(super) fn end(&self) -> ClaimEnd {
+        ClaimEnd { token: self.token, last_fence: self.last_fence() }
+    }
+}
+
+/// Whether a request may have a key under a claim that was taken for another.
+fn may_reuse(origin: TokenOrigin, terms: &Terms) -> bool {
+    origin == TokenOrigin::Minted && terms.session().is_none()
+}
+
+impl Table {
+    /// A claim that may be reused, for a waiter; `None` if its own token is to be in the store (K3).
+    pub(super) fn new_claim(&self, id: u32) -> Option<Box<KeptClaim>> {
+        let Claim::Stored { reuse, tag, .. } = self.claim else { return None };
+        let waiter = &self.waiters[id];
+        let reuses = reuse != ClaimReuse::Off && may_reuse(waiter.origin, &waiter.terms);
+        reuses.then(|| Box::new(KeptClaim::new(Token::of_claim(tag))))
+    }
+
+    /// Before when a waiter does not have the store asked (K5). A single try does not wait.
+    pub(super) fn not_before(&self, index: u32, tries: Attempts) -> Moment {
+        let slot = &self.slots[index];
+        let pause = self.idle_keys.as_ref().filter(|_| tries == Attempts::Many);
+        pause.and_then(|idle| idle.pause_of(slot.hash, &slot.key)).unwrap_or(Moment::ZERO)
+    }
+
+    /// Whether the claim of a grant that ends so stays with its key, to be passed on in the same step.
+    pub(super) fn keeps_claim(&self, index: u32, end: End) -> bool {
+        let is_released = matches!(end, End::Released | End::Dropped | End::ByToken);
+        is_released && !self.closed && self.slots[index].extras.as_ref().is_some_and(|extras| extras.claim.is_some())
+    }
+
+    /// Grants a key to a waiter that has just left its queue, under the claim of the last holder. `None`: there is no
+    /// claim, or it was given up; the store is to be asked.
+    pub(in crate::table) fn hand_on_claim(&mut self, index: u32, id: u32, fx: &mut Effects) -> Option<()> {
+        let mut claim = self.slots[index].extras.as_mut()?.claim.take()?;
+        let waiter = &self.waiters[id];
+        let next = if may_reuse(waiter.origin, &waiter.terms) { Next::Reuses(waiter.terms.ttl) } else { Next::Asks };
+        match claim.step(ClaimEvent::Released { next }, self.claim.reuse(), self.now) {
+            ClaimStep::Grant { fence, deadline } => {
+                let deadline = deadline.min(self.now.after(self.waiters[id].terms.ttl));
+                self.put_claim(index, claim, fence);
+                self.grant_waiter(index, id, Some(deadline), fx);
+                self.tally.claimed(true);
+                self.extend_if_kept(index, fx);
+                Some(())
+            }
+            step => {
+                self.give_up(index, &claim, step, fx);
+                None
+            }
+        }
+    }
+
+    /// Keeps the claim on a key that nobody holds or waits for any more, or gives it up.
+    pub(in crate::table) fn settle_claim(&mut self, index: u32, fx: &mut Effects) {
+        let Some(mut claim) = self.slots[index].extras.as_mut().and_then(|extras| extras.claim.take()) else { return };
+        let step = claim.step(ClaimEvent::Released { next: Next::Nobody }, self.claim.reuse(), self.now);
+        let has_room = self.has_room_for_idle();
+        match step {
+            ClaimStep::Keep { until } if has_room => self.insert_idle(index, until, What::Claim(claim), fx),
+            step => self.give_up(index, &claim, step, fx),
+        }
+    }
+
+    /// Grants a free key under its idle claim. `None`: there is none, or it was given up.
+    pub(in crate::table) fn grant_idle(
+        &mut self,
+        request: &AcquireRequest<'_>,
+        fx: &mut Effects,
+    ) -> Result<Option<Grant>, LockError> {
+        let Some(id) = self.idle_keys.as_ref().and_then(|idle| idle.find(request.hash, request.key)) else {
+            return Ok(None);
+        };
+        if !may_reuse(request.origin, request.terms) {
+            return Ok(None);
+        }
+        let (reuse, now) = (self.claim.reuse(), self.now);
+        let Some(claim) = self.idle_claim(id) else { return Ok(None) };
+        if claim.idle_until().is_none_or(|until| until <= now) {
+            return Ok(None);
+        }
+        reserve_quota(request.terms)?;
+        let next = Next::Reuses(request.terms.ttl);
+        let ClaimStep::Grant { fence, deadline } = claim.step(ClaimEvent::Asked { next }, reuse, now) else {
+            // Whoever asks the store next takes it along.
+            return_quota(request.terms);
+            return Ok(None);
+        };
+        let Some(claim) = self.take_idle(id) else { return Ok(None) };
+        let deadline = deadline.min(now.after(request.terms.ttl));
+        let grant = self.grant_vacant_until(request, Some(deadline));
+        self.put_claim(grant.slot, claim, fence);
+        self.extend_if_kept(grant.slot, fx);
+        self.tally.claimed(false);
+        Ok(Some(Grant { proof: fence, ..grant }))
+    }
+
+    fn put_claim(&mut self, index: u32, claim: Box<KeptClaim>, fence: Option<FencingToken>) {
+        let extras = self.slots[index].extras_mut();
+        (extras.claim, extras.proof, extras.unanswered) = (Some(claim), fence, false);
+    }
+
+    /// Has a grant extended that has less than its TTL, if it is still held in a moment.
+    fn extend_if_kept(&mut self, index: u32, fx: &mut Effects) {
+        let slot = &self.slots[index];
+        let Some(holder) = slot.holder.as_ref() else { return };
+        if holder.deadline >= self.now.after(holder.ttl).min(slot.last_deadline()) {
+            return;
+        }
+        let due = self.now.saturating_add(EXTEND_AFTER.min(holder.ttl.as_duration() / 8));
+        self.slots[index].extras_mut().auto = Some(AutoRefresh::extend(due));
+        self.refreshes.insert(&mut Refreshes(&mut self.slots), index);
+        fx.due(due);
+    }
+
+    /// The idle claim on a key, which is another's from now on: what is to be let go before the key is asked for.
+    pub(super) fn end_idle_claim(&mut self, index: u32, fx: &mut Effects) -> Option<ClaimEnd> {
+        let slot = &self.slots[index];
+        let id = self.idle_keys.as_ref()?.find(slot.hash, &slot.key)?;
+        self.idle_claim(id)?;
+        let claim = self.take_idle(id)?;
+        self.pause(index, claim.pause(self.claim.reuse(), self.now), fx);
+        Some(claim.end())
+    }
+
+    fn idle_claim(&mut self, id: u32) -> Option<&mut KeptClaim> {
+        self.idle_keys.as_mut()?.claim_mut(id)
+    }
+
+    fn take_idle(&mut self, id: u32) -> Option<Box<KeptClaim>> {
+        self.idle_keys.as_mut()?.remove(id)
+    }
+
+    fn has_room_for_idle(&self) -> bool {
+        self.idle_keys.as_ref().is_some_and(|idle| idle.len() < self.limits.keys)
+    }
+
+    fn insert_idle(&mut self, index: u32, until: Moment, what: What, fx: &mut Effects) {
+        let slot = &self.slots[index];
+        let Some(idle) = self.idle_keys.as_mut() else { return };
+        if let Some(pause) = idle.find(slot.hash, &slot.key) {
+            idle.remove(pause);
+        }
+        idle.insert(slot.key.clone(), slot.hash, until, what);
+        fx.due(until);
+    }
+
+    /// Lets a claim go that a slot had, and has others hold back if it is to.
+    fn give_up(&mut self, index: u32, claim: &KeptClaim, step: ClaimStep, fx: &mut Effects) {
+        let key = self.slots[index].key.clone();
+        self.send(StoreCommand::GiveUp { key, claim: claim.end() }, fx);
+        if let ClaimStep::GiveUp { pause } = step {
+            self.pause(index, pause, fx);
+        }
+    }
+
+    /// Nobody of this process asks for a key for so long.
+    fn pause(&mut self, index: u32, pause: Duration, fx: &mut Effects) {
+        if !pause.is_zero() && self.has_room_for_idle() {
+            self.insert_idle(index, self.now.saturating_add(pause), What::Pause, fx);
+        }
+    }
+
+    /// Does one piece of the end of what is kept idle; `false` if none is due.
+    pub(in crate::table) fn end_idle_one(&mut self, fx: &mut Effects) -> bool {
+        let Some(idle) = self.idle_keys.as_mut() else { return false };
+        match idle.step(self.now) {
+            Step::Due(id) => self.give_up_idle(id, fx),
+            Step::Moved => {}
+            Step::Idle => return false,
+        }
+        true
+    }
+
+    fn give_up_idle(&mut self, id: u32, fx: &mut Effects) {
+        let Some(key) = self.idle_keys.as_ref().map(|idle| idle.key(id).clone()) else { return };
+        if let Some(claim) = self.take_idle(id) {
+            self.send(StoreCommand::GiveUp { key, claim: claim.end() }, fx);
+        }
+    }
+
+    /// Another process asks for a key (K4), or the store may not keep it any more.
+    pub(crate) fn tell_claim(&mut self, key: &Key, hash: u32, told: Told, now: Moment, fx: &mut Effects) {
+        self.advance_clock(now);
+        let (reuse, now) = (self.claim.reuse(), self.now);
+        if let Some(id) = self.idle_keys.as_ref().and_then(|idle| idle.find(hash, key)) {
+            if self.idle_claim(id).is_some() {
+                self.give_up_idle(id, fx);
+            }
+        } else if let Some(index) = self.find(hash, key)
+            && let Some(claim) = self.slots[index].extras.as_mut().and_then(|extras| extras.claim.as_mut())
+        {
+            claim.step(told.into(), reuse, now);
+        }
+    }
+
+    /// The store may have forgotten every key: gives up the idle claims among `budget` from `cursor` on.
+    pub(crate) fn give_up_idle_claims(&mut self, cursor: u32, budget: u32, fx: &mut Effects) -> Option<u32> {
+        let (claims, next) = self.idle_keys.as_ref().map_or((Vec::new(), None), |idle| idle.claims(cursor, budget));
+        claims.into_iter().for_each(|id| self.give_up_idle(id, fx));
+        next
+    }
+
+    /// The same for the claims that a lock is held under, among `budget` slots: they are not reused.
+    pub(crate) fn doubt_claims(&mut self, cursor: u32, budget: u32) -> Option<u32> {
+        let (reuse, now) = (self.claim.reuse(), self.now);
+        let window = self.slots.window(cursor, budget);
+        let end = window.end;
+        for index in window {
+            let claim = self.slots.get_mut(index).and_then(|slot| slot.extras.as_mut()?.claim.as_mut());
+            if let Some(claim) = claim {
+                claim.step(ClaimEvent::Doubted, reuse, now);
+            }
+        }
+        (end < self.slots.bound()).then_some(end)
+    }
+
+    /// What the store keeps an idle key under.
+    pub(crate) fn idle_token(&self, key: &Key, hash: u32) -> Option<Token> {
+        let idle = self.idle_keys.as_ref()?;
+        idle.token(idle.find(hash, key)?)
+    }
+}
+
+/// What a process is told about its claim on a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Told {
+    /// Another process asks for it.
+    Wanted,
+    /// It may be gone.
+    Doubted,
+}
+
+impl From<Told> for ClaimEvent {
+    fn from(told: Told) -> Self {
+        match told {
+            Told::Wanted => Self::Wanted,
+            Told::Doubted => Self::Doubted,
+        }
+    }
+}
