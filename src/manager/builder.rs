@@ -200,52 +200,15 @@ impl Builder {
         LockManager::start(config, clock)
     }
 
+    /// Holds the settings to their bounds; answers what a manager is started with.
     pub(crate) fn check(self) -> Result<(Config, Clock), BuildError> {
-        let wrong = |option, why| Err(BuildError::InvalidOption { option, why });
-        let Ok(ttl) = Ttl::new(self.ttl) else { return wrong("ttl", "it must be from 1 ms to 45 days") };
-        if self.min_ttl < Ttl::MIN || self.max_ttl > Ttl::MAX || self.min_ttl > self.max_ttl {
-            return wrong("min_ttl, max_ttl", "they must be from 1 ms to 45 days, the smaller first");
-        }
-        if !(self.min_ttl..=self.max_ttl).contains(&self.ttl) {
-            return wrong("ttl", "the default is outside min_ttl and max_ttl");
-        }
-        if !self.shards.is_power_of_two() || self.shards > 1024 {
-            return wrong("shards", "it must be a power of two from 1 to 1024");
-        }
-        if let Some(why) = routing::fault(&self.namespaces) {
-            return wrong("namespaces", why);
-        }
-        if !(1..=64).contains(&self.threads) {
-            return wrong("threads", "it must be from 1 to 64");
-        }
-        if self.sweep_every < Duration::from_millis(1) {
-            return wrong("sweep_every", "it must be at least 1 ms");
-        }
-        if !(1..=Key::MAX_BYTES).contains(&self.max_key_bytes) {
-            return wrong("max_key_bytes", "it must be from 1 to 1024");
-        }
-        let bounds = [self.max_keys, self.max_holders, self.max_waiters, self.max_waiters_per_key];
-        if bounds.iter().any(|bound| !(1..1 << 31).contains(bound)) {
-            return wrong("max_keys, max_holders, max_waiters, max_waiters_per_key", "they must be from 1 to 2^31 - 1");
-        }
-        if self.max_locks_per_session == 0 {
-            return wrong("max_locks_per_session", "it must be at least 1");
-        }
-        if !(1..=1 << 16).contains(&self.event_buffer) {
-            return wrong("event_buffer", "it must be from 1 to 65,536");
-        }
-        let shortest = self.store.as_ref().map_or(Duration::ZERO, |store| store.capabilities().min_ttl);
-        if self.ttl < shortest {
-            return wrong("ttl", "the default is shorter than what the store keeps");
-        }
-        let longest = self.store.as_ref().map_or(Ttl::MAX, |store| store.capabilities().max_ttl);
-        if self.ttl > longest {
-            return wrong("ttl", "the default is longer than what the store keeps");
-        }
+        let (ttl, ttls) = self.check_ttls()?;
+        self.check_shards()?;
+        self.check_limits()?;
         let config = Config {
             ttl,
             wait: self.wait,
-            ttls: TtlBounds { min: self.min_ttl.max(shortest), max: self.max_ttl.min(longest) },
+            ttls,
             sweep_every: self.sweep_every,
             shards: routing::shards_each(self.shards, self.namespaces.len() + 1),
             namespaces: self.namespaces,
@@ -265,6 +228,51 @@ impl Builder {
         };
         Ok((config, self.clock))
     }
+
+    /// Answers the default TTL, and the bounds of every TTL: the narrower of these settings' and the store's.
+    fn check_ttls(&self) -> Result<(Ttl, TtlBounds), BuildError> {
+        let Self { ttl, min_ttl, max_ttl, .. } = *self;
+        let kept = self.store.as_ref().map(|store| store.capabilities());
+        let (shortest, longest) = kept.map_or((Duration::ZERO, Ttl::MAX), |kept| (kept.min_ttl, kept.max_ttl));
+        let default = Ttl::new(ttl).map_err(|_| invalid("ttl", "it must be from 1 ms to 45 days"))?;
+        let is_range = Ttl::MIN <= min_ttl && min_ttl <= max_ttl && max_ttl <= Ttl::MAX;
+        require(is_range, "min_ttl, max_ttl", "they must be from 1 ms to 45 days, the smaller first")?;
+        require((min_ttl..=max_ttl).contains(&ttl), "ttl", "the default is outside min_ttl and max_ttl")?;
+        require(ttl >= shortest, "ttl", "the default is shorter than what the store keeps")?;
+        require(ttl <= longest, "ttl", "the default is longer than what the store keeps")?;
+        Ok((default, TtlBounds { min: min_ttl.max(shortest), max: max_ttl.min(longest) }))
+    }
+
+    /// Checks how the keys are split, and how many threads look after them how often.
+    fn check_shards(&self) -> Result<(), BuildError> {
+        let is_power = self.shards.is_power_of_two() && self.shards <= 1024;
+        require(is_power, "shards", "it must be a power of two from 1 to 1024")?;
+        if let Some(why) = routing::fault(&self.namespaces) {
+            return Err(invalid("namespaces", why));
+        }
+        require((1..=64).contains(&self.threads), "threads", "it must be from 1 to 64")?;
+        require(self.sweep_every >= Duration::from_millis(1), "sweep_every", "it must be at least 1 ms")
+    }
+
+    fn check_limits(&self) -> Result<(), BuildError> {
+        let is_length = (1..=Key::MAX_BYTES).contains(&self.max_key_bytes);
+        require(is_length, "max_key_bytes", "it must be from 1 to 1024")?;
+        let counts = [self.max_keys, self.max_holders, self.max_waiters, self.max_waiters_per_key];
+        let names = "max_keys, max_holders, max_waiters, max_waiters_per_key";
+        let all_fit = counts.iter().all(|count| (1..1 << 31).contains(count));
+        require(all_fit, names, "they must be from 1 to 2^31 - 1")?;
+        require(self.max_locks_per_session > 0, "max_locks_per_session", "it must be at least 1")?;
+        require((1..=1 << 16).contains(&self.event_buffer), "event_buffer", "it must be from 1 to 65,536")
+    }
+}
+
+/// `Ok` if a setting is as it must be.
+fn require(is_so: bool, option: &'static str, why: &'static str) -> Result<(), BuildError> {
+    if is_so { Ok(()) } else { Err(invalid(option, why)) }
+}
+
+fn invalid(option: &'static str, why: &'static str) -> BuildError {
+    BuildError::InvalidOption { option, why }
 }
 
 #[cfg(test)]

@@ -110,26 +110,47 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut stage = this.stage;
-        if let Staged::Releasing { value, release } = stage.as_mut().project() {
-            let release = ready!(release.poll_unpin(cx));
-            let value = value.take().expect("it is released once");
-            stage.set(Stage::Ended);
-            return Poll::Ready(Ok(Ran { value, release }));
+        if matches!(*stage, Stage::Releasing { .. }) {
+            return stage.poll_release(cx).map(Ok);
         }
         let caller = this.caller.get_or_insert_with(|| {
             current_owner::current(this.manager.id()).unwrap_or_else(|| this.manager.new_call())
         });
         let on_its_behalf = current_owner::enter(this.manager.id(), caller);
-        if let Staged::Locking { lock, call } = stage.as_mut().project() {
-            let lock = ready!(Pin::new(lock).poll(cx))?;
-            let call = call.take().expect("the lock is granted once");
-            // Granted just now; were it over already, the release would say so.
-            let _ = lock.keep_refreshed();
-            let lost = (*this.on_loss == OnLoss::Cancel).then(|| lock.lost().boxed());
-            let work = call.begin(lock.held());
-            stage.set(Stage::Running { work, lost, lock: Some(lock) });
+        if matches!(*stage, Stage::Locking { .. }) {
+            ready!(stage.as_mut().poll_lock(*this.on_loss, cx))?;
         }
-        let Staged::Running { work, lost, lock } = stage.as_mut().project() else {
+        let (value, lock) = ready!(stage.as_mut().poll_work(cx))?;
+        drop(on_its_behalf);
+        stage.release(value, lock, cx).map(Ok)
+    }
+}
+
+impl<C, W> Stage<'_, C, W>
+where
+    C: Callback<Work = W>,
+    W: Future,
+{
+    /// Waits for the lock, and begins the work under it.
+    #[inline]
+    fn poll_lock(mut self: Pin<&mut Self>, on_loss: OnLoss, cx: &mut Context<'_>) -> Poll<Result<(), LockError>> {
+        let Staged::Locking { lock, call } = self.as_mut().project() else {
+            unreachable!("only what waits for its lock is polled so")
+        };
+        let lock = ready!(Pin::new(lock).poll(cx))?;
+        let call = call.take().expect("the lock is granted once");
+        // Granted just now; were it over already, the release would say so.
+        let _ = lock.keep_refreshed();
+        let lost = (on_loss == OnLoss::Cancel).then(|| lock.lost().boxed());
+        let work = call.begin(lock.held());
+        self.set(Stage::Running { work, lost, lock: Some(lock) });
+        Poll::Ready(Ok(()))
+    }
+
+    /// Polls the work under its lock; once it is done, answers its value, and the lock for the caller to release.
+    #[inline]
+    fn poll_work(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(W::Output, Lock), LockError>> {
+        let Staged::Running { work, lost, lock } = self.as_mut().project() else {
             panic!("a run was polled after it ended");
         };
         let polled = {
@@ -140,22 +161,35 @@ where
             let loss = lost.as_mut().map_or(Poll::Pending, |lost| lost.poll_unpin(cx));
             let Some(loss) = ready!(loss) else { return Poll::Pending };
             // The work is dropped, and then what was its lock.
-            stage.set(Stage::Ended);
+            self.set(Stage::Ended);
             return Poll::Ready(Err(LockError::Lost(loss)));
         };
         let lock = lock.take().expect("work that runs has its lock");
         // What the work still owns goes before the lock does.
-        stage.set(Stage::Ended);
-        drop(on_its_behalf);
+        self.set(Stage::Ended);
+        Poll::Ready(Ok((value, lock)))
+    }
+
+    /// Releases the lock, the work being over.
+    #[inline]
+    fn release(mut self: Pin<&mut Self>, value: W::Output, lock: Lock, cx: &mut Context<'_>) -> Poll<Ran<W::Output>> {
         match lock.start_unlock() {
-            Unlocking::Done(release) => Poll::Ready(Ok(Ran { value, release })),
-            Unlocking::Asking(mut release) => match release.poll_unpin(cx) {
-                Poll::Ready(release) => Poll::Ready(Ok(Ran { value, release })),
-                Poll::Pending => {
-                    stage.set(Stage::Releasing { value: Some(value), release });
-                    Poll::Pending
-                }
-            },
+            Unlocking::Done(release) => Poll::Ready(Ran { value, release }),
+            Unlocking::Asking(release) => {
+                self.set(Stage::Releasing { value: Some(value), release });
+                self.poll_release(cx)
+            }
         }
+    }
+
+    /// Waits for what the store says of the release.
+    fn poll_release(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ran<W::Output>> {
+        let Staged::Releasing { value, release } = self.as_mut().project() else {
+            unreachable!("only what is being released is polled so")
+        };
+        let release = ready!(release.poll_unpin(cx));
+        let value = value.take().expect("it is released once");
+        self.set(Stage::Ended);
+        Poll::Ready(Ran { value, release })
     }
 }
