@@ -7,6 +7,8 @@
 
 #[path = "../tests/support/redis/mod.rs"]
 mod kit;
+#[path = "support/nodes.rs"]
+mod nodes;
 #[path = "../tests/support/processes.rs"]
 mod processes;
 
@@ -16,10 +18,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kit::Server;
-use leasehold::store::Store;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::redlock::RedlockStore;
 use leasehold::{LockError, LockManager};
+use nodes::initialise;
 use processes::{MARK, Process};
 
 const TASKS: usize = 8;
@@ -154,13 +156,9 @@ fn main() {
     for (name, nodes) in [("redis", 1), ("redlock", 5)].into_iter().filter(|(name, _)| wants(name)) {
         let servers: Vec<Server> = (0..nodes).map(|_| Server::start(&[])).collect();
         if nodes > 1 {
-            runtime().block_on(async {
-                let urls: Vec<String> = servers.iter().map(Server::url).collect();
-                let store = RedlockStore::builder(urls).max_ttl(MAX_TTL).build().unwrap();
-                store.start().await.unwrap();
-                store.initialise().await.unwrap();
-                store.stop().await;
-            });
+            let urls: Vec<String> = servers.iter().map(Server::url).collect();
+            let store = RedlockStore::builder(urls).max_ttl(MAX_TTL).build().unwrap();
+            runtime().block_on(initialise(&store));
         }
         for processes in counts.iter().copied().filter(|count| only.is_none_or(|only| only == *count)) {
             measure(name, &servers, processes, time);

@@ -3,17 +3,19 @@
 //! Bytes are those that the allocator was asked for, guards and futures included; CPU time is the whole process's.
 //! Prints one line per answer and leaves them in `footprint.json` beside criterion's, for `report`.
 
+#[path = "support/figures.rs"]
+mod figures;
+
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use cpu_time::ProcessTime;
+use figures::keep;
 use leasehold::{Builder, LockManager};
 use lockable::LockPool;
 use peak_alloc::PeakAlloc;
-use serde_json::{Map, Value};
 
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
@@ -36,10 +38,10 @@ const WAITED_FOR: usize = 1_000;
 fn main() {
     let measures = std::env::args().any(|arg| arg == "--bench");
     let scale = if measures { MEASURED } else { TESTED };
-    let mut answers = Map::new();
+    let mut figures = Vec::new();
     let mut say = |name: &str, value: f64, unit: &str| {
         println!("{name:<45} {value:>10.1} {unit}");
-        answers.insert(name.into(), value.into());
+        figures.push((name.to_owned(), value));
     };
 
     say("bytes_per_lock/leasehold", ours_held(&scale), "bytes");
@@ -50,16 +52,8 @@ fn main() {
     say("cpu_of_refreshing/tokio_tasks", tokio_refreshing(&scale), "% of a core");
 
     if measures {
-        let path = results();
-        std::fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("the target folder is writable");
-        std::fs::write(path, Value::from(answers).to_string()).expect("the target folder is writable");
+        keep("footprint.json", &figures).expect("the target folder is writable");
     }
-}
-
-/// Beside criterion's own results.
-fn results() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    target.join("criterion").join("footprint.json")
 }
 
 fn key(n: usize) -> String {

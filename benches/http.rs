@@ -8,13 +8,18 @@
 //! `wrk` needs a core for itself: where it has none, the two disturb each other, the slower server the more. Leaves its
 //! medians for `report`.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+#[path = "support/figures.rs"]
+mod figures;
+#[path = "support/server.rs"]
+mod server;
+
+use std::process::{Command, Stdio};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
+use figures::keep;
 use mimalloc::MiMalloc;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use server::{Server, leasehold};
 
 /// The server's: the echo is to have it too.
 #[global_allocator]
@@ -69,13 +74,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (name, rate, share) = (contender.name, contender.rate(), shares[shares.len() / 2]);
         println!("{name:<26}{rate:>12.0}{share:>12.2} {range:>11}{cpu:>18}");
     }
-    if short { Ok(()) } else { keep(full.rate(), bare.rate(), echo.rate()) }
-}
-
-fn leasehold() -> Command {
-    let mut server = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-    server.env_remove("LEASEHOLD_TOKENS").args(["serve", "--listen", "127.0.0.1:0", "--workers", "1"]);
-    server
+    if short {
+        return Ok(());
+    }
+    let figures = [("leasehold", full), ("leasehold_bare", bare), ("echo", echo)];
+    let figures = figures.map(|(name, contender)| (format!("http/{name}"), contender.rate()));
+    keep("http.json", &figures)
 }
 
 /// Who is measured, and what was.
@@ -104,9 +108,9 @@ impl Contender {
     }
 
     fn run(&mut self, seconds: usize) -> Result<(), Box<dyn std::error::Error>> {
-        let before = self.server.cpu_seconds();
+        let before = cpu_seconds(&self.server);
         let (requests, rate) = load(&self.server.url, self.asked, seconds)?;
-        let after = self.server.cpu_seconds();
+        let after = cpu_seconds(&self.server);
         let cpu = before.zip(after).map(|(before, after)| (after - before) / requests);
         self.rounds.push(Round { rate, cpu });
         Ok(())
@@ -148,48 +152,12 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-fn keep(full: f64, bare: f64, echo: f64) -> Result<(), Box<dyn std::error::Error>> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let folder = std::path::Path::new(&target).join("criterion");
-    std::fs::create_dir_all(&folder)?;
-    let mut answers = Map::new();
-    answers.insert("http/leasehold".into(), full.into());
-    answers.insert("http/leasehold_bare".into(), bare.into());
-    answers.insert("http/echo".into(), echo.into());
-    Ok(std::fs::write(folder.join("http.json"), Value::from(answers).to_string())?)
-}
-
-/// A server process, ended by its own handle.
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(command: &mut Command) -> Result<Self, Box<dyn std::error::Error>> {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let mut line = String::new();
-        let stdout = child.stdout.take().ok_or("stdout is piped")?;
-        BufReader::new(stdout).read_line(&mut line)?;
-        let url = line.trim().strip_prefix("listening on ").ok_or("the server says where it listens")?.to_owned();
-        Ok(Self { child, url })
-    }
-
-    /// What all of its threads have used.
-    fn cpu_seconds(&self) -> Option<f64> {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
-        let used = threads.map(|thread| {
-            let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-            text.split(' ').next()?.parse::<f64>().ok()
-        });
-        used.sum::<Option<f64>>().map(|nanos| nanos / 1e9)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Already gone is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// What all threads of a server have used.
+fn cpu_seconds(server: &Server) -> Option<f64> {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", server.child.id())).ok()?;
+    let used = threads.map(|thread| {
+        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    });
+    used.sum::<Option<f64>>().map(|nanos| nanos / 1e9)
 }

@@ -4,12 +4,18 @@
 //! The server is a process of its own, with one worker, tokens, a rate limit and logs at info, on a free loopback port.
 //! Needs 10,100 open files on either side. Leaves its figures for `report`.
 
-use std::io::{BufRead, BufReader, Read, Write};
+#[path = "support/figures.rs"]
+mod figures;
+#[path = "support/server.rs"]
+mod server;
+
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use figures::keep;
+use serde_json::{Value, json};
+use server::{Server, leasehold};
 
 const SECRET: &str = "load-secret-0123456789";
 
@@ -17,22 +23,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let short = !std::env::args().any(|arg| arg == "--bench");
     let (crowd, rounds) = if short { (100, 20) } else { (10_000, 3_000) };
     raise_open_files();
-    let server = Server::start(crowd)?;
-    let mut holder = server.connect()?;
+    let server = start(crowd)?;
+    let mut holder = connect(&server)?;
     ask(&mut holder, "/acquire", &json!({ "key": "hot", "token": token(0), "ttl_ms": 3_600_000 }))?;
     // The first few requests bring in what the process needs once.
     round(&mut holder, 1)?;
-    let before = server.resident_kib()?;
+    let before = resident_kib(&server)?;
     let mut parked = Vec::with_capacity(crowd);
     for _ in 0..crowd {
-        let mut socket = server.connect()?;
+        let mut socket = connect(&server)?;
         send(&mut socket, "/acquire", &json!({ "key": "hot", "wait_ms": 60_000 }))?;
         parked.push(socket);
     }
     while waiting(&mut holder)? < crowd as u64 {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let each = (server.resident_kib()? - before) as f64 / crowd as f64;
+    let each = (resident_kib(&server)? - before) as f64 / crowd as f64;
     let mut times = Vec::with_capacity(2 * rounds);
     for at in 0..rounds {
         times.extend(round(&mut holder, at as u64 + 2)?);
@@ -46,7 +52,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "{crowd} waiters: {each:.1} KiB each; heartbeat and release p50 {p50:.2} ms, p99 {p99:.2} ms, worst {worst:.2} ms"
     );
     println!("the release that all wait for: {:.2} ms", release.as_secs_f64() * 1e3);
-    if short { Ok(()) } else { keep(each, p99) }
+    if short {
+        return Ok(());
+    }
+    keep("http_waiters.json", &[("http_waiter/leasehold", each), ("http_crowd_p99/leasehold", p99)])
 }
 
 /// A lock of another key: how long its heartbeat and its release take.
@@ -112,56 +121,22 @@ fn raise_open_files() {
 #[cfg(not(target_os = "linux"))]
 fn raise_open_files() {}
 
-fn keep(each_kib: f64, p99_ms: f64) -> Result<(), Box<dyn std::error::Error>> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let folder = std::path::Path::new(&target).join("criterion");
-    std::fs::create_dir_all(&folder)?;
-    let mut answers = Map::new();
-    answers.insert("http_waiter/leasehold".into(), each_kib.into());
-    answers.insert("http_crowd_p99/leasehold".into(), p99_ms.into());
-    Ok(std::fs::write(folder.join("http_waiters.json"), Value::from(answers).to_string())?)
+/// A server for so many clients, and a few more.
+fn start(crowd: usize) -> Result<Server, Box<dyn std::error::Error>> {
+    let tokens = json!([{ "name": "load", "token": SECRET, "rights": ["acquire", "read"] }]).to_string();
+    let bounds = ["--max-waiters", &(crowd + 100).to_string(), "--max-connections", &(crowd + 500).to_string()];
+    let mut command = leasehold();
+    Server::start(command.args(["--rate-limit", "1000000000"]).args(bounds).env("LEASEHOLD_TOKENS", tokens))
 }
 
-/// A server process, ended by its own handle.
-struct Server {
-    child: Child,
-    address: String,
+fn connect(server: &Server) -> std::io::Result<TcpStream> {
+    let socket = TcpStream::connect(server.url.trim_start_matches("http://"))?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
 }
 
-impl Server {
-    fn start(crowd: usize) -> Result<Self, Box<dyn std::error::Error>> {
-        let tokens = json!([{ "name": "load", "token": SECRET, "rights": ["acquire", "read"] }]).to_string();
-        let bounds = ["--max-waiters", &(crowd + 100).to_string(), "--max-connections", &(crowd + 500).to_string()];
-        let mut child = Command::new(env!("CARGO_BIN_EXE_leasehold"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--workers", "1", "--rate-limit", "1000000000"])
-            .args(bounds)
-            .env("LEASEHOLD_TOKENS", tokens)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().ok_or("stdout is piped")?).read_line(&mut line)?;
-        let address = line.trim().strip_prefix("listening on http://").ok_or("it says where it listens")?.to_owned();
-        Ok(Self { child, address })
-    }
-
-    fn connect(&self) -> std::io::Result<TcpStream> {
-        let socket = TcpStream::connect(&self.address)?;
-        socket.set_nodelay(true)?;
-        Ok(socket)
-    }
-
-    fn resident_kib(&self) -> Result<u64, Box<dyn std::error::Error>> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("the kernel says no size")?;
-        Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Already gone is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn resident_kib(server: &Server) -> Result<u64, Box<dyn std::error::Error>> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("the kernel says no size")?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }

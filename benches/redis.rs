@@ -9,6 +9,8 @@
 
 #[path = "../tests/support/redis/mod.rs"]
 mod kit;
+#[path = "support/stores.rs"]
+mod stores;
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -16,19 +18,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cpu_time::ProcessTime;
-use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt};
 use kit::{Server, until};
 use leasehold::conformance::store::Stores;
+use leasehold::store::Store;
 use leasehold::store::redis::RedisStore;
-use leasehold::store::{AcquireRequest, Acquired, OnHeld, Released, Store};
-use leasehold::{Key, LockManager, Release, Token, Ttl};
+use leasehold::{LockManager, Token};
 use redis::aio::MultiplexedConnection;
-
-const TTL_MS: u64 = 30_000;
-const SHORT_ACQUIRE: &str = "if redis.call('SET',KEYS[1],ARGV[1],'NX','PX',ARGV[2]) then return 1 else return 0 end";
-const SHORT_RELEASE: &str =
-    "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) else return 0 end";
+use stores::{
+    Pair, SHORT_ACQUIRE, SHORT_RELEASE, Scripts, TTL_MS, connect, median, names, pairs_per_second, runtime,
+    through_rslock, through_the_manager, through_the_store,
+};
 
 /// A script of the store's, with what stands before it.
 macro_rules! ours {
@@ -42,23 +41,17 @@ struct Raw {
     connection: MultiplexedConnection,
     acquire: redis::Script,
     release: redis::Script,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Ours,
-    Shortest,
+    kind: Scripts,
 }
 
 impl Raw {
-    async fn over(connection: MultiplexedConnection, kind: Kind) -> Self {
+    async fn over(connection: MultiplexedConnection, kind: Scripts) -> Self {
         let (acquire, release) = match kind {
-            Kind::Ours => (
+            Scripts::Ours => (
                 ours!("prelude.lua", "each.lua", "mint.lua", "queue.lua", "acquire.lua"),
                 ours!("prelude.lua", "each.lua", "queue.lua", "release.lua"),
             ),
-            Kind::Shortest => (SHORT_ACQUIRE, SHORT_RELEASE),
+            Scripts::Shortest => (SHORT_ACQUIRE, SHORT_RELEASE),
         };
         let (acquire, release) = (redis::Script::new(acquire), redis::Script::new(release));
         let mut loading = connection.clone();
@@ -78,7 +71,7 @@ impl Raw {
         acquire.arg(self.acquire.get_hash());
         let mut release = redis::cmd("EVALSHA");
         release.arg(self.release.get_hash());
-        if self.kind == Kind::Ours {
+        if self.kind == Scripts::Ours {
             acquire.arg(4).arg(&lock).arg(&fence).arg(&queue).arg(&alive).arg(&token).arg(TTL_MS).arg(late);
             acquire.arg(86_400_000).arg(0).arg("bench:0").arg(0);
             release.arg(3).arg(&lock).arg(&queue).arg(&alive).arg(&token).arg(&wake).arg(late);
@@ -91,41 +84,6 @@ impl Raw {
     }
 }
 
-async fn through_the_store(store: &dyn Store, key: &Key) {
-    let token = Token::random();
-    let ttl = Ttl::new(Duration::from_millis(TTL_MS)).unwrap();
-    let answer = store.acquire(AcquireRequest { key, token, ttl, on_held: OnHeld::Fail }).await;
-    assert!(matches!(answer, Acquired::Granted { .. }), "{answer:?}");
-    assert_eq!(store.release(key, token).await, Released::Released);
-}
-
-async fn through_the_manager(locks: &LockManager, key: &Key) {
-    let lock = locks.lock(key.as_str()).await.unwrap();
-    assert_eq!(lock.unlock().await, Release::Released);
-}
-
-async fn through_rslock(locks: &rslock::LockManager, key: &Key) {
-    let lock = locks.lock(key.as_str(), Duration::from_millis(TTL_MS)).await.unwrap();
-    locks.unlock(&lock).await;
-}
-
-/// Takes a lock and lets it go.
-type Pair<'a> = Box<dyn Fn() -> BoxFuture<'a, ()> + 'a>;
-
-/// Runs `total` pairs with so many in flight on distinct keys; answers pairs per second.
-async fn measure(in_flight: usize, total: usize, pair: &Pair<'_>) -> f64 {
-    let began = Instant::now();
-    let mut running: FuturesUnordered<_> = (0..in_flight).map(|_| pair()).collect();
-    let mut started = in_flight;
-    while running.next().await.is_some() {
-        if started < total {
-            running.push(pair());
-            started += 1;
-        }
-    }
-    total as f64 / began.elapsed().as_secs_f64()
-}
-
 #[derive(Default)]
 struct Runs {
     per_second: Vec<f64>,
@@ -133,24 +91,9 @@ struct Runs {
     server_us: Vec<f64>,
 }
 
-fn median(runs: &mut [f64]) -> f64 {
-    runs.sort_by(f64::total_cmp);
-    runs[runs.len() / 2]
-}
-
 /// Seconds of processor time that the server has used.
 fn cpu_of(server: &Server) -> f64 {
     ["used_cpu_user", "used_cpu_sys"].iter().map(|what| server.info(what).parse::<f64>().unwrap()).sum()
-}
-
-fn runtime(threads: usize) -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap()
-}
-
-async fn connect(url: &str) -> MultiplexedConnection {
-    let client = redis::Client::open(url).unwrap();
-    let config = redis::AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(1024);
-    client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 
 async fn manager(url: &str) -> LockManager {
@@ -158,22 +101,22 @@ async fn manager(url: &str) -> LockManager {
 }
 
 fn pairs(server: &Server, rounds: usize, pairs: usize) {
-    let stores = Stores::start(&|| Arc::new(RedisStore::new(&server.url()).unwrap()) as Arc<dyn Store>);
-    let (here, elsewhere) = (runtime(1), runtime(1));
+    let two = Stores::start(&|| Arc::new(RedisStore::new(&server.url()).unwrap()) as Arc<dyn Store>);
+    let (here, elsewhere) = (runtime(), runtime());
     // Its task stays on the other thread.
     let raw = |kind| {
         let url = server.url();
         elsewhere.block_on(elsewhere.spawn(async move { Raw::over(connect(&url).await, kind).await })).unwrap()
     };
-    let (same, shortest) = (raw(Kind::Ours), raw(Kind::Shortest));
+    let (same, shortest) = (raw(Scripts::Ours), raw(Scripts::Shortest));
     let locks = here.block_on(manager(&server.url()));
     let rival = rslock::LockManager::new(vec![server.url()]);
-    let names: Vec<Key> = (0..512).map(|n| Key::new(format!("order:{n}")).unwrap()).collect();
+    let names = names("order");
     let number = AtomicU64::new(0);
     let name = || &names[number.fetch_add(1, Ordering::Relaxed) as usize % names.len()];
     let contenders: [(&str, Pair<'_>); 5] = [
         ("manager", Box::new(|| Box::pin(through_the_manager(&locks, name())))),
-        ("store", Box::new(|| Box::pin(through_the_store(&*stores.one, name())))),
+        ("store", Box::new(|| Box::pin(through_the_store(&*two.one, name())))),
         ("same scripts raw", Box::new(|| Box::pin(same.lock_and_release(name().as_str())))),
         ("shortest raw", Box::new(|| Box::pin(shortest.lock_and_release(name().as_str())))),
         ("rslock", Box::new(|| Box::pin(through_rslock(&rival, name())))),
@@ -187,7 +130,7 @@ fn pairs(server: &Server, rounds: usize, pairs: usize) {
         for _ in 0..rounds {
             for ((_, pair), runs) in contenders.iter().zip(&mut runs) {
                 let (client, served) = (ProcessTime::now(), cpu_of(server));
-                runs.per_second.push(here.block_on(measure(in_flight, pairs, pair)));
+                runs.per_second.push(here.block_on(pairs_per_second(in_flight, pairs, pair)));
                 runs.client_us.push(client.elapsed().as_secs_f64() * 1e6 / pairs as f64);
                 runs.server_us.push((cpu_of(server) - served) * 1e6 / pairs as f64);
             }
@@ -212,7 +155,7 @@ fn partner(url: &str) {
         let _ = std::io::read_to_string(std::io::stdin());
         std::process::exit(0);
     });
-    runtime(1).block_on(async {
+    runtime().block_on(async {
         let locks = manager(url).await;
         loop {
             drop(locks.lock("passed").wait(Duration::from_mins(1)).await.unwrap());
@@ -228,7 +171,7 @@ fn passing(server: &Server, rounds: usize) {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let mut runs = runtime(1).block_on(async {
+    let mut runs = runtime().block_on(async {
         let locks = manager(&server.url()).await;
         let mut runs = Vec::new();
         for _ in 0..rounds {
@@ -251,7 +194,7 @@ fn passing(server: &Server, rounds: usize) {
 
 /// What waiting tasks of one process cost the server.
 fn waiting(server: &Server, watched: Duration) {
-    let here = runtime(1);
+    let here = runtime();
     let commands = || server.info("total_commands_processed").parse::<u64>().unwrap();
     for tasks in [1, 1_000] {
         here.block_on(async {

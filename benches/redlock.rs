@@ -10,53 +10,51 @@
 
 #[path = "../tests/support/redis/mod.rs"]
 mod kit;
+#[path = "support/nodes.rs"]
+mod nodes;
+#[path = "support/stores.rs"]
+mod stores;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use futures::future::{BoxFuture, join_all};
-use futures::stream::{FuturesUnordered, StreamExt};
+use futures::future::join_all;
 use kit::{Direction, Proxy, Server};
 use leasehold::conformance::store::Stores;
 use leasehold::store::redlock::RedlockStore;
 use leasehold::store::{AcquireRequest, Acquired, OnHeld, Released, Store};
-use leasehold::{Key, LockManager, Release, Token, Ttl};
+use leasehold::{Key, LockManager, Token};
+use nodes::initialise;
 use redis::aio::MultiplexedConnection;
+use stores::{
+    Pair, SHORT_ACQUIRE, SHORT_RELEASE, Scripts, TTL_MS, connect, median, names, pairs_per_second, runtime,
+    through_rslock, through_the_manager, through_the_store, ttl,
+};
 
 const NODES: usize = 5;
-const TTL_MS: u64 = 30_000;
-const SHORT_ACQUIRE: &str = "if redis.call('SET',KEYS[1],ARGV[1],'NX','PX',ARGV[2]) then return 1 else return 0 end";
-const SHORT_RELEASE: &str =
-    "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) else return 0 end";
 
 /// Two scripts, and a connection to each node whose task runs on another thread.
 struct Raw {
     connections: Vec<MultiplexedConnection>,
     acquire: redis::Script,
     release: redis::Script,
-    kind: Kind,
+    kind: Scripts,
     /// Above every clock.
     fence: AtomicU64,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Ours,
-    Shortest,
-}
-
 impl Raw {
-    async fn over(urls: Vec<String>, kind: Kind) -> Self {
+    async fn over(urls: Vec<String>, kind: Scripts) -> Self {
         let (acquire, release) = match kind {
-            Kind::Ours => (
+            Scripts::Ours => (
                 include_str!("../src/store/redlock/ops/acquire.lua"),
                 concat!(
                     include_str!("../src/store/redlock/ops/queue.lua"),
                     include_str!("../src/store/redlock/ops/release.lua")
                 ),
             ),
-            Kind::Shortest => (SHORT_ACQUIRE, SHORT_RELEASE),
+            Scripts::Shortest => (SHORT_ACQUIRE, SHORT_RELEASE),
         };
         let (acquire, release) = (redis::Script::new(acquire), redis::Script::new(release));
         let mut connections = join_all(urls.iter().map(|url| connect(url))).await;
@@ -75,7 +73,7 @@ impl Raw {
         let (mut acquire, mut release) = (redis::cmd("EVALSHA"), redis::cmd("EVALSHA"));
         acquire.arg(self.acquire.get_hash());
         release.arg(self.release.get_hash());
-        if self.kind == Kind::Ours {
+        if self.kind == Scripts::Ours {
             acquire.arg(4).arg("leasehold:quarantine").arg(&lock).arg(&fence).arg(&queue);
             acquire.arg(self.fence.fetch_add(1, Ordering::Relaxed)).arg(86_400_000).arg(60_000).arg(1);
             acquire.arg("raw").arg(1_500).arg(&token).arg(TTL_MS).arg(0).arg(late);
@@ -97,47 +95,9 @@ impl Raw {
     }
 }
 
-async fn through_the_store(store: &dyn Store, key: &Key) {
-    let token = Token::random();
-    let answer = store.acquire(AcquireRequest { key, token, ttl: ttl(), on_held: OnHeld::Fail }).await;
-    assert!(matches!(answer, Acquired::Granted { fence: Some(_), .. }), "{answer:?}");
-    assert_eq!(store.release(key, token).await, Released::Released);
-}
-
-async fn through_the_manager(locks: &LockManager, key: &Key) {
-    let lock = locks.lock(key.as_str()).await.unwrap();
-    assert_eq!(lock.unlock().await, Release::Released);
-}
-
-async fn through_rslock(locks: &rslock::LockManager, key: &Key) {
-    let lock = locks.lock(key.as_str(), Duration::from_millis(TTL_MS)).await.unwrap();
-    locks.unlock(&lock).await;
-}
-
 /// On a machine that others use too, no answer is late before a second has passed.
 fn store_over(urls: &[String]) -> RedlockStore {
     RedlockStore::builder(urls).node_timeout(Duration::from_secs(1)).build().unwrap()
-}
-
-fn ttl() -> Ttl {
-    Ttl::new(Duration::from_millis(TTL_MS)).unwrap()
-}
-
-/// Takes a lock and lets it go.
-type Pair<'a> = Box<dyn Fn() -> BoxFuture<'a, ()> + 'a>;
-
-/// Runs `total` pairs with so many in flight on distinct keys; answers pairs per second.
-async fn measure(in_flight: usize, total: usize, pair: &Pair<'_>) -> f64 {
-    let began = Instant::now();
-    let mut running: FuturesUnordered<_> = (0..in_flight).map(|_| pair()).collect();
-    let mut started = in_flight;
-    while running.next().await.is_some() {
-        if started < total {
-            running.push(pair());
-            started += 1;
-        }
-    }
-    total as f64 / began.elapsed().as_secs_f64()
 }
 
 /// The CPU time that some processes have used, in microseconds: what `/proc` says, in hundredths of a second.
@@ -151,46 +111,22 @@ fn cpu_us(pids: &[u32]) -> f64 {
     pids.iter().map(of).sum()
 }
 
-fn median(runs: &mut [f64]) -> f64 {
-    runs.sort_by(f64::total_cmp);
-    runs[runs.len() / 2]
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
-}
-
-async fn connect(url: &str) -> MultiplexedConnection {
-    let client = redis::Client::open(url).unwrap();
-    let config = redis::AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(1024);
-    client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
-}
-
-/// Says that nothing is held yet on these nodes.
-async fn initialise(urls: &[String]) {
-    let store = RedlockStore::new(urls).unwrap();
-    store.start().await.unwrap();
-    store.initialise().await.unwrap();
-    store.stop().await;
-}
-
 fn pairs(servers: &[Server], rounds: usize, pairs: usize) {
     let urls: &[String] = &servers.iter().map(Server::url).collect::<Vec<_>>();
     let nodes: Vec<u32> = servers.iter().map(Server::pid).collect();
-    let stores = Stores::start(&|| Arc::new(store_over(urls)) as Arc<dyn Store>);
+    let two = Stores::start(&|| Arc::new(store_over(urls)) as Arc<dyn Store>);
     let (here, elsewhere) = (runtime(), runtime());
     // Their tasks stay on the other thread.
     let raw = |kind| elsewhere.block_on(elsewhere.spawn(Raw::over(urls.to_vec(), kind))).unwrap();
-    let (same, shortest) = (raw(Kind::Ours), raw(Kind::Shortest));
+    let (same, shortest) = (raw(Scripts::Ours), raw(Scripts::Shortest));
     let builder = LockManager::builder().store(store_over(urls));
     let locks = here.block_on(builder.build_and_connect()).unwrap();
     let rival = rslock::LockManager::new(urls.to_vec());
-    let names: Vec<Key> = (0..512).map(|n| Key::new(format!("order:{n}")).unwrap()).collect();
-    let raw_names: Vec<Key> = (0..512).map(|n| Key::new(format!("raw:{n}")).unwrap()).collect();
+    let (names, raw_names) = (names("order"), names("raw"));
     let number = AtomicU64::new(0);
     let next = || number.fetch_add(1, Ordering::Relaxed) as usize % names.len();
     let contenders: [(&str, Pair<'_>); 5] = [
-        ("store", Box::new(|| Box::pin(through_the_store(&*stores.one, &names[next()])))),
+        ("store", Box::new(|| Box::pin(through_the_store(&*two.one, &names[next()])))),
         ("manager", Box::new(|| Box::pin(through_the_manager(&locks, &names[next()])))),
         ("same scripts raw", Box::new(|| Box::pin(same.lock_and_release(raw_names[next()].as_str())))),
         ("shortest raw", Box::new(|| Box::pin(shortest.lock_and_release(raw_names[next()].as_str())))),
@@ -207,7 +143,7 @@ fn pairs(servers: &[Server], rounds: usize, pairs: usize) {
         for _ in 0..rounds {
             for (((_, pair), runs), cpu) in contenders.iter().zip(&mut runs).zip(&mut cpu) {
                 let before = (cpu_us(&[std::process::id()]), cpu_us(&nodes));
-                runs.push(here.block_on(measure(in_flight, pairs, pair)));
+                runs.push(here.block_on(pairs_per_second(in_flight, pairs, pair)));
                 cpu.0 += cpu_us(&[std::process::id()]) - before.0;
                 cpu.1 += cpu_us(&nodes) - before.1;
             }
@@ -243,12 +179,12 @@ async fn acquire_us(store: &dyn Store, rounds: usize) -> f64 {
 fn slow_node(servers: &[Server], rounds: usize) {
     let proxies: Vec<Proxy> = servers.iter().map(|server| Proxy::start(server.address())).collect();
     let urls: Vec<String> = proxies.iter().map(Proxy::url).collect();
-    let stores = Stores::start(&|| Arc::new(store_over(&urls)) as Arc<dyn Store>);
+    let two = Stores::start(&|| Arc::new(store_over(&urls)) as Arc<dyn Store>);
     let here = runtime();
-    here.block_on(acquire_us(&*stores.one, 100));
-    let even = here.block_on(acquire_us(&*stores.one, rounds));
+    here.block_on(acquire_us(&*two.one, 100));
+    let even = here.block_on(acquire_us(&*two.one, rounds));
     proxies[0].delay(Direction::ToClient, Duration::from_millis(50));
-    let with_a_slow_one = here.block_on(acquire_us(&*stores.one, rounds));
+    let with_a_slow_one = here.block_on(acquire_us(&*two.one, rounds));
     println!(
         "an acquire through proxies: {even:.0} us; with one node 50 ms late: {with_a_slow_one:.0} us ({:.2}x)",
         with_a_slow_one / even
@@ -260,7 +196,7 @@ fn main() {
     let is_bench = std::env::args().any(|arg| arg == "--bench");
     let servers: Vec<Server> = (0..NODES).map(|_| Server::start(&[])).collect();
     let urls: Vec<String> = servers.iter().map(Server::url).collect();
-    runtime().block_on(initialise(&urls));
+    runtime().block_on(initialise(&RedlockStore::new(&urls).unwrap()));
     let (rounds, number) = if is_bench { (9, 5_000) } else { (1, 250) };
     pairs(&servers, rounds, number);
     slow_node(&servers, if is_bench { 2_000 } else { 20 });

@@ -10,7 +10,7 @@ use criterion::{BenchmarkId, Criterion};
 use leasehold::{Lock, LockManager};
 use lockable::{LockPool, Lockable};
 
-use crate::rivals::{BareMap, cycle, keys};
+use crate::rivals::{BareMap, cycle, keys, one_after_the_other};
 
 /// A criterion bench that is not asked to measure runs everything once, as a test.
 fn held_keys() -> usize {
@@ -44,10 +44,8 @@ pub(crate) fn crowd(c: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("lockable", name), |b| {
             LazyCell::force(&guards);
-            let mut next = cycle(&keys);
-            b.to_async(FuturesExecutor).iter(|| {
-                drop(black_box(pool.try_lock(next().to_owned()).expect("nobody else locks")));
-                async {}
+            one_after_the_other(b, &keys, |key| {
+                drop(black_box(pool.try_lock(key.to_owned()).expect("nobody else locks")))
             });
         });
         drop(guards);
@@ -59,13 +57,7 @@ pub(crate) fn crowd(c: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("bare_map", name), |b| {
             let map = &*map;
-            let mut next = cycle(&keys);
-            b.to_async(FuturesExecutor).iter(|| {
-                let key = next();
-                assert!(map.insert(key));
-                map.remove(key);
-                async {}
-            });
+            one_after_the_other(b, &keys, |key| map.insert_and_remove(key));
         });
     }
     group.finish();

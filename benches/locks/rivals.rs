@@ -11,6 +11,8 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, mpsc};
 
 use actix::{Actor, Addr, Context, Handler, Message};
+use criterion::Bencher;
+use criterion::async_executor::FuturesExecutor;
 use crossbeam_utils::CachePadded;
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -30,6 +32,15 @@ pub(crate) fn cycle<'a>(keys: &'a [String]) -> impl FnMut() -> &'a str {
         at = if at + 1 < keys.len() { at + 1 } else { 0 };
         &keys[at]
     }
+}
+
+/// Measures `pair`, which takes and releases a lock, with one key after the other.
+pub(crate) fn one_after_the_other(b: &mut Bencher<'_>, keys: &[String], mut pair: impl FnMut(&str)) {
+    let mut next = cycle(keys);
+    b.to_async(FuturesExecutor).iter(|| {
+        pair(next());
+        async {}
+    });
 }
 
 type Keys = HashSet<String, foldhash::fast::RandomState>;
@@ -54,6 +65,11 @@ impl BareMap {
 
     pub(crate) fn remove(&self, key: &str) {
         self.shard(key).lock().remove(key);
+    }
+
+    pub(crate) fn insert_and_remove(&self, key: &str) {
+        assert!(self.insert(key), "nobody else has the key");
+        self.remove(key);
     }
 
     fn shard(&self, key: &str) -> &Mutex<Keys> {

@@ -9,7 +9,7 @@ use criterion::async_executor::FuturesExecutor;
 use leasehold::LockManager;
 use lockable::LockPool;
 
-use crate::rivals::{BareMap, DashMapCleaned, DashMapKept, Echo, Ping, cycle, keys};
+use crate::rivals::{BareMap, DashMapCleaned, DashMapKept, Echo, Ping, cycle, keys, one_after_the_other};
 
 pub(crate) fn uncontended(c: &mut Criterion) {
     let keys = keys(1_024);
@@ -26,42 +26,27 @@ pub(crate) fn uncontended(c: &mut Criterion) {
 
     let pool = LockPool::<String>::new();
     group.bench_function("lockable", |b| {
-        let mut next = cycle(&keys);
-        b.to_async(FuturesExecutor).iter(|| {
-            drop(black_box(pool.try_lock(next().to_owned()).expect("nobody else locks")));
-            async {}
-        });
+        one_after_the_other(b, &keys, |key| drop(black_box(pool.try_lock(key.to_owned()).expect("nobody else locks"))));
     });
 
     let kept = DashMapKept::default();
     group.bench_function("dashmap_kept", |b| {
-        let mut next = cycle(&keys);
-        b.to_async(FuturesExecutor).iter(|| {
-            drop(black_box(kept.mutex(next()).try_lock_owned().expect("nobody else locks")));
-            async {}
+        one_after_the_other(b, &keys, |key| {
+            drop(black_box(kept.mutex(key).try_lock_owned().expect("nobody else locks")))
         });
     });
 
     let cleaned = DashMapCleaned::default();
     group.bench_function("dashmap_cleaned", |b| {
-        let mut next = cycle(&keys);
-        b.to_async(FuturesExecutor).iter(|| {
-            let key = next();
+        one_after_the_other(b, &keys, |key| {
             let guard = cleaned.mutex(key).try_lock_owned().expect("nobody else locks");
             cleaned.release(key, black_box(guard));
-            async {}
         });
     });
 
     let map = BareMap::new();
     group.bench_function("bare_map", |b| {
-        let mut next = cycle(&keys);
-        b.to_async(FuturesExecutor).iter(|| {
-            let key = next();
-            assert!(map.insert(key));
-            map.remove(key);
-            async {}
-        });
+        one_after_the_other(b, &keys, |key| map.insert_and_remove(key));
     });
 
     let echo = Echo::start_on_its_own_thread();
