@@ -64,7 +64,6 @@ impl Raw {
         let token = Token::random().to_string();
         let (lock, fence) = (format!("lock:{key}"), format!("leasehold:fence:{{lock:{key}}}"));
         let (queue, alive) = (format!("leasehold:queue:{{lock:{key}}}"), format!("leasehold:alive:{{lock:{key}}}"));
-        let wake = format!("leasehold:wake:{{lock:{key}}}");
         let late = 9_000_000_000_000_000_u64;
         let mut connection = self.connection.clone();
         let mut acquire = redis::cmd("EVALSHA");
@@ -72,9 +71,9 @@ impl Raw {
         let mut release = redis::cmd("EVALSHA");
         release.arg(self.release.get_hash());
         if self.kind == Scripts::Ours {
-            acquire.arg(4).arg(&lock).arg(&fence).arg(&queue).arg(&alive).arg(&token).arg(TTL_MS).arg(late);
-            acquire.arg(86_400_000).arg(0).arg("bench:0").arg(0);
-            release.arg(3).arg(&lock).arg(&queue).arg(&alive).arg(&token).arg(&wake).arg(late);
+            acquire.arg(4).arg(&lock).arg(&queue).arg(&fence).arg(&alive).arg(late).arg(0).arg(86_400_000).arg("bench");
+            acquire.arg(&token).arg(TTL_MS).arg(format!("{late} 0 0 0"));
+            release.arg(3).arg(&lock).arg(&alive).arg(&queue).arg(late).arg(0).arg("leasehold:").arg(&token).arg(late);
         } else {
             acquire.arg(1).arg(&lock).arg(&token).arg(TTL_MS);
             release.arg(1).arg(&lock).arg(&token);

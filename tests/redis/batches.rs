@@ -103,7 +103,7 @@ fn one_that_fails_does_not_take_the_others_with_it() {
     let stores = patient(&server.url());
     let (names, tokens) = (names("k"), tokens());
     // Nobody but us writes such a key: a server gone mad.
-    server.ask::<()>("HSET leasehold:fence:{lock:k:50} a b");
+    server.ask::<()>("SET leasehold:queue:{lock:k:50} mad");
     let answers = acquire_all(&stores.one, &names, &tokens);
     for (n, answer) in answers.iter().enumerate() {
         match answer {
@@ -165,5 +165,57 @@ fn a_batch_that_the_server_does_not_know_is_sent_whole() {
         server.ask::<()>("SCRIPT FLUSH");
         let answers = acquire_all(&stores.one, &names(&format!("round:{round}")), &tokens());
         assert!(answers.iter().all(redis_store::is_granted), "{answers:?}");
+    }
+}
+
+/// All of a batch are taken by few commands, which must not take one key for two.
+#[test]
+fn of_two_who_ask_for_one_key_in_one_batch_one_gets_it() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let stores = patient(&proxy.url());
+    take(&*stores.one, "warm", Token::random());
+    // Each name twice; what waits for the first goes out together.
+    let twice: Vec<_> = names("k").into_iter().flat_map(|name| [name.clone(), name]).collect();
+    let tokens: Vec<_> = twice.iter().map(|_| Token::random()).collect();
+    let answers = held_up(&proxy, || acquire_all(&stores.one, &twice, &tokens));
+    let keys: Vec<_> = twice.iter().map(|name| key(name)).collect();
+    for (pair, tokens) in answers.chunks(2).zip(tokens.chunks(2)) {
+        let granted = pair.iter().filter(|answer| redis_store::is_granted(answer)).count();
+        assert_eq!(granted, 1, "{pair:?} {tokens:?}");
+    }
+    // The same of releases: one of two who release finds it gone.
+    let held = keys.iter().zip(&tokens).zip(&answers).filter(|(_, answer)| redis_store::is_granted(answer));
+    let held: Vec<_> = held.flat_map(|((key, token), _)| [(key, *token); 2]).collect();
+    let release = || wait(join_all(held.iter().map(|(key, token)| stores.one.release(key, *token))));
+    for pair in held_up(&proxy, release).chunks(2) {
+        let mut pair = [&pair[0], &pair[1]];
+        pair.sort_by_key(|answer| **answer == Released::AlreadyGone);
+        assert_eq!(pair, [&Released::Released, &Released::AlreadyGone]);
+    }
+    assert_eq!(server.ask::<Vec<String>>("KEYS lock:k:*"), Vec::<String>::new());
+}
+
+/// Runs `calls` while replies are late, so that most of them go out together.
+fn held_up<T: Send>(proxy: &Proxy, calls: impl FnOnce() -> T + Send) -> T {
+    proxy.delay(Direction::ToClient, Duration::from_millis(100));
+    let answer = calls();
+    proxy.delay(Direction::ToClient, Duration::ZERO);
+    answer
+}
+
+#[test]
+fn a_fence_that_is_ahead_of_the_clock_lifts_no_other_in_its_batch() {
+    const AHEAD: u64 = 9_000_000_000_000_000;
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let stores = patient(&proxy.url());
+    take(&*stores.one, "warm", Token::random());
+    server.ask::<()>(&format!("SET leasehold:fence:{{lock:k:70}} {AHEAD}"));
+    let names = names("k");
+    let answers = held_up(&proxy, || acquire_all(&stores.one, &names, &tokens()));
+    for (n, answer) in answers.iter().enumerate() {
+        let Acquired::Granted { fence: Some(fence), .. } = answer else { panic!("{n}: {answer:?}") };
+        assert_eq!(*fence > AHEAD, n == 70, "{n}: {fence}");
     }
 }

@@ -332,3 +332,19 @@ fn the_longest_ttl_overflows_nothing() {
     assert!(is_granted(&ask(&*stores.one, "k", token, Ttl::MAX)));
     assert!(matches!(wait(stores.one.extend(&key("k"), token, ttl(Ttl::MAX))), Extended::Extended { .. }));
 }
+
+/// The last fence that was given out under a claim reaches the server with the clean-up, too.
+#[test]
+fn a_claim_whose_release_was_lost_is_taken_back_with_its_last_fence() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let stores = stores_at(&proxy.url());
+    let token = Token::random();
+    let last = take(&*stores.one, "k", token) + 3_600_000_000;
+    proxy.hold(Direction::ToServer);
+    drop(stores.one.release_claim(&key("k"), token, last));
+    proxy.heal();
+    until("the clean-up", || !exists(&server, "k"));
+    let direct = stores_at(&server.url());
+    assert!(take(&*direct.one, "k", Token::random()) > last);
+}

@@ -8,7 +8,8 @@ use leasehold::Token;
 use leasehold::conformance::store::{self as conformance, wait};
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{
-    Acquired, Denial, Extended, Forced, Holder, KeyState, KeyTemplate, OnExpiry, Released, Store, StoreError, Warning,
+    AcquireRequest, Acquired, Denial, Extended, Forced, Holder, KeyState, KeyTemplate, OnExpiry, OnHeld, Released,
+    Store, StoreError, Warning,
 };
 
 use crate::kit::{Server, until};
@@ -273,4 +274,84 @@ fn a_fence_from_a_clock_that_was_far_ahead_lifts_those_of_no_other_lock() {
     assert_eq!(wait(stores.one.release(&key("ahead"), token)), Released::Released);
     server.ask::<()>("FLUSHALL");
     assert!(take(&*stores.one, "ahead", Token::random()) > AHEAD);
+}
+
+/// A process that gives a key on among its own requests hands fences out that the server has never seen.
+#[test]
+fn fences_rise_above_the_last_one_that_was_given_out_under_a_claim() {
+    let server = Server::start(&[]);
+    let stores = stores_at(&server.url());
+    let take_and_end = |name: &str, above: u64| {
+        let token = Token::random();
+        let last = take(&*stores.one, name, token) + above;
+        assert_eq!(wait(stores.one.release_claim(&key(name), token, last)), Released::Released);
+        last
+    };
+    // So far ahead that the clock is not past it: the number itself has to be kept.
+    let last = take_and_end("k", 3_600_000_000);
+    assert!(take(&*stores.other, "k", Token::random()) > last);
+    assert!(server.ask::<u64>("PTTL leasehold:fence:{lock:k}") > 24 * 3_600_000, "as long as it is ahead, and a day");
+    let last = take_and_end("past", 0);
+    assert!(take(&*stores.other, "past", Token::random()) > last);
+    // The fence of another holder stays what it is.
+    let (before, after) = (Token::random(), Token::random());
+    take(&*stores.one, "lost", before);
+    server.ask::<()>("DEL lock:lost");
+    let fence = take(&*stores.other, "lost", after);
+    assert_eq!(wait(stores.one.release_claim(&key("lost"), before, fence + 9)), Released::AlreadyGone);
+    assert_eq!(seen_fence(&server, "lost"), Some(fence));
+    // It calls who waits as a release does.
+    let mut turn = stores.other.turn(&key("k2")).unwrap();
+    let token = Token::random();
+    let last = take(&*stores.one, "k2", token);
+    assert_eq!(denied(&redis_store::queue(&*stores.other, "k2", Token::random())), Denial::Held);
+    turn.clear();
+    assert_eq!(wait(stores.one.release_claim(&key("k2"), token, last)), Released::Released);
+    assert!(wait(turn.next()).is_some());
+}
+
+/// R12, by walks: whatever two processes do, alone and together, and whatever a server forgets, fences of a key rise.
+#[test]
+fn fences_of_a_key_rise_through_flushes_batches_claims_and_clocks_that_were_ahead() {
+    let server = Server::start(&[]);
+    let stores = stores_at(&server.url());
+    let mut last = [0_u64; 6];
+    for step in 0..1_500 {
+        let store = if fastrand::bool() { &stores.one } else { &stores.other };
+        let some: Vec<usize> = (0..last.len()).filter(|_| fastrand::bool()).collect();
+        match fastrand::u32(0..20) {
+            // What the processes have seen is not ahead of the clock then.
+            0 if last.iter().all(|fence| *fence < micros_now()) => server.ask::<()>("FLUSHALL"),
+            1 => {
+                let (n, ahead) =
+                    (fastrand::usize(0..last.len()), last.iter().max().unwrap() + fastrand::u64(0..20_000));
+                server.ask::<()>(&format!("SET leasehold:fence:{{lock:{n}}} {ahead}"));
+                last[n] = ahead;
+            }
+            _ => {
+                let names: Vec<_> = some.iter().map(|n| key(&n.to_string())).collect();
+                let tokens: Vec<_> = names.iter().map(|_| Token::random()).collect();
+                let asks = names.iter().zip(&tokens).map(|(key, token)| {
+                    store.acquire(AcquireRequest { key, token: *token, ttl: ttl(LONG), on_held: OnHeld::Fail })
+                });
+                let answers = wait(futures::future::join_all(asks));
+                for ((n, answer), (name, token)) in some.iter().zip(answers).zip(names.iter().zip(&tokens)) {
+                    let Acquired::Granted { fence: Some(fence), .. } = answer else { panic!("{step}: {answer:?}") };
+                    assert!(fence > last[*n], "step {step}: {fence} after {}", last[*n]);
+                    last[*n] = fence + if fastrand::bool() { 0 } else { fastrand::u64(0..3) };
+                    let ended = if last[*n] == fence {
+                        wait(store.release(name, *token))
+                    } else {
+                        wait(store.release_claim(name, *token, last[*n]))
+                    };
+                    assert_eq!(ended, Released::Released);
+                }
+            }
+        }
+    }
+}
+
+fn micros_now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_micros()).unwrap()
 }

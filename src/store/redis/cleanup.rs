@@ -108,7 +108,8 @@ impl Cleanup {
             let scope = self.pending().scope;
             let mut sent = PendingCleanup::of(scope, Moment::ZERO);
             let wait = match release_script::once(&self.inner, &self.names, self.token, scope, &mut sent).await {
-                Ok((wire, server_us)) => {
+                Ok((_, answer)) => {
+                    let (wire, server_us) = (answer.wire.id, answer.reply.server_us());
                     let pending = self.pending();
                     if pending.is_settled(wire, server_us) && self.finish(|now| now.is_settled(wire, server_us)) {
                         return;

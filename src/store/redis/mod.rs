@@ -29,7 +29,7 @@
 //! | R9 | The loss of a lock is signalled by this process's own clock at the deadline, also while a call to the store hangs. |
 //! | R10 | An extend whose answer is unknown is tried again, with random pauses, until the deadline. |
 //! | R11 | Redis expires by its wall clock: when that is set forward, held locks are freed early. Fences protect then. |
-//! | R12 | A fence is above the stored one, above the highest that this process has seen, and not below the server's time in microseconds; so fences rise also after a FLUSHALL, an eviction or a failover. It is kept beside the lock for the retention, and for as long as it is ahead of the clock. |
+//! | R12 | A fence is above the stored one, above the highest that this process has seen, and not below the server's time in microseconds; so fences rise also after a FLUSHALL, an eviction or a failover. It is kept beside the lock for the retention, and for as long as it is ahead of the clock. Of a key that was given on inside a process the release keeps the last fence that was given out (`release_claim`). |
 //! | R14 | A resource can check fences itself: [`FenceGuard`](crate::fence::FenceGuard) in the process, a script for what is stored in Redis, an HTTP header between processes. |
 //! | R15 | Of all who wait for a key in a process one talks to Redis, and tries again about once a second even if no message arrives. A message is a hint; only a script grants. |
 //! | R16 | Processes queue by tickets that live for about a second by the server's clock and are renewed together. A dead process holds the others up for one such life. A release calls the first in the queue, and nobody else. |
@@ -43,6 +43,13 @@
 //! | R26 | A forced release deletes, raises the fence and is published to every process, whose holders are lost when the message arrives. It is sent once. |
 //! | R27 | With a lock delay the key stays in Redis for longer than its holder counts on. After a loss by time it keeps everybody out for the rest, whatever client they use. |
 //! | R28 | A shutdown releases nothing that somebody may still work under: such locks run out by their TTL. |
+//!
+//! Why the fences of one key rise (R12). Only `acquire.lua` and `force.lua` mint, each in one step with the grant or its
+//! end, so two grants are minted one after the other, and the later one reads what the earlier one stored. What is stored
+//! is lost by a FLUSHALL, an eviction or a failover: then the server's clock stands in for it, which no stored fence was
+//! above, unless it was set back; and then the process has seen its own fences. So an inversion needs all at once: a
+//! server that forgets, a clock that is set back, and another process. Several locks that are taken by one script may
+//! have the same fence: they are different keys. A test walks through this.
 //!
 //! # Other clients on the same keys
 //!
@@ -255,6 +262,13 @@ impl Store for RedisStore {
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
         match GuardedRelease::new(&self.0, key, token) {
+            Ok(release) => Box::pin(release.run(&self.0)),
+            Err(error) => Box::pin(std::future::ready(Released::Unknown(error))),
+        }
+    }
+
+    fn release_claim<'a>(&'a self, key: &'a Key, token: Token, last_fence: u64) -> BoxFuture<'a, Released> {
+        match GuardedRelease::of_claim(&self.0, key, token, last_fence) {
             Ok(release) => Box::pin(release.run(&self.0)),
             Err(error) => Box::pin(std::future::ready(Released::Unknown(error))),
         }

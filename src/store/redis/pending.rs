@@ -32,6 +32,8 @@ pub(in crate::store) struct PendingCleanup {
 pub(super) enum ReleaseScope {
     /// Whatever the token holds.
     Any,
+    /// The same. Under the token this process has given out fences up to this one.
+    Claim(u64),
     /// What the token holds with this fence or a lower one: it was released before (`release_replay`).
     UpTo(u64),
 }
@@ -76,6 +78,8 @@ impl PendingCleanup {
         self.over = self.over.max(other.over);
         self.scope = match (self.scope, other.scope) {
             (ReleaseScope::UpTo(one), ReleaseScope::UpTo(other)) => ReleaseScope::UpTo(one.max(other)),
+            (ReleaseScope::Claim(one), ReleaseScope::Claim(other)) => ReleaseScope::Claim(one.max(other)),
+            (ReleaseScope::Claim(fence), _) | (_, ReleaseScope::Claim(fence)) => ReleaseScope::Claim(fence),
             _ => ReleaseScope::Any,
         };
         self.wires = match (self.wires, other.wires) {
@@ -215,6 +219,18 @@ mod tests {
         pending.add(SendOrder::Open, 100);
         assert!(!pending.is_settled(7, 100), "it may go out after the release");
         assert!(pending.is_settled(7, 101));
+    }
+
+    #[test]
+    fn a_joined_cleanup_keeps_the_highest_fence_that_was_given_out() {
+        use ReleaseScope::{Any, Claim, UpTo};
+        let joined = |one, other| {
+            let mut pending = PendingCleanup::of(one, Moment::ZERO);
+            pending.join(PendingCleanup::of(other, Moment::ZERO));
+            pending.scope
+        };
+        assert_eq!((joined(Claim(2), Claim(3)), joined(Any, Claim(3))), (Claim(3), Claim(3)));
+        assert_eq!((joined(Claim(2), UpTo(9)), joined(UpTo(9), Any)), (Claim(2), Any));
     }
 
     #[test]

@@ -49,6 +49,7 @@ scripts! {
     ACQUIRE = ["prelude.lua", "each.lua", "mint.lua", "queue.lua", "acquire.lua"], Takes::Many(BatchKind::Acquire);
     EXTEND = ["prelude.lua", "each.lua", "extend.lua"], Takes::Many(BatchKind::Extend);
     RELEASE = ["prelude.lua", "each.lua", "queue.lua", "release.lua"], Takes::Many(BatchKind::Release);
+    RELEASE_CLAIM = ["prelude.lua", "mint.lua", "queue.lua", "release_claim.lua"], Takes::One;
     REPEAT = ["prelude.lua", "queue.lua", "repeat.lua"], Takes::One;
     FORCE = ["prelude.lua", "mint.lua", "queue.lua", "force.lua"], Takes::One;
     LOOK = ["prelude.lua", "look.lua"], Takes::One;
@@ -85,17 +86,19 @@ impl Script {
     /// The command that runs the script for all of these.
     pub(super) fn command<'a>(&self, form: Form, args: impl Iterator<Item = &'a ScriptArgs> + Clone) -> Cmd {
         let size: usize = args.clone().map(|args| args.text.len() + 16 * args.ends.len()).sum();
-        let mut command = Cmd::with_capacity(args.clone().map(|args| args.ends.len()).sum::<usize>() + 3, size + 64);
+        let mut command = Cmd::with_capacity(args.clone().map(|args| args.ends.len()).sum::<usize>() + 5, size + 128);
         match form {
             Form::Hash => command.arg("EVALSHA").arg(&self.sha),
             Form::Body => command.arg("EVAL").arg(self.body),
         };
         command.arg(args.clone().map(|args| args.keys).sum::<usize>());
-        for key in args.clone().flat_map(ScriptArgs::keys) {
-            command.arg(key);
-        }
-        for argument in args.flat_map(ScriptArgs::arguments) {
-            command.arg(argument);
+        let limits = args.clone().filter_map(|args| args.limits).reduce(Limits::joined);
+        match limits {
+            Some(limits) => push_grouped(&mut command, limits, args),
+            None => {
+                args.clone().flat_map(ScriptArgs::keys).for_each(|key| _ = command.arg(key));
+                args.flat_map(ScriptArgs::arguments).for_each(|argument| _ = command.arg(argument));
+            }
         }
         command
     }
@@ -104,6 +107,7 @@ impl Script {
     pub(super) fn replies(&self, answer: Value, locks: usize) -> Result<Vec<Result<Reply, Fault>>, Fault> {
         match (self.takes, answer) {
             (Takes::One, answer) => Ok(vec![Reply::read(answer)]),
+            (Takes::Many(_), Value::Int(now_us)) => Ok((0..locks).map(|_| Ok(Reply::of([1, now_us]))).collect()),
             (Takes::Many(_), Value::Array(answers)) if answers.len() == locks => {
                 Ok(answers.into_iter().map(Reply::read).collect())
             }
@@ -112,25 +116,71 @@ impl Script {
     }
 }
 
+/// Within what a script may do what it is asked for all locks at once, with few commands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Limits {
+    /// Not after this moment of the server's clock, in microseconds.
+    not_after_us: i64,
+    /// Only if the clock is above this fence.
+    fence: u64,
+}
+
+impl Limits {
+    fn joined(self, other: Self) -> Self {
+        Self { not_after_us: self.not_after_us.min(other.not_after_us), fence: self.fence.max(other.fence) }
+    }
+}
+
+/// The keys by their kind, so that a script can pass all of a kind to one command; the limits of all; what all share,
+/// once; and what each has of its own.
+fn push_grouped<'a>(command: &mut Cmd, limits: Limits, args: impl Iterator<Item = &'a ScriptArgs> + Clone) {
+    let Some(ScriptArgs { keys, shared, .. }) = args.clone().next() else { return };
+    for kind in 0..*keys {
+        args.clone().for_each(|args| _ = command.arg(args.slice(kind)));
+    }
+    command.arg(limits.not_after_us).arg(limits.fence);
+    args.clone().take(1).flat_map(ScriptArgs::arguments).take(*shared).for_each(|shared| _ = command.arg(shared));
+    args.flat_map(|args| args.arguments().skip(args.shared)).for_each(|own| _ = command.arg(own));
+}
+
 /// What a script gets for one lock: keys, then arguments, in one piece of memory.
 #[derive(Default)]
 pub(in crate::store) struct ScriptArgs {
     text: String,
     ends: Vec<usize>,
     keys: usize,
+    limits: Option<Limits>,
+    /// So many of the arguments are the same for all locks.
+    shared: usize,
 }
 
 impl ScriptArgs {
     /// The keys, in the order of the script.
     pub(in crate::store) fn of<const N: usize>(keys: [&str; N]) -> Self {
-        let mut this = Self { text: String::with_capacity(256), ends: Vec::with_capacity(12), keys: N };
+        let mut this =
+            Self { text: String::with_capacity(256), ends: Vec::with_capacity(12), keys: N, ..Self::default() };
         keys.iter().for_each(|key| this.push(key));
         this
     }
 
     /// For what so many locks need, keys and arguments, in the order of the script.
     pub(in crate::store) fn for_locks(locks: usize) -> Self {
-        Self { text: String::with_capacity(128 * locks + 64), ends: Vec::with_capacity(4 * locks + 5), keys: 0 }
+        let (text, ends) = (String::with_capacity(128 * locks + 64), Vec::with_capacity(4 * locks + 5));
+        Self { text, ends, ..Self::default() }
+    }
+
+    /// For a script that does for all locks at once what it is asked, where the clock is not past `not_after_us`, and
+    /// above `fence`.
+    pub(super) fn limits(mut self, not_after_us: i64, fence: u64) -> Self {
+        self.limits = Some(Limits { not_after_us, fence });
+        self
+    }
+
+    /// One more argument that is the same for all locks. They come before the others.
+    pub(super) fn shared(mut self, argument: impl fmt::Display) -> Self {
+        debug_assert_eq!(self.keys + self.shared, self.ends.len(), "they come before the others");
+        self.shared += 1;
+        self.arg(argument)
     }
 
     /// One more key. They come before the arguments.
@@ -159,6 +209,11 @@ impl ScriptArgs {
         self.ends.push(self.text.len());
     }
 
+    fn slice(&self, at: usize) -> &str {
+        let from = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.text[from..self.ends[at]]
+    }
+
     fn slices(&self) -> impl Iterator<Item = &str> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(from, to)| &self.text[from..*to])
@@ -181,7 +236,8 @@ pub(in crate::store) struct Reply {
 }
 
 impl Reply {
-    /// A list of at least two and at most five numbers, or an error inside a good answer.
+    /// A list of at least two and at most five numbers, or an error inside a good answer. Where a script did for all
+    /// locks what it was asked, it answers its clock alone.
     fn read(value: Value) -> Result<Self, Fault> {
         let values = match value {
             Value::Array(values) if (2..=5).contains(&values.len()) => values,

@@ -17,9 +17,11 @@ pub(super) fn hold(data: &[u8]) {
 }
 
 fn script(answer: Value, locks: Option<usize>) {
-    let rows = match &answer {
-        Value::Array(rows) if locks == Some(rows.len()) => rows.clone(),
-        one => vec![one.clone()],
+    let rows = match (&answer, locks) {
+        (Value::Array(rows), Some(locks)) if locks == rows.len() => rows.clone(),
+        // All were done, at this time.
+        (Value::Int(_), Some(locks)) => vec![Value::Array(vec![Value::Int(1), answer.clone()]); locks],
+        (one, _) => vec![one.clone()],
     };
     match replies(answer, locks) {
         Ok(read) => {

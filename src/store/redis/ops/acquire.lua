@@ -1,13 +1,22 @@
 -- Tries to take locks (R1), each idempotent by token (R2), not after its time (R5), with a fence (R12), in turn (R16).
--- Each try: KEYS lock, fence, queue, alive
---           ARGV token, ttl ms, not after us, fence retention ms, highest fence seen, ticket, 1 to queue (0: only try)
--- Answers for each {1, now us, fence, ttl left ms, 0 taken now or 1 held already} granted, {2, now us, why, retry ms}
--- denied, {3, now us} too late, or an error. why: 0 held, 1 another kind of value, 2 another process is ahead.
+-- KEYS all locks, then all queues, fences, alives
+-- ARGV earliest not after us of all, highest fence seen of all, fence retention ms, process; then of each try token,
+-- ttl ms, details: not after us, highest fence seen, number of the ticket, 1 to queue (0: only try)
+-- Answers now us alone if all are granted, for the whole ttl, with now us as their fence. Else for each {1, now us} such a
+-- grant, {1, now us, fence, ttl left ms, 0 taken now or 1 held already} granted, {2, now us, why, retry ms} denied,
+-- {3, now us} too late, or an error. why: 0 held, 1 another kind of value, 2 another process is ahead.
 -- retry ms: below 0 if a call will come, or the time is not known.
+local tries, retention_ms, process = #KEYS / 4, ARGV[3], ARGV[4]
 
-local function denied(k, a, why, retry_ms)
-  if ARGV[a + 7] == '1' then
-    local queue, alive, ticket = KEYS[k + 3], KEYS[k + 4], ARGV[a + 6]
+local function details(i)
+  local not_after, seen, count, is_queued = string.match(ARGV[3 * i + 4], '^(%S+) (%S+) (%S+) (%S+)$')
+  return tonumber(not_after), seen, process .. ':' .. count, is_queued == '1'
+end
+
+local function denied(i, why, retry_ms)
+  local _, _, ticket, is_queued = details(i)
+  if is_queued then
+    local queue, alive = KEYS[tries + i], KEYS[3 * tries + i]
     redis.call('ZADD', queue, 'NX', number(now), ticket)
     redis.call('ZADD', alive, number(now + TICKET_US), ticket)
     redis.call('PEXPIRE', queue, 2 * TICKET_MS)
@@ -20,56 +29,87 @@ local function denied(k, a, why, retry_ms)
   return {2, now, why, retry_ms}
 end
 
--- Stores and answers a fence. Mostly the clock is above all others, and one command will do.
-local function mint(k, a)
-  local fence = math.max(ARGV[a + 5] + 1, now)
-  local stored = redis.call('SET', KEYS[k + 2], number(fence), 'PX', ARGV[a + 4], 'GET')
-  stored = stored and tonumber(stored) or 0
-  if stored < fence and fence == now then
-    return fence
-  end
-  return mint_fence(KEYS[k + 2], stored, ARGV[a + 5], ARGV[a + 4])
+-- Stores and answers a fence.
+local function mint(i)
+  local key, _, seen = KEYS[2 * tries + i], details(i)
+  return mint_fence(key, tonumber(redis.call('GET', key) or 0) or 0, seen, retention_ms)
 end
 
-local function grant(k, a)
-  local fence = mint(k, a)
+local function grant(i)
+  local fence, ttl_ms = mint(i), ARGV[3 * i + 3]
   -- Last, so that a try that fails half-way leaves no lock.
-  redis.call('SET', KEYS[k + 1], ARGV[a + 1], 'PX', ARGV[a + 2])
-  return {1, now, fence, tonumber(ARGV[a + 2]), 0}
+  redis.call('SET', KEYS[i], ARGV[3 * i + 2], 'PX', ttl_ms)
+  return {1, now, fence, tonumber(ttl_ms), 0}
 end
 
--- Whether two tickets are of one process.
-local function is_same(one, other)
-  return string.match(one, '^(.*):') == string.match(other, '^(.*):')
-end
-
-return answer_each(#KEYS / 4, function(i)
-  local k, a = 4 * (i - 1), 7 * (i - 1)
-  if now > tonumber(ARGV[a + 3]) then
+local function try(i)
+  local lock, queue, alive, token = KEYS[i], KEYS[tries + i], KEYS[3 * tries + i], ARGV[3 * i + 2]
+  if now > details(i) then
     return {3, now}
   end
-  -- Mostly nobody holds it, and nobody waits.
-  if redis.call('EXISTS', KEYS[k + 1], KEYS[k + 3]) == 0 then
-    return grant(k, a)
+  if redis.call('EXISTS', lock, queue) == 0 then
+    return grant(i)
   end
-  local value = redis.pcall('GET', KEYS[k + 1])
+  local value = redis.pcall('GET', lock)
   if type(value) == 'table' then
-    return denied(k, a, 1, redis.call('PTTL', KEYS[k + 1]))
+    return denied(i, 1, redis.call('PTTL', lock))
   end
-  if value == ARGV[a + 1] then
-    local fence = tonumber(redis.call('GET', KEYS[k + 2]) or 0) or 0
-    return {1, now, fence > 0 and fence or mint(k, a), redis.call('PTTL', KEYS[k + 1]), 1}
+  if value == token then
+    local fence = tonumber(redis.call('GET', KEYS[2 * tries + i]) or 0) or 0
+    return {1, now, fence > 0 and fence or mint(i), redis.call('PTTL', lock), 1}
   end
   if value then
-    return denied(k, a, 0, redis.call('PTTL', KEYS[k + 1]))
+    return denied(i, 0, redis.call('PTTL', lock))
   end
-  local first, ends = first_ticket(KEYS[k + 3], KEYS[k + 4])
+  local first, ends = first_ticket(queue, alive)
   if first then
-    if not is_same(first, ARGV[a + 6]) then
-      return denied(k, a, 2, math.ceil((ends - now) / 1000))
+    if string.match(first, '^(.*):') ~= process then
+      return denied(i, 2, math.ceil((ends - now) / 1000))
     end
     -- Any grant to the process uses its place up.
-    drop(KEYS[k + 3], KEYS[k + 4], first)
+    drop(queue, alive, first)
   end
-  return grant(k, a)
-end)
+  return grant(i)
+end
+
+-- Whether nobody holds any of the locks, nobody waits, and the clock is in time and above every fence.
+local function are_all_free()
+  if now > tonumber(ARGV[1]) or now <= tonumber(ARGV[2]) or redis.call('EXISTS', unpack(KEYS, 1, 2 * tries)) > 0 then
+    return false
+  end
+  for _, fence in ipairs(redis.call('MGET', unpack(KEYS, 2 * tries + 1, 3 * tries))) do
+    if fence and (tonumber(fence) or now) >= now then
+      return false
+    end
+  end
+  return true
+end
+
+-- Takes them all with few commands, if all are free. Answers those that were taken meanwhile: a key may stand twice.
+local function take_all()
+  if not are_all_free() then
+    return nil
+  end
+  local stamp, taken = number(now), {}
+  for i = 1, tries do
+    redis.call('SET', KEYS[2 * tries + i], stamp, 'PX', retention_ms)
+    if not redis.call('SET', KEYS[i], ARGV[3 * i + 2], 'PX', ARGV[3 * i + 3], 'NX') then
+      taken[#taken + 1] = i
+    end
+  end
+  return taken
+end
+
+-- Where a command fails, each is tried by itself. What was granted before that is held already by its token.
+local done, taken = pcall(take_all)
+if not (done and taken) then
+  return answer_each(tries, try)
+end
+if #taken == 0 then
+  return now
+end
+local answers = answer_each(tries, function() return {1, now} end)
+for _, i in ipairs(taken) do
+  answers[i] = answer_each(1, function() return try(i) end)[1]
+end
+return answers

@@ -50,7 +50,7 @@ async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> 
             return Err(error);
         }
     };
-    let meant = meaning(inner, &answer.reply, ttl)?;
+    let meant = meaning(inner, &answer.reply, ttl, life)?;
     if let Acquired::Granted { fence, valid_for, .. } = meant {
         // Every later fence must be above it, even if this grant does not count (R12).
         inner.highest.saw(&names, fence.unwrap_or(0));
@@ -78,10 +78,11 @@ async fn send(
 ) -> Result<Answer, Failure> {
     let Try { names, token, begun, life } = one;
     let answered = call(inner, names, &ACQUIRE, begun, &mut *guard, |not_after| {
-        let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
-        let args = args.token(token).arg(millis(life)).arg(not_after).arg(millis(inner.config.fence_retention));
-        let args = args.arg(inner.highest.of(names)).arg(format_args!("{}:{ticket}", inner.config.process));
-        args.arg(u8::from(on_held == OnHeld::Queue))
+        let seen = inner.highest.of(names);
+        let args = ScriptArgs::of([names.lock(), names.queue(), names.fence(), names.alive()]).limits(not_after, seen);
+        let args = args.shared(millis(inner.config.fence_retention)).shared(&inner.config.process);
+        let is_queued = u8::from(on_held == OnHeld::Queue);
+        args.token(token).arg(millis(life)).arg(format_args!("{not_after} {seen} {ticket} {is_queued}"))
     });
     match answered.await {
         Err(Failure { ran: Ran::Split, .. }) => moving::acquire(inner, one, guard).await,
@@ -109,13 +110,16 @@ async fn clean(inner: &Arc<Inner>, names: &KeyNames, token: Token, begun: Moment
     })
 }
 
-fn meaning(inner: &Inner, reply: &Reply, ttl: Duration) -> Result<Acquired, StoreError> {
+fn meaning(inner: &Inner, reply: &Reply, ttl: Duration, life: Duration) -> Result<Acquired, StoreError> {
+    let granted = |fence, left_ms| {
+        let fence = u64::try_from(fence).map_err(|_| protocol_error("a fence below zero"))?;
+        let clock = u64::try_from(reply.server_us()).ok();
+        Ok(Acquired::Granted { fence: Some(fence), valid_for: inner.valid_for(ttl, left_ms), clock })
+    };
     match (reply.code(), reply.rest()) {
-        (1, &[fence, left_ms, _]) => {
-            let fence = u64::try_from(fence).map_err(|_| protocol_error("a fence below zero"))?;
-            let clock = u64::try_from(reply.server_us()).ok();
-            Ok(Acquired::Granted { fence: Some(fence), valid_for: inner.valid_for(ttl, left_ms), clock })
-        }
+        // For as long as was asked; its fence is the server's clock.
+        (1, []) => granted(reply.server_us(), i64::try_from(millis(life)).unwrap_or(i64::MAX)),
+        (1, &[fence, left_ms, _]) => granted(fence, left_ms),
         (2, &[why, left_ms]) => {
             let why = match why {
                 0 => Denial::Held,

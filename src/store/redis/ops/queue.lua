@@ -42,3 +42,12 @@ local function call_first(lock, queue, alive)
     call_ticket(lock, queue, ticket)
   end
 end
+
+-- After a release: calls the first ticket, and those who watch without a place. Hints, which may fail: where the slot is
+-- moving, the queue may be gone from this node, and the lock is free all the same.
+local function call_others(lock, queue, alive, prefix)
+  pcall(call_first, lock, queue, alive)
+  if tonumber(redis.call('ZSCORE', alive, WATCHED) or 0) > now then
+    redis.pcall('PUBLISH', prefix .. 'wake:' .. string.sub(alive, #prefix + #'alive:' + 1), 'released')
+  end
+end

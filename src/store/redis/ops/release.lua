@@ -1,24 +1,54 @@
 -- Ends what tokens hold, and calls the first ticket (R4, R16), not after its time (R5).
--- Each: KEYS lock, queue, alive. ARGV token, channel of the lock, not after us
--- Answers for each {1, now us} released, {2, now us} gone already, {3, now us} too late, or an error.
+-- KEYS all locks, then all alives, queues
+-- ARGV earliest not after us of all, 0, prefix of the keys beside locks; then of each token, not after us
+-- Answers now us alone if all are released. Else for each {1, now us} released, {2, now us} gone already, {3, now us} too
+-- late, or an error.
+local locks, prefix = #KEYS / 3, ARGV[3]
 
-return answer_each(#KEYS / 3, function(i)
-  local k, a = 3 * (i - 1), 3 * (i - 1)
-  local lock, queue, alive = KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
-  if now > tonumber(ARGV[a + 3]) then
+local function release(i)
+  local lock, alive, queue = KEYS[i], KEYS[locks + i], KEYS[2 * locks + i]
+  if now > tonumber(ARGV[2 * i + 3]) then
     return {3, now}
   end
-  if redis.pcall('GET', lock) ~= ARGV[a + 1] then
+  if redis.pcall('GET', lock) ~= ARGV[2 * i + 2] then
     return {2, now}
   end
   redis.call('DEL', lock)
-  -- Mostly nobody waits or watches.
   if redis.call('EXISTS', alive) == 1 then
-    -- A hint, which may fail: where the slot is moving, the queue may be gone from this node, and the lock is free all the same.
-    pcall(call_first, lock, queue, alive)
-    if tonumber(redis.call('ZSCORE', alive, WATCHED) or 0) > now then
-      redis.pcall('PUBLISH', ARGV[a + 2], 'released')
-    end
+    call_others(lock, queue, alive, prefix)
   end
   return {1, now}
+end
+
+-- Whether all are held, and nobody waits or watches.
+local function are_all_plain()
+  if now > tonumber(ARGV[1]) then
+    return false
+  end
+  for i, value in ipairs(redis.call('MGET', unpack(KEYS, 1, locks))) do
+    if value ~= ARGV[2 * i + 2] then
+      return false
+    end
+  end
+  return redis.call('EXISTS', unpack(KEYS, locks + 1, 2 * locks)) == 0
+end
+
+-- Ends them all with few commands. Answers how many there were: a key may stand twice.
+local function end_all()
+  return are_all_plain() and redis.call('DEL', unpack(KEYS, 1, locks))
+end
+
+local done, ended = pcall(end_all)
+if not (done and ended) then
+  return answer_each(locks, release)
+end
+if ended == locks then
+  return now
+end
+-- Who asks twice finds it gone the second time.
+local seen = {}
+return answer_each(locks, function(i)
+  local code = seen[KEYS[i]] and 2 or 1
+  seen[KEYS[i]] = true
+  return {code, now}
 end)

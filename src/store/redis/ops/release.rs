@@ -8,27 +8,42 @@ use crate::store::redis::call::Confirm;
 use crate::store::redis::cleanup::Guard;
 use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
-use crate::store::redis::pending::PendingCleanup;
+use crate::store::redis::pending::{PendingCleanup, ReleaseScope};
 use crate::store::{Released, StoreError};
 
 /// A release that is carried out from its creation on, whatever becomes of the future (S7).
 pub(in crate::store) struct GuardedRelease {
     names: KeyNames,
     token: Token,
+    scope: ReleaseScope,
     guard: Guard,
 }
 
 impl GuardedRelease {
     pub(in crate::store) fn new(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Self, StoreError> {
+        Self::of(inner, key, token, ReleaseScope::Any)
+    }
+
+    /// The same for a token under which this process has given out fences up to `last_fence`.
+    pub(in crate::store) fn of_claim(
+        inner: &Arc<Inner>,
+        key: &Key,
+        token: Token,
+        last_fence: u64,
+    ) -> Result<Self, StoreError> {
+        Self::of(inner, key, token, ReleaseScope::Claim(last_fence))
+    }
+
+    fn of(inner: &Arc<Inner>, key: &Key, token: Token, scope: ReleaseScope) -> Result<Self, StoreError> {
         let names = inner.names(key)?;
         // How long the key was taken for is not known here; no key is taken for longer.
-        let pending = PendingCleanup::new(inner.now().saturating_add(inner.config.longest_life));
+        let pending = PendingCleanup::of(scope, inner.now().saturating_add(inner.config.longest_life));
         let guard = Guard::new(inner, &names, token, pending, Confirm::No);
-        Ok(Self { names, token, guard })
+        Ok(Self { names, token, scope, guard })
     }
 
     pub(in crate::store) async fn run(mut self, inner: &Arc<Inner>) -> Released {
-        match release_script::release(inner, &self.names, self.token, &mut self.guard).await {
+        match release_script::once(inner, &self.names, self.token, self.scope, &mut self.guard).await {
             Ok((released, _)) => {
                 self.guard.disarm();
                 released

@@ -1,4 +1,4 @@
-//! Runs `release.lua` or `repeat.lua` once (R4). What is not answered, others try again: `release`, `cleanup`.
+//! Runs `release.lua`, `release_claim.lua` or `repeat.lua` once (R4). What is not answered, others try again: `release`, `cleanup`.
 
 use super::moving;
 use crate::key::Token;
@@ -7,33 +7,30 @@ use crate::store::redis::call::{Answer, Failure, SendObserver, call};
 use crate::store::redis::fault::{Ran, protocol_error};
 use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
-use crate::store::redis::pending::{PendingCleanup, ReleaseScope};
-use crate::store::redis::script::{RELEASE, REPEAT, ScriptArgs};
+use crate::store::redis::pending::ReleaseScope;
+use crate::store::redis::script::{RELEASE, RELEASE_CLAIM, REPEAT, ScriptArgs, millis};
 use crate::store::{Released, StoreError};
 
-/// One release for the clean-up. Answers the wire and the server's clock.
+/// What became of the lock, and the answer that says so.
+type Ended = Result<(Released, Answer), StoreError>;
+
+/// One release.
 pub(in crate::store) async fn once(
     inner: &Inner,
     names: &KeyNames,
     token: Token,
     scope: ReleaseScope,
-    sent: &mut PendingCleanup,
-) -> Result<(u64, i64), StoreError> {
-    let answer = match scope {
-        ReleaseScope::Any => release(inner, names, token, sent).await?.1,
-        ReleaseScope::UpTo(fence) => repeat(inner, names, token, fence, sent).await?.1,
-    };
-    Ok((answer.wire.id, answer.reply.server_us()))
+    sent: &mut impl SendObserver,
+) -> Ended {
+    match scope {
+        ReleaseScope::Any => release(inner, names, token, sent).await,
+        ReleaseScope::Claim(fence) => release_claim(inner, names, token, fence, sent).await,
+        ReleaseScope::UpTo(fence) => repeat(inner, names, token, fence, sent).await,
+    }
 }
 
 /// A release once more, of what was not taken since.
-async fn repeat(
-    inner: &Inner,
-    names: &KeyNames,
-    token: Token,
-    fence: u64,
-    observer: &mut impl SendObserver,
-) -> Result<(Released, Answer), StoreError> {
+async fn repeat(inner: &Inner, names: &KeyNames, token: Token, fence: u64, observer: &mut impl SendObserver) -> Ended {
     let answered = call(inner, names, &REPEAT, inner.now(), observer, |not_after| {
         let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
         args.token(token).arg(names.wake()).arg(not_after).arg(fence)
@@ -44,29 +41,51 @@ async fn repeat(
     Ok(answer)
 }
 
-pub(in crate::store) async fn release(
-    inner: &Inner,
-    names: &KeyNames,
-    token: Token,
-    observer: &mut impl SendObserver,
-) -> Result<(Released, Answer), StoreError> {
+async fn release(inner: &Inner, names: &KeyNames, token: Token, observer: &mut impl SendObserver) -> Ended {
     let begun = inner.now();
     let answered = call(inner, names, &RELEASE, begun, &mut *observer, |not_after| {
-        ScriptArgs::of([names.lock(), names.queue(), names.alive()]).token(token).arg(names.wake()).arg(not_after)
+        let args = ScriptArgs::of([names.lock(), names.alive(), names.queue()]).limits(not_after, 0);
+        args.shared(&inner.config.side_keys).token(token).arg(not_after)
     });
     let answered = match answered.await {
         Err(Failure { ran: Ran::Split, .. }) => moving::release::release(inner, names, token, begun, observer).await,
         answered => answered,
     };
-    let answer = meaning(answered);
-    if answer.is_ok() && inner.config.repeats == Repeats::On {
-        // Also what was gone already: it need not be gone from the server that comes next.
-        inner.recent_releases.released(names, token, inner.highest.of(names), inner.now());
-    }
-    answer
+    remembered(inner, names, token, meaning(answered))
 }
 
-fn meaning(answered: Result<Answer, Failure>) -> Result<(Released, Answer), StoreError> {
+/// The same, and the next fence will be above this one, which the process has given out under the token.
+async fn release_claim(
+    inner: &Inner,
+    names: &KeyNames,
+    token: Token,
+    fence: u64,
+    observer: &mut impl SendObserver,
+) -> Ended {
+    let begun = inner.now();
+    inner.highest.saw(names, fence);
+    let answered = call(inner, names, &RELEASE_CLAIM, begun, &mut *observer, |not_after| {
+        let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
+        let args = args.token(token).arg(not_after).arg(millis(inner.config.fence_retention)).arg(fence);
+        args.arg(&inner.config.side_keys)
+    });
+    let answered = match answered.await {
+        Err(Failure { ran: Ran::Split, .. }) => moving::release::claim(inner, names, token, begun, observer).await,
+        answered => answered,
+    };
+    remembered(inner, names, token, meaning(answered))
+}
+
+/// Keeps in mind that a release was answered, also of what was gone already: it need not be gone from the server that
+/// comes next.
+fn remembered(inner: &Inner, names: &KeyNames, token: Token, ended: Ended) -> Ended {
+    if ended.is_ok() && inner.config.repeats == Repeats::On {
+        inner.recent_releases.released(names, token, inner.highest.of(names), inner.now());
+    }
+    ended
+}
+
+fn meaning(answered: Result<Answer, Failure>) -> Ended {
     let answer = answered.map_err(|failure| failure.error)?;
     match answer.reply.code() {
         1 => Ok((Released::Released, answer)),
