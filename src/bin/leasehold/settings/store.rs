@@ -97,77 +97,55 @@ pub(crate) fn choose(name: &str, max_ttl: Duration, args: &StoreArgs) -> Result<
     }
 }
 
+/// Sets what was given of these settings: `given!(builder; setter(option), …)`.
+macro_rules! given {
+    ($builder:expr; $($setter:ident($option:expr)),* $(,)?) => {{
+        let mut builder = $builder;
+        $(if let Some(value) = $option {
+            builder = builder.$setter(value);
+        })*
+        builder
+    }};
+}
+
+/// Sets what both kinds of builder have.
+macro_rules! common {
+    ($builder:expr, $args:expr) => {{
+        let builder = given!($builder;
+            key_template($args.template()?),
+            side_key_prefix($args.store_side_key_prefix.as_deref()),
+            connect_timeout($args.store_connect_timeout),
+            database($args.store_database),
+            fence_retention($args.store_fence_retention),
+            root_certificate($args.root_certificate()?),
+        );
+        let builder = builder.on_warning(|warning| tracing::warn!(%warning, "store"));
+        match $args.client_certificate()? {
+            Some((certificate, key)) => builder.client_certificate(certificate, key),
+            None => builder,
+        }
+    }};
+}
+
 fn redis(url: &str, args: &StoreArgs) -> Result<Choice, String> {
-    let mut builder = RedisStore::builder(url).on_warning(|warning| tracing::warn!(%warning, "store"));
-    if let Some(template) = args.template()? {
-        builder = builder.key_template(template);
-    }
-    if let Some(prefix) = &args.store_side_key_prefix {
-        builder = builder.side_key_prefix(prefix);
-    }
-    if let Some(timeout) = args.store_timeout {
-        builder = builder.operation_timeout(timeout);
-    }
-    if let Some(timeout) = args.store_connect_timeout {
-        builder = builder.connect_timeout(timeout);
-    }
-    if let Some(number) = args.store_database {
-        builder = builder.database(number);
-    }
-    if let Some(retention) = args.store_fence_retention {
-        builder = builder.fence_retention(retention);
-    }
-    if let Some(replicas) = args.store_replicas {
-        builder = builder.wait_for_replicas(replicas);
-    }
-    if let Some(path) = &args.store_tls_ca {
-        builder = builder.root_certificate(content("--store-tls-ca", path)?);
-    }
-    if let Some((certificate, key)) = args.client_certificate()? {
-        builder = builder.client_certificate(certificate, key);
-    }
-    if let Some(user) = &args.store_sentinel_user {
-        builder = builder.sentinel_user(user);
-    }
-    if let Some(password) = &args.store_sentinel_password {
-        builder = builder.sentinel_password(password);
-    }
+    let builder = given!(common!(RedisStore::builder(url), args);
+        operation_timeout(args.store_timeout),
+        wait_for_replicas(args.store_replicas),
+        sentinel_user(args.store_sentinel_user.as_deref()),
+        sentinel_password(args.store_sentinel_password.as_deref()),
+    );
     builder.build().map(Choice::Redis).map_err(refusal)
 }
 
 fn redlock(nodes: &str, max_ttl: Duration, args: &StoreArgs) -> Result<Choice, String> {
-    let builder = RedlockStore::builder(nodes.split(',')).max_ttl(max_ttl);
-    let mut builder = builder.on_warning(|warning| tracing::warn!(%warning, "store")).on_node_event(log);
     if args.store_replicas.is_some_and(|replicas| replicas > 0) {
         return Err("--store-replicas: the servers of a `redlock:` have no replicas that count".to_owned());
     }
     if args.store_sentinel_user.is_some() || args.store_sentinel_password.is_some() {
         return Err("--store-sentinel-user and --store-sentinel-password go with `redis+sentinel`".to_owned());
     }
-    if let Some(template) = args.template()? {
-        builder = builder.key_template(template);
-    }
-    if let Some(prefix) = &args.store_side_key_prefix {
-        builder = builder.side_key_prefix(prefix);
-    }
-    if let Some(timeout) = args.store_timeout {
-        builder = builder.node_timeout(timeout);
-    }
-    if let Some(retention) = args.store_fence_retention {
-        builder = builder.fence_retention(retention);
-    }
-    if let Some(timeout) = args.store_connect_timeout {
-        builder = builder.connect_timeout(timeout);
-    }
-    if let Some(number) = args.store_database {
-        builder = builder.database(number);
-    }
-    if let Some(path) = &args.store_tls_ca {
-        builder = builder.root_certificate(content("--store-tls-ca", path)?);
-    }
-    if let Some((certificate, key)) = args.client_certificate()? {
-        builder = builder.client_certificate(certificate, key);
-    }
+    let builder = RedlockStore::builder(nodes.split(',')).max_ttl(max_ttl).on_node_event(log);
+    let builder = given!(common!(builder, args); node_timeout(args.store_timeout));
     builder.build().map(Choice::Redlock).map_err(refusal)
 }
 
@@ -178,6 +156,10 @@ impl StoreArgs {
     fn template(&self) -> Result<Option<KeyTemplate>, String> {
         let template = self.store_key_template.as_deref().map(KeyTemplate::new).transpose();
         template.map_err(|why| format!("--store-key-template: {why}"))
+    }
+
+    fn root_certificate(&self) -> Result<Option<Vec<u8>>, String> {
+        self.store_tls_ca.as_deref().map(|path| content("--store-tls-ca", path)).transpose()
     }
 
     fn client_certificate(&self) -> Result<Option<CertificateAndKey>, String> {
