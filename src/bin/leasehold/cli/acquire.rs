@@ -10,7 +10,7 @@ use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
 use crate::lease::progress::{Progress, Verbosity};
 use crate::lease::rounds::{AcquireReply, Rounds, TokenFrom, give_back};
-use crate::lease::{Granted, LeaseKind, LeaseTerms, this_process, whole_ms};
+use crate::lease::{Granted, HolderArgs, LeaseTerms, whole_ms};
 use crate::output::{print, print_line};
 use crate::print::{Cell, Reader, Table};
 
@@ -32,17 +32,8 @@ pub(crate) struct AcquireArgs {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::settings::time)]
     ttl: Duration,
 
-    /// Share the lock with all who ask for it so
-    #[arg(long, conflicts_with = "limit")]
-    shared: bool,
-
-    /// Let so many hold the lock at once; all must name the same number
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    limit: Option<u32>,
-
-    /// Who holds the lock, for people who look [default: host and process]
-    #[arg(long)]
-    owner: Option<String>,
+    #[command(flatten)]
+    holder: HolderArgs,
 
     /// A fresh UUID of your own choice: the same command may then be given again after a lost answer
     #[arg(long, value_name = "UUID")]
@@ -70,15 +61,10 @@ Examples:
 /// It was not granted, or whether it was is not known; or its token cannot be printed, and it is released.
 pub(crate) async fn acquire(args: AcquireArgs) -> Result<(), Failure> {
     let client = Client::new(&args.server)?;
-    let kind = match (args.shared, args.limit) {
-        (true, _) => LeaseKind::Shared,
-        (false, Some(limit)) => LeaseKind::Permit { limit },
-        (false, None) => LeaseKind::Exclusive,
-    };
     let wait = if args.nonblock { Duration::ZERO } else { args.wait };
     let token = args.lock_token.unwrap_or_else(Token::random);
-    let owner = args.owner.unwrap_or_else(this_process);
     let from = if args.lock_token.is_some() { TokenFrom::Caller } else { TokenFrom::Us };
+    let (kind, owner) = (args.holder.kind(), args.holder.owner());
     let mut terms = LeaseTerms { key: args.key, kind, ttl: args.ttl, owner, token };
     let (clock, progress) = (Clock::system(), Progress::new(Verbosity::Normal));
     let end = clock.now().saturating_add(wait);

@@ -132,6 +132,36 @@ struct SeenWaiter {
     owner: Option<String>,
 }
 
+/// How a lock is held, and by whom: flags of the verbs that acquire.
+#[derive(clap::Args, Debug)]
+pub(crate) struct HolderArgs {
+    /// Share the lock with all who ask for it so
+    #[arg(long, conflicts_with = "limit")]
+    shared: bool,
+
+    /// Let so many hold the lock at once; all must name the same number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+
+    /// Who holds the lock, for people who look [default: host and process]
+    #[arg(long)]
+    owner: Option<String>,
+}
+
+impl HolderArgs {
+    pub(crate) fn kind(&self) -> LeaseKind {
+        match (self.shared, self.limit) {
+            (true, _) => LeaseKind::Shared,
+            (false, Some(limit)) => LeaseKind::Permit { limit },
+            (false, None) => LeaseKind::Exclusive,
+        }
+    }
+
+    pub(crate) fn owner(&self) -> String {
+        self.owner.clone().unwrap_or_else(this_process)
+    }
+}
+
 impl LeaseTerms {
     /// The body of `POST /acquire`, for a wait of this length.
     pub(crate) fn body(&self, wait: Duration) -> Value {

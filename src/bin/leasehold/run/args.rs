@@ -10,7 +10,7 @@ use super::watch::{Rules, Until};
 use crate::client::ServerArgs;
 use crate::exit::Failure;
 use crate::lease::progress::Verbosity;
-use crate::lease::{LeaseKind, LeaseTerms, this_process};
+use crate::lease::{HolderArgs, LeaseTerms};
 
 /// How long a command may take to end by itself, unless that is too long for its TTL.
 const KILL_AFTER: Duration = Duration::from_secs(5);
@@ -61,17 +61,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(super) store_settings: crate::settings::store::StoreArgs,
 
-    /// Share the lock with all who ask for it so
-    #[arg(long, conflicts_with = "limit")]
-    shared: bool,
-
-    /// Let so many hold the lock at once; all must name the same number
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    limit: Option<u32>,
-
-    /// Who holds the lock, for people who look [default: host and process]
-    #[arg(long)]
-    owner: Option<String>,
+    #[command(flatten)]
+    holder: HolderArgs,
 
     /// How long the command may take to end after SIGTERM when the lock is about to be lost; less than half the TTL
     /// [default: 5s, or a quarter of the TTL]
@@ -126,12 +117,7 @@ Examples:
 impl RunArgs {
     /// What to ask for, in the order of the keys.
     pub(super) fn terms(&self) -> Vec<LeaseTerms> {
-        let kind = match (self.shared, self.limit) {
-            (true, _) => LeaseKind::Shared,
-            (false, Some(limit)) => LeaseKind::Permit { limit },
-            (false, None) => LeaseKind::Exclusive,
-        };
-        let owner = self.owner.clone().unwrap_or_else(this_process);
+        let (kind, owner) = (self.holder.kind(), self.holder.owner());
         let mut keys = self.keys.clone();
         keys.sort_unstable();
         keys.dedup();
