@@ -19,7 +19,7 @@ use std::time::Duration;
 use actix_rt::time::{Instant, Sleep, sleep_until};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::connections::Activity;
+use super::connections::{Activity, flush_and_shutdown_of_io};
 
 /// How often it is looked within the shortest of the times: a connection may be silent for longer by that part of it.
 const LOOKS: u32 = 4;
@@ -194,17 +194,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for TimedConnection<T> {
         self.wrote(done)
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
+    flush_and_shutdown_of_io!();
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use ipnet::IpNet;
 
 use register::{Among, Register, Slot};
 pub(crate) use socket::Evictable;
+pub(super) use socket::flush_and_shutdown_of_io;
 
 /// The part of all connections that is kept back for known addresses.
 const RESERVE_SHARE: usize = 8;

@@ -12,6 +12,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ConnectionPermit;
 
+/// What a writer that wraps another, its field `io`, has that one do: all that writes nothing.
+macro_rules! flush_and_shutdown_of_io {
+    () => {
+        fn is_write_vectored(&self) -> bool {
+            self.io.is_write_vectored()
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_shutdown(cx)
+        }
+    };
+}
+pub(in crate::server) use flush_and_shutdown_of_io;
+
 /// A socket that ends, as if its client had closed it, when its place is taken while it idles.
 pub(crate) struct Evictable {
     io: TcpStream,
@@ -65,17 +83,7 @@ impl AsyncWrite for Evictable {
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
+    flush_and_shutdown_of_io!();
 }
 
 impl ActixStream for Evictable {
