@@ -51,11 +51,24 @@ impl From<Mode> for ModeName {
     }
 }
 
-/// The size of a semaphore and the permits taken of it, where a lock is of permits.
-pub(super) fn permits_of(mode: Mode) -> (Option<u32>, Option<u32>) {
-    match mode {
-        Mode::Permits { limit, permits } => (Some(limit), Some(permits)),
-        Mode::Exclusive | Mode::Shared => (None, None),
+/// How a lock is held or asked for, in an answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ModeFields {
+    mode: ModeName,
+    /// How many permits the key has; left out unless the mode is permit, and so is `permits`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permits: Option<u32>,
+}
+
+impl From<Mode> for ModeFields {
+    fn from(mode: Mode) -> Self {
+        let (limit, permits) = match mode {
+            Mode::Permits { limit, permits } => (Some(limit), Some(permits)),
+            Mode::Exclusive | Mode::Shared => (None, None),
+        };
+        Self { mode: mode.into(), limit, permits }
     }
 }
 

@@ -1,49 +1,29 @@
 //! `POST /heartbeat`: moves the deadline of a lock by its token.
 
 use actix_web::web;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::checks::{checked_mode, checked_ttl};
-use super::reclaim::{fence_while_starting, take_back};
+use super::reclaim::{body_of_held_lock, fence_while_starting, take_back};
 use crate::http::body;
 use crate::http::context::{HandlerResult, RequestContext};
 use crate::http::number::Number;
-use crate::http::wire::{ModeName, Text, token, whole_ms};
-use crate::{Key, LockError, ReclaimProof, Token};
+use crate::http::wire::{Text, whole_ms};
+use crate::{Key, LockError, ReclaimProof};
 
-/// What `POST /heartbeat` asks for.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({ "key": "order:42", "token": "0f8fad5b-d9cb-469f-a165-70867728950e", "ttl_ms": 30000 }))]
-#[schema(as = Heartbeat)]
-pub(in crate::http) struct HeartbeatBody<'a> {
-    #[serde(borrow)]
-    #[schema(value_type = String, min_length = 1, max_length = 256)]
-    pub(in crate::http) key: Text<'a>,
-    /// The token that the acquire answered with.
-    #[serde(deserialize_with = "token")]
-    #[schema(value_type = String, format = Uuid)]
-    pub(in crate::http) token: Token,
-    /// From now on; the TTL of the acquire if it is left out. A deadline is never moved back.
-    #[schema(value_type = Option<u64>, minimum = 10, maximum = 86_400_000)]
-    pub(in crate::http) ttl_ms: Option<Number>,
-    /// That of the grant. While a server without a store starts (`--start-delay`), the lock is taken back with it: the
-    /// server has forgotten it, and nobody else can have had it. Of two who cannot hold a key together the higher number
-    /// stays, and a number that was made up cannot be told from a true one. Send it always, with the four below as they were at the
-    /// acquire; else they are not looked at.
-    #[schema(value_type = Option<u64>, minimum = 1)]
-    pub(in crate::http) fencing_token: Option<Number>,
-    #[serde(borrow)]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 128)]
-    pub(in crate::http) owner: Option<Text<'a>>,
-    #[serde(default)]
-    #[schema(value_type = Option<ModeName>)]
-    pub(in crate::http) mode: ModeName,
-    #[schema(value_type = Option<u32>, minimum = 1)]
-    pub(in crate::http) limit: Option<Number>,
-    #[schema(value_type = Option<u32>, minimum = 1)]
-    pub(in crate::http) permits: Option<Number>,
+body_of_held_lock! {
+    /// What `POST /heartbeat` asks for.
+    #[schema(example = json!({ "key": "order:42", "token": "0f8fad5b-d9cb-469f-a165-70867728950e", "ttl_ms": 30000 }))]
+    #[schema(as = Heartbeat)]
+    HeartbeatBody<'a> {
+        /// From now on; the TTL of the acquire if it is left out. A deadline is never moved back.
+        #[schema(value_type = Option<u64>, minimum = 10, maximum = 86_400_000)]
+        pub(in crate::http) ttl_ms: Option<Number>,
+        #[serde(borrow)]
+        #[schema(value_type = Option<String>, min_length = 1, max_length = 128)]
+        pub(in crate::http) owner: Option<Text<'a>>,
+    }
 }
 
 /// A lock that lasts longer now.

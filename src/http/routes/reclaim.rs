@@ -6,6 +6,40 @@ use crate::http::number::Number;
 use crate::http::problem::Problem;
 use crate::{FencingToken, Key, LockError, ReclaimProof, Refreshed};
 
+/// Declares the body of a request about a lock that is held: a struct with the fields that such bodies have in common, and
+/// its own.
+macro_rules! body_of_held_lock {
+    ($(#[$meta:meta])* $name:ident<'a> { $($own:tt)* }) => {
+        #[derive(serde::Deserialize, utoipa::ToSchema)]
+        $(#[$meta])*
+        #[serde(deny_unknown_fields)]
+        pub(in crate::http) struct $name<'a> {
+            #[serde(borrow)]
+            #[schema(value_type = String, min_length = 1, max_length = 256)]
+            pub(in crate::http) key: $crate::http::wire::Text<'a>,
+            /// The token that the acquire answered with.
+            #[serde(deserialize_with = "crate::http::wire::token")]
+            #[schema(value_type = String, format = Uuid)]
+            pub(in crate::http) token: $crate::Token,
+            /// That of the grant. While a server without a store starts (`--start-delay`), the lock is taken back with it:
+            /// the server has forgotten it, and nobody else can have had it. Of two who cannot hold a key together the
+            /// higher number stays, and a number that was made up cannot be told from a true one. Send it always, with
+            /// `owner`, `mode`, `limit` and `permits` as they were at the acquire; else they are not looked at.
+            #[schema(value_type = Option<u64>, minimum = 1)]
+            pub(in crate::http) fencing_token: Option<$crate::http::number::Number>,
+            #[serde(default)]
+            #[schema(value_type = Option<$crate::http::wire::ModeName>)]
+            pub(in crate::http) mode: $crate::http::wire::ModeName,
+            #[schema(value_type = Option<u32>, minimum = 1)]
+            pub(in crate::http) limit: Option<$crate::http::number::Number>,
+            #[schema(value_type = Option<u32>, minimum = 1)]
+            pub(in crate::http) permits: Option<$crate::http::number::Number>,
+            $($own)*
+        }
+    };
+}
+pub(super) use body_of_held_lock;
+
 /// The fence by which a lock may be taken back now: while nothing is granted yet.
 pub(super) fn fence_while_starting(
     ctx: &RequestContext,

@@ -1,41 +1,19 @@
 //! `POST /release`: ends a lock by its token.
 
 use actix_web::web;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::checks::checked_mode;
-use super::reclaim::{fence_while_starting, take_back};
+use super::reclaim::{body_of_held_lock, fence_while_starting, take_back};
 use crate::http::body;
 use crate::http::context::{HandlerResult, RequestContext};
-use crate::http::number::Number;
-use crate::http::wire::{ModeName, Text, token};
-use crate::{Key, LockError, ReclaimProof, Release, Token};
+use crate::{Key, LockError, ReclaimProof, Release};
 
-/// What `POST /release` asks for.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({ "key": "order:42", "token": "0f8fad5b-d9cb-469f-a165-70867728950e" }))]
-pub(in crate::http) struct ReleaseBody<'a> {
-    #[serde(borrow)]
-    #[schema(value_type = String, min_length = 1, max_length = 256)]
-    pub(in crate::http) key: Text<'a>,
-    /// The token that the acquire answered with.
-    #[serde(deserialize_with = "token")]
-    #[schema(value_type = String, format = Uuid)]
-    pub(in crate::http) token: Token,
-    /// That of the grant. While a server without a store starts, a lock is taken back with it, and released then: the
-    /// server has forgotten it, and nobody else can have had it. The three below, as they were at the acquire, are
-    /// looked at then only.
-    #[schema(value_type = Option<u64>, minimum = 1)]
-    pub(in crate::http) fencing_token: Option<Number>,
-    #[serde(default)]
-    #[schema(value_type = Option<ModeName>)]
-    pub(in crate::http) mode: ModeName,
-    #[schema(value_type = Option<u32>, minimum = 1)]
-    pub(in crate::http) limit: Option<Number>,
-    #[schema(value_type = Option<u32>, minimum = 1)]
-    pub(in crate::http) permits: Option<Number>,
+body_of_held_lock! {
+    /// What `POST /release` asks for.
+    #[schema(example = json!({ "key": "order:42", "token": "0f8fad5b-d9cb-469f-a165-70867728950e" }))]
+    ReleaseBody<'a> {}
 }
 
 /// What became of a release, by token or by force, or of the end of a session.

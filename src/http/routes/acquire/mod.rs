@@ -20,7 +20,7 @@ use crate::http::body;
 use crate::http::context::{HandlerResult, RequestContext, RequestedKey};
 use crate::http::number::Number;
 use crate::http::problem::{Fault, Problem};
-use crate::http::wire::{GrantedToken, ModeName, Text, maybe_session, maybe_token, permits_of, whole_ms};
+use crate::http::wire::{GrantedToken, ModeFields, ModeName, Text, maybe_session, maybe_token, whole_ms};
 use crate::{LockError, LockOptions, LockRequest, Token};
 
 /// How much later than at the end of its wait a request is answered at the latest.
@@ -85,11 +85,8 @@ pub(in crate::http) struct Acquired<'a> {
     pub(in crate::http) fencing_token: Option<u64>,
     #[schema(value_type = Option<String>, required)]
     pub(in crate::http) owner: Option<Arc<str>>,
-    pub(in crate::http) mode: ModeName,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::http) limit: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::http) permits: Option<u32>,
+    #[serde(flatten)]
+    pub(in crate::http) mode: ModeFields,
     pub(in crate::http) ttl_ms: u64,
     pub(in crate::http) remaining_ms: u64,
     pub(in crate::http) waited_ms: u64,
@@ -141,7 +138,6 @@ pub(in crate::http) async fn acquire(ctx: &RequestContext, payload: web::Payload
     // Before the remaining time is read: the client adds the two, and must not come out beyond the deadline.
     let waited = ctx.received.elapsed();
     let info = ctx.locks.inspect_holder(&ticket)?;
-    let (limit, permits) = permits_of(info.mode);
     Ok(body::answer(&Acquired {
         // As the manager spells it, however the client wrote it.
         key: ticket.key().as_str(),
@@ -149,8 +145,6 @@ pub(in crate::http) async fn acquire(ctx: &RequestContext, payload: web::Payload
         fencing_token: ticket.fencing_token().map(|fence| fence.get()),
         owner: info.owner,
         mode: info.mode.into(),
-        limit,
-        permits,
         ttl_ms: whole_ms(info.ttl),
         remaining_ms: whole_ms(info.remaining),
         waited_ms: whole_ms(waited),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::wire::{Edge, ModeName, permits_of, whole_ms};
-use crate::{Event, EventKind, Mode};
+use crate::http::wire::{Edge, ModeFields, ModeName, whole_ms};
+use crate::{Event, EventKind};
 
 /// An event in writing, but for its number.
 pub(in crate::http) struct EventText {
@@ -82,23 +82,6 @@ impl<'a> Written<'a> {
         let Event { key, owner, fencing_token, .. } = event;
         let fencing_token = fencing_token.map(|fence| fence.get());
         Self { kind, key: key.as_str(), owner: owner.as_deref(), fencing_token, more }
-    }
-}
-
-/// How a lock is held, in an event.
-#[derive(Serialize)]
-pub(in crate::http) struct ModeFields {
-    pub(in crate::http) mode: ModeName,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::http) limit: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::http) permits: Option<u32>,
-}
-
-impl From<Mode> for ModeFields {
-    fn from(mode: Mode) -> Self {
-        let (limit, permits) = permits_of(mode);
-        Self { mode: mode.into(), limit, permits }
     }
 }
 

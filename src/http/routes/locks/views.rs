@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::cursor;
-use crate::http::wire::{ModeName, permits_of, whole_ms};
+use crate::http::wire::{ModeFields, ModeName, whole_ms};
 use crate::store::{NodeVote, Vote};
 use crate::{FencingToken, HolderInfo, Key, ListPage, Location, LockInfo, StorePage, WaiterInfo};
 
@@ -127,11 +127,8 @@ enum VoteName {
 pub(in crate::http) struct HolderView {
     #[schema(value_type = Option<String>, required)]
     owner: Option<Arc<str>>,
-    mode: ModeName,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limit: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    permits: Option<u32>,
+    #[serde(flatten)]
+    mode: ModeFields,
     /// `null` where the store promises none.
     #[schema(required)]
     fencing_token: Option<u64>,
@@ -158,11 +155,8 @@ struct WaiterRow {
     position: usize,
     #[schema(value_type = Option<String>, required)]
     owner: Option<Arc<str>>,
-    mode: ModeName,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limit: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    permits: Option<u32>,
+    #[serde(flatten)]
+    mode: ModeFields,
     waited_ms: u64,
 }
 
@@ -173,14 +167,11 @@ fn since(age: Duration) -> u64 {
 
 impl HolderView {
     pub(in crate::http) fn of(info: &HolderInfo, location: Location) -> Self {
-        let (limit, permits) = permits_of(info.mode);
         let is_known = location == Location::Here;
         let known = |ms: u64| is_known.then_some(ms);
         Self {
             owner: info.owner.clone(),
             mode: info.mode.into(),
-            limit,
-            permits,
             fencing_token: info.fencing_token.map(FencingToken::get),
             since_unix_ms: known(since(info.age)),
             age_ms: known(whole_ms(info.age)),
@@ -193,9 +184,8 @@ impl HolderView {
 
 impl From<WaiterInfo> for WaiterRow {
     fn from(waiter: WaiterInfo) -> Self {
-        let (limit, permits) = permits_of(waiter.mode);
-        let (position, mode, waited_ms) = (waiter.position, waiter.mode.into(), whole_ms(waiter.waited));
-        Self { position, owner: waiter.owner, mode, limit, permits, waited_ms }
+        let WaiterInfo { position, owner, mode, waited, .. } = waiter;
+        Self { position, owner, mode: mode.into(), waited_ms: whole_ms(waited) }
     }
 }
 
