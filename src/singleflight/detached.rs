@@ -47,6 +47,15 @@ use crate::run::{OnLoss, UnderLock};
 #[must_use = "a request does nothing until it is awaited"]
 pub struct DetachedSingleflight<'a, F>(pub(super) SingleflightRequest<'a, F>);
 
+impl<'a, F> SingleflightRequest<'a, F> {
+    /// Makes the call a task of its own, on the caller's tokio runtime: it goes on to its end when its callers have
+    /// gone, and each of them waits only as long as it will. So a call is shared even if it takes longer than any of
+    /// them is ready to wait.
+    pub fn detached(self) -> DetachedSingleflight<'a, F> {
+        DetachedSingleflight(self)
+    }
+}
+
 impl<F> DetachedSingleflight<'_, F> {
     setters! { 0:
         /// How long the call's lock lasts between two refreshes. See [`LockOptions::ttl`](crate::LockOptions::ttl).

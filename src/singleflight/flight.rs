@@ -9,6 +9,7 @@
 //!
 //! It lands under the lock, so no value is shared that is older than what another has written under the next lock.
 
+use std::any::{Any, TypeId};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -19,8 +20,10 @@ use futures_util::future::BoxFuture;
 use pin_project_lite::pin_project;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::SharedCell;
 use crate::deadlock::follow::Turn;
 use crate::error::Loss;
+use crate::key::Key;
 use crate::lock::Held;
 use crate::run::Callback;
 use crate::shard::loss::LossSignal;
@@ -175,4 +178,35 @@ fn give_up_on_loss<V: Send + Sync + 'static>(flight: Arc<Flight<V>>, held: &Held
         return std::future::pending().boxed();
     }
     lost
+}
+
+/// What makes calls share a flight: the key, and the type of the value.
+pub(super) type FlightKey = (Key, TypeId);
+
+/// A [`Flight`] of some type of value.
+#[derive(Clone, Debug)]
+pub(super) struct AnyFlight {
+    flight: Arc<dyn Any + Send + Sync>,
+    is_over: fn(&dyn Any) -> bool,
+}
+
+impl AnyFlight {
+    pub(super) fn new<V: Send + Sync + 'static>(flight: Flight<V>) -> Self {
+        let is_over = |flight: &dyn Any| flight.downcast_ref::<Flight<V>>().is_none_or(Flight::is_over);
+        Self { flight: Arc::new(flight), is_over }
+    }
+
+    pub(super) fn of_type<V: Send + Sync + 'static>(&self) -> Arc<Flight<V>> {
+        Arc::clone(&self.flight).downcast().expect("the flight's key names the type")
+    }
+}
+
+impl SharedCell for AnyFlight {
+    fn is(&self, other: &Self) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(&self.flight), Arc::as_ptr(&other.flight))
+    }
+
+    fn is_over(&self) -> bool {
+        (self.is_over)(&*self.flight)
+    }
 }

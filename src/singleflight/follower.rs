@@ -9,8 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::caller_wait::CallerWait;
-use super::flight::{Flight, Landing, Lead};
-use super::value::{AnyFlight, FlightKey};
+use super::flight::{AnyFlight, Flight, FlightKey, Landing, Lead};
 use super::{Role, Seat};
 use crate::current_owner;
 use crate::deadlock::WaitId;

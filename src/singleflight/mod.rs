@@ -29,7 +29,7 @@ use crate::key::Key;
 /// The flights of one manager.
 #[derive(Debug, Default)]
 struct Flights {
-    values: Arc<Register<value::FlightKey, value::AnyFlight>>,
+    values: Arc<Register<flight::FlightKey, flight::AnyFlight>>,
     locks: Arc<Register<lock::AcquisitionKey, lock::Acquisition>>,
 }
 

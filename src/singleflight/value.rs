@@ -7,56 +7,22 @@
 //! A call has an owner of its own, as the callback of a `run` has, wherever it is made: it serves all of its callers.
 //! Each of them waits for that owner, in the eyes of the deadlock check, also the one that polls the call.
 
-use std::any::{Any, TypeId};
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::detached::DetachedSingleflight;
-use super::flight::{Call, Calling, Flight, Lead};
+use super::Role;
+use super::flight::{Call, Calling, Lead};
 use super::follower::{Follower, Next};
-use super::{Role, SharedCell};
 use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
 use crate::request::{LockRequest, setters};
 use crate::run::{OnLoss, UnderLock};
-
-/// What makes calls share a flight: the key, and the type of the value.
-pub(super) type FlightKey = (Key, TypeId);
-
-/// A [`Flight`] of some type of value.
-#[derive(Clone, Debug)]
-pub(super) struct AnyFlight {
-    flight: Arc<dyn Any + Send + Sync>,
-    is_over: fn(&dyn Any) -> bool,
-}
-
-impl AnyFlight {
-    pub(super) fn new<V: Send + Sync + 'static>(flight: Flight<V>) -> Self {
-        let is_over = |flight: &dyn Any| flight.downcast_ref::<Flight<V>>().is_none_or(Flight::is_over);
-        Self { flight: Arc::new(flight), is_over }
-    }
-
-    pub(super) fn of_type<V: Send + Sync + 'static>(&self) -> Arc<Flight<V>> {
-        Arc::clone(&self.flight).downcast().expect("the flight's key names the type")
-    }
-}
-
-impl SharedCell for AnyFlight {
-    fn is(&self, other: &Self) -> bool {
-        std::ptr::addr_eq(Arc::as_ptr(&self.flight), Arc::as_ptr(&other.flight))
-    }
-
-    fn is_over(&self) -> bool {
-        (self.is_over)(&*self.flight)
-    }
-}
 
 impl LockManager {
     /// Calls `call` under the key's lock, unless such a call is already under way: then waits for it and shares its
@@ -132,13 +98,6 @@ impl<'a, F> SingleflightRequest<'a, F> {
     /// Waits without end.
     pub fn wait_forever(self) -> Self {
         self.wait(Duration::MAX)
-    }
-
-    /// Makes the call a task of its own, on the caller's tokio runtime: it goes on to its end when its callers have
-    /// gone, and each of them waits only as long as it will. So a call is shared even if it takes longer than any of
-    /// them is ready to wait.
-    pub fn detached(self) -> DetachedSingleflight<'a, F> {
-        DetachedSingleflight(self)
     }
 }
 

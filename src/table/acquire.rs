@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::blockers::steps;
-use super::holder::GrantState;
+use super::holder::{GrantState, TokenOrigin};
 use super::mode::Mode;
 use super::owner::Owner;
-use super::request::{AcquireOutcome, AcquireRequest, TokenOrigin, WaitPolicy};
+use super::request::{AcquireOutcome, AcquireRequest, WaitPolicy};
 use super::slab::NIL;
 use super::slot::{Reentry, Terms};
-use super::{Counters, Effects, Table};
+use super::{Counters, Effects, Table, steps};
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Token};

@@ -1,8 +1,5 @@
 //! What a waiter may ask, and what the deadlock check must know of it.
 
-use std::cmp::Reverse;
-use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +8,7 @@ use super::history::End;
 use super::mode::{Kind, Mode};
 use super::owner::{Owner, OwnerSet};
 use super::queue::{Rejection, WaiterId};
-use super::{Effects, Event, EventKind, Table};
+use super::{Effects, Event, EventKind, Table, steps};
 use crate::clock::Moment;
 use crate::error::{LockError, WaitEdge};
 use crate::key::Key;
@@ -193,69 +190,5 @@ impl Table {
             };
             fx.publish(sink.clone(), event);
         }
-    }
-}
-
-/// How many permits the waiters of one semaphore want: the most first, and of those who want the same the first to
-/// have come.
-#[derive(Debug, Default)]
-pub(crate) struct PermitsWanted(BTreeSet<(Reverse<u32>, u64, u32)>);
-
-impl PermitsWanted {
-    /// A waiter joins the queue: how much it wants, its sequence number and its index.
-    pub(super) fn insert(&mut self, permits: u32, seq: u64, id: u32) {
-        self.0.insert((Reverse(permits), seq, id));
-    }
-
-    pub(super) fn remove(&mut self, permits: u32, seq: u64, id: u32) {
-        self.0.remove(&(Reverse(permits), seq, id));
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The most that a waiter before this sequence number wants whose wait goes on. Costs one step for each number of
-    /// permits that only later waiters want, and for each wait that is over and not yet swept.
-    fn most_before(&self, seq: u64, goes_on: impl Fn(u32) -> bool) -> u32 {
-        let mut after = Bound::Unbounded;
-        while let Some(&(permits, earliest, id)) = self.0.range((after, Bound::Unbounded)).next() {
-            steps::count();
-            if earliest >= seq {
-                after = Bound::Excluded((permits, u64::MAX, u32::MAX));
-            } else if goes_on(id) {
-                return permits.0;
-            } else {
-                after = Bound::Excluded((permits, earliest, id));
-            }
-        }
-        0
-    }
-}
-
-/// Counts how often work under the mutex goes on to one more holder or waiter: tests hold it to a bound.
-pub(crate) mod steps {
-    #[cfg(test)]
-    thread_local! {
-        static TAKEN: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
-    }
-
-    #[inline(always)]
-    pub(crate) fn count() {
-        #[cfg(test)]
-        TAKEN.set(TAKEN.get() + 1);
-    }
-
-    /// How many steps this takes in this thread.
-    #[cfg(test)]
-    pub(crate) fn of(work: impl FnOnce()) -> u64 {
-        let before = TAKEN.get();
-        work();
-        TAKEN.get() - before
     }
 }

@@ -10,10 +10,10 @@
 
 use std::time::Duration;
 
-use super::auto_refresh::AutoRefresh;
 use super::claim::{ClaimFilter, StoreCommand};
 use super::history::End;
 use super::holder::GrantState;
+use super::refresh_order::AutoRefresh;
 use super::slot::Refreshes;
 use super::{Effects, Grant, Table, TokenOrigin};
 use crate::clock::Moment;

@@ -1,7 +1,6 @@
 //! How a key passes on: the grants that are made, and the waiters that are sent away.
 
 use super::acquire::Grant;
-use super::blockers::steps;
 use super::events::EventKind;
 use super::group::Group;
 use super::holder::{GrantState, Holder};
@@ -10,7 +9,7 @@ use super::queue::{Queue, Rejection};
 use super::request::AcquireRequest;
 use super::slot::{Extras, Slot, Terms};
 use super::timer_wheel::Links;
-use super::{Effects, HAND_OFFS, Table};
+use super::{Effects, HAND_OFFS, Table, steps};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, Loss};
 use crate::key::{Token, Ttl};

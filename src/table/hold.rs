@@ -8,6 +8,7 @@ use super::group::Group;
 use super::history::{End, EndRecord};
 use super::holder::{GrantState, Holder};
 use super::mode::Kind;
+use super::request::{RefreshRequest, Refreshed};
 use super::slot::Watcher;
 use super::{Effects, Grant, Table};
 use crate::clock::Moment;
@@ -26,23 +27,6 @@ pub enum Release {
     /// held there, or may have been lost before. The store goes on releasing it until it is answered or the key has
     /// run out; there is nothing to repeat. Only where there is a store.
     Unknown,
-}
-
-/// What a refresh asks for.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum RefreshRequest {
-    /// The TTL of the grant, and only once its share of the TTL has passed (`refresh_after`).
-    IfDue,
-    /// This TTL, now.
-    To(Ttl),
-}
-
-/// What a refresh did; both leave the lock held until the deadline given.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Refreshed {
-    pub(crate) deadline: Moment,
-    pub(crate) written: bool,
-    pub(crate) count: u32,
 }
 
 impl Table {

@@ -1,7 +1,6 @@
 //! What holds a key: a grant that was made, or the claim of a key that the store has still to give.
 
 use super::history::End;
-use super::request::TokenOrigin;
 use crate::clock::Moment;
 use crate::key::{FencingToken, Token, Ttl};
 
@@ -38,6 +37,15 @@ impl GrantState {
             Self::Guard(TokenOrigin::ByClient) | Self::Ticket => false,
         }
     }
+}
+
+/// Where a request's token comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TokenOrigin {
+    /// Freshly minted; nobody can have asked with it before.
+    Minted,
+    /// Named by the client, maybe for the second time (T11).
+    ByClient,
 }
 
 /// A grant that holds a key now.

@@ -54,16 +54,19 @@ mod idempotency;
 mod mode;
 mod owner;
 mod owner_index;
+mod permits_wanted;
 mod queue;
 #[cfg(feature = "metrics")]
 mod queue_depth;
 mod reading;
 #[cfg(feature = "http")]
 mod reclaim;
+mod refresh_order;
 mod release;
 mod request;
 mod slab;
 mod slot;
+pub(crate) mod steps;
 #[cfg(test)]
 mod tests;
 mod tick;
@@ -73,9 +76,7 @@ mod view;
 use hashbrown::{HashMap, HashTable};
 
 pub(crate) use acquire::{Grant, NotFree};
-pub(crate) use auto_refresh::{AutoRefreshId, AutoRefreshStart};
-#[cfg(test)]
-pub(crate) use blockers::steps;
+pub(crate) use auto_refresh::AutoRefreshStart;
 pub(crate) use blockers::{Blocker, QueuePosition};
 pub(crate) use claim::{
     Attempts, Claim, ClaimEnd, ClaimFilter, ClaimOutcome, ClaimRequest, ClaimSource, LocalWaiters, StoreCommand,
@@ -92,15 +93,15 @@ pub(crate) use histogram::{Buckets, ModeLabel, OUTCOMES, Samples};
 pub(crate) use histogram::{HOLD_BOUNDS, WAIT_BOUNDS};
 pub(crate) use history::{End, EndRecord};
 pub use hold::Release;
-pub(crate) use hold::{RefreshRequest, Refreshed};
-pub(crate) use holder::GrantState;
+pub(crate) use holder::{GrantState, TokenOrigin};
 pub use mode::Mode;
 pub(crate) use owner::{Owner, OwnerId, OwnerKind, OwnerSet, check_owner};
 pub(crate) use queue::WaiterId;
 #[cfg(feature = "metrics")]
 pub(crate) use reading::{Oldest, Reading};
+pub(crate) use refresh_order::AutoRefreshId;
 pub(crate) use release::HoldersCursor;
-pub(crate) use request::{AcquireOutcome, AcquireRequest, TokenOrigin, WaitPolicy, WaiterPoll};
+pub(crate) use request::{AcquireOutcome, AcquireRequest, RefreshRequest, Refreshed, WaitPolicy, WaiterPoll};
 pub(crate) use slab::Slab;
 pub(crate) use slot::{ExtraTerms, Reentry, Scope, Terms, Watcher};
 pub(crate) use tick::Slice;

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use super::acquire::return_quota;
-use super::blockers::steps;
 use super::events::EventKind;
 use super::history::{End, EndRecord};
 use super::holder::{GrantState, Holder};
 use super::queue::Rejection;
 use super::slot::Terms;
 use super::tick::Slice;
-use super::{Effects, Grant, HOLDERS_AT_ONCE, Release, Table};
+use super::{Effects, Grant, HOLDERS_AT_ONCE, Release, Table, steps};
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token};
 

@@ -1,14 +1,14 @@
-//! What the table is asked when a key is wanted, and what it answers.
+//! What the table is asked for: a key, or more time with one; and what it answers.
 
 use std::task::Waker;
 
 use super::acquire::Grant;
-use super::holder::GrantState;
+use super::holder::{GrantState, TokenOrigin};
 use super::queue::WaiterId;
 use super::slot::Terms;
 use crate::clock::Moment;
 use crate::error::LockError;
-use crate::key::{Key, Token};
+use crate::key::{Key, Token, Ttl};
 
 /// One request, as the table sees it.
 #[derive(Clone, Copy, Debug)]
@@ -20,15 +20,6 @@ pub(crate) struct AcquireRequest<'a> {
     pub(crate) origin: TokenOrigin,
     /// Who will answer for the grant: a guard or a ticket.
     pub(crate) grant_state: GrantState,
-}
-
-/// Where a request's token comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum TokenOrigin {
-    /// Freshly minted; nobody can have asked with it before.
-    Minted,
-    /// Named by the client, maybe for the second time (T11).
-    ByClient,
 }
 
 /// What a request does when the key is held.
@@ -57,4 +48,21 @@ pub(crate) enum WaiterPoll {
     Refused(LockError),
     /// Another seat of the same waiter has already taken the answer.
     Taken,
+}
+
+/// What a refresh asks for.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum RefreshRequest {
+    /// The TTL of the grant, and only once its share of the TTL has passed (`refresh_after`).
+    IfDue,
+    /// This TTL, now.
+    To(Ttl),
+}
+
+/// What a refresh did; both leave the lock held until the deadline given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Refreshed {
+    pub(crate) deadline: Moment,
+    pub(crate) written: bool,
+    pub(crate) count: u32,
 }

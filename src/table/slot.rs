@@ -5,8 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::auto_refresh::AutoRefresh;
-use super::blockers::PermitsWanted;
 use super::claim::KeptClaim;
 use super::counters::Counters;
 use super::group::Group;
@@ -14,7 +12,9 @@ use super::history::End;
 use super::holder::{GrantState, Holder};
 use super::mode::{Kind, Mode};
 use super::owner::Owner;
+use super::permits_wanted::PermitsWanted;
 use super::queue::Queue;
+use super::refresh_order::AutoRefresh;
 use super::slab::Slab;
 use super::timer_wheel::{Links, Timed};
 use crate::account::Account;

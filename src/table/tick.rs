@@ -2,8 +2,8 @@
 //!
 //! All of it in bounded slices, so that no tick keeps the mutex for long.
 
-use super::auto_refresh::DueAction;
 use super::history::End;
+use super::refresh_order::DueAction;
 use super::slot::Refreshes;
 use super::timer_wheel::Step;
 use super::{Effects, Grant, RefreshRequest, Table};

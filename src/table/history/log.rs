@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::EndRecord;
+use super::end::EndRecord;
 use crate::key::FencingToken;
 
 /// Ends that a shard remembers; a power of two.
@@ -55,7 +55,7 @@ impl EndLog {
 
 #[cfg(test)]
 mod tests {
-    use super::super::End;
+    use super::super::end::End;
     use super::*;
     use crate::clock::Moment;
 

@@ -5,7 +5,7 @@
 
 use std::hash::BuildHasher;
 
-use super::End;
+use super::end::End;
 use crate::key::{FencingToken, Token};
 
 #[derive(Clone, Copy, Debug)]

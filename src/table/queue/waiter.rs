@@ -3,7 +3,8 @@
 use std::task::Waker;
 
 use super::super::claim::Attempts;
-use super::super::request::{AcquireRequest, TokenOrigin};
+use super::super::holder::TokenOrigin;
+use super::super::request::AcquireRequest;
 use super::super::slab::{NIL, Slab};
 use super::super::timer_wheel::{Links, Timed};
 use super::super::{Effects, Terms};
