@@ -172,11 +172,7 @@ impl<'a> AcquireFuture<'a> {
             Stage::Sleeping { .. } => self.poll_sleeping(cx),
             Stage::Answered => panic!("a request was polled after it was answered"),
         };
-        match answer {
-            Poll::Ready(Ok(grant)) => Poll::Ready(Ok(give(self, grant))),
-            Poll::Ready(Err(why)) => Poll::Ready(Err(why)),
-            Poll::Pending => Poll::Pending,
-        }
+        answer.map_ok(|grant| give(self, grant))
     }
 
     /// The first poll: checks the request against the bounds and finds the key's shard.

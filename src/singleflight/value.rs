@@ -157,36 +157,71 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut stage = self.project().stage;
-        if let Staged::New { request } = stage.as_mut().project() {
-            let request = request.take().expect("it is begun once");
-            let follower = Follower::join(&request.request, request.wait)?;
-            stage.set(Stage::Following { request: Some(request), follower: Some(follower) });
+        if matches!(*stage, Stage::New { .. }) {
+            stage.as_mut().join()?;
         }
-        if let Staged::Following { request, follower } = stage.as_mut().project() {
-            let next = ready!(follower.as_mut().expect("it follows").poll(cx));
-            let follower = follower.take().expect("it follows");
-            let request = request.take().expect("it follows");
-            let lead = match next {
-                Ok(Next::Turn(lead)) => lead,
-                Ok(Next::Value(value)) => {
-                    follower.count(Role::Follower);
-                    stage.set(Stage::Answered);
-                    return Poll::Ready(Ok(value));
-                }
-                Err(why) => {
-                    stage.set(Stage::Answered);
-                    return Poll::Ready(Err(why));
-                }
-            };
-            let manager = request.request.manager();
-            let owner = manager.new_call();
-            lead.begin(&owner);
-            // The time that others have already spent in vain on the lock was this caller's wait too.
-            let lock = request.request.wait(follower.left()).into_future();
-            let work = UnderLock::new(manager, Some(owner), lock, lead.call(request.call), OnLoss::GoOn);
-            stage.set(Stage::Leading { work, lead, follower });
+        if matches!(*stage, Stage::Following { .. })
+            && let Some(value) = ready!(stage.as_mut().poll_turn(cx))?
+        {
+            return Poll::Ready(Ok(value));
         }
-        let Staged::Leading { work, follower, .. } = stage.as_mut().project() else {
+        stage.poll_call(cx)
+    }
+}
+
+impl<'a, F, Fut> Stage<'a, F, Fut>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output: Clone + Send + Sync + 'static>,
+{
+    /// Takes a seat in the flight.
+    fn join(mut self: Pin<&mut Self>) -> Result<(), LockError> {
+        let Staged::New { request } = self.as_mut().project() else { unreachable!("only a new request joins") };
+        let request = request.take().expect("it is begun once");
+        let follower = Follower::join(&request.request, request.wait)?;
+        self.set(Stage::Following { request: Some(request), follower: Some(follower) });
+        Ok(())
+    }
+
+    /// Waits for the value or the turn. Answers the value; with the turn, begins the call and answers `None`.
+    fn poll_turn(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Option<Fut::Output>, LockError>> {
+        let Staged::Following { request, follower } = self.as_mut().project() else {
+            unreachable!("only a follower waits for its turn")
+        };
+        let next = ready!(follower.as_mut().expect("it follows").poll(cx));
+        let follower = follower.take().expect("it follows");
+        let request = request.take().expect("it follows");
+        self.set(Stage::Answered);
+        match next? {
+            Next::Turn(lead) => {
+                self.begin_call(request, lead, follower);
+                Poll::Ready(Ok(None))
+            }
+            Next::Value(value) => {
+                follower.count(Role::Follower);
+                Poll::Ready(Ok(Some(value)))
+            }
+        }
+    }
+
+    fn begin_call(
+        mut self: Pin<&mut Self>,
+        request: SingleflightRequest<'a, F>,
+        lead: Lead<Fut::Output>,
+        follower: Follower<'a, Fut::Output>,
+    ) {
+        let manager = request.request.manager();
+        let owner = manager.new_call();
+        lead.begin(&owner);
+        // The time that others have already spent in vain on the lock was this caller's wait too.
+        let lock = request.request.wait(follower.left()).into_future();
+        let work = UnderLock::new(manager, Some(owner), lock, lead.call(request.call), OnLoss::GoOn);
+        self.set(Stage::Leading { work, lead, follower });
+    }
+
+    /// Makes the call under the lock, as long as this caller may wait for the two.
+    fn poll_call(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Fut::Output, LockError>> {
+        let Staged::Leading { work, follower, .. } = self.as_mut().project() else {
             panic!("a request was polled after it was answered");
         };
         let answer = match work.poll(cx) {
@@ -197,7 +232,7 @@ where
             },
         };
         follower.count(Role::Leader);
-        stage.set(Stage::Answered);
+        self.set(Stage::Answered);
         Poll::Ready(answer)
     }
 }

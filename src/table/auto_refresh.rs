@@ -116,7 +116,8 @@ impl Table {
         }
     }
 
-    /// Stops the orders of a slot that `which` picks, by their names and depths. What stood below one is in force.
+    /// Stops those orders of a slot that `which` picks by their names and depths. If that is the holder's alone, the
+    /// manager's own, which stood below it, is in force again.
     pub(super) fn stop_orders(&mut self, index: u32, which: impl Fn(AutoRefreshId, u32) -> bool, fx: &mut Effects) {
         let Some(auto) = self.slots[index].extras.as_mut().and_then(|extras| extras.auto.as_mut()) else { return };
         auto.own = auto.own.filter(|own| !which(own.id, own.depth));

@@ -45,6 +45,7 @@ impl Group {
         }
     }
 
+    /// A further holder joins: its token, its slot, its deadline, and its owner if it has one.
     pub(crate) fn insert(&mut self, token: Token, member: u32, deadline: Moment, owner: Option<OwnerId>) {
         self.members.insert(token, member);
         self.deadlines.insert((deadline, member));

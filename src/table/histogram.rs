@@ -307,8 +307,8 @@ impl Tally {
         self.depths.deepest(now)
     }
 
-    /// Keeps samples from now on, and answers those that were kept. Of the shortest holds, which are not looked at one by
-    /// one, there is one of as many as of the others, taken for 0.
+    /// Keeps samples from now on, and answers those that were kept. The shortest holds are only counted: for each
+    /// [`SAMPLED`] of them a sample of 0 is added here, so that they are as likely as others to be among the samples.
     pub(super) fn take_samples(&mut self, ends: u64) -> Samples {
         let short = self.all_holds(ends).counts[0];
         let samples = self.samples.get_or_insert_with(|| Box::new(Samples { short, ..Samples::default() }));

@@ -208,7 +208,8 @@ impl Table {
         fx: &mut Effects,
     ) -> Result<(), Loss> {
         let deadline = self.check(grant, now, fx)?;
-        // The lock of a session may be filed under an earlier one: from here on it counts by itself.
+        // The lock of a session may be filed under an earlier deadline than its session's. Filed under that one, it keeps
+        // it, whatever the cap is.
         self.set_deadline(grant.slot, deadline);
         self.slots[grant.slot].extras_mut().cap = Some(max_hold);
         Ok(())

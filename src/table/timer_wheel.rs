@@ -185,6 +185,7 @@ impl Wheel {
     /// No entry is due before this moment. `None` if there is no entry.
     pub(crate) fn next(&self) -> Option<Moment> {
         if self.opening.iter().any(Option::is_some) {
+            // A bucket that is half emptied may hold entries that are due now.
             return Some(Moment::ZERO);
         }
         let first = [self.first_bucket::<PLAIN>(), self.first_bucket::<URGENT>()];

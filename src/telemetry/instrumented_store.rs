@@ -164,7 +164,8 @@ impl InstrumentedStore {
         });
     }
 
-    /// `call` was made already: some calls begin before their first poll.
+    /// Counts, times and traces a call. It is handed in as a future: some calls begin when they are made, before they
+    /// are polled.
     fn observed<'a, T: Send + 'a>(
         &'a self,
         op: Op,

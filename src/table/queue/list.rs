@@ -19,6 +19,7 @@ impl Queue {
         (self.head != NIL).then_some(self.head)
     }
 
+    /// Puts a waiter that is in no queue at the end of this one.
     pub(crate) fn push_back(&mut self, waiters: &mut Slab<Waiter>, id: u32) {
         if self.head == NIL {
             self.head = id;

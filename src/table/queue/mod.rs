@@ -116,7 +116,8 @@ impl Table {
         WaiterId { index: self.waiters.insert(waiter), seat: 0, seq: self.waiter_seq }
     }
 
-    /// Puts a waiter at the end of its queue, and in all that finds it there.
+    /// Puts a waiter at the end of its queue, and under its deadline, its session, its token and its permits, by which
+    /// it is found there.
     fn join_queue(&mut self, index: u32, id: u32, origin: TokenOrigin, fx: &mut Effects) {
         self.slots[index].queue.push_back(&mut self.waiters, id);
         let waiter = &self.waiters[id];
