@@ -141,6 +141,7 @@ use tokio::runtime::Handle;
 pub use self::builder::RedisBuilder;
 pub(super) use self::inner::Inner;
 pub(crate) use self::keys::beside;
+use self::keys::check_name;
 use self::ops::{acquire, extend, force, health, leave, look, notice, release::GuardedRelease, renew, scan};
 use self::pubsub::listen;
 use self::pubsub::listener::Releases;
@@ -194,6 +195,7 @@ impl Store for RedisStore {
 
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::new(self.0.config.operation_timeout);
+        (capabilities.claim_reuse, capabilities.claim_tag) = (self.0.config.claim_reuse, self.0.claim_tag);
         if !self.0.config.lock_delay.is_zero() {
             capabilities.on_expiry = OnExpiry::Leave;
         }
@@ -201,7 +203,7 @@ impl Store for RedisStore {
     }
 
     fn canonical(&self, key: &Key) -> Result<Key, StoreError> {
-        self.0.names(key)?;
+        check_name(&self.0.config.template, &self.0.config.side_keys, key)?;
         let too_long = || StoreError::InvalidKey { key: key.clone(), why: "its name is too long" };
         self.0.config.template.canonical(key).ok_or_else(too_long)
     }
