@@ -21,9 +21,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kit::Server;
+use leasehold::store::ClaimReuse;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::redlock::RedlockStore;
-use leasehold::store::{ClaimReuse, Store};
 use leasehold::{LockError, LockManager};
 use nodes::initialise;
 use processes::{MARK, Process};
@@ -31,13 +31,22 @@ use processes::{MARK, Process};
 const URLS: &str = "LEASEHOLD_CONTENDED_URLS";
 const CONTENDER: &str = "LEASEHOLD_CONTENDED_BY";
 const TASKS: &str = "LEASEHOLD_CONTENDED_TASKS";
-/// Who takes part, how many servers it has, and with how many processes and tasks in each.
-const CONTENDERS: [(&str, usize, &[(usize, usize)]); 5] = [
-    ("redis", 1, &[(1, 8), (2, 8), (8, 8), (32, 8)]),
-    ("hand_off", 1, &[(1, 8), (2, 8), (4, 8), (8, 8), (1, 64), (2, 32)]),
-    ("linger", 1, &[(1, 8), (2, 8), (4, 8), (8, 8), (1, 64), (2, 32)]),
-    ("rslock", 1, &[(1, 64), (2, 32)]),
-    ("redlock", 5, &[(1, 8), (2, 8), (8, 8), (32, 8)]),
+/// Who takes part.
+struct Contender {
+    name: &'static str,
+    servers: usize,
+    /// How many processes, and tasks in each.
+    crowds: &'static [(usize, usize)],
+}
+
+const GROWING: &[(usize, usize)] = &[(1, 8), (2, 8), (8, 8), (32, 8)];
+const REUSING: &[(usize, usize)] = &[(1, 8), (2, 8), (4, 8), (8, 8), (1, 64), (2, 32)];
+const CONTENDERS: [Contender; 5] = [
+    Contender { name: "redis", servers: 1, crowds: GROWING },
+    Contender { name: "hand_off", servers: 1, crowds: REUSING },
+    Contender { name: "linger", servers: 1, crowds: REUSING },
+    Contender { name: "rslock", servers: 1, crowds: &[(1, 64), (2, 32)] },
+    Contender { name: "redlock", servers: 5, crowds: GROWING },
 ];
 /// Longer than the bench is patient.
 const LONG: Duration = Duration::from_mins(10);
@@ -198,13 +207,13 @@ fn main() {
     // `cargo test` passes no `--bench`.
     let is_bench = std::env::args().any(|arg| arg == "--bench");
     let wants = |name: &str| {
-        let named = |arg: &String| CONTENDERS.iter().any(|(contender, ..)| arg == contender);
+        let named = |arg: &String| CONTENDERS.iter().any(|contender| arg == contender.name);
         let mut names = std::env::args().filter(named).peekable();
         names.peek().is_none() || names.any(|arg| arg == name)
     };
     let only: Option<usize> = std::env::args().find_map(|arg| arg.parse().ok());
     let time = if is_bench { Duration::from_secs(5) } else { Duration::from_millis(200) };
-    for (name, nodes, crowds) in CONTENDERS.into_iter().filter(|(name, ..)| wants(name)) {
+    for Contender { name, servers: nodes, crowds } in CONTENDERS.into_iter().filter(|contender| wants(contender.name)) {
         let servers: Vec<Server> = (0..nodes).map(|_| Server::start(&[])).collect();
         if nodes > 1 {
             let urls: Vec<String> = servers.iter().map(Server::url).collect();
