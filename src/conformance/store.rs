@@ -44,6 +44,7 @@ pub fn check(make: impl Fn() -> Arc<dyn Store>) {
         a_watch_hears_of_a_release,
         processes_take_turns,
         whose_turn_it_is_is_told,
+        an_exchange_is_a_release_and_a_try,
         too_short_a_ttl_is_refused,
         a_key_has_one_spelling,
         a_scan_tells_every_key_that_is_held,
@@ -382,6 +383,42 @@ pub fn whose_turn_it_is_is_told(stores: &Stores) {
     assert!(matches!(acquire(&*stores.one, &key, second, LONG, OnHeld::Queue), Acquired::Granted { .. }), "S9");
     drop(turn);
     assert_eq!(wait(stores.one.release(&key, second)), Released::Released);
+}
+
+/// S7, S9: an exchange releases, and then tries in turn, as if each had been asked for by itself.
+pub fn an_exchange_is_a_release_and_a_try(stores: &Stores) {
+    let (key, [first, second, third, rival]) = (fresh(), [(); 4].map(|()| Token::random()));
+    let exchange = |held, token| {
+        let next = AcquireRequest { key: &key, token, ttl: ttl(LONG), on_held: OnHeld::Queue };
+        wait(stores.one.exchange(held, next))
+    };
+    let before = acquire_free(&*stores.one, &key, first);
+    let (released, acquired) = exchange(first, second);
+    assert_eq!(released, Released::Released, "S7");
+    let Acquired::Granted { fence, valid_for, .. } = acquired else { panic!("S1: nobody else wants it: {acquired:?}") };
+    assert!(valid_for <= LONG - drift(LONG), "S4: {valid_for:?} leaves no allowance for drift");
+    assert!(fence > before || stores.one.capabilities().fences == Fences::None, "S8: {before:?}, then {fence:?}");
+    assert!(matches!(wait(stores.other.look(&key, Some(second))), Ok(KeyState::Held { by: Holder::Ours, .. })));
+    assert_eq!(denied(&acquire(&*stores.other, &key, rival, LONG, OnHeld::Queue)), Denial::Held);
+    let (released, acquired) = exchange(first, third);
+    assert_eq!((released, denied(&acquired)), (Released::AlreadyGone, Denial::Held), "S7: the second one has it");
+    stores.one.leave(&key);
+    if stores.one.capabilities().fairness == Fairness::Queue {
+        let (released, acquired) = exchange(second, third);
+        assert_eq!((released, denied(&acquired)), (Released::Released, Denial::Ahead), "S9: the other one is next");
+        assert!(matches!(acquire(&*stores.other, &key, rival, LONG, OnHeld::Queue), Acquired::Granted { .. }), "S9");
+        assert_eq!(wait(stores.other.release(&key, rival)), Released::Released);
+        let barging = acquire(&*stores.other, &key, first, LONG, OnHeld::Fail);
+        assert_eq!(denied(&barging), Denial::Ahead, "S9: the exchange has a place");
+        assert!(matches!(acquire(&*stores.one, &key, third, LONG, OnHeld::Queue), Acquired::Granted { .. }), "S9");
+    } else {
+        assert_eq!(wait(stores.one.release(&key, second)), Released::Released);
+        stores.other.leave(&key);
+        until("the rival has left", || {
+            matches!(acquire(&*stores.one, &key, third, LONG, OnHeld::Queue), Acquired::Granted { .. })
+        });
+    }
+    assert_eq!(wait(stores.one.release(&key, third)), Released::Released);
 }
 
 /// A TTL below the store's least is refused, and no key is touched.

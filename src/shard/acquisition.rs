@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::driver::{RETRY, StoreDriver};
+use super::driver::{EndedClaim, RETRY, StoreDriver};
 use crate::backoff::Backoff;
+use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key};
 use crate::store::{AcquireRequest, Acquired, Denial, OnHeld, Store, Watch};
@@ -23,6 +24,7 @@ const POLL_CAP: Duration = Duration::from_secs(1);
 const MOST_DOUBLINGS: u32 = 6;
 
 /// What one try came to.
+#[derive(Clone, Copy)]
 enum Tried {
     /// The request has its key, or does not want it any more.
     Over,
@@ -50,8 +52,8 @@ struct Pauses {
 }
 
 impl StoreDriver {
-    /// Begins to take a key for a request.
-    pub(super) fn acquire(self: Arc<Self>, grant: Grant, key: Key, ask: ClaimRequest) {
+    /// Begins to take a key for a request. `ended` is let go at the same time.
+    pub(super) fn acquire(self: Arc<Self>, grant: Grant, key: Key, ask: ClaimRequest, ended: Option<EndedClaim>) {
         let (cancel, cancelled) = oneshot::channel();
         self.acquiring.lock().insert(grant.fence, cancel);
         let driver = Arc::clone(&self);
@@ -60,8 +62,16 @@ impl StoreDriver {
             // it, and found nothing to cancel.
             let is_wanted = driver.shard().is_some_and(|shard| shard.is_claimed_for(&grant));
             if !is_wanted && driver.acquiring.lock().remove(&grant.fence).is_some() {
+                if let Some(ended) = ended {
+                    driver.release_ended(ended, &key).await;
+                }
                 return;
             }
+            // Never cancelled: the release has to be answered.
+            let first = match ended {
+                Some(ended) => Some(driver.exchange(ended, &grant, &key, ask).await),
+                None => None,
+            };
             tokio::select! {
                 queue = cancelled => {
                     // After the try under way was dropped: it would take a new place.
@@ -69,7 +79,7 @@ impl StoreDriver {
                         driver.client().store.leave(&key);
                     }
                 }
-                () = supervise("acquiring a key", || driver.try_until_granted(grant, &key, ask)), if is_wanted => {
+                () = supervise("acquiring a key", || driver.try_until_granted(grant, &key, ask, first)), if is_wanted => {
                     driver.acquiring.lock().remove(&grant.fence);
                 }
             }
@@ -77,8 +87,8 @@ impl StoreDriver {
     }
 
     /// Cancel safe: the store undoes a grant whose answer nobody received (S5).
-    async fn try_until_granted(self: &Arc<Self>, grant: Grant, key: &Key, ask: ClaimRequest) {
-        let ClaimRequest { token, ttl, tries, after, not_before } = ask;
+    async fn try_until_granted(self: &Arc<Self>, grant: Grant, key: &Key, ask: ClaimRequest, first: Option<Tried>) {
+        let ClaimRequest { ttl, tries, after, not_before, .. } = ask;
         let store = &*self.client().store;
         if let Some(own) = after {
             // Else the store would refuse the key because of this process itself.
@@ -88,15 +98,15 @@ impl StoreDriver {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        let on_held = match tries {
-            Attempts::One => OnHeld::Fail,
-            Attempts::Many => OnHeld::Queue,
-        };
-        let request = AcquireRequest { key, token, ttl, on_held };
-        let (mut waiting, mut pauses) = (Waiting::Not, Pauses::new());
+        let request = request(key, ask);
+        let (mut waiting, mut pauses, mut first) = (Waiting::Not, Pauses::new(), first);
         loop {
             waiting.clear();
-            let pause = match self.try_once(&grant, request, &mut pauses).await {
+            let tried = match first.take() {
+                Some(tried) => tried,
+                None => self.try_once(&grant, request, &mut pauses).await,
+            };
+            let pause = match tried {
                 Tried::Over => return,
                 Tried::Away => {
                     drop(waiting);
@@ -125,12 +135,41 @@ impl StoreDriver {
     }
 
     async fn try_once(self: &Arc<Self>, grant: &Grant, request: AcquireRequest<'_>, pauses: &mut Pauses) -> Tried {
-        let store = &self.client().store;
         let asked = self.client().clock.now();
         let answer = match self.degraded.known_away(asked) {
             Some(error) => Acquired::Unknown(error),
-            None => store.acquire(request).await,
+            None => self.client().store.acquire(request).await,
         };
+        self.conclude(grant, request, (asked, answer), pauses).await
+    }
+
+    /// Lets go what this process holds of the key, and tries once to take it for a request.
+    async fn exchange(self: &Arc<Self>, ended: EndedClaim, grant: &Grant, key: &Key, ask: ClaimRequest) -> Tried {
+        let request = request(key, ask);
+        // R6: an extend of it may be under way.
+        self.client().wait_turn(ended.token).await;
+        let asked = self.client().clock.now();
+        let (released, answer) = self.client().store.exchange(ended.token, request).await;
+        // Fails only if nobody waits for the answer.
+        let _ = ended.answer.send(released);
+        self.conclude(grant, request, (asked, answer), &mut Pauses::new()).await
+    }
+
+    /// Lets go what this process holds of a key that the next request does not want any more.
+    async fn release_ended(&self, ended: EndedClaim, key: &Key) {
+        self.client().wait_turn(ended.token).await;
+        let _ = ended.answer.send(self.client().store.release(key, ended.token).await);
+    }
+
+    /// What becomes of the store's answer to a try that began at `asked`.
+    async fn conclude(
+        self: &Arc<Self>,
+        grant: &Grant,
+        request: AcquireRequest<'_>,
+        (asked, answer): (Moment, Acquired),
+        pauses: &mut Pauses,
+    ) -> Tried {
+        let store = &self.client().store;
         let Some(shard) = self.shard() else { return Tried::Over };
         match answer {
             Acquired::Granted { fence, valid_for, clock } => {
@@ -160,6 +199,14 @@ impl StoreDriver {
             }
         }
     }
+}
+
+fn request(key: &Key, ask: ClaimRequest) -> AcquireRequest<'_> {
+    let on_held = match ask.tries {
+        Attempts::One => OnHeld::Fail,
+        Attempts::Many => OnHeld::Queue,
+    };
+    AcquireRequest { key, token: ask.token, ttl: ask.ttl, on_held }
 }
 
 impl Waiting {

@@ -217,7 +217,7 @@ impl StoreClient {
     }
 
     /// Waits until the calls for a token that are under way have ended.
-    async fn wait_turn(&self, token: Token) {
+    pub(super) async fn wait_turn(&self, token: Token) {
         let turn = self.turns.lock().get(&token).cloned();
         if let Some(turn) = turn {
             drop(turn.lock().await);

@@ -8,7 +8,7 @@
 //! | acquire | see [`acquisition`](super::acquisition) | with the store's grant, the refusal of a single try, or when it is cancelled |
 //! | extend | ask, and ask again while the answer is unknown (R10); warn the holder when little is left (R9) | with an answer, or with the lock |
 //! | confirm | ask once for how long the key is kept | with an answer |
-//! | release | ask once; the store goes on by itself (S7) | with an answer |
+//! | release | ask once; the store goes on by itself (S7). With the acquire of whoever waits next it is one call | with an answer |
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock, Weak};
@@ -25,8 +25,17 @@ use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key, Token, Ttl};
-use crate::store::{Extended, OnExpiry, Released};
-use crate::table::{ClaimEnd, End, Grant, LocalWaiters, Refreshed, StoreCommand, StoreCommands};
+use crate::store::{Exchange, Extended, OnExpiry, Released};
+use crate::table::{
+    ClaimEnd, ClaimRequest, End, Grant, LocalWaiters, Refreshed, ReleaseCommand, StoreCommand, StoreCommands,
+};
+
+/// What this process holds of a key, to be let go right before the key is taken anew.
+pub(super) struct EndedClaim {
+    pub(super) token: Token,
+    /// Where the store's answer goes to.
+    pub(super) answer: oneshot::Sender<Released>,
+}
 
 /// How long after an unknown answer it is tried again, at first and at most.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
@@ -150,15 +159,32 @@ impl StoreDriver {
     }
 
     /// Asks the store to release what a grant held, if how it ended asks for that; answers what the store will find.
-    pub(super) fn release(
-        &self,
-        grant: &Grant,
-        key: Key,
-        claim: ClaimEnd,
-        end: End,
-    ) -> Option<oneshot::Receiver<Released>> {
-        self.degraded.forget(grant);
-        self.releases_on(end).then(|| self.client.release(key, claim))
+    pub(super) fn release(self: &Arc<Self>, command: ReleaseCommand) -> Option<oneshot::Receiver<Released>> {
+        let ReleaseCommand { grant, key, claim, end, next } = command;
+        self.degraded.forget(&grant);
+        let is_released = self.releases_on(end);
+        match next {
+            Some((next, ask)) if is_released && self.is_one_call(claim, ask) => {
+                let (answer, found) = oneshot::channel();
+                Arc::clone(self).acquire(next, key, ask, Some(EndedClaim { token: claim.token, answer }));
+                Some(found)
+            }
+            next => {
+                let found = is_released.then(|| self.client.release(key.clone(), claim));
+                if let Some((next, ask)) = next {
+                    Arc::clone(self).acquire(next, key, ask, None);
+                }
+                found
+            }
+        }
+    }
+
+    /// Whether the store is asked at once to let a claim go and for the next one.
+    fn is_one_call(&self, claim: ClaimEnd, ask: ClaimRequest) -> bool {
+        self.client.store.capabilities().exchange == Exchange::OneCall
+            && !self.degraded.is_allowed()
+            && claim.last_fence.is_none()
+            && ask.not_before <= self.client.clock.now()
     }
 
     /// One extension, in its turn. A grant that only this process knows of is extended here.
@@ -205,7 +231,7 @@ pub(crate) type Refresh = Result<Refreshed, LockError>;
 impl StoreCommands for Arc<StoreDriver> {
     fn run(&self, command: StoreCommand) {
         match command {
-            StoreCommand::Acquire { grant, key, ask } => Arc::clone(self).acquire(grant, key, ask),
+            StoreCommand::Acquire { grant, key, ask } => Arc::clone(self).acquire(grant, key, ask, None),
             StoreCommand::Cancel { grant, key, queue } => {
                 let cancel = self.acquiring.lock().remove(&grant.fence);
                 // Its task may have ended by itself.
@@ -231,7 +257,7 @@ impl StoreCommands for Arc<StoreDriver> {
                     self.client.release(key, grant.token.into());
                 }
             }
-            StoreCommand::Release { grant, key, claim, end } => drop(self.release(&grant, key, claim, end)),
+            StoreCommand::Release(release) => drop(self.release(release)),
             StoreCommand::GiveUp { key, claim } => drop(self.client.release(key, claim)),
         }
     }

@@ -201,16 +201,14 @@ impl Shard {
     /// find of each grant that the transition ended.
     fn with_releases<R>(
         &self,
-        driver: &StoreDriver,
+        driver: &Arc<StoreDriver>,
         transition: impl FnOnce(&mut State, &mut Effects) -> R,
     ) -> (R, Vec<(Grant, oneshot::Receiver<Released>)>) {
         let mut fx = Effects::new();
         let answer = self.transact(self.state.lock(), &mut fx, transition);
         // Sent before the other effects run: those may ask the store for the same keys.
         let releases = fx.take_releases().into_iter();
-        let releases =
-            releases.filter_map(|(grant, key, claim, end)| Some((grant, driver.release(&grant, key, claim, end)?)));
-        let releases = releases.collect();
+        let releases = releases.filter_map(|release| Some((release.grant, driver.release(release)?))).collect();
         self.run_effects(fx);
         (answer, releases)
     }

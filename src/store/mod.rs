@@ -53,8 +53,8 @@ pub use error::{StoreCause, StoreError};
 pub use fail_mode::FailMode;
 pub use key_template::{KeyTemplate, TemplateError};
 pub use outcomes::{
-    Acquired, Capabilities, Denial, Extended, Fairness, Fences, Forced, Health, Hints, Holder, KeyState, NodeHealth,
-    NodeVote, Noticed, OnExpiry, Released, ScanPage, Scanned, Vote, Votes, Warning,
+    Acquired, Capabilities, Denial, Exchange, Extended, Fairness, Fences, Forced, Health, Hints, Holder, KeyState,
+    NodeHealth, NodeVote, Noticed, OnExpiry, Released, ScanPage, Scanned, Vote, Votes, Warning,
 };
 pub use watch::{Event, Events, Hint, Sender, Sent, Watch};
 
@@ -147,6 +147,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn release_claim<'a>(&'a self, key: &'a Key, token: Token, last_fence: u64) -> BoxFuture<'a, Released> {
         let _ = last_fence;
         self.release(key, token)
+    }
+
+    /// Ends what `token` holds, and tries once to take the key for another request of this process: as
+    /// [`release`](Self::release) and [`acquire`](Self::acquire) right after each other, with all that they promise (S1 to
+    /// S9). Called where [`Capabilities::exchange`] says that it is one step: then a process whose requests wait for each
+    /// other asks once for each of them, not twice.
+    fn exchange<'a>(&'a self, token: Token, next: AcquireRequest<'a>) -> BoxFuture<'a, (Released, Acquired)> {
+        let released = self.release(next.key, token);
+        Box::pin(async move { (released.await, self.acquire(next).await) })
     }
 
     /// Ends whatever holds the key (S11).

@@ -346,6 +346,8 @@ pub struct Capabilities {
     pub fairness: Fairness,
     /// Whether it reports what happens to keys.
     pub hints: Hints,
+    /// Whether one call ends a grant and tries for the next ([`Store::exchange`](super::Store::exchange)).
+    pub exchange: Exchange,
     /// How a key goes on in a process whose holder has released it. A store that sets this gives fences by a clock in
     /// microseconds, keeps the last fence of a [released claim](super::Store::release_claim), and sends
     /// [`Event::Wanted`](super::Event::Wanted).
@@ -368,6 +370,7 @@ impl Capabilities {
             on_expiry,
             fairness: Fairness::Queue,
             hints: Hints::Given,
+            exchange: Exchange::TwoCalls,
             claim_reuse: ClaimReuse::Off,
             claim_tag: 0,
         }
@@ -381,6 +384,15 @@ pub enum Fences {
     Rising,
     /// There are none.
     None,
+}
+
+/// How a store ends a grant and tries for the next one of the same process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// In one step.
+    OneCall,
+    /// By a release and an acquire. They are made side by side, so that the first to be answered waits for no other.
+    TwoCalls,
 }
 
 /// What the caller does with a key whose holder ran out of local time.

@@ -7,14 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::acquire::Grant;
-use super::claim::{ClaimEnd, StoreCommand, StoreCommands};
+use super::claim::{ReleaseCommand, StoreCommand, StoreCommands};
 use super::events::{Event, Sink};
 use super::history::End;
 use super::owner::Owner;
 use super::slot::Watcher;
 use crate::clock::Moment;
-use crate::key::Key;
 
 pub(crate) struct Effects {
     /// Most transitions wake nobody, most of the others one task: neither costs more than this field.
@@ -109,19 +107,22 @@ impl Effects {
     }
 
     pub(crate) fn command(&mut self, store: Arc<dyn StoreCommands>, command: StoreCommand) {
-        self.more.get_or_insert_default().commands.push((store, command));
+        let commands = &mut self.more.get_or_insert_default().commands;
+        if commands.last_mut().is_none_or(|(_, last)| !last.takes_up(&command)) {
+            commands.push((store, command));
+        }
     }
 
     /// Takes out the releases that the store would be asked for: the caller sends them itself, to get their answers.
-    pub(crate) fn take_releases(&mut self) -> Vec<(Grant, Key, ClaimEnd, End)> {
+    pub(crate) fn take_releases(&mut self) -> Vec<ReleaseCommand> {
         let Some(more) = self.more.as_mut() else { return Vec::new() };
-        let is_release = |(_, command): &mut (_, StoreCommand)| matches!(command, StoreCommand::Release { .. });
+        let is_release = |(_, command): &mut (_, StoreCommand)| matches!(command, StoreCommand::Release(_));
         let releases = more.commands.extract_if(.., is_release);
-        let parts = |(_, command)| match command {
-            StoreCommand::Release { grant, key, claim, end } => Some((grant, key, claim, end)),
+        let release = |(_, command)| match command {
+            StoreCommand::Release(release) => Some(release),
             _ => None,
         };
-        releases.filter_map(parts).collect()
+        releases.filter_map(release).collect()
     }
 
     /// Has the deadlock check look at an owner again.

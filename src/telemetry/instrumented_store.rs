@@ -240,17 +240,7 @@ impl InstrumentedStore {
     }
 
     fn observed_release<'a>(&'a self, key: &'a Key, call: BoxFuture<'a, Released>) -> BoxFuture<'a, Released> {
-        self.observed(
-            Op::Release,
-            Some(key),
-            call,
-            |answer| match answer {
-                Released::Released => CallOutcome::Done,
-                Released::AlreadyGone => CallOutcome::Refused,
-                Released::Unknown(_) => CallOutcome::Unknown,
-            },
-            |answer| if let Released::Unknown(why) = answer { Some(why) } else { None },
-        )
+        self.observed(Op::Release, Some(key), call, released, unreleased)
     }
 }
 
@@ -266,6 +256,38 @@ fn failure<T>(answer: &Result<T, StoreError>) -> Option<&StoreError> {
 /// Denials that are not about the key.
 static OUT_OF_MEMORY: StoreError = StoreError::OutOfMemory;
 static TOO_FEW_REPLICAS: StoreError = StoreError::TooFewReplicas;
+
+fn acquired(answer: &Acquired) -> CallOutcome {
+    match answer {
+        Acquired::Granted { .. } => CallOutcome::Done,
+        Acquired::Denied { .. } => CallOutcome::Refused,
+        Acquired::Unknown(_) => CallOutcome::Unknown,
+    }
+}
+
+/// What kept the store from an answer about the key.
+fn unacquired(answer: &Acquired) -> Option<&StoreError> {
+    match answer {
+        Acquired::Denied { why: Denial::OutOfMemory, .. } => Some(&OUT_OF_MEMORY),
+        Acquired::Denied { why: Denial::Unreplicated, .. } => Some(&TOO_FEW_REPLICAS),
+        Acquired::Unknown(StoreError::InvalidKey { .. } | StoreError::InvalidTtl) => None,
+        Acquired::Unknown(why) => Some(why),
+        _ => None,
+    }
+}
+
+fn released(answer: &Released) -> CallOutcome {
+    match answer {
+        Released::Released => CallOutcome::Done,
+        Released::AlreadyGone => CallOutcome::Refused,
+        Released::Unknown(_) => CallOutcome::Unknown,
+    }
+}
+
+/// The same of a release.
+fn unreleased(answer: &Released) -> Option<&StoreError> {
+    if let Released::Unknown(why) = answer { Some(why) } else { None }
+}
 
 impl Store for InstrumentedStore {
     fn name(&self) -> &'static str {
@@ -289,23 +311,7 @@ impl Store for InstrumentedStore {
     }
 
     fn acquire<'a>(&'a self, ask: AcquireRequest<'a>) -> BoxFuture<'a, Acquired> {
-        self.observed(
-            Op::Acquire,
-            Some(ask.key),
-            self.store.acquire(ask),
-            |answer| match answer {
-                Acquired::Granted { .. } => CallOutcome::Done,
-                Acquired::Denied { .. } => CallOutcome::Refused,
-                Acquired::Unknown(_) => CallOutcome::Unknown,
-            },
-            |answer| match answer {
-                Acquired::Denied { why: Denial::OutOfMemory, .. } => Some(&OUT_OF_MEMORY),
-                Acquired::Denied { why: Denial::Unreplicated, .. } => Some(&TOO_FEW_REPLICAS),
-                Acquired::Unknown(StoreError::InvalidKey { .. } | StoreError::InvalidTtl) => None,
-                Acquired::Unknown(why) => Some(why),
-                _ => None,
-            },
-        )
+        self.observed(Op::Acquire, Some(ask.key), self.store.acquire(ask), acquired, unacquired)
     }
 
     fn leave(&self, key: &Key) {
@@ -349,6 +355,13 @@ impl Store for InstrumentedStore {
 
     fn release_claim<'a>(&'a self, key: &'a Key, token: Token, last_fence: u64) -> BoxFuture<'a, Released> {
         self.observed_release(key, self.store.release_claim(key, token, last_fence))
+    }
+
+    fn exchange<'a>(&'a self, token: Token, next: AcquireRequest<'a>) -> BoxFuture<'a, (Released, Acquired)> {
+        let call = self.store.exchange(token, next);
+        let call =
+            self.observed(Op::Release, Some(next.key), call, |(one, _)| released(one), |(one, _)| unreleased(one));
+        self.observed(Op::Acquire, Some(next.key), call, |(_, one)| acquired(one), |(_, one)| unacquired(one))
     }
 
     fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced> {

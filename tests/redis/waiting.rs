@@ -1,13 +1,15 @@
 //! Fear: a waiter is not woken, is passed, or waits for the dead.
 #![cfg(feature = "test-util")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
-use leasehold::Token;
 use leasehold::conformance::store::wait;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{Denial, Event, Forced, Hint, Released, Watch};
+use leasehold::{LockManager, Token};
 
 use crate::kit::{self, Proxy, Server, until};
 use crate::redis_store::{self, LONG, ask, denied, is_granted, key, queue, stores, stores_at, take};
@@ -193,6 +195,35 @@ fn scripts(server: &Server) -> u64 {
     let stats: String = server.ask("INFO commandstats");
     let of = |line: &str| line.split(&['=', ','][..]).nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
     stats.lines().filter(|line| line.starts_with("cmdstat_eval")).map(of).sum()
+}
+
+/// One script for each request in each process: to let go, and to wait for the next turn.
+#[tokio::test]
+async fn processes_whose_requests_wait_for_each_other_ask_once_for_each_grant() {
+    const GRANTS: u64 = 300;
+    let server = Server::start(&[]);
+    for (processes, most) in [(1, GRANTS + GRANTS / 3), (2, 2 * GRANTS + GRANTS / 2)] {
+        let mut managers = Vec::new();
+        for _ in 0..processes {
+            let store = RedisStore::builder(&server.url()).operation_timeout(Duration::from_secs(20)).build().unwrap();
+            managers.push(LockManager::builder().store(store).build_and_connect().await.unwrap());
+        }
+        let left = Arc::new(AtomicU64::new(GRANTS));
+        let before = scripts(&server);
+        let work = |locks: LockManager| {
+            let left = Arc::clone(&left);
+            tokio::spawn(async move {
+                while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                    let lock = locks.lock("k").wait(LONG).await.unwrap();
+                    assert_eq!(lock.unlock().await, leasehold::Release::Released);
+                }
+            })
+        };
+        let tasks: Vec<_> = managers.iter().flat_map(|locks| [(); 4].map(|()| work(locks.clone()))).collect();
+        futures::future::try_join_all(tasks).await.unwrap();
+        let scripts = scripts(&server) - before;
+        assert!(scripts <= most, "{scripts} scripts for {GRANTS} grants to {processes} processes");
+    }
 }
 
 fn ticket(server: &Server) -> String {

@@ -50,6 +50,7 @@ scripts! {
     EXTEND = ["prelude.lua", "each.lua", "extend.lua"], Takes::Many(BatchKind::Extend);
     RELEASE = ["prelude.lua", "each.lua", "queue.lua", "release.lua"], Takes::Many(BatchKind::Release);
     RELEASE_CLAIM = ["prelude.lua", "mint.lua", "queue.lua", "release_claim.lua"], Takes::One;
+    EXCHANGE = ["prelude.lua", "mint.lua", "queue.lua", "exchange.lua"], Takes::One;
     REPEAT = ["prelude.lua", "queue.lua", "repeat.lua"], Takes::One;
     FORCE = ["prelude.lua", "mint.lua", "queue.lua", "force.lua"], Takes::One;
     LOOK = ["prelude.lua", "look.lua"], Takes::One;

@@ -15,6 +15,7 @@
 
 mod idle;
 mod kept;
+mod release_command;
 mod reuse;
 
 use std::fmt;
@@ -35,6 +36,7 @@ use crate::store::ClaimReuse;
 pub(super) use idle::IdleKeys;
 pub(crate) use kept::StoreGrant;
 pub(super) use kept::{ClaimEvent, KeptClaim};
+pub(crate) use release_command::ReleaseCommand;
 pub(crate) use reuse::Told;
 
 /// The right of this process to grant a key.
@@ -70,7 +72,7 @@ pub(crate) enum StoreCommand {
     /// Ask for how long the token still has the key: another process may have extended it.
     Confirm { grant: Grant, key: Key },
     /// Let the key go.
-    Release { grant: Grant, key: Key, claim: ClaimEnd, end: End },
+    Release(ReleaseCommand),
     /// Let a key go that nobody holds.
     GiveUp { key: Key, claim: ClaimEnd },
     /// Leave the key to its own end: it is over here, but another process may have extended it.
@@ -393,7 +395,7 @@ impl Table {
             let command = if is_own && self.may_go_on_elsewhere(index, end) {
                 StoreCommand::RunOut { grant, key }
             } else {
-                StoreCommand::Release { grant, key, claim, end }
+                StoreCommand::Release(ReleaseCommand { grant, key, claim, end, next: None })
             };
             self.send(command, fx);
         }
@@ -403,12 +405,6 @@ impl Table {
     pub(super) fn store_token(&self, grant: &Grant) -> Token {
         let claim = self.slots[grant.slot].extras.as_ref().and_then(|extras| extras.claim.as_ref());
         claim.map_or(grant.token, |claim| claim.token)
-    }
-
-    /// The fence that the store knows a grant by.
-    pub(crate) fn store_fence(&self, grant: &Grant) -> Option<FencingToken> {
-        let claim = self.slots[grant.slot].extras.as_ref().and_then(|extras| extras.claim.as_ref());
-        claim.map_or(grant.proof, |claim| claim.given_fence())
     }
 
     /// Has the store asked to keep a key for its holder.

@@ -17,10 +17,7 @@ local function denied(i, why, retry_ms)
   local _, _, ticket, is_queued = details(i)
   if is_queued then
     local queue, alive = KEYS[tries + i], KEYS[3 * tries + i]
-    redis.call('ZADD', queue, 'NX', number(now), ticket)
-    redis.call('ZADD', alive, number(now + TICKET_US), ticket)
-    redis.call('PEXPIRE', queue, 2 * TICKET_MS)
-    redis.call('PEXPIRE', alive, 2 * TICKET_MS)
+    take_ticket(queue, alive, ticket)
     if why ~= 2 and redis.call('ZRANGE', queue, 0, 0)[1] ~= ticket then
       -- Tickets behind the first are called, and need not try.
       retry_ms = -1
@@ -59,7 +56,6 @@ local function try(i)
     return {1, now, fence > 0 and fence or mint(i), redis.call('PTTL', lock), 1}
   end
   if value then
-    ask_for(lock, queue, value)
     return denied(i, 0, redis.call('PTTL', lock))
   end
   local first, ends = first_ticket(queue, alive)

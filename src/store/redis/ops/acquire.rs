@@ -14,6 +14,7 @@ use crate::store::redis::keys::KeyNames;
 use crate::store::redis::pending::PendingCleanup;
 use crate::store::redis::replicas::Confirmed;
 use crate::store::redis::script::{ACQUIRE, Reply, ScriptArgs, millis};
+use crate::store::redis::tickets::TicketedTry;
 use crate::store::{AcquireRequest, Acquired, Denial, OnHeld, StoreError};
 
 /// The last number of the script's answer where the token held the lock before.
@@ -21,7 +22,11 @@ const HELD_ALREADY: i64 = 1;
 
 pub(in crate::store) async fn acquire(inner: &Arc<Inner>, ask: AcquireRequest<'_>) -> Acquired {
     let begun = inner.now();
-    match attempt(inner, ask, begun).await {
+    answered(attempt(inner, ask, begun).await)
+}
+
+pub(super) fn answered(attempt: Result<Acquired, StoreError>) -> Acquired {
+    match attempt {
         Ok(answer) => answer,
         Err(StoreError::OutOfMemory) => Acquired::Denied { retry_in: None, why: Denial::OutOfMemory },
         Err(error) => Acquired::Unknown(error),
@@ -33,39 +38,82 @@ async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> 
     let ttl = inner.checked_ttl(ask.ttl)?;
     inner.recent_releases.forget(&names, ask.token);
     clean(inner, &names, ask.token, begun).await?;
-    // What was taken back just now was released once more.
-    inner.recent_releases.forget(&names, ask.token);
-    let life = ttl.saturating_add(inner.config.lock_delay);
-    // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
-    let over = begun.saturating_add(inner.config.operation_timeout * 2).saturating_add(life);
-    let mut guard = Guard::new(inner, &names, ask.token, PendingCleanup::new(over), Confirm::Yes);
-    let ticketed = inner.tickets.begin_try(&names, ask.on_held);
-    let one = Try { names: &names, token: ask.token, begun, life };
-    let answer = match send(inner, one, ticketed.number(), ask.on_held, &mut guard).await {
-        Ok(answer) => answer,
-        Err(Failure { error, ran }) => {
-            if ran != Ran::Maybe {
-                guard.disarm();
-            }
-            return Err(error);
-        }
-    };
-    let meant = meaning(inner, &answer.reply, ttl, life)?;
-    if let Acquired::Granted { fence, valid_for, .. } = meant {
-        // Every later fence must be above it, even if this grant does not count (R12).
-        inner.highest.saw(&names, fence.unwrap_or(0));
-        if let Some(why) = flaw(inner, &answer, begun, valid_for) {
-            if why == Denial::TooLate && answer.reply.rest().last() == Some(&HELD_ALREADY) {
-                // By the same token: another process may have just extended it, and it runs out by itself.
-                guard.disarm();
-            }
-            // Else the guard takes it back (R8).
-            return Ok(Acquired::Denied { retry_in: None, why });
-        }
+    let mut attempt = Attempt::begin(inner, &names, ask, (ttl, begun));
+    let answered = attempt.send().await;
+    attempt.conclude(answered)
+}
+
+/// A try under way. Dropped before it is concluded, it is taken back (S5).
+pub(super) struct Attempt<'a> {
+    inner: &'a Arc<Inner>,
+    pub(super) one: Try<'a>,
+    ttl: Duration,
+    on_held: OnHeld,
+    ticketed: TicketedTry<'a>,
+    pub(super) guard: Guard,
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) fn begin(
+        inner: &'a Arc<Inner>,
+        names: &'a KeyNames,
+        ask: AcquireRequest<'_>,
+        (ttl, begun): (Duration, Moment),
+    ) -> Self {
+        // What was taken back just now was released once more.
+        inner.recent_releases.forget(names, ask.token);
+        let life = ttl.saturating_add(inner.config.lock_delay);
+        // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
+        let over = begun.saturating_add(inner.config.operation_timeout * 2).saturating_add(life);
+        let guard = Guard::new(inner, names, ask.token, PendingCleanup::new(over), Confirm::Yes);
+        let ticketed = inner.tickets.begin_try(names, ask.on_held);
+        let one = Try { names, token: ask.token, begun, life };
+        Self { inner, one, ttl, on_held: ask.on_held, ticketed, guard }
     }
-    ticketed.settle(&meant);
-    guard.disarm();
-    Ok(meant)
+
+    /// The number of its ticket.
+    pub(super) fn ticket(&self) -> u64 {
+        self.ticketed.number()
+    }
+
+    async fn send(&mut self) -> Result<Answer, Failure> {
+        send(self.inner, self.one, self.ticketed.number(), self.on_held, &mut self.guard).await
+    }
+
+    /// Nothing was tried.
+    pub(super) fn disarm(&mut self) {
+        self.guard.disarm();
+    }
+
+    /// What the answer means, and what is still to be taken back.
+    pub(super) fn conclude(mut self, answered: Result<Answer, Failure>) -> Result<Acquired, StoreError> {
+        let (inner, Try { names, begun, .. }) = (self.inner, self.one);
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(Failure { error, ran }) => {
+                if ran != Ran::Maybe {
+                    self.guard.disarm();
+                }
+                return Err(error);
+            }
+        };
+        let meant = meaning(inner, &answer.reply, self.ttl, self.one.life)?;
+        if let Acquired::Granted { fence, valid_for, .. } = meant {
+            // Every later fence must be above it, even if this grant does not count (R12).
+            inner.highest.saw(names, fence.unwrap_or(0));
+            if let Some(why) = flaw(inner, &answer, begun, valid_for) {
+                if why == Denial::TooLate && answer.reply.rest().last() == Some(&HELD_ALREADY) {
+                    // By the same token: another process may have just extended it, and it runs out by itself.
+                    self.guard.disarm();
+                }
+                // Else the guard takes it back (R8).
+                return Ok(Acquired::Denied { retry_in: None, why });
+            }
+        }
+        self.ticketed.settle(&meant);
+        self.guard.disarm();
+        Ok(meant)
+    }
 }
 
 /// Sends the try as one script, or step by step where the lock's slot is moving.

@@ -10,6 +10,14 @@ local function drop(queue, alive, ticket)
   redis.call('ZREM', alive, ticket)
 end
 
+-- Takes a ticket, or keeps one that was taken.
+local function take_ticket(queue, alive, ticket)
+  redis.call('ZADD', queue, 'NX', number(now), ticket)
+  redis.call('ZADD', alive, number(now + TICKET_US), ticket)
+  redis.call('PEXPIRE', queue, 2 * TICKET_MS)
+  redis.call('PEXPIRE', alive, 2 * TICKET_MS)
+end
+
 -- The first ticket that still lasts, and until when. Tickets before it belong to processes that died, or are dated further
 -- ahead than a clock that was not set could have dated them: they are dropped.
 local function first_ticket(queue, alive)
@@ -36,14 +44,6 @@ local function call_ticket(lock, queue, ticket)
   end
 end
 
--- Asks a process for a lock that it has a claim on, which may be idle: the claim's token names its channel. Such a token
--- is a UUID of version 8.
-local function ask_for(lock, queue, value)
-  if #value == 36 and string.byte(value, 15) == 56 then
-    redis.pcall('PUBLISH', string.match(queue, '^(.-)queue:') .. 'claims:' .. string.sub(value, 1, 13), lock)
-  end
-end
-
 local function call_first(lock, queue, alive)
   local ticket = first_ticket(queue, alive)
   if ticket then
@@ -51,11 +51,16 @@ local function call_first(lock, queue, alive)
   end
 end
 
+-- Tells those who watch without a place of a release.
+local function call_watchers(alive, prefix)
+  if tonumber(redis.call('ZSCORE', alive, WATCHED) or 0) > now then
+    redis.pcall('PUBLISH', prefix .. 'wake:' .. string.sub(alive, #prefix + #'alive:' + 1), 'released')
+  end
+end
+
 -- After a release: calls the first ticket, and those who watch without a place. Hints, which may fail: where the slot is
 -- moving, the queue may be gone from this node, and the lock is free all the same.
 local function call_others(lock, queue, alive, prefix)
   pcall(call_first, lock, queue, alive)
-  if tonumber(redis.call('ZSCORE', alive, WATCHED) or 0) > now then
-    redis.pcall('PUBLISH', prefix .. 'wake:' .. string.sub(alive, #prefix + #'alive:' + 1), 'released')
-  end
+  call_watchers(alive, prefix)
 end

@@ -42,9 +42,27 @@ impl GuardedRelease {
         Ok(Self { names, token, scope, guard })
     }
 
+    pub(super) fn names(&self) -> &KeyNames {
+        &self.names
+    }
+
+    pub(super) fn token(&self) -> Token {
+        self.token
+    }
+
+    pub(super) fn guard(&mut self) -> &mut Guard {
+        &mut self.guard
+    }
+
     pub(in crate::store) async fn run(mut self, inner: &Arc<Inner>) -> Released {
-        match release_script::once(inner, &self.names, self.token, self.scope, &mut self.guard).await {
-            Ok((released, _)) => {
+        let released = release_script::once(inner, &self.names, self.token, self.scope, &mut self.guard).await;
+        self.conclude(released.map(|(released, _)| released))
+    }
+
+    /// It was answered, or not: then it is repeated in the background.
+    pub(super) fn conclude(mut self, answered: Result<Released, StoreError>) -> Released {
+        match answered {
+            Ok(released) => {
                 self.guard.disarm();
                 released
             }

@@ -78,9 +78,15 @@ async fn release_claim(
 
 /// Keeps in mind that a release was answered, also of what was gone already: it need not be gone from the server that
 /// comes next.
-fn remembered(inner: &Inner, names: &KeyNames, token: Token, ended: Ended) -> Ended {
-    if ended.is_ok() && inner.config.repeats == Repeats::On {
+pub(super) fn remember(inner: &Inner, names: &KeyNames, token: Token) {
+    if inner.config.repeats == Repeats::On {
         inner.recent_releases.released(names, token, inner.highest.of(names), inner.now());
+    }
+}
+
+fn remembered(inner: &Inner, names: &KeyNames, token: Token, ended: Ended) -> Ended {
+    if ended.is_ok() {
+        remember(inner, names, token);
     }
     ended
 }
