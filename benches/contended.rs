@@ -1,9 +1,12 @@
 //! How does one key fare that tasks of several processes want all the time?
 //!
-//! Each line is a number of processes with eight tasks each, over one Redis and over five Redlock nodes: grants per
+//! Each line is a number of processes and of tasks in each, over one Redis and over five Redlock nodes: grants per
 //! second, scripts and commands that a server ran for each grant (its own count; of five nodes, for one node), how even
 //! the processes' shares are (Jain's index: 1 is even; and the smallest share over the mean), and the longest wait.
-//! `cargo bench --bench contended --features redis,test-util -- [redis | redlock] [PROCESSES]` runs some of it.
+//! Over one Redis with claims that are not reused (`redis`), that are handed on (`hand_off`), and that also linger
+//! (`linger`), and by `rslock`, which polls.
+//! `cargo bench --bench contended --features redis,test-util -- [redis | hand_off | linger | rslock | redlock]
+//! [PROCESSES]` runs some of it.
 
 #[path = "../tests/support/redis/mod.rs"]
 mod kit;
@@ -18,14 +21,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kit::Server;
+use leasehold::store::ClaimReuse;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::redlock::RedlockStore;
 use leasehold::{LockError, LockManager};
 use nodes::initialise;
 use processes::{MARK, Process};
 
-const TASKS: usize = 8;
 const URLS: &str = "LEASEHOLD_CONTENDED_URLS";
+const CONTENDER: &str = "LEASEHOLD_CONTENDED_BY";
+const TASKS: &str = "LEASEHOLD_CONTENDED_TASKS";
+/// Who takes part.
+struct Contender {
+    name: &'static str,
+    servers: usize,
+    /// How many processes, and tasks in each.
+    crowds: &'static [(usize, usize)],
+}
+
+const GROWING: &[(usize, usize)] = &[(1, 8), (2, 8), (8, 8), (32, 8)];
+const REUSING: &[(usize, usize)] = &[(1, 8), (2, 8), (4, 8), (8, 8), (1, 64), (2, 32)];
+const CONTENDERS: [Contender; 5] = [
+    Contender { name: "redis", servers: 1, crowds: GROWING },
+    Contender { name: "hand_off", servers: 1, crowds: REUSING },
+    Contender { name: "linger", servers: 1, crowds: REUSING },
+    Contender { name: "rslock", servers: 1, crowds: &[(1, 64), (2, 32)] },
+    Contender { name: "redlock", servers: 5, crowds: GROWING },
+];
 /// Longer than the bench is patient.
 const LONG: Duration = Duration::from_mins(10);
 const MAX_TTL: Duration = Duration::from_mins(1);
@@ -35,12 +57,20 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// One URL is a server, several are nodes.
-async fn manager(urls: &str) -> LockManager {
+async fn manager(urls: &str, contender: &str) -> LockManager {
     let urls: Vec<&str> = urls.split(',').collect();
     // On a busy machine no answer is late before a second has passed.
     let patience = Duration::from_secs(1);
     let builder = match &urls[..] {
-        [url] => LockManager::builder().store(RedisStore::builder(url).operation_timeout(patience).build().unwrap()),
+        [url] => {
+            let reuse = match contender {
+                "hand_off" => ClaimReuse::hand_off(),
+                "linger" => ClaimReuse::linger(),
+                _ => ClaimReuse::Off,
+            };
+            let store = RedisStore::builder(url).operation_timeout(patience).claim_reuse(reuse);
+            LockManager::builder().store(store.build().unwrap())
+        }
         urls => {
             let nodes = RedlockStore::builder(urls).max_ttl(MAX_TTL).node_timeout(patience);
             LockManager::builder().store(nodes.build().unwrap())
@@ -67,15 +97,44 @@ async fn work(locks: LockManager, over: Arc<AtomicBool>) -> (u64, Duration) {
     (grants, longest)
 }
 
+/// The same by `rslock`, as its user would: it gives up after some tries, and is asked again.
+async fn work_by_rslock(locks: rslock::LockManager, over: Arc<AtomicBool>) -> (u64, Duration) {
+    let (mut grants, mut longest) = (0, Duration::ZERO);
+    let mut asked = Instant::now();
+    while !over.load(Ordering::Relaxed) {
+        if let Ok(lock) = locks.lock("hot", Duration::from_secs(30)).await {
+            longest = longest.max(asked.elapsed());
+            locks.unlock(&lock).await;
+            grants += 1;
+            asked = Instant::now();
+        }
+    }
+    (grants, longest)
+}
+
 /// A process of the bench: works between two lines of its input.
 fn worker(urls: &str) {
     let runtime = runtime();
-    let locks = runtime.block_on(manager(urls));
-    let line = || std::io::stdin().read_line(&mut String::new()).unwrap();
-    println!("{MARK}ready");
-    line();
+    let set = |name| std::env::var(name).expect("the parent sets it");
+    let (contender, tasks) = (set(CONTENDER), set(TASKS).parse::<usize>().expect("a number"));
     let over = Arc::new(AtomicBool::new(false));
-    let tasks: Vec<_> = (0..TASKS).map(|_| runtime.spawn(work(locks.clone(), Arc::clone(&over)))).collect();
+    let line = || std::io::stdin().read_line(&mut String::new()).unwrap();
+    let ready = || {
+        println!("{MARK}ready");
+        line();
+    };
+    let (locks, tasks): (_, Vec<_>) = if contender == "rslock" {
+        let locks = rslock::LockManager::new(vec![urls]);
+        ready();
+        let spawn = |_| runtime.spawn(work_by_rslock(locks.clone(), Arc::clone(&over)));
+        (None, (0..tasks).map(spawn).collect())
+    } else {
+        let locks = runtime.block_on(manager(urls, &contender));
+        ready();
+        let spawn = |_| runtime.spawn(work(locks.clone(), Arc::clone(&over)));
+        let tasks = (0..tasks).map(spawn).collect();
+        (Some(locks), tasks)
+    };
     line();
     over.store(true, Ordering::Relaxed);
     let (mut grants, mut longest) = (0, Duration::ZERO);
@@ -84,7 +143,9 @@ fn worker(urls: &str) {
         (grants, longest) = (grants + more, longest.max(wait));
     }
     println!("{MARK}{grants} {}", longest.as_micros());
-    runtime.block_on(locks.shutdown(Duration::from_secs(1)));
+    if let Some(locks) = locks {
+        runtime.block_on(locks.shutdown(Duration::from_secs(1)));
+    }
 }
 
 /// How many scripts and commands the servers have run.
@@ -103,12 +164,12 @@ fn asked(servers: &[Server]) -> (f64, f64) {
     (scripts / servers.len() as f64, commands / servers.len() as f64)
 }
 
-fn measure(name: &str, servers: &[Server], processes: usize, time: Duration) {
+fn measure(name: &str, servers: &[Server], (processes, tasks): (usize, usize), time: Duration) {
     let urls = servers.iter().map(Server::url).collect::<Vec<_>>().join(",");
     let mut workers: Vec<Process> = (0..processes)
         .map(|_| {
             let mut command = Command::new(std::env::current_exe().unwrap());
-            command.env(URLS, &urls);
+            command.env(URLS, &urls).env(CONTENDER, name).env(TASKS, tasks.to_string());
             Process::start(command)
         })
         .collect();
@@ -133,7 +194,7 @@ fn measure(name: &str, servers: &[Server], processes: usize, time: Duration) {
     let least = shares.iter().copied().fold(f64::MAX, f64::min) * shares.len() as f64 / total;
     let (scripts, commands) = ((after.0 - before.0) / total, (after.1 - before.1) / total);
     println!(
-        "{name:<8} {processes:>3} x {TASKS}  {:>8.0} grants/s  {scripts:>7.1} scripts  {commands:>7.1} commands  \
+        "{name:<8} {processes:>3} x {tasks:<2}  {:>8.0} grants/s  {scripts:>7.1} scripts  {commands:>7.1} commands  \
          shares {jain:>5.3}, least {least:>5.2}  longest wait {longest:>8.1} ms",
         total / seconds
     );
@@ -146,22 +207,22 @@ fn main() {
     // `cargo test` passes no `--bench`.
     let is_bench = std::env::args().any(|arg| arg == "--bench");
     let wants = |name: &str| {
-        let named = |arg: &String| arg == "redis" || arg == "redlock";
+        let named = |arg: &String| CONTENDERS.iter().any(|contender| arg == contender.name);
         let mut names = std::env::args().filter(named).peekable();
         names.peek().is_none() || names.any(|arg| arg == name)
     };
     let only: Option<usize> = std::env::args().find_map(|arg| arg.parse().ok());
-    let counts: &[usize] = if is_bench { &[1, 2, 8, 32] } else { &[2] };
     let time = if is_bench { Duration::from_secs(5) } else { Duration::from_millis(200) };
-    for (name, nodes) in [("redis", 1), ("redlock", 5)].into_iter().filter(|(name, _)| wants(name)) {
+    for Contender { name, servers: nodes, crowds } in CONTENDERS.into_iter().filter(|contender| wants(contender.name)) {
         let servers: Vec<Server> = (0..nodes).map(|_| Server::start(&[])).collect();
         if nodes > 1 {
             let urls: Vec<String> = servers.iter().map(Server::url).collect();
             let store = RedlockStore::builder(urls).max_ttl(MAX_TTL).build().unwrap();
             runtime().block_on(initialise(&store));
         }
-        for processes in counts.iter().copied().filter(|count| only.is_none_or(|only| only == *count)) {
-            measure(name, &servers, processes, time);
+        let crowds = crowds.iter().filter(|(processes, _)| only.is_none_or(|only| only == *processes));
+        for crowd in crowds.take(if is_bench { usize::MAX } else { 1 }) {
+            measure(name, &servers, *crowd, time);
         }
     }
 }

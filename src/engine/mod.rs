@@ -139,6 +139,7 @@ fn shards(config: &Config, clock: &Clock, client: Option<&Arc<StoreClient>>, cou
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        self.shards.iter().for_each(|shard| shard.give_up_idle_claims());
         // A call may keep its shard, and with it the thread, beyond this.
         if let Some((runtime, _)) = self.running.get() {
             runtime.finish_calls(drop);

@@ -9,7 +9,7 @@ use crate::config::{BuildError, Config};
 use crate::deadlock::DeadlockPolicy;
 use crate::key::{Key, Ttl, TtlBounds};
 use crate::routing;
-use crate::store::{FailMode, Store};
+use crate::store::{ClaimReuse, FailMode, Store};
 
 /// Describes a [`LockManager`]; every setting has a default.
 ///
@@ -205,6 +205,7 @@ impl Builder {
         let (ttl, ttls) = self.check_ttls()?;
         self.check_shards()?;
         self.check_limits()?;
+        self.check_fail_mode()?;
         let config = Config {
             ttl,
             wait: self.wait,
@@ -252,6 +253,12 @@ impl Builder {
         }
         require((1..=64).contains(&self.threads), "threads", "it must be from 1 to 64")?;
         require(self.sweep_every >= Duration::from_millis(1), "sweep_every", "it must be at least 1 ms")
+    }
+
+    fn check_fail_mode(&self) -> Result<(), BuildError> {
+        let reuse = self.store.as_ref().map_or(ClaimReuse::Off, |store| store.capabilities().claim_reuse);
+        let is_clear = self.fail_mode != FailMode::Local || reuse == ClaimReuse::Off;
+        require(is_clear, "fail_mode", "locks without the store and claims that are reused do not go together")
     }
 
     fn check_limits(&self) -> Result<(), BuildError> {

@@ -86,7 +86,8 @@ impl Shard {
         let now = self.clock.now();
         self.with(|state, fx| {
             let Some((grant, _)) = state.table.claim_on(key, hash, now, fx) else { return };
-            let is_meant = grant.proof.is_none_or(|proof| fence.is_none_or(|fence| proof.get() == fence));
+            let known = state.table.store_fence(&grant);
+            let is_meant = known.is_none_or(|known| fence.is_none_or(|fence| known.get() == fence));
             if is_meant {
                 state.table.give_notice(&grant, now.saturating_add(within), now, fx);
             }

@@ -88,6 +88,17 @@ impl KeyTemplate {
         }
     }
 
+    /// Whether the lock's full name begins with this text.
+    #[cfg(feature = "redis")]
+    pub(crate) fn name_begins_with(&self, key: &str, text: &str) -> bool {
+        if self.inner(key).is_some() {
+            return key.starts_with(text);
+        }
+        // Mostly they differ before the key comes.
+        let differs = text.bytes().zip(self.before.bytes()).any(|(one, other)| one != other);
+        !differs && self.fill(key).starts_with(text)
+    }
+
     /// What every name begins and ends with.
     #[cfg(feature = "redis")]
     pub(crate) fn ends(&self) -> (&str, &str) {

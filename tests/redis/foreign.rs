@@ -21,13 +21,13 @@ const LONG_MS: u64 = 300_000;
 
 /// A client of another library, in its own process.
 #[derive(Clone, Copy, Debug)]
-enum Client {
+pub(crate) enum Client {
     Rslock,
     RedisPy,
 }
 
 impl Client {
-    fn start(self, server: &Server) -> Process {
+    pub(crate) fn start(self, server: &Server) -> Process {
         match self {
             Self::Rslock => Process::worker("foreign::rslock_process", &[("LEASEHOLD_URL", &server.url())]),
             Self::RedisPy => {

@@ -14,6 +14,7 @@ mod redis_managers;
 mod redis_store;
 
 mod batches;
+mod claims;
 mod cluster;
 mod dead_waiters;
 mod fail_local;

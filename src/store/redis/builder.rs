@@ -10,7 +10,7 @@ use redis::ConnectionInfo;
 use super::conn::url::{self, Place};
 use super::keys::SIDE_KEYS;
 use crate::key::Ttl;
-use crate::store::{KeyTemplate, StoreError, Warning};
+use crate::store::{ClaimReuse, KeyTemplate, StoreError, Warning};
 use crate::supervise;
 
 /// Sets up a [`RedisStore`](super::RedisStore).
@@ -38,6 +38,7 @@ pub struct RedisBuilder {
     pub(in crate::store) longest_life: Duration,
     pub(in crate::store) repeats: Repeats,
     pub(super) lock_delay: Duration,
+    pub(super) claim_reuse: ClaimReuse,
     pub(super) replicas: u32,
     pub(super) process: Arc<str>,
     root_certificate: Option<Arc<[u8]>>,
@@ -81,6 +82,7 @@ impl RedisBuilder {
             longest_life: Ttl::MAX,
             repeats: Repeats::On,
             lock_delay: Duration::ZERO,
+            claim_reuse: ClaimReuse::Off,
             replicas: 0,
             process: uuid::Uuid::new_v4().simple().to_string().into(),
             root_certificate: None,
@@ -159,6 +161,14 @@ impl RedisBuilder {
         self
     }
 
+    /// Whether a key that this process has let go goes on in it without the server; off unless it is set. Needs no
+    /// setting in other processes, but the same version of this crate: they ask this one for the key. Releases by a
+    /// token work in this process only, then.
+    pub fn claim_reuse(mut self, reuse: ClaimReuse) -> Self {
+        self.claim_reuse = reuse;
+        self
+    }
+
     /// What this process is called in queues; random unless it is set. Two processes must not share it.
     pub fn process_id(mut self, id: &str) -> Self {
         self.process = id.into();
@@ -217,6 +227,12 @@ impl RedisBuilder {
         }
         if self.lock_delay > Duration::from_hours(24) {
             return config("the lock delay is at most 24 h");
+        }
+        if self.claim_reuse != ClaimReuse::Off {
+            let max_time = self.claim_reuse.max_time();
+            if max_time < Duration::from_millis(1) || max_time > Duration::from_mins(1) {
+                return config("a claim is reused for a millisecond at least, and a minute at most");
+            }
         }
         if self.process.is_empty() || self.process.len() > 128 {
             return config("the process id has 1 to 128 bytes");

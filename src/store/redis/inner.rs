@@ -45,6 +45,10 @@ pub(in crate::store) struct Inner {
     pub(super) notice_channel: Arc<str>,
     /// On which this process is called when it is its turn.
     pub(super) turn_channel: Arc<str>,
+    /// What the tokens of this process's claims begin with, in 48 bits.
+    pub(super) claim_tag: u64,
+    /// On which other processes ask for what it has claims on.
+    pub(super) claims_channel: Arc<str>,
     /// `Some` from the start to the stop: without it no call is sent.
     pub(super) runtime: RwLock<Option<Handle>>,
     pub(super) tasks: Mutex<Vec<AbortHandle>>,
@@ -58,6 +62,7 @@ impl Inner {
             Place::Server(info) | Place::Sentinel { like: info, .. } => info.redis_settings().db(),
             Place::Cluster(_) => 0,
         };
+        let claim_tag = fastrand::u64(..) >> 16;
         Self {
             servers: Servers::new(&config, &place),
             opener: Opener::new(&config, Batching::Off),
@@ -71,6 +76,10 @@ impl Inner {
             forced_channel: format!("{}forced:{db}", config.side_keys).into(),
             notice_channel: format!("{}notice:{db}", config.side_keys).into(),
             turn_channel: format!("{}turn:{}", config.side_keys, config.process).into(),
+            claim_tag,
+            // As a token's text begins.
+            claims_channel: format!("{}claims:{:08x}-{:04x}", config.side_keys, claim_tag >> 16, claim_tag & 0xffff)
+                .into(),
             runtime: RwLock::default(),
             tasks: Mutex::default(),
             config,
@@ -98,6 +107,11 @@ impl Inner {
     /// From now on the store listens on this process's channel.
     pub(in crate::store) fn listen_for_turns(&self) {
         self.listener.listen_for_turns();
+    }
+
+    /// A lock's key, as the manager spells it, from its name in a message.
+    pub(super) fn key_of(&self, lock: &str) -> Option<Key> {
+        self.config.template.canonical(&Key::new(lock).ok()?)
     }
 
     /// The link to a server that stands alone.

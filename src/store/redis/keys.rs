@@ -28,12 +28,9 @@ pub(in crate::store) struct KeyNames {
 impl KeyNames {
     /// The names of the lock that `template` makes of `key`; those beside it begin with `side_keys`.
     pub(in crate::store) fn new(template: &KeyTemplate, side_keys: &str, key: &Key) -> Result<Self, StoreError> {
+        check_name(template, side_keys, key)?;
         let mut text = String::with_capacity(4 * key.as_str().len() + 128);
         template.fill_into(key.as_str(), &mut text);
-        if text.starts_with(side_keys) {
-            let why = "its name begins with the prefix of what stands beside locks (`leasehold:` unless it is set)";
-            return Err(StoreError::InvalidKey { key: key.clone(), why });
-        }
         let lock = text.len();
         let mut ends = [0; 4];
         for (end, kind) in ends.iter_mut().zip(["fence:", "queue:", "alive:", "wake:"]) {
@@ -76,6 +73,15 @@ impl KeyNames {
     pub(super) fn slot(&self) -> u16 {
         slot_of(self.lock().as_bytes())
     }
+}
+
+/// Whether a lock may have the name that `template` makes of `key`.
+pub(in crate::store) fn check_name(template: &KeyTemplate, side_keys: &str, key: &Key) -> Result<(), StoreError> {
+    if template.name_begins_with(key.as_str(), side_keys) {
+        let why = "its name begins with the prefix of what stands beside locks (`leasehold:` unless it is set)";
+        return Err(StoreError::InvalidKey { key: key.clone(), why });
+    }
+    Ok(())
 }
 
 impl PartialEq for KeyNames {

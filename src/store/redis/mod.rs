@@ -32,7 +32,7 @@
 //! | R12 | A fence is above the stored one, above the highest that this process has seen, and not below the server's time in microseconds; so fences rise also after a FLUSHALL, an eviction or a failover. It is kept beside the lock for the retention, and for as long as it is ahead of the clock. Of a key that was given on inside a process the release keeps the last fence that was given out (`release_claim`). |
 //! | R14 | A resource can check fences itself: [`FenceGuard`](crate::fence::FenceGuard) in the process, a script for what is stored in Redis, an HTTP header between processes. |
 //! | R15 | Of all who wait for a key in a process one talks to Redis, and tries again about once a second even if no message arrives. A message is a hint; only a script grants. |
-//! | R16 | Processes queue by tickets that live for about a second by the server's clock and are renewed together. A dead process holds the others up for one such life. A release calls the first in the queue, and nobody else; where more requests of its process wait, the same script takes the next ticket for them (`exchange`). |
+//! | R16 | Processes queue by tickets that live for about a second by the server's clock and are renewed together. A dead process holds the others up for one such life. A release calls the first in the queue, and nobody else. |
 //! | R19 | A grant never outlives what the store has granted. |
 //! | R20 | While Redis is away, tries fail within the operation timeout, waiters go on waiting, and locks are held until their deadline. Within a second of its return service resumes. Locks are granted without Redis only where the manager is set to that; each must win its key when Redis is back, or is lost. |
 //! | R21 | After a reconnect, another master or a server that was started anew, everything that is held is verified, and what is gone is lost at once. |
@@ -141,6 +141,7 @@ use tokio::runtime::Handle;
 pub use self::builder::RedisBuilder;
 pub(super) use self::inner::Inner;
 pub(crate) use self::keys::beside;
+use self::keys::check_name;
 use self::ops::{acquire, exchange, extend, force, health, leave, look, notice, release::GuardedRelease, renew, scan};
 use self::pubsub::listen;
 use self::pubsub::listener::Releases;
@@ -194,6 +195,7 @@ impl Store for RedisStore {
 
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::new(self.0.config.operation_timeout);
+        (capabilities.claim_reuse, capabilities.claim_tag) = (self.0.config.claim_reuse, self.0.claim_tag);
         if self.0.config.replicas == 0 {
             capabilities.exchange = Exchange::OneCall;
         }
@@ -204,7 +206,7 @@ impl Store for RedisStore {
     }
 
     fn canonical(&self, key: &Key) -> Result<Key, StoreError> {
-        self.0.names(key)?;
+        check_name(&self.0.config.template, &self.0.config.side_keys, key)?;
         let too_long = || StoreError::InvalidKey { key: key.clone(), why: "its name is too long" };
         self.0.config.template.canonical(key).ok_or_else(too_long)
     }

@@ -47,6 +47,8 @@ pub(crate) struct KeptClaim {
     /// Until when the store keeps the key, as far as is known.
     deadline: Moment,
     granted_at: Moment,
+    /// The fence that the store gave it.
+    given: Option<FencingToken>,
     /// How many locks it was handed on to.
     reused: u32,
     fences: Fences,
@@ -138,6 +140,7 @@ impl KeptClaim {
             state: ClaimState::Acquiring { wanted: false },
             deadline: Moment::ZERO,
             granted_at: Moment::ZERO,
+            given: None,
             reused: 0,
             fences: Fences::None,
         }
@@ -147,7 +150,8 @@ impl KeptClaim {
     pub(super) fn step(&mut self, event: ClaimEvent, reuse: ClaimReuse, now: Moment) -> ClaimStep {
         match (event, self.state) {
             (ClaimEvent::Granted { grant, deadline }, ClaimState::Acquiring { wanted }) => {
-                (self.deadline, self.granted_at, self.fences) = (deadline, now, Fences::after(grant, now));
+                (self.deadline, self.granted_at) = (deadline, now);
+                (self.given, self.fences) = (grant.fence, Fences::after(grant, now));
                 self.state = if wanted { ClaimState::wanted(now) } else { ClaimState::Held };
             }
             (ClaimEvent::Extended { deadline }, _) => self.deadline = self.deadline.max(deadline),
@@ -215,6 +219,11 @@ impl KeptClaim {
             ClaimState::Idle { until } => Some(until),
             _ => None,
         }
+    }
+
+    /// The fence that the store knows it by.
+    pub(super) fn given_fence(&self) -> Option<FencingToken> {
+        self.given
     }
 
     /// The last fence that was made here, which the store does not know.

@@ -407,6 +407,12 @@ impl Table {
         claim.map_or(grant.token, |claim| claim.token)
     }
 
+    /// The fence that the store knows a grant by.
+    pub(crate) fn store_fence(&self, grant: &Grant) -> Option<FencingToken> {
+        let claim = self.slots[grant.slot].extras.as_ref().and_then(|extras| extras.claim.as_ref());
+        claim.map_or(grant.proof, |claim| claim.given_fence())
+    }
+
     /// Has the store asked to keep a key for its holder.
     pub(super) fn extend_claim(&mut self, grant: Grant, ttl: Ttl, fx: &mut Effects) {
         let (key, token) = (self.slots[grant.slot].key.clone(), self.store_token(&grant));

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use leasehold::store::redis::RedisStore;
 use leasehold::store::redlock::{NodeEvent, RedlockStore};
-use leasehold::store::{KeyTemplate, StoreError};
+use leasehold::store::{ClaimReuse, KeyTemplate, StoreError};
 
 /// How a store is reached, beside its URL.
 #[derive(Args, Clone, Debug, Default)]
@@ -41,6 +41,13 @@ pub(crate) struct StoreArgs {
     #[arg(long, env = "LEASEHOLD_STORE_FENCE_RETENTION", value_name = "TIME", value_parser = super::time)]
     pub(crate) store_fence_retention: Option<Duration>,
 
+    /// What this server may do with a key of a Redis between two locks on it: `off`; `hand-off` to the next waiter of this
+    /// server without asking Redis; `linger`, which also keeps it for a moment when nobody waits. Another server gets it
+    /// when it asks. `off` where several servers behind one address must accept each other's tokens, which are not in
+    /// Redis then [default: off]
+    #[arg(long, env = "LEASEHOLD_CLAIM_REUSE", value_name = "HOW")]
+    pub(crate) claim_reuse: Option<Reuse>,
+
     /// A PEM file with the certificate authority to trust in place of the system's, for a store over TLS
     #[arg(long, env = "LEASEHOLD_STORE_TLS_CA", value_name = "FILE")]
     pub(crate) store_tls_ca: Option<PathBuf>,
@@ -60,6 +67,24 @@ pub(crate) struct StoreArgs {
     /// The password for Sentinels; better in the environment, since others can read the list of processes
     #[arg(long, env = "LEASEHOLD_STORE_SENTINEL_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
     pub(crate) store_sentinel_password: Option<String>,
+}
+
+/// The values of `--claim-reuse`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reuse {
+    Off,
+    HandOff,
+    Linger,
+}
+
+impl From<Reuse> for ClaimReuse {
+    fn from(reuse: Reuse) -> Self {
+        match reuse {
+            Reuse::Off => Self::Off,
+            Reuse::HandOff => Self::hand_off(),
+            Reuse::Linger => Self::linger(),
+        }
+    }
 }
 
 /// What the `--store` of the command line names.
@@ -82,6 +107,9 @@ pub(crate) fn choose(name: &str, max_ttl: Duration, args: &StoreArgs) -> Result<
         return redlock(nodes, max_ttl, args);
     }
     match name {
+        "memory" if args.reuses_claims() => {
+            Err("--claim-reuse: locks in memory are this server's anyway; it goes with `redis`".to_owned())
+        }
         "memory" => Ok(Choice::Memory),
         "redis" => match std::env::var("REDIS_URL").ok().filter(|url| !url.is_empty()) {
             Some(url) => redis(&url, args),
@@ -131,6 +159,7 @@ fn redis(url: &str, args: &StoreArgs) -> Result<Choice, String> {
     let builder = given!(common!(RedisStore::builder(url), args);
         operation_timeout(args.store_timeout),
         wait_for_replicas(args.store_replicas),
+        claim_reuse(args.claim_reuse.map(Into::into)),
         sentinel_user(args.store_sentinel_user.as_deref()),
         sentinel_password(args.store_sentinel_password.as_deref()),
     );
@@ -140,6 +169,11 @@ fn redis(url: &str, args: &StoreArgs) -> Result<Choice, String> {
 fn redlock(nodes: &str, max_ttl: Duration, args: &StoreArgs) -> Result<Choice, String> {
     if args.store_replicas.is_some_and(|replicas| replicas > 0) {
         return Err("--store-replicas: the servers of a `redlock:` have no replicas that count".to_owned());
+    }
+    if args.reuses_claims() {
+        return Err(
+            "--claim-reuse: over a `redlock:` every lock is asked of the servers; it goes with `redis`".to_owned()
+        );
     }
     if args.store_sentinel_user.is_some() || args.store_sentinel_password.is_some() {
         return Err("--store-sentinel-user and --store-sentinel-password go with `redis+sentinel`".to_owned());
@@ -153,6 +187,10 @@ fn redlock(nodes: &str, max_ttl: Duration, args: &StoreArgs) -> Result<Choice, S
 type CertificateAndKey = (Vec<u8>, Vec<u8>);
 
 impl StoreArgs {
+    fn reuses_claims(&self) -> bool {
+        self.claim_reuse.is_some_and(|reuse| reuse != Reuse::Off)
+    }
+
     fn template(&self) -> Result<Option<KeyTemplate>, String> {
         let template = self.store_key_template.as_deref().map(KeyTemplate::new).transpose();
         template.map_err(|why| format!("--store-key-template: {why}"))

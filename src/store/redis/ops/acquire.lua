@@ -56,6 +56,7 @@ local function try(i)
     return {1, now, fence > 0 and fence or mint(i), redis.call('PTTL', lock), 1}
   end
   if value then
+    ask_for(lock, queue, value)
     return denied(i, 0, redis.call('PTTL', lock))
   end
   local first, ends = first_ticket(queue, alive)

@@ -2,10 +2,10 @@
 -- acquire.lua in one (R1, R4, R12, R16), not after its time (R5).
 -- KEYS: lock, fence, queue, alive
 -- ARGV: token that holds, not after us, next token, ttl ms, fence retention ms, highest fence seen, process, number of the
--- next ticket, prefix of the keys beside locks
+-- next ticket, prefix of the keys beside locks, 1 to take it for the next token if nobody else is ahead (0: leave it free)
 -- Answers as acquire.lua does where the first token held the lock: {1, now us, fence, ttl ms, 0} granted, {2, now us, 2,
 -- retry ms} another process is ahead, and was called. {3, now us} too late. Else the next token was not tried: {4, now us}
--- the first held nothing, {5, now us} it was released, and the queue cannot be read.
+-- the first held nothing, {5, now us} it was released, and is free, or the queue cannot be read.
 local lock, fence_key, queue, alive = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 if now > tonumber(ARGV[2]) then
   return {3, now}
@@ -23,6 +23,9 @@ if first and string.match(first, '^(.*):') ~= ARGV[7] then
   call_ticket(lock, queue, first)
   take_ticket(queue, alive, ARGV[7] .. ':' .. ARGV[8])
   return {2, now, 2, math.ceil((ends - now) / 1000)}
+end
+if ARGV[10] == '0' then
+  return {5, now}
 end
 if first then
   -- Any grant to the process uses its place up.

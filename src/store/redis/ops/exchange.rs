@@ -18,6 +18,9 @@ use crate::store::redis::pending::SendOrder;
 use crate::store::redis::script::{EXCHANGE, ScriptArgs, millis};
 use crate::store::{AcquireRequest, Acquired, OnHeld, Released, StoreError};
 
+/// Of so many releases one leaves the key free, though the next request of this process waits for it.
+const LEFT_FREE: u8 = 8;
+
 /// What the script answers where the next token was not tried.
 const HELD_NOTHING: i64 = 4;
 const ONLY_RELEASED: i64 = 5;
@@ -58,7 +61,9 @@ async fn in_one_step(
             let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
             let args = args.token(held).arg(not_after).token(next.token).arg(millis(life));
             let args = args.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(&names));
-            args.arg(&inner.config.process).arg(number).arg(&inner.config.side_keys)
+            let args = args.arg(&inner.config.process).arg(number).arg(&inner.config.side_keys);
+            // A client that only polls would else never find the key free.
+            args.arg(u8::from(fastrand::u8(..) % LEFT_FREE != 0))
         })
         .await
     };

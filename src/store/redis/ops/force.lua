@@ -11,7 +11,7 @@ local stored = tonumber(redis.call('GET', fence_key) or 0) or 0
 if ARGV[6] ~= '' and stored ~= tonumber(ARGV[6]) then
   return {2, now}
 end
-local fence = mint_fence(fence_key, stored, ARGV[5], ARGV[4])
+local fence = mint_fence(fence_key, math.max(stored, now + CLAIM_LEAD), ARGV[5], ARGV[4])
 local held = redis.call('DEL', lock)
 -- Every process that waits is called, in the old order, and queues anew. The first keeps its turn for one ticket's life:
 -- as a ticket of its process that is not renewed. A queue of another type is a quorum's: it ends too, and its processes

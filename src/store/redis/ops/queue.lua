@@ -44,6 +44,14 @@ local function call_ticket(lock, queue, ticket)
   end
 end
 
+-- Asks a process for a lock that it has a claim on, which may be idle: the claim's token names its channel. Such a token
+-- is a UUID of version 8.
+local function ask_for(lock, queue, value)
+  if #value == 36 and string.byte(value, 15) == 56 then
+    redis.pcall('PUBLISH', string.match(queue, '^(.-)queue:') .. 'claims:' .. string.sub(value, 1, 13), lock)
+  end
+end
+
 local function call_first(lock, queue, alive)
   local ticket = first_ticket(queue, alive)
   if ticket then

@@ -36,5 +36,10 @@ return answer_each(#KEYS / 3, function(i)
   if left == -2 then
     return {1, now, 2}
   end
+  -- It was asked when the ticket was taken; the message may have been lost.
+  local value = redis.pcall('GET', lock)
+  if type(value) == 'string' then
+    ask_for(lock, queue, value)
+  end
   return {1, now, 1, left}
 end)

@@ -11,7 +11,6 @@ use redis::{PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use crate::key::Key;
 use crate::store::redis::conn::server_info::{about, field};
 use crate::store::redis::conn::wire::Wire;
 use crate::store::redis::fault::Fault;
@@ -19,7 +18,7 @@ use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
 use crate::store::redis::ops::notice;
 use crate::store::redis::ops::renew::mark_watched;
-use crate::store::{Event, Hint, StoreError};
+use crate::store::{ClaimReuse, Event, Hint, StoreError};
 
 /// Between two looks whether the server lives, and is what it was.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -119,8 +118,12 @@ impl Session<'_> {
         let history = self.history().await?;
         let mut beat = tokio::time::interval(HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let Inner { forced_channel, notice_channel, turn_channel, .. } = &**self.inner;
-        self.subscribe(&[&**forced_channel, &**notice_channel, &**turn_channel]).await?;
+        let Inner { forced_channel, notice_channel, turn_channel, claims_channel, .. } = &**self.inner;
+        let mut channels = vec![&**forced_channel, &**notice_channel, &**turn_channel];
+        if self.inner.config.claim_reuse != ClaimReuse::Off {
+            channels.push(claims_channel);
+        }
+        self.subscribe(&channels).await?;
         // Messages before that were missed: every listener has to look again.
         self.follow(Some(Hint::Resumed)).await?;
         self.inner.tickets.hint_all(Hint::Resumed);
@@ -266,10 +269,9 @@ impl Session<'_> {
                 self.inner.tickets.called(lock, number);
             }
         } else if channel == &*self.inner.forced_channel {
-            let key = Key::new(text).ok().and_then(|name| self.inner.config.template.canonical(&name));
-            if let Some(key) = key {
-                self.inner.listener.publish(&Event::Forced(key));
-            }
+            self.inner.key_of(text).map(Event::Forced).iter().for_each(|event| self.inner.listener.publish(event));
+        } else if channel == &*self.inner.claims_channel {
+            self.inner.key_of(text).map(Event::Wanted).iter().for_each(|event| self.inner.listener.publish(event));
         } else if channel == &*self.inner.notice_channel {
             notice::read(self.inner, text).iter().for_each(|notice| self.inner.listener.publish(notice));
         } else {

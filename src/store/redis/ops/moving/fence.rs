@@ -10,8 +10,10 @@ use crate::store::redis::script::{MOVING_FENCE, ScriptArgs, millis};
 /// Whether the fence that is stored will do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Fence {
-    Mint,
     Keep,
+    Mint,
+    /// As a forced release raises it.
+    Raise,
 }
 
 /// Stores a fence for the lock, and answers it.
@@ -23,7 +25,7 @@ pub(in crate::store) async fn store(
 ) -> Result<Answer, Failure> {
     let answered = call(inner, names, &MOVING_FENCE, begun, Confirmable, |not_after| {
         let args = ScriptArgs::of([names.fence()]).arg(not_after).arg(millis(inner.config.fence_retention));
-        args.arg(inner.highest.of(names)).arg(u8::from(which == Fence::Mint))
+        args.arg(inner.highest.of(names)).arg(which as u8)
     });
     let answer = answered.await?;
     match (answer.reply.code(), answer.reply.rest()) {

@@ -9,7 +9,7 @@ use crate::store::redis::script::{MOVING_FORCE, Reply, ScriptArgs};
 
 /// Ends any holder; the answer is as that of `force.lua`.
 pub(in crate::store) async fn force(inner: &Inner, names: &KeyNames, begun: Moment) -> Result<Answer, Failure> {
-    let fence = fence::store(inner, names, begun, Fence::Mint).await?;
+    let fence = fence::store(inner, names, begun, Fence::Raise).await?;
     let &[number] = fence.reply.rest() else { return Ok(fence) };
     let answered = call(inner, names, &MOVING_FORCE, begun, (), |not_after| {
         ScriptArgs::of([names.lock()]).arg(names.wake()).arg(&inner.forced_channel).arg(not_after)
