@@ -48,7 +48,7 @@
 //! | `current_owner`, `routing` | on whose behalf code runs; which shard a key belongs to, and of which namespace |
 //! | `table` | who is next: a pure state machine of holders, queues and deadlines |
 //! | [`retry`], `supervise`, [`account`](Account) | how long a poller sleeps; tasks that outlive a panic; whom locks are charged to |
-//! | [`error`](LockError), [`clock`](Clock), `backoff` | what can go wrong; time; loops that a failure can feed |
+//! | [`error`](LockError), [`clock`](Clock), `backoff`, [`claim_reuse`](store::ClaimReuse) | what can go wrong; time; loops that a failure can feed; what becomes of a key between two locks |
 //! | [`key`](Key), `sync`, [`readable`](readable()) | names; the one mutex; keys and names as people should see them |
 //!
 //! # Traces
@@ -73,6 +73,7 @@
 mod account;
 mod actor;
 mod backoff;
+mod claim_reuse;
 mod clock;
 mod config;
 #[cfg(feature = "test-util")]

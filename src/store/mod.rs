@@ -31,7 +31,6 @@
 
 #[cfg(feature = "redis")]
 mod batching;
-mod claim_reuse;
 mod error;
 mod fail_mode;
 mod key_template;
@@ -48,7 +47,6 @@ use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
-pub use claim_reuse::ClaimReuse;
 pub use error::{StoreCause, StoreError};
 pub use fail_mode::FailMode;
 pub use key_template::{KeyTemplate, TemplateError};
@@ -58,6 +56,7 @@ pub use outcomes::{
 };
 pub use watch::{Event, Events, Hint, Sender, Sent, Watch};
 
+pub use crate::claim_reuse::ClaimReuse;
 use crate::key::{Key, Token, Ttl};
 
 /// A future on the heap, as a trait object's methods need it.

@@ -111,9 +111,9 @@ pub(crate) use view::{Awaiting, Candidate, Holding, Row, Waiting};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token};
-use crate::store::ClaimReuse;
 use claim::IdleKeys;
 use events::Subscriptions;
 use history::History;

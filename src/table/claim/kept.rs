@@ -28,9 +28,9 @@
 
 use std::time::Duration;
 
+use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
 use crate::key::{FencingToken, Token, Ttl};
-use crate::store::ClaimReuse;
 
 /// How far the fences of this process may run ahead of the store's clock, in its microseconds. A forced release raises
 /// the store's fence by as much.

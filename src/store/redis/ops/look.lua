@@ -8,7 +8,7 @@ end
 local who = 0
 if type(value) == 'table' then
   who = 2
-elseif value == ARGV[1] then
+elseif value == ARGV[1] and value ~= '' then
   who = 1
 end
 local fence = KEYS[2] and tonumber(redis.call('GET', KEYS[2]) or 0) or 0
