@@ -9,7 +9,7 @@ use crate::clock::Moment;
 use crate::error::Loss;
 use crate::key::{FencingToken, Key};
 use crate::readable::readable;
-use crate::store::NodeVote;
+use crate::store::{self, NodeVote};
 use crate::table::{Awaiting, End, EndRecord, Holding, Mode, Row, Waiting};
 
 /// A held lock, as others may see it: everything but its token.
@@ -64,6 +64,9 @@ pub enum Location {
     /// long (a key that has no end there: [`Duration::MAX`]) and perhaps its fencing token: it has no owner, age and
     /// TTL are zero, and those who wait are those of this process.
     Elsewhere,
+    /// The same, and another process of this kind has a claim on it: it holds the key, or keeps it between two of its
+    /// locks ([`ClaimReuse`](crate::store::ClaimReuse)). Which, only that process knows.
+    Claimed,
 }
 
 /// One who holds a key.
@@ -111,7 +114,12 @@ impl From<Holding> for HolderInfo {
 
 impl LockInfo {
     /// A lock that the store knows of, and those who wait for it here.
-    pub(crate) fn elsewhere(key: Key, ends_in: Option<Duration>, fence: Option<u64>, awaiting: Awaiting) -> Self {
+    pub(crate) fn elsewhere(
+        (key, by): (Key, store::Holder),
+        ends_in: Option<Duration>,
+        fence: Option<u64>,
+        awaiting: Awaiting,
+    ) -> Self {
         let Awaiting { waiting, contended, queue } = awaiting;
         let first = Holding {
             owner: None,
@@ -126,7 +134,8 @@ impl LockInfo {
         };
         let longest_wait = queue.first().map(|waiting| waiting.waited);
         let row = Row { key, first, others: Vec::new(), held_by: 1, waiting, longest_wait, contended, queue };
-        Self { location: Location::Elsewhere, ..Self::from(row) }
+        let location = if by == store::Holder::Claim { Location::Claimed } else { Location::Elsewhere };
+        Self { location, ..Self::from(row) }
     }
 }
 
@@ -219,6 +228,9 @@ impl fmt::Display for Explanation {
                             fence(fencing_token),
                         )?,
                         Location::Elsewhere => write!(f, "  another process, {}, ", fence(fencing_token))?,
+                        Location::Claimed => {
+                            write!(f, "  another process, or only kept by it, {}, ", fence(fencing_token))?;
+                        }
                     }
                     match *remaining {
                         Duration::MAX => writeln!(f, "without an end")?,

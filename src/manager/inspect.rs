@@ -118,9 +118,9 @@ impl LockManager {
         let Some(client) = self.client() else { return Ok(None) };
         match client.look(&key, shard.idle_token(&key, hash)).await {
             Some(Ok(KeyState::Free | KeyState::Held { by: Holder::Ours, .. })) => Ok(None),
-            Some(Ok(KeyState::Held { ends_in, fence, .. })) => {
+            Some(Ok(KeyState::Held { by, ends_in, fence })) => {
                 let awaiting = shard.awaiting(&key, hash, SHOWN);
-                Ok(Some(LockInfo::elsewhere(key, ends_in, fence, awaiting)))
+                Ok(Some(LockInfo::elsewhere((key, by), ends_in, fence, awaiting)))
             }
             Some(Err(_)) | None => Err(LockError::StoreUnavailable),
         }

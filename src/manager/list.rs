@@ -12,7 +12,7 @@ use super::list_order::{ListOrder, Ranked, candidate};
 use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
-use crate::store::{Scanned, StoreError};
+use crate::store::{Holder, Scanned, StoreError};
 use crate::table::Candidate;
 
 /// Which locks to list.
@@ -213,7 +213,7 @@ impl LockManager {
                 None if shard.idle_token(&key, hash).is_some() => None,
                 None => {
                     let awaiting = shard.awaiting(&key, hash, 1);
-                    Some(LockInfo::elsewhere(key, ends_in, None, awaiting))
+                    Some(LockInfo::elsewhere((key, Holder::Other), ends_in, None, awaiting))
                 }
             }
         };

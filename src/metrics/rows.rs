@@ -24,6 +24,8 @@ const COUNTERS: &[Row<u64>] = &[Row(metric_names::DEADLOCKS, &[], |t| t.deadlock
 const STORE_COUNTERS: &[Row<u64>] = &[
     Row(metric_names::CLAIM_HANDOFFS, &[], |t| t.claim_handoffs),
     Row(metric_names::CLAIM_REVOCATIONS, &[], |t| t.claims_revoked),
+    Row(metric_names::CLAIMS_REUSED, &[], |t| t.claims_reused),
+    Row(metric_names::CLAIMS_WANTED, &[], |t| t.claims_wanted),
 ];
 
 /// What is so now.
@@ -41,7 +43,10 @@ const GAUGES: &[Row<f64>] = &[
 ];
 
 /// The same where there is a store.
-const STORE_GAUGES: &[Row<f64>] = &[Row(metric_names::CLAIMS_HELD, &[], |t| t.claims as f64)];
+const STORE_GAUGES: &[Row<f64>] = &[
+    Row(metric_names::CLAIMS_HELD, &[], |t| t.claims as f64),
+    Row(metric_names::CLAIMS_IDLE, &[], |t| t.claims_idle as f64),
+];
 
 /// The handles of one namespace's rows, taken once.
 pub(super) struct Rows {

@@ -18,6 +18,9 @@ pub(super) struct Totals {
     pub(super) claims: u64,
     pub(super) claim_handoffs: u64,
     pub(super) claims_revoked: u64,
+    pub(super) claims_reused: u64,
+    pub(super) claims_wanted: u64,
+    pub(super) claims_idle: u64,
     pub(super) deadlocks: u64,
     pub(super) deepest: u32,
 }
@@ -35,6 +38,9 @@ impl Default for Totals {
             claims: 0,
             claim_handoffs: 0,
             claims_revoked: 0,
+            claims_reused: 0,
+            claims_wanted: 0,
+            claims_idle: 0,
             deadlocks: 0,
             deepest: 0,
         }
@@ -74,6 +80,9 @@ impl Totals {
         self.claims += tally.claims;
         self.claim_handoffs += tally.claim_handoffs;
         self.claims_revoked += tally.claims_revoked;
+        self.claims_reused += tally.claims_reused;
+        self.claims_wanted += tally.claims_wanted;
+        self.claims_idle += tally.claims_idle;
         self.deadlocks += tally.deadlocks_by_revocation;
         self.deepest = self.deepest.max(reading.deepest);
     }
@@ -81,7 +90,7 @@ impl Totals {
     /// The same totals once the manager is gone: nothing is held or waits.
     pub(super) fn end(&mut self) {
         (self.held, self.waiting, self.entries) = ([0; 3], [0; 3], [0; 3]);
-        (self.claims, self.deepest) = (0, 0);
+        (self.claims, self.claims_idle, self.deepest) = (0, 0, 0);
     }
 }
 

@@ -171,6 +171,9 @@ pub enum Holder {
     Ours,
     /// Another token.
     Other,
+    /// The claim of another process: a lock there, or a key that it keeps between two of its locks
+    /// ([`ClaimReuse`]).
+    Claim,
     /// Another kind of client, which keeps another kind of value there.
     OtherKind,
 }

@@ -179,6 +179,12 @@ pub(crate) struct Tally {
     pub(crate) claims: u64,
     /// Grants that the store has given to waiters of this process.
     pub(crate) claim_handoffs: u64,
+    /// Grants under a claim that this process had already.
+    pub(crate) claims_reused: u64,
+    /// Claims that another process asked for.
+    pub(crate) claims_wanted: u64,
+    /// Now: claims under which nothing is granted.
+    pub(crate) claims_idle: u64,
     /// Grants that the store did not keep.
     pub(crate) claims_revoked: u64,
     /// Holders that lost their locks to break a deadlock.
@@ -200,6 +206,9 @@ impl Default for Tally {
             headless: [0; 3],
             claims: 0,
             claim_handoffs: 0,
+            claims_reused: 0,
+            claims_wanted: 0,
+            claims_idle: 0,
             claims_revoked: 0,
             deadlocks_by_revocation: 0,
             depths: RecentDepths::default(),
@@ -285,6 +294,22 @@ impl Tally {
         self.claim_handoffs += u64::from(by_handoff);
     }
 
+    pub(super) fn reused_claim(&mut self) {
+        self.claims_reused += 1;
+    }
+
+    pub(super) fn wanted_claim(&mut self) {
+        self.claims_wanted += 1;
+    }
+
+    pub(super) fn kept_claim(&mut self) {
+        self.claims_idle += 1;
+    }
+
+    pub(super) fn took_idle_claim(&mut self) {
+        self.claims_idle -= 1;
+    }
+
     pub(super) fn unclaimed(&mut self) {
         self.claims -= 1;
     }
@@ -352,6 +377,10 @@ impl Tally {
     pub(super) fn queued(self, _: Mode, _: u32, _: Moment) {}
     pub(super) fn left_queue(self, _: Mode) {}
     pub(super) fn claimed(self, _: bool) {}
+    pub(super) fn reused_claim(self) {}
+    pub(super) fn wanted_claim(self) {}
+    pub(super) fn kept_claim(self) {}
+    pub(super) fn took_idle_claim(self) {}
     pub(super) fn unclaimed(self) {}
     pub(super) fn revoked_by_store(self) {}
     pub(super) fn revoked_for_deadlock(self) {}

@@ -160,6 +160,12 @@ families! {
         "Locks held now that the store has granted.";
     CLAIM_HANDOFFS: Counter "leasehold_claim_handoffs_total" ["manager", "lock_namespace", "store"]
         "Grants of the store to a waiter of this process.";
+    CLAIMS_IDLE: Gauge "leasehold_claims_idle" ["manager", "lock_namespace", "store"]
+        "Keys of the store that this process keeps between two locks; no locks.";
+    CLAIMS_REUSED: Counter "leasehold_claims_reused_total" ["manager", "lock_namespace", "store"]
+        "Locks that were granted under a claim of this process, without the store.";
+    CLAIMS_WANTED: Counter "leasehold_claims_wanted_total" ["manager", "lock_namespace", "store"]
+        "How often another process asked for a key that this one had a claim on.";
     CLAIM_REVOCATIONS: Counter "leasehold_claim_revocations_total" ["manager", "lock_namespace", "store"]
         "Locks that the store did not keep.";
     CONNECTIONS_OPEN: Gauge "leasehold_connections_open" []

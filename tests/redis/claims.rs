@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{ClaimReuse, KeyTemplate};
-use leasehold::{FencingToken, Lock, LockError, LockManager, Release, Token};
+use leasehold::{FencingToken, Location, Lock, LockError, LockManager, Release, Token};
 
 use crate::foreign::Client;
 use crate::kit::{Server, until};
@@ -174,6 +174,7 @@ async fn a_key_that_lingers_is_no_lock_in_its_own_process() {
     assert_eq!((one.stats().active, one.stats().waiting), (0, 0));
     // Others cannot tell.
     assert!(two.is_locked("k").await.unwrap());
+    assert_eq!(two.inspect("k").await.unwrap().map(|info| info.location), Some(Location::Claimed));
 }
 
 #[tokio::test(flavor = "multi_thread")]

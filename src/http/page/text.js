@@ -54,7 +54,10 @@ export function readable(text) {
 
 export const ownerOf = (who) => (who.owner === null ? "anonymous" : readable(who.owner));
 /** The first of those who hold a lock. */
-export const holderOf = (lock) => (lock.elsewhere ? "another process" : ownerOf(lock.holder));
+export function holderOf(lock) {
+  if (lock.claimed) return "another process, or kept by it";
+  return lock.elsewhere ? "another process" : ownerOf(lock.holder);
+}
 
 export function modeOf(held) {
   return held.mode === "permit" && held.limit ? `permit ${held.permits}/${held.limit}` : held.mode;

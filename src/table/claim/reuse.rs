@@ -64,6 +64,7 @@ impl Table {
                 self.put_claim(index, claim, fence);
                 self.grant_waiter(index, id, Some(deadline), fx);
                 self.tally.claimed(true);
+                self.tally.reused_claim();
                 self.extend_if_kept(index, fx);
                 Some(())
             }
@@ -80,7 +81,10 @@ impl Table {
         let step = claim.step(ClaimEvent::Released { next: Next::Nobody }, self.claim.reuse(), self.now);
         let has_room = self.has_room_for_idle();
         match step {
-            ClaimStep::Keep { until } if has_room => self.insert_idle(index, until, What::Claim(claim), fx),
+            ClaimStep::Keep { until } if has_room => {
+                self.insert_idle(index, until, What::Claim(claim), fx);
+                self.tally.kept_claim();
+            }
             step => self.give_up(index, &claim, step, fx),
         }
     }
@@ -115,6 +119,7 @@ impl Table {
         self.put_claim(grant.slot, claim, fence);
         self.extend_if_kept(grant.slot, fx);
         self.tally.claimed(false);
+        self.tally.reused_claim();
         Ok(Some(Grant { proof: fence, ..grant }))
     }
 
@@ -151,7 +156,9 @@ impl Table {
     }
 
     fn take_idle(&mut self, id: u32) -> Option<Box<KeptClaim>> {
-        self.idle_keys.as_mut()?.remove(id)
+        let claim = self.idle_keys.as_mut()?.remove(id)?;
+        self.tally.took_idle_claim();
+        Some(claim)
     }
 
     fn has_room_for_idle(&self) -> bool {
@@ -208,12 +215,20 @@ impl Table {
         let (reuse, now) = (self.claim.reuse(), self.now);
         if let Some(id) = self.idle_keys.as_ref().and_then(|idle| idle.find(hash, key)) {
             if self.idle_claim(id).is_some() {
+                self.count_told(told);
                 self.give_up_idle(id, fx);
             }
         } else if let Some(index) = self.find(hash, key)
             && let Some(claim) = self.slots[index].extras.as_mut().and_then(|extras| extras.claim.as_mut())
         {
             claim.step(told.into(), reuse, now);
+            self.count_told(told);
+        }
+    }
+
+    fn count_told(&mut self, told: Told) {
+        if told == Told::Wanted {
+            self.tally.wanted_claim();
         }
     }
 

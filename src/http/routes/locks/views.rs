@@ -72,6 +72,9 @@ pub(in crate::http) struct LockRow {
     /// long it lasts and perhaps its fencing token, and those who wait are this server's.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     elsewhere: bool,
+    /// `true` where another server of this kind has a claim on it: it holds the key, or keeps it between two of its locks.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    claimed: bool,
     mode: ModeName,
     /// The first of those who hold it.
     holder: HolderView,
@@ -206,10 +209,10 @@ impl From<&LockInfo> for LockRow {
     fn from(info: &LockInfo) -> Self {
         // There is always a first.
         let (holder, mode) = (HolderView::of(&info.holders[0], info.location), ModeName::from(info.mode));
-        let elsewhere = info.location == Location::Elsewhere;
+        let (elsewhere, claimed) = (info.location != Location::Here, info.location == Location::Claimed);
         let longest_wait_ms = info.longest_wait.map(whole_ms);
         let (key, held_by, waiting) = (info.key.to_string(), info.held_by, info.waiting);
-        Self { key, elsewhere, mode, holder, held_by, waiting, longest_wait_ms }
+        Self { key, elsewhere, claimed, mode, holder, held_by, waiting, longest_wait_ms }
     }
 }
 

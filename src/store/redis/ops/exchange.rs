@@ -63,7 +63,7 @@ async fn in_one_step(
             let args = args.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(&names));
             let args = args.arg(&inner.config.process).arg(number).arg(&inner.config.side_keys);
             // A client that only polls would else never find the key free.
-            args.arg(u8::from(fastrand::u8(..) % LEFT_FREE != 0))
+            args.arg(u8::from(fastrand::u8(0..LEFT_FREE) > 0))
         })
         .await
     };

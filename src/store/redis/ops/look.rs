@@ -33,6 +33,7 @@ pub(in crate::store) async fn look(
             let by = match who {
                 0 => Holder::Other,
                 1 => Holder::Ours,
+                3 => Holder::Claim,
                 _ => Holder::OtherKind,
             };
             let ends_in = u64::try_from(left_ms).ok().map(Duration::from_millis);
