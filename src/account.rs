@@ -4,7 +4,6 @@
 //! long as it is registered. Several processes that share a store do not share accounts. Called by requests and
 //! sessions, counted in `table`.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::sync::atomic::{AtomicU32, Ordering};
@@ -131,16 +130,7 @@ impl PartialEq for Account {
     }
 }
 
-impl fmt::Debug for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (locks, sessions) = (self.locks(), self.sessions());
-        f.debug_struct("Account")
-            .field("name", &self.name())
-            .field("locks", &locks)
-            .field("sessions", &sessions)
-            .finish_non_exhaustive()
-    }
-}
+debug_of!(Account, |it| name: it.name(), locks: it.locks(), sessions: it.sessions());
 
 #[cfg(test)]
 mod tests {

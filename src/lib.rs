@@ -49,7 +49,7 @@
 //! | `table` | who is next: a pure state machine of holders, queues and deadlines |
 //! | [`retry`], `supervise`, [`account`](Account) | how long a poller sleeps; tasks that outlive a panic; whom locks are charged to |
 //! | [`error`](LockError), [`clock`](Clock), `backoff`, [`claim_reuse`](store::ClaimReuse) | what can go wrong; time; loops that a failure can feed; what becomes of a key between two locks |
-//! | [`key`](Key), `sync`, [`readable`](readable()) | names; the one mutex; keys and names as people should see them |
+//! | [`key`](Key), `sync`, [`readable`](readable()), `macros` | names; the one mutex; keys and names as people should see them; what several rooms declare alike |
 //!
 //! # Traces
 //!
@@ -69,6 +69,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::unwrap_used)]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+#[macro_use]
+mod macros;
 
 mod account;
 mod actor;
@@ -115,7 +118,7 @@ pub use actor::messages;
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
 pub use clock::{Clock, Moment};
-pub use config::BuildError;
+pub use config::{BuildError, Builder};
 pub use deadlock::DeadlockPolicy;
 pub use engine::{CountedListener, LockManager, ShardActor};
 pub use error::{AttemptOutcome, LockError, Loss, WaitEdge};
@@ -123,7 +126,7 @@ pub use key::{FencingToken, Key, KeyFault, ParseFencingTokenError, Token, Ttl, T
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use lock_many::{LockMany, LockManyRequest};
 pub use manager::{
-    Builder, EndedLock, EventStream, Events, Explanation, ForceRelease, Heard, HolderInfo, HotKey, ListOrder, ListPage,
+    EndedLock, EventStream, Events, Explanation, ForceRelease, Heard, HolderInfo, HotKey, ListOrder, ListPage,
     ListQuery, Location, LockInfo, Readiness, Stats, StorePage, WaiterInfo,
 };
 #[cfg(feature = "http")]

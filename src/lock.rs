@@ -341,15 +341,7 @@ impl Held {
     }
 }
 
-impl fmt::Debug for Held {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held")
-            .field("key", &self.key)
-            .field("fencing_token", &self.grant.proof)
-            .field("held", &self.is_held())
-            .finish_non_exhaustive()
-    }
-}
+debug_of!(Held, |it| key: it.key, fencing_token: it.grant.proof, held: it.is_held());
 
 /// What a refresh did. Either way the lock was held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -410,11 +402,7 @@ impl AutoRefresh {
     }
 }
 
-impl fmt::Debug for AutoRefresh {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AutoRefresh").finish_non_exhaustive()
-    }
-}
+debug_of!(AutoRefresh);
 
 /// A held lock as a value: whoever has the token may refresh and release it. Dropping a ticket does nothing.
 ///
@@ -457,8 +445,4 @@ impl Ticket {
     }
 }
 
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("key", &self.key).field("fencing_token", &self.fence).finish_non_exhaustive()
-    }
-}
+debug_of!(Ticket, |it| key: it.key, fencing_token: it.fence);

@@ -118,7 +118,7 @@ impl LockManyRequest<'_> {
             return Err(LockError::InvalidOption { option: "token", why: "several locks have a token each" });
         }
         let started = manager.now();
-        let wait = options.the_wait(manager.config().wait);
+        let wait = options.the_wait(manager.config().given.wait);
         let mut locks: Vec<Lock> = Vec::with_capacity(keys.len());
         let mut ordered = Vec::with_capacity(keys.len());
         for key in keys {

@@ -83,18 +83,20 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    fn new(config: Config, clock: Clock) -> Self {
-        let client = config.store.clone().map(|store| StoreClient::new(store, config.fail_mode, clock.clone()));
+    fn new(config: Config) -> Self {
+        let clock = config.given.clock.clone();
+        let client =
+            config.given.store.clone().map(|store| StoreClient::new(store, config.given.fail_mode, clock.clone()));
         let canonical = |prefix: &str| config.canonical_prefix(prefix).into();
-        let router = ShardRouter::new(config.shards, &config.namespaces, canonical);
+        let router = ShardRouter::new(config.given.shards, &config.given.namespaces, canonical);
         Self {
             shards: shards(&config, &clock, client.as_ref(), router.shards()),
             router,
             clock,
             flights: AttachedValue::default(),
-            detector: Detector::new(config.on_deadlock),
-            hub: Arc::new(Hub::new(config.event_buffer, config.max_watchers)),
-            sessions: SessionRegistry::new(config.max_sessions),
+            detector: Detector::new(config.given.on_deadlock),
+            hub: Arc::new(Hub::new(config.given.event_buffer, config.given.max_watchers)),
+            sessions: SessionRegistry::new(config.given.max_sessions),
             config,
             client,
             #[cfg(feature = "http")]
@@ -115,8 +117,8 @@ impl Engine {
 fn shards(config: &Config, clock: &Clock, client: Option<&Arc<StoreClient>>, count: usize) -> Box<[Arc<Shard>]> {
     let now = clock.now();
     let fence_floor = wall_micros();
-    let waiters = Arc::new(WaiterBudget::new(config.max_waiters, count));
-    let members = Arc::new(WaiterBudget::new(config.max_holders, count));
+    let waiters = Arc::new(WaiterBudget::new(config.given.max_waiters, count));
+    let members = Arc::new(WaiterBudget::new(config.given.max_holders, count));
     let shard = |index| {
         let driver = client.cloned().map(StoreDriver::new);
         let claim = match &driver {
@@ -128,7 +130,7 @@ fn shards(config: &Config, clock: &Clock, client: Option<&Arc<StoreClient>>, cou
         };
         let table = Table::new(config.limits_per_shard(), claim, fence_floor, now);
         // One of them never sleeps for long: it keeps the coarse clock right after a suspend (C2).
-        let idle = if index == 0 { config.sweep_every.min(LONGEST_SLEEP) } else { config.sweep_every };
+        let idle = if index == 0 { config.given.sweep_every.min(LONGEST_SLEEP) } else { config.given.sweep_every };
         let bounds = (Arc::clone(&waiters), Arc::clone(&members));
         let shard = Arc::new(Shard::new(table, clock.clone(), idle, config.ttls, bounds, driver.clone()));
         driver.iter().for_each(|driver| driver.serve(&shard));
@@ -149,9 +151,9 @@ impl Drop for Engine {
 
 impl LockManager {
     /// Builds the shards and starts their thread.
-    pub(crate) fn start(config: Config, clock: Clock) -> Result<Self, BuildError> {
-        let manager = Self::without_actors(config, clock);
-        let running = Runtime::start(&manager.engine, manager.engine.config.threads)?;
+    pub(crate) fn start(config: Config) -> Result<Self, BuildError> {
+        let manager = Self::without_actors(config);
+        let running = Runtime::start(&manager.engine, manager.engine.config.given.threads)?;
         if let Some(client) = &manager.engine.client {
             let shards = manager.shards().iter().map(Arc::downgrade).collect();
             let router = manager.engine.router.clone();
@@ -171,8 +173,8 @@ impl LockManager {
     }
 
     /// The manager without its thread: nothing happens by time alone.
-    pub(crate) fn without_actors(config: Config, clock: Clock) -> Self {
-        let engine = Arc::new(Engine::new(config, clock));
+    pub(crate) fn without_actors(config: Config) -> Self {
+        let engine = Arc::new(Engine::new(config));
         for shard in engine.shards() {
             let engine = Arc::downgrade(&engine);
             shard.set_recheck(move |owners| {
@@ -239,7 +241,7 @@ impl LockManager {
 
     /// An owner for the callback of one `run`.
     pub(crate) fn new_call(&self) -> Arc<Owner> {
-        Arc::new(Owner::new(None, OwnerKind::Call, self.now(), self.config().max_locks_per_session))
+        Arc::new(Owner::new(None, OwnerKind::Call, self.now(), self.config().given.max_locks_per_session))
     }
 
     pub(crate) fn client(&self) -> Option<&Arc<StoreClient>> {

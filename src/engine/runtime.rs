@@ -134,8 +134,4 @@ fn run(actors: Vec<ShardActor>, arbiters: usize, started: &mpsc::SyncSender<Star
     }
 }
 
-impl std::fmt::Debug for Runtime {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runtime").field("ended", &self.ended.is_cancelled()).finish_non_exhaustive()
-    }
-}
+debug_of!(Runtime, |it| ended: it.ended.is_cancelled());

@@ -4,151 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::LockManager;
-use crate::clock::Clock;
-use crate::config::{BuildError, Config};
-use crate::deadlock::DeadlockPolicy;
+use crate::config::{BuildError, Builder, Config};
 use crate::key::{Key, Ttl, TtlBounds};
 use crate::routing;
 use crate::store::{ClaimReuse, FailMode, Store};
 
-/// Describes a [`LockManager`]; every setting has a default.
-///
-/// | setting | default |
-/// |---|---|
-/// | `ttl` | 30 s |
-/// | `wait` | 5 s |
-/// | `min_ttl`, `max_ttl` | 1 ms, 24 h |
-/// | `sweep_every` | 60 s |
-/// | `shards` | 4 per core, a power of two, at least 64 |
-/// | `namespaces` | none |
-/// | `threads` | 1 |
-/// | `max_key_bytes` | 256 |
-/// | `max_keys` | 4,194,304 |
-/// | `max_holders` | 1,048,576 |
-/// | `max_waiters` | 1,048,576 |
-/// | `max_waiters_per_key` | 16,384 |
-/// | `max_locks_per_session` | 10,000 |
-/// | `max_sessions` | 65,536 |
-/// | `max_watchers` | 16,384 |
-/// | `event_buffer` | 1,024 |
-/// | `on_deadlock` | refuse the request that closes the cycle |
-///
-/// `max_keys` is split evenly over the shards. Keys spread over them by hash, so it may be met a little early.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct Builder {
-    ttl: Duration,
-    wait: Duration,
-    min_ttl: Duration,
-    max_ttl: Duration,
-    sweep_every: Duration,
-    shards: usize,
-    namespaces: Vec<Box<str>>,
-    threads: usize,
-    max_key_bytes: usize,
-    max_keys: usize,
-    max_holders: usize,
-    max_waiters: usize,
-    max_waiters_per_key: usize,
-    max_locks_per_session: u32,
-    max_sessions: usize,
-    max_watchers: usize,
-    event_buffer: usize,
-    on_deadlock: DeadlockPolicy,
-    fail_mode: FailMode,
-    store: Option<Arc<dyn Store>>,
-    clock: Clock,
-}
-
-impl Default for Builder {
-    fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(4, usize::from);
-        Self {
-            ttl: Duration::from_secs(30),
-            wait: Duration::from_secs(5),
-            min_ttl: Ttl::MIN,
-            max_ttl: Duration::from_hours(24),
-            sweep_every: Duration::from_secs(60),
-            shards: (cores * 4).next_power_of_two().clamp(64, 1024),
-            namespaces: Vec::new(),
-            threads: 1,
-            max_key_bytes: 256,
-            max_keys: 1 << 22,
-            max_holders: 1 << 20,
-            max_waiters: 1 << 20,
-            max_waiters_per_key: 1 << 14,
-            max_locks_per_session: 10_000,
-            max_sessions: 1 << 16,
-            max_watchers: 1 << 14,
-            event_buffer: 1024,
-            on_deadlock: DeadlockPolicy::default(),
-            fail_mode: FailMode::default(),
-            store: None,
-            clock: Clock::system(),
-        }
-    }
-}
-
-macro_rules! settings {
-    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {$(
-        $(#[$doc])*
-        pub fn $name(mut self, $name: $type) -> Self {
-            self.$name = $name;
-            self
-        }
-    )*};
-}
-
 impl Builder {
-    settings! {
-        /// How long a lock lasts when its request does not say.
-        ttl: Duration;
-        /// How long a request queues when it does not say.
-        wait: Duration;
-        /// The shortest TTL that a request may ask for; at least [`Ttl::MIN`].
-        min_ttl: Duration;
-        /// The longest TTL that a request may ask for; at most [`Ttl::MAX`].
-        max_ttl: Duration;
-        /// How often locks that nobody waits for are looked through for expired ones (expiry is also noticed on
-        /// access).
-        sweep_every: Duration;
-        /// How many shards share the keys (of a namespace): a power of two up to 1024. More shards, less contention,
-        /// more bounds to split.
-        shards: usize;
-        /// How many threads the shards' actors share, 1 to 64.
-        threads: usize;
-        /// The longest key, at most [`Key::MAX_BYTES`].
-        max_key_bytes: usize;
-        /// How many keys may be locked at once; beyond it, [`LockError::TooManyKeys`](crate::LockError::TooManyKeys).
-        max_keys: usize;
-        /// How many further holders shared keys and semaphores may have beside the first of each, all together; beyond
-        /// it, [`LockError::TooManyHolders`](crate::LockError::TooManyHolders). Those who wait already are let in all
-        /// the same. Shards keep a few places each at hand, so a large bound may be reached up to a sixteenth early.
-        max_holders: usize;
-        /// How many requests may queue at once; beyond it, [`LockError::QueueFull`](crate::LockError::QueueFull).
-        /// Shards keep a few places each at hand, so a large bound may be reached up to a sixteenth early.
-        max_waiters: usize;
-        /// How many requests may queue for one key; beyond it, [`LockError::QueueFull`](crate::LockError::QueueFull).
-        max_waiters_per_key: usize;
-        /// How many locks one session (or the callback of one `run`) may hold and wait for; beyond it,
-        /// [`LockError::TooManyLocks`](crate::LockError::TooManyLocks).
-        max_locks_per_session: u32;
-        /// How many sessions may be [registered](crate::Session::register) at once; beyond it,
-        /// [`LockError::TooManySessions`](crate::LockError::TooManySessions).
-        max_sessions: usize;
-        /// How many streams of single keys ([`watch`](LockManager::watch)) there may be at once; beyond it,
-        /// [`LockError::TooManyWatchers`](crate::LockError::TooManyWatchers). Each has a buffer of its own.
-        max_watchers: usize;
-        /// How many events are kept for a listener that has not come to them yet, 1 to 65,536.
-        event_buffer: usize;
-        /// What is done about a deadlock.
-        on_deadlock: DeadlockPolicy;
-        /// What becomes of requests while the store does not answer.
-        fail_mode: FailMode;
-        /// Where time comes from.
-        clock: Clock;
-    }
-
     /// Prefixes of keys that metrics tell apart by their label `lock_namespace`, up to 32; of several that a key begins
     /// with the longest counts. Keys that begin with none are in `other`; so are all, by default.
     ///
@@ -196,38 +57,17 @@ impl Builder {
     /// [`BuildError::InvalidOption`] names a setting that is out of bounds; [`BuildError::Thread`] if the machine has
     /// no thread to give.
     pub fn build(self) -> Result<LockManager, BuildError> {
-        let (config, clock) = self.check()?;
-        LockManager::start(config, clock)
+        LockManager::start(self.check()?)
     }
 
     /// Holds the settings to their bounds; answers what a manager is started with.
-    pub(crate) fn check(self) -> Result<(Config, Clock), BuildError> {
+    pub(crate) fn check(self) -> Result<Config, BuildError> {
         let (ttl, ttls) = self.check_ttls()?;
         self.check_shards()?;
         self.check_limits()?;
         self.check_fail_mode()?;
-        let config = Config {
-            ttl,
-            wait: self.wait,
-            ttls,
-            sweep_every: self.sweep_every,
-            shards: routing::shards_each(self.shards, self.namespaces.len() + 1),
-            namespaces: self.namespaces,
-            threads: self.threads,
-            max_key_bytes: self.max_key_bytes,
-            max_keys: self.max_keys,
-            max_holders: self.max_holders,
-            max_waiters: self.max_waiters,
-            max_waiters_per_key: self.max_waiters_per_key,
-            max_locks_per_session: self.max_locks_per_session,
-            max_sessions: self.max_sessions,
-            max_watchers: self.max_watchers,
-            event_buffer: self.event_buffer,
-            on_deadlock: self.on_deadlock,
-            fail_mode: self.fail_mode,
-            store: self.store,
-        };
-        Ok((config, self.clock))
+        let shards = routing::shards_each(self.shards, self.namespaces.len() + 1);
+        Ok(Config { ttl, ttls, given: Self { shards, ..self } })
     }
 
     /// Answers the default TTL, and the bounds of every TTL: the narrower of these settings' and the store's.

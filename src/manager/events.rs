@@ -3,7 +3,6 @@
 //! Nothing is made or sent while nobody listens. Events pass through a bounded buffer per stream (`tokio`'s broadcast
 //! channel): a listener that falls behind loses the oldest ones and learns how many; it never slows a lock down.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -85,17 +84,9 @@ impl Stream for EventStream {
     }
 }
 
-impl fmt::Debug for EventStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventStream").finish_non_exhaustive()
-    }
-}
+debug_of!(EventStream);
 
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("of", &self.listening.key).finish_non_exhaustive()
-    }
-}
+debug_of!(Events, |it| of: it.listening.key);
 
 /// Has the shards publish events for as long as a stream lives.
 struct Listening {

@@ -230,7 +230,7 @@ impl fmt::Debug for LockManager {
             let (_, of_shard, queued) = shard.totals();
             (held, waiting) = (held + of_shard, waiting + queued);
         }
-        let store = self.config().store.as_ref().map_or("none", |store| store.name());
+        let store = self.config().given.store.as_ref().map_or("none", |store| store.name());
         let mut shown = f.debug_struct("LockManager");
         shown.field("shards", &self.shards().len()).field("store", &store);
         shown.field("held", &held).field("waiting", &waiting).finish_non_exhaustive()

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-pub use builder::Builder;
 pub use events::{EventStream, Events, Heard};
 pub use force_release::ForceRelease;
 pub use info::{EndedLock, Explanation, HolderInfo, Location, LockInfo, WaiterInfo};
@@ -30,6 +29,7 @@ pub use readiness::Readiness;
 pub use reclaim::{ReclaimProof, Reclaimed};
 pub use stats::{HotKey, Stats};
 
+use crate::config::Builder;
 use crate::engine::{LockManager, ShardActor};
 use crate::error::LockError;
 use crate::key::{Key, Token, Ttl};

@@ -136,8 +136,4 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-impl fmt::Debug for Exposition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exposition").field("reporters", &self.reporters).finish_non_exhaustive()
-    }
-}
+debug_of!(Exposition, |it| reporters: it.reporters);

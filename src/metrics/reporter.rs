@@ -1,6 +1,5 @@
 //! The reporter, which publishes what the shards have counted.
 
-use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -169,8 +168,4 @@ impl Publisher {
     }
 }
 
-impl fmt::Debug for Reporter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reporter").field("manager", &self.publisher.name).finish_non_exhaustive()
-    }
-}
+debug_of!(Reporter, |it| manager: it.publisher.name);

@@ -1,6 +1,5 @@
 //! HTTP requests, counted and timed by route, method and status: none of which a client can make up.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,8 +96,4 @@ fn known(method: &str) -> &'static str {
         .unwrap_or("other")
 }
 
-impl fmt::Debug for HttpMetrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpMetrics").field("kinds", &self.seen.len()).finish_non_exhaustive()
-    }
-}
+debug_of!(HttpMetrics, |it| kinds: it.seen.len());

@@ -190,7 +190,7 @@ impl<'a> AcquireFuture<'a> {
         if let Err(why) = config.check(&self.key, ttl) {
             return Err(self.refused(rare.as_deref(), why));
         }
-        if config.store.is_some() {
+        if config.given.store.is_some() {
             match config.canonical(self.key.clone()) {
                 Ok(key) => self.key = key,
                 Err(why) => return Err(self.refused(rare.as_deref(), why)),
@@ -248,10 +248,10 @@ impl<'a> AcquireFuture<'a> {
             }
             (Style::Wait, None) if prepared.terms.owner().is_some() => {
                 drop(locked);
-                return self.queue_as_owner(prepared, wait.within(self.manager.config().wait), cx);
+                return self.queue_as_owner(prepared, wait.within(self.manager.config().given.wait), cx);
             }
             (Style::Wait, None) => {
-                let wait = wait.within(self.manager.config().wait);
+                let wait = wait.within(self.manager.config().given.wait);
                 self.shard().queue(locked, &self.acquire_request(&prepared), wait, cx.waker())
             }
         };

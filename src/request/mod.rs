@@ -144,7 +144,7 @@ impl<'a> LockRequest<'a> {
     /// # Errors
     /// As for awaiting the request.
     pub fn now(mut self) -> Result<Lock, LockError> {
-        if self.manager.config().store.is_some() {
+        if self.manager.config().given.store.is_some() {
             let why = "there is a store to be asked: await the request, or use block";
             return Err(LockError::InvalidOption { option: "now", why });
         }

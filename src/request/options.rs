@@ -2,7 +2,6 @@
 //!
 //! A value that makes no sense is remembered, and answered when the request is awaited: setters return no `Result`s.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -233,8 +232,4 @@ impl LockOptions {
     }
 }
 
-impl fmt::Debug for LockOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LockOptions").field("ttl", &self.ttl).finish_non_exhaustive()
-    }
-}
+debug_of!(LockOptions, |it| ttl: it.ttl);

@@ -9,7 +9,6 @@
 mod heartbeats;
 mod registry;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +73,7 @@ impl LockManager {
         let ttl = self.config().ttl;
         let fault = check_owner(name.as_ref()).err();
         let name = if fault.is_none() { name.as_ref() } else { "?" };
-        let owner = session_owner(self, name.into(), ttl, self.config().max_locks_per_session);
+        let owner = session_owner(self, name.into(), ttl, self.config().given.max_locks_per_session);
         let parts = SessionParts { owner, ttl, reentry: Reentry::Refused };
         Session::from_parts(self, Uuid::new_v4(), parts, fault)
     }
@@ -288,12 +287,7 @@ impl Session {
     }
 }
 
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name();
-        f.debug_struct("Session").field("name", &name).field("locks", &self.locks()).finish_non_exhaustive()
-    }
-}
+debug_of!(Session, |it| name: it.name(), locks: it.locks());
 
 impl Drop for Handle {
     /// Ends its automatic heartbeats.

@@ -47,8 +47,8 @@ fn manager() -> (LockManager, ManualClock) {
 
 fn manager_of(shards: usize) -> (LockManager, ManualClock) {
     let clock = ManualClock::new();
-    let (config, clock_of) = Builder::default().shards(shards).clock(clock.clock()).check().unwrap();
-    (LockManager::without_actors(config, clock_of), clock)
+    let config = Builder::default().shards(shards).clock(clock.clock()).check().unwrap();
+    (LockManager::without_actors(config), clock)
 }
 
 /// Lets time pass as the actors would.

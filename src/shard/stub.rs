@@ -38,8 +38,8 @@ struct State {
 
 /// A manager over a store, without its thread: what it asks of the store is driven by the test's runtime.
 pub(crate) fn manager(store: &StubStore) -> LockManager {
-    let (config, clock) = LockManager::builder().store(store.clone()).check().expect("good settings");
-    let manager = LockManager::without_actors(config, clock);
+    let config = LockManager::builder().store(store.clone()).check().expect("good settings");
+    let manager = LockManager::without_actors(config);
     let shards = manager.shards().iter().map(Arc::downgrade).collect();
     let placing = manager.downgrade();
     let place = move |key: &Key| LockManager::from_engine(placing.upgrade().expect("the test keeps it")).place(key);

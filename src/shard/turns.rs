@@ -8,8 +8,8 @@ use crate::engine::LockManager;
 
 fn manager() -> (LockManager, ManualClock) {
     let clock = ManualClock::new();
-    let (config, clock_of) = LockManager::builder().shards(1).clock(clock.clock()).check().expect("good settings");
-    (LockManager::without_actors(config, clock_of), clock)
+    let config = LockManager::builder().shards(1).clock(clock.clock()).check().expect("good settings");
+    (LockManager::without_actors(config), clock)
 }
 
 /// Takes turns until nothing is left to be done now; answers how many it took, and when to come again.

@@ -128,7 +128,7 @@ impl<'a> SharedLockRequest<'a> {
             Ok(AcquisitionKey { key: config.canonical(key.clone())?, ttl, max_hold, scope })
         });
         let name = name.inspect_err(|why| refused(&key, why))?;
-        let (shard, wait) = (manager.shard_at(manager.place(&name.key).0), options.the_wait(config.wait));
+        let (shard, wait) = (manager.shard_at(manager.place(&name.key).0), options.the_wait(config.given.wait));
         let start = || acquisition(manager.clone(), name.clone(), options);
         let (seat, role) = manager.flights().locks.join(name.clone(), start);
         Ok(Waiting { manager, seat, role, wait: CallerWait::begin(shard, wait) })

@@ -62,7 +62,7 @@ impl LockManager {
         F: FnOnce() -> Fut,
         Fut: Future<Output: Clone + Send + Sync + 'static>,
     {
-        SingleflightRequest { request: self.lock(key), wait: self.config().wait, call }
+        SingleflightRequest { request: self.lock(key), wait: self.config().given.wait, call }
     }
 }
 

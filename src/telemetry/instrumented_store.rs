@@ -93,11 +93,7 @@ struct Meter {
 }
 
 #[cfg(feature = "metrics")]
-impl std::fmt::Debug for Meter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Meter").finish_non_exhaustive()
-    }
-}
+debug_of!(Meter);
 
 impl InstrumentedStore {
     pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Self> {

@@ -2,7 +2,6 @@
 //!
 //! Secrets are shown in no answer, log line or `Debug`; a token's name is what logs call it by.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -272,12 +271,7 @@ impl Access {
     }
 }
 
-impl fmt::Debug for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.bearers.iter().map(|bearer| &bearer.name).collect();
-        f.debug_struct("Access").field("tokens", &names).finish_non_exhaustive()
-    }
-}
+debug_of!(Access, |it| tokens: it.bearers.iter().map(|bearer| &bearer.name).collect::<Vec<_>>());
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,6 @@
 //! the number of its other refusals, so that guesses are seen and fill no disk.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,11 +93,7 @@ fn log_repeats(peer: Option<IpAddr>, times: u64) {
     }
 }
 
-impl fmt::Debug for Refusals {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refusals").field("peers", &self.repeats.lock().len()).finish_non_exhaustive()
-    }
-}
+debug_of!(Refusals, |it| peers: it.repeats.lock().len());
 
 #[cfg(test)]
 mod tests {
