@@ -40,7 +40,7 @@ struct Raw {
     acquire: redis::Script,
     release: redis::Script,
     kind: Scripts,
-    /// Above every clock.
+    /// The next fence: higher than any that is made of a clock's time.
     fence: AtomicU64,
 }
 

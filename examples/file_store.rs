@@ -1,9 +1,9 @@
-//! A store of one's own: locks that hold across the processes of one machine, as files in a directory.
+//! A store that you write yourself: locks that hold across the processes of one machine, as files in a directory.
 //!
 //! One file per key says which token holds it, until when, and the last fence; an operating-system lock on a file
 //! beside them makes each operation one step. What it does not do: queues and hints (waiters poll), network file
-//! systems (their locks are not to be trusted), giving files of idle keys back (they keep the fence), and not blocking:
-//! each call does a few short file operations in the caller's thread. It ends with the suite that every store is held to.
+//! systems (their locks cannot be trusted), and deleting the files of idle keys (they keep the fence). It blocks: each
+//! call does a few short file operations in the caller's thread. `main` runs the suite that every store must pass.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,7 +20,7 @@ use leasehold::{Key, Token, Ttl, conformance};
 #[derive(Debug)]
 struct FileStore {
     dir: PathBuf,
-    /// The sending ends of events that never come; they end with the store.
+    /// The sending ends of streams on which nothing is ever sent; the streams end with the store.
     silent: Silence,
 }
 

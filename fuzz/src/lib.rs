@@ -1,9 +1,9 @@
-//! The properties that the tests hold the parsers to, for the fuzz targets.
+//! What the fuzz targets check of a parser: the same properties that the tests check.
 
 #[path = "../../tests/support/parsers/mod.rs"]
 mod parsers;
 
-/// Holds the parser of this name to what must hold.
+/// Checks the properties of the parser of this name with some data.
 ///
 /// # Panics
 /// Something does not hold, or nothing has this name.

@@ -1,7 +1,7 @@
 //! `leasehold bench`: how fast a server acquires and releases, from this machine.
 //!
-//! One thread asks, with as many connections as there are clients: it shows the latency that a client sees. The limit of
-//! a fast server lies above what one thread can ask for; `benches/http.rs` looks for that.
+//! One thread sends all requests, over as many connections as there are clients: it shows the latency that a client
+//! sees. A fast server can do more than one thread can ask for; `benches/http.rs` measures how much.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -52,20 +52,20 @@ Examples:
   leasehold bench
   leasehold bench --clients 64 --keys 1 --for 10s    # all want the same lock";
 
-/// How long the locks of the bench last, if it is broken off.
+/// The TTL of its locks: how long one stays if the bench is interrupted.
 const TTL_MS: u64 = 10_000;
-/// How long a client waits for another.
+/// How long a client waits for a lock that another holds.
 const WAIT_MS: u64 = 10_000;
 /// How often the progress is shown.
 const PROGRESS: Duration = Duration::from_millis(200);
-/// The latencies that are told apart: to a minute, three digits.
+/// Latencies are recorded up to a minute, in three significant digits.
 const LONGEST_US: u64 = 60_000_000;
 
-/// What one client saw, in microseconds.
+/// The latencies that one client saw, in microseconds.
 struct Seen {
     acquires: Histogram<u64>,
     releases: Histogram<u64>,
-    /// How often another held the lock for too long.
+    /// How often a wait ended without the lock.
     refused: u64,
 }
 
@@ -137,7 +137,7 @@ fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
 }
 
-/// Shows on a terminal how far it has come.
+/// Draws a progress bar if stderr is a terminal. Never resolves.
 async fn progress(began: Instant, span: Duration) -> std::convert::Infallible {
     const WIDTH: usize = 30;
     let terminal = io::stderr().is_terminal();

@@ -9,9 +9,9 @@
 //!   round 3                                               |---       it joins the same waiter, which keeps its place
 //! ```
 //!
-//! The first answer that grants the lock ends the wait; a request that is still open is dropped, which gives up no more
-//! than its seat. Where the requests reach different servers, or a server has restarted, the place is lost and the wait
-//! is not. A token under which a lock has ended is replaced by a fresh one.
+//! The first answer that grants the lock ends the wait, and a request that is still open is dropped. Where the requests
+//! reach different servers, or a server has restarted, the place in the queue is lost, and the wait goes on. A token
+//! under which a lock has ended is replaced by a fresh one.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -27,18 +27,20 @@ use crate::lease::LeaseTerms;
 
 /// The longest round: shorter than the time-outs of proxies, most of which are 30 to 60 s.
 pub(crate) const LONGEST_ROUND: Duration = Duration::from_secs(20);
-/// A round that a proxy has cut, or that a server refuses as too long, is followed by shorter ones, down to these.
+/// A round that a proxy has cut is followed by shorter ones, down to the first of these; one that a server refuses as
+/// too long, down to the second.
 const SHORTEST_CUT_ROUND: Duration = Duration::from_secs(1);
 const SHORTEST_ROUND: Duration = Duration::from_millis(100);
-/// How long before its end a round is relieved by the next: this, or a quarter of it.
+/// How long before the end of a round the next begins: this long, or a quarter of the round if that is shorter.
 const OVERLAP: Duration = Duration::from_secs(3);
 const OVERLAP_SHARE: u32 = 4;
-/// An answer that says that the wait is over after less than this came too early: the next round follows a pause.
+/// A round that is answered sooner than this, and before its end, that the wait is over did not wait: the next follows
+/// a pause.
 const TOO_EARLY: Duration = Duration::from_millis(50);
 /// The pauses after failures double from the first to the longest; each is cut by up to a half at random.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long an order may take to give a token's lock back.
+/// How long a release may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A lock was granted: the text of the answer, and when its request was sent. Its times count from then.
@@ -109,14 +111,14 @@ impl<'a> Rounds<'a> {
     /// The lock was not granted, or whether it was is not known.
     pub(crate) async fn ask(&mut self, terms: &mut LeaseTerms) -> Result<AcquireReply, Failure> {
         let mut open = vec![self.round(terms)];
-        // When a round may be sent again after one was refused beside another, which waits on.
+        // When one of two open rounds was refused: the time before which no other is sent.
         let mut not_before = self.clock.now();
         loop {
             let pause = not_before.saturating_since(self.clock.now());
             let relief = self.until_relief(open.last()).max(pause);
             let answers = select_all(open.iter_mut().map(|round| &mut round.answer));
             let (answer, index) = tokio::select! {
-                // After a long sleep of the process the answer that came meanwhile counts first.
+                // After a long sleep of the process both may be ready: the answer counts.
                 biased;
                 (answer, index, _) = answers => (answer, index),
                 () = tokio::time::sleep(relief) => {
@@ -140,7 +142,7 @@ impl<'a> Rounds<'a> {
             match next {
                 Next::Round => {}
                 Next::Waited(_) => self.pauses = Pauses::default(),
-                // Whatever is wrong with one, the other keeps the place in the queue.
+                // The other open round keeps the place in the queue.
                 Next::Pause(_) | Next::FreshToken(_) | Next::End(_) => {
                     not_before = self.clock.now().saturating_add(self.pauses.next());
                 }
@@ -156,7 +158,7 @@ impl<'a> Rounds<'a> {
         Round { sent, wait, answer: Box::pin(answer) }
     }
 
-    /// When the next request is to be sent beside the newest one.
+    /// How long from now the next request is sent beside the newest one.
     fn until_relief(&self, newest: Option<&Round>) -> Duration {
         let Some(Round { sent, wait, .. }) = newest else { return LONGEST_ROUND };
         let overlap = OVERLAP.min(*wait / OVERLAP_SHARE);
@@ -171,14 +173,14 @@ impl<'a> Rounds<'a> {
             CallError::Distrusted(why) => return Next::End(Failure::Unavailable(why)),
             CallError::Unknown(why) => {
                 if lasted >= SHORTEST_CUT_ROUND && lasted < over.wait {
-                    // By a proxy, perhaps.
+                    // Perhaps a proxy cut it: shorter ones may pass.
                     self.longest = (lasted / 4 * 3).max(SHORTEST_CUT_ROUND);
                 }
                 return Next::Pause(Failure::Unavailable(why));
             }
         };
         if problem.is_about("wait_ms") && over.wait > SHORTEST_ROUND {
-            // What its bound is cannot be asked for.
+            // No route tells what the bound is: it is found by halving.
             self.longest = (over.wait / 2).max(SHORTEST_ROUND);
             return Next::Round;
         }
@@ -250,7 +252,8 @@ pub(crate) async fn give_back(client: &Client, terms: &LeaseTerms) {
     let _ = client.post("/release", &body, RELEASE_TIMEOUT).await;
 }
 
-/// The pauses after failures in a row: longer and longer, and never those of others.
+/// The pauses after failures in a row: each is longer than the one before, and random in part, so that clients do not
+/// come back together.
 #[derive(Default)]
 pub(crate) struct Pauses {
     failures: u32,

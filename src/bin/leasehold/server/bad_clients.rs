@@ -1,7 +1,7 @@
-//! Clients that do not speak as they should: counted by what is wrong, and told of in one line per address and minute.
+//! Clients that break the protocol: counted by what is wrong, and logged in one line per address and minute.
 //!
-//! A scan of ports makes thousands of such connections. The HTTP library would write a line at `ERROR` for each, without
-//! the address.
+//! A scan of ports makes thousands of such connections. The HTTP library would write a line at `ERROR` for each,
+//! without the address.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long an address is not told of again.
+/// How long an address is not logged again.
 const QUIET: Duration = Duration::from_secs(60);
-/// How many addresses are told of within that time, whoever else comes.
+/// How many addresses are logged within that time at most.
 const MOST_TOLD: usize = 100;
 
 /// What is wrong.

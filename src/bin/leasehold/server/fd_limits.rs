@@ -5,7 +5,8 @@
 
 use crate::settings::ServeArgs;
 
-/// Connections that have been accepted and not yet been found to have no room, or have to give way and not yet done so.
+/// How many connections may be open beyond the bound for a moment: accepted and not yet refused, or evicted and not yet
+/// closed.
 pub(crate) const SPARE_FILES: usize = 64;
 /// Files that are open beside the connections: listeners, pollers, pipes.
 const OTHER_FILES: u64 = 64 + SPARE_FILES as u64;
@@ -19,7 +20,8 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// What was asked for, as far as it can be had. Raises the process's soft limit on open files to the hard one.
+    /// The bounds of the settings, lowered to what the limit on open files allows. Raises the process's soft limit to
+    /// the hard one.
     pub(crate) fn secure(args: &ServeArgs) -> Self {
         let asked = Self::new(args.max_connections, args.max_waiters, args.max_connections_per_address);
         let files = raise_open_files();
@@ -30,7 +32,8 @@ impl Bounds {
         had
     }
 
-    /// Unless it is said, one address may have three quarters, or what all waiters and one of their holders need.
+    /// By default one address may have three quarters of the connections, or as many as all waiters and one holder
+    /// need.
     fn new(connections: usize, waiters: usize, per_address: Option<usize>) -> Self {
         let per_address = per_address.unwrap_or_else(|| (connections - connections / 4).max(waiters + 1));
         Self { connections, waiters, per_address: per_address.min(connections) }

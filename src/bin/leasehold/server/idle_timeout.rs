@@ -1,14 +1,15 @@
-//! A connection that is not waited for without end, and that does not fill memory with the head of a request.
+//! A connection with bounds on how long it may idle or be stuck, and on how large the head of a request may be.
 //!
 //! actix-web bounds the time for the head of a connection's first request, and by a timer after each answer the idle
 //! time until the next. It does not bound the head of a later request: a client that sent half of one would keep its
 //! connection, and many such clients all connections, so that no holder could come to release. Nor can its bound on the
-//! bytes of a head be set: 128 KB, of which thousands of clients would keep half a gigabyte. Here a connection ends when
-//! it idles for too long, when a head takes too long or is too large, and when nothing was written to it for longer than
-//! any request may take.
+//! bytes of a head be set: 128 KB, of which thousands of clients would keep half a gigabyte. Here a connection ends
+//! when it idles for too long, when a head takes too long or is too large, and when nothing was written to it for
+//! longer than any request may take.
 //!
-//! A timer for each answer, and a look at the clock for each write, would be a fair share of a request's cost. What
-//! happens is only noted, and looked at a few times while a client may be silent.
+//! A timer for each answer, and a reading of the clock for each write, would cost a good part of what a request costs.
+//! So reads and writes only set flags, and a timer that fires a few times within the shortest of the times looks at
+//! them.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -21,10 +22,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connections::{Activity, flush_and_shutdown_of_io};
 
-/// How often it is looked within the shortest of the times: a connection may be silent for longer by that part of it.
+/// How often the timer fires within the shortest of the times. A connection may last longer than its time by one such
+/// part.
 const LOOKS: u32 = 4;
 
-/// Told to a client whose head is too large, whatever else it sends.
+/// The answer to a head that is too large.
 const HEAD_TOO_LARGE: &str = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
 content-type: application/problem+json\r\ncontent-length: 137\r\n\r\n\
 {\"status\":431,\"title\":\"Request Header Fields Too Large\",\"detail\":\"the head of the request is longer than taken\",\
@@ -48,20 +50,20 @@ pub(crate) struct TimedConnection<T> {
     io: T,
     idle_timeout: IdleTimeout,
     activity: Activity,
-    /// Whether the last that came or went was an answer.
+    /// Whether what passed last was a piece of an answer, and nothing from the client.
     is_answered: bool,
-    /// Whether the client does not take its answer.
+    /// Whether the last write is stuck: the client does not read its answer.
     is_clogged: bool,
-    /// Something was written since the last look.
+    /// Whether something was written since the timer fired last.
     has_written: bool,
-    /// The look before which something was written last.
+    /// When the timer last found that something had been written.
     last_write: Instant,
-    /// The look at which the head that comes in was seen first.
+    /// When the timer first found the head that is coming in.
     head_since: Option<Instant>,
-    /// What has come since the last request began, and how many had begun then.
+    /// How many bytes have come since the last request began, and how many requests had begun then.
     came: u64,
     begun: u32,
-    /// Wakes the task at the next look.
+    /// The timer.
     alarm: Pin<Box<Sleep>>,
     /// Whether `alarm` was polled, and so has the waker. A connection is one task, so once is enough.
     is_armed: bool,
@@ -103,7 +105,7 @@ impl<T> TimedConnection<T> {
     }
 
     fn poll_time_up(&mut self, cx: &mut Context<'_>) -> Poll<TimeUp> {
-        // Every wait for a request comes by here.
+        // Each wait for a request passes here: most end at this line.
         if self.is_armed && !self.alarm.is_elapsed() {
             return Poll::Pending;
         }
@@ -163,7 +165,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedConnection<T> {
             Poll::Ready(done) => {
                 self.is_answered = false;
                 if let Err(why) = self.came(buf.filled().len() - had) {
-                    // As much of it as can be told at once.
+                    // Only as much as can be written without a wait.
                     let told = Pin::new(&mut self.io).poll_write(cx, HEAD_TOO_LARGE.as_bytes());
                     let _ = told.is_ready() && Pin::new(&mut self.io).poll_flush(cx).is_ready();
                     return Poll::Ready(Err(io::Error::other(why)));
@@ -202,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_of_a_large_head_is_as_long_as_it_says() {
+    fn the_answer_to_a_large_head_is_as_long_as_it_says() {
         let (head, body) = HEAD_TOO_LARGE.split_once("\r\n\r\n").unwrap();
         assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
         assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["code"], "head_too_large");

@@ -1,4 +1,4 @@
-//! The routes on sockets: what `actix_web::HttpServer` does, over connections that are not waited for without end.
+//! The routes on sockets: what `actix_web::HttpServer` does, over connections with time-outs and evictions of our own.
 
 use std::future::ready;
 use std::io;
@@ -43,7 +43,7 @@ pub(crate) struct Parts {
     pub(crate) edge: Edge,
 }
 
-/// What all workers know of those who connect.
+/// What all workers share about connections.
 #[derive(Clone)]
 pub(crate) struct Edge {
     pub(crate) connections: Connections,
@@ -81,7 +81,8 @@ pub(crate) fn start(args: &ServeArgs, parts: Parts) -> io::Result<Server> {
         .max_streams(args.max_streams)
         .start_delay(args.start_delay);
     let head_timeout = args.head_timeout;
-    // A stream of events gives a sign of life every 15 s, and the calls of a store have their own bounds: hence the slack.
+    // A stream of events gives a sign of life every 15 s, and the calls of a store have their own bounds: hence the
+    // slack.
     let at_work = args.max_wait.saturating_add(args.body_timeout);
     let busy = at_work.max(args.keep_alive).saturating_add(head_timeout).saturating_add(args.slack);
     let idle_timeout =
@@ -90,7 +91,7 @@ pub(crate) fn start(args: &ServeArgs, parts: Parts) -> io::Result<Server> {
     let recipe =
         Recipe { locks, exposition, requests, access, limits, head_timeout, idle_timeout, max_body_bytes, edge };
     let workers = args.workers.map_or_else(cores, usize::from);
-    // More are accepted than have room: who gives way to whom is for `Connections` to say, and clients whose TLS is not
+    // More are accepted than have room, as `Connections` decides which of them gives way; those whose TLS is not
     // finished are among them.
     let accepted = bounds.connections + SPARE_FILES;
     max_concurrent_tls_connect(accepted);
@@ -106,7 +107,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// One more socket to listen to. What goes wrong with a connection concerns nobody but its client.
+/// Adds a socket to listen to. An error of a connection ends that connection only.
 fn add(
     server: ServerBuilder,
     socket: TcpListener,
@@ -180,7 +181,7 @@ impl Edge {
 
     fn no_tls<E>(&self, peer: Option<SocketAddr>, why: &TlsError<io::Error, E>) {
         match why {
-            // Somebody looked whether the port is open.
+            // As a scan for open ports does.
             TlsError::Tls(why) if has_gone(why) => {}
             TlsError::Tls(why) => self.bad_clients.came(peer.map(|peer| peer.ip()), Wrong::Tls, why),
             TlsError::Timeout | TlsError::Service(_) => {}
@@ -227,7 +228,7 @@ impl Recipe {
         let app = map_config(app.into_factory(), |()| AppConfig::default());
         let (edge, max_body_bytes) = (self.edge.clone(), self.max_body_bytes);
         let http = HttpService::build()
-            // Not by its own timers: a connection knows how long to wait.
+            // No timers of actix-http: `TimedConnection` has its own.
             .keep_alive(KeepAlive::Os)
             .client_request_timeout(self.head_timeout)
             .on_connect_ext(|io: &TimedConnection<T>, data| {
@@ -256,7 +257,7 @@ where
     async move { serving.await.inspect_err(|why| edge.no_http(peer, why)) }
 }
 
-/// Has a connection know that a request is under way, and that it was a good one.
+/// Answers a request, and notes at its connection that it is under way, and that it succeeded.
 fn answered<S>(
     request: Request,
     app: &S,

@@ -39,18 +39,18 @@ use crate::settings::store::{self, Choice};
 
 /// The longest part of the grace time that is kept back for answers under way.
 const LONGEST_DRAIN: Duration = Duration::from_secs(1);
-/// How long the start is put off for a store that does not answer.
+/// How long the start waits for the store's first answer.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
-/// How long it is waited before the store is asked again, at first and at most.
+/// The first and the longest pause before the store is asked again.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How often it is told that it does not answer.
+/// How often the log says that the store does not answer.
 const TELL_EVERY: Duration = Duration::from_secs(60);
-/// Over a network less is no lock at all.
+/// A shorter lock could end before its client knows that it was granted.
 pub(crate) const SHORTEST_TTL: Duration = Duration::from_millis(10);
-/// How many clients may have come and not been taken yet. One for whom there is no room tries again after a second.
+/// How many connections may wait to be accepted. A client beyond them tries again after a second.
 const BACKLOG: i32 = 4096;
-/// actix-web reads a clock for these that moves twice a second.
+/// actix-web measures these times by a clock that moves twice a second.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves until a signal says otherwise.
@@ -99,7 +99,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     ended
 }
 
-/// What is read again when it changes.
+/// The files that are read again when they change.
 fn watched(args: &ServeArgs, access: &ReloadableAccess, certificate: Option<Arc<Certificate>>) -> Vec<Watched> {
     let tokens = args.tokens_file.clone().map(|path| {
         let (file, access) = (path.clone(), access.clone());
@@ -112,7 +112,7 @@ fn watched(args: &ServeArgs, access: &ReloadableAccess, certificate: Option<Arc<
     tokens.into_iter().chain(certificate).collect()
 }
 
-/// Who may connect. The proxies were read before: each is an address or a network.
+/// Who may connect. The list of proxies was checked before: each is an address or a network.
 fn edge(args: &ServeArgs, bounds: Bounds) -> Edge {
     let network = |text: &str| text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
     let proxies = args.trusted_proxies.iter().flat_map(|list| list.split(',')).filter_map(|text| network(text.trim()));
@@ -120,11 +120,11 @@ fn edge(args: &ServeArgs, bounds: Bounds) -> Edge {
     Edge { connections: Connections::new(capacity), bad_clients: Arc::new(BadClients::default()) }
 }
 
-/// The allocator asks for huge pages, of which every waiter would keep more than it needs. Not for other verbs: what
-/// `run` runs would inherit it.
+/// Turns huge pages off: the allocator asks for them, and every waiter would keep more of them than it needs. Only
+/// `serve` does so: the command of `run` would inherit it.
 #[cfg(target_os = "linux")]
 fn keep_pages_small() {
-    // Without it the server only takes more memory.
+    // If it fails, the server only takes more memory.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
@@ -168,17 +168,17 @@ fn listen(args: &ServeArgs, access: &Access, tls: bool) -> Result<Vec<TcpListene
     addresses.iter().map(|address| bind(*address).map_err(failed)).collect()
 }
 
-/// What a host and a port stand for; a port alone, for all addresses.
+/// The addresses that a host and a port stand for; a port alone stands for all.
 fn addresses(listen: &str) -> io::Result<Vec<SocketAddr>> {
     let Some(port) = listen.strip_prefix(':') else { return Ok(listen.to_socket_addrs()?.collect()) };
     let port: u16 = port.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the port is no number"))?;
-    // That takes IPv4 as well, but not every machine has it.
+    // An IPv6 socket takes IPv4 as well, but not every machine has IPv6.
     let has_v6 = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).is_ok();
     let all = if has_v6 { IpAddr::from([0_u16; 8]) } else { IpAddr::from([0_u8; 4]) };
     Ok(vec![SocketAddr::new(all, port)])
 }
 
-/// What the standard library does, with room for more clients that come at once.
+/// As `TcpListener::bind`, but that more connections may wait to be accepted.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // On Windows this would let another process take the port over.
@@ -196,7 +196,7 @@ async fn serve(args: ServeArgs, parts: Parts) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen().map_err(|why| Failure::Os(format!("cannot hear signals: {why}")))?;
     let (locks, scheme) = (parts.locks.clone(), if parts.tls.is_some() { "https" } else { "http" });
     let addresses: Vec<SocketAddr> = parts.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    // Most often it is there: then the server is ready when it says where it is.
+    // Most often the store answers: then the server is ready when it prints its address.
     let mut seen = timeout(FIRST_LOOK, locks.check_store()).await.unwrap_or(Err(StoreError::Timeout));
     if let Err(StoreError::Config(why)) = &seen {
         return Err(Failure::Usage(why.to_string()));
@@ -226,8 +226,8 @@ async fn serve(args: ServeArgs, parts: Parts) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Waits for a store that did not answer at the start, and tells why the server is not ready. Resolves if there is no
-/// use in waiting.
+/// Asks a store that did not answer at the start until it does, and logs why the server is not ready. Resolves only if
+/// the store can never be used.
 async fn store_comes(locks: &LockManager, seen: &mut Result<(), StoreError>) -> Failure {
     let (mut told, mut pause) = (None::<Instant>, FIRST_PAUSE);
     while let Err(why) = seen {
@@ -248,7 +248,7 @@ async fn store_comes(locks: &LockManager, seen: &mut Result<(), StoreError>) -> 
     std::future::pending().await
 }
 
-/// Tells where the server is, for people and for scripts that wait for it.
+/// Prints where the server listens, for people and for scripts that wait for it.
 fn announce(scheme: &str, addresses: &[SocketAddr], args: &ServeArgs) {
     let mut text: String = addresses.iter().map(|address| format!("listening on {scheme}://{address}\n")).collect();
     if let Some(address) = addresses.first() {
@@ -266,7 +266,7 @@ fn announce(scheme: &str, addresses: &[SocketAddr], args: &ServeArgs) {
     if args.store == "memory" {
         text.push_str("locks live in memory: they end with this process\n");
     }
-    // A closed stdout, or one that nobody reads, is no reason not to serve: it is written by a thread of its own.
+    // By a thread of its own: a stdout that nobody reads must not keep the server from serving.
     let _ = std::thread::Builder::new().name("leasehold-banner".to_owned()).spawn(move || {
         let mut out = io::stdout().lock();
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -308,7 +308,7 @@ async fn shut_down(args: &ServeArgs, locks: &LockManager, handle: &ServerHandle)
     if left > 0 {
         tracing::warn!(left, "locks were still held");
     }
-    // Ended early, clients that keep idle connections open are cut off; so is whoever is too slow to take an answer.
+    // When the time is over, idle connections are cut off, and those whose clients are slow to read an answer.
     if timeout(drain, handle.stop(true)).await.is_err() {
         tracing::info!("some connections were still open");
     }

@@ -8,11 +8,12 @@
 //! | none of these idles | nobody: the one that comes is closed |
 //!
 //! A connection idles while no request of it is under way: one that never sent a whole head does, and so does one whose
-//! TLS was never finished. So whoever only opens connections holds up nobody, however many he opens. To be accepted
-//! says nothing yet of who comes but the address; an address is known once a request to lock, to release or to stay
-//! alive succeeded from there, which on a server with tokens takes a token.
+//! TLS was never finished. So a client that only opens connections keeps nobody out, however many it opens. Of a new
+//! connection only the address is known. An address is known, and no stranger, once a request to acquire, to release or
+//! for a heartbeat succeeded from there, which on a server with tokens takes a token.
 //!
-//! The longest idle is looked for among some of them at a time, so that a flood of clients costs little.
+//! To find the one that has idled the longest, only some are looked at each time, so that a flood of clients costs
+//! little.
 
 mod register;
 mod socket;
@@ -37,7 +38,7 @@ const RESERVE_SHARE: usize = 8;
 pub(crate) struct Capacity {
     pub(crate) total: usize,
     pub(crate) per_address: usize,
-    /// Whose clients all have the proxy's address: these have no bound of their own.
+    /// Proxies: all of their clients have one address, so that address has no bound of its own.
     pub(crate) proxies: Vec<IpNet>,
 }
 
@@ -132,7 +133,7 @@ impl Activity {
         (self.0.begun.load(Ordering::Relaxed), self.0.declared.load(Ordering::Relaxed))
     }
 
-    /// Has somebody else take its place, if it idles and still has one.
+    /// Ends the connection as soon as no request of it is under way.
     fn evict(&self) {
         self.0.is_evicted.store(true, Ordering::Relaxed);
         self.0.waker.wake();
@@ -144,7 +145,7 @@ impl Activity {
 }
 
 impl Busy {
-    /// Its answer has no end, and the connection no other use.
+    /// Notes that the answer is an endless stream: the connection never idles again.
     pub(crate) fn streams(&self) {
         self.0.0.requests.fetch_add(1, Ordering::Relaxed);
     }
@@ -236,7 +237,7 @@ impl ConnectionPermit {
         &self.activity
     }
 
-    /// A request to lock, to release or to stay alive succeeded.
+    /// Notes that a request to acquire, to release or for a heartbeat succeeded.
     pub(crate) fn succeeded(&self) {
         if !self.activity.0.is_known.swap(true, Ordering::Relaxed) {
             self.connections.register().know(self.slot, &self.activity);
@@ -247,14 +248,14 @@ impl ConnectionPermit {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut register = self.connections.register();
-        // Whoever evicted it has taken it out, and its slot may be another's.
+        // One that was evicted was removed then, and its slot may be another's by now.
         if register.is_at(self.slot, &self.activity) {
             register.remove(self.slot);
         }
     }
 }
 
-/// An IPv4 address, or the network of an IPv6 one: whoever has one of those has 2^64.
+/// An IPv4 address as it is; of an IPv6 address its /64, all of which a client can use.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

@@ -1,6 +1,7 @@
 //! Which connections there are, whose they are, and which has idled the longest.
 //!
-//! Each stands in a ring of strangers or of known ones, and in one of its address, from which it is taken out at once.
+//! Each connection is in two lists: that of strangers or that of known clients, and that of its address. It knows its
+//! position in both, so it is removed without a search.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use super::Activity;
 
-/// Among how many it is looked for the one to give way.
+/// How many connections are looked at to find the one that gives way.
 const LOOKED_AT: usize = 64;
 /// How long an address stays known after its last connection ended.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 /// How many addresses are kept in mind that have no connection.
 pub(super) const REMEMBERED: usize = 4096;
+
 /// Which connections may be closed for a new one.
 #[derive(Clone, Copy)]
 pub(super) enum Among {
@@ -29,8 +31,8 @@ pub(super) struct Register {
     pub(super) open: usize,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
-    strangers: Ring,
-    known: Ring,
+    strangers: SlotList,
+    known: SlotList,
     pub(super) addresses: HashMap<IpAddr, Address>,
 }
 
@@ -38,33 +40,33 @@ pub(super) struct Slot {
     pub(super) activity: Activity,
     address: IpAddr,
     is_known: bool,
-    /// Where it stands in the ring of strangers or of known ones, and in that of its address.
+    /// Its positions in the list of strangers or of known clients, and in that of its address.
     at: usize,
     at_address: usize,
 }
 
 #[derive(Default)]
 pub(super) struct Address {
-    slots: Ring,
-    /// Until when it is remembered for what it did.
+    slots: SlotList,
+    /// Until when it counts as known without a connection; `None`: nobody has used a lock from there.
     known_until: Option<Instant>,
 }
 
-/// Slots in no order, and where it was looked last.
+/// Slots in no order, and the position at which the next look begins.
 #[derive(Default)]
-struct Ring {
+struct SlotList {
     members: Vec<usize>,
     hand: usize,
 }
 
-impl Ring {
-    /// Answers where it stands.
+impl SlotList {
+    /// Adds a slot; answers its position.
     fn add(&mut self, slot: usize) -> usize {
         self.members.push(slot);
         self.members.len() - 1
     }
 
-    /// Answers which slot stands there now, if another took its place.
+    /// Removes the slot at a position; answers which slot was moved there, if one was.
     fn remove(&mut self, at: usize) -> Option<usize> {
         self.members.swap_remove(at);
         self.members.get(at).copied()
@@ -81,7 +83,7 @@ impl Address {
 impl Register {
     pub(super) fn is_known(&self, address: IpAddr) -> bool {
         let Some(Address { slots, known_until }) = self.addresses.get(&address) else { return false };
-        // One of them stands for all.
+        // All connections of an address are known, or none is.
         let open = slots.members.first().and_then(|slot| self.slots[*slot].as_ref());
         open.is_some_and(|slot| slot.is_known) || known_until.is_some_and(|until| until > Instant::now())
     }
@@ -107,7 +109,7 @@ impl Register {
         let removed = self.slots.get_mut(slot)?.take()?;
         self.open -= 1;
         self.free.push(slot);
-        self.leave_ring(&removed);
+        self.leave_list(&removed);
         let remembered = self.addresses.len();
         if let Some(address) = self.addresses.get_mut(&removed.address) {
             let moved = address.slots.remove(removed.at_address);
@@ -132,10 +134,10 @@ impl Register {
         Some(removed)
     }
 
-    /// Takes it out of the ring of strangers or of known ones.
-    fn leave_ring(&mut self, slot: &Slot) {
-        let ring = if slot.is_known { &mut self.known } else { &mut self.strangers };
-        let moved = ring.remove(slot.at);
+    /// Removes a slot from the list of strangers or of known clients.
+    fn leave_list(&mut self, slot: &Slot) {
+        let list = if slot.is_known { &mut self.known } else { &mut self.strangers };
+        let moved = list.remove(slot.at);
         if let Some(moved) = moved
             && let Some(moved) = self.slots[moved].as_mut()
         {
@@ -143,7 +145,7 @@ impl Register {
         }
     }
 
-    /// Its address has used a lock: all connections from there are known.
+    /// Notes that a lock was used over this connection: all connections of its address are known from now on.
     pub(super) fn know(&mut self, slot: usize, activity: &Activity) {
         if !self.is_at(slot, activity) {
             return;
@@ -154,21 +156,22 @@ impl Register {
         for slot in record.slots.members.clone() {
             let Some(mut moving) = self.slots[slot].take() else { continue };
             if !moving.is_known {
-                self.leave_ring(&moving);
+                self.leave_list(&moving);
                 (moving.is_known, moving.at) = (true, self.known.add(slot));
             }
             self.slots[slot] = Some(moving);
         }
     }
 
-    /// Which has idled the longest, of those that are looked at.
+    /// The connection that has idled the longest, of those that are looked at. The next call looks at those behind
+    /// them.
     pub(super) fn longest_idle(&mut self, among: Among) -> Option<usize> {
-        let ring = match among {
+        let list = match among {
             Among::Strangers => &mut self.strangers,
             Among::Known => &mut self.known,
             Among::Address(address) => &mut self.addresses.get_mut(&address)?.slots,
         };
-        let (members, from) = (&ring.members, ring.hand);
+        let (members, from) = (&list.members, list.hand);
         let looked_at = members.len().min(LOOKED_AT);
         let slots = (0..looked_at).map(|step| members[(from + step) % members.len()]);
         let idle = slots.filter_map(|slot| {
@@ -176,7 +179,7 @@ impl Register {
             activity.is_idle().then(|| (activity.idle_since(), slot))
         });
         let found = idle.min().map(|(_, slot)| slot);
-        ring.hand = (from + looked_at) % ring.members.len().max(1);
+        list.hand = (from + looked_at) % list.members.len().max(1);
         found
     }
 }

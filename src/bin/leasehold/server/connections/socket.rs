@@ -1,4 +1,4 @@
-//! A socket whose place can be taken.
+//! A socket that can be closed to make room for another.
 
 use std::io;
 use std::net::SocketAddr;
