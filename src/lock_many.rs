@@ -77,26 +77,16 @@ impl LockManyRequest<'_> {
     setters! { options:
         /// How long the locks last unless refreshed, from the last grant. See [`LockOptions::ttl`].
         ttl(ttl: Duration);
-        /// The same in seconds. See [`LockOptions::ttl_secs`].
-        ttl_secs(secs: f64);
+        ttl_secs;
         /// How long to wait for all of them together. See [`LockOptions::wait`].
         wait(wait: Duration);
-        /// Waits without end.
-        wait_forever();
-        /// Who asks. See [`LockOptions::owner`].
-        owner(owner: impl AsRef<str>);
+        wait_forever; owner;
         /// Caps how long each may be held, counted from its own grant. See [`LockOptions::max_hold`].
         max_hold(cap: Duration);
-        /// When a refresh writes. See [`LockOptions::refresh_after`].
-        refresh_after(share: f32);
+        refresh_after;
         /// Polls for each key instead of queueing. See [`LockOptions::retry`].
         retry(strategy: impl RetryStrategy);
-        /// Asks on behalf of a session. See [`LockOptions::session`].
-        session(session: &Session);
-        /// Grants again what the asker holds already. See [`LockOptions::reentrant`].
-        reentrant();
-        /// Keeps the locks within this process. See [`LockOptions::process_scope`].
-        process_scope();
+        session; reentrant; process_scope;
     }
 
     /// Takes all options at once, in place of those set so far; a session set before stays unless they name one. A

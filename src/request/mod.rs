@@ -24,12 +24,10 @@ pub use options::LockOptions;
 pub use owned::OwnedLockRequest;
 pub(crate) use setters::setters;
 
-use crate::account::Account;
 use crate::engine::LockManager;
 use crate::error::LockError;
-use crate::key::{Key, Token};
+use crate::key::Key;
 use crate::lock::{Lock, Ticket};
-use crate::retry::RetryStrategy;
 use crate::session::Session;
 use crate::table::Mode;
 
@@ -75,32 +73,8 @@ impl<'a> LockRequest<'a> {
     }
 
     setters! { options:
-        /// How long the lock lasts unless refreshed. See [`LockOptions::ttl`].
-        ttl(ttl: Duration);
-        /// The same in seconds. See [`LockOptions::ttl_secs`].
-        ttl_secs(secs: f64);
-        /// How long to wait. See [`LockOptions::wait`].
-        wait(wait: Duration);
-        /// Waits without end.
-        wait_forever();
-        /// Who asks. See [`LockOptions::owner`].
-        owner(owner: impl AsRef<str>);
-        /// Chooses the token, to make a retry safe. See [`LockOptions::token`].
-        token(token: impl Into<Token>);
-        /// Caps the hold. See [`LockOptions::max_hold`].
-        max_hold(cap: Duration);
-        /// When a refresh writes. See [`LockOptions::refresh_after`].
-        refresh_after(share: f32);
-        /// Polls instead of queueing. See [`LockOptions::retry`].
-        retry(strategy: impl RetryStrategy);
-        /// Asks on behalf of a session. See [`LockOptions::session`].
-        session(session: &Session);
-        /// Grants again what the asker holds already. See [`LockOptions::reentrant`].
-        reentrant();
-        /// Charges the lock to an account. See [`LockOptions::account`].
-        account(account: &Account);
-        /// Keeps the lock within this process. See [`LockOptions::process_scope`].
-        process_scope();
+        ttl; ttl_secs; wait; wait_forever; owner; token; max_hold; refresh_after; retry; session; reentrant; account;
+        process_scope;
     }
 
     /// The key in this manager's form, checked against its bounds.

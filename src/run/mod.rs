@@ -21,10 +21,9 @@ pub(crate) use under_lock::{Callback, OnLoss, UnderLock};
 
 use crate::engine::LockManager;
 use crate::error::LockError;
-use crate::key::{Key, Token};
+use crate::key::Key;
 use crate::lock::Held;
 use crate::request::{LockOptions, LockRequest, setters};
-use crate::retry::RetryStrategy;
 use crate::session::Session;
 use crate::table::Release;
 
@@ -152,18 +151,10 @@ impl<F> RunRequest<'_, F> {
         options(options: LockOptions);
         /// How long the lock lasts between two refreshes. See [`LockOptions::ttl`].
         ttl(ttl: Duration);
-        /// How long to wait for the lock. See [`LockOptions::wait`].
-        wait(wait: Duration);
-        /// Waits without end.
-        wait_forever();
-        /// Who asks. See [`LockOptions::owner`].
-        owner(owner: impl AsRef<str>);
-        /// Chooses the token. See [`LockOptions::token`].
-        token(token: impl Into<Token>);
+        wait; wait_forever; owner; token;
         /// Caps how long the callback keeps the lock. See [`LockOptions::max_hold`].
         max_hold(cap: Duration);
-        /// Polls instead of queueing. See [`LockOptions::retry`].
-        retry(strategy: impl RetryStrategy);
+        retry;
         /// Asks on behalf of a session, and so does what the callback locks. See [`LockOptions::session`].
         session(session: &Session);
         /// Runs under the lock that the caller holds already. See [`LockOptions::reentrant`].
@@ -187,8 +178,7 @@ impl<F> TryRunRequest<'_, F> {
         options(options: LockOptions);
         /// How long the lock lasts between two refreshes. See [`LockOptions::ttl`].
         ttl(ttl: Duration);
-        /// Who asks. See [`LockOptions::owner`].
-        owner(owner: impl AsRef<str>);
+        owner;
         /// Caps how long the callback keeps the lock. See [`LockOptions::max_hold`].
         max_hold(cap: Duration);
         /// Asks on behalf of a session, and so does what the callback locks. See [`LockOptions::session`].

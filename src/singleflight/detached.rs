@@ -60,17 +60,14 @@ impl<F> DetachedSingleflight<'_, F> {
     setters! { 0:
         /// How long the call's lock lasts between two refreshes. See [`LockOptions::ttl`](crate::LockOptions::ttl).
         ttl(ttl: Duration);
-        /// Who asks for the lock. See [`LockOptions::owner`](crate::LockOptions::owner).
-        owner(owner: impl AsRef<str>);
+        owner;
         /// Caps how long a call keeps the lock. See [`SingleflightRequest::max_hold`].
         max_hold(cap: Duration);
-        /// Keeps the lock within this process. See [`LockOptions::process_scope`](crate::LockOptions::process_scope).
-        process_scope();
+        process_scope;
         /// How long this caller waits for the value, whoever's turn it was to call. If it was this caller's, the call
         /// waits as long for the lock.
         wait(wait: Duration);
-        /// Waits without end.
-        wait_forever();
+        wait_forever;
     }
 }
 

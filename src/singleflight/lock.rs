@@ -102,19 +102,16 @@ pub struct SharedLockRequest<'a> {
 
 impl<'a> SharedLockRequest<'a> {
     setters! { options:
-        /// How long the lock lasts unless refreshed. See [`LockOptions::ttl`].
-        ttl(ttl: Duration);
+        ttl;
         /// Who asks; the lock shows the one whose request began the acquisition. See [`LockOptions::owner`].
         owner(owner: impl AsRef<str>);
         /// Caps how long the lock may be held in all, by whomever. See [`LockOptions::max_hold`].
         max_hold(cap: Duration);
-        /// Keeps the lock within this process. See [`LockOptions::process_scope`].
-        process_scope();
+        process_scope;
         /// How long this caller waits before it is answered [`LockError::Timeout`]; the others wait on. The builder's
         /// `wait` if not set.
         wait(wait: Duration);
-        /// Waits without end.
-        wait_forever();
+        wait_forever;
     }
 
     fn join(self) -> Result<Waiting<'a>, LockError> {

@@ -78,13 +78,11 @@ impl<'a, F> SingleflightRequest<'a, F> {
     setters! { request:
         /// How long the call's lock lasts between two refreshes. See [`LockOptions::ttl`](crate::LockOptions::ttl).
         ttl(ttl: Duration);
-        /// Who asks for the lock. See [`LockOptions::owner`](crate::LockOptions::owner).
-        owner(owner: impl AsRef<str>);
+        owner;
         /// Caps how long a call keeps the lock. When the time is over, it goes on without the lock, its value is its
         /// own caller's only, and the others start anew. See [`LockOptions::max_hold`](crate::LockOptions::max_hold).
         max_hold(cap: Duration);
-        /// Keeps the lock within this process. See [`LockOptions::process_scope`](crate::LockOptions::process_scope).
-        process_scope();
+        process_scope;
     }
 
     /// How long this caller waits for the lock, if it calls, or for the value, if another does; then it is answered

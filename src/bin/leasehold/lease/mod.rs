@@ -207,12 +207,7 @@ impl OwnEngine {
     }
 
     async fn connect(&self) -> Result<LockManager, Failure> {
-        let builder = LockManager::builder().ttl(self.ttl);
-        let builder = match self.choice()? {
-            Choice::Memory => builder,
-            Choice::Redis(store) => builder.store(store),
-            Choice::Redlock(store) => builder.store(store),
-        };
+        let builder = self.choice()?.under(LockManager::builder().ttl(self.ttl));
         Ok(builder.build_and_connect().await?)
     }
 

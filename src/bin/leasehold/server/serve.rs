@@ -35,7 +35,7 @@ use super::tls::Certificate;
 use super::{metrics, tls, tokens};
 use crate::exit::Failure;
 use crate::settings::ServeArgs;
-use crate::settings::store::{self, Choice};
+use crate::settings::store;
 
 /// The longest part of the grace time that is kept back for answers under way.
 const LONGEST_DRAIN: Duration = Duration::from_secs(1);
@@ -81,11 +81,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         .max_waiters_per_key(args.max_waiters_per_key)
         .namespaces(tokens::namespaces(&args, &access.current()))
         .fail_mode(args.fail_mode.into());
-    let builder = match store {
-        Choice::Memory => builder,
-        Choice::Redis(store) => builder.store(store),
-        Choice::Redlock(store) => builder.store(store),
-    };
+    let builder = store.under(builder);
     let ended = actix_web::rt::System::new().block_on(async {
         let recorder = metrics::install()?;
         let locks = builder.build()?;

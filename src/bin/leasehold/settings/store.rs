@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use leasehold::Builder;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::redlock::{NodeEvent, RedlockStore};
 use leasehold::store::{ClaimReuse, KeyTemplate, StoreError};
@@ -96,6 +97,17 @@ pub(crate) enum Choice {
     Redis(RedisStore),
     /// A majority of several.
     Redlock(RedlockStore),
+}
+
+impl Choice {
+    /// A manager's builder with this store.
+    pub(crate) fn under(self, builder: Builder) -> Builder {
+        match self {
+            Self::Memory => builder,
+            Self::Redis(store) => builder.store(store),
+            Self::Redlock(store) => builder.store(store),
+        }
+    }
 }
 
 /// Reads a choice; `max_ttl` is for Redlock. A URL may hold a password, so no refusal repeats it.
