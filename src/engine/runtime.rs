@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use actix_rt::{Arbiter, System};
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -33,21 +32,23 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// Starts the thread and its actors, and waits until they run (well under a millisecond).
+    /// Starts the thread and its actors, which so many threads share, and waits until they run (well under a
+    /// millisecond).
     pub(crate) fn start(
         engine: &Arc<Engine>,
-        arbiters: usize,
+        threads: usize,
     ) -> Result<(Arc<Self>, Vec<Addr<ShardActor>>), BuildError> {
         let (started, start) = mpsc::sync_channel(1);
         let ended = CancellationToken::new();
-        let last_words = ended.clone().drop_guard();
+        let cancel_at_end = ended.clone().drop_guard();
         let actors: Vec<_> =
             engine.shards().iter().map(|shard| ShardActor::new(shard, Arc::downgrade(engine))).collect();
         let thread = std::thread::Builder::new()
             .name("leasehold".into())
             .spawn(move || {
-                let _last_words = last_words;
-                run(actors, arbiters, &started);
+                // Dropped when the thread ends, by a panic too.
+                let _cancel_at_end = cancel_at_end;
+                run(actors, threads, &started);
             })
             .map_err(|error| BuildError::Thread(Arc::new(error)))?;
         let (system, tokio, addresses) = start.recv().map_err(|_| {
@@ -58,6 +59,7 @@ impl Runtime {
         for (shard, address) in engine.shards().iter().zip(&addresses) {
             let (address, keep) = (address.clone(), Arc::clone(&runtime));
             shard.set_nudge(move || {
+                // The shard keeps the runtime for as long as it may have to wake its actor.
                 let _alive = &keep;
                 address.do_send(Wake);
             });
@@ -109,25 +111,25 @@ impl Drop for Runtime {
 
 type Started = (System, Handle, Vec<Addr<ShardActor>>);
 
-fn run(actors: Vec<ShardActor>, arbiters: usize, started: &mpsc::SyncSender<Started>) {
+/// The whole life of the thread: spreads the actors over so many threads, this one included, and runs them until the
+/// system is stopped.
+fn run(actors: Vec<ShardActor>, threads: usize, started: &mpsc::SyncSender<Started>) {
     let runner = System::new();
-    let others: Arc<Mutex<Vec<Arbiter>>> = Arc::default();
-    let arbiters_here = Arc::clone(&others);
-    let addresses = runner.block_on(async move {
-        let mut arbiters_here = arbiters_here.lock();
-        arbiters_here.extend((1..arbiters).map(|_| Arbiter::new()));
-        let mut handles = vec![System::current().arbiter().clone()];
-        handles.extend(arbiters_here.iter().map(Arbiter::handle));
-        let spread = actors.into_iter().zip(handles.iter().cycle());
-        spread.map(|(actor, arbiter)| ShardActor::start_in_arbiter(arbiter, |_| actor)).collect::<Vec<_>>()
+    let (others, parts) = runner.block_on(async move {
+        let system = System::current();
+        let others: Vec<Arbiter> = (1..threads).map(|_| Arbiter::new()).collect();
+        let mut arbiters = vec![system.arbiter().clone()];
+        arbiters.extend(others.iter().map(Arbiter::handle));
+        let spread = actors.into_iter().zip(arbiters.iter().cycle());
+        let addresses = spread.map(|(actor, arbiter)| ShardActor::start_in_arbiter(arbiter, |_| actor)).collect();
+        (others, (system, Handle::current(), addresses))
     });
-    let (system, tokio) = runner.block_on(async { (System::current(), Handle::current()) });
-    if started.send((system, tokio, addresses)).is_err() {
+    if started.send(parts).is_err() {
         return;
     }
     // An error here is the exit code of `stop`, which is always zero.
     let _ = runner.run();
-    for arbiter in others.lock().drain(..) {
+    for arbiter in others {
         arbiter.stop();
         // A panic there has been reported by its own thread.
         let _ = arbiter.join();

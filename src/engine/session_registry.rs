@@ -86,10 +86,7 @@ impl SessionRegistry {
         let len = self.sessions.len();
         let is_full = len >= self.max || account.is_some_and(|account| !account.has_room_for_a_session());
         if len >= self.sweep_at.load(Ordering::Relaxed) || is_full && self.may_have_room(now) {
-            self.has_ended.store(false, Ordering::Relaxed);
-            self.swept_at.store(now.as_nanos(), Ordering::Relaxed);
-            self.sessions.retain(|_, entry| entry.session.owner.settle(now).is_ok());
-            self.sweep_at.store((self.sessions.len() * 2).max(FEW), Ordering::Relaxed);
+            self.sweep(now);
         }
         if self.sessions.contains_key(&id) {
             return Ok(());
@@ -102,6 +99,15 @@ impl SessionRegistry {
         }
         self.sessions.insert(id, Entry { session, account: account.cloned() });
         Ok(())
+    }
+
+    /// Forgets the sessions that have ended.
+    fn sweep(&self, now: Moment) {
+        // Before the look at them: one that ends meanwhile is for the next sweep.
+        self.has_ended.store(false, Ordering::Relaxed);
+        self.swept_at.store(now.as_nanos(), Ordering::Relaxed);
+        self.sessions.retain(|_, entry| entry.session.owner.settle(now).is_ok());
+        self.sweep_at.store((self.sessions.len() * 2).max(FEW), Ordering::Relaxed);
     }
 
     /// The session under this id, if there is one that has not been forgotten.

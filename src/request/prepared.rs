@@ -46,6 +46,7 @@ impl Prepared {
             }
             let session = session.parts_for(manager)?;
             self.terms.ttl = session.ttl;
+            // A chosen token names a grant of its own, whatever its session says.
             if self.origin == TokenOrigin::Minted && session.reentry == Reentry::Counted {
                 reentry = Reentry::Counted;
             }

@@ -173,8 +173,8 @@ fn give_up_on_loss<V: Send + Sync + 'static>(flight: Arc<Flight<V>>, held: &Held
     let mut lost = Arc::clone(&signal).wait().boxed();
     let waker = Waker::from(Arc::new(GiveUp(flight, signal)));
     if lost.poll_unpin(&mut Context::from_waker(&waker)).is_ready() {
-        // Lost already.
         waker.wake();
+        // It was lost already, and a future that has answered is not to be kept.
         return std::future::pending().boxed();
     }
     lost
