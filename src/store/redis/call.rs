@@ -3,6 +3,7 @@
 //! A refusal that says "not here" is followed at once: the command was not carried out. Everything else is passed up;
 //! nothing is sent twice that may have run (R5).
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use super::conn::dispatch::Dispatch;
@@ -95,13 +96,16 @@ pub(in crate::store) async fn call(
     mut observer: impl SendObserver,
     args: impl Fn(i64) -> ScriptArgs + Send + Sync,
 ) -> Result<Answer, Failure> {
-    if inner.runtime().is_none() {
+    if !inner.is_running() {
         return Err(Failure { error: StoreError::NotRunning, ran: Ran::No });
     }
     let mut progress = Progress { ran: Ran::No, link: None };
     let limit = inner.config.operation_timeout;
-    let sending = send(inner, names, script, begun, &mut observer, &args, &mut progress);
-    match inner.ticks.within(begun, limit, sending).await {
+    let answered = {
+        let sending = pin!(send(inner, names, script, begun, &mut observer, &args, &mut progress));
+        inner.ticks.within(begun, limit, sending).await
+    };
+    match answered {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(Failure { error, ran: progress.ran }),
         Err(error) => {
@@ -151,12 +155,17 @@ async fn send(
     let mut clock_mended = false;
     let mut last = StoreError::Cluster("it passes the command round in circles".into());
     for _ in 0..REDIRECTIONS {
-        let link = match named.take() {
+        let link = match named.take().or_else(|| inner.servers.only()) {
             Some(link) => link,
-            None => inner.servers.of(|| names.slot()).await?,
+            None => Box::pin(inner.servers.of(|| names.slot())).await?,
         };
-        progress.link = Some((Arc::clone(&link), None));
-        let wire = link.wire().await?;
+        let wire = match link.wire_now() {
+            Some(wire) => wire,
+            None => {
+                progress.link = Some((Arc::clone(&link), None));
+                Box::pin(link.wire()).await?
+            }
+        };
         progress.link = Some((link, Some(Arc::clone(&wire))));
         let sent = inner.now();
         let not_after = wire.clock.at(begun, inner.config.operation_timeout);
@@ -198,10 +207,11 @@ async fn run(
     (dispatch, confirmed_by): (Dispatch, u32),
     args: ScriptArgs,
 ) -> Result<(Reply, Confirmed), Fault> {
+    // In boxes: the future of a call is moved several times before it is polled.
     let reply = match (dispatch, confirmed_by) {
-        (Dispatch::Alone, 1..) => return replicas::run(inner, wire, script, asking, args).await,
-        (Dispatch::Alone, 0) => wire.run_one(script, asking, args).await,
-        (Dispatch::InSlot(slot), _) => slot.during(wire.run_one(script, asking, args)).await,
+        (Dispatch::Alone, 1..) => return Box::pin(replicas::run(inner, wire, script, asking, args)).await,
+        (Dispatch::Alone, 0) => Box::pin(wire.run_one(script, asking, args)).await,
+        (Dispatch::InSlot(slot), _) => slot.during(Box::pin(wire.run_one(script, asking, args))).await,
         (Dispatch::Queued(sender), _) => sender.join(args).await,
     };
     Ok((reply?, Confirmed::Enough))

@@ -95,6 +95,11 @@ impl Inner {
         self.runtime.read().clone()
     }
 
+    /// Whether it was started, and has not been stopped.
+    pub(super) fn is_running(&self) -> bool {
+        self.runtime.read().is_some()
+    }
+
     pub(in crate::store) fn names(&self, key: &Key) -> Result<KeyNames, StoreError> {
         KeyNames::new(&self.config.template, &self.config.side_keys, key)
     }

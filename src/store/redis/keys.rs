@@ -9,7 +9,8 @@
 use std::borrow::Borrow;
 use std::fmt::Write;
 use std::hash::{Hash, Hasher};
-use std::sync::OnceLock;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use crate::key::Key;
 use crate::store::{KeyTemplate, StoreError};
@@ -18,29 +19,35 @@ use crate::store::{KeyTemplate, StoreError};
 pub(in crate::store) const SIDE_KEYS: &str = "leasehold:";
 pub(super) const SLOTS: u16 = 16384;
 
-/// One lock's names, in one piece of memory. Within a store the lock's own stands for them all.
+/// One lock's names, in one piece of memory that clones share. Within a store the lock's own stands for them all.
 #[derive(Clone)]
 pub(in crate::store) struct KeyNames {
-    text: Box<str>,
+    text: Arc<str>,
     ends: [u16; 4],
+    slot: u16,
 }
 
 impl KeyNames {
     /// The names of the lock that `template` makes of `key`; those beside it begin with `side_keys`.
     pub(in crate::store) fn new(template: &KeyTemplate, side_keys: &str, key: &Key) -> Result<Self, StoreError> {
         check_name(template, side_keys, key)?;
-        let mut text = String::with_capacity(4 * key.as_str().len() + 128);
+        let mut text = String::with_capacity(5 * key.as_str().len() + 128);
         template.fill_into(key.as_str(), &mut text);
         let lock = text.len();
-        let mut ends = [0; 4];
+        let (mut ends, mut tagged) = ([0; 4], None);
         for (end, kind) in ends.iter_mut().zip(["fence:", "queue:", "alive:", "wake:"]) {
             // A key has 1024 bytes at most, a template 256, a prefix 64, and there are five names.
             *end = u16::try_from(text.len()).expect("five names are shorter than 64 KiB");
             text.push_str(side_keys);
             text.push_str(kind);
-            push_tagged(&mut text, lock);
+            // They end alike.
+            match tagged.clone() {
+                Some(same) => text.extend_from_within(same),
+                None => tagged = Some(push_tagged(&mut text, lock)),
+            }
         }
-        Ok(Self { text: text.into(), ends })
+        let slot = slot_of(&text.as_bytes()[..lock]);
+        Ok(Self { text: text.into(), ends, slot })
     }
 
     fn part(&self, at: usize) -> &str {
@@ -71,7 +78,7 @@ impl KeyNames {
     }
 
     pub(super) fn slot(&self) -> u16 {
-        slot_of(self.lock().as_bytes())
+        self.slot
     }
 }
 
@@ -114,8 +121,9 @@ pub(crate) fn beside(kind: &str, name: &str) -> String {
     text.split_off(name.len())
 }
 
-/// Appends the name that `text` begins with, so that the whole has the slot of that name.
-fn push_tagged(text: &mut String, lock: usize) {
+/// Appends the name that `text` begins with, so that the whole has the slot of that name. Answers where it stands.
+fn push_tagged(text: &mut String, lock: usize) -> Range<usize> {
+    let from = text.len();
     let name = &text[..lock];
     let (before, after) = match (name.contains('}'), hash_tag(name.as_bytes()).len() == name.len()) {
         // Without a closing brace the whole name can be the tag.
@@ -132,6 +140,7 @@ fn push_tagged(text: &mut String, lock: usize) {
     text.push_str(before);
     text.extend_from_within(..lock);
     text.push_str(after);
+    from..text.len()
 }
 
 /// The part of a name that decides its slot.

@@ -3,9 +3,9 @@
 //! The last few seconds before the connection broke are enough: replicas that lag further are not promoted.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use super::keys::KeyNames;
@@ -22,46 +22,24 @@ pub(super) struct RecentReleases(Mutex<Ring>);
 
 #[derive(Default)]
 struct Ring {
-    order: VecDeque<(Moment, Token, Arc<KeyNames>)>,
-    /// The keys that each token has released: a client may use one token for several.
-    names: HashMap<Token, Vec<Released>>,
+    order: VecDeque<(Moment, Release)>,
+    /// The highest fence that was known at each release: a later grant has a higher one.
+    fences: HashMap<Release, u64, RandomState>,
 }
 
-/// A key that a token has released.
-#[derive(Clone)]
-pub(super) struct Released {
-    pub(super) names: Arc<KeyNames>,
-    /// A later grant has a higher fence.
-    pub(super) fence: u64,
-}
-
-impl Ring {
-    fn knows(&self, names: &KeyNames, token: Token) -> bool {
-        self.names.get(&token).is_some_and(|keys| keys.iter().any(|key| *key.names == *names))
-    }
-
-    fn forget(&mut self, token: Token, names: &KeyNames) {
-        if let Some(keys) = self.names.get_mut(&token) {
-            keys.retain(|key| *key.names != *names);
-            if keys.is_empty() {
-                self.names.remove(&token);
-            }
-        }
-    }
-}
+/// A key, and the token that has released it: a client may use one token for several keys.
+type Release = (Token, KeyNames);
 
 impl RecentReleases {
     /// A token has released a lock; `fence` is the highest fence that is known of its slot.
     pub(super) fn released(&self, names: &KeyNames, token: Token, fence: u64, now: Moment) {
+        let release = (token, names.clone());
         let ring = &mut *self.0.lock();
-        ring.forget(token, names);
-        let names = Arc::new(names.clone());
-        let released = Released { names: Arc::clone(&names), fence };
-        ring.names.entry(token).or_default().push(released);
-        ring.order.push_back((now, token, names));
-        while ring.order.len() > MOST || ring.order.front().is_some_and(|(at, ..)| now.saturating_since(*at) > SPAN) {
-            if let Some((_, old, names)) = ring.order.pop_front() {
-                ring.forget(old, &names);
+        ring.fences.insert(release.clone(), fence);
+        ring.order.push_back((now, release));
+        while ring.order.len() > MOST || ring.order.front().is_some_and(|(at, _)| now.saturating_since(*at) > SPAN) {
+            if let Some((_, old)) = ring.order.pop_front() {
+                ring.fences.remove(&old);
             }
         }
     }
@@ -69,26 +47,26 @@ impl RecentReleases {
     /// A token is about to hold a lock, perhaps again: what it released of this key before must not be repeated. An
     /// acquire calls this before it waits for the clean-ups of the token, and once more after that.
     pub(super) fn forget(&self, names: &KeyNames, token: Token) {
-        self.0.lock().forget(token, names);
+        self.0.lock().fences.remove(&(token, names.clone()));
     }
 
     /// Calls `act` if the release is still remembered. Until `act` returns, no call can forget it.
     pub(super) fn if_known(&self, names: &KeyNames, token: Token, act: impl FnOnce()) {
         let ring = self.0.lock();
-        if ring.knows(names, token) {
+        if ring.fences.contains_key(&(token, names.clone())) {
             act();
         }
     }
 
     #[cfg(test)]
     fn knows(&self, names: &KeyNames, token: Token) -> bool {
-        self.0.lock().knows(names, token)
+        self.0.lock().fences.contains_key(&(token, names.clone()))
     }
 
     /// All releases that are remembered.
-    pub(super) fn all(&self) -> Vec<(Token, Released)> {
+    pub(super) fn all(&self) -> Vec<(Token, KeyNames, u64)> {
         let ring = self.0.lock();
-        ring.names.iter().flat_map(|(token, keys)| keys.iter().map(|key| (*token, key.clone()))).collect()
+        ring.fences.iter().map(|((token, names), fence)| (*token, names.clone(), *fence)).collect()
     }
 }
 
@@ -117,6 +95,6 @@ mod tests {
             recent.released(&names, Token::random(), 1, at(6_002));
         }
         let ring = recent.0.lock();
-        assert!(ring.order.len() == MOST && ring.names.len() == MOST);
+        assert!(ring.order.len() == MOST && ring.fences.len() == MOST);
     }
 }

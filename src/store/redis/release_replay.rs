@@ -13,8 +13,8 @@ use futures_util::{StreamExt, stream};
 
 use super::cleanup::take_back;
 use super::inner::Inner;
+use super::keys::KeyNames;
 use super::pending::{PendingCleanup, ReleaseScope};
-use super::recent_releases::Released;
 use crate::key::Token;
 
 /// So many are repeated at a time.
@@ -28,7 +28,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
     // An error means that there are no connections any more.
     while reconnects.changed().await.is_ok() {
         let all = inner.recent_releases.all();
-        let each = |(token, released)| repeat(&inner, token, released);
+        let each = |(token, names, fence)| repeat(&inner, token, names, fence);
         let repeating = stream::iter(all).for_each_concurrent(AT_ONCE, each);
         tokio::select! {
             () = repeating => {}
@@ -40,11 +40,11 @@ pub(super) async fn run(inner: Arc<Inner>) {
 
 /// Repeats one release, as a clean-up: a try that uses the token again waits until no late command can hit what it then
 /// holds (S5), and a release whose token was used again before is spared.
-async fn repeat(inner: &Arc<Inner>, token: Token, Released { names, fence }: Released) {
+async fn repeat(inner: &Arc<Inner>, token: Token, names: KeyNames, fence: u64) {
     // A try forgets the release before that, and it is not repeated; or after that, and sees the clean-up.
     inner.recent_releases.if_known(&names, token, || {
         let pending = PendingCleanup::of(ReleaseScope::UpTo(fence), inner.now().saturating_add(TRIED_FOR));
-        take_back(inner, (*names).clone(), token, pending);
+        take_back(inner, names.clone(), token, pending);
     });
     inner.cleaning.wait_for(&names, token).await;
 }

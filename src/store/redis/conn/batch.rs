@@ -10,7 +10,7 @@ use crate::store::redis::fault::Fault;
 use crate::store::redis::script::{BatchKind, Reply, ScriptArgs};
 
 /// Of one script, over one wire.
-const LIMITS: BatchLimits = BatchLimits { in_flight: 8, batch: 32 };
+const LIMITS: BatchLimits = BatchLimits { in_flight: 2, batch: 64 };
 
 /// Whether calls for different locks may go out as one.
 #[derive(Clone, Copy, PartialEq, Eq)]

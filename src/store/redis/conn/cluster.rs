@@ -123,6 +123,14 @@ impl Servers {
         matches!(self, Self::Cluster(_))
     }
 
+    /// The link that there is to all slots, where there is only one.
+    pub(in crate::store) fn only(&self) -> Option<Arc<Link>> {
+        match self {
+            Self::One(link, _) => Some(Arc::clone(link)),
+            Self::Cluster(_) => None,
+        }
+    }
+
     /// Who has the slot, as soon as that is known. `slot` is asked for only where it matters.
     pub(in crate::store) async fn of(&self, slot: impl FnOnce() -> u16) -> Result<Arc<Link>, StoreError> {
         match self {

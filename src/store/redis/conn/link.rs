@@ -84,13 +84,16 @@ impl Link {
         Arc::new(Self { phase, target, opener, on_warning, reconnects, failing, is_new, warned })
     }
 
+    /// The wire, if there is one.
+    pub(in crate::store) fn wire_now(&self) -> Option<Arc<Wire>> {
+        match &*self.phase.borrow() {
+            Phase::Up(wire) => Some(Arc::clone(wire)),
+            Phase::Down(_) | Phase::Ended => None,
+        }
+    }
+
     /// The wire, as soon as there is one. Waits without end: its caller bounds it.
     pub(in crate::store) async fn wire(&self) -> Result<Arc<Wire>, StoreError> {
-        match &*self.phase.borrow() {
-            Phase::Up(wire) => return Ok(Arc::clone(wire)),
-            Phase::Ended => return Err(StoreError::NotRunning),
-            Phase::Down(_) => {}
-        }
         let mut phases = self.phase.subscribe();
         let settled = phases.wait_for(|phase| !matches!(phase, Phase::Down(_))).await;
         match settled.as_deref() {

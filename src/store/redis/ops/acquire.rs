@@ -37,7 +37,12 @@ async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> 
     let names = inner.names(ask.key)?;
     let ttl = inner.checked_ttl(ask.ttl)?;
     inner.recent_releases.forget(&names, ask.token);
-    clean(inner, &names, ask.token, begun).await?;
+    // From now on no repetition of a release begins under the token.
+    if !inner.cleaning.is_idle() {
+        Box::pin(clean(inner, &names, ask.token, begun)).await?;
+        // What was taken back just now was released once more.
+        inner.recent_releases.forget(&names, ask.token);
+    }
     let mut attempt = Attempt::begin(inner, &names, ask, (ttl, begun));
     let answered = attempt.send().await;
     attempt.conclude(answered)
@@ -60,8 +65,6 @@ impl<'a> Attempt<'a> {
         ask: AcquireRequest<'_>,
         (ttl, begun): (Duration, Moment),
     ) -> Self {
-        // What was taken back just now was released once more.
-        inner.recent_releases.forget(names, ask.token);
         let life = ttl.saturating_add(inner.config.lock_delay);
         // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
         let over = begun.saturating_add(inner.config.operation_timeout * 2).saturating_add(life);
@@ -131,9 +134,10 @@ async fn send(
         let args = args.shared(millis(inner.config.fence_retention)).shared(&inner.config.process);
         let is_queued = u8::from(on_held == OnHeld::Queue);
         args.token(token).arg(millis(life)).arg(format_args!("{not_after} {seen} {ticket} {is_queued}"))
-    });
-    match answered.await {
-        Err(Failure { ran: Ran::Split, .. }) => moving::acquire(inner, one, guard).await,
+    })
+    .await;
+    match answered {
+        Err(Failure { ran: Ran::Split, .. }) => Box::pin(moving::acquire(inner, one, guard)).await,
         answered => answered,
     }
 }
@@ -148,9 +152,6 @@ fn flaw(inner: &Inner, answer: &Answer, begun: Moment, valid_for: Duration) -> O
 
 /// An earlier try with this token must be out of the way first (S5).
 async fn clean(inner: &Arc<Inner>, names: &KeyNames, token: Token, begun: Moment) -> Result<(), StoreError> {
-    if inner.cleaning.is_idle() {
-        return Ok(());
-    }
     let waiting = inner.cleaning.wait_for(names, token);
     inner.ticks.within(begun, inner.config.operation_timeout, waiting).await.map_err(|error| match error {
         StoreError::Timeout => StoreError::CleaningUp,

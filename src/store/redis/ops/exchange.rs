@@ -30,6 +30,8 @@ pub(in crate::store) async fn exchange(
     release: GuardedRelease,
     next: AcquireRequest<'_>,
 ) -> (Released, Acquired) {
+    // Before it is asked what is being taken back: from now on no repetition of a release begins under the token.
+    inner.recent_releases.forget(release.names(), next.token);
     if is_one_step(inner, &release, next) {
         in_one_step(inner, release, next, inner.now()).await
     } else {

@@ -22,8 +22,9 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Resul
     let life = ttl.saturating_add(inner.config.lock_delay);
     let answered = call(inner, &names, &EXTEND, begun, Confirmable, |not_after| {
         ScriptArgs::of([names.lock()]).token(token).arg(millis(life)).arg(not_after)
-    });
-    let answer = answered.await.map_err(|failure| failure.error)?;
+    })
+    .await;
+    let answer = answered.map_err(|failure| failure.error)?;
     match (answer.reply.code(), answer.reply.rest()) {
         (1, &[left_ms]) => {
             // It may have had more left than was asked for now.

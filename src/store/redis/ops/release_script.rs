@@ -24,8 +24,8 @@ pub(in crate::store) async fn once(
 ) -> Ended {
     match scope {
         ReleaseScope::Any => release(inner, names, token, sent).await,
-        ReleaseScope::Claim(fence) => release_claim(inner, names, token, fence, sent).await,
-        ReleaseScope::UpTo(fence) => repeat(inner, names, token, fence, sent).await,
+        ReleaseScope::Claim(fence) => Box::pin(release_claim(inner, names, token, fence, sent)).await,
+        ReleaseScope::UpTo(fence) => Box::pin(repeat(inner, names, token, fence, sent)).await,
     }
 }
 
@@ -46,9 +46,12 @@ async fn release(inner: &Inner, names: &KeyNames, token: Token, observer: &mut i
     let answered = call(inner, names, &RELEASE, begun, &mut *observer, |not_after| {
         let args = ScriptArgs::of([names.lock(), names.alive(), names.queue()]).limits(not_after, 0);
         args.shared(&inner.config.side_keys).token(token).arg(not_after)
-    });
-    let answered = match answered.await {
-        Err(Failure { ran: Ran::Split, .. }) => moving::release::release(inner, names, token, begun, observer).await,
+    })
+    .await;
+    let answered = match answered {
+        Err(Failure { ran: Ran::Split, .. }) => {
+            Box::pin(moving::release::release(inner, names, token, begun, observer)).await
+        }
         answered => answered,
     };
     remembered(inner, names, token, meaning(answered))
@@ -70,7 +73,9 @@ async fn release_claim(
         args.arg(&inner.config.side_keys)
     });
     let answered = match answered.await {
-        Err(Failure { ran: Ran::Split, .. }) => moving::release::claim(inner, names, token, begun, observer).await,
+        Err(Failure { ran: Ran::Split, .. }) => {
+            Box::pin(moving::release::claim(inner, names, token, begun, observer)).await
+        }
         answered => answered,
     };
     remembered(inner, names, token, meaning(answered))
