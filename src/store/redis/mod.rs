@@ -120,6 +120,8 @@ pub(super) mod fault;
 mod highest;
 mod inner;
 pub(super) mod keys;
+#[cfg(test)]
+mod model;
 mod ops;
 pub(super) mod pending;
 #[cfg(feature = "test-util")]

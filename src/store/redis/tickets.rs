@@ -3,11 +3,11 @@
 //! A try that waits takes a ticket; the scripts judge tickets by the server's clock. A release calls the first ticket, by
 //! a message on a channel of its process, and nobody else: what a grant costs does not grow with the processes that wait.
 //! One task renews all tickets of the process (`renew`), many in one script, apart from the tries. The answer says how
-//! each ticket stands, so that a lost message costs one renewal.
+//! each ticket stands, so that a lost message costs one renewal. `model` walks through it at random.
 //!
 //! | of a place | what becomes of it |
 //! |---|---|
-//! | a try is in flight | it is left alone |
+//! | a try is in flight, also one that goes along with a release (`exchange`) | it is left alone |
 //! | somebody listens for its turn | its ticket is renewed; the listener gets a hint when to try again, also if the ticket is gone or cannot be renewed |
 //! | nobody does any more | its ticket is renewed for [`ABANDONED`], then given up: [`leave`](Tickets::leave) was not called |
 //! | its only try was dropped | the ticket that it may have taken runs out |

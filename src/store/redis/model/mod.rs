@@ -1,0 +1,474 @@
+//! Random walks of processes that wait in turn for one lock (R16): nobody is granted while another holds, processes that
+//! wait take turns, and whoever waits is granted soon once nothing fails any more.
+//!
+//! The processes' part is the code of [`super::tickets`] itself; how the driver uses it, and what the scripts do, is
+//! written down here once more. Time goes in milliseconds. In each step a command reaches the server, a reply, a call or
+//! a hint arrives, a request comes or gives up, a holder lets go, a connection breaks, a process dies, or time passes.
+//!
+//! | a request's claim | it goes on |
+//! |---|---|
+//! | asks | with the answer. Granted: the process holds. Denied: it listens for its turn. No answer: what the try may have left is owed, and it tries again once that is paid |
+//! | listens | with a hint, or when its pause is over: it asks again |
+//! | has gone | a grant that still comes is let go; without another request the process leaves the queue |
+
+mod server;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use fastrand::Rng;
+use futures_util::FutureExt;
+
+use self::server::{Answer, Command, Server, TTL_MS, Token};
+use super::keys::{KeyNames, SIDE_KEYS};
+use super::script::Reply;
+use super::tickets::{ROUND, Renewal, TicketedTry, Tickets};
+use crate::clock::ManualClock;
+use crate::key::Key;
+use crate::store::{Acquired, Denial, Hint, KeyTemplate, OnHeld, Watch};
+
+/// What holders take off for the drift of clocks.
+const DRIFT_MS: u64 = TTL_MS / 100 + 2;
+/// So long a command is answered or has no effect (R5).
+const TIMEOUT_MS: u64 = 200;
+
+/// A command on its way, and what waits for its answer.
+struct Flying {
+    command: Command,
+    not_after: u64,
+    answer: Option<Answer>,
+    /// Of a try: it was sent then.
+    attempt: Option<(TicketedTry<'static>, u64)>,
+    renewal: Option<Renewal>,
+}
+
+/// A token that may hold the lock, or may come to: nobody wants it.
+#[derive(Clone, Copy)]
+struct Owed {
+    token: Token,
+    not_after: u64,
+}
+
+struct Process {
+    id: usize,
+    tickets: &'static std::sync::Arc<Tickets>,
+    names: &'static KeyNames,
+    /// Requests that wait, also the one that the lock is being taken for.
+    waiting: usize,
+    /// The token of the request that the lock is being taken for, while it listens or asks.
+    claim: Option<Token>,
+    turn: Option<Watch>,
+    sleeps_until: u64,
+    holds: Option<(Token, u64)>,
+    wire: VecDeque<Flying>,
+    owed: Vec<Owed>,
+    next_round: u64,
+    /// Hints that come at the holder's end.
+    timers: Vec<(u64, u64)>,
+}
+
+struct World {
+    random: Rng,
+    clock: ManualClock,
+    server: Server,
+    processes: Vec<Option<Process>>,
+    /// Commands whose connection broke. They may still run.
+    strays: Vec<(Command, u64)>,
+    next_token: Token,
+    grants: Vec<usize>,
+    /// Nothing fails any more, and nobody comes.
+    calm: bool,
+    /// How long nothing happens at times.
+    pause_ms: u64,
+}
+
+impl Process {
+    fn new(id: usize, clock: &ManualClock) -> Self {
+        let names = KeyNames::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("k").unwrap()).unwrap();
+        Self {
+            id,
+            // Tries borrow them for as long as they are under way.
+            tickets: Box::leak(Box::new(std::sync::Arc::new(Tickets::new(clock.clock())))),
+            names: Box::leak(Box::new(names)),
+            waiting: 0,
+            claim: None,
+            turn: None,
+            sleeps_until: 0,
+            holds: None,
+            wire: VecDeque::new(),
+            owed: Vec::new(),
+            next_round: 0,
+            timers: Vec::new(),
+        }
+    }
+
+    fn send(&mut self, command: Command, now: u64) {
+        self.wire.push_back(Flying {
+            command,
+            not_after: now + TIMEOUT_MS,
+            answer: None,
+            attempt: None,
+            renewal: None,
+        });
+    }
+
+    fn is_asking(&self) -> bool {
+        self.wire.iter().any(|flying| flying.attempt.is_some() && flying.token() == self.claim)
+    }
+
+    /// Asks for the lock, and lets go what it `held` in the same step.
+    fn ask(&mut self, token: Token, held: Option<Token>, now: u64) {
+        if let Some(turn) = &mut self.turn {
+            turn.clear();
+        }
+        self.claim = Some(token);
+        let attempt = self.tickets.begin_try(self.names, OnHeld::Queue);
+        let ticket = (self.id, attempt.number());
+        let command = match held {
+            Some(held) => Command::Exchange { held, token, ticket },
+            None => Command::Try { token, ticket },
+        };
+        self.send(command, now);
+        self.wire.back_mut().unwrap().attempt = Some((attempt, now));
+    }
+
+    /// The next request's turn, if there is one; else the process leaves the queue.
+    fn go_on(&mut self, token: Token, now: u64) {
+        if self.waiting > 0 {
+            self.ask(token, None, now);
+        } else if let Some(number) = self.tickets.leave(self.names) {
+            self.send(Command::Leave { ticket: (self.id, number) }, now);
+        }
+    }
+
+    fn round(&mut self, now: u64) {
+        let round = self.tickets.round(Vec::new());
+        for (_, number) in round.abandoned {
+            self.send(Command::Leave { ticket: (self.id, number) }, now);
+        }
+        for renewal in round.renewals {
+            self.send(Command::Renew { ticket: (self.id, renewal.number.unwrap()) }, now);
+            self.wire.back_mut().unwrap().renewal = Some(renewal);
+        }
+        self.next_round = now + u64::try_from(ROUND.as_millis()).unwrap();
+    }
+}
+
+impl Flying {
+    fn token(&self) -> Option<Token> {
+        match self.command {
+            Command::Try { token, .. } | Command::Exchange { token, .. } => Some(token),
+            _ => None,
+        }
+    }
+
+    /// What it may leave behind if it is not answered.
+    fn may_leave(&self) -> Vec<Token> {
+        match self.command {
+            Command::Try { token, .. } | Command::Release { token } => vec![token],
+            Command::Exchange { held, token, .. } => vec![held, token],
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl World {
+    fn new(seed: u64, processes: usize) -> Self {
+        let clock = ManualClock::new();
+        Self {
+            random: Rng::with_seed(seed),
+            processes: (0..processes).map(|id| Some(Process::new(id, &clock))).collect(),
+            clock,
+            server: Server::default(),
+            strays: Vec::new(),
+            next_token: 0,
+            grants: Vec::new(),
+            calm: false,
+            pause_ms: 400,
+        }
+    }
+
+    fn token(&mut self) -> Token {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.server.now += ms;
+        self.clock.advance(Duration::from_millis(ms));
+    }
+
+    /// One thing that may happen, if it can happen now.
+    fn step(&mut self) {
+        let at = self.random.usize(..self.processes.len());
+        let (now, token) = (self.server.now, self.token());
+        let chance = self.random.u32(..1_000);
+        let Some(process) = &mut self.processes[at] else { return self.pass(1) };
+        match chance {
+            0..350 => self.run_one(at),
+            350..600 => self.answer_one(at),
+            600..700 => self.call_one(),
+            700..760 => self.look(at),
+            760..820 => self.let_go(at),
+            820..880 if !self.calm && process.waiting < 3 => {
+                process.waiting += 1;
+                if process.claim.is_none() && process.holds.is_none() {
+                    process.ask(token, None, now);
+                }
+            }
+            880..895 if !self.calm => self.give_up(at),
+            895..900 if !self.calm => self.break_wire(at),
+            900..901 if !self.calm => self.kill(at),
+            901..920 if !self.calm => self.run_stray(),
+            920..925 if !self.calm => drop(self.server.calls.pop()),
+            _ => {
+                let ms = if self.random.u8(..50) == 0 { self.pause_ms } else { self.random.u64(..4) };
+                self.pass(ms);
+            }
+        }
+        self.housekeeping(at);
+        self.check();
+    }
+
+    /// A command reaches the server. A connection keeps their order.
+    fn run_one(&mut self, at: usize) {
+        let Some(process) = &mut self.processes[at] else { return };
+        if let Some(flying) = process.wire.iter_mut().find(|flying| flying.answer.is_none()) {
+            flying.answer = Some(self.server.run(&flying.command, flying.not_after));
+        }
+    }
+
+    fn run_stray(&mut self) {
+        if !self.strays.is_empty() {
+            let (command, not_after) = self.strays.swap_remove(self.random.usize(..self.strays.len()));
+            self.server.run(&command, not_after);
+        }
+    }
+
+    /// A reply arrives.
+    fn answer_one(&mut self, at: usize) {
+        let (now, token) = (self.server.now, self.token());
+        let Some(process) = &mut self.processes[at] else { return };
+        if process.wire.front().is_none_or(|flying| flying.answer.is_none()) {
+            return;
+        }
+        let flying = process.wire.pop_front().unwrap();
+        let (answer, of) = (flying.answer.unwrap(), flying.token());
+        match (flying.attempt, flying.renewal, answer) {
+            (Some((attempt, sent)), _, Answer::Granted) => {
+                let deadline = sent + TTL_MS - DRIFT_MS;
+                attempt.settle(&Acquired::Granted { fence: None, valid_for: Duration::ZERO, clock: None });
+                if of == process.claim && now < deadline {
+                    (process.claim, process.turn, process.holds) = (None, None, Some((of.unwrap(), deadline)));
+                    process.waiting -= 1;
+                    self.grants.push(at);
+                } else {
+                    process.send(Command::Release { token: of.unwrap() }, now);
+                    if of == process.claim {
+                        process.claim = None;
+                        process.go_on(token, now);
+                    }
+                }
+            }
+            (Some((attempt, _)), _, Answer::Held | Answer::Ahead(_)) => {
+                attempt.settle(&Acquired::Denied { retry_in: None, why: Denial::Held });
+                if of == process.claim {
+                    let pause = if let Answer::Ahead(ms) = answer { ms } else { u64::MAX / 2 };
+                    process.sleeps_until = now + pause;
+                    process.turn.get_or_insert_with(|| process.tickets.turn(process.names.clone()));
+                } else if process.claim.is_none() && process.waiting == 0 {
+                    process.go_on(token, now);
+                }
+            }
+            (Some((attempt, _)), ..) => {
+                drop(attempt);
+                process.owed.extend(owed(&flying.command, flying.not_after));
+                if of == process.claim {
+                    process.sleeps_until = now + 50;
+                }
+            }
+            (None, Some(renewal), Answer::Stands(numbers, len)) => {
+                let reply = match len {
+                    2 => Reply::of([numbers[0], 0]),
+                    3 => Reply::of([numbers[0], 0, numbers[2]]),
+                    _ => Reply::of(numbers),
+                };
+                if let Some(left) = process.tickets.renewed(&renewal, &reply) {
+                    let at = now + u64::try_from(left.as_millis()).unwrap() + 1;
+                    process.timers.push((at, renewal.number.unwrap()));
+                }
+            }
+            (None, Some(renewal), _) => process.tickets.cannot_renew(&[renewal]),
+            (None, None, Answer::Done) => {
+                if let Command::Release { token } = flying.command {
+                    process.owed.retain(|owed| owed.token != token || now <= owed.not_after);
+                }
+            }
+            (None, None, _) => process.owed.extend(owed(&flying.command, flying.not_after)),
+        }
+    }
+
+    /// A call arrives.
+    fn call_one(&mut self) {
+        if self.server.calls.is_empty() {
+            return;
+        }
+        let (at, number) = self.server.calls.remove(0);
+        if let Some(process) = &self.processes[at] {
+            process.tickets.called(process.names.lock(), number);
+        }
+    }
+
+    /// A request that listens looks whether it is to try again.
+    fn look(&mut self, at: usize) {
+        let now = self.server.now;
+        let Some(process) = &mut self.processes[at] else { return };
+        let Some(token) = process.claim.filter(|_| !process.is_asking()) else { return };
+        let hint = process.turn.as_mut().and_then(|turn| turn.next().now_or_never()).flatten();
+        // S5: its own earlier try has to be out of the way.
+        let is_clean = process.owed.iter().all(|owed| owed.token != token);
+        if (hint.is_some() || now >= process.sleeps_until) && is_clean {
+            process.ask(token, None, now);
+        }
+    }
+
+    /// The holder lets go, for the next request of its process where one waits.
+    fn let_go(&mut self, at: usize) {
+        let (now, token) = (self.server.now, self.token());
+        let Some(process) = &mut self.processes[at] else { return };
+        let Some((held, _)) = process.holds.take() else { return };
+        if process.waiting > 0 {
+            process.ask(token, Some(held), now);
+        } else {
+            process.send(Command::Release { token: held }, now);
+        }
+    }
+
+    /// The request that the lock is being taken for gives up.
+    fn give_up(&mut self, at: usize) {
+        let (now, token) = (self.server.now, self.token());
+        let Some(process) = &mut self.processes[at] else { return };
+        let Some(gone) = process.claim.take() else { return };
+        process.waiting -= 1;
+        process.turn = None;
+        // An exchange is not dropped: its release has to be answered.
+        for flying in &mut process.wire {
+            if flying.token() == Some(gone) && matches!(flying.command, Command::Try { .. }) && flying.attempt.is_some()
+            {
+                flying.attempt = None;
+                process.owed.extend(owed(&flying.command, flying.not_after));
+            }
+        }
+        process.go_on(token, now);
+    }
+
+    /// Nothing on its way is answered; what has not run may run later.
+    fn break_wire(&mut self, at: usize) {
+        let now = self.server.now;
+        let Some(process) = &mut self.processes[at] else { return };
+        for flying in std::mem::take(&mut process.wire) {
+            if flying.answer.is_none() {
+                self.strays.push((flying.command.clone(), flying.not_after));
+            }
+            process.owed.extend(owed(&flying.command, flying.not_after));
+            if flying.token() == process.claim {
+                process.sleeps_until = now + 50;
+            }
+            if let Some(renewal) = flying.renewal {
+                process.tickets.cannot_renew(&[renewal]);
+            }
+        }
+        // Messages may have been missed.
+        process.tickets.hint_all(Hint::Resumed);
+    }
+
+    fn kill(&mut self, at: usize) {
+        if self.processes.iter().flatten().count() > 2
+            && let Some(process) = self.processes[at].take()
+        {
+            self.strays.extend(process.wire.into_iter().map(|flying| (flying.command, flying.not_after)));
+        }
+    }
+
+    /// What a process does by itself.
+    fn housekeeping(&mut self, at: usize) {
+        let (now, token) = (self.server.now, self.token());
+        let Some(process) = &mut self.processes[at] else { return };
+        if now >= process.next_round {
+            process.round(now);
+        }
+        let due = process.timers.extract_if(.., |(due, _)| *due <= now).collect::<Vec<_>>();
+        for (_, number) in due {
+            process.tickets.hint(process.names.lock(), number, Hint::Free);
+        }
+        if let Some((held, _)) = process.holds.take_if(|(_, deadline)| *deadline <= now) {
+            process.send(Command::Release { token: held }, now);
+            if process.waiting > 0 {
+                process.ask(token, None, now);
+            }
+        }
+        if let Some(owed) = process.owed.first().copied()
+            && process.wire.iter().all(|flying| !matches!(flying.command, Command::Release { .. }))
+        {
+            process.send(Command::Release { token: owed.token }, now);
+        }
+    }
+
+    fn check(&self) {
+        let now = self.server.now;
+        let holders = self.processes.iter().flatten().filter(|process| process.holds.is_some_and(|(_, end)| end > now));
+        assert!(holders.count() <= 1, "two hold it at {now}");
+    }
+
+    fn waits(&self) -> usize {
+        self.processes.iter().flatten().map(|process| process.waiting).sum()
+    }
+}
+
+fn owed(command: &Command, not_after: u64) -> Vec<Owed> {
+    let flying = Flying { command: command.clone(), not_after, answer: None, attempt: None, renewal: None };
+    flying.may_leave().into_iter().map(|token| Owed { token, not_after }).collect()
+}
+
+fn walks() -> u64 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300)
+}
+
+#[test]
+fn nobody_holds_with_another_and_whoever_waits_is_granted_once_nothing_fails_any_more() {
+    for seed in 0..walks() {
+        let mut world = World::new(seed, 2 + usize::try_from(seed % 3).unwrap());
+        (0..2_000).for_each(|_| world.step());
+        world.calm = true;
+        world.strays.clear();
+        let began = world.server.now;
+        while world.waits() > 0 {
+            world.step();
+            // A dead holder keeps the lock for its time.
+            let dead = if world.processes.iter().any(Option::is_none) { TTL_MS } else { 0 };
+            let most = began + 10_000 + dead;
+            assert!(world.server.now < most, "seed {seed}: {} wait, the lock: {:?}", world.waits(), world.server.lock);
+        }
+    }
+}
+
+#[test]
+fn processes_whose_requests_wait_all_the_time_take_turns() {
+    for seed in 0..walks() / 10 {
+        let mut world = World::new(seed, 3);
+        // Else tickets would run out.
+        (world.calm, world.pause_ms) = (true, 1);
+        for process in world.processes.iter_mut().flatten() {
+            process.waiting = 100;
+            process.ask(1_000_000 + u64::try_from(process.id).unwrap(), None, 0);
+        }
+        // All have a place from here on.
+        (0..3).for_each(|at| world.run_one(at));
+        while world.grants.len() < 60 {
+            world.step();
+        }
+        for turns in world.grants[3..].windows(3) {
+            assert!(turns[0] != turns[1] && turns[1] != turns[2] && turns[0] != turns[2], "seed {seed}: {turns:?}");
+        }
+    }
+}
