@@ -91,15 +91,23 @@ impl IdleKeys {
         }
     }
 
-    pub(super) fn token(&self, id: u32) -> Option<Token> {
+    pub(super) fn claim(&self, id: u32) -> Option<&KeptClaim> {
         match &self.keys[id].what {
-            What::Claim(claim) => Some(claim.token),
+            What::Claim(claim) => Some(claim),
             What::Pause => None,
         }
     }
 
+    pub(super) fn token(&self, id: u32) -> Option<Token> {
+        self.claim(id).map(|claim| claim.token)
+    }
+
     pub(super) fn key(&self, id: u32) -> &Key {
         &self.keys[id].key
+    }
+
+    pub(super) fn hash(&self, id: u32) -> u32 {
+        self.keys[id].hash
     }
 
     /// One step towards the next key whose time is over.

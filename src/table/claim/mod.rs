@@ -17,6 +17,8 @@ mod idle;
 mod kept;
 mod release_command;
 mod reuse;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -82,7 +82,8 @@ impl Table {
         let has_room = self.has_room_for_idle();
         match step {
             ClaimStep::Keep { until } if has_room => {
-                self.insert_idle(index, until, What::Claim(claim), fx);
+                let key = self.key_in(index);
+                self.insert_idle(key, until, What::Claim(claim), fx);
                 self.tally.kept_claim();
             }
             step => self.give_up(index, &claim, step, fx),
@@ -147,7 +148,8 @@ impl Table {
         let id = self.idle_keys.as_ref()?.find(slot.hash, &slot.key)?;
         self.idle_claim(id)?;
         let claim = self.take_idle(id)?;
-        self.pause(index, claim.pause(self.claim.reuse(), self.now), fx);
+        let key = self.key_in(index);
+        self.pause(key, claim.pause(self.claim.reuse(), self.now), fx);
         Some(claim.end())
     }
 
@@ -165,29 +167,34 @@ impl Table {
         self.idle_keys.as_ref().is_some_and(|idle| idle.len() < self.limits.keys)
     }
 
-    fn insert_idle(&mut self, index: u32, until: Moment, what: What, fx: &mut Effects) {
+    /// The key of a slot, and its hash.
+    fn key_in(&self, index: u32) -> (Key, u32) {
         let slot = &self.slots[index];
+        (slot.key.clone(), slot.hash)
+    }
+
+    fn insert_idle(&mut self, (key, hash): (Key, u32), until: Moment, what: What, fx: &mut Effects) {
         let Some(idle) = self.idle_keys.as_mut() else { return };
-        if let Some(pause) = idle.find(slot.hash, &slot.key) {
+        if let Some(pause) = idle.find(hash, &key) {
             idle.remove(pause);
         }
-        idle.insert(slot.key.clone(), slot.hash, until, what);
+        idle.insert(key, hash, until, what);
         fx.due(until);
     }
 
     /// Lets a claim go that a slot had, and has others hold back if it is to.
     fn give_up(&mut self, index: u32, claim: &KeptClaim, step: ClaimStep, fx: &mut Effects) {
-        let key = self.slots[index].key.clone();
-        self.send(StoreCommand::GiveUp { key, claim: claim.end() }, fx);
+        let (key, hash) = self.key_in(index);
+        self.send(StoreCommand::GiveUp { key: key.clone(), claim: claim.end() }, fx);
         if let ClaimStep::GiveUp { pause } = step {
-            self.pause(index, pause, fx);
+            self.pause((key, hash), pause, fx);
         }
     }
 
     /// Nobody of this process asks for a key for so long.
-    fn pause(&mut self, index: u32, pause: Duration, fx: &mut Effects) {
+    fn pause(&mut self, key: (Key, u32), pause: Duration, fx: &mut Effects) {
         if !pause.is_zero() && self.has_room_for_idle() {
-            self.insert_idle(index, self.now.saturating_add(pause), What::Pause, fx);
+            self.insert_idle(key, self.now.saturating_add(pause), What::Pause, fx);
         }
     }
 
@@ -195,11 +202,23 @@ impl Table {
     pub(in crate::table) fn end_idle_one(&mut self, fx: &mut Effects) -> bool {
         let Some(idle) = self.idle_keys.as_mut() else { return false };
         match idle.step(self.now) {
-            Step::Due(id) => self.give_up_idle(id, fx),
+            Step::Due(id) => self.end_idle(id, fx),
             Step::Moved => {}
             Step::Idle => return false,
         }
         true
+    }
+
+    /// The time of a claim, or of a pause, is over. One that was used to its last moment is followed by a pause (K5).
+    fn end_idle(&mut self, id: u32, fx: &mut Effects) {
+        let Some((key, hash)) = self.idle_keys.as_ref().map(|idle| (idle.key(id).clone(), idle.hash(id))) else {
+            return;
+        };
+        let reuse = self.claim.reuse();
+        let pause_at = |claim: &mut KeptClaim| claim.idle_until().map(|until| claim.pause(reuse, until));
+        let pause = self.idle_claim(id).and_then(pause_at).unwrap_or_default();
+        self.give_up_idle(id, fx);
+        self.pause((key, hash), pause, fx);
     }
 
     fn give_up_idle(&mut self, id: u32, fx: &mut Effects) {
@@ -213,11 +232,10 @@ impl Table {
     pub(crate) fn tell_claim(&mut self, key: &Key, hash: u32, told: Told, now: Moment, fx: &mut Effects) {
         self.advance_clock(now);
         let (reuse, now) = (self.claim.reuse(), self.now);
-        if let Some(id) = self.idle_keys.as_ref().and_then(|idle| idle.find(hash, key)) {
-            if self.idle_claim(id).is_some() {
-                self.count_told(told);
-                self.give_up_idle(id, fx);
-            }
+        let idle = self.idle_keys.as_ref().and_then(|idle| idle.find(hash, key));
+        if let Some(id) = idle.filter(|id| self.idle_claim(*id).is_some()) {
+            self.count_told(told);
+            self.give_up_idle(id, fx);
         } else if let Some(index) = self.find(hash, key)
             && let Some(claim) = self.slots[index].extras.as_mut().and_then(|extras| extras.claim.as_mut())
         {
