@@ -30,9 +30,12 @@
 //! | R10 | An extend whose answer is unknown is tried again, with random pauses, until the deadline. |
 //! | R11 | Redis expires by its wall clock: when that is set forward, held locks are freed early. Fences protect then. |
 //! | R12 | A fence is above the stored one, above the highest that this process has seen, and not below the server's time in microseconds; so fences rise also after a FLUSHALL, an eviction or a failover. It is kept beside the lock for the retention, and for as long as it is ahead of the clock. Of a key that was given on inside a process the release keeps the last fence that was given out (`release_claim`). |
+//! | R13 | A process that hands its claim on makes the fences in between itself (K2); the last one is stored with the release. |
 //! | R14 | A resource can check fences itself: [`FenceGuard`](crate::fence::FenceGuard) in the process, a script for what is stored in Redis, an HTTP header between processes. |
 //! | R15 | Of all who wait for a key in a process one talks to Redis, and tries again about once a second even if no message arrives. A message is a hint; only a script grants. |
 //! | R16 | Processes queue by tickets that live for about a second by the server's clock and are renewed together. A dead process holds the others up for one such life. A release calls the first in the queue, and nobody else. |
+//! | R17 | A claim may go on to the next waiter of its process, where the store is set to that ([`ClaimReuse`](super::ClaimReuse)). A process that takes a place behind it publishes that to the claim's process, and at each renewal again; its token names the channel. |
+//! | R18 | A claim may be kept while nobody holds its key, for no longer than its TTL as it is: nothing is extended or shortened for that. |
 //! | R19 | A grant never outlives what the store has granted. |
 //! | R20 | While Redis is away, tries fail within the operation timeout, waiters go on waiting, and locks are held until their deadline. Within a second of its return service resumes. Locks are granted without Redis only where the manager is set to that; each must win its key when Redis is back, or is lost. |
 //! | R21 | After a reconnect, another master or a server that was started anew, everything that is held is verified, and what is gone is lost at once. |
