@@ -164,7 +164,17 @@ fn asked(servers: &[Server]) -> (f64, f64) {
     (scripts / servers.len() as f64, commands / servers.len() as f64)
 }
 
-fn measure(name: &str, servers: &[Server], (processes, tasks): (usize, usize), time: Duration) {
+/// What one crowd came to.
+struct Line {
+    name: &'static str,
+    crowd: (usize, usize),
+    per_second: f64,
+    scripts: f64,
+    jain: f64,
+    least: f64,
+}
+
+fn measure(name: &'static str, servers: &[Server], (processes, tasks): (usize, usize), time: Duration) -> Line {
     let urls = servers.iter().map(Server::url).collect::<Vec<_>>().join(",");
     let mut workers: Vec<Process> = (0..processes)
         .map(|_| {
@@ -198,6 +208,37 @@ fn measure(name: &str, servers: &[Server], (processes, tasks): (usize, usize), t
          shares {jain:>5.3}, least {least:>5.2}  longest wait {longest:>8.1} ms",
         total / seconds
     );
+    Line { name, crowd: (processes, tasks), per_second: total / seconds, scripts, jain, least }
+}
+
+/// Holds what was measured to what is wanted.
+fn show_targets(lines: &[Line]) {
+    let line = |name: &str, crowd| lines.iter().find(|line| line.name == name && line.crowd == crowd);
+    let show = |what: String, got: f64, is_met: bool| {
+        println!("target: {what}: {got:.2}, {}", if is_met { "met" } else { "missed" });
+    };
+    for (name, crowd, grants, scripts) in
+        [("redis", (8, 8), 5_000.0, 3.0), ("redlock", (8, 8), 1_000.0, 4.0), ("redlock", (32, 8), 1_000.0, 4.0)]
+    {
+        let Some(line) = line(name, crowd) else { continue };
+        let of = format!("{name}, {} x {}", crowd.0, crowd.1);
+        show(format!("{of}, grants a second, at least {grants}"), line.per_second, line.per_second >= grants);
+        show(format!("{of}, scripts a grant, at most {scripts}"), line.scripts, line.scripts <= scripts);
+        show(format!("{of}, the least share, at least 0.8"), line.least, line.least >= 0.8);
+    }
+    for name in ["hand_off", "linger"] {
+        for (crowd, times) in [((1, 64), 20.0), ((2, 32), 10.0)] {
+            let (Some(ours), Some(rival)) = (line(name, crowd), line("rslock", crowd)) else { continue };
+            let ratio = ours.per_second / rival.per_second;
+            let of = format!("{name}, {} x {}", crowd.0, crowd.1);
+            show(format!("{of}, times the grants of rslock, at least {times}"), ratio, ratio >= times);
+        }
+        for crowd in [(2, 8), (4, 8), (8, 8)] {
+            let Some(ours) = line(name, crowd) else { continue };
+            let of = format!("{name}, {} x {}", crowd.0, crowd.1);
+            show(format!("{of}, Jain's index of shares, at least 0.9"), ours.jain, ours.jain >= 0.9);
+        }
+    }
 }
 
 fn main() {
@@ -213,6 +254,7 @@ fn main() {
     };
     let only: Option<usize> = std::env::args().find_map(|arg| arg.parse().ok());
     let time = if is_bench { Duration::from_secs(5) } else { Duration::from_millis(200) };
+    let mut lines = Vec::new();
     for Contender { name, servers: nodes, crowds } in CONTENDERS.into_iter().filter(|contender| wants(contender.name)) {
         let servers: Vec<Server> = (0..nodes).map(|_| Server::start(&[])).collect();
         if nodes > 1 {
@@ -222,7 +264,10 @@ fn main() {
         }
         let crowds = crowds.iter().filter(|(processes, _)| only.is_none_or(|only| only == *processes));
         for crowd in crowds.take(if is_bench { usize::MAX } else { 1 }) {
-            measure(name, &servers, *crowd, time);
+            lines.push(measure(name, &servers, *crowd, time));
         }
+    }
+    if is_bench {
+        show_targets(&lines);
     }
 }
