@@ -61,6 +61,10 @@ impl StoreDriver {
             // Commands run after the mutex, each in its caller's thread: the one that cancels this may have run before
             // it, and found nothing to cancel.
             let is_wanted = driver.shard().is_some_and(|shard| shard.is_claimed_for(&grant));
+            if let Some(own) = ask.after {
+                // Never cancelled. Were the key asked for at the same time, this process itself would be in the way.
+                let _ = driver.client().release(key.clone(), own).await;
+            }
             if !is_wanted && driver.acquiring.lock().remove(&grant.fence).is_some() {
                 if let Some(ended) = ended {
                     driver.release_ended(ended, &key).await;
@@ -88,12 +92,8 @@ impl StoreDriver {
 
     /// Cancel safe: the store undoes a grant whose answer nobody received (S5).
     async fn try_until_granted(self: &Arc<Self>, grant: Grant, key: &Key, ask: ClaimRequest, first: Option<Tried>) {
-        let ClaimRequest { ttl, tries, after, not_before, .. } = ask;
+        let ClaimRequest { ttl, tries, not_before, .. } = ask;
         let store = &*self.client().store;
-        if let Some(own) = after {
-            // Else the store would refuse the key because of this process itself.
-            let _ = self.client().release(key.clone(), own).await;
-        }
         let pause = not_before.saturating_since(self.client().clock.now());
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;

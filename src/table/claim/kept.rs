@@ -1,9 +1,10 @@
 //! One claim on a key in the store, and how long it outlives the lock that it was taken for: [`KeptClaim`].
 //!
 //! Cluster lock managers have kept locks beyond their use for decades, and asked for them back: VMS (Kronenberg, Levy,
-//! Strecker, "VAXclusters", 1986), GFS2. Here a claim is never extended or shortened for the sake of being kept: it is
-//! short, and then given up. So there is no order between such calls to get wrong, and an idle process costs the store
-//! nothing.
+//! Strecker, "VAXclusters", 1986), GFS2. Here a claim is never extended or shortened for the sake of being kept. Where it
+//! may be kept idle, it is taken for three seconds ([`LIFE`]), and extended to the TTL of its lock only if that is held for
+//! longer than a moment; then it is kept no more. So there is no order between extends and shortenings to get wrong, an
+//! idle process costs the store nothing, and one that is killed while it keeps a key has it for three seconds at most.
 //!
 //! | state | in the store | a lock ends | another of this process asks | another process asks | in doubt, forced | its time is over |
 //! |---|---|---|---|---|---|---|
@@ -20,7 +21,7 @@
 //!
 //! | rule | what holds |
 //! |---|---|
-//! | K1 | No lock is granted under a claim that has less than half of the lock's TTL left, and none outlives its claim (R19). |
+//! | K1 | No lock outlives its claim (R19). One is granted under a claim only if that has half of the lock's TTL left; or, for a lock of this process's own, a second ([`SOON`]), in which it is extended. |
 //! | K2 | The fences under a claim rise from lock to lock, and every later claim's is above them: they are no higher than the store's clock by [`LEAD`], nor than it will be when the claim has run out; the last one is told to the store with the release, and a forced release raises the store's by more than the lead. A key that runs out does so by the same clock. |
 //! | K3 | Only the release by a holder hands a claim on or keeps it: after a loss by time, by force, by a session's end it is given up. A claim under a token that a client chose never is. |
 //! | K4 | Another process that asks gets the key after 32 locks or 10 ms at most, and at once if nobody holds it. |
@@ -36,7 +37,12 @@ use crate::key::{FencingToken, Token, Ttl};
 /// How far the fences of this process may run ahead of the store's clock, in its microseconds. A forced release raises
 /// the store's fence by as much.
 pub(super) const LEAD: u64 = 10_000;
-/// A claim that would keep the key for longer, were this process killed, is not kept idle.
+/// How long a claim that may be kept idle is taken for.
+pub(super) const LIFE: Duration = Duration::from_secs(3);
+/// How long a claim must have left for a lock of this process's own.
+const SOON: Duration = Duration::from_secs(1);
+/// A claim that would keep the key for longer, were this process killed, is not kept idle: one for a client, who is told
+/// the whole TTL at once.
 const LONGEST_IDLE_LIFE: Duration = Duration::from_mins(1);
 /// The pause after a claim that was reused for its whole time is that time divided by this.
 const PAUSE_SHARE: u32 = 8;
@@ -48,6 +54,8 @@ pub(crate) struct KeptClaim {
     /// Until when the store keeps the key, as far as is known.
     deadline: Moment,
     granted_at: Moment,
+    /// Whether it was extended for a lock.
+    is_extended: bool,
     /// The fence that the store gave it.
     given: Option<FencingToken>,
     /// How many locks it was handed on to.
@@ -97,8 +105,8 @@ pub(crate) struct StoreGrant {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Next {
     Nobody,
-    /// One who may have it under this claim.
-    Reuses(Ttl),
+    /// One who may have it under this claim, if the claim has so much left.
+    Reuses(Duration),
     /// One who may not: its token is a client's, or its lock a session's.
     Asks,
 }
@@ -141,6 +149,7 @@ impl KeptClaim {
             state: ClaimState::Acquiring { told: None },
             deadline: Moment::ZERO,
             granted_at: Moment::ZERO,
+            is_extended: false,
             given: None,
             reused: 0,
             fences: Fences::None,
@@ -159,7 +168,9 @@ impl KeptClaim {
                     Some(Told::Doubted) => ClaimState::Closing,
                 };
             }
-            (ClaimEvent::Extended { deadline }, _) => self.deadline = self.deadline.max(deadline),
+            (ClaimEvent::Extended { deadline }, _) => {
+                (self.deadline, self.is_extended) = (self.deadline.max(deadline), true);
+            }
             (ClaimEvent::Wanted, ClaimState::Acquiring { told: None }) => self.acquiring(Told::Wanted),
             (ClaimEvent::Doubted, ClaimState::Acquiring { .. }) => self.acquiring(Told::Doubted),
             (ClaimEvent::Wanted, ClaimState::Held) => self.state = ClaimState::wanted(now),
@@ -194,20 +205,24 @@ impl KeptClaim {
         }
         let left = self.deadline.saturating_since(now);
         match (next, reuse) {
-            (Next::Reuses(ttl), _) if left >= ttl.as_duration() / 2 => match self.fences.next(now, left) {
+            (Next::Reuses(least), _) if left >= least => match self.fences.next(now, left) {
                 Ok(fence) => {
                     self.reused += 1;
                     ClaimStep::Grant { fence, deadline: self.deadline }
                 }
                 Err(RanAhead) => ClaimStep::AT_ONCE,
             },
-            (Next::Nobody, ClaimReuse::Linger { idle, max_time }) if left <= LONGEST_IDLE_LIFE => {
+            (Next::Nobody, ClaimReuse::Linger { idle, max_time }) if self.may_idle(left) => {
                 let until = now.saturating_add(idle).min(self.granted_at.saturating_add(max_time)).min(self.deadline);
                 self.state = ClaimState::Idle { until };
                 ClaimStep::Keep { until }
             }
             _ => ClaimStep::AT_ONCE,
         }
+    }
+
+    fn may_idle(&self, left: Duration) -> bool {
+        !self.is_extended && left <= LONGEST_IDLE_LIFE
     }
 
     fn is_spent(&self, reuse: ClaimReuse, now: Moment) -> bool {
@@ -242,6 +257,14 @@ impl KeptClaim {
             Fences::Rising { last, .. } if self.reused > 0 => Some(FencingToken::at_least_one(last)),
             _ => None,
         }
+    }
+}
+
+impl Next {
+    /// One who may reuse a claim. `is_ticket`: a client is told the deadline of its lock at once.
+    pub(super) fn reusing(ttl: Ttl, is_ticket: bool) -> Self {
+        let half = ttl.as_duration() / 2;
+        Self::Reuses(if is_ticket { half } else { half.min(SOON) })
     }
 }
 
@@ -305,7 +328,7 @@ mod tests {
     }
 
     fn reuses(ttl: u64) -> Next {
-        Next::Reuses(Ttl::new(ms(ttl)).unwrap())
+        Next::reusing(Ttl::new(ms(ttl)).unwrap(), true)
     }
 
     fn acquiring() -> KeptClaim {
@@ -410,6 +433,16 @@ mod tests {
         claim.step(ClaimEvent::Extended { deadline: at(500) }, LINGER, at(1));
         let step = claim.step(ClaimEvent::Released { next: reuses(2_000) }, LINGER, at(1));
         assert!(matches!(step, ClaimStep::Grant { deadline, .. } if deadline == at(1_001)), "{step:?}");
+    }
+
+    #[test]
+    fn held_it_is_handed_on_to_a_guard_while_a_second_is_left() {
+        let next = Next::reusing(Ttl::new(ms(30_000)).unwrap(), false);
+        let mut claim = held();
+        claim.deadline = at(1_500);
+        let step = claim.step(ClaimEvent::Released { next }, LINGER, at(500));
+        assert!(matches!(step, ClaimStep::Grant { deadline, .. } if deadline == at(1_500)), "{step:?}");
+        gives_up(&mut claim, next, at(501));
     }
 
     #[test]

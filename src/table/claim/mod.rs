@@ -218,6 +218,7 @@ impl Table {
         let waiter = &self.waiters[id];
         let (token, ttl, extra, due) = (waiter.token, waiter.terms.ttl, waiter.terms.extra.clone(), waiter.due);
         let claim = self.new_claim(id);
+        let claim_ttl = self.claim_ttl(id, claim.as_deref());
         let not_before = self.not_before(index, tries);
         // It is no grant yet: it ends with its waiter, and with nothing else.
         let holder = self.new_holder(token, ttl, Moment::FAR, GrantState::Claiming(id));
@@ -238,7 +239,7 @@ impl Table {
             self.timeouts.insert(&mut self.waiters, id);
             fx.due(due);
         }
-        let ask = ClaimRequest { token: claim_token, ttl, tries, after, not_before };
+        let ask = ClaimRequest { token: claim_token, ttl: claim_ttl, tries, after, not_before };
         self.send(StoreCommand::Acquire { grant: Grant { slot: index, token, fence, proof: None }, key, ask }, fx);
     }
 
@@ -329,6 +330,7 @@ impl Table {
                 c.wait_nanos = c.wait_nanos.saturating_add(waited);
             }
         });
+        self.extend_if_kept(grant.slot, fx);
         self.tally.claimed(queued);
         if behind {
             self.tally.waited_for(AttemptOutcome::Acquired, waited);

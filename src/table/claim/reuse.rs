@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use super::idle::What;
-use super::kept::{ClaimEvent, ClaimStep, KeptClaim, Next};
+use super::kept::{ClaimEvent, ClaimStep, KeptClaim, LIFE, Next};
 use super::{Attempts, Claim, ClaimEnd, StoreCommand};
 use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
 use crate::error::LockError;
-use crate::key::{FencingToken, Key, Token};
+use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::table::acquire::{reserve_quota, return_quota};
 use crate::table::history::End;
+use crate::table::holder::GrantState;
 use crate::table::refresh_order::AutoRefresh;
 use crate::table::slot::{Refreshes, Terms};
 use crate::table::timer_wheel::Step;
@@ -39,6 +40,15 @@ impl Table {
         reuses.then(|| Box::new(KeptClaim::new(Token::of_claim(tag))))
     }
 
+    /// For how long the store is asked for the claim of a waiter: a short time where it may be kept idle, unless the
+    /// waiter is told the whole TTL at once.
+    pub(super) fn claim_ttl(&self, id: u32, claim: Option<&KeptClaim>) -> Ttl {
+        let (waiter, reuse) = (&self.waiters[id], self.claim.reuse());
+        let is_short = claim.is_some() && matches!(reuse, ClaimReuse::Linger { .. }) && !waiter.is_for_ticket;
+        let ttl = waiter.terms.ttl;
+        if is_short { Ttl::new(LIFE).map_or(ttl, |life| ttl.min(life)) } else { ttl }
+    }
+
     /// Before when a waiter does not have the store asked (K5). A single try does not wait.
     pub(super) fn not_before(&self, index: u32, tries: Attempts) -> Moment {
         let slot = &self.slots[index];
@@ -57,7 +67,11 @@ impl Table {
     pub(in crate::table) fn hand_on_claim(&mut self, index: u32, id: u32, fx: &mut Effects) -> Option<()> {
         let mut claim = self.slots[index].extras.as_mut()?.claim.take()?;
         let waiter = &self.waiters[id];
-        let next = if may_reuse(waiter.origin, &waiter.terms) { Next::Reuses(waiter.terms.ttl) } else { Next::Asks };
+        let next = if may_reuse(waiter.origin, &waiter.terms) {
+            Next::reusing(waiter.terms.ttl, waiter.is_for_ticket)
+        } else {
+            Next::Asks
+        };
         match claim.step(ClaimEvent::Released { next }, self.claim.reuse(), self.now) {
             ClaimStep::Grant { fence, deadline } => {
                 let deadline = deadline.min(self.now.after(self.waiters[id].terms.ttl));
@@ -108,7 +122,7 @@ impl Table {
             return Ok(None);
         }
         reserve_quota(request.terms)?;
-        let next = Next::Reuses(request.terms.ttl);
+        let next = Next::reusing(request.terms.ttl, request.grant_state == GrantState::Ticket);
         let ClaimStep::Grant { fence, deadline } = claim.step(ClaimEvent::Asked { next }, reuse, now) else {
             // Whoever asks the store next takes it along.
             return_quota(request.terms);
@@ -130,10 +144,13 @@ impl Table {
     }
 
     /// Has a grant extended that has less than its TTL, if it is still held in a moment.
-    fn extend_if_kept(&mut self, index: u32, fx: &mut Effects) {
+    pub(super) fn extend_if_kept(&mut self, index: u32, fx: &mut Effects) {
         let slot = &self.slots[index];
-        let Some(holder) = slot.holder.as_ref() else { return };
-        if holder.deadline >= self.now.after(holder.ttl).min(slot.last_deadline()) {
+        let has_claim = slot.extras.as_ref().is_some_and(|extras| extras.claim.is_some());
+        let Some(holder) = slot.holder.as_ref().filter(|_| has_claim) else { return };
+        let missing = self.now.after(holder.ttl).min(slot.last_deadline()).saturating_since(holder.deadline);
+        // The store takes a little off each time.
+        if missing <= holder.ttl.as_duration() / 16 {
             return;
         }
         let due = self.now.saturating_add(EXTEND_AFTER.min(holder.ttl.as_duration() / 8));

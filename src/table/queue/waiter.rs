@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::super::claim::Attempts;
-use super::super::holder::TokenOrigin;
+use super::super::holder::{GrantState, TokenOrigin};
 use super::super::request::AcquireRequest;
 use super::super::slab::{NIL, Slab};
 use super::super::timer_wheel::{Links, Timed};
@@ -55,6 +55,8 @@ pub(crate) struct Waiter {
     pub(crate) timeout: Links,
     pub(crate) token: Token,
     pub(crate) origin: TokenOrigin,
+    /// Whether a client is told of the grant, and its deadline.
+    pub(crate) is_for_ticket: bool,
     pub(crate) terms: Terms,
     pub(crate) queued_at: Moment,
     /// The end of its wait.
@@ -82,6 +84,7 @@ impl Waiter {
             timeout: Links::NEW,
             token: request.token,
             origin: request.origin,
+            is_for_ticket: request.grant_state == GrantState::Ticket,
             terms: request.terms.clone(),
             queued_at: now,
             deadline: Moment::FAR,
