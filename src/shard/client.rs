@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::Shard;
+use super::inbox::Inbox;
 use super::reconcile::{recheck_blocking, reconcile_events};
 use crate::clock::Clock;
 use crate::key::{Key, Token};
@@ -32,6 +33,7 @@ pub(crate) struct StoreClient {
     pub(super) clock: Clock,
     pub(super) fail_mode: FailMode,
     runtime: OnceLock<Handle>,
+    inbox: Arc<Inbox>,
     /// What starting the store came to; `None` until it has.
     started: watch::Sender<Option<Result<(), StoreError>>>,
     tasks: TaskTracker,
@@ -56,6 +58,7 @@ impl StoreClient {
             clock,
             fail_mode,
             runtime: OnceLock::new(),
+            inbox: Arc::default(),
             started: watch::Sender::new(None),
             tasks: TaskTracker::new(),
             turns: Mutex::default(),
@@ -76,6 +79,7 @@ impl StoreClient {
     ) {
         // Set once, by the runtime that the manager starts.
         let _ = self.runtime.set(runtime.clone());
+        runtime.spawn(Inbox::pump(Arc::clone(&self.inbox)));
         let client = Arc::clone(self);
         // None of the calls that a shutdown waits for: it ends with the store.
         runtime.spawn(async move {
@@ -172,8 +176,9 @@ impl StoreClient {
 
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         // Without its runtime the manager is not built yet, or gone.
-        if let Some(runtime) = self.runtime.get() {
-            self.tasks.spawn_on(trace::instrument(guarded("a call to the store", work)), runtime);
+        if self.runtime.get().is_some() {
+            let work = trace::instrument(guarded("a call to the store", work));
+            self.inbox.put(Box::pin(self.tasks.track_future(work)));
         }
     }
 

@@ -15,6 +15,7 @@ mod degraded;
 pub(crate) mod driver;
 mod forked;
 mod grants;
+mod inbox;
 mod inspect;
 pub(crate) mod loss;
 mod notice;

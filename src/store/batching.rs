@@ -2,7 +2,7 @@
 //!
 //! A server spends more on reading a command than on one more lock in it. So a call that finds as many commands in
 //! flight as the limit allows waits until one of them ends, and goes out with all calls that have waited by then, as
-//! one command. A call that finds fewer goes out at once.
+//! one command. A call that finds fewer goes out at once, with those that come until its command is written.
 //!
 //! | state of the batcher | what holds |
 //! |---|---|
@@ -64,13 +64,6 @@ impl<C> Batcher<C> {
         }
     }
 
-    fn try_begin(&self) -> bool {
-        let mut queue = self.queue.lock();
-        let begins = queue.in_flight < self.limits.in_flight;
-        queue.in_flight += usize::from(begins);
-        begins
-    }
-
     /// Lets a call wait under the number. The calls are to go out at once if fewer commands are in flight than may be.
     fn enqueue(&self, call: C) -> (u64, Option<Vec<C>>) {
         let mut queue = self.queue.lock();
@@ -80,6 +73,21 @@ impl<C> Batcher<C> {
         let begins = queue.in_flight < self.limits.in_flight;
         queue.in_flight += usize::from(begins);
         (number, begins.then(|| queue.next(self.limits.batch)))
+    }
+
+    fn try_begin(&self) -> bool {
+        let mut queue = self.queue.lock();
+        let begins = queue.in_flight == 0;
+        queue.in_flight += usize::from(begins);
+        begins
+    }
+
+    /// Adds the calls that have come since to those that are about to go out.
+    fn fill(&self, calls: &mut Vec<C>) {
+        let more = self.limits.batch.saturating_sub(calls.len());
+        let mut queue = self.queue.lock();
+        let some = queue.waiting.len().min(more);
+        calls.extend(queue.waiting.drain(..some).map(|(_, call)| call));
     }
 
     /// A command has ended: the calls that go out in its slot, unless the slot is not needed any more.
@@ -101,9 +109,14 @@ impl<C> Queue<C> {
 }
 
 impl<S: BatchSender> Slot<S> {
-    /// A slot, if fewer commands are in flight than may be; else the sender again.
+    /// A slot for a call that goes out by itself, if no command is in flight; else the sender again.
     pub(super) fn try_begin(sender: S) -> Result<Self, S> {
         if sender.batcher().try_begin() { Ok(Self(sender)) } else { Err(sender) }
+    }
+
+    /// Adds the calls that have come since to those that are about to go out.
+    pub(super) fn fill(&self, calls: &mut Vec<S::Call>) {
+        self.0.batcher().fill(calls);
     }
 
     /// Keeps the slot until `work` is done.

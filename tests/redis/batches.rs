@@ -152,7 +152,8 @@ fn a_call_that_is_dropped_while_it_waits_is_not_sent() {
     // Of those that had gone ahead, each is taken back.
     until("the clean-up", || server.ask::<Vec<String>>("KEYS lock:k:*").is_empty());
     let fences = server.ask::<Vec<String>>("KEYS leasehold:fence:*");
-    assert!(fences.len() <= 1 + 8, "the others were sent: {fences:?}");
+    // One went by itself, and one batch was written.
+    assert!(fences.len() <= 1 + 1 + 64, "the others were sent: {fences:?}");
     drop(stores);
     assert_eq!(server.ask::<Vec<String>>("KEYS lock:*"), ["lock:warm"]);
 }

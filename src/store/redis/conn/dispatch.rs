@@ -3,8 +3,8 @@
 //! | a call | goes out | until |
 //! |---|---|---|
 //! | of a script for one lock, or over a wire without batching | by itself | its reply |
-//! | that gets a slot | by itself; calls that wait go out after its reply | its reply |
-//! | that gets none | in a batch | its own reply, or its caller drops it |
+//! | while no other of its script is in flight | by itself | its reply |
+//! | else | in a batch, with all that ask before the batch is sent | its own reply, or its caller drops it |
 //!
 //! A dropped call that still waits is not sent. A call that was taken from the queue may reach the server after what its
 //! caller sent later: its order is open, and the clean-up counts on its not-after alone (R5).
@@ -67,9 +67,13 @@ impl BatchSender for WireSender {
         &self.wire.batches.batchers[self.kind as usize]
     }
 
-    fn send(slot: Slot<Self>, calls: Vec<Call>) {
+    fn send(slot: Slot<Self>, mut calls: Vec<Call>) {
         let runtime = slot.sender().wire.batches.runtime.clone();
-        runtime.spawn(async move { slot.sender().run(calls).await });
+        runtime.spawn(async move {
+            // Whoever was woken together with these has asked by now.
+            slot.fill(&mut calls);
+            slot.sender().run(calls).await;
+        });
     }
 }
 
