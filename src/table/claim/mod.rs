@@ -15,6 +15,8 @@
 
 mod idle;
 mod kept;
+#[cfg(test)]
+mod model;
 mod release_command;
 mod reuse;
 #[cfg(test)]
