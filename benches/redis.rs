@@ -26,7 +26,7 @@ use leasehold::{LockManager, Token};
 use redis::aio::MultiplexedConnection;
 use stores::{
     Pair, SHORT_ACQUIRE, SHORT_RELEASE, Scripts, TTL_MS, connect, median, names, pairs_per_second, runtime,
-    through_rslock, through_the_manager, through_the_store,
+    show_target, through_rslock, through_the_manager, through_the_store,
 };
 
 /// A script of the store's, with what stands before it.
@@ -145,8 +145,13 @@ fn pairs(server: &Server, rounds: usize, pairs: usize) {
                 median(&mut runs.server_us),
             );
         }
+        show_target(&TARGETS, in_flight, ours / median(&mut runs[4].per_second));
     }
 }
+
+/// The share of what `rslock` does that the manager has to do, by the number in flight. One at a time may take 1.15
+/// times as long.
+const TARGETS: [(usize, f64); 3] = [(1, 1.0 / 1.15), (64, 0.9), (256, 1.0)];
 
 /// The other process of [`passing`]: as long as its standard input is open, it takes the key and lets it go.
 fn partner(url: &str) {

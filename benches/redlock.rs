@@ -29,7 +29,7 @@ use nodes::initialise;
 use redis::aio::MultiplexedConnection;
 use stores::{
     Pair, SHORT_ACQUIRE, SHORT_RELEASE, Scripts, TTL_MS, connect, median, names, pairs_per_second, runtime,
-    through_rslock, through_the_manager, through_the_store, ttl,
+    show_target, through_rslock, through_the_manager, through_the_store, ttl,
 };
 
 const NODES: usize = 5;
@@ -158,6 +158,8 @@ fn pairs(servers: &[Server], rounds: usize, pairs: usize) {
                 "{in_flight:>4} in flight  {name:<17} {per_second:>8.0}/s  {us:>8.1} us  {share:>5.2}x  {client:>5.1} + {nodes:>5.1} us"
             );
         }
+        let share = median(&mut runs[1]) / median(&mut runs[4]);
+        show_target(&[(64, 2.0)], in_flight, share);
     }
 }
 

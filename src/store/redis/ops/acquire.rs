@@ -131,9 +131,9 @@ async fn send(
     let answered = call(inner, names, &ACQUIRE, begun, &mut *guard, |not_after| {
         let seen = inner.highest.of(names);
         let args = ScriptArgs::of([names.lock(), names.queue(), names.fence(), names.alive()]).limits(not_after, seen);
-        let args = args.shared(millis(inner.config.fence_retention)).shared(&inner.config.process);
-        let is_queued = u8::from(on_held == OnHeld::Queue);
-        args.token(token).arg(millis(life)).arg(format_args!("{not_after} {seen} {ticket} {is_queued}"))
+        let args = args.numbers([millis(inner.config.fence_retention)]).text(&inner.config.process).shared();
+        let (not_after, is_queued) = (u64::try_from(not_after).unwrap_or(0), u64::from(on_held == OnHeld::Queue));
+        args.token(token).numbers([millis(life)]).numbers([not_after, seen, ticket, is_queued])
     })
     .await;
     match answered {

@@ -45,7 +45,8 @@ async fn release(inner: &Inner, names: &KeyNames, token: Token, observer: &mut i
     let begun = inner.now();
     let answered = call(inner, names, &RELEASE, begun, &mut *observer, |not_after| {
         let args = ScriptArgs::of([names.lock(), names.alive(), names.queue()]).limits(not_after, 0);
-        args.shared(&inner.config.side_keys).token(token).arg(not_after)
+        let not_after = u64::try_from(not_after).unwrap_or(0);
+        args.text(&inner.config.side_keys).shared().token(token).numbers([not_after])
     })
     .await;
     let answered = match answered {
