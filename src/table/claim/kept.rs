@@ -40,7 +40,7 @@ pub(super) const LEAD: u64 = 10_000;
 /// How long a claim that may be kept idle is taken for.
 pub(super) const LIFE: Duration = Duration::from_secs(3);
 /// How long a claim must have left for a lock of this process's own.
-const SOON: Duration = Duration::from_secs(1);
+pub(super) const SOON: Duration = Duration::from_secs(1);
 /// A claim that would keep the key for longer, were this process killed, is not kept idle: one for a client, who is told
 /// the whole TTL at once.
 const LONGEST_IDLE_LIFE: Duration = Duration::from_mins(1);

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::super::kept::{KeptClaim, LEAD};
+use super::super::kept::{KeptClaim, LEAD, SOON};
 use super::store::LastEnd;
 use super::world::{Process, World, hash};
 use super::{KEYS, Plan, key_at};
 use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
 use crate::key::{Token, Ttl};
-use crate::table::Table;
 use crate::table::claim::{Attempts, ClaimEnd, ClaimRequest, Told};
+use crate::table::{GrantState, Table};
 
 /// How often a walk came to what is worth checking.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,8 @@ struct Live {
     granted_at: Moment,
     proof: Option<u64>,
     is_kept: bool,
+    /// A client was told its deadline.
+    is_for_client: bool,
 }
 
 /// What is known of a claim.
@@ -82,6 +84,7 @@ struct Seen {
     wanted_at: Option<Moment>,
     reused_since: u32,
     is_doubted: bool,
+    is_extended: bool,
 }
 
 pub(super) struct Checks {
@@ -124,6 +127,12 @@ impl Checks {
         seen.told = seen.told.max(Some(deadline));
     }
 
+    /// The same, as it was asked for a lock.
+    pub(super) fn tell_extended(&mut self, token: Token, deadline: Moment) {
+        self.tell(token, deadline);
+        self.claims.entry(token).or_default().is_extended = true;
+    }
+
     /// How far a claim under which nothing was granted yet could be reused, were it idle from then on.
     fn longest_idle(&self, seen: &Seen, now: Moment) -> Moment {
         let ClaimReuse::Linger { idle, max_time } = self.reuse else { return Moment::ZERO };
@@ -152,6 +161,10 @@ fn grants_of(table: &Table) -> Vec<(u64, Live)> {
             granted_at: holder.granted_at,
             proof: extras.and_then(|extras| extras.proof).map(|proof| proof.get()),
             is_kept: claim.is_some(),
+            is_for_client: match holder.grant_state {
+                GrantState::Unseen(waiter) => table.waiters[waiter].is_for_ticket,
+                state => state == GrantState::Ticket,
+            },
         };
         Some((holder.fence().get(), live))
     });
@@ -187,6 +200,7 @@ impl World {
         if seen.idle_until != Some(until) {
             let longest = self.checks.longest_idle(&seen, table.now);
             assert!(until <= longest, "an idle claim is no older than the settings allow: {until:?} {longest:?}");
+            assert!(!seen.is_extended, "what was extended for a lock is not kept: {seen:?}");
             assert!(!seen.is_doubted && seen.wanted_at.is_none(), "K4: what another wants is not kept: {seen:?}");
             let left = seen.told.unwrap_or(Moment::ZERO).saturating_since(table.now);
             assert!(left <= Duration::from_mins(1), "no idle claim would outlive its process by more than a minute");
@@ -230,7 +244,9 @@ impl World {
             }
         }
         let left = seen.told.unwrap_or(Moment::ZERO).saturating_since(live.granted_at);
-        assert!(left >= live.ttl.as_duration() / 2, "K1: half of the TTL is left: {live:?}, {left:?}");
+        let half = live.ttl.as_duration() / 2;
+        let least = if live.is_for_client { half } else { half.min(SOON) };
+        assert!(left >= least, "K1: half of the TTL is left, or time to extend it: {live:?}, {left:?}");
         assert!(!seen.is_doubted, "nothing is granted under a claim in doubt: {live:?}");
         let age = live.granted_at.saturating_since(seen.first_at.unwrap_or(live.granted_at));
         assert!(age < reuse.max_time(), "a claim is reused within its time: {age:?}");

@@ -393,7 +393,7 @@ impl World {
                 let deadline = sent.saturating_add(valid_for(left_us));
                 let is_held = self.act(of, |table, now, _| table.held_until(grant, now).is_some());
                 if is_held {
-                    self.checks.tell(token, deadline);
+                    self.checks.tell_extended(token, deadline);
                 }
                 let _ = self.act(of, |table, now, fx| table.extended(grant, deadline, now, fx));
             }

@@ -18,7 +18,7 @@ use crate::table::{
 
 /// A request, until its user has gone.
 pub(super) struct Request {
-    origin: TokenOrigin,
+    state: GrantState,
     bell: Arc<Bell>,
     stage: Stage,
 }
@@ -69,6 +69,9 @@ impl World {
         let key = key_at(self.random.usize(0..self.plan.keys));
         let number = self.number();
         let origin = if self.random.u32(0..10) == 0 { TokenOrigin::ByClient } else { TokenOrigin::Minted };
+        // Some are clients, who are told a token.
+        let is_ticket = self.random.u32(0..6) == 0;
+        let state = if is_ticket { GrantState::Ticket } else { GrantState::Guard(origin) };
         let max_hold = (self.random.u32(0..12) == 0).then(|| Duration::from_millis(self.random.u64(1..500)));
         let extra = max_hold.map(|_| Arc::new(ExtraTerms { max_hold, ..ExtraTerms::default() }));
         let terms = Terms { ttl: self.ttl(), extra };
@@ -88,7 +91,7 @@ impl World {
             terms: &terms,
             token: Token::from(Uuid::from_u128(u128::from(number))),
             origin,
-            grant_state: GrantState::Guard(origin),
+            grant_state: state,
         };
         self.log(|_| format!("{of}  asks as {number} for {} ({origin:?}, {:?}, {wait:?})", number_of(&key), terms.ttl));
         let stage = match self.act(of, |table, now, fx| table.acquire(&request, policy, now, fx)) {
@@ -96,7 +99,7 @@ impl World {
             AcquireOutcome::Queued(id) => Stage::Waiting(id),
             AcquireOutcome::Refused(_) => return,
         };
-        self.processes[of].requests.insert(number, Request { origin, bell, stage });
+        self.processes[of].requests.insert(number, Request { state, bell, stage });
         if let Stage::Waiting(_) = stage {
             // One that does not wait for others gave no waker yet.
             self.poll(of, number);
@@ -127,7 +130,7 @@ impl World {
     pub(super) fn poll(&mut self, of: usize, number: u64) {
         let Some(request) = self.processes[of].requests.get(&number) else { return };
         let Stage::Waiting(id) = request.stage else { return };
-        let (waker, state) = (Waker::from(request.bell.clone()), GrantState::Guard(request.origin));
+        let (waker, state) = (Waker::from(request.bell.clone()), request.state);
         match self.act(of, |table, now, fx| table.poll_waiter(id, state, &waker, now, fx)) {
             WaiterPoll::Pending => {}
             WaiterPoll::Granted(grant) => {
