@@ -22,7 +22,7 @@
 //! | rule | what holds |
 //! |---|---|
 //! | K1 | No lock outlives its claim (R19). One is granted under a claim only if that has half of the lock's TTL left; or, for a lock of this process's own, a second ([`SOON`]), in which it is extended. |
-//! | K2 | The fences under a claim rise from lock to lock, and every later claim's is above them: they are no higher than the store's clock by [`LEAD`], nor than it will be when the claim has run out; the last one is told to the store with the release, and a forced release raises the store's by more than the lead. A key that runs out does so by the same clock. |
+//! | K2 | The fences under a claim rise from lock to lock, and every later claim's is above them: they are no higher than the store's clock by `LEAD` (`fences`), nor than it will be when the claim has run out; the last one is told to the store with the release, and a forced release raises the store's by more than the lead. A key that runs out does so by the same clock. |
 //! | K3 | Only the release by a holder hands a claim on or keeps it: after a loss by time, by force, by a session's end it is given up. A claim under a token that a client chose never is. |
 //! | K4 | Another process that asks gets the key after 32 locks or 10 ms at most, and at once if nobody holds it. |
 //! | K5 | A claim that was reused for its whole time is followed by a pause, in which no waiter of this process asks the store: a client that only polls can get the key. |
@@ -32,14 +32,12 @@ mod tests;
 
 use std::time::Duration;
 
+use super::fences::{Fences, RanAhead, StoreGrant};
 use super::reuse::Told;
 use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
 use crate::key::{FencingToken, Token, Ttl};
 
-/// How far the fences of this process may run ahead of the store's clock, in its microseconds. A forced release raises
-/// the store's fence by as much.
-pub(super) const LEAD: u64 = 10_000;
 /// How long a claim that may be kept idle is taken for.
 pub(super) const LIFE: Duration = Duration::from_secs(3);
 /// How long a claim must have left for a lock of this process's own.
@@ -78,30 +76,6 @@ enum ClaimState {
     Closing,
     /// Nobody holds the key. It is given up at that time.
     Idle { until: Moment },
-}
-
-/// The fences that a claim makes for the locks under it.
-#[derive(Clone, Copy, Debug)]
-enum Fences {
-    /// The store gives none.
-    None,
-    /// The store gave one, and does not say what others may follow it.
-    One,
-    Rising {
-        last: u64,
-        /// What the store's clock showed at the latest when it granted the claim, in its microseconds, and when that
-        /// was known here.
-        clock: u64,
-        at: Moment,
-    },
-}
-
-/// What the store says with its yes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct StoreGrant {
-    pub(crate) fence: Option<FencingToken>,
-    /// Its clock in microseconds.
-    pub(crate) clock: Option<u64>,
 }
 
 /// Who gets the key after a lock.
@@ -279,37 +253,5 @@ impl ClaimState {
     fn wanted(now: Moment) -> Self {
         let (left, time) = ClaimReuse::WANTED;
         Self::Wanted { left, until: now.saturating_add(time) }
-    }
-}
-
-/// No fence can be made now that every later one of the store would be above.
-struct RanAhead;
-
-impl Fences {
-    fn after(grant: StoreGrant, now: Moment) -> Self {
-        match (grant.fence, grant.clock) {
-            (None, _) => Self::None,
-            (Some(_), None) => Self::One,
-            (Some(fence), Some(clock)) => Self::Rising { last: fence.get(), clock, at: now },
-        }
-    }
-
-    /// `left`: for how long the store keeps the claim yet. When it has run out, the store's clock is above the fence.
-    fn next(&mut self, now: Moment, left: Duration) -> Result<Option<FencingToken>, RanAhead> {
-        match self {
-            Self::None => Ok(None),
-            Self::One => Err(RanAhead),
-            Self::Rising { last, clock, at } => {
-                // The store's clock by this process's, were it slower by a hundredth.
-                let clock = clock.saturating_add(now.nanos_since(*at) / 1_000 * 99 / 100);
-                let fence = clock.max(last.saturating_add(1));
-                let left = u64::try_from(left.as_micros()).unwrap_or(u64::MAX) / 100 * 99;
-                if fence > clock.saturating_add(left.min(LEAD)) {
-                    return Err(RanAhead);
-                }
-                *last = fence;
-                Ok(Some(FencingToken::at_least_one(fence)))
-            }
-        }
     }
 }

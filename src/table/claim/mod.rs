@@ -13,6 +13,7 @@
 //! Where the store is set to that ([`ClaimReuse`]), a claim has a token of its own and outlives the grant that it was
 //! taken for: [`kept`] says how long, `reuse` hands it on, `idle` keeps it while nobody holds its key.
 
+mod fences;
 mod idle;
 mod kept;
 #[cfg(test)]
@@ -37,8 +38,8 @@ use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
+pub(crate) use fences::StoreGrant;
 pub(super) use idle::IdleKeys;
-pub(crate) use kept::StoreGrant;
 pub(super) use kept::{ClaimEvent, KeptClaim};
 pub(crate) use release_command::ReleaseCommand;
 pub(crate) use reuse::Told;

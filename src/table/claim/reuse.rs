@@ -89,7 +89,7 @@ impl Table {
         }
     }
 
-    /// Keeps the claim on a key that nobody holds or waits for any more, or gives it up.
+    /// Keeps the claim on a key that nobody holds or waits for any more (R18), or gives it up.
     pub(in crate::table) fn settle_claim(&mut self, index: u32, fx: &mut Effects) {
         let Some(mut claim) = self.slots[index].extras.as_mut().and_then(|extras| extras.claim.take()) else { return };
         let step = claim.step(ClaimEvent::Released { next: Next::Nobody }, self.claim.reuse(), self.now);
@@ -245,7 +245,7 @@ impl Table {
         }
     }
 
-    /// Another process asks for a key (K4), or the store may not keep it any more.
+    /// Another process asks for a key (K4, R17), or the store may not keep it any more.
     pub(crate) fn tell_claim(&mut self, key: &Key, hash: u32, told: Told, now: Moment, fx: &mut Effects) {
         self.advance_clock(now);
         let (reuse, now) = (self.claim.reuse(), self.now);

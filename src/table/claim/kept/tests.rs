@@ -1,5 +1,6 @@
 //! One test for each cell of the table of states that a step fills, and the bounds of what a step answers.
 
+use super::super::fences::LEAD;
 use super::*;
 
 const LINGER: ClaimReuse = ClaimReuse::linger();

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::super::kept::{KeptClaim, LEAD, SOON};
+use super::super::fences::LEAD;
+use super::super::kept::{KeptClaim, SOON};
 use super::store::LastEnd;
 use super::world::{Process, World, hash};
 use super::{KEYS, Plan, key_at};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::super::ClaimEnd;
-use super::super::kept::LEAD;
+use super::super::fences::LEAD;
 use super::KEYS;
 use crate::key::Token;
 
