@@ -56,6 +56,47 @@ fn a_lost_grant_can_be_asked_for_again_by_its_token() {
     assert_eq!(server.ask::<Option<String>>("GET lock:k"), Some(token.to_string()));
 }
 
+/// Both of its tokens are owed: the one that held, and the one that may hold now.
+#[test]
+fn an_exchange_that_is_not_answered_or_is_dropped_leaves_nothing() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let timeout = Duration::from_millis(200);
+    let stores = stores(|| RedisStore::builder(&proxy.url()).operation_timeout(timeout));
+    let k = key("k");
+    let next = || AcquireRequest { key: &k, token: Token::random(), ttl: ttl(LONG), on_held: OnHeld::Queue };
+    let hold = || {
+        let held = Token::random();
+        until("a grant", || is_granted(&ask(&*stores.one, "k", held, LONG)));
+        held
+    };
+    let lost: [&dyn Fn(); 3] =
+        [&|| proxy.lose_reply_of("lock:k", Then::Reset), &|| proxy.lose_reply_of("lock:k", Then::Silence), &|| {
+            proxy.hold(Direction::ToServer)
+        }];
+    // The server knows the script from here on.
+    let (held, taken) = (hold(), next());
+    assert!(matches!(wait(stores.one.exchange(held, taken)), (Released::Released, Acquired::Granted { .. })));
+    assert_eq!(wait(stores.one.release(&k, taken.token)), Released::Released);
+    for lose in lost {
+        let held = hold();
+        lose();
+        let answer = wait(stores.one.exchange(held, next()));
+        assert!(matches!(answer, (Released::Unknown(_), Acquired::Unknown(_))), "{answer:?}");
+        proxy.heal();
+        until("the clean-up", || !exists(&server, "k"));
+    }
+    let held = hold();
+    let mut exchange = stores.one.exchange(held, next());
+    assert!(exchange.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(exchange);
+    until("the clean-up", || !exists(&server, "k"));
+    // And it is done with it: a later lock stays.
+    let held = hold();
+    wait(stores.one.stop());
+    assert_eq!(server.ask::<Option<String>>("GET lock:k"), Some(held.to_string()));
+}
+
 #[test]
 fn a_command_that_arrives_after_its_clean_up_has_no_effect() {
     let server = Server::start(&[]);

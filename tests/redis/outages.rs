@@ -363,6 +363,43 @@ async fn a_request_that_is_dropped_while_its_answer_is_on_the_way_leaves_no_key(
     assert_eq!((locks.stats().active, locks.stats().waiting), (0, 0));
 }
 
+/// The lock is let go, and the next request's answer is on the same way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_dropped_while_it_takes_a_lock_over_leaves_neither_key_nor_place() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let store = RedisStore::builder(&proxy.url()).operation_timeout(Duration::from_secs(20)).build().unwrap();
+    let locks = LockManager::builder().ttl(LONG).store(store).build_and_connect().await.unwrap();
+    let other = manager(&server).await;
+    // The server knows the script from here on.
+    let (lock, request) = (locks.lock("k").await.unwrap(), queue(&locks, "k"));
+    until("the request", || locks.stats().waiting == 1);
+    assert_eq!(lock.unlock().await, Release::Released);
+    assert_eq!(request.await.unwrap().unwrap().unlock().await, Release::Released);
+    for has_rival in [false, true] {
+        let lock = locks.lock("k").await.unwrap();
+        let request = queue(&locks, "k");
+        until("the request", || locks.stats().waiting == 1);
+        let rival = has_rival.then(|| queue(&other, "k"));
+        until("the rival's place", || places(&server) == usize::from(has_rival));
+        let held: String = server.ask("GET lock:k");
+        proxy.hold(Direction::ToClient);
+        let unlock = tokio::spawn(lock.unlock());
+        let rival = match rival {
+            Some(rival) => Some(rival.await.unwrap().unwrap()),
+            None => None,
+        };
+        // The rival has the lock, and the request a place; without one the request has the lock, or nobody has.
+        let is_passed_on = || server.ask::<Option<String>>("GET lock:k").as_ref() != Some(&held);
+        until("the next holder", || is_passed_on() && places(&server) == usize::from(has_rival));
+        request.abort();
+        proxy.heal();
+        assert_eq!(unlock.await.unwrap(), Release::Released);
+        drop(rival);
+        until("the clean-up", || !exists(&server, "lock:k") && places(&server) == 0);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_command_is_undone_also_after_the_clean_up_was_answered_first() {
     let server = Server::start(&[]);
