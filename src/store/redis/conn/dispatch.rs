@@ -82,10 +82,11 @@ impl WireSender {
     pub(in crate::store) async fn join(&self, args: ScriptArgs) -> Result<Reply, Fault> {
         let (sender, reply) = oneshot::channel();
         let number = submit(self, Call { args, reply: sender });
-        let _cancelled = Cancel { sender: self, number };
-        reply
-            .await
-            .unwrap_or_else(|_| Err(Fault { error: StoreError::NotRunning, ran: Ran::Maybe, then: Then::Nothing }))
+        let waiting = Cancel { sender: self, number };
+        let reply = reply.await;
+        // It went out: there is nothing to be searched for.
+        std::mem::forget(waiting);
+        reply.unwrap_or_else(|_| Err(Fault { error: StoreError::NotRunning, ran: Ran::Maybe, then: Then::Nothing }))
     }
 
     async fn run(&self, calls: Vec<Call>) {
