@@ -93,7 +93,8 @@ impl Table {
     pub(in crate::table) fn settle_claim(&mut self, index: u32, fx: &mut Effects) {
         let Some(mut claim) = self.slots[index].extras.as_mut().and_then(|extras| extras.claim.take()) else { return };
         let step = claim.step(ClaimEvent::Released { next: Next::Nobody }, self.claim.reuse(), self.now);
-        let has_room = self.has_room_for_idle();
+        // During a pause, which is for others, a single try may have taken it: it is not kept (K5).
+        let has_room = self.has_room_for_idle() && self.not_before(index, Attempts::Many) <= self.now;
         match step {
             ClaimStep::Keep { until } if has_room => {
                 let key = self.key_in(index);

@@ -56,6 +56,10 @@ impl Process {
 
     /// Asks for the key and waits, as long as it takes.
     fn ask(&mut self, token: u128) -> (AcquireOutcome, Vec<StoreCommand>) {
+        self.ask_for(token, WaitPolicy::Until(Moment::FAR, None))
+    }
+
+    fn ask_for(&mut self, token: u128, policy: WaitPolicy<'_>) -> (AcquireOutcome, Vec<StoreCommand>) {
         let terms = Terms { ttl: Ttl::new(Duration::from_secs(10)).unwrap(), extra: None };
         let key = key();
         let request = AcquireRequest {
@@ -66,7 +70,7 @@ impl Process {
             origin: TokenOrigin::Minted,
             grant_state: GrantState::Guard(TokenOrigin::Minted),
         };
-        self.act(|table, now, fx| table.acquire(&request, WaitPolicy::Until(Moment::FAR, None), now, fx))
+        self.act(|table, now, fx| table.acquire(&request, policy, now, fx))
     }
 
     /// The store says yes to what was asked last.
@@ -175,4 +179,22 @@ fn a_claim_that_nobody_wants_any_more_is_followed_by_no_pause() {
     process.after(5_000);
     assert!(is_given_up(&process.tick()));
     assert_eq!(not_before(&process.ask(3).1), Moment::ZERO);
+}
+
+#[test]
+fn a_single_try_during_a_pause_does_not_end_it() {
+    let (idle, max_time) = (Duration::from_millis(250), Duration::from_millis(800));
+    let mut process = Process::new(ClaimReuse::Linger { idle, max_time });
+    let (_, asked) = process.ask(1);
+    let grant = process.claimed(&asked);
+    process.release(&grant);
+    let (AcquireOutcome::Granted(again), _) = process.ask(2) else { panic!("it is this process's") };
+    process.after(800);
+    assert!(is_given_up(&process.release(&again)));
+    let pause_ends = process.now.saturating_add(max_time / 8);
+    let (_, asked) = process.ask_for(3, WaitPolicy::Now);
+    assert_eq!(not_before(&asked), Moment::ZERO, "it does not wait");
+    let single = process.claimed(&asked);
+    assert!(is_given_up(&process.release(&single)), "it is not kept");
+    assert_eq!(not_before(&process.ask(4).1), pause_ends, "K5");
 }
