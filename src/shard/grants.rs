@@ -364,6 +364,8 @@ impl Shard {
         while let Some(from) = cursor {
             cursor = self.state.lock().table.doubt_claims(from, SLICE as u32);
         }
+        // One whose lock ended in between.
+        self.give_up_idle_claims();
     }
 
     /// The grant of a key that the store keeps, and under which token.

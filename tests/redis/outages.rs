@@ -249,6 +249,7 @@ async fn hundreds_of_failures_do_not_outlive_the_outage() {
 }
 
 /// Peer bug 38: contention and outage give the same error.
+#[cfg(feature = "http")]
 #[tokio::test(flavor = "multi_thread")]
 async fn contention_and_outage_are_told_apart_also_in_the_queue() {
     let mut server = Server::start(&[]);

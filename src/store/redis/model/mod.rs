@@ -37,6 +37,8 @@ struct Flying {
     command: Command,
     not_after: u64,
     answer: Option<Answer>,
+    /// When the server ran it.
+    ran_at: u64,
     /// Of a try: it was sent then.
     attempt: Option<(TicketedTry<'static>, u64)>,
     renewal: Option<Renewal>,
@@ -107,6 +109,7 @@ impl Process {
             command,
             not_after: now + TIMEOUT_MS,
             answer: None,
+            ran_at: 0,
             attempt: None,
             renewal: None,
         });
@@ -235,6 +238,7 @@ impl World {
         let Some(process) = &mut self.processes[at] else { return };
         if let Some(flying) = process.wire.iter_mut().find(|flying| flying.answer.is_none()) {
             flying.answer = Some(self.server.run(&flying.command, flying.not_after));
+            flying.ran_at = self.server.now;
         }
     }
 
@@ -301,7 +305,8 @@ impl World {
             (None, Some(renewal), _) => process.tickets.cannot_renew(&[renewal]),
             (None, None, Answer::Done) => {
                 if let Command::Release { token } = flying.command {
-                    process.owed.retain(|owed| owed.token != token || now <= owed.not_after);
+                    // What ran before that may have been overtaken by it.
+                    process.owed.retain(|owed| owed.token != token || flying.ran_at <= owed.not_after);
                 }
             }
             (None, None, _) => process.owed.extend(owed(&flying.command, flying.not_after)),
@@ -426,12 +431,13 @@ impl World {
 }
 
 fn owed(command: &Command, not_after: u64) -> Vec<Owed> {
-    let flying = Flying { command: command.clone(), not_after, answer: None, attempt: None, renewal: None };
+    let flying = Flying { command: command.clone(), not_after, answer: None, ran_at: 0, attempt: None, renewal: None };
     flying.may_leave().into_iter().map(|token| Owed { token, not_after }).collect()
 }
 
+/// More by `LEASEHOLD_WALKS`.
 fn walks() -> u64 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300)
+    std::env::var("LEASEHOLD_WALKS").ok().and_then(|walks| walks.parse().ok()).unwrap_or(300)
 }
 
 #[test]
