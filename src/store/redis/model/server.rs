@@ -34,8 +34,10 @@ pub(super) enum Answer {
 pub(super) struct Server {
     pub(super) now: u64,
     pub(super) lock: Option<(Token, u64)>,
-    /// When each ticket was taken, and until when it lasts.
+    /// Each ticket by its turn, and until when it lasts. Two are never of the same moment: a script takes longer than the
+    /// microsecond by which the server dates them.
     queue: BTreeMap<(u64, Ticket), u64>,
+    taken: u64,
     /// Calls on their way.
     pub(super) calls: Vec<Ticket>,
 }
@@ -68,7 +70,8 @@ impl Server {
     }
 
     fn take_ticket(&mut self, ticket: Ticket) {
-        let at = self.place(ticket).unwrap_or((self.now, ticket));
+        self.taken += 1;
+        let at = self.place(ticket).unwrap_or((self.taken, ticket));
         self.queue.insert(at, self.now + TICKET_MS);
     }
 
