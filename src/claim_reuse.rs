@@ -22,6 +22,9 @@ use std::time::Duration;
 /// refresh or look up a lock by a token that this one made. Tokens that a client chose, and locks of sessions, never
 /// reuse a claim, and are in the store under their own tokens as ever.
 ///
+/// The `unlock` of a lock whose claim goes on asks nobody: that somebody has deleted the key meanwhile shows when the claim
+/// is given up, extended or verified.
+///
 /// Where a key may be kept, a lock by a guard is at first valid for three seconds, and extended to its TTL when it has been
 /// held for a moment: so long the key of a process that is killed, or frozen, stays taken. A claim is good for a million
 /// locks a second, since fences are microseconds.

@@ -248,8 +248,8 @@ async fn hundreds_of_failures_do_not_outlive_the_outage() {
     until("nothing left", || server.ask::<Vec<String>>("KEYS lock:*").is_empty());
 }
 
-/// Peer bug 38: contention and outage give the same error.
 #[cfg(feature = "http")]
+/// Peer bug 38: contention and outage give the same error.
 #[tokio::test(flavor = "multi_thread")]
 async fn contention_and_outage_are_told_apart_also_in_the_queue() {
     let mut server = Server::start(&[]);
