@@ -15,11 +15,12 @@ use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler}
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::clock::ManualClock;
+use crate::config::Builder;
 use crate::engine::LockManager;
 use crate::error::{LockError, Loss};
 use crate::key::Token;
 use crate::lock::Lock;
-use crate::manager::{Builder, Stats};
+use crate::manager::Stats;
 use crate::retry::FixedInterval;
 use crate::table::Release;
 
