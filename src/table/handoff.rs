@@ -43,7 +43,7 @@ impl Table {
             }
             self.leave_queue(index, next);
             if self.claim.is_stored() && self.waiters[next].terms.needs_claim() {
-                if self.hand_on_claim(index, next, fx).is_none() {
+                if !self.hand_on_claim(index, next, fx) {
                     self.claim_for(index, next, fx);
                 }
                 break;

@@ -104,6 +104,15 @@ impl Table {
         }
     }
 
+    /// Whether a grant can still be refreshed; one that cannot is counted.
+    pub(super) fn live_for_refresh(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Result<(), Loss> {
+        if self.live(grant, now, fx).is_none() {
+            self.counters.refresh_lost += 1;
+            return Err(self.loss_of(grant.fence));
+        }
+        Ok(())
+    }
+
     /// Moves a deadline on: never back, never past `max_hold`, never for a lock past its deadline (T6). For a lock of
     /// a session it is the session's that is moved.
     pub(crate) fn refresh(
@@ -113,10 +122,7 @@ impl Table {
         now: Moment,
         fx: &mut Effects,
     ) -> Result<Refreshed, Loss> {
-        if self.live(grant, now, fx).is_none() {
-            self.counters.refresh_lost += 1;
-            return Err(self.loss_of(grant.fence));
-        }
+        self.live_for_refresh(grant, now, fx)?;
         if let Some(skipped) = self.skips_refresh(grant, request) {
             return Ok(skipped);
         }

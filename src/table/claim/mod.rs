@@ -392,7 +392,7 @@ impl Table {
         if self.keeps_claim(index, end) {
             return;
         }
-        let kept = self.slots[index].extras.as_mut().and_then(|extras| extras.claim.take());
+        let kept = self.take_claim(index);
         if self.claim.is_stored() && end != End::Vanished {
             let key = self.slots[index].key.clone();
             let grant = Grant { slot: index, token, fence, proof: None };
@@ -434,10 +434,7 @@ impl Table {
         now: Moment,
         fx: &mut Effects,
     ) -> Result<Refreshed, Loss> {
-        if self.live(grant, now, fx).is_none() {
-            self.counters.refresh_lost += 1;
-            return Err(self.loss_of(grant.fence));
-        }
+        self.live_for_refresh(grant, now, fx)?;
         let (reuse, now) = (self.claim.reuse(), self.now);
         let slot = &mut self.slots[grant.slot];
         if let Some(claim) = slot.extras.as_mut().and_then(|extras| extras.claim.as_mut()) {

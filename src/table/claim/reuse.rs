@@ -62,10 +62,10 @@ impl Table {
         is_released && !self.closed && self.slots[index].extras.as_ref().is_some_and(|extras| extras.claim.is_some())
     }
 
-    /// Grants a key to a waiter that has just left its queue, under the claim of the last holder. `None`: there is no
+    /// Grants a key to a waiter that has just left its queue, under the claim of the last holder. `false`: there is no
     /// claim, or it was given up; the store is to be asked.
-    pub(in crate::table) fn hand_on_claim(&mut self, index: u32, id: u32, fx: &mut Effects) -> Option<()> {
-        let mut claim = self.slots[index].extras.as_mut()?.claim.take()?;
+    pub(in crate::table) fn hand_on_claim(&mut self, index: u32, id: u32, fx: &mut Effects) -> bool {
+        let Some(mut claim) = self.take_claim(index) else { return false };
         let waiter = &self.waiters[id];
         let next = if may_reuse(waiter.origin, &waiter.terms) {
             Next::reusing(waiter.terms.ttl, waiter.is_for_ticket)
@@ -80,18 +80,18 @@ impl Table {
                 self.tally.claimed(true);
                 self.tally.reused_claim();
                 self.extend_if_kept(index, fx);
-                Some(())
+                true
             }
             step => {
                 self.give_up(index, &claim, step, fx);
-                None
+                false
             }
         }
     }
 
     /// Keeps the claim on a key that nobody holds or waits for any more (R18), or gives it up.
     pub(in crate::table) fn settle_claim(&mut self, index: u32, fx: &mut Effects) {
-        let Some(mut claim) = self.slots[index].extras.as_mut().and_then(|extras| extras.claim.take()) else { return };
+        let Some(mut claim) = self.take_claim(index) else { return };
         let step = claim.step(ClaimEvent::Released { next: Next::Nobody }, self.claim.reuse(), self.now);
         // During a pause, which is for others, a single try may have taken it: it is not kept (K5).
         let has_room = self.has_room_for_idle() && self.not_before(index, Attempts::Many) <= self.now;
@@ -137,6 +137,10 @@ impl Table {
         self.tally.claimed(false);
         self.tally.reused_claim();
         Ok(Some(Grant { proof: fence, ..grant }))
+    }
+
+    pub(super) fn take_claim(&mut self, index: u32) -> Option<Box<KeptClaim>> {
+        self.slots[index].extras.as_mut()?.claim.take()
     }
 
     fn put_claim(&mut self, index: u32, claim: Box<KeptClaim>, fence: Option<FencingToken>) {
