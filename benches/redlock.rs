@@ -24,7 +24,7 @@ use kit::{Direction, Proxy, Server};
 use leasehold::conformance::store::Stores;
 use leasehold::store::redlock::RedlockStore;
 use leasehold::store::{AcquireRequest, Acquired, OnHeld, Released, Store};
-use leasehold::{Key, LockManager, Token};
+use leasehold::{Key, LockManager, Mode, Token};
 use nodes::initialise;
 use redis::aio::MultiplexedConnection;
 use stores::{
@@ -169,7 +169,9 @@ async fn acquire_us(store: &dyn Store, rounds: usize) -> f64 {
     for n in 0..rounds {
         let (key, token) = (Key::new(format!("slow:{}", n % 64)).unwrap(), Token::random());
         let began = Instant::now();
-        let answer = store.acquire(AcquireRequest { key: &key, token, ttl: ttl(), on_held: OnHeld::Fail }).await;
+        let answer = store
+            .acquire(AcquireRequest { key: &key, token, ttl: ttl(), on_held: OnHeld::Fail, mode: Mode::Exclusive })
+            .await;
         runs.push(began.elapsed().as_secs_f64() * 1e6);
         assert!(matches!(answer, Acquired::Granted { .. }), "{answer:?}");
         assert_eq!(store.release(&key, token).await, Released::Released);

@@ -49,7 +49,7 @@
 //! | `table` | who is next: a pure state machine of holders, queues and deadlines |
 //! | [`retry`], `supervise`, [`account`](Account) | how long a poller sleeps; tasks that outlive a panic; whom locks are charged to |
 //! | [`error`](LockError), [`clock`](Clock), `backoff`, [`claim_reuse`](store::ClaimReuse) | what can go wrong; time; loops that a failure can feed; what becomes of a key between two locks |
-//! | [`key`](Key), `sync`, [`readable`](readable()), `macros` | names; the one mutex; keys and names as people should see them; what several rooms declare alike |
+//! | [`key`](Key), [`mode`](Mode), `sync`, [`readable`](readable()), `macros` | names; how a key is held; the one mutex; keys and names as people should see them; what several rooms declare alike |
 //!
 //! # Traces
 //!
@@ -98,6 +98,7 @@ mod manager;
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
+mod mode;
 mod readable;
 mod request;
 pub mod retry;
@@ -132,6 +133,7 @@ pub use manager::{
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub use manager::{ReclaimProof, Reclaimed};
+pub use mode::Mode;
 pub use readable::readable;
 pub use request::{LockFuture, LockOptions, LockRequest, OwnedLockRequest, TicketFuture, TicketRequest, WaitPlace};
 pub use run::{Outcome, Ran, RunFuture, RunRequest, TryRunFuture, TryRunRequest, operation_key, resource_key};
@@ -142,7 +144,7 @@ pub use singleflight::{
     SingleflightRequest,
 };
 pub use store::FailMode;
-pub use table::{Event, EventKind, Mode, Release};
+pub use table::{Event, EventKind, Release};
 
 /// The README's Rust blocks, as doc tests.
 #[cfg(all(doctest, feature = "http", feature = "redis"))]

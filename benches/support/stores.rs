@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use leasehold::store::{AcquireRequest, Acquired, OnHeld, Released, Store};
-use leasehold::{Key, LockManager, Release, Token, Ttl};
+use leasehold::{Key, LockManager, Mode, Release, Token, Ttl};
 use redis::aio::MultiplexedConnection;
 
 pub(crate) const TTL_MS: u64 = 30_000;
@@ -31,7 +31,8 @@ pub(crate) fn ttl() -> Ttl {
 
 pub(crate) async fn through_the_store(store: &dyn Store, key: &Key) {
     let token = Token::random();
-    let answer = store.acquire(AcquireRequest { key, token, ttl: ttl(), on_held: OnHeld::Fail }).await;
+    let answer =
+        store.acquire(AcquireRequest { key, token, ttl: ttl(), on_held: OnHeld::Fail, mode: Mode::Exclusive }).await;
     assert!(matches!(answer, Acquired::Granted { fence: Some(_), .. }), "{answer:?}");
     assert_eq!(store.release(key, token).await, Released::Released);
 }

@@ -14,6 +14,7 @@ use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key};
+use crate::mode::Mode;
 use crate::store::{AcquireRequest, Acquired, Denial, OnHeld, Store, Watch};
 use crate::supervise::supervise;
 use crate::table::{Attempts, ClaimOutcome, ClaimRequest, ClaimSource, Grant, LocalWaiters, StoreGrant};
@@ -206,7 +207,7 @@ fn request(key: &Key, ask: ClaimRequest) -> AcquireRequest<'_> {
         Attempts::One => OnHeld::Fail,
         Attempts::Many => OnHeld::Queue,
     };
-    AcquireRequest { key, token: ask.token, ttl: ask.ttl, on_held }
+    AcquireRequest { key, token: ask.token, ttl: ask.ttl, on_held, mode: Mode::Exclusive }
 }
 
 impl Waiting {
@@ -265,6 +266,7 @@ impl Pauses {
 fn denied(why: Denial) -> LockError {
     match why {
         Denial::Held | Denial::OtherKind | Denial::Ahead | Denial::Split => LockError::Held,
+        Denial::OtherMode => LockError::WrongMode,
         // It was not "no": the store cannot keep the key now.
         Denial::OutOfMemory | Denial::TooLate | Denial::Unreplicated => LockError::StoreUnavailable,
     }

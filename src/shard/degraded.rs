@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use super::driver::{RETRY, StoreDriver};
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Ttl};
+use crate::mode::Mode;
 use crate::store::{AcquireRequest, Acquired, Denial, FailMode, OnHeld, StoreError, drift};
 use crate::table::{ClaimOutcome, ClaimSource, End, Grant};
 
@@ -132,7 +133,10 @@ impl StoreDriver {
         // With what the store takes off for drift, it lasts as long as the holder was promised.
         let ttl = left.saturating_add(drift(left) * 2).max(store.capabilities().min_ttl).min(Ttl::MAX);
         let Ok(ttl) = Ttl::new(ttl) else { return Won::No };
-        match store.acquire(AcquireRequest { key, token: grant.token, ttl, on_held: OnHeld::Fail }).await {
+        match store
+            .acquire(AcquireRequest { key, token: grant.token, ttl, on_held: OnHeld::Fail, mode: Mode::Exclusive })
+            .await
+        {
             Acquired::Granted { valid_for, .. } => {
                 self.degraded.state.lock().away_until = None;
                 if asked.saturating_add(valid_for) < until {
@@ -143,7 +147,10 @@ impl StoreDriver {
                 self.degraded.forget(grant);
                 Won::Yes
             }
-            Acquired::Denied { why: Denial::Held | Denial::OtherKind | Denial::Ahead | Denial::Split, .. } => {
+            Acquired::Denied {
+                why: Denial::Held | Denial::OtherKind | Denial::OtherMode | Denial::Ahead | Denial::Split,
+                ..
+            } => {
                 self.degraded.state.lock().away_until = None;
                 Won::No
             }

@@ -22,8 +22,11 @@
 //! | S12 | Every call answers within the store's operation timeout, however the other side fares. |
 //! | S13 | Calls come from any thread and any executor, and need no runtime of the caller's: what they wait for is driven by the runtime that [`start`](Store::start) was called on. |
 //! | S14 | No answer, error or `Debug` shows a password, or a value that another client stored. |
+//! | S15 | Shared holders ([`Mode::Shared`]) hold a key together, holders of permits as long as those of all are within the limit, and neither beside an exclusive one. Each has a token, a fence and an end of its own, for which S2 to S8 hold as for an exclusive holder's: one that runs out ends no other, and keeps the key for none. A key is held in one of the three ways at a time, and by permits of one limit. |
+//! | S16 | Who waits for a key is not passed by who comes later and could have had it sooner: a shared request waits behind an exclusive one, one permit behind three. Shared requests next to each other in the queue are granted together. |
+//! | S17 | [`downgrade`](Store::downgrade) makes an exclusive hold a shared one in one step: the token, the fence and the end stay. |
 //!
-//! A simple store may do without S8 to S11, and says so in its [`Capabilities`]; its waiters poll, and barge.
+//! A simple store may do without S8 to S11, and without S15 to S17, and says so in its [`Capabilities`]; its waiters poll, and barge.
 //!
 //! What the caller owes: it starts a store once; calls for one key and token one after the other, so that no extend is
 //! under way when a release starts (R6); gives up its place when nobody waits any more; and after [`Event::Resumed`]
@@ -51,13 +54,14 @@ pub use error::{StoreCause, StoreError};
 pub use fail_mode::FailMode;
 pub use key_template::{KeyTemplate, TemplateError};
 pub use outcomes::{
-    Acquired, Capabilities, Denial, Exchange, Extended, Fairness, Fences, Forced, Health, Hints, Holder, KeyState,
-    NodeHealth, NodeVote, Noticed, OnExpiry, Released, ScanPage, Scanned, Vote, Votes, Warning,
+    Acquired, Capabilities, Denial, Exchange, Extended, Fairness, Fences, Forced, Health, Hints, HoldInfo, Holder,
+    KeyState, Modes, NodeHealth, NodeVote, Noticed, OnExpiry, Released, ScanPage, Scanned, Vote, Votes, Warning,
 };
 pub use watch::{Event, Events, Hint, Sender, Sent, Watch};
 
 pub use crate::claim_reuse::ClaimReuse;
 use crate::key::{Key, Token, Ttl};
+use crate::mode::Mode;
 
 /// A future on the heap, as a trait object's methods need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -73,6 +77,10 @@ pub struct AcquireRequest<'a> {
     pub ttl: Ttl,
     /// What to do if the key is taken.
     pub on_held: OnHeld,
+    /// How the key is to be held (S15). Others than [`Mode::Exclusive`] are asked for only where
+    /// [`Capabilities::modes`] says that the store keeps them. More permits than the limit, or none, are
+    /// [`StoreError::Config`].
+    pub mode: Mode,
 }
 
 /// What a try does when the key is taken.
@@ -138,6 +146,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Box::pin(std::future::ready(Extended::Unknown(StoreError::Other("it does not say".into()))))
     }
 
+    /// Makes what `token` holds exclusively a shared hold (S17), and answers for how long it still has it. One that is
+    /// shared already stays as it is. Called only where [`Capabilities::modes`] says that the store keeps shared holds.
+    fn downgrade<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Extended> {
+        let _ = (key, token);
+        Box::pin(std::future::ready(Extended::Unknown(StoreError::Other("it keeps exclusive locks alone".into()))))
+    }
+
     /// Ends what `token` holds (S7). The work begins with the call, not with the first poll.
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released>;
 
@@ -181,6 +196,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Looks who holds the key. With a token, says whether that one does.
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<KeyState, StoreError>>;
+
+    /// Everybody who holds the key, whoever ends first; a thousand at most. With a token, says which of them it is.
+    fn holders<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Vec<HoldInfo>, StoreError>> {
+        Box::pin(async move { Ok(HoldInfo::alone(self.look(key, token).await?)) })
+    }
 
     /// Some of the keys that it keeps, whoever holds them, about `limit` of those that begin with `prefix` and perhaps
     /// none of them: from the beginning, or from the cursor of the page before. `None`: it cannot list them. A key that is

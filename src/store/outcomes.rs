@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{ClaimReuse, StoreError};
 use crate::key::{Key, Ttl};
+use crate::mode::Mode;
 
 /// The answer to [`Store::acquire`](super::Store::acquire).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,9 @@ pub enum Denial {
     Held,
     /// It is in use as another kind of thing, by another kind of client.
     OtherKind,
+    /// It is held in another [mode](Mode) that does not go together with the one that was asked for, not even in turn:
+    /// by permits instead of shared, or by permits of another limit.
+    OtherMode,
     /// It may be free, but another process is ahead in its queue.
     Ahead,
     /// Nobody holds it: rivals got some nodes each, and give them back. A try before the pause is over, whatever hints
@@ -176,6 +180,39 @@ pub enum Holder {
     Claim,
     /// Another kind of client, which keeps another kind of value there.
     OtherKind,
+    /// One or more tokens, shared or by permits. [`Store::holders`](super::Store::holders) lists them.
+    Sharing,
+}
+
+/// One of those who hold a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HoldInfo {
+    /// Whether it is the token that was asked for.
+    pub by: Holder,
+    /// How it holds the key.
+    pub mode: Mode,
+    /// How long the store will keep it; `None` if it has no end.
+    pub ends_in: Option<Duration>,
+    /// The fence of its grant, if it is known.
+    pub fence: Option<u64>,
+}
+
+impl HoldInfo {
+    /// One of those who hold a key.
+    #[must_use]
+    pub const fn new(by: Holder, mode: Mode, ends_in: Option<Duration>, fence: Option<u64>) -> Self {
+        Self { by, mode, ends_in, fence }
+    }
+
+    /// The only holder of a key that is held exclusively; nobody if it is free.
+    #[must_use]
+    pub fn alone(state: KeyState) -> Vec<Self> {
+        match state {
+            KeyState::Held { by, ends_in, fence } => vec![Self::new(by, Mode::Exclusive, ends_in, fence)],
+            KeyState::Free => Vec::new(),
+        }
+    }
 }
 
 /// Whether a store answers, and what is wrong with its set-up.
@@ -357,10 +394,12 @@ pub struct Capabilities {
     pub claim_reuse: ClaimReuse,
     /// What the tokens of this process's claims begin with (their first 48 bits), for other processes to find it.
     pub claim_tag: u64,
+    /// How keys can be held.
+    pub modes: Modes,
 }
 
 impl Capabilities {
-    /// What a store can do that does everything, keeps TTLs from 10 ms and wants expired keys released.
+    /// What a store can do that does everything for exclusive locks, keeps TTLs from 10 ms and wants expired keys released.
     #[must_use]
     pub const fn new(operation_timeout: Duration) -> Self {
         let min_ttl = Duration::from_millis(10);
@@ -376,6 +415,7 @@ impl Capabilities {
             exchange: Exchange::TwoCalls,
             claim_reuse: ClaimReuse::Off,
             claim_tag: 0,
+            modes: Modes::Exclusive,
         }
     }
 }
@@ -387,6 +427,15 @@ pub enum Fences {
     Rising,
     /// There are none.
     None,
+}
+
+/// How the keys of a store can be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modes {
+    /// By one holder at a time.
+    Exclusive,
+    /// In every [`Mode`] (S15 to S17).
+    All,
 }
 
 /// How a store ends a grant and tries for the next one of the same process.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::holder::{GrantState, TokenOrigin};
-use super::mode::Mode;
 use super::owner::Owner;
 use super::request::{AcquireOutcome, AcquireRequest, WaitPolicy};
 use super::slab::NIL;
@@ -12,6 +11,7 @@ use super::{Counters, Effects, Table, steps};
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Token};
+use crate::mode::Mode;
 
 /// What a guard or ticket is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::acquire::Grant;
 use super::history::End;
-use super::mode::{Kind, Mode};
 use super::owner::{Owner, OwnerSet};
 use super::queue::{Rejection, WaiterId};
 use super::{Effects, Event, EventKind, Table, steps};
 use crate::clock::Moment;
 use crate::error::{LockError, WaitEdge};
 use crate::key::Key;
+use crate::mode::{Kind, Mode};
 
 /// How far back a waiter looks for those ahead of it (T9).
 const POSITIONS_COUNTED: usize = 1_000;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::history::End;
-use super::mode::Mode;
 use crate::error::{Loss, WaitEdge};
 use crate::key::{FencingToken, Key};
+use crate::mode::Mode;
 
 /// Something that happened to a lock. It never holds a token.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,10 +10,10 @@ use std::ops::Bound;
 use hashbrown::HashMap;
 
 use super::is_sparse;
-use super::mode::{Kind, Mode};
 use super::owner::{OwnerId, OwnerSet};
 use crate::clock::Moment;
 use crate::key::Token;
+use crate::mode::{Kind, Mode};
 
 #[derive(Debug)]
 pub(crate) struct Group {

@@ -4,7 +4,6 @@ use super::acquire::Grant;
 use super::events::EventKind;
 use super::group::Group;
 use super::holder::{GrantState, Holder};
-use super::mode::Mode;
 use super::queue::{Queue, Rejection};
 use super::request::AcquireRequest;
 use super::slot::{Extras, Slot, Terms};
@@ -13,6 +12,7 @@ use super::{Effects, HAND_OFFS, Table, steps};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, Loss};
 use crate::key::{Token, Ttl};
+use crate::mode::Mode;
 
 impl Table {
     /// Hands a key that has room to the waiters whose turn it is (T2), or takes it out of the table if nobody is left

@@ -3,11 +3,11 @@
 //! The lane adds nothing here on its way in: what it grants is exclusive, so those grants are all grants less the ones
 //! counted here. On its way out it adds to one bucket. Without the feature `metrics` all of this is empty.
 
-use super::mode::{Kind, Mode};
 #[cfg(feature = "metrics")]
 use super::queue_depth::RecentDepths;
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
+use crate::mode::{Kind, Mode};
 
 /// The upper bounds of the hold times' buckets, in nanoseconds. No two lie between the same powers of two, which
 /// [`Buckets::add`] relies on.

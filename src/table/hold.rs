@@ -7,13 +7,13 @@ use super::events::EventKind;
 use super::group::Group;
 use super::history::{End, EndRecord};
 use super::holder::{GrantState, Holder};
-use super::mode::Kind;
 use super::request::{RefreshRequest, Refreshed};
 use super::slot::Watcher;
 use super::{Effects, Grant, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
+use crate::mode::Kind;
 
 /// What a release found. All of them leave the caller without the lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,7 +7,7 @@
 //! Called by the shard alone: `acquire` (who gets a key at once), `idempotency` (a token that is named again), `queue` (who
 //! waits), `handoff` (to whom a key passes on), `hold` (what a holder does), `auto_refresh`, `release` (how a grant ends),
 //! `tick` (what time brings), `claim` and `confirm` (the seam to the store), `reclaim` (who had it before a restart), `view`
-//! and `reading` (what can be seen). Sessions are `owner` and `owner_index`, lock kinds `mode` and `group`, events `events`.
+//! and `reading` (what can be seen). Sessions are `owner` and `owner_index`, lock kinds `group`, events `events`.
 //!
 //! # Rules
 //!
@@ -51,7 +51,6 @@ mod hold;
 mod holder;
 mod hot_keys;
 mod idempotency;
-mod mode;
 mod owner;
 mod owner_index;
 mod permits_wanted;
@@ -94,7 +93,6 @@ pub(crate) use histogram::{HOLD_BOUNDS, WAIT_BOUNDS};
 pub(crate) use history::{End, EndRecord};
 pub use hold::Release;
 pub(crate) use holder::{GrantState, TokenOrigin};
-pub use mode::Mode;
 pub(crate) use owner::{Owner, OwnerId, OwnerKind, OwnerSet, check_owner};
 pub(crate) use queue::WaiterId;
 #[cfg(feature = "metrics")]
@@ -107,6 +105,8 @@ pub(crate) use slot::{ExtraTerms, Reentry, Scope, Terms, Watcher};
 pub(crate) use tick::Slice;
 pub(crate) use timer_wheel::{Links, Step, Timed, Wheel};
 pub(crate) use view::{Awaiting, Candidate, Holding, Row, Waiting};
+
+pub(crate) use crate::mode::Mode;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

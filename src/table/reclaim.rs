@@ -10,13 +10,13 @@
 
 use super::acquire::Grant;
 use super::history::End;
-use super::mode::Mode;
 use super::request::AcquireRequest;
 use super::{Effects, Table};
 use crate::account::Account;
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
 use crate::key::FencingToken;
+use crate::mode::Mode;
 
 /// A lock that was taken back.
 #[derive(Clone, Copy, PartialEq, Debug)]

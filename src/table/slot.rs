@@ -10,7 +10,6 @@ use super::counters::Counters;
 use super::group::Group;
 use super::history::End;
 use super::holder::{GrantState, Holder};
-use super::mode::{Kind, Mode};
 use super::owner::Owner;
 use super::permits_wanted::PermitsWanted;
 use super::queue::Queue;
@@ -20,6 +19,7 @@ use super::timer_wheel::{Links, Timed};
 use crate::account::Account;
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Ttl};
+use crate::mode::{Kind, Mode};
 
 /// On what terms a lock is asked for and granted.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::acquire::Grant;
 use super::holder::GrantState;
-use super::mode::Mode;
 use super::queue::Waiter;
 use super::slot::Slot;
 use super::{Counters, EndRecord, Table};
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token};
+use crate::mode::Mode;
 
 /// One held key.
 #[derive(Clone, Debug)]

@@ -21,8 +21,8 @@ use super::trace;
 use super::trace::Call;
 use crate::key::{Key, Token, Ttl};
 use crate::store::{
-    AcquireRequest, Acquired, BoxFuture, Capabilities, Denial, Events, Extended, Forced, Health, KeyState, NodeVote,
-    Noticed, Released, ScanPage, Store, StoreCause, StoreError, Watch,
+    AcquireRequest, Acquired, BoxFuture, Capabilities, Denial, Events, Extended, Forced, Health, HoldInfo, KeyState,
+    NodeVote, Noticed, Released, ScanPage, Store, StoreCause, StoreError, Watch,
 };
 use crate::supervise::hook;
 
@@ -235,6 +235,20 @@ impl InstrumentedStore {
         })
     }
 
+    fn observed_extend<'a>(&'a self, key: &'a Key, call: BoxFuture<'a, Extended>) -> BoxFuture<'a, Extended> {
+        self.observed(
+            Op::Extend,
+            Some(key),
+            call,
+            |answer| match answer {
+                Extended::Extended { .. } => CallOutcome::Done,
+                Extended::Lost => CallOutcome::Refused,
+                Extended::Unknown(_) => CallOutcome::Unknown,
+            },
+            |answer| if let Extended::Unknown(why) = answer { Some(why) } else { None },
+        )
+    }
+
     fn observed_release<'a>(&'a self, key: &'a Key, call: BoxFuture<'a, Released>) -> BoxFuture<'a, Released> {
         self.observed(Op::Release, Some(key), call, released, unreleased)
     }
@@ -319,17 +333,7 @@ impl Store for InstrumentedStore {
     }
 
     fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended> {
-        self.observed(
-            Op::Extend,
-            Some(key),
-            self.store.extend(key, token, ttl),
-            |answer| match answer {
-                Extended::Extended { .. } => CallOutcome::Done,
-                Extended::Lost => CallOutcome::Refused,
-                Extended::Unknown(_) => CallOutcome::Unknown,
-            },
-            |answer| if let Extended::Unknown(why) = answer { Some(why) } else { None },
-        )
+        self.observed_extend(key, self.store.extend(key, token, ttl))
     }
 
     fn confirm<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Extended> {
@@ -343,6 +347,10 @@ impl Store for InstrumentedStore {
             },
             |answer| if let Extended::Unknown(why) = answer { Some(why) } else { None },
         )
+    }
+
+    fn downgrade<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Extended> {
+        self.observed_extend(key, self.store.downgrade(key, token))
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
@@ -374,6 +382,10 @@ impl Store for InstrumentedStore {
 
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<KeyState, StoreError>> {
         self.observed(Op::Look, Some(key), self.store.look(key, token), known, failure)
+    }
+
+    fn holders<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Vec<HoldInfo>, StoreError>> {
+        self.observed(Op::Look, Some(key), self.store.holders(key, token), known, failure)
     }
 
     fn scan<'a>(

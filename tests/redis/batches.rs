@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use leasehold::Token;
 use leasehold::conformance::store::{Stores, wait};
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{AcquireRequest, Acquired, Denial, Extended, OnHeld, Released, Store};
+use leasehold::{Mode, Token};
 
 use crate::kit::{Direction, Proxy, Server, until};
 use crate::redis_store::{self, LONG, key, stores, take, ttl};
@@ -26,7 +26,13 @@ fn acquire_all(store: &Arc<dyn Store>, names: &[String], tokens: &[Token]) -> Ve
         let store = Arc::clone(store);
         async move {
             store
-                .acquire(AcquireRequest { key: &key(name), token: *token, ttl: ttl(LONG), on_held: OnHeld::Fail })
+                .acquire(AcquireRequest {
+                    key: &key(name),
+                    token: *token,
+                    ttl: ttl(LONG),
+                    on_held: OnHeld::Fail,
+                    mode: Mode::Exclusive,
+                })
                 .await
         }
     })))
@@ -143,8 +149,13 @@ fn a_call_that_is_dropped_while_it_waits_is_not_sent() {
     take(&*stores.one, "warm", Token::random());
     proxy.hold(Direction::ToServer);
     let keys: Vec<_> = names("k").iter().map(|name| key(name)).collect();
-    let asks =
-        keys.iter().map(|key| AcquireRequest { key, token: Token::random(), ttl: ttl(LONG), on_held: OnHeld::Fail });
+    let asks = keys.iter().map(|key| AcquireRequest {
+        key,
+        token: Token::random(),
+        ttl: ttl(LONG),
+        on_held: OnHeld::Fail,
+        mode: Mode::Exclusive,
+    });
     let mut asking = Box::pin(join_all(asks.map(|ask| stores.one.acquire(ask))));
     assert!(futures::FutureExt::now_or_never(&mut asking).is_none());
     drop(asking);

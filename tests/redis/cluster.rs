@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold::Token;
 use leasehold::conformance::store::{self as conformance, wait};
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{AcquireRequest, Acquired, Denial, Extended, Forced, Holder, KeyState, OnHeld, Released, Store};
+use leasehold::{Mode, Token};
 
 use crate::kit::{Cluster, until};
 use crate::redis_store::{LONG, ask, denied, is_granted, key, queue, stores, stores_at, take, ttl};
@@ -190,7 +190,13 @@ fn what_was_reserved_by_a_try_that_was_dropped_is_taken_back_while_the_slot_move
     let k = key("k");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for micros in (0..6_000).step_by(150) {
-        let ask = AcquireRequest { key: &k, token: Token::random(), ttl: ttl(LONG), on_held: OnHeld::Fail };
+        let ask = AcquireRequest {
+            key: &k,
+            token: Token::random(),
+            ttl: ttl(LONG),
+            on_held: OnHeld::Fail,
+            mode: Mode::Exclusive,
+        };
         let asking = async { tokio::time::timeout(Duration::from_micros(micros), stores.one.acquire(ask)).await };
         if let Ok(answer) = runtime.block_on(asking) {
             assert!(is_granted(&answer), "{answer:?}");

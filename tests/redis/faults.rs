@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use leasehold::conformance::store::wait;
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{AcquireRequest, Acquired, Denial, Event, Extended, Forced, OnHeld, Released, StoreError};
-use leasehold::{Token, Ttl};
+use leasehold::{Mode, Token, Ttl};
 
 use crate::kit::{self, Direction, Proxy, Server, Then, until};
 use crate::redis_store::{LONG, ask, denied, is_granted, key, stores, stores_at, take, ttl};
@@ -64,7 +64,13 @@ fn an_exchange_that_is_not_answered_or_is_dropped_leaves_nothing() {
     let timeout = Duration::from_millis(200);
     let stores = stores(|| RedisStore::builder(&proxy.url()).operation_timeout(timeout));
     let k = key("k");
-    let next = || AcquireRequest { key: &k, token: Token::random(), ttl: ttl(LONG), on_held: OnHeld::Queue };
+    let next = || AcquireRequest {
+        key: &k,
+        token: Token::random(),
+        ttl: ttl(LONG),
+        on_held: OnHeld::Queue,
+        mode: Mode::Exclusive,
+    };
     let hold = || {
         let held = Token::random();
         until("a grant", || is_granted(&ask(&*stores.one, "k", held, LONG)));
@@ -196,7 +202,13 @@ fn thousands_of_dropped_acquires_leave_nothing_and_mix_no_replies() {
     let mut context = Context::from_waker(Waker::noop());
     for round in 0..10_000_u32 {
         let name = key(&format!("k{}", round % 50));
-        let ask = AcquireRequest { key: &name, token: Token::random(), ttl: ttl(LONG), on_held: OnHeld::Fail };
+        let ask = AcquireRequest {
+            key: &name,
+            token: Token::random(),
+            ttl: ttl(LONG),
+            on_held: OnHeld::Fail,
+            mode: Mode::Exclusive,
+        };
         let mut future = stores.one.acquire(ask);
         let began = Instant::now();
         // Dropped somewhere between the first poll and the answer.
@@ -338,7 +350,13 @@ fn an_acquire_that_was_dropped_while_replicas_were_waited_for_leaves_no_key() {
         // It finds its connection open.
         take(&*stores.one, &format!("warm{round}"), Token::random());
         proxy.delay(Direction::ToServer, Duration::from_millis(300));
-        let ask = AcquireRequest { key: &k, token: Token::random(), ttl: ttl(LONG), on_held: OnHeld::Fail };
+        let ask = AcquireRequest {
+            key: &k,
+            token: Token::random(),
+            ttl: ttl(LONG),
+            on_held: OnHeld::Fail,
+            mode: Mode::Exclusive,
+        };
         let asking = async { tokio::time::timeout(Duration::from_millis(50), stores.one.acquire(ask)).await };
         assert!(runtime.block_on(asking).is_err(), "its order is under way");
         // What is sent from now on arrives before that.

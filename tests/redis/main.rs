@@ -28,5 +28,6 @@ mod notice;
 mod outages;
 mod refusals;
 mod sentinel;
+mod shares;
 mod store;
 mod waiting;

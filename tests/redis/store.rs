@@ -4,13 +4,13 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use leasehold::Token;
 use leasehold::conformance::store::{self as conformance, wait};
 use leasehold::store::redis::RedisStore;
 use leasehold::store::{
     AcquireRequest, Acquired, Denial, Extended, Forced, Holder, KeyState, KeyTemplate, OnExpiry, OnHeld, Released,
     Store, StoreError, Warning,
 };
+use leasehold::{Mode, Token};
 
 use crate::kit::{Server, until};
 use crate::redis_store::{self, LONG, ask, denied, is_granted, key, stores, stores_at, take, ttl};
@@ -332,7 +332,13 @@ fn fences_of_a_key_rise_through_flushes_batches_claims_and_clocks_that_were_ahea
                 let names: Vec<_> = some.iter().map(|n| key(&n.to_string())).collect();
                 let tokens: Vec<_> = names.iter().map(|_| Token::random()).collect();
                 let asks = names.iter().zip(&tokens).map(|(key, token)| {
-                    store.acquire(AcquireRequest { key, token: *token, ttl: ttl(LONG), on_held: OnHeld::Fail })
+                    store.acquire(AcquireRequest {
+                        key,
+                        token: *token,
+                        ttl: ttl(LONG),
+                        on_held: OnHeld::Fail,
+                        mode: Mode::Exclusive,
+                    })
                 });
                 let answers = wait(futures::future::join_all(asks));
                 for ((n, answer), (name, token)) in some.iter().zip(answers).zip(names.iter().zip(&tokens)) {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use leasehold::Token;
 use leasehold::conformance::store::{self as conformance, wait};
 use leasehold::store::{AcquireRequest, Acquired, Denial, OnHeld, Released, Store};
+use leasehold::{Mode, Token};
 
 use crate::kit;
 use crate::redis_store::{key, ttl};
@@ -137,10 +137,9 @@ fn calls_that_go_out_together_are_answered_each_by_itself() {
     let tokens: Vec<_> = keys.iter().map(|_| Token::random()).collect();
     for _ in 0..10 {
         let ttl = ttl(Duration::from_secs(50));
-        let tries = keys
-            .iter()
-            .zip(&tokens)
-            .map(|(key, token)| stores.one.acquire(AcquireRequest { key, token: *token, ttl, on_held: OnHeld::Fail }));
+        let tries = keys.iter().zip(&tokens).map(|(key, token)| {
+            stores.one.acquire(AcquireRequest { key, token: *token, ttl, on_held: OnHeld::Fail, mode: Mode::Exclusive })
+        });
         let answers = wait(join_all(tries));
         for (of_key, pair) in answers.chunks(2).enumerate() {
             let why = if of_key == 7 { Denial::OtherKind } else { Denial::Held };
@@ -170,7 +169,13 @@ fn a_fence_far_ahead_of_all_clocks_stays_with_its_own_key() {
         server.ask::<String>(&format!("SET leasehold:fence:{{lock:far}} {far} PX 100000000"));
     }
     let fence = |name: &str| {
-        let ask = AcquireRequest { key: &key(name), token: Token::random(), ttl, on_held: OnHeld::Fail };
+        let ask = AcquireRequest {
+            key: &key(name),
+            token: Token::random(),
+            ttl,
+            on_held: OnHeld::Fail,
+            mode: Mode::Exclusive,
+        };
         match wait(stores.one.acquire(ask)) {
             Acquired::Granted { fence: Some(fence), .. } => fence,
             answer => panic!("{answer:?}"),

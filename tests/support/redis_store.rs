@@ -7,7 +7,7 @@ use std::time::Duration;
 use leasehold::conformance::store::{Stores, wait};
 use leasehold::store::redis::{RedisBuilder, RedisStore};
 use leasehold::store::{AcquireRequest, Acquired, Denial, OnHeld, Store};
-use leasehold::{Key, Token, Ttl};
+use leasehold::{Key, Mode, Token, Ttl};
 
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 
@@ -29,11 +29,23 @@ pub(crate) fn ttl(ttl: Duration) -> Ttl {
 }
 
 pub(crate) fn ask(store: &dyn Store, name: &str, token: Token, lasting: Duration) -> Acquired {
-    wait(store.acquire(AcquireRequest { key: &key(name), token, ttl: ttl(lasting), on_held: OnHeld::Fail }))
+    wait(store.acquire(AcquireRequest {
+        key: &key(name),
+        token,
+        ttl: ttl(lasting),
+        on_held: OnHeld::Fail,
+        mode: Mode::Exclusive,
+    }))
 }
 
 pub(crate) fn queue(store: &dyn Store, name: &str, token: Token) -> Acquired {
-    wait(store.acquire(AcquireRequest { key: &key(name), token, ttl: ttl(LONG), on_held: OnHeld::Queue }))
+    wait(store.acquire(AcquireRequest {
+        key: &key(name),
+        token,
+        ttl: ttl(LONG),
+        on_held: OnHeld::Queue,
+        mode: Mode::Exclusive,
+    }))
 }
 
 /// Takes a free lock; answers its fence.

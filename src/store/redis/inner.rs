@@ -19,6 +19,7 @@ use super::keys::KeyNames;
 use super::pending::Cleaning;
 use super::pubsub::listener::Listener;
 use super::recent_releases::RecentReleases;
+use super::shares::Shares;
 use super::tickets::Tickets;
 use crate::clock::{Clock, Moment};
 use crate::key::{Key, Ttl};
@@ -35,6 +36,7 @@ pub(in crate::store) struct Inner {
     pub(super) highest: Highest,
     pub(in crate::store) cleaning: Cleaning,
     pub(super) recent_releases: RecentReleases,
+    pub(super) shares: Shares,
     pub(super) tickets: Arc<Tickets>,
     pub(super) listener: Arc<Listener>,
     /// One caller of the health tries a lock for all (`health`).
@@ -70,6 +72,7 @@ impl Inner {
             highest: Highest::default(),
             cleaning: Cleaning::default(),
             recent_releases: RecentReleases::default(),
+            shares: Shares::default(),
             tickets: Arc::new(Tickets::new(Clock::system())),
             listener: Arc::default(),
             last_trial: tokio::sync::Mutex::default(),

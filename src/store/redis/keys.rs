@@ -1,7 +1,7 @@
 //! The names in Redis that belong to one lock: [`KeyNames`].
 //!
 //! The lock key is what other libraries see. Beside it, in the same cluster slot, stand its fence, its queue (two
-//! sorted sets: which ticket was taken when, and which lasts until when) and its channel. Their names begin with a
+//! sorted sets: which ticket was taken when, and which lasts until when), those who share it (`ops/shared`) and its channel. Their names begin with a
 //! prefix ([`SIDE_KEYS`] unless the store is set to another), as no lock's may. They hold the lock's name in braces, and
 //! so its slot; where that would not work, because the
 //! name holds braces itself, they hold a short tag of the same slot, from a table that is built when it is first needed.
@@ -18,6 +18,8 @@ use crate::store::{KeyTemplate, StoreError};
 /// What the names beside a lock begin with, unless the store is set to another prefix.
 pub(in crate::store) const SIDE_KEYS: &str = "leasehold:";
 pub(super) const SLOTS: u16 = 16384;
+/// The kind that the names of fences have.
+const FENCE: &str = "fence:";
 
 /// One lock's names, in one piece of memory that clones share. Within a store the lock's own stands for them all.
 #[derive(Clone)]
@@ -35,7 +37,7 @@ impl KeyNames {
         template.fill_into(key.as_str(), &mut text);
         let lock = text.len();
         let (mut ends, mut tagged) = ([0; 4], None);
-        for (end, kind) in ends.iter_mut().zip(["fence:", "queue:", "alive:", "wake:"]) {
+        for (end, kind) in ends.iter_mut().zip([FENCE, "queue:", "alive:", "wake:"]) {
             // A key has 1024 bytes at most, a template 256, a prefix 64, and there are five names.
             *end = u16::try_from(text.len()).expect("five names are shorter than 64 KiB");
             text.push_str(side_keys);
@@ -75,6 +77,13 @@ impl KeyNames {
     /// The channel of those who watch the lock without a place in its queue.
     pub(in crate::store) fn wake(&self) -> &str {
         self.part(4)
+    }
+
+    /// The name of something else that stands beside the lock, where those names begin with `side_keys`.
+    pub(super) fn beside(&self, side_keys: &str, kind: &str) -> String {
+        // They end alike.
+        let tagged = &self.fence()[side_keys.len() + FENCE.len()..];
+        [side_keys, kind, tagged].concat()
     }
 
     pub(super) fn slot(&self) -> u16 {
@@ -196,7 +205,9 @@ mod tests {
             for key in keys {
                 let names = names(&template, key);
                 assert_eq!(names.lock(), template.fill(key));
-                for name in [names.fence(), names.queue(), names.alive(), names.wake()] {
+                let further = ["ends:", "holds:"].map(|kind| names.beside(SIDE_KEYS, kind));
+                let [ends, holds] = further.each_ref().map(String::as_str);
+                for name in [names.fence(), names.queue(), names.alive(), names.wake(), ends, holds] {
                     assert_eq!(slot_of(name.as_bytes()), names.slot(), "{name}");
                     assert!(seen.insert(name.to_owned()), "{name} twice");
                 }

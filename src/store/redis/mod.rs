@@ -3,7 +3,7 @@
 //!
 //! | where | what |
 //! |---|---|
-//! | `ops/` | one file per operation, with its script beside it; `ops/moving` does the same one key at a time, where the slot of a Cluster is moving |
+//! | `ops/` | one file per operation, with its script beside it; `ops/shared` for locks that several hold at once; `ops/moving` does the same one key at a time, where the slot of a Cluster is moving |
 //! | `call` | sends a script to the server that has the key, over `conn/` |
 //! | `cleanup` | takes back what nobody received |
 //! | `release_replay` | releases again what a dying master had not passed on |
@@ -135,6 +135,7 @@ mod recent_releases;
 mod release_replay;
 mod replicas;
 pub(super) mod script;
+mod shares;
 mod tickets;
 
 use std::fmt;
@@ -147,13 +148,14 @@ pub use self::builder::RedisBuilder;
 pub(super) use self::inner::Inner;
 pub(crate) use self::keys::beside;
 use self::keys::check_name;
+use self::ops::shared::{downgrade, holders};
 use self::ops::{acquire, exchange, extend, force, health, leave, look, notice, release::GuardedRelease, renew, scan};
 use self::pubsub::listen;
 use self::pubsub::listener::Releases;
 pub(super) use self::script::millis;
 use super::{
-    AcquireRequest, Acquired, BoxFuture, Capabilities, Events, Exchange, Extended, Forced, Health, KeyState, Noticed,
-    OnExpiry, Released, ScanPage, Store, StoreError, Watch,
+    AcquireRequest, Acquired, BoxFuture, Capabilities, Events, Exchange, Extended, Forced, Health, HoldInfo, KeyState,
+    Modes, Noticed, OnExpiry, Released, ScanPage, Store, StoreError, Watch,
 };
 use crate::key::{Key, Token, Ttl};
 use crate::supervise::supervise;
@@ -201,6 +203,7 @@ impl Store for RedisStore {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::new(self.0.config.operation_timeout);
         (capabilities.claim_reuse, capabilities.claim_tag) = (self.0.config.claim_reuse, self.0.claim_tag);
+        capabilities.modes = Modes::All;
         if self.0.config.replicas == 0 {
             capabilities.exchange = Exchange::OneCall;
         }
@@ -270,6 +273,10 @@ impl Store for RedisStore {
         Box::pin(look::confirm(&self.0, key, token))
     }
 
+    fn downgrade<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Extended> {
+        Box::pin(downgrade::downgrade(&self.0, key, token))
+    }
+
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
         match GuardedRelease::new(&self.0, key, token) {
             Ok(release) => Box::pin(release.run(&self.0)),
@@ -301,6 +308,10 @@ impl Store for RedisStore {
 
     fn give_notice<'a>(&'a self, key: &'a Key, within: Duration) -> BoxFuture<'a, Result<Noticed, StoreError>> {
         Box::pin(notice::give(&self.0, key, within))
+    }
+
+    fn holders<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Vec<HoldInfo>, StoreError>> {
+        Box::pin(holders::holders(&self.0, key, token))
     }
 
     fn scan<'a>(

@@ -34,6 +34,8 @@ pub(super) enum ReleaseScope {
     Any,
     /// The same. Under the token this process has given out fences up to this one.
     Claim(u64),
+    /// The same, and it is probably a share (`ops/shared`).
+    Share,
     /// What the token holds with this fence or a lower one: it was released before (`release_replay`).
     UpTo(u64),
 }
@@ -80,6 +82,7 @@ impl PendingCleanup {
             (ReleaseScope::UpTo(one), ReleaseScope::UpTo(other)) => ReleaseScope::UpTo(one.max(other)),
             (ReleaseScope::Claim(one), ReleaseScope::Claim(other)) => ReleaseScope::Claim(one.max(other)),
             (ReleaseScope::Claim(fence), _) | (_, ReleaseScope::Claim(fence)) => ReleaseScope::Claim(fence),
+            (ReleaseScope::Share, _) | (_, ReleaseScope::Share) => ReleaseScope::Share,
             _ => ReleaseScope::Any,
         };
         self.wires = match (self.wires, other.wires) {

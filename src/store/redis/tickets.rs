@@ -11,6 +11,7 @@
 //! | somebody listens for its turn | its ticket is renewed; the listener gets a hint when to try again, also if the ticket is gone or cannot be renewed |
 //! | nobody does any more | its ticket is renewed for [`ABANDONED`], then given up: [`leave`](Tickets::leave) was not called |
 //! | its only try was dropped | the ticket that it may have taken runs out |
+//! | its next request wants the other kind of hold (`ops/shared`) | it takes a new ticket, at the end of the queue: the number says what it is for |
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,7 @@ use tokio::sync::Notify;
 
 use super::keys::KeyNames;
 use super::script::Reply;
+use super::shares::HoldKind;
 use crate::clock::{Clock, Moment};
 use crate::store::{Acquired, Hint, OnHeld, Sender, Watch};
 
@@ -36,7 +38,8 @@ const ABANDONED: Duration = Duration::from_secs(5);
 pub(super) struct Tickets {
     clock: Clock,
     state: Mutex<State>,
-    /// Tells a ticket from every other of this process, and mostly from those of a process that had its name before.
+    /// Tells a ticket from every other of this process, and mostly from those of a process that had its name before. Even:
+    /// a ticket for a share has one more.
     next: AtomicU64,
     wake: Notify,
     /// Receives the calls in the place of these tickets.
@@ -49,6 +52,8 @@ type CallHook = Box<dyn Fn(Option<&str>) + Send + Sync>;
 #[derive(Default)]
 struct State {
     places: HashMap<KeyNames, Place>,
+    /// Tickets in the place of which others were taken: the server is to forget them.
+    superseded: Vec<(KeyNames, u64)>,
     /// There is nothing to renew: the task sleeps until it is woken. Set by `round`, and cleared by `wake`;
     /// were it false while the task sleeps, new tickets would run out.
     resting: bool,
@@ -74,6 +79,11 @@ struct Place {
     called: bool,
     /// When somebody last stopped asking or listening.
     since: Moment,
+}
+
+/// What a ticket with this number is for.
+fn kind_of(number: u64) -> HoldKind {
+    if number % 2 == 1 { HoldKind::Share } else { HoldKind::Exclusive }
 }
 
 /// Whether a place has a ticket in the store.
@@ -103,19 +113,24 @@ pub(super) struct TicketedTry<'a> {
 
 impl Tickets {
     pub(super) fn new(clock: Clock) -> Self {
-        let state = State { places: HashMap::new(), resting: true };
+        let state = State { places: HashMap::new(), superseded: Vec::new(), resting: true };
         Self {
             clock,
             state: Mutex::new(state),
-            next: AtomicU64::new(fastrand::u32(..).into()),
+            next: AtomicU64::new(2 * u64::from(fastrand::u32(..))),
             wake: Notify::new(),
             call_hook: OnceLock::new(),
         }
     }
 
-    fn new_place(&self) -> Place {
+    /// The number of a new ticket. The scripts know by it what the ticket is for.
+    fn next_number(&self, kind: HoldKind) -> u64 {
+        self.next.fetch_add(2, Ordering::Relaxed) + u64::from(kind == HoldKind::Share)
+    }
+
+    fn new_place(&self, kind: HoldKind) -> Place {
         Place {
-            number: self.next.fetch_add(1, Ordering::Relaxed),
+            number: self.next_number(kind),
             ticket: Ticket::None,
             tries: 0,
             listeners: Vec::new(),
@@ -125,15 +140,22 @@ impl Tickets {
     }
 
     /// Begins a try to take a lock. The try has a place in the queue if it waits.
-    pub(super) fn begin_try<'a>(&'a self, names: &'a KeyNames, on_held: OnHeld) -> TicketedTry<'a> {
+    pub(super) fn begin_try<'a>(&'a self, names: &'a KeyNames, on_held: OnHeld, kind: HoldKind) -> TicketedTry<'a> {
         if on_held == OnHeld::Fail {
             return TicketedTry { tickets: None, names, number: 0 };
         }
         let mut state = self.state.lock();
+        let state = &mut *state;
         if !state.places.contains_key(names) {
-            state.places.insert(names.clone(), self.new_place());
+            state.places.insert(names.clone(), self.new_place(kind));
         }
         let place = state.places.get_mut(names).expect("it was just put there");
+        if kind_of(place.number) != kind {
+            let old = std::mem::replace(&mut place.number, self.next_number(kind));
+            if std::mem::replace(&mut place.ticket, Ticket::None) != Ticket::None {
+                state.superseded.push((names.clone(), old));
+            }
+        }
         place.tries += 1;
         // This try sees what it was called for.
         place.called = false;
@@ -142,7 +164,7 @@ impl Tickets {
 
     /// Listens for the turn of this process: a hint comes when it is time to try again.
     pub(super) fn turn(self: &Arc<Self>, names: KeyNames) -> Watch {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = self.next.fetch_add(2, Ordering::Relaxed);
         let (weak, left) = (Arc::downgrade(self), names.clone());
         let (sender, watch) = Watch::new(move || {
             if let Some(this) = weak.upgrade() {
@@ -150,7 +172,7 @@ impl Tickets {
             }
         });
         let mut state = self.state.lock();
-        let place = state.places.entry(names).or_insert_with(|| self.new_place());
+        let place = state.places.entry(names).or_insert_with(|| self.new_place(HoldKind::Exclusive));
         place.listeners.push((id, sender));
         if place.called {
             place.notify(Hint::Released);
@@ -231,6 +253,7 @@ impl Tickets {
         let now = self.clock.now();
         let mut round = Round::default();
         let state = &mut *self.state.lock();
+        round.abandoned.append(&mut state.superseded);
         state.places.retain(|names, place| {
             let idle = now.saturating_since(place.since);
             match (place.is_wanted(), place.ticket) {
@@ -330,30 +353,36 @@ impl TicketedTry<'_> {
             Acquired::Granted { .. } => Ticket::None,
             _ => Ticket::Taken,
         };
-        tickets.end_try(self.names, ticket);
+        tickets.end_try(self.names, self.number, ticket);
     }
 }
 
 impl Drop for TicketedTry<'_> {
     fn drop(&mut self) {
         if let Some(tickets) = self.tickets {
-            tickets.end_try(self.names, Ticket::Perhaps);
+            tickets.end_try(self.names, self.number, Ticket::Perhaps);
         }
     }
 }
 
 impl Tickets {
     /// A try has ended, with this ticket.
-    fn end_try(&self, names: &KeyNames, ticket: Ticket) {
-        let mut state = self.state.lock();
+    fn end_try(&self, names: &KeyNames, number: u64, ticket: Ticket) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         // It was stopped meanwhile.
         let Some(place) = state.places.get_mut(names) else { return };
         place.tries = place.tries.saturating_sub(1);
+        let is_superseded = kind_of(number) != kind_of(place.number);
+        if is_superseded && ticket != Ticket::None {
+            state.superseded.push((names.clone(), number));
+        }
         match (place.ticket, ticket) {
+            _ if is_superseded => {}
             (_, Ticket::None) => {
                 // Whatever calls that one now is too late.
                 (place.ticket, place.called) = (Ticket::None, false);
-                place.number = self.next.fetch_add(1, Ordering::Relaxed);
+                place.number = self.next_number(kind_of(number));
             }
             (_, Ticket::Taken) | (Ticket::None, Ticket::Perhaps) => place.ticket = ticket,
             (Ticket::Perhaps | Ticket::Taken, Ticket::Perhaps) => {}
@@ -362,8 +391,8 @@ impl Tickets {
             state.places.remove(names);
         } else {
             place.since = self.clock.now();
-            self.wake(&mut state);
         }
+        self.wake(state);
     }
 }
 
@@ -386,10 +415,10 @@ mod tests {
     #[test]
     fn a_place_for_which_nobody_asks_or_listens_any_more_is_given_up() {
         let (clock, tickets, names) = tickets();
-        tickets.begin_try(&names, OnHeld::Queue).settle(&HELD);
+        tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive).settle(&HELD);
         clock.advance(ABANDONED / 2);
         assert_eq!(tickets.round(Vec::new()).renewals.len(), 1, "it may be listened for soon");
-        tickets.begin_try(&names, OnHeld::Queue).settle(&HELD);
+        tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive).settle(&HELD);
         clock.advance(ABANDONED / 2);
         assert_eq!(tickets.round(Vec::new()).renewals.len(), 1, "it was asked for in between");
         clock.advance(ABANDONED / 2);
@@ -401,32 +430,55 @@ mod tests {
     #[test]
     fn a_dropped_try_leaves_no_place_that_is_renewed() {
         let (clock, tickets, names) = tickets();
-        drop(tickets.begin_try(&names, OnHeld::Queue));
+        drop(tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive));
         assert!(tickets.round(Vec::new()).renewals.is_empty());
         clock.advance(TICKET);
         assert!(tickets.round(Vec::new()).abandoned.is_empty(), "the ticket that it may have taken runs out");
         assert!(tickets.state.lock().places.is_empty());
         // One that had a ticket keeps it.
-        tickets.begin_try(&names, OnHeld::Queue).settle(&HELD);
+        tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive).settle(&HELD);
         let number = tickets.state.lock().places[&names].number;
-        drop(tickets.begin_try(&names, OnHeld::Queue));
+        drop(tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive));
         assert_eq!(tickets.round(Vec::new()).renewals[0].number, Some(number));
     }
 
     #[test]
     fn a_granted_try_uses_its_ticket_up_and_tries_that_do_not_wait_have_none() {
         let (_clock, tickets, names) = tickets();
-        tickets.begin_try(&names, OnHeld::Queue).settle(&HELD);
-        let first = tickets.begin_try(&names, OnHeld::Queue);
+        tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive).settle(&HELD);
+        let first = tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive);
         let number = first.number();
         first.settle(&Acquired::Granted { fence: None, valid_for: TICKET, clock: None });
         assert!(tickets.state.lock().places.is_empty());
         assert_ne!(
-            tickets.begin_try(&names, OnHeld::Queue).number(),
+            tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive).number(),
             number,
             "a call of the old one is not for the new one"
         );
-        drop(tickets.begin_try(&names, OnHeld::Fail));
+        drop(tickets.begin_try(&names, OnHeld::Fail, HoldKind::Exclusive));
         assert!(tickets.state.lock().places.len() == 1);
+    }
+
+    #[test]
+    fn who_wants_the_other_kind_of_hold_takes_a_new_ticket_and_the_server_forgets_the_old_one() {
+        let (_clock, tickets, names) = tickets();
+        let first = tickets.begin_try(&names, OnHeld::Queue, HoldKind::Share);
+        let old = first.number();
+        assert_eq!(kind_of(old), HoldKind::Share);
+        first.settle(&HELD);
+        let second = tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive);
+        let new = second.number();
+        assert_eq!(kind_of(new), HoldKind::Exclusive);
+        // One that was under way all the time has a ticket of the kind that is not wanted any more.
+        let third = tickets.begin_try(&names, OnHeld::Queue, HoldKind::Share);
+        second.settle(&HELD);
+        third.settle(&HELD);
+        let round = tickets.round(Vec::new());
+        let abandoned: Vec<u64> = round.abandoned.into_iter().map(|(_, number)| number).collect();
+        assert_eq!(abandoned, [old, new]);
+        assert_eq!(
+            round.renewals.iter().map(|renewal| renewal.number.map(kind_of)).collect::<Vec<_>>(),
+            [Some(HoldKind::Share)]
+        );
     }
 }

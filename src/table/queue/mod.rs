@@ -13,11 +13,11 @@ use super::acquire::{reserve_quota, return_quota};
 use super::claim::Attempts;
 use super::history::End;
 use super::holder::{GrantState, TokenOrigin};
-use super::mode::Mode;
 use super::request::{AcquireOutcome, AcquireRequest, WaitPolicy, WaiterPoll};
 use super::{Counters, Effects, Grant, MAX_SEATS, Table};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError};
+use crate::mode::Mode;
 pub(crate) use list::Queue;
 pub(crate) use waiter::{Waiter, WaiterId, WaiterState};
 

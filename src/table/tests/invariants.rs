@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::acquire::Grant;
 use super::holder::GrantState;
-use super::mode::{Kind, Mode};
 use super::queue::WaiterState;
 use super::slot::Slot;
 use super::timer_wheel::Links;
 use super::{Counters, ENDED_TOKENS, MAX_SEATS, Table, Waiter};
 use crate::clock::Moment;
+use crate::mode::{Kind, Mode};
 
 impl Table {
     /// Panics, with the number of the broken invariant, unless all of them hold.

@@ -22,6 +22,7 @@ use futures_util::FutureExt;
 use self::server::{Answer, Command, Server, TTL_MS, Token};
 use super::keys::{KeyNames, SIDE_KEYS};
 use super::script::Reply;
+use super::shares::HoldKind;
 use super::tickets::{ROUND, Renewal, TicketedTry, Tickets};
 use crate::clock::ManualClock;
 use crate::key::Key;
@@ -125,7 +126,7 @@ impl Process {
             turn.clear();
         }
         self.claim = Some(token);
-        let attempt = self.tickets.begin_try(self.names, OnHeld::Queue);
+        let attempt = self.tickets.begin_try(self.names, OnHeld::Queue, HoldKind::Exclusive);
         let ticket = (self.id, attempt.number());
         let command = match held {
             Some(held) => Command::Exchange { held, token, ticket },

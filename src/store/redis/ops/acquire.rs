@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::moving::acquire::{self as moving, Try};
+use super::shared::acquire::{self as shared, Share};
 use crate::clock::Moment;
 use crate::key::Token;
 use crate::store::redis::call::{Answer, Confirm, Failure, call};
@@ -11,9 +12,10 @@ use crate::store::redis::cleanup::Guard;
 use crate::store::redis::fault::{Ran, protocol_error};
 use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
-use crate::store::redis::pending::PendingCleanup;
+use crate::store::redis::pending::{PendingCleanup, ReleaseScope};
 use crate::store::redis::replicas::Confirmed;
 use crate::store::redis::script::{ACQUIRE, Reply, ScriptArgs, millis};
+use crate::store::redis::shares::HoldKind;
 use crate::store::redis::tickets::TicketedTry;
 use crate::store::{AcquireRequest, Acquired, Denial, OnHeld, StoreError};
 
@@ -36,6 +38,7 @@ pub(super) fn answered(attempt: Result<Acquired, StoreError>) -> Acquired {
 async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> Result<Acquired, StoreError> {
     let names = inner.names(ask.key)?;
     let ttl = inner.checked_ttl(ask.ttl)?;
+    let share = Share::of(ask.mode)?;
     inner.recent_releases.forget(&names, ask.token);
     // From now on no repetition of a release begins under the token.
     if !inner.cleaning.is_idle() {
@@ -43,7 +46,7 @@ async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> 
         // What was taken back just now was released once more.
         inner.recent_releases.forget(&names, ask.token);
     }
-    let mut attempt = Attempt::begin(inner, &names, ask, (ttl, begun));
+    let mut attempt = Attempt::begin(inner, &names, ask, (ttl, begun), share);
     let answered = attempt.send().await;
     attempt.conclude(answered)
 }
@@ -54,6 +57,8 @@ pub(super) struct Attempt<'a> {
     pub(super) one: Try<'a>,
     ttl: Duration,
     on_held: OnHeld,
+    /// `None`: the lock for itself.
+    share: Option<Share>,
     ticketed: TicketedTry<'a>,
     pub(super) guard: Guard,
 }
@@ -64,14 +69,19 @@ impl<'a> Attempt<'a> {
         names: &'a KeyNames,
         ask: AcquireRequest<'_>,
         (ttl, begun): (Duration, Moment),
+        share: Option<Share>,
     ) -> Self {
         let life = ttl.saturating_add(inner.config.lock_delay);
         // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
         let over = begun.saturating_add(inner.config.operation_timeout * 2).saturating_add(life);
-        let guard = Guard::new(inner, names, ask.token, PendingCleanup::new(over), Confirm::Yes);
-        let ticketed = inner.tickets.begin_try(names, ask.on_held);
+        let (scope, kind) = match share {
+            Some(_) => (ReleaseScope::Share, HoldKind::Share),
+            None => (ReleaseScope::Any, HoldKind::Exclusive),
+        };
+        let guard = Guard::new(inner, names, ask.token, PendingCleanup::of(scope, over), Confirm::Yes);
+        let ticketed = inner.tickets.begin_try(names, ask.on_held, kind);
         let one = Try { names, token: ask.token, begun, life };
-        Self { inner, one, ttl, on_held: ask.on_held, ticketed, guard }
+        Self { inner, one, ttl, on_held: ask.on_held, share, ticketed, guard }
     }
 
     /// The number of its ticket.
@@ -80,7 +90,14 @@ impl<'a> Attempt<'a> {
     }
 
     async fn send(&mut self) -> Result<Answer, Failure> {
-        send(self.inner, self.one, self.ticketed.number(), self.on_held, &mut self.guard).await
+        let ticket = self.ticketed.number();
+        match self.share {
+            None => send(self.inner, self.one, ticket, self.on_held, &mut self.guard).await,
+            Some(share) => {
+                let is_queued = self.on_held == OnHeld::Queue;
+                Box::pin(shared::send(self.inner, self.one, share, (ticket, is_queued), &mut self.guard)).await
+            }
+        }
     }
 
     /// Nothing was tried.
@@ -174,6 +191,7 @@ fn meaning(inner: &Inner, reply: &Reply, ttl: Duration, life: Duration) -> Resul
                 0 => Denial::Held,
                 1 => Denial::OtherKind,
                 2 => Denial::Ahead,
+                3 => Denial::OtherMode,
                 _ => return Err(protocol_error("a denial without a cause")),
             };
             Ok(Acquired::Denied { retry_in: u64::try_from(left_ms).ok().map(Duration::from_millis), why })

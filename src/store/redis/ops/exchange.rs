@@ -10,12 +10,14 @@ use super::acquire::{self, Attempt};
 use super::release::GuardedRelease;
 use super::release_script;
 use crate::clock::Moment;
+use crate::mode::Mode;
 use crate::store::redis::call::{Answer, Failure, SendObserver, TOO_LATE, call};
 use crate::store::redis::cleanup::Guard;
 use crate::store::redis::fault::Ran;
 use crate::store::redis::inner::Inner;
 use crate::store::redis::pending::SendOrder;
 use crate::store::redis::script::{EXCHANGE, ScriptArgs, millis};
+use crate::store::redis::shares::HoldKind;
 use crate::store::{AcquireRequest, Acquired, OnHeld, Released, StoreError};
 
 /// Of so many releases one leaves the key free, though the next request of this process waits for it.
@@ -43,6 +45,8 @@ pub(in crate::store) async fn exchange(
 /// the next token has to be out of the way first (S5).
 fn is_one_step(inner: &Inner, release: &GuardedRelease, next: AcquireRequest<'_>) -> bool {
     next.on_held == OnHeld::Queue
+        && next.mode == Mode::Exclusive
+        && inner.shares.kind(release.token()) == HoldKind::Exclusive
         && inner.config.replicas == 0
         && inner.checked_ttl(next.ttl).is_ok()
         && !inner.cleaning.is_at(release.names(), next.token)
@@ -55,7 +59,7 @@ async fn in_one_step(
     begun: Moment,
 ) -> (Released, Acquired) {
     let names = release.names().clone();
-    let mut attempt = Attempt::begin(inner, &names, next, (next.ttl.as_duration(), begun));
+    let mut attempt = Attempt::begin(inner, &names, next, (next.ttl.as_duration(), begun), None);
     let answered = {
         let (held, number, life) = (release.token(), attempt.ticket(), attempt.one.life);
         let both = Both(release.guard(), &mut attempt.guard);
@@ -73,6 +77,8 @@ async fn in_one_step(
         attempt.disarm();
         drop(attempt);
         let released = match answered {
+            // It may share the lock, for all that this process knows.
+            Ok(answer) if answer.reply.code() == HELD_NOTHING => release.run(inner).await,
             Ok(answer) => conclude(inner, release, meaning(&answer)),
             Err(_) => release.run(inner).await,
         };

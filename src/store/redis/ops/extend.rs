@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::shared::{self, OTHER_SCRIPT, TURNS};
+use crate::clock::Moment;
 use crate::key::{Key, Token, Ttl};
-use crate::store::redis::call::{Confirmable, call};
+use crate::store::redis::call::{Answer, Confirmable, Failure, call};
 use crate::store::redis::fault::protocol_error;
 use crate::store::redis::inner::Inner;
+use crate::store::redis::keys::KeyNames;
 use crate::store::redis::replicas::Confirmed;
 use crate::store::redis::script::{EXTEND, ScriptArgs, millis};
+use crate::store::redis::shares::HoldKind;
 use crate::store::{Extended, StoreError};
 
 pub(in crate::store) async fn extend(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Extended {
@@ -20,11 +24,7 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Resul
     let names = inner.names(key)?;
     let ttl = inner.checked_ttl(ttl)?;
     let life = ttl.saturating_add(inner.config.lock_delay);
-    let answered = call(inner, &names, &EXTEND, begun, Confirmable, |not_after| {
-        ScriptArgs::of([names.lock()]).token(token).arg(millis(life)).arg(not_after)
-    })
-    .await;
-    let answer = answered.map_err(|failure| failure.error)?;
+    let answer = ask(inner, &names, token, (begun, life)).await.map_err(|failure| failure.error)?;
     match (answer.reply.code(), answer.reply.rest()) {
         (1, &[left_ms]) => {
             // It may have had more left than was asked for now.
@@ -42,4 +42,33 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Resul
         (3, _) => Err(StoreError::Timeout),
         _ => Err(protocol_error("neither extended nor lost")),
     }
+}
+
+/// Asks the script for what the token probably holds; the other one, if that was the wrong one.
+async fn ask(inner: &Inner, names: &KeyNames, token: Token, until: (Moment, Duration)) -> Result<Answer, Failure> {
+    let mut kind = inner.shares.kind(token);
+    for _ in 1..TURNS {
+        let answer = send(inner, names, token, until, kind).await?;
+        if answer.reply.code() != OTHER_SCRIPT {
+            return Ok(answer);
+        }
+        kind = kind.other();
+    }
+    send(inner, names, token, until, kind).await
+}
+
+async fn send(
+    inner: &Inner,
+    names: &KeyNames,
+    token: Token,
+    (begun, life): (Moment, Duration),
+    kind: HoldKind,
+) -> Result<Answer, Failure> {
+    if kind == HoldKind::Share {
+        return Box::pin(shared::extend::send(inner, names, token, (begun, life))).await;
+    }
+    call(inner, names, &EXTEND, begun, Confirmable, |not_after| {
+        ScriptArgs::of([names.lock()]).token(token).arg(millis(life)).arg(not_after)
+    })
+    .await
 }

@@ -2,12 +2,16 @@
 -- KEYS: lock, fence, queue, alive
 -- ARGV: channel of the lock, channel of forced locks, not after us, fence retention ms, highest fence seen, fence
 -- of the grant to be ended or ''
--- Answers {1, now us, fence} released, {2, now us, fence} it was free, {3, now us} too late, {2, now us} it is another's.
+-- Answers {1, now us, fence} released, {2, now us, fence} it was free, {3, now us} too late, {2, now us} it is another's,
+-- {4, now us} it is shared (`shared`), and one share is to be ended.
 if now > tonumber(ARGV[3]) then
   return {3, now}
 end
 local lock, fence_key, queue, alive = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local stored = tonumber(redis.call('GET', fence_key) or 0) or 0
+if ARGV[6] ~= '' and is_marker(redis.pcall('GET', lock)) then
+  return {4, now}
+end
 if ARGV[6] ~= '' and stored ~= tonumber(ARGV[6]) then
   return {2, now}
 end

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::moving;
+use super::shared::{self, OTHER_SCRIPT};
 use crate::key::Key;
 use crate::store::redis::call::{Failure, call};
 use crate::store::redis::fault::{Ran, protocol_error};
@@ -18,15 +19,21 @@ pub(in crate::store) async fn force(inner: &Arc<Inner>, key: &Key, fence: Option
 async fn attempt(inner: &Arc<Inner>, key: &Key, only: Option<u64>) -> Result<Forced, StoreError> {
     let begun = inner.now();
     let names = inner.names(key)?;
-    let only = only.map(|fence| fence.to_string()).unwrap_or_default();
+    let text = only.map(|fence| fence.to_string()).unwrap_or_default();
     let answered = call(inner, &names, &FORCE, begun, (), |not_after| {
         let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
         let args = args.arg(names.wake()).arg(&inner.forced_channel).arg(not_after);
-        args.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(&names)).arg(&only)
+        args.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(&names)).arg(&text)
     });
     let answered = match answered.await {
         Err(Failure { ran: Ran::Split, .. }) => moving::force::force(inner, &names, begun).await,
         answered => answered,
+    };
+    let answered = match (answered, only) {
+        (Ok(answer), Some(fence)) if answer.reply.code() == OTHER_SCRIPT => {
+            shared::force::send(inner, &names, fence, begun).await
+        }
+        (answered, _) => answered,
     };
     let answer = answered.map_err(|failure| failure.error)?;
     if let &[fence] = answer.reply.rest() {

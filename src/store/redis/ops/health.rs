@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use super::acquire;
 use super::release::GuardedRelease;
 use crate::key::{Key, Token, Ttl};
+use crate::mode::Mode;
 use crate::store::redis::conn::link::{Link, Phase};
 use crate::store::redis::inner::Inner;
 use crate::store::{
@@ -39,7 +40,12 @@ async fn try_lock(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let key = Key::new(KEY).expect("it is a good key");
     let ttl = Ttl::new(FRESH).expect("it is a good TTL");
     let token = Token::random();
-    match acquire::acquire(inner, AcquireRequest { key: &key, token, ttl, on_held: OnHeld::Fail }).await {
+    match acquire::acquire(
+        inner,
+        AcquireRequest { key: &key, token, ttl, on_held: OnHeld::Fail, mode: Mode::Exclusive },
+    )
+    .await
+    {
         Acquired::Granted { .. } => match GuardedRelease::new(inner, &key, token)?.run(inner).await {
             Released::Unknown(why) => Err(why),
             Released::Released | Released::AlreadyGone => Ok(()),

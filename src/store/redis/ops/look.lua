@@ -1,7 +1,7 @@
 -- Looks who holds a lock. The value is compared, and never answered (R25).
 -- KEYS: lock, and fence if it is asked for. ARGV: token, or ''
 -- Answers {0, now us} free, {1, now us, who, ttl left ms, fence or 0} held. who: 0 another, 1 the token, 2 another kind,
--- 3 the claim of a process.
+-- 3 the claim of a process, 4 it is shared (`shared`).
 local value = redis.pcall('GET', KEYS[1])
 if not value then
   return {0, now}
@@ -11,6 +11,8 @@ if type(value) == 'table' then
   who = 2
 elseif value == ARGV[1] and value ~= '' then
   who = 1
+elseif is_marker(value) then
+  who = 4
 elseif #value == 36 and string.byte(value, 15) == 56 then
   who = 3
 end

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::shared::{self, OTHER_SCRIPT};
 use crate::key::{Key, Token};
 use crate::store::redis::call::{Failure, call};
 use crate::store::redis::fault::{Ran, protocol_error};
@@ -26,6 +27,12 @@ pub(in crate::store) async fn look(
         }
         answered => answered,
     };
+    let answered = match answered {
+        Ok(answer) if answer.reply.rest().first() == Some(&OTHER_SCRIPT) => {
+            Box::pin(shared::look::send(inner, &names, &token, begun)).await
+        }
+        answered => answered,
+    };
     let answer = answered.map_err(|failure| failure.error)?;
     match (answer.reply.code(), answer.reply.rest()) {
         (0, _) => Ok(KeyState::Free),
@@ -34,6 +41,7 @@ pub(in crate::store) async fn look(
                 0 => Holder::Other,
                 1 => Holder::Ours,
                 3 => Holder::Claim,
+                4 => Holder::Sharing,
                 _ => Holder::OtherKind,
             };
             let ends_in = u64::try_from(left_ms).ok().map(Duration::from_millis);

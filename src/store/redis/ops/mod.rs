@@ -13,3 +13,4 @@ pub(in crate::store) mod release;
 pub(in crate::store) mod release_script;
 pub(in crate::store) mod renew;
 pub(in crate::store) mod scan;
+pub(in crate::store) mod shared;

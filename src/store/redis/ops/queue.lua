@@ -4,6 +4,13 @@
 -- that the lock is watched without a place: WATCHED.
 local TICKET_MS, WATCHED = 1000, '*'
 local TICKET_US = TICKET_MS * 1000
+-- So many tickets for shares are called at once.
+local TOGETHER = 32
+
+-- Whether a ticket is for a share of the lock (`shared`): then its number is odd.
+local function is_for_share(ticket)
+  return string.match(ticket, '[13579]$') ~= nil
+end
 
 local function drop(queue, alive, ticket)
   redis.call('ZREM', queue, ticket)
@@ -52,10 +59,20 @@ local function ask_for(lock, queue, value)
   end
 end
 
+-- Calls the first ticket; if it is for a share, with those for shares that follow it.
 local function call_first(lock, queue, alive)
   local ticket = first_ticket(queue, alive)
   if ticket then
     call_ticket(lock, queue, ticket)
+  end
+  if not ticket or not is_for_share(ticket) then
+    return
+  end
+  for _, other in ipairs(redis.call('ZRANGE', queue, 1, TOGETHER - 1)) do
+    if not is_for_share(other) then
+      return
+    end
+    call_ticket(lock, queue, other)
   end
 end
 

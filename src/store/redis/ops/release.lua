@@ -2,7 +2,7 @@
 -- KEYS all locks, then all alives, queues
 -- ARGV earliest not after us of all, 0, prefix of the keys beside locks; then of each token, not after us
 -- Answers now us alone if all are released. Else for each {1, now us} released, {2, now us} gone already, {3, now us} too
--- late, or an error.
+-- late, {4, now us} it is shared (`shared`), or an error.
 local locks, prefix = #KEYS / 3, ARGV[3]
 
 local function release(i)
@@ -10,8 +10,9 @@ local function release(i)
   if now > tonumber(ARGV[2 * i + 3]) then
     return {3, now}
   end
-  if redis.pcall('GET', lock) ~= ARGV[2 * i + 2] then
-    return {2, now}
+  local value = redis.pcall('GET', lock)
+  if value ~= ARGV[2 * i + 2] then
+    return {is_marker(value) and 4 or 2, now}
   end
   redis.call('DEL', lock)
   if redis.call('EXISTS', alive) == 1 then

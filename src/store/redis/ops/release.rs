@@ -9,6 +9,7 @@ use crate::store::redis::cleanup::Guard;
 use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
 use crate::store::redis::pending::{PendingCleanup, ReleaseScope};
+use crate::store::redis::shares::HoldKind;
 use crate::store::{Released, StoreError};
 
 /// A release that is carried out from its creation on, whatever becomes of the future (S7).
@@ -21,7 +22,11 @@ pub(in crate::store) struct GuardedRelease {
 
 impl GuardedRelease {
     pub(in crate::store) fn new(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Self, StoreError> {
-        Self::of(inner, key, token, ReleaseScope::Any)
+        let scope = match inner.shares.kind(token) {
+            HoldKind::Exclusive => ReleaseScope::Any,
+            HoldKind::Share => ReleaseScope::Share,
+        };
+        Self::of(inner, key, token, scope)
     }
 
     /// The same for a token under which this process has given out fences up to `last_fence`.

@@ -1,6 +1,8 @@
 //! Runs `release.lua`, `release_claim.lua` or `repeat.lua` once (R4). What is not answered, others try again: `release`, `cleanup`.
 
 use super::moving;
+use super::shared::{self, OTHER_SCRIPT, TURNS};
+use crate::clock::Moment;
 use crate::key::Token;
 use crate::store::redis::builder::Repeats;
 use crate::store::redis::call::{Answer, Failure, SendObserver, call};
@@ -9,6 +11,7 @@ use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
 use crate::store::redis::pending::ReleaseScope;
 use crate::store::redis::script::{RELEASE, RELEASE_CLAIM, REPEAT, ScriptArgs, millis};
+use crate::store::redis::shares::HoldKind;
 use crate::store::{Released, StoreError};
 
 /// What became of the lock, and the answer that says so.
@@ -23,7 +26,8 @@ pub(in crate::store) async fn once(
     sent: &mut impl SendObserver,
 ) -> Ended {
     match scope {
-        ReleaseScope::Any => release(inner, names, token, sent).await,
+        ReleaseScope::Any => release(inner, names, token, HoldKind::Exclusive, sent).await,
+        ReleaseScope::Share => Box::pin(release(inner, names, token, HoldKind::Share, sent)).await,
         ReleaseScope::Claim(fence) => Box::pin(release_claim(inner, names, token, fence, sent)).await,
         ReleaseScope::UpTo(fence) => Box::pin(repeat(inner, names, token, fence, sent)).await,
     }
@@ -41,21 +45,68 @@ async fn repeat(inner: &Inner, names: &KeyNames, token: Token, fence: u64, obser
     Ok(answer)
 }
 
-async fn release(inner: &Inner, names: &KeyNames, token: Token, observer: &mut impl SendObserver) -> Ended {
+/// Asks the script for what the token probably holds; the other one, if that was the wrong one.
+async fn release(
+    inner: &Inner,
+    names: &KeyNames,
+    token: Token,
+    mut kind: HoldKind,
+    observer: &mut impl SendObserver,
+) -> Ended {
     let begun = inner.now();
+    let mut answered = release_as(inner, names, token, kind, begun, observer).await;
+    for _ in 1..TURNS {
+        if !answered.as_ref().is_ok_and(|answer| answer.reply.code() == OTHER_SCRIPT) {
+            break;
+        }
+        kind = kind.other();
+        answered = release_as(inner, names, token, kind, begun, observer).await;
+    }
+    let ended = meaning(answered);
+    match kind {
+        HoldKind::Exclusive => remembered(inner, names, token, ended),
+        HoldKind::Share => {
+            if ended.is_ok() {
+                inner.shares.remove(token);
+            }
+            ended
+        }
+    }
+}
+
+async fn release_as(
+    inner: &Inner,
+    names: &KeyNames,
+    token: Token,
+    kind: HoldKind,
+    begun: Moment,
+    observer: &mut impl SendObserver,
+) -> Result<Answer, Failure> {
+    match kind {
+        HoldKind::Exclusive => release_exclusive(inner, names, token, begun, observer).await,
+        HoldKind::Share => Box::pin(shared::release::send(inner, names, token, begun, observer)).await,
+    }
+}
+
+async fn release_exclusive(
+    inner: &Inner,
+    names: &KeyNames,
+    token: Token,
+    begun: Moment,
+    observer: &mut impl SendObserver,
+) -> Result<Answer, Failure> {
     let answered = call(inner, names, &RELEASE, begun, &mut *observer, |not_after| {
         let args = ScriptArgs::of([names.lock(), names.alive(), names.queue()]).limits(not_after, 0);
         let not_after = u64::try_from(not_after).unwrap_or(0);
         args.text(&inner.config.side_keys).shared().token(token).numbers([not_after])
     })
     .await;
-    let answered = match answered {
+    match answered {
         Err(Failure { ran: Ran::Split, .. }) => {
             Box::pin(moving::release::release(inner, names, token, begun, observer)).await
         }
         answered => answered,
-    };
-    remembered(inner, names, token, meaning(answered))
+    }
 }
 
 /// The same, and the next fence will be above this one, which the process has given out under the token.

@@ -2,7 +2,7 @@
 -- not made anew: the next try does that.
 -- Each: KEYS lock, queue, alive. ARGV ticket, or WATCHED: the lock is watched without a place
 -- Answers for each {1, now us, 0} it waits, {1, now us, 1, ttl left ms} it is the first, and the lock is held,
--- {1, now us, 2} it is the first, and the lock is free, {2, now us} there is none, or an error.
+-- {1, now us, 2} it is the first, and the lock is free, or shared and the ticket for a share: there may be room, {2, now us} there is none, or an error.
 
 local function keep(key)
   redis.call('PEXPIRE', key, 2 * TICKET_MS)
@@ -33,11 +33,11 @@ return answer_each(#KEYS / 3, function(i)
   keep(queue)
   keep(alive)
   local left = redis.call('PTTL', lock)
-  if left == -2 then
+  local value = redis.pcall('GET', lock)
+  if left == -2 or (is_for_share(ticket) and is_marker(value)) then
     return {1, now, 2}
   end
   -- It was asked when the ticket was taken; the message may have been lost.
-  local value = redis.pcall('GET', lock)
   if type(value) == 'string' then
     ask_for(lock, queue, value)
   end

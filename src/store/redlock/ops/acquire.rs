@@ -20,6 +20,7 @@ use super::super::round::{Before, Request, RoundHandler, broadcast};
 use super::super::script::ACQUIRE;
 use super::release::{MAX_BATCH, Releases};
 use crate::clock::Moment;
+use crate::mode::Mode;
 use crate::store::batching::{BatchSender, Batcher, Slot, submit};
 use crate::store::redis::millis;
 use crate::store::redis::script::ScriptArgs;
@@ -71,6 +72,9 @@ impl Acquires {
     pub(crate) async fn acquire(&self, request: AcquireRequest<'_>) -> Acquired {
         let State { inner, releases, .. } = &*self.0;
         let begun = inner.now();
+        if request.mode != Mode::Exclusive {
+            return Acquired::Unknown(StoreError::Config("a majority of nodes keeps exclusive locks alone".into()));
+        }
         let (names, ttl) = match (inner.names(request.key), inner.checked_ttl(request.ttl)) {
             (Ok(names), Ok(ttl)) => (names, ttl),
             (Err(error), _) | (_, Err(error)) => return Acquired::Unknown(error),

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::mode::Kind;
 use super::super::queue::WaiterState;
 use super::super::*;
 use super::{Answer, Asked, HASHES, LIMITS, MAX_PLACES, START, TICK, Wait};
 use crate::error::{LockError, Loss, WaitEdge};
 use crate::key::Ttl;
+use crate::mode::Kind;
 
 /// `GrantState`, with waiters by their sequence number.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,6 +9,8 @@
 //! check(|| my_store());
 //! ```
 
+mod shares;
+
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -18,11 +20,14 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub use shares::*;
+
 use super::{LONG, until};
 use crate::key::{Key, Token, Ttl};
+use crate::mode::Mode;
 use crate::store::{
-    AcquireRequest, Acquired, Denial, Event, Extended, Fairness, Fences, Forced, Hint, Hints, Holder, KeyState, OnHeld,
-    Released, Store, StoreError, drift,
+    AcquireRequest, Acquired, Denial, Event, Extended, Fairness, Fences, Forced, Hint, Hints, Holder, KeyState, Modes,
+    OnHeld, Released, Store, StoreError, drift,
 };
 
 /// Runs every check over two instances that `make` makes.
@@ -48,8 +53,12 @@ pub fn check(make: impl Fn() -> Arc<dyn Store>) {
         too_short_a_ttl_is_refused,
         a_key_has_one_spelling,
         a_scan_tells_every_key_that_is_held,
+        every_holder_is_listed,
     ] {
         check(&stores);
+    }
+    if stores.one.capabilities().modes == Modes::All {
+        shares::check(&stores);
     }
 }
 
@@ -131,7 +140,7 @@ fn ttl(ttl: Duration) -> Ttl {
 }
 
 fn acquire(store: &dyn Store, key: &Key, token: Token, lasting: Duration, on_held: OnHeld) -> Acquired {
-    wait(store.acquire(AcquireRequest { key, token, ttl: ttl(lasting), on_held }))
+    wait(store.acquire(AcquireRequest { key, token, ttl: ttl(lasting), on_held, mode: Mode::Exclusive }))
 }
 
 /// Acquires a free key for long; answers its fence.
@@ -204,7 +213,8 @@ pub fn a_grant_whose_future_was_dropped_is_taken_back(stores: &Stores) {
     for polls in 0..4 {
         let (key, token) = (fresh(), Token::random());
         {
-            let request = AcquireRequest { key: &key, token, ttl: ttl(LONG), on_held: OnHeld::Fail };
+            let request =
+                AcquireRequest { key: &key, token, ttl: ttl(LONG), on_held: OnHeld::Fail, mode: Mode::Exclusive };
             let mut future = stores.one.acquire(request);
             let mut context = Context::from_waker(Waker::noop());
             let mut answered = Poll::Pending;
@@ -389,7 +399,7 @@ pub fn whose_turn_it_is_is_told(stores: &Stores) {
 pub fn an_exchange_is_a_release_and_a_try(stores: &Stores) {
     let (key, [first, second, third, rival]) = (fresh(), [(); 4].map(|()| Token::random()));
     let exchange = |held, token| {
-        let next = AcquireRequest { key: &key, token, ttl: ttl(LONG), on_held: OnHeld::Queue };
+        let next = AcquireRequest { key: &key, token, ttl: ttl(LONG), on_held: OnHeld::Queue, mode: Mode::Exclusive };
         wait(stores.one.exchange(held, next))
     };
     let before = acquire_free(&*stores.one, &key, first);
@@ -426,7 +436,13 @@ pub fn too_short_a_ttl_is_refused(stores: &Stores) {
     let (key, token) = (fresh(), Token::random());
     let Some(short) = stores.one.capabilities().min_ttl.checked_sub(Duration::from_millis(1)) else { return };
     let Ok(short) = Ttl::new(short) else { return };
-    let answer = wait(stores.one.acquire(AcquireRequest { key: &key, token, ttl: short, on_held: OnHeld::Fail }));
+    let answer = wait(stores.one.acquire(AcquireRequest {
+        key: &key,
+        token,
+        ttl: short,
+        on_held: OnHeld::Fail,
+        mode: Mode::Exclusive,
+    }));
     assert_eq!(answer, Acquired::Unknown(StoreError::InvalidTtl));
     acquire_free(&*stores.one, &key, token);
     assert_eq!(wait(stores.one.extend(&key, token, short)), Extended::Unknown(StoreError::InvalidTtl));
@@ -459,6 +475,19 @@ pub fn a_scan_tells_every_key_that_is_held(stores: &Stores) {
         assert!(!can_list || found.contains(&spelt), "{key} is held, and not listed");
         assert_eq!(wait(stores.other.release(key, token)), Released::Released);
     }
+}
+
+/// Who holds a key alone is its only holder.
+pub fn every_holder_is_listed(stores: &Stores) {
+    let (key, token) = (fresh(), Token::random());
+    let holders = |token| wait(stores.other.holders(&key, token)).expect("the store answers");
+    assert_eq!(holders(Some(token)), Vec::new());
+    acquire_free(&*stores.one, &key, token);
+    for (asked, by) in [(Some(token), Holder::Ours), (None, Holder::Other)] {
+        let found: Vec<_> = holders(asked).iter().map(|hold| (hold.by, hold.mode)).collect();
+        assert_eq!(found, [(by, Mode::Exclusive)]);
+    }
+    assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
 }
 
 /// A key's canonical spelling is its own canonical spelling, and names the same lock.
