@@ -477,19 +477,6 @@ pub fn a_scan_tells_every_key_that_is_held(stores: &Stores) {
     }
 }
 
-/// Who holds a key alone is its only holder.
-pub fn every_holder_is_listed(stores: &Stores) {
-    let (key, token) = (fresh(), Token::random());
-    let holders = |token| wait(stores.other.holders(&key, token)).expect("the store answers");
-    assert_eq!(holders(Some(token)), Vec::new());
-    acquire_free(&*stores.one, &key, token);
-    for (asked, by) in [(Some(token), Holder::Ours), (None, Holder::Other)] {
-        let found: Vec<_> = holders(asked).iter().map(|hold| (hold.by, hold.mode)).collect();
-        assert_eq!(found, [(by, Mode::Exclusive)]);
-    }
-    assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
-}
-
 /// A key's canonical spelling is its own canonical spelling, and names the same lock.
 pub fn a_key_has_one_spelling(stores: &Stores) {
     let (key, token) = (fresh(), Token::random());

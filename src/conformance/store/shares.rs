@@ -372,3 +372,16 @@ pub fn every_share_is_listed(stores: &Stores) {
     release(&*stores.one, &key, one);
     release(&*stores.one, &key, two);
 }
+
+/// Who holds a key alone is its only holder.
+pub fn every_holder_is_listed(stores: &Stores) {
+    let (key, token) = (fresh(), Token::random());
+    let holders = |token| wait(stores.other.holders(&key, token)).expect("the store answers");
+    assert_eq!(holders(Some(token)), Vec::new());
+    acquire_free(&*stores.one, &key, token);
+    for (asked, by) in [(Some(token), Holder::Ours), (None, Holder::Other)] {
+        let found: Vec<_> = holders(asked).iter().map(|hold| (hold.by, hold.mode)).collect();
+        assert_eq!(found, [(by, Mode::Exclusive)]);
+    }
+    assert_eq!(wait(stores.one.release(&key, token)), Released::Released);
+}
