@@ -161,6 +161,9 @@ pub(crate) struct Table {
     owner_index: HashMap<OwnerId, OwnerIndex, foldhash::fast::RandomState>,
     subscriptions: Subscriptions,
     claim: Claim,
+    /// Raised when the store may have forgotten every claim: one that it was asked for before is not reused (K6). If it
+    /// were not compared, a claim that goes from key to key while the table is looked through in slices would be.
+    claims_epoch: u32,
     /// Keys of the store between two grants; only where claims are reused.
     idle_keys: Option<Box<IdleKeys>>,
     limits: Limits,
@@ -211,6 +214,7 @@ impl Table {
             subscriptions: Subscriptions::default(),
             idle_keys: (claim.reuse() != ClaimReuse::Off).then(|| Box::new(IdleKeys::new(now))),
             claim,
+            claims_epoch: 0,
             limits,
             fence: FencingToken::at_least_one(fence_floor),
             now,

@@ -26,6 +26,7 @@
 //! | K3 | Only the release by a holder hands a claim on or keeps it: after a loss by time, by force, by a session's end it is given up. A claim under a token that a client chose never is. |
 //! | K4 | Another process that asks gets the key after 32 locks or 10 ms at most, and at once if nobody holds it. |
 //! | K5 | A claim that was reused for its whole time is followed by a pause, in which no waiter of this process asks the store: a client that only polls can get the key. |
+//! | K6 | Once the store may have forgotten all that it keeps, no lock is granted under a claim that it was asked for before, also while the table is looked through in slices. |
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,8 @@ const PAUSE_SHARE: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct KeptClaim {
     pub(super) token: Token,
+    /// The table's `claims_epoch` when the store was asked for it (K6).
+    pub(super) epoch: u32,
     state: ClaimState,
     /// Until when the store keeps the key, as far as is known.
     deadline: Moment,
@@ -120,9 +123,10 @@ pub(crate) enum ClaimStep {
 
 impl KeptClaim {
     /// A claim that the store is asked for.
-    pub(super) fn new(token: Token) -> Self {
+    pub(super) fn new(token: Token, epoch: u32) -> Self {
         Self {
             token,
+            epoch,
             state: ClaimState::Acquiring { told: None },
             deadline: Moment::ZERO,
             granted_at: Moment::ZERO,

@@ -37,7 +37,7 @@ impl Table {
         let Claim::Stored { reuse, tag, .. } = self.claim else { return None };
         let waiter = &self.waiters[id];
         let reuses = reuse != ClaimReuse::Off && may_reuse(waiter.origin, &waiter.terms);
-        reuses.then(|| Box::new(KeptClaim::new(Token::of_claim(tag))))
+        reuses.then(|| Box::new(KeptClaim::new(Token::of_claim(tag), self.claims_epoch)))
     }
 
     /// For how long the store is asked for the claim of a waiter: a short time where it may be kept idle, unless the
@@ -117,9 +117,9 @@ impl Table {
         if !may_reuse(request.origin, request.terms) {
             return Ok(None);
         }
-        let (reuse, now) = (self.claim.reuse(), self.now);
+        let (reuse, now, epoch) = (self.claim.reuse(), self.now, self.claims_epoch);
         let Some(claim) = self.idle_claim(id) else { return Ok(None) };
-        if claim.idle_until().is_none_or(|until| until <= now) {
+        if claim.epoch != epoch || claim.idle_until().is_none_or(|until| until <= now) {
             return Ok(None);
         }
         reserve_quota(request.terms)?;
@@ -139,8 +139,13 @@ impl Table {
         Ok(Some(Grant { proof: fence, ..grant }))
     }
 
+    /// The claim of a slot, which has none then. One that the store may have forgotten is in doubt (K6).
     pub(super) fn take_claim(&mut self, index: u32) -> Option<Box<KeptClaim>> {
-        self.slots[index].extras.as_mut()?.claim.take()
+        let mut claim = self.slots[index].extras.as_mut()?.claim.take()?;
+        if claim.epoch != self.claims_epoch {
+            claim.step(ClaimEvent::Doubted, self.claim.reuse(), self.now);
+        }
+        Some(claim)
     }
 
     fn put_claim(&mut self, index: u32, claim: Box<KeptClaim>, fence: Option<FencingToken>) {
@@ -272,25 +277,17 @@ impl Table {
         }
     }
 
-    /// The store may have forgotten every key: gives up the idle claims among `budget` from `cursor` on.
+    /// The store may have forgotten every key: what it was asked for before is not reused (K6). Idle claims are given up
+    /// when they are looked at; whoever calls this sees to that.
+    pub(crate) fn doubt_claims(&mut self) {
+        self.claims_epoch = self.claims_epoch.wrapping_add(1);
+    }
+
+    /// Gives up the idle claims among `budget` from `cursor` on.
     pub(crate) fn give_up_idle_claims(&mut self, cursor: u32, budget: u32, fx: &mut Effects) -> Option<u32> {
         let (claims, next) = self.idle_keys.as_ref().map_or((Vec::new(), None), |idle| idle.claims(cursor, budget));
         claims.into_iter().for_each(|id| self.give_up_idle(id, fx));
         next
-    }
-
-    /// The same for the claims that a lock is held under, among `budget` slots: they are not reused.
-    pub(crate) fn doubt_claims(&mut self, cursor: u32, budget: u32) -> Option<u32> {
-        let (reuse, now) = (self.claim.reuse(), self.now);
-        let window = self.slots.window(cursor, budget);
-        let end = window.end;
-        for index in window {
-            let claim = self.slots.get_mut(index).and_then(|slot| slot.extras.as_mut()?.claim.as_mut());
-            if let Some(claim) = claim {
-                claim.step(ClaimEvent::Doubted, reuse, now);
-            }
-        }
-        (end < self.slots.bound()).then_some(end)
     }
 
     /// What the store keeps an idle key under.

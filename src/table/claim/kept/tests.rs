@@ -20,7 +20,7 @@ fn reuses(ttl: u64) -> Next {
 }
 
 fn acquiring() -> KeptClaim {
-    KeptClaim::new(Token::from(uuid::Uuid::from_u128(7)))
+    KeptClaim::new(Token::from(uuid::Uuid::from_u128(7)), 0)
 }
 
 /// Granted by the store at the moment 0, for a second, with this fence.

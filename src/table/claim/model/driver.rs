@@ -442,8 +442,11 @@ impl World {
     /// The store may have forgotten what it granted.
     pub(super) fn resumed(&mut self, of: usize) {
         self.check_doubt_of_all(of);
-        self.act(of, |table, _, fx| table.give_up_idle_claims(0, u32::MAX, fx));
-        self.act(of, |table, _, _| table.doubt_claims(0, u32::MAX));
+        self.act(of, |table, _, _| table.doubt_claims());
+        // Or the table has not been looked through yet.
+        if self.random.bool() {
+            self.act(of, |table, _, fx| table.give_up_idle_claims(0, u32::MAX, fx));
+        }
         self.look_at(of, ClaimFilter::All);
     }
 

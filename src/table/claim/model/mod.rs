@@ -3,7 +3,7 @@
 //! forced, and connections lost.
 //!
 //! After each step: one process holds a key at most, by its own clock, and the store keeps it for that one to the end of
-//! its time; no lock outlives its claim; fences rise over all processes; and the rules K1 to K5 hold. When the faults have
+//! its time; no lock outlives its claim; fences rise over all processes; and the rules K1 to K6 hold. When the faults have
 //! ended, everybody who waits is served, and nothing is left.
 //!
 //! The clocks of processes run up to a hundredth fast or slow, measured by the store's. That one never goes back but in a
