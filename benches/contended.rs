@@ -2,12 +2,15 @@
 //!
 //! Each line is a number of processes and of tasks in each, over one Redis and over five Redlock nodes: grants per
 //! second, scripts and commands that a server ran for each grant (its own count; of five nodes, for one node), how even
-//! the processes' shares are (Jain's index: 1 is even; and the smallest share over the mean), and the longest wait.
+//! the processes' shares are (Jain's index: 1 is even; and the smallest share over the greatest), the longest time that a
+//! process was without a grant, and the longest wait of a task. `report` holds the figures to their targets.
 //! Over one Redis with claims that are not reused (`redis`), that are handed on (`hand_off`), and that also linger
 //! (`linger`), and by `rslock`, which polls.
 //! `cargo bench --bench contended --features redis,test-util -- [redis | hand_off | linger | rslock | redlock]
 //! [PROCESSES]` runs some of it.
 
+#[path = "support/figures.rs"]
+mod figures;
 #[path = "../tests/support/redis/mod.rs"]
 mod kit;
 #[path = "support/nodes.rs"]
@@ -17,9 +20,10 @@ mod processes;
 
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use figures::keep;
 use kit::Server;
 use leasehold::store::ClaimReuse;
 use leasehold::store::redis::RedisStore;
@@ -79,13 +83,41 @@ async fn manager(urls: &str, contender: &str) -> LockManager {
     builder.build_and_connect().await.unwrap()
 }
 
+/// What the tasks of a process share.
+struct Work {
+    began: Instant,
+    over: AtomicBool,
+    /// Microseconds from the beginning to the last grant of any of them, and the longest time between two.
+    last_us: AtomicU64,
+    longest_without_us: AtomicU64,
+}
+
+impl Work {
+    fn begin() -> Self {
+        let began = Instant::now();
+        Self { began, over: AtomicBool::new(false), last_us: AtomicU64::new(0), longest_without_us: AtomicU64::new(0) }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// One of the tasks has the key. There are no two at a time.
+    fn granted(&self) {
+        let now = self.began.elapsed().as_micros() as u64;
+        let before = self.last_us.swap(now, Ordering::Relaxed);
+        self.longest_without_us.fetch_max(now.saturating_sub(before), Ordering::Relaxed);
+    }
+}
+
 /// Takes the key and lets it go, over and over.
-async fn work(locks: LockManager, over: Arc<AtomicBool>) -> (u64, Duration) {
+async fn work(locks: LockManager, work: Arc<Work>) -> (u64, Duration) {
     let (mut grants, mut longest) = (0, Duration::ZERO);
-    while !over.load(Ordering::Relaxed) {
+    while !work.is_over() {
         let asked = Instant::now();
         match locks.lock("hot").wait(LONG).await {
             Ok(lock) => {
+                work.granted();
                 longest = longest.max(asked.elapsed());
                 lock.unlock().await;
                 grants += 1;
@@ -98,11 +130,12 @@ async fn work(locks: LockManager, over: Arc<AtomicBool>) -> (u64, Duration) {
 }
 
 /// The same by `rslock`, as its user would: it gives up after some tries, and is asked again.
-async fn work_by_rslock(locks: rslock::LockManager, over: Arc<AtomicBool>) -> (u64, Duration) {
+async fn work_by_rslock(locks: rslock::LockManager, work: Arc<Work>) -> (u64, Duration) {
     let (mut grants, mut longest) = (0, Duration::ZERO);
     let mut asked = Instant::now();
-    while !over.load(Ordering::Relaxed) {
+    while !work.is_over() {
         if let Ok(lock) = locks.lock("hot", Duration::from_secs(30)).await {
+            work.granted();
             longest = longest.max(asked.elapsed());
             locks.unlock(&lock).await;
             grants += 1;
@@ -117,26 +150,28 @@ fn worker(urls: &str) {
     let runtime = runtime();
     let set = |name| std::env::var(name).expect("the parent sets it");
     let (contender, tasks) = (set(CONTENDER), set(TASKS).parse::<usize>().expect("a number"));
-    let over = Arc::new(AtomicBool::new(false));
     let line = || std::io::stdin().read_line(&mut String::new()).unwrap();
     let ready = || {
         println!("{MARK}ready");
         line();
     };
-    let (locks, tasks): (_, Vec<_>) = if contender == "rslock" {
+    let (locks, shared, tasks): (_, _, Vec<_>) = if contender == "rslock" {
         let locks = rslock::LockManager::new(vec![urls]);
         ready();
-        let spawn = |_| runtime.spawn(work_by_rslock(locks.clone(), Arc::clone(&over)));
-        (None, (0..tasks).map(spawn).collect())
+        let shared = Arc::new(Work::begin());
+        let spawn = |_| runtime.spawn(work_by_rslock(locks.clone(), Arc::clone(&shared)));
+        let tasks = (0..tasks).map(spawn).collect();
+        (None, shared, tasks)
     } else {
         let locks = runtime.block_on(manager(urls, &contender));
         ready();
-        let spawn = |_| runtime.spawn(work(locks.clone(), Arc::clone(&over)));
+        let shared = Arc::new(Work::begin());
+        let spawn = |_| runtime.spawn(work(locks.clone(), Arc::clone(&shared)));
         let tasks = (0..tasks).map(spawn).collect();
-        (Some(locks), tasks)
+        (Some(locks), shared, tasks)
     };
     line();
-    over.store(true, Ordering::Relaxed);
+    shared.over.store(true, Ordering::Relaxed);
     let (mut grants, mut longest) = (0, Duration::ZERO);
     for task in tasks {
         let (more, wait) = runtime.block_on(task).unwrap();
@@ -146,7 +181,7 @@ fn worker(urls: &str) {
         // Before the parent ends this process: a claim that is kept idle would be in the way of the next ones.
         runtime.block_on(locks.shutdown(Duration::from_secs(1)));
     }
-    println!("{MARK}{grants} {}", longest.as_micros());
+    println!("{MARK}{grants} {} {}", longest.as_micros(), shared.longest_without_us.load(Ordering::Relaxed));
 }
 
 /// How many scripts and commands the servers have run.
@@ -172,7 +207,10 @@ struct Line {
     per_second: f64,
     scripts: f64,
     jain: f64,
-    least: f64,
+    /// The least share over the greatest.
+    shares: f64,
+    /// The longest that a process was without a grant.
+    without_ms: f64,
 }
 
 fn measure(name: &'static str, servers: &[Server], (processes, tasks): (usize, usize), time: Duration) -> Line {
@@ -193,53 +231,41 @@ fn measure(name: &'static str, servers: &[Server], (processes, tasks): (usize, u
     std::thread::sleep(time);
     let (seconds, after) = (began.elapsed().as_secs_f64(), asked(servers));
     workers.iter_mut().for_each(|worker| worker.tell("stop"));
-    let (mut shares, mut longest) = (Vec::new(), 0.0_f64);
+    let (mut shares, mut longest, mut without_ms) = (Vec::new(), 0.0_f64, 0.0_f64);
     for worker in &workers {
         let said = worker.hear().expect("it says what it did");
-        let (grants, wait) = said.split_once(' ').expect("two numbers");
-        shares.push(grants.parse::<f64>().unwrap());
-        longest = longest.max(wait.parse::<f64>().unwrap() / 1e3);
+        let numbers: Vec<f64> = said.split(' ').map(|number| number.parse().unwrap()).collect();
+        shares.push(numbers[0]);
+        (longest, without_ms) = (longest.max(numbers[1] / 1e3), without_ms.max(numbers[2] / 1e3));
     }
     let total: f64 = shares.iter().sum();
     let jain = total * total / (shares.len() as f64 * shares.iter().map(|share| share * share).sum::<f64>());
-    let least = shares.iter().copied().fold(f64::MAX, f64::min) * shares.len() as f64 / total;
+    let greatest = shares.iter().copied().fold(0.0, f64::max);
+    let least = shares.iter().copied().fold(f64::MAX, f64::min) / greatest;
     let (scripts, commands) = ((after.0 - before.0) / total, (after.1 - before.1) / total);
     println!(
         "{name:<8} {processes:>3} x {tasks:<2}  {:>8.0} grants/s  {scripts:>7.1} scripts  {commands:>7.1} commands  \
-         shares {jain:>5.3}, least {least:>5.2}  longest wait {longest:>8.1} ms",
+         shares {jain:>5.3}, least {least:>5.2}  without {without_ms:>7.1} ms  longest wait {longest:>8.1} ms",
         total / seconds
     );
-    Line { name, crowd: (processes, tasks), per_second: total / seconds, scripts, jain, least }
+    Line { name, crowd: (processes, tasks), per_second: total / seconds, scripts, jain, shares: least, without_ms }
 }
 
-/// Holds what was measured to what is wanted.
-fn show_targets(lines: &[Line]) {
-    let line = |name: &str, crowd| lines.iter().find(|line| line.name == name && line.crowd == crowd);
-    let show = |what: String, got: f64, is_met: bool| {
-        println!("target: {what}: {got:.2}, {}", if is_met { "met" } else { "missed" });
-    };
-    for (name, crowd, grants, scripts) in
-        [("redis", (8, 8), 5_000.0, 3.0), ("redlock", (8, 8), 1_000.0, 4.0), ("redlock", (32, 8), 1_000.0, 4.0)]
-    {
-        let Some(line) = line(name, crowd) else { continue };
-        let of = format!("{name}, {} x {}", crowd.0, crowd.1);
-        show(format!("{of}, grants a second, at least {grants}"), line.per_second, line.per_second >= grants);
-        show(format!("{of}, scripts a grant, at most {scripts}"), line.scripts, line.scripts <= scripts);
-        show(format!("{of}, the least share, at least 0.8"), line.least, line.least >= 0.8);
+/// What `report` is told of a line. What `rslock` does is beside both ways to reuse claims.
+fn figures_of(line: &Line) -> Vec<(String, f64)> {
+    let crowd = format!("{}x{}", line.crowd.0, line.crowd.1);
+    if line.name == "rslock" {
+        let beside = |name: &str| (format!("{name}_grants/rslock/{crowd}"), line.per_second);
+        return ["hand_off", "linger"].map(beside).into();
     }
-    for name in ["hand_off", "linger"] {
-        for (crowd, times) in [((1, 64), 20.0), ((2, 32), 10.0)] {
-            let (Some(ours), Some(rival)) = (line(name, crowd), line("rslock", crowd)) else { continue };
-            let ratio = ours.per_second / rival.per_second;
-            let of = format!("{name}, {} x {}", crowd.0, crowd.1);
-            show(format!("{of}, times the grants of rslock, at least {times}"), ratio, ratio >= times);
-        }
-        for crowd in [(2, 8), (4, 8), (8, 8)] {
-            let Some(ours) = line(name, crowd) else { continue };
-            let of = format!("{name}, {} x {}", crowd.0, crowd.1);
-            show(format!("{of}, Jain's index of shares, at least 0.9"), ours.jain, ours.jain >= 0.9);
-        }
-    }
+    let figures = [
+        ("grants", line.per_second),
+        ("scripts", line.scripts),
+        ("jain", line.jain),
+        ("shares", line.shares),
+        ("without", line.without_ms),
+    ];
+    figures.map(|(what, figure)| (format!("{}_{what}/leasehold/{crowd}", line.name), figure)).into()
 }
 
 fn main() {
@@ -269,6 +295,7 @@ fn main() {
         }
     }
     if is_bench {
-        show_targets(&lines);
+        let figures: Vec<_> = lines.iter().flat_map(figures_of).collect();
+        keep("contended.json", &figures).expect("the target folder is writable");
     }
 }

@@ -1,12 +1,15 @@
 //! What does a lock in Redis cost over the two scripts that it consists of, and how soon is a waiter woken?
 //!
-//! The first table is acquire + release, against a real server on this machine: through the manager, through the store
-//! alone, and by `rslock` (a plain SET, no fence, no waiting). The baselines send the same scripts, and the shortest
+//! The first table is acquire + release, against a real server on this machine: through the manager (`leasehold`), through the
+//! store alone, and by `rslock` (a plain SET, no fence, no waiting). The baselines send the same scripts, and the shortest
 //! ones that other libraries use, by EVALSHA over one multiplexed connection that lives on another thread, as the
 //! store's does. Runs alternate, and the medians are shown.
 //!
 //! The second lets two processes pass one key to and fro. The third counts what waiting tasks cost the server.
+//! `report` holds the figures to their targets.
 
+#[path = "support/figures.rs"]
+mod figures;
 #[path = "../tests/support/redis/mod.rs"]
 mod kit;
 #[path = "support/stores.rs"]
@@ -18,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cpu_time::ProcessTime;
+use figures::keep;
 use kit::{Server, until};
 use leasehold::conformance::store::Stores;
 use leasehold::store::Store;
@@ -26,7 +30,7 @@ use leasehold::{LockManager, Token};
 use redis::aio::MultiplexedConnection;
 use stores::{
     Pair, SHORT_ACQUIRE, SHORT_RELEASE, Scripts, TTL_MS, connect, median, names, pairs_per_second, runtime,
-    show_target, through_rslock, through_the_manager, through_the_store,
+    through_rslock, through_the_manager, through_the_store,
 };
 
 /// A script of the store's, with what stands before it.
@@ -99,7 +103,8 @@ async fn manager(url: &str) -> LockManager {
     LockManager::builder().store(RedisStore::new(url).unwrap()).build_and_connect().await.unwrap()
 }
 
-fn pairs(server: &Server, rounds: usize, pairs: usize) {
+/// Answers the pairs per second of each contender, by their numbers in flight.
+fn pairs(server: &Server, rounds: usize, pairs: usize) -> Vec<(String, f64)> {
     let two = Stores::start(&|| Arc::new(RedisStore::new(&server.url()).unwrap()) as Arc<dyn Store>);
     let (here, elsewhere) = (runtime(), runtime());
     // Its task stays on the other thread.
@@ -114,7 +119,7 @@ fn pairs(server: &Server, rounds: usize, pairs: usize) {
     let number = AtomicU64::new(0);
     let name = || &names[number.fetch_add(1, Ordering::Relaxed) as usize % names.len()];
     let contenders: [(&str, Pair<'_>); 5] = [
-        ("manager", Box::new(|| Box::pin(through_the_manager(&locks, name())))),
+        ("leasehold", Box::new(|| Box::pin(through_the_manager(&locks, name())))),
         ("store", Box::new(|| Box::pin(through_the_store(&*two.one, name())))),
         ("same scripts raw", Box::new(|| Box::pin(same.lock_and_release(name().as_str())))),
         ("shortest raw", Box::new(|| Box::pin(shortest.lock_and_release(name().as_str())))),
@@ -123,6 +128,7 @@ fn pairs(server: &Server, rounds: usize, pairs: usize) {
     println!(
         "acquire + release, distinct keys: pairs/s, time of one, the manager's share, processor time here and there"
     );
+    let mut figures = Vec::new();
     for in_flight in [1, 8, 64, 256] {
         let pairs = if in_flight == 1 { pairs / 5 } else { pairs };
         let mut runs: [Runs; 5] = Default::default();
@@ -144,14 +150,14 @@ fn pairs(server: &Server, rounds: usize, pairs: usize) {
                 median(&mut runs.client_us),
                 median(&mut runs.server_us),
             );
+            figures.push((format!("redis_pairs/{name}/{in_flight}"), per_second));
+            if in_flight == 1 {
+                figures.push((format!("redis_one/{name}"), 1e6 / per_second));
+            }
         }
-        show_target(&TARGETS, in_flight, ours / median(&mut runs[4].per_second));
     }
+    figures
 }
-
-/// The share of what `rslock` does that the manager has to do, by the number in flight. One at a time may take 1.15
-/// times as long.
-const TARGETS: [(usize, f64); 3] = [(1, 1.0 / 1.15), (64, 0.9), (256, 1.0)];
 
 /// The other process of [`passing`]: as long as its standard input is open, it takes the key and lets it go.
 fn partner(url: &str) {
@@ -167,8 +173,8 @@ fn partner(url: &str) {
     });
 }
 
-/// Two processes take turns: each release wakes the other. Answers the median time of one hand-over.
-fn passing(server: &Server, rounds: usize) {
+/// Two processes take turns: each release wakes the other. Answers the median time of both ways, in microseconds.
+fn passing(server: &Server, rounds: usize) -> f64 {
     let mut partner = Command::new(std::env::current_exe().unwrap())
         .env(PARTNER, server.url())
         .stdin(Stdio::piped())
@@ -193,7 +199,9 @@ fn passing(server: &Server, rounds: usize) {
     });
     drop(partner.stdin.take());
     partner.wait().unwrap();
-    println!("a key goes to a waiter in another process and comes back: {:.0} us for both ways", median(&mut runs));
+    let both_ways = median(&mut runs);
+    println!("a key goes to a waiter in another process and comes back: {both_ways:.0} us for both ways");
+    both_ways
 }
 
 /// What waiting tasks of one process cost the server.
@@ -232,7 +240,10 @@ fn main() {
     let is_bench = std::env::args().any(|arg| arg == "--bench");
     let server = Server::start(&[]);
     let (rounds, number) = if is_bench { (11, 20_000) } else { (1, 500) };
-    pairs(&server, rounds, number);
-    passing(&server, if is_bench { 501 } else { 5 });
+    let mut figures = pairs(&server, rounds, number);
+    figures.push(("redis_passing/leasehold".to_owned(), passing(&server, if is_bench { 501 } else { 5 })));
     waiting(&server, if is_bench { Duration::from_secs(5) } else { Duration::from_millis(100) });
+    if is_bench {
+        keep("redis.json", &figures).expect("the target folder is writable");
+    }
 }

@@ -6,8 +6,11 @@
 //! alternate, and the medians are shown. On a machine that others use too, wall-clock times say little; so what a
 //! pair costs in CPU time, of this process and of the five servers, stands beside them.
 //!
-//! The second table is the time of one acquire while one of the nodes answers 50 ms late.
+//! The second table is the time of one acquire while one of the nodes answers 50 ms late. `report` holds the figures to
+//! their targets.
 
+#[path = "support/figures.rs"]
+mod figures;
 #[path = "../tests/support/redis/mod.rs"]
 mod kit;
 #[path = "support/nodes.rs"]
@@ -19,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use figures::keep;
 use futures::future::join_all;
 use kit::{Direction, Proxy, Server};
 use leasehold::conformance::store::Stores;
@@ -29,7 +33,7 @@ use nodes::initialise;
 use redis::aio::MultiplexedConnection;
 use stores::{
     Pair, SHORT_ACQUIRE, SHORT_RELEASE, Scripts, TTL_MS, connect, median, names, pairs_per_second, runtime,
-    show_target, through_rslock, through_the_manager, through_the_store, ttl,
+    through_rslock, through_the_manager, through_the_store, ttl,
 };
 
 const NODES: usize = 5;
@@ -111,7 +115,8 @@ fn cpu_us(pids: &[u32]) -> f64 {
     pids.iter().map(of).sum()
 }
 
-fn pairs(servers: &[Server], rounds: usize, pairs: usize) {
+/// Answers the pairs per second of each contender, by their numbers in flight.
+fn pairs(servers: &[Server], rounds: usize, pairs: usize) -> Vec<(String, f64)> {
     let urls: &[String] = &servers.iter().map(Server::url).collect::<Vec<_>>();
     let nodes: Vec<u32> = servers.iter().map(Server::pid).collect();
     let two = Stores::start(&|| Arc::new(store_over(urls)) as Arc<dyn Store>);
@@ -127,7 +132,7 @@ fn pairs(servers: &[Server], rounds: usize, pairs: usize) {
     let next = || number.fetch_add(1, Ordering::Relaxed) as usize % names.len();
     let contenders: [(&str, Pair<'_>); 5] = [
         ("store", Box::new(|| Box::pin(through_the_store(&*two.one, &names[next()])))),
-        ("manager", Box::new(|| Box::pin(through_the_manager(&locks, &names[next()])))),
+        ("leasehold", Box::new(|| Box::pin(through_the_manager(&locks, &names[next()])))),
         ("same scripts raw", Box::new(|| Box::pin(same.lock_and_release(raw_names[next()].as_str())))),
         ("shortest raw", Box::new(|| Box::pin(shortest.lock_and_release(raw_names[next()].as_str())))),
         ("rslock", Box::new(|| Box::pin(through_rslock(&rival, &names[next()])))),
@@ -136,6 +141,7 @@ fn pairs(servers: &[Server], rounds: usize, pairs: usize) {
     println!("pairs/s, time of one, the store's time over it; CPU time of a pair here and in the nodes");
     // A number on the command line is the only number in flight.
     let only: Option<usize> = std::env::args().find_map(|arg| arg.parse().ok());
+    let mut figures = Vec::new();
     for in_flight in [1, 8, 64, 256].into_iter().filter(|number| only.is_none_or(|only| only == *number)) {
         let pairs = if in_flight == 1 { pairs / 5 } else { pairs };
         let mut runs: [Vec<f64>; 5] = Default::default();
@@ -157,10 +163,10 @@ fn pairs(servers: &[Server], rounds: usize, pairs: usize) {
             println!(
                 "{in_flight:>4} in flight  {name:<17} {per_second:>8.0}/s  {us:>8.1} us  {share:>5.2}x  {client:>5.1} + {nodes:>5.1} us"
             );
+            figures.push((format!("redlock_pairs/{name}/{in_flight}"), per_second));
         }
-        let share = median(&mut runs[1]) / median(&mut runs[4]);
-        show_target(&[(64, 2.0)], in_flight, share);
     }
+    figures
 }
 
 /// The median time of an acquire, in microseconds.
@@ -202,6 +208,9 @@ fn main() {
     let urls: Vec<String> = servers.iter().map(Server::url).collect();
     runtime().block_on(initialise(&RedlockStore::new(&urls).unwrap()));
     let (rounds, number) = if is_bench { (9, 5_000) } else { (1, 250) };
-    pairs(&servers, rounds, number);
+    let figures = pairs(&servers, rounds, number);
+    if is_bench {
+        keep("redlock.json", &figures).expect("the target folder is writable");
+    }
     slow_node(&servers, if is_bench { 2_000 } else { 20 });
 }

@@ -1,161 +1,94 @@
 //! One line per question: ours, each rival, the ratio, the target, met or missed.
 //!
-//! Reads what `cargo bench` of `locks`, `singleflight`, `footprint`, `http` and `http_waiters` left in the target folder; what
-//! was not measured is left out. Times are criterion's medians.
+//! Reads what `cargo bench` of the other benches left in the target folder, `locks` and `singleflight` by criterion, the
+//! others by `support/figures.rs`. Times are criterion's medians. What was measured at another commit than this one is
+//! marked so; criterion does not say at which.
 
-use std::path::{Path, PathBuf};
+#[path = "support/commit.rs"]
+mod commit;
+#[path = "report/questions.rs"]
+mod questions;
+#[path = "report/results.rs"]
+mod results;
 
-use serde_json::Value;
-
-/// What is held to a target.
-struct Question {
-    asks: &'static str,
-    group: &'static str,
-    /// The end of a bench's name where a group asks more than one thing.
-    variant: Option<&'static str>,
-    unit: &'static str,
-    target: Target,
-}
-
-enum Target {
-    /// Ours is at most this share of the rival's.
-    OfRival(&'static str, f64),
-    /// Ours is at most so much.
-    AtMost(f64),
-    /// Ours is at most so many times ours in this other variant.
-    OfVariant(&'static str, f64),
-    /// Ours is at least this share of the rival's.
-    ShareOf(&'static str, f64),
-    /// None: it is shown beside its rivals.
-    Shown,
-}
-use Target::{AtMost, OfRival, OfVariant, ShareOf, Shown};
-
-const fn question(
-    asks: &'static str,
-    group: &'static str,
-    variant: Option<&'static str>,
-    unit: &'static str,
-    target: Target,
-) -> Question {
-    Question { asks, group, variant, unit, target }
-}
-
-const QUESTIONS: [Question; 26] = [
-    question("1. a free lock, against lockable", "uncontended", None, "ns", OfRival("lockable", 0.5)),
-    question("1. a free lock, against the limit", "uncontended", None, "ns", OfRival("bare_map", 1.7)),
-    question("2. two threads, different keys", "two_threads", None, "ns", OfRival("lockable", 1.0 / 3.0)),
-    question("3. one key, 2 tasks", "hot_key", Some("2"), "ns", OfRival("lockable", 1.0)),
-    question("3. one key, 8 tasks", "hot_key", Some("8"), "ns", OfRival("lockable", 1.0)),
-    question("3. one key, 64 tasks", "hot_key", Some("64"), "ns", OfRival("lockable", 1.0)),
-    question("3. one key, 64 tasks", "hot_key", Some("64"), "ns", OfRival("tokio_mutex", 1.2)),
-    question("3. one key, 1,000 tasks", "hot_key", Some("1000"), "ns", OfRival("lockable", 1.0)),
-    question("3. one key, 1,000 tasks", "hot_key", Some("1000"), "ns", OfRival("tokio_mutex", 1.2)),
-    question("4. a held lock's weight", "bytes_per_lock", None, "bytes", AtMost(200.0)),
-    question("4. a waiter's weight", "bytes_per_waiter", None, "bytes", AtMost(400.0)),
-    question("4. beside a million locks", "crowd", Some("beside_a_million"), "ns", OfVariant("alone", 1.5)),
-    question("5. refreshing 100,000 locks", "cpu_of_refreshing", None, "% of a core", AtMost(5.0)),
-    question("6. HTTP, against a bare echo", "http", None, "requests/s", ShareOf("echo", 0.85)),
-    question("6. HTTP, a parked waiter's weight", "http_waiter", None, "KiB", AtMost(20.0)),
-    question("6. HTTP, p99 beside 10,000 of them", "http_crowd_p99", None, "ms", AtMost(10.0)),
-    question("7. a share, alone", "shared", Some("alone"), "ns", Shown),
-    question("7. a share, beside eight others", "shared", Some("together"), "ns", Shown),
-    question("7. 64 tasks, one in 100 writes", "shared", Some("mixed"), "ns", Shown),
-    question("8. deadlock check, 10 owners wait", "deadlocks", Some("10_owners"), "ns", Shown),
-    question("8. the same, 1,000 owners", "deadlocks", Some("1000_owners"), "ns", OfVariant("10_owners", 1.5)),
-    question("8. the same, 100,000 owners", "deadlocks", Some("100000_owners"), "ns", OfVariant("10_owners", 1.5)),
-    question("9. a free lock, 1 listener", "events", Some("1_listener"), "ns", Shown),
-    question("9. the same, 100 listeners", "events", Some("100_listeners"), "ns", OfVariant("1_listener", 1.5)),
-    question("10. 64 callers share one call", "shared_call", None, "ns", Shown),
-    question("10. calls that share nothing", "lone_calls", None, "ns", Shown),
-];
-
-const OURS: &str = "leasehold";
-const RIVALS: [&str; 12] = [
-    "lockable",
-    "tokio_mutex",
-    "dashmap_kept",
-    "dashmap_cleaned",
-    "bare_map",
-    "actix_round_trip",
-    "tokio_tasks",
-    "echo",
-    "tokio_rwlock",
-    "unchecked",
-    "async_singleflight",
-    "singleflight_async",
-];
+use commit::commit;
+use questions::{QUESTIONS, Question, Target};
+use results::{OURS, RIVALS, Results};
 
 fn main() {
-    let results = Results::open();
-    for question in &QUESTIONS {
-        let Some(ours) = results.of(question, OURS) else {
-            println!("{:<36} not measured", question.asks);
-            continue;
-        };
-        let (limit, against) = match question.target {
-            Shown => (None, String::new()),
-            AtMost(limit) => (Some(limit), String::new()),
-            OfRival(rival, share) | ShareOf(rival, share) => {
-                (results.of(question, rival).map(|theirs| theirs * share), format!("{share:.2}x {rival}, "))
-            }
-            OfVariant(variant, share) => {
-                let other = results.value(question.group, OURS, Some(variant));
-                (other.map(|other| other * share), format!("{share:.2}x {variant}, "))
-            }
-        };
-        let verdict = match limit {
-            Some(limit) if matches!(question.target, ShareOf(..)) && ours >= limit => {
-                format!("target at least {against}{limit:.0}: met")
-            }
-            Some(limit) if matches!(question.target, ShareOf(..)) => {
-                format!("target at least {against}{limit:.0}: MISSED by {:.2}x", limit / ours)
-            }
-            Some(limit) if ours <= limit => format!("target {against}{limit:.0}: met"),
-            Some(limit) => format!("target {against}{limit:.0}: MISSED by {:.2}x", ours / limit),
-            None if matches!(question.target, Shown) => "no target".to_owned(),
-            None => format!("target {against}which was not measured"),
-        };
-        println!("{:<36} {ours:.1} {}; {verdict}", question.asks, question.unit);
-        for rival in RIVALS {
-            if let Some(theirs) = results.of(question, rival) {
-                println!("{:>36} {theirs:.1}, ours is {:.2}x", rival, ours / theirs);
-            }
+    let (results, commit) = (Results::open(), commit());
+    println!("at commit {commit}");
+    for question in QUESTIONS {
+        println!("{:<46} {}", question.asks, answer(&results, question, &commit));
+        for rival in RIVALS.into_iter().filter(|rival| !question.target.names(rival)) {
+            let (Some(ours), Some(theirs)) = (results.of(question, OURS), results.of(question, rival)) else {
+                continue;
+            };
+            println!("{rival:>46} {:.1}, ours is {:.2}x", theirs.value, ours.value / theirs.value);
         }
     }
 }
 
-/// Where cargo and criterion put things.
-struct Results {
-    folder: PathBuf,
-    /// What was not measured by criterion.
-    others: [Value; 3],
+/// What stands behind a question.
+fn answer(results: &Results, question: &Question, commit: &str) -> String {
+    let Some(ours) = results.of(question, OURS) else { return "not measured".to_owned() };
+    let elsewhere = ours.commit.filter(|of| of != commit).map(|of| format!(" (at {of})")).unwrap_or_default();
+    let figure = format!("{:.*} {}", decimals(ours.value), ours.value, question.unit);
+    format!("{figure}{elsewhere}; {}", verdict(results, question, ours.value))
 }
 
-impl Results {
-    fn open() -> Self {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-        let folder = target.join("criterion");
-        let others = ["footprint.json", "http.json", "http_waiters.json"]
-            .map(|name| read(&folder.join(name)).unwrap_or_default());
-        Self { folder, others }
-    }
+/// Ours beside the target.
+fn verdict(results: &Results, question: &Question, ours: f64) -> String {
+    let (bound, other, who) = match question.target {
+        Target::Shown => return "no target".to_owned(),
+        Target::AtMost(limit) => return held_to(Bound::AtMost, ours, limit, ""),
+        Target::AtLeast(limit) => return held_to(Bound::AtLeast, ours, limit, ""),
+        Target::OfRival(rival, share) => (Bound::AtMost, share, Other::Rival(rival)),
+        Target::ShareOf(rival, share) => (Bound::AtLeast, share, Other::Rival(rival)),
+        Target::OfVariant(variant, share) => (Bound::AtMost, share, Other::Variant(variant)),
+    };
+    let (name, theirs) = match who {
+        Other::Rival(rival) => (rival, results.of(question, rival)),
+        Other::Variant(variant) => (variant, results.value(question.group, OURS, Some(variant))),
+    };
+    let Some(theirs) = theirs.map(|theirs| theirs.value) else {
+        return format!("the target is {} {other:.2}x {name}, which was not measured", bound.words());
+    };
+    let ratio = ours / theirs;
+    format!("{name} {theirs:.*}, {}", decimals(theirs), held_to(bound, ratio, other, "x"))
+}
 
-    fn of(&self, question: &Question, who: &str) -> Option<f64> {
-        self.value(question.group, who, question.variant)
-    }
+/// To whom a target compares.
+enum Other {
+    Rival(&'static str),
+    Variant(&'static str),
+}
 
-    fn value(&self, group: &str, who: &str, variant: Option<&str>) -> Option<f64> {
-        let name = format!("{group}/{who}");
-        if let Some(value) = self.others.iter().find_map(|answers| answers.get(&name)) {
-            return value.as_f64();
+#[derive(Clone, Copy, PartialEq)]
+enum Bound {
+    AtMost,
+    AtLeast,
+}
+
+impl Bound {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::AtMost => "at most",
+            Self::AtLeast => "at least",
         }
-        let mut folder = self.folder.join(group).join(who);
-        folder.extend(variant);
-        read(&folder.join("new").join("estimates.json"))?.pointer("/median/point_estimate")?.as_f64()
     }
 }
 
-fn read(path: &Path) -> Option<Value> {
-    serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
+/// Met, or missed and by how many times.
+fn held_to(bound: Bound, got: f64, limit: f64, unit: &str) -> String {
+    let by = if bound == Bound::AtMost { got / limit } else { limit / got };
+    let outcome = if by <= 1.0 { "met".to_owned() } else { format!("MISSED by {by:.2}x") };
+    // A figure of its own stands before this already.
+    let got = if unit.is_empty() { String::new() } else { format!("{got:.2}{unit}; ") };
+    format!("{got}target {} {limit}{unit}: {outcome}", bound.words())
+}
+
+/// Small figures are shown more closely.
+fn decimals(value: f64) -> usize {
+    if value < 10.0 { 2 } else { usize::from(value < 1e4) }
 }

@@ -1,15 +1,24 @@
 //! The figures that a bench leaves for `report`.
 
+#[path = "commit.rs"]
+mod commit;
+
 use std::path::Path;
 
+use commit::commit;
 use serde_json::{Map, Value};
 
-/// Writes the figures where `report` looks for them.
+/// Writes the figures where `report` looks for them, with the commit that they are of. Those of the same commit that were
+/// there before stay: a bench may be asked for some of its figures only.
 pub(crate) fn keep(file: &str, figures: &[(impl AsRef<str>, f64)]) -> Result<(), Box<dyn std::error::Error>> {
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let folder = Path::new(&target).join("criterion");
     std::fs::create_dir_all(&folder)?;
-    let figures: Map<_, _> =
-        figures.iter().map(|(name, figure)| (name.as_ref().to_owned(), Value::from(*figure))).collect();
-    Ok(std::fs::write(folder.join(file), Value::from(figures).to_string())?)
+    let (path, commit) = (folder.join(file), Value::from(commit()));
+    let before: Map<_, _> =
+        std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let mut all = if before.get("commit") == Some(&commit) { before } else { Map::new() };
+    all.insert("commit".to_owned(), commit);
+    all.extend(figures.iter().map(|(name, figure)| (name.as_ref().to_owned(), Value::from(*figure))));
+    Ok(std::fs::write(path, Value::from(all).to_string())?)
 }

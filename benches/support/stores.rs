@@ -61,14 +61,6 @@ pub(crate) async fn pairs_per_second(in_flight: usize, total: usize, pair: &Pair
     total as f64 / began.elapsed().as_secs_f64()
 }
 
-/// Holds a share of `rslock`'s pairs to the target for so many in flight, if there is one.
-pub(crate) fn show_target(targets: &[(usize, f64)], in_flight: usize, share: f64) {
-    if let Some((_, least)) = targets.iter().find(|(number, _)| *number == in_flight) {
-        let outcome = if share >= *least { "met" } else { "missed" };
-        println!("target: the manager does at least {least:.2} of what rslock does: {share:.2}, {outcome}");
-    }
-}
-
 pub(crate) fn median(runs: &mut [f64]) -> f64 {
     runs.sort_by(f64::total_cmp);
     runs[runs.len() / 2]

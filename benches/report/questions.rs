@@ -1,0 +1,118 @@
+//! What is asked, and what is held to a target.
+
+/// What is held to a target.
+pub(crate) struct Question {
+    pub(crate) asks: &'static str,
+    pub(crate) group: &'static str,
+    /// The end of a bench's name where a group asks more than one thing.
+    pub(crate) variant: Option<&'static str>,
+    pub(crate) unit: &'static str,
+    pub(crate) target: Target,
+}
+
+pub(crate) enum Target {
+    /// Ours is at most this share of the rival's.
+    OfRival(&'static str, f64),
+    /// Ours is at most so much.
+    AtMost(f64),
+    /// Ours is at least so much.
+    AtLeast(f64),
+    /// Ours is at most so many times ours in this other variant.
+    OfVariant(&'static str, f64),
+    /// Ours is at least this share of the rival's.
+    ShareOf(&'static str, f64),
+    /// None: it is shown beside its rivals.
+    Shown,
+}
+
+impl Target {
+    /// Whether it compares ours with this rival.
+    pub(crate) fn names(&self, rival: &str) -> bool {
+        matches!(self, OfRival(name, _) | ShareOf(name, _) if *name == rival)
+    }
+}
+use Target::{AtLeast, AtMost, OfRival, OfVariant, ShareOf, Shown};
+
+const fn question(
+    asks: &'static str,
+    group: &'static str,
+    variant: Option<&'static str>,
+    unit: &'static str,
+    target: Target,
+) -> Question {
+    Question { asks, group, variant, unit, target }
+}
+
+/// How long a key took to a waiter in another process and back, in microseconds, at commit f49baf0.
+const PASSING_BEFORE_US: f64 = 430.0;
+
+/// For how long one process may have a key once another asks for it, in milliseconds, and as long again for the way there
+/// and back on a busy machine.
+const WITHOUT_MS: f64 = 20.0;
+
+pub(crate) const QUESTIONS: &[Question] = &[
+    question("1. a free lock, against lockable", "uncontended", None, "ns", OfRival("lockable", 0.5)),
+    question("1. a free lock, against the limit", "uncontended", None, "ns", OfRival("bare_map", 1.7)),
+    question("2. two threads, different keys", "two_threads", None, "ns", OfRival("lockable", 1.0 / 3.0)),
+    question("3. one key, 2 tasks", "hot_key", Some("2"), "ns", OfRival("lockable", 1.0)),
+    question("3. one key, 8 tasks", "hot_key", Some("8"), "ns", OfRival("lockable", 1.0)),
+    question("3. one key, 64 tasks", "hot_key", Some("64"), "ns", OfRival("lockable", 1.0)),
+    question("3. one key, 64 tasks", "hot_key", Some("64"), "ns", OfRival("tokio_mutex", 1.2)),
+    question("3. one key, 1,000 tasks", "hot_key", Some("1000"), "ns", OfRival("lockable", 1.0)),
+    question("3. one key, 1,000 tasks", "hot_key", Some("1000"), "ns", OfRival("tokio_mutex", 1.2)),
+    question("4. a held lock's weight", "bytes_per_lock", None, "bytes", AtMost(200.0)),
+    question("4. a waiter's weight", "bytes_per_waiter", None, "bytes", AtMost(400.0)),
+    question("4. beside a million locks", "crowd", Some("beside_a_million"), "ns", OfVariant("alone", 1.5)),
+    question("5. refreshing 100,000 locks", "cpu_of_refreshing", None, "% of a core", AtMost(5.0)),
+    question("6. HTTP, against a bare echo", "http", None, "requests/s", ShareOf("echo", 0.85)),
+    question("6. HTTP, a parked waiter's weight", "http_waiter", None, "KiB", AtMost(20.0)),
+    question("6. HTTP, p99 beside 10,000 of them", "http_crowd_p99", None, "ms", AtMost(10.0)),
+    question("7. a share, alone", "shared", Some("alone"), "ns", Shown),
+    question("7. a share, beside eight others", "shared", Some("together"), "ns", Shown),
+    question("7. 64 tasks, one in 100 writes", "shared", Some("mixed"), "ns", Shown),
+    question("8. deadlock check, 10 owners wait", "deadlocks", Some("10_owners"), "ns", Shown),
+    question("8. the same, 1,000 owners", "deadlocks", Some("1000_owners"), "ns", OfVariant("10_owners", 1.5)),
+    question("8. the same, 100,000 owners", "deadlocks", Some("100000_owners"), "ns", OfVariant("10_owners", 1.5)),
+    question("9. a free lock, 1 listener", "events", Some("1_listener"), "ns", Shown),
+    question("9. the same, 100 listeners", "events", Some("100_listeners"), "ns", OfVariant("1_listener", 1.5)),
+    question("10. 64 callers share one call", "shared_call", None, "ns", Shown),
+    question("10. calls that share nothing", "lone_calls", None, "ns", Shown),
+    question("11. Redis, a free key, one at a time", "redis_one", None, "us", OfRival("rslock", 1.15)),
+    question("11. Redis, free keys, 64 in flight", "redis_pairs", Some("64"), "pairs/s", ShareOf("rslock", 0.9)),
+    question("11. Redis, free keys, 256 in flight", "redis_pairs", Some("256"), "pairs/s", ShareOf("rslock", 1.0)),
+    question("11. Redlock, free keys, 64 in flight", "redlock_pairs", Some("64"), "pairs/s", ShareOf("rslock", 2.0)),
+    question("11. to a process that waits, and back", "redis_passing", None, "us", AtMost(PASSING_BEFORE_US)),
+    question("12. Redis, one key, 8 x 8", "redis_grants", Some("8x8"), "grants/s", AtLeast(5_000.0)),
+    question("12. its scripts a grant", "redis_scripts", Some("8x8"), "scripts", AtMost(3.0)),
+    question("12. its shares, least of greatest", "redis_shares", Some("8x8"), "", AtLeast(0.8)),
+    question("12. Redis, one key, 32 x 8", "redis_grants", Some("32x8"), "grants/s", AtLeast(5_000.0)),
+    question("12. its scripts a grant", "redis_scripts", Some("32x8"), "scripts", AtMost(3.0)),
+    question("12. its shares, least of greatest", "redis_shares", Some("32x8"), "", AtLeast(0.8)),
+    question("12. Redlock, one key, 8 x 8", "redlock_grants", Some("8x8"), "grants/s", AtLeast(1_000.0)),
+    question("12. its scripts a grant and node", "redlock_scripts", Some("8x8"), "scripts", AtMost(4.0)),
+    question("12. its shares, least of greatest", "redlock_shares", Some("8x8"), "", AtLeast(0.8)),
+    question("12. Redlock, one key, 32 x 8", "redlock_grants", Some("32x8"), "grants/s", AtLeast(1_000.0)),
+    question("12. its scripts a grant and node", "redlock_scripts", Some("32x8"), "scripts", AtMost(4.0)),
+    question("12. its shares, least of greatest", "redlock_shares", Some("32x8"), "", AtLeast(0.8)),
+    question("13. relock of a key whose claim lingers", "relock", Some("lingering"), "ns", OfVariant("in_memory", 3.0)),
+    question("13. handed on, one key, 1 x 64", "hand_off_grants", Some("1x64"), "grants/s", ShareOf("rslock", 20.0)),
+    question("13. the same, 2 x 32", "hand_off_grants", Some("2x32"), "grants/s", ShareOf("rslock", 10.0)),
+    question("13. longest without a grant, 2 x 32", "hand_off_without", Some("2x32"), "ms", AtMost(WITHOUT_MS)),
+    question("13. even shares, 2 x 8 (Jain)", "hand_off_jain", Some("2x8"), "", AtLeast(0.9)),
+    question("13. even shares, 4 x 8", "hand_off_jain", Some("4x8"), "", AtLeast(0.9)),
+    question("13. even shares, 8 x 8", "hand_off_jain", Some("8x8"), "", AtLeast(0.9)),
+    question("13. growth: 1 x 8", "hand_off_grants", Some("1x8"), "grants/s", Shown),
+    question("13. growth: 2 x 8", "hand_off_grants", Some("2x8"), "grants/s", Shown),
+    question("13. growth: 4 x 8", "hand_off_grants", Some("4x8"), "grants/s", Shown),
+    question("13. growth: 8 x 8", "hand_off_grants", Some("8x8"), "grants/s", Shown),
+    question("14. lingers, one key, 1 x 64", "linger_grants", Some("1x64"), "grants/s", ShareOf("rslock", 20.0)),
+    question("14. the same, 2 x 32", "linger_grants", Some("2x32"), "grants/s", ShareOf("rslock", 10.0)),
+    question("14. longest without a grant, 2 x 32", "linger_without", Some("2x32"), "ms", AtMost(WITHOUT_MS)),
+    question("14. even shares, 2 x 8 (Jain)", "linger_jain", Some("2x8"), "", AtLeast(0.9)),
+    question("14. even shares, 4 x 8", "linger_jain", Some("4x8"), "", AtLeast(0.9)),
+    question("14. even shares, 8 x 8", "linger_jain", Some("8x8"), "", AtLeast(0.9)),
+    question("14. growth: 1 x 8", "linger_grants", Some("1x8"), "grants/s", Shown),
+    question("14. growth: 2 x 8", "linger_grants", Some("2x8"), "grants/s", Shown),
+    question("14. growth: 4 x 8", "linger_grants", Some("4x8"), "grants/s", Shown),
+    question("14. growth: 8 x 8", "linger_grants", Some("8x8"), "grants/s", Shown),
+];
