@@ -25,6 +25,9 @@ use std::time::Duration;
 /// The `unlock` of a lock whose claim goes on asks nobody: that somebody has deleted the key meanwhile shows when the claim
 /// is given up, extended or verified.
 ///
+/// Other processes tell a key that is only kept from a lock where its time left says so
+/// ([`Location::Claimed`](crate::Location::Claimed)); else they say of both that there is a claim.
+///
 /// Where a key may be kept, a lock by a guard is at first valid for three seconds, and extended to its TTL when it has been
 /// held for a moment: so long the key of a process that is killed, or frozen, stays taken. A claim is good for a million
 /// locks a second, since fences are microseconds.
@@ -80,6 +83,63 @@ impl ClaimReuse {
             Self::Off => 0,
             Self::HandOff { max_count, .. } => max_count,
             Self::Linger { .. } => u32::MAX,
+        }
+    }
+}
+
+/// How long a claim that may be kept idle is taken for, by a lock of its own process.
+pub(crate) const IDLE_LIFE: Duration = Duration::from_secs(3);
+/// A claim that would keep the key for longer, were its process killed, is not kept idle: one for a client, who is told
+/// the whole TTL at once.
+const LONGEST_IDLE_LIFE: Duration = Duration::from_mins(1);
+
+/// Whether a claim may be kept while nobody holds its key, and with how much time left in the store at most. Its token
+/// says so to other processes, which cannot tell more without asking its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum KeptIdle {
+    /// Somebody holds the key for as long as it is in the store, but for the moment of a hand-off.
+    Never,
+    /// With [`IDLE_LIFE`] at most.
+    Briefly,
+    /// With [`LONGEST_IDLE_LIFE`] at most.
+    Longer,
+}
+
+impl KeptIdle {
+    /// What a claim may be that is asked for with this TTL. `is_for_client`: its lock is told the whole of it at once.
+    pub(crate) fn of(reuse: ClaimReuse, ttl: Duration, is_for_client: bool) -> Self {
+        match reuse {
+            ClaimReuse::Linger { .. } if !is_for_client => Self::Briefly,
+            ClaimReuse::Linger { .. } if ttl <= LONGEST_IDLE_LIFE => Self::Longer,
+            _ => Self::Never,
+        }
+    }
+
+    /// Whether a claim that has so much time left may be idle; `None`: it has no end.
+    pub(crate) fn allows(self, left: Option<Duration>) -> bool {
+        let longest = match self {
+            Self::Never => return false,
+            Self::Briefly => IDLE_LIFE,
+            Self::Longer => LONGEST_IDLE_LIFE,
+        };
+        left.is_some_and(|left| left <= longest)
+    }
+
+    /// The digit that stands for it in a token.
+    pub(crate) const fn digit(self) -> u8 {
+        match self {
+            Self::Never => 0,
+            Self::Briefly => 1,
+            Self::Longer => 2,
+        }
+    }
+
+    /// What a digit stands for; of one that it does not know, the least that can be said.
+    pub(crate) const fn of_digit(digit: u8) -> Self {
+        match digit {
+            0 => Self::Never,
+            1 => Self::Briefly,
+            _ => Self::Longer,
         }
     }
 }

@@ -20,10 +20,12 @@ impl Token {
         Self(Uuid::new_v4())
     }
 
-    /// A token for a claim: random as well, but for its version (8) and its first 48 bits, which name the process.
-    pub(crate) fn of_claim(tag: u64) -> Self {
+    /// A token for a claim: random as well, but for its first 48 bits, which name the process, its version (8), and the
+    /// digit behind that, which says whether it may be kept idle.
+    pub(crate) fn of_claim(tag: u64, kept_idle: u8) -> Self {
         let mut bytes = *Uuid::new_v4().as_bytes();
         bytes[..6].copy_from_slice(&tag.to_be_bytes()[2..]);
+        bytes[6] = kept_idle;
         Self(uuid::Builder::from_bytes(bytes).with_version(uuid::Version::Custom).into_uuid())
     }
 

@@ -65,7 +65,9 @@ pub enum Location {
     /// TTL are zero, and those who wait are those of this process.
     Elsewhere,
     /// The same, and another process of this kind has a claim on it: it holds the key, or keeps it between two of its
-    /// locks ([`ClaimReuse`](crate::store::ClaimReuse)). Which, only that process knows.
+    /// locks ([`ClaimReuse::Linger`](crate::store::ClaimReuse::Linger)). Which, only that process knows. A key that is
+    /// held for sure is [`Elsewhere`](Self::Elsewhere): one with more than three seconds left, or, if it was taken for a
+    /// [ticket](crate::LockRequest::ticket), one with a TTL of more than a minute.
     Claimed,
 }
 

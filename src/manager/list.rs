@@ -12,7 +12,7 @@ use super::list_order::{ListOrder, Ranked, candidate};
 use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
-use crate::store::{Holder, Scanned, StoreError};
+use crate::store::{Scanned, StoreError};
 use crate::table::Candidate;
 
 /// Which locks to list.
@@ -178,8 +178,8 @@ impl LockManager {
 
     /// Some of the locks that the store keeps, whoever holds them: about `limit` of those that begin with `prefix`, in
     /// no order, and perhaps none though there are more. `cursor` is where the page before said that it goes on. What
-    /// this manager holds is shown as [`inspect`](Self::inspect) shows it; of the others it is known for how long they
-    /// last.
+    /// this manager holds is shown as [`inspect`](Self::inspect) shows it, and what it only keeps is not; of the others it
+    /// is known for how long they last, and whether another process may only keep them ([`Location::Claimed`]).
     ///
     /// `None` if there is no store, or if it cannot list its keys (Redlock's nodes cannot).
     ///
@@ -204,7 +204,7 @@ impl LockManager {
             }
             Err(_) => return Err(LockError::StoreUnavailable),
         };
-        let seen = |Scanned { key, ends_in, .. }: Scanned| {
+        let seen = |Scanned { key, ends_in, by, .. }: Scanned| {
             let (shard, hash) = self.place(&key);
             let shard = self.shard_at(shard);
             match shard.look(&key, hash, 1) {
@@ -213,7 +213,7 @@ impl LockManager {
                 None if shard.idle_token(&key, hash).is_some() => None,
                 None => {
                     let awaiting = shard.awaiting(&key, hash, 1);
-                    Some(LockInfo::elsewhere((key, Holder::Other), ends_in, None, awaiting))
+                    Some(LockInfo::elsewhere((key, by), ends_in, None, awaiting))
                 }
             }
         };

@@ -157,13 +157,21 @@ pub struct Scanned {
     pub key: Key,
     /// How long the store will keep it; `None` if it has no end.
     pub ends_in: Option<Duration>,
+    /// Who holds it; never [`Holder::Ours`], as nobody is asked for.
+    pub by: Holder,
 }
 
 impl Scanned {
-    /// A held key.
+    /// A key that [another](Holder::Other) holds.
     #[must_use]
     pub fn new(key: Key, ends_in: Option<Duration>) -> Self {
-        Self { key, ends_in }
+        Self { key, ends_in, by: Holder::Other }
+    }
+
+    /// The same key, held so.
+    #[must_use]
+    pub fn held_by(self, by: Holder) -> Self {
+        Self { by, ..self }
     }
 }
 
@@ -176,7 +184,7 @@ pub enum Holder {
     /// Another token.
     Other,
     /// The claim of another process: a lock there, or a key that it keeps between two of its locks
-    /// ([`ClaimReuse`]).
+    /// ([`ClaimReuse`]). One of which the store can tell that it is a lock is [`Other`](Self::Other).
     Claim,
     /// Another kind of client, which keeps another kind of value there.
     OtherKind,

@@ -178,6 +178,33 @@ async fn a_key_that_lingers_is_no_lock_in_its_own_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn others_tell_what_may_only_be_kept_from_what_is_held_for_sure() {
+    let server = Server::start(&[]);
+    let (one, two) = two(&server, KEPT).await;
+    let handing_on = manager(&server, ClaimReuse::hand_off()).await;
+    relock(&one, "idle").await;
+    let _ticket = one.lock("ticket").ticket().await.unwrap();
+    let _long_ticket = one.lock("long ticket").ttl(Duration::from_mins(2)).ticket().await.unwrap();
+    let _held = one.lock("held").await.unwrap();
+    let _handed_on = handing_on.lock("handed on").await.unwrap();
+    server.ask::<()>("SET lock:alike 00000000-0000-4000-8000-000000000000 PX 1000");
+    server.ask::<()>("SET lock:longer 00000000-0000-8100-0000-000000000000-more PX 1000");
+    until("what is held for a moment is extended", || server.ask::<i64>("PTTL lock:held") > 3_000);
+    let mut wanted = vec![("alike", Location::Elsewhere), ("handed on", Location::Elsewhere)];
+    wanted.extend([("held", Location::Elsewhere), ("idle", Location::Claimed), ("long ticket", Location::Elsewhere)]);
+    wanted.extend([("longer", Location::Elsewhere), ("ticket", Location::Claimed)]);
+    for (key, location) in &wanted {
+        let info = two.inspect(*key).await.unwrap();
+        assert_eq!(info.map(|info| info.location), Some(*location), "{key}");
+    }
+    let page = two.list_store("", None, 1_000).await.unwrap().unwrap();
+    assert_eq!(page.next, None);
+    let mut listed: Vec<_> = page.locks.iter().map(|info| (info.key.as_str(), info.location)).collect();
+    listed.sort_unstable_by_key(|(key, _)| *key);
+    assert_eq!(listed, wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_a_client_chose_is_in_the_server_as_ever_and_never_handed_on() {
     let server = Server::start(&[]);
     let (one, two) = two(&server, KEPT).await;

@@ -2,7 +2,7 @@
 //!
 //! Cluster lock managers have kept locks beyond their use for decades, and asked for them back: VMS (Kronenberg, Levy,
 //! Strecker, "VAXclusters", 1986), GFS2. Here a claim is never extended or shortened for the sake of being kept. Where it
-//! may be kept idle, it is taken for three seconds ([`LIFE`]), and extended to the TTL of its lock only if that is held for
+//! may be kept idle, it is taken for three seconds ([`IDLE_LIFE`]), and extended to the TTL of its lock only if that is held for
 //! longer than a moment; then it is kept no more. So there is no order between extends and shortenings to get wrong, an
 //! idle process costs the store nothing, and one that is killed while it keeps a key has it for three seconds at most.
 //!
@@ -35,17 +35,12 @@ use std::time::Duration;
 
 use super::fences::{Fences, RanAhead, StoreGrant};
 use super::reuse::Told;
-use crate::claim_reuse::ClaimReuse;
+use crate::claim_reuse::{ClaimReuse, KeptIdle};
 use crate::clock::Moment;
 use crate::key::{FencingToken, Token, Ttl};
 
-/// How long a claim that may be kept idle is taken for.
-pub(super) const LIFE: Duration = Duration::from_secs(3);
 /// How long a claim must have left for a lock of this process's own.
 pub(super) const SOON: Duration = Duration::from_secs(1);
-/// A claim that would keep the key for longer, were this process killed, is not kept idle: one for a client, who is told
-/// the whole TTL at once.
-const LONGEST_IDLE_LIFE: Duration = Duration::from_mins(1);
 /// The pause after a claim that was reused for its whole time is that time divided by this.
 const PAUSE_SHARE: u32 = 8;
 
@@ -54,11 +49,12 @@ pub(crate) struct KeptClaim {
     pub(super) token: Token,
     /// The table's `claims_epoch` when the store was asked for it (K6).
     pub(super) epoch: u32,
+    kept_idle: KeptIdle,
     state: ClaimState,
     /// Until when the store keeps the key, as far as is known.
     deadline: Moment,
     granted_at: Moment,
-    /// Whether it was extended for a lock.
+    /// Whether the store was asked to extend it for a lock.
     is_extended: bool,
     /// The fence that the store gave it.
     given: Option<FencingToken>,
@@ -96,6 +92,8 @@ pub(crate) enum Next {
 pub(crate) enum ClaimEvent {
     /// The store has granted it until `deadline`.
     Granted { grant: StoreGrant, deadline: Moment },
+    /// The store is asked to extend it for its lock, and may do so without an answer.
+    Extending,
     /// It was extended for its lock.
     Extended { deadline: Moment },
     /// Another process asks for the key.
@@ -123,10 +121,11 @@ pub(crate) enum ClaimStep {
 
 impl KeptClaim {
     /// A claim that the store is asked for.
-    pub(super) fn new(token: Token, epoch: u32) -> Self {
+    pub(super) fn new(tag: u64, kept_idle: KeptIdle, epoch: u32) -> Self {
         Self {
-            token,
+            token: Token::of_claim(tag, kept_idle.digit()),
             epoch,
+            kept_idle,
             state: ClaimState::Acquiring { told: None },
             deadline: Moment::ZERO,
             granted_at: Moment::ZERO,
@@ -149,9 +148,8 @@ impl KeptClaim {
                     Some(Told::Doubted) => ClaimState::Closing,
                 };
             }
-            (ClaimEvent::Extended { deadline }, _) => {
-                (self.deadline, self.is_extended) = (self.deadline.max(deadline), true);
-            }
+            (ClaimEvent::Extending, _) => self.is_extended = true,
+            (ClaimEvent::Extended { deadline }, _) => self.deadline = self.deadline.max(deadline),
             (ClaimEvent::Wanted, ClaimState::Acquiring { told: None }) => self.acquiring(Told::Wanted),
             (ClaimEvent::Doubted, ClaimState::Acquiring { .. }) => self.acquiring(Told::Doubted),
             (ClaimEvent::Wanted, ClaimState::Held) => self.state = ClaimState::wanted(now),
@@ -203,7 +201,7 @@ impl KeptClaim {
     }
 
     fn may_idle(&self, left: Duration) -> bool {
-        !self.is_extended && left <= LONGEST_IDLE_LIFE
+        !self.is_extended && self.kept_idle.allows(Some(left))
     }
 
     fn is_spent(&self, reuse: ClaimReuse, now: Moment) -> bool {

@@ -422,7 +422,7 @@ impl Table {
 
     /// Has the store asked to keep a key for its holder.
     pub(super) fn extend_claim(&mut self, grant: Grant, ttl: Ttl, fx: &mut Effects) {
-        let (key, token) = (self.slots[grant.slot].key.clone(), self.store_token(&grant));
+        let (key, token) = self.extending(&grant);
         self.send(StoreCommand::Extend { grant, key, token, ttl }, fx);
     }
 
@@ -479,14 +479,15 @@ impl Table {
             return Err(self.refresh(grant, request, now, fx));
         }
         let slot = &self.slots[grant.slot];
-        let (key, ttl) = (slot.key.clone(), slot.holder.as_ref().map(|holder| holder.ttl));
+        let ttl = slot.holder.as_ref().map(|holder| holder.ttl);
         match (self.skips_refresh(grant, request), request, ttl) {
             (Some(refreshed), ..) => Err(Ok(refreshed)),
             (None, RefreshRequest::To(ttl), _) | (None, RefreshRequest::IfDue, Some(ttl)) => {
                 if let Some(session) = self.slots[grant.slot].session() {
                     let _ = session.heartbeat(ttl, self.now);
                 }
-                Ok((key, self.store_token(grant), ttl))
+                let (key, token) = self.extending(grant);
+                Ok((key, token, ttl))
             }
             (None, RefreshRequest::IfDue, None) => unreachable!("a live grant has its holder"),
         }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::idle::What;
-use super::kept::{ClaimEvent, ClaimStep, KeptClaim, LIFE, Next};
+use super::kept::{ClaimEvent, ClaimStep, KeptClaim, Next};
 use super::{Attempts, Claim, ClaimEnd, StoreCommand};
-use crate::claim_reuse::ClaimReuse;
+use crate::claim_reuse::{ClaimReuse, IDLE_LIFE, KeptIdle};
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key, Token, Ttl};
@@ -37,16 +37,20 @@ impl Table {
         let Claim::Stored { reuse, tag, .. } = self.claim else { return None };
         let waiter = &self.waiters[id];
         let reuses = reuse != ClaimReuse::Off && may_reuse(waiter.origin, &waiter.terms);
-        reuses.then(|| Box::new(KeptClaim::new(Token::of_claim(tag), self.claims_epoch)))
+        reuses.then(|| Box::new(KeptClaim::new(tag, self.kept_idle(id), self.claims_epoch)))
+    }
+
+    fn kept_idle(&self, id: u32) -> KeptIdle {
+        let waiter = &self.waiters[id];
+        KeptIdle::of(self.claim.reuse(), waiter.terms.ttl.as_duration(), waiter.is_for_ticket)
     }
 
     /// For how long the store is asked for the claim of a waiter: a short time where it may be kept idle, unless the
     /// waiter is told the whole TTL at once.
     pub(super) fn claim_ttl(&self, id: u32, claim: Option<&KeptClaim>) -> Ttl {
-        let (waiter, reuse) = (&self.waiters[id], self.claim.reuse());
-        let is_short = claim.is_some() && matches!(reuse, ClaimReuse::Linger { .. }) && !waiter.is_for_ticket;
-        let ttl = waiter.terms.ttl;
-        if is_short { Ttl::new(LIFE).map_or(ttl, |life| ttl.min(life)) } else { ttl }
+        let ttl = self.waiters[id].terms.ttl;
+        let is_short = claim.is_some() && self.kept_idle(id) == KeptIdle::Briefly;
+        if is_short { Ttl::new(IDLE_LIFE).map_or(ttl, |life| ttl.min(life)) } else { ttl }
     }
 
     /// Before when a waiter does not have the store asked (K5). A single try does not wait.
@@ -167,6 +171,17 @@ impl Table {
         self.slots[index].extras_mut().auto = Some(AutoRefresh::extend(due));
         self.refreshes.insert(&mut Refreshes(&mut self.slots), index);
         fx.due(due);
+    }
+
+    /// What the store is asked to extend. A claim is kept no more then, whether the answer comes or not: the store may
+    /// have done so.
+    pub(super) fn extending(&mut self, grant: &Grant) -> (Key, Token) {
+        let (reuse, now, token) = (self.claim.reuse(), self.now, self.store_token(grant));
+        let slot = &mut self.slots[grant.slot];
+        if let Some(claim) = slot.extras.as_mut().and_then(|extras| extras.claim.as_mut()) {
+            claim.step(ClaimEvent::Extending, reuse, now);
+        }
+        (slot.key.clone(), token)
     }
 
     /// The idle claim on a key, which is another's from now on: what is to be let go before the key is asked for.

@@ -75,9 +75,9 @@ impl Process {
 
     /// The store says yes to what was asked last.
     fn claimed(&mut self, commands: &[StoreCommand]) -> Grant {
-        let Some(StoreCommand::Acquire { grant, .. }) = commands.last() else { panic!("it asks: {commands:?}") };
+        let Some(StoreCommand::Acquire { grant, ask, .. }) = commands.last() else { panic!("it asks: {commands:?}") };
         let given = StoreGrant { fence: Some(FencingToken::at_least_one(CLOCK)), clock: Some(CLOCK) };
-        let deadline = self.now.saturating_add(Duration::from_secs(10));
+        let deadline = self.now.after(ask.ttl);
         let source = ClaimSource::OfStore(given);
         let (outcome, _) = self.act(|table, now, fx| table.claimed(grant, source, deadline, now, fx));
         assert_eq!(outcome, ClaimOutcome::Taken);

@@ -54,8 +54,8 @@ const ORDERS: [&str; 11] =
 
 const EXAMPLES: &str = "\
 In a pipe the columns are key, mode, owner, age and time left in milliseconds, holders, waiters, fencing token, with tabs
-between them and no headings; what is not known of a lock that another process holds is empty. --watch goes on while the
-server does not answer.
+between them and no headings; what is not known of a lock that another process holds is empty. The mode `claimed`: another
+server holds the key, or only keeps it between two of its locks. --watch goes on while the server does not answer.
 
 Examples:
   leasehold ls
@@ -78,10 +78,19 @@ struct List {
 #[derive(Deserialize)]
 pub(crate) struct Row {
     pub(crate) key: String,
-    pub(crate) mode: String,
+    mode: String,
     pub(crate) holder: HolderRow,
     pub(crate) held_by: usize,
     pub(crate) waiting: usize,
+    #[serde(default)]
+    claimed: bool,
+}
+
+impl Row {
+    /// How it is held; of a claim of another server nobody can say that it is.
+    pub(crate) fn mode(&self) -> &str {
+        if self.claimed { "claimed" } else { &self.mode }
+    }
 }
 
 /// One who holds a lock.
@@ -214,10 +223,10 @@ async fn pages(client: &Client, args: &LsArgs) -> Result<String, CallError> {
 
 fn render(list: &List, reader: Reader) -> String {
     let mut table = Table::new(&["KEY", "MODE", "OWNER", "AGE", "LEFT", "HOLDERS", "WAITING", "FENCING TOKEN"]);
-    for Row { key, mode, holder, held_by, waiting } in &list.locks {
+    for row @ Row { key, holder, held_by, waiting, .. } in &list.locks {
         table.row([
             Cell::text(key),
-            Cell::text(mode),
+            Cell::text(row.mode()),
             Cell::maybe(holder.owner.as_deref()),
             Cell::maybe_span_ms(holder.age_ms),
             Cell::maybe_span_ms(holder.remaining_ms),
@@ -239,4 +248,19 @@ fn render(list: &List, reader: Reader) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_server_may_only_keep_is_no_exclusive_lock() {
+        let held = r#""mode": "exclusive", "held_by": 1, "waiting": 0, "holder": { "owner": null }"#;
+        let kept = format!(r#"{{ "key": "a", "elsewhere": true, "claimed": true, {held} }}"#);
+        let text = format!(r#"{{ "locks": [{kept}, {{ "key": "b", {held} }}], "truncated": false }}"#);
+        let lines = render(&serde_json::from_str(&text).unwrap(), Reader::Pipe);
+        let modes: Vec<_> = lines.lines().map(|line| line.split('\t').nth(1)).collect();
+        assert_eq!(modes, [Some("claimed"), Some("exclusive")]);
+    }
 }

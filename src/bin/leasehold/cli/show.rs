@@ -102,7 +102,7 @@ fn render(Detail { row, holders, queue, votes }: &Detail, reader: Reader) -> Str
         return format!("{holding}{waiting}{voting}");
     }
     let voting = if votes.is_empty() { String::new() } else { format!("\n{voting}") };
-    let head = format!("{} ({})\n\n{holding}", plain(&row.key), plain(&row.mode));
+    let head = format!("{} ({})\n\n{holding}", plain(&row.key), plain(row.mode()));
     let unseen = |all: usize, seen: usize| match all.saturating_sub(seen) {
         0 => String::new(),
         more => format!("and {more} more\n"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::{self, OTHER_SCRIPT};
+use crate::claim_reuse::KeptIdle;
 use crate::key::{Key, Token};
 use crate::store::redis::call::{Failure, call};
 use crate::store::redis::fault::{Ran, protocol_error};
@@ -37,18 +38,24 @@ pub(in crate::store) async fn look(
     match (answer.reply.code(), answer.reply.rest()) {
         (0, _) => Ok(KeyState::Free),
         (1, &[who, left_ms, fence]) => {
+            let ends_in = u64::try_from(left_ms).ok().map(Duration::from_millis);
             let by = match who {
                 0 => Holder::Other,
                 1 => Holder::Ours,
-                3 => Holder::Claim,
                 4 => Holder::Sharing,
+                digit @ 16.. => claimed(digit - 16, ends_in),
                 _ => Holder::OtherKind,
             };
-            let ends_in = u64::try_from(left_ms).ok().map(Duration::from_millis);
             Ok(KeyState::Held { by, ends_in, fence: u64::try_from(fence).ok().filter(|fence| *fence > 0) })
         }
         _ => Err(protocol_error("neither free nor held")),
     }
+}
+
+/// Who holds a key by the claim of a process, whose token has this digit.
+pub(super) fn claimed(digit: i64, ends_in: Option<Duration>) -> Holder {
+    let kept_idle = KeptIdle::of_digit(u8::try_from(digit).unwrap_or(u8::MAX));
+    if kept_idle.allows(ends_in) { Holder::Claim } else { Holder::Other }
 }
 
 /// For how long a token still holds its lock, from now: as R8 and R2 count it.

@@ -1,16 +1,17 @@
 //! Which locks a store keeps, with any holder: `SCAN` over its servers one after the other, some keys at a time.
 //!
 //! What `SCAN` promises holds for the whole: a key that is there from the first page to the last is in one of them, and
-//! may be in two. A cluster that is rearranged meanwhile may hide some.
+//! may be in two. A cluster that is rearranged meanwhile may hide some. Of a value no more than two letters leave the
+//! server (R25).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::health;
+use super::{health, look};
 use crate::key::Key;
 use crate::store::redis::conn::wire::Wire;
 use crate::store::redis::inner::Inner;
-use crate::store::{ScanPage, Scanned, StoreError};
+use crate::store::{Holder, ScanPage, Scanned, StoreError};
 
 /// How many keys of any kind the server looks at in one step: some hundred microseconds of its time.
 const STEP: usize = 1000;
@@ -98,12 +99,34 @@ async fn step(inner: &Inner, wire: &Wire, pattern: &str, from: u64) -> Result<(u
     let mut asking = redis::pipe();
     for (_, name) in &found {
         asking.cmd("PTTL").arg(name);
+        asking.cmd("STRLEN").arg(name);
+        asking.cmd("GETRANGE").arg(name).arg(VERSION_AT).arg(VERSION_AT + 1);
     }
-    let left: Vec<i64> = wire.query_all(&asking).await?;
-    let scanned = |((key, _), left): ((Key, String), i64)| match left {
-        // It ended meanwhile.
-        -2 => None,
-        left => Some(Scanned::new(key, u64::try_from(left).ok().map(Duration::from_millis))),
+    let seen: Vec<redis::Value> = wire.query_all(&asking).await?;
+    let scanned = found.into_iter().zip(seen.chunks(3)).filter_map(|((key, _), seen)| scanned(key, seen));
+    Ok((next, scanned.collect()))
+}
+
+/// Where the digit of its version stands in a UUID.
+const VERSION_AT: usize = 14;
+/// A UUID as text.
+const UUID_LENGTH: i64 = 36;
+
+/// One of the keys, of which the server has said its time, the length of its value and two letters of it. `None`: it
+/// has ended meanwhile.
+fn scanned(key: Key, seen: &[redis::Value]) -> Option<Scanned> {
+    let [redis::Value::Int(left_ms), redis::Value::Int(length), redis::Value::BulkString(letters)] = seen else {
+        return None;
     };
-    Ok((next, found.into_iter().zip(left).filter_map(scanned).collect()))
+    let ends_in = match left_ms {
+        -2 => return None,
+        left_ms => u64::try_from(*left_ms).ok().map(Duration::from_millis),
+    };
+    let by = match letters[..] {
+        [b'8', digit] if *length == UUID_LENGTH => {
+            look::claimed(char::from(digit).to_digit(16).map_or(-1, i64::from), ends_in)
+        }
+        _ => Holder::Other,
+    };
+    Some(Scanned::new(key, ends_in).held_by(by))
 }

@@ -20,7 +20,7 @@ fn reuses(ttl: u64) -> Next {
 }
 
 fn acquiring() -> KeptClaim {
-    KeptClaim::new(Token::from(uuid::Uuid::from_u128(7)), 0)
+    KeptClaim::new(7, KeptIdle::Longer, 0)
 }
 
 /// Granted by the store at the moment 0, for a second, with this fence.
@@ -108,9 +108,31 @@ fn held_it_is_not_idle_for_longer_than_it_is_kept_or_may_be_reused() {
         let step = held().step(ClaimEvent::Released { next: Next::Nobody }, reuse, at(100));
         assert_eq!(step, ClaimStep::Keep { until });
     }
-    let mut claim = held();
-    claim.step(ClaimEvent::Extended { deadline: at(90_000) }, LINGER, at(1));
-    gives_up(&mut claim, Next::Nobody, at(2));
+}
+
+#[test]
+fn held_it_is_not_idle_once_the_store_was_asked_to_extend_it() {
+    for answers in [true, false] {
+        let mut claim = held();
+        claim.step(ClaimEvent::Extending, LINGER, at(1));
+        if answers {
+            claim.step(ClaimEvent::Extended { deadline: at(2_000) }, LINGER, at(1));
+        }
+        gives_up(&mut claim, Next::Nobody, at(2));
+    }
+}
+
+#[test]
+fn held_it_is_not_idle_with_more_time_left_than_its_token_says() {
+    for (kept_idle, longest) in [(KeptIdle::Briefly, 3_000), (KeptIdle::Longer, 60_000)] {
+        for (left, is_kept) in [(longest, true), (longest + 1, false)] {
+            let mut claim = granted(KeptClaim::new(7, kept_idle, 0), CLOCK);
+            claim.deadline = at(100 + left);
+            let step = claim.step(ClaimEvent::Released { next: Next::Nobody }, LINGER, at(100));
+            assert_eq!(matches!(step, ClaimStep::Keep { .. }), is_kept, "{kept_idle:?} with {left} ms: {step:?}");
+        }
+    }
+    gives_up(&mut granted(KeptClaim::new(7, KeptIdle::Never, 0), CLOCK), Next::Nobody, at(1));
 }
 
 #[test]

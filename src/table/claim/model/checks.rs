@@ -8,7 +8,7 @@ use super::super::kept::{KeptClaim, SOON};
 use super::store::LastEnd;
 use super::world::{Process, World, hash};
 use super::{KEYS, Plan, key_at};
-use crate::claim_reuse::ClaimReuse;
+use crate::claim_reuse::{ClaimReuse, KeptIdle};
 use crate::clock::Moment;
 use crate::key::{Token, Ttl};
 use crate::table::claim::{Attempts, ClaimEnd, ClaimRequest, Told};
@@ -128,9 +128,8 @@ impl Checks {
         seen.told = seen.told.max(Some(deadline));
     }
 
-    /// The same, as it was asked for a lock.
-    pub(super) fn tell_extended(&mut self, token: Token, deadline: Moment) {
-        self.tell(token, deadline);
+    /// The store is asked to keep it for a lock.
+    pub(super) fn extending(&mut self, token: Token) {
         self.claims.entry(token).or_default().is_extended = true;
     }
 
@@ -208,8 +207,18 @@ impl World {
             self.checks.reached.idle += 1;
             self.checks.claims.entry(token).or_default().idle_until = Some(until);
         }
+        self.check_others_can_tell(key, token);
         let late = now.saturating_since(until);
         assert!(!self.is_punctual() || late < Duration::from_millis(10), "an idle claim is given up in time: {late:?}");
+    }
+
+    /// An idle claim has no more time left than its token says to other processes.
+    fn check_others_can_tell(&mut self, key: usize, idle: Token) {
+        let clock = self.store_clock();
+        let Some((_, ends)) = self.store.holder(key, clock).filter(|(token, _)| *token == idle) else { return };
+        let left = Duration::from_micros(ends.saturating_sub(clock));
+        let said = KeptIdle::of_digit(idle.as_uuid().as_bytes()[6] & 15);
+        assert!(said.allows(Some(left)) || self.checks.steps_back, "{said:?}, {left:?}");
     }
 
     /// A table has made a grant.

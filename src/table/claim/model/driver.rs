@@ -382,6 +382,7 @@ impl World {
     // ---- to keep it ----
 
     pub(super) fn extend(&mut self, of: usize, key: usize, token: Token, (grant, ttl, repeats): (Grant, Ttl, bool)) {
+        self.checks.extending(token);
         let ask = Ask::Extend { token, ttl_us: ttl.as_nanos() / 1_000 };
         self.call(of, key, ask, Purpose::Extend { grant, repeats });
     }
@@ -393,7 +394,7 @@ impl World {
                 let deadline = sent.saturating_add(valid_for(left_us));
                 let is_held = self.act(of, |table, now, _| table.held_until(grant, now).is_some());
                 if is_held {
-                    self.checks.tell_extended(token, deadline);
+                    self.checks.tell(token, deadline);
                 }
                 let _ = self.act(of, |table, now, fx| table.extended(grant, deadline, now, fx));
             }
