@@ -220,7 +220,7 @@ impl ScriptArgs {
     }
 
     /// Numbers as one more argument, with a space between two.
-    pub(super) fn numbers<const N: usize>(mut self, numbers: [u64; N]) -> Self {
+    pub(in crate::store) fn numbers<const N: usize>(mut self, numbers: [u64; N]) -> Self {
         for (at, number) in numbers.into_iter().enumerate() {
             if at > 0 {
                 self.text.push(' ');
@@ -232,7 +232,7 @@ impl ScriptArgs {
     }
 
     /// A text as one more argument.
-    pub(super) fn text(mut self, argument: &str) -> Self {
+    pub(in crate::store) fn text(mut self, argument: &str) -> Self {
         self.push(argument);
         self
     }

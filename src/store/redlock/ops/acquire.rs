@@ -91,7 +91,7 @@ impl Acquires {
         let earlier = inner.in_flight.of(&lock);
         if earlier.is_some() || inner.is_cleaning(&lock) {
             let after = Some((Arc::clone(&lock), earlier));
-            send(inner, vec![call], RoundStart { after, ..RoundStart::first(inner, begun) }, None);
+            inner.spawn(round(inner, vec![call], RoundStart { after, ..RoundStart::first(inner, begun) }, None));
         } else {
             submit(self, call);
         }
@@ -112,12 +112,16 @@ impl BatchSender for Acquires {
     }
 
     fn send(slot: Slot<Self>, mut calls: Vec<AcquireCall>) {
-        let inner = &Arc::clone(&slot.sender().0.inner);
-        // Nothing is sent for a caller that has gone while its call waited.
-        calls.retain(|call| !call.answer.is_closed());
-        if let Some(begun) = calls.iter().map(|call| call.begun).min() {
-            send(inner, calls, RoundStart::first(inner, begun), Some(slot));
-        }
+        let inner = Arc::clone(&slot.sender().0.inner);
+        Arc::clone(&inner).spawn(async move {
+            // Whoever was woken together with these has asked by now.
+            slot.fill(&mut calls);
+            // Nothing is sent for a caller that has gone while its call waited.
+            calls.retain(|call| !call.answer.is_closed());
+            if let Some(begun) = calls.iter().map(|call| call.begun).min() {
+                round(&inner, calls, RoundStart::first(&inner, begun), Some(slot)).await;
+            }
+        });
     }
 }
 
@@ -138,7 +142,13 @@ impl RoundStart {
     }
 }
 
-fn send(inner: &Arc<Inner>, calls: Vec<AcquireCall>, start: RoundStart, slot: Option<Slot<Acquires>>) {
+/// Sends the tries, and decides them.
+fn round(
+    inner: &Arc<Inner>,
+    calls: Vec<AcquireCall>,
+    start: RoundStart,
+    slot: Option<Slot<Acquires>>,
+) -> impl Future<Output = ()> + Send + use<> {
     let parts = script_args(inner, &calls, &start);
     let RoundStart { number, fence, begun, after } = start;
     let earlier = after.as_ref().and_then(|(_, earlier)| earlier.clone());
@@ -153,7 +163,7 @@ fn send(inner: &Arc<Inner>, calls: Vec<AcquireCall>, start: RoundStart, slot: Op
     let open = pending.len();
     let handler =
         PendingAcquires { inner: Arc::clone(inner), request: Arc::clone(&request), number, earlier, pending, open };
-    inner.spawn(broadcast(Arc::clone(inner), request, handler, slot));
+    broadcast(Arc::clone(inner), request, handler, slot)
 }
 
 /// The arguments of `acquire.lua`, but for the not-after.
@@ -169,7 +179,7 @@ fn script_args(inner: &Inner, calls: &[AcquireCall], start: &RoundStart) -> Scri
     parts = parts.arg(start.fence).arg(millis(config.fence_retention)).arg(millis(config.silence()));
     parts = parts.arg(if start.number == RoundNumber::First { 1 } else { 2 }).arg(&config.process).arg(millis(TICKET));
     for AcquireCall { lock, ttl, order, .. } in calls {
-        parts = parts.arg(lock.token.as_uuid().hyphenated()).arg(millis(*ttl)).arg(order.unwrap_or(0));
+        parts = parts.token(lock.token).numbers([millis(*ttl)]).numbers([order.unwrap_or(0)]);
     }
     parts
 }
@@ -251,7 +261,7 @@ impl PendingAcquires {
         let after = Some((Arc::clone(lock), guard.as_ref().map(|guard| Arc::clone(guard.state()))));
         let again = AcquireCall { lock: Arc::clone(lock), ttl: *ttl, begun: *begun, order: *order, answer };
         let start = RoundStart { number: RoundNumber::Second, fence, begun: self.inner.now(), after };
-        send(&self.inner, vec![again], start, None);
+        self.inner.spawn(round(&self.inner, vec![again], start, None));
     }
 
     fn answer(&self, at: usize, acquired: Acquired, answer: oneshot::Sender<Acquired>) {

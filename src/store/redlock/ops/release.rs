@@ -68,23 +68,32 @@ impl BatchSender for Releases {
         &self.0.batcher
     }
 
-    fn send(slot: Slot<Self>, calls: Vec<ReleaseCall>) {
-        let inner = &Arc::clone(&slot.sender().0.inner);
-        let begun = calls.iter().map(|call| call.begun).min().unwrap_or_else(|| inner.now());
-        let before = Before::Release(calls.iter().filter_map(|call| call.in_flight.clone()).collect());
-        let request = Arc::new(Request::new(inner, &RELEASE, script_args(&calls), begun, before));
-        let pending = |call: ReleaseCall| PendingRelease {
-            lock: call.lock,
-            result: Some(call.result),
-            ballot: Ballot::new(inner.quorum, Moment::FAR),
-            errors: Vec::new(),
-            answered: 0,
-        };
-        let pending: Vec<PendingRelease> = calls.into_iter().map(pending).collect();
-        let open = pending.len();
-        let handler = PendingReleases { inner: Arc::clone(inner), request: Arc::clone(&request), pending, open };
-        inner.spawn(broadcast(Arc::clone(inner), request, handler, Some(slot)));
+    fn send(slot: Slot<Self>, mut calls: Vec<ReleaseCall>) {
+        let inner = Arc::clone(&slot.sender().0.inner);
+        Arc::clone(&inner).spawn(async move {
+            // Whoever was woken together with these has asked by now.
+            slot.fill(&mut calls);
+            round(&inner, calls, slot).await;
+        });
     }
+}
+
+/// Sends the releases, and decides them.
+fn round(inner: &Arc<Inner>, calls: Vec<ReleaseCall>, slot: Slot<Releases>) -> impl Future<Output = ()> + Send + use<> {
+    let begun = calls.iter().map(|call| call.begun).min().unwrap_or_else(|| inner.now());
+    let before = Before::Release(calls.iter().filter_map(|call| call.in_flight.clone()).collect());
+    let request = Arc::new(Request::new(inner, &RELEASE, script_args(&calls), begun, before));
+    let pending = |call: ReleaseCall| PendingRelease {
+        lock: call.lock,
+        result: Some(call.result),
+        ballot: Ballot::new(inner.quorum, Moment::FAR),
+        errors: Vec::new(),
+        answered: 0,
+    };
+    let pending: Vec<PendingRelease> = calls.into_iter().map(pending).collect();
+    let open = pending.len();
+    let handler = PendingReleases { inner: Arc::clone(inner), request: Arc::clone(&request), pending, open };
+    broadcast(Arc::clone(inner), request, handler, Some(slot))
 }
 
 /// The arguments of `release.lua`, but for the not-after.
@@ -97,7 +106,10 @@ fn script_args(calls: &[ReleaseCall]) -> ScriptArgs {
         parts = parts.key(lock.names.queue());
     }
     for ReleaseCall { lock, .. } in calls {
-        parts = parts.arg(lock.token.as_uuid().hyphenated()).arg(lock.names.wake());
+        parts = parts.token(lock.token);
+    }
+    for ReleaseCall { lock, .. } in calls {
+        parts = parts.text(lock.names.wake());
     }
     parts
 }
