@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::quota::Quota;
 
 /// Whom locks and sessions are charged to: one of several users of a manager, none of whom is to take everything.
 ///
@@ -32,50 +32,23 @@ struct Charges {
     sessions: Quota,
 }
 
-/// A bound, and how much of it is taken.
-struct Quota {
-    taken: AtomicU32,
-    max: AtomicU32,
-}
-
-impl Quota {
-    const fn unbounded() -> Self {
-        Self { taken: AtomicU32::new(0), max: AtomicU32::new(u32::MAX) }
-    }
-
-    /// Takes one, if the bound allows it; whether it did.
-    fn take(&self) -> bool {
-        let max = self.max.load(Ordering::Relaxed);
-        let more = |taken: u32| (taken < max).then(|| taken + 1);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-    }
-
-    fn give_back(&self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn taken(&self) -> u32 {
-        self.taken.load(Ordering::Relaxed)
-    }
-}
-
 impl Account {
     /// An account without bounds. The name is whom a [registered session](crate::Session::register_for) belongs to.
     pub fn new(name: impl Into<Box<str>>) -> Self {
-        Self(Arc::new(Charges { name: name.into(), locks: Quota::unbounded(), sessions: Quota::unbounded() }))
+        Self(Arc::new(Charges { name: name.into(), locks: Quota::of(u32::MAX), sessions: Quota::of(u32::MAX) }))
     }
 
     /// How many locks it may hold and wait for together, from now on; beyond it,
     /// [`LockError::LockQuota`](crate::LockError::LockQuota).
     pub fn max_locks(self, max: u32) -> Self {
-        self.0.locks.max.store(max, Ordering::Relaxed);
+        self.0.locks.set_max(max);
         self
     }
 
     /// How many sessions may be registered for it, from now on; beyond it,
     /// [`LockError::SessionQuota`](crate::LockError::SessionQuota).
     pub fn max_sessions(self, max: u32) -> Self {
-        self.0.sessions.max.store(max, Ordering::Relaxed);
+        self.0.sessions.set_max(max);
         self
     }
 
@@ -97,29 +70,12 @@ impl Account {
         self.0.sessions.taken()
     }
 
-    pub(crate) fn take_lock(&self) -> bool {
-        self.0.locks.take()
+    pub(crate) fn lock_quota(&self) -> &Quota {
+        &self.0.locks
     }
 
-    pub(crate) fn give_lock_back(&self) {
-        self.0.locks.give_back();
-    }
-
-    #[cfg(feature = "http")]
-    pub(crate) fn has_room_for_a_lock(&self) -> bool {
-        self.locks() < self.0.locks.max.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn take_session(&self) -> bool {
-        self.0.sessions.take()
-    }
-
-    pub(crate) fn give_session_back(&self) {
-        self.0.sessions.give_back();
-    }
-
-    pub(crate) fn has_room_for_a_session(&self) -> bool {
-        self.sessions() < self.0.sessions.max.load(Ordering::Relaxed)
+    pub(crate) fn session_quota(&self) -> &Quota {
+        &self.0.sessions
     }
 }
 

@@ -48,7 +48,7 @@
 //! | `current_owner`, `routing` | on whose behalf code runs; which shard a key belongs to, and of which namespace |
 //! | `table` | who is next: a pure state machine of holders, queues and deadlines |
 //! | [`retry`], `supervise`, [`account`](Account) | how long a poller sleeps; tasks that outlive a panic; whom locks are charged to |
-//! | [`error`](LockError), [`clock`](Clock), `backoff`, [`claim_reuse`](store::ClaimReuse) | what can go wrong; time; loops that a failure can feed; what becomes of a key between two locks |
+//! | [`error`](LockError), [`clock`](Clock), `backoff`, `quota`, [`claim_reuse`](store::ClaimReuse) | what can go wrong; time; loops that a failure can feed; how many there may be; what becomes of a key between two locks |
 //! | [`key`](Key), [`mode`](Mode), `sync`, [`readable`](readable()), `macros` | names; how a key is held; the one mutex; keys and names as people should see them; what several rooms declare alike |
 //!
 //! # Traces
@@ -99,6 +99,7 @@ mod manager;
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub mod metrics;
 mod mode;
+mod quota;
 mod readable;
 mod request;
 pub mod retry;

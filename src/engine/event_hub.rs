@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::LockError;
 use crate::key::Key;
+use crate::quota::Quota;
 use crate::table::{Event, Sink};
 
 /// Events kept for a listener of one key that has not come to them yet.
@@ -24,8 +25,7 @@ pub(crate) struct Hub {
     everything: broadcast::Sender<Event>,
     keys: DashMap<Key, Watched>,
     /// How many streams of single keys there are, at most `max_watchers` (T9).
-    watchers: AtomicUsize,
-    max_watchers: usize,
+    watchers: Quota,
     /// Cancelled when nothing more will happen.
     over: CancellationToken,
 }
@@ -43,8 +43,7 @@ impl Hub {
             listeners: AtomicUsize::new(0),
             everything: broadcast::Sender::new(buffer),
             keys: DashMap::new(),
-            watchers: AtomicUsize::new(0),
-            max_watchers,
+            watchers: Quota::of(u32::try_from(max_watchers).unwrap_or(u32::MAX)),
             over: CancellationToken::new(),
         }
     }
@@ -56,7 +55,9 @@ impl Hub {
 
     /// Everything that happens to one key from now on, until [`Hub::unwatch`]. The caller has the key's shard publish.
     pub(crate) fn watch(&self, key: &Key) -> Result<broadcast::Receiver<Event>, LockError> {
-        self.reserve_quota()?;
+        if !self.watchers.take() {
+            return Err(LockError::TooManyWatchers);
+        }
         let unwatched = || Watched { sender: broadcast::Sender::new(KEY_BUFFER), listeners: 0 };
         let mut watched = self.keys.entry(key.clone()).or_insert_with(unwatched);
         watched.listeners += 1;
@@ -65,7 +66,7 @@ impl Hub {
 
     /// Ends one stream of a key.
     pub(crate) fn unwatch(&self, key: &Key) {
-        self.watchers.fetch_sub(1, Ordering::Relaxed);
+        self.watchers.give_back();
         if let Some(mut watched) = self.keys.get_mut(key) {
             watched.listeners -= 1;
         }
@@ -85,13 +86,6 @@ impl Hub {
     /// Cancelled when nothing more will happen.
     pub(crate) fn over(&self) -> CancellationToken {
         self.over.clone()
-    }
-
-    /// Counts one more stream of a key, if there may be one.
-    fn reserve_quota(&self) -> Result<(), LockError> {
-        let more = |there: usize| (there < self.max_watchers).then_some(there + 1);
-        let taken = self.watchers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.map(drop).map_err(|_| LockError::TooManyWatchers)
     }
 
     /// Ends the streams: nothing more will happen.

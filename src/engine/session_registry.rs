@@ -47,7 +47,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         if let Some(account) = &self.account {
-            account.give_session_back();
+            account.session_quota().give_back();
         }
     }
 }
@@ -84,7 +84,7 @@ impl SessionRegistry {
         now: Moment,
     ) -> Result<(), LockError> {
         let len = self.sessions.len();
-        let is_full = len >= self.max || account.is_some_and(|account| !account.has_room_for_a_session());
+        let is_full = len >= self.max || account.is_some_and(|account| !account.session_quota().has_room());
         if len >= self.sweep_at.load(Ordering::Relaxed) || is_full && self.may_have_room(now) {
             self.sweep(now);
         }
@@ -94,7 +94,7 @@ impl SessionRegistry {
         if self.sessions.len() >= self.max {
             return Err(LockError::TooManySessions);
         }
-        if account.is_some_and(|account| !account.take_session()) {
+        if account.is_some_and(|account| !account.session_quota().take()) {
             return Err(LockError::SessionQuota);
         }
         self.sessions.insert(id, Entry { session, account: account.cloned() });

@@ -91,7 +91,7 @@ impl Session {
             let ttl = Ttl::new(ttl)?;
             handle.manager.config().ttls.check(ttl)?;
             let SessionParts { owner, ttl: old, .. } = &mut handle.parts;
-            *owner = session_owner(&handle.manager, owner.label(), ttl, owner.max_locks());
+            *owner = session_owner(&handle.manager, owner.label(), ttl, owner.locks.max());
             *old = ttl;
             Ok(())
         })
@@ -115,14 +115,14 @@ impl Session {
     #[must_use]
     pub fn max_locks(self, max: u32) -> Self {
         self.set("max_locks", |handle| {
-            handle.parts.owner.set_max_locks(max);
+            handle.parts.owner.locks.set_max(max);
             Ok(())
         })
     }
 
     fn set(mut self, option: &'static str, set: impl FnOnce(&mut Handle) -> Result<(), LockError>) -> Self {
         match Arc::get_mut(&mut self.handle) {
-            Some(handle) if handle.parts.owner.locks() == 0 => {
+            Some(handle) if handle.parts.owner.locks.taken() == 0 => {
                 if let Err(why) = set(handle) {
                     handle.fault.get_or_insert(why);
                 }
@@ -156,7 +156,7 @@ impl Session {
     /// How many locks it holds and waits for.
     #[must_use]
     pub fn locks(&self) -> usize {
-        self.handle.parts.owner.locks() as usize
+        self.handle.parts.owner.locks.taken() as usize
     }
 
     /// When it ends unless it gets a heartbeat, on the manager's clock; `None` if it has ended.

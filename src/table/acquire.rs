@@ -263,10 +263,12 @@ impl Table {
 
 /// Takes a place of the owner's, and one of the account's, that a grant or waiter will hold (T9).
 pub(super) fn reserve_quota(terms: &Terms) -> Result<(), LockError> {
-    terms.owner().map_or(Ok(()), |owner| owner.reserve_quota())?;
-    if terms.account().is_some_and(|account| !account.take_lock()) {
+    if terms.owner().is_some_and(|owner| !owner.locks.take()) {
+        return Err(LockError::TooManyLocks);
+    }
+    if terms.account().is_some_and(|account| !account.lock_quota().take()) {
         if let Some(owner) = terms.owner() {
-            owner.return_quota();
+            owner.locks.give_back();
         }
         return Err(LockError::LockQuota);
     }
@@ -275,9 +277,9 @@ pub(super) fn reserve_quota(terms: &Terms) -> Result<(), LockError> {
 
 pub(super) fn return_quota(terms: &Terms) {
     if let Some(owner) = terms.owner() {
-        owner.return_quota();
+        owner.locks.give_back();
     }
     if let Some(account) = terms.account() {
-        account.give_lock_back();
+        account.lock_quota().give_back();
     }
 }

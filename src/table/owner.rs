@@ -12,6 +12,7 @@ use hashbrown::HashSet;
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
 use crate::key::{KeyFault, Ttl, check_key};
+use crate::quota::Quota;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The longest name of an owner, in bytes.
@@ -38,8 +39,7 @@ pub(crate) struct Owner {
     /// Nanoseconds of the deadline that it ran out at.
     ran_out_at: AtomicU64,
     /// Locks that it holds or waits for.
-    locks: AtomicU32,
-    max_locks: AtomicU32,
+    pub(crate) locks: Quota,
     /// Waits that the deadlock check knows of.
     waits: AtomicU32,
     /// Grants that it has, in all shards.
@@ -69,8 +69,7 @@ impl Owner {
             kind,
             state: AtomicU64::new(deadline.as_nanos()),
             ran_out_at: AtomicU64::new(deadline.as_nanos()),
-            locks: AtomicU32::new(0),
-            max_locks: AtomicU32::new(max_locks),
+            locks: Quota::of(max_locks),
             waits: AtomicU32::new(0),
             grants: AtomicU32::new(0),
         }
@@ -155,31 +154,6 @@ impl Owner {
             ENDED => Err(Loss::SessionEnded),
             nanos => Ok(Moment::from_nanos(nanos)),
         }
-    }
-
-    /// Counts one more lock against the owner's limit (T9).
-    pub(crate) fn reserve_quota(&self) -> Result<(), LockError> {
-        let max = self.max_locks.load(Ordering::Relaxed);
-        let more = |locks: u32| (locks < max).then(|| locks + 1);
-        let taken = self.locks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.map(drop).map_err(|_| LockError::TooManyLocks)
-    }
-
-    pub(crate) fn return_quota(&self) {
-        self.locks.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_max_locks(&self, max: u32) {
-        self.max_locks.store(max, Ordering::Relaxed);
-    }
-
-    pub(crate) fn max_locks(&self) -> u32 {
-        self.max_locks.load(Ordering::Relaxed)
-    }
-
-    /// Locks that it holds or waits for.
-    pub(crate) fn locks(&self) -> u32 {
-        self.locks.load(Ordering::Relaxed)
     }
 
     /// Counts a wait, before anything is looked at for it: a grant that this look did not see will see the count.

@@ -65,7 +65,7 @@ impl Table {
         };
         // Nobody goes for one who is then refused.
         if let Some(account) = request.terms.account()
-            && !account.has_room_for_a_lock()
+            && !account.lock_quota().has_room()
             && !rivals.iter().any(|rival| self.is_charged_to(*rival, account))
         {
             return Err(LockError::LockQuota);

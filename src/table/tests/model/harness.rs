@@ -785,7 +785,7 @@ impl Harness {
             held,
             queues,
             waiters: waiters.map(|waiter| (waiter.seq, (waiter.state().clone(), waiter.seats))).collect(),
-            people: self.people.iter().map(|owner| (life_of(owner, now), owner.locks())).collect(),
+            people: self.people.iter().map(|owner| (life_of(owner, now), owner.locks.taken())).collect(),
             counters: *table.counters(),
         }
     }
