@@ -147,70 +147,35 @@ pub enum Loss {
     Unknown,
 }
 
-/// How one attempt to lock ended, as metrics count it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum AttemptOutcome {
-    /// With a lock.
-    Acquired,
-    /// Held by another, and the attempt was not to wait.
-    Busy,
-    /// The wait ran out.
-    Timeout,
-    /// The caller dropped the future.
-    Cancelled,
-    /// Refused to break a deadlock.
-    Deadlock,
-    /// The queue was full.
-    QueueFull,
-    /// The table was full, or the session.
-    TooManyKeys,
-    /// Another kind of lock.
-    WrongMode,
-    /// The session ended.
-    SessionEnded,
-    /// The store could not be asked, or the grant was lost before it was seen.
-    StoreError,
-    /// Shutting down.
-    Shutdown,
-    /// Bad input.
-    Invalid,
-}
-
-impl AttemptOutcome {
-    /// All of them, in their order.
-    pub const ALL: [Self; 12] = [
-        Self::Acquired,
-        Self::Busy,
-        Self::Timeout,
-        Self::Cancelled,
-        Self::Deadlock,
-        Self::QueueFull,
-        Self::TooManyKeys,
-        Self::WrongMode,
-        Self::SessionEnded,
-        Self::StoreError,
-        Self::Shutdown,
-        Self::Invalid,
-    ];
-
-    /// Its name as a label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Acquired => "acquired",
-            Self::Busy => "busy",
-            Self::Timeout => "timeout",
-            Self::Cancelled => "cancelled",
-            Self::Deadlock => "deadlock",
-            Self::QueueFull => "queue_full",
-            Self::TooManyKeys => "too_many_keys",
-            Self::WrongMode => "wrong_mode",
-            Self::SessionEnded => "session_ended",
-            Self::StoreError => "store_error",
-            Self::Shutdown => "shutdown",
-            Self::Invalid => "invalid",
-        }
+named! {
+    /// How one attempt to lock ended, as metrics count it.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum AttemptOutcome {
+        /// With a lock.
+        Acquired = "acquired",
+        /// Held by another, and the attempt was not to wait.
+        Busy = "busy",
+        /// The wait ran out.
+        Timeout = "timeout",
+        /// The caller dropped the future.
+        Cancelled = "cancelled",
+        /// Refused to break a deadlock.
+        Deadlock = "deadlock",
+        /// The queue was full.
+        QueueFull = "queue_full",
+        /// The table was full, or the session.
+        TooManyKeys = "too_many_keys",
+        /// Another kind of lock.
+        WrongMode = "wrong_mode",
+        /// The session ended.
+        SessionEnded = "session_ended",
+        /// The store could not be asked, or the grant was lost before it was seen.
+        StoreError = "store_error",
+        /// Shutting down.
+        Shutdown = "shutdown",
+        /// Bad input.
+        Invalid = "invalid",
     }
 }
 
@@ -235,49 +200,39 @@ impl LockError {
     /// Its stable name outside of the process, as in a problem document: each variant has its own.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::InvalidKey(_) => "invalid_key",
-            Self::InvalidTtl(_) => "invalid_ttl",
-            Self::InvalidOption { .. } => "invalid_option",
-            Self::Held => "held",
-            Self::Timeout { .. } => "timeout",
-            Self::NotHeld => "not_held",
-            Self::Lost(_) => "lost",
-            Self::TokenReused => "token_reused",
-            Self::WrongMode => "wrong_mode",
-            Self::SessionEnded => "session_ended",
-            Self::QueueFull => "queue_full",
-            Self::TooManyKeys => "too_many_keys",
-            Self::TooManyHolders => "too_many_holders",
-            Self::TooManyLocks => "too_many_locks",
-            Self::TooManySessions => "too_many_sessions",
-            Self::LockQuota => "lock_quota",
-            Self::SessionQuota => "session_quota",
-            Self::TooManyWatchers => "too_many_watchers",
-            Self::Forked => "forked",
-            Self::Deadlock { .. } => "deadlock",
-            Self::StoreUnavailable => "store_unavailable",
-            Self::ShuttingDown => "shutting_down",
-        }
+        self.code_and_outcome().0
     }
 
     /// The metric outcome of an attempt that ends with it.
     #[must_use]
     pub fn outcome(&self) -> AttemptOutcome {
+        self.code_and_outcome().1
+    }
+
+    fn code_and_outcome(&self) -> (&'static str, AttemptOutcome) {
         match self {
-            Self::InvalidKey(_) | Self::InvalidTtl(_) | Self::InvalidOption { .. } => AttemptOutcome::Invalid,
-            Self::NotHeld | Self::TokenReused => AttemptOutcome::Invalid,
-            Self::Held => AttemptOutcome::Busy,
-            Self::Timeout { .. } => AttemptOutcome::Timeout,
-            Self::Lost(_) | Self::StoreUnavailable => AttemptOutcome::StoreError,
-            Self::WrongMode => AttemptOutcome::WrongMode,
-            Self::SessionEnded => AttemptOutcome::SessionEnded,
-            Self::QueueFull => AttemptOutcome::QueueFull,
-            Self::TooManyKeys | Self::TooManyHolders | Self::TooManyLocks => AttemptOutcome::TooManyKeys,
-            Self::TooManySessions | Self::TooManyWatchers => AttemptOutcome::TooManyKeys,
-            Self::LockQuota | Self::SessionQuota => AttemptOutcome::TooManyKeys,
-            Self::Deadlock { .. } => AttemptOutcome::Deadlock,
-            Self::Forked | Self::ShuttingDown => AttemptOutcome::Shutdown,
+            Self::InvalidKey(_) => ("invalid_key", AttemptOutcome::Invalid),
+            Self::InvalidTtl(_) => ("invalid_ttl", AttemptOutcome::Invalid),
+            Self::InvalidOption { .. } => ("invalid_option", AttemptOutcome::Invalid),
+            Self::Held => ("held", AttemptOutcome::Busy),
+            Self::Timeout { .. } => ("timeout", AttemptOutcome::Timeout),
+            Self::NotHeld => ("not_held", AttemptOutcome::Invalid),
+            Self::Lost(_) => ("lost", AttemptOutcome::StoreError),
+            Self::TokenReused => ("token_reused", AttemptOutcome::Invalid),
+            Self::WrongMode => ("wrong_mode", AttemptOutcome::WrongMode),
+            Self::SessionEnded => ("session_ended", AttemptOutcome::SessionEnded),
+            Self::QueueFull => ("queue_full", AttemptOutcome::QueueFull),
+            Self::TooManyKeys => ("too_many_keys", AttemptOutcome::TooManyKeys),
+            Self::TooManyHolders => ("too_many_holders", AttemptOutcome::TooManyKeys),
+            Self::TooManyLocks => ("too_many_locks", AttemptOutcome::TooManyKeys),
+            Self::TooManySessions => ("too_many_sessions", AttemptOutcome::TooManyKeys),
+            Self::LockQuota => ("lock_quota", AttemptOutcome::TooManyKeys),
+            Self::SessionQuota => ("session_quota", AttemptOutcome::TooManyKeys),
+            Self::TooManyWatchers => ("too_many_watchers", AttemptOutcome::TooManyKeys),
+            Self::Forked => ("forked", AttemptOutcome::Shutdown),
+            Self::Deadlock { .. } => ("deadlock", AttemptOutcome::Deadlock),
+            Self::StoreUnavailable => ("store_unavailable", AttemptOutcome::StoreError),
+            Self::ShuttingDown => ("shutting_down", AttemptOutcome::Shutdown),
         }
     }
 }

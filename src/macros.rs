@@ -40,14 +40,50 @@ macro_rules! settings {
     };
 }
 
-/// Implements `Debug` for a type of which only some is to be shown: `debug_of!(Ticket, |it| key: it.key);`.
+/// Implements `Debug` for a type of which only some is to be shown: `debug_of!(Ticket, |it| key: it.key);`. A type with
+/// parameters has them beside its name: `debug_of!(RunRequest [F] ['_, F], |it| request: it.request);`.
 macro_rules! debug_of {
-    ($type:ident) => { debug_of!($type, |_it|); };
-    ($type:ident, |$it:ident| $($name:ident: $value:expr),*) => {
-        impl std::fmt::Debug for $type {
+    ($type:ident $([$($own:tt)*] [$($given:tt)*])?) => { debug_of!($type $([$($own)*] [$($given)*])?, |_it|); };
+    ($type:ident $([$($own:tt)*] [$($given:tt)*])?, |$it:ident| $($name:ident: $value:expr),*) => {
+        impl $(<$($own)*>)? std::fmt::Debug for $type $(<$($given)*>)? {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 let $it = self;
                 f.debug_struct(stringify!($type))$(.field(stringify!($name), &$value))*.finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+/// Declares an enum whose variants are all listed, in `ALL`, and have a name each, `as_str`:
+///
+/// ```text
+/// named! {
+///     pub enum Vote {
+///         /// What the variant stands for.
+///         Holder = "holder",
+///     }
+/// }
+/// ```
+macro_rules! named {
+    ($(#[$meta:meta])* $vis:vis enum $type:ident {
+        $($(#[$doc:meta])* $variant:ident = $name:literal,)*
+    }) => {
+        $(#[$meta])*
+        $vis enum $type {
+            $($(#[$doc])* $variant,)*
+        }
+
+        #[allow(dead_code, reason = "with few features, nobody asks for some of the names")]
+        impl $type {
+            /// All of them, in their order.
+            $vis const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
+
+            /// Its name, the same in every interface.
+            #[must_use]
+            $vis const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
             }
         }
     };

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use uuid::Uuid;
 
 use crate::{Mode, Token, WaitEdge};
@@ -133,6 +134,11 @@ impl Serialize for GrantedToken {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.0.as_uuid().hyphenated().encode_lower(&mut Uuid::encode_buffer()))
     }
+}
+
+/// The schema of a text that is one of these.
+pub(super) fn one_of<const N: usize>(names: [&'static str; N]) -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
 }
 
 pub(super) fn whole_ms(span: Duration) -> u64 {

@@ -6,35 +6,37 @@ use super::info::LockInfo;
 use crate::key::Key;
 use crate::table::Candidate;
 
-/// What [`list_by`](crate::LockManager::list_by) orders locks by. Equals come in the order of their keys.
-///
-/// Times are as of when each shard was looked at: two that are closer together than that took may be turned round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum ListOrder {
-    /// Keys, ascending, by their bytes.
-    #[default]
-    Key,
-    /// Keys, descending.
-    KeyDescending,
-    /// Names of holders, ascending; those without come last.
-    Owner,
-    /// Names of holders, descending; those without come first.
-    OwnerDescending,
-    /// The longest held first.
-    LongestHeld,
-    /// The latest grant first.
-    LatestHeld,
-    /// The earliest deadline first.
-    EndsFirst,
-    /// The latest deadline first.
-    EndsLast,
-    /// The longest queue first.
-    MostWaiting,
-    /// The shortest queue first.
-    FewestWaiting,
-    /// The one who has waited the longest first; locks that nobody waits for come last.
-    LongestWait,
+named! {
+    /// What [`list_by`](crate::LockManager::list_by) orders locks by. Equals come in the order of their keys.
+    ///
+    /// Times are as of when each shard was looked at: two that are closer together than that took may be turned round.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    #[non_exhaustive]
+    pub enum ListOrder {
+        /// Keys, ascending, by their bytes.
+        #[default]
+        Key = "key",
+        /// Keys, descending.
+        KeyDescending = "-key",
+        /// Names of holders, ascending; those without come last.
+        Owner = "owner",
+        /// Names of holders, descending; those without come first.
+        OwnerDescending = "-owner",
+        /// The longest held first.
+        LongestHeld = "age",
+        /// The latest grant first.
+        LatestHeld = "-age",
+        /// The earliest deadline first.
+        EndsFirst = "remaining",
+        /// The latest deadline first.
+        EndsLast = "-remaining",
+        /// The longest queue first.
+        MostWaiting = "waiting",
+        /// The shortest queue first.
+        FewestWaiting = "-waiting",
+        /// The one who has waited the longest first; locks that nobody waits for come last.
+        LongestWait = "wait",
+    }
 }
 
 impl ListOrder {

@@ -96,107 +96,76 @@ fn humane(left: Duration) -> String {
     if left < Duration::from_secs(1) { format!("{} ms", left.as_millis()) } else { format!("{} s", left.as_secs()) }
 }
 
-/// The kind of a [`StoreError`]: a bounded set of words for metrics, logs and answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum StoreCause {
-    /// No answer in time.
-    Timeout,
-    /// No connection.
-    Unreachable,
-    /// A connection that broke.
-    Broken,
-    /// The server is a replica.
-    ReadOnly,
-    /// The server reads its data.
-    Loading,
-    /// The cluster is in disorder.
-    Cluster,
-    /// The server is full.
-    OutOfMemory,
-    /// The rights are missing.
-    Denied,
-    /// The user or the password is wrong.
-    Unauthenticated,
-    /// The server cannot save.
-    CannotSave,
-    /// Too few replicas.
-    TooFewReplicas,
-    /// A script blocks the server.
-    Busy,
-    /// An answer that makes no sense.
-    Protocol,
-    /// An earlier try with the token is cleaned up.
-    CleaningUp,
-    /// A key, a TTL or a set-up that the store refuses.
-    Invalid,
-    /// Too few nodes answered.
-    NoQuorum,
-    /// The node may have forgotten locks.
-    Quarantined,
-    /// The store does not run.
-    NotRunning,
-    /// Anything else.
-    Other,
+named! {
+    /// The kind of a [`StoreError`]: a bounded set of words for metrics, logs and answers.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum StoreCause {
+        /// No answer in time.
+        Timeout = "timeout",
+        /// No connection.
+        Unreachable = "unreachable",
+        /// A connection that broke.
+        Broken = "broken",
+        /// The server is a replica.
+        ReadOnly = "read_only",
+        /// The server reads its data.
+        Loading = "loading",
+        /// The cluster is in disorder.
+        Cluster = "cluster",
+        /// The server is full.
+        OutOfMemory = "out_of_memory",
+        /// The rights are missing.
+        Denied = "denied",
+        /// The user or the password is wrong.
+        Unauthenticated = "unauthenticated",
+        /// The server cannot save.
+        CannotSave = "cannot_save",
+        /// Too few replicas.
+        TooFewReplicas = "too_few_replicas",
+        /// A script blocks the server.
+        Busy = "busy",
+        /// An answer that makes no sense.
+        Protocol = "protocol",
+        /// An earlier try with the token is cleaned up.
+        CleaningUp = "cleaning_up",
+        /// A key, a TTL or a set-up that the store refuses.
+        Invalid = "invalid",
+        /// Too few nodes answered.
+        NoQuorum = "no_quorum",
+        /// The node may have forgotten locks.
+        Quarantined = "quarantined",
+        /// The store does not run.
+        NotRunning = "not_running",
+        /// Anything else.
+        Other = "other",
+    }
 }
 
 impl StoreCause {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
-        Self::Timeout,
-        Self::Unreachable,
-        Self::Broken,
-        Self::ReadOnly,
-        Self::Loading,
-        Self::Cluster,
-        Self::OutOfMemory,
-        Self::Denied,
-        Self::Unauthenticated,
-        Self::CannotSave,
-        Self::TooFewReplicas,
-        Self::Busy,
-        Self::Protocol,
-        Self::CleaningUp,
-        Self::Invalid,
-        Self::NoQuorum,
-        Self::Quarantined,
-        Self::NotRunning,
-        Self::Other,
-    ];
-
-    /// One lower-case word, the same in every interface.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        self.text().0
-    }
-
     /// What it means and what helps, for people. It quotes nothing that the server said.
     #[must_use]
     pub const fn describe(self) -> &'static str {
-        self.text().1
-    }
-
-    const fn text(self) -> (&'static str, &'static str) {
         match self {
-            Self::Timeout => ("timeout", "the store did not answer in time"),
-            Self::Unreachable => ("unreachable", "the store cannot be reached"),
-            Self::Broken => ("broken", "the connection to the store broke"),
-            Self::ReadOnly => ("read_only", "the store is a replica and takes no writes"),
-            Self::Loading => ("loading", "the store is loading its data"),
-            Self::Cluster => ("cluster", "the cluster does not serve the key now"),
-            Self::OutOfMemory => ("out_of_memory", "the store has no memory left"),
-            Self::Denied => ("denied", "the store's user has not all the rights that are needed"),
-            Self::Unauthenticated => ("unauthenticated", "the store refuses the user or the password"),
-            Self::CannotSave => ("cannot_save", "the store cannot save to its disk and takes no writes"),
-            Self::TooFewReplicas => ("too_few_replicas", "the store has too few replicas and takes no writes"),
-            Self::Busy => ("busy", "the store is busy with a script of somebody's"),
-            Self::Protocol => ("protocol", "the store answered something that makes no sense"),
-            Self::CleaningUp => ("cleaning_up", "an earlier try with this token is being cleaned up"),
-            Self::Invalid => ("invalid", "the store refuses the key, the TTL or its configuration"),
-            Self::NoQuorum => ("no_quorum", "too few nodes of the store answered"),
-            Self::Quarantined => ("quarantined", "nodes of the store may have forgotten locks and keep silent"),
-            Self::NotRunning => ("not_running", "the store is not running"),
-            Self::Other => ("other", "the store failed"),
+            Self::Timeout => "the store did not answer in time",
+            Self::Unreachable => "the store cannot be reached",
+            Self::Broken => "the connection to the store broke",
+            Self::ReadOnly => "the store is a replica and takes no writes",
+            Self::Loading => "the store is loading its data",
+            Self::Cluster => "the cluster does not serve the key now",
+            Self::OutOfMemory => "the store has no memory left",
+            Self::Denied => "the store's user has not all the rights that are needed",
+            Self::Unauthenticated => "the store refuses the user or the password",
+            Self::CannotSave => "the store cannot save to its disk and takes no writes",
+            Self::TooFewReplicas => "the store has too few replicas and takes no writes",
+            Self::Busy => "the store is busy with a script of somebody's",
+            Self::Protocol => "the store answered something that makes no sense",
+            Self::CleaningUp => "an earlier try with this token is being cleaned up",
+            Self::Invalid => "the store refuses the key, the TTL or its configuration",
+            Self::NoQuorum => "too few nodes of the store answered",
+            Self::Quarantined => "nodes of the store may have forgotten locks and keep silent",
+            Self::NotRunning => "the store is not running",
+            Self::Other => "the store failed",
         }
     }
 }

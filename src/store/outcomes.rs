@@ -287,33 +287,21 @@ impl NodeVote {
     }
 }
 
-/// Which holder of a key a node of a store votes for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Vote {
-    /// The holder of the key.
-    Holder,
-    /// Another one, who has no majority; or another kind of client.
-    Other,
-    /// Nobody.
-    Free,
-    /// It may have forgotten locks, and does not count when the key is asked for; it may have been given this one back.
-    Quarantined,
-    /// It did not answer in time, or may not vote.
-    Unknown,
-}
-
-impl Vote {
-    /// One lower-case word, the same in every interface.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Holder => "holder",
-            Self::Other => "other",
-            Self::Free => "free",
-            Self::Quarantined => "quarantined",
-            Self::Unknown => "unknown",
-        }
+named! {
+    /// Which holder of a key a node of a store votes for.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub enum Vote {
+        /// The holder of the key.
+        Holder = "holder",
+        /// Another one, who has no majority; or another kind of client.
+        Other = "other",
+        /// Nobody.
+        Free = "free",
+        /// It may have forgotten locks, and does not count when the key is asked for; it may have been given this one back.
+        Quarantined = "quarantined",
+        /// It did not answer in time, or may not vote.
+        Unknown = "unknown",
     }
 }
 

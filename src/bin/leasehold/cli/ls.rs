@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use clap::Args;
+use leasehold::ListOrder;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::client::replies::Row;
 use crate::client::{CallError, Client, ServerArgs};
 use crate::exit::Failure;
 use crate::lease::progress::{Progress, Verbosity};
@@ -30,7 +32,8 @@ pub(crate) struct LsArgs {
 
     /// In which order: `age` is the longest held first, `remaining` the earliest end, `waiting` the longest queue, `wait`
     /// the one who has waited the longest; a `-` turns it round
-    #[arg(long, value_name = "ORDER", default_value = "key", allow_hyphen_values = true, value_parser = ORDERS)]
+    #[arg(long, value_name = "ORDER", default_value = "key", allow_hyphen_values = true,
+        value_parser = ListOrder::ALL.map(ListOrder::as_str))]
     sort: String,
 
     /// List them again and again, on a terminal in place
@@ -48,9 +51,6 @@ pub(crate) struct LsArgs {
     #[command(flatten)]
     server: ServerArgs,
 }
-
-const ORDERS: [&str; 11] =
-    ["key", "-key", "owner", "-owner", "age", "-age", "remaining", "-remaining", "waiting", "-waiting", "wait"];
 
 const EXAMPLES: &str = "\
 In a pipe the columns are key, mode, owner, age and time left in milliseconds, holders, waiters, fencing token, with tabs
@@ -72,37 +72,6 @@ struct List {
     truncated: bool,
     #[serde(default)]
     scope: String,
-}
-
-/// One held lock.
-#[derive(Deserialize)]
-pub(crate) struct Row {
-    pub(crate) key: String,
-    mode: String,
-    pub(crate) holder: HolderRow,
-    pub(crate) held_by: usize,
-    pub(crate) waiting: usize,
-    #[serde(default)]
-    claimed: bool,
-}
-
-impl Row {
-    /// How it is held; of a claim of another server nobody can say that it is.
-    pub(crate) fn mode(&self) -> &str {
-        if self.claimed { "claimed" } else { &self.mode }
-    }
-}
-
-/// One who holds a lock.
-#[derive(Deserialize)]
-pub(crate) struct HolderRow {
-    pub(crate) owner: Option<String>,
-    pub(crate) fencing_token: Option<u64>,
-    /// What is not known of a lock that another process holds, or has no end, is left out.
-    pub(crate) age_ms: Option<u64>,
-    pub(crate) remaining_ms: Option<u64>,
-    pub(crate) ttl_ms: Option<u64>,
-    pub(crate) refresh_count: Option<u32>,
 }
 
 /// Lists the locks.

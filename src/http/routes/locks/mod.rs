@@ -2,24 +2,24 @@
 
 mod cursor;
 mod lists;
-mod sort;
 mod views;
 
 use actix_web::web;
 use lists::Lists;
 use serde::Serialize;
-pub(in crate::http) use sort::Sort;
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 pub(in crate::http) use views::{HolderView, Scope};
 use views::{LockDetail, LockList, LocksAnswer};
 
 use super::checks::invalid_option;
-use crate::ListQuery;
 use crate::http::body;
 use crate::http::context::{HandlerResult, RequestContext};
 use crate::http::limits::Limits;
 use crate::http::problem::{Fault, Problem};
 use crate::http::query::{invalid, key_in_path, parameters};
+use crate::http::wire::one_of;
+use crate::{ListOrder, ListQuery};
 
 /// How many locks a list shows when it does not say.
 const DEFAULT_LISTED: usize = 100;
@@ -62,7 +62,7 @@ pub(in crate::http) async fn locks(ctx: &RequestContext, _: web::Payload) -> Han
             Err(invalid("`scope` can be `server` or `store`"))
         }
         [None, prefix, limit, sort, cursor, _, None] => {
-            let order = Sort::read(sort.as_deref())?.order();
+            let order = sort.map_or(Ok(ListOrder::Key), |name| order_of(&name))?;
             let limit = checked_limit(limit.as_deref(), ctx.limits)?;
             let prefixes = ctx.caller.prefixes(&ctx.locks, prefix.as_deref().unwrap_or_default());
             let mut query = ListQuery::new().prefixes(prefixes).order(order).limit(limit);
@@ -105,6 +105,22 @@ async fn show(ctx: &RequestContext, key: &str, missing: Missing) -> HandlerResul
     Ok(body::answer(&shown))
 }
 
+/// The names of the orders in which a list can be asked for.
+pub(in crate::http) struct Sort;
+
+impl ToSchema for Sort {}
+
+impl PartialSchema for Sort {
+    fn schema() -> RefOr<Schema> {
+        one_of(ListOrder::ALL.map(ListOrder::as_str))
+    }
+}
+
+fn order_of(name: &str) -> Result<ListOrder, Problem> {
+    let order = ListOrder::ALL.into_iter().find(|order| order.as_str() == name);
+    order.ok_or_else(|| invalid("there is no such `sort`; see /docs for those that there are"))
+}
+
 /// What a look at a key that nobody holds is answered with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -134,5 +150,18 @@ fn checked_limit(asked: Option<&str>, limits: Limits) -> Result<usize, Problem> 
             .filter(|limit| (1..=max).contains(limit))
             .ok_or_else(|| invalid_option("limit", format!("it must be from 1 to {max}"))),
         Err(_) => Err(invalid("`limit` is not a number")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_order_is_read_by_the_name_under_which_it_is_described() {
+        for order in ListOrder::ALL {
+            assert_eq!(order_of(order.as_str()).unwrap(), order);
+        }
+        assert!(order_of("-wait").is_err() && order_of("").is_err());
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::cursor;
-use crate::http::wire::{ModeFields, ModeName, whole_ms};
+use crate::http::wire::{ModeFields, ModeName, one_of, whole_ms};
 use crate::store::{NodeVote, Vote};
 use crate::{FencingToken, HolderInfo, Key, ListPage, Location, LockInfo, StorePage, WaiterInfo};
 
@@ -105,23 +106,19 @@ pub(in crate::http) struct LockDetail {
 struct VoteRow {
     #[schema(value_type = String)]
     node: Arc<str>,
-    vote: VoteName,
+    #[schema(value_type = VoteName)]
+    vote: &'static str,
 }
 
-/// What a node can stand for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum VoteName {
-    /// The one who holds the lock.
-    Holder,
-    /// Somebody else.
-    Other,
-    /// Nobody.
-    Free,
-    /// It may have forgotten locks, and does not vote until they have run out.
-    Quarantined,
-    /// It did not answer.
-    Unknown,
+/// The names of what a node can stand for.
+struct VoteName;
+
+impl ToSchema for VoteName {}
+
+impl PartialSchema for VoteName {
+    fn schema() -> RefOr<Schema> {
+        one_of(Vote::ALL.map(Vote::as_str))
+    }
 }
 
 /// Who holds a lock.
@@ -194,14 +191,7 @@ impl From<WaiterInfo> for WaiterRow {
 
 impl From<NodeVote> for VoteRow {
     fn from(vote: NodeVote) -> Self {
-        let name = match vote.vote {
-            Vote::Holder => VoteName::Holder,
-            Vote::Other => VoteName::Other,
-            Vote::Free => VoteName::Free,
-            Vote::Quarantined => VoteName::Quarantined,
-            Vote::Unknown => VoteName::Unknown,
-        };
-        Self { node: vote.node, vote: name }
+        Self { node: vote.node, vote: vote.vote.as_str() }
     }
 }
 
