@@ -46,9 +46,8 @@ use crate::{Lock, LockError, LockManager, LockOptions, resource_key};
 pub struct LockedBy {
     source: Source,
     resource: Option<String>,
-    ttl: Option<Duration>,
+    options: LockOptions,
     wait: Option<Duration>,
-    max_hold: Option<Duration>,
 }
 
 type Read = Rc<dyn Fn(&ServiceRequest) -> Option<String>>;
@@ -87,7 +86,7 @@ impl LockedBy {
     }
 
     fn new(source: Source) -> Self {
-        Self { source, resource: None, ttl: None, wait: None, max_hold: None }
+        Self { source, resource: None, options: LockOptions::new(), wait: None }
     }
 
     /// The kind of thing that is locked, in place of the parameter's name: routes that name the same one exclude each
@@ -99,7 +98,7 @@ impl LockedBy {
 
     /// The TTL of the lock, which is refreshed every third of it; the manager's by default.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
+        self.options = self.options.ttl(ttl);
         self
     }
 
@@ -111,7 +110,7 @@ impl LockedBy {
 
     /// Gives the lock away after so long, whether the handler has answered or not.
     pub fn max_hold(mut self, cap: Duration) -> Self {
-        self.max_hold = Some(cap);
+        self.options = self.options.max_hold(cap);
         self
     }
 
@@ -138,13 +137,7 @@ impl LockedBy {
     async fn lock(&self, req: &ServiceRequest) -> Result<Lock, Problem> {
         let key = self.key(req)?;
         let Host { locks, .. } = Host::of(req.request())?;
-        let mut options = LockOptions::new();
-        if let Some(ttl) = self.ttl {
-            options = options.ttl(ttl);
-        }
-        if let Some(cap) = self.max_hold {
-            options = options.max_hold(cap);
-        }
+        let options = self.options.clone();
         let asked = match self.wait {
             Some(wait) => locks.lock(&key).options(options.wait(wait)).await,
             None => locks.try_lock(&key).options(options).await,

@@ -37,10 +37,7 @@ impl Number {
 
     /// The span in milliseconds, if it is one that may be held to bounds.
     pub(super) fn span(self) -> Option<Duration> {
-        match self {
-            Self::Whole(millis) => Some(Duration::from_millis(millis)),
-            Self::Negative | Self::Fraction | Self::Huge => None,
-        }
+        self.whole().map(Duration::from_millis)
     }
 
     /// The number as it is, if it is one.
@@ -53,10 +50,7 @@ impl Number {
 
     /// The count, if it is one that may be held to bounds.
     pub(super) fn count(self) -> Option<u32> {
-        match self {
-            Self::Whole(count) => u32::try_from(count).ok(),
-            Self::Negative | Self::Fraction | Self::Huge => None,
-        }
+        u32::try_from(self.whole()?).ok()
     }
 }
 

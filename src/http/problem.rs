@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use problem_details::ProblemDetails;
 use serde::Serialize;
@@ -20,47 +20,69 @@ use crate::{Key, LockError, LockInfo};
 
 /// The longest `retry-after`.
 const LONGEST_RETRY: Duration = Duration::from_hours(1);
+/// How to prove who asks: without a token, and with one that is not known.
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"leasehold\"");
+const UNKNOWN_BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"leasehold\", error=\"invalid_token\"");
 
 /// What can be wrong with a request before a manager sees it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
     /// The body breaks off, is not UTF-8, not JSON, or not of the route's type.
+    #[error("{0}")]
     InvalidBody(Cow<'static, str>),
     /// A parameter of the URL is unknown, repeated, missing or badly encoded.
+    #[error("{0}")]
     InvalidQuery(Cow<'static, str>),
     /// The client was too slow.
+    #[error("the body did not arrive within {after:?}")]
     BodyTimeout { after: Duration },
     /// The body has more bytes than are taken.
+    #[error("the body is longer than {max} bytes")]
     TooLarge { max: usize },
     /// The body does not say that it is JSON.
+    #[error("send the body as `content-type: application/json`, in UTF-8")]
     UnsupportedMediaType,
     /// A token is asked for, and none was given or another.
+    #[error("{}", if *given { "the token is unknown" } else { "send `authorization: Bearer <token>`" })]
     Unauthenticated { given: bool },
     /// The token is not good for this.
+    #[error("{why}")]
     Forbidden { why: &'static str },
     /// There are no tokens, and the request asks by a name that is not known to be this server's.
+    #[error("without tokens this server answers to addresses, `localhost` and its allowed hosts, not to {host:?}")]
     ForbiddenHost { host: String },
     /// There are no tokens, and a page of another site has sent it.
+    #[error("without tokens this server takes nothing from web pages of other sites")]
     CrossSite,
     /// It came too often.
+    #[error("too many requests; releases and heartbeats are not counted")]
     RateLimited { after: Duration },
     /// As many listen to events as may.
+    #[error("too many listen to events already")]
     TooManyStreams,
     /// As many requests wait with this token as may.
+    #[error("too many requests wait with this token already")]
     WaiterQuota,
     /// As many listen to events with this token as may.
+    #[error("too many listen to events with this token already")]
     StreamQuota,
     /// Nothing is granted yet: the locks of an earlier process may still be held.
+    #[error("the server has just started: locks of its last run may still be held")]
     Starting { after: Duration },
     /// No such session, or one that ended long ago.
+    #[error("there is no session of this id, or it ended a while ago")]
     UnknownSession,
     /// No such route.
+    #[error("there is no such route")]
     NotFound,
     /// The key is free.
+    #[error("nobody holds this key")]
     NotLocked,
     /// The route knows other methods only.
+    #[error("this route takes {allow}")]
     MethodNotAllowed { allow: &'static str },
     /// It is not the client's doing.
+    #[error("{why}")]
     Internal { why: &'static str },
 }
 
@@ -88,33 +110,6 @@ impl Fault {
             Self::Internal { .. } => (500, "internal"),
         }
     }
-
-    fn detail(&self) -> Cow<'static, str> {
-        match self {
-            Self::InvalidBody(why) | Self::InvalidQuery(why) => why.clone(),
-            Self::BodyTimeout { after } => format!("the body did not arrive within {after:?}").into(),
-            Self::TooLarge { max } => format!("the body is longer than {max} bytes").into(),
-            Self::UnsupportedMediaType => "send the body as `content-type: application/json`, in UTF-8".into(),
-            Self::Unauthenticated { given: false } => "send `authorization: Bearer <token>`".into(),
-            Self::Unauthenticated { given: true } => "the token is unknown".into(),
-            Self::Forbidden { why } => (*why).into(),
-            Self::ForbiddenHost { host } => format!(
-                "without tokens this server answers to addresses, `localhost` and its allowed hosts, not to {host:?}"
-            )
-            .into(),
-            Self::CrossSite => "without tokens this server takes nothing from web pages of other sites".into(),
-            Self::RateLimited { .. } => "too many requests; releases and heartbeats are not counted".into(),
-            Self::TooManyStreams => "too many listen to events already".into(),
-            Self::WaiterQuota => "too many requests wait with this token already".into(),
-            Self::StreamQuota => "too many listen to events with this token already".into(),
-            Self::Starting { .. } => "the server has just started: locks of its last run may still be held".into(),
-            Self::UnknownSession => "there is no session of this id, or it ended a while ago".into(),
-            Self::NotFound => "there is no such route".into(),
-            Self::NotLocked => "nobody holds this key".into(),
-            Self::MethodNotAllowed { allow } => format!("this route takes {allow}").into(),
-            Self::Internal { why } => (*why).into(),
-        }
-    }
 }
 
 /// An error on its way out.
@@ -123,10 +118,8 @@ pub(super) struct Problem {
     status: StatusCode,
     detail: Cow<'static, str>,
     members: Members,
-    retry_after: Option<Duration>,
-    allow: Option<&'static str>,
-    /// How to prove who asks.
-    challenge: Option<&'static str>,
+    /// When to try again, which methods there are, how to prove who asks.
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// The members of the document that are ours.
@@ -149,7 +142,7 @@ enum Extra {
 impl Problem {
     fn new((status, code): (u16, &'static str), detail: Cow<'static, str>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, detail, members: Members { code, extra: None }, retry_after: None, allow: None, challenge: None }
+        Self { status, detail, members: Members { code, extra: None }, headers: Vec::new() }
     }
 
     /// What it is, for programs.
@@ -205,7 +198,8 @@ impl Problem {
             queue_length: in_the_way.map_or(0, |info| info.waiting),
         }));
         // One that has no end may be taken away all the same.
-        problem.retry_after = Some(in_the_way.map_or(Duration::ZERO, |info| info.remaining.min(LONGEST_RETRY)));
+        let after = in_the_way.map_or(Duration::ZERO, |info| info.remaining.min(LONGEST_RETRY));
+        problem.headers.push((RETRY_AFTER, whole_seconds_up(after).into()));
         problem
     }
 }
@@ -232,16 +226,16 @@ impl From<LockError> for Problem {
 
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
-        let mut problem = Self::new(fault.status_and_code(), fault.detail());
-        match fault {
-            Fault::MethodNotAllowed { allow } => problem.allow = Some(allow),
-            Fault::RateLimited { after } | Fault::Starting { after } => problem.retry_after = Some(after),
-            Fault::Unauthenticated { given: false } => problem.challenge = Some("Bearer realm=\"leasehold\""),
-            Fault::Unauthenticated { given: true } => {
-                problem.challenge = Some("Bearer realm=\"leasehold\", error=\"invalid_token\"");
+        let mut problem = Self::new(fault.status_and_code(), fault.to_string().into());
+        problem.headers.extend(match fault {
+            Fault::MethodNotAllowed { allow } => Some((ALLOW, HeaderValue::from_static(allow))),
+            Fault::RateLimited { after } | Fault::Starting { after } => {
+                Some((RETRY_AFTER, whole_seconds_up(after).into()))
             }
-            _ => {}
-        }
+            Fault::Unauthenticated { given: false } => Some((WWW_AUTHENTICATE, BEARER)),
+            Fault::Unauthenticated { given: true } => Some((WWW_AUTHENTICATE, UNKNOWN_BEARER)),
+            _ => None,
+        });
         problem
     }
 }
@@ -259,14 +253,8 @@ impl ResponseError for Problem {
 
     fn error_response(&self) -> HttpResponse {
         let mut answer = HttpResponse::build(self.status);
-        if let Some(after) = self.retry_after {
-            answer.insert_header((RETRY_AFTER, whole_seconds_up(after)));
-        }
-        if let Some(allow) = self.allow {
-            answer.insert_header((ALLOW, allow));
-        }
-        if let Some(challenge) = self.challenge {
-            answer.insert_header((WWW_AUTHENTICATE, challenge));
+        for header in &self.headers {
+            answer.insert_header(header.clone());
         }
         answer.insert_header((CONTENT_TYPE, "application/problem+json")).json(self.document())
     }
