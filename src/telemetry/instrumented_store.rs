@@ -37,23 +37,32 @@ pub(crate) struct InstrumentedStore {
     meter: OnceLock<Meter>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Op {
-    Acquire,
-    Extend,
-    Release,
-    ForceRelease,
-    Look,
-    Watch,
-    Health,
+named! {
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Op {
+        Acquire = "acquire",
+        Extend = "extend",
+        Release = "release",
+        ForceRelease = "force_release",
+        Look = "look",
+        Watch = "watch",
+        Health = "health",
+    }
 }
 
-/// What a call came to (S1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum CallOutcome {
-    Done,
-    Refused,
-    Unknown,
+named! {
+    /// What a call came to (S1).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum CallOutcome {
+        Done = "done",
+        Refused = "refused",
+        Unknown = "unknown",
+    }
+}
+
+/// What an answer of the store says of its call: what it came to, and what kept the store from a yes or no.
+trait Answer {
+    fn read(&self) -> (CallOutcome, Option<&StoreError>);
 }
 
 /// The calls that the store did not answer.
@@ -72,23 +81,9 @@ struct Cause {
     times: u64,
 }
 
-#[cfg(any(feature = "metrics", feature = "tracing"))]
-const OPS: [(Op, &str); 7] = [
-    (Op::Acquire, "acquire"),
-    (Op::Extend, "extend"),
-    (Op::Release, "release"),
-    (Op::ForceRelease, "force_release"),
-    (Op::Look, "look"),
-    (Op::Watch, "watch"),
-    (Op::Health, "health"),
-];
-#[cfg(any(feature = "metrics", feature = "tracing"))]
-const CALL_OUTCOMES: [(CallOutcome, &str); 3] =
-    [(CallOutcome::Done, "done"), (CallOutcome::Refused, "refused"), (CallOutcome::Unknown, "unknown")];
-
 #[cfg(feature = "metrics")]
 struct Meter {
-    ops: [([Counter; 3], Histogram); OPS.len()],
+    ops: [([Counter; 3], Histogram); Op::ALL.len()],
     errors: [Counter; StoreCause::ALL.len()],
 }
 
@@ -132,11 +127,7 @@ impl InstrumentedStore {
 
     /// The store has granted or refused a key.
     fn answered(&self) {
-        // Mostly nothing is to be forgotten.
-        let mut failures = self.failures.lock();
-        if failures.last.is_some() {
-            failures.last = None;
-        }
+        self.failures.lock().last = None;
     }
 
     /// Counts from now on. The first reporter's label stays.
@@ -144,10 +135,11 @@ impl InstrumentedStore {
     pub(crate) fn meter(&self, manager: &str) {
         let store = self.name();
         let _ = self.meter.set(Meter {
-            ops: OPS.map(|(_, op)| {
-                let counts = CALL_OUTCOMES.map(|(_, outcome)| {
+            ops: Op::ALL.map(|op| {
+                let op = op.as_str();
+                let counts = CallOutcome::ALL.map(|outcome| {
                     counter!(metric_names::STORE_OPERATIONS,
-                        "manager" => manager.to_owned(), "store" => store, "op" => op, "outcome" => outcome)
+                        "manager" => manager.to_owned(), "store" => store, "op" => op, "outcome" => outcome.as_str())
                 });
                 let times =
                     histogram!(metric_names::STORE_SECONDS, "manager" => manager.to_owned(), "store" => store, "op" => op);
@@ -160,27 +152,35 @@ impl InstrumentedStore {
         });
     }
 
-    /// Counts, times and traces a call. It is handed in as a future: some calls begin when they are made, before they
-    /// are polled.
-    fn observed<'a, T: Send + 'a>(
+    /// Counts, times and traces a call, of whose answer `part` says how it went. It is handed in as a future: some calls
+    /// begin when they are made, before they are polled.
+    fn observed_part<'a, T: Send + 'a, A: Answer + 'a>(
         &'a self,
         op: Op,
         key: Option<&Key>,
         call: BoxFuture<'a, T>,
-        outcome: impl Fn(&T) -> CallOutcome + Copy + Send + 'a,
-        failure: impl Fn(&T) -> Option<&StoreError> + Send + 'a,
+        part: fn(&T) -> &A,
     ) -> BoxFuture<'a, T> {
+        #[cfg(feature = "metrics")]
+        let metered = self.meter.get().map(|meter| (meter, Instant::now()));
         #[cfg(feature = "tracing")]
-        let call = self.traced(op, key, call, outcome);
+        let call = match Call::begin(self.name(), op.as_str(), key) {
+            Some(span) => Box::pin(span.follow(call, move |answer| outcome(op, part(answer)).as_str())),
+            None => call,
+        };
         #[cfg(not(feature = "tracing"))]
         let _ = key;
-        #[cfg(not(any(feature = "metrics", feature = "tracing")))]
-        let _ = outcome;
-        #[cfg(feature = "metrics")]
-        let call = self.timed(op, call, outcome);
         Box::pin(async move {
             let answer = call.await;
-            match (failure(&answer), op) {
+            #[cfg(feature = "metrics")]
+            if let Some((meter, began)) = metered {
+                let (counts, times) = &meter.ops[op as usize];
+                counts[outcome(op, part(&answer)) as usize].increment(1);
+                times.record(began.elapsed());
+            }
+            match (part(&answer).read().1, op) {
+                // A request that the store will never take is no failure of the store's.
+                (Some(StoreError::InvalidKey { .. } | StoreError::InvalidTtl), _) => {}
                 (Some(why), _) => self.failed(why),
                 (None, Op::Acquire) => self.answered(),
                 (None, _) => {}
@@ -189,114 +189,61 @@ impl InstrumentedStore {
         })
     }
 
-    fn forced<'a>(&'a self, key: &Key, call: BoxFuture<'a, Forced>) -> BoxFuture<'a, Forced> {
-        self.observed(
-            Op::ForceRelease,
-            Some(key),
-            call,
-            |answer| match answer {
-                Forced::Released => CallOutcome::Done,
-                Forced::WasFree => CallOutcome::Refused,
-                Forced::Unknown(_) => CallOutcome::Unknown,
-            },
-            |answer| if let Forced::Unknown(why) = answer { Some(why) } else { None },
-        )
+    fn observed<'a, A: Answer + Send + 'a>(&'a self, op: Op, key: &Key, call: BoxFuture<'a, A>) -> BoxFuture<'a, A> {
+        self.observed_part(op, Some(key), call, |answer| answer)
     }
+}
 
-    #[cfg(feature = "tracing")]
-    fn traced<'a, T: Send + 'a>(
-        &'a self,
-        op: Op,
-        key: Option<&Key>,
-        call: BoxFuture<'a, T>,
-        outcome: impl Fn(&T) -> CallOutcome + Send + 'a,
-    ) -> BoxFuture<'a, T> {
-        match Call::begin(self.name(), OPS[op as usize].1, key) {
-            Some(span) => Box::pin(span.follow(call, move |answer| CALL_OUTCOMES[outcome(answer) as usize].1)),
-            None => call,
+/// What a call came to. One that only looks is done also when the answer is no.
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+fn outcome(op: Op, answer: &impl Answer) -> CallOutcome {
+    match (op, answer.read().0) {
+        (Op::Look, CallOutcome::Refused) => CallOutcome::Done,
+        (_, outcome) => outcome,
+    }
+}
+
+impl<T> Answer for Result<T, StoreError> {
+    fn read(&self) -> (CallOutcome, Option<&StoreError>) {
+        match self {
+            Ok(_) => (CallOutcome::Done, None),
+            Err(why) => (CallOutcome::Unknown, Some(why)),
         }
     }
+}
 
-    #[cfg(feature = "metrics")]
-    fn timed<'a, T: Send + 'a>(
-        &'a self,
-        op: Op,
-        call: BoxFuture<'a, T>,
-        outcome: impl Fn(&T) -> CallOutcome + Send + 'a,
-    ) -> BoxFuture<'a, T> {
-        let Some(meter) = self.meter.get() else { return call };
-        let began = Instant::now();
-        Box::pin(async move {
-            let answer = call.await;
-            let (counts, times) = &meter.ops[op as usize];
-            counts[outcome(&answer) as usize].increment(1);
-            times.record(began.elapsed());
-            answer
-        })
-    }
-
-    fn observed_extend<'a>(&'a self, key: &'a Key, call: BoxFuture<'a, Extended>) -> BoxFuture<'a, Extended> {
-        self.observed(
-            Op::Extend,
-            Some(key),
-            call,
-            |answer| match answer {
-                Extended::Extended { .. } => CallOutcome::Done,
-                Extended::Lost => CallOutcome::Refused,
-                Extended::Unknown(_) => CallOutcome::Unknown,
-            },
-            |answer| if let Extended::Unknown(why) = answer { Some(why) } else { None },
-        )
-    }
-
-    fn observed_release<'a>(&'a self, key: &'a Key, call: BoxFuture<'a, Released>) -> BoxFuture<'a, Released> {
-        self.observed(Op::Release, Some(key), call, released, unreleased)
+impl Answer for Acquired {
+    fn read(&self) -> (CallOutcome, Option<&StoreError>) {
+        match self {
+            Self::Granted { .. } => (CallOutcome::Done, None),
+            // These two are not about the key.
+            Self::Denied { why: Denial::OutOfMemory, .. } => (CallOutcome::Refused, Some(&StoreError::OutOfMemory)),
+            Self::Denied { why: Denial::Unreplicated, .. } => (CallOutcome::Refused, Some(&StoreError::TooFewReplicas)),
+            Self::Denied { .. } => (CallOutcome::Refused, None),
+            Self::Unknown(why) => (CallOutcome::Unknown, Some(why)),
+        }
     }
 }
 
-fn known<T>(answer: &Result<T, StoreError>) -> CallOutcome {
-    if answer.is_ok() { CallOutcome::Done } else { CallOutcome::Unknown }
+/// An answer whose patterns for yes and no are these.
+macro_rules! yes_no_unknown {
+    ($($answer:ident { $yes:pat => Done, $no:pat => Refused, })*) => {$(
+        impl Answer for $answer {
+            fn read(&self) -> (CallOutcome, Option<&StoreError>) {
+                match self {
+                    $yes => (CallOutcome::Done, None),
+                    $no => (CallOutcome::Refused, None),
+                    Self::Unknown(why) => (CallOutcome::Unknown, Some(why)),
+                }
+            }
+        }
+    )*};
 }
 
-/// A request that the store will never take is no failure of the store's.
-fn failure<T>(answer: &Result<T, StoreError>) -> Option<&StoreError> {
-    answer.as_ref().err().filter(|why| !matches!(why, StoreError::InvalidKey { .. } | StoreError::InvalidTtl))
-}
-
-/// Denials that are not about the key.
-static OUT_OF_MEMORY: StoreError = StoreError::OutOfMemory;
-static TOO_FEW_REPLICAS: StoreError = StoreError::TooFewReplicas;
-
-fn acquired(answer: &Acquired) -> CallOutcome {
-    match answer {
-        Acquired::Granted { .. } => CallOutcome::Done,
-        Acquired::Denied { .. } => CallOutcome::Refused,
-        Acquired::Unknown(_) => CallOutcome::Unknown,
-    }
-}
-
-/// What kept the store from an answer about the key.
-fn unacquired(answer: &Acquired) -> Option<&StoreError> {
-    match answer {
-        Acquired::Denied { why: Denial::OutOfMemory, .. } => Some(&OUT_OF_MEMORY),
-        Acquired::Denied { why: Denial::Unreplicated, .. } => Some(&TOO_FEW_REPLICAS),
-        Acquired::Unknown(StoreError::InvalidKey { .. } | StoreError::InvalidTtl) => None,
-        Acquired::Unknown(why) => Some(why),
-        _ => None,
-    }
-}
-
-fn released(answer: &Released) -> CallOutcome {
-    match answer {
-        Released::Released => CallOutcome::Done,
-        Released::AlreadyGone => CallOutcome::Refused,
-        Released::Unknown(_) => CallOutcome::Unknown,
-    }
-}
-
-/// The same of a release.
-fn unreleased(answer: &Released) -> Option<&StoreError> {
-    if let Released::Unknown(why) = answer { Some(why) } else { None }
+yes_no_unknown! {
+    Extended { Self::Extended { .. } => Done, Self::Lost => Refused, }
+    Released { Self::Released => Done, Self::AlreadyGone => Refused, }
+    Forced { Self::Released => Done, Self::WasFree => Refused, }
 }
 
 impl Store for InstrumentedStore {
@@ -321,7 +268,7 @@ impl Store for InstrumentedStore {
     }
 
     fn acquire<'a>(&'a self, ask: AcquireRequest<'a>) -> BoxFuture<'a, Acquired> {
-        self.observed(Op::Acquire, Some(ask.key), self.store.acquire(ask), acquired, unacquired)
+        self.observed(Op::Acquire, ask.key, self.store.acquire(ask))
     }
 
     fn leave(&self, key: &Key) {
@@ -333,47 +280,37 @@ impl Store for InstrumentedStore {
     }
 
     fn extend<'a>(&'a self, key: &'a Key, token: Token, ttl: Ttl) -> BoxFuture<'a, Extended> {
-        self.observed_extend(key, self.store.extend(key, token, ttl))
+        self.observed(Op::Extend, key, self.store.extend(key, token, ttl))
     }
 
     fn confirm<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Extended> {
-        self.observed(
-            Op::Look,
-            Some(key),
-            self.store.confirm(key, token),
-            |answer| match answer {
-                Extended::Extended { .. } | Extended::Lost => CallOutcome::Done,
-                Extended::Unknown(_) => CallOutcome::Unknown,
-            },
-            |answer| if let Extended::Unknown(why) = answer { Some(why) } else { None },
-        )
+        self.observed(Op::Look, key, self.store.confirm(key, token))
     }
 
     fn downgrade<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Extended> {
-        self.observed_extend(key, self.store.downgrade(key, token))
+        self.observed(Op::Extend, key, self.store.downgrade(key, token))
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
-        self.observed_release(key, self.store.release(key, token))
+        self.observed(Op::Release, key, self.store.release(key, token))
     }
 
     fn release_claim<'a>(&'a self, key: &'a Key, token: Token, last_fence: u64) -> BoxFuture<'a, Released> {
-        self.observed_release(key, self.store.release_claim(key, token, last_fence))
+        self.observed(Op::Release, key, self.store.release_claim(key, token, last_fence))
     }
 
     fn exchange<'a>(&'a self, token: Token, next: AcquireRequest<'a>) -> BoxFuture<'a, (Released, Acquired)> {
         let call = self.store.exchange(token, next);
-        let call =
-            self.observed(Op::Release, Some(next.key), call, |(one, _)| released(one), |(one, _)| unreleased(one));
-        self.observed(Op::Acquire, Some(next.key), call, |(_, one)| acquired(one), |(_, one)| unacquired(one))
+        let call = self.observed_part(Op::Release, Some(next.key), call, |(released, _)| released);
+        self.observed_part(Op::Acquire, Some(next.key), call, |(_, acquired)| acquired)
     }
 
     fn force_release<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Forced> {
-        self.forced(key, self.store.force_release(key))
+        self.observed(Op::ForceRelease, key, self.store.force_release(key))
     }
 
     fn force_release_grant<'a>(&'a self, key: &'a Key, fence: u64) -> BoxFuture<'a, Forced> {
-        self.forced(key, self.store.force_release_grant(key, fence))
+        self.observed(Op::ForceRelease, key, self.store.force_release_grant(key, fence))
     }
 
     fn give_notice<'a>(&'a self, key: &'a Key, within: Duration) -> BoxFuture<'a, Result<Noticed, StoreError>> {
@@ -381,11 +318,11 @@ impl Store for InstrumentedStore {
     }
 
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<KeyState, StoreError>> {
-        self.observed(Op::Look, Some(key), self.store.look(key, token), known, failure)
+        self.observed(Op::Look, key, self.store.look(key, token))
     }
 
     fn holders<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<Vec<HoldInfo>, StoreError>> {
-        self.observed(Op::Look, Some(key), self.store.holders(key, token), known, failure)
+        self.observed(Op::Look, key, self.store.holders(key, token))
     }
 
     fn scan<'a>(
@@ -402,7 +339,7 @@ impl Store for InstrumentedStore {
     }
 
     fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>> {
-        self.observed(Op::Watch, Some(key), self.store.watch(key), known, failure)
+        self.observed(Op::Watch, key, self.store.watch(key))
     }
 
     fn events(&self) -> BoxFuture<'_, Result<Events, StoreError>> {
@@ -410,12 +347,6 @@ impl Store for InstrumentedStore {
     }
 
     fn health(&self) -> BoxFuture<'_, Health> {
-        self.observed(
-            Op::Health,
-            None,
-            self.store.health(),
-            |health| known(&health.answer),
-            |health| failure(&health.answer),
-        )
+        self.observed_part(Op::Health, None, self.store.health(), |health| &health.answer)
     }
 }
