@@ -40,7 +40,6 @@ mod reporter;
 #[cfg(feature = "http")]
 mod requests;
 mod rows;
-mod totals;
 
 #[cfg(feature = "prometheus")]
 #[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]

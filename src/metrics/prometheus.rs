@@ -86,7 +86,7 @@ impl Exposition {
         head(text, waits)?;
         for (manager, namespace, totals) in &totals {
             let labels = labels(manager, namespace);
-            for (outcome, times) in AttemptOutcome::ALL.iter().zip(&totals.waits) {
+            for (outcome, times) in AttemptOutcome::ALL.iter().zip(&totals.tally.waits) {
                 let labels = format!("{labels},outcome=\"{}\"", outcome.as_str());
                 histogram(text, waits, &labels, &times.counts, times.nanos)?;
             }

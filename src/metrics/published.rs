@@ -9,11 +9,10 @@ use parking_lot::Mutex;
 
 use super::metric_names;
 use super::rows::Rows;
-use super::totals::Totals;
 use crate::LockManager;
 use crate::error::AttemptOutcome;
 use crate::store::{Health, Warning};
-use crate::table::{OUTCOMES, Samples};
+use crate::table::{OUTCOMES, Reading, Samples};
 
 /// The labels of modes, in the order of `ModeLabel`.
 pub(super) const MODES: [&str; 3] = ["exclusive", "shared", "permits"];
@@ -135,8 +134,8 @@ impl Published {
         }
     }
 
-    pub(super) fn publish(&self, totals: &Totals) {
-        for (handles, counts) in self.acquire.iter().zip(&totals.outcomes) {
+    pub(super) fn publish(&self, totals: &Reading) {
+        for (handles, counts) in self.acquire.iter().zip(&totals.tally.outcomes) {
             handles.iter().zip(counts).for_each(|(handle, count)| handle.absolute(*count));
         }
         self.rows.publish(totals);

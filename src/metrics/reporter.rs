@@ -7,12 +7,12 @@ use parking_lot::Mutex;
 
 use super::metric_names;
 use super::published::{Published, PublishedManager, Sampled};
-use super::totals::Totals;
 use crate::clock::{Moment, wall_micros};
 use crate::engine::{Engine, LockManager};
+use crate::shard::Shard;
 use crate::store::Store;
 use crate::supervise::supervise;
-use crate::table::Oldest;
+use crate::table::{Oldest, Reading};
 
 /// How often a reporter publishes by itself, looks for the oldest, and asks the store how it is.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ struct Publisher {
     /// In the order of the manager's.
     namespaces: Box<[Namespace]>,
     /// One for each namespace, as of the last time.
-    last: Mutex<Vec<Totals>>,
+    last: Mutex<Vec<Reading>>,
 }
 
 struct Namespace {
@@ -100,7 +100,7 @@ impl Reporter {
 
     /// The labels of its manager and of each namespace, with the totals as of the last time.
     #[cfg(feature = "prometheus")]
-    pub(super) fn totals(&self) -> Vec<(&str, &str, Totals)> {
+    pub(super) fn totals(&self) -> Vec<(&str, &str, Reading)> {
         let Publisher { name, namespaces, last, .. } = &*self.publisher;
         let last = last.lock().clone();
         namespaces.iter().zip(last).map(|(namespace, totals)| (&**name, &*namespace.label, totals)).collect()
@@ -130,7 +130,7 @@ impl Publisher {
         let manager = self.manager();
         match &manager {
             Some(locks) => {
-                *last = locks.namespaces().map(|(_, shards)| Totals::of(shards)).collect();
+                *last = locks.namespaces().map(|(_, shards)| totals(shards)).collect();
                 for (namespace, (_, shards)) in self.namespaces.iter().zip(locks.namespaces()) {
                     if let Some(sampled) = &namespace.sampled {
                         shards.iter().for_each(|shard| sampled.record(&shard.take_samples()));
@@ -138,7 +138,7 @@ impl Publisher {
                 }
             }
             None => {
-                last.iter_mut().for_each(Totals::end);
+                last.iter_mut().for_each(Reading::end);
                 self.published.store_is(None);
                 self.namespaces.iter().for_each(|namespace| namespace.published.oldest(0.0, 0.0, 0.0));
             }
@@ -166,6 +166,13 @@ impl Publisher {
             self.published.store_is(client.health().await.as_ref());
         }
     }
+}
+
+/// All shards of a namespace, read and added up.
+fn totals(shards: &[Arc<Shard>]) -> Reading {
+    let mut totals = Reading::default();
+    shards.iter().for_each(|shard| totals.merge(&shard.reading()));
+    totals
 }
 
 debug_of!(Reporter, |it| manager: it.publisher.name);

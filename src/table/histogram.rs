@@ -1,70 +1,40 @@
 //! What a shard counts for metrics alone, beside its [`Counters`](super::Counters): by mode, by outcome, by bucket.
 //!
 //! The lane adds nothing here on its way in: what it grants is exclusive, so those grants are all grants less the ones
-//! counted here. On its way out it adds to one bucket. Without the feature `metrics` all of this is empty.
+//! counted here. On its way out it adds to one bucket. Without the feature `metrics` there is `untallied` in its place.
 
-#[cfg(feature = "metrics")]
 use super::queue_depth::RecentDepths;
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
 use crate::mode::{Kind, Mode};
 
-/// The upper bounds of the hold times' buckets, in nanoseconds. No two lie between the same powers of two, which
-/// [`Buckets::add`] relies on.
-#[cfg(feature = "metrics")]
-pub(crate) const HOLD_BOUNDS: [u64; 17] = [
-    10_000,
-    100_000,
-    1_000_000,
-    10_000_000,
-    50_000_000,
-    100_000_000,
-    250_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_500_000_000,
-    5_000_000_000,
-    10_000_000_000,
-    30_000_000_000,
-    60_000_000_000,
-    300_000_000_000,
-    900_000_000_000,
-    3_600_000_000_000,
-];
-
+/// The upper bounds of the hold times' buckets, in seconds. No two lie between the same powers of two of nanoseconds,
+/// which [`Buckets::add`] relies on.
+pub(crate) const HOLD_BUCKETS: [f64; 17] =
+    [1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 /// The same of the waits'.
-#[cfg(feature = "metrics")]
-pub(crate) const WAIT_BOUNDS: [u64; 19] = [
-    10_000,
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    50_000_000,
-    100_000_000,
-    250_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_500_000_000,
-    5_000_000_000,
-    10_000_000_000,
-    30_000_000_000,
-    60_000_000_000,
-];
+pub(crate) const WAIT_BUCKETS: [f64; 19] =
+    [1e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// Both in nanoseconds.
+const HOLD_BOUNDS: [u64; 17] = nanos(HOLD_BUCKETS);
+const WAIT_BOUNDS: [u64; 19] = nanos(WAIT_BUCKETS);
+
+const fn nanos<const N: usize>(seconds: [f64; N]) -> [u64; N] {
+    let mut nanos = [0; N];
+    let mut at = 0;
+    while at < N {
+        nanos[at] = (seconds[at] * 1e9).round() as u64;
+        at += 1;
+    }
+    nanos
+}
 
 /// One hold in so many is kept as a sample, where samples are asked for.
-#[cfg(feature = "metrics")]
 const SAMPLED: u64 = 64;
 /// The most samples of each kind that are kept until they are taken (T9).
-#[cfg(feature = "metrics")]
 const MOST_SAMPLES: usize = 1024;
 
 /// A [`Mode`], as far as metrics distinguish it.
-#[cfg(feature = "metrics")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ModeLabel {
     Exclusive,
@@ -72,7 +42,6 @@ pub(crate) enum ModeLabel {
     Permits,
 }
 
-#[cfg(feature = "metrics")]
 impl From<Mode> for ModeLabel {
     fn from(mode: Mode) -> Self {
         match mode {
@@ -83,7 +52,6 @@ impl From<Mode> for ModeLabel {
     }
 }
 
-#[cfg(feature = "metrics")]
 impl From<Kind> for ModeLabel {
     /// Of those who hold a key together.
     fn from(kind: Kind) -> Self {
@@ -96,17 +64,19 @@ impl From<Kind> for ModeLabel {
 
 /// Times counted by how long they were. `N` is one more than there are bounds.
 #[derive(Clone, Copy, Debug)]
-#[cfg(feature = "metrics")]
 pub(crate) struct Buckets<const N: usize> {
     pub(crate) counts: [u64; N],
     /// Of holds it stays 0: the counters have their sum.
     pub(crate) nanos: u64,
 }
 
-#[cfg(feature = "metrics")]
-impl<const N: usize> Buckets<N> {
-    pub(crate) const EMPTY: Self = Self { counts: [0; N], nanos: 0 };
+impl<const N: usize> Default for Buckets<N> {
+    fn default() -> Self {
+        Self { counts: [0; N], nanos: 0 }
+    }
+}
 
+impl<const N: usize> Buckets<N> {
     /// `starts` is [`starts`] of the bounds. A time that is exactly a bound belongs below it, as Prometheus has it.
     #[inline]
     fn add(&mut self, nanos: u64, bounds: &[u64], starts: &[u8; 65]) {
@@ -116,15 +86,12 @@ impl<const N: usize> Buckets<N> {
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.counts.iter_mut().zip(other.counts) {
-            *mine += theirs;
-        }
+        add(&mut self.counts, &other.counts);
         self.nanos = self.nanos.saturating_add(other.nanos);
     }
 }
 
 /// For each number of significant bits the first bound that a number of so many bits may lie below.
-#[cfg(feature = "metrics")]
 const fn starts(bounds: &[u64]) -> [u8; 65] {
     let mut starts = [0; 65];
     let mut bits = 1;
@@ -140,13 +107,10 @@ const fn starts(bounds: &[u64]) -> [u8; 65] {
     starts
 }
 
-#[cfg(feature = "metrics")]
 const HOLD_STARTS: [u8; 65] = starts(&HOLD_BOUNDS);
-#[cfg(feature = "metrics")]
 const WAIT_STARTS: [u8; 65] = starts(&WAIT_BOUNDS);
 
 /// Single times, for a recorder that wants to bucket them itself.
-#[cfg(feature = "metrics")]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Samples {
     /// So many holds are let pass before the next is kept.
@@ -158,11 +122,9 @@ pub(crate) struct Samples {
 }
 
 /// How many outcomes there are.
-#[cfg(feature = "metrics")]
 pub(crate) const OUTCOMES: usize = AttemptOutcome::ALL.len();
 
-#[cfg(feature = "metrics")]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     /// Attempts by mode and outcome. Exclusive ones that acquired are not counted here, but by the rest of the grants.
     pub(crate) outcomes: [[u64; OUTCOMES]; 3],
@@ -194,31 +156,20 @@ pub(crate) struct Tally {
     samples: Option<Box<Samples>>,
 }
 
-#[cfg(feature = "metrics")]
-impl Default for Tally {
-    fn default() -> Self {
-        Self {
-            outcomes: [[0; OUTCOMES]; 3],
-            holds: Buckets::EMPTY,
-            waits: [Buckets::EMPTY; OUTCOMES],
-            held: [0; 3],
-            waiting: [0; 3],
-            headless: [0; 3],
-            claims: 0,
-            claim_handoffs: 0,
-            claims_reused: 0,
-            claims_wanted: 0,
-            claims_idle: 0,
-            claims_revoked: 0,
-            deadlocks_by_revocation: 0,
-            depths: RecentDepths::default(),
-            samples: None,
-        }
-    }
-}
-
-#[cfg(feature = "metrics")]
 impl Tally {
+    /// Adds what another shard has tallied.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.outcomes.iter_mut().zip(&other.outcomes).for_each(|(mine, theirs)| add(mine, theirs));
+        self.waits.iter_mut().zip(&other.waits).for_each(|(mine, theirs)| mine.merge(theirs));
+        self.claims += other.claims;
+        self.claim_handoffs += other.claim_handoffs;
+        self.claims_reused += other.claims_reused;
+        self.claims_wanted += other.claims_wanted;
+        self.claims_idle += other.claims_idle;
+        self.claims_revoked += other.claims_revoked;
+        self.deadlocks_by_revocation += other.deadlocks_by_revocation;
+    }
+
     /// An attempt ended so.
     pub(crate) fn attempt(&mut self, mode: Mode, outcome: AttemptOutcome) {
         self.outcomes[ModeLabel::from(mode) as usize][outcome as usize] += 1;
@@ -347,7 +298,6 @@ impl Tally {
     }
 }
 
-#[cfg(feature = "metrics")]
 fn sample_hold(samples: &mut Samples, nanos: u64) {
     if samples.skip > 0 {
         samples.skip -= 1;
@@ -359,34 +309,11 @@ fn sample_hold(samples: &mut Samples, nanos: u64) {
     }
 }
 
-/// Nothing is counted: the feature `metrics` is off.
-#[cfg(not(feature = "metrics"))]
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {}
-
-#[cfg(not(feature = "metrics"))]
-impl Tally {
-    pub(crate) fn attempt(self, _: Mode, _: AttemptOutcome) {}
-    pub(super) fn acquired(self, _: Mode) {}
-    pub(super) fn held_for(self, _: u64) {}
-    pub(super) fn waited_for(self, _: AttemptOutcome, _: u64) {}
-    pub(super) fn joined_group(self, _: Kind) {}
-    pub(super) fn left_group(self, _: Kind) {}
-    pub(super) fn lost_its_head(self, _: Kind) {}
-    pub(super) fn has_a_head_or_none(self, _: Kind) {}
-    pub(super) fn queued(self, _: Mode, _: u32, _: Moment) {}
-    pub(super) fn left_queue(self, _: Mode) {}
-    pub(super) fn claimed(self, _: bool) {}
-    pub(super) fn reused_claim(self) {}
-    pub(super) fn wanted_claim(self) {}
-    pub(super) fn kept_claim(self) {}
-    pub(super) fn took_idle_claim(self) {}
-    pub(super) fn unclaimed(self) {}
-    pub(super) fn revoked_by_store(self) {}
-    pub(super) fn revoked_for_deadlock(self) {}
+pub(super) fn add<const N: usize>(mine: &mut [u64; N], theirs: &[u64; N]) {
+    mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
 }
 
-#[cfg(all(test, feature = "metrics"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -396,7 +323,7 @@ mod tests {
             let edges = bounds.iter().flat_map(|bound| [bound - 1, *bound, bound + 1]);
             let powers = (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit]);
             for nanos in edges.chain(powers).chain([0, u64::MAX]) {
-                let mut buckets = Buckets::<N>::EMPTY;
+                let mut buckets = Buckets::<N>::default();
                 buckets.add(nanos, bounds, starts);
                 let expected = bounds.iter().filter(|bound| **bound < nanos).count();
                 assert_eq!(buckets.counts.iter().position(|count| *count == 1), Some(expected), "{nanos}");
@@ -404,5 +331,11 @@ mod tests {
         }
         check::<18>(&HOLD_BOUNDS, &HOLD_STARTS);
         check::<20>(&WAIT_BOUNDS, &WAIT_STARTS);
+    }
+
+    #[test]
+    fn shards_count_in_the_buckets_that_the_families_declare() {
+        let seconds = |bounds: &[u64]| bounds.iter().map(|nanos| *nanos as f64 / 1e9).collect::<Vec<_>>();
+        assert_eq!((seconds(&WAIT_BOUNDS), seconds(&HOLD_BOUNDS)), (WAIT_BUCKETS.into(), HOLD_BUCKETS.into()));
     }
 }

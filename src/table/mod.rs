@@ -45,6 +45,7 @@ mod effects;
 mod events;
 mod group;
 mod handoff;
+#[cfg(feature = "metrics")]
 mod histogram;
 mod history;
 mod hold;
@@ -57,6 +58,7 @@ mod permits_wanted;
 mod queue;
 #[cfg(feature = "metrics")]
 mod queue_depth;
+#[cfg(feature = "metrics")]
 mod reading;
 #[cfg(feature = "http")]
 mod reclaim;
@@ -70,6 +72,8 @@ pub(crate) mod steps;
 mod tests;
 mod tick;
 mod timer_wheel;
+#[cfg(not(feature = "metrics"))]
+mod untallied;
 mod view;
 
 use hashbrown::{HashMap, HashTable};
@@ -85,11 +89,10 @@ pub(crate) use counters::Counters;
 pub(crate) use effects::Effects;
 pub use events::{Event, EventKind};
 pub(crate) use events::{Interest, Sink};
-pub(crate) use histogram::Tally;
-#[cfg(feature = "metrics")]
-pub(crate) use histogram::{Buckets, ModeLabel, OUTCOMES, Samples};
 #[cfg(all(test, feature = "metrics"))]
-pub(crate) use histogram::{HOLD_BOUNDS, WAIT_BOUNDS};
+use histogram::ModeLabel;
+#[cfg(feature = "metrics")]
+pub(crate) use histogram::{HOLD_BUCKETS, OUTCOMES, Samples, Tally, WAIT_BUCKETS};
 pub(crate) use history::{End, EndRecord};
 pub use hold::Release;
 pub(crate) use holder::{GrantState, TokenOrigin};
@@ -104,6 +107,8 @@ pub(crate) use slab::Slab;
 pub(crate) use slot::{ExtraTerms, Reentry, Scope, Terms, Watcher};
 pub(crate) use tick::Slice;
 pub(crate) use timer_wheel::{Links, Step, Timed, Wheel};
+#[cfg(not(feature = "metrics"))]
+pub(crate) use untallied::Tally;
 pub(crate) use view::{Awaiting, Candidate, Holding, Row, Waiting};
 
 pub(crate) use crate::mode::Mode;
@@ -301,6 +306,15 @@ impl Table {
         add(&mut self.counters);
         if let Some(traffic) = self.slots[index].extras.as_mut().and_then(|extras| extras.traffic.as_mut()) {
             add(traffic);
+        }
+    }
+
+    /// Counts that a request takes up the wait of one that has timed out.
+    #[cfg(feature = "http")]
+    pub(crate) fn count_continued(&mut self, key: &Key, hash: u32) {
+        match self.find(hash, key) {
+            Some(index) => self.count(index, |c| c.continued += 1),
+            None => self.counters.continued += 1,
         }
     }
 

@@ -1,19 +1,13 @@
-//! When an attempt that may have waited is tallied, and what the metrics' reporter reads of a table.
+//! What the metrics' reporter reads of a table.
 
-use super::Table;
-#[cfg(feature = "metrics")]
+use super::histogram::{Buckets, ModeLabel, Samples, Tally, add};
 use super::slot::Slot;
-#[cfg(feature = "metrics")]
-use super::{Buckets, Counters, ModeLabel, Samples, Tally};
-#[cfg(feature = "metrics")]
+use super::{Counters, Table};
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
-#[cfg(feature = "http")]
-use crate::key::Key;
 
-/// What a reporter reads at once.
-#[cfg(feature = "metrics")]
-#[derive(Clone, Debug)]
+/// What a reporter reads at once, of a table or of several.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Reading {
     pub(crate) counters: Counters,
     pub(crate) tally: Tally,
@@ -25,8 +19,31 @@ pub(crate) struct Reading {
     pub(crate) deepest: u32,
 }
 
+impl Reading {
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.counters.add(&other.counters);
+        self.tally.merge(&other.tally);
+        self.holds.merge(&other.holds);
+        add(&mut self.held, &other.held);
+        add(&mut self.waiting, &other.waiting);
+        add(&mut self.entries, &other.entries);
+        self.deepest = self.deepest.max(other.deepest);
+    }
+
+    /// Requests refused, or locks taken, to break a deadlock.
+    pub(crate) fn deadlocks(&self) -> u64 {
+        let refused = self.tally.outcomes.iter().map(|mode| mode[AttemptOutcome::Deadlock as usize]).sum::<u64>();
+        refused + self.tally.deadlocks_by_revocation
+    }
+
+    /// The same once the manager is gone: nothing is held or waits.
+    pub(crate) fn end(&mut self) {
+        (self.held, self.waiting, self.entries) = ([0; 3], [0; 3], [0; 3]);
+        (self.tally.claims, self.tally.claims_idle, self.deepest) = (0, 0, 0);
+    }
+}
+
 /// The oldest of those looked at.
-#[cfg(feature = "metrics")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Oldest {
     pub(crate) holder: Option<Moment>,
@@ -36,29 +53,7 @@ pub(crate) struct Oldest {
     pub(crate) stalled: Option<Moment>,
 }
 
-impl Table {
-    /// Counts the end of a waiter's attempt, before its state is written: one that the key was being taken for may have
-    /// waited for nobody.
-    pub(super) fn tally_end_of_wait(&mut self, id: u32, outcome: AttemptOutcome) {
-        let waiter = &self.waiters[id];
-        self.tally.attempt(waiter.terms.mode(), outcome);
-        if waiter.was_behind() {
-            self.tally.waited_for(outcome, self.now.nanos_since(waiter.queued_at));
-        }
-    }
-
-    /// Counts that a request takes up the wait of one that has timed out.
-    #[cfg(feature = "http")]
-    pub(crate) fn count_continued(&mut self, key: &Key, hash: u32) {
-        match self.find(hash, key) {
-            Some(index) => self.count(index, |c| c.continued += 1),
-            None => self.counters.continued += 1,
-        }
-    }
-}
-
 /// When the holder in a slot was granted its lock, or refreshed it last; `None` if there is none.
-#[cfg(feature = "metrics")]
 fn last_move(slot: &Slot) -> Option<Moment> {
     let holder = slot.holder.as_ref().filter(|_| !slot.is_pending())?;
     let deadline = slot.session().map_or(Ok(holder.deadline), |session| session.deadline()).unwrap_or(holder.deadline);
@@ -67,11 +62,10 @@ fn last_move(slot: &Slot) -> Option<Moment> {
     Some(Moment::from_nanos(deadline.as_nanos().saturating_sub(ttl)).max(holder.granted_at))
 }
 
-#[cfg(feature = "metrics")]
 impl Table {
     pub(crate) fn reading(&mut self, now: Moment) -> Reading {
         self.advance_clock(now);
-        let tally = self.tally.clone();
+        let mut tally = self.tally.clone();
         let (mut held, mut waiting, mut entries) = (tally.held, tally.waiting, tally.held);
         let exclusive = ModeLabel::Exclusive as usize;
         held[exclusive] = self.held() as u64 - held.iter().sum::<u64>();
@@ -80,6 +74,9 @@ impl Table {
             *entries += headless;
         }
         entries[exclusive] = self.slots.len() as u64 - entries.iter().sum::<u64>();
+        let acquired = AttemptOutcome::Acquired as usize;
+        let together = tally.outcomes.iter().skip(1).map(|mode| mode[acquired]).sum::<u64>();
+        tally.outcomes[exclusive][acquired] = self.counters.grants + self.counters.reentered - together;
         let deepest = self.tally.deepest(self.now);
         Reading {
             counters: self.counters,
@@ -130,7 +127,6 @@ impl Table {
     }
 }
 
-#[cfg(feature = "metrics")]
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -1,9 +1,9 @@
-//! The families of metrics, each declared once: its name, kind, labels and help, and which counters of the shards it
+//! The families of metrics, each declared once: its name, kind, labels and help, and which numbers of the shards it
 //! publishes. The table in the documentation of [`FAMILIES`] is made from it.
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
-use crate::table::Counters;
+use crate::table::{HOLD_BUCKETS, Reading, WAIT_BUCKETS};
 
 /// What a family is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,27 +33,23 @@ pub struct Family {
     pub help: &'static str,
 }
 
-const WAIT: &[f64] =
-    &[1e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-const HOLD: &[f64] =
-    &[1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
-const STORE: &[f64] = &[2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+const STORE_BUCKETS: [f64; 13] = [2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
-/// A number that a shard keeps anyway, published as it stands: its family, the labels that tell it from others of the
+/// A number that shards keep anyway, published as it stands: its family, the labels that tell it from others of the
 /// family, and where it is read.
-pub(crate) struct Counted {
+pub(crate) struct Published {
     pub(crate) family: &'static str,
     pub(crate) labels: &'static [(&'static str, &'static str)],
-    pub(crate) read: fn(&Counters) -> u64,
+    pub(crate) read: fn(&Reading) -> u64,
 }
 
-/// Declares the families. Each line says what a family is; in braces, which counters of a shard it publishes.
+/// Declares the families. Each line says what a family is; in braces, which numbers of the shards it publishes.
 macro_rules! families {
     (@buckets) => { &[] };
-    (@buckets $buckets:ident) => { $buckets };
+    (@buckets $buckets:ident) => { &$buckets };
     ($(
         $constant:ident: $kind:ident $(in $buckets:ident)? $name:literal [$($label:literal),*] $help:literal
-        $({ $($($own:literal = $value:literal)? |$counters:ident| $read:expr),* })?;
+        $({ $($($own:literal = $value:literal)? |$shards:ident| $read:expr),* })?;
     )*) => {
         $(
             #[allow(dead_code, reason = "some are counted only with the features that they belong to")]
@@ -73,9 +69,9 @@ macro_rules! families {
             help: $help,
         }),*];
 
-        /// The families, or parts of them, that are a count of the shards.
-        pub(crate) const COUNTED: &[Counted] = &[$($($(
-            Counted { family: $name, labels: &[$(($own, $value))?], read: |$counters| $read },
+        /// The families, or parts of them, that are a number of the shards.
+        pub(crate) const PUBLISHED: &[Published] = &[$($($(
+            Published { family: $name, labels: &[$(($own, $value))?], read: |$shards| $read },
         )*)?)*];
     };
 }
@@ -88,26 +84,42 @@ families! {
     ACQUIRE_PATH: Counter "leasehold_acquire_path_total" ["manager", "lock_namespace", "path"]
         "How those that acquired came by the lock: fast, queued, reentrant; or coalesced, which are no attempts of their own."
         {
-            "path" = "fast" |c| c.grants - c.handoffs,
-            "path" = "queued" |c| c.handoffs,
-            "path" = "reentrant" |c| c.reentered,
-            "path" = "coalesced" |c| c.coalesced
+            "path" = "fast" |r| r.counters.grants - r.counters.handoffs,
+            "path" = "queued" |r| r.counters.handoffs,
+            "path" = "reentrant" |r| r.counters.reentered,
+            "path" = "coalesced" |r| r.counters.coalesced
         };
-    WAIT_SECONDS: Histogram in WAIT "leasehold_wait_seconds" ["manager", "lock_namespace", "outcome"]
+    WAIT_SECONDS: Histogram in WAIT_BUCKETS "leasehold_wait_seconds" ["manager", "lock_namespace", "outcome"]
         "How long those waited that had to wait, in the queue or for another process.";
     WAITS_CONTINUED: Counter "leasehold_waits_continued_total" ["manager", "lock_namespace"]
         "Attempts with the outcome timeout after which the same client asked again over HTTP within 10 s, by the same server, key and token: rounds of a longer wait, and no failures."
-        { |c| c.continued };
-    HOLD_SECONDS: Histogram in HOLD "leasehold_hold_seconds" ["manager", "lock_namespace"]
+        { |r| r.counters.continued };
+    HOLD_SECONDS: Histogram in HOLD_BUCKETS "leasehold_hold_seconds" ["manager", "lock_namespace"]
         "Times from grant to end.";
     LOCKS_HELD: Gauge "leasehold_locks_held" ["manager", "lock_namespace", "mode"]
-        "Locks held now.";
+        "Locks held now."
+        {
+            "mode" = "exclusive" |r| r.held[0],
+            "mode" = "shared" |r| r.held[1],
+            "mode" = "permits" |r| r.held[2]
+        };
     WAITERS: Gauge "leasehold_waiters" ["manager", "lock_namespace", "mode"]
-        "Requests in queues now.";
+        "Requests in queues now."
+        {
+            "mode" = "exclusive" |r| r.waiting[0],
+            "mode" = "shared" |r| r.waiting[1],
+            "mode" = "permits" |r| r.waiting[2]
+        };
     TABLE_ENTRIES: Gauge "leasehold_table_entries" ["manager", "lock_namespace", "mode"]
-        "Entries in the lock tables now, those included that a store is asked about.";
+        "Entries in the lock tables now, those included that a store is asked about."
+        {
+            "mode" = "exclusive" |r| r.entries[0],
+            "mode" = "shared" |r| r.entries[1],
+            "mode" = "permits" |r| r.entries[2]
+        };
     QUEUE_DEPTH_MAX: Gauge "leasehold_queue_depth_max" ["manager", "lock_namespace"]
-        "The deepest queue of the last minute.";
+        "The deepest queue of the last minute."
+        { |r| r.deepest.into() };
     OLDEST_WAITER: Gauge "leasehold_oldest_waiter_timestamp_seconds" ["manager", "lock_namespace"]
         "Since when the oldest waiter waits, as of the last sweep (every 10 s); 0: nobody does.";
     STALLED_WAITER: Gauge "leasehold_stalled_waiter_timestamp_seconds" ["manager", "lock_namespace"]
@@ -117,36 +129,37 @@ families! {
     RELEASES: Counter "leasehold_releases_total" ["manager", "lock_namespace", "reason"]
         "Locks that ended: explicit, drop, expired, forced, lost, shutdown."
         {
-            "reason" = "explicit" |c| c.released,
-            "reason" = "drop" |c| c.dropped,
-            "reason" = "expired" |c| c.expired,
-            "reason" = "forced" |c| c.forced,
-            "reason" = "lost" |c| c.lost,
-            "reason" = "shutdown" |c| c.ended_by_shutdown
+            "reason" = "explicit" |r| r.counters.released,
+            "reason" = "drop" |r| r.counters.dropped,
+            "reason" = "expired" |r| r.counters.expired,
+            "reason" = "forced" |r| r.counters.forced,
+            "reason" = "lost" |r| r.counters.lost,
+            "reason" = "shutdown" |r| r.counters.ended_by_shutdown
         };
     REFRESHES: Counter "leasehold_refreshes_total" ["manager", "lock_namespace", "outcome"]
         "Refreshes of locks: ok (written), lost, error (the store did not say)."
         {
-            "outcome" = "ok" |c| c.refreshed,
-            "outcome" = "lost" |c| c.refresh_lost,
-            "outcome" = "error" |c| c.refresh_unknown
+            "outcome" = "ok" |r| r.counters.refreshed,
+            "outcome" = "lost" |r| r.counters.refresh_lost,
+            "outcome" = "error" |r| r.counters.refresh_unknown
         };
     HANDOFFS: Counter "leasehold_handoffs_total" ["manager", "lock_namespace"]
         "Grants to a waiter."
-        { |c| c.handoffs };
+        { |r| r.counters.handoffs };
     DEADLOCKS: Counter "leasehold_deadlocks_total" ["manager", "lock_namespace"]
-        "Requests refused, or locks taken, to break a deadlock.";
+        "Requests refused, or locks taken, to break a deadlock."
+        { |r| r.deadlocks() };
     FENCING_REJECTIONS: Counter "leasehold_fencing_rejections_total" []
         "Stale fences that the guards of this process refused.";
     SINGLEFLIGHT: Counter "leasehold_singleflight_total" ["manager", "lock_namespace", "role"]
         "Callers of flights: leader, follower."
         {
-            "role" = "leader" |c| c.flights_led,
-            "role" = "follower" |c| c.flights_shared
+            "role" = "leader" |r| r.counters.flights_led,
+            "role" = "follower" |r| r.counters.flights_shared
         };
     STORE_OPERATIONS: Counter "leasehold_store_operations_total" ["manager", "store", "op", "outcome"]
         "Calls to the store: done, refused, unknown.";
-    STORE_SECONDS: Histogram in STORE "leasehold_store_operation_seconds" ["manager", "store", "op"]
+    STORE_SECONDS: Histogram in STORE_BUCKETS "leasehold_store_operation_seconds" ["manager", "store", "op"]
         "How long calls to the store took.";
     STORE_ERRORS: Counter "leasehold_store_errors_total" ["manager", "store", "cause"]
         "Calls that the store did not answer with yes or no, by what kept it from that (`StoreCause`).";
@@ -157,17 +170,23 @@ families! {
     STORE_NODE_UP: Gauge "leasehold_store_node_up" ["manager", "store", "node"]
         "1 if the server of the store answered when it was asked last, and votes (Redlock: is in no quarantine); NaN: it has left the store.";
     CLAIMS_HELD: Gauge "leasehold_claims_held" ["manager", "lock_namespace", "store"]
-        "Locks held now that the store has granted.";
+        "Locks held now that the store has granted."
+        { |r| r.tally.claims };
     CLAIM_HANDOFFS: Counter "leasehold_claim_handoffs_total" ["manager", "lock_namespace", "store"]
-        "Grants of the store to a waiter of this process.";
+        "Grants of the store to a waiter of this process."
+        { |r| r.tally.claim_handoffs };
     CLAIMS_IDLE: Gauge "leasehold_claims_idle" ["manager", "lock_namespace", "store"]
-        "Keys of the store that this process keeps between two locks; no locks.";
+        "Keys of the store that this process keeps between two locks; no locks."
+        { |r| r.tally.claims_idle };
     CLAIMS_REUSED: Counter "leasehold_claims_reused_total" ["manager", "lock_namespace", "store"]
-        "Locks that were granted under a claim of this process, without the store.";
+        "Locks that were granted under a claim of this process, without the store."
+        { |r| r.tally.claims_reused };
     CLAIMS_WANTED: Counter "leasehold_claims_wanted_total" ["manager", "lock_namespace", "store"]
-        "How often another process asked for a key that this one had a claim on.";
+        "How often another process asked for a key that this one had a claim on."
+        { |r| r.tally.claims_wanted };
     CLAIM_REVOCATIONS: Counter "leasehold_claim_revocations_total" ["manager", "lock_namespace", "store"]
-        "Locks that the store did not keep.";
+        "Locks that the store did not keep."
+        { |r| r.tally.claims_revoked };
     CONNECTIONS_OPEN: Gauge "leasehold_connections_open" []
         "Connections to the `leasehold` binary that are open now.";
     CONNECTIONS_EVICTED: Counter "leasehold_connections_evicted_total" []
@@ -188,12 +207,11 @@ families! {
         "Streams of all events that are open now, over HTTP or in the process.";
     SESSIONS: Gauge "leasehold_sessions" ["manager"]
         "Registered sessions that are open now.";
-    HTTP_SECONDS: Histogram in WAIT "leasehold_http_request_duration_seconds" ["route", "method"]
+    HTTP_SECONDS: Histogram in WAIT_BUCKETS "leasehold_http_request_duration_seconds" ["route", "method"]
         "How long HTTP requests took, waiting included.";
 }
 
 /// The family of that name.
-#[cfg(any(test, feature = "prometheus"))]
 pub(crate) fn family(name: &str) -> &'static Family {
     FAMILIES.iter().find(|family| family.name == name).expect("the names come from the list")
 }
@@ -206,18 +224,5 @@ pub(crate) fn describe() {
             FamilyKind::Gauge => describe_gauge!(family.name, family.help),
             FamilyKind::Histogram => describe_histogram!(family.name, Unit::Seconds, family.help),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::table::{HOLD_BOUNDS, WAIT_BOUNDS};
-
-    #[test]
-    fn the_declared_buckets_are_those_that_shards_count_in() {
-        let seconds = |bounds: &[u64]| bounds.iter().map(|nanos| *nanos as f64 / 1e9).collect::<Vec<_>>();
-        assert_eq!(family(WAIT_SECONDS).buckets, seconds(&WAIT_BOUNDS));
-        assert_eq!(family(HOLD_SECONDS).buckets, seconds(&HOLD_BOUNDS));
     }
 }

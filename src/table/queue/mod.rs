@@ -236,6 +236,16 @@ impl Table {
         }
     }
 
+    /// Counts the end of a waiter's attempt, before its state is written: one that the key was being taken for may have
+    /// waited for nobody.
+    fn tally_end_of_wait(&mut self, id: u32, outcome: AttemptOutcome) {
+        let waiter = &self.waiters[id];
+        self.tally.attempt(waiter.terms.mode(), outcome);
+        if waiter.was_behind() {
+            self.tally.waited_for(outcome, self.now.nanos_since(waiter.queued_at));
+        }
+    }
+
     /// What the requests of a rejected waiter are answered, if there are any left.
     fn error_of(&self, reason: &Rejection, index: u32, id: u32) -> Option<LockError> {
         match reason {
