@@ -128,8 +128,8 @@ pub use key::{FencingToken, Key, KeyFault, ParseFencingTokenError, Token, Ttl, T
 pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
 pub use lock_many::{LockMany, LockManyRequest};
 pub use manager::{
-    EndedLock, EventStream, Events, Explanation, ForceRelease, Heard, HolderInfo, HotKey, ListOrder, ListPage,
-    ListQuery, Location, LockInfo, Readiness, Stats, StorePage, WaiterInfo,
+    EndedLock, EventStream, Events, Explanation, ForceRelease, Heard, HotKey, ListOrder, ListPage, ListQuery, Location,
+    LockInfo, Readiness, Stats, StorePage,
 };
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
@@ -145,7 +145,7 @@ pub use singleflight::{
     SingleflightRequest,
 };
 pub use store::FailMode;
-pub use table::{Event, EventKind, Release};
+pub use table::{Event, EventKind, HolderInfo, Release, WaiterInfo};
 
 /// The README's Rust blocks, as doc tests.
 #[cfg(all(doctest, feature = "http", feature = "redis"))]

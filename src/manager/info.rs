@@ -10,7 +10,7 @@ use crate::error::Loss;
 use crate::key::{FencingToken, Key};
 use crate::readable::readable;
 use crate::store::{self, NodeVote};
-use crate::table::{Awaiting, End, EndRecord, Holding, Mode, Row, Waiting};
+use crate::table::{Awaiting, End, EndRecord, HolderInfo, Mode, Row, WaiterInfo};
 
 /// A held lock, as others may see it: everything but its token.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,49 +71,6 @@ pub enum Location {
     Claimed,
 }
 
-/// One who holds a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct HolderInfo {
-    /// Who said that they hold it.
-    pub owner: Option<Arc<str>>,
-    /// How.
-    pub mode: Mode,
-    /// The fencing token of the grant; `None` where its store promises none.
-    pub fencing_token: Option<FencingToken>,
-    /// For how long it has been held.
-    pub age: Duration,
-    /// The time until its deadline.
-    pub remaining: Duration,
-    /// The TTL it was asked for with.
-    pub ttl: Duration,
-    /// How often it was refreshed.
-    pub refreshes: u32,
-    /// The time until an operator takes it, if [notice](crate::ForceRelease::notice) was given.
-    pub revocation_notice: Option<Duration>,
-}
-
-/// One who waits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WaiterInfo {
-    /// The place in the queue; the first is 1.
-    pub position: usize,
-    /// Who said that they wait.
-    pub owner: Option<Arc<str>>,
-    /// For what.
-    pub mode: Mode,
-    /// For how long.
-    pub waited: Duration,
-}
-
-impl From<Holding> for HolderInfo {
-    fn from(holding: Holding) -> Self {
-        let Holding { owner, mode, proof, age, remaining, ttl, refreshes, revocation_notice, .. } = holding;
-        Self { owner, mode, fencing_token: proof, age, remaining, ttl, refreshes, revocation_notice }
-    }
-}
-
 impl LockInfo {
     /// A lock that the store knows of, and those who wait for it here.
     pub(crate) fn elsewhere(
@@ -123,19 +80,18 @@ impl LockInfo {
         awaiting: Awaiting,
     ) -> Self {
         let Awaiting { waiting, contended, queue } = awaiting;
-        let first = Holding {
+        let first = HolderInfo {
             owner: None,
             mode: Mode::Exclusive,
-            fence: FencingToken::at_least_one(0),
-            proof: fence.map(FencingToken::at_least_one),
+            fencing_token: fence.map(FencingToken::at_least_one),
             age: Duration::ZERO,
             remaining: ends_in.unwrap_or(Duration::MAX),
             ttl: Duration::ZERO,
             refreshes: 0,
             revocation_notice: None,
         };
-        let longest_wait = queue.first().map(|waiting| waiting.waited);
-        let row = Row { key, first, others: Vec::new(), held_by: 1, waiting, longest_wait, contended, queue };
+        let longest_wait = queue.first().map(|waiter| waiter.waited);
+        let row = Row { key, holders: vec![first], held_by: 1, waiting, longest_wait, contended, queue };
         let location = if by == store::Holder::Claim { Location::Claimed } else { Location::Elsewhere };
         Self { location, ..Self::from(row) }
     }
@@ -143,29 +99,26 @@ impl LockInfo {
 
 impl From<Row> for LockInfo {
     fn from(row: Row) -> Self {
-        let Row { key, first, others, held_by, waiting, longest_wait, contended, queue } = row;
-        let waiters = queue.into_iter().enumerate();
-        let waiter = |(at, waiting): (usize, Waiting)| {
-            let Waiting { owner, mode, waited } = waiting;
-            WaiterInfo { position: at + 1, owner, mode, waited }
-        };
-        let holders: Vec<HolderInfo> = std::iter::once(first.clone()).chain(others).map(HolderInfo::from).collect();
+        let Row { key, holders, held_by, waiting, longest_wait, contended, queue } = row;
+        // There is always a first.
+        let HolderInfo { owner, mode, fencing_token, age, remaining, ttl, refreshes, .. } = holders[0].clone();
+        let stats = contended.map(|counters| Stats::new(&counters, held_by as u64, u64::from(waiting)));
         Self {
             key,
             location: Location::Here,
-            mode: first.mode,
-            owner: first.owner,
-            fencing_token: first.proof,
-            age: first.age,
-            remaining: first.remaining,
-            ttl: first.ttl,
-            refreshes: first.refreshes,
+            mode,
+            owner,
+            fencing_token,
+            age,
+            remaining,
+            ttl,
+            refreshes,
             held_by,
             holders,
             waiting: waiting as usize,
             longest_wait,
-            queue: waiters.map(waiter).collect(),
-            stats: contended.map(|counters| Stats::new(&counters, held_by as u64, u64::from(waiting))),
+            queue,
+            stats,
             votes: Vec::new(),
         }
     }

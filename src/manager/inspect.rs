@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::info::{EndedLock, Explanation, HolderInfo, Location, LockInfo};
+use super::info::{EndedLock, Explanation, Location, LockInfo};
 use super::stats::{HotKey, Stats};
 use crate::engine::LockManager;
 use crate::error::{LockError, Loss};
@@ -12,7 +12,7 @@ use crate::key::Key;
 use crate::lock::Ticket;
 use crate::shard::Shard;
 use crate::store::{Health, Holder, KeyState, StoreError};
-use crate::table::Counters;
+use crate::table::{Counters, HolderInfo};
 
 /// How many holders and how many waiters of a key are named.
 const SHOWN: usize = 100;
@@ -161,8 +161,7 @@ impl LockManager {
     /// [`LockError::Lost`] if that grant has ended, whoever holds the key now.
     pub fn inspect_holder(&self, ticket: &Ticket) -> Result<HolderInfo, LockError> {
         let (shard, hash) = self.place(ticket.key());
-        let holding = self.shard_at(shard).look_holder(ticket.key(), hash, ticket.token());
-        holding.map(HolderInfo::from).map_err(lost)
+        self.shard_at(shard).look_holder(ticket.key(), hash, ticket.token()).map_err(lost)
     }
 
     /// The totals of all shards.

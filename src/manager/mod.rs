@@ -21,7 +21,7 @@ use std::time::Duration;
 use actix::Addr;
 pub use events::{EventStream, Events, Heard};
 pub use force_release::ForceRelease;
-pub use info::{EndedLock, Explanation, HolderInfo, Location, LockInfo, WaiterInfo};
+pub use info::{EndedLock, Explanation, Location, LockInfo};
 pub use list::{ListPage, ListQuery, StorePage};
 pub use list_order::ListOrder;
 pub use readiness::Readiness;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{SLICE, Shard};
 use crate::error::LockError;
 use crate::key::{Key, Token};
-use crate::table::{Awaiting, Candidate, Counters, EndRecord, Grant, Holding, QueuePosition, Row, WaiterId};
+use crate::table::{Awaiting, Candidate, Counters, EndRecord, Grant, HolderInfo, QueuePosition, Row, WaiterId};
 #[cfg(feature = "metrics")]
 use crate::table::{Oldest, Reading, Samples};
 
@@ -40,13 +40,13 @@ impl Shard {
             let grant = state.table.grant_of(key, hash, token, now, fx)?;
             let row = state.table.look(key, hash, now, 0);
             let first = state.table.holding(&grant, now);
-            let row = row.zip(first).map(|(row, first)| Row { first, ..row });
+            let row = row.zip(first).map(|(row, first)| Row { holders: vec![first], ..row });
             row.ok_or_else(|| LockError::Lost(state.table.loss_of(grant.fence)))
         })
     }
 
     /// What is known of the grant that a token holds on a key, and nothing of the others or of its queue.
-    pub(crate) fn look_holder(&self, key: &Key, hash: u32, token: Token) -> Result<Holding, LockError> {
+    pub(crate) fn look_holder(&self, key: &Key, hash: u32, token: Token) -> Result<HolderInfo, LockError> {
         let now = self.clock.now();
         self.with(|state, fx| {
             let grant = state.table.grant_of(key, hash, token, now, fx)?;

@@ -109,7 +109,8 @@ pub(crate) use tick::Slice;
 pub(crate) use timer_wheel::{Links, Step, Timed, Wheel};
 #[cfg(not(feature = "metrics"))]
 pub(crate) use untallied::Tally;
-pub(crate) use view::{Awaiting, Candidate, Holding, Row, Waiting};
+pub(crate) use view::{Awaiting, Candidate, Row};
+pub use view::{HolderInfo, WaiterInfo};
 
 pub(crate) use crate::mode::Mode;
 

@@ -16,9 +16,8 @@ use crate::mode::Mode;
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) key: Key,
-    /// The first of the holders that are shown, by fence, and the others.
-    pub(crate) first: Holding,
-    pub(crate) others: Vec<Holding>,
+    /// Those of the holders that are shown, by fence: one at least.
+    pub(crate) holders: Vec<HolderInfo>,
     /// How many hold it.
     pub(crate) held_by: usize,
     pub(crate) waiting: u32,
@@ -26,24 +25,43 @@ pub(crate) struct Row {
     pub(crate) longest_wait: Option<Duration>,
     pub(crate) contended: Option<Counters>,
     /// The first waiters, in order.
-    pub(crate) queue: Vec<Waiting>,
+    pub(crate) queue: Vec<WaiterInfo>,
 }
 
 /// One who holds a key.
-#[derive(Clone, Debug)]
-pub(crate) struct Holding {
-    pub(crate) owner: Option<Arc<str>>,
-    pub(crate) mode: Mode,
-    /// Its place among the shard's grants.
-    pub(crate) fence: FencingToken,
-    /// What its resource is shown, if anything.
-    pub(crate) proof: Option<FencingToken>,
-    pub(crate) age: Duration,
-    pub(crate) remaining: Duration,
-    pub(crate) ttl: Duration,
-    pub(crate) refreshes: u32,
-    /// The time until an operator takes it, if notice was given.
-    pub(crate) revocation_notice: Option<Duration>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HolderInfo {
+    /// Who said that they hold it.
+    pub owner: Option<Arc<str>>,
+    /// How.
+    pub mode: Mode,
+    /// The fencing token of the grant; `None` where its store promises none.
+    pub fencing_token: Option<FencingToken>,
+    /// For how long it has been held.
+    pub age: Duration,
+    /// The time until its deadline.
+    pub remaining: Duration,
+    /// The TTL it was asked for with.
+    pub ttl: Duration,
+    /// How often it was refreshed.
+    pub refreshes: u32,
+    /// The time until an operator takes it, if [notice](crate::ForceRelease::notice) was given.
+    pub revocation_notice: Option<Duration>,
+}
+
+/// One who waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaiterInfo {
+    /// The place in the queue; the first is 1.
+    pub position: usize,
+    /// Who said that they wait.
+    pub owner: Option<Arc<str>>,
+    /// For what.
+    pub mode: Mode,
+    /// For how long.
+    pub waited: Duration,
 }
 
 /// A held key, as far as a list needs it to decide whether to show it: looked at without a copy of anything.
@@ -59,23 +77,16 @@ pub(crate) struct Candidate<'a> {
 
 impl<'a> From<&'a Row> for Candidate<'a> {
     fn from(row: &'a Row) -> Self {
+        let first = &row.holders[0];
         Self {
             key: &row.key,
-            owner: row.first.owner.as_deref(),
-            age: row.first.age,
-            remaining: row.first.remaining,
+            owner: first.owner.as_deref(),
+            age: first.age,
+            remaining: first.remaining,
             waiting: row.waiting as usize,
             longest_wait: row.longest_wait,
         }
     }
-}
-
-/// One who waits for a key.
-#[derive(Clone, Debug)]
-pub(crate) struct Waiting {
-    pub(crate) owner: Option<Arc<str>>,
-    pub(crate) mode: Mode,
-    pub(crate) waited: Duration,
 }
 
 /// Those of this process who wait for a key that is held elsewhere.
@@ -84,7 +95,7 @@ pub(crate) struct Awaiting {
     pub(crate) waiting: u32,
     pub(crate) contended: Option<Counters>,
     /// The first of them, in order.
-    pub(crate) queue: Vec<Waiting>,
+    pub(crate) queue: Vec<WaiterInfo>,
 }
 
 impl Table {
@@ -99,7 +110,7 @@ impl Table {
         Awaiting {
             waiting: slot.queue.len + u32::from(claimant.is_some()),
             contended: contended(slot),
-            queue: claimant.into_iter().chain(queued).take(shown).map(|waiter| waiting(waiter, now)).collect(),
+            queue: shown_waiters(claimant.into_iter().chain(queued), shown, now),
         }
     }
 
@@ -151,14 +162,13 @@ impl Table {
         let slot = &self.slots[index];
         let holder = slot.holder.as_ref()?;
         let deadline = self.deadline_in(index).filter(|deadline| *deadline > now && !slot.is_pending())?;
-        let first = slot.queue.iter(&self.waiters).next();
         Some(Candidate {
             key: &slot.key,
             owner: slot.owner_label().map(|owner| &**owner),
             age: now.saturating_since(holder.granted_at),
             remaining: deadline.saturating_since(now),
             waiting: slot.queue.len as usize,
-            longest_wait: first.map(|(_, waiter)| now.saturating_since(waiter.queued_at)),
+            longest_wait: self.longest_wait(slot, now),
         })
     }
 
@@ -170,9 +180,9 @@ impl Table {
     }
 
     /// What is known of one grant.
-    pub(crate) fn holding(&mut self, grant: &Grant, now: Moment) -> Option<Holding> {
+    pub(crate) fn holding(&mut self, grant: &Grant, now: Moment) -> Option<HolderInfo> {
         self.held_until(grant, now)?;
-        self.holding_in(grant.slot, self.now)
+        self.holding_in(grant.slot, self.now).map(|(_, holder)| holder)
     }
 
     /// How the last grants of a key ended, the last first.
@@ -186,44 +196,45 @@ impl Table {
         let held = |at: &u32| self.deadline_in(*at).is_some_and(|deadline| deadline > now);
         let live = |at: &u32| held(at) && !self.slots[*at].is_pending();
         let holders = std::iter::once(index).chain(members()).filter(live).take(shown.max(1));
-        let mut holders: Vec<Holding> = holders.filter_map(|at| self.holding_in(at, now)).collect();
-        holders.sort_unstable_by_key(|holding| holding.fence);
-        let mut holders = holders.into_iter();
-        let first = holders.next()?;
+        let mut holders: Vec<(FencingToken, HolderInfo)> = holders.filter_map(|at| self.holding_in(at, now)).collect();
+        holders.sort_unstable_by_key(|(fence, _)| *fence);
+        if holders.is_empty() {
+            return None;
+        }
         // Those that are over come first among the members, and are few: whoever comes to the key ends them.
         let filed_over = |at: &u32| self.slots[*at].holder.as_ref().is_some_and(|holder| holder.deadline <= now);
         let over = members().take_while(filed_over).filter(|at| !live(at)).count();
         let held_by = slot.group().map_or(0, |group| group.len()) - over + usize::from(live(&index));
         Some(Row {
             key: slot.key.clone(),
-            first,
-            others: holders.collect(),
+            holders: holders.into_iter().map(|(_, holder)| holder).collect(),
             held_by,
             waiting: slot.queue.len,
-            longest_wait: slot
-                .queue
-                .iter(&self.waiters)
-                .next()
-                .map(|(_, waiter)| now.saturating_since(waiter.queued_at)),
+            longest_wait: self.longest_wait(slot, now),
             contended: contended(slot),
-            queue: slot.queue.iter(&self.waiters).take(shown).map(|(_, waiter)| waiting(waiter, now)).collect(),
+            queue: shown_waiters(slot.queue.iter(&self.waiters).map(|(_, waiter)| waiter), shown, now),
         })
     }
 
-    fn holding_in(&self, at: u32, now: Moment) -> Option<Holding> {
+    fn longest_wait(&self, slot: &Slot, now: Moment) -> Option<Duration> {
+        slot.queue.first().map(|first| now.saturating_since(self.waiters[first].queued_at))
+    }
+
+    /// With its place among the shard's grants.
+    fn holding_in(&self, at: u32, now: Moment) -> Option<(FencingToken, HolderInfo)> {
         let slot = &self.slots[at];
         let (holder, deadline) = (slot.holder.as_ref()?, self.deadline_in(at)?);
-        Some(Holding {
+        let info = HolderInfo {
             owner: slot.owner_label().cloned(),
             mode: slot.mode(&self.slots[slot.member_of().unwrap_or(at)]),
-            fence: holder.fence(),
-            proof: self.proof_in(at),
+            fencing_token: self.proof_in(at),
             age: now.saturating_since(holder.granted_at),
             remaining: deadline.saturating_since(now),
             ttl: holder.ttl.as_duration(),
             refreshes: holder.refreshes,
             revocation_notice: slot.extras.as_ref().and_then(|e| e.notice).map(|at| at.saturating_since(now)),
-        })
+        };
+        Some((holder.fence(), info))
     }
 }
 
@@ -231,7 +242,12 @@ fn contended(slot: &Slot) -> Option<Counters> {
     slot.extras.as_ref().and_then(|extras| extras.traffic.as_deref()).copied()
 }
 
-fn waiting(waiter: &Waiter, now: Moment) -> Waiting {
-    let waited = now.saturating_since(waiter.queued_at);
-    Waiting { owner: waiter.terms.owner_label().cloned(), mode: waiter.terms.mode(), waited }
+fn shown_waiters<'a>(queue: impl Iterator<Item = &'a Waiter>, shown: usize, now: Moment) -> Vec<WaiterInfo> {
+    let info = |(at, waiter): (usize, &Waiter)| WaiterInfo {
+        position: at + 1,
+        owner: waiter.terms.owner_label().cloned(),
+        mode: waiter.terms.mode(),
+        waited: now.saturating_since(waiter.queued_at),
+    };
+    queue.take(shown).enumerate().map(info).collect()
 }

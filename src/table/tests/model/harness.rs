@@ -679,8 +679,8 @@ impl Harness {
         for (key, hash) in HASHES.into_iter().enumerate() {
             let row = self.table.look(&key_at(key), hash, Moment::from_nanos(self.model.now), 64);
             let found = row.map(|row| {
-                let holders: Vec<_> = [row.first].into_iter().chain(row.others).collect();
-                let holders = holders.iter().map(|one| (one.fence.get(), one.mode, one.remaining)).collect::<Vec<_>>();
+                let fence = |one: &HolderInfo| one.fencing_token.map(FencingToken::get);
+                let holders = row.holders.iter().map(|one| (fence(one), one.mode, one.remaining)).collect::<Vec<_>>();
                 let queue: Vec<Mode> = row.queue.iter().map(|wait| wait.mode).collect();
                 // What a session has that was ended just now is counted until the end has come to it.
                 let ending = self.model.holders(key).filter(|held| self.model.is_ending(held)).count();
@@ -690,7 +690,7 @@ impl Harness {
                 (holders, queue)
             });
             let left = |held: &Held| Duration::from_nanos(self.model.deadline(held).saturating_sub(self.model.now));
-            let holders = self.model.holders(key).map(|held| (held.fence, held.mode, left(held)));
+            let holders = self.model.holders(key).map(|held| (Some(held.fence), held.mode, left(held)));
             let holders: Vec<_> = holders.filter(|(.., left)| !left.is_zero()).collect();
             let queue = self.model.queue(key).into_iter().map(|seq| self.model.waits[seq as usize - 1].terms.mode());
             let expected = (!holders.is_empty()).then(|| (holders, queue.collect()));
