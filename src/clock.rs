@@ -213,7 +213,6 @@ pub use manual::ManualClock;
 
 #[cfg(any(test, feature = "test-util"))]
 mod manual {
-    use std::fmt;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
@@ -310,11 +309,7 @@ mod manual {
         }
     }
 
-    impl fmt::Debug for ManualClock {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.debug_struct("ManualClock").field("now", &self.now()).finish_non_exhaustive()
-        }
-    }
+    debug_of!(ManualClock, |it| now: it.now());
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! All of them ask the table: they cache nothing of the lock but its names, so a lock that was lost is lost at once to
 //! all of them.
 
-use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -139,11 +138,7 @@ impl Drop for Lock {
     }
 }
 
-impl fmt::Debug for Lock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Lock").field(&self.held).finish()
-    }
-}
+debug_of!(Lock, |it| held: it.held);
 
 /// A view of a held lock: it can be asked, watched and refreshed, but not released. It outlives the lock.
 ///

@@ -9,7 +9,6 @@
 mod names;
 mod under_lock;
 
-use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -190,17 +189,9 @@ impl<F> TryRunRequest<'_, F> {
     }
 }
 
-impl<F> fmt::Debug for RunRequest<'_, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunRequest").field("request", &self.request).finish_non_exhaustive()
-    }
-}
+debug_of!(RunRequest [F] ['_, F], |it| request: it.request);
 
-impl<F> fmt::Debug for TryRunRequest<'_, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("TryRunRequest").field(&self.0).finish()
-    }
-}
+debug_of!(TryRunRequest [F] ['_, F], |it| request: it.0);
 
 impl<'a, F, Fut> IntoFuture for RunRequest<'a, F>
 where
@@ -276,14 +267,6 @@ where
     }
 }
 
-impl<F, Fut: Future> fmt::Debug for RunFuture<'_, F, Fut> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RunFuture({})", self.work.stage_name())
-    }
-}
+debug_of!(RunFuture [F, Fut: Future] ['_, F, Fut], |it| stage: it.work.stage_name());
 
-impl<F, Fut: Future> fmt::Debug for TryRunFuture<'_, F, Fut> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.run.fmt(f)
-    }
-}
+debug_of!(TryRunFuture [F, Fut: Future] ['_, F, Fut], |it| run: it.run);

@@ -71,11 +71,7 @@ impl<F> DetachedSingleflight<'_, F> {
     }
 }
 
-impl<F> fmt::Debug for DetachedSingleflight<'_, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("DetachedSingleflight").field(&self.0).finish()
-    }
-}
+debug_of!(DetachedSingleflight [F] ['_, F], |it| request: it.0);
 
 impl<'a, F, Fut> IntoFuture for DetachedSingleflight<'a, F>
 where

@@ -99,11 +99,7 @@ impl<'a, F> SingleflightRequest<'a, F> {
     }
 }
 
-impl<F> fmt::Debug for SingleflightRequest<'_, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SingleflightRequest").field("request", &self.request).finish_non_exhaustive()
-    }
-}
+debug_of!(SingleflightRequest [F] ['_, F], |it| request: it.request);
 
 impl<'a, F, Fut> IntoFuture for SingleflightRequest<'a, F>
 where

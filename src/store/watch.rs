@@ -3,7 +3,6 @@
 //! Both are the receiving ends of bounded channels. A watch that nobody reads may lose hints: those that it has mean the
 //! same. Events are not lost: too many of them turn into [`Event::Resumed`], after which everything is verified.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -102,11 +101,7 @@ impl Drop for Watch {
     }
 }
 
-impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("waiting", &self.hints.len()).finish_non_exhaustive()
-    }
-}
+debug_of!(Watch, |it| waiting: it.hints.len());
 
 /// The events of the process.
 #[derive(Debug)]
@@ -160,8 +155,4 @@ impl<T> Sender<T> {
     }
 }
 
-impl<T> fmt::Debug for Sender<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").finish_non_exhaustive()
-    }
-}
+debug_of!(Sender[T][T]);

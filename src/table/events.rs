@@ -146,11 +146,7 @@ impl Subscriptions {
     }
 }
 
-impl std::fmt::Debug for Subscriptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ears").field("everything", &self.everything).field("keys", &self.keys.len()).finish()
-    }
-}
+debug_of!(Subscriptions, |it| everything: it.everything, keys: it.keys.len());
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,6 @@
 //! What the table keeps of one key, and on what terms a lock is asked for.
 
 use std::any::Any;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -272,11 +271,7 @@ impl Extras {
     }
 }
 
-impl fmt::Debug for Extras {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Extras").field("terms", &self.terms).field("auto", &self.auto).finish_non_exhaustive()
-    }
-}
+debug_of!(Extras, |it| terms: it.terms, auto: it.auto);
 
 /// The slots as entries of the expiry wheel: filed under their holder's deadline.
 impl Timed for Slab<Slot> {

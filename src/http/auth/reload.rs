@@ -1,6 +1,5 @@
 //! Who may use the routes, where that changes while they are served.
 
-use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::access::Access;
@@ -40,8 +39,4 @@ impl ReloadableAccess {
     }
 }
 
-impl fmt::Debug for ReloadableAccess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ReloadableAccess").field(&self.current()).finish()
-    }
-}
+debug_of!(ReloadableAccess, |it| current: it.current());

@@ -1,6 +1,5 @@
 //! Which nodes vote, and how they are asked: [`RedlockBuilder`].
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -177,15 +176,7 @@ impl RedlockBuilder {
     }
 }
 
-impl fmt::Debug for RedlockBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedlockBuilder")
-            .field("nodes", &self.nodes)
-            .field("node_timeout", &self.config.node_timeout)
-            .field("max_ttl", &self.config.max_ttl)
-            .finish_non_exhaustive()
-    }
-}
+debug_of!(RedlockBuilder, |it| nodes: it.nodes, node_timeout: it.config.node_timeout, max_ttl: it.config.max_ttl);
 
 #[cfg(test)]
 mod tests {

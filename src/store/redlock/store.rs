@@ -1,6 +1,5 @@
 //! One lock over several servers: [`RedlockStore`].
 
-use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -179,12 +178,9 @@ impl Drop for EndTasks<'_> {
     }
 }
 
-impl fmt::Debug for RedlockStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedlockStore")
-            .field("nodes", &self.inner.nodes.iter().map(|node| &node.name).collect::<Vec<_>>())
-            .field("node_timeout", &self.inner.config.node_timeout)
-            .field("max_ttl", &self.inner.config.max_ttl)
-            .finish_non_exhaustive()
-    }
-}
+debug_of!(
+    RedlockStore,
+    |it| nodes: it.inner.nodes.iter().map(|node| &node.name).collect::<Vec<_>>(),
+    node_timeout: it.inner.config.node_timeout,
+    max_ttl: it.inner.config.max_ttl
+);
