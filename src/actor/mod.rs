@@ -15,59 +15,30 @@ use messages::{Acquire, GetStats, Inspect, Refresh, Release, TryLock};
 // Every answer is a future, which actix runs in a task of its own: what a caller brought along, such as an iterator of
 // pauses whose drop panics, must not take the actor with it.
 
-impl Handler<TryLock> for ShardActor {
-    type Result = ResponseFuture<Result<Lock, LockError>>;
+macro_rules! answers {
+    ($($message:ident -> $answer:ty: |$manager:ident, $asked:ident| $call:expr;)*) => {$(
+        impl Handler<$message> for ShardActor {
+            type Result = ResponseFuture<Result<$answer, LockError>>;
 
-    fn handle(&mut self, message: TryLock, _: &mut Self::Context) -> Self::Result {
-        let manager = self.manager();
-        Box::pin(async move { manager?.try_lock(message.key).options(message.options).await })
-    }
+            fn handle(&mut self, $asked: $message, _: &mut Self::Context) -> Self::Result {
+                let manager = self.manager();
+                Box::pin(async move {
+                    let $manager = manager?;
+                    $call
+                })
+            }
+        }
+    )*};
 }
 
-impl Handler<Acquire> for ShardActor {
-    type Result = ResponseFuture<Result<Lock, LockError>>;
-
-    fn handle(&mut self, message: Acquire, _: &mut Self::Context) -> Self::Result {
-        let manager = self.manager();
-        // The reply travels as a guard: if its sender has gone, dropping it releases the lock.
-        Box::pin(async move { manager?.lock(message.key).options(message.options).await })
-    }
-}
-
-impl Handler<Release> for ShardActor {
-    type Result = ResponseFuture<Result<crate::table::Release, LockError>>;
-
-    fn handle(&mut self, message: Release, _: &mut Self::Context) -> Self::Result {
-        let manager = self.manager();
-        Box::pin(async move { manager?.release(message.key, message.token).await })
-    }
-}
-
-impl Handler<Refresh> for ShardActor {
-    type Result = ResponseFuture<Result<Refreshed, LockError>>;
-
-    fn handle(&mut self, message: Refresh, _: &mut Self::Context) -> Self::Result {
-        let manager = self.manager();
-        Box::pin(async move { manager?.refresh(message.key, message.token, message.ttl).await })
-    }
-}
-
-impl Handler<Inspect> for ShardActor {
-    type Result = ResponseFuture<Result<Option<LockInfo>, LockError>>;
-
-    fn handle(&mut self, message: Inspect, _: &mut Self::Context) -> Self::Result {
-        let manager = self.manager();
-        Box::pin(async move { manager?.inspect(message.key).await })
-    }
-}
-
-impl Handler<GetStats> for ShardActor {
-    type Result = ResponseFuture<Result<Stats, LockError>>;
-
-    fn handle(&mut self, _: GetStats, _: &mut Self::Context) -> Self::Result {
-        let manager = self.manager();
-        Box::pin(async move { Ok(manager?.stats()) })
-    }
+// A lock travels as a guard: if the sender of the message has gone, dropping it releases the lock.
+answers! {
+    TryLock -> Lock: |manager, asked| manager.try_lock(asked.key).options(asked.options).await;
+    Acquire -> Lock: |manager, asked| manager.lock(asked.key).options(asked.options).await;
+    Release -> crate::table::Release: |manager, asked| manager.release(asked.key, asked.token).await;
+    Refresh -> Refreshed: |manager, asked| manager.refresh(asked.key, asked.token, asked.ttl).await;
+    Inspect -> Option<LockInfo>: |manager, asked| manager.inspect(asked.key).await;
+    GetStats -> Stats: |manager, _asked| Ok(manager.stats());
 }
 
 #[cfg(feature = "test-util")]
