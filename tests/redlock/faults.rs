@@ -36,7 +36,8 @@ fn two_of_five_may_die_and_a_third_stops_service_until_one_is_back() {
     let mut nodes = Nodes::start(5, &[], MAX_TTL);
     let stores = nodes.stores();
     let long = MAX_TTL;
-    take(&*stores.one, "before", Token::random(), long);
+    let before = Token::random();
+    take(&*stores.one, "before", before, long);
     nodes.servers[0].kill9();
     nodes.servers[3].kill9();
     let (token, other) = (Token::random(), Token::random());
@@ -51,6 +52,11 @@ fn two_of_five_may_die_and_a_third_stops_service_until_one_is_back() {
         panic!("two of five decided: {answer:?}");
     };
     assert!(*answered == 2 && why.contains(&nodes.servers[0].address().to_string()), "{answer:?}");
+    let answer = wait(stores.one.extend(&key("before"), before, ttl(long)));
+    let Extended::Unknown(StoreError::NoQuorum { answered: 2, why, .. }) = &answer else {
+        panic!("two of five decided: {answer:?}");
+    };
+    assert_eq!(why.split("; ").count(), 3, "each node once: {why}");
     // The paused one has forgotten nothing: it votes as soon as it goes on.
     nodes.servers[1].cont();
     take(&*stores.one, "more", Token::random(), long);

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::fanout::{Enough, no_quorum};
+use super::fanout::undecided;
 use super::fence::{FenceRound, Judgement, RoundNumber, Verdict};
 use super::inner::Inner;
 use super::queue::RENEWAL;
@@ -157,29 +157,24 @@ pub(super) enum Decision {
 
 impl AcquireRound {
     pub(super) fn new(inner: &Inner, number: RoundNumber, fence: u64, deadline: Moment) -> Self {
-        let fence_round = match number {
-            RoundNumber::First => FenceRound::first,
-            RoundNumber::Second => FenceRound::second,
-        };
         Self {
             ballot: Ballot::new(inner.quorum, deadline),
-            fence: fence_round(inner.quorum, fence),
+            fence: FenceRound::new(inner.quorum, number, fence),
             replies: vec![None; inner.nodes.len()],
         }
     }
 
     /// Counts the reply of one node. Whether no other would change anything.
-    pub(super) fn count(&mut self, inner: &Inner, node: usize, reply: NodeReply, now: Moment) -> Enough {
+    pub(super) fn count(&mut self, inner: &Inner, node: usize, reply: NodeReply, now: Moment) -> bool {
         self.ballot.cast(node, reply.vote(), now);
         self.fence.count(reply.judgement());
         self.replies[node] = Some(reply);
-        let is_decided = match self.ballot.state() {
+        match self.ballot.state() {
             BallotState::Open => self.held_already(inner).is_some(),
             // The one that holds some of the nodes may hold those that have not answered, too: then it is no split vote.
             BallotState::Denied => self.denial(inner.quorum) != Denial::Split || self.silent().is_empty(),
             _ => true,
-        };
-        if is_decided { Enough::Yes } else { Enough::No }
+        }
     }
 
     /// Ends the wait for answers. The try was for a `ttl` from `begun` on.
@@ -276,10 +271,7 @@ impl AcquireRound {
     }
 
     fn unknown(&self, inner: &Inner) -> Acquired {
-        let answered = self.replies().filter(|(_, reply)| reply.error().is_none()).count();
-        let mut errors: Vec<(usize, StoreError)> =
-            self.replies().filter_map(|(node, reply)| Some((node, reply.error()?))).collect();
-        errors.extend(self.silent().into_iter().map(|node| (node, StoreError::Timeout)));
-        Acquired::Unknown(no_quorum(inner, answered, &errors))
+        let errors = self.replies().filter_map(|(node, reply)| Some((node, reply.error()?))).collect();
+        Acquired::Unknown(undecided(inner, &self.ballot, errors))
     }
 }

@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use super::inner::Inner;
 use super::node::Node;
+use super::quorum::Ballot;
 use crate::clock::Moment;
 use crate::store::StoreError;
 
@@ -98,6 +99,15 @@ impl<F: Future> Fanout<F> {
             });
         }
     }
+}
+
+/// Why too few nodes voted, node by node. One that neither did nor failed was too slow.
+pub(super) fn undecided(inner: &Inner, ballot: &Ballot, mut errors: Vec<(usize, StoreError)>) -> StoreError {
+    let is_silent = |node: &usize| !ballot.has_voted(*node) && errors.iter().all(|(failed, _)| failed != node);
+    let silent: Vec<usize> = (0..inner.nodes.len()).filter(is_silent).collect();
+    let answered = inner.nodes.len() - errors.len() - silent.len();
+    errors.extend(silent.into_iter().map(|node| (node, StoreError::Timeout)));
+    no_quorum(inner, answered, &errors)
 }
 
 /// Why too few nodes answered, node by node.

@@ -20,25 +20,6 @@ pub(crate) fn propose(highest_seen: u64, estimated_micros: u64) -> u64 {
     highest_seen.max(estimated_micros).saturating_add(1)
 }
 
-/// What a node remembers of one key's fences: the twin of `acquire.lua`, for the model.
-#[cfg(test)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub(crate) struct Memory {
-    /// The highest fence that it accepted, if it remembers one.
-    pub(crate) accepted: u64,
-    /// Its own clock's reading at the end of its last quarantine, kept in the marker (L4).
-    pub(crate) floor: u64,
-}
-
-/// Whose token the node holds for the key once it has judged: it takes a free key for the asker if, and only if, it
-/// accepts, so that a node that holds a token has accepted that token's fence.
-#[cfg(test)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Holding {
-    Asker,
-    Other,
-}
-
 /// How a node judges a proposal.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Judgement {
@@ -48,24 +29,6 @@ pub(crate) enum Judgement {
     Refused { seen: u64 },
     /// It does not hold the asker's token, so it says nothing about the fence.
     NotHeld,
-}
-
-#[cfg(test)]
-impl Memory {
-    /// Judges a proposal, as the script on the node does. A quarantined node is not asked: it does not vote (L4).
-    ///
-    /// The same proposal sent twice is refused: the node cannot know that it was the same asker's.
-    pub(crate) fn judge(&mut self, proposed: u64, holding: Holding) -> Judgement {
-        let seen = self.accepted.max(self.floor);
-        if holding == Holding::Other {
-            Judgement::NotHeld
-        } else if proposed > seen {
-            self.accepted = proposed;
-            Judgement::Accepted
-        } else {
-            Judgement::Refused { seen }
-        }
-    }
 }
 
 /// Which round of an acquire a proposal belongs to.
@@ -78,8 +41,6 @@ pub(crate) enum RoundNumber {
 /// What follows from the judgements so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
-    /// Not every node has answered, and those that have do not suffice.
-    Open,
     /// A majority accepted: this is the grant's fence.
     Proved(FencingToken),
     /// Propose this one, to all nodes, while the lock is valid.
@@ -101,17 +62,8 @@ pub(crate) struct FenceRound {
 }
 
 impl FenceRound {
-    /// The first round of an acquire.
-    pub(crate) fn first(quorum: Quorum, proposed: u64) -> Self {
-        Self::new(quorum, RoundNumber::First, proposed)
-    }
-
-    /// The round that [`Verdict::AskAgain`] asks for. There is no third.
-    pub(crate) fn second(quorum: Quorum, proposed: u64) -> Self {
-        Self::new(quorum, RoundNumber::Second, proposed)
-    }
-
-    fn new(quorum: Quorum, number: RoundNumber, proposed: u64) -> Self {
+    /// A second round is the one that [`Verdict::AskAgain`] asks for. There is no third.
+    pub(crate) fn new(quorum: Quorum, number: RoundNumber, proposed: u64) -> Self {
         Self { quorum, number, proposed, accepted: 0, judged: 0, highest_refusal: 0, refused: 0 }
     }
 
@@ -119,7 +71,7 @@ impl FenceRound {
     ///
     /// # Panics
     /// In builds with debug assertions, if more nodes have judged than there are.
-    pub(crate) fn count(&mut self, judgement: Option<Judgement>) -> Verdict {
+    pub(crate) fn count(&mut self, judgement: Option<Judgement>) {
         debug_assert!(self.judged < self.quorum.nodes(), "each node judges once per round");
         self.judged += 1;
         match judgement {
@@ -129,18 +81,6 @@ impl FenceRound {
                 self.highest_refusal = self.highest_refusal.max(seen);
             }
             Some(Judgement::NotHeld) | None => {}
-        }
-        self.verdict()
-    }
-
-    /// What follows from the judgements so far.
-    pub(crate) fn verdict(&self) -> Verdict {
-        if self.accepted >= self.quorum.needed() {
-            Verdict::Proved(FencingToken::at_least_one(self.proposed))
-        } else if self.judged < self.quorum.nodes() {
-            Verdict::Open
-        } else {
-            self.close()
         }
     }
 
@@ -171,18 +111,6 @@ mod tests {
     ];
 
     #[test]
-    fn a_node_accepts_only_what_is_above_its_memory_and_its_floor() {
-        for (accepted, floor) in [(7, 5), (5, 7)] {
-            let mut node = Memory { accepted, floor };
-            assert_eq!(node.judge(8, Holding::Other), Judgement::NotHeld);
-            assert_eq!(node.judge(7, Holding::Asker), Judgement::Refused { seen: 7 });
-            assert_eq!(node, Memory { accepted, floor }, "what is not accepted is not remembered");
-            assert_eq!(node.judge(8, Holding::Asker), Judgement::Accepted);
-            assert_eq!(node.judge(8, Holding::Asker), Judgement::Refused { seen: 8 });
-        }
-    }
-
-    #[test]
     fn a_proposal_is_above_the_clock_and_all_that_was_seen() {
         assert_eq!(propose(5, 9), 10);
         assert_eq!(propose(9, 5), 10);
@@ -197,12 +125,11 @@ mod tests {
                 let answers: Vec<_> = (0..nodes).map(|at| ANSWERS[code / 5_usize.pow(at as u32) % 5]).collect();
                 for number in [RoundNumber::First, RoundNumber::Second] {
                     let mut round = FenceRound::new(quorum, number, 50);
-                    let mut verdict = round.verdict();
                     for (heard, &answer) in answers.iter().enumerate() {
                         let accepted = answers[..heard].iter().filter(|&&a| a == ANSWERS[0]).count();
-                        let proved = accepted > nodes / 2;
-                        assert_eq!(verdict == Verdict::Open, !proved, "{answers:?} after {heard}");
-                        verdict = round.count(answer);
+                        let is_proved = matches!(round.close(), Verdict::Proved(_));
+                        assert_eq!(is_proved, accepted > nodes / 2, "{answers:?} after {heard}");
+                        round.count(answer);
                     }
                     let of = |wanted: &[Option<Judgement>]| answers.iter().filter(|a| wanted.contains(a)).count();
                     let next = if of(&ANSWERS[2..3]) > 0 { 91 } else { 51 };
@@ -211,7 +138,7 @@ mod tests {
                         RoundNumber::First if of(&ANSWERS[..3]) > nodes / 2 => Verdict::AskAgain(next),
                         RoundNumber::First | RoundNumber::Second => Verdict::Unproved,
                     };
-                    assert_eq!((verdict, round.close()), (expected, expected), "{answers:?}");
+                    assert_eq!(round.close(), expected, "{answers:?}");
                 }
             }
         }

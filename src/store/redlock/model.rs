@@ -9,11 +9,14 @@
 //! There is no last tick: states are told apart by what is left of each span, so idle time changes nothing.
 //! Left out, because they can only raise a node's counter or keep a key blocked: requests that run after their asker
 //! has given up (R5), what askers remember of earlier fences, crashes of nodes that remember nothing. Extend and repair
-//! are left out too. The nodes' and the askers' part in fences is the code of [`super::fence`] itself.
+//! are left out too. The askers' part in fences is the code of [`super::fence`] itself.
+
+mod memory;
 
 use std::collections::HashMap;
 
-use super::fence::{FenceRound, Holding, Judgement, Memory, RoundNumber, Verdict, propose};
+use self::memory::{Holding, Memory};
+use super::fence::{FenceRound, Judgement, RoundNumber, Verdict, propose};
 use super::quorum::Quorum;
 
 /// Fences per tick: more than a chain of proposals can climb in one.
@@ -313,7 +316,7 @@ impl World {
                             again.nodes.iter_mut().for_each(|node| node.requests[asker] = Proposal::Sent);
                             take(Step::AskAgain { asker, fence }, again, None);
                         }
-                        Verdict::Open | Verdict::Unproved => {}
+                        Verdict::Unproved => {}
                     }
                 }
             }
@@ -322,17 +325,14 @@ impl World {
 
     /// What the asker makes of those judgements that arrived.
     fn verdict(&self, state: &State, asker: usize, (fence, turn): (u64, RoundNumber), arrived: u32) -> Verdict {
-        let mut round = match turn {
-            RoundNumber::First => FenceRound::first(self.quorum(), fence),
-            RoundNumber::Second => FenceRound::second(self.quorum(), fence),
-        };
+        let mut round = FenceRound::new(self.quorum(), turn, fence);
         for (at, node) in state.nodes[..self.nodes].iter().enumerate() {
             match node.requests[asker] {
                 _ if arrived & 1 << at == 0 => continue,
                 Proposal::Accepted => round.count(Some(Judgement::Accepted)),
                 Proposal::Refused(seen) => round.count(Some(Judgement::Refused { seen })),
                 Proposal::Sent => continue,
-            };
+            }
         }
         round.close()
     }

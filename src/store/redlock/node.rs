@@ -226,6 +226,11 @@ impl Node {
         self.redis.link().and_then(|link| link.failure())
     }
 
+    /// Its store, unless nothing can be asked of it now.
+    pub(super) fn reachable(&self) -> Result<&RedisStore, StoreError> {
+        self.failure().map_or(Ok(&self.store), Err)
+    }
+
     /// Whether it is away, and so many locks wait for their release there that no more are added.
     pub(super) fn has_enough_pending_releases(&self) -> bool {
         self.redis.cleaning.len() >= MAX_PENDING_RELEASES && self.failure().is_some()

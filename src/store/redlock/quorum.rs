@@ -167,6 +167,11 @@ impl Ballot {
         !matches!(self.votes[node], None | Some(Vote::Unknown))
     }
 
+    /// How many nodes have voted.
+    pub(crate) fn answered(&self) -> usize {
+        (0..self.votes.len()).filter(|node| self.has_voted(*node)).count()
+    }
+
     /// The nodes that said that they do not hold the token, or may have forgotten it.
     pub(crate) fn lost(&self) -> Vec<usize> {
         let lost = |node: &usize| matches!(self.votes[*node], Some(Vote::Denied | Vote::Abstained));

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::fanout::{Enough, Fanout};
+use super::fanout::Fanout;
 use super::in_flight::{InFlightState, Sent, When};
 use super::inner::Inner;
 use super::lock::Lock;
 use super::node::Node;
-use super::reply::{NodeAnswer, Replies};
+use super::reply::{LockReply, NodeAnswer, Replies, each_reply};
 use crate::clock::Moment;
 use crate::store::StoreError;
 use crate::store::batching::{BatchSender, Slot};
@@ -31,6 +31,7 @@ const MAX_SLOT: Duration = Duration::from_millis(5);
 
 /// What all nodes are asked.
 pub(super) struct Request {
+    pub(super) inner: Arc<Inner>,
     script: &'static Script,
     /// All keys and arguments but the not-after.
     parts: ScriptArgs,
@@ -57,14 +58,14 @@ pub(super) enum Before {
 
 impl Request {
     pub(super) fn new(
-        inner: &Inner,
+        inner: &Arc<Inner>,
         script: &'static Script,
         parts: ScriptArgs,
         begun: Moment,
         before: Before,
     ) -> Self {
         let sent = Mutex::new(vec![None; inner.nodes.len()]);
-        Self { script, parts, begun, before, decided: Mutex::default(), sent }
+        Self { inner: Arc::clone(inner), script, parts, begun, before, decided: Mutex::default(), sent }
     }
 
     /// The last command that went out to the node.
@@ -127,7 +128,8 @@ impl Request {
 }
 
 /// Asks one node.
-async fn ask(inner: Arc<Inner>, node: Arc<Node>, request: Arc<Request>) -> NodeAnswer {
+async fn ask(node: Arc<Node>, request: Arc<Request>) -> NodeAnswer {
+    let inner = &request.inner;
     let wire = request.wire(&node).await.map_err(|error| Failure { error, ran: Ran::No })?;
     let (mut form, mut clock_corrected) = (Form::Hash, false);
     loop {
@@ -157,40 +159,39 @@ async fn ask(inner: Arc<Inner>, node: Arc<Node>, request: Arc<Request>) -> NodeA
     }
 }
 
-/// Decides the locks of one round.
-pub(super) trait RoundHandler: Send + 'static {
-    /// Counts the answer of one node; each node answers once. Whether every lock is decided.
-    fn answered(&mut self, node: usize, answer: NodeAnswer) -> Enough;
+/// One lock of a round.
+pub(super) trait RoundPart: Send + 'static {
+    /// Counts the reply of one node, also of one that replies after the lock was decided; each node replies once.
+    fn count(&mut self, request: &Arc<Request>, node: usize, reply: Result<LockReply, Failure>, now: Moment);
 
-    /// Decides what is still open: no further answer is waited for.
-    fn settle(&mut self);
+    /// Decides the lock, if it is not decided yet: no further reply is waited for.
+    fn decide(&mut self, request: &Arc<Request>);
+
+    fn is_decided(&self) -> bool;
 }
 
-/// Asks all nodes, and gives their answers to the handler.
+/// Asks all nodes, and gives their answers to the locks of the round.
 pub(super) async fn broadcast<S: BatchSender>(
-    inner: Arc<Inner>,
     request: Arc<Request>,
-    mut handler: impl RoundHandler,
-    slot: Option<Slot<S>>,
+    mut parts: Vec<impl RoundPart>,
+    mut slot: Option<Slot<S>>,
 ) {
+    let inner = &request.inner;
     let begun = inner.now();
-    let mut fanout = Fanout::to_all(&inner, |node| ask(Arc::clone(&inner), Arc::clone(node), Arc::clone(&request)));
-    let (mut slot, mut enough) = (slot, Enough::No);
+    let mut fanout = Fanout::to_all(inner, |node| ask(Arc::clone(node), Arc::clone(&request)));
     let deciding = async {
-        if tokio::time::timeout(MAX_SLOT, collect(&mut fanout, &mut handler, &mut enough)).await.is_err() {
+        if tokio::time::timeout(MAX_SLOT, collect(&mut fanout, &request, &mut parts)).await.is_err() {
             slot = None;
-            collect(&mut fanout, &mut handler, &mut enough).await;
+            collect(&mut fanout, &request, &mut parts).await;
         }
     };
     // A node that has not answered by then counts as unknown.
     let _ = inner.ticks.within(begun, inner.config.node_timeout, deciding).await;
-    if enough == Enough::No {
-        handler.settle();
-    }
+    parts.iter_mut().for_each(|part| part.decide(&request));
     drop(slot);
     let rest = async {
         while let Some((node, answer)) = fanout.next().await {
-            handler.answered(node, answer);
+            count(&request, &mut parts, node, &answer);
         }
     };
     if let Err(late) = inner.ticks.within(begun, inner.config.node_timeout * 2, rest).await {
@@ -198,21 +199,28 @@ pub(super) async fn broadcast<S: BatchSender>(
             let sent = request.sent_to(node);
             mark_broken(&inner.nodes[node], sent);
             let ran = if sent.is_some() { Ran::Maybe } else { Ran::No };
-            handler.answered(node, Err(Failure { error: late.clone(), ran }));
+            count(&request, &mut parts, node, &Err(Failure { error: late.clone(), ran }));
         }
     }
 }
 
-/// Gives answers to the handler until every lock is decided, or there are no more.
+/// Counts answers until every lock is decided, or there are no more.
 async fn collect<F: Future<Output = NodeAnswer>>(
     fanout: &mut Fanout<F>,
-    handler: &mut impl RoundHandler,
-    enough: &mut Enough,
+    request: &Arc<Request>,
+    parts: &mut [impl RoundPart],
 ) {
-    while *enough == Enough::No
+    while !parts.iter().all(RoundPart::is_decided)
         && let Some((node, answer)) = fanout.next().await
     {
-        *enough = handler.answered(node, answer);
+        count(request, parts, node, &answer);
+    }
+}
+
+fn count(request: &Arc<Request>, parts: &mut [impl RoundPart], node: usize, answer: &NodeAnswer) {
+    let now = request.inner.now();
+    for (part, reply) in parts.iter_mut().zip(each_reply(answer)) {
+        part.count(request, node, reply, now);
     }
 }
 

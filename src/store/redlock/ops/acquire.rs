@@ -9,19 +9,19 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::super::acquire_round::{AcquireRound, Decision, Leaves, NodeReply};
-use super::super::fanout::Enough;
 use super::super::fence::RoundNumber;
 use super::super::in_flight::{InFlightGuard, InFlightState};
 use super::super::inner::Inner;
 use super::super::lock::Lock;
 use super::super::queue::TICKET;
-use super::super::reply::{NodeAnswer, each_reply};
-use super::super::round::{Before, Request, RoundHandler, broadcast};
+use super::super::reply::LockReply;
+use super::super::round::{Before, Request, RoundPart, broadcast};
 use super::super::script::ACQUIRE;
 use super::release::{MAX_BATCH, Releases};
 use crate::clock::Moment;
 use crate::mode::Mode;
 use crate::store::batching::{BatchSender, Batcher, Slot, submit};
+use crate::store::redis::call::Failure;
 use crate::store::redis::millis;
 use crate::store::redis::script::ScriptArgs;
 use crate::store::{AcquireRequest, Acquired, OnHeld, StoreError, drift};
@@ -157,13 +157,11 @@ fn round(
         let deadline = call.begun.saturating_add(call.ttl.saturating_sub(drift(call.ttl)));
         let round = AcquireRound::new(inner, number, fence, deadline);
         let AcquireCall { lock, ttl, begun, order, answer } = call;
-        PendingAcquire { lock, ttl, begun, order, answer: Some(answer), round, guard: None }
+        let (answer, earlier) = (Some(answer), earlier.clone());
+        PendingAcquire { lock, ttl, begun, order, answer, number, earlier, round, guard: None }
     };
     let pending: Vec<PendingAcquire> = calls.into_iter().map(pending).collect();
-    let open = pending.len();
-    let handler =
-        PendingAcquires { inner: Arc::clone(inner), request: Arc::clone(&request), number, earlier, pending, open };
-    broadcast(Arc::clone(inner), request, handler, slot)
+    broadcast(request, pending, slot)
 }
 
 /// The arguments of `acquire.lua`, but for the not-after.
@@ -184,18 +182,7 @@ fn script_args(inner: &Inner, calls: &[AcquireCall], start: &RoundStart) -> Scri
     parts
 }
 
-/// The tries of one round.
-struct PendingAcquires {
-    inner: Arc<Inner>,
-    request: Arc<Request>,
-    number: RoundNumber,
-    /// Of a round with one try: what went on for its token when the round began.
-    earlier: Option<Arc<InFlightState>>,
-    pending: Vec<PendingAcquire>,
-    /// How many of them are not decided yet.
-    open: usize,
-}
-
+/// One try of a round.
 struct PendingAcquire {
     lock: Arc<Lock>,
     ttl: Duration,
@@ -203,117 +190,110 @@ struct PendingAcquire {
     order: Option<u64>,
     /// Where the answer goes to; `None` once the try is decided.
     answer: Option<oneshot::Sender<Acquired>>,
+    number: RoundNumber,
+    /// What went on for the token when the round began, if that is this try's alone.
+    earlier: Option<Arc<InFlightState>>,
     round: AcquireRound,
     /// Set when the try was decided while nodes had not answered; kept until all have.
     guard: Option<InFlightGuard>,
 }
 
-impl RoundHandler for PendingAcquires {
-    fn answered(&mut self, node: usize, answer: NodeAnswer) -> Enough {
-        let now = self.inner.now();
-        for (at, reply) in (0..self.pending.len()).zip(each_reply(&answer)) {
-            let reply = NodeReply::of(&self.inner, reply, self.pending[at].ttl);
-            self.count(node, &reply);
-            if self.pending[at].answer.is_none() {
-                self.late(at, node, &reply);
-            } else if self.pending[at].round.count(&self.inner, node, reply, now) == Enough::Yes {
-                self.decide(at);
-            }
+impl RoundPart for PendingAcquire {
+    fn count(&mut self, request: &Arc<Request>, node: usize, reply: Result<LockReply, Failure>, now: Moment) {
+        let inner = &request.inner;
+        let reply = NodeReply::of(inner, reply, self.ttl);
+        inner.nodes[node].count(reply.vote());
+        if let NodeReply::Quarantined { left } = reply {
+            inner.nodes[node].quarantined(left);
         }
-        if self.open == 0 { Enough::Yes } else { Enough::No }
+        if self.is_decided() {
+            self.late(request, node, &reply);
+        } else if self.round.count(inner, node, reply, now) {
+            self.decide(request);
+        }
     }
 
-    fn settle(&mut self) {
-        (0..self.pending.len()).for_each(|at| self.decide(at));
+    /// Answers the caller, or begins a second round.
+    fn decide(&mut self, request: &Arc<Request>) {
+        let Some(answer) = self.answer.take() else { return };
+        let inner = &request.inner;
+        let silent = self.round.silent();
+        if !silent.is_empty() {
+            let earlier = self.earlier.clone().filter(|_| self.number == RoundNumber::Second);
+            let guard = InFlightGuard::of_acquire(&inner.in_flight, Arc::clone(&self.lock), silent, earlier);
+            request.decide(guard.state());
+            self.guard = Some(guard);
+        }
+        match self.round.decide(inner, self.ttl, self.begun) {
+            Decision::Again(fence) => self.begin_second_round(request, fence, answer),
+            Decision::Answer(acquired) => self.answer(request, acquired, answer),
+        }
+    }
+
+    fn is_decided(&self) -> bool {
+        self.answer.is_none()
     }
 }
 
-impl PendingAcquires {
-    fn count(&self, node: usize, reply: &NodeReply) {
-        let node = &self.inner.nodes[node];
-        node.count(reply.vote());
-        if let NodeReply::Quarantined { left } = reply {
-            node.quarantined(*left);
-        }
+impl PendingAcquire {
+    fn begin_second_round(&self, request: &Request, fence: u64, answer: oneshot::Sender<Acquired>) {
+        self.take_back(request, &[Leaves::Doubt]);
+        let Self { ttl, begun, order, .. } = *self;
+        let after = Some((Arc::clone(&self.lock), self.guard.as_ref().map(|guard| Arc::clone(guard.state()))));
+        let again = AcquireCall { lock: Arc::clone(&self.lock), ttl, begun, order, answer };
+        let start = RoundStart { number: RoundNumber::Second, fence, begun: request.inner.now(), after };
+        request.inner.spawn(round(&request.inner, vec![again], start, None));
     }
 
-    /// Answers the caller, or begins a second round. Does nothing if the try is decided already.
-    fn decide(&mut self, at: usize) {
-        let one = &mut self.pending[at];
-        let Some(answer) = one.answer.take() else { return };
-        self.open -= 1;
-        let silent = one.round.silent();
-        if !silent.is_empty() {
-            let earlier = self.earlier.clone().filter(|_| self.number == RoundNumber::Second);
-            let guard = InFlightGuard::of_acquire(&self.inner.in_flight, Arc::clone(&one.lock), silent, earlier);
-            self.request.decide(guard.state());
-            one.guard = Some(guard);
-        }
-        match one.round.decide(&self.inner, one.ttl, one.begun) {
-            Decision::Again(fence) => self.begin_second_round(at, fence, answer),
-            Decision::Answer(acquired) => self.answer(at, acquired, answer),
-        }
-    }
-
-    fn begin_second_round(&self, at: usize, fence: u64, answer: oneshot::Sender<Acquired>) {
-        self.take_back(at, &[Leaves::Doubt]);
-        let PendingAcquire { lock, ttl, begun, order, guard, .. } = &self.pending[at];
-        let after = Some((Arc::clone(lock), guard.as_ref().map(|guard| Arc::clone(guard.state()))));
-        let again = AcquireCall { lock: Arc::clone(lock), ttl: *ttl, begun: *begun, order: *order, answer };
-        let start = RoundStart { number: RoundNumber::Second, fence, begun: self.inner.now(), after };
-        self.inner.spawn(round(&self.inner, vec![again], start, None));
-    }
-
-    fn answer(&self, at: usize, acquired: Acquired, answer: oneshot::Sender<Acquired>) {
+    fn answer(&self, request: &Request, acquired: Acquired, answer: oneshot::Sender<Acquired>) {
         let is_granted = matches!(acquired, Acquired::Granted { .. });
         if let Acquired::Granted { fence: Some(fence), .. } = acquired {
-            self.inner.proved(fence);
+            request.inner.proved(fence);
         }
         // The failure is marked before the answer goes out: the caller may try again at once.
         if is_granted {
-            self.take_back(at, &[Leaves::Doubt]);
+            self.take_back(request, &[Leaves::Doubt]);
         } else {
-            self.fail(at);
+            self.fail(request);
         }
         if answer.send(acquired).is_err() && is_granted {
-            self.fail(at);
+            self.fail(request);
         }
     }
 
     /// The token got nothing, or its grant reached nobody.
-    fn fail(&self, at: usize) {
-        let states = self.pending[at].guard.as_ref().map(InFlightGuard::state).into_iter().chain(&self.earlier);
+    fn fail(&self, request: &Request) {
+        let states = self.guard.as_ref().map(InFlightGuard::state).into_iter().chain(&self.earlier);
         states.for_each(|state| state.fail());
-        self.take_back(at, &[Leaves::Doubt, Leaves::Token]);
+        self.take_back(request, &[Leaves::Doubt, Leaves::Token]);
     }
 
     /// Takes back what the nodes that have answered keep.
-    fn take_back(&self, at: usize, what: &[Leaves]) {
-        let replies = self.pending[at].round.replies();
+    fn take_back(&self, request: &Request, what: &[Leaves]) {
+        let replies = self.round.replies();
         replies
             .filter(|(_, reply)| what.contains(&reply.leaves(self.number)))
-            .for_each(|(node, _)| self.take_back_at(at, node));
+            .for_each(|(node, _)| self.take_back_at(request, node));
     }
 
-    fn take_back_at(&self, at: usize, node: usize) {
-        let PendingAcquire { lock, ttl, .. } = &self.pending[at];
-        let (redis, begun) = (&self.inner.nodes[node].redis, self.request.begun);
+    fn take_back_at(&self, request: &Request, node: usize) {
+        let node = &request.inner.nodes[node];
         // The last moment at which a lost grant could begin, and its TTL. The operation timeout counts twice because
         // clocks differ.
-        let over = begun.saturating_add(redis.config.operation_timeout * 2).saturating_add(*ttl);
-        self.request.take_back(&self.inner.nodes[node], lock, over);
+        let over = request.begun.saturating_add(node.redis.config.operation_timeout * 2).saturating_add(self.ttl);
+        request.take_back(node, &self.lock, over);
     }
 
     /// Takes back what a node has given after the try was decided, unless the token may keep it.
-    fn late(&mut self, at: usize, node: usize, reply: &NodeReply) {
-        let Some(guard) = &self.pending[at].guard else { return };
-        let keeps = match (reply.leaves(self.number), self.request.sent_to(node)) {
+    fn late(&self, request: &Request, node: usize, reply: &NodeReply) {
+        let Some(guard) = &self.guard else { return };
+        let keeps = match (reply.leaves(self.number), request.sent_to(node)) {
             (Leaves::Nothing, _) => true,
             (Leaves::Token, Some(sent)) => guard.state().keeps(node, sent),
             _ => false,
         };
         if !keeps {
-            self.take_back_at(at, node);
+            self.take_back_at(request, node);
         }
         guard.state().answered(node);
     }

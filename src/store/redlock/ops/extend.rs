@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::fanout::{Enough, Fanout, no_quorum};
+use super::super::fanout::{Enough, Fanout, undecided};
 use super::super::in_flight::InFlightGuard;
 use super::super::inner::Inner;
 use super::super::lock::Lock;
@@ -75,12 +75,7 @@ async fn try_extend(inner: &Arc<Inner>, key: &Key, token: Token, ttl: Ttl) -> Re
         }
         BallotState::Denied => Ok(Extended::Lost),
         BallotState::TooLate => Err(StoreError::Timeout),
-        BallotState::Refused | BallotState::Unknown | BallotState::Open => {
-            let answered = inner.nodes.len() - errors.len() - fanout.pending();
-            let silent = (0..inner.nodes.len()).filter(|node| !ballot.has_voted(*node));
-            errors.extend(silent.map(|node| (node, StoreError::Timeout)));
-            Err(no_quorum(inner, answered, &errors))
-        }
+        BallotState::Refused | BallotState::Unknown | BallotState::Open => Err(undecided(inner, &ballot, errors)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::fanout::{Enough, Fanout, no_quorum};
+use super::super::fanout::{Enough, Fanout, undecided};
 use super::super::inner::Inner;
 use super::super::node::Node;
 use super::super::quorum::{Ballot, BallotState, Vote};
@@ -31,20 +31,19 @@ pub(crate) async fn force(inner: &Arc<Inner>, key: &Key) -> Forced {
     });
     counting.await;
     let state = ballot.settle(inner.now());
-    let answered = inner.nodes.len() - errors.len() - fanout.pending();
     fanout.drain_in_background(inner, |_, _| {});
     match state {
         BallotState::Granted => Forced::Released,
         BallotState::Denied => Forced::WasFree,
         // No majority has anything any more, and at least one node had something.
-        _ if answered >= inner.quorum.needed() && released > 0 => Forced::Released,
-        _ => Forced::Unknown(no_quorum(inner, answered, &errors)),
+        _ if ballot.answered() >= inner.quorum.needed() && released > 0 => Forced::Released,
+        _ => Forced::Unknown(undecided(inner, &ballot, errors)),
     }
 }
 
 async fn ask(node: Arc<Node>, key: Key) -> Forced {
-    match node.failure() {
-        Some(why) => Forced::Unknown(why),
-        None => node.store.force_release(&key).await,
+    match node.reachable() {
+        Ok(store) => store.force_release(&key).await,
+        Err(why) => Forced::Unknown(why),
     }
 }

@@ -27,10 +27,7 @@ pub(crate) async fn look(inner: &Arc<Inner>, key: &Key, token: Option<Token>) ->
 }
 
 async fn ask(node: Arc<Node>, key: Key, token: Option<Token>) -> Result<KeyState, StoreError> {
-    match node.failure() {
-        Some(why) => Err(why),
-        None => node.store.look(&key, token).await,
-    }
+    node.reachable()?.look(&key, token).await
 }
 
 /// What the nodes that have answered see.

@@ -37,8 +37,5 @@ pub(crate) async fn give(inner: &Arc<Inner>, key: &Key, within: Duration) -> Res
 }
 
 async fn ask(node: Arc<Node>, key: Key, within: Duration) -> Result<Noticed, StoreError> {
-    match node.failure() {
-        Some(why) => Err(why),
-        None => node.store.give_notice(&key, within).await,
-    }
+    node.reachable()?.give_notice(&key, within).await
 }

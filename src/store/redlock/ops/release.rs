@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::super::fanout::{Enough, no_quorum};
+use super::super::fanout::undecided;
 use super::super::in_flight::InFlightState;
 use super::super::inner::Inner;
 use super::super::lock::Lock;
 use super::super::quorum::{Ballot, BallotState, Vote};
-use super::super::reply::{LockReply, NodeAnswer, each_reply};
-use super::super::round::{Before, Request, RoundHandler, broadcast};
+use super::super::reply::LockReply;
+use super::super::round::{Before, Request, RoundPart, broadcast};
 use super::super::script::RELEASE;
 use crate::clock::Moment;
 use crate::store::batching::{BatchLimits, BatchSender, Batcher, Slot, submit};
@@ -88,12 +88,9 @@ fn round(inner: &Arc<Inner>, calls: Vec<ReleaseCall>, slot: Slot<Releases>) -> i
         result: Some(call.result),
         ballot: Ballot::new(inner.quorum, Moment::FAR),
         errors: Vec::new(),
-        answered: 0,
     };
     let pending: Vec<PendingRelease> = calls.into_iter().map(pending).collect();
-    let open = pending.len();
-    let handler = PendingReleases { inner: Arc::clone(inner), request: Arc::clone(&request), pending, open };
-    broadcast(Arc::clone(inner), request, handler, Some(slot))
+    broadcast(request, pending, Some(slot))
 }
 
 /// The arguments of `release.lua`, but for the not-after.
@@ -114,35 +111,43 @@ fn script_args(calls: &[ReleaseCall]) -> ScriptArgs {
     parts
 }
 
-/// The releases of one round.
-struct PendingReleases {
-    inner: Arc<Inner>,
-    request: Arc<Request>,
-    pending: Vec<PendingRelease>,
-    /// How many of them are not decided yet.
-    open: usize,
-}
-
+/// One release of a round.
 struct PendingRelease {
     lock: Arc<Lock>,
     /// Where the result goes to; `None` once the release is decided.
     result: Option<oneshot::Sender<Released>>,
     ballot: Ballot,
     errors: Vec<(usize, StoreError)>,
-    answered: usize,
 }
 
-impl RoundHandler for PendingReleases {
-    fn answered(&mut self, node: usize, answer: NodeAnswer) -> Enough {
-        let now = self.inner.now();
-        for (at, reply) in (0..self.pending.len()).zip(each_reply(&answer)) {
-            self.count(at, node, vote(reply), now);
+impl RoundPart for PendingRelease {
+    fn count(&mut self, request: &Arc<Request>, node: usize, reply: Result<LockReply, Failure>, now: Moment) {
+        let vote = vote(reply).unwrap_or_else(|error| {
+            self.release_later(request, node, now);
+            self.errors.push((node, error));
+            Vote::Unknown
+        });
+        self.ballot.cast(node, vote, now);
+        if self.ballot.state() != BallotState::Open {
+            self.decide(request);
         }
-        if self.open == 0 { Enough::Yes } else { Enough::No }
     }
 
-    fn settle(&mut self) {
-        (0..self.pending.len()).for_each(|at| self.decide(at));
+    fn decide(&mut self, request: &Arc<Request>) {
+        let (Some(result), inner) = (self.result.take(), &request.inner) else { return };
+        let released = match self.ballot.settle(inner.now()) {
+            BallotState::Granted => Released::Released,
+            BallotState::Denied => Released::AlreadyGone,
+            // No majority has it any more, though it is not known whether one had it.
+            _ if self.ballot.answered() >= inner.quorum.needed() => Released::AlreadyGone,
+            _ => Released::Unknown(undecided(inner, &self.ballot, std::mem::take(&mut self.errors))),
+        };
+        // A caller that has gone needs no result.
+        let _ = result.send(released);
+    }
+
+    fn is_decided(&self) -> bool {
+        self.result.is_none()
     }
 }
 
@@ -155,58 +160,15 @@ fn vote(reply: Result<LockReply, Failure>) -> Result<Vote, StoreError> {
     }
 }
 
-impl PendingReleases {
-    fn count(&mut self, at: usize, node: usize, vote: Result<Vote, StoreError>, now: Moment) {
-        if vote.is_err() {
-            self.release_later(at, node, now);
-        }
-        let one = &mut self.pending[at];
-        let vote = match vote {
-            Ok(vote) => {
-                one.answered += 1;
-                vote
-            }
-            Err(error) => {
-                one.errors.push((node, error));
-                Vote::Unknown
-            }
-        };
-        one.ballot.cast(node, vote, now);
-        if one.ballot.state() != BallotState::Open {
-            self.decide(at);
-        }
-    }
-
+impl PendingRelease {
     /// Has the node release the lock when it can.
-    fn release_later(&self, at: usize, node: usize, now: Moment) {
-        let node = &self.inner.nodes[node];
+    fn release_later(&self, request: &Request, node: usize, now: Moment) {
+        let node = &request.inner.nodes[node];
         // Beyond that the key runs out by itself on a node that is away: such nodes are a minority.
         if !node.has_enough_pending_releases() {
             // The TTL of the key is not known here; none is longer than this.
             let over = now.saturating_add(node.redis.config.longest_life);
-            self.request.take_back(node, &self.pending[at].lock, over);
+            request.take_back(node, &self.lock, over);
         }
-    }
-
-    /// Sends the result. Does nothing if the release is decided already.
-    fn decide(&mut self, at: usize) {
-        let one = &mut self.pending[at];
-        let Some(result) = one.result.take() else { return };
-        self.open -= 1;
-        let released = match one.ballot.settle(self.inner.now()) {
-            BallotState::Granted => Released::Released,
-            BallotState::Denied => Released::AlreadyGone,
-            // No majority has it any more, though it is not known whether one had it.
-            _ if one.answered >= self.inner.quorum.needed() => Released::AlreadyGone,
-            _ => {
-                let silent =
-                    |node: &usize| !one.ballot.has_voted(*node) && one.errors.iter().all(|(failed, _)| failed != node);
-                let silent: Vec<usize> = (0..self.inner.nodes.len()).filter(silent).collect();
-                one.errors.extend(silent.into_iter().map(|node| (node, StoreError::Timeout)));
-                Released::Unknown(no_quorum(&self.inner, one.answered, &one.errors))
-            }
-        };
-        // A caller that has gone needs no result.
-        let _ = result.send(released);
     }
 }
