@@ -127,13 +127,6 @@ impl<N: Clone + Eq + Hash, C: SharedCell> Drop for Seat<N, C> {
     }
 }
 
-#[cfg(test)]
-impl Flights {
-    fn is_empty(&self) -> bool {
-        self.values.0.is_empty() && self.locks.0.is_empty()
-    }
-}
-
 impl LockManager {
     fn flights(&self) -> &Flights {
         self.attached_flights()
@@ -158,8 +151,15 @@ mod tests {
     use std::future::IntoFuture;
     use std::time::Duration;
 
+    use super::Flights;
     use crate::engine::LockManager;
     use crate::error::LockError;
+
+    impl Flights {
+        fn is_empty(&self) -> bool {
+            self.values.0.is_empty() && self.locks.0.is_empty()
+        }
+    }
 
     #[actix_rt::test]
     async fn idle_keys_leave_no_flight_behind_however_it_ended() {

@@ -37,43 +37,39 @@ impl Table {
     }
 
     fn refresh_one(&mut self, fx: &mut Effects) -> bool {
-        match self.refreshes.step(&mut Refreshes(&mut self.slots), self.now) {
-            Step::Due(index) => self.refresh_by_order(index, fx),
-            Step::Moved => {}
-            Step::Idle => return false,
-        }
-        true
+        let step = self.refreshes.step(&mut Refreshes(&mut self.slots), self.now);
+        self.take(step, fx, Self::refresh_by_order)
     }
 
     fn hand_on_one(&mut self, fx: &mut Effects) -> bool {
         if self.resume_hand_off(fx) {
             return true;
         }
-        match self.expiries.urgent_step(&mut self.slots, self.now) {
-            Step::Due(index) => drop(self.end_if_over(index, fx)),
-            Step::Moved => {}
-            Step::Idle => return false,
-        }
-        true
+        let step = self.expiries.urgent_step(&mut self.slots, self.now);
+        self.take(step, fx, Self::end_due)
     }
 
     fn time_out_one(&mut self, fx: &mut Effects) -> bool {
-        match self.timeouts.step(&mut self.waiters, self.now) {
-            Step::Due(waiter) => self.waiter_is_due(waiter, fx),
-            Step::Moved => {}
-            Step::Idle => return false,
-        }
-        true
+        let step = self.timeouts.step(&mut self.waiters, self.now);
+        self.take(step, fx, Self::waiter_is_due)
     }
 
     /// Does one piece of the end of locks that nobody waits for; `false` if none is due.
     fn end_one(&mut self, fx: &mut Effects) -> bool {
-        match self.expiries.step(&mut self.slots, self.now) {
-            Step::Due(index) => drop(self.end_if_over(index, fx)),
-            Step::Moved => {}
-            Step::Idle => return self.end_idle_one(fx),
+        let step = self.expiries.step(&mut self.slots, self.now);
+        self.take(step, fx, Self::end_due) || self.end_idle_one(fx)
+    }
+
+    fn end_due(&mut self, index: u32, fx: &mut Effects) {
+        self.end_if_over(index, fx);
+    }
+
+    /// Does `due` to the entry that a wheel's step found due; `false` if the wheel had nothing to do.
+    fn take(&mut self, step: Step, fx: &mut Effects, due: fn(&mut Self, u32, &mut Effects)) -> bool {
+        if let Step::Due(entry) = step {
+            due(self, entry, fx);
         }
-        true
+        step != Step::Idle
     }
 
     /// Nothing falls due before this moment. `None`: nothing will.

@@ -193,29 +193,6 @@ impl Wheel {
         Some(Moment::from_nanos(start.saturating_mul(TICK_NANOS)))
     }
 
-    /// Every entry, having checked that the wheel and the entries' links agree.
-    #[cfg(test)]
-    pub(crate) fn filed(&self, links: impl Fn(u32) -> Links) -> Vec<u32> {
-        let mut filed = Vec::new();
-        for (level, heads) in self.heads.iter().enumerate() {
-            for (slot, &head) in heads.iter().enumerate() {
-                assert_eq!(self.occupied[level] >> slot & 1 == 1, head != NIL, "the bits show the full buckets");
-                let (mut id, mut prev) = (head, NIL);
-                while id != NIL {
-                    let found = links(id);
-                    assert_eq!(found.prev, prev, "buckets are linked both ways");
-                    assert_eq!(usize::from(found.bucket), level << SLOT_BITS | slot, "an entry knows its bucket");
-                    filed.push(id);
-                    (prev, id) = (id, found.next);
-                }
-            }
-        }
-        for (level, slot) in self.opening.into_iter().flatten() {
-            assert_ne!(self.heads[level][slot], NIL, "a bucket that is open is not empty");
-        }
-        filed
-    }
-
     fn place<const SET: usize>(&self, tick: u64) -> (usize, usize) {
         let differs = (self.elapsed[SET] ^ tick) | SLOT_MASK;
         let level = ((63 - differs.leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1);
@@ -242,6 +219,30 @@ mod tests {
 
     use super::*;
     use crate::table::slab::Slab;
+
+    impl Wheel {
+        /// Every entry, having checked that the wheel and the entries' links agree.
+        pub(crate) fn filed(&self, links: impl Fn(u32) -> Links) -> Vec<u32> {
+            let mut filed = Vec::new();
+            for (level, heads) in self.heads.iter().enumerate() {
+                for (slot, &head) in heads.iter().enumerate() {
+                    assert_eq!(self.occupied[level] >> slot & 1 == 1, head != NIL, "the bits show the full buckets");
+                    let (mut id, mut prev) = (head, NIL);
+                    while id != NIL {
+                        let found = links(id);
+                        assert_eq!(found.prev, prev, "buckets are linked both ways");
+                        assert_eq!(usize::from(found.bucket), level << SLOT_BITS | slot, "an entry knows its bucket");
+                        filed.push(id);
+                        (prev, id) = (id, found.next);
+                    }
+                }
+            }
+            for (level, slot) in self.opening.into_iter().flatten() {
+                assert_ne!(self.heads[level][slot], NIL, "a bucket that is open is not empty");
+            }
+            filed
+        }
+    }
 
     struct Node {
         due: Moment,
