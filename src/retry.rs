@@ -120,9 +120,23 @@ fn random_up_to(limit: Duration) -> Duration {
     Duration::from_nanos(fastrand::u64(0..=u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)))
 }
 
-macro_rules! shaped {
-    ($strategy:ty) => {
+/// Declares a strategy: its fields, which `new` is given, and what all strategies have.
+macro_rules! strategies {
+    ($($(#[$doc:meta])* $strategy:ident { $($field:ident: $type:ty),* } $(#[$new_doc:meta])* new;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        pub struct $strategy {
+            $($field: $type,)*
+            shape: Shape,
+        }
+
         impl $strategy {
+            $(#[$new_doc])*
+            #[must_use]
+            pub const fn new($($field: $type,)* retries: usize) -> Self {
+                Self { $($field,)* shape: Shape::new(retries) }
+            }
+
             /// Adds to each pause a random time of up to the pause itself, so that pollers do not march in step.
             #[must_use]
             pub const fn jitter(mut self) -> Self {
@@ -144,26 +158,31 @@ macro_rules! shaped {
                 self
             }
         }
-    };
-}
-shaped!(FixedInterval);
-shaped!(LinearBackoff);
-shaped!(ExponentialBackoff);
-shaped!(RandomBackoff);
-
-/// The same pause every time: `delay, delay, delay, ...`
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FixedInterval {
-    delay: Duration,
-    shape: Shape,
+    )*};
 }
 
-impl FixedInterval {
+strategies! {
+    /// The same pause every time: `delay, delay, delay, ...`
+    FixedInterval { delay: Duration }
     /// `retries` further tries, `delay` apart.
-    #[must_use]
-    pub const fn new(delay: Duration, retries: usize) -> Self {
-        Self { delay, shape: Shape::new(retries) }
-    }
+    new;
+
+    /// Pauses that grow by the same step: `first, first + step, first + 2 step, ...`
+    LinearBackoff { first: Duration, step: Duration }
+    /// `retries` further tries, the first after `first`.
+    new;
+
+    /// Pauses that grow by a factor: `first, first x factor, first x factor^2, ...`
+    ExponentialBackoff { first: Duration, factor: f32 }
+    /// `retries` further tries. The factor must be a finite number of at least 1, else the request answers
+    /// [`LockError::InvalidOption`].
+    new;
+
+    /// Pauses drawn evenly from a range.
+    RandomBackoff { min: Duration, max: Duration }
+    /// `retries` further tries. `min` must not be above `max`, else the request answers
+    /// [`LockError::InvalidOption`].
+    new;
 }
 
 /// Every 100 ms, without end: set a wait on the request, or it polls for ever.
@@ -180,43 +199,10 @@ impl RetryStrategy for FixedInterval {
     }
 }
 
-/// Pauses that grow by the same step: `first, first + step, first + 2 step, ...`
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LinearBackoff {
-    first: Duration,
-    step: Duration,
-    shape: Shape,
-}
-
-impl LinearBackoff {
-    /// `retries` further tries, the first after `first`.
-    #[must_use]
-    pub const fn new(first: Duration, step: Duration, retries: usize) -> Self {
-        Self { first, step, shape: Shape::new(retries) }
-    }
-}
-
 impl RetryStrategy for LinearBackoff {
     fn delays(self) -> Result<Delays, LockError> {
         let bare = std::iter::successors(Some(self.first), move |last| Some(last.saturating_add(self.step)));
         Ok(self.shape.apply(bare))
-    }
-}
-
-/// Pauses that grow by a factor: `first, first x factor, first x factor^2, ...`
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ExponentialBackoff {
-    first: Duration,
-    factor: f32,
-    shape: Shape,
-}
-
-impl ExponentialBackoff {
-    /// `retries` further tries. The factor must be a finite number of at least 1, else the request answers
-    /// [`LockError::InvalidOption`].
-    #[must_use]
-    pub const fn new(first: Duration, factor: f32, retries: usize) -> Self {
-        Self { first, factor, shape: Shape::new(retries) }
     }
 }
 
@@ -231,23 +217,6 @@ impl RetryStrategy for ExponentialBackoff {
             .with_factor(self.factor)
             .without_max_times();
         Ok(self.shape.apply(bare.build()))
-    }
-}
-
-/// Pauses drawn evenly from a range.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RandomBackoff {
-    min: Duration,
-    max: Duration,
-    shape: Shape,
-}
-
-impl RandomBackoff {
-    /// `retries` further tries. `min` must not be above `max`, else the request answers
-    /// [`LockError::InvalidOption`].
-    #[must_use]
-    pub const fn new(min: Duration, max: Duration, retries: usize) -> Self {
-        Self { min, max, shape: Shape::new(retries) }
     }
 }
 
