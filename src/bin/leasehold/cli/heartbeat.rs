@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 use leasehold::Clock;
-use serde::Deserialize;
 use serde_json::json;
 
 use super::release::TokenArgs;
+use crate::client::replies::HeartbeatReply;
 use crate::client::{ANSWER_TIMEOUT, Client, ServerArgs};
 use crate::exit::Failure;
 use crate::lease::whole_ms;
@@ -41,12 +41,6 @@ Exit code 75: the lock is lost.
 
 Examples:
   LEASEHOLD_LOCK_TOKEN=$token leasehold heartbeat order:42 --ttl 5m || exit";
-
-#[derive(Deserialize)]
-struct HeartbeatReply {
-    remaining_ms: u64,
-    refresh_count: u32,
-}
 
 /// Sends one heartbeat.
 ///

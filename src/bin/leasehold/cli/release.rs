@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use clap::Args;
 use leasehold::Token;
-use serde::Deserialize;
 use serde_json::json;
 
+use crate::client::replies::ReleaseReply;
 use crate::client::{ANSWER_TIMEOUT, Client, ServerArgs};
 use crate::exit::Failure;
 use crate::output::print_line;
@@ -57,12 +57,6 @@ impl TokenArgs {
         }
         Token::from_str(text.trim()).map_err(|_| wrong("it is not a UUID"))
     }
-}
-
-/// What became of a release, by token or by force.
-#[derive(Deserialize)]
-pub(crate) struct ReleaseReply {
-    pub(crate) outcome: String,
 }
 
 /// Releases a lock.

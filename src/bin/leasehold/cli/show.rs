@@ -1,9 +1,8 @@
 //! `leasehold show`: one lock, those who hold it, its queue, and for whom the nodes of its store stand.
 
 use clap::Args;
-use serde::Deserialize;
 
-use super::ls::{HolderRow, Row};
+use crate::client::replies::{Detail, NodeVote};
 use crate::client::{Client, ServerArgs};
 use crate::exit::Failure;
 use crate::output::{print, print_line};
@@ -32,30 +31,6 @@ Exit code 1: nobody holds it.
 Examples:
   leasehold show order:42
   leasehold show order:42 --json | jq .queue";
-
-#[derive(Deserialize)]
-struct Detail {
-    #[serde(flatten)]
-    row: Row,
-    holders: Vec<HolderRow>,
-    queue: Vec<WaiterRow>,
-    #[serde(default)]
-    votes: Vec<NodeVote>,
-}
-
-#[derive(Deserialize)]
-struct NodeVote {
-    node: String,
-    vote: String,
-}
-
-#[derive(Deserialize)]
-struct WaiterRow {
-    position: usize,
-    owner: Option<String>,
-    mode: String,
-    waited_ms: u64,
-}
 
 /// Shows a lock.
 ///

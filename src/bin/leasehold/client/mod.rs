@@ -3,6 +3,7 @@
 //! No proxy is ever asked: a lock server is a neighbour. Answers are handed on as the text that came, so that `--json`
 //! prints what the server said.
 
+pub(crate) mod replies;
 mod trust;
 
 use std::fmt;
@@ -200,19 +201,8 @@ impl Client {
         }
     }
 
-    /// The text of an answer.
-    ///
-    /// # Errors
-    /// See [`CallError`].
-    async fn text(
-        &self,
-        method: Method,
-        url: Url,
-        body: Option<&Value>,
-        within: Duration,
-    ) -> Result<String, CallError> {
-        let answer = self.send(method, url, body, Some(within)).await?;
-        answer.text().await.map_err(|why| self.unknown(&why))
+    async fn text(&self, answer: Result<Response, CallError>) -> Result<String, CallError> {
+        answer?.text().await.map_err(|why| self.unknown(&why))
     }
 
     /// `POST`s a body and answers the text that comes back.
@@ -220,7 +210,7 @@ impl Client {
     /// # Errors
     /// See [`CallError`].
     pub(crate) async fn post(&self, path: &str, body: &Value, within: Duration) -> Result<String, CallError> {
-        self.text(Method::POST, self.url(path, &[]), Some(body), within).await
+        self.text(self.send(Method::POST, self.url(path, &[]), Some(body), Some(within)).await).await
     }
 
     /// `GET`s a text.
@@ -228,7 +218,7 @@ impl Client {
     /// # Errors
     /// See [`CallError`].
     pub(crate) async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<String, CallError> {
-        self.text(Method::GET, self.url(path, query), None, ANSWER_TIMEOUT).await
+        self.text(self.send(Method::GET, self.url(path, query), None, Some(ANSWER_TIMEOUT)).await).await
     }
 
     /// `DELETE`s something.
@@ -236,7 +226,7 @@ impl Client {
     /// # Errors
     /// See [`CallError`].
     pub(crate) async fn delete(&self, path: &str, query: &[(&str, &str)]) -> Result<String, CallError> {
-        self.text(Method::DELETE, self.url(path, query), None, ANSWER_TIMEOUT).await
+        self.text(self.send(Method::DELETE, self.url(path, query), None, Some(ANSWER_TIMEOUT)).await).await
     }
 
     /// Opens a stream that ends when either side ends it.

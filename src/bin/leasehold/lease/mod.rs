@@ -17,6 +17,7 @@ use leasehold::{Clock, Held, Location, Lock, LockError, LockManager, Moment, Rel
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::client::replies::{Detail, HeartbeatReply, ReleaseReply};
 use crate::client::{CallError, Client};
 use crate::exit::Failure;
 use crate::settings::store::{self, Choice, StoreArgs};
@@ -80,36 +81,6 @@ pub(crate) struct Granted {
     pub(crate) fencing_token: Option<u64>,
     pub(crate) remaining_ms: u64,
     waited_ms: u64,
-}
-
-#[derive(Deserialize)]
-struct Beaten {
-    remaining_ms: u64,
-}
-
-#[derive(Deserialize)]
-struct Released {
-    outcome: String,
-}
-
-/// A lock as others see it.
-#[derive(Deserialize)]
-struct SeenLock {
-    holder: SeenHolder,
-    #[serde(default)]
-    queue: Vec<SeenWaiter>,
-}
-
-#[derive(Deserialize)]
-struct SeenHolder {
-    owner: Option<String>,
-    age_ms: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct SeenWaiter {
-    position: usize,
-    owner: Option<String>,
 }
 
 impl OwnEngine {
@@ -221,12 +192,11 @@ impl LeaseSource {
         match self {
             Self::Server(client) => {
                 let text = client.get("/locks", &[("key", key), ("missing", "empty")]).await.ok()?;
-                let seen: SeenLock = client.read(&text).ok()?;
-                let me = |waiter: &SeenWaiter| waiter.owner.as_deref() == Some(owner);
-                let before =
-                    seen.queue.iter().find(|waiter| me(waiter)).map(|waiter| waiter.position.saturating_sub(1));
-                let age = seen.holder.age_ms.map(Duration::from_millis);
-                Some(InTheWay { owner: seen.holder.owner, age, before })
+                let Detail { row, queue, .. } = client.read(&text).ok()?;
+                let me = queue.iter().find(|waiter| waiter.owner.as_deref() == Some(owner));
+                let before = me.map(|waiter| waiter.position.saturating_sub(1));
+                let age = row.holder.age_ms.map(Duration::from_millis);
+                Some(InTheWay { owner: row.holder.owner, age, before })
             }
             Self::Store(store) => {
                 let info = store.engine.get()?.inspect(key).await.ok()??;
@@ -344,8 +314,8 @@ impl Lease {
                 Box::pin(async move {
                     let sent = clock.now();
                     let answer = client.post("/heartbeat", &body, within).await;
-                    match answer.and_then(|text| client.read::<Beaten>(&text)) {
-                        Ok(Beaten { remaining_ms }) => {
+                    match answer.and_then(|text| client.read::<HeartbeatReply>(&text)) {
+                        Ok(HeartbeatReply { remaining_ms, .. }) => {
                             Beat::Until(sent.saturating_add(without_drift(Duration::from_millis(remaining_ms), ttl)))
                         }
                         Err(CallError::Refused(problem)) => match Failure::from(problem) {
@@ -402,7 +372,7 @@ impl Lease {
                     }
                     answer => answer?,
                 };
-                let Released { outcome } = client.read(&text)?;
+                let ReleaseReply { outcome } = client.read(&text)?;
                 if outcome == "released" { Ok(()) } else { Err(gone) }
             }
             Backing::Store { lock } => {
