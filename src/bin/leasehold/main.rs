@@ -9,7 +9,7 @@
 //! | `server` | `leasehold serve` |
 //! | `lease`, `client` | locks from a server or from a store; HTTP |
 //! | `settings`, `environment` | what both the server and the verbs can be told |
-//! | `output`, `print`, `screen`, `exit` | what is printed and how, exit codes |
+//! | `output`, `print`, `screen`, `writer`, `exit` | what is printed and how, exit codes |
 
 #![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic when a write fails; `output` does not")]
 
@@ -25,6 +25,7 @@ mod run;
 mod screen;
 mod server;
 mod settings;
+mod writer;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;

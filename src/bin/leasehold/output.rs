@@ -10,37 +10,23 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use crate::exit::Failure;
 use crate::print::cut;
+use crate::writer::Writer;
 
 /// How many notices may wait to be written; later ones are dropped.
 const WAITING_NOTICES: usize = 64;
 /// How long the end of the program waits for its last notices to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-enum Job {
-    Write(String),
-    /// Answered when all that came before was written or dropped.
-    Flush(Sender<()>),
-}
+/// The thread that writes to stderr, from the first notice on.
+static WRITER: LazyLock<Writer> = LazyLock::new(|| Writer::start("notices", WAITING_NOTICES, write_to_stderr));
 
-/// The thread that writes to stderr, from the first notice on. `None`: the system has no thread to give.
-fn writer() -> Option<&'static SyncSender<Job>> {
-    static WRITER: OnceLock<Option<SyncSender<Job>>> = OnceLock::new();
-    let start = || {
-        let (jobs, queue) = sync_channel(WAITING_NOTICES);
-        let thread = std::thread::Builder::new().name("notices".to_owned());
-        thread.spawn(move || write_all(&queue)).ok().map(|_| jobs)
-    };
-    WRITER.get_or_init(start).as_ref()
-}
-
-fn write_all(queue: &Receiver<Job>) {
+fn write_to_stderr() -> impl FnMut(&[u8]) {
     // A process in the background that writes to its terminal may be stopped for it, and its command would run on. One
     // that failed to become another program is ended by a closed pipe.
     #[cfg(unix)]
@@ -52,21 +38,14 @@ fn write_all(queue: &Receiver<Job>) {
         // If they cannot be blocked, a write has the effect that it would have without this thread.
         let _ = signals.thread_block();
     }
-    for job in queue {
-        match job {
-            // There is nobody to tell that it cannot be written.
-            Job::Write(text) => drop(io::stderr().write_all(text.as_bytes())),
-            Job::Flush(done) => drop(done.send(())),
-        }
-    }
+    // There is nobody to tell that it cannot be written.
+    |text| drop(io::stderr().write_all(text))
 }
 
 /// Writes a text to stderr as it is, as a line that is drawn again and again.
 pub(crate) fn status(text: String) {
-    if let Some(writer) = writer() {
-        // Full: nobody reads.
-        let _ = writer.try_send(Job::Write(text));
-    }
+    // Full: nobody reads.
+    let _ = WRITER.write(text.into_bytes());
 }
 
 /// Whether the last line on the terminal is to be drawn again.
@@ -96,10 +75,7 @@ pub(crate) fn clear_line() {
 
 /// Waits, for a second at most, until the notices are written. The last step of the program.
 pub(crate) fn flush() {
-    let (done, written) = channel();
-    if writer().is_some_and(|writer| writer.try_send(Job::Flush(done)).is_ok()) {
-        let _ = written.recv_timeout(FLUSH_TIMEOUT);
-    }
+    WRITER.flush(FLUSH_TIMEOUT);
 }
 
 /// Tells of a panic as of anything else: the standard library's hook blocks while nobody reads stderr.

@@ -33,7 +33,7 @@ use forwarded_signals::Signals;
 pub(crate) use launch::become_command;
 use leasehold::Clock;
 use terminal::Terminal;
-use watch::{Rules, Verdict};
+use watch::{Rules, Verdict, Why};
 
 use crate::client::Client;
 use crate::exit::{self, Failure};
@@ -136,8 +136,8 @@ async fn hold(
     }
     let code = match verdict {
         Verdict::Ended(ended) => code(ended),
-        Verdict::Overran => exit::OVERRAN.into(),
-        Verdict::Lost(why) => {
+        Verdict::Stopped(Why::Overran) => exit::OVERRAN.into(),
+        Verdict::Stopped(Why::Lost(why)) => {
             leases.give_up().await;
             return Err(Failure::Lost(format!("{}: the lock is lost, the command was ended: {why}", named(terms))));
         }

@@ -55,9 +55,7 @@ impl Terminal {
         if !self.pass_on(child.id(), getpgrp()) {
             return;
         }
-        if let (Verdict::Lost(_) | Verdict::Overran | Verdict::Ended(Ended::Signal(_)), Some(modes)) =
-            (verdict, &self.modes)
-        {
+        if let (Verdict::Stopped(_) | Verdict::Ended(Ended::Signal(_)), Some(modes)) = (verdict, &self.modes) {
             self.undisturbed(|| tcsetattr(&self.tty, SetArg::TCSANOW, modes));
         }
     }

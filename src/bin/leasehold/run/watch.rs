@@ -46,9 +46,16 @@ const DYING: Duration = Duration::from_secs(2);
 pub(super) enum Verdict {
     /// The command ended by itself, or by a signal from outside.
     Ended(Ended),
-    /// A lock was lost, or was about to be, and the command was ended for that.
+    /// It was ended for this.
+    Stopped(Why),
+}
+
+/// Why a command is ended.
+#[derive(Clone, Debug)]
+pub(super) enum Why {
+    /// A lock was lost, or was about to be.
     Lost(String),
-    /// The command took longer than it may, and was ended for that.
+    /// The command took longer than it may.
     Overran,
 }
 
@@ -72,13 +79,6 @@ pub(super) enum Until {
     Group,
 }
 
-/// Why a command is ended.
-#[derive(Clone, Debug)]
-enum Why {
-    Lost(String),
-    Overran,
-}
-
 /// How far the end of the command has come.
 enum Stage {
     Runs,
@@ -91,15 +91,6 @@ enum Stage {
         why: Why,
         since: Moment,
     },
-}
-
-impl From<Why> for Verdict {
-    fn from(why: Why) -> Self {
-        match why {
-            Why::Lost(why) => Self::Lost(why),
-            Why::Overran => Self::Overran,
-        }
-    }
 }
 
 /// Watches until the command has ended.
@@ -264,22 +255,21 @@ impl Watch<'_> {
     /// What comes of it, now that the command's first process has ended; `None`: others have yet to end.
     fn verdict(&mut self, ended: Ended, now: Moment) -> Option<Verdict> {
         match &self.stage {
-            Stage::Runs if self.last_resort.has_struck() => {
-                let why = self.why_lost("its time ran out");
-                Some(why.into())
-            }
+            Stage::Runs if self.last_resort.has_struck() => Some(Verdict::Stopped(self.why_lost("its time ran out"))),
             Stage::Runs => {
                 let waits = self.rules.until == Until::Group && self.child.group().is_there();
                 (!waits).then_some(Verdict::Ended(ended))
             }
-            Stage::Ending { why, .. } => (!self.child.group().has_left_something()).then(|| why.clone().into()),
+            Stage::Ending { why, .. } => {
+                (!self.child.group().has_left_something()).then(|| Verdict::Stopped(why.clone()))
+            }
             Stage::Killed { why, since } => {
                 let is_over = !self.child.group().has_left_something() || now.saturating_since(*since) >= DYING;
                 if !is_over {
                     // One that was just being begun.
                     self.child.group().kill();
                 }
-                is_over.then(|| why.clone().into())
+                is_over.then(|| Verdict::Stopped(why.clone()))
             }
         }
     }

@@ -6,13 +6,13 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::settings::LogFormat;
+use crate::writer::{Dropped, Writer};
 
 /// What is written unless `RUST_LOG` says otherwise. actix's own start and stop say nothing that we do not.
 const DEFAULT_FILTER: &str = "info";
@@ -34,62 +34,35 @@ pub(crate) fn dropped() -> [(&'static str, u64); 2] {
         .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
 }
 
-/// What the writing thread is sent.
-enum Message {
-    Line(Vec<u8>),
-    /// To be answered when all before it is written.
-    Flush(SyncSender<()>),
-}
-
 /// The way to the writing thread.
 #[derive(Clone)]
-pub(crate) struct Log(SyncSender<Message>);
+pub(crate) struct Log(Writer);
 
 impl Log {
     /// A thread that writes to `to` whatever comes, until the process ends.
-    fn writing(to: impl Write + Send + 'static) -> Self {
-        let (sender, receiver) = sync_channel(WAITING_LINES);
-        // Without a thread all lines are dropped, which is counted.
-        let _ = std::thread::Builder::new().name("leasehold-log".to_owned()).spawn(move || write(&receiver, to));
-        Self(sender)
-    }
-
-    fn send(&self, line: &[u8]) {
-        match self.0.try_send(Message::Line(line.to_vec())) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => drop(DROPPED_FULL.fetch_add(1, Ordering::Relaxed)),
-            Err(TrySendError::Disconnected(_)) => drop(DROPPED_FAILED.fetch_add(1, Ordering::Relaxed)),
-        }
-    }
-
-    /// Waits until what was logged is written, but not for long.
-    pub(crate) fn flush(&self) {
-        let (sender, receiver) = sync_channel(1);
-        if self.0.try_send(Message::Flush(sender)).is_ok() {
-            // A reader who does not read does not hold up the end.
-            let _ = receiver.recv_timeout(FLUSH_TIMEOUT);
-        }
-    }
-}
-
-fn write(messages: &Receiver<Message>, mut to: impl Write) {
-    for message in messages {
-        match message {
-            Message::Line(line) => {
-                if to.write_all(&line).is_err() {
-                    DROPPED_FAILED.fetch_add(1, Ordering::Relaxed);
-                }
+    fn writing(mut to: impl Write + Send + 'static) -> Self {
+        let write = move |line: &[u8]| {
+            if to.write_all(line).is_err() {
+                DROPPED_FAILED.fetch_add(1, Ordering::Relaxed);
             }
-            // Whoever waited for it may have gone.
-            Message::Flush(sender) => drop(sender.try_send(())),
-        }
+        };
+        Self(Writer::start("leasehold-log", WAITING_LINES, || write))
+    }
+
+    /// Waits until what was logged is written, but not for long: a reader who does not read does not hold up the end.
+    pub(crate) fn flush(&self) {
+        self.0.flush(FLUSH_TIMEOUT);
     }
 }
 
 /// Each line comes by one call of `write`, and is taken whole.
 impl Write for &Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.send(line);
+        match self.0.write(line.to_vec()) {
+            Ok(()) => {}
+            Err(Dropped::Full) => drop(DROPPED_FULL.fetch_add(1, Ordering::Relaxed)),
+            Err(Dropped::Failed) => drop(DROPPED_FAILED.fetch_add(1, Ordering::Relaxed)),
+        }
         Ok(line.len())
     }
 
@@ -131,6 +104,8 @@ pub(crate) fn start(format: LogFormat) -> Log {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Receiver, sync_channel};
+
     use super::*;
 
     struct Broken;
