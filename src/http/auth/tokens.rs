@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
 
 use super::quota::{Quotas, TokenUsage};
+use crate::http::number::bytes_of_hex;
 
 /// A shorter secret could be guessed.
 const SHORTEST_SECRET: usize = 16;
@@ -148,7 +149,7 @@ impl Bearer {
                 return wrong("it has characters that no header can carry");
             }
             (Some(secret), None) => fingerprint(Sha256::digest(secret).into()),
-            (None, Some(hex)) => match digest_of_hex(&hex) {
+            (None, Some(hex)) => match bytes_of_hex(&hex).and_then(|digest| digest.try_into().ok()) {
                 Some(digest) => fingerprint(digest),
                 None => return wrong("`token_sha256` is not 64 hexadecimal digits"),
             },
@@ -179,15 +180,4 @@ pub(in crate::http) fn without_inner(prefixes: &mut Vec<String>) {
     prefixes.sort_unstable();
     // In order, each comes behind what it begins with, and only such are in between.
     prefixes.dedup_by(|longer, shorter| longer.starts_with(shorter.as_str()));
-}
-
-fn digest_of_hex(hex: &str) -> Option<[u8; 32]> {
-    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut digest = [0; 32];
-    for (at, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(digest)
 }

@@ -265,6 +265,6 @@ fn prose(text: &str) -> String {
         .collect()
 }
 
-fn escape(text: &str) -> String {
+pub(in crate::http) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }

@@ -13,6 +13,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use sha2::{Digest, Sha256};
 
 use super::context::HandlerResult;
+use super::openapi::docs::escape;
 use super::problem::Fault;
 
 /// Its own files and the routes beside it; no framing, so that nobody can be led to click on it unseen.
@@ -74,11 +75,6 @@ fn cached(req: &HttpRequest, kind: &'static str, text: Cow<'static, str>) -> Htt
         .insert_header((REFERRER_POLICY, "no-referrer"))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"));
     if known { answer.finish() } else { answer.insert_header((CONTENT_TYPE, kind)).body(text.into_owned()) }
-}
-
-/// A path within an attribute.
-fn escape(path: &str) -> String {
-    path.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;")
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::http::number::bytes_of_hex;
 use crate::http::problem::Problem;
 use crate::http::query::invalid;
 use crate::{Key, ListOrder};
@@ -32,10 +33,7 @@ fn not_ours() -> Problem {
 }
 
 fn decode(text: &str) -> Option<String> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
-    let byte = |pair: &[u8]| Some(digit(pair.first()?)? << 4 | digit(pair.get(1)?)?);
-    let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
-    String::from_utf8(bytes?).ok().filter(|text| !text.is_empty())
+    String::from_utf8(bytes_of_hex(text)?).ok().filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
