@@ -88,3 +88,13 @@ macro_rules! named {
         }
     };
 }
+
+/// Gives memory of a map or list back after a spike: if it holds little of what it once did. A table needs to be told
+/// how what it holds is hashed.
+macro_rules! shrink_if_sparse {
+    ($of:expr $(, $hash:expr)?) => {
+        if $of.capacity() > 1024 && $of.len() < $of.capacity() / 16 {
+            $of.shrink_to($of.len() * 2 $(, $hash)?);
+        }
+    };
+}

@@ -26,9 +26,7 @@ use crate::error::{LockError, WaitEdge};
 use crate::key::Key;
 use crate::shard::Shard;
 use crate::sync::Mutex;
-use crate::table::{
-    AcquireOutcome, AcquireRequest, Blocker, Effects, Grant, Mode, Owner, OwnerId, OwnerSet, WaiterId, is_sparse,
-};
+use crate::table::{AcquireOutcome, AcquireRequest, Blocker, Effects, Grant, Mode, Owner, OwnerId, OwnerSet, WaiterId};
 use follow::Following;
 use graph::{Blocked, Hold, Step, World, cycle_through};
 
@@ -46,7 +44,33 @@ pub enum DeadlockPolicy {
 
 /// Names a wait in the register.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct WaitId(NonZeroU64);
+struct WaitId(NonZeroU64);
+
+/// A wait in the register, for as long as this is kept.
+pub(crate) struct RegisteredWait<'a> {
+    detector: &'a Detector,
+    id: WaitId,
+}
+
+impl RegisteredWait<'_> {
+    /// Whether a request that polls, or follows, may go on.
+    ///
+    /// # Errors
+    /// `Deadlock` if it has meanwhile become part of a cycle, and was chosen to break it.
+    pub(crate) fn check(&self) -> Result<(), LockError> {
+        let refused = self.detector.register.lock().refusal(self.id);
+        refused.map_or(Ok(()), |cycle| Err(LockError::Deadlock { cycle }))
+    }
+}
+
+impl Drop for RegisteredWait<'_> {
+    fn drop(&mut self) {
+        let forgotten = self.detector.register.lock().remove(self.id);
+        if let Some(wait) = forgotten {
+            wait.owner.drop_wait();
+        }
+    }
+}
 
 /// How many cycles one step breaks; an owner with more of them at once has them broken when it waits again.
 const ROUNDS: usize = 64;
@@ -107,15 +131,14 @@ impl Detector {
         Self { register: Mutex::new(Register::default()), policy }
     }
 
-    /// Queues a request, and breaks the cycle that it closes, if it closes one. What is queued is in the register
-    /// until [`Detector::forget`].
+    /// Queues a request, and breaks the cycle that it closes, if it closes one. What is queued is in the register.
     pub(crate) fn queue(
         &self,
         shards: &[Arc<Shard>],
         asked: &OwnedRequest<'_>,
         wait: Duration,
         waker: &Waker,
-    ) -> (AcquireOutcome, Option<WaitId>) {
+    ) -> (AcquireOutcome, Option<RegisteredWait<'_>>) {
         let OwnedRequest { request, owner, shard } = asked;
         let mut fx = Effects::new();
         // Counted before anything is looked at: a grant that the look does not see will see the count.
@@ -128,9 +151,10 @@ impl Detector {
             self.finish(shards, fx);
             return (outcome, None);
         };
-        let wait = register.add(asked.wait(WaitKind::Queued(id)));
+        let id = register.add(asked.wait(WaitKind::Queued(id)));
         self.look_at(shards, &mut register, owner, &mut fx);
         drop(register);
+        let wait = RegisteredWait { detector: self, id };
         self.finish(shards, fx);
         (outcome, Some(wait))
     }
@@ -139,7 +163,11 @@ impl Detector {
     ///
     /// # Errors
     /// `Deadlock` if it would close a cycle; it is not registered then.
-    pub(crate) fn poll(&self, shards: &[Arc<Shard>], asked: &OwnedRequest<'_>) -> Result<WaitId, LockError> {
+    pub(crate) fn poll(
+        &self,
+        shards: &[Arc<Shard>],
+        asked: &OwnedRequest<'_>,
+    ) -> Result<RegisteredWait<'_>, LockError> {
         self.register(shards, asked.wait(WaitKind::Polling(asked.request.terms.mode())))
     }
 
@@ -154,47 +182,24 @@ impl Detector {
         key: &Key,
         (shard, hash): (u32, u32),
         following: Arc<Following>,
-    ) -> Result<WaitId, LockError> {
+    ) -> Result<RegisteredWait<'_>, LockError> {
         let wait =
             Wait { owner: Arc::clone(owner), shard, key: key.clone(), hash, how: WaitKind::Following(following) };
         self.register(shards, wait)
     }
 
     /// Registers a wait that stands in no queue.
-    fn register(&self, shards: &[Arc<Shard>], wait: Wait) -> Result<WaitId, LockError> {
+    fn register(&self, shards: &[Arc<Shard>], wait: Wait) -> Result<RegisteredWait<'_>, LockError> {
         let mut fx = Effects::new();
         let owner = Arc::clone(&wait.owner);
         owner.add_wait();
         let mut register = self.register.lock();
-        let wait = register.add(wait);
+        let id = register.add(wait);
         self.look_at(shards, &mut register, &owner, &mut fx);
-        let refused = register.refusal(wait);
         drop(register);
+        let wait = RegisteredWait { detector: self, id };
         self.finish(shards, fx);
-        match refused {
-            None => Ok(wait),
-            Some(cycle) => {
-                self.forget(wait);
-                Err(LockError::Deadlock { cycle })
-            }
-        }
-    }
-
-    /// Whether a request that polls, or follows, may go on.
-    ///
-    /// # Errors
-    /// `Deadlock` if it has meanwhile become part of a cycle, and was chosen to break it.
-    pub(crate) fn may_poll(&self, wait: WaitId) -> Result<(), LockError> {
-        let refused = self.register.lock().refusal(wait);
-        refused.map_or(Ok(()), |cycle| Err(LockError::Deadlock { cycle }))
-    }
-
-    /// Takes a wait that is over out of the register.
-    pub(crate) fn forget(&self, wait: WaitId) {
-        let forgotten = self.register.lock().remove(wait);
-        if let Some(wait) = forgotten {
-            wait.owner.drop_wait();
-        }
+        wait.check().map(|()| wait)
     }
 
     /// Looks at owners that were granted something while they wait for something else.
@@ -270,15 +275,9 @@ impl Register {
 
     /// Gives memory back after a spike.
     fn shrink(&mut self) {
-        if is_sparse(self.waits.len(), self.waits.capacity()) {
-            self.waits.shrink_to(self.waits.len() * 2);
-        }
-        if is_sparse(self.by_owner.len(), self.by_owner.capacity()) {
-            self.by_owner.shrink_to(self.by_owner.len() * 2);
-        }
-        if is_sparse(self.blocked.len(), self.blocked.capacity()) {
-            self.blocked.shrink_to(self.blocked.len() * 2);
-        }
+        shrink_if_sparse!(self.waits);
+        shrink_if_sparse!(self.by_owner);
+        shrink_if_sparse!(self.blocked);
     }
 
     fn refusal(&self, id: WaitId) -> Option<Arc<[WaitEdge]>> {

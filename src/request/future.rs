@@ -20,7 +20,7 @@ use super::prepared::Prepared;
 use super::{LockRequest, Style, WaitPlace};
 use crate::clock::Moment;
 use crate::current_owner;
-use crate::deadlock::{Detector, OwnedRequest, WaitId};
+use crate::deadlock::{OwnedRequest, RegisteredWait};
 use crate::engine::LockManager;
 use crate::error::{AttemptOutcome, LockError};
 use crate::key::{Key, Token, Ttl};
@@ -62,7 +62,7 @@ pub(super) trait Traced {
 
 enum Stage<'a> {
     New { options: LockOptions, style: Style, bad_key: Option<Box<LockError>> },
-    Queued { prepared: Prepared, id: WaiterId, watch: Option<WaitId>, poller: Option<Box<Poller<'a>>> },
+    Queued { prepared: Prepared, id: WaiterId, _watch: Option<RegisteredWait<'a>>, poller: Option<Box<Poller<'a>>> },
     Sleeping { prepared: Prepared, poller: Box<Poller<'a>>, timer: u32 },
     Answered,
 }
@@ -72,20 +72,7 @@ struct Poller<'a> {
     delays: Delays,
     started: Moment,
     deadline: Moment,
-    watch: Option<PollerWait<'a>>,
-}
-
-/// A poller's wait in the register of the deadlock check, taken out when this is dropped: the pauses are the caller's
-/// code, and may panic.
-struct PollerWait<'a> {
-    detector: &'a Detector,
-    id: WaitId,
-}
-
-impl Drop for PollerWait<'_> {
-    fn drop(&mut self) {
-        self.detector.forget(self.id);
-    }
+    watch: Option<RegisteredWait<'a>>,
 }
 
 impl fmt::Debug for AcquireFuture<'_> {
@@ -259,7 +246,7 @@ impl<'a> AcquireFuture<'a> {
             AcquireOutcome::Granted(grant) => Poll::Ready(Ok(grant)),
             AcquireOutcome::Refused(why) => Poll::Ready(Err(why)),
             AcquireOutcome::Queued(id) => {
-                self.stage = Stage::Queued { prepared, id, watch: None, poller: None };
+                self.stage = Stage::Queued { prepared, id, _watch: None, poller: None };
                 // A request that does not wait has given no waker yet, and the store's answer is to wake it.
                 if style == Style::Try { self.poll_queued(cx) } else { Poll::Pending }
             }
@@ -281,7 +268,7 @@ impl<'a> AcquireFuture<'a> {
             (AcquireOutcome::Granted(grant), _) => Poll::Ready(Ok(grant)),
             (AcquireOutcome::Refused(why), _) => Poll::Ready(Err(why)),
             (AcquireOutcome::Queued(id), watch) => {
-                self.stage = Stage::Queued { prepared, id, watch, poller: None };
+                self.stage = Stage::Queued { prepared, id, _watch: watch, poller: None };
                 // It may have been refused already.
                 self.poll_queued(cx)
             }
@@ -297,12 +284,6 @@ impl<'a> AcquireFuture<'a> {
         })
     }
 
-    fn forget(&self, watch: Option<WaitId>) {
-        if let Some(watch) = watch {
-            self.manager.detector().forget(watch);
-        }
-    }
-
     /// Where the request stands in its queue, if it waits in one.
     pub(super) fn place(&self) -> Option<WaitPlace> {
         let Stage::Queued { id, .. } = &self.stage else { return None };
@@ -311,7 +292,7 @@ impl<'a> AcquireFuture<'a> {
 
     /// A later poll of a request that queues.
     fn poll_queued(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        let Stage::Queued { prepared, id, watch, .. } = &self.stage else {
+        let Stage::Queued { prepared, id, .. } = &self.stage else {
             unreachable!("only a queued request is polled so")
         };
         let answer = match self.shard().see_waiter(*id, prepared.terms.ttl, self.grant_state(prepared), cx.waker()) {
@@ -320,7 +301,6 @@ impl<'a> AcquireFuture<'a> {
             WaiterPoll::Refused(why) => Err(why),
             WaiterPoll::Taken => self.shard().answer_taken(&self.acquire_request(prepared)),
         };
-        self.forget(*watch);
         match std::mem::replace(&mut self.stage, Stage::Answered) {
             Stage::Queued { prepared, poller: Some(poller), .. } if answer == Err(LockError::Held) => {
                 self.pause(prepared, poller, cx)
@@ -358,7 +338,7 @@ impl<'a> AcquireFuture<'a> {
             AcquireOutcome::Refused(why) => Err(why),
             AcquireOutcome::Queued(id) => {
                 // The store is being asked, once.
-                self.stage = Stage::Queued { prepared, id, watch: None, poller: Some(poller) };
+                self.stage = Stage::Queued { prepared, id, _watch: None, poller: Some(poller) };
                 return self.poll_queued(cx);
             }
         };
@@ -405,10 +385,9 @@ impl<'a> AcquireFuture<'a> {
     /// Registers an owner that polls with the deadlock check: its wait closes a cycle as a queued one does.
     fn watch_poller(&self, prepared: &Prepared, poller: &mut Poller<'a>) -> Result<(), LockError> {
         let Some(owned) = self.owned(prepared) else { return Ok(()) };
-        let detector = self.manager.detector();
         match &poller.watch {
-            Some(watch) => detector.may_poll(watch.id)?,
-            None => poller.watch = Some(PollerWait { detector, id: detector.poll(self.manager.shards(), &owned)? }),
+            Some(watch) => watch.check()?,
+            None => poller.watch = Some(self.manager.detector().poll(self.manager.shards(), &owned)?),
         }
         Ok(())
     }
@@ -447,10 +426,7 @@ impl Drop for AcquireFuture<'_> {
     fn drop(&mut self) {
         match &self.stage {
             Stage::New { .. } | Stage::Answered => {}
-            Stage::Queued { id, watch, .. } => {
-                self.shard().cancel(*id);
-                self.forget(*watch);
-            }
+            Stage::Queued { id, .. } => self.shard().cancel(*id),
             Stage::Sleeping { prepared, timer, .. } => {
                 let shard = self.shard();
                 shard.stop_sleep(*timer);

@@ -12,7 +12,7 @@ use super::caller_wait::CallerWait;
 use super::flight::{AnyFlight, Flight, FlightKey, Landing, Lead};
 use super::{Role, Seat};
 use crate::current_owner;
-use crate::deadlock::WaitId;
+use crate::deadlock::RegisteredWait;
 use crate::deadlock::follow::Following;
 use crate::engine::LockManager;
 use crate::error::LockError;
@@ -42,7 +42,7 @@ pub(super) enum Next<V> {
 struct FollowerWait<'a> {
     manager: &'a LockManager,
     owner: Arc<Owner>,
-    registered: Option<(WaitId, Arc<Following>)>,
+    registered: Option<(RegisteredWait<'a>, Arc<Following>)>,
 }
 
 impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
@@ -147,31 +147,18 @@ fn seat_of<V: Send + Sync + 'static>(manager: &LockManager, key: Key) -> (Seat<F
 
 impl FollowerWait<'_> {
     fn register_wait<V>(&mut self, key: &Key, flight: &Flight<V>) -> Result<(), LockError> {
-        self.leave();
+        self.registered = None;
         let following = Arc::new(Following::new(Arc::clone(flight.turn())));
-        let detector = self.manager.detector();
-        let place = self.manager.place(key);
-        let id = detector.follow(self.manager.shards(), &self.owner, key, place, Arc::clone(&following))?;
-        self.registered = Some((id, following));
+        let (manager, place) = (self.manager, self.manager.place(key));
+        let wait = manager.detector().follow(manager.shards(), &self.owner, key, place, Arc::clone(&following))?;
+        self.registered = Some((wait, following));
         Ok(())
     }
 
     fn check(&self, cx: &Context<'_>) -> Result<(), LockError> {
-        let Some((id, following)) = &self.registered else { return Ok(()) };
+        let Some((wait, following)) = &self.registered else { return Ok(()) };
         // Before the look: who refuses it from here on wakes this task.
         following.set_waker(cx.waker());
-        self.manager.detector().may_poll(*id)
-    }
-
-    fn leave(&mut self) {
-        if let Some((id, _)) = self.registered.take() {
-            self.manager.detector().forget(id);
-        }
-    }
-}
-
-impl Drop for FollowerWait<'_> {
-    fn drop(&mut self) {
-        self.leave();
+        wait.check()
     }
 }

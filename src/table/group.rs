@@ -9,7 +9,6 @@ use std::ops::Bound;
 
 use hashbrown::HashMap;
 
-use super::is_sparse;
 use super::owner::{OwnerId, OwnerSet};
 use crate::clock::Moment;
 use crate::key::Token;
@@ -56,9 +55,7 @@ impl Group {
 
     pub(crate) fn remove(&mut self, token: Token, member: u32, deadline: Moment, owner: Option<OwnerId>) {
         self.members.remove(&token);
-        if is_sparse(self.members.len(), self.members.capacity()) {
-            self.members.shrink_to(self.members.len() * 2);
-        }
+        shrink_if_sparse!(self.members);
         self.deadlines.remove(&(deadline, member));
         if let Some(owner) = owner {
             self.owners.remove(&(owner, member));

@@ -281,19 +281,10 @@ impl Table {
             return true;
         }
         // What is moved for it is few, and what was there before was many: O(1) for each that has gone.
-        if is_sparse(self.index.len(), self.index.capacity()) {
-            let slots = &self.slots;
-            self.index.shrink_to(self.index.len() * 2, |&other| spread(slots[other].hash));
-        }
-        if is_sparse(self.chosen.len(), self.chosen.capacity()) {
-            self.chosen.shrink_to(self.chosen.len() * 2);
-        }
-        if is_sparse(self.owner_index.len(), self.owner_index.capacity()) {
-            self.owner_index.shrink_to(self.owner_index.len() * 2);
-        }
-        if is_sparse(self.handing_off.len(), self.handing_off.capacity()) {
-            self.handing_off.shrink_to(self.handing_off.len() * 2);
-        }
+        shrink_if_sparse!(self.index, |&other| spread(self.slots[other].hash));
+        shrink_if_sparse!(self.chosen);
+        shrink_if_sparse!(self.owner_index);
+        shrink_if_sparse!(self.handing_off);
         false
     }
 
@@ -426,11 +417,6 @@ impl Table {
     pub(crate) fn admit(&mut self, more: usize) {
         self.limits.waiters = self.waiting.saturating_add(more);
     }
-}
-
-/// Whether a map or list holds so little of what it once did that it is to shrink.
-pub(crate) fn is_sparse(len: usize, capacity: usize) -> bool {
-    capacity > 1024 && len < capacity / 16
 }
 
 /// Makes the 64 bits that the index wants of the 32 that a slot keeps; it takes its tag from the highest ones.
