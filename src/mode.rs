@@ -25,10 +25,19 @@ pub enum Mode {
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exclusive => f.write_str("exclusive"),
-            Self::Shared => f.write_str("shared"),
+            Self::Exclusive | Self::Shared => f.write_str(self.label().as_str()),
             Self::Permits { limit, permits } => write!(f, "{permits} of {limit} permits"),
         }
+    }
+}
+
+named! {
+    /// A [`Mode`] without its numbers, as spans and metrics tell modes apart.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(crate) enum ModeLabel {
+        Exclusive = "exclusive",
+        Shared = "shared",
+        Permits = "permits",
     }
 }
 
@@ -40,6 +49,14 @@ pub(crate) enum Kind {
 }
 
 impl Mode {
+    pub(crate) const fn label(self) -> ModeLabel {
+        match self {
+            Self::Exclusive => ModeLabel::Exclusive,
+            Self::Shared => ModeLabel::Shared,
+            Self::Permits { .. } => ModeLabel::Permits,
+        }
+    }
+
     pub(crate) const fn kind(self) -> Kind {
         match self {
             Self::Exclusive | Self::Shared => Kind::ReadWrite,

@@ -11,11 +11,9 @@ use super::metric_names;
 use super::rows::Rows;
 use crate::LockManager;
 use crate::error::AttemptOutcome;
+use crate::mode::ModeLabel;
 use crate::store::{Health, Warning};
 use crate::table::{OUTCOMES, Reading, Samples};
-
-/// The labels of modes, in the order of `ModeLabel`.
-pub(super) const MODES: [&str; 3] = ["exclusive", "shared", "permits"];
 
 /// What the manager has as a whole.
 pub(super) struct PublishedManager {
@@ -122,7 +120,8 @@ impl Published {
         let (name, space) = (|| manager.to_owned(), || namespace.to_owned());
         let oldest = |family: &'static str| gauge!(family, "manager" => name(), "lock_namespace" => space());
         Self {
-            acquire: MODES.map(|mode| {
+            acquire: ModeLabel::ALL.map(|mode| {
+                let mode = mode.as_str();
                 AttemptOutcome::ALL.map(|outcome| {
                     counter!(metric_names::ACQUIRE, "manager" => name(), "lock_namespace" => space(), "mode" => mode, "outcome" => outcome.as_str())
                 })

@@ -6,7 +6,7 @@
 use super::queue_depth::RecentDepths;
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
-use crate::mode::{Kind, Mode};
+use crate::mode::{Kind, Mode, ModeLabel};
 
 /// The upper bounds of the hold times' buckets, in seconds. No two lie between the same powers of two of nanoseconds,
 /// which [`Buckets::add`] relies on.
@@ -33,24 +33,6 @@ const fn nanos<const N: usize>(seconds: [f64; N]) -> [u64; N] {
 const SAMPLED: u64 = 64;
 /// The most samples of each kind that are kept until they are taken (T9).
 const MOST_SAMPLES: usize = 1024;
-
-/// A [`Mode`], as far as metrics distinguish it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum ModeLabel {
-    Exclusive,
-    Shared,
-    Permits,
-}
-
-impl From<Mode> for ModeLabel {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Exclusive => Self::Exclusive,
-            Mode::Shared => Self::Shared,
-            Mode::Permits { .. } => Self::Permits,
-        }
-    }
-}
 
 impl From<Kind> for ModeLabel {
     /// Of those who hold a key together.
@@ -172,7 +154,7 @@ impl Tally {
 
     /// An attempt ended so.
     pub(crate) fn attempt(&mut self, mode: Mode, outcome: AttemptOutcome) {
-        self.outcomes[ModeLabel::from(mode) as usize][outcome as usize] += 1;
+        self.outcomes[mode.label() as usize][outcome as usize] += 1;
     }
 
     /// An attempt was granted.
@@ -232,12 +214,12 @@ impl Tally {
     }
 
     pub(super) fn queued(&mut self, mode: Mode, depth: u32, now: Moment) {
-        self.waiting[ModeLabel::from(mode) as usize] += 1;
+        self.waiting[mode.label() as usize] += 1;
         self.depths.saw(depth, now);
     }
 
     pub(super) fn left_queue(&mut self, mode: Mode) {
-        self.waiting[ModeLabel::from(mode) as usize] -= 1;
+        self.waiting[mode.label() as usize] -= 1;
     }
 
     pub(super) fn claimed(&mut self, by_handoff: bool) {

@@ -89,8 +89,6 @@ pub(crate) use counters::Counters;
 pub(crate) use effects::Effects;
 pub use events::{Event, EventKind};
 pub(crate) use events::{Interest, Sink};
-#[cfg(all(test, feature = "metrics"))]
-use histogram::ModeLabel;
 #[cfg(feature = "metrics")]
 pub(crate) use histogram::{HOLD_BUCKETS, OUTCOMES, Samples, Tally, WAIT_BUCKETS};
 pub(crate) use history::{End, EndRecord};

@@ -1,10 +1,11 @@
 //! What the metrics' reporter reads of a table.
 
-use super::histogram::{Buckets, ModeLabel, Samples, Tally, add};
+use super::histogram::{Buckets, Samples, Tally, add};
 use super::slot::Slot;
 use super::{Counters, Table};
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
+use crate::mode::ModeLabel;
 
 /// What a reporter reads at once, of a table or of several.
 #[derive(Clone, Debug, Default)]

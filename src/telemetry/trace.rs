@@ -38,14 +38,6 @@ mod on {
         tracing::warn!(target: "leasehold", store, cause = why.cause().as_str(), %why, times, "the store cannot answer");
     }
 
-    fn mode_name(mode: Mode) -> &'static str {
-        match mode {
-            Mode::Exclusive => "exclusive",
-            Mode::Shared => "shared",
-            Mode::Permits { .. } => "permits",
-        }
-    }
-
     /// A request under way. Dropped without an answer, it was cancelled.
     pub(crate) struct Attempt(Box<Spans>);
 
@@ -65,7 +57,7 @@ mod on {
                 otel.status_code = Empty,
                 error.r#type = Empty,
                 lock.key = %key,
-                lock.mode = mode_name(mode),
+                lock.mode = mode.label().as_str(),
                 lock.outcome = Empty,
             );
             (!span.is_disabled()).then(|| Self(Box::new(Spans { mode, span, waiting: None })))
@@ -127,7 +119,7 @@ mod on {
                 "leasehold.hold",
                 otel.kind = "internal",
                 lock.key = %key,
-                lock.mode = mode_name(mode),
+                lock.mode = mode.label().as_str(),
                 lock.fence = fence.map(display),
                 lock.end = Empty,
             );

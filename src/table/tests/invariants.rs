@@ -226,8 +226,8 @@ impl Table {
 impl Table {
     /// T8, by mode and outcome: what metrics show is what there is.
     fn assert_tally(&self, slots: &[(u32, &Slot)]) {
-        use super::ModeLabel;
         use crate::error::AttemptOutcome;
+        use crate::mode::ModeLabel;
         let (c, tally) = (&self.counters, &self.tally);
         let (mut held, mut entries) = ([0; 3], [0; 3]);
         for (_, slot) in slots {
@@ -240,7 +240,7 @@ impl Table {
         for waiter in
             (0..self.waiters.bound()).filter_map(|id| self.waiters.get(id)).filter(|waiter| waiter.is_queued())
         {
-            waiting[ModeLabel::from(waiter.terms.mode()) as usize] += 1;
+            waiting[waiter.terms.mode().label() as usize] += 1;
         }
         assert_eq!((tally.held[1], tally.held[2]), (held[1], held[2]), "T8: shares and permits held now");
         assert_eq!(self.held() as u64, held.iter().sum::<u64>(), "T8: held now, by mode");
