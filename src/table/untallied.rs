@@ -1,8 +1,8 @@
 //! What stands in for the [tally](super::histogram) without the feature `metrics`: nothing is counted.
 
-use super::mode::{Kind, Mode};
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
+use crate::mode::{Kind, Mode};
 
 /// Counts nothing.
 #[derive(Clone, Copy, Debug, Default)]
