@@ -135,6 +135,7 @@ impl KeptIdle {
     }
 
     /// What a digit stands for; of one that it does not know, the least that can be said.
+    #[cfg(any(test, feature = "redis"))]
     pub(crate) const fn of_digit(digit: u8) -> Self {
         match digit {
             0 => Self::Never,
