@@ -53,7 +53,7 @@ impl Raw {
         let (acquire, release) = match kind {
             Scripts::Ours => (
                 ours!("prelude.lua", "each.lua", "mint.lua", "queue.lua", "acquire.lua"),
-                ours!("prelude.lua", "each.lua", "queue.lua", "release.lua"),
+                ours!("prelude.lua", "each.lua", "mint.lua", "queue.lua", "hand_over.lua", "release.lua"),
             ),
             Scripts::Shortest => (SHORT_ACQUIRE, SHORT_RELEASE),
         };
@@ -67,7 +67,7 @@ impl Raw {
     async fn lock_and_release(&self, key: &str) {
         let token = Token::random().to_string();
         let (lock, fence) = (format!("lock:{key}"), format!("leasehold:fence:{{lock:{key}}}"));
-        let (queue, alive) = (format!("leasehold:queue:{{lock:{key}}}"), format!("leasehold:alive:{{lock:{key}}}"));
+        let (queue, tickets) = (format!("leasehold:queue:{{lock:{key}}}"), format!("leasehold:tickets:{{lock:{key}}}"));
         let late = 9_000_000_000_000_000_u64;
         let mut connection = self.connection.clone();
         let mut acquire = redis::cmd("EVALSHA");
@@ -75,9 +75,28 @@ impl Raw {
         let mut release = redis::cmd("EVALSHA");
         release.arg(self.release.get_hash());
         if self.kind == Scripts::Ours {
-            acquire.arg(4).arg(&lock).arg(&queue).arg(&fence).arg(&alive).arg(late).arg(0).arg(86_400_000).arg("bench");
+            acquire
+                .arg(4)
+                .arg(&lock)
+                .arg(&queue)
+                .arg(&fence)
+                .arg(&tickets)
+                .arg(late)
+                .arg(0)
+                .arg(86_400_000)
+                .arg("bench");
             acquire.arg(&token).arg(TTL_MS).arg(format!("{late} 0 0 0"));
-            release.arg(3).arg(&lock).arg(&alive).arg(&queue).arg(late).arg(0).arg("leasehold:").arg(&token).arg(late);
+            release
+                .arg(4)
+                .arg(&lock)
+                .arg(&tickets)
+                .arg(&queue)
+                .arg(&fence)
+                .arg(late)
+                .arg(0)
+                .arg("leasehold:")
+                .arg(&token)
+                .arg(late);
         } else {
             acquire.arg(1).arg(&lock).arg(&token).arg(TTL_MS);
             release.arg(1).arg(&lock).arg(&token);

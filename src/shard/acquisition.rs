@@ -17,7 +17,7 @@ use crate::key::{FencingToken, Key};
 use crate::mode::Mode;
 use crate::store::{AcquireRequest, Acquired, Denial, OnHeld, Store, Watch};
 use crate::supervise::supervise;
-use crate::table::{Attempts, ClaimOutcome, ClaimRequest, ClaimSource, Grant, LocalWaiters, StoreGrant};
+use crate::table::{AtFirst, Attempts, ClaimOutcome, ClaimRequest, ClaimSource, Grant, LocalWaiters, StoreGrant};
 
 /// A waiter tries at least this often, whatever hints come.
 const POLL_CAP: Duration = Duration::from_secs(1);
@@ -203,9 +203,10 @@ impl StoreDriver {
 }
 
 fn request(key: &Key, ask: ClaimRequest) -> AcquireRequest<'_> {
-    let on_held = match ask.tries {
-        Attempts::One => OnHeld::Fail,
-        Attempts::Many => OnHeld::Queue,
+    let on_held = match (ask.tries, ask.at_first) {
+        (Attempts::One, _) => OnHeld::Fail,
+        (Attempts::Many, AtFirst::Whole) => OnHeld::Queue,
+        (Attempts::Many, AtFirst::Short) => OnHeld::QueueForHandOver,
     };
     AcquireRequest { key, token: ask.token, ttl: ask.ttl, on_held, mode: Mode::Exclusive }
 }

@@ -122,7 +122,7 @@ impl Shard {
     }
 
     pub(crate) fn stop_auto_refresh(&self, grant: &Grant) {
-        self.with(|state, _| state.table.stop_auto_refresh(grant));
+        self.with(|state, fx| state.table.stop_auto_refresh(grant, fx));
     }
 
     pub(crate) fn cap_hold(&self, grant: &Grant, max_hold: Duration) -> Result<(), LockError> {

@@ -90,6 +90,10 @@ pub enum OnHeld {
     Fail,
     /// Take this process's place in the key's queue, or keep the one that it has (S9).
     Queue,
+    /// The same, and the key may be handed over to that place without another try: for less than the TTL, which the
+    /// caller extends if it needs it for longer ([`valid_for`](Acquired::Granted::valid_for)). The next try with the
+    /// token is granted then. A store that hands nothing over takes it as [`Queue`](Self::Queue).
+    QueueForHandOver,
 }
 
 /// What is shared between processes. The module's table holds the contract.

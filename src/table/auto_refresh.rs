@@ -98,10 +98,9 @@ impl Table {
 
     /// Puts an order in force, in place of what is.
     fn order(&mut self, index: u32, mut order: AutoRefresh, fx: &mut Effects) {
-        let auto = self.slots[index].extras.as_ref().and_then(|extras| extras.auto.as_ref());
-        if let Some(auto) = auto.filter(|auto| auto.what == DueAction::Extend) {
+        if let Some(due) = self.slots[index].extras.as_ref().and_then(|extras| extras.extension) {
             // The end that it has comes earlier than the order counts on.
-            order.due = order.due.min(auto.due);
+            order.due = order.due.min(due);
         }
         self.drop_auto(index);
         fx.due(order.due);
@@ -129,16 +128,18 @@ impl Table {
         if let Some(own) = own {
             // The holder's may have refreshed less often: this one begins at once.
             self.order(index, AutoRefresh::of(own, self.now), fx);
-        } else {
+        } else if !self.file_extension(index, fx) {
             self.confirm_before_the_end(index);
         }
     }
 
     /// Stops all orders of a grant.
-    pub(crate) fn stop_auto_refresh(&mut self, grant: &Grant) {
+    pub(crate) fn stop_auto_refresh(&mut self, grant: &Grant, fx: &mut Effects) {
         if self.holder_of(grant).is_some() {
             self.drop_auto(grant.slot);
-            self.confirm_before_the_end(grant.slot);
+            if !self.file_extension(grant.slot, fx) {
+                self.confirm_before_the_end(grant.slot);
+            }
         }
     }
 

@@ -82,8 +82,8 @@ pub(crate) use acquire::{Grant, NotFree};
 pub(crate) use auto_refresh::AutoRefreshStart;
 pub(crate) use blockers::{Blocker, QueuePosition};
 pub(crate) use claim::{
-    Attempts, Claim, ClaimEnd, ClaimFilter, ClaimOutcome, ClaimRequest, ClaimSource, LocalWaiters, ReleaseCommand,
-    StoreCommand, StoreCommands, StoreGrant, Told,
+    AtFirst, Attempts, Claim, ClaimEnd, ClaimFilter, ClaimOutcome, ClaimRequest, ClaimSource, LocalWaiters,
+    ReleaseCommand, StoreCommand, StoreCommands, StoreGrant, Told,
 };
 pub(crate) use counters::Counters;
 pub(crate) use effects::Effects;

@@ -241,6 +241,8 @@ pub(crate) struct Extras {
     pub(crate) watcher: Option<Arc<dyn Watcher>>,
     /// Of the holder: what it is refreshed by.
     pub(crate) auto: Option<AutoRefresh>,
+    /// Of the holder, if it was granted for less than its TTL, and is not extended yet: when it is to be.
+    pub(crate) extension: Option<Moment>,
     /// Of the holder: how often it was asked for again by its owner, and not yet released.
     pub(crate) reentries: u32,
     /// Of the holder: when an operator will take the lock.
@@ -266,7 +268,7 @@ impl Extras {
     /// Forgets what was the holder's.
     pub(crate) fn forget_holder(&mut self) -> Option<Arc<dyn Watcher>> {
         (self.terms, self.cap, self.notice, self.reentries) = (None, None, None, 0);
-        self.proof = None;
+        (self.proof, self.extension) = (None, None);
         self.watcher.take()
     }
 }

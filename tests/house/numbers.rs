@@ -8,13 +8,15 @@ use std::collections::BTreeSet;
 use crate::sources::files;
 
 /// The kinds of rules, and where each is defined.
-const KEPT_IN: [(char, &str); 6] = [
+const KEPT_IN: [(char, &str); 8] = [
     ('T', "src/table/mod.rs"),
     ('C', "src/table/mod.rs"),
     ('S', "src/store/mod.rs"),
     ('R', "src/store/redis/mod.rs"),
     ('N', "src/store/redis/mod.rs"),
     ('L', "src/store/redlock/mod.rs"),
+    ('H', "src/store/redis/hand_over.rs"),
+    ('K', "src/table/claim/kept.rs"),
 ];
 
 /// What is defined by the first cell of a row of a table in a module's documentation.

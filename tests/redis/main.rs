@@ -21,6 +21,7 @@ mod fail_local;
 mod failovers;
 mod faults;
 mod foreign;
+mod hand_over;
 mod killed_processes;
 mod kit_itself;
 mod locks;

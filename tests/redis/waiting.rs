@@ -12,7 +12,7 @@ use leasehold::store::{Denial, Event, Forced, Hint, Released, Watch};
 use leasehold::{LockManager, Token};
 
 use crate::kit::{self, Proxy, Server, until};
-use crate::redis_store::{self, LONG, ask, denied, is_granted, key, queue, stores, stores_at, take};
+use crate::redis_store::{self, LONG, ask, denied, is_granted, key, queue, scripts, stores, stores_at, take};
 
 /// Waits for one hint, whatever comes before it.
 fn hear(watch: &mut Watch, hint: Hint) {
@@ -190,13 +190,6 @@ fn a_try_passes_the_place_of_its_own_process_and_of_no_other() {
     assert!(is_granted(&ask(&*stores.other, "k", Token::random(), LONG)));
 }
 
-/// What a server was asked: scripts by EVAL and EVALSHA.
-fn scripts(server: &Server) -> u64 {
-    let stats: String = server.ask("INFO commandstats");
-    let of = |line: &str| line.split(&['=', ','][..]).nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-    stats.lines().filter(|line| line.starts_with("cmdstat_eval")).map(of).sum()
-}
-
 /// One script for each request in each process: to let go, and to wait for the next turn.
 #[tokio::test]
 async fn processes_whose_requests_wait_for_each_other_ask_once_for_each_grant() {
@@ -302,16 +295,16 @@ fn the_tickets_of_a_process_are_renewed_together() {
 fn a_ticket_dated_ahead_is_no_ticket() {
     let server = Server::start(&[]);
     let stores = stores_at(&server.url());
-    let dated = |queue_ahead: i64, alive_ahead: i64| {
+    let dated = |queue_ahead: i64, lasts_ahead: i64| {
         let now: (i64, i64) = server.ask("TIME");
         let at = |ahead: i64| now.0 * 1_000_000 + now.1 + ahead * 1_000_000;
         server.ask::<i64>(&format!("ZADD leasehold:queue:{{lock:k}} {} ghost:7", at(queue_ahead)));
-        server.ask::<i64>(&format!("ZADD leasehold:alive:{{lock:k}} {} ghost:7", at(alive_ahead)));
+        server.ask::<i64>(&format!("HSET leasehold:tickets:{{lock:k}} ghost:7 {}", at(lasts_ahead)));
     };
-    for (queue_ahead, alive_ahead) in [(0, 3600), (-3600, 3600), (3600, 1), (3600, 3600)] {
+    for (queue_ahead, lasts_ahead) in [(0, 3600), (-3600, 3600), (3600, 1), (3600, 3600)] {
         let token = Token::random();
-        dated(queue_ahead, alive_ahead);
-        assert!(is_granted(&ask(&*stores.one, "k", token, LONG)), "{queue_ahead} {alive_ahead}");
+        dated(queue_ahead, lasts_ahead);
+        assert!(is_granted(&ask(&*stores.one, "k", token, LONG)), "{queue_ahead} {lasts_ahead}");
         assert_eq!(wait(stores.one.release(&key("k"), token)), Released::Released);
     }
     // One's own would stand behind all who come: it is taken anew.
@@ -332,33 +325,37 @@ fn a_forced_release_ends_the_queue_and_those_who_wait_queue_anew() {
     let stores = stores_at(&server.url());
     let (held, token) = (Token::random(), Token::random());
     take(&*stores.one, "k", held);
-    let renew = |how: &str| {
+    let renew = || {
         let now: (i64, i64) = server.ask("TIME");
         let ends = (now.0 + 1) * 1_000_000 + now.1;
-        server.ask::<i64>(&format!("ZADD leasehold:alive:{{lock:k}} {how} {ends} ghost:7"));
-        for set in ["queue", "alive"] {
+        server.ask::<i64>(&format!("HSET leasehold:tickets:{{lock:k}} ghost:7 {ends}"));
+        for set in ["queue", "tickets"] {
             server.ask::<i64>(&format!("PEXPIRE leasehold:{set}:{{lock:k}} 2000"));
         }
     };
     server.ask::<i64>("ZADD leasehold:queue:{lock:k} 1 ghost:7");
-    renew("NX");
+    renew();
     denied(&queue(&*stores.other, "k", token));
     let turn = stores.other.turn(&key("k")).unwrap();
     assert_eq!(ticket(&server), "ghost:7");
     assert_eq!(wait(stores.one.force_release(&key("k"))), Forced::Released);
     until("its turn", || {
-        renew("XX");
+        if server.ask::<bool>("HEXISTS leasehold:tickets:{lock:k} ghost:7") {
+            renew();
+        }
         is_granted(&queue(&*stores.other, "k", token))
     });
     drop(turn);
     assert_eq!(wait(stores.other.release(&key("k"), token)), Released::Released);
     // Also of a key that is free.
     server.ask::<i64>("ZADD leasehold:queue:{lock:k} 1 ghost:7");
-    renew("NX");
+    renew();
     assert_eq!(denied(&ask(&*stores.one, "k", Token::random(), LONG)), Denial::Ahead);
     assert_eq!(wait(stores.one.force_release(&key("k"))), Forced::WasFree);
     until("the free key", || {
-        renew("XX");
+        if server.ask::<bool>("HEXISTS leasehold:tickets:{lock:k} ghost:7") {
+            renew();
+        }
         is_granted(&ask(&*stores.one, "k", Token::random(), LONG))
     });
 }
@@ -392,5 +389,5 @@ fn a_release_tells_nobody_where_nobody_waits_or_watches() {
     assert_eq!(wait(stores.one.release(&key("k"), token)), Released::Released);
     hear(&mut watch, Hint::Released);
     drop(watch);
-    until("the end of the mark", || server.ask::<i64>("EXISTS leasehold:alive:{lock:k}") == 0);
+    until("the end of the mark", || server.ask::<i64>("EXISTS leasehold:tickets:{lock:k}") == 0);
 }

@@ -9,6 +9,8 @@ use leasehold::store::redis::{RedisBuilder, RedisStore};
 use leasehold::store::{AcquireRequest, Acquired, Denial, OnHeld, Store};
 use leasehold::{Key, Mode, Token, Ttl};
 
+use crate::kit::Server;
+
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 
 /// Two stores, as two processes would have them, over whatever `builder` names.
@@ -67,4 +69,11 @@ pub(crate) fn denied(answer: &Acquired) -> Denial {
 
 pub(crate) fn is_granted(answer: &Acquired) -> bool {
     matches!(answer, Acquired::Granted { .. })
+}
+
+/// What a server was asked: scripts by EVAL and EVALSHA.
+pub(crate) fn scripts(server: &Server) -> u64 {
+    let stats: String = server.ask("INFO commandstats");
+    let of = |line: &str| line.split(&['=', ','][..]).nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    stats.lines().filter(|line| line.starts_with("cmdstat_eval")).map(of).sum()
 }

@@ -1,7 +1,7 @@
 //! The names in Redis that belong to one lock: [`KeyNames`].
 //!
-//! The lock key is what other libraries see. Beside it, in the same cluster slot, stand its fence, its queue (two
-//! sorted sets: which ticket was taken when, and which lasts until when), those who share it (`ops/shared`) and its channel. Their names begin with a
+//! The lock key is what other libraries see. Beside it, in the same cluster slot, stand its fence, its queue (a
+//! sorted set: which ticket was taken when; a hash: what each is worth), those who share it (`ops/shared`) and its channel. Their names begin with a
 //! prefix ([`SIDE_KEYS`] unless the store is set to another), as no lock's may. They hold the lock's name in braces, and
 //! so its slot; where that would not work, because the
 //! name holds braces itself, they hold a short tag of the same slot, from a table that is built when it is first needed.
@@ -37,7 +37,7 @@ impl KeyNames {
         template.fill_into(key.as_str(), &mut text);
         let lock = text.len();
         let (mut ends, mut tagged) = ([0; 4], None);
-        for (end, kind) in ends.iter_mut().zip([FENCE, "queue:", "alive:", "wake:"]) {
+        for (end, kind) in ends.iter_mut().zip([FENCE, "queue:", "tickets:", "wake:"]) {
             // A key has 1024 bytes at most, a template 256, a prefix 64, and there are five names.
             *end = u16::try_from(text.len()).expect("five names are shorter than 64 KiB");
             text.push_str(side_keys);
@@ -70,7 +70,7 @@ impl KeyNames {
         self.part(2)
     }
 
-    pub(super) fn alive(&self) -> &str {
+    pub(super) fn tickets(&self) -> &str {
         self.part(3)
     }
 
@@ -207,7 +207,7 @@ mod tests {
                 assert_eq!(names.lock(), template.fill(key));
                 let further = ["ends:", "holds:"].map(|kind| names.beside(SIDE_KEYS, kind));
                 let [ends, holds] = further.each_ref().map(String::as_str);
-                for name in [names.fence(), names.queue(), names.alive(), names.wake(), ends, holds] {
+                for name in [names.fence(), names.queue(), names.tickets(), names.wake(), ends, holds] {
                     assert_eq!(slot_of(name.as_bytes()), names.slot(), "{name}");
                     assert!(seen.insert(name.to_owned()), "{name} twice");
                 }

@@ -8,6 +8,7 @@
 //! | `cleanup` | takes back what nobody received |
 //! | `release_replay` | releases again what a dying master had not passed on |
 //! | `tickets` | this process's places in queues |
+//! | `hand_over` | how a key goes from one process to the next without another question |
 //! | `pubsub/` | what servers say without being asked |
 //!
 //! # Rules
@@ -32,8 +33,8 @@
 //! | R12 | A fence is above the stored one, above the highest that this process has seen, and not below the server's time in microseconds; so fences rise also after a FLUSHALL, an eviction or a failover. It is kept beside the lock for the retention, and for as long as it is ahead of the clock. Of a key that was given on inside a process the release keeps the last fence that was given out (`release_claim`). |
 //! | R13 | A process that hands its claim on makes the fences in between itself (K2); the last one is stored with the release. |
 //! | R14 | A resource can check fences itself: [`FenceGuard`](crate::fence::FenceGuard) in the process, a script for what is stored in Redis, an HTTP header between processes. |
-//! | R15 | Of all who wait for a key in a process one talks to Redis, and tries again about once a second even if no message arrives. A message is a hint; only a script grants. |
-//! | R16 | Processes queue by tickets that live for about a second by the server's clock and are renewed together. A dead process holds the others up for one such life. A release calls the first in the queue, and nobody else. |
+//! | R15 | Of all who wait for a key in a process one talks to Redis, and tries again about once a second even if no message arrives. A message is a hint; only a script grants, and says so to whom it has handed a key over (H1). |
+//! | R16 | Processes queue by tickets that live for about a second by the server's clock and are renewed together. A dead process holds the others up for one such life. A release hands the key over to the first in the queue, or calls it, and tells nobody else ([`hand_over`]). |
 //! | R17 | A claim may go on to the next waiter of its process, where the store is set to that ([`ClaimReuse`](super::ClaimReuse)). A process that takes a place behind it publishes that to the claim's process, and at each renewal again; its token names the channel. |
 //! | R18 | A claim may be kept while nobody holds its key, for no longer than its TTL as it is: nothing is extended or shortened for that. |
 //! | R19 | A grant never outlives what the store has granted. |
@@ -47,8 +48,8 @@
 //! | R27 | With a lock delay the key stays in Redis for longer than its holder counts on. After a loss by time it keeps everybody out for the rest, whatever client they use. |
 //! | R28 | A shutdown releases nothing that somebody may still work under: such locks run out by their TTL. |
 //!
-//! Why the fences of one key rise (R12). Only `acquire.lua` and `force.lua` mint, each in one step with the grant or its
-//! end, so two grants are minted one after the other, and the later one reads what the earlier one stored. What is stored
+//! Why the fences of one key rise (R12). Only what takes a lock, hands it over or forces it mints, each in one step with the
+//! grant or its end, so two grants are minted one after the other, and the later one reads what the earlier one stored. What is stored
 //! is lost by a FLUSHALL, an eviction or a failover: then the server's clock stands in for it, which no stored fence was
 //! above, unless it was set back; and then the process has seen its own fences. So an inversion needs all at once: a
 //! server that forgets, a clock that is set back, and another process. Several locks that are taken by one script may
@@ -120,6 +121,7 @@ pub(super) mod call;
 pub(super) mod cleanup;
 pub(super) mod conn;
 pub(super) mod fault;
+mod hand_over;
 mod highest;
 mod inner;
 pub(super) mod keys;

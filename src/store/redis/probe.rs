@@ -20,7 +20,7 @@ use crate::store::{KeyTemplate, StoreError};
 /// The lock would have such a name itself.
 pub fn names_of(template: &KeyTemplate, key: &Key) -> Result<[String; 5], StoreError> {
     let names = KeyNames::new(template, keys::SIDE_KEYS, key)?;
-    Ok([names.lock(), names.fence(), names.queue(), names.alive(), names.wake()].map(str::to_owned))
+    Ok([names.lock(), names.fence(), names.queue(), names.tickets(), names.wake()].map(str::to_owned))
 }
 
 /// The slot of a name in a Cluster.

@@ -51,9 +51,10 @@ macro_rules! scripts {
 scripts! {
     ACQUIRE = ["prelude.lua", "each.lua", "mint.lua", "queue.lua", "acquire.lua"], Takes::Many(BatchKind::Acquire);
     EXTEND = ["prelude.lua", "each.lua", "shared/marker.lua", "extend.lua"], Takes::Many(BatchKind::Extend);
-    RELEASE = ["prelude.lua", "each.lua", "shared/marker.lua", "queue.lua", "release.lua"], Takes::Many(BatchKind::Release);
-    RELEASE_CLAIM = ["prelude.lua", "mint.lua", "queue.lua", "release_claim.lua"], Takes::One;
-    EXCHANGE = ["prelude.lua", "mint.lua", "queue.lua", "exchange.lua"], Takes::One;
+    RELEASE = ["prelude.lua", "each.lua", "shared/marker.lua", "mint.lua", "queue.lua", "hand_over.lua", "release.lua"],
+        Takes::Many(BatchKind::Release);
+    RELEASE_CLAIM = ["prelude.lua", "mint.lua", "queue.lua", "hand_over.lua", "release_claim.lua"], Takes::One;
+    EXCHANGE = ["prelude.lua", "mint.lua", "queue.lua", "hand_over.lua", "exchange.lua"], Takes::One;
     REPEAT = ["prelude.lua", "queue.lua", "repeat.lua"], Takes::One;
     FORCE = ["prelude.lua", "shared/marker.lua", "mint.lua", "queue.lua", "force.lua"], Takes::One;
     LOOK = ["prelude.lua", "shared/marker.lua", "look.lua"], Takes::One;

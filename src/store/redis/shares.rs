@@ -10,6 +10,7 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::key::Token;
+use crate::mode::Mode;
 
 /// More than these are not remembered.
 const MOST: usize = 1 << 16;
@@ -20,6 +21,12 @@ pub(super) enum HoldKind {
     /// It has the lock for itself.
     Exclusive,
     Share,
+}
+
+impl HoldKind {
+    pub(super) fn of(mode: Mode) -> Self {
+        if mode == Mode::Exclusive { Self::Exclusive } else { Self::Share }
+    }
 }
 
 /// The tokens of shares.

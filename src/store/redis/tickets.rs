@@ -1,7 +1,8 @@
 //! This process's places in the queues of keys that others hold (R16): [`Tickets`].
 //!
-//! A try that waits takes a ticket; the scripts judge tickets by the server's clock. A release calls the first ticket, by
-//! a message on a channel of its process, and nobody else: what a grant costs does not grow with the processes that wait.
+//! A try that waits takes a ticket; the scripts judge tickets by the server's clock. A release hands the key over to the
+//! first ticket's process or calls it, by a message on a channel of that process, and tells nobody else: what a grant costs
+//! does not grow with the processes that wait.
 //! One task renews all tickets of the process (`renew`), many in one script, apart from the tries. The answer says how
 //! each ticket stands, so that a lost message costs one renewal. `model` walks through it at random.
 //!
@@ -12,6 +13,11 @@
 //! | nobody does any more | its ticket is renewed for [`ABANDONED`], then given up: [`leave`](Tickets::leave) was not called |
 //! | its only try was dropped | the ticket that it may have taken runs out |
 //! | its next request wants the other kind of hold (`ops/shared`) | it takes a new ticket, at the end of the queue: the number says what it is for |
+//! | the key was handed over to it | its ticket is used up; the next try with the token is granted. Of another token, or after a reconnect: what was handed over is let go, or the server knows |
+
+mod place;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,11 +27,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub(super) use self::place::Left;
+use self::place::{Place, Ticket, Wanted, kind_of};
+use super::hand_over::{HandOver, Offer};
 use super::keys::KeyNames;
 use super::script::Reply;
 use super::shares::HoldKind;
 use crate::clock::{Clock, Moment};
-use crate::store::{Acquired, Hint, OnHeld, Sender, Watch};
+use crate::key::Token;
+use crate::store::{Acquired, Hint, OnHeld, Watch};
 
 /// How long a ticket lives without being renewed: so long a dead process holds the others up. The scripts know it, too.
 const TICKET: Duration = Duration::from_secs(1);
@@ -53,7 +63,7 @@ type CallHook = Box<dyn Fn(Option<&str>) + Send + Sync>;
 struct State {
     places: HashMap<KeyNames, Place>,
     /// Tickets in the place of which others were taken: the server is to forget them.
-    superseded: Vec<(KeyNames, u64)>,
+    superseded: Vec<(KeyNames, Left)>,
     /// There is nothing to renew: the task sleeps until it is woken. Set by `round`, and cleared by `wake`;
     /// were it false while the task sleeps, new tickets would run out.
     resting: bool,
@@ -64,35 +74,8 @@ pub(super) struct Renewal {
     pub(super) names: KeyNames,
     /// `None`: the mark that somebody watches.
     pub(super) number: Option<u64>,
-}
-
-/// A place in one queue, from the first try on.
-struct Place {
-    number: u64,
-    ticket: Ticket,
-    /// Tries in flight.
-    tries: u32,
-    /// Those who listen for the turn of this process.
-    listeners: Vec<(u64, Sender<Hint>)>,
-    /// It was called while nobody listened: the next listener gets a hint at once. Cleared by the next try, which sees
-    /// what it was called for.
-    called: bool,
-    /// When somebody last stopped asking or listening.
-    since: Moment,
-}
-
-/// What a ticket with this number is for.
-fn kind_of(number: u64) -> HoldKind {
-    if number % 2 == 1 { HoldKind::Share } else { HoldKind::Exclusive }
-}
-
-/// Whether a place has a ticket in the store.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ticket {
-    None,
-    /// A try was not answered.
-    Perhaps,
-    Taken,
+    /// When it was made: before it was sent.
+    made: Moment,
 }
 
 /// What is to be done about all places.
@@ -100,7 +83,15 @@ enum Ticket {
 pub(super) struct Round {
     pub(super) renewals: Vec<Renewal>,
     /// Given up here; the server is still to forget them.
-    pub(super) abandoned: Vec<(KeyNames, u64)>,
+    pub(super) abandoned: Vec<(KeyNames, Left)>,
+}
+
+/// How a try begins.
+pub(super) enum Begun<'a> {
+    /// The key was handed over for it: it is granted.
+    Granted(Acquired),
+    /// The server is to be asked. What was handed over to this other token, nobody asks for any more.
+    Try(TicketedTry<'a>, Option<Token>),
 }
 
 /// A try in flight. Dropped before it is settled, it may have taken a ticket.
@@ -109,6 +100,8 @@ pub(super) struct TicketedTry<'a> {
     tickets: Option<&'a Tickets>,
     names: &'a KeyNames,
     number: u64,
+    /// The number of its offer; 0: it makes none.
+    offer: u64,
 }
 
 impl Tickets {
@@ -117,7 +110,7 @@ impl Tickets {
         Self {
             clock,
             state: Mutex::new(state),
-            next: AtomicU64::new(2 * u64::from(fastrand::u32(..))),
+            next: AtomicU64::new(2 * u64::from(fastrand::u32(..)) + 2),
             wake: Notify::new(),
             call_hook: OnceLock::new(),
         }
@@ -136,13 +129,22 @@ impl Tickets {
             listeners: Vec::new(),
             called: false,
             since: self.clock.now(),
+            offer: None,
+            handed: None,
         }
     }
 
-    /// Begins a try to take a lock. The try has a place in the queue if it waits.
-    pub(super) fn begin_try<'a>(&'a self, names: &'a KeyNames, on_held: OnHeld, kind: HoldKind) -> TicketedTry<'a> {
+    /// Begins a try to take a lock. The try has a place in the queue if it waits. `offer`: the token that the key may be
+    /// handed over to, and when the try began.
+    pub(super) fn begin_try<'a>(
+        &'a self,
+        names: &'a KeyNames,
+        on_held: OnHeld,
+        kind: HoldKind,
+        offer: Option<(Token, Moment)>,
+    ) -> Begun<'a> {
         if on_held == OnHeld::Fail {
-            return TicketedTry { tickets: None, names, number: 0 };
+            return Begun::Try(TicketedTry { tickets: None, names, number: 0, offer: 0 }, None);
         }
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -151,15 +153,38 @@ impl Tickets {
         }
         let place = state.places.get_mut(names).expect("it was just put there");
         if kind_of(place.number) != kind {
-            let old = std::mem::replace(&mut place.number, self.next_number(kind));
+            let old = place.left();
+            place.number = self.next_number(kind);
             if std::mem::replace(&mut place.ticket, Ticket::None) != Ticket::None {
                 state.superseded.push((names.clone(), old));
             }
         }
-        place.tries += 1;
+        let (handed, token) = (place.handed.take(), offer.map(|(token, _)| token));
         // This try sees what it was called for.
         place.called = false;
-        TicketedTry { tickets: Some(self), names, number: place.number }
+        if let Some(granted) = handed.filter(|handed| Some(handed.token) == token).and_then(|it| it.answer(self.now()))
+        {
+            place.number = self.next_number(kind);
+            if place.is_over() {
+                state.places.remove(names);
+            }
+            return Begun::Granted(granted);
+        }
+        place.tries += 1;
+        place.offer = offer.map(|(token, begun)| Offer::new(self.next.fetch_add(2, Ordering::Relaxed), token, begun));
+        let offer = place.offer.map_or(0, |offer| offer.number);
+        let one = TicketedTry { tickets: Some(self), names, number: place.number, offer };
+        Begun::Try(one, handed.map(|handed| handed.token).filter(|other| Some(*other) != token))
+    }
+
+    /// A key was handed over. `refuse` is called if nobody asks for it under that token any more, and before anybody can
+    /// ask anew.
+    pub(super) fn handed_over(&self, lock: &str, hand_over: &HandOver, refuse: impl FnOnce()) {
+        let mut state = self.state.lock();
+        let wanted = state.places.get_mut(lock).map_or(Wanted::No, |place| place.handed_over(hand_over));
+        if wanted == Wanted::No {
+            refuse();
+        }
     }
 
     /// Listens for the turn of this process: a hint comes when it is time to try again.
@@ -230,7 +255,11 @@ impl Tickets {
         if let Some(hook) = self.call_hook.get() {
             hook(None);
         }
-        self.state.lock().places.values_mut().for_each(|place| place.notify(hint));
+        self.state.lock().places.values_mut().for_each(|place| {
+            // The server may have forgotten what it said.
+            (place.offer, place.handed) = (None, None);
+            place.notify(hint);
+        });
     }
 
     /// Ends all places, and what listens for them.
@@ -238,14 +267,15 @@ impl Tickets {
         self.state.lock().places.clear();
     }
 
-    /// Gives a place up, unless a call of this process still tries or listens for it. Answers the number of the ticket
-    /// that the server is still to forget.
-    pub(super) fn leave(&self, names: &KeyNames) -> Option<u64> {
+    /// Gives a place up, unless a call of this process still tries or listens for it. Answers what the server is still to
+    /// forget.
+    pub(super) fn leave(&self, names: &KeyNames) -> Option<Left> {
         let mut state = self.state.lock();
         if state.places.get(names)?.is_wanted() {
             return None;
         }
-        state.places.remove(names).filter(|place| place.ticket != Ticket::None).map(|place| place.number)
+        let place = state.places.remove(names)?;
+        (place.ticket != Ticket::None || place.token().is_some()).then(|| place.left())
     }
 
     /// What is to be renewed now, and what nobody wants any more.
@@ -258,10 +288,10 @@ impl Tickets {
             let idle = now.saturating_since(place.since);
             match (place.is_wanted(), place.ticket) {
                 (_, Ticket::Taken) if place.is_wanted() || idle < ABANDONED => {
-                    round.renewals.push(Renewal { names: names.clone(), number: Some(place.number) });
+                    round.renewals.push(Renewal { names: names.clone(), number: Some(place.number), made: now });
                 }
                 (false, Ticket::Taken) => {
-                    round.abandoned.push((names.clone(), place.number));
+                    round.abandoned.push((names.clone(), place.left()));
                     return false;
                 }
                 (false, _) => return idle < TICKET,
@@ -274,7 +304,7 @@ impl Tickets {
             true
         });
         state.resting = state.places.is_empty() && watched.is_empty();
-        round.renewals.extend(watched.into_iter().map(|names| Renewal { names, number: None }));
+        round.renewals.extend(watched.into_iter().map(|names| Renewal::of_watched(names, now)));
         round
     }
 
@@ -294,6 +324,9 @@ impl Tickets {
     /// Takes in what the server answers of a ticket. Answers when the holder's time is over, if before the next round.
     pub(super) fn renewed(&self, renewal: &Renewal, reply: &Reply) -> Option<Duration> {
         let number = renewal.number?;
+        if reply.code() == 1 {
+            self.waits(renewal, number, reply);
+        }
         match (reply.code(), reply.rest()) {
             (1, [2]) => self.hint(renewal.names.lock(), number, Hint::Free),
             (1, [1, left_ms]) => {
@@ -312,6 +345,14 @@ impl Tickets {
         None
     }
 
+    fn waits(&self, renewal: &Renewal, number: u64, reply: &Reply) {
+        let mut state = self.state.lock();
+        let place = state.places.get_mut(&renewal.names).filter(|place| place.number == number);
+        if let Some(offer) = place.and_then(|place| place.offer.as_mut()) {
+            offer.waits(renewal.made, reply);
+        }
+    }
+
     pub(super) fn cannot_renew(&self, renewals: &[Renewal]) {
         for renewal in renewals {
             // The next try gets the cause.
@@ -322,28 +363,25 @@ impl Tickets {
     }
 }
 
-impl Place {
-    fn is_wanted(&self) -> bool {
-        self.tries > 0 || !self.listeners.is_empty()
-    }
-
-    fn is_over(&self) -> bool {
-        !self.is_wanted() && self.ticket == Ticket::None
-    }
-
-    fn notify(&mut self, hint: Hint) {
-        self.called = self.listeners.is_empty();
-        for (_, sender) in &self.listeners {
-            // A listener that is gone takes itself out.
-            let _ = sender.send(hint);
-        }
+impl Renewal {
+    pub(super) fn of_watched(names: KeyNames, made: Moment) -> Self {
+        Self { names, number: None, made }
     }
 }
 
-impl TicketedTry<'_> {
-    /// The number of the ticket that it takes or has.
+impl<'a> TicketedTry<'a> {
+    pub(super) fn names(&self) -> &'a KeyNames {
+        self.names
+    }
+
+    /// The number of the ticket that it takes or has; 0: none.
     pub(super) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The number of its offer; 0: it makes none.
+    pub(super) fn offer(&self) -> u64 {
+        self.offer
     }
 
     /// It was answered: a denied try has a ticket, to be renewed from now on; that of a granted one is used up.
@@ -353,21 +391,22 @@ impl TicketedTry<'_> {
             Acquired::Granted { .. } => Ticket::None,
             _ => Ticket::Taken,
         };
-        tickets.end_try(self.names, self.number, ticket);
+        tickets.end_try(&self, ticket);
     }
 }
 
 impl Drop for TicketedTry<'_> {
     fn drop(&mut self) {
         if let Some(tickets) = self.tickets {
-            tickets.end_try(self.names, self.number, Ticket::Perhaps);
+            tickets.end_try(self, Ticket::Perhaps);
         }
     }
 }
 
 impl Tickets {
     /// A try has ended, with this ticket.
-    fn end_try(&self, names: &KeyNames, number: u64, ticket: Ticket) {
+    fn end_try(&self, ended: &TicketedTry<'_>, ticket: Ticket) {
+        let TicketedTry { names, number, offer, .. } = *ended;
         let mut guard = self.state.lock();
         let state = &mut *guard;
         // It was stopped meanwhile.
@@ -375,17 +414,27 @@ impl Tickets {
         place.tries = place.tries.saturating_sub(1);
         let is_superseded = kind_of(number) != kind_of(place.number);
         if is_superseded && ticket != Ticket::None {
-            state.superseded.push((names.clone(), number));
+            state.superseded.push((names.clone(), Left { ticket: number, token: None }));
         }
         match (place.ticket, ticket) {
             _ if is_superseded => {}
             (_, Ticket::None) => {
                 // Whatever calls that one now is too late.
                 (place.ticket, place.called) = (Ticket::None, false);
+                (place.offer, place.handed) = (None, None);
                 place.number = self.next_number(kind_of(number));
             }
-            (_, Ticket::Taken) | (Ticket::None, Ticket::Perhaps) => place.ticket = ticket,
-            (Ticket::Perhaps | Ticket::Taken, Ticket::Perhaps) => {}
+            // The key was handed over before the answer came, and the ticket is used up.
+            (_, Ticket::Taken) if place.handed.is_some() => {}
+            (_, Ticket::Taken) => place.ticket = ticket,
+            (before, Ticket::Perhaps) => {
+                // What it may have left, and may yet be handed over to it, is taken back.
+                place.offer.take_if(|made| made.number == offer);
+                place.handed.take_if(|handed| handed.offer == offer);
+                if before == Ticket::None {
+                    place.ticket = Ticket::Perhaps;
+                }
+            }
         }
         if place.is_over() {
             state.places.remove(names);
@@ -393,92 +442,5 @@ impl Tickets {
             place.since = self.clock.now();
         }
         self.wake(state);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::ManualClock;
-    use crate::key::Key;
-    use crate::store::redis::keys::SIDE_KEYS;
-    use crate::store::{Denial, KeyTemplate};
-
-    fn tickets() -> (ManualClock, Tickets, KeyNames) {
-        let clock = ManualClock::new();
-        let tickets = Tickets::new(clock.clock());
-        (clock, tickets, KeyNames::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("k").unwrap()).unwrap())
-    }
-
-    const HELD: Acquired = Acquired::Denied { retry_in: None, why: Denial::Held };
-
-    #[test]
-    fn a_place_for_which_nobody_asks_or_listens_any_more_is_given_up() {
-        let (clock, tickets, names) = tickets();
-        tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive).settle(&HELD);
-        clock.advance(ABANDONED / 2);
-        assert_eq!(tickets.round(Vec::new()).renewals.len(), 1, "it may be listened for soon");
-        tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive).settle(&HELD);
-        clock.advance(ABANDONED / 2);
-        assert_eq!(tickets.round(Vec::new()).renewals.len(), 1, "it was asked for in between");
-        clock.advance(ABANDONED / 2);
-        let round = tickets.round(Vec::new());
-        assert!(round.renewals.is_empty() && round.abandoned.len() == 1);
-        assert!(tickets.state.lock().places.is_empty() && tickets.state.lock().resting);
-    }
-
-    #[test]
-    fn a_dropped_try_leaves_no_place_that_is_renewed() {
-        let (clock, tickets, names) = tickets();
-        drop(tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive));
-        assert!(tickets.round(Vec::new()).renewals.is_empty());
-        clock.advance(TICKET);
-        assert!(tickets.round(Vec::new()).abandoned.is_empty(), "the ticket that it may have taken runs out");
-        assert!(tickets.state.lock().places.is_empty());
-        // One that had a ticket keeps it.
-        tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive).settle(&HELD);
-        let number = tickets.state.lock().places[&names].number;
-        drop(tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive));
-        assert_eq!(tickets.round(Vec::new()).renewals[0].number, Some(number));
-    }
-
-    #[test]
-    fn a_granted_try_uses_its_ticket_up_and_tries_that_do_not_wait_have_none() {
-        let (_clock, tickets, names) = tickets();
-        tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive).settle(&HELD);
-        let first = tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive);
-        let number = first.number();
-        first.settle(&Acquired::Granted { fence: None, valid_for: TICKET, clock: None });
-        assert!(tickets.state.lock().places.is_empty());
-        assert_ne!(
-            tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive).number(),
-            number,
-            "a call of the old one is not for the new one"
-        );
-        drop(tickets.begin_try(&names, OnHeld::Fail, HoldKind::Exclusive));
-        assert!(tickets.state.lock().places.len() == 1);
-    }
-
-    #[test]
-    fn who_wants_the_other_kind_of_hold_takes_a_new_ticket_and_the_server_forgets_the_old_one() {
-        let (_clock, tickets, names) = tickets();
-        let first = tickets.begin_try(&names, OnHeld::Queue, HoldKind::Share);
-        let old = first.number();
-        assert_eq!(kind_of(old), HoldKind::Share);
-        first.settle(&HELD);
-        let second = tickets.begin_try(&names, OnHeld::Queue, HoldKind::Exclusive);
-        let new = second.number();
-        assert_eq!(kind_of(new), HoldKind::Exclusive);
-        // One that was under way all the time has a ticket of the kind that is not wanted any more.
-        let third = tickets.begin_try(&names, OnHeld::Queue, HoldKind::Share);
-        second.settle(&HELD);
-        third.settle(&HELD);
-        let round = tickets.round(Vec::new());
-        let abandoned: Vec<u64> = round.abandoned.into_iter().map(|(_, number)| number).collect();
-        assert_eq!(abandoned, [old, new]);
-        assert_eq!(
-            round.renewals.iter().map(|renewal| renewal.number.map(kind_of)).collect::<Vec<_>>(),
-            [Some(HoldKind::Share)]
-        );
     }
 }

@@ -13,6 +13,7 @@
 //! Where the store is set to that ([`ClaimReuse`]), a claim has a token of its own and outlives the grant that it was
 //! taken for: [`kept`] says how long, `reuse` hands it on, `idle` keeps it while nobody holds its key.
 
+mod commands;
 mod fences;
 mod idle;
 mod kept;
@@ -38,6 +39,7 @@ use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
+pub(crate) use commands::{AtFirst, Attempts, ClaimEnd, ClaimRequest, LocalWaiters, StoreCommand, StoreCommands};
 pub(crate) use fences::StoreGrant;
 pub(super) use idle::IdleKeys;
 pub(super) use kept::{ClaimEvent, KeptClaim};
@@ -57,75 +59,6 @@ pub(crate) enum Claim {
         /// What the tokens of claims that may be reused begin with, in the lower 48 bits.
         tag: u64,
     },
-}
-
-/// Puts the table's commands to the store.
-pub(crate) trait StoreCommands: Send + Sync {
-    /// Called after the shard's mutex is dropped; must not wait.
-    fn run(&self, command: StoreCommand);
-}
-
-/// What is to be asked of the store.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum StoreCommand {
-    /// Take the key for a request.
-    Acquire { grant: Grant, key: Key, ask: ClaimRequest },
-    /// The request has gone: stop taking, and let go what was taken for it.
-    Cancel { grant: Grant, key: Key, queue: LocalWaiters },
-    /// Keep the key.
-    Extend { grant: Grant, key: Key, token: Token, ttl: Ttl },
-    /// Ask for how long the token still has the key: another process may have extended it.
-    Confirm { grant: Grant, key: Key },
-    /// Let the key go.
-    Release(ReleaseCommand),
-    /// Let a key go that nobody holds.
-    GiveUp { key: Key, claim: ClaimEnd },
-    /// Leave the key to its own end: it is over here, but another process may have extended it.
-    RunOut { grant: Grant, key: Key },
-}
-
-/// How the store is asked for a key.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct ClaimRequest {
-    /// What the store keeps the key under.
-    pub(crate) token: Token,
-    pub(crate) ttl: Ttl,
-    pub(crate) tries: Attempts,
-    /// To be let go before: this process's own last claim.
-    pub(crate) after: Option<ClaimEnd>,
-    /// Not asked before then.
-    pub(crate) not_before: Moment,
-}
-
-/// A claim that ends.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct ClaimEnd {
-    pub(crate) token: Token,
-    /// The last fence that was given out under it, if the store did not make it.
-    pub(crate) last_fence: Option<FencingToken>,
-}
-
-impl From<Token> for ClaimEnd {
-    /// The claim of a grant with this token, which the store made the fence of.
-    fn from(token: Token) -> Self {
-        Self { token, last_fence: None }
-    }
-}
-
-/// How often a request has the store asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Attempts {
-    /// Once: the answer is the request's.
-    One,
-    /// Until the store says yes, or the wait is over.
-    Many,
-}
-
-/// Whether somebody else of this process waits for the key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum LocalWaiters {
-    None,
-    Some,
 }
 
 /// Which of the grants that the store has given.
@@ -222,6 +155,7 @@ impl Table {
         let (token, ttl, extra, due) = (waiter.token, waiter.terms.ttl, waiter.terms.extra.clone(), waiter.due);
         let claim = self.new_claim(id);
         let claim_ttl = self.claim_ttl(id, claim.as_deref());
+        let at_first = self.at_first(id, claim.as_deref());
         let not_before = self.not_before(index, tries);
         // It is no grant yet: it ends with its waiter, and with nothing else.
         let holder = self.new_holder(token, ttl, Moment::FAR, GrantState::Claiming(id));
@@ -242,7 +176,7 @@ impl Table {
             self.timeouts.insert(&mut self.waiters, id);
             fx.due(due);
         }
-        let ask = ClaimRequest { token: claim_token, ttl: claim_ttl, tries, after, not_before };
+        let ask = ClaimRequest { token: claim_token, ttl: claim_ttl, tries, after, not_before, at_first };
         self.send(StoreCommand::Acquire { grant: Grant { slot: index, token, fence, proof: None }, key, ask }, fx);
     }
 
@@ -311,7 +245,11 @@ impl Table {
             self.file_as_urgent(grant.slot);
         }
         self.keep_for_session(grant.slot, fx);
-        if let Some(due) = self.confirm_before_the_end(grant.slot) {
+        let claim = self.slots[grant.slot].extras.as_ref().and_then(|extras| extras.claim.as_deref());
+        let at_first = self.at_first(id, claim);
+        if !self.extend_if_kept(grant.slot, at_first, fx)
+            && let Some(due) = self.confirm_before_the_end(grant.slot)
+        {
             fx.due(due);
         }
         let waiter = &self.waiters[id];
@@ -333,7 +271,6 @@ impl Table {
                 c.wait_nanos = c.wait_nanos.saturating_add(waited);
             }
         });
-        self.extend_if_kept(grant.slot, fx);
         self.tally.claimed(queued);
         if behind {
             self.tally.waited_for(AttemptOutcome::Acquired, waited);
@@ -437,10 +374,14 @@ impl Table {
         self.live_for_refresh(grant, now, fx)?;
         let (reuse, now) = (self.claim.reuse(), self.now);
         let slot = &mut self.slots[grant.slot];
+        let was_short = slot.extras.as_mut().is_some_and(|extras| extras.extension.take().is_some());
         if let Some(claim) = slot.extras.as_mut().and_then(|extras| extras.claim.as_mut()) {
             claim.step(ClaimEvent::Extended { deadline }, reuse, now);
         }
         let asked = deadline.min(slot.last_deadline());
+        if was_short {
+            self.unfile_extension(grant.slot);
+        }
         Ok(self.refreshed(grant, asked, fx))
     }
 

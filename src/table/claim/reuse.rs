@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::idle::What;
 use super::kept::{ClaimEvent, ClaimStep, KeptClaim, Next};
-use super::{Attempts, Claim, ClaimEnd, StoreCommand};
+use super::{AtFirst, Attempts, Claim, ClaimEnd, StoreCommand};
 use crate::claim_reuse::{ClaimReuse, IDLE_LIFE, KeptIdle};
 use crate::clock::Moment;
 use crate::error::LockError;
@@ -12,13 +12,15 @@ use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::table::acquire::{reserve_quota, return_quota};
 use crate::table::history::End;
 use crate::table::holder::GrantState;
-use crate::table::refresh_order::AutoRefresh;
+use crate::table::refresh_order::{AutoRefresh, DueAction};
 use crate::table::slot::{Refreshes, Terms};
 use crate::table::timer_wheel::Step;
 use crate::table::{AcquireRequest, Effects, Grant, Table, TokenOrigin};
 
 /// A lock under a reused claim that is held for longer is extended to its whole TTL.
 const EXTEND_AFTER: Duration = Duration::from_millis(50);
+/// The same where another process has handed the key over: it has less left.
+const EXTEND_HANDED_AFTER: Duration = Duration::from_millis(10);
 
 impl KeptClaim {
     pub(super) fn end(&self) -> ClaimEnd {
@@ -53,6 +55,13 @@ impl Table {
         if is_short { Ttl::new(IDLE_LIFE).map_or(ttl, |life| ttl.min(life)) } else { ttl }
     }
 
+    /// Whether the store may grant a waiter's key for less than the TTL. A claim that is reused has rules of its own.
+    pub(super) fn at_first(&self, id: u32, claim: Option<&KeptClaim>) -> AtFirst {
+        let waiter = &self.waiters[id];
+        let is_short = claim.is_none() && !waiter.is_for_ticket && may_reuse(waiter.origin, &waiter.terms);
+        if is_short { AtFirst::Short } else { AtFirst::Whole }
+    }
+
     /// Before when a waiter does not have the store asked (K5). A single try does not wait.
     pub(super) fn not_before(&self, index: u32, tries: Attempts) -> Moment {
         let slot = &self.slots[index];
@@ -83,7 +92,7 @@ impl Table {
                 self.grant_waiter(index, id, Some(deadline), fx);
                 self.tally.claimed(true);
                 self.tally.reused_claim();
-                self.extend_if_kept(index, fx);
+                self.extend_if_kept(index, AtFirst::Whole, fx);
                 true
             }
             step => {
@@ -137,7 +146,7 @@ impl Table {
         let deadline = deadline.min(now.after(request.terms.ttl));
         let grant = self.grant_vacant_until(request, Some(deadline));
         self.put_claim(grant.slot, claim, fence);
-        self.extend_if_kept(grant.slot, fx);
+        self.extend_if_kept(grant.slot, AtFirst::Whole, fx);
         self.tally.claimed(false);
         self.tally.reused_claim();
         Ok(Some(Grant { proof: fence, ..grant }))
@@ -157,20 +166,41 @@ impl Table {
         (extras.claim, extras.proof, extras.unanswered) = (Some(claim), fence, false);
     }
 
-    /// Has a grant extended that has less than its TTL, if it is still held in a moment.
-    pub(super) fn extend_if_kept(&mut self, index: u32, fx: &mut Effects) {
+    /// Has a grant extended that was made for less than its TTL, if it is still held in a moment. Answers whether it was.
+    pub(super) fn extend_if_kept(&mut self, index: u32, at_first: AtFirst, fx: &mut Effects) -> bool {
         let slot = &self.slots[index];
         let has_claim = slot.extras.as_ref().is_some_and(|extras| extras.claim.is_some());
-        let Some(holder) = slot.holder.as_ref().filter(|_| has_claim) else { return };
+        let Some(holder) = slot.holder.as_ref() else { return false };
+        let ttl = holder.ttl.as_duration();
+        let (least, after) = match (has_claim, at_first) {
+            // The store takes a little off each time.
+            (true, _) => (ttl / 16, EXTEND_AFTER),
+            (false, AtFirst::Short) => (ttl / 2, EXTEND_HANDED_AFTER),
+            (false, AtFirst::Whole) => return false,
+        };
         let missing = self.now.after(holder.ttl).min(slot.last_deadline()).saturating_since(holder.deadline);
-        // The store takes a little off each time.
-        if missing <= holder.ttl.as_duration() / 16 {
-            return;
+        if missing <= least {
+            return false;
         }
-        let due = self.now.saturating_add(EXTEND_AFTER.min(holder.ttl.as_duration() / 8));
+        self.slots[index].extras_mut().extension = Some(self.now.saturating_add(after.min(ttl / 8)));
+        self.file_extension(index, fx)
+    }
+
+    /// Files the extension that a grant still needs, if it has no order to be refreshed. Answers whether it needs one.
+    pub(in crate::table) fn file_extension(&mut self, index: u32, fx: &mut Effects) -> bool {
+        let Some(due) = self.slots[index].extras.as_ref().and_then(|extras| extras.extension) else { return false };
         self.slots[index].extras_mut().auto = Some(AutoRefresh::extend(due));
         self.refreshes.insert(&mut Refreshes(&mut self.slots), index);
         fx.due(due);
+        true
+    }
+
+    /// The extension is not needed any more.
+    pub(super) fn unfile_extension(&mut self, index: u32) {
+        let auto = self.slots[index].extras.as_ref().and_then(|extras| extras.auto.as_ref());
+        if auto.is_some_and(|auto| auto.what == DueAction::Extend) {
+            self.drop_auto(index);
+        }
     }
 
     /// What the store is asked to extend. A claim is kept no more then, whether the answer comes or not: the store may

@@ -75,9 +75,14 @@ impl Process {
 
     /// The store says yes to what was asked last.
     fn claimed(&mut self, commands: &[StoreCommand]) -> Grant {
-        let Some(StoreCommand::Acquire { grant, ask, .. }) = commands.last() else { panic!("it asks: {commands:?}") };
+        let Some(StoreCommand::Acquire { ask, .. }) = commands.last() else { panic!("it asks: {commands:?}") };
+        self.claimed_for(commands, ask.ttl.as_duration())
+    }
+
+    fn claimed_for(&mut self, commands: &[StoreCommand], span: Duration) -> Grant {
+        let Some(StoreCommand::Acquire { grant, .. }) = commands.last() else { panic!("it asks: {commands:?}") };
         let given = StoreGrant { fence: Some(FencingToken::at_least_one(CLOCK)), clock: Some(CLOCK) };
-        let deadline = self.now.after(ask.ttl);
+        let deadline = self.now.saturating_add(span);
         let source = ClaimSource::OfStore(given);
         let (outcome, _) = self.act(|table, now, fx| table.claimed(grant, source, deadline, now, fx));
         assert_eq!(outcome, ClaimOutcome::Taken);
@@ -231,4 +236,55 @@ fn a_single_try_during_a_pause_does_not_end_it() {
     let single = process.claimed(&asked);
     assert!(is_given_up(&process.release(&single)), "it is not kept");
     assert_eq!(not_before(&process.ask(4).1), pause_ends, "K5");
+}
+
+/// Whether anything extends the lock.
+fn extends(commands: &[StoreCommand]) -> bool {
+    commands.iter().any(|command| matches!(command, StoreCommand::Extend { .. }))
+}
+
+#[test]
+fn a_lock_that_was_granted_for_less_than_its_ttl_is_extended_in_a_moment_whatever_is_ordered_or_stopped() {
+    for step in 0..5 {
+        let mut process = Process::new(ClaimReuse::Off);
+        let (_, asked) = process.ask(1);
+        let grant = process.claimed_for(&asked, Duration::from_secs(1));
+        let third = Duration::from_secs(3);
+        let order = |process: &mut Process| {
+            process.act(|table, now, fx| table.auto_refresh(&grant, third, third, now, fx)).0.unwrap()
+        };
+        match step {
+            0 => {}
+            1 => drop(process.act(|table, _, fx| table.stop_auto_refresh(&grant, fx))),
+            2 => drop(order(&mut process)),
+            3 => {
+                let id = order(&mut process);
+                process.act(|table, _, fx| table.stop_order(&grant, id, fx));
+            }
+            _ => {
+                order(&mut process);
+                process.act(|table, _, fx| table.stop_auto_refresh(&grant, fx));
+            }
+        }
+        assert!(!extends(&process.tick()), "not at once");
+        process.after(20);
+        assert!(extends(&process.tick()), "step {step}");
+        let until = process.now.saturating_add(Duration::from_secs(10));
+        process.act(|table, now, fx| table.extended(&grant, until, now, fx)).0.unwrap();
+        process.after(100);
+        assert!(!extends(&process.tick()), "once");
+    }
+}
+
+#[test]
+fn a_lock_that_is_released_in_a_moment_is_not_extended() {
+    let mut process = Process::new(ClaimReuse::Off);
+    let (_, asked) = process.ask(1);
+    let grant = process.claimed_for(&asked, Duration::from_secs(1));
+    process.after(9);
+    process.release(&grant);
+    let (_, asked) = process.ask(2);
+    process.claimed(&asked);
+    process.after(1_000);
+    assert!(!extends(&process.tick()));
 }

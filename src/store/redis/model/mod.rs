@@ -11,64 +11,23 @@
 //! | listens | with a hint, or when its pause is over: it asks again |
 //! | has gone | a grant that still comes is let go; without another request the process leaves the queue |
 
+mod process;
 mod server;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use fastrand::Rng;
 use futures_util::FutureExt;
 
-use self::server::{Answer, Command, Server, TTL_MS, Token};
-use super::keys::{KeyNames, SIDE_KEYS};
+use self::process::{Owed, Process, as_token, owed};
+use self::server::{Answer, Call, Command, Server, TTL_MS, Token};
+use super::hand_over::HandOver;
 use super::script::Reply;
-use super::shares::HoldKind;
-use super::tickets::{ROUND, Renewal, TicketedTry, Tickets};
 use crate::clock::ManualClock;
-use crate::key::Key;
-use crate::store::{Acquired, Denial, Hint, KeyTemplate, OnHeld, Watch};
+use crate::store::{Acquired, Denial, Hint};
 
 /// What holders take off for the drift of clocks.
 const DRIFT_MS: u64 = TTL_MS / 100 + 2;
-/// So long a command is answered or has no effect (R5).
-const TIMEOUT_MS: u64 = 200;
-
-/// A command on its way, and what waits for its answer.
-struct Flying {
-    command: Command,
-    not_after: u64,
-    answer: Option<Answer>,
-    /// When the server ran it.
-    ran_at: u64,
-    /// Of a try: it was sent then.
-    attempt: Option<(TicketedTry<'static>, u64)>,
-    renewal: Option<Renewal>,
-}
-
-/// A token that may hold the lock, or may come to: nobody wants it.
-#[derive(Clone, Copy)]
-struct Owed {
-    token: Token,
-    not_after: u64,
-}
-
-struct Process {
-    id: usize,
-    tickets: &'static std::sync::Arc<Tickets>,
-    names: &'static KeyNames,
-    /// Requests that wait, also the one that the lock is being taken for.
-    waiting: usize,
-    /// The token of the request that the lock is being taken for, while it listens or asks.
-    claim: Option<Token>,
-    turn: Option<Watch>,
-    sleeps_until: u64,
-    holds: Option<(Token, u64)>,
-    wire: VecDeque<Flying>,
-    owed: Vec<Owed>,
-    next_round: u64,
-    /// Hints that come at the holder's end.
-    timers: Vec<(u64, u64)>,
-}
 
 struct World {
     random: Rng,
@@ -83,97 +42,6 @@ struct World {
     calm: bool,
     /// How long nothing happens at times.
     pause_ms: u64,
-}
-
-impl Process {
-    fn new(id: usize, clock: &ManualClock) -> Self {
-        let names = KeyNames::new(&KeyTemplate::default(), SIDE_KEYS, &Key::new("k").unwrap()).unwrap();
-        Self {
-            id,
-            // Tries borrow them for as long as they are under way.
-            tickets: Box::leak(Box::new(std::sync::Arc::new(Tickets::new(clock.clock())))),
-            names: Box::leak(Box::new(names)),
-            waiting: 0,
-            claim: None,
-            turn: None,
-            sleeps_until: 0,
-            holds: None,
-            wire: VecDeque::new(),
-            owed: Vec::new(),
-            next_round: 0,
-            timers: Vec::new(),
-        }
-    }
-
-    fn send(&mut self, command: Command, now: u64) {
-        self.wire.push_back(Flying {
-            command,
-            not_after: now + TIMEOUT_MS,
-            answer: None,
-            ran_at: 0,
-            attempt: None,
-            renewal: None,
-        });
-    }
-
-    fn is_asking(&self) -> bool {
-        self.wire.iter().any(|flying| flying.attempt.is_some() && flying.token() == self.claim)
-    }
-
-    /// Asks for the lock, and lets go what it `held` in the same step.
-    fn ask(&mut self, token: Token, held: Option<Token>, now: u64) {
-        if let Some(turn) = &mut self.turn {
-            turn.clear();
-        }
-        self.claim = Some(token);
-        let attempt = self.tickets.begin_try(self.names, OnHeld::Queue, HoldKind::Exclusive);
-        let ticket = (self.id, attempt.number());
-        let command = match held {
-            Some(held) => Command::Exchange { held, token, ticket },
-            None => Command::Try { token, ticket },
-        };
-        self.send(command, now);
-        self.wire.back_mut().unwrap().attempt = Some((attempt, now));
-    }
-
-    /// The next request's turn, if there is one; else the process leaves the queue.
-    fn go_on(&mut self, token: Token, now: u64) {
-        if self.waiting > 0 {
-            self.ask(token, None, now);
-        } else if let Some(number) = self.tickets.leave(self.names) {
-            self.send(Command::Leave { ticket: (self.id, number) }, now);
-        }
-    }
-
-    fn round(&mut self, now: u64) {
-        let round = self.tickets.round(Vec::new());
-        for (_, number) in round.abandoned {
-            self.send(Command::Leave { ticket: (self.id, number) }, now);
-        }
-        for renewal in round.renewals {
-            self.send(Command::Renew { ticket: (self.id, renewal.number.unwrap()) }, now);
-            self.wire.back_mut().unwrap().renewal = Some(renewal);
-        }
-        self.next_round = now + u64::try_from(ROUND.as_millis()).unwrap();
-    }
-}
-
-impl Flying {
-    fn token(&self) -> Option<Token> {
-        match self.command {
-            Command::Try { token, .. } | Command::Exchange { token, .. } => Some(token),
-            _ => None,
-        }
-    }
-
-    /// What it may leave behind if it is not answered.
-    fn may_leave(&self) -> Vec<Token> {
-        match self.command {
-            Command::Try { token, .. } | Command::Release { token } => vec![token],
-            Command::Exchange { held, token, .. } => vec![held, token],
-            _ => Vec::new(),
-        }
-    }
 }
 
 impl World {
@@ -231,6 +99,7 @@ impl World {
             }
         }
         self.housekeeping(at);
+        self.note_grants();
         self.check();
     }
 
@@ -260,13 +129,11 @@ impl World {
         let flying = process.wire.pop_front().unwrap();
         let (answer, of) = (flying.answer.unwrap(), flying.token());
         match (flying.attempt, flying.renewal, answer) {
-            (Some((attempt, sent)), _, Answer::Granted) => {
-                let deadline = sent + TTL_MS - DRIFT_MS;
+            (Some((attempt, sent)), _, Answer::Granted(left)) => {
+                let deadline = (sent + left).saturating_sub(DRIFT_MS);
                 attempt.settle(&Acquired::Granted { fence: None, valid_for: Duration::ZERO, clock: None });
                 if of == process.claim && now < deadline {
-                    (process.claim, process.turn, process.holds) = (None, None, Some((of.unwrap(), deadline)));
-                    process.waiting -= 1;
-                    self.grants.push(at);
+                    process.hold(of.unwrap(), deadline);
                 } else {
                     process.send(Command::Release { token: of.unwrap() }, now);
                     if of == process.claim {
@@ -319,9 +186,17 @@ impl World {
         if self.server.calls.is_empty() {
             return;
         }
-        let (at, number) = self.server.calls.remove(0);
-        if let Some(process) = &self.processes[at] {
-            process.tickets.called(process.names.lock(), number);
+        // Those of one connection come in their order; of two they need not.
+        let which = if self.calm { 0 } else { self.random.usize(..self.server.calls.len().min(3)) };
+        let call = self.server.calls.remove(which);
+        let Some(process) = &mut self.processes[call.process()] else { return };
+        let lock = process.names.lock();
+        match call {
+            Call::Try(ticket) => process.tickets.called(lock, ticket.1),
+            Call::HandOver { ticket, offer, server_us, token } => {
+                let given = HandOver::of([ticket.1, offer, 1], server_us, as_token(token));
+                process.tickets.handed_over(lock, &given, || process.owed.push(Owed::refused(given.token)));
+            }
         }
     }
 
@@ -420,6 +295,14 @@ impl World {
         }
     }
 
+    /// Notes who was granted the lock in this step.
+    fn note_grants(&mut self) {
+        for (at, process) in self.processes.iter_mut().enumerate() {
+            let granted = process.as_mut().map_or(0, |process| std::mem::take(&mut process.granted));
+            self.grants.extend(std::iter::repeat_n(at, granted));
+        }
+    }
+
     fn check(&self) {
         let now = self.server.now;
         let holders = self.processes.iter().flatten().filter(|process| process.holds.is_some_and(|(_, end)| end > now));
@@ -429,11 +312,6 @@ impl World {
     fn waits(&self) -> usize {
         self.processes.iter().flatten().map(|process| process.waiting).sum()
     }
-}
-
-fn owed(command: &Command, not_after: u64) -> Vec<Owed> {
-    let flying = Flying { command: command.clone(), not_after, answer: None, ran_at: 0, attempt: None, renewal: None };
-    flying.may_leave().into_iter().map(|token| Owed { token, not_after }).collect()
 }
 
 /// More by `LEASEHOLD_WALKS`.

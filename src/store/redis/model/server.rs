@@ -4,23 +4,42 @@ use std::collections::BTreeMap;
 
 const TICKET_MS: u64 = 1_000;
 pub(super) const TTL_MS: u64 = 30_000;
+/// How long a key is kept that was handed over.
+const HAND_OVER_MS: u64 = 1_000;
 
 pub(super) type Token = u64;
 /// The process, and the number of its ticket.
 pub(super) type Ticket = (usize, u64);
+/// Its number; the token is that of the try.
+pub(super) type Offer = u64;
 
 #[derive(Clone, Debug)]
 pub(super) enum Command {
-    Try { token: Token, ticket: Ticket },
-    Exchange { held: Token, token: Token, ticket: Ticket },
+    Try { token: Token, ticket: Ticket, offer: Offer },
+    Exchange { held: Token, token: Token, ticket: Ticket, offer: Offer },
     Release { token: Token },
     Renew { ticket: Ticket },
-    Leave { ticket: Ticket },
+    Leave { ticket: Ticket, token: Option<Token> },
+}
+
+/// What is published to the process of a ticket.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Call {
+    Try(Ticket),
+    HandOver { ticket: Ticket, offer: Offer, server_us: i64, token: Token },
+}
+
+impl Call {
+    pub(super) fn process(self) -> usize {
+        let (Self::Try(ticket) | Self::HandOver { ticket, .. }) = self;
+        ticket.0
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Answer {
-    Granted,
+    /// For so long.
+    Granted(u64),
     Held,
     /// Another process is ahead, for so long at most.
     Ahead(u64),
@@ -36,10 +55,19 @@ pub(super) struct Server {
     pub(super) lock: Option<(Token, u64)>,
     /// Each ticket by its turn, and until when it lasts. Two are never of the same moment: a script takes longer than the
     /// microsecond by which the server dates them.
-    queue: BTreeMap<(u64, Ticket), u64>,
+    queue: BTreeMap<(u64, Ticket), Worth>,
     taken: u64,
+    /// How many scripts have run: as with a clock in microseconds, no two are of the same moment.
+    ran: i64,
     /// Calls on their way.
-    pub(super) calls: Vec<Ticket>,
+    pub(super) calls: Vec<Call>,
+}
+
+/// Until when a ticket lasts, and what it offers.
+#[derive(Clone, Copy)]
+struct Worth {
+    ends: u64,
+    offer: (Offer, Token),
 }
 
 impl Server {
@@ -52,11 +80,11 @@ impl Server {
         self.queue.keys().find(|(_, other)| *other == ticket).copied()
     }
 
-    fn first(&mut self) -> Option<(Ticket, u64)> {
+    fn first(&mut self) -> Option<(Ticket, Worth)> {
         let now = self.now;
-        while let Some((at, ends)) = self.queue.first_key_value().map(|(at, ends)| (*at, *ends)) {
-            if ends > now {
-                return Some((at.1, ends));
+        while let Some((at, worth)) = self.queue.first_key_value().map(|(at, worth)| (*at, *worth)) {
+            if worth.ends > now {
+                return Some((at.1, worth));
             }
             self.queue.remove(&at);
         }
@@ -65,65 +93,86 @@ impl Server {
 
     fn call_first(&mut self) {
         if let Some((first, _)) = self.first() {
-            self.calls.push(first);
+            self.calls.push(Call::Try(first));
         }
     }
 
-    fn take_ticket(&mut self, ticket: Ticket) {
+    /// The lock is free: hands it over to the first ticket, or calls that.
+    fn hand_over_or_call(&mut self) {
+        let Some((ticket, worth)) = self.first() else { return };
+        if self.ran % 8 == 0 {
+            return self.calls.push(Call::Try(ticket));
+        }
+        let (offer, token) = worth.offer;
+        self.lock = Some((token, self.now + HAND_OVER_MS));
+        self.calls.push(Call::HandOver { ticket, offer, server_us: self.ran, token });
+        self.drop_ticket(ticket);
+    }
+
+    fn drop_ticket(&mut self, ticket: Ticket) -> Option<Worth> {
+        self.place(ticket).and_then(|at| self.queue.remove(&at))
+    }
+
+    fn take_ticket(&mut self, ticket: Ticket, offer: (Offer, Token)) {
         self.taken += 1;
         let at = self.place(ticket).unwrap_or((self.taken, ticket));
-        self.queue.insert(at, self.now + TICKET_MS);
+        self.queue.insert(at, Worth { ends: self.now + TICKET_MS, offer });
     }
 
     /// The lock is free: takes it in turn.
-    fn take(&mut self, token: Token, ticket: Ticket) -> Answer {
+    fn take(&mut self, token: Token, ticket: Ticket, offer: Offer) -> Answer {
         match self.first() {
-            Some((first, ends)) if first.0 != ticket.0 => {
-                self.take_ticket(ticket);
-                return Answer::Ahead(ends - self.now);
+            Some((first, worth)) if first.0 != ticket.0 => {
+                self.take_ticket(ticket, (offer, token));
+                return Answer::Ahead(worth.ends - self.now);
             }
-            Some((first, _)) => drop(self.place(first).and_then(|at| self.queue.remove(&at))),
+            Some((first, _)) => _ = self.drop_ticket(first),
             None => {}
         }
         self.lock = Some((token, self.now + TTL_MS));
-        Answer::Granted
+        Answer::Granted(TTL_MS)
     }
 
     pub(super) fn run(&mut self, command: &Command, not_after: u64) -> Answer {
+        self.ran += 1;
         if self.now > not_after {
             return Answer::TooLate;
         }
         match *command {
-            Command::Try { token, ticket } => match self.holder() {
-                Some(holder) if holder == token => Answer::Granted,
+            Command::Try { token, ticket, offer } => match self.holder().and(self.lock) {
+                Some((holder, end)) if holder == token => Answer::Granted(end - self.now),
                 Some(_) => {
-                    self.take_ticket(ticket);
+                    self.take_ticket(ticket, (offer, token));
                     Answer::Held
                 }
-                None => self.take(token, ticket),
+                None => self.take(token, ticket, offer),
             },
-            Command::Exchange { held, token, ticket } => {
+            Command::Exchange { held, token, ticket, offer } => {
                 if self.holder() != Some(held) {
-                    return self.run(&Command::Try { token, ticket }, not_after);
+                    return self.run(&Command::Try { token, ticket, offer }, not_after);
                 }
                 self.lock = None;
-                let answer = self.take(token, ticket);
-                if answer != Answer::Granted {
-                    self.call_first();
+                let is_other = self.first().is_some_and(|(first, _)| first.0 != ticket.0);
+                let answer = self.take(token, ticket, offer);
+                if is_other {
+                    self.hand_over_or_call();
                 }
                 answer
             }
             Command::Release { token } => {
                 if self.holder() == Some(token) {
                     self.lock = None;
-                    self.call_first();
+                    self.hand_over_or_call();
                 }
                 Answer::Done
             }
             Command::Renew { ticket } => self.renew(ticket),
-            Command::Leave { ticket } => {
-                let was_there = self.place(ticket).and_then(|at| self.queue.remove(&at)).is_some();
-                if was_there && self.holder().is_none() {
+            Command::Leave { ticket, token } => {
+                let mut has_left = self.drop_ticket(ticket).is_some();
+                if token.is_some() && self.holder() == token {
+                    (self.lock, has_left) = (None, true);
+                }
+                if has_left && self.holder().is_none() {
                     self.call_first();
                 }
                 Answer::Done
@@ -132,14 +181,17 @@ impl Server {
     }
 
     fn renew(&mut self, ticket: Ticket) -> Answer {
-        let Some(at) = self.place(ticket) else { return Answer::Stands([2, 0, 0, 0], 2) };
-        self.queue.insert(at, self.now + TICKET_MS);
+        let (now, us) = (self.now, self.ran);
+        let Some(worth) = self.place(ticket).and_then(|at| self.queue.get_mut(&at)) else {
+            return Answer::Stands([2, us, 0, 0], 2);
+        };
+        worth.ends = now + TICKET_MS;
         if self.first().is_some_and(|(first, _)| first != ticket) {
-            return Answer::Stands([1, 0, 0, 0], 3);
+            return Answer::Stands([1, us, 0, 0], 3);
         }
         match self.holder().and(self.lock) {
-            None => Answer::Stands([1, 0, 2, 0], 3),
-            Some((_, end)) => Answer::Stands([1, 0, 1, i64::try_from(end - self.now).unwrap()], 4),
+            None => Answer::Stands([1, us, 2, 0], 3),
+            Some((_, end)) => Answer::Stands([1, us, 1, i64::try_from(end - now).unwrap()], 4),
         }
     }
 }

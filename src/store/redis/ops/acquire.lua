@@ -1,7 +1,7 @@
 -- Tries to take locks (R1), each idempotent by token (R2), not after its time (R5), with a fence (R12), in turn (R16).
--- KEYS all locks, then all queues, fences, alives
+-- KEYS all locks, then all queues, fences, tickets
 -- ARGV earliest not after us of all, highest fence seen of all, fence retention ms, process; then of each try token,
--- ttl ms, details: not after us, highest fence seen, number of the ticket, 1 to queue (0: only try)
+-- ttl ms, details: not after us, highest fence seen, number of the ticket (0: only try), number of its offer (0: none)
 -- Answers now us alone if all are granted, for the whole ttl, with now us as their fence. Else for each {1, now us} such a
 -- grant, {1, now us, fence, ttl left ms, 0 taken now or 1 held already} granted, {2, now us, why, retry ms} denied,
 -- {3, now us} too late, or an error. why: 0 held, 1 another kind of value, 2 another process is ahead.
@@ -9,15 +9,16 @@
 local tries, retention_ms, process = #KEYS / 4, ARGV[3], ARGV[4]
 
 local function details(i)
-  local not_after, seen, count, is_queued = string.match(ARGV[3 * i + 4], '^(%S+) (%S+) (%S+) (%S+)$')
-  return tonumber(not_after), seen, process .. ':' .. count, is_queued == '1'
+  local not_after, seen, count, offer = string.match(ARGV[3 * i + 4], '^(%S+) (%S+) (%S+) (%S+)$')
+  return tonumber(not_after), seen, count ~= '0' and process .. ':' .. count, offer
 end
 
 local function denied(i, why, retry_ms)
-  local _, _, ticket, is_queued = details(i)
-  if is_queued then
-    local queue, alive = KEYS[tries + i], KEYS[3 * tries + i]
-    take_ticket(queue, alive, ticket)
+  local _, seen, ticket, offer = details(i)
+  if ticket then
+    local queue, tickets = KEYS[tries + i], KEYS[3 * tries + i]
+    local words = {'', offer, retention_ms, seen, ARGV[3 * i + 2]}
+    take_ticket(queue, tickets, ticket, offer == '0' and '' or table.concat(words, ' '))
     if why ~= 2 and redis.call('ZRANGE', queue, 0, 0)[1] ~= ticket then
       -- Tickets behind the first are called, and need not try.
       retry_ms = -1
@@ -40,7 +41,7 @@ local function grant(i)
 end
 
 local function try(i)
-  local lock, queue, alive, token = KEYS[i], KEYS[tries + i], KEYS[3 * tries + i], ARGV[3 * i + 2]
+  local lock, queue, tickets, token = KEYS[i], KEYS[tries + i], KEYS[3 * tries + i], ARGV[3 * i + 2]
   if now > details(i) then
     return {3, now}
   end
@@ -59,13 +60,13 @@ local function try(i)
     ask_for(lock, queue, value)
     return denied(i, 0, redis.call('PTTL', lock))
   end
-  local first, ends = first_ticket(queue, alive)
+  local first, ends = first_ticket(queue, tickets)
   if first then
     if string.match(first, '^(.*):') ~= process then
       return denied(i, 2, math.ceil((ends - now) / 1000))
     end
     -- Any grant to the process uses its place up.
-    drop(queue, alive, first)
+    drop(queue, tickets, first)
   end
   return grant(i)
 end

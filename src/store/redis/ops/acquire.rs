@@ -10,14 +10,15 @@ use crate::key::Token;
 use crate::store::redis::call::{Answer, Confirm, Failure, call};
 use crate::store::redis::cleanup::Guard;
 use crate::store::redis::fault::{Ran, protocol_error};
+use crate::store::redis::hand_over;
 use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
 use crate::store::redis::pending::{PendingCleanup, ReleaseScope};
 use crate::store::redis::replicas::Confirmed;
 use crate::store::redis::script::{ACQUIRE, Reply, ScriptArgs, millis};
 use crate::store::redis::shares::HoldKind;
-use crate::store::redis::tickets::TicketedTry;
-use crate::store::{AcquireRequest, Acquired, Denial, OnHeld, StoreError};
+use crate::store::redis::tickets::{Begun, TicketedTry};
+use crate::store::{AcquireRequest, Acquired, Denial, StoreError};
 
 /// The last number of the script's answer where the token held the lock before.
 const HELD_ALREADY: i64 = 1;
@@ -40,15 +41,45 @@ async fn attempt(inner: &Arc<Inner>, ask: AcquireRequest<'_>, begun: Moment) -> 
     let ttl = inner.checked_ttl(ask.ttl)?;
     let share = Share::of(ask.mode)?;
     inner.recent_releases.forget(&names, ask.token);
+    let ticketed = match begin_try(inner, &names, ask, begun) {
+        Ok(ticketed) => ticketed,
+        Err(granted) => return Ok(granted),
+    };
     // From now on no repetition of a release begins under the token.
     if !inner.cleaning.is_idle() {
         Box::pin(clean(inner, &names, ask.token, begun)).await?;
         // What was taken back just now was released once more.
         inner.recent_releases.forget(&names, ask.token);
     }
-    let mut attempt = Attempt::begin(inner, &names, ask, (ttl, begun), share);
+    let mut attempt = Attempt::begin(inner, ask, (ttl, begun), share, ticketed);
     let answered = attempt.send().await;
     attempt.conclude(answered)
+}
+
+/// Begins a try; the error is its answer where the key was handed over for it. Before it is asked what is being taken back
+/// of its token: what is handed over to that from now on, nobody refuses.
+pub(super) fn begin_try<'a>(
+    inner: &'a Arc<Inner>,
+    names: &'a KeyNames,
+    ask: AcquireRequest<'_>,
+    begun: Moment,
+) -> Result<TicketedTry<'a>, Acquired> {
+    let may_be_offered = hand_over::may_be_offered(&ask, inner.config.replicas, inner.config.lock_delay);
+    let offer = may_be_offered.then_some((ask.token, begun));
+    match inner.tickets.begin_try(names, ask.on_held, HoldKind::of(ask.mode), offer) {
+        Begun::Granted(granted) => {
+            if let Acquired::Granted { fence: Some(fence), .. } = granted {
+                inner.highest.saw(names, fence);
+            }
+            Err(granted)
+        }
+        Begun::Try(ticketed, refused) => {
+            if let Some(token) = refused {
+                hand_over::refuse(inner, names.clone(), token);
+            }
+            Ok(ticketed)
+        }
+    }
 }
 
 /// A try under way. Dropped before it is concluded, it is taken back (S5).
@@ -56,7 +87,6 @@ pub(super) struct Attempt<'a> {
     inner: &'a Arc<Inner>,
     pub(super) one: Try<'a>,
     ttl: Duration,
-    on_held: OnHeld,
     /// `None`: the lock for itself.
     share: Option<Share>,
     ticketed: TicketedTry<'a>,
@@ -66,37 +96,31 @@ pub(super) struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     pub(super) fn begin(
         inner: &'a Arc<Inner>,
-        names: &'a KeyNames,
         ask: AcquireRequest<'_>,
         (ttl, begun): (Duration, Moment),
         share: Option<Share>,
+        ticketed: TicketedTry<'a>,
     ) -> Self {
+        let names = ticketed.names();
         let life = ttl.saturating_add(inner.config.lock_delay);
         // The last moment at which a lost grant could begin, and its life; the second is for the difference of clocks.
         let over = begun.saturating_add(inner.config.operation_timeout * 2).saturating_add(life);
-        let (scope, kind) = match share {
-            Some(_) => (ReleaseScope::Share, HoldKind::Share),
-            None => (ReleaseScope::Any, HoldKind::Exclusive),
-        };
+        let scope = if share.is_some() { ReleaseScope::Share } else { ReleaseScope::Any };
         let guard = Guard::new(inner, names, ask.token, PendingCleanup::of(scope, over), Confirm::Yes);
-        let ticketed = inner.tickets.begin_try(names, ask.on_held, kind);
         let one = Try { names, token: ask.token, begun, life };
-        Self { inner, one, ttl, on_held: ask.on_held, share, ticketed, guard }
+        Self { inner, one, ttl, share, ticketed, guard }
     }
 
-    /// The number of its ticket.
-    pub(super) fn ticket(&self) -> u64 {
-        self.ticketed.number()
+    /// The numbers of its ticket and of its offer; 0: it has none.
+    pub(super) fn place(&self) -> [u64; 2] {
+        [self.ticketed.number(), self.ticketed.offer()]
     }
 
     async fn send(&mut self) -> Result<Answer, Failure> {
-        let ticket = self.ticketed.number();
+        let place = self.place();
         match self.share {
-            None => send(self.inner, self.one, ticket, self.on_held, &mut self.guard).await,
-            Some(share) => {
-                let is_queued = self.on_held == OnHeld::Queue;
-                Box::pin(shared::send(self.inner, self.one, share, (ticket, is_queued), &mut self.guard)).await
-            }
+            None => send(self.inner, self.one, place, &mut self.guard).await,
+            Some(share) => Box::pin(shared::send(self.inner, self.one, share, place[0], &mut self.guard)).await,
         }
     }
 
@@ -140,17 +164,17 @@ impl<'a> Attempt<'a> {
 async fn send(
     inner: &Arc<Inner>,
     one: Try<'_>,
-    ticket: u64,
-    on_held: OnHeld,
+    [ticket, offer]: [u64; 2],
     guard: &mut Guard,
 ) -> Result<Answer, Failure> {
     let Try { names, token, begun, life } = one;
     let answered = call(inner, names, &ACQUIRE, begun, &mut *guard, |not_after| {
         let seen = inner.highest.of(names);
-        let args = ScriptArgs::of([names.lock(), names.queue(), names.fence(), names.alive()]).limits(not_after, seen);
+        let args =
+            ScriptArgs::of([names.lock(), names.queue(), names.fence(), names.tickets()]).limits(not_after, seen);
         let args = args.numbers([millis(inner.config.fence_retention)]).text(&inner.config.process).shared();
-        let (not_after, is_queued) = (u64::try_from(not_after).unwrap_or(0), u64::from(on_held == OnHeld::Queue));
-        args.token(token).numbers([millis(life)]).numbers([not_after, seen, ticket, is_queued])
+        let not_after = u64::try_from(not_after).unwrap_or(0);
+        args.token(token).numbers([millis(life)]).numbers([not_after, seen, ticket, offer])
     })
     .await;
     match answered {

@@ -20,9 +20,6 @@ use crate::store::redis::script::{EXCHANGE, ScriptArgs, millis};
 use crate::store::redis::shares::HoldKind;
 use crate::store::{AcquireRequest, Acquired, OnHeld, Released, StoreError};
 
-/// Of so many releases one leaves the key free, though the next request of this process waits for it.
-const LEFT_FREE: u8 = 8;
-
 /// What the script answers where the next token was not tried.
 const HELD_NOTHING: i64 = 4;
 const ONLY_RELEASED: i64 = 5;
@@ -44,7 +41,7 @@ pub(in crate::store) async fn exchange(
 /// Whether one script can do both: replicas confirm on a connection of its own (R24), and what is being taken back of
 /// the next token has to be out of the way first (S5).
 fn is_one_step(inner: &Inner, release: &GuardedRelease, next: AcquireRequest<'_>) -> bool {
-    next.on_held == OnHeld::Queue
+    next.on_held != OnHeld::Fail
         && next.mode == Mode::Exclusive
         && inner.shares.kind(release.token()) == HoldKind::Exclusive
         && inner.config.replicas == 0
@@ -59,17 +56,19 @@ async fn in_one_step(
     begun: Moment,
 ) -> (Released, Acquired) {
     let names = release.names().clone();
-    let mut attempt = Attempt::begin(inner, &names, next, (next.ttl.as_duration(), begun), None);
+    let ticketed = match acquire::begin_try(inner, &names, next, begun) {
+        Ok(ticketed) => ticketed,
+        Err(granted) => return (release.run(inner).await, granted),
+    };
+    let mut attempt = Attempt::begin(inner, next, (next.ttl.as_duration(), begun), None, ticketed);
     let answered = {
-        let (held, number, life) = (release.token(), attempt.ticket(), attempt.one.life);
+        let (held, [ticket, offer], life) = (release.token(), attempt.place(), attempt.one.life);
         let both = Both(release.guard(), &mut attempt.guard);
         call(inner, &names, &EXCHANGE, begun, both, |not_after| {
-            let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
+            let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.tickets()]);
             let args = args.token(held).arg(not_after).token(next.token).arg(millis(life));
             let args = args.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(&names));
-            let args = args.arg(&inner.config.process).arg(number).arg(&inner.config.side_keys);
-            // A client that only polls would else never find the key free.
-            args.arg(u8::from(fastrand::u8(0..LEFT_FREE) > 0))
+            args.arg(&inner.config.process).arg(ticket).arg(offer).arg(&inner.config.side_keys)
         })
         .await
     };

@@ -1,5 +1,5 @@
 -- Ends any holder, raises the fence, ends the queue and publishes it to every process (R26), not after its time (R5).
--- KEYS: lock, fence, queue, alive
+-- KEYS: lock, fence, queue, tickets
 -- ARGV: channel of the lock, channel of forced locks, not after us, fence retention ms, highest fence seen, fence
 -- of the grant to be ended or ''
 -- Answers {1, now us, fence} released, {2, now us, fence} it was free, {3, now us} too late, {2, now us} it is another's,
@@ -7,7 +7,7 @@
 if now > tonumber(ARGV[3]) then
   return {3, now}
 end
-local lock, fence_key, queue, alive = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local lock, fence_key, queue, tickets = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local stored = tonumber(redis.call('GET', fence_key) or 0) or 0
 if ARGV[6] ~= '' and is_marker(redis.pcall('GET', lock)) then
   return {4, now}
@@ -20,24 +20,22 @@ local held = redis.call('DEL', lock)
 -- Every process that waits is called, in the old order, and queues anew. The first keeps its turn for one ticket's life:
 -- as a ticket of its process that is not renewed. A queue of another type is a quorum's: it ends too, and its processes
 -- try again by themselves.
-local first, tickets, watched = nil, {}, nil
+local first, all, watched = nil, {}, nil
 if redis.call('TYPE', queue).ok ~= 'hash' then
-  first = first_ticket(queue, alive)
-  tickets = redis.call('ZRANGE', queue, 0, -1)
-  watched = redis.call('ZSCORE', alive, WATCHED)
+  first = first_ticket(queue, tickets)
+  all = redis.call('ZRANGE', queue, 0, -1)
+  watched = redis.call('HGET', tickets, WATCHED)
 end
-redis.call('DEL', queue, alive)
+redis.call('DEL', queue, tickets)
 local process = first and string.match(first, '^(.*):')
 if process then
-  redis.call('ZADD', queue, number(now), process .. ':0')
-  redis.call('ZADD', alive, number(now + TICKET_US), process .. ':0')
-  redis.call('PEXPIRE', queue, 2 * TICKET_MS)
+  take_ticket(queue, tickets, process .. ':0', '')
 end
 if watched then
-  redis.call('ZADD', alive, watched, WATCHED)
+  redis.call('HSET', tickets, WATCHED, watched)
+  redis.call('PEXPIRE', tickets, 2 * TICKET_MS)
 end
-redis.call('PEXPIRE', alive, 2 * TICKET_MS)
-for _, ticket in ipairs(tickets) do
+for _, ticket in ipairs(all) do
   call_ticket(lock, queue, ticket)
 end
 if held == 0 then

@@ -21,7 +21,7 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, only: Option<u64>) -> Result<For
     let names = inner.names(key)?;
     let text = only.map(|fence| fence.to_string()).unwrap_or_default();
     let answered = call(inner, &names, &FORCE, begun, (), |not_after| {
-        let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
+        let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.tickets()]);
         let args = args.arg(names.wake()).arg(&inner.forced_channel).arg(not_after);
         args.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(&names)).arg(&text)
     });

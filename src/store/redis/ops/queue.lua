@@ -1,7 +1,8 @@
 
--- Stands before every script that uses a lock's queue (R16). Two sorted sets: which ticket was taken when (queue), and
--- which lasts until when (alive). A ticket is called `<process>:<number>`. Beside the tickets `alive` may hold the mark
--- that the lock is watched without a place: WATCHED.
+-- Stands before every script that uses a lock's queue (R16). A sorted set says which ticket was taken when (queue), a hash
+-- what each is worth (tickets): until when it lasts, and behind that perhaps its offer (`hand_over.lua`). A ticket is
+-- called `<process>:<number>`. Beside the tickets the hash may hold the mark that the lock is watched without a place:
+-- WATCHED.
 local TICKET_MS, WATCHED = 1000, '*'
 local TICKET_US = TICKET_MS * 1000
 -- So many tickets for shares are called at once.
@@ -12,43 +13,62 @@ local function is_for_share(ticket)
   return string.match(ticket, '[13579]$') ~= nil
 end
 
-local function drop(queue, alive, ticket)
+local function drop(queue, tickets, ticket)
   redis.call('ZREM', queue, ticket)
-  redis.call('ZREM', alive, ticket)
+  redis.call('HDEL', tickets, ticket)
 end
 
--- Takes a ticket, or keeps one that was taken.
-local function take_ticket(queue, alive, ticket)
+-- Has a ticket last from now on. `offer` stands behind its end: '', or ' ' and an offer.
+local function keep_ticket(tickets, ticket, offer)
+  redis.call('HSET', tickets, ticket, number(now + TICKET_US) .. offer)
+end
+
+-- Takes a ticket, or keeps one that was taken. Its offer is from now on this one.
+local function take_ticket(queue, tickets, ticket, offer)
   redis.call('ZADD', queue, 'NX', number(now), ticket)
-  redis.call('ZADD', alive, number(now + TICKET_US), ticket)
+  keep_ticket(tickets, ticket, offer)
   redis.call('PEXPIRE', queue, 2 * TICKET_MS)
-  redis.call('PEXPIRE', alive, 2 * TICKET_MS)
+  redis.call('PEXPIRE', tickets, 2 * TICKET_MS)
 end
 
--- The first ticket that still lasts, and until when. Tickets before it belong to processes that died, or are dated further
--- ahead than a clock that was not set could have dated them: they are dropped.
-local function first_ticket(queue, alive)
+-- Until when a ticket lasts, or the mark WATCHED does, and its offer.
+local function worth_of(tickets, ticket)
+  local ends, offer = string.match(redis.call('HGET', tickets, ticket) or '0', '^(%d+)(.*)$')
+  return tonumber(ends), offer
+end
+
+-- The first ticket that still lasts, until when, and its offer. Tickets before it belong to processes that died, or are
+-- dated further ahead than a clock that was not set could have dated them: they are dropped.
+local function first_ticket(queue, tickets)
   while true do
     local found = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
     local ticket = found[1]
     if not ticket then
       return nil
     end
-    local ends = tonumber(redis.call('ZSCORE', alive, ticket) or 0)
+    local ends, offer = worth_of(tickets, ticket)
     if ends > now and ends <= now + 2 * TICKET_US and tonumber(found[2]) <= now + TICKET_US then
-      return ticket, ends
+      return ticket, ends, offer
     end
-    drop(queue, alive, ticket)
+    drop(queue, tickets, ticket)
   end
 end
 
--- Publishes to a ticket's process, on its own channel, that trying again may help. A hint: a user without rights to
--- channels does without. The channel's name begins as that of the queue does.
-local function call_ticket(lock, queue, ticket)
+-- Publishes to a ticket's process, on its own channel: the number of the ticket and what is said of it, and the lock.
+-- Answers how many have received it. A user without rights to channels does without.
+local function tell_ticket(lock, queue, ticket, said)
   local process, count = string.match(ticket, '^(.*):(%d+)$')
-  if process then
-    redis.pcall('PUBLISH', string.match(queue, '^(.-)queue:') .. 'turn:' .. process, count .. ' ' .. lock)
+  if not process then
+    return 0
   end
+  local channel = string.match(queue, '^(.-)queue:') .. 'turn:' .. process
+  local receivers = redis.pcall('PUBLISH', channel, count .. said .. ' ' .. lock)
+  return type(receivers) == 'number' and receivers or 0
+end
+
+-- Calls a ticket's process: trying again may help. A hint.
+local function call_ticket(lock, queue, ticket)
+  tell_ticket(lock, queue, ticket, '')
 end
 
 -- Asks a process for a lock that it has a claim on, which may be idle: the claim's token names its channel. Such a token
@@ -60,8 +80,8 @@ local function ask_for(lock, queue, value)
 end
 
 -- Calls the first ticket; if it is for a share, with those for shares that follow it.
-local function call_first(lock, queue, alive)
-  local ticket = first_ticket(queue, alive)
+local function call_first(lock, queue, tickets)
+  local ticket = first_ticket(queue, tickets)
   if ticket then
     call_ticket(lock, queue, ticket)
   end
@@ -77,15 +97,15 @@ local function call_first(lock, queue, alive)
 end
 
 -- Tells those who watch without a place of a release.
-local function call_watchers(alive, prefix)
-  if tonumber(redis.call('ZSCORE', alive, WATCHED) or 0) > now then
-    redis.pcall('PUBLISH', prefix .. 'wake:' .. string.sub(alive, #prefix + #'alive:' + 1), 'released')
+local function call_watchers(tickets, prefix)
+  if worth_of(tickets, WATCHED) > now then
+    redis.pcall('PUBLISH', prefix .. 'wake:' .. string.sub(tickets, #prefix + #'tickets:' + 1), 'released')
   end
 end
 
 -- After a release: calls the first ticket, and those who watch without a place. Hints, which may fail: where the slot is
 -- moving, the queue may be gone from this node, and the lock is free all the same.
-local function call_others(lock, queue, alive, prefix)
-  pcall(call_first, lock, queue, alive)
-  call_watchers(alive, prefix)
+local function call_others(lock, queue, tickets, prefix)
+  pcall(call_first, lock, queue, tickets)
+  call_watchers(tickets, prefix)
 end

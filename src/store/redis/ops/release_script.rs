@@ -36,7 +36,7 @@ pub(in crate::store) async fn once(
 /// A release once more, of what was not taken since.
 async fn repeat(inner: &Inner, names: &KeyNames, token: Token, fence: u64, observer: &mut impl SendObserver) -> Ended {
     let answered = call(inner, names, &REPEAT, inner.now(), observer, |not_after| {
-        let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
+        let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.tickets()]);
         args.token(token).arg(names.wake()).arg(not_after).arg(fence)
     });
     let answer = meaning(answered.await)?;
@@ -96,7 +96,8 @@ async fn release_exclusive(
     observer: &mut impl SendObserver,
 ) -> Result<Answer, Failure> {
     let answered = call(inner, names, &RELEASE, begun, &mut *observer, |not_after| {
-        let args = ScriptArgs::of([names.lock(), names.alive(), names.queue()]).limits(not_after, 0);
+        let args = ScriptArgs::of([names.lock(), names.tickets(), names.queue(), names.fence()]);
+        let args = args.limits(not_after, 0);
         let not_after = u64::try_from(not_after).unwrap_or(0);
         args.text(&inner.config.side_keys).shared().token(token).numbers([not_after])
     })
@@ -120,7 +121,7 @@ async fn release_claim(
     let begun = inner.now();
     inner.highest.saw(names, fence);
     let answered = call(inner, names, &RELEASE_CLAIM, begun, &mut *observer, |not_after| {
-        let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.alive()]);
+        let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.tickets()]);
         let args = args.token(token).arg(not_after).arg(millis(inner.config.fence_retention)).arg(fence);
         args.arg(&inner.config.side_keys)
     });

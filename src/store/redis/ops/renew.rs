@@ -28,8 +28,8 @@ pub(in crate::store) async fn run(inner: Arc<Inner>) {
     loop {
         let begun = inner.tickets.now();
         let round = inner.tickets.round(inner.listener.watched());
-        for (names, number) in round.abandoned {
-            leave::give_up(&inner, names, number);
+        for (names, left) in round.abandoned {
+            leave::give_up(&inner, names, left);
         }
         renew(&inner, &round.renewals).await;
         if !inner.tickets.rested().await {
@@ -40,7 +40,8 @@ pub(in crate::store) async fn run(inner: Arc<Inner>) {
 
 /// Marks these locks as watched on the server, so that releases are published.
 pub(in crate::store) async fn mark_watched(inner: &Arc<Inner>, locks: impl Iterator<Item = KeyNames>) {
-    let renewals: Vec<_> = locks.map(|names| Renewal { names, number: None }).collect();
+    let now = inner.tickets.now();
+    let renewals: Vec<_> = locks.map(|names| Renewal::of_watched(names, now)).collect();
     if !renewals.is_empty() {
         inner.tickets.renew_watched();
         renew(inner, &renewals).await;
@@ -49,7 +50,7 @@ pub(in crate::store) async fn mark_watched(inner: &Arc<Inner>, locks: impl Itera
 
 fn args(inner: &Inner, renewal: &Renewal) -> ScriptArgs {
     let names = &renewal.names;
-    let args = ScriptArgs::of([names.lock(), names.queue(), names.alive()]);
+    let args = ScriptArgs::of([names.lock(), names.queue(), names.tickets()]);
     match renewal.number {
         Some(number) => args.arg(format_args!("{}:{number}", inner.config.process)),
         None => args.arg(WATCHED),

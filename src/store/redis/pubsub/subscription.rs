@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 use crate::store::redis::conn::server_info::{about, field};
 use crate::store::redis::conn::wire::Wire;
 use crate::store::redis::fault::Fault;
+use crate::store::redis::hand_over::{self, Call};
 use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
 use crate::store::redis::ops::notice;
@@ -261,13 +262,21 @@ impl Session<'_> {
         Ok(())
     }
 
+    fn called(&self, text: &str) {
+        match Call::read(text) {
+            Some((Call::Try(ticket), lock)) => self.inner.tickets.called(lock, ticket),
+            Some((Call::HandOver(given), lock)) => {
+                let Some(names) = self.inner.key_of(lock).and_then(|key| self.inner.names(&key).ok()) else { return };
+                let refuse = || hand_over::refuse(self.inner, names, given.token);
+                self.inner.tickets.handed_over(lock, &given, refuse);
+            }
+            None => {}
+        }
+    }
+
     fn message(&self, channel: &str, text: &str) {
         if channel == &*self.inner.turn_channel {
-            if let Some((number, lock)) = text.split_once(' ')
-                && let Ok(number) = number.parse()
-            {
-                self.inner.tickets.called(lock, number);
-            }
+            self.called(text);
         } else if channel == &*self.inner.forced_channel {
             self.inner.key_of(text).map(Event::Forced).iter().for_each(|event| self.inner.listener.publish(event));
         } else if channel == &*self.inner.claims_channel {

@@ -84,7 +84,9 @@ impl Acquires {
         let mut caller = Caller { releases, lock: Arc::clone(&lock), answer };
         let attempt = match request.on_held {
             OnHeld::Fail => None,
-            OnHeld::Queue => Some(inner.queue.attempt(&lock.names, begun, || inner.micros_at(begun))),
+            OnHeld::Queue | OnHeld::QueueForHandOver => {
+                Some(inner.queue.attempt(&lock.names, begun, || inner.micros_at(begun)))
+            }
         };
         let order = attempt.as_ref().map(|attempt| attempt.order);
         let call = AcquireCall { lock: Arc::clone(&lock), ttl, begun, order, answer: sender };

@@ -173,7 +173,7 @@ impl World {
             38 => {
                 // Its lock runs out, unless it is kept.
                 self.log(|_| format!("{of}  {number} is forgotten"));
-                self.act(of, |table, _, _| table.stop_auto_refresh(&grant));
+                self.act(of, |table, _, fx| table.stop_auto_refresh(&grant, fx));
                 self.processes[of].requests.remove(&number);
             }
             _ => {}

@@ -482,7 +482,7 @@ impl Harness {
                 (Answer::Nothing, Answer::Nothing)
             }
             Op::StopAutoRefresh { .. } => {
-                self.table.stop_auto_refresh(&grant);
+                self.at_no_time(|table, fx| table.stop_auto_refresh(&grant, fx));
                 self.if_holder(fence, |held| held.auto = None)
             }
             Op::Detach { .. } | Op::Restore { .. }

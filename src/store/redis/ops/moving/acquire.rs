@@ -36,7 +36,7 @@ fn life_of_reservation(inner: &Inner) -> Duration {
 pub(in crate::store) async fn acquire(inner: &Arc<Inner>, ask: Try<'_>, guard: &mut Guard) -> Result<Answer, Failure> {
     let Try { names, begun, .. } = ask;
     let ahead =
-        call(inner, names, &MOVING_AHEAD, begun, (), |_| ScriptArgs::of([names.alive()]).arg(&inner.config.process));
+        call(inner, names, &MOVING_AHEAD, begun, (), |_| ScriptArgs::of([names.tickets()]).arg(&inner.config.process));
     let ahead = ahead.await?;
     if ahead.reply.code() != 1 {
         return Ok(ahead);

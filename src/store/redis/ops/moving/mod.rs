@@ -7,7 +7,7 @@
 //!
 //! | step | key | what it does | if it is the last one |
 //! |---|---|---|---|
-//! | `ahead` | alive | denies while other processes have live tickets; nobody can renew them, so for a second at most | nothing was done |
+//! | `ahead` | tickets | denies while other processes have live tickets; nobody can renew them, so for a second at most | nothing was done |
 //! | `reserve` | lock | sets a fresh token that is nobody's, if the lock is free; else denies | it is taken back, or runs out after [a while](acquire::life_of_reservation) |
 //! | `fence` | fence | mints a fence (R12) | the same; fences skip one |
 //! | `accept` | lock | compares the reserved token, and sets the one that asks in its place, for the full TTL | it is granted |

@@ -1,6 +1,6 @@
 -- Tries to take shares of locks (R1), each idempotent by token (R2), not after its time (R5), with a fence (R12), in turn
 -- (R16).
--- Each: KEYS lock, queue, alive, fence, ends, holds
+-- Each: KEYS lock, queue, tickets, fence, ends, holds
 -- ARGV token, process, details: ttl ms, limit (0: shared), permits, not after us, highest fence seen, fence retention ms,
 -- number of the ticket, 1 to queue (0: only try)
 -- Answers for each as acquire.lua does: {1, now us, fence, ttl left ms, 0 taken now or 1 held already} granted, {2, now us,
@@ -9,16 +9,16 @@
 
 -- Until when to wait for a ticket of another process that this try may not pass; nil if there is none. A share without a
 -- limit passes others for shares, which can have theirs at the same time.
-local function is_ahead(queue, alive, process, ticket, limit)
-  local first, ends_at = first_ticket(queue, alive)
+local function is_ahead(queue, tickets, process, ticket, limit)
+  local first, ends_at = first_ticket(queue, tickets)
   if not first or string.match(first, '^(.*):') == process then
     return nil, first
   end
   if limit ~= '0' then
     return ends_at
   end
-  local tickets = redis.call('ZRANGE', queue, 0, TOGETHER)
-  for _, other in ipairs(tickets) do
+  local waiting = redis.call('ZRANGE', queue, 0, TOGETHER)
+  for _, other in ipairs(waiting) do
     if other == ticket then
       return nil
     end
@@ -26,11 +26,11 @@ local function is_ahead(queue, alive, process, ticket, limit)
       return ends_at
     end
   end
-  return #tickets > TOGETHER and ends_at or nil
+  return #waiting > TOGETHER and ends_at or nil
 end
 
 return answer_each(#KEYS / 6, function(i)
-  local lock, queue, alive, fence_key, ends, holds = unpack(KEYS, 6 * i - 5, 6 * i)
+  local lock, queue, tickets, fence_key, ends, holds = unpack(KEYS, 6 * i - 5, 6 * i)
   local token, process, details = unpack(ARGV, 3 * i - 2, 3 * i)
   local life_ms, limit, permits, not_after, seen, retention_ms, count, is_queued =
     string.match(details, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
@@ -51,7 +51,7 @@ return answer_each(#KEYS / 6, function(i)
 
   local function denied(why, retry_ms)
     if is_queued == '1' then
-      take_ticket(queue, alive, ticket)
+      take_ticket(queue, tickets, ticket, '')
       if why ~= 2 and redis.call('ZRANGE', queue, 0, 0)[1] ~= ticket then
         -- Tickets behind the first are called, and need not try.
         retry_ms = -1
@@ -81,7 +81,7 @@ return answer_each(#KEYS / 6, function(i)
   end
   local may_have_queue, wait_until, first = not group or found == 2, nil, nil
   if may_have_queue then
-    wait_until, first = is_ahead(queue, alive, process, ticket, limit)
+    wait_until, first = is_ahead(queue, tickets, process, ticket, limit)
   end
   if wait_until then
     return denied(2, math.ceil((wait_until - now) / 1000))
@@ -91,7 +91,7 @@ return answer_each(#KEYS / 6, function(i)
   end
   if may_have_queue then
     -- Any grant to the process uses its place up.
-    drop(queue, alive, first or ticket)
+    drop(queue, tickets, first or ticket)
   end
   local answer
   if group then
@@ -102,7 +102,7 @@ return answer_each(#KEYS / 6, function(i)
     answer = start()
   end
   -- The next one may have room, too.
-  local following = may_have_queue and first_ticket(queue, alive)
+  local following = may_have_queue and first_ticket(queue, tickets)
   if following and is_for_share(following) then
     call_ticket(lock, queue, following)
   end

@@ -39,7 +39,7 @@ pub(in crate::store) async fn send(
     inner: &Arc<Inner>,
     one: Try<'_>,
     share: Share,
-    (ticket, is_queued): (u64, bool),
+    ticket: u64,
     guard: &mut Guard,
 ) -> Result<Answer, Failure> {
     let Try { names, token, begun, life } = one;
@@ -47,7 +47,7 @@ pub(in crate::store) async fn send(
     inner.shares.insert(token);
     call(inner, names, &SHARE_ACQUIRE, begun, guard, |not_after| {
         let seen = inner.highest.of(names);
-        let keys = [names.lock(), names.queue(), names.alive(), names.fence(), &ends, &holds];
+        let keys = [names.lock(), names.queue(), names.tickets(), names.fence(), &ends, &holds];
         ScriptArgs::of(keys).token(token).text(&inner.config.process).numbers([
             millis(life),
             share.limit.into(),
@@ -56,7 +56,7 @@ pub(in crate::store) async fn send(
             seen,
             millis(inner.config.fence_retention),
             ticket,
-            is_queued.into(),
+            u64::from(ticket != 0),
         ])
     })
     .await

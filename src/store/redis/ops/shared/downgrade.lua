@@ -1,9 +1,9 @@
 -- Makes a lock that a token has for itself a shared one, which ends when it would have, and calls those who wait to share it
 -- (R16), not after its time (R5).
--- KEYS: lock, fence, queue, alive, ends, holds. ARGV: token, not after us, highest fence seen, fence retention ms, ttl ms
+-- KEYS: lock, fence, queue, tickets, ends, holds. ARGV: token, not after us, highest fence seen, fence retention ms, ttl ms
 -- where the lock has no end
 -- Answers {1, now us, ttl left ms} shared now or already, {2, now us} lost, {3, now us} too late.
-local lock, fence_key, queue, alive, ends, holds = unpack(KEYS)
+local lock, fence_key, queue, tickets, ends, holds = unpack(KEYS)
 local token = ARGV[1]
 if now > tonumber(ARGV[2]) then
   return {3, now}
@@ -26,7 +26,7 @@ if life_ms < 0 then
   life_ms = tonumber(ARGV[5])
 end
 start_group(lock, ends, holds, '0', token, '1', fence, life_ms)
-if redis.call('EXISTS', alive) == 1 then
-  call_first(lock, queue, alive)
+if redis.call('EXISTS', tickets) == 1 then
+  call_first(lock, queue, tickets)
 end
 return {1, now, life_ms}

@@ -24,7 +24,7 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Extended
     let [ends, holds] = side_keys(inner, &names);
     inner.shares.insert(token);
     let answered = call(inner, &names, &SHARE_DOWNGRADE, begun, Confirmable, |not_after| {
-        let keys = [names.lock(), names.fence(), names.queue(), names.alive(), &ends, &holds];
+        let keys = [names.lock(), names.fence(), names.queue(), names.tickets(), &ends, &holds];
         let args = ScriptArgs::of(keys).token(token).arg(not_after).arg(inner.highest.of(&names));
         args.arg(millis(inner.config.fence_retention)).arg(millis(inner.config.longest_life))
     })

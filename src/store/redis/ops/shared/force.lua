@@ -1,9 +1,9 @@
 -- Ends the share with a fence, raises the fence and publishes it to every process (R26), not after its time (R5).
--- KEYS: lock, fence, queue, alive, ends, holds
+-- KEYS: lock, fence, queue, tickets, ends, holds
 -- ARGV: channel of forced locks, not after us, fence retention ms, highest fence seen, fence of the share, prefix of the
 -- keys beside locks
 -- Answers {1, now us, fence} released, {2, now us} nobody shares it with that fence, {3, now us} too late.
-local lock, fence_key, queue, alive, ends, holds = unpack(KEYS)
+local lock, fence_key, queue, tickets, ends, holds = unpack(KEYS)
 if now > tonumber(ARGV[2]) then
   return {3, now}
 end
@@ -18,8 +18,8 @@ for _, token in ipairs(redis.call('ZRANGE', ends, 0, -1)) do
     local raised = mint_fence(fence_key, math.max(stored, now + CLAIM_LEAD), ARGV[4], ARGV[3])
     remove_share(group, token)
     keep_group(group)
-    if redis.call('EXISTS', alive) == 1 then
-      call_others(lock, queue, alive, ARGV[6])
+    if redis.call('EXISTS', tickets) == 1 then
+      call_others(lock, queue, tickets, ARGV[6])
     end
     redis.pcall('PUBLISH', ARGV[1], lock)
     return {1, now, raised}

@@ -16,7 +16,7 @@ pub(in crate::store) async fn send(
 ) -> Result<Answer, Failure> {
     let [ends, holds] = side_keys(inner, names);
     call(inner, names, &SHARE_FORCE, begun, (), |not_after| {
-        let keys = [names.lock(), names.fence(), names.queue(), names.alive(), &ends, &holds];
+        let keys = [names.lock(), names.fence(), names.queue(), names.tickets(), &ends, &holds];
         let args = ScriptArgs::of(keys).arg(&inner.forced_channel).arg(not_after);
         let args = args.arg(millis(inner.config.fence_retention)).arg(inner.highest.of(names));
         args.arg(fence).text(&inner.config.side_keys)

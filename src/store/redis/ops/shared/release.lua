@@ -1,9 +1,9 @@
 -- Ends shares (R4), and calls those who have room now (R16), not after its time (R5).
--- Each: KEYS lock, queue, alive, ends, holds. ARGV token, prefix of the keys beside locks, not after us
+-- Each: KEYS lock, queue, tickets, ends, holds. ARGV token, prefix of the keys beside locks, not after us
 -- Answers for each {1, now us} released, {2, now us} gone already, {3, now us} too late, {4, now us} it is no share: the
 -- token has the lock for itself; or an error.
 return answer_each(#KEYS / 5, function(i)
-  local lock, queue, alive, ends, holds = unpack(KEYS, 5 * i - 4, 5 * i)
+  local lock, queue, tickets, ends, holds = unpack(KEYS, 5 * i - 4, 5 * i)
   local token, prefix, not_after = unpack(ARGV, 3 * i - 2, 3 * i)
   if now > tonumber(not_after) then
     return {3, now}
@@ -17,8 +17,8 @@ return answer_each(#KEYS / 5, function(i)
   end
   remove_share(group, token)
   local goes_on = keep_group(group)
-  if (not goes_on or group.limit > 0) and redis.call('EXISTS', alive) == 1 then
-    call_others(lock, queue, alive, prefix)
+  if (not goes_on or group.limit > 0) and redis.call('EXISTS', tickets) == 1 then
+    call_others(lock, queue, tickets, prefix)
   end
   return {1, now}
 end)

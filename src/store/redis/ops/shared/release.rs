@@ -18,7 +18,7 @@ pub(in crate::store) async fn send(
 ) -> Result<Answer, Failure> {
     let [ends, holds] = side_keys(inner, names);
     call(inner, names, &SHARE_RELEASE, begun, observer, |not_after| {
-        let args = ScriptArgs::of([names.lock(), names.queue(), names.alive(), &ends, &holds]);
+        let args = ScriptArgs::of([names.lock(), names.queue(), names.tickets(), &ends, &holds]);
         args.token(token).text(&inner.config.side_keys).arg(not_after)
     })
     .await

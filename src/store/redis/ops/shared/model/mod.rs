@@ -20,7 +20,7 @@ use crate::key::Key;
 use crate::store::redis::keys::{KeyNames, SIDE_KEYS};
 use crate::store::redis::script::Reply;
 use crate::store::redis::shares::HoldKind;
-use crate::store::redis::tickets::{ROUND, Renewal, TicketedTry, Tickets};
+use crate::store::redis::tickets::{Begun, ROUND, Renewal, TicketedTry, Tickets};
 use crate::store::{Acquired, Denial, Hint, KeyTemplate, OnHeld, Watch};
 
 /// What holders take off for the drift of clocks.
@@ -127,7 +127,9 @@ impl Process {
         }
         self.claim = Some((token, want));
         let kind = if want.is_some() { HoldKind::Share } else { HoldKind::Exclusive };
-        let attempt = self.tickets.begin_try(self.names, OnHeld::Queue, kind);
+        let Begun::Try(attempt, None) = self.tickets.begin_try(self.names, OnHeld::Queue, kind, None) else {
+            panic!("shares are not handed over")
+        };
         self.send(Command::Try { token, want, ticket: (self.id, attempt.number()) }, now);
         self.wire.back_mut().unwrap().attempt = Some((attempt, now));
     }
@@ -136,15 +138,15 @@ impl Process {
     fn go_on(&mut self, token: Token, now: u64) {
         if let Some(want) = self.waiting.pop_front() {
             self.ask(token, want, now);
-        } else if let Some(number) = self.tickets.leave(self.names) {
-            self.send(Command::Leave { ticket: (self.id, number) }, now);
+        } else if let Some(left) = self.tickets.leave(self.names) {
+            self.send(Command::Leave { ticket: (self.id, left.ticket) }, now);
         }
     }
 
     fn round(&mut self, now: u64) {
         let round = self.tickets.round(Vec::new());
-        for (_, number) in round.abandoned {
-            self.send(Command::Leave { ticket: (self.id, number) }, now);
+        for (_, left) in round.abandoned {
+            self.send(Command::Leave { ticket: (self.id, left.ticket) }, now);
         }
         for renewal in round.renewals {
             self.send(Command::Renew { ticket: (self.id, renewal.number.unwrap()) }, now);
