@@ -104,6 +104,16 @@ fn store_over(urls: &[String]) -> RedlockStore {
     RedlockStore::builder(urls).node_timeout(Duration::from_secs(1)).build().unwrap()
 }
 
+/// How many scripts the nodes have run.
+fn scripts(servers: &[Server]) -> f64 {
+    let calls = |line: &str| line.split(&['=', ','][..]).nth(1).and_then(|calls| calls.parse::<f64>().ok());
+    let of = |server: &Server| {
+        let stats: String = server.ask("INFO commandstats");
+        stats.lines().filter(|line| line.starts_with("cmdstat_eval")).filter_map(calls).sum::<f64>()
+    };
+    servers.iter().map(of).sum()
+}
+
 /// The CPU time that some processes have used, in microseconds: what `/proc` says, in hundredths of a second.
 fn cpu_us(pids: &[u32]) -> f64 {
     let of = |pid: &u32| {
@@ -130,7 +140,7 @@ fn pairs(servers: &[Server], rounds: usize, pairs: usize) -> Vec<(String, f64)> 
     let (names, raw_names) = (names("order"), names("raw"));
     let number = AtomicU64::new(0);
     let next = || number.fetch_add(1, Ordering::Relaxed) as usize % names.len();
-    let contenders: [(&str, Pair<'_>); 5] = [
+    let mut contenders: Vec<(&str, Pair<'_>)> = vec![
         ("store", Box::new(|| Box::pin(through_the_store(&*two.one, &names[next()])))),
         ("leasehold", Box::new(|| Box::pin(through_the_manager(&locks, &names[next()])))),
         ("same scripts raw", Box::new(|| Box::pin(same.lock_and_release(raw_names[next()].as_str())))),
@@ -138,30 +148,35 @@ fn pairs(servers: &[Server], rounds: usize, pairs: usize) -> Vec<(String, f64)> 
         ("rslock", Box::new(|| Box::pin(through_rslock(&rival, &names[next()])))),
     ];
     println!("acquire + release over {NODES} nodes, distinct keys");
-    println!("pairs/s, time of one, the store's time over it; CPU time of a pair here and in the nodes");
-    // A number on the command line is the only number in flight.
+    println!("pairs/s, time of one, over the first one's; CPU time of a pair here and in the nodes; scripts of a node");
+    // A number on the command line is the only number in flight, and a name the only contender.
     let only: Option<usize> = std::env::args().find_map(|arg| arg.parse().ok());
+    let named: Vec<String> = std::env::args().collect();
+    if contenders.iter().any(|(name, _)| named.iter().any(|arg| arg == name)) {
+        contenders.retain(|(name, _)| named.iter().any(|arg| arg == name));
+    }
     let mut figures = Vec::new();
     for in_flight in [1, 8, 64, 256].into_iter().filter(|number| only.is_none_or(|only| only == *number)) {
         let pairs = if in_flight == 1 { pairs / 5 } else { pairs };
-        let mut runs: [Vec<f64>; 5] = Default::default();
-        let mut cpu = [(0.0, 0.0); 5];
+        let mut runs = vec![Vec::new(); contenders.len()];
+        let mut cpu = vec![(0.0, 0.0, 0.0); contenders.len()];
         for _ in 0..rounds {
             for (((_, pair), runs), cpu) in contenders.iter().zip(&mut runs).zip(&mut cpu) {
-                let before = (cpu_us(&[std::process::id()]), cpu_us(&nodes));
+                let before = (cpu_us(&[std::process::id()]), cpu_us(&nodes), scripts(servers));
                 runs.push(here.block_on(pairs_per_second(in_flight, pairs, pair)));
                 cpu.0 += cpu_us(&[std::process::id()]) - before.0;
                 cpu.1 += cpu_us(&nodes) - before.1;
+                cpu.2 += scripts(servers) - before.2;
             }
         }
         let ours = median(&mut runs[0]);
         for (((name, _), runs), cpu) in contenders.iter().zip(&mut runs).zip(cpu) {
             let all = (rounds * pairs) as f64;
-            let (client, nodes) = (cpu.0 / all, cpu.1 / all);
+            let (client, nodes, scripts) = (cpu.0 / all, cpu.1 / all, cpu.2 / all / NODES as f64);
             let per_second = median(runs);
             let (us, share) = (1e6 * in_flight as f64 / per_second, per_second / ours);
             println!(
-                "{in_flight:>4} in flight  {name:<17} {per_second:>8.0}/s  {us:>8.1} us  {share:>5.2}x  {client:>5.1} + {nodes:>5.1} us"
+                "{in_flight:>4} in flight  {name:<17} {per_second:>8.0}/s  {us:>8.1} us  {share:>5.2}x  {client:>5.1} + {nodes:>5.1} us  {scripts:>5.2}"
             );
             figures.push((format!("redlock_pairs/{name}/{in_flight}"), per_second));
         }

@@ -213,6 +213,14 @@ impl ScriptArgs {
         self
     }
 
+    /// Tokens as one more argument, one behind the other.
+    pub(in crate::store) fn tokens(mut self, tokens: impl Iterator<Item = Token>) -> Self {
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        tokens.for_each(|token| self.text.push_str(token.as_uuid().hyphenated().encode_lower(&mut text)));
+        self.ends.push(self.text.len());
+        self
+    }
+
     /// One more argument.
     pub(in crate::store) fn arg(mut self, argument: impl fmt::Display) -> Self {
         write!(self.text, "{argument}").expect("memory takes any text");

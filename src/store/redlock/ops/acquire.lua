@@ -1,12 +1,13 @@
 -- Tries to take locks on one node, all under one proposed fence (L4, L5), not after their time (R5).
 -- KEYS marker; of each try lock, fence; then of each try queue
--- ARGV proposed fence, fence retention ms, max ttl ms, round (1 or 2), process, ticket ms; of each try token, ttl ms,
--- order (0: only try); last not after us
+-- ARGV proposed fence, fence retention ms, max ttl ms, round (1 or 2), process, ticket ms, the tokens of all tries in one
+-- text; of all tries, or of each try: ttl ms, order (0: only try); last not after us
 -- Answers a text, now us and a reply for each try: 1 granted, 1:ttl left ms granted, 2:why:ttl left ms:fence denied, 3 too
 -- late, 4:seen the fence is too low, 5:left ms quarantined, 6:fence:ttl left ms held by the token already, 7:ms another
 -- max ttl is in use, 9 failed: then the text stands in a list, with the error.
 -- why: 0 held under that fence, 1 a value of another kind, 2 another process is ahead in the queue, for so long at most.
 -- A queue is a hash from each waiting process to its order, the same on all nodes, and the end of its ticket in us.
+local KEYS, ARGV = KEYS, ARGV
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local stamp = string.format('%.0f', now)
@@ -32,7 +33,8 @@ floor = tonumber(floor)
 if floor > now then
   return stamp .. string.rep(string.format(' 5:%.0f', math.ceil((floor - now) / 1000)), tries)
 end
-local proposed, life, is_first_round, run = tonumber(ARGV[1]), ARGV[2], ARGV[4] == '1', redis.pcall
+local fence_text, life, is_first_round, run = ARGV[1], ARGV[2], ARGV[4] == '1', redis.pcall
+local proposed = tonumber(fence_text)
 if proposed > now then
   -- The fence is ahead of the clock, and must be kept until the clock has passed it.
   life = string.format('%.0f', life + math.ceil((proposed - now) / 1000))
@@ -69,44 +71,48 @@ local function ahead(queue, order)
   return ends
 end
 
-local replies, failed = {stamp}, nil
-for i = 1, tries do
-  local lock, value, fence, token = KEYS[2 * i], values[2 * i], tonumber(values[2 * i + 1] or 0) or 0, ARGV[3 * i + 4]
-  local queue, order = KEYS[2 * tries + 1 + i], ARGV[3 * i + 6]
+-- Decides one try; answers the reply, and the error if it has failed.
+local function try(i, token, ttl, order)
+  local lock, value, fence = KEYS[2 * i], values[2 * i], tonumber(values[2 * i + 1] or 0) or 0
+  local queue = KEYS[2 * tries + 1 + i]
   local ahead_until = is_queued and not value and ahead(queue, order)
-  local reply = '1'
   if value and value ~= token then
-    reply = string.format('2:0:%s:%.0f', left(lock), fence)
     wait(queue, order)
+    return string.format('2:0:%s:%.0f', left(lock), fence)
   elseif ahead_until then
-    reply = string.format('2:2:%.0f:0', math.ceil((ahead_until - now) / 1000))
     wait(queue, order)
+    return string.format('2:2:%.0f:0', math.ceil((ahead_until - now) / 1000))
   elseif value and is_first_round then
-    reply = string.format('6:%.0f:%s', fence, left(lock))
+    return string.format('6:%.0f:%s', fence, left(lock))
   elseif proposed <= fence or proposed <= floor then
-    reply = string.format('4:%.0f', math.max(fence, floor))
-  else
-    local done = run('SET', KEYS[2 * i + 1], ARGV[1], 'PX', life)
-    if not done.err and not value then
-      -- Last, so that a try that fails half-way leaves no lock.
-      done = run('SET', lock, token, 'NX', 'PX', ARGV[3 * i + 5])
-    end
-    if not done then
-      -- It holds a value of another kind, or an earlier try in this command took it.
-      reply = string.format('2:%d:%s:0', run('TYPE', lock).ok == 'string' and 0 or 1, left(lock))
-      wait(queue, order)
-    elseif done.err then
-      reply, failed = '9', done
-    else
-      if value then
-        reply = '1:' .. left(lock)
-      end
-      if is_queued then
-        run('HDEL', queue, process)
-      end
-    end
+    return string.format('4:%.0f', math.max(fence, floor))
   end
-  replies[i + 1] = reply
+  local done = run('SET', KEYS[2 * i + 1], fence_text, 'PX', life)
+  if not done.err and not value then
+    -- Last, so that a try that fails half-way leaves no lock.
+    done = run('SET', lock, token, 'NX', 'PX', ttl)
+  end
+  if not done then
+    -- It holds a value of another kind, or an earlier try in this command took it.
+    wait(queue, order)
+    return string.format('2:%d:%s:0', run('TYPE', lock).ok == 'string' and 0 or 1, left(lock))
+  elseif done.err then
+    return '9', done
+  end
+  if is_queued then
+    run('HDEL', queue, process)
+  end
+  return value and '1:' .. left(lock) or '1'
+end
+
+local tokens, ttl, order, each = ARGV[7], ARGV[8], ARGV[9], #ARGV > 10
+local sub, replies, failed = string.sub, {stamp}, nil
+for i = 1, tries do
+  if each then
+    ttl, order = ARGV[6 + 2 * i], ARGV[7 + 2 * i]
+  end
+  local reply, err = try(i, sub(tokens, 36 * i - 35, 36 * i), ttl, order)
+  replies[i + 1], failed = reply, failed or err
 end
 local text = table.concat(replies, ' ')
 return failed and {text, failed} or text

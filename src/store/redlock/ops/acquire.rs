@@ -116,7 +116,8 @@ impl BatchSender for Acquires {
     fn send(slot: Slot<Self>, mut calls: Vec<AcquireCall>) {
         let inner = Arc::clone(&slot.sender().0.inner);
         Arc::clone(&inner).spawn(async move {
-            // Whoever was woken together with these has asked by now.
+            // Whoever was woken together with these asks first.
+            tokio::task::yield_now().await;
             slot.fill(&mut calls);
             // Nothing is sent for a caller that has gone while its call waited.
             calls.retain(|call| !call.answer.is_closed());
@@ -178,8 +179,13 @@ fn script_args(inner: &Inner, calls: &[AcquireCall], start: &RoundStart) -> Scri
     let config = &inner.config;
     parts = parts.arg(start.fence).arg(millis(config.fence_retention)).arg(millis(config.silence()));
     parts = parts.arg(if start.number == RoundNumber::First { 1 } else { 2 }).arg(&config.process).arg(millis(TICKET));
-    for AcquireCall { lock, ttl, order, .. } in calls {
-        parts = parts.token(lock.token).numbers([millis(*ttl)]).numbers([order.unwrap_or(0)]);
+    parts = parts.tokens(calls.iter().map(|call| call.lock.token));
+    let terms = |call: &AcquireCall| (millis(call.ttl), call.order.unwrap_or(0));
+    // Mostly they are those of all.
+    let are_alike = calls.windows(2).all(|two| terms(&two[0]) == terms(&two[1]));
+    let each = if are_alike { &calls[..1] } else { calls };
+    for (ttl_ms, order) in each.iter().map(terms) {
+        parts = parts.numbers([ttl_ms]).numbers([order]);
     }
     parts
 }

@@ -71,7 +71,8 @@ impl BatchSender for Releases {
     fn send(slot: Slot<Self>, mut calls: Vec<ReleaseCall>) {
         let inner = Arc::clone(&slot.sender().0.inner);
         Arc::clone(&inner).spawn(async move {
-            // Whoever was woken together with these has asked by now.
+            // Whoever was woken together with these asks first.
+            tokio::task::yield_now().await;
             slot.fill(&mut calls);
             round(&inner, calls, slot).await;
         });
@@ -102,9 +103,7 @@ fn script_args(calls: &[ReleaseCall]) -> ScriptArgs {
     for ReleaseCall { lock, .. } in calls {
         parts = parts.key(lock.names.queue());
     }
-    for ReleaseCall { lock, .. } in calls {
-        parts = parts.token(lock.token);
-    }
+    parts = parts.tokens(calls.iter().map(|call| call.lock.token));
     for ReleaseCall { lock, .. } in calls {
         parts = parts.text(lock.names.wake());
     }
