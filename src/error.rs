@@ -48,8 +48,9 @@ pub enum LockError {
     /// The chosen token already belongs to a request with other parameters. Choose a fresh one.
     #[error("the token was already used with other parameters")]
     TokenReused,
-    /// The key is in use as another kind of lock.
-    #[error("the key is in use as another kind of lock")]
+    /// The key is in use as another kind of lock; or a shared lock or permits are asked of a store that keeps exclusive
+    /// locks alone.
+    #[error("the key is in use as another kind of lock, or the store does not keep this kind")]
     WrongMode,
     /// The session that asked has ended. Open a new one.
     #[error("the session has ended")]

@@ -1,4 +1,4 @@
-//! The kinds of lock: exclusive, shared, permits; and which of them go together on one key.
+//! The kinds of lock: exclusive, shared, permits; which of them go together on one key, and which a store can keep.
 //!
 //! A key is used either as a read-write lock (exclusive and shared) or as a semaphore of one size. What it is shows
 //! from who holds it; once it is free it may be used as the other kind.
@@ -41,11 +41,34 @@ named! {
     }
 }
 
+/// How the keys of a store can be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modes {
+    /// By one holder at a time.
+    Exclusive,
+    /// In every [`Mode`], as the contract of a [`Store`](crate::store::Store) says (S15 to S17).
+    All,
+}
+
 /// What a key is used as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     ReadWrite,
     Semaphore { limit: u32 },
+}
+
+impl Kind {
+    /// Whether a further holder of this mode has room beside those who take so much of it together.
+    pub(crate) fn has_room(self, taken: u64, mode: Mode) -> bool {
+        match (self, mode) {
+            (_, Mode::Exclusive) => false,
+            (Self::ReadWrite, Mode::Shared) => true,
+            (Self::Semaphore { limit }, Mode::Permits { permits, .. }) => {
+                taken + u64::from(permits) <= u64::from(limit)
+            }
+            (Self::ReadWrite, Mode::Permits { .. }) | (Self::Semaphore { .. }, Mode::Shared) => false,
+        }
+    }
 }
 
 impl Mode {

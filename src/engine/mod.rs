@@ -123,8 +123,9 @@ fn shards(config: &Config, clock: &Clock, client: Option<&Arc<StoreClient>>, cou
         let driver = client.cloned().map(StoreDriver::new);
         let claim = match &driver {
             Some(driver) => {
-                let Capabilities { claim_reuse, claim_tag, .. } = driver.client().store.capabilities();
-                Claim::Stored { commands: Arc::new(Arc::clone(driver)), reuse: claim_reuse, tag: claim_tag }
+                let Capabilities { claim_reuse: reuse, claim_tag: tag, modes, .. } =
+                    driver.client().store.capabilities();
+                Claim::Stored { commands: Arc::new(Arc::clone(driver)), reuse, tag, modes }
             }
             None => Claim::Local,
         };

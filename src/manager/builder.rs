@@ -29,8 +29,9 @@ impl Builder {
     /// Backs the locks with a store, so that they hold across processes: a lock is granted when the store has given it,
     /// and ends when the store says that it does (less an allowance for drift).
     ///
-    /// Shared locks and permits stay within a process; see
-    /// [`process_scope`](crate::LockOptions::process_scope).
+    /// Shared locks and permits too, if the store keeps them ([`Capabilities::modes`](crate::store::Capabilities::modes));
+    /// otherwise they are refused with [`LockError::WrongMode`](crate::LockError::WrongMode), unless they
+    /// [stay within the process](crate::LockOptions::process_scope).
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Some(Arc::new(store));
         self

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
+use crate::mode::Mode;
 use crate::store::Forced;
 use crate::table::{Release, Told};
 
@@ -74,7 +75,9 @@ impl ForceRelease<'_> {
                 Some(Forced::Unknown(_)) | None => Err(LockError::StoreUnavailable),
             };
         };
-        let is_elsewhere = !shard.is_claimed_here(&key, hash);
+        // A key that is shared may be held in other processes as well.
+        let is_shared = shard.look(&key, hash, 0).is_some_and(|row| row.holders[0].mode != Mode::Exclusive);
+        let is_elsewhere = is_shared == shard.is_claimed_here(&key, hash);
         let grants = shard.give_notice(&key, hash, shard.now().saturating_add(notice));
         let here = if grants.is_empty() { Release::AlreadyGone } else { Release::Released };
         let elsewhere = match manager.client().filter(|_| is_elsewhere) {

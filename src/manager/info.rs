@@ -9,7 +9,7 @@ use crate::clock::Moment;
 use crate::error::Loss;
 use crate::key::{FencingToken, Key};
 use crate::readable::readable;
-use crate::store::{self, NodeVote};
+use crate::store::{self, HoldInfo, NodeVote};
 use crate::table::{Awaiting, End, EndRecord, HolderInfo, Mode, Row, WaiterInfo};
 
 /// A held lock, as others may see it: everything but its token.
@@ -38,7 +38,8 @@ pub struct LockInfo {
     /// How many hold it.
     pub held_by: usize,
     /// The first of those who hold it, in the order of their fencing tokens; [`list`](crate::LockManager::list) names
-    /// one.
+    /// one. Over a store [`inspect`](crate::LockManager::inspect) and [`explain`](crate::LockManager::explain) name those
+    /// too who share it in other processes, without owner, age and TTL.
     pub holders: Vec<HolderInfo>,
     /// How many wait for it.
     pub waiting: usize,
@@ -80,20 +81,43 @@ impl LockInfo {
         awaiting: Awaiting,
     ) -> Self {
         let Awaiting { waiting, contended, queue } = awaiting;
-        let first = HolderInfo {
-            owner: None,
-            mode: Mode::Exclusive,
-            fencing_token: fence.map(FencingToken::at_least_one),
-            age: Duration::ZERO,
-            remaining: ends_in.unwrap_or(Duration::MAX),
-            ttl: Duration::ZERO,
-            refreshes: 0,
-            revocation_notice: None,
-        };
+        let first = HolderInfo::elsewhere(&HoldInfo::new(by, Mode::Exclusive, ends_in, fence));
         let longest_wait = queue.first().map(|waiter| waiter.waited);
         let row = Row { key, holders: vec![first], held_by: 1, waiting, longest_wait, contended, queue };
         let location = if by == store::Holder::Claim { Location::Claimed } else { Location::Elsewhere };
         Self { location, ..Self::from(row) }
+    }
+
+    /// The same lock with those who share it in the store, in this process and in others.
+    pub(crate) fn shared_by(mut self, holds: &[HoldInfo]) -> Self {
+        if self.location != Location::Here && !holds.is_empty() {
+            self.holders.clear();
+        }
+        let known: Vec<_> = self.holders.iter().map(|holder| holder.fencing_token).collect();
+        let holders = holds.iter().map(HolderInfo::elsewhere);
+        self.holders.extend(holders.filter(|holder| !known.contains(&holder.fencing_token)));
+        self.holders.sort_by_key(|holder| holder.fencing_token);
+        self.held_by = self.held_by.max(holds.len());
+        if let Some(first) = self.holders.first().filter(|_| self.location != Location::Here) {
+            (self.mode, self.fencing_token, self.remaining) = (first.mode, first.fencing_token, first.remaining);
+        }
+        self
+    }
+}
+
+impl HolderInfo {
+    /// One whom the store knows of.
+    fn elsewhere(hold: &HoldInfo) -> Self {
+        Self {
+            owner: None,
+            mode: hold.mode,
+            fencing_token: hold.fence.map(FencingToken::at_least_one),
+            age: Duration::ZERO,
+            remaining: hold.ends_in.unwrap_or(Duration::MAX),
+            ttl: Duration::ZERO,
+            refreshes: 0,
+            revocation_notice: None,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::engine::LockManager;
 use crate::error::{LockError, Loss};
 use crate::key::Key;
 use crate::lock::Ticket;
+use crate::mode::Mode;
 use crate::shard::Shard;
 use crate::store::{Health, Holder, KeyState, StoreError};
 use crate::table::{Counters, HolderInfo};
@@ -113,14 +114,24 @@ impl LockManager {
         let (shard, hash) = self.place(&key);
         let shard = self.shard_at(shard);
         if let Some(row) = shard.look(&key, hash, SHOWN) {
-            return Ok(Some(row.into()));
+            let info = LockInfo::from(row);
+            // Other processes may share it.
+            let is_shared = info.mode != Mode::Exclusive && shard.is_claimed_here(&key, hash);
+            return Ok(Some(match self.client().filter(|_| is_shared) {
+                Some(client) => info.shared_by(&client.holders(&key).await.and_then(Result::ok).unwrap_or_default()),
+                None => info,
+            }));
         }
         let Some(client) = self.client() else { return Ok(None) };
         match client.look(&key, shard.idle_token(&key, hash)).await {
             Some(Ok(KeyState::Free | KeyState::Held { by: Holder::Ours, .. })) => Ok(None),
             Some(Ok(KeyState::Held { by, ends_in, fence })) => {
+                let holds = match by {
+                    Holder::Sharing => client.holders(&key).await.and_then(Result::ok).unwrap_or_default(),
+                    _ => Vec::new(),
+                };
                 let awaiting = shard.awaiting(&key, hash, SHOWN);
-                Ok(Some(LockInfo::elsewhere((key, by), ends_in, fence, awaiting)))
+                Ok(Some(LockInfo::elsewhere((key, by), ends_in, fence, awaiting).shared_by(&holds)))
             }
             Some(Err(_)) | None => Err(LockError::StoreUnavailable),
         }

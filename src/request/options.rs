@@ -164,7 +164,8 @@ impl LockOptions {
         self
     }
 
-    /// Keeps the lock within this process, where the manager has a store: shared locks and permits have no other way.
+    /// Keeps the lock within this process, where the manager has a store: over one that keeps exclusive locks alone, shared
+    /// locks and permits have no other way.
     /// It has nothing to do with a lock of the same key in the store. Without a store every lock is so.
     pub fn process_scope(mut self) -> Self {
         self.rare().scope = Scope::Process;

@@ -193,7 +193,8 @@ impl StoreDriver {
                 shard.denied(grant, denied(why));
                 Tried::Again(pauses.after_denial(retry_in, why))
             }
-            Acquired::Unknown(_) if self.degraded.is_allowed() => Tried::Away,
+            // What others share is not granted without the store: they would not be counted.
+            Acquired::Unknown(_) if self.degraded.is_allowed() && request.mode == Mode::Exclusive => Tried::Away,
             Acquired::Unknown(_) => {
                 shard.denied(grant, LockError::StoreUnavailable);
                 Tried::Again(Some(pauses.retry.next()))
@@ -208,7 +209,7 @@ fn request(key: &Key, ask: ClaimRequest) -> AcquireRequest<'_> {
         (Attempts::Many, AtFirst::Whole) => OnHeld::Queue,
         (Attempts::Many, AtFirst::Short) => OnHeld::QueueForHandOver,
     };
-    AcquireRequest { key, token: ask.token, ttl: ask.ttl, on_held, mode: Mode::Exclusive }
+    AcquireRequest { key, token: ask.token, ttl: ask.ttl, on_held, mode: ask.mode }
 }
 
 impl Waiting {

@@ -16,7 +16,7 @@ use super::inbox::Inbox;
 use super::reconcile::{recheck_blocking, reconcile_events};
 use crate::clock::Clock;
 use crate::key::{Key, Token};
-use crate::store::{FailMode, Forced, Health, KeyState, Released, ScanPage, Store, StoreError};
+use crate::store::{FailMode, Forced, Health, HoldInfo, KeyState, Released, ScanPage, Store, StoreError};
 use crate::supervise::{guarded, supervise};
 use crate::table::ClaimEnd;
 use crate::telemetry::InstrumentedStore;
@@ -141,6 +141,12 @@ impl StoreClient {
     pub(crate) async fn look(&self, key: &Key, token: Option<Token>) -> Option<Result<KeyState, StoreError>> {
         let key = key.clone();
         self.ask(|store| async move { store.look(&key, token).await }).await
+    }
+
+    /// Everybody who holds a key in the store. `None` if there is no runtime to ask it on.
+    pub(crate) async fn holders(&self, key: &Key) -> Option<Result<Vec<HoldInfo>, StoreError>> {
+        let key = key.clone();
+        self.ask(|store| async move { store.holders(&key, None).await }).await
     }
 
     /// Some of the locks that the store keeps. `None` if there is no runtime to ask it on.

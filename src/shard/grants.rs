@@ -221,7 +221,12 @@ impl Shard {
     }
 
     /// Calls `does` with each grant of a key, slice by slice.
-    fn for_each_holder(&self, key: &Key, hash: u32, mut does: impl FnMut(&mut Table, Grant, Moment, &mut Effects)) {
+    pub(super) fn for_each_holder(
+        &self,
+        key: &Key,
+        hash: u32,
+        mut does: impl FnMut(&mut Table, Grant, Moment, &mut Effects),
+    ) {
         let now = self.clock.now();
         let mut cursor = Some(HoldersCursor::default());
         while let Some(from) = cursor {
@@ -363,10 +368,13 @@ impl Shard {
         self.give_up_idle_claims();
     }
 
-    /// The grant of a key that the store keeps, and under which token.
-    pub(crate) fn claim_on(&self, key: &Key, hash: u32) -> Option<(Grant, Token)> {
-        let now = self.clock.now();
-        self.with(|state, fx| state.table.claim_on(key, hash, now, fx))
+    /// The grants of a key that the store keeps, and under which tokens.
+    pub(crate) fn claims_on(&self, key: &Key, hash: u32) -> Vec<(Grant, Token)> {
+        let mut claims = Vec::new();
+        self.for_each_holder(key, hash, |table, grant, _, _| {
+            claims.extend(table.claim_of(&grant).map(|token| (grant, token)));
+        });
+        claims
     }
 
     /// The grants of a key, whether the store keeps them or not.

@@ -72,7 +72,7 @@ pub(super) async fn reconcile_events(
                     shard.tell_claim(&key, hash, Told::Doubted);
                 }
                 // The key may have been granted anew since.
-                let found = claim_on(&shards[shard as usize], &key, hash);
+                let found = claims_on(&shards[shard as usize], &key, hash);
                 checks.spawn(verify(Arc::clone(client), found, End::Forced));
             }
             Some(store::Event::Notice { key, fence, within }) => {
@@ -205,8 +205,8 @@ fn claims(shard: &Weak<Shard>, which: ClaimFilter) -> Vec<Suspect> {
     held.into_iter().map(|(grant, key, token)| (Weak::clone(shard), grant, key, token)).collect()
 }
 
-fn claim_on(shard: &Weak<Shard>, key: &Key, hash: u32) -> Vec<Suspect> {
-    let held = shard.upgrade().and_then(|shard| shard.claim_on(key, hash));
+fn claims_on(shard: &Weak<Shard>, key: &Key, hash: u32) -> Vec<Suspect> {
+    let held = shard.upgrade().map(|shard| shard.claims_on(key, hash)).unwrap_or_default();
     held.into_iter().map(|(grant, token)| (Weak::clone(shard), grant, key.clone(), token)).collect()
 }
 

@@ -55,13 +55,14 @@ pub use fail_mode::FailMode;
 pub use key_template::{KeyTemplate, TemplateError};
 pub use outcomes::{
     Acquired, Capabilities, Denial, Exchange, Extended, Fairness, Fences, Forced, Health, Hints, HoldInfo, Holder,
-    KeyState, Modes, NodeHealth, NodeVote, Noticed, OnExpiry, Released, ScanPage, Scanned, Vote, Votes, Warning,
+    KeyState, NodeHealth, NodeVote, Noticed, OnExpiry, Released, ScanPage, Scanned, Vote, Votes, Warning,
 };
 pub use watch::{Event, Events, Hint, Sender, Sent, Watch};
 
 pub use crate::claim_reuse::ClaimReuse;
 use crate::key::{Key, Token, Ttl};
 use crate::mode::Mode;
+pub use crate::mode::Modes;
 
 /// A future on the heap, as a trait object's methods need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{ClaimReuse, StoreError};
 use crate::key::{Key, Ttl};
-use crate::mode::Mode;
+use crate::mode::{Mode, Modes};
 
 /// The answer to [`Store::acquire`](super::Store::acquire).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -423,15 +423,6 @@ pub enum Fences {
     Rising,
     /// There are none.
     None,
-}
-
-/// How the keys of a store can be held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Modes {
-    /// By one holder at a time.
-    Exclusive,
-    /// In every [`Mode`] (S15 to S17).
-    All,
 }
 
 /// How a store ends a grant and tries for the next one of the same process.

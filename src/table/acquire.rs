@@ -123,7 +123,10 @@ impl Table {
         match self.open(request, found, fx) {
             Ok(grant) => AcquireOutcome::Granted(grant),
             Err(NotGrantable::Held { index, until }) => self.enqueue(request, index, policy, until, fx),
-            Err(NotGrantable::Unclaimed { until }) => self.claim_vacant(request, &policy, until, fx),
+            Err(NotGrantable::Unclaimed { until }) if request.terms.mode() == Mode::Exclusive => {
+                self.claim_vacant(request, &policy, until, fx)
+            }
+            Err(NotGrantable::Unclaimed { until }) => self.claim_share(request, found, &policy, until, fx),
             Err(NotGrantable::Refused(why)) => self.reject(found, request.terms.mode(), why),
         }
     }
@@ -148,7 +151,7 @@ impl Table {
         let until = request.terms.session().map(|session| session.settle(self.now)).transpose();
         let until = until.map_err(|_| NotGrantable::Refused(LockError::SessionEnded))?;
         let needs_claim = self.claim.is_stored() && request.terms.needs_claim();
-        if needs_claim && request.terms.mode() != Mode::Exclusive {
+        if needs_claim && !self.claim.keeps(request.terms.mode()) {
             return Err(NotGrantable::Refused(LockError::WrongMode));
         }
         if let Some(index) = found {

@@ -108,7 +108,7 @@ impl Table {
         for index in window {
             if let Some(slot) = self.slots.get(index)
                 && self.is_by_store(index)
-                && (which == ClaimFilter::All || slot.queue.len > 0)
+                && (which == ClaimFilter::All || self.slots[self.key_slot(index)].queue.len > 0)
                 && let Some(grant) = self.grant_in(index)
                 && self.claimant(&grant).is_none()
             {
@@ -118,13 +118,9 @@ impl Table {
         (end < self.slots.bound()).then_some(end)
     }
 
-    /// The grant of a key that the store has given, if there is one.
-    pub(crate) fn claim_on(&mut self, key: &Key, hash: u32, now: Moment, fx: &mut Effects) -> Option<(Grant, Token)> {
-        self.advance_clock(now);
-        let before = self.fence;
-        let index = self.find_live(hash, key, fx)?;
-        let grant = self.grant_in(index).filter(|grant| grant.fence <= before)?;
-        let is_given = self.is_by_store(index) && self.claimant(&grant).is_none();
-        is_given.then(|| (grant, self.store_token(&grant)))
+    /// What the store keeps the key of a grant under, if it has given it.
+    pub(crate) fn claim_of(&self, grant: &Grant) -> Option<Token> {
+        let is_given = self.is_by_store(grant.slot) && self.claimant(grant).is_none();
+        is_given.then(|| self.store_token(grant))
     }
 }

@@ -10,13 +10,16 @@ use std::ops::Bound;
 use hashbrown::HashMap;
 
 use super::owner::{OwnerId, OwnerSet};
+use super::slot::Scope;
 use crate::clock::Moment;
 use crate::key::Token;
-use crate::mode::{Kind, Mode};
+use crate::mode::Kind;
 
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) kind: Kind,
+    /// How far the locks of all reach.
+    pub(crate) scope: Scope,
     /// The weights of all holders, the one in the key's own slot included.
     pub(crate) used: u64,
     /// The slots of the members.
@@ -28,20 +31,8 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, used: 0, members: HashMap::default(), deadlines: BTreeSet::new(), owners: BTreeSet::new() }
-    }
-
-    /// Whether a further holder of this mode has room.
-    pub(crate) fn has_room(&self, mode: Mode) -> bool {
-        match (self.kind, mode) {
-            (_, Mode::Exclusive) => false,
-            (Kind::ReadWrite, Mode::Shared) => true,
-            (Kind::Semaphore { limit }, Mode::Permits { permits, .. }) => {
-                self.used + u64::from(permits) <= u64::from(limit)
-            }
-            (Kind::ReadWrite, Mode::Permits { .. }) | (Kind::Semaphore { .. }, Mode::Shared) => false,
-        }
+    pub(crate) fn new(kind: Kind, scope: Scope) -> Self {
+        Self { kind, scope, used: 0, members: HashMap::default(), deadlines: BTreeSet::new(), owners: BTreeSet::new() }
     }
 
     /// A further holder joins: its token, its slot, its deadline, and its owner if it has one.

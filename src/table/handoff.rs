@@ -6,7 +6,7 @@ use super::group::Group;
 use super::holder::{GrantState, Holder};
 use super::queue::{Queue, Rejection};
 use super::request::AcquireRequest;
-use super::slot::{Extras, Slot, Terms};
+use super::slot::{Extras, Scope, Slot, Terms};
 use super::timer_wheel::Links;
 use super::{Effects, HAND_OFFS, Table, steps};
 use crate::clock::Moment;
@@ -43,6 +43,12 @@ impl Table {
             }
             self.leave_queue(index, next);
             if self.claim.is_stored() && self.waiters[next].terms.needs_claim() {
+                if mode != Mode::Exclusive {
+                    // A claim that the last holder left is no share: it is given up.
+                    self.hand_on_claim(index, next, fx);
+                    self.claim_for(index, next, fx);
+                    continue;
+                }
                 if !self.hand_on_claim(index, next, fx) {
                     self.claim_for(index, next, fx);
                 }
@@ -86,7 +92,7 @@ impl Table {
 
     /// Lets those in who waited behind one that has left the queue, if they go together with who is there.
     pub(super) fn hand_off_if_shared(&mut self, index: u32, fx: &mut Effects) {
-        if self.slots[index].group().is_some() {
+        if self.slots[index].group().is_some() || self.slots[index].joins().is_some() {
             self.hand_off(index, fx);
         }
     }
@@ -219,7 +225,14 @@ impl Table {
     ) -> u32 {
         let deadline = self.first_deadline(terms, until);
         let holder = self.new_holder(token, terms.ttl, deadline, grant_state);
+        self.place_holder(index, holder, terms)
+    }
+
+    /// The same for a holder that was made before.
+    pub(super) fn place_holder(&mut self, index: u32, holder: Holder, terms: &Terms) -> u32 {
+        let (token, deadline) = (holder.token, holder.deadline);
         let slot = &mut self.slots[index];
+        self.bare -= usize::from(slot.is_bare());
         let at = if slot.holder.is_none() {
             if let Some(group) = slot.group() {
                 self.tally.has_a_head_or_none(group.kind);
@@ -253,8 +266,10 @@ impl Table {
         self.index_grant(at);
         if mode != Mode::Exclusive {
             self.tally.joined_group(mode.kind());
+            let scope = self.slots[at].extra_terms().map_or(Scope::Everywhere, |extra| extra.scope);
             let extras = self.slots[index].extras_mut();
-            extras.group.get_or_insert_with(|| Box::new(Group::new(mode.kind()))).used += u64::from(mode.weight());
+            let group = extras.group.get_or_insert_with(|| Box::new(Group::new(mode.kind(), scope)));
+            group.used += u64::from(mode.weight());
         }
     }
 

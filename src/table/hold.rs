@@ -8,7 +8,7 @@ use super::group::Group;
 use super::history::{End, EndRecord};
 use super::holder::{GrantState, Holder};
 use super::request::{RefreshRequest, Refreshed};
-use super::slot::Watcher;
+use super::slot::{Scope, Watcher};
 use super::{Effects, Grant, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
@@ -192,12 +192,13 @@ impl Table {
         self.check(grant, now, fx).map_err(LockError::Lost)?;
         let index = grant.slot;
         let key_slot = self.key_slot(index);
-        // The store knows no shares: it would go on keeping the key for one holder.
+        // The store would go on keeping the key for one holder.
         if self.slots[key_slot].kind() != Kind::ReadWrite || self.is_by_store(index) {
             return Err(LockError::WrongMode);
         }
         if self.slots[key_slot].group().is_none() {
-            let group = self.slots[index].extras_mut().group.insert(Box::new(Group::new(Kind::ReadWrite)));
+            let group =
+                self.slots[index].extras_mut().group.insert(Box::new(Group::new(Kind::ReadWrite, Scope::Process)));
             group.used = 1;
             self.tally.joined_group(Kind::ReadWrite);
             self.hand_off(index, fx);

@@ -41,6 +41,13 @@ impl Table {
             }
             return Some(AcquireOutcome::Granted(grant));
         }
+        if let Some(waiter) = found.and_then(|index| self.joining_with(index, request.token)) {
+            return Some(if self.waiters[waiter].terms.ask_for_the_same(request.terms) {
+                self.take_seat(waiter, policy, found)
+            } else {
+                self.reject(found, request.terms.mode(), LockError::TokenReused)
+            });
+        }
         if let Some(&queued) = found.and_then(|index| self.chosen.get(&(request.token, index))) {
             if !self.waiters[queued].terms.ask_for_the_same(request.terms) {
                 return Some(self.reject(found, request.terms.mode(), LockError::TokenReused));

@@ -183,6 +183,10 @@ pub(crate) struct Table {
     /// How many slots have a holder in the state `Claiming`, which is no grant yet. Raised by `start_claim`, lowered by
     /// `claimed` and `end_claim`. If it were wrong, `held` would miscount the grants (T8).
     claiming: usize,
+    /// How many key slots have neither holder nor members, and are there for the requests that shares of them are being
+    /// taken for. Raised by `start_join` and when the last of a group ends, lowered by `take_join` and `place_holder`. If it
+    /// were wrong, `held` would miscount the grants (T8).
+    bare: usize,
     /// How many key slots have no holder of their own, though members hold the key. Raised when the first holder of a
     /// group ends before its members, lowered when a new holder takes that slot or the last member ends. If it were
     /// wrong, `held` would miscount the grants (T8).
@@ -226,6 +230,7 @@ impl Table {
             waiting: 0,
             handing_off: VecDeque::new(),
             claiming: 0,
+            bare: 0,
             headless: 0,
             closed: false,
             slow_path,
@@ -311,7 +316,8 @@ impl Table {
     /// Starts the key's own counters, with the grant that is there.
     fn mark_contended(&mut self, index: u32) {
         let slot = &mut self.slots[index];
-        let held = u64::from(slot.holder.is_some()) + slot.group().map_or(0, |group| group.len() as u64);
+        let held =
+            u64::from(slot.holder.is_some() && !slot.is_pending()) + slot.group().map_or(0, |group| group.len() as u64);
         slot.extras_mut()
             .traffic
             .get_or_insert_with(|| Box::new(Counters { attempts: held, grants: held, ..Counters::default() }));
@@ -341,7 +347,7 @@ impl Table {
     pub(crate) fn held(&self) -> usize {
         // A slot exists for its holder's sake, and a freed one is handed on in the same step; but a key's own slot
         // stays for its members'.
-        self.slots.len() - self.headless - self.claiming
+        self.slots.len() - self.headless - self.claiming - self.bare
     }
 
     /// Opens a subscription: events go to the sink from now on.

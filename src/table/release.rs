@@ -300,7 +300,9 @@ impl Table {
             self.tally.lost_its_head(kind);
         }
         if members == 0 && !left {
-            self.slots[key_slot].extras_mut().group = None;
+            let slot = &mut self.slots[key_slot];
+            slot.extras_mut().group = None;
+            self.bare += usize::from(slot.is_bare());
         }
     }
 }

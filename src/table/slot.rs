@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::claim::KeptClaim;
+use super::claim::{Joins, KeptClaim};
 use super::counters::Counters;
 use super::group::Group;
 use super::history::End;
@@ -194,15 +194,30 @@ impl Slot {
 
     /// Whether a further grant of this mode has room beside those that there are (T1).
     pub(crate) fn has_room(&self, mode: Mode) -> bool {
-        match self.group() {
-            None => self.holder.is_none(),
-            Some(group) => group.has_room(mode),
+        match (self.group(), self.joins()) {
+            (None, None) => self.holder.is_none(),
+            (Some(group), None) => group.kind.has_room(group.used, mode),
+            (group, Some(joins)) => {
+                let used = group.map_or(0, |group| group.used);
+                joins.taken().is_some_and(|taken| joins.kind().has_room(used + taken, mode))
+            }
         }
+    }
+
+    /// The requests that shares of it are being taken for, if there are any.
+    pub(crate) fn joins(&self) -> Option<&Joins> {
+        self.extras.as_ref()?.joins.as_deref()
+    }
+
+    /// Whether it is here for the sake of those requests alone.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.holder.is_none() && self.group().is_none() && self.joins().is_some()
     }
 
     /// What the key is used as.
     pub(crate) fn kind(&self) -> Kind {
-        self.group().map_or(Kind::ReadWrite, |group| group.kind)
+        let joins = || self.joins().map_or(Kind::ReadWrite, Joins::kind);
+        self.group().map_or_else(joins, |group| group.kind)
     }
 
     /// Whether its holder only keeps the place of one that the key is being taken for.
@@ -212,12 +227,13 @@ impl Slot {
 
     /// Whether its holder was granted the key by the store, or waits for that.
     pub(crate) fn is_claimed(&self) -> bool {
-        self.group().is_none() && self.extra_terms().is_none_or(|extra| extra.scope == Scope::Everywhere)
+        let of_holder = || self.extra_terms().map_or(Scope::Everywhere, |extra| extra.scope);
+        self.group().map_or_else(of_holder, |group| group.scope) == Scope::Everywhere
     }
 
-    /// Whether nobody holds the key.
+    /// Whether nobody holds the key, or is about to share it.
     pub(crate) fn is_free(&self) -> bool {
-        self.holder.is_none() && self.group().is_none()
+        self.holder.is_none() && self.group().is_none() && self.joins().is_none()
     }
 
     /// How the holder of this slot holds the key whose slot is `key_slot`.
@@ -258,6 +274,8 @@ pub(crate) struct Extras {
     pub(crate) member_of: Option<u32>,
     /// Of a key that is held shared or by permits.
     pub(crate) group: Option<Box<Group>>,
+    /// Of a key that shares are being taken of.
+    pub(crate) joins: Option<Box<Joins>>,
     /// Of a semaphore that somebody waits for.
     pub(crate) wanted: Option<Box<PermitsWanted>>,
     /// Of the key, from the first time that somebody had to wait or was refused.

@@ -106,11 +106,13 @@ impl Table {
             GrantState::Claiming(id) => Some(&self.waiters[id]),
             _ => None,
         });
+        let joins = slot.joins().into_iter().flat_map(|joins| joins.waiters()).map(|id| &self.waiters[id]);
+        let claimants: Vec<&Waiter> = claimant.into_iter().chain(joins).collect();
         let queued = slot.queue.iter(&self.waiters).map(|(_, waiter)| waiter);
         Awaiting {
-            waiting: slot.queue.len + u32::from(claimant.is_some()),
+            waiting: slot.queue.len + u32::try_from(claimants.len()).unwrap_or(u32::MAX),
             contended: contended(slot),
-            queue: shown_waiters(claimant.into_iter().chain(queued), shown, now),
+            queue: shown_waiters(claimants.into_iter().chain(queued), shown, now),
         }
     }
 
@@ -123,7 +125,8 @@ impl Table {
     /// The token under which the store keeps a key that is held here, or kept idle.
     pub(crate) fn token_at(&self, key: &Key, hash: u32) -> Option<Token> {
         let Some(index) = self.find(hash, key) else { return self.idle_token(key, hash) };
-        self.grant_in(index).map(|grant| self.store_token(&grant))
+        let member = || self.slots[index].group()?.members().next();
+        self.grant_in(index).or_else(|| self.grant_in(member()?)).map(|grant| self.store_token(&grant))
     }
 
     /// Up to `budget` slots from `cursor` on; answers where to go on, or `None` at the end. Only what is `wanted` is

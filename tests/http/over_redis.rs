@@ -32,12 +32,24 @@ async fn a_session_holds_in_the_store_and_its_end_frees_it_there() {
 }
 
 #[actix_rt::test]
-async fn shares_and_permits_are_refused_since_they_would_not_reach_other_processes() {
+async fn two_servers_over_one_redis_count_shares_and_permits_together() {
     let redis = kit::Server::start(&[]);
-    let server = over(&redis, Access::open()).await;
-    for mode in [json!({ "key": "a", "mode": "shared" }), json!({ "key": "a", "mode": "permit", "limit": 3 })] {
-        server.post("/acquire", mode).await.problem(409, "wrong_mode");
+    let (one, other) = (over(&redis, Access::open()).await, over(&redis, Access::open()).await);
+    let shared = json!({ "key": "a", "mode": "shared" });
+    let first = one.post("/acquire", shared.clone()).await.ok();
+    let second = other.post("/acquire", shared).await.ok();
+    assert_ne!(first["fencing_token"], second["fencing_token"]);
+    other.post("/acquire", json!({ "key": "a", "wait_ms": 0 })).await.problem(423, "held");
+    let seen = one.get("/locks/a").await.ok();
+    assert_eq!(seen["held_by"], 2, "{seen}");
+    // A share is released by either server, also by the one that has not granted it.
+    for lock in [&first, &second] {
+        one.post("/release", json!({ "key": "a", "token": lock["token"] })).await.ok();
     }
+    let permit = |permits: u32| json!({ "key": "b", "mode": "permit", "limit": 3, "permits": permits, "wait_ms": 0 });
+    one.post("/acquire", permit(2)).await.ok();
+    other.post("/acquire", permit(2)).await.problem(423, "held");
+    other.post("/acquire", permit(1)).await.ok();
 }
 
 #[actix_rt::test]

@@ -414,14 +414,12 @@ async fn of_two_releases_at_a_time_one_ends_the_lock_and_both_hear_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shares_and_permits_stay_within_the_process_or_are_refused() {
+async fn shares_and_permits_of_the_process_alone_are_not_in_the_store() {
     let server = Server::start(&[]);
     let locks = manager(&server).await;
-    assert_eq!(locks.read("k").await.unwrap_err(), LockError::WrongMode);
-    assert_eq!(locks.try_read("k").await.unwrap_err(), LockError::WrongMode);
-    assert_eq!(locks.semaphore("k", 2).permits(1).await.unwrap_err(), LockError::WrongMode);
     let (one, two) = (locks.read("r").process_scope().await.unwrap(), locks.read("r").process_scope().await.unwrap());
     assert_eq!(locks.try_lock("r").process_scope().await.unwrap_err(), LockError::Held);
+    assert_eq!(locks.try_read("r").await.unwrap_err(), LockError::WrongMode, "the key is this process's alone");
     let permit = locks.semaphore("s", 1).permits(1).process_scope().await.unwrap();
     let mut keys: Vec<String> = server.ask("KEYS *");
     keys.retain(|key| !key.contains("leasehold-probe"));

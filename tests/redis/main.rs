@@ -29,6 +29,7 @@ mod notice;
 mod outages;
 mod refusals;
 mod sentinel;
+mod shared;
 mod shares;
 mod store;
 mod waiting;

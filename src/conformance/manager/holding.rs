@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{LONG, Make, SHORT, fresh, manager, until, wait};
 use crate::error::{LockError, Loss};
 use crate::key::Token;
+use crate::mode::Mode;
 use crate::table::Release;
 use crate::{Held, LockManager};
 
@@ -179,4 +180,34 @@ pub(super) fn shares_and_permits_within_the_process_are_counted(make: &Make<'_>)
     assert!(held.iter().all(|permit| permit.is_held()));
     drop((two, one));
     assert!(permits(3).is_ok());
+}
+
+/// Where the store keeps exclusive locks alone, they are refused instead.
+pub(super) fn shares_and_permits_are_counted_in_every_process(make: &Make<'_>) {
+    let (one, other, key, pool) = (manager(make), manager(make), fresh(), fresh());
+    let first = match wait(one.try_read(key.as_str())) {
+        Err(LockError::WrongMode) => return,
+        first => first.unwrap(),
+    };
+    if wait(other.try_lock(key.as_str())).is_ok() {
+        // Without a store each manager is for itself.
+        return;
+    }
+    let second = wait(other.try_read(key.as_str())).unwrap();
+    assert_ne!(first.fencing_token(), second.fencing_token());
+    let seen = wait(one.inspect(key.as_str())).unwrap().expect("it is held");
+    assert_eq!((seen.mode, seen.held_by), (Mode::Shared, 2));
+    assert!(wait(first.refresh()).is_ok() && second.is_held());
+    assert_eq!(wait(first.unlock()), Release::Released);
+    assert_eq!(wait(one.try_lock(key.as_str())).unwrap_err(), LockError::Held);
+    assert_eq!(wait(second.unlock()), Release::Released);
+    assert!(wait(one.try_lock(key.as_str())).is_ok());
+    let permits = |locks: &LockManager, n| wait(locks.semaphore(pool.as_str(), 3).permits(n).wait(SHORT));
+    let two = permits(&one, 2).unwrap();
+    assert!(matches!(permits(&other, 2).unwrap_err(), LockError::Timeout { .. }));
+    let last = permits(&other, 1).unwrap();
+    assert_eq!(wait(other.try_read(pool.as_str())).unwrap_err(), LockError::WrongMode);
+    drop(two);
+    assert!(permits(&other, 2).is_ok());
+    drop(last);
 }

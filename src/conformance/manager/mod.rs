@@ -56,6 +56,7 @@ cases! {
         a_detached_lock_is_restored_once,
         a_chosen_token_is_one_lock_however_often_it_asks,
         shares_and_permits_within_the_process_are_counted,
+        shares_and_permits_are_counted_in_every_process,
     }
     ending {
         a_lock_that_ran_out_is_lost_and_the_next_one_is_served,

@@ -1,8 +1,9 @@
-//! What the table asks of the store: [`StoreCommand`].
+//! What the table asks of the store, [`StoreCommand`], and what becomes of the answers.
 
-use super::ReleaseCommand;
+use super::{ReleaseCommand, StoreGrant};
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token, Ttl};
+use crate::mode::Mode;
 use crate::table::Grant;
 
 /// Puts the table's commands to the store.
@@ -43,6 +44,7 @@ pub(crate) struct ClaimRequest {
     pub(crate) not_before: Moment,
     /// Whether it may be granted for less than the TTL at first, and extended then.
     pub(crate) at_first: AtFirst,
+    pub(crate) mode: Mode,
 }
 
 /// What a request takes a grant for at first.
@@ -83,4 +85,31 @@ pub(crate) enum Attempts {
 pub(crate) enum LocalWaiters {
     None,
     Some,
+}
+
+/// Which of the grants that the store has given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ClaimFilter {
+    All,
+    /// Those that somebody of this process waits behind.
+    InTheWay,
+}
+
+/// Who says that a request has its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ClaimSource {
+    OfStore(StoreGrant),
+    /// This process alone: the store is away, and the manager was told to go on (R20).
+    Ours,
+}
+
+/// What becomes of the store's yes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ClaimOutcome {
+    /// The request has it.
+    Taken,
+    /// The request has gone: it is to be let go.
+    Unwanted,
+    /// It came after its own end: it is to be let go, and asked for again.
+    TooLate,
 }

@@ -16,11 +16,14 @@
 mod commands;
 mod fences;
 mod idle;
+mod joins;
 mod kept;
 #[cfg(test)]
 mod model;
 mod release_command;
 mod reuse;
+#[cfg(test)]
+mod share_walks;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +33,7 @@ use std::sync::Arc;
 use super::acquire::{Grant, reserve_quota};
 use super::history::End;
 use super::holder::GrantState;
-use super::queue::{Queue, WaiterState};
+use super::queue::{Queue, WaiterId, WaiterState};
 use super::request::{AcquireOutcome, AcquireRequest, WaitPolicy};
 use super::slot::Slot;
 use super::timer_wheel::Links;
@@ -39,9 +42,14 @@ use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
-pub(crate) use commands::{AtFirst, Attempts, ClaimEnd, ClaimRequest, LocalWaiters, StoreCommand, StoreCommands};
+use crate::mode::{Mode, Modes};
+pub(crate) use commands::{
+    AtFirst, Attempts, ClaimEnd, ClaimFilter, ClaimOutcome, ClaimRequest, ClaimSource, LocalWaiters, StoreCommand,
+    StoreCommands,
+};
 pub(crate) use fences::StoreGrant;
 pub(super) use idle::IdleKeys;
+pub(crate) use joins::Joins;
 pub(super) use kept::{ClaimEvent, KeptClaim};
 pub(crate) use release_command::ReleaseCommand;
 pub(crate) use reuse::Told;
@@ -58,39 +66,22 @@ pub(crate) enum Claim {
         reuse: ClaimReuse,
         /// What the tokens of claims that may be reused begin with, in the lower 48 bits.
         tag: u64,
+        /// How its keys can be held.
+        modes: Modes,
     },
-}
-
-/// Which of the grants that the store has given.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum ClaimFilter {
-    All,
-    /// Those that somebody of this process waits behind.
-    InTheWay,
-}
-
-/// Who says that a request has its key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum ClaimSource {
-    OfStore(StoreGrant),
-    /// This process alone: the store is away, and the manager was told to go on (R20).
-    Ours,
-}
-
-/// What becomes of the store's yes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum ClaimOutcome {
-    /// The request has it.
-    Taken,
-    /// The request has gone: it is to be let go.
-    Unwanted,
-    /// It came after its own end: it is to be let go, and asked for again.
-    TooLate,
 }
 
 impl Claim {
     pub(crate) const fn is_stored(&self) -> bool {
         matches!(self, Self::Stored { .. })
+    }
+
+    /// Whether a key can be granted in this mode.
+    pub(super) fn keeps(&self, mode: Mode) -> bool {
+        match self {
+            Self::Stored { modes: Modes::Exclusive, .. } => mode == Mode::Exclusive,
+            Self::Stored { modes: Modes::All, .. } | Self::Local => true,
+        }
     }
 
     /// How claims may outlive their grants.
@@ -120,6 +111,15 @@ impl Table {
         if let Err(why) = reserve_quota(request.terms) {
             return self.reject(None, request.terms.mode(), why);
         }
+        let index = self.insert_unclaimed(request);
+        let (waiter, tries) = self.add_claimant(request, index, policy, until);
+        let after = self.end_idle_claim(index, fx);
+        self.start_claim(index, waiter.index, (tries, after), fx);
+        AcquireOutcome::Queued(waiter)
+    }
+
+    /// Puts a key in the table that the store is to be asked for.
+    fn insert_unclaimed(&mut self, request: &AcquireRequest<'_>) -> u32 {
         let index = self.insert_slot(Slot {
             key: request.key.clone(),
             holder: None,
@@ -130,16 +130,24 @@ impl Table {
         });
         // Until the store has answered, nobody has said no.
         self.slots[index].extras_mut().unanswered = true;
+        index
+    }
+
+    /// Makes the waiter that a key is to be taken for.
+    fn add_claimant(
+        &mut self,
+        request: &AcquireRequest<'_>,
+        index: u32,
+        policy: &WaitPolicy<'_>,
+        until: Option<Moment>,
+    ) -> (WaiterId, Attempts) {
         let (deadline, waker, tries) = match *policy {
             WaitPolicy::Now | WaitPolicy::Poll => (Moment::FAR, None, Attempts::One),
             WaitPolicy::Until(deadline, waker) => (deadline, waker, Attempts::Many),
         };
         let counted = !matches!(policy, WaitPolicy::Poll);
         let state = WaiterState::Claiming { tries, queued: false, refused: false, counted };
-        let waiter = self.add_waiter(request, index, state, (deadline, until), waker);
-        let after = self.end_idle_claim(index, fx);
-        self.start_claim(index, waiter.index, (tries, after), fx);
-        AcquireOutcome::Queued(waiter)
+        (self.add_waiter(request, index, state, (deadline, until), waker), tries)
     }
 
     /// Has a key taken for a waiter, which keeps its place in this process until the store has answered. `after`: this
@@ -176,7 +184,8 @@ impl Table {
             self.timeouts.insert(&mut self.waiters, id);
             fx.due(due);
         }
-        let ask = ClaimRequest { token: claim_token, ttl: claim_ttl, tries, after, not_before, at_first };
+        let mode = Mode::Exclusive;
+        let ask = ClaimRequest { token: claim_token, ttl: claim_ttl, tries, after, not_before, at_first, mode };
         self.send(StoreCommand::Acquire { grant: Grant { slot: index, token, fence, proof: None }, key, ask }, fx);
     }
 
@@ -188,9 +197,10 @@ impl Table {
 
     /// The waiter that a key is being taken for, by the grant that its command names.
     pub(super) fn claimant(&self, grant: &Grant) -> Option<u32> {
-        match self.holder_of(grant)?.grant_state {
-            GrantState::Claiming(waiter) => Some(waiter),
-            _ => None,
+        match self.holder_of(grant).map(|holder| holder.grant_state) {
+            Some(GrantState::Claiming(waiter)) => Some(waiter),
+            Some(_) => None,
+            None => self.joining(grant),
         }
     }
 
@@ -218,6 +228,9 @@ impl Table {
         if deadline <= self.now {
             return ClaimOutcome::TooLate;
         }
+        if self.waiters[id].terms.mode() != Mode::Exclusive {
+            return self.joined(grant, id, source, deadline, fx);
+        }
         self.timeouts.remove(&mut self.waiters, id);
         self.claiming -= 1;
         let now = self.now;
@@ -244,11 +257,25 @@ impl Table {
         if self.slots[grant.slot].queue.len > 0 {
             self.file_as_urgent(grant.slot);
         }
-        self.keep_for_session(grant.slot, fx);
-        let claim = self.slots[grant.slot].extras.as_ref().and_then(|extras| extras.claim.as_deref());
+        self.grant_claimant(id, (grant.slot, grant.slot), source, deadline, fx);
+        ClaimOutcome::Taken
+    }
+
+    /// Grants a key to the waiter that it was taken for. `at`: the slot of the grant, and that of the key.
+    fn grant_claimant(
+        &mut self,
+        id: u32,
+        (at, index): (u32, u32),
+        source: ClaimSource,
+        deadline: Moment,
+        fx: &mut Effects,
+    ) {
+        let now = self.now;
+        self.keep_for_session(at, fx);
+        let claim = self.slots[at].extras.as_ref().and_then(|extras| extras.claim.as_deref());
         let at_first = self.at_first(id, claim);
-        if !self.extend_if_kept(grant.slot, at_first, fx)
-            && let Some(due) = self.confirm_before_the_end(grant.slot)
+        if !self.extend_if_kept(at, at_first, fx)
+            && let Some(due) = self.confirm_before_the_end(at)
         {
             fx.due(due);
         }
@@ -258,9 +285,9 @@ impl Table {
         let known = u32::from(matches!(waiter.state(), WaiterState::Claiming { tries: Attempts::Many, .. }));
         let behind = waiter.was_behind();
         let waited = now.nanos_since(waiter.queued_at);
-        self.grant_to_waiter(id, grant.slot, fx);
+        self.grant_to_waiter(id, at, fx);
         fx.due(deadline);
-        self.count(grant.slot, |c| {
+        self.count(index, |c| {
             c.attempts += 1;
             c.grants += 1;
             if source == ClaimSource::Ours {
@@ -275,8 +302,7 @@ impl Table {
         if behind {
             self.tally.waited_for(AttemptOutcome::Acquired, waited);
         }
-        self.granted(grant.slot, grant.slot, known, fx);
-        ClaimOutcome::Taken
+        self.granted(at, index, known, fx);
     }
 
     /// The store has said no, or nothing (`StoreUnavailable`). A request that has one try is refused; one that waits
@@ -285,6 +311,7 @@ impl Table {
         self.advance_clock(now);
         let Some(id) = self.claimant(grant) else { return };
         self.slots[grant.slot].extras_mut().unanswered = why == LockError::StoreUnavailable;
+        self.refuse_join(grant);
         self.deny_claimant(grant.slot, id, why, fx);
     }
 
@@ -321,7 +348,11 @@ impl Table {
         let slot = &self.slots[index];
         let is_taken_for =
             slot.holder.as_ref().is_some_and(|holder| matches!(holder.grant_state, GrantState::Claiming(_)));
-        if is_taken_for || slot.queue.len > 0 { LocalWaiters::Some } else { LocalWaiters::None }
+        if is_taken_for || slot.joins().is_some() || slot.queue.len > 0 {
+            LocalWaiters::Some
+        } else {
+            LocalWaiters::None
+        }
     }
 
     /// Lets the store know of the end of a grant that it had given; unless its claim is to be reused (K3).

@@ -9,6 +9,7 @@ use crate::claim_reuse::{ClaimReuse, IDLE_LIFE, KeptIdle};
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key, Token, Ttl};
+use crate::mode::Mode;
 use crate::table::acquire::{reserve_quota, return_quota};
 use crate::table::history::End;
 use crate::table::holder::GrantState;
@@ -30,7 +31,7 @@ impl KeptClaim {
 
 /// Whether a request may have a key under a claim that was taken for another.
 fn may_reuse(origin: TokenOrigin, terms: &Terms) -> bool {
-    origin == TokenOrigin::Minted && terms.session().is_none()
+    origin == TokenOrigin::Minted && terms.session().is_none() && terms.mode() == Mode::Exclusive
 }
 
 impl Table {

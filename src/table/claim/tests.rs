@@ -9,9 +9,10 @@ use super::{Claim, ClaimOutcome, ClaimSource, StoreCommand, StoreCommands, Store
 use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
 use crate::key::{FencingToken, Key, Token, Ttl};
+use crate::mode::Modes;
 use crate::table::{
-    AcquireOutcome, AcquireRequest, Effects, End, Grant, GrantState, Limits, Slice, Table, Terms, TokenOrigin,
-    WaitPolicy,
+    AcquireOutcome, AcquireRequest, Effects, End, Grant, GrantState, HoldersCursor, Limits, Slice, Table, Terms,
+    TokenOrigin, WaitPolicy,
 };
 
 const HASH: u32 = 7;
@@ -36,7 +37,7 @@ struct Process {
 impl Process {
     fn new(reuse: ClaimReuse) -> Self {
         let recorder = Arc::new(Recorder::default());
-        let claim = Claim::Stored { commands: recorder.clone(), reuse, tag: 7 };
+        let claim = Claim::Stored { commands: recorder.clone(), reuse, tag: 7, modes: Modes::Exclusive };
         let limits = Limits { keys: 8, members: 8, waiters: 8, waiters_per_key: 8 };
         let now = Moment::from_nanos(1 << 40);
         Self { table: Table::new(limits, claim, 1, now), recorder, now }
@@ -179,7 +180,9 @@ fn a_claim_that_follows_a_pause_is_told_of_a_doubt_also_before_the_pause_is_forg
     process.after(800);
     assert_eq!(process.release(&first), [], "it is handed on");
     process.ask(3);
-    let second = process.act(|table, now, fx| table.claim_on(&key(), HASH, now, fx)).0.unwrap().0;
+    let held =
+        |table: &mut Table, now, fx: &mut Effects| table.grants_on(&key(), HASH, HoldersCursor::default(), now, fx);
+    let second = process.act(held).0.0[0];
     let asked = process.release(&second);
     assert!(is_given_up(&asked) && not_before(&asked) > process.now, "K5: {asked:?}");
     process.ask(4);

@@ -183,7 +183,10 @@ impl Table {
     pub(super) fn claim_for(&mut self, index: u32, id: u32, fx: &mut Effects) {
         self.waiters[id].state =
             WaiterState::Claiming { tries: Attempts::Many, queued: true, refused: false, counted: true };
-        self.start_claim(index, id, (Attempts::Many, None), fx);
+        match self.waiters[id].terms.mode() {
+            Mode::Exclusive => self.start_claim(index, id, (Attempts::Many, None), fx),
+            _ => self.start_join(index, id, (Attempts::Many, None), fx),
+        }
     }
 
     /// To `Granted`: the waiter's grant holds `slot` now.
@@ -196,9 +199,10 @@ impl Table {
 
     /// The store has refused the waiter that a key is being taken for, or has given no answer; one that waits goes on.
     pub(super) fn deny_claimant(&mut self, index: u32, id: u32, why: LockError, fx: &mut Effects) {
-        let WaiterState::Claiming { tries, ref mut refused, .. } = self.waiters[id].state else { return };
+        let WaiterState::Claiming { tries, queued, ref mut refused, .. } = self.waiters[id].state else { return };
         *refused = true;
-        if tries == Attempts::One {
+        // As without a store, a request is refused while the key is in use in another way; one that waits already goes on.
+        if tries == Attempts::One || (why == LockError::WrongMode && !queued) {
             self.reject_waiter(index, id, Rejection::Denied(why), fx);
         }
     }
@@ -231,8 +235,10 @@ impl Table {
         if let Some(why) = why {
             self.answer_waiter(id, why, fx);
         }
-        if is_claiming {
-            self.end_claim(index, fx);
+        match (is_claiming, self.waiters[id].terms.mode()) {
+            (false, _) => {}
+            (true, Mode::Exclusive) => self.end_claim(index, fx),
+            (true, _) => self.end_join(index, id, fx),
         }
     }
 

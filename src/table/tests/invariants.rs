@@ -32,7 +32,7 @@ impl Table {
         assert_eq!(self.index.len(), keys, "T7: index and keys are one to one");
         assert!(keys <= self.limits.keys, "T9: keys");
         let mut fences = HashSet::new();
-        let mut headless = 0;
+        let (mut headless, mut bare) = (0, 0);
         for (index, slot) in slots {
             match slot.member_of() {
                 None => {
@@ -50,6 +50,11 @@ impl Table {
                     assert_eq!(group.member(holder.token), Some(*index), "T1: the group knows its member");
                     assert_eq!(slot.queue.len, 0, "nobody queues at a member");
                 }
+            }
+            self.assert_joins(*index, slot, &mut fences);
+            if slot.is_bare() {
+                bare += 1;
+                continue;
             }
             let Some(holder) = slot.holder.as_ref() else {
                 headless += 1;
@@ -71,6 +76,29 @@ impl Table {
             );
         }
         assert_eq!(self.headless, headless, "T8: keys that only members hold");
+        assert_eq!(self.bare, bare, "T8: keys that shares are being taken of, and nobody holds");
+    }
+
+    /// T3 for requests that shares of a key are being taken for.
+    fn assert_joins(&self, index: u32, slot: &Slot, fences: &mut HashSet<crate::key::FencingToken>) {
+        let Some(joins) = slot.joins() else { return };
+        assert!(slot.member_of().is_none(), "nobody joins a member");
+        assert!(slot.holder.is_none() || slot.group().is_some(), "T1: {:?} is held by one alone", slot.key);
+        assert_eq!(joins.kind(), slot.kind(), "T1: one kind of lock on {:?}", slot.key);
+        assert!(joins.waiters().count() > 0, "T7: joins of nobody on {:?}", slot.key);
+        for (id, fence) in joins.waiters().zip(joins.fences()) {
+            let waiter = self.waiters.get(id).expect("T3: a join has its waiter");
+            assert!(waiter.is_claiming() && waiter.slot == index, "T3: its waiter waits for the store");
+            assert_eq!(waiter.terms.mode().kind(), joins.kind(), "T1: one kind of lock on {:?}", slot.key);
+            assert!(fences.insert(fence), "T4: {:?} has the fence of another grant", slot.key);
+        }
+        if let Some(first) = slot.queue.first().filter(|_| !self.closed && !self.handing_off.contains(&index)) {
+            assert!(
+                !slot.has_room(self.waiters[first].terms.mode()),
+                "T2: the first waiter of {:?} has room",
+                slot.key
+            );
+        }
     }
 
     /// T1 for keys that several hold.
@@ -118,7 +146,8 @@ impl Table {
                 owned.entry(session.id).or_default().0.insert(*index);
             }
         }
-        for (id, waiter) in waiters.iter().filter(|(_, waiter)| waiter.is_queued()) {
+        let is_joining = |waiter: &Waiter| waiter.is_claiming() && waiter.terms.mode() != Mode::Exclusive;
+        for (id, waiter) in waiters.iter().filter(|(_, waiter)| waiter.is_queued() || is_joining(waiter)) {
             if let Some(session) = waiter.terms.session() {
                 owned.entry(session.id).or_default().1.insert(*id);
             }
@@ -190,13 +219,17 @@ impl Table {
             ids
         };
         let auto = |id: u32| self.slots[id].extras.as_ref().and_then(|extras| extras.auto.as_ref());
-        let held: Vec<u32> = slots.iter().filter(|(_, slot)| slot.holder.is_some()).map(|(id, _)| *id).collect();
-        let finite = |(_, waiter): &&(u32, &Waiter)| waiter.is_queued() && waiter.due != Moment::FAR;
+        let is_held = |slot: &Slot| slot.holder.is_some() && !slot.is_pending();
+        let held: Vec<u32> = slots.iter().filter(|(_, slot)| is_held(slot)).map(|(id, _)| *id).collect();
+        let waits = |waiter: &Waiter| waiter.is_queued() || waiter.is_claiming();
+        let finite = |(_, waiter): &&(u32, &Waiter)| waits(waiter) && waiter.due != Moment::FAR;
         let timed: Vec<u32> = waiters.iter().filter(finite).map(|(id, _)| *id).collect();
         let ordered: Vec<u32> = held.iter().copied().filter(|id| auto(*id).is_some()).collect();
         assert_eq!(sorted(self.expiries.filed(|id| self.slots[id].expiry)), held, "C1: every holder is timed");
         assert_eq!(sorted(self.timeouts.filed(|id| self.waiters[id].timeout)), timed, "C1: every finite wait is timed");
-        for (id, slot) in slots.iter().filter(|(_, slot)| slot.queue.len > 0 && slot.group().is_none()) {
+        for (id, slot) in
+            slots.iter().filter(|(_, slot)| slot.queue.len > 0 && slot.group().is_none() && !slot.is_bare())
+        {
             let urgent = slot.is_pending() || self.slots[*id].expiry.is_urgent();
             assert!(urgent, "C1: the holder of {:?}, which somebody waits for, ends before others", slot.key);
         }
@@ -205,15 +238,21 @@ impl Table {
     }
 
     fn assert_counters(&self, slots: &[(u32, &Slot)]) {
-        let held = slots.iter().filter(|(_, slot)| slot.holder.is_some()).count();
+        let held = slots.iter().filter(|(_, slot)| slot.holder.is_some() && !slot.is_pending()).count();
         assert_eq!(self.held(), held, "T8: held now");
-        assert_balance(&self.counters, held, self.waiting, "the shard");
+        // Those that a key is being taken for have left the queue, and have no answer yet.
+        let was_queued = |waiter: &Waiter| matches!(waiter.state(), WaiterState::Claiming { queued: true, .. });
+        let waiters = (0..self.waiters.bound()).filter_map(|id| self.waiters.get(id));
+        let claimants: Vec<u32> = waiters.filter(|waiter| was_queued(waiter)).map(|waiter| waiter.slot).collect();
+        assert_balance(&self.counters, held, self.waiting + claimants.len(), "the shard");
         #[cfg(feature = "metrics")]
         self.assert_tally(slots);
-        for (_, slot) in slots {
+        for (index, slot) in slots {
             if let Some(traffic) = slot.extras.as_ref().and_then(|extras| extras.traffic.as_deref()) {
-                let held = usize::from(slot.holder.is_some()) + slot.group().map_or(0, |group| group.len());
-                assert_balance(traffic, held, slot.queue.len as usize, slot.key.as_str());
+                let held = usize::from(slot.holder.is_some() && !slot.is_pending())
+                    + slot.group().map_or(0, |group| group.len());
+                let claimants = claimants.iter().filter(|at| *at == index).count();
+                assert_balance(traffic, held, slot.queue.len as usize + claimants, slot.key.as_str());
             } else {
                 assert_eq!(slot.queue.len, 0, "T8: a key with a queue counts for itself");
             }

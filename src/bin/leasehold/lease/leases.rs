@@ -139,7 +139,7 @@ impl Leases {
 
     /// A heartbeat for each, of their own: they may go on while the locks are looked at.
     pub(crate) fn beat(&self, within: Duration) -> Beats {
-        Box::pin(join_all(self.held.iter().map(|lease| lease.backing.beat(within))))
+        Box::pin(join_all(self.held.iter().map(|lease| lease.beat(within))))
     }
 
     /// Takes note of the answers to a [`beat`](Self::beat).
@@ -158,7 +158,7 @@ impl Leases {
 
     /// Resolves when the engine of this process learns that a lock has ended. A server says so to heartbeats only.
     pub(crate) fn lost(&self) -> Pin<Box<dyn Future<Output = String>>> {
-        let lost: Vec<_> = self.held.iter().map(|lease| lease.backing.lost()).collect();
+        let lost: Vec<_> = self.held.iter().map(Lease::lost).collect();
         Box::pin(async { select_all(lost).await.0 })
     }
 
@@ -167,7 +167,7 @@ impl Leases {
     /// # Errors
     /// `Lost` if one had ended before, `Unavailable` if that cannot be told.
     pub(crate) async fn release(self) -> Result<(), Failure> {
-        let released = join_all(self.held.into_iter().map(|lease| lease.backing.release())).await;
+        let released = join_all(self.held.into_iter().map(Lease::release)).await;
         let mut unknown = Ok(());
         for one in released {
             match one {
@@ -181,7 +181,7 @@ impl Leases {
 
     /// Gives back what may be left of locks under which nothing runs any more.
     pub(crate) async fn give_up(&mut self) {
-        join_all(self.held.drain(..).map(|lease| lease.backing.give_up())).await;
+        join_all(self.held.drain(..).map(Lease::give_up)).await;
     }
 }
 

@@ -1,29 +1,35 @@
 //! A lock for as long as a process wants it: from a server, or from a store by an engine of this process's own.
 //!
-//! A lease knows its deadline on a clock that counts through suspend.
+//! A lease knows its deadline on a clock that counts through suspend. Over HTTP the deadline counts from the moment at
+//! which the request was sent, less a clock's drift, so that it never lies behind the server's.
 
-mod engine;
 pub(crate) mod leases;
 pub(crate) mod progress;
 pub(crate) mod rounds;
-mod server;
 mod terms;
 
+use std::cell::OnceCell;
+use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::future::{LocalBoxFuture, join_all};
-use leasehold::{Clock, Moment};
+use futures_util::future::join_all;
+use leasehold::{Clock, Held, Location, Lock, LockError, LockManager, Moment, Release};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::replies::{Detail, HeartbeatReply, ReleaseReply};
+use crate::client::{CallError, Client};
 use crate::exit::Failure;
-pub(crate) use engine::OwnEngine;
+use crate::settings::store::{self, Choice, StoreArgs};
 use progress::{InTheWay, Progress};
-use rounds::give_back;
-pub(crate) use server::Granted;
+use rounds::{AcquireReply, Pauses, Rounds, TokenFrom, give_back};
 pub(crate) use terms::{HolderArgs, LeaseKind, LeaseTerms};
 
 /// How long a release may take before the process ends without an answer.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The smallest drift between two clocks that is reckoned with, and its share of the TTL.
+const DRIFT: Duration = Duration::from_millis(2);
+const DRIFT_SHARE: u32 = 100;
 
 /// Where locks come from.
 pub(crate) enum LeaseSource {
@@ -31,31 +37,30 @@ pub(crate) enum LeaseSource {
     Store(OwnEngine),
 }
 
+/// An engine of this process over a store, from the moment on at which the store answered.
+pub(crate) struct OwnEngine {
+    name: String,
+    redlock_max_ttl: Duration,
+    settings: StoreArgs,
+    ttl: Duration,
+    engine: OnceCell<LockManager>,
+}
+
 /// A lock that was granted.
 pub(crate) struct Lease {
     pub(crate) fencing_token: Option<u64>,
     pub(crate) deadline: Moment,
     clock: Clock,
+    key: String,
     ttl: Duration,
-    backing: Box<dyn Backing>,
+    /// See [`LeaseTerms::kind_and_owner`].
+    kind_and_owner: Value,
+    backing: Backing,
 }
 
-/// What a lease does through its server or store.
-trait Backing {
-    /// One heartbeat, of its own: it may go on while the lease is looked at.
-    fn beat(&self, within: Duration) -> LocalBoxFuture<'static, Beat>;
-
-    /// Resolves when this process hears that the lock has ended.
-    fn lost(&self) -> LocalBoxFuture<'static, String>;
-
-    /// Releases the lock. What cannot be released ends with its TTL.
-    ///
-    /// # Errors
-    /// `Lost` if it had ended before, `Unavailable` if that cannot be told.
-    fn release(self: Box<Self>) -> LocalBoxFuture<'static, Result<(), Failure>>;
-
-    /// Gives back what may be left of a lock under which nothing runs any more.
-    fn give_up(self: Box<Self>) -> LocalBoxFuture<'static, ()>;
+enum Backing {
+    Server { client: Client, token: String },
+    Store { lock: Lock },
 }
 
 /// What became of a heartbeat.
@@ -67,6 +72,70 @@ pub(crate) enum Beat {
     Gone(String),
     /// Nobody can tell; the lock lasts as long as it would have.
     Unknown(String),
+}
+
+/// What a server answers to an acquire.
+#[derive(Deserialize)]
+pub(crate) struct Granted {
+    pub(crate) token: String,
+    pub(crate) fencing_token: Option<u64>,
+    pub(crate) remaining_ms: u64,
+    waited_ms: u64,
+}
+
+impl OwnEngine {
+    /// Over the store of this name, for locks of this TTL.
+    ///
+    /// # Errors
+    /// `Usage` if it names none, or memory, which nobody else would know of.
+    pub(crate) fn over(
+        name: &str,
+        redlock_max_ttl: Duration,
+        settings: &StoreArgs,
+        ttl: Duration,
+    ) -> Result<Self, Failure> {
+        let settings = settings.clone();
+        let engine = Self { name: name.to_owned(), redlock_max_ttl, settings, ttl, engine: OnceCell::new() };
+        engine.choice().map(|_| engine)
+    }
+
+    fn choice(&self) -> Result<Choice, Failure> {
+        match store::choose(&self.name, self.redlock_max_ttl, &self.settings).map_err(Failure::Usage)? {
+            Choice::Memory => Err(Failure::Usage("--store memory: no other process would know of it".to_owned())),
+            choice => Ok(choice),
+        }
+    }
+
+    async fn connect(&self) -> Result<LockManager, Failure> {
+        let builder = self.choice()?.under(LockManager::builder().ttl(self.ttl));
+        Ok(builder.build_and_connect().await?)
+    }
+
+    /// The engine. A store that does not answer is asked again until `end`.
+    async fn started(
+        &self,
+        key: &str,
+        end: Moment,
+        clock: &Clock,
+        progress: &Progress,
+    ) -> Result<&LockManager, Failure> {
+        let mut pauses = Pauses::default();
+        while self.engine.get().is_none() {
+            match self.connect().await {
+                Ok(engine) => drop(self.engine.set(engine)),
+                Err(why @ Failure::Unavailable(_)) => {
+                    let left = end.saturating_since(clock.now());
+                    if left.is_zero() {
+                        return Err(why);
+                    }
+                    progress.failing(key, &why);
+                    tokio::time::sleep(pauses.next().min(left)).await;
+                }
+                Err(why) => return Err(why),
+            }
+        }
+        self.engine.get().ok_or_else(|| Failure::Os("the engine has not started".to_owned()))
+    }
 }
 
 impl LeaseSource {
@@ -81,17 +150,60 @@ impl LeaseSource {
         end: Moment,
         progress: &Progress,
     ) -> Result<Lease, Failure> {
+        let clock = Clock::system();
         match self {
-            Self::Server(client) => server::acquire(client, terms, end, progress).await,
-            Self::Store(store) => store.acquire(terms, end, progress).await,
+            Self::Server(client) => {
+                let mut rounds = Rounds::until(end, TokenFrom::Us, client, &clock, progress);
+                loop {
+                    let AcquireReply { text, sent } = rounds.ask(terms).await?;
+                    let granted: Granted = client.read(&text)?;
+                    let deadline = granted.deadline(sent, terms.ttl);
+                    let backing = Backing::Server { client: client.clone(), token: granted.token };
+                    let mut lease = Lease::new(terms, granted.fencing_token, deadline, backing);
+                    if lease.is_fresh().await {
+                        return Ok(lease);
+                    }
+                    rounds.give_back(terms).await?;
+                }
+            }
+            Self::Store(store) => {
+                let locks = store.started(&terms.key, end, &clock, progress).await?;
+                loop {
+                    let lock = request(locks, terms, end.saturating_since(clock.now())).await?;
+                    let deadline = lock.deadline().unwrap_or_else(|| clock.now());
+                    let fencing_token = lock.fencing_token().map(|fence| fence.get());
+                    let backing = Backing::Store { lock };
+                    let mut lease = Lease::new(terms, fencing_token, deadline, backing);
+                    if lease.is_fresh().await {
+                        return Ok(lease);
+                    }
+                    // Dropped, it is released.
+                    if clock.now() >= end {
+                        let why = "its turn came and went while this process did not run";
+                        return Err(Failure::NotAcquired(why.to_owned()));
+                    }
+                }
+            }
         }
     }
 
     /// Who is in the way of this wait.
     pub(crate) async fn look(&self, key: &str, owner: &str) -> Option<InTheWay> {
         match self {
-            Self::Server(client) => server::look(client, key, owner).await,
-            Self::Store(store) => store.look(key).await,
+            Self::Server(client) => {
+                let text = client.get("/locks", &[("key", key), ("missing", "empty")]).await.ok()?;
+                let Detail { row, queue, .. } = client.read(&text).ok()?;
+                let me = queue.iter().find(|waiter| waiter.owner.as_deref() == Some(owner));
+                let before = me.map(|waiter| waiter.position.saturating_sub(1));
+                let age = row.holder.age_ms.map(Duration::from_millis);
+                Some(InTheWay { owner: row.holder.owner, age, before })
+            }
+            Self::Store(store) => {
+                let info = store.engine.get()?.inspect(key).await.ok()??;
+                let is_here = info.location == Location::Here;
+                let age = is_here.then_some(info.age);
+                Some(InTheWay { owner: info.owner.map(|owner| owner.to_string()), age, before: None })
+            }
         }
     }
 
@@ -111,15 +223,40 @@ impl LeaseSource {
 
     /// Sees to it that what was released is released in the store, before the process ends.
     pub(crate) async fn close(&self) {
-        if let Self::Store(store) = self {
-            store.close().await;
+        if let Self::Store(store) = self
+            && let Some(locks) = store.engine.get()
+        {
+            locks.shutdown(RELEASE_TIMEOUT).await;
         }
     }
 }
 
+async fn request(locks: &LockManager, terms: &LeaseTerms, wait: Duration) -> Result<Lock, LockError> {
+    let (key, now) = (&terms.key, wait.is_zero());
+    let request = match (terms.kind, now) {
+        (LeaseKind::Exclusive, true) => locks.try_lock(key),
+        (LeaseKind::Exclusive, false) => locks.lock(key),
+        (LeaseKind::Shared, true) => locks.try_read(key),
+        (LeaseKind::Shared, false) => locks.read(key),
+        (LeaseKind::Permit { limit }, true) => locks.semaphore(key, limit).try_permits(1),
+        (LeaseKind::Permit { limit }, false) => locks.semaphore(key, limit).permits(1),
+    };
+    let request = request.ttl(terms.ttl).owner(&terms.owner);
+    if now { request.await } else { request.wait(wait).await }
+}
+
+impl Granted {
+    /// The end of the lock, for a client that sent its request then.
+    pub(crate) fn deadline(&self, sent: Moment, ttl: Duration) -> Moment {
+        let lasts = Duration::from_millis(self.waited_ms.saturating_add(self.remaining_ms));
+        sent.saturating_add(without_drift(lasts, ttl))
+    }
+}
+
 impl Lease {
-    fn new(ttl: Duration, fencing_token: Option<u64>, deadline: Moment, backing: impl Backing + 'static) -> Self {
-        Self { fencing_token, deadline, clock: Clock::system(), ttl, backing: Box::new(backing) }
+    fn new(terms: &LeaseTerms, fencing_token: Option<u64>, deadline: Moment, backing: Backing) -> Self {
+        let (clock, kind_and_owner) = (Clock::system(), terms.kind_and_owner());
+        Self { fencing_token, deadline, clock, key: terms.key.clone(), ttl: terms.ttl, kind_and_owner, backing }
     }
 
     /// Whether more than half of its time is left, after a heartbeat if need be (R8). Time is lost when this process
@@ -128,20 +265,145 @@ impl Lease {
         let enough = self.ttl / 2;
         let left = |lease: &Self| lease.deadline.saturating_since(lease.now());
         if left(self) <= enough
-            && let Beat::Until(deadline) = self.backing.beat(enough).await
+            && let Beat::Until(deadline) = self.beat(enough).await
         {
             self.deadline = self.deadline.max(deadline);
         }
         left(self) > enough
     }
 
+    /// The body of a release. A server that has just started, and knows of no locks, believes the fencing token.
+    fn release_body(&self) -> Value {
+        let token = match &self.backing {
+            Backing::Server { token, .. } => Some(token),
+            Backing::Store { .. } => None,
+        };
+        let mut body = json!({ "key": self.key, "token": token });
+        if let Some(fence) = self.fencing_token {
+            body["fencing_token"] = fence.into();
+            for name in ["mode", "limit", "permits"] {
+                if let Some(value) = self.kind_and_owner.get(name) {
+                    body[name] = value.clone();
+                }
+            }
+        }
+        body
+    }
+
+    /// The body of a heartbeat, with which such a server gives the lock back.
+    fn heartbeat_body(&self) -> Value {
+        let mut body = if self.fencing_token.is_some() { self.kind_and_owner.clone() } else { json!({}) };
+        body["ttl_ms"] = whole_ms(self.ttl).into();
+        for (name, value) in self.release_body().as_object_mut().into_iter().flatten() {
+            body[name.as_str()] = value.take();
+        }
+        body
+    }
+
     pub(crate) fn now(&self) -> Moment {
         self.clock.now()
     }
+
+    /// One heartbeat, of its own: it may go on while the lease is looked at.
+    pub(crate) fn beat(&self, within: Duration) -> Pin<Box<dyn Future<Output = Beat>>> {
+        let (ttl, clock) = (self.ttl, self.clock.clone());
+        match &self.backing {
+            Backing::Server { client, .. } => {
+                let body = self.heartbeat_body();
+                let client = client.clone();
+                Box::pin(async move {
+                    let sent = clock.now();
+                    let answer = client.post("/heartbeat", &body, within).await;
+                    match answer.and_then(|text| client.read::<HeartbeatReply>(&text)) {
+                        Ok(HeartbeatReply { remaining_ms, .. }) => {
+                            Beat::Until(sent.saturating_add(without_drift(Duration::from_millis(remaining_ms), ttl)))
+                        }
+                        Err(CallError::Refused(problem)) => match Failure::from(problem) {
+                            Failure::Lost(why) => Beat::Gone(why),
+                            other => Beat::Unknown(other.to_string()),
+                        },
+                        Err(CallError::Unknown(why) | CallError::Distrusted(why)) => Beat::Unknown(why),
+                    }
+                })
+            }
+            Backing::Store { lock } => {
+                let held: Held = lock.held();
+                Box::pin(async move {
+                    match held.refresh_for(ttl).await {
+                        Ok(refreshed) => Beat::Until(refreshed.deadline),
+                        Err(why @ (LockError::Lost(_) | LockError::NotHeld)) => Beat::Gone(why.to_string()),
+                        Err(why) => Beat::Unknown(why.to_string()),
+                    }
+                })
+            }
+        }
+    }
+
+    /// Resolves when the engine of this process hears that the lock has ended. A server tells it with heartbeats only.
+    pub(crate) fn lost(&self) -> Pin<Box<dyn Future<Output = String>>> {
+        match &self.backing {
+            Backing::Server { .. } => Box::pin(std::future::pending()),
+            Backing::Store { lock } => {
+                let lost = lock.held().lost();
+                Box::pin(async move {
+                    match lost.await {
+                        Some(why) => why.to_string(),
+                        None => std::future::pending().await,
+                    }
+                })
+            }
+        }
+    }
+
+    /// Releases the lock. What cannot be released ends with its TTL.
+    ///
+    /// # Errors
+    /// `Lost` if it had ended before, `Unavailable` if that cannot be told.
+    pub(crate) async fn release(self) -> Result<(), Failure> {
+        let body = self.release_body();
+        let gone = Failure::Lost(format!("{}: the lock ended before it was released", self.key));
+        match self.backing {
+            Backing::Server { client, .. } => {
+                let text = match client.post("/release", &body, RELEASE_TIMEOUT).await {
+                    Err(CallError::Unknown(_)) => {
+                        client.post("/release", &body, RELEASE_TIMEOUT).await?;
+                        // If it is gone already, the first order may have done it.
+                        return Ok(());
+                    }
+                    answer => answer?,
+                };
+                let ReleaseReply { outcome } = client.read(&text)?;
+                if outcome == "released" { Ok(()) } else { Err(gone) }
+            }
+            Backing::Store { lock } => {
+                match lock.unlock().await {
+                    Release::Released => Ok(()),
+                    Release::AlreadyGone => Err(gone),
+                    // S1: neither is known. It was held by the local deadline, which `run` has watched.
+                    _ => Err(Failure::Unavailable(format!(
+                        "{}: the store did not answer the release: the key is free when it has, or after its TTL",
+                        self.key
+                    ))),
+                }
+            }
+        }
+    }
+
+    /// Gives back what may be left of a lock under which nothing runs any more.
+    pub(crate) async fn give_up(self) {
+        let body = self.release_body();
+        match self.backing {
+            Backing::Server { client, .. } => {
+                // Whoever does not answer keeps the lock for its TTL at most.
+                let _ = client.post("/release", &body, RELEASE_TIMEOUT).await;
+            }
+            Backing::Store { lock } => drop(lock.unlock().await),
+        }
+    }
 }
 
-fn gone(key: &str) -> Failure {
-    Failure::Lost(format!("{key}: the lock ended before it was released"))
+fn without_drift(span: Duration, ttl: Duration) -> Duration {
+    span.saturating_sub(DRIFT + ttl / DRIFT_SHARE)
 }
 
 pub(crate) fn whole_ms(span: Duration) -> u64 {

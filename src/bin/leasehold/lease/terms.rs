@@ -63,8 +63,7 @@ impl HolderArgs {
 impl LeaseTerms {
     /// The body of `POST /acquire`, for a wait of this length.
     pub(crate) fn body(&self, wait: Duration) -> Value {
-        let mut body = self.mode();
-        body["owner"] = self.owner.as_str().into();
+        let mut body = self.kind_and_owner();
         body["key"] = self.key.as_str().into();
         body["ttl_ms"] = whole_ms(self.ttl).into();
         body["wait_ms"] = whole_ms(wait).into();
@@ -72,12 +71,12 @@ impl LeaseTerms {
         body
     }
 
-    /// How the lock is held, as the body of a request says it.
-    pub(super) fn mode(&self) -> Value {
+    /// What a server has to be told again that has forgotten the lock.
+    pub(super) fn kind_and_owner(&self) -> Value {
         match self.kind {
-            LeaseKind::Exclusive => json!({ "mode": "exclusive" }),
-            LeaseKind::Shared => json!({ "mode": "shared" }),
-            LeaseKind::Permit { limit } => json!({ "mode": "permit", "limit": limit }),
+            LeaseKind::Exclusive => json!({ "owner": self.owner, "mode": "exclusive" }),
+            LeaseKind::Shared => json!({ "owner": self.owner, "mode": "shared" }),
+            LeaseKind::Permit { limit } => json!({ "owner": self.owner, "mode": "permit", "limit": limit }),
         }
     }
 }

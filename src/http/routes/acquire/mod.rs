@@ -103,8 +103,9 @@ pub(in crate::http) struct Acquired<'a> {
 #[utoipa::path(
     post, path = "/acquire", tag = "locking", operation_id = "acquire",
     description = "Who goes away while waiting leaves the queue at once. To make a retry safe, choose a fresh UUID as \
-        `token`: the same request with the same token then gets the same lock. Over a store, `shared` and `permit` \
-        are refused with `wrong_mode`: they would not reach other processes.",
+        `token`: the same request with the same token then gets the same lock. Over a store that keeps \
+        exclusive locks alone (Redlock), `shared` and `permit` are refused with `wrong_mode`: they would not reach \
+        other processes.",
     request_body = AcquireBody,
     responses((status = 200, description = "The lock is yours.", body = Acquired)),
 )]

@@ -14,7 +14,7 @@ use crate::table::claim::{
     Attempts, ClaimEnd, ClaimFilter, ClaimOutcome, ClaimRequest, ClaimSource, LocalWaiters, ReleaseCommand,
     StoreCommand, StoreGrant, Told,
 };
-use crate::table::{End, Grant};
+use crate::table::{End, Grant, HoldersCursor};
 
 /// A key that is being taken for a request.
 #[derive(Clone, Copy, Debug)]
@@ -410,9 +410,12 @@ impl World {
             Push::Wanted => self.tell(of, key, Told::Wanted),
             Push::Forced => {
                 self.tell(of, key, Told::Doubted);
-                let found = self.act(of, |table, now, fx| table.claim_on(&key_at(key), hash(), now, fx));
-                if let Some((grant, token)) = found {
-                    self.look(of, key, (grant, token), End::Forced);
+                let found = self.act(of, |table, now, fx| {
+                    let (grants, _) = table.grants_on(&key_at(key), hash(), HoldersCursor::default(), now, fx);
+                    grants.into_iter().find_map(|grant| Some((grant, table.claim_of(&grant)?)))
+                });
+                if let Some(found) = found {
+                    self.look(of, key, found, End::Forced);
                 }
             }
         }
