@@ -5,6 +5,8 @@
 //! ones that other libraries use, by EVALSHA over one multiplexed connection that lives on another thread, as the
 //! store's does. Runs alternate, and the medians are shown.
 //!
+//! Numbers on the command line name how many pairs are in flight in the first table, and leave the others out.
+//!
 //! The second lets two processes pass one key to and fro. The third counts what waiting tasks cost the server.
 //! `report` holds the figures to their targets.
 
@@ -123,7 +125,7 @@ async fn manager(url: &str) -> LockManager {
 }
 
 /// Answers the pairs per second of each contender, by their numbers in flight.
-fn pairs(server: &Server, rounds: usize, pairs: usize) -> Vec<(String, f64)> {
+fn pairs(server: &Server, rounds: usize, pairs: usize, in_flight: &[usize]) -> Vec<(String, f64)> {
     let two = Stores::start(&|| Arc::new(RedisStore::new(&server.url()).unwrap()) as Arc<dyn Store>);
     let (here, elsewhere) = (runtime(), runtime());
     // Its task stays on the other thread.
@@ -148,7 +150,7 @@ fn pairs(server: &Server, rounds: usize, pairs: usize) -> Vec<(String, f64)> {
         "acquire + release, distinct keys: pairs/s, time of one, the manager's share, processor time here and there"
     );
     let mut figures = Vec::new();
-    for in_flight in [1, 8, 64, 256] {
+    for &in_flight in in_flight {
         let pairs = if in_flight == 1 { pairs / 5 } else { pairs };
         let mut runs: [Runs; 5] = Default::default();
         for _ in 0..rounds {
@@ -259,7 +261,12 @@ fn main() {
     let is_bench = std::env::args().any(|arg| arg == "--bench");
     let server = Server::start(&[]);
     let (rounds, number) = if is_bench { (11, 20_000) } else { (1, 500) };
-    let mut figures = pairs(&server, rounds, number);
+    let in_flight: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    if !in_flight.is_empty() {
+        pairs(&server, rounds, number, &in_flight);
+        return;
+    }
+    let mut figures = pairs(&server, rounds, number, &[1, 8, 64, 256]);
     figures.push(("redis_passing/leasehold".to_owned(), passing(&server, if is_bench { 501 } else { 5 })));
     waiting(&server, if is_bench { Duration::from_secs(5) } else { Duration::from_millis(100) });
     if is_bench {

@@ -47,7 +47,7 @@
 //! | [`store`] | may this process hold a key at all: the seam to Redis and other stores |
 //! | `current_owner`, `routing` | on whose behalf code runs; which shard a key belongs to, and of which namespace |
 //! | `table` | who is next: a pure state machine of holders, queues and deadlines |
-//! | [`retry`], `supervise`, [`account`](Account) | how long a poller sleeps; tasks that outlive a panic; whom locks are charged to |
+//! | [`retry`], `supervise`, `wakes`, [`account`](Account) | how long a poller sleeps; tasks that outlive a panic; wakes that are given together; whom locks are charged to |
 //! | [`error`](LockError), [`clock`](Clock), `backoff`, `quota`, [`claim_reuse`](store::ClaimReuse) | what can go wrong; time; loops that a failure can feed; how many there may be; what becomes of a key between two locks |
 //! | [`key`](Key), [`mode`](Mode), `sync`, [`readable`](readable()), `macros` | names; how a key is held; the one mutex; keys and names as people should see them; what several rooms declare alike |
 //!
@@ -114,6 +114,7 @@ mod supervise;
 mod sync;
 mod table;
 mod telemetry;
+mod wakes;
 
 pub use account::Account;
 pub use actor::messages;

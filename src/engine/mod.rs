@@ -22,7 +22,6 @@ pub(crate) use event_hub::Hub;
 use runtime::Runtime;
 pub(crate) use session_registry::{SessionParts, SessionRegistry};
 pub use shard_actor::ShardActor;
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::clock::{Clock, Moment, wall_micros};
@@ -32,6 +31,7 @@ use crate::deadlock::Detector;
 use crate::error::LockError;
 use crate::key::Key;
 use crate::routing::ShardRouter;
+use crate::shard::answer::Answered;
 use crate::shard::client::StoreClient;
 use crate::shard::driver::StoreDriver;
 use crate::shard::waiter_budget::WaiterBudget;
@@ -236,7 +236,7 @@ impl LockManager {
 
     /// Ends what an owner that has ended holds and waits for. Answers what the store will find when it releases the
     /// keys.
-    pub(crate) fn end_owner(&self, owner: &Owner) -> Vec<oneshot::Receiver<Released>> {
+    pub(crate) fn end_owner(&self, owner: &Owner) -> Vec<Answered<Released>> {
         self.engine.shards.iter().flat_map(|shard| shard.end_owner_anywhere(owner)).collect()
     }
 

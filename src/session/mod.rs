@@ -244,8 +244,8 @@ impl Session {
         manager.sessions().note_end();
         let mut all_known = true;
         for answer in answers {
-            // An error: the runtime stopped before the store had answered.
-            all_known &= matches!(answer.await, Ok(Released::Released | Released::AlreadyGone));
+            // None: the runtime stopped before the store had answered.
+            all_known &= matches!(answer.await, Some(Released::Released | Released::AlreadyGone));
         }
         match ended {
             Err(_) => Release::AlreadyGone,

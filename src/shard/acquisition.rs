@@ -4,9 +4,11 @@
 //! cannot say whose turn it is: it watches the key, tries again, and sleeps until a hint, the holder's end or the poll
 //! cap (R15).
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::driver::{EndedClaim, RETRY, StoreDriver};
@@ -56,7 +58,7 @@ impl StoreDriver {
     /// Begins to take a key for a request. `ended` is let go at the same time.
     pub(super) fn acquire(self: Arc<Self>, grant: Grant, key: Key, ask: ClaimRequest, ended: Option<EndedClaim>) {
         let (cancel, cancelled) = oneshot::channel();
-        self.acquiring.lock().insert(grant.fence, cancel);
+        self.under_way.begin_acquiring(grant.fence, cancel);
         let driver = Arc::clone(&self);
         self.client().spawn(async move {
             // Commands run after the mutex, each in its caller's thread: the one that cancels this may have run before
@@ -66,15 +68,15 @@ impl StoreDriver {
                 // Never cancelled. Were the key asked for at the same time, this process itself would be in the way.
                 let _ = driver.client().release(key.clone(), own).await;
             }
-            if !is_wanted && driver.acquiring.lock().remove(&grant.fence).is_some() {
+            if !is_wanted && driver.under_way.end_acquiring(grant.fence).is_some() {
                 if let Some(ended) = ended {
-                    driver.release_ended(ended, &key).await;
+                    Box::pin(driver.release_ended(ended, &key)).await;
                 }
                 return;
             }
             // Never cancelled: the release has to be answered.
             let first = match ended {
-                Some(ended) => Some(driver.exchange(ended, &grant, &key, ask).await),
+                Some(ended) => Some(Box::pin(driver.exchange(ended, &grant, &key, ask)).await),
                 None => None,
             };
             tokio::select! {
@@ -84,14 +86,30 @@ impl StoreDriver {
                         driver.client().store.leave(&key);
                     }
                 }
-                () = supervise("acquiring a key", || driver.try_until_granted(grant, &key, ask, first)), if is_wanted => {
-                    driver.acquiring.lock().remove(&grant.fence);
+                () = driver.take(grant, &key, ask, first), if is_wanted => {
+                    driver.under_way.end_acquiring(grant.fence);
                 }
             }
         });
     }
 
     /// Cancel safe: the store undoes a grant whose answer nobody received (S5).
+    async fn take(self: &Arc<Self>, grant: Grant, key: &Key, ask: ClaimRequest, first: Option<Tried>) {
+        let first = match first {
+            None if ask.not_before <= self.client().clock.now() => {
+                let (request, mut pauses) = (request(key, ask), Pauses::new());
+                // After a panic it is tried again below.
+                let trying = AssertUnwindSafe(self.try_once(&grant, request, &mut pauses));
+                trying.catch_unwind().await.ok()
+            }
+            first => first,
+        };
+        if !matches!(first, Some(Tried::Over)) {
+            // In a box: most requests are granted at the first try, and what waits is large.
+            Box::pin(supervise("acquiring a key", || self.try_until_granted(grant, key, ask, first))).await;
+        }
+    }
+
     async fn try_until_granted(self: &Arc<Self>, grant: Grant, key: &Key, ask: ClaimRequest, first: Option<Tried>) {
         let ClaimRequest { ttl, tries, not_before, .. } = ask;
         let store = &*self.client().store;
@@ -151,15 +169,14 @@ impl StoreDriver {
         self.client().wait_turn(ended.token).await;
         let asked = self.client().clock.now();
         let (released, answer) = self.client().store.exchange(ended.token, request).await;
-        // Fails only if nobody waits for the answer.
-        let _ = ended.answer.send(released);
+        ended.answer.give(released);
         self.conclude(grant, request, (asked, answer), &mut Pauses::new()).await
     }
 
     /// Lets go what this process holds of a key that the next request does not want any more.
     async fn release_ended(&self, ended: EndedClaim, key: &Key) {
         self.client().wait_turn(ended.token).await;
-        let _ = ended.answer.send(self.client().store.release(key, ended.token).await);
+        ended.answer.give(self.client().store.release(key, ended.token).await);
     }
 
     /// What becomes of the store's answer to a try that began at `asked`.

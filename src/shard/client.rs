@@ -1,4 +1,4 @@
-//! What the clerks of all shards share: the store, the runtime that its calls run on, and their order.
+//! What the drivers of all shards share: the store, the runtime that its calls run on, and their order.
 //!
 //! Calls for one token come one after the other (R6), each in a task that no caller can take back.
 
@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::Shard;
+use super::answer::{Answered, answer};
 use super::inbox::Inbox;
 use super::reconcile::{recheck_blocking, reconcile_events};
 use crate::clock::Clock;
@@ -25,7 +26,7 @@ use crate::telemetry::trace;
 /// How long a shutdown lets the last calls take.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
-/// What the clerks of all shards share.
+/// What the drivers of all shards share.
 pub(crate) struct StoreClient {
     pub(crate) store: Arc<dyn Store>,
     /// The same store, with its type: it has counts and the last error to be asked for.
@@ -195,17 +196,16 @@ impl StoreClient {
         }
     }
 
-    /// Releases a claim's key; the receiver gets what the store finds, or an error if the runtime stops before.
+    /// Releases a claim's key; the answer is what the store finds, and never comes if the runtime stops before.
     ///
     /// The sender is in the task and nowhere else, so that it is dropped with the task.
-    pub(crate) fn release(self: &Arc<Self>, key: Key, claim: ClaimEnd) -> oneshot::Receiver<Released> {
-        let (sender, found) = oneshot::channel();
+    pub(crate) fn release(self: &Arc<Self>, key: Key, claim: ClaimEnd) -> Answered<Released> {
+        let (sender, found) = answer();
         let client = Arc::clone(self);
         self.spawn(async move {
             // Called in its turn, not before: a release begins with the call (S7, R6).
             client.wait_turn(claim.token).await;
-            // Fails only if nobody waits for the answer.
-            let _ = sender.send(client.release_now(&key, claim).await);
+            sender.give(client.release_now(&key, claim).await);
         });
         found
     }

@@ -10,7 +10,6 @@
 //!
 //! Asking, refreshing and releasing take turns (R6), so that a grant that has won never outlives its claim (R19).
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::driver::{RETRY, StoreDriver};
 use crate::clock::Moment;
-use crate::key::{FencingToken, Key, Ttl};
+use crate::key::{Key, Ttl};
 use crate::mode::Mode;
 use crate::store::{AcquireRequest, Acquired, Denial, FailMode, OnHeld, StoreError, drift};
 use crate::table::{ClaimOutcome, ClaimSource, End, Grant};
@@ -27,25 +26,16 @@ use crate::table::{ClaimOutcome, ClaimSource, End, Grant};
 /// hand-over.
 const AWAY: Duration = Duration::from_secs(1);
 
-/// The degraded grants of a shard.
+/// Whether a shard grants without the store.
 pub(super) struct Degraded {
     mode: FailMode,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// The table's fences of the degraded grants. One is in here from the moment it is made until the store has
-    /// answered for its key or it has ended; if it stayed, refreshes of a lock that the store keeps would not reach the
-    /// store.
-    grants: HashSet<FencingToken>,
     /// Until when the store counts as away: set by an unknown answer, cleared by any other.
-    away_until: Option<Moment>,
+    away_until: Mutex<Option<Moment>>,
 }
 
 impl Degraded {
     pub(super) fn new(mode: FailMode) -> Self {
-        Self { mode, state: Mutex::default() }
+        Self { mode, away_until: Mutex::default() }
     }
 
     pub(super) fn is_allowed(&self) -> bool {
@@ -54,14 +44,22 @@ impl Degraded {
 
     /// Why the store need not be asked, if it need not.
     pub(super) fn known_away(&self, now: Moment) -> Option<StoreError> {
-        let away = self.is_allowed() && self.state.lock().away_until.is_some_and(|until| now < until);
+        let away = self.is_allowed() && self.away_until.lock().is_some_and(|until| now < until);
         away.then_some(StoreError::Timeout)
     }
 
-    pub(super) fn forget(&self, grant: &Grant) {
-        if self.is_allowed() {
-            self.state.lock().grants.remove(&grant.fence);
+    /// An unknown answer at `now`. Not put off by a request that did not ask the store: after a second the next one asks
+    /// again.
+    fn set_away(&self, now: Moment) {
+        let mut away_until = self.away_until.lock();
+        if away_until.is_none_or(|until| until <= now) {
+            *away_until = Some(now.saturating_add(AWAY));
         }
+    }
+
+    /// The store has answered.
+    fn set_back(&self) {
+        *self.away_until.lock() = None;
     }
 }
 
@@ -77,21 +75,22 @@ enum Won {
 
 impl StoreDriver {
     pub(crate) fn is_degraded(&self, grant: &Grant) -> bool {
-        self.degraded.is_allowed() && self.degraded.state.lock().grants.contains(&grant.fence)
+        self.degraded.is_allowed() && self.under_way.is_degraded(grant.fence)
+    }
+
+    /// The store has answered for a grant's key, or the grant has ended.
+    pub(super) fn end_degraded(&self, grant: &Grant) {
+        if self.degraded.is_allowed() {
+            self.under_way.set_degraded(grant.fence, false);
+        }
     }
 
     /// Grants a key without the store.
     pub(super) fn grant_locally(self: &Arc<Self>, grant: Grant, key: &Key, ttl: Ttl) {
         let Some(shard) = self.shard() else { return };
         let now = self.client().clock.now();
-        {
-            let mut state = self.degraded.state.lock();
-            state.grants.insert(grant.fence);
-            // Not put off by a request that did not ask the store: after a second the next one asks again.
-            if state.away_until.is_none_or(|until| until <= now) {
-                state.away_until = Some(now.saturating_add(AWAY));
-            }
-        }
+        self.under_way.set_degraded(grant.fence, true);
+        self.degraded.set_away(now);
         match shard.claimed(&grant, ClaimSource::Ours, now.saturating_add(ttl.as_duration())) {
             ClaimOutcome::Taken => {
                 // The store knows of no grant that would end this process's place in its queue.
@@ -100,7 +99,7 @@ impl StoreDriver {
                 self.client().spawn(async move { driver.win_back(grant, key).await });
             }
             // The table has not taken it.
-            ClaimOutcome::Unwanted | ClaimOutcome::TooLate => self.degraded.forget(&grant),
+            ClaimOutcome::Unwanted | ClaimOutcome::TooLate => self.end_degraded(&grant),
         }
     }
 
@@ -111,7 +110,7 @@ impl StoreDriver {
             match self.client().in_turn(grant.token, self.try_to_win(&grant, &key)).await {
                 Won::Yes | Won::Ended => return,
                 Won::No => {
-                    self.degraded.forget(&grant);
+                    self.end_degraded(&grant);
                     if let Some(shard) = self.shard() {
                         shard.claim_lost(&grant, End::Vanished);
                     }
@@ -124,7 +123,7 @@ impl StoreDriver {
 
     async fn try_to_win(&self, grant: &Grant, key: &Key) -> Won {
         let Some(until) = self.shard().and_then(|shard| shard.held_until(grant)) else {
-            self.degraded.forget(grant);
+            self.end_degraded(grant);
             return Won::Ended;
         };
         let store = &self.client().store;
@@ -138,20 +137,20 @@ impl StoreDriver {
             .await
         {
             Acquired::Granted { valid_for, .. } => {
-                self.degraded.state.lock().away_until = None;
+                self.degraded.set_back();
                 if asked.saturating_add(valid_for) < until {
                     // The token had the key already, for less.
                     self.client().release(key.clone(), grant.token.into());
                     return Won::No;
                 }
-                self.degraded.forget(grant);
+                self.end_degraded(grant);
                 Won::Yes
             }
             Acquired::Denied {
                 why: Denial::Held | Denial::OtherKind | Denial::OtherMode | Denial::Ahead | Denial::Split,
                 ..
             } => {
-                self.degraded.state.lock().away_until = None;
+                self.degraded.set_back();
                 Won::No
             }
             Acquired::Denied { .. } | Acquired::Unknown(_) => Won::Unknown,

@@ -1,7 +1,7 @@
 //! The store's side of one shard: acquires keys, extends them, releases them.
 //!
-//! Every call runs in a task of the manager's own runtime, so that none depends on a caller's future: what a request
-//! began is finished, or undone, when the request has gone. Calls for one token come one after the other (R6).
+//! Every call runs on the manager's own runtime, so that none depends on a caller's future: what a request began is
+//! finished, or undone, when the request has gone. Calls for one token come one after the other (R6).
 //!
 //! | command | what is done | it ends |
 //! |---|---|---|
@@ -10,17 +10,17 @@
 //! | confirm | ask once for how long the key is kept | with an answer |
 //! | release | ask once; the store goes on by itself (S7). With the acquire of whoever waits next it is one call | with an answer |
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Shard;
+use super::answer::{Answer, Answered, answer};
 use super::client::StoreClient;
 use super::degraded::Degraded;
 use super::loss::LossSignal;
+use super::under_way::UnderWay;
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::error::LockError;
@@ -34,7 +34,7 @@ use crate::table::{
 pub(super) struct EndedClaim {
     pub(super) token: Token,
     /// Where the store's answer goes to.
-    pub(super) answer: oneshot::Sender<Released>,
+    pub(super) answer: Answer<Released>,
 }
 
 /// How long after an unknown answer it is tried again, at first and at most.
@@ -44,25 +44,14 @@ pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Durat
 pub(crate) struct StoreDriver {
     client: Arc<StoreClient>,
     shard: OnceLock<Weak<Shard>>,
-    /// How to cancel each acquisition under way, by the grant that it is for. A task takes its own entry out when it
-    /// ends; one that is not there has ended or was cancelled.
-    pub(super) acquiring: Mutex<HashMap<FencingToken, oneshot::Sender<LocalWaiters>>>,
-    /// The grants that a task is extending: while the store does not answer, that one task asks again, however often
-    /// the grant comes due.
-    extending: Mutex<HashSet<FencingToken>>,
+    pub(super) under_way: UnderWay,
     pub(super) degraded: Degraded,
 }
 
 impl StoreDriver {
     pub(crate) fn new(client: Arc<StoreClient>) -> Arc<Self> {
         let degraded = Degraded::new(client.fail_mode);
-        Arc::new(Self {
-            client,
-            shard: OnceLock::new(),
-            acquiring: Mutex::default(),
-            extending: Mutex::default(),
-            degraded,
-        })
+        Arc::new(Self { client, shard: OnceLock::new(), under_way: UnderWay::default(), degraded })
     }
 
     pub(crate) fn serve(&self, shard: &Arc<Shard>) {
@@ -159,13 +148,13 @@ impl StoreDriver {
     }
 
     /// Asks the store to release what a grant held, if how it ended asks for that; answers what the store will find.
-    pub(super) fn release(self: &Arc<Self>, command: ReleaseCommand) -> Option<oneshot::Receiver<Released>> {
+    pub(super) fn release(self: &Arc<Self>, command: ReleaseCommand) -> Option<Answered<Released>> {
         let ReleaseCommand { grant, key, claim, end, next } = command;
-        self.degraded.forget(&grant);
+        self.end_degraded(&grant);
         let is_released = self.releases_on(end);
         match next {
             Some((next, ask)) if is_released && self.is_one_call(claim, ask) => {
-                let (answer, found) = oneshot::channel();
+                let (answer, found) = answer();
                 Arc::clone(self).acquire(next, key, ask, Some(EndedClaim { token: claim.token, answer }));
                 Some(found)
             }
@@ -213,7 +202,7 @@ impl StoreDriver {
     }
 }
 
-/// A grant that is being extended: takes itself out of [`StoreDriver::extending`] when its task ends, however that is.
+/// A grant that is being extended, until its call ends, however that is.
 struct Extending<'a> {
     driver: &'a StoreDriver,
     fence: FencingToken,
@@ -221,7 +210,7 @@ struct Extending<'a> {
 
 impl Drop for Extending<'_> {
     fn drop(&mut self) {
-        self.driver.extending.lock().remove(&self.fence);
+        self.driver.under_way.end_extending(self.fence);
     }
 }
 
@@ -233,7 +222,7 @@ impl StoreCommands for Arc<StoreDriver> {
         match command {
             StoreCommand::Acquire { grant, key, ask } => Arc::clone(self).acquire(grant, key, ask, None),
             StoreCommand::Cancel { grant, key, queue } => {
-                let cancel = self.acquiring.lock().remove(&grant.fence);
+                let cancel = self.under_way.end_acquiring(grant.fence);
                 // Its task may have ended by itself.
                 let is_over = cancel.is_none_or(|cancel| cancel.send(queue).is_err());
                 if is_over && queue == LocalWaiters::None {
@@ -242,7 +231,7 @@ impl StoreCommands for Arc<StoreDriver> {
             }
             StoreCommand::Extend { grant, key, token, ttl } => {
                 let driver = Arc::clone(self);
-                if self.extending.lock().insert(grant.fence) {
+                if self.under_way.begin_extending(grant.fence) {
                     self.client.spawn(async move { driver.extend_and_warn(grant, (key, token), ttl).await });
                 }
             }
@@ -253,7 +242,7 @@ impl StoreCommands for Arc<StoreDriver> {
             // A grant that only this process knows of may have won its key in the store just now.
             StoreCommand::RunOut { grant, key } => {
                 if self.is_degraded(&grant) {
-                    self.degraded.forget(&grant);
+                    self.end_degraded(&grant);
                     self.client.release(key, grant.token.into());
                 }
             }

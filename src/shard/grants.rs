@@ -4,10 +4,10 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
+use super::answer::Answered;
+use super::driver::StoreDriver;
 use super::loss::LossSignal;
-use super::{SLICE, Shard};
+use super::{SLICE, Shard, State};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss, WaitEdge};
 #[cfg(feature = "http")]
@@ -43,14 +43,14 @@ impl Shard {
             Err(other) => Err(other),
         };
         match driver.client().release(key.clone(), token.into()).await {
-            Ok(Released::Released) => Ok(Release::Released),
+            Some(Released::Released) => Ok(Release::Released),
             // Who holds it then is the store's to say: nobody, or another.
-            Ok(Released::AlreadyGone) => match driver.client().look(key, None).await {
+            Some(Released::AlreadyGone) => match driver.client().look(key, None).await {
                 Some(Ok(KeyState::Free)) => unknown,
                 Some(Ok(KeyState::Held { .. })) => Err(LockError::NotHeld),
                 Some(Err(_)) | None => Err(LockError::StoreUnavailable),
             },
-            Ok(Released::Unknown(_)) | Err(_) => Err(LockError::StoreUnavailable),
+            Some(Released::Unknown(_)) | None => Err(LockError::StoreUnavailable),
         }
     }
 
@@ -251,7 +251,7 @@ impl Shard {
     }
 
     /// The same for a caller that waits until the store has released the keys, too.
-    pub(crate) fn end_owner_anywhere(&self, owner: &Owner) -> Vec<oneshot::Receiver<Released>> {
+    pub(crate) fn end_owner_anywhere(&self, owner: &Owner) -> Vec<Answered<Released>> {
         let Some(driver) = &self.driver else {
             self.end_owner(owner);
             return Vec::new();
@@ -259,9 +259,8 @@ impl Shard {
         let now = self.clock.now();
         let mut answers = Vec::new();
         loop {
-            let (slice, some) = self.with_releases(driver, |state, fx| state.table.end_owner(owner, SLICE, now, fx));
-            answers.extend(some.into_iter().map(|(_, answer)| answer));
-            if slice == Slice::Done {
+            let end = |state: &mut State, fx: &mut Effects| state.table.end_owner(owner, SLICE, now, fx);
+            if self.with_releases(driver, end, |_, answer| answers.push(answer)) == Slice::Done {
                 return answers;
             }
         }
@@ -416,19 +415,45 @@ impl Shard {
         }
     }
 
+    /// Runs a transition over a store, for a caller that waits until the store has answered: `keep` gets what the store
+    /// will find of each grant that the transition ended.
+    fn with_releases<R>(
+        &self,
+        driver: &Arc<StoreDriver>,
+        transition: impl FnOnce(&mut State, &mut Effects) -> R,
+        mut keep: impl FnMut(Grant, Answered<Released>),
+    ) -> R {
+        let mut fx = Effects::new();
+        let answer = self.transact(self.state.lock(), &mut fx, transition);
+        // Sent before the other effects run: those may ask the store for the same keys.
+        fx.take_releases(|release| {
+            let grant = release.grant;
+            if let Some(answer) = driver.release(release) {
+                keep(grant, answer);
+            }
+        });
+        self.run_effects(fx);
+        answer
+    }
+
     /// Releases, and waits for the store, where there is one, to say whether the key still was held.
     pub(crate) async fn release_anywhere(&self, grant: &Grant, end: End) -> Release {
         let Some(driver) = &self.driver else { return self.release(grant, end) };
         let now = self.clock.now();
         let is_degraded = driver.is_degraded(grant);
-        let (released, answers) = self.with_releases(driver, |state, fx| state.table.release(grant, end, now, fx));
-        let own = answers.into_iter().find(|(ended, _)| ended.fence == grant.fence && !is_degraded);
+        let mut own = None;
+        let release = |state: &mut State, fx: &mut Effects| state.table.release(grant, end, now, fx);
+        let released = self.with_releases(driver, release, |ended, answer| {
+            if ended.fence == grant.fence && !is_degraded {
+                own = Some(answer);
+            }
+        });
         match (released, own) {
-            (Release::Released, Some((_, answer))) => match answer.await {
-                Ok(Released::Released) => Release::Released,
-                Ok(Released::AlreadyGone) => Release::AlreadyGone,
+            (Release::Released, Some(answer)) => match answer.await {
+                Some(Released::Released) => Release::Released,
+                Some(Released::AlreadyGone) => Release::AlreadyGone,
                 // S1: unknown is never taken for either. The store goes on by itself (S7).
-                Ok(Released::Unknown(_)) | Err(_) => Release::Unknown,
+                Some(Released::Unknown(_)) | None => Release::Unknown,
             },
             // The store knew nothing of it, or it had ended before.
             (released, _) => released,

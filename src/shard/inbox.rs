@@ -2,7 +2,7 @@
 //!
 //! A runtime of one thread is woken by a system call for each task that is spawned from another thread. Callers come in
 //! crowds: all that one batch of answers wakes ask anew at once. So they put their work here, and wake one task of the
-//! runtime, which spawns it all.
+//! runtime, which does it all. Those who wait for the answers it wakes in crowds again ([`wakes`]).
 //!
 //! | state | [`Inbox::put`] |
 //! |---|---|
@@ -10,14 +10,25 @@
 //! | not empty | keeps the work: the task was woken |
 //! | closed, since the runtime has ended | drops the work, and with it whatever waits for its answer ends |
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::coop;
 
 use crate::store::BoxFuture;
+use crate::wakes;
 
-/// Work that is not spawned yet.
+/// So many pieces of work end before those are woken that wait for them: enough to be worth a wake, and few enough that
+/// who waits for the first does not wait for long.
+const CROWD: usize = 16;
+
+/// Work that is not begun yet.
 pub(super) struct Inbox {
     /// `None`: closed.
     work: Mutex<Option<Vec<Work>>>,
@@ -33,7 +44,7 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// Has the work spawned soon.
+    /// Has the work done soon.
     pub(super) fn put(&self, work: Work) {
         let is_first = match &mut *self.work.lock() {
             Some(waiting) => {
@@ -47,18 +58,32 @@ impl Inbox {
         }
     }
 
-    /// Spawns what is put here, for as long as the runtime that it is polled on lives.
+    /// Does what is put here, for as long as the runtime that it is polled on lives.
     pub(super) fn pump(this: Arc<Self>) -> impl Future<Output = ()> + Send {
         // Made here: a runtime may end before it has polled the future once.
         let open = Open(this);
-        async move {
-            loop {
-                open.0.filled.notified().await;
-                for work in open.0.take() {
-                    tokio::spawn(work);
+        // The fair share of one task is not that of many calls.
+        coop::unconstrained(async move {
+            let mut running = FuturesUnordered::new();
+            let mut filled = pin!(open.0.filled.notified());
+            poll_fn(|cx| {
+                while filled.as_mut().poll(cx).is_ready() {
+                    filled.set(open.0.filled.notified());
+                    running.extend(open.0.take());
                 }
-            }
-        }
+                let mut ended = CROWD;
+                while ended == CROWD {
+                    ended = 0;
+                    wakes::together(|| {
+                        while ended < CROWD && matches!(running.poll_next_unpin(cx), Poll::Ready(Some(()))) {
+                            ended += 1;
+                        }
+                    });
+                }
+                Poll::Pending
+            })
+            .await
+        })
     }
 
     fn take(&self) -> Vec<Work> {
@@ -79,6 +104,8 @@ impl Drop for Open {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Wake;
+
     use tokio::sync::oneshot;
 
     use super::*;
@@ -98,6 +125,29 @@ mod tests {
             done.await.unwrap();
         }
         work(&inbox).await.unwrap();
+        pump.abort();
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_work_that_ends_at_once_is_woken_when_all_of_it_has_ended() {
+        struct Waiting(Arc<Mutex<Vec<&'static str>>>);
+        impl Wake for Waiting {
+            fn wake(self: Arc<Self>) {
+                self.0.lock().push("woken");
+            }
+        }
+        let (inbox, log) = (Arc::new(Inbox::default()), Arc::new(Mutex::new(Vec::new())));
+        for _ in 0..2 {
+            let (log, waiting) = (Arc::clone(&log), Arc::new(Waiting(Arc::clone(&log))));
+            inbox.put(Box::pin(async move {
+                log.lock().push("done");
+                wakes::wake(waiting.into());
+            }));
+        }
+        let done = work(&inbox);
+        let pump = tokio::spawn(Inbox::pump(Arc::clone(&inbox)));
+        done.await.unwrap();
+        assert_eq!(*log.lock(), ["done", "done", "woken", "woken"]);
         pump.abort();
     }
 

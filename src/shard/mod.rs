@@ -9,6 +9,7 @@
 //! exact one for a short TTL, a short wait, and before it refuses a request because the key is held.
 
 mod acquisition;
+pub(crate) mod answer;
 pub(crate) mod client;
 mod closing;
 mod degraded;
@@ -27,6 +28,7 @@ mod stub;
 pub(crate) mod timer;
 #[cfg(all(test, feature = "test-util"))]
 mod turns;
+mod under_way;
 pub(crate) mod waiter_budget;
 
 #[cfg(feature = "test-util")]
@@ -38,12 +40,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use tokio::sync::oneshot;
 
 use crate::clock::{Clock, Moment};
 use crate::error::{AttemptOutcome, LockError};
 use crate::key::{Key, Ttl, TtlBounds};
-use crate::store::Released;
 use crate::sync::{Mutex, MutexGuard};
 use crate::table::{
     AcquireOutcome, AcquireRequest, Counters, Effects, End, Grant, GrantState, Interest, Mode, NotFree, Owner, Release,
@@ -196,22 +196,6 @@ impl Shard {
         let answer = self.transact(locked, &mut fx, transition);
         self.run_effects(fx);
         answer
-    }
-
-    /// The same over a store, for a caller that waits until the store has answered: answers also what the store will
-    /// find of each grant that the transition ended.
-    fn with_releases<R>(
-        &self,
-        driver: &Arc<StoreDriver>,
-        transition: impl FnOnce(&mut State, &mut Effects) -> R,
-    ) -> (R, Vec<(Grant, oneshot::Receiver<Released>)>) {
-        let mut fx = Effects::new();
-        let answer = self.transact(self.state.lock(), &mut fx, transition);
-        // Sent before the other effects run: those may ask the store for the same keys.
-        let releases = fx.take_releases().into_iter();
-        let releases = releases.filter_map(|release| Some((release.grant, driver.release(release)?))).collect();
-        self.run_effects(fx);
-        (answer, releases)
     }
 
     #[inline]

@@ -13,6 +13,7 @@ use super::history::End;
 use super::owner::Owner;
 use super::slot::Watcher;
 use crate::clock::Moment;
+use crate::wakes;
 
 pub(crate) struct Effects {
     /// Most transitions wake nobody, most of the others one task: neither costs more than this field.
@@ -58,7 +59,7 @@ impl More {
             let _ = catch_unwind(AssertUnwindSafe(|| sink.publish(event)));
         }
         for waker in self.wakes {
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            let _ = catch_unwind(AssertUnwindSafe(|| wakes::wake(waker)));
         }
         for waker in self.spent {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(waker)));
@@ -109,20 +110,23 @@ impl Effects {
     pub(crate) fn command(&mut self, store: Arc<dyn StoreCommands>, command: StoreCommand) {
         let commands = &mut self.more.get_or_insert_default().commands;
         if commands.last_mut().is_none_or(|(_, last)| !last.takes_up(&command)) {
+            if commands.is_empty() {
+                // Mostly it is the only one, and large.
+                commands.reserve_exact(1);
+            }
             commands.push((store, command));
         }
     }
 
     /// Takes out the releases that the store would be asked for: the caller sends them itself, to get their answers.
-    pub(crate) fn take_releases(&mut self) -> Vec<ReleaseCommand> {
-        let Some(more) = self.more.as_mut() else { return Vec::new() };
-        let is_release = |(_, command): &mut (_, StoreCommand)| matches!(command, StoreCommand::Release(_));
-        let releases = more.commands.extract_if(.., is_release);
-        let release = |(_, command)| match command {
-            StoreCommand::Release(release) => Some(release),
-            _ => None,
-        };
-        releases.filter_map(release).collect()
+    pub(crate) fn take_releases(&mut self, mut send: impl FnMut(ReleaseCommand)) {
+        let Some(more) = self.more.as_mut() else { return };
+        for (store, command) in std::mem::take(&mut more.commands) {
+            match command {
+                StoreCommand::Release(release) => send(release),
+                other => more.commands.push((store, other)),
+            }
+        }
     }
 
     /// Has the deadlock check look at an owner again.
@@ -146,7 +150,7 @@ impl Drop for Effects {
             more.run();
         }
         if let Some(waker) = self.wake.take() {
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            let _ = catch_unwind(AssertUnwindSafe(|| wakes::wake(waker)));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use redis::io::tcp::TcpSettings;
 use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
 /// Where the keys are.
@@ -114,7 +115,9 @@ impl Hosts<'_> {
 fn info(url: &str) -> Result<ConnectionInfo, &'static str> {
     let info = url.into_connection_info().map_err(|_| "the Redis URL cannot be read")?;
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Ok(info.set_redis_settings(settings.set_lib_name("leasehold", env!("CARGO_PKG_VERSION"))))
+    // Else the kernel would keep a command until the one before it is answered.
+    let tcp = TcpSettings::default().set_nodelay(true);
+    Ok(info.set_tcp_settings(tcp).set_redis_settings(settings.set_lib_name("leasehold", env!("CARGO_PKG_VERSION"))))
 }
 
 impl fmt::Debug for Place {
