@@ -33,7 +33,7 @@ fn main() {
 fn answer(results: &Results, question: &Question, commit: &str) -> String {
     let Some(ours) = results.of(question, OURS) else { return "not measured".to_owned() };
     let elsewhere = ours.commit.filter(|of| of != commit).map(|of| format!(" (at {of})")).unwrap_or_default();
-    let figure = format!("{:.*} {}", decimals(ours.value), ours.value, question.unit);
+    let figure = format!("{:.*} {}", decimals(ours.value), ours.value, question.unit).trim_end().to_owned();
     format!("{figure}{elsewhere}; {}", verdict(results, question, ours.value))
 }
 
