@@ -15,13 +15,13 @@
 //! | is made by a try, under a new number | the try is granted, or not answered, or the next try makes another: it is over |
 //! | stands with the ticket | each renewal that finds the ticket waiting dates it anew |
 //! | is taken: the key is set to its token for [`LIFE`], the message sent | by the message: the next try with the token is granted here, without a call. Without the message: the renewal finds no ticket, and the next try is granted by the server (R2) |
-//! | is over, and its message comes | the same token is being tried: that try is granted, or what it may have left is taken back. Another or none: the key is released |
+//! | is over, and its message comes | of a request that has gone, while its process still waits: the key is released. Else the message means nothing: the same token may be tried, or hold the key already by the answer to a try |
 //!
 //! | rule | what holds |
 //! |---|---|
 //! | H1 | A grant by a message ends, here, [`LIFE`] after it was dated, less the drift allowance: before the server's does. |
 //! | H2 | It counts only for the offer of the last try, and only if the server handed over after the last time that it found the ticket waiting. |
-//! | H3 | A key that was handed over to a process that has died, or does not want it any more, is free again after [`LIFE`]. It is not handed over where nobody receives the message. |
+//! | H3 | A key that was handed over to a process that has died, or does not want it any more, is free again after [`LIFE`] at the latest. It is not handed over where nobody receives the message. |
 //! | H4 | One release of eight leaves the key free, and calls: clients that only poll find it so. |
 //! | H5 | Nobody makes an offer whose caller could not extend the key in time, who has replicas confirm, or who wants it for less than two [`LIFE`]s. |
 

@@ -13,7 +13,7 @@
 //! | nobody does any more | its ticket is renewed for [`ABANDONED`], then given up: [`leave`](Tickets::leave) was not called |
 //! | its only try was dropped | the ticket that it may have taken runs out |
 //! | its next request wants the other kind of hold (`ops/shared`) | it takes a new ticket, at the end of the queue: the number says what it is for |
-//! | the key was handed over to it | its ticket is used up; the next try with the token is granted. Of another token, or after a reconnect: what was handed over is let go, or the server knows |
+//! | the key was handed over to it | its ticket is used up; the next try with the token is granted. Of a request that has gone it is let go; after a reconnect the server knows |
 
 mod place;
 #[cfg(test)]
@@ -131,6 +131,7 @@ impl Tickets {
             since: self.clock.now(),
             offer: None,
             handed: None,
+            former: None,
         }
     }
 
@@ -171,17 +172,18 @@ impl Tickets {
             return Begun::Granted(granted);
         }
         place.tries += 1;
+        place.former = place.offer.map(|offer| offer.token).or(place.former).filter(|former| Some(*former) != token);
         place.offer = offer.map(|(token, begun)| Offer::new(self.next.fetch_add(2, Ordering::Relaxed), token, begun));
         let offer = place.offer.map_or(0, |offer| offer.number);
         let one = TicketedTry { tickets: Some(self), names, number: place.number, offer };
         Begun::Try(one, handed.map(|handed| handed.token).filter(|other| Some(*other) != token))
     }
 
-    /// A key was handed over. `refuse` is called if nobody asks for it under that token any more, and before anybody can
-    /// ask anew.
+    /// A key was handed over. `refuse` is called if the request has gone that had the token, and before anybody can ask
+    /// anew.
     pub(super) fn handed_over(&self, lock: &str, hand_over: &HandOver, refuse: impl FnOnce()) {
         let mut state = self.state.lock();
-        let wanted = state.places.get_mut(lock).map_or(Wanted::No, |place| place.handed_over(hand_over));
+        let wanted = state.places.get_mut(lock).map_or(Wanted::Perhaps, |place| place.handed_over(hand_over));
         if wanted == Wanted::No {
             refuse();
         }

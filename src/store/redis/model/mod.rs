@@ -30,6 +30,7 @@ use crate::store::{Acquired, Denial, Hint};
 const DRIFT_MS: u64 = TTL_MS / 100 + 2;
 
 struct World {
+    seed: u64,
     random: Rng,
     clock: ManualClock,
     server: Server,
@@ -48,6 +49,7 @@ impl World {
     fn new(seed: u64, processes: usize) -> Self {
         let clock = ManualClock::new();
         Self {
+            seed,
             random: Rng::with_seed(seed),
             processes: (0..processes).map(|id| Some(Process::new(id, &clock))).collect(),
             clock,
@@ -303,10 +305,11 @@ impl World {
         }
     }
 
+    /// Nobody holds with another.
     fn check(&self) {
         let now = self.server.now;
         let holders = self.processes.iter().flatten().filter(|process| process.holds.is_some_and(|(_, end)| end > now));
-        assert!(holders.count() <= 1, "two hold it at {now}");
+        assert!(holders.count() <= 1, "seed {}: two hold it at {now}", self.seed);
     }
 
     fn waits(&self) -> usize {
@@ -316,7 +319,7 @@ impl World {
 
 /// More by `LEASEHOLD_WALKS`.
 fn walks() -> u64 {
-    std::env::var("LEASEHOLD_WALKS").ok().and_then(|walks| walks.parse().ok()).unwrap_or(300)
+    std::env::var("LEASEHOLD_WALKS").ok().and_then(|walks| walks.parse().ok()).unwrap_or(1_000)
 }
 
 #[test]

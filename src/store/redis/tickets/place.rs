@@ -23,6 +23,8 @@ pub(super) struct Place {
     pub(super) offer: Option<Offer>,
     /// The key was handed over, for the next try with its token.
     pub(super) handed: Option<Handed>,
+    /// What was offered before by a request that has gone: what is still handed over to it is nobody's.
+    pub(super) former: Option<Token>,
 }
 
 /// A place that was given up here: what the server is still to forget.
@@ -36,9 +38,10 @@ pub(in crate::store::redis) struct Left {
 /// What becomes of a key that was handed over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Wanted {
-    /// The next try with the token has it, or one that is under way.
-    Yes,
-    /// Nobody asks for it under the token any more.
+    /// The next try with the token has it, or one that is under way. Or nobody knows: the token may hold the key already,
+    /// by the answer to a try that came before the message.
+    Perhaps,
+    /// The request has gone that had the token.
     No,
 }
 
@@ -58,12 +61,15 @@ pub(super) enum Ticket {
 
 impl Place {
     pub(super) fn handed_over(&mut self, hand_over: &HandOver) -> Wanted {
-        let Some(offer) = self.offer.filter(|offer| offer.token == hand_over.token) else { return Wanted::No };
-        if let Some(handed) = offer.taken(hand_over).filter(|_| self.number == hand_over.ticket) {
+        if self.former.take_if(|former| *former == hand_over.token).is_some() {
+            return Wanted::No;
+        }
+        let handed = self.offer.and_then(|offer| offer.taken(hand_over));
+        if let Some(handed) = handed.filter(|_| self.number == hand_over.ticket) {
             (self.handed, self.offer, self.ticket) = (Some(handed), None, Ticket::None);
             self.notify(Hint::Released);
         }
-        Wanted::Yes
+        Wanted::Perhaps
     }
 
     /// What the key may have been handed over to.
