@@ -23,6 +23,16 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
+/// Asks until it is so.
+async fn soon(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let asking = async {
+        while !so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG / 5, asking).await.unwrap_or_else(|_| panic!("it never came: {what}"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_of_several_processes_hold_together_and_pass_nobody_who_waits_for_all_of_it() {
     let server = Server::start(&[]);
@@ -87,10 +97,9 @@ async fn a_share_is_refreshed_lost_and_forced_as_any_lock_is() {
     // The server forgets those who share it: all are lost, and the key is free.
     server.ask::<i64>("DEL leasehold:holds:{lock:k}");
     assert!(matches!(short.refresh_for(LONG).await, Err(LockError::Lost(Loss::Vanished))));
-    until("the others' loss", || {
-        futures::executor::block_on(kept.refresh()).is_err()
-            && futures::executor::block_on(elsewhere.refresh()).is_err()
-    });
+    for lock in [&kept, &elsewhere] {
+        soon("the others' loss", async || lock.refresh().await.is_err()).await;
+    }
     let (mine, theirs) = (one.read("k").await.unwrap(), two.read("k").await.unwrap());
     assert_eq!(two.force_release("k").await, Ok(Release::Released));
     assert_eq!((mine.lost().await, theirs.lost().await), (Some(Loss::Forced), Some(Loss::Forced)));
@@ -149,11 +158,12 @@ fn the_share_of_a_killed_or_stopped_process_ends_by_its_own_time_and_no_other_do
         stopped.stop();
         let count = || server.ask::<i64>("ZCARD leasehold:ends:{lock:k}");
         assert!(count() >= 1);
-        until("the ends of theirs", || {
+        soon("the ends of theirs", async || {
             // Whoever comes next takes out what is over.
-            futures::executor::block_on(mine.refresh()).unwrap();
+            mine.refresh().await.unwrap();
             count() == 1
-        });
+        })
+        .await;
         assert!(mine.is_held());
         let writer = queue(&locks, "k");
         assert_eq!(mine.unlock().await, Release::Released);
