@@ -289,10 +289,17 @@ fn over_redis_the_lock_is_that_of_all_who_use_it() {
     until("the holder", || redis.ask::<i64>("EXISTS lock:k") == 1);
     Did::of(run(&["--nonblock", "--", "echo"])).fails(1, "held");
     Did::of(run(&["--wait", "50ms", "--", "echo"])).fails(1, "k");
-    Did::of(run(&["--shared", "--", "echo"])).fails(64, "");
+    Did::of(run(&["--shared", "--nonblock", "--", "echo"])).fails(1, "held");
     held.signal("TERM");
     assert_eq!(held.end().code, 128 + 15);
     assert_eq!(redis.ask::<i64>("EXISTS lock:k"), 0);
+    // It is shared between processes, too.
+    let reads = Running(run(&["--shared", "--", "sleep", "60"]).spawn().unwrap());
+    until("a reader", || redis.ask::<i64>("EXISTS lock:k") == 1);
+    Did::of(run(&["--nonblock", "--", "echo"])).fails(1, "held");
+    assert_eq!(Did::of(run(&["--shared", "--nonblock", "--", "echo", "read"])).ok().trim(), "read");
+    reads.signal("TERM");
+    assert_eq!(reads.end().code, 128 + 15);
 }
 
 #[test]
