@@ -179,7 +179,7 @@ impl LockManager {
     /// Some of the locks that the store keeps, whoever holds them: about `limit` of those that begin with `prefix`, in
     /// no order, and perhaps none though there are more. `cursor` is where the page before said that it goes on. What
     /// this manager holds is shown as [`inspect`](Self::inspect) shows it, and what it only keeps is not; of the others it
-    /// is known for how long they last, and whether another process may only keep them ([`Location::Claimed`]).
+    /// is known for how long they last, and whether another process may only keep them ([`Location::Claimed`](crate::Location::Claimed)).
     ///
     /// `None` if there is no store, or if it cannot list its keys (Redlock's nodes cannot).
     ///

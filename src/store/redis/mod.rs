@@ -34,7 +34,7 @@
 //! | R13 | A process that hands its claim on makes the fences in between itself (K2); the last one is stored with the release. |
 //! | R14 | A resource can check fences itself: [`FenceGuard`](crate::fence::FenceGuard) in the process, a script for what is stored in Redis, an HTTP header between processes. |
 //! | R15 | Of all who wait for a key in a process one talks to Redis, and tries again about once a second even if no message arrives. A message is a hint; only a script grants, and says so to whom it has handed a key over (H1). |
-//! | R16 | Processes queue by tickets that live for about a second by the server's clock and are renewed together. A dead process holds the others up for one such life. A release hands the key over to the first in the queue, or calls it, and tells nobody else ([`hand_over`]). |
+//! | R16 | Processes queue by tickets that live for about a second by the server's clock and are renewed together. A dead process holds the others up for one such life. A release hands the key over to the first in the queue, or calls it, and tells nobody else (`hand_over`, rules H). |
 //! | R17 | A claim may go on to the next waiter of its process, where the store is set to that ([`ClaimReuse`](super::ClaimReuse)). A process that takes a place behind it publishes that to the claim's process, and at each renewal again; its token names the channel. |
 //! | R18 | A claim may be kept while nobody holds its key, for no longer than its TTL as it is: nothing is extended or shortened for that. |
 //! | R19 | A grant never outlives what the store has granted. |
