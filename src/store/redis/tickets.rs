@@ -423,7 +423,7 @@ impl Tickets {
             (_, Ticket::None) => {
                 // Whatever calls that one now is too late.
                 (place.ticket, place.called) = (Ticket::None, false);
-                (place.offer, place.handed) = (None, None);
+                (place.offer, place.handed, place.former) = (None, None, None);
                 place.number = self.next_number(kind_of(number));
             }
             // The key was handed over before the answer came, and the ticket is used up.

@@ -2,7 +2,8 @@
 -- not made anew: the next try does that.
 -- Each: KEYS lock, queue, tickets. ARGV ticket, or WATCHED: the lock is watched without a place
 -- Answers for each {1, now us, 0} it waits, {1, now us, 1, ttl left ms} it is the first, and the lock is held,
--- {1, now us, 2} it is the first, and the lock is free, or shared and the ticket for a share: there may be room, {2, now us} there is none, or an error.
+-- {1, now us, 2} it is the first, and the lock is free, or shared and the ticket for a share: there may be room, {2, now
+-- us} there is none, or an error.
 
 local function keep(key)
   redis.call('PEXPIRE', key, 2 * TICKET_MS)

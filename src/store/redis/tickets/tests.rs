@@ -155,6 +155,12 @@ fn a_message_that_comes_after_the_answer_does_not_take_a_lock_that_is_held() {
     assert!(!hand_over(&tickets, place, token), "nobody waits any more");
     let (_other, _) = offering(&tickets, &names, next);
     assert!(!hand_over(&tickets, place, token), "another request of the process waits");
+    // Both may be tried at once.
+    let third = Token::random();
+    let (one, _) = offering(&tickets, &names, third);
+    let (place, (_again, _)) = (numbers(&one), offering(&tickets, &names, next));
+    one.settle(&Acquired::Granted { fence: Some(10), valid_for: TICKET, clock: None });
+    assert!(!hand_over(&tickets, place, third), "it was granted after the other had begun");
 }
 
 #[test]
