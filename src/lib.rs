@@ -126,7 +126,7 @@ pub use deadlock::DeadlockPolicy;
 pub use engine::{CountedListener, LockManager, ShardActor};
 pub use error::{AttemptOutcome, LockError, Loss, WaitEdge};
 pub use key::{FencingToken, Key, KeyFault, ParseFencingTokenError, Token, Ttl, TtlFault};
-pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket};
+pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket, Upgrade, UpgradeFuture};
 pub use lock_many::{LockMany, LockManyRequest};
 pub use manager::{
     EndedLock, EventStream, Events, Explanation, ForceRelease, Heard, HotKey, ListOrder, ListPage, ListQuery, Location,

@@ -4,6 +4,8 @@
 //! All of them ask the table: they cache nothing of the lock but its names, so a lock that was lost is lost at once to
 //! all of them.
 
+mod upgrade;
+
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use crate::shard::Shard;
 use crate::shard::loss::LossSignal;
 use crate::table::{self, AutoRefreshId, AutoRefreshStart, End, Grant, GrantState, Mode, Release};
 use crate::telemetry::trace::Hold;
+pub use upgrade::{Upgrade, UpgradeFuture};
 
 /// A held lock. Dropping it releases it, in every build, without blocking. Over a store the release is sent by the
 /// manager's thread: see [`LockManager`](crate::LockManager) for a process that ends at once.
@@ -99,6 +102,40 @@ impl Lock {
     /// [`LockError::Lost`] if the lock has ended, [`LockError::WrongMode`] for permits and for what a store keeps.
     pub fn downgrade(&self) -> Result<(), LockError> {
         self.shard.downgrade(&self.grant)
+    }
+
+    /// Makes a share the only hold of its key, without letting go of it in between: at once if it is that already, else
+    /// once the other shares have ended. It comes before all who queue, and nobody new is let in meanwhile. An exclusive
+    /// lock is left as it is.
+    ///
+    /// The lock keeps its token and deadline, and gets a new [fencing token](Held::fencing_token), above those of all
+    /// shares that there were beside it: the resource can tell what is written now from what was written under them.
+    /// Views that were made before show the old one. [`downgrade`](Lock::downgrade) makes a share of it again.
+    ///
+    /// Refresh the lock while it waits, or have it refreshed: a share that ends meanwhile is lost. Where a session holds
+    /// one share by several guards, all of them are upgraded.
+    ///
+    /// ```
+    /// # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locks = leasehold::LockManager::builder().build()?;
+    /// let mut lock = locks.read("config").await?;
+    /// lock.upgrade().await?; // nobody reads any more, and nobody has written since
+    /// assert!(locks.try_read("config").await.is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Awaiting the request answers [`Timeout`](LockError::Timeout) if the others do not end within the wait, and
+    /// [`Deadlock`](LockError::Deadlock) at once if another share of the key waits for the same: one of the two must let
+    /// go. The lock is the share that it was then; so it is after [`ShuttingDown`](LockError::ShuttingDown), and after
+    /// [`QueueFull`](LockError::QueueFull), for more than 16 requests of one grant.
+    /// [`Lost`](LockError::Lost) if it has ended, [`WrongMode`](LockError::WrongMode) for permits and for what a store
+    /// keeps.
+    ///
+    /// # Cancel safety
+    /// See [`UpgradeFuture`].
+    pub fn upgrade(&mut self) -> Upgrade<'_> {
+        Upgrade::new(self)
     }
 
     /// Turns the guard into a [`Ticket`]: the lock stays held until it is released by its token, or by time.

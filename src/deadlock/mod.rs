@@ -26,7 +26,10 @@ use crate::error::{LockError, WaitEdge};
 use crate::key::Key;
 use crate::shard::Shard;
 use crate::sync::Mutex;
-use crate::table::{AcquireOutcome, AcquireRequest, Blocker, Effects, Grant, Mode, Owner, OwnerId, OwnerSet, WaiterId};
+use crate::table::{
+    AcquireOutcome, AcquireRequest, Blocker, Effects, Grant, Mode, Owner, OwnerId, OwnerSet, UpgradeOutcome,
+    UpgradeSeat, WaiterId,
+};
 use follow::Following;
 use graph::{Blocked, Hold, Step, World, cycle_through};
 
@@ -44,7 +47,7 @@ pub enum DeadlockPolicy {
 
 /// Names a wait in the register.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-struct WaitId(NonZeroU64);
+pub(crate) struct WaitId(NonZeroU64);
 
 /// A wait in the register, for as long as this is kept.
 pub(crate) struct RegisteredWait<'a> {
@@ -58,17 +61,13 @@ impl RegisteredWait<'_> {
     /// # Errors
     /// `Deadlock` if it has meanwhile become part of a cycle, and was chosen to break it.
     pub(crate) fn check(&self) -> Result<(), LockError> {
-        let refused = self.detector.register.lock().refusal(self.id);
-        refused.map_or(Ok(()), |cycle| Err(LockError::Deadlock { cycle }))
+        self.detector.check(self.id)
     }
 }
 
 impl Drop for RegisteredWait<'_> {
     fn drop(&mut self) {
-        let forgotten = self.detector.register.lock().remove(self.id);
-        if let Some(wait) = forgotten {
-            wait.owner.drop_wait();
-        }
+        self.detector.forget(self.id);
     }
 }
 
@@ -108,7 +107,9 @@ enum WaitKind {
     Polling(Mode),
     /// For the value of a call that another makes.
     Following(Arc<Following>),
-    /// It polls no more: its wait would be part of this.
+    /// For the other shares of a key of which it has this one.
+    Upgrading(Grant, UpgradeSeat),
+    /// It waits no more: its wait would be part of this.
     Refused(Arc<[WaitEdge]>),
 }
 
@@ -124,6 +125,15 @@ impl OwnedRequest<'_> {
         let AcquireRequest { key, hash, .. } = &self.request;
         Wait { owner: Arc::clone(self.owner), shard: self.shard, key: (*key).clone(), hash: *hash, how }
     }
+}
+
+/// A request of an owner to have the key of its share alone.
+pub(crate) struct UpgradeRequest<'a> {
+    pub(crate) key: &'a Key,
+    /// The key's shard, and its hash there.
+    pub(crate) place: (u32, u32),
+    pub(crate) grant: &'a Grant,
+    pub(crate) owner: &'a Arc<Owner>,
 }
 
 impl Detector {
@@ -186,6 +196,50 @@ impl Detector {
         let wait =
             Wait { owner: Arc::clone(owner), shard, key: key.clone(), hash, how: WaitKind::Following(following) };
         self.register(shards, wait)
+    }
+
+    /// Has an upgrade begin, and breaks the cycle that it closes, if it waits and closes one. One that waits is in the
+    /// register until it is forgotten.
+    pub(crate) fn upgrade(
+        &self,
+        shards: &[Arc<Shard>],
+        asked: &UpgradeRequest<'_>,
+        waker: &Waker,
+    ) -> (UpgradeOutcome, Option<WaitId>) {
+        let UpgradeRequest { key, place: (shard, hash), grant, owner } = *asked;
+        let mut fx = Effects::new();
+        let mut register = self.register.lock();
+        let outcome = shards[shard as usize].upgrade(grant, Some(waker), &mut fx);
+        let id = if let UpgradeOutcome::Waits(seat) = outcome {
+            // Counted before the look: a grant that this does not see will see the count.
+            owner.add_wait();
+            let how = WaitKind::Upgrading(*grant, seat);
+            let id = register.add(Wait { owner: Arc::clone(owner), shard, key: key.clone(), hash, how });
+            self.look_at(shards, &mut register, owner, &mut fx);
+            Some(id)
+        } else {
+            None
+        };
+        drop(register);
+        self.finish(shards, fx);
+        (outcome, id)
+    }
+
+    /// Whether a wait that stands in no queue may go on.
+    ///
+    /// # Errors
+    /// `Deadlock` if it has meanwhile become part of a cycle, and was chosen to break it.
+    pub(crate) fn check(&self, id: WaitId) -> Result<(), LockError> {
+        let refused = self.register.lock().refusal(id);
+        refused.map_or(Ok(()), |cycle| Err(LockError::Deadlock { cycle }))
+    }
+
+    /// Takes a wait out of the register.
+    pub(crate) fn forget(&self, id: WaitId) {
+        let forgotten = self.register.lock().remove(id);
+        if let Some(wait) = forgotten {
+            wait.owner.drop_wait();
+        }
     }
 
     /// Registers a wait that stands in no queue.
@@ -283,7 +337,7 @@ impl Register {
     fn refusal(&self, id: WaitId) -> Option<Arc<[WaitEdge]>> {
         match &self.waits.get(&id)?.how {
             WaitKind::Refused(cycle) => Some(Arc::clone(cycle)),
-            WaitKind::Queued(_) | WaitKind::Polling(_) | WaitKind::Following(_) => None,
+            WaitKind::Queued(_) | WaitKind::Polling(_) | WaitKind::Following(_) | WaitKind::Upgrading(..) => None,
         }
     }
 
@@ -293,6 +347,10 @@ impl Register {
         match &wait.how {
             WaitKind::Queued(waiter) => shards[wait.shard as usize].break_wait(*waiter, cycle, fx),
             WaitKind::Polling(_) => wait.how = WaitKind::Refused(cycle),
+            WaitKind::Upgrading(grant, seat) => {
+                shards[wait.shard as usize].call_off_upgrade((grant, *seat), &cycle, fx);
+                wait.how = WaitKind::Refused(cycle);
+            }
             WaitKind::Following(following) => {
                 following.take_waker().into_iter().for_each(|waker| fx.wake(waker));
                 wait.how = WaitKind::Refused(cycle);
@@ -341,6 +399,7 @@ impl World for Shards<'_> {
             WaitKind::Queued(waiter) => shard.blocker_of(*waiter, &self.register.blocked)?,
             WaitKind::Polling(mode) => shard.blocker_to(&wait.key, wait.hash, *mode, &self.register.blocked),
             WaitKind::Following(following) => return following.blocker(),
+            WaitKind::Upgrading(grant, seat) => shard.blocker_of_upgrade((grant, *seat), &self.register.blocked)?,
             WaitKind::Refused(_) => return None,
         };
         let mut grants = self.grants.borrow_mut();

@@ -9,6 +9,7 @@ mod event_hub;
 mod runtime;
 mod session_registry;
 mod shard_actor;
+mod shard_host;
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock, Weak};
@@ -177,12 +178,7 @@ impl LockManager {
     pub(crate) fn without_actors(config: Config) -> Self {
         let engine = Arc::new(Engine::new(config));
         for shard in engine.shards() {
-            let engine = Arc::downgrade(&engine);
-            shard.set_recheck(move |owners| {
-                if let Some(engine) = engine.upgrade() {
-                    engine.detector.recheck(&engine.shards, owners);
-                }
-            });
+            shard.set_host(shard_host::ManagerOfShard(Arc::downgrade(&engine)));
         }
         Self { engine }
     }

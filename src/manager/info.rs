@@ -117,6 +117,7 @@ impl HolderInfo {
             ttl: Duration::ZERO,
             refreshes: 0,
             revocation_notice: None,
+            upgrading: None,
         }
     }
 }

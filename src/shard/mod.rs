@@ -29,6 +29,7 @@ pub(crate) mod timer;
 #[cfg(all(test, feature = "test-util"))]
 mod turns;
 mod under_way;
+pub(crate) mod upgrade;
 pub(crate) mod waiter_budget;
 
 #[cfg(feature = "test-util")]
@@ -46,12 +47,13 @@ use crate::error::{AttemptOutcome, LockError};
 use crate::key::{Key, Ttl, TtlBounds};
 use crate::sync::{Mutex, MutexGuard};
 use crate::table::{
-    AcquireOutcome, AcquireRequest, Counters, Effects, End, Grant, GrantState, Interest, Mode, NotFree, Owner, Release,
-    Sink, Slice, Table, TokenOrigin, WaitPolicy, WaiterId, WaiterPoll,
+    AcquireOutcome, AcquireRequest, Counters, Effects, End, Grant, GrantState, Interest, Mode, NotFree, Release, Sink,
+    Slice, Table, TokenOrigin, WaitPolicy, WaiterId, WaiterPoll,
 };
 use driver::StoreDriver;
 use forked::Origin;
 use timer::Timers;
+use upgrade::Host;
 use waiter_budget::{WaiterBudget, WaiterPermits};
 
 /// How much is done under the mutex at a time.
@@ -74,7 +76,6 @@ fn is_short(ttl: Ttl) -> bool {
 pub(crate) type WakeAt = Moment;
 
 type Nudge = Box<dyn Fn() + Send + Sync>;
-type Recheck = Box<dyn Fn(Vec<Arc<Owner>>) + Send + Sync>;
 
 pub(crate) struct Shard {
     state: CachePadded<Mutex<State>>,
@@ -88,8 +89,8 @@ pub(crate) struct Shard {
     driver: Option<Arc<StoreDriver>>,
     /// Makes the actor take a turn now. Empty where no actor runs: in explored tests.
     nudge: OnceLock<Nudge>,
-    /// Has the deadlock check look at an owner again.
-    recheck: OnceLock<Recheck>,
+    /// The manager. Empty where there is none: in explored tests.
+    host: OnceLock<Box<dyn Host>>,
     #[cfg(feature = "test-util")]
     panic_next: AtomicBool,
 }
@@ -158,7 +159,7 @@ impl Shard {
             member_budget,
             driver,
             nudge: OnceLock::new(),
-            recheck: OnceLock::new(),
+            host: OnceLock::new(),
             #[cfg(feature = "test-util")]
             panic_next: AtomicBool::new(false),
         }
@@ -169,9 +170,9 @@ impl Shard {
         let _ = self.nudge.set(Box::new(nudge));
     }
 
-    pub(crate) fn set_recheck(&self, recheck: impl Fn(Vec<Arc<Owner>>) + Send + Sync + 'static) {
+    pub(crate) fn set_host(&self, host: impl Host + 'static) {
         // Set once, by the manager that makes the shard.
-        let _ = self.recheck.set(Box::new(recheck));
+        let _ = self.host.set(Box::new(host));
     }
 
     pub(crate) fn now(&self) -> Moment {
@@ -203,9 +204,9 @@ impl Shard {
         let rechecks = fx.take_rechecks();
         drop(fx);
         if let Some(rechecks) = rechecks
-            && let Some(recheck) = self.recheck.get()
+            && let Some(host) = self.host.get()
         {
-            recheck(rechecks);
+            host.recheck(rechecks);
         }
     }
 

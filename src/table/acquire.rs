@@ -214,11 +214,11 @@ impl Table {
         let is_own = |at: u32| self.slots[at].owner() == Some(owner) && !self.slots[at].is_pending();
         match (self.slots[index].group(), terms.mode()) {
             (None, Mode::Exclusive | Mode::Shared) => is_own(index).then_some(index),
-            (Some(group), Mode::Shared) => {
+            (Some(group), mode) if mode == Mode::Shared || (mode == Mode::Exclusive && group.is_alone()) => {
                 let members = group.members_of(owner.id).inspect(|_| steps::count());
                 std::iter::once(index).chain(members).find(|at| is_own(*at))
             }
-            // Of permits one may want more, and a share is no exclusive lock.
+            // Of permits one may want more, and a share is no exclusive lock unless it was upgraded.
             _ => None,
         }
     }

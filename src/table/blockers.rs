@@ -87,22 +87,7 @@ impl Table {
 
     /// What keeps a request from its key: a waiter, or one that comes after all waiters.
     fn blocker(&mut self, index: u32, mode: Mode, waiter: Option<WaiterId>, blocked: &OwnerSet) -> Blocker {
-        let mut places = self.slots[index].group().map_or_else(Vec::new, |group| group.members_among(blocked));
-        places.push(index);
-        let (mut holders, mut held) = (Vec::new(), 0);
-        for at in places {
-            steps::count();
-            if self.is_over(at) {
-                continue;
-            }
-            let (Some(grant), Some(owner)) = (self.grant_in(at), self.slots[at].owner()) else { continue };
-            if !blocked.contains(&owner.id) {
-                continue;
-            }
-            let weight = self.slots[at].extra_terms().map_or(1, |terms| terms.mode.weight());
-            held += u64::from(weight);
-            holders.push((owner.clone(), weight, grant));
-        }
+        let Blocker { missing: held, holders } = self.holders_among(index, blocked);
         if holders.is_empty() {
             return Blocker::default();
         }
@@ -117,6 +102,27 @@ impl Table {
             }
         };
         Blocker { missing, holders }
+    }
+
+    /// The holders of a key that are one of these owners', and their weight together.
+    pub(super) fn holders_among(&mut self, index: u32, blocked: &OwnerSet) -> Blocker {
+        let mut places = self.slots[index].group().map_or_else(Vec::new, |group| group.members_among(blocked));
+        places.push(index);
+        let mut found = Blocker::default();
+        for at in places {
+            steps::count();
+            if self.is_over(at) {
+                continue;
+            }
+            let (Some(grant), Some(owner)) = (self.grant_in(at), self.slots[at].owner()) else { continue };
+            if !blocked.contains(&owner.id) {
+                continue;
+            }
+            let weight = self.slots[at].extra_terms().map_or(1, |terms| terms.mode.weight());
+            found.missing += u64::from(weight);
+            found.holders.push((owner.clone(), weight, grant));
+        }
+        found
     }
 
     /// Whether a request for a share only waits until those before it have been let in, who want shares like it.

@@ -11,9 +11,10 @@ use hashbrown::HashMap;
 
 use super::owner::{OwnerId, OwnerSet};
 use super::slot::Scope;
+use super::upgrade::Company;
 use crate::clock::Moment;
 use crate::key::Token;
-use crate::mode::Kind;
+use crate::mode::{Kind, Mode};
 
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -22,6 +23,8 @@ pub(crate) struct Group {
     pub(crate) scope: Scope,
     /// The weights of all holders, the one in the key's own slot included.
     pub(crate) used: u64,
+    /// Whether further holders may join.
+    pub(super) company: Company,
     /// The slots of the members.
     members: HashMap<Token, u32, foldhash::fast::RandomState>,
     /// The same by deadline: who comes to the key ends those that are over first (C1).
@@ -32,7 +35,26 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(kind: Kind, scope: Scope) -> Self {
-        Self { kind, scope, used: 0, members: HashMap::default(), deadlines: BTreeSet::new(), owners: BTreeSet::new() }
+        Self {
+            kind,
+            scope,
+            used: 0,
+            company: Company::Open,
+            members: HashMap::default(),
+            deadlines: BTreeSet::new(),
+            owners: BTreeSet::new(),
+        }
+    }
+
+    /// Whether a further holder of this mode has room beside those who are there, and those to whom so much of the key
+    /// is being given.
+    pub(crate) fn has_room(&self, joining: u64, mode: Mode) -> bool {
+        matches!(self.company, Company::Open) && self.kind.has_room(self.used + joining, mode)
+    }
+
+    /// Whether its only holder was upgraded.
+    pub(crate) fn is_alone(&self) -> bool {
+        matches!(self.company, Company::Alone)
     }
 
     /// A further holder joins: its token, its slot, its deadline, and its owner if it has one.

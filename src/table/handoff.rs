@@ -11,7 +11,7 @@ use super::timer_wheel::Links;
 use super::{Effects, HAND_OFFS, Table, steps};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, Loss};
-use crate::key::{Token, Ttl};
+use crate::key::{FencingToken, Token, Ttl};
 use crate::mode::Mode;
 
 impl Table {
@@ -92,7 +92,8 @@ impl Table {
 
     /// Lets those in who waited behind one that has left the queue, if they go together with who is there.
     pub(super) fn hand_off_if_shared(&mut self, index: u32, fx: &mut Effects) {
-        if self.slots[index].group().is_some() || self.slots[index].joins().is_some() {
+        let shared = self.slots[index].group().is_some_and(|group| !group.is_alone());
+        if shared || self.slots[index].joins().is_some() {
             self.hand_off(index, fx);
         }
     }
@@ -167,8 +168,15 @@ impl Table {
     /// Makes a holder: the one place where that is done. Each takes the next fence (T4).
     #[inline]
     pub(super) fn new_holder(&mut self, token: Token, ttl: Ttl, deadline: Moment, grant_state: GrantState) -> Holder {
+        let fence = self.next_fence();
+        Holder::new(token, fence, ttl, self.now, deadline, grant_state)
+    }
+
+    /// Takes the next fence of the shard (T4).
+    #[inline]
+    pub(super) fn next_fence(&mut self) -> FencingToken {
         self.fence = self.fence.next();
-        Holder::new(token, self.fence, ttl, self.now, deadline, grant_state)
+        self.fence
     }
 
     /// The first deadline of a grant on these terms. `until`: the deadline of the session that it belongs to.

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::events::EventKind;
-use super::group::Group;
 use super::history::{End, EndRecord};
 use super::holder::{GrantState, Holder};
 use super::request::{RefreshRequest, Refreshed};
-use super::slot::{Scope, Watcher};
+use super::slot::Watcher;
 use super::{Effects, Grant, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
@@ -196,13 +195,12 @@ impl Table {
         if self.slots[key_slot].kind() != Kind::ReadWrite || self.is_by_store(index) {
             return Err(LockError::WrongMode);
         }
-        if self.slots[key_slot].group().is_none() {
-            let group =
-                self.slots[index].extras_mut().group.insert(Box::new(Group::new(Kind::ReadWrite, Scope::Process)));
-            group.used = 1;
-            self.tally.joined_group(Kind::ReadWrite);
-            self.hand_off(index, fx);
+        match self.slots[key_slot].group() {
+            None => self.begin_company(index),
+            Some(group) if group.is_alone() => self.open_company(key_slot),
+            Some(_) => return Ok(()),
         }
+        self.hand_off(key_slot, fx);
         Ok(())
     }
 

@@ -74,6 +74,7 @@ mod tick;
 mod timer_wheel;
 #[cfg(not(feature = "metrics"))]
 mod untallied;
+mod upgrade;
 mod view;
 
 use hashbrown::{HashMap, HashTable};
@@ -107,6 +108,7 @@ pub(crate) use tick::Slice;
 pub(crate) use timer_wheel::{Links, Step, Timed, Wheel};
 #[cfg(not(feature = "metrics"))]
 pub(crate) use untallied::Tally;
+pub(crate) use upgrade::{UpgradeOutcome, UpgradeSeat};
 pub(crate) use view::{Awaiting, Candidate, Row};
 pub use view::{HolderInfo, WaiterInfo};
 
@@ -176,6 +178,7 @@ pub(crate) struct Table {
     /// The latest moment seen; time here never goes back (C1).
     now: Moment,
     waiter_seq: u64,
+    upgrade_seq: u64,
     waiting: usize,
     /// Slots of keys with waiters still to be let in. One may be named twice, or be another key's by now; going on with
     /// a hand-off that is finished changes nothing.
@@ -227,6 +230,7 @@ impl Table {
             fence: FencingToken::at_least_one(fence_floor),
             now,
             waiter_seq: 0,
+            upgrade_seq: 0,
             waiting: 0,
             handing_off: VecDeque::new(),
             claiming: 0,

@@ -108,7 +108,7 @@ impl Table {
 
     /// Ends holders of a key whose deadlines have passed, the members first; answers how many. What is left over is in
     /// the wheel, and a later step ends it.
-    fn expire_group(&mut self, index: u32, fx: &mut Effects) -> usize {
+    pub(super) fn expire_group(&mut self, index: u32, fx: &mut Effects) -> usize {
         let mut ended = 0;
         for _ in 0..HOLDERS_AT_ONCE {
             let first = self.slots[index].group().and_then(|group| group.first_due());
@@ -227,6 +227,9 @@ impl Table {
             self.publish(index, EventKind::ended(end, Duration::from_nanos(held)), fx);
         }
         let proof = self.proof_in(index);
+        if self.slots[index].extras.is_some() {
+            self.end_upgrade_of(index, fx);
+        }
         let slot = &mut self.slots[index];
         slot.holder = None;
         let mut key_slot = index;
@@ -240,6 +243,7 @@ impl Table {
             }
             if !is_plain {
                 self.settle_terms(index, key_slot, token, deadline, &terms);
+                self.wake_upgrade(key_slot, fx);
                 owner = terms.owner_label().cloned();
             }
         }

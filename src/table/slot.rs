@@ -196,7 +196,7 @@ impl Slot {
     pub(crate) fn has_room(&self, mode: Mode) -> bool {
         match (self.group(), self.joins()) {
             (None, None) => self.holder.is_none(),
-            (Some(group), None) => group.kind.has_room(group.used, mode),
+            (Some(group), None) => group.has_room(0, mode),
             (group, Some(joins)) => {
                 let used = group.map_or(0, |group| group.used);
                 joins.taken().is_some_and(|taken| joins.kind().has_room(used + taken, mode))
@@ -241,6 +241,7 @@ impl Slot {
         match (self.extra_terms().map(|extra| extra.mode), key_slot.group()) {
             (_, None) => Mode::Exclusive,
             (Some(Mode::Permits { limit, permits }), Some(_)) => Mode::Permits { limit, permits },
+            (_, Some(group)) if group.is_alone() => Mode::Exclusive,
             (_, Some(_)) => Mode::Shared,
         }
     }

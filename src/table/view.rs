@@ -48,6 +48,8 @@ pub struct HolderInfo {
     pub refreshes: u32,
     /// The time until an operator takes it, if [notice](crate::ForceRelease::notice) was given.
     pub revocation_notice: Option<Duration>,
+    /// For how long it has waited for the others to let go, if it is being [upgraded](crate::Lock::upgrade).
+    pub upgrading: Option<Duration>,
 }
 
 /// One who waits.
@@ -236,6 +238,7 @@ impl Table {
             ttl: holder.ttl.as_duration(),
             refreshes: holder.refreshes,
             revocation_notice: slot.extras.as_ref().and_then(|e| e.notice).map(|at| at.saturating_since(now)),
+            upgrading: self.upgrading_for(at, slot.member_of().unwrap_or(at), now),
         };
         Some((holder.fence(), info))
     }

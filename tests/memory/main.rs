@@ -34,3 +34,4 @@ mod shutdown;
 mod stealing;
 mod sweeping;
 mod thread_end;
+mod upgrading;

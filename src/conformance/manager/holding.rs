@@ -168,6 +168,10 @@ pub(super) fn shares_and_permits_within_the_process_are_counted(make: &Make<'_>)
     let shares = [read().unwrap(), read().unwrap()];
     assert_eq!(wait(locks.try_lock(key.as_str()).process_scope()).unwrap_err(), LockError::Held);
     drop(shares);
+    let mut upgraded = read().unwrap();
+    assert_eq!(upgraded.upgrade().now(), Ok(()));
+    assert_eq!(read().unwrap_err(), LockError::Held);
+    drop(upgraded);
     let alone = wait(locks.write(key.as_str()).process_scope()).unwrap();
     assert_eq!(read().unwrap_err(), LockError::Held);
     assert_eq!(alone.downgrade(), Ok(()));

@@ -433,7 +433,7 @@ impl Table {
     pub(super) fn proof_in(&self, index: u32) -> Option<FencingToken> {
         let slot = &self.slots[index];
         match slot.extras.as_ref() {
-            Some(extras) if self.is_by_store(index) => extras.proof,
+            Some(extras) if extras.proof.is_some() || self.is_by_store(index) => extras.proof,
             _ => slot.holder.as_ref().map(|holder| holder.fence()),
         }
     }

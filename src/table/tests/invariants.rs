@@ -3,10 +3,12 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::acquire::Grant;
+use super::group::Group;
 use super::holder::GrantState;
 use super::queue::WaiterState;
 use super::slot::Slot;
 use super::timer_wheel::Links;
+use super::upgrade::Company;
 use super::{Counters, ENDED_TOKENS, MAX_SEATS, Table, Waiter};
 use crate::clock::Moment;
 use crate::mode::{Kind, Mode};
@@ -101,6 +103,14 @@ impl Table {
         }
     }
 
+    /// How many requests wait to have the holder of a slot upgraded.
+    pub(crate) fn upgrade_seats_of(&self, at: u32) -> usize {
+        match self.slots[self.key_slot(at)].group().map(|group| &group.company) {
+            Some(Company::Closing { by, seats, .. }) if *by == at => seats.len(),
+            _ => 0,
+        }
+    }
+
     /// T1 for keys that several hold.
     fn assert_group(&self, index: u32, slot: &Slot) {
         let Some(group) = slot.group() else { return };
@@ -120,10 +130,12 @@ impl Table {
             assert!(at == index || holder.member_of() == Some(index), "T1: a member knows its key");
             let mode = holder.mode(slot);
             assert_eq!(mode.kind(), group.kind, "T1: one kind of lock on {:?}", slot.key);
-            assert_ne!(mode, Mode::Exclusive, "T1: {:?} is shared and exclusive", slot.key);
+            assert_eq!(mode == Mode::Exclusive, group.is_alone(), "T1: {:?} is shared or exclusive", slot.key);
             used += u64::from(mode.weight());
         }
         assert_eq!(group.used, used, "T1: the room taken of {:?}", slot.key);
+        assert!(used == 1 || !group.is_alone(), "T1: {:?} is one holder's alone", slot.key);
+        self.assert_upgrade(index, slot, group);
         if let Kind::Semaphore { limit } = group.kind {
             assert!(used <= u64::from(limit), "T1: permits of {:?}", slot.key);
         }
@@ -136,6 +148,15 @@ impl Table {
                 slot.key
             );
         }
+    }
+
+    /// Who waits to have a key alone is one of those who share it.
+    fn assert_upgrade(&self, index: u32, slot: &Slot, group: &Group) {
+        let Company::Closing { by, seats, .. } = &group.company else { return };
+        let by = (*by, &self.slots[*by]);
+        assert!(by.0 == index || by.1.member_of() == Some(index), "T3: a holder of {:?} is upgraded", slot.key);
+        assert!(by.1.holder.is_some(), "T3: who waits to have {:?} alone holds it", slot.key);
+        assert!((1..=MAX_SEATS as usize).contains(&seats.len()), "T9: requests to have {:?} alone", slot.key);
     }
 
     /// What sessions have is known by them.
@@ -271,7 +292,8 @@ impl Table {
         let (mut held, mut entries) = ([0; 3], [0; 3]);
         for (_, slot) in slots {
             let key_slot = slot.member_of().map_or(*slot, |at| &self.slots[at]);
-            let mode = key_slot.group().map_or(ModeLabel::Exclusive, |group| group.kind.into()) as usize;
+            let mode = key_slot.group().filter(|group| !group.is_alone());
+            let mode = mode.map_or(ModeLabel::Exclusive, |group| group.kind.into()) as usize;
             entries[mode] += 1;
             held[mode] += u64::from(slot.holder.is_some() && !slot.is_pending());
         }

@@ -94,6 +94,14 @@ struct Queuer {
     answered: bool,
 }
 
+/// A request to upgrade that waited, until it is answered or cancelled.
+struct Upgrader {
+    grant: Grant,
+    seat: UpgradeSeat,
+    rung: Arc<AtomicUsize>,
+    answered: bool,
+}
+
 pub(super) struct Harness {
     pub(super) table: Table,
     model: Model,
@@ -107,6 +115,7 @@ pub(super) struct Harness {
     /// Every grant that was ever made, with its key: most are stale.
     grants: Vec<(Grant, usize)>,
     queuers: Vec<Queuer>,
+    upgraders: Vec<Upgrader>,
     highest: HashMap<usize, u64>,
     heard: Arc<Mutex<BTreeMap<u64, Vec<Note>>>>,
     diary: Arc<Diary>,
@@ -127,6 +136,7 @@ impl Harness {
             people: Vec::new(),
             grants: Vec::new(),
             queuers: Vec::new(),
+            upgraders: Vec::new(),
             highest: HashMap::new(),
             heard: Arc::default(),
             diary: Arc::default(),
@@ -170,7 +180,9 @@ impl Harness {
                 Some(_) => {}
                 None => assert!(fence > highest, "T4: fences rise"),
             }
-            *highest = (*highest).max(*fence);
+            let upgraded = before.held.get(fence).is_some_and(|(old, _)| old.proof != held.proof);
+            assert!(!upgraded || held.proof > *highest, "T4: what is upgraded gets a fence above all others");
+            *highest = (*highest).max(held.proof);
         }
         answer
     }
@@ -180,6 +192,7 @@ impl Harness {
         assert_eq!(self.view(), self.model.view(), "the state (left: table, right: model) after {op:?}");
         self.table.assert_invariants();
         self.compare_queuers();
+        self.compare_upgraders();
         self.compare_obstacles();
         self.compare_looks();
         self.compare_trails();
@@ -223,6 +236,9 @@ impl Harness {
             Op::See { seat } => self.on_seat(*seat, Self::see),
             Op::Cancel { seat } => self.on_seat(*seat, Self::cancel),
             Op::BreakWait { seat } => self.on_seat(*seat, Self::break_wait),
+            Op::SeeUpgrade { seat } => self.on_upgrade(*seat, Self::see_upgrade),
+            Op::CancelUpgrade { seat } => self.on_upgrade(*seat, Self::cancel_upgrade),
+            Op::CallOffUpgrade { seat } => self.on_upgrade(*seat, Self::call_off_upgrade),
             Op::Tick { steps } => self.tick(op, *steps),
             Op::Settle => self.tick(op, usize::MAX),
             Op::Advance { micros } => {
@@ -375,6 +391,38 @@ impl Harness {
         Answer::Nothing
     }
 
+    // ---- upgrades ----
+
+    fn on_upgrade(&mut self, at: usize, does: impl Fn(&mut Self, usize) -> Answer) -> Answer {
+        let open: Vec<usize> = (0..self.upgraders.len()).filter(|at| !self.upgraders[*at].answered).collect();
+        if open.is_empty() { Answer::Nothing } else { does(self, open[at % open.len()]) }
+    }
+
+    fn see_upgrade(&mut self, at: usize) -> Answer {
+        let Upgrader { grant, seat, .. } = self.upgraders[at];
+        let bell = self.bell(&self.upgraders[at].rung);
+        let outcome = self.with(|table, now, fx| table.poll_upgrade(&grant, seat, &bell, now, fx));
+        let answer = upgraded(&grant, outcome);
+        assert_eq!(answer, self.model.see_upgrade(at), "what an upgrade sees (left: table, right: model)");
+        self.upgraders[at].answered = answer != Answer::Pending;
+        answer
+    }
+
+    fn cancel_upgrade(&mut self, at: usize) -> Answer {
+        let Upgrader { grant, seat, .. } = self.upgraders[at];
+        self.with(|table, now, fx| table.cancel_upgrade(&grant, seat, now, fx));
+        self.model.cancel_upgrade(at);
+        self.upgraders[at].answered = true;
+        Answer::Nothing
+    }
+
+    fn call_off_upgrade(&mut self, at: usize) -> Answer {
+        let Upgrader { grant, seat, .. } = self.upgraders[at];
+        self.with(|table, now, fx| table.call_off_upgrade((&grant, seat), &cycle(), now, fx));
+        self.model.call_off_upgrade(at, &cycle());
+        Answer::Nothing
+    }
+
     // ---- holders ----
 
     fn on_grant(&mut self, op: &Op) -> Answer {
@@ -388,6 +436,7 @@ impl Harness {
             | Op::CapHold { grant, .. }
             | Op::Watch { grant }
             | Op::Downgrade { grant }
+            | Op::Upgrade { grant, .. }
             | Op::GiveNotice { grant, .. }
             | Op::Revoke { grant }
             | Op::Detach { grant }
@@ -467,6 +516,18 @@ impl Harness {
             Op::Downgrade { .. } => {
                 let got = self.with(|table, now, fx| table.downgrade(&grant, now, fx));
                 (got.map_or_else(Answer::Refused, |()| Answer::Nothing), self.model.downgrade(fence))
+            }
+            Op::Upgrade { waits, .. } => {
+                let rung = Arc::default();
+                let bell = self.bell(&rung);
+                let outcome = self.with(|table, now, fx| {
+                    assert_eq!(table.expire_beside(&grant, now, fx), Slice::Done, "few hold a key");
+                    table.upgrade(&grant, waits.then_some(&bell), now, fx)
+                });
+                if let UpgradeOutcome::Waits(seat) = outcome {
+                    self.upgraders.push(Upgrader { grant, seat, rung, answered: false });
+                }
+                (upgraded(&grant, outcome), self.model.upgrade(fence, waits))
             }
             Op::GiveNotice { ms, .. } => {
                 let at = self.model.now.max(self.clock - self.early) + ms * TICK;
@@ -653,6 +714,17 @@ impl Harness {
         }
     }
 
+    fn compare_upgraders(&mut self) {
+        let everybody = self.everybody();
+        for (at, upgrader) in self.upgraders.iter().enumerate() {
+            let rung = upgrader.rung.load(Ordering::SeqCst);
+            assert_eq!(rung, self.model.upgrades[at].wakes, "wake-ups of upgrade {at}");
+            let (wait, now) = ((&upgrader.grant, upgrader.seat), Moment::from_nanos(self.model.now));
+            let found = self.table.blocker_of_upgrade(wait, &everybody, now).map(shown);
+            assert_eq!(found, self.model.blocker_of_upgrade(at), "what keeps upgrade {at} (left: table, right: model)");
+        }
+    }
+
     /// Any owner may be blocked, for all that the table knows.
     fn everybody(&self) -> OwnerSet {
         self.people.iter().map(|owner| owner.id).collect()
@@ -690,7 +762,7 @@ impl Harness {
                 (holders, queue)
             });
             let left = |held: &Held| Duration::from_nanos(self.model.deadline(held).saturating_sub(self.model.now));
-            let holders = self.model.holders(key).map(|held| (Some(held.fence), held.mode, left(held)));
+            let holders = self.model.holders(key).map(|held| (Some(held.proof), held.mode, left(held)));
             let holders: Vec<_> = holders.filter(|(.., left)| !left.is_zero()).collect();
             let queue = self.model.queue(key).into_iter().map(|seq| self.model.waits[seq as usize - 1].terms.mode());
             let expected = (!holders.is_empty()).then(|| (holders, queue.collect()));
@@ -763,6 +835,8 @@ impl Harness {
                 first: slot.member_of().is_none(),
                 token: holder.token.as_uuid().as_u128(),
                 fence: holder.fence().get(),
+                proof: table.proof_in(index).unwrap().get(),
+                upgrading: table.upgrade_seats_of(index),
                 granted_at: holder.granted_at.as_nanos(),
                 deadline: if of_session.is_some() { 0 } else { holder.deadline.as_nanos() },
                 terms: slot.terms(holder),
@@ -804,6 +878,17 @@ fn request_of<'a>(asked: &'a Asked, key: &'a Key) -> AcquireRequest<'a> {
 
 fn answer_of(grant: &Grant) -> Answer {
     Answer::Granted { token: grant.token.as_uuid().as_u128(), fence: grant.fence.get() }
+}
+
+fn upgraded(grant: &Grant, outcome: UpgradeOutcome) -> Answer {
+    match outcome {
+        UpgradeOutcome::Alone(proof) => {
+            Answer::Granted { token: grant.token.as_uuid().as_u128(), fence: proof.unwrap().get() }
+        }
+        UpgradeOutcome::Waits(_) => Answer::Pending,
+        UpgradeOutcome::CalledOff => Answer::Nothing,
+        UpgradeOutcome::Refused(why) => Answer::Refused(why),
+    }
 }
 
 fn nothing_or_lost(answer: Result<(), Loss>) -> Answer {

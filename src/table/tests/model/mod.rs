@@ -92,6 +92,20 @@ enum Op {
     Downgrade {
         grant: usize,
     },
+    Upgrade {
+        grant: usize,
+        waits: bool,
+    },
+    SeeUpgrade {
+        seat: usize,
+    },
+    CancelUpgrade {
+        seat: usize,
+    },
+    /// To break a deadlock.
+    CallOffUpgrade {
+        seat: usize,
+    },
     /// An operator takes a grant after this long, unless it is released before.
     GiveNotice {
         grant: usize,
@@ -193,7 +207,7 @@ enum Answer {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let any = 0..64_usize;
+    let at = 0..64_usize;
     let key = 0..HASHES.len();
     let ttl = 0..TTLS_MS.len();
     let maybe_ttl = prop_oneof![Just(None), ttl.clone().prop_map(Some)];
@@ -208,30 +222,34 @@ fn op() -> impl Strategy<Value = Op> {
     ];
     prop_oneof![
         60 => request().prop_map(Op::Acquire),
-        22 => any.clone().prop_map(|seat| Op::See { seat }),
-        12 => any.clone().prop_map(|seat| Op::Cancel { seat }),
-        16 => (any.clone(), end).prop_map(|(grant, end)| Op::Release { grant, end }),
-        5 => (any.clone(), key.clone()).prop_map(|(grant, key)| Op::ReleaseByToken { grant, key }),
-        8 => (any.clone(), maybe_ttl.clone()).prop_map(|(grant, ttl)| Op::Refresh { grant, ttl }),
-        3 => (any.clone(), key.clone(), maybe_ttl)
+        22 => at.clone().prop_map(|seat| Op::See { seat }),
+        12 => at.clone().prop_map(|seat| Op::Cancel { seat }),
+        16 => (at.clone(), end).prop_map(|(grant, end)| Op::Release { grant, end }),
+        5 => (at.clone(), key.clone()).prop_map(|(grant, key)| Op::ReleaseByToken { grant, key }),
+        8 => (at.clone(), maybe_ttl.clone()).prop_map(|(grant, ttl)| Op::Refresh { grant, ttl }),
+        3 => (at.clone(), key.clone(), maybe_ttl)
             .prop_map(|(grant, key, ttl)| Op::RefreshByToken { grant, key, ttl }),
-        6 => (any.clone(), ms.clone(), ms.clone())
+        6 => (at.clone(), ms.clone(), ms.clone())
             .prop_map(|(grant, every_ms, timeout_ms)| Op::AutoRefresh { grant, every_ms, timeout_ms }),
-        2 => any.clone().prop_map(|grant| Op::StopAutoRefresh { grant }),
-        3 => (any.clone(), ms.clone()).prop_map(|(grant, cap_ms)| Op::CapHold { grant, cap_ms }),
-        4 => any.clone().prop_map(|grant| Op::Watch { grant }),
-        2 => any.clone().prop_map(|grant| Op::Detach { grant }),
-        2 => any.clone().prop_map(|grant| Op::Restore { grant }),
+        2 => at.clone().prop_map(|grant| Op::StopAutoRefresh { grant }),
+        3 => (at.clone(), ms.clone()).prop_map(|(grant, cap_ms)| Op::CapHold { grant, cap_ms }),
+        4 => at.clone().prop_map(|grant| Op::Watch { grant }),
+        2 => at.clone().prop_map(|grant| Op::Detach { grant }),
+        2 => at.clone().prop_map(|grant| Op::Restore { grant }),
         3 => key.clone().prop_map(|key| Op::Force { key }),
         3 => request().prop_map(Op::GrantNow),
-        6 => any.clone().prop_map(|grant| Op::Downgrade { grant }),
-        4 => (any.clone(), ms).prop_map(|(grant, ms)| Op::GiveNotice { grant, ms }),
-        3 => any.clone().prop_map(|grant| Op::Revoke { grant }),
-        5 => any.clone().prop_map(|seat| Op::BreakWait { seat }),
+        6 => at.clone().prop_map(|grant| Op::Downgrade { grant }),
+        16 => (at.clone(), any::<bool>()).prop_map(|(grant, waits)| Op::Upgrade { grant, waits }),
+        10 => at.clone().prop_map(|seat| Op::SeeUpgrade { seat }),
+        4 => at.clone().prop_map(|seat| Op::CancelUpgrade { seat }),
+        2 => at.clone().prop_map(|seat| Op::CallOffUpgrade { seat }),
+        4 => (at.clone(), ms).prop_map(|(grant, ms)| Op::GiveNotice { grant, ms }),
+        3 => at.clone().prop_map(|grant| Op::Revoke { grant }),
+        5 => at.clone().prop_map(|seat| Op::BreakWait { seat }),
         10 => (prop_oneof![2 => Just(0_usize), 1 => Just(1)], ttl).prop_map(|(session, ttl)| Op::Heartbeat { session, ttl }),
         4 => (0..2_usize).prop_map(|session| Op::EndSession { session }),
         6 => listened_to.prop_map(|key| Op::Listen { key }),
-        5 => any.prop_map(|listener| Op::StopListening { listener }),
+        5 => at.prop_map(|listener| Op::StopListening { listener }),
         10 => (1..4_usize).prop_map(|steps| Op::Tick { steps }),
         5 => Just(Op::Settle),
         22 => span.prop_map(|micros| Op::Advance { micros }),

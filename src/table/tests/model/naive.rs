@@ -41,6 +41,10 @@ pub(super) struct Held {
     pub(super) first: bool,
     pub(super) token: u128,
     pub(super) fence: u64,
+    /// What its resource is shown: its fence, or the one that it got when it was upgraded.
+    pub(super) proof: u64,
+    /// How many requests wait to have it upgraded.
+    pub(super) upgrading: usize,
     pub(super) granted_at: u64,
     /// Its own; of a lock of a session, how much of it stands whatever cap came later.
     pub(super) deadline: u64,
@@ -74,6 +78,15 @@ pub(super) struct Seat {
     pub(super) wakes: usize,
 }
 
+/// A request to have the key of a share alone.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Upgrading {
+    pub(super) fence: u64,
+    /// Whether it still waits.
+    pub(super) open: bool,
+    pub(super) wakes: usize,
+}
+
 /// The model's own copy of an owner.
 #[derive(Clone, Debug)]
 pub(super) struct Person {
@@ -83,6 +96,9 @@ pub(super) struct Person {
     word: Result<u64, Loss>,
     places: u32,
 }
+
+/// How much must come free, and whose that is: owners, weights and fences.
+pub(super) type Blockers = (u64, Vec<(OwnerId, u32, u64)>);
 
 /// What a watcher hears.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -120,6 +136,8 @@ pub(super) struct Model {
     pub(super) held: Vec<Held>,
     /// By sequence number less one, in the order in which they queued; those that are gone have no seat left.
     pub(super) waits: Vec<Waiting>,
+    /// By number less one, every request to upgrade that waited.
+    pub(super) upgrades: Vec<Upgrading>,
     ended: Vec<(u128, u32, u64, End)>,
     pub(super) end_log: Vec<Past>,
     pub(super) heard: BTreeMap<u64, Vec<Note>>,
@@ -154,6 +172,7 @@ impl Model {
             closed: false,
             held: Vec::new(),
             waits: Vec::new(),
+            upgrades: Vec::new(),
             ended: Vec::new(),
             end_log: Vec::new(),
             heard: BTreeMap::new(),
@@ -168,7 +187,8 @@ impl Model {
         let live = || self.waits.iter().zip(1_u64..).filter(|(wait, _)| wait.taken() > 0);
         let held = self.held.iter().map(|held| {
             let own = if self.session_of(&held.terms).is_some() { 0 } else { held.deadline };
-            (held.fence, (Held { deadline: own, ..held.clone() }, self.deadline(held)))
+            let upgrading = self.open_upgrades().filter(|upgrade| upgrade.fence == held.fence).count();
+            (held.fence, (Held { deadline: own, upgrading, ..held.clone() }, self.deadline(held)))
         });
         View {
             now: self.now,
@@ -292,7 +312,8 @@ impl Model {
             _ => false,
         };
         let taken: u32 = self.holders(key).map(|held| held.mode.weight()).sum();
-        self.holders(key).all(together)
+        self.upgrading(key).is_none()
+            && self.holders(key).all(together)
             && match mode {
                 Mode::Permits { limit, permits } => taken + permits <= limit,
                 _ => true,
@@ -323,7 +344,7 @@ impl Model {
 
     /// What keeps a request, behind those queued whom `ahead` lists, from its key: how much of its owners' weight must
     /// come free, and whose that is.
-    pub(super) fn blocker(&self, key: usize, mode: Mode, ahead: &[u64]) -> (u64, Vec<(OwnerId, u32, u64)>) {
+    pub(super) fn blocker(&self, key: usize, mode: Mode, ahead: &[u64]) -> Blockers {
         let owned = |held: &Held| Some((held.terms.owner()?.id, held.terms.mode().weight(), held.fence));
         // What is over counts for nothing, noticed or not (C1).
         let live = self.holders(key).filter(|held| self.deadline(held) > self.now);
@@ -335,7 +356,8 @@ impl Model {
             wait.terms.mode() == Mode::Exclusive && self.still_waits(wait)
         };
         // It goes in with those who share the key, after those before it.
-        if mode == Mode::Shared && self.is_shared(key) && !ahead.iter().any(wants_alone) {
+        let is_open = self.is_shared(key) && self.upgrading(key).is_none();
+        if mode == Mode::Shared && is_open && !ahead.iter().any(wants_alone) {
             return (0, Vec::new());
         }
         let ahead = ahead.iter().map(|seq| &self.waits[*seq as usize - 1]).filter(|wait| self.still_waits(wait));
@@ -460,7 +482,7 @@ impl Model {
             End::Revoked | End::Vanished => EventKind::Lost { why: end.as_loss(), held: span },
             End::ShutDown => EventKind::Lost { why: Loss::ShutDown, held: span },
         };
-        self.tell(key, Some(fence), &held.terms, kind);
+        self.tell(key, Some(held.proof), &held.terms, kind);
         self.end_log.push(Past {
             hash: HASHES[key],
             fence,
@@ -470,7 +492,124 @@ impl Model {
             owner: held.terms.owner_label().cloned(),
         });
         self.return_quota(&held.terms);
+        self.end_upgrades(|upgrade| upgrade.fence == fence);
+        if self.holders(key).count() == 1 {
+            let last = self.holders(key).next().unwrap().fence;
+            self.wake_upgrades(last);
+        }
         self.hand_on(key);
+    }
+
+    // ---- from a share to the key alone ----
+
+    fn open_upgrades(&self) -> impl Iterator<Item = &Upgrading> {
+        self.upgrades.iter().filter(|upgrade| upgrade.open)
+    }
+
+    /// The holder of a key that waits to have it alone.
+    fn upgrading(&self, key: usize) -> Option<&Held> {
+        self.holders(key).find(|held| self.open_upgrades().any(|upgrade| upgrade.fence == held.fence))
+    }
+
+    fn wake_upgrades(&mut self, fence: u64) {
+        let its = self.upgrades.iter_mut().filter(|upgrade| upgrade.open && upgrade.fence == fence);
+        its.for_each(|upgrade| upgrade.wakes += 1);
+    }
+
+    fn end_upgrades(&mut self, which: impl Fn(&Upgrading) -> bool) {
+        for upgrade in self.upgrades.iter_mut().filter(|upgrade| upgrade.open && which(upgrade)) {
+            (upgrade.open, upgrade.wakes) = (false, upgrade.wakes + 1);
+        }
+    }
+
+    pub(super) fn upgrade(&mut self, fence: u64, waits: bool) -> Answer {
+        let Some(held) = self.live(fence) else { return Answer::Refused(LockError::Lost(self.loss(fence))) };
+        let (key, mode) = (held.key, held.mode);
+        self.expire_if_due(key);
+        match mode {
+            Mode::Permits { .. } => return Answer::Refused(LockError::WrongMode),
+            Mode::Exclusive => return self.proof(fence),
+            Mode::Shared => {}
+        }
+        if self.holders(key).count() == 1 {
+            return self.leave_alone(fence, None);
+        }
+        if !waits {
+            return Answer::Refused(LockError::Held);
+        }
+        if let Some(first) = self.upgrading(key).filter(|first| first.fence != fence).cloned() {
+            let second = self.find(fence).unwrap().clone();
+            let cycle: Arc<[WaitEdge]> =
+                [&second, &first].map(|held| WaitEdge { owner: held.name(), key: super::key_at(key) }).into();
+            self.tell(key, None, &second.terms, EventKind::Deadlock { cycle: cycle.clone() });
+            return Answer::Refused(LockError::Deadlock { cycle });
+        }
+        if self.open_upgrades().filter(|upgrade| upgrade.fence == fence).count() >= MAX_SEATS as usize {
+            return Answer::Refused(LockError::QueueFull);
+        }
+        self.upgrades.push(Upgrading { fence, open: true, wakes: 0 });
+        Answer::Pending
+    }
+
+    /// It is all that holds the key: nobody shares it any more. `seen`: the request that is told so now.
+    fn leave_alone(&mut self, fence: u64, seen: Option<usize>) -> Answer {
+        if let Some(seen) = seen {
+            self.upgrades[seen].open = false;
+        }
+        self.end_upgrades(|upgrade| upgrade.fence == fence);
+        self.fence += 1;
+        let proof = self.fence;
+        let held = self.find(fence).unwrap();
+        (held.mode, held.proof) = (Mode::Exclusive, proof);
+        self.proof(fence)
+    }
+
+    fn proof(&mut self, fence: u64) -> Answer {
+        let held = self.find(fence).unwrap();
+        Answer::Granted { token: held.token, fence: held.proof }
+    }
+
+    pub(super) fn see_upgrade(&mut self, at: usize) -> Answer {
+        let Upgrading { fence, open, .. } = self.upgrades[at];
+        let Some(held) = self.live(fence) else { return Answer::Refused(LockError::Lost(self.loss(fence))) };
+        let (key, mode) = (held.key, held.mode);
+        match mode {
+            Mode::Exclusive => self.proof(fence),
+            _ if !open => Answer::Nothing,
+            _ if self.holders(key).count() == 1 => self.leave_alone(fence, Some(at)),
+            _ => Answer::Pending,
+        }
+    }
+
+    pub(super) fn cancel_upgrade(&mut self, at: usize) -> bool {
+        let Upgrading { fence, open, .. } = self.upgrades[at];
+        if !open {
+            return false;
+        }
+        self.upgrades[at].open = false;
+        let key = self.find(fence).unwrap().key;
+        if self.upgrading(key).is_none() {
+            self.hand_on(key);
+        }
+        true
+    }
+
+    pub(super) fn call_off_upgrade(&mut self, at: usize, cycle: &Arc<[WaitEdge]>) {
+        if self.cancel_upgrade(at) {
+            self.upgrades[at].wakes += 1;
+            let held = self.find(self.upgrades[at].fence).unwrap().clone();
+            self.tell(held.key, None, &held.terms, EventKind::Deadlock { cycle: cycle.clone() });
+        }
+    }
+
+    /// What keeps a request to upgrade from having its key alone.
+    pub(super) fn blocker_of_upgrade(&self, at: usize) -> Option<Blockers> {
+        let Upgrading { fence, open, .. } = self.upgrades[at];
+        let key = self.held.iter().find(|held| open && held.fence == fence)?.key;
+        let others = self.holders(key).filter(|held| held.fence != fence && self.deadline(held) > self.now);
+        let mut others: Vec<_> = others.filter_map(|held| Some((held.terms.owner()?.id, 1, held.fence))).collect();
+        others.sort_unstable_by_key(|(.., fence)| *fence);
+        Some((others.len() as u64, others))
     }
 
     /// Lets in those whose turn it is.
@@ -525,6 +664,8 @@ impl Model {
             first: self.holders(key).all(|held| !held.first),
             token,
             fence: self.fence,
+            proof: self.fence,
+            upgrading: 0,
             granted_at: self.now,
             deadline: 0,
             terms,
@@ -919,7 +1060,7 @@ impl Model {
         let deadline = self.deadline(&held);
         self.counters.refreshed += 1;
         let remaining = Duration::from_nanos(deadline - now);
-        self.tell(held.key, Some(fence), &held.terms, EventKind::Refreshed { remaining });
+        self.tell(held.key, Some(held.proof), &held.terms, EventKind::Refreshed { remaining });
         refreshed(deadline, true, held.refreshes)
     }
 
@@ -957,8 +1098,8 @@ impl Model {
 
     pub(super) fn revoke(&mut self, fence: u64, cycle: &Arc<[WaitEdge]>) {
         if let Some(held) = self.live(fence) {
-            let (key, terms) = (held.key, held.terms.clone());
-            self.tell(key, Some(fence), &terms, EventKind::Deadlock { cycle: cycle.clone() });
+            let (key, proof, terms) = (held.key, held.proof, held.terms.clone());
+            self.tell(key, Some(proof), &terms, EventKind::Deadlock { cycle: cycle.clone() });
             self.end(fence, End::Revoked);
         }
     }
@@ -1047,6 +1188,11 @@ impl Model {
 }
 
 impl Held {
+    fn name(&self) -> Arc<str> {
+        let label = self.terms.owner().map(|owner| owner.label()).or_else(|| self.terms.owner_label().cloned());
+        label.unwrap_or_else(|| format!("the holder of fencing token {}", self.proof).into())
+    }
+
     fn asked(&self, now: u64, ttl: Ttl) -> u64 {
         (now + ttl.as_nanos()).min(self.last_deadline())
     }
