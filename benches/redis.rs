@@ -54,8 +54,16 @@ impl Raw {
     async fn over(connection: MultiplexedConnection, kind: Scripts) -> Self {
         let (acquire, release) = match kind {
             Scripts::Ours => (
-                ours!("prelude.lua", "each.lua", "mint.lua", "queue.lua", "acquire.lua"),
-                ours!("prelude.lua", "each.lua", "mint.lua", "queue.lua", "hand_over.lua", "release.lua"),
+                ours!("prelude.lua", "each.lua", "mint.lua", "shared/marker.lua", "queue.lua", "acquire.lua"),
+                ours!(
+                    "prelude.lua",
+                    "each.lua",
+                    "shared/marker.lua",
+                    "mint.lua",
+                    "queue.lua",
+                    "hand_over.lua",
+                    "release.lua"
+                ),
             ),
             Scripts::Shortest => (SHORT_ACQUIRE, SHORT_RELEASE),
         };

@@ -25,6 +25,11 @@ use std::time::Duration;
 /// The `unlock` of a lock whose claim goes on asks nobody: that somebody has deleted the key meanwhile shows when the claim
 /// is given up, extended or verified.
 ///
+/// The same goes for shares ([`LockManager::read`](crate::LockManager::read)): where this is set, those who come while
+/// their process holds a share of the key already hold it under that one, with its fencing token, for up to two seconds
+/// after it was granted, and only while no other process is known to wait for the key alone. It ends with the last of
+/// them.
+///
 /// Other processes tell a key that is only kept from a lock where its time left says so
 /// ([`Location::Claimed`](crate::Location::Claimed)); else they say of both that there is a claim.
 ///

@@ -187,7 +187,12 @@ impl StoreDriver {
             };
             let shard = self.shard().ok_or(LockError::ShuttingDown)?;
             match answer {
-                Extended::Extended { valid_for } => shard.extended(grant, asked.saturating_add(valid_for)),
+                Extended::Extended { valid_for } => {
+                    // What a grant shares its claim with may have had that extended for longer.
+                    let is_own = *token == grant.token;
+                    let valid_for = if is_own { valid_for } else { valid_for.min(ttl.as_duration()) };
+                    shard.extended(grant, asked.saturating_add(valid_for))
+                }
                 Extended::Lost => {
                     shard.claim_lost(grant, End::Vanished);
                     shard.check(grant).map(|_| unreachable!("what has vanished is not held"))

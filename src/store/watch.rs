@@ -40,7 +40,7 @@ pub enum Event {
         /// So long from now.
         within: Duration,
     },
-    /// Another process asks for this key, which this one has a claim on.
+    /// Another process asks for this key, which this one has a claim or shares on.
     Wanted(Key),
     /// The other side may have changed or forgotten: verify every key that is held (R21).
     Resumed,

@@ -181,6 +181,11 @@ impl Table {
             return Err(NotGrantable::Refused(why));
         }
         if needs_claim {
+            if let Some(index) = found
+                && let Some(grant) = self.ride(index, request, fx).map_err(NotGrantable::Refused)?
+            {
+                return Ok(grant);
+            }
             return match self.grant_idle(request, fx).map_err(NotGrantable::Refused)? {
                 Some(grant) => {
                     self.granted(grant.slot, grant.slot, 0, fx);

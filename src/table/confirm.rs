@@ -38,7 +38,7 @@ impl Table {
         let has_order = slot.extras.as_ref().is_some_and(|extras| extras.auto.is_some());
         let holder = slot.holder.as_ref()?;
         let left = holder.deadline.saturating_since(self.now);
-        let is_own = slot.extras.as_ref().is_some_and(|extras| extras.claim.is_some());
+        let is_own = slot.extras.as_ref().is_some_and(|extras| extras.claim.is_some() || extras.rides_on.is_some());
         if has_order || is_own || !self.is_by_store(index) || slot.session().is_some() || left <= LAST {
             return None;
         }
@@ -91,7 +91,7 @@ impl Table {
     /// The store does not keep the key for this grant any more: it is lost, at once (peer bug 31).
     pub(crate) fn claim_lost(&mut self, grant: &Grant, end: End, now: Moment, fx: &mut Effects) {
         if self.claimant(grant).is_none() && self.live(grant, now, fx).is_some() {
-            self.end(grant.slot, end, fx);
+            self.end_with_riders(grant.slot, end, fx);
         }
     }
 

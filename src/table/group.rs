@@ -9,6 +9,7 @@ use std::ops::Bound;
 
 use hashbrown::HashMap;
 
+use super::claim::Carriers;
 use super::owner::{OwnerId, OwnerSet};
 use super::slot::Scope;
 use super::upgrade::Company;
@@ -25,6 +26,8 @@ pub(crate) struct Group {
     pub(crate) used: u64,
     /// Whether further holders may join.
     pub(super) company: Company,
+    /// Shares of the store that several of them hold the key under.
+    pub(in crate::table) carriers: Option<Box<Carriers>>,
     /// The slots of the members.
     members: HashMap<Token, u32, foldhash::fast::RandomState>,
     /// The same by deadline: who comes to the key ends those that are over first (C1).
@@ -40,6 +43,7 @@ impl Group {
             scope,
             used: 0,
             company: Company::Open,
+            carriers: None,
             members: HashMap::default(),
             deadlines: BTreeSet::new(),
             owners: BTreeSet::new(),

@@ -41,9 +41,15 @@ impl Table {
             if !self.slots[index].has_room(mode) {
                 break;
             }
+            if self.awaits_carrier(index, next) {
+                break;
+            }
             self.leave_queue(index, next);
             if self.claim.is_stored() && self.waiters[next].terms.needs_claim() {
                 if mode != Mode::Exclusive {
+                    if self.ride_from_queue(index, next, fx) {
+                        continue;
+                    }
                     // A claim that the last holder left is no share: it is given up.
                     self.hand_on_claim(index, next, fx);
                     self.claim_for(index, next, fx);

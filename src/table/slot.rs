@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::claim::{Joins, KeptClaim};
+use super::claim::{CarrierNumber, Joins, KeptClaim};
 use super::counters::Counters;
 use super::group::Group;
 use super::history::End;
@@ -268,6 +268,8 @@ pub(crate) struct Extras {
     pub(crate) proof: Option<FencingToken>,
     /// Of the holder, and for a moment of the next one: the claim that it holds the key under, if that may be reused.
     pub(crate) claim: Option<Box<KeptClaim>>,
+    /// Of the holder: the share of its key that it holds it under (K7).
+    pub(super) rides_on: Option<CarrierNumber>,
     /// Of the key: the store has said neither yes nor no since it was asked for it last, so that a wait which ends now
     /// was not for another holder (R20).
     pub(crate) unanswered: bool,
@@ -287,7 +289,7 @@ impl Extras {
     /// Forgets what was the holder's.
     pub(crate) fn forget_holder(&mut self) -> Option<Arc<dyn Watcher>> {
         (self.terms, self.cap, self.notice, self.reentries) = (None, None, None, 0);
-        (self.proof, self.extension) = (None, None);
+        (self.proof, self.extension, self.rides_on) = (None, None, None);
         self.watcher.take()
     }
 }

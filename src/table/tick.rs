@@ -119,7 +119,7 @@ impl Table {
             DueAction::Confirm => return self.confirm_now(grant, fx),
             DueAction::Extend => {
                 self.drop_auto(index);
-                return self.extend_claim(grant, ttl, fx);
+                return self.extend_by_order(grant, ttl, fx);
             }
         }
         let late = now.saturating_since(auto.due) > auto.timeout;
@@ -130,7 +130,7 @@ impl Table {
         if self.is_by_store(index) {
             // The deadline moves when the store has answered.
             self.refreshes.insert(&mut Refreshes(&mut self.slots), index);
-            self.extend_claim(grant, ttl, fx);
+            self.extend_by_order(grant, ttl, fx);
             return;
         }
         if self.refresh(&grant, RefreshRequest::To(ttl), now, fx).is_ok() {

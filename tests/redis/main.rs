@@ -28,6 +28,7 @@ mod locks;
 mod notice;
 mod outages;
 mod refusals;
+mod riders;
 mod sentinel;
 mod shared;
 mod shares;

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use leasehold::store::ClaimReuse;
+use leasehold::store::redis::RedisStore;
 use leasehold::{Clock, Lock, LockError, LockManager, Loss, Mode, Release};
 
 use crate::kit::{self, Server, until};
@@ -186,6 +188,9 @@ fn now() -> u64 {
     Clock::system().now().as_nanos()
 }
 
+/// What is written of a hold: two moments and two small numbers.
+const LONGEST_LINE: u64 = 2 * 20 + 2 * 4;
+
 /// Holds the key `key` in the modes of its kind, over and over, and writes down when.
 async fn hold(locks: LockManager, mut log: File, key: &str, over: Arc<AtomicBool>, mut random: fastrand::Rng) {
     while !over.load(Ordering::Relaxed) {
@@ -223,7 +228,10 @@ async fn release(lock: Lock, random: &mut fastrand::Rng) {
 fn worker() {
     let seed: u64 = setting("LEASEHOLD_SEED").parse().unwrap();
     runtime().block_on(async {
-        let locks = builder(&setting("LEASEHOLD_URL")).build_and_connect().await.unwrap();
+        // Those who ride on shares of their process, and those whose every lock is the server's.
+        let reuse = if seed.is_multiple_of(2) { ClaimReuse::Off } else { ClaimReuse::hand_off() };
+        let store = RedisStore::builder(&setting("LEASEHOLD_URL")).claim_reuse(reuse).build().unwrap();
+        let locks = LockManager::builder().ttl(LONG).store(store).build_and_connect().await.unwrap();
         let over = Arc::new(AtomicBool::new(false));
         let mut seeds = fastrand::Rng::with_seed(seed);
         let mut tasks = Vec::new();
@@ -287,10 +295,17 @@ fn check(holds: &[Hold]) -> (usize, usize) {
     (together, alone)
 }
 
+/// A number from the environment.
+fn number(name: &str, or: impl FnOnce() -> u64) -> u64 {
+    std::env::var(name).map_or_else(|_| or(), |number| number.parse().unwrap())
+}
+
+/// The long form: `LEASEHOLD_CHAOS_HOLDS=1000000 cargo test --release --all-features --test redis processes_in_chaos_share`
 #[test]
 fn processes_in_chaos_share_only_what_goes_together() {
-    let seed = std::env::var("LEASEHOLD_CHAOS_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
-    let secs = std::env::var("LEASEHOLD_CHAOS_SECS").map_or(5, |secs| secs.parse().unwrap());
+    let seed = number("LEASEHOLD_CHAOS_SEED", || fastrand::u64(..));
+    let secs = number("LEASEHOLD_CHAOS_SECS", || 5);
+    let least = number("LEASEHOLD_CHAOS_HOLDS", || 0);
     println!("LEASEHOLD_CHAOS_SEED={seed}");
     let (server, dir, mut random) = (Server::start(&[]), kit::Dir::make(), fastrand::Rng::with_seed(seed));
     let start = |seed: u64| {
@@ -304,7 +319,8 @@ fn processes_in_chaos_share_only_what_goes_together() {
     let mut alive: Vec<Process> = (0..3).map(|_| start(random.u64(..))).collect();
     let end = Instant::now() + Duration::from_secs(secs);
     let (mut kills, mut stops) = (0, 0);
-    while Instant::now() < end {
+    let bytes = |key: &str| std::fs::metadata(dir.path().join(key)).map_or(0, |file| file.len());
+    while Instant::now() < end || bytes("rw") + bytes("pool") < least * LONGEST_LINE {
         // The one real sleep: this is the time that the processes have.
         std::thread::sleep(Duration::from_millis(random.u64(50..300)));
         let victim = random.usize(..alive.len());

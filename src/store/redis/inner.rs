@@ -51,6 +51,8 @@ pub(in crate::store) struct Inner {
     pub(super) claim_tag: u64,
     /// On which other processes ask for what it has claims on.
     pub(super) claims_channel: Arc<str>,
+    /// On which processes that want a shared lock for themselves say so to all.
+    pub(super) shares_channel: Arc<str>,
     /// `Some` from the start to the stop: without it no call is sent.
     pub(super) runtime: RwLock<Option<Handle>>,
     pub(super) tasks: Mutex<Vec<AbortHandle>>,
@@ -83,6 +85,7 @@ impl Inner {
             // As a token's text begins.
             claims_channel: format!("{}claims:{:08x}-{:04x}", config.side_keys, claim_tag >> 16, claim_tag & 0xffff)
                 .into(),
+            shares_channel: format!("{}shares", config.side_keys).into(),
             runtime: RwLock::default(),
             tasks: Mutex::default(),
             config,

@@ -49,35 +49,35 @@ macro_rules! scripts {
 }
 
 scripts! {
-    ACQUIRE = ["prelude.lua", "each.lua", "mint.lua", "queue.lua", "acquire.lua"], Takes::Many(BatchKind::Acquire);
+    ACQUIRE = ["prelude.lua", "each.lua", "mint.lua", "shared/marker.lua", "queue.lua", "acquire.lua"], Takes::Many(BatchKind::Acquire);
     EXTEND = ["prelude.lua", "each.lua", "shared/marker.lua", "extend.lua"], Takes::Many(BatchKind::Extend);
     RELEASE = ["prelude.lua", "each.lua", "shared/marker.lua", "mint.lua", "queue.lua", "hand_over.lua", "release.lua"],
         Takes::Many(BatchKind::Release);
-    RELEASE_CLAIM = ["prelude.lua", "mint.lua", "queue.lua", "hand_over.lua", "release_claim.lua"], Takes::One;
-    EXCHANGE = ["prelude.lua", "mint.lua", "queue.lua", "hand_over.lua", "exchange.lua"], Takes::One;
-    REPEAT = ["prelude.lua", "queue.lua", "repeat.lua"], Takes::One;
+    RELEASE_CLAIM = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "hand_over.lua", "release_claim.lua"], Takes::One;
+    EXCHANGE = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "hand_over.lua", "exchange.lua"], Takes::One;
+    REPEAT = ["prelude.lua", "shared/marker.lua", "queue.lua", "repeat.lua"], Takes::One;
     FORCE = ["prelude.lua", "shared/marker.lua", "mint.lua", "queue.lua", "force.lua"], Takes::One;
     LOOK = ["prelude.lua", "shared/marker.lua", "look.lua"], Takes::One;
     NOTICE = ["prelude.lua", "shared/marker.lua", "notice.lua"], Takes::One;
-    LEAVE = ["prelude.lua", "queue.lua", "leave.lua"], Takes::One;
+    LEAVE = ["prelude.lua", "shared/marker.lua", "queue.lua", "leave.lua"], Takes::One;
     RENEW = ["prelude.lua", "each.lua", "shared/marker.lua", "queue.lua", "renew.lua"], Takes::Many(BatchKind::Renew);
-    MOVING_AHEAD = ["prelude.lua", "queue.lua", "moving/ahead.lua"], Takes::One;
+    MOVING_AHEAD = ["prelude.lua", "shared/marker.lua", "queue.lua", "moving/ahead.lua"], Takes::One;
     MOVING_RESERVE = ["prelude.lua", "moving/reserve.lua"], Takes::One;
     MOVING_FENCE = ["prelude.lua", "mint.lua", "moving/fence.lua"], Takes::One;
     MOVING_ACCEPT = ["prelude.lua", "moving/accept.lua"], Takes::One;
     MOVING_RELEASE = ["prelude.lua", "shared/marker.lua", "moving/release.lua"], Takes::One;
     MOVING_FORCE = ["prelude.lua", "moving/force.lua"], Takes::One;
-    SHARE_ACQUIRE = ["prelude.lua", "each.lua", "mint.lua", "queue.lua", "shared/marker.lua", "shared/group.lua",
+    SHARE_ACQUIRE = ["prelude.lua", "each.lua", "mint.lua", "shared/marker.lua", "queue.lua", "shared/group.lua",
         "shared/acquire.lua"], Takes::Many(BatchKind::ShareAcquire);
     SHARE_EXTEND = ["prelude.lua", "each.lua", "shared/marker.lua", "shared/group.lua", "shared/extend.lua"],
         Takes::Many(BatchKind::ShareExtend);
-    SHARE_RELEASE = ["prelude.lua", "each.lua", "queue.lua", "shared/marker.lua", "shared/group.lua",
+    SHARE_RELEASE = ["prelude.lua", "each.lua", "shared/marker.lua", "queue.lua", "shared/group.lua",
         "shared/release.lua"], Takes::Many(BatchKind::ShareRelease);
     SHARE_LOOK = ["prelude.lua", "shared/marker.lua", "shared/group.lua", "shared/look.lua"], Takes::One;
     SHARE_HOLDERS = ["prelude.lua", "shared/marker.lua", "shared/group.lua", "shared/holders.lua"], Takes::One;
-    SHARE_DOWNGRADE = ["prelude.lua", "mint.lua", "queue.lua", "shared/marker.lua", "shared/group.lua",
+    SHARE_DOWNGRADE = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "shared/group.lua",
         "shared/downgrade.lua"], Takes::One;
-    SHARE_FORCE = ["prelude.lua", "mint.lua", "queue.lua", "shared/marker.lua", "shared/group.lua",
+    SHARE_FORCE = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "shared/group.lua",
         "shared/force.lua"], Takes::One;
 }
 

@@ -9,6 +9,7 @@
 //! Once the store has said no to one that waits, or nothing, no others join: they queue behind it. So of all who wait for
 //! a key in this process one talks to the store (R15), but for those that were under way at the same time.
 
+use super::carriers::Carrier;
 use super::{AtFirst, Attempts, ClaimEnd, ClaimOutcome, ClaimRequest, ClaimSource, StoreCommand};
 use crate::clock::Moment;
 #[cfg(test)]
@@ -36,6 +37,8 @@ pub(crate) struct Join {
     mode: Mode,
     /// The store has said no, or nothing, and it waits.
     is_refused: bool,
+    /// What the store is asked for, where others may ride on it, and the table's `claims_epoch` then (K6, K7).
+    carrier: Option<(Token, u32)>,
 }
 
 impl Joins {
@@ -47,6 +50,11 @@ impl Joins {
     pub(in crate::table) fn taken(&self) -> Option<u64> {
         let taken = |join: &Join| (!join.is_refused).then_some(u64::from(join.mode.weight()));
         self.list.iter().map(taken).sum()
+    }
+
+    /// Whether one of them is for a share that others may ride on, and the store may still grant it at once.
+    pub(in crate::table) fn carries(&self) -> bool {
+        self.list.iter().any(|join| join.carrier.is_some() && !join.is_refused)
     }
 
     /// The waiters, in the order in which they came.
@@ -98,20 +106,22 @@ impl Table {
             self.index_of(&session).waiters.insert(id);
         }
         let not_before = self.not_before(index, tries);
+        let carrier = self.carrier_token(id).map(|token| (token, self.claims_epoch));
         let holder = self.new_holder(token, ttl, Moment::FAR, GrantState::Claiming(id));
         let fence = holder.fence();
         let slot = &mut self.slots[index];
         let is_first = slot.is_free();
         let joins =
             slot.extras_mut().joins.get_or_insert_with(|| Box::new(Joins { kind: mode.kind(), list: Vec::new() }));
-        joins.list.push(Join { waiter: id, holder, mode, is_refused: false });
+        joins.list.push(Join { waiter: id, holder, mode, is_refused: false, carrier });
         let key = slot.key.clone();
         self.bare += usize::from(is_first);
         if due != Moment::FAR {
             self.timeouts.insert(&mut self.waiters, id);
             fx.due(due);
         }
-        let ask = ClaimRequest { token, ttl, tries, after, not_before, at_first: AtFirst::Whole, mode };
+        let store_token = carrier.map_or(token, |(token, _)| token);
+        let ask = ClaimRequest { token: store_token, ttl, tries, after, not_before, at_first: AtFirst::Whole, mode };
         self.send(StoreCommand::Acquire { grant: Grant { slot: index, token, fence, proof: None }, key, ask }, fx);
     }
 
@@ -145,14 +155,19 @@ impl Table {
         fx: &mut Effects,
     ) -> ClaimOutcome {
         let (index, now) = (grant.slot, self.now);
-        let Some(Join { mut holder, mode, .. }) = self.take_join(index, id) else { return ClaimOutcome::Unwanted };
+        let Some(Join { mut holder, mode, carrier, .. }) = self.take_join(index, id) else {
+            return ClaimOutcome::Unwanted;
+        };
         let waiter = &self.waiters[id];
         let terms = Terms { ttl: waiter.terms.ttl, extra: waiter.terms.extra.clone() };
         let last = terms.max_hold().map_or(Moment::FAR, |cap| now.saturating_add(cap));
         (holder.grant_state, holder.granted_at, holder.deadline) = (GrantState::Unseen(id), now, deadline.min(last));
         let at = self.place_holder(index, holder, &terms);
-        let proof = if let ClaimSource::OfStore(given) = source { given.fence } else { None };
-        self.slots[at].extras_mut().proof = proof;
+        let fence = if let ClaimSource::OfStore(given) = source { given.fence } else { None };
+        self.slots[at].extras_mut().proof = fence;
+        if let Some(named) = carrier {
+            self.add_carrier(at, index, Carrier::new(named, fence, deadline, now));
+        }
         self.slots[index].extras_mut().unanswered = false;
         self.tally.acquired(mode);
         self.grant_claimant(id, (at, index), source, deadline, fx);

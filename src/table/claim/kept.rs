@@ -27,6 +27,7 @@
 //! | K4 | Another process that asks gets the key after 32 locks or 10 ms at most, and at once if nobody holds it. |
 //! | K5 | A claim that was reused for its whole time is followed by a pause, in which no waiter of this process asks the store: a client that only polls can get the key. |
 //! | K6 | Once the store may have forgotten all that it keeps, no lock is granted under a claim that it was asked for before, also while the table is looked through in slices. |
+//! | K7 | A share of a key carries other requests of this process for shares (`carriers`) for two seconds after the store granted it at most, not once another process is known to wait for the key, and never beyond its own end. Who rides on it shows its fence. It is released when the last of them has ended; if the store does not keep it any more, all of them have lost the key. |
 
 #[cfg(test)]
 mod tests;

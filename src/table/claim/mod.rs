@@ -13,6 +13,7 @@
 //! Where the store is set to that ([`ClaimReuse`]), a claim has a token of its own and outlives the grant that it was
 //! taken for: [`kept`] says how long, `reuse` hands it on, `idle` keeps it while nobody holds its key.
 
+mod carriers;
 mod commands;
 mod fences;
 mod idle;
@@ -22,6 +23,7 @@ mod kept;
 mod model;
 mod release_command;
 mod reuse;
+mod riders;
 #[cfg(test)]
 mod share_walks;
 #[cfg(test)]
@@ -43,6 +45,7 @@ use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::mode::{Mode, Modes};
+pub(in crate::table) use carriers::{CarrierNumber, Carriers};
 pub(crate) use commands::{
     AtFirst, Attempts, ClaimEnd, ClaimFilter, ClaimOutcome, ClaimRequest, ClaimSource, LocalWaiters, StoreCommand,
     StoreCommands,
@@ -53,6 +56,7 @@ pub(crate) use joins::Joins;
 pub(super) use kept::{ClaimEvent, KeptClaim};
 pub(crate) use release_command::ReleaseCommand;
 pub(crate) use reuse::Told;
+use riders::NoRider;
 
 /// The right of this process to grant a key.
 #[derive(Clone)]
@@ -360,13 +364,19 @@ impl Table {
         if self.keeps_claim(index, end) {
             return;
         }
+        let carrier = match self.alight(index) {
+            Ok(None) => return,
+            Ok(carrier) => carrier,
+            Err(NoRider) => None,
+        };
         let kept = self.take_claim(index);
         if self.claim.is_stored() && end != End::Vanished {
             let key = self.slots[index].key.clone();
             let grant = Grant { slot: index, token, fence, proof: None };
             // The token of a claim that may be reused is known to nobody else.
-            let is_own = kept.is_none();
-            let claim = kept.map_or(ClaimEnd::from(token), |kept| kept.end());
+            let is_own = kept.is_none() && carrier.is_none();
+            let own = carrier.map_or(token, |carrier| carrier.token);
+            let claim = kept.map_or(ClaimEnd::from(own), |kept| kept.end());
             let command = if is_own && self.may_go_on_elsewhere(index, end) {
                 StoreCommand::RunOut { grant, key }
             } else {
@@ -379,7 +389,8 @@ impl Table {
     /// What the store keeps the key of a grant under.
     pub(super) fn store_token(&self, grant: &Grant) -> Token {
         let claim = self.slots[grant.slot].extras.as_ref().and_then(|extras| extras.claim.as_ref());
-        claim.map_or(grant.token, |claim| claim.token)
+        let ridden = || self.carrier_of(grant.slot).map_or(grant.token, |carrier| carrier.token);
+        claim.map_or_else(ridden, |claim| claim.token)
     }
 
     /// The fence that the store knows a grant by.
@@ -409,6 +420,10 @@ impl Table {
         if let Some(claim) = slot.extras.as_mut().and_then(|extras| extras.claim.as_mut()) {
             claim.step(ClaimEvent::Extended { deadline }, reuse, now);
         }
+        if let Some(carrier) = self.carrier_of_mut(grant.slot) {
+            carrier.extended(deadline);
+        }
+        let slot = &self.slots[grant.slot];
         let asked = deadline.min(slot.last_deadline());
         if was_short {
             self.unfile_extension(grant.slot);
@@ -455,6 +470,9 @@ impl Table {
         match (self.skips_refresh(grant, request), request, ttl) {
             (Some(refreshed), ..) => Err(Ok(refreshed)),
             (None, RefreshRequest::To(ttl), _) | (None, RefreshRequest::IfDue, Some(ttl)) => {
+                if let Some(refreshed) = self.refresh_on_carrier(grant, ttl, fx) {
+                    return Err(Ok(refreshed));
+                }
                 if let Some(session) = self.slots[grant.slot].session() {
                     let _ = session.heartbeat(ttl, self.now);
                 }

@@ -19,7 +19,7 @@ use crate::table::timer_wheel::Step;
 use crate::table::{AcquireRequest, Effects, Grant, Table, TokenOrigin};
 
 /// A lock under a reused claim that is held for longer is extended to its whole TTL.
-const EXTEND_AFTER: Duration = Duration::from_millis(50);
+pub(super) const EXTEND_AFTER: Duration = Duration::from_millis(50);
 /// The same where another process has handed the key over: it has less left.
 const EXTEND_HANDED_AFTER: Duration = Duration::from_millis(10);
 
@@ -170,7 +170,7 @@ impl Table {
     /// Has a grant extended that was made for less than its TTL, if it is still held in a moment. Answers whether it was.
     pub(super) fn extend_if_kept(&mut self, index: u32, at_first: AtFirst, fx: &mut Effects) -> bool {
         let slot = &self.slots[index];
-        let has_claim = slot.extras.as_ref().is_some_and(|extras| extras.claim.is_some());
+        let has_claim = slot.extras.as_ref().is_some_and(|extras| extras.claim.is_some() || extras.rides_on.is_some());
         let Some(holder) = slot.holder.as_ref() else { return false };
         let ttl = holder.ttl.as_duration();
         let (least, after) = match (has_claim, at_first) {
@@ -309,11 +309,13 @@ impl Table {
         if let Some(id) = idle.filter(|id| self.idle_claim(*id).is_some()) {
             self.count_told(told);
             self.give_up_idle(id, fx);
-        } else if let Some(index) = self.find(hash, key)
-            && let Some(claim) = self.slots[index].extras.as_mut().and_then(|extras| extras.claim.as_mut())
-        {
-            claim.step(told.into(), reuse, now);
-            self.count_told(told);
+        } else if let Some(index) = self.find(hash, key) {
+            if self.close_carriers(index) {
+                self.count_told(told);
+            } else if let Some(claim) = self.slots[index].extras.as_mut().and_then(|extras| extras.claim.as_mut()) {
+                claim.step(told.into(), reuse, now);
+                self.count_told(told);
+            }
         }
     }
 

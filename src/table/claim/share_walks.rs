@@ -1,11 +1,12 @@
 //! Random walks of a table over a store that keeps keys in every mode, with rivals in other processes: whatever is held here
-//! the store has granted, every step leaves the table in order, and nothing stays behind.
+//! the store has granted and keeps for as long, every step leaves the table in order, nobody rides on a share that
+//! another process was seen to wait for (K7), and nothing stays behind.
 //!
-//! The store is one key with its holders. In each step a request comes, polls or goes, the store answers one of the
-//! commands that it was sent, a holder lets go or refreshes, a rival takes or releases the key, a grant vanishes, a
-//! session ends, or time passes.
+//! The store is one key with its holders and their ends. In each step a request comes, polls or goes, the store answers
+//! one of the commands that it was sent, a holder lets go or refreshes, a rival takes, releases or asks for the key, a
+//! grant vanishes, or time passes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use uuid::Uuid;
 
-use super::{Claim, ClaimOutcome, ClaimRequest, ClaimSource, StoreCommand, StoreCommands, StoreGrant};
+use super::{Claim, ClaimOutcome, ClaimRequest, ClaimSource, StoreCommand, StoreCommands, StoreGrant, Told};
 use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
 use crate::error::LockError;
@@ -49,8 +50,8 @@ struct World {
     now: Moment,
     next_token: u128,
     fence: u64,
-    /// The store's holders of the key.
-    store: HashMap<Token, Mode>,
+    /// The store's holders of the key, and their ends.
+    store: HashMap<Token, (Mode, Moment)>,
     /// Those of them that are in other processes.
     rivals: Vec<Token>,
     asked: Vec<Asked>,
@@ -59,6 +60,9 @@ struct World {
     held: Vec<(Grant, Mode)>,
     grants: HashMap<Mode, u32>,
     together: usize,
+    /// What others have asked for, of what the store keeps.
+    wanted: HashSet<Token>,
+    rides: usize,
 }
 
 fn key() -> Key {
@@ -90,6 +94,8 @@ impl World {
             held: Vec::new(),
             grants: HashMap::new(),
             together: 0,
+            wanted: HashSet::new(),
+            rides: 0,
         }
     }
 
@@ -136,10 +142,20 @@ impl World {
                 }
             }
             StoreCommand::GiveUp { claim, .. } => drop(self.store.remove(&claim.token)),
-            StoreCommand::Extend { grant, .. } => {
+            StoreCommand::Extend { grant, token, .. } => {
                 let deadline = self.now.saturating_add(TTL);
-                if self.random.bool() {
-                    let _ = self.act(|table, now, fx| table.extended(&grant, deadline, now, fx));
+                let is_answered = self.random.bool();
+                match self.store.get_mut(&token) {
+                    Some((_, ends)) => {
+                        *ends = deadline;
+                        if is_answered {
+                            let _ = self.act(|table, now, fx| table.extended(&grant, deadline, now, fx));
+                        }
+                    }
+                    None if is_answered => {
+                        self.act(|table, now, fx| table.claim_lost(&grant, End::Vanished, now, fx));
+                    }
+                    None => {}
                 }
             }
             StoreCommand::RunOut { .. } | StoreCommand::Confirm { .. } => {}
@@ -147,8 +163,8 @@ impl World {
     }
 
     fn has_room(&self, mode: Mode) -> bool {
-        let goes_with_all = self.store.values().all(|held| go_together(mode, *held));
-        let used: u32 = self.store.values().map(|held| held.weight()).sum();
+        let goes_with_all = self.store.values().all(|(held, _)| go_together(mode, *held));
+        let used: u32 = self.store.values().map(|(held, _)| held.weight()).sum();
         match mode {
             Mode::Exclusive => self.store.is_empty(),
             Mode::Shared => goes_with_all,
@@ -179,16 +195,30 @@ impl World {
         };
         match self.act(|table, now, fx| table.acquire(&request, policy, now, fx)) {
             AcquireOutcome::Queued(id) => self.waiting.push((id, mode)),
-            AcquireOutcome::Granted(grant) => self.granted(grant, mode),
+            AcquireOutcome::Granted(grant) => {
+                let ridden = self.table.claim_of(&grant).expect("the store has granted it");
+                assert!(!self.wanted.contains(&ridden) || mode == Mode::Exclusive, "K7: another process waits for it");
+                self.rides += usize::from(mode == Mode::Shared);
+                self.granted(grant, mode);
+            }
             AcquireOutcome::Refused(_) => {}
         }
     }
 
     fn granted(&mut self, grant: Grant, mode: Mode) {
-        assert!(mode == Mode::Exclusive || self.store.get(&grant.token) == Some(&mode), "the store has not granted it");
+        self.assert_is_kept(&grant, mode);
         *self.grants.entry(mode).or_default() += 1;
         self.held.push((grant, mode));
         self.together += usize::from(self.held.len() > 1);
+    }
+
+    /// What is held here the store has granted, and keeps for at least as long.
+    fn assert_is_kept(&self, grant: &Grant, mode: Mode) {
+        let kept = self.table.claim_of(grant).and_then(|token| self.store.get(&token));
+        let ends = self.table.deadline_of(grant).expect("it is held");
+        // An exclusive lock may be handed on under the claim of the one before.
+        let is_kept = kept.is_some_and(|(kept, until)| *kept == mode && ends <= *until);
+        assert!(is_kept, "held here as {mode:?} until {ends:?}, and in the store {kept:?}");
     }
 
     fn poll(&mut self) {
@@ -222,7 +252,7 @@ impl World {
         let (is_unknown, has_room) = (self.random.u8(..8) == 0, self.has_room(ask.mode));
         if has_room && !is_unknown {
             self.fence += 1;
-            self.store.insert(ask.token, ask.mode);
+            self.store.insert(ask.token, (ask.mode, self.now.saturating_add(TTL)));
             let fence = Some(FencingToken::at_least_one(self.fence));
             let source = ClaimSource::OfStore(StoreGrant { fence, clock: Some(self.fence) });
             let late = self.random.u8(..16) == 0;
@@ -240,7 +270,7 @@ impl World {
         let is_other = |held: &Mode| *held != Mode::Exclusive && held.kind() != ask.mode.kind();
         let why = if is_unknown {
             LockError::StoreUnavailable
-        } else if ask.mode != Mode::Exclusive && self.store.values().any(is_other) {
+        } else if ask.mode != Mode::Exclusive && self.store.values().any(|(held, _)| is_other(held)) {
             LockError::WrongMode
         } else {
             LockError::Held
@@ -271,7 +301,7 @@ impl World {
         }
         let (token, mode) = (self.token(), self.mode());
         if self.has_room(mode) {
-            self.store.insert(token, mode);
+            self.store.insert(token, (mode, Moment::FAR));
             self.rivals.push(token);
         }
     }
@@ -285,8 +315,20 @@ impl World {
         }
     }
 
+    /// Another process waits for the key, or the store may have forgotten it.
+    fn want(&mut self) {
+        self.wanted.extend(self.store.keys());
+        if self.random.u8(..4) == 0 {
+            self.table.doubt_claims();
+        } else {
+            let told = if self.random.bool() { Told::Wanted } else { Told::Doubted };
+            self.act(|table, now, fx| table.tell_claim(&key(), HASH, told, now, fx));
+        }
+    }
+
     fn pass(&mut self) {
         self.now = self.now.saturating_add(Duration::from_millis(self.random.u64(..200)));
+        self.store.retain(|_, (_, ends)| *ends > self.now);
         while self.act(|table, now, fx| table.tick(now, 100, fx)) == Slice::More {}
     }
 
@@ -297,18 +339,14 @@ impl World {
             55..75 => self.poll(),
             75..80 => self.go(),
             80..88 => self.let_go(),
-            88..94 => self.rival(),
+            88..93 => self.rival(),
+            93 => self.want(),
             94 => self.vanish(),
             _ => self.pass(),
         }
         let now = self.now;
         self.held.retain(|(grant, _)| self.table.held_until(grant, now).is_some());
-        for (grant, mode) in &self.held {
-            assert!(
-                *mode == Mode::Exclusive || self.store.contains_key(&grant.token),
-                "held here, and not in the store"
-            );
-        }
+        self.held.iter().for_each(|(grant, mode)| self.assert_is_kept(grant, *mode));
     }
 
     /// Everybody goes, and nothing stays.
@@ -330,14 +368,15 @@ impl World {
 
 #[test]
 fn what_is_shared_here_the_store_has_granted_and_nothing_stays_behind() {
-    let (mut grants, mut together) = (HashMap::<_, u32>::new(), 0);
+    let (mut grants, mut together, mut rides) = (HashMap::<_, u32>::new(), 0, 0);
     for seed in 0..200 {
         let mut world = World::new(seed);
         (0..400).for_each(|_| world.step());
         world.end();
         world.grants.into_iter().for_each(|(mode, count)| *grants.entry(mode).or_default() += count);
         together += world.together;
+        rides += world.rides;
     }
     assert!(grants.len() == 4 && grants.values().all(|count| *count > 100), "{grants:?}");
-    assert!(together > 300, "{together}");
+    assert!(together > 300 && rides > 300, "{together} {rides}");
 }

@@ -94,12 +94,15 @@ impl Table {
             assert_eq!(waiter.terms.mode().kind(), joins.kind(), "T1: one kind of lock on {:?}", slot.key);
             assert!(fences.insert(fence), "T4: {:?} has the fence of another grant", slot.key);
         }
+        self.assert_first_has_no_room(index, slot);
+    }
+
+    /// T2 for keys that several hold. A table that is closed grants nothing any more, and its waiters leave in slices; many
+    /// who share a key are let in by steps; one that may ride on a share which is being taken waits for that (K7).
+    fn assert_first_has_no_room(&self, index: u32, slot: &Slot) {
         if let Some(first) = slot.queue.first().filter(|_| !self.closed && !self.handing_off.contains(&index)) {
-            assert!(
-                !slot.has_room(self.waiters[first].terms.mode()),
-                "T2: the first waiter of {:?} has room",
-                slot.key
-            );
+            let has_room = slot.has_room(self.waiters[first].terms.mode()) && !self.awaits_carrier(index, first);
+            assert!(!has_room, "T2: the first waiter of {:?} has room", slot.key);
         }
     }
 
@@ -115,6 +118,13 @@ impl Table {
     fn assert_group(&self, index: u32, slot: &Slot) {
         let Some(group) = slot.group() else { return };
         let members: Vec<u32> = group.members().collect();
+        let on = |at: &u32| self.slots[*at].extras.as_ref().and_then(|extras| extras.rides_on);
+        let mut riders = std::collections::BTreeMap::new();
+        for number in members.iter().chain([&index]).filter_map(on) {
+            *riders.entry(number).or_insert(0) += 1;
+        }
+        let known = group.carriers.as_ref().map(|carriers| carriers.riders()).unwrap_or_default();
+        assert_eq!(known, riders, "K7: who rides on what of {:?}", slot.key);
         assert_eq!(members.len(), group.len(), "T1: members and deadlines of {:?} are one to one", slot.key);
         assert!(members.len() + usize::from(slot.holder.is_some()) > 0, "T7: {:?} is a group of nobody", slot.key);
         let owned = members.iter().filter_map(|member| Some((self.slots[*member].owner()?.id, *member)));
@@ -139,15 +149,7 @@ impl Table {
         if let Kind::Semaphore { limit } = group.kind {
             assert!(used <= u64::from(limit), "T1: permits of {:?}", slot.key);
         }
-        // A table that is closed grants nothing any more, and its waiters leave in slices; and many who share a key are
-        // let in by steps.
-        if let Some(first) = slot.queue.first().filter(|_| !self.closed && !self.handing_off.contains(&index)) {
-            assert!(
-                !slot.has_room(self.waiters[first].terms.mode()),
-                "T2: the first waiter of {:?} has room",
-                slot.key
-            );
-        }
+        self.assert_first_has_no_room(index, slot);
     }
 
     /// Who waits to have a key alone is one of those who share it.

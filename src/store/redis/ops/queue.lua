@@ -72,9 +72,12 @@ local function call_ticket(lock, queue, ticket)
 end
 
 -- Asks a process for a lock that it has a claim on, which may be idle: the claim's token names its channel. Such a token
--- is a UUID of version 8.
+-- is a UUID of version 8. For a lock that is shared without a limit, all processes are asked: others may ride on what one
+-- has of it.
 local function ask_for(lock, queue, value)
-  if #value == 36 and string.byte(value, 15) == 56 then
+  if string.sub(value, 1, #MARK + 2) == MARK .. '0:' then
+    redis.pcall('PUBLISH', string.match(queue, '^(.-)queue:') .. 'shares', lock)
+  elseif #value == 36 and string.byte(value, 15) == 56 then
     redis.pcall('PUBLISH', string.match(queue, '^(.-)queue:') .. 'claims:' .. string.sub(value, 1, 13), lock)
   end
 end

@@ -119,10 +119,10 @@ impl Session<'_> {
         let history = self.history().await?;
         let mut beat = tokio::time::interval(HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let Inner { forced_channel, notice_channel, turn_channel, claims_channel, .. } = &**self.inner;
+        let Inner { forced_channel, notice_channel, turn_channel, claims_channel, shares_channel, .. } = &**self.inner;
         let mut channels = vec![&**forced_channel, &**notice_channel, &**turn_channel];
         if self.inner.config.claim_reuse != ClaimReuse::Off {
-            channels.push(claims_channel);
+            channels.extend([&**claims_channel, &**shares_channel]);
         }
         self.subscribe(&channels).await?;
         // Messages before that were missed: every listener has to look again.
@@ -279,7 +279,7 @@ impl Session<'_> {
             self.called(text);
         } else if channel == &*self.inner.forced_channel {
             self.inner.key_of(text).map(Event::Forced).iter().for_each(|event| self.inner.listener.publish(event));
-        } else if channel == &*self.inner.claims_channel {
+        } else if channel == &*self.inner.claims_channel || channel == &*self.inner.shares_channel {
             self.inner.key_of(text).map(Event::Wanted).iter().for_each(|event| self.inner.listener.publish(event));
         } else if channel == &*self.inner.notice_channel {
             notice::read(self.inner, text).iter().for_each(|notice| self.inner.listener.publish(notice));

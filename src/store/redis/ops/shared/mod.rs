@@ -26,7 +26,9 @@
 //! lock for themselves. Nobody passes a ticket of another process, with one exception: a share without a limit passes
 //! others for shares, up to the first that is not. So readers behind a writer wait, those at the head of the queue go
 //! together, and a big request for permits is not passed by small ones. A process has one ticket for a lock, whoever in it
-//! waits. `model` walks through it at random.
+//! waits.
+//! What a process hears of those who want a lock alone that it shares, it hears on a channel of all processes (`shares`): of
+//! the readers of a process that reuses claims, many ride on one share here, until then. `model` walks through it at random.
 //!
 //! While a lock's slot moves between two nodes of a Cluster, its keys may be on both, and these scripts need them all: they
 //! are refused, and the answers are unknown until the slot has moved. Releases are repeated after that by the clean-up.
