@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::key::{Key, KeyFault, TtlFault};
+use crate::mode::ModeConflict;
 
 /// Why a request was not answered with a lock, or an operation on a lock was refused.
 ///
@@ -48,10 +49,10 @@ pub enum LockError {
     /// The chosen token already belongs to a request with other parameters. Choose a fresh one.
     #[error("the token was already used with other parameters")]
     TokenReused,
-    /// The key is in use as another kind of lock; or a shared lock or permits are asked of a store that keeps exclusive
-    /// locks alone.
-    #[error("the key is in use as another kind of lock, or the store does not keep this kind")]
-    WrongMode,
+    /// The key is in use as another kind of lock, or the store does not keep this kind, or no lock goes over to it. Ask
+    /// in the mode that everybody uses the key in.
+    #[error("{0}")]
+    WrongMode(#[from] ModeConflict),
     /// The session that asked has ended. Open a new one.
     #[error("the session has ended")]
     SessionEnded,
@@ -220,7 +221,7 @@ impl LockError {
             Self::NotHeld => ("not_held", AttemptOutcome::Invalid),
             Self::Lost(_) => ("lost", AttemptOutcome::StoreError),
             Self::TokenReused => ("token_reused", AttemptOutcome::Invalid),
-            Self::WrongMode => ("wrong_mode", AttemptOutcome::WrongMode),
+            Self::WrongMode(_) => ("wrong_mode", AttemptOutcome::WrongMode),
             Self::SessionEnded => ("session_ended", AttemptOutcome::SessionEnded),
             Self::QueueFull => ("queue_full", AttemptOutcome::QueueFull),
             Self::TooManyKeys => ("too_many_keys", AttemptOutcome::TooManyKeys),
@@ -254,7 +255,7 @@ mod tests {
             (LockError::NotHeld, "not_held", AttemptOutcome::Invalid),
             (LockError::Lost(Loss::Expired), "lost", AttemptOutcome::StoreError),
             (LockError::TokenReused, "token_reused", AttemptOutcome::Invalid),
-            (LockError::WrongMode, "wrong_mode", AttemptOutcome::WrongMode),
+            (ModeConflict::Permits.into(), "wrong_mode", AttemptOutcome::WrongMode),
             (LockError::SessionEnded, "session_ended", AttemptOutcome::SessionEnded),
             (LockError::QueueFull, "queue_full", AttemptOutcome::QueueFull),
             (LockError::TooManyKeys, "too_many_keys", AttemptOutcome::TooManyKeys),

@@ -50,6 +50,79 @@ pub enum Modes {
     All,
 }
 
+/// Why a key is not locked in the mode that was asked for; or why a lock does not go over to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModeConflict {
+    /// The key is in use as a read-write lock. Permits have keys of their own.
+    #[error("{} asked for, and the key is in use as a read-write lock", Words(*asked))]
+    ReadWrite {
+        /// What was asked for.
+        asked: Mode,
+    },
+    /// The key is in use as a semaphore of so many permits. All who use it must name that number.
+    #[error("{} asked for, and the key is in use as a semaphore of {limit}", Words(*asked))]
+    Semaphore {
+        /// How many permits it has.
+        limit: u32,
+        /// What was asked for.
+        asked: Mode,
+    },
+    /// Others hold the key in the store in a mode that does not go together with this, not even in turn.
+    #[error("{} asked for, and others hold the key as another kind of lock", Words(*asked))]
+    Elsewhere {
+        /// What was asked for.
+        asked: Mode,
+    },
+    /// The key is in use [within this process alone](crate::LockOptions::process_scope), and was asked for across
+    /// processes.
+    #[error("the key is in use within this process alone, and was asked for across processes")]
+    WithinProcess,
+    /// The key is in use across processes, and was asked for [within this one](crate::LockOptions::process_scope).
+    #[error("the key is in use across processes, and was asked for within this one alone")]
+    AcrossProcesses,
+    /// The store keeps exclusive locks alone. [`process_scope`](crate::LockOptions::process_scope) asks for a lock that
+    /// holds within this process.
+    #[error("{} asked for, and the store keeps exclusive locks alone{}", Words(*asked), Because(*why))]
+    Store {
+        /// What was asked for.
+        asked: Mode,
+        /// Why it does, in words of its own.
+        why: Option<&'static str>,
+    },
+    /// Permits are neither upgraded nor downgraded.
+    #[error("permits are neither upgraded nor downgraded")]
+    Permits,
+    /// What a store keeps is not upgraded: release it, and ask for the key alone.
+    #[error(
+        "a share that a store keeps is not upgraded: other processes' shares would have to end first, and the store \
+         keeps no queue for that; release it, and ask for the key alone"
+    )]
+    Upgrade,
+}
+
+/// What was asked for, in words.
+struct Words(Mode);
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Mode::Exclusive => f.write_str("the key alone is"),
+            Mode::Shared => f.write_str("a share is"),
+            permits @ Mode::Permits { .. } => write!(f, "{permits} are"),
+        }
+    }
+}
+
+/// A reason, if there is one.
+struct Because(Option<&'static str>);
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |why| write!(f, ": {why}"))
+    }
+}
+
 /// What a key is used as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
@@ -58,6 +131,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Why a key that is used so is not asked for in this mode.
+    pub(crate) fn conflict(self, asked: Mode) -> Option<ModeConflict> {
+        (self != asked.kind()).then_some(match self {
+            Self::ReadWrite => ModeConflict::ReadWrite { asked },
+            Self::Semaphore { limit } => ModeConflict::Semaphore { limit, asked },
+        })
+    }
+
     /// Whether a further holder of this mode has room beside those who take so much of it together.
     pub(crate) fn has_room(self, taken: u64, mode: Mode) -> bool {
         match (self, mode) {
@@ -93,5 +174,35 @@ impl Mode {
             Self::Exclusive | Self::Shared => 1,
             Self::Permits { permits, .. } => permits,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_conflict_says_what_was_asked_for_and_what_is_in_the_way() {
+        let permits = Mode::Permits { limit: 3, permits: 2 };
+        let semaphore = Kind::Semaphore { limit: 5 };
+        assert_eq!(Kind::ReadWrite.conflict(Mode::Shared), None);
+        let told = [
+            Kind::ReadWrite.conflict(permits).unwrap(),
+            semaphore.conflict(Mode::Exclusive).unwrap(),
+            ModeConflict::Elsewhere { asked: Mode::Shared },
+            ModeConflict::Store { asked: Mode::Shared, why: None },
+            ModeConflict::Store { asked: permits, why: Some("nobody counts them") },
+        ];
+        let told = told.map(|conflict| conflict.to_string());
+        assert_eq!(
+            told,
+            [
+                "2 of 3 permits are asked for, and the key is in use as a read-write lock",
+                "the key alone is asked for, and the key is in use as a semaphore of 5",
+                "a share is asked for, and others hold the key as another kind of lock",
+                "a share is asked for, and the store keeps exclusive locks alone",
+                "2 of 3 permits are asked for, and the store keeps exclusive locks alone: nobody counts them",
+            ]
+        );
     }
 }

@@ -124,9 +124,9 @@ fn shards(config: &Config, clock: &Clock, client: Option<&Arc<StoreClient>>, cou
         let driver = client.cloned().map(StoreDriver::new);
         let claim = match &driver {
             Some(driver) => {
-                let Capabilities { claim_reuse: reuse, claim_tag: tag, modes, .. } =
+                let Capabilities { claim_reuse: reuse, claim_tag: tag, modes, why_exclusive, .. } =
                     driver.client().store.capabilities();
-                Claim::Stored { commands: Arc::new(Arc::clone(driver)), reuse, tag, modes }
+                Claim::Stored { commands: Arc::new(Arc::clone(driver)), reuse, tag, modes, why_exclusive }
             }
             None => Claim::Local,
         };

@@ -9,7 +9,7 @@ impl LockError {
         match self {
             Self::InvalidKey(_) | Self::InvalidTtl(_) | Self::InvalidOption { .. } => 422,
             Self::Held | Self::Timeout { .. } => 423,
-            Self::NotHeld | Self::Lost(_) | Self::TokenReused | Self::WrongMode | Self::Deadlock { .. } => 409,
+            Self::NotHeld | Self::Lost(_) | Self::TokenReused | Self::WrongMode(_) | Self::Deadlock { .. } => 409,
             Self::SessionEnded => 410,
             Self::QueueFull | Self::TooManyKeys | Self::TooManyHolders | Self::TooManyLocks => 429,
             Self::TooManySessions | Self::TooManyWatchers | Self::LockQuota | Self::SessionQuota => 429,
@@ -23,7 +23,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Key, KeyFault, Loss, TtlFault, WaitEdge};
+    use crate::{Key, KeyFault, Loss, ModeConflict, TtlFault, WaitEdge};
 
     #[test]
     fn every_error_has_the_status_of_the_contract() {
@@ -37,7 +37,7 @@ mod tests {
             (LockError::NotHeld, 409),
             (LockError::Lost(Loss::Expired), 409),
             (LockError::TokenReused, 409),
-            (LockError::WrongMode, 409),
+            (ModeConflict::Permits.into(), 409),
             (LockError::SessionEnded, 410),
             (LockError::QueueFull, 429),
             (LockError::TooManyKeys, 429),

@@ -16,7 +16,7 @@ use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key};
-use crate::mode::Mode;
+use crate::mode::{Mode, ModeConflict};
 use crate::store::{AcquireRequest, Acquired, Denial, OnHeld, Store, Watch};
 use crate::supervise::supervise;
 use crate::table::{AtFirst, Attempts, ClaimOutcome, ClaimRequest, ClaimSource, Grant, LocalWaiters, StoreGrant};
@@ -207,7 +207,7 @@ impl StoreDriver {
                 }
             }
             Acquired::Denied { retry_in, why } => {
-                shard.denied(grant, denied(why));
+                shard.denied(grant, denied(why, request.mode));
                 Tried::Again(pauses.after_denial(retry_in, why))
             }
             // What others share is not granted without the store: they would not be counted.
@@ -282,10 +282,10 @@ impl Pauses {
     }
 }
 
-fn denied(why: Denial) -> LockError {
+fn denied(why: Denial, asked: Mode) -> LockError {
     match why {
         Denial::Held | Denial::OtherKind | Denial::Ahead | Denial::Split => LockError::Held,
-        Denial::OtherMode => LockError::WrongMode,
+        Denial::OtherMode => ModeConflict::Elsewhere { asked }.into(),
         // It was not "no": the store cannot keep the key now.
         Denial::OutOfMemory | Denial::TooLate | Denial::Unreplicated => LockError::StoreUnavailable,
     }

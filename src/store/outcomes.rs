@@ -392,6 +392,8 @@ pub struct Capabilities {
     pub claim_tag: u64,
     /// How keys can be held.
     pub modes: Modes,
+    /// Why it keeps exclusive locks alone, if it does: half a sentence for those who are refused another mode.
+    pub why_exclusive: Option<&'static str>,
 }
 
 impl Capabilities {
@@ -412,6 +414,7 @@ impl Capabilities {
             claim_reuse: ClaimReuse::Off,
             claim_tag: 0,
             modes: Modes::Exclusive,
+            why_exclusive: None,
         }
     }
 }

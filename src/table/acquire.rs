@@ -11,7 +11,7 @@ use super::{Counters, Effects, Table, steps};
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Token};
-use crate::mode::Mode;
+use crate::mode::{Mode, ModeConflict};
 
 /// What a guard or ticket is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -151,13 +151,18 @@ impl Table {
         let until = request.terms.session().map(|session| session.settle(self.now)).transpose();
         let until = until.map_err(|_| NotGrantable::Refused(LockError::SessionEnded))?;
         let needs_claim = self.claim.is_stored() && request.terms.needs_claim();
-        if needs_claim && !self.claim.keeps(request.terms.mode()) {
-            return Err(NotGrantable::Refused(LockError::WrongMode));
+        if needs_claim {
+            self.claim.check(request.terms.mode()).map_err(|why| NotGrantable::Refused(why.into()))?;
         }
         if let Some(index) = found {
             let (slot, mode) = (&self.slots[index], request.terms.mode());
-            if slot.kind() != mode.kind() || (self.claim.is_stored() && slot.is_claimed() != needs_claim) {
-                return Err(NotGrantable::Refused(LockError::WrongMode));
+            let other_reach = (self.claim.is_stored() && slot.is_claimed() != needs_claim).then_some(if needs_claim {
+                ModeConflict::WithinProcess
+            } else {
+                ModeConflict::AcrossProcesses
+            });
+            if let Some(why) = slot.kind().conflict(mode).or(other_reach) {
+                return Err(NotGrantable::Refused(why.into()));
             }
             if let Some(owner) = request.terms.owner()
                 && let Some(own) = self.own_grant(index, owner, request.terms)

@@ -12,7 +12,7 @@ use super::{Effects, Grant, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
-use crate::mode::Kind;
+use crate::mode::{Kind, Mode, ModeConflict};
 
 /// What a release found. All of them leave the caller without the lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -191,9 +191,12 @@ impl Table {
         self.check(grant, now, fx).map_err(LockError::Lost)?;
         let index = grant.slot;
         let key_slot = self.key_slot(index);
+        if self.slots[key_slot].kind() != Kind::ReadWrite {
+            return Err(ModeConflict::Permits.into());
+        }
         // The store would go on keeping the key for one holder.
-        if self.slots[key_slot].kind() != Kind::ReadWrite || self.is_by_store(index) {
-            return Err(LockError::WrongMode);
+        if self.is_by_store(index) {
+            return Err(ModeConflict::Store { asked: Mode::Shared, why: None }.into());
         }
         match self.slots[key_slot].group() {
             None => self.begin_company(index),

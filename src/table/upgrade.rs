@@ -22,7 +22,7 @@ use super::{Blocker, Effects, Grant, HOLDERS_AT_ONCE, MAX_SEATS, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, WaitEdge};
 use crate::key::FencingToken;
-use crate::mode::Kind;
+use crate::mode::{Kind, Mode, ModeConflict};
 
 /// How those who hold a key together treat others.
 #[derive(Debug, Default)]
@@ -87,10 +87,11 @@ impl Table {
     fn check_for_upgrade(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Result<(), LockError> {
         self.check(grant, now, fx).map_err(LockError::Lost)?;
         let key_slot = self.key_slot(grant.slot);
-        if self.slots[key_slot].kind() != Kind::ReadWrite || self.is_by_store(grant.slot) {
-            return Err(LockError::WrongMode);
+        if self.slots[key_slot].kind() != Kind::ReadWrite {
+            return Err(ModeConflict::Permits.into());
         }
-        Ok(())
+        let is_share = self.slots[grant.slot].mode(&self.slots[key_slot]) == Mode::Shared;
+        if is_share && self.is_by_store(grant.slot) { Err(ModeConflict::Upgrade.into()) } else { Ok(()) }
     }
 
     /// Ends some of the holders beside this one whose deadlines have passed (C1); `More` if there may be others left.

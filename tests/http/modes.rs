@@ -69,9 +69,15 @@ async fn permits_are_given_up_to_the_limit() {
 async fn a_key_in_use_as_another_kind_is_the_wrong_mode() {
     let server = Server::start();
     server.post("/acquire", permit(5, 1)).await.ok();
-    server.post("/acquire", permit(6, 1)).await.problem(409, "wrong_mode");
-    server.post("/acquire", shared("pool")).await.problem(409, "wrong_mode");
-    server.post("/acquire", json!({ "key": "pool" })).await.problem(409, "wrong_mode");
+    let stories = [
+        (permit(6, 1), "1 of 6 permits are asked for, and the key is in use as a semaphore of 5"),
+        (shared("pool"), "a share is asked for, and the key is in use as a semaphore of 5"),
+        (json!({ "key": "pool" }), "the key alone is asked for, and the key is in use as a semaphore of 5"),
+    ];
+    for (asked, why) in stories {
+        let refused = server.post("/acquire", asked).await.problem(409, "wrong_mode");
+        assert_eq!(text(&refused, "detail"), why);
+    }
 }
 
 #[actix_rt::test]

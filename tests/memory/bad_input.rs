@@ -303,7 +303,7 @@ proptest! {
                 let again = the_same && lock.as_ref().is_none_or(|lock| lock.token() == holder.token());
                 prop_assert!(again || held.goes_with(asked) && other, "{:?} beside {:?}", asked, held);
             }
-            None | Some(Err(LockError::Held | LockError::Timeout { .. } | LockError::WrongMode
+            None | Some(Err(LockError::Held | LockError::Timeout { .. } | LockError::WrongMode(_)
                 | LockError::TokenReused | LockError::Deadlock { .. }
                 | LockError::InvalidTtl(_) | LockError::InvalidOption { .. })) => {}
             Some(Err(other)) => prop_assert!(false, "{}", other),

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use leasehold::{
-    Lock, LockError, LockFuture, LockManager, LockRequest, Loss, ManualClock, Mode, Upgrade, UpgradeFuture,
+    Lock, LockError, LockFuture, LockManager, LockRequest, Loss, ManualClock, Mode, ModeConflict, Upgrade,
+    UpgradeFuture,
 };
 
 const LONG: Duration = Duration::from_secs(60);
@@ -198,8 +199,8 @@ fn shares_whose_deadlines_have_passed_are_in_nobodys_way() {
 fn permits_cannot_be_upgraded() {
     let (locks, _) = manager();
     let mut permit = locks.semaphore("pool", 2).permits(1).now().unwrap();
-    assert_eq!(permit.upgrade().now(), Err(LockError::WrongMode));
-    assert_eq!(poll(&mut permit.upgrade().into_future()), Poll::Ready(Err(LockError::WrongMode)));
+    assert_eq!(permit.upgrade().now(), Err(ModeConflict::Permits.into()));
+    assert_eq!(poll(&mut permit.upgrade().into_future()), Poll::Ready(Err(ModeConflict::Permits.into())));
 }
 
 #[test]

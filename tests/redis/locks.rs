@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures::{future::join, poll};
 use leasehold::store::StoreError;
 use leasehold::store::redis::RedisStore;
-use leasehold::{BuildError, Builder, Location, Lock, LockError, LockManager, Loss, Outcome, Release, Token};
+use leasehold::{
+    BuildError, Builder, Location, Lock, LockError, LockManager, Loss, ModeConflict, Outcome, Release, Token,
+};
 use tokio::task::block_in_place;
 
 use crate::kit::{Proxy, Server, Then, until};
@@ -419,14 +421,14 @@ async fn shares_and_permits_of_the_process_alone_are_not_in_the_store() {
     let locks = manager(&server).await;
     let (one, two) = (locks.read("r").process_scope().await.unwrap(), locks.read("r").process_scope().await.unwrap());
     assert_eq!(locks.try_lock("r").process_scope().await.unwrap_err(), LockError::Held);
-    assert_eq!(locks.try_read("r").await.unwrap_err(), LockError::WrongMode, "the key is this process's alone");
+    assert_eq!(locks.try_read("r").await.unwrap_err(), ModeConflict::WithinProcess.into());
     let permit = locks.semaphore("s", 1).permits(1).process_scope().await.unwrap();
     let mut keys: Vec<String> = server.ask("KEYS *");
     keys.retain(|key| !key.contains("leasehold-probe"));
     assert_eq!(keys, [""; 0], "none of it is in the store");
     drop((one, two, permit));
     let lock = locks.lock("k").await.unwrap();
-    assert_eq!(lock.downgrade(), Err(LockError::WrongMode));
+    assert!(matches!(lock.downgrade(), Err(LockError::WrongMode(_))));
     assert_eq!(lock.unlock().await, Release::Released);
     assert!(!exists(&server, "lock:k"));
 }

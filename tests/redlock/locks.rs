@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use leasehold::store::StoreError;
 use leasehold::store::redlock::RedlockStore;
-use leasehold::{BuildError, LockError, LockManager, Loss, Release};
+use leasehold::{BuildError, LockError, LockManager, Loss, Mode, ModeConflict, Release};
 use parking_lot::Mutex;
 
 use crate::kit::{self, Server, until};
@@ -38,6 +38,24 @@ async fn managers_exclude_each_other_wake_each_other_and_hand_fences_on() {
     assert_eq!(lock.unlock().await, Release::Released);
     let next = waiting.await.unwrap().unwrap();
     assert!(next.fencing_token().unwrap() > fence);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shares_and_permits_are_refused_with_the_reason() {
+    let nodes = Nodes::start(3, &[], PATIENT);
+    let locks = manager(&nodes, PATIENT).await;
+    let read = locks.try_read("k").await.unwrap_err();
+    let permits = locks.semaphore("k", 3).permits(2).await.unwrap_err();
+    for (refused, asked) in [(read, "a share is"), (permits, "2 of 3 permits are")] {
+        let LockError::WrongMode(ModeConflict::Store { why: Some(why), .. }) = &refused else { panic!("{refused:?}") };
+        let told = format!("{asked} asked for, and the store keeps exclusive locks alone: {why}");
+        assert_eq!(refused.to_string(), told);
+    }
+    let share = locks.read("k").process_scope().await.unwrap();
+    let refused = locks.try_lock("k").await.unwrap_err();
+    assert_eq!(refused, ModeConflict::WithinProcess.into(), "{refused}");
+    assert_eq!(locks.inspect("k").await.unwrap().unwrap().mode, Mode::Shared);
+    drop(share);
 }
 
 #[tokio::test(flavor = "multi_thread")]

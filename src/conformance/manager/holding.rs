@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{LONG, Make, SHORT, fresh, manager, until, wait};
 use crate::error::{LockError, Loss};
 use crate::key::Token;
-use crate::mode::Mode;
+use crate::mode::{Mode, ModeConflict};
 use crate::table::Release;
 use crate::{Held, LockManager};
 
@@ -190,7 +190,7 @@ pub(super) fn shares_and_permits_within_the_process_are_counted(make: &Make<'_>)
 pub(super) fn shares_and_permits_are_counted_in_every_process(make: &Make<'_>) {
     let (one, other, key, pool) = (manager(make), manager(make), fresh(), fresh());
     let first = match wait(one.try_read(key.as_str())) {
-        Err(LockError::WrongMode) => return,
+        Err(LockError::WrongMode(_)) => return,
         first => first.unwrap(),
     };
     if wait(other.try_lock(key.as_str())).is_ok() {
@@ -210,7 +210,9 @@ pub(super) fn shares_and_permits_are_counted_in_every_process(make: &Make<'_>) {
     let two = permits(&one, 2).unwrap();
     assert!(matches!(permits(&other, 2).unwrap_err(), LockError::Timeout { .. }));
     let last = permits(&other, 1).unwrap();
-    assert_eq!(wait(other.try_read(pool.as_str())).unwrap_err(), LockError::WrongMode);
+    let refused = wait(other.try_read(pool.as_str())).unwrap_err();
+    let here = ModeConflict::Semaphore { limit: 3, asked: Mode::Shared };
+    assert_eq!(refused, here.into(), "{refused}");
     drop(two);
     assert!(permits(&other, 2).is_ok());
     drop(last);

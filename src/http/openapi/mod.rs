@@ -23,7 +23,7 @@ use crate::http::host::given_access;
 use crate::http::problem::{Fault, Problem};
 use crate::http::routes::{acquire, events, force_release, health, heartbeat, locks, release, sessions, stats, whoami};
 use crate::http::wire;
-use crate::{KeyFault, LockError, Loss, TtlFault, WaitEdge};
+use crate::{KeyFault, LockError, Loss, Mode, ModeConflict, TtlFault, WaitEdge};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -121,7 +121,7 @@ fn samples() -> Vec<Problem> {
         LockError::InvalidOption { option: "wait_ms", why: "it must be a whole number from 0 to 60000" },
         LockError::Lost(Loss::Expired),
         LockError::Deadlock { cycle },
-        LockError::WrongMode,
+        ModeConflict::Semaphore { limit: 10, asked: Mode::Shared }.into(),
         LockError::TokenReused,
         LockError::NotHeld,
         LockError::SessionEnded,

@@ -22,6 +22,10 @@ use crate::store::redis::conn::time::Ticks;
 use crate::store::redis::keys::KeyNames;
 use crate::store::{Capabilities, Fairness, StoreError};
 
+/// Why only exclusive locks are kept.
+const WHY_EXCLUSIVE: &str =
+    "of two shares on majorities of its servers no server need know both, so that none can count them";
+
 pub(super) struct Inner {
     pub(super) config: Arc<Config>,
     pub(super) quorum: Quorum,
@@ -87,6 +91,7 @@ impl Inner {
         // Two rounds, and a tick for each.
         let mut capabilities = Capabilities::new(self.config.node_timeout * 5 / 2);
         (capabilities.fairness, capabilities.max_ttl) = (Fairness::None, self.config.max_ttl);
+        capabilities.why_exclusive = Some(WHY_EXCLUSIVE);
         capabilities
     }
 

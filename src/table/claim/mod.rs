@@ -44,7 +44,7 @@ use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
-use crate::mode::{Mode, Modes};
+use crate::mode::{Mode, ModeConflict, Modes};
 pub(in crate::table) use carriers::{CarrierNumber, Carriers};
 pub(crate) use commands::{
     AtFirst, Attempts, ClaimEnd, ClaimFilter, ClaimOutcome, ClaimRequest, ClaimSource, LocalWaiters, StoreCommand,
@@ -72,6 +72,8 @@ pub(crate) enum Claim {
         tag: u64,
         /// How its keys can be held.
         modes: Modes,
+        /// Why exclusively alone, in its own words.
+        why_exclusive: Option<&'static str>,
     },
 }
 
@@ -81,10 +83,12 @@ impl Claim {
     }
 
     /// Whether a key can be granted in this mode.
-    pub(super) fn keeps(&self, mode: Mode) -> bool {
+    pub(super) fn check(&self, asked: Mode) -> Result<(), ModeConflict> {
         match self {
-            Self::Stored { modes: Modes::Exclusive, .. } => mode == Mode::Exclusive,
-            Self::Stored { modes: Modes::All, .. } | Self::Local => true,
+            Self::Stored { modes: Modes::Exclusive, why_exclusive: why, .. } if asked != Mode::Exclusive => {
+                Err(ModeConflict::Store { asked, why: *why })
+            }
+            Self::Stored { .. } | Self::Local => Ok(()),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key, Token, Ttl};
-use crate::mode::{Mode, Modes};
+use crate::mode::{Mode, ModeConflict, Modes};
 use crate::table::{
     AcquireOutcome, AcquireRequest, Attempts, Effects, End, ExtraTerms, Grant, GrantState, Limits, Slice, Table, Terms,
     TokenOrigin, WaitPolicy, WaiterId, WaiterPoll,
@@ -77,7 +77,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let recorder = Arc::new(Recorder::default());
         let reuse = if seed.is_multiple_of(2) { ClaimReuse::Off } else { ClaimReuse::hand_off() };
-        let claim = Claim::Stored { commands: recorder.clone(), reuse, tag: 7, modes: Modes::All };
+        let claim = Claim::Stored { commands: recorder.clone(), reuse, tag: 7, modes: Modes::All, why_exclusive: None };
         let limits = Limits { keys: 8, members: 8, waiters: 8, waiters_per_key: 8 };
         let now = Moment::from_nanos(1 << 40);
         Self {
@@ -271,7 +271,7 @@ impl World {
         let why = if is_unknown {
             LockError::StoreUnavailable
         } else if ask.mode != Mode::Exclusive && self.store.values().any(|(held, _)| is_other(held)) {
-            LockError::WrongMode
+            ModeConflict::Elsewhere { asked: ask.mode }.into()
         } else {
             LockError::Held
         };

@@ -37,7 +37,8 @@ struct Process {
 impl Process {
     fn new(reuse: ClaimReuse) -> Self {
         let recorder = Arc::new(Recorder::default());
-        let claim = Claim::Stored { commands: recorder.clone(), reuse, tag: 7, modes: Modes::Exclusive };
+        let claim =
+            Claim::Stored { commands: recorder.clone(), reuse, tag: 7, modes: Modes::Exclusive, why_exclusive: None };
         let limits = Limits { keys: 8, members: 8, waiters: 8, waiters_per_key: 8 };
         let now = Moment::from_nanos(1 << 40);
         Self { table: Table::new(limits, claim, 1, now), recorder, now }

@@ -202,7 +202,7 @@ impl Table {
         let WaiterState::Claiming { tries, queued, ref mut refused, .. } = self.waiters[id].state else { return };
         *refused = true;
         // As without a store, a request is refused while the key is in use in another way; one that waits already goes on.
-        if tries == Attempts::One || (why == LockError::WrongMode && !queued) {
+        if tries == Attempts::One || (matches!(why, LockError::WrongMode(_)) && !queued) {
             self.reject_waiter(index, id, Rejection::Denied(why), fx);
         }
     }

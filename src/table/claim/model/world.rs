@@ -135,7 +135,13 @@ impl Process {
     fn new(plan: &Plan, number: usize, now: u64, random: &mut fastrand::Rng) -> Self {
         let recorder = Arc::new(Recorder::default());
         let tag = 0x00A0_0000_0000 + number as u64;
-        let claim = Claim::Stored { commands: recorder.clone(), reuse: plan.reuse, tag, modes: Modes::Exclusive };
+        let claim = Claim::Stored {
+            commands: recorder.clone(),
+            reuse: plan.reuse,
+            tag,
+            modes: Modes::Exclusive,
+            why_exclusive: None,
+        };
         let (ahead, fast) = (random.u64(0..START), i128::from(random.i64(-9_900..=9_900)));
         let mut process = Self {
             table: None,

@@ -13,7 +13,7 @@ use super::super::*;
 use super::{Answer, Asked, HASHES, LIMITS, MAX_PLACES, START, TICK, Wait};
 use crate::error::{LockError, Loss, WaitEdge};
 use crate::key::Ttl;
-use crate::mode::Kind;
+use crate::mode::{Kind, ModeConflict};
 
 /// `GrantState`, with waiters by their sequence number.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -527,7 +527,7 @@ impl Model {
         let (key, mode) = (held.key, held.mode);
         self.expire_if_due(key);
         match mode {
-            Mode::Permits { .. } => return Answer::Refused(LockError::WrongMode),
+            Mode::Permits { .. } => return Answer::Refused(ModeConflict::Permits.into()),
             Mode::Exclusive => return self.proof(fence),
             Mode::Shared => {}
         }
@@ -769,8 +769,14 @@ impl Model {
         if self.session_of(&asked.terms).is_some_and(|life| life.is_err()) {
             return Err(Some(LockError::SessionEnded));
         }
-        if self.kind(key).is_some_and(|kind| kind != mode.kind()) {
-            return Err(Some(LockError::WrongMode));
+        match self.kind(key) {
+            Some(Kind::ReadWrite) if mode.kind() != Kind::ReadWrite => {
+                return Err(Some(ModeConflict::ReadWrite { asked: mode }.into()));
+            }
+            Some(Kind::Semaphore { limit }) if mode.kind() != (Kind::Semaphore { limit }) => {
+                return Err(Some(ModeConflict::Semaphore { limit, asked: mode }.into()));
+            }
+            _ => {}
         }
         let own = self.own(asked);
         if !own.is_empty() {
@@ -1085,7 +1091,7 @@ impl Model {
     pub(super) fn downgrade(&mut self, fence: u64) -> Answer {
         let Some(held) = self.live(fence) else { return Answer::Refused(LockError::Lost(self.loss(fence))) };
         match held.mode {
-            Mode::Permits { .. } => return Answer::Refused(LockError::WrongMode),
+            Mode::Permits { .. } => return Answer::Refused(ModeConflict::Permits.into()),
             Mode::Shared => {}
             Mode::Exclusive => {
                 held.mode = Mode::Shared;
