@@ -25,8 +25,9 @@
 //! | S15 | Shared holders ([`Mode::Shared`]) hold a key together, holders of permits as long as those of all are within the limit, and neither beside an exclusive one. Each has a token, a fence and an end of its own, for which S2 to S8 hold as for an exclusive holder's: one that runs out ends no other, and keeps the key for none. A key is held in one of the three ways at a time, and by permits of one limit. |
 //! | S16 | Who waits for a key is not passed by who comes later and could have had it sooner: a shared request waits behind an exclusive one, one permit behind three. Shared requests next to each other in the queue are granted together. |
 //! | S17 | [`downgrade`](Store::downgrade) makes an exclusive hold a shared one in one step: the token, the fence and the end stay. |
+//! | S19 | What a release leaves ([`release_with_value`](Store::release_with_value)) can be had by every process that waited for the key then, until it has lived for as long as was asked, or another was left. It is left in one step with the end of the hold, by what the token still holds and by nothing else; a release that is repeated leaves nothing. |
 //!
-//! A simple store may do without S8 to S11, and without S15 to S17, and says so in its [`Capabilities`]; its waiters poll, and barge.
+//! A simple store may do without S8 to S11, without S15 to S17, and without S19, and says so in its [`Capabilities`]; its waiters poll, and barge.
 //!
 //! What the caller owes: it starts a store once; calls for one key and token one after the other, so that no extend is
 //! under way when a release starts (R6); gives up its place when nobody waits any more; and after [`Event::Resumed`]
@@ -44,6 +45,7 @@ pub mod redis;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redlock;
+mod value;
 mod watch;
 
 use std::fmt;
@@ -57,6 +59,7 @@ pub use outcomes::{
     Acquired, Capabilities, Denial, Exchange, Extended, Fairness, Fences, Forced, Health, Hints, HoldInfo, Holder,
     KeyState, NodeHealth, NodeVote, Noticed, OnExpiry, Released, ScanPage, Scanned, Vote, Votes, Warning,
 };
+pub use value::{LeftValue, ValueBytes, ValueToLeave};
 pub use watch::{Event, Events, Hint, Sender, Sent, Watch};
 
 pub use crate::claim_reuse::ClaimReuse;
@@ -166,6 +169,23 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn release_claim<'a>(&'a self, key: &'a Key, token: Token, last_fence: u64) -> BoxFuture<'a, Released> {
         let _ = last_fence;
         self.release(key, token)
+    }
+
+    /// Ends what `token` holds exclusively, as [`release`](Self::release) does, and leaves a value to those who wait for the
+    /// key (S19); to others only if the store likes. Called only with values as long as [`Capabilities::max_value`] says at
+    /// most. What cannot be left is no reason not to release.
+    fn release_with_value<'a>(&'a self, key: &'a Key, token: Token, value: ValueToLeave) -> BoxFuture<'a, Released> {
+        drop(value);
+        self.release(key, token)
+    }
+
+    /// The value that was left last, unless that was longer than `within` before the call (S19).
+    ///
+    /// How long ago it was is by the store's clock: set back in between, a value looks younger than it is, by no more than
+    /// it is old. What seems to be left in the future is not told.
+    fn value<'a>(&'a self, key: &'a Key, within: Duration) -> BoxFuture<'a, Result<Option<LeftValue>, StoreError>> {
+        let _ = (key, within);
+        Box::pin(std::future::ready(Ok(None)))
     }
 
     /// Ends what `token` holds, and tries once to take the key for another request of this process: as

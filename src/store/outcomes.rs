@@ -394,6 +394,8 @@ pub struct Capabilities {
     pub modes: Modes,
     /// Why it keeps exclusive locks alone, if it does: half a sentence for those who are refused another mode.
     pub why_exclusive: Option<&'static str>,
+    /// How many bytes a value that a release leaves may have (S19). 0: it keeps none.
+    pub max_value: usize,
 }
 
 impl Capabilities {
@@ -415,6 +417,7 @@ impl Capabilities {
             claim_tag: 0,
             modes: Modes::Exclusive,
             why_exclusive: None,
+            max_value: 0,
         }
     }
 }

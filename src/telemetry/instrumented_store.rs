@@ -22,7 +22,7 @@ use super::trace::Call;
 use crate::key::{Key, Token, Ttl};
 use crate::store::{
     AcquireRequest, Acquired, BoxFuture, Capabilities, Denial, Events, Extended, Forced, Health, HoldInfo, KeyState,
-    NodeVote, Noticed, Released, ScanPage, Store, StoreCause, StoreError, Watch,
+    LeftValue, NodeVote, Noticed, Released, ScanPage, Store, StoreCause, StoreError, ValueToLeave, Watch,
 };
 use crate::supervise::hook;
 
@@ -297,6 +297,14 @@ impl Store for InstrumentedStore {
 
     fn release_claim<'a>(&'a self, key: &'a Key, token: Token, last_fence: u64) -> BoxFuture<'a, Released> {
         self.observed(Op::Release, key, self.store.release_claim(key, token, last_fence))
+    }
+
+    fn release_with_value<'a>(&'a self, key: &'a Key, token: Token, value: ValueToLeave) -> BoxFuture<'a, Released> {
+        self.observed(Op::Release, key, self.store.release_with_value(key, token, value))
+    }
+
+    fn value<'a>(&'a self, key: &'a Key, within: Duration) -> BoxFuture<'a, Result<Option<LeftValue>, StoreError>> {
+        self.observed(Op::Look, key, self.store.value(key, within))
     }
 
     fn exchange<'a>(&'a self, token: Token, next: AcquireRequest<'a>) -> BoxFuture<'a, (Released, Acquired)> {

@@ -10,6 +10,7 @@
 //! ```
 
 mod shares;
+mod values;
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use shares::*;
+pub use values::*;
 
 use super::{LONG, until};
 use crate::key::{Key, Token, Ttl};
@@ -59,6 +61,9 @@ pub fn check(make: impl Fn() -> Arc<dyn Store>) {
     }
     if stores.one.capabilities().modes == Modes::All {
         shares::check(&stores);
+    }
+    if stores.one.capabilities().max_value > 0 {
+        values::check(&stores);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The names in Redis that belong to one lock: [`KeyNames`].
 //!
 //! The lock key is what other libraries see. Beside it, in the same cluster slot, stand its fence, its queue (a
-//! sorted set: which ticket was taken when; a hash: what each is worth), those who share it (`ops/shared`) and its channel. Their names begin with a
+//! sorted set: which ticket was taken when; a hash: what each is worth), those who share it (`ops/shared`), what a release has left (`ops/value`) and its channel. Their names begin with a
 //! prefix ([`SIDE_KEYS`] unless the store is set to another), as no lock's may. They hold the lock's name in braces, and
 //! so its slot; where that would not work, because the
 //! name holds braces itself, they hold a short tag of the same slot, from a table that is built when it is first needed.

@@ -6,6 +6,7 @@
 //! | `ops/` | one file per operation, with its script beside it; `ops/shared` for locks that several hold at once; `ops/moving` does the same one key at a time, where the slot of a Cluster is moving |
 //! | `call` | sends a script to the server that has the key, over `conn/` |
 //! | `cleanup` | takes back what nobody received |
+//! | `ops/value` | what a release has left to those who waited |
 //! | `release_replay` | releases again what a dying master had not passed on |
 //! | `tickets` | this process's places in queues |
 //! | `hand_over` | how a key goes from one process to the next without another question |
@@ -151,16 +152,21 @@ pub(super) use self::inner::Inner;
 pub(crate) use self::keys::beside;
 use self::keys::check_name;
 use self::ops::shared::{downgrade, holders};
-use self::ops::{acquire, exchange, extend, force, health, leave, look, notice, release::GuardedRelease, renew, scan};
+use self::ops::{
+    acquire, exchange, extend, force, health, leave, look, notice, release::GuardedRelease, renew, scan, value,
+};
 use self::pubsub::listen;
 use self::pubsub::listener::Releases;
 pub(super) use self::script::millis;
 use super::{
     AcquireRequest, Acquired, BoxFuture, Capabilities, Events, Exchange, Extended, Forced, Health, HoldInfo, KeyState,
-    Modes, Noticed, OnExpiry, Released, ScanPage, Store, StoreError, Watch,
+    LeftValue, Modes, Noticed, OnExpiry, Released, ScanPage, Store, StoreError, ValueToLeave, Watch,
 };
 use crate::key::{Key, Token, Ttl};
 use crate::supervise::supervise;
+
+/// The longest value that a release may leave: a server does nothing else while it takes one in.
+const MAX_VALUE: usize = 1 << 20;
 
 /// A [`Store`] over Redis: one server, the master behind Sentinels, or a Cluster.
 ///
@@ -205,7 +211,7 @@ impl Store for RedisStore {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::new(self.0.config.operation_timeout);
         (capabilities.claim_reuse, capabilities.claim_tag) = (self.0.config.claim_reuse, self.0.claim_tag);
-        capabilities.modes = Modes::All;
+        (capabilities.modes, capabilities.max_value) = (Modes::All, MAX_VALUE);
         if self.0.config.replicas == 0 {
             capabilities.exchange = Exchange::OneCall;
         }
@@ -291,6 +297,17 @@ impl Store for RedisStore {
             Ok(release) => Box::pin(release.run(&self.0)),
             Err(error) => Box::pin(std::future::ready(Released::Unknown(error))),
         }
+    }
+
+    fn release_with_value<'a>(&'a self, key: &'a Key, token: Token, value: ValueToLeave) -> BoxFuture<'a, Released> {
+        match GuardedRelease::new(&self.0, key, token) {
+            Ok(release) => Box::pin(release.run_leaving(&self.0, value)),
+            Err(error) => Box::pin(std::future::ready(Released::Unknown(error))),
+        }
+    }
+
+    fn value<'a>(&'a self, key: &'a Key, within: Duration) -> BoxFuture<'a, Result<Option<LeftValue>, StoreError>> {
+        Box::pin(value::value(&self.0, key, within))
     }
 
     fn exchange<'a>(&'a self, token: Token, next: AcquireRequest<'a>) -> BoxFuture<'a, (Released, Acquired)> {

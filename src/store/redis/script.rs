@@ -8,6 +8,7 @@ use redis::{Cmd, RedisResult, Value};
 
 use super::fault::Fault;
 use crate::key::Token;
+use crate::store::ValueBytes;
 
 /// A script and its hash.
 pub(in crate::store) struct Script {
@@ -53,6 +54,8 @@ scripts! {
     EXTEND = ["prelude.lua", "each.lua", "shared/marker.lua", "extend.lua"], Takes::Many(BatchKind::Extend);
     RELEASE = ["prelude.lua", "each.lua", "shared/marker.lua", "mint.lua", "queue.lua", "hand_over.lua", "release.lua"],
         Takes::Many(BatchKind::Release);
+    RELEASE_VALUE = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "hand_over.lua", "release_value.lua"], Takes::One;
+    VALUE = ["prelude.lua", "value.lua"], Takes::One;
     RELEASE_CLAIM = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "hand_over.lua", "release_claim.lua"], Takes::One;
     EXCHANGE = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "hand_over.lua", "exchange.lua"], Takes::One;
     REPEAT = ["prelude.lua", "shared/marker.lua", "queue.lua", "repeat.lua"], Takes::One;
@@ -114,7 +117,8 @@ impl Script {
             Some(limits) => push_grouped(&mut command, limits, args),
             None => {
                 args.clone().flat_map(ScriptArgs::keys).for_each(|key| _ = command.arg(key));
-                args.flat_map(ScriptArgs::arguments).for_each(|argument| _ = command.arg(argument));
+                args.clone().flat_map(ScriptArgs::arguments).for_each(|argument| _ = command.arg(argument));
+                args.filter_map(|args| args.value.as_ref()).for_each(|value| _ = command.arg(&**value));
             }
         }
         command
@@ -169,6 +173,8 @@ pub(in crate::store) struct ScriptArgs {
     limits: Option<Limits>,
     /// So many of the arguments are the same for all locks.
     shared: usize,
+    /// One more argument behind the others.
+    value: Option<ValueBytes>,
 }
 
 impl ScriptArgs {
@@ -246,6 +252,12 @@ impl ScriptArgs {
         self
     }
 
+    /// A value as the last argument, of a script for one lock.
+    pub(super) fn value(mut self, value: ValueBytes) -> Self {
+        self.value = Some(value);
+        self
+    }
+
     fn push(&mut self, part: &str) {
         self.text.push_str(part);
         self.ends.push(self.text.len());
@@ -285,28 +297,37 @@ fn push_number(text: &mut String, mut number: u64) {
     text.extend(digits[from..].iter().map(|digit| char::from(*digit)));
 }
 
-/// The numbers that every script answers: a code, the server's clock in microseconds, and what belongs to the code.
+/// What every script answers: numbers, which are a code, the server's clock in microseconds, and what belongs to the code;
+/// and behind them perhaps a value.
 #[derive(Debug)]
 pub(in crate::store) struct Reply {
     numbers: [i64; 5],
     len: usize,
+    value: Option<ValueBytes>,
 }
 
 impl Reply {
-    /// A list of at least two and at most five numbers, or an error inside a good answer. Where a script did for all
-    /// locks what it was asked, it answers its clock alone.
+    /// A list of at least two and at most five numbers, with or without a value behind them, or an error inside a good
+    /// answer. Where a script did for all locks what it was asked, it answers its clock alone.
     fn read(value: Value) -> Result<Self, Fault> {
-        let values = match value {
-            Value::Array(values) if (2..=5).contains(&values.len()) => values,
+        let mut values = match value {
+            Value::Array(values) => values,
             Value::ServerError(error) => return Err(Fault::of(&error.into())),
             _ => return Err(Fault::protocol_error()),
         };
-        let mut numbers = [0; 5];
-        for (number, value) in numbers.iter_mut().zip(&values) {
+        let value = match values.last_mut() {
+            Some(Value::BulkString(bytes)) => Some(std::mem::take(bytes).into()),
+            _ => None,
+        };
+        let (mut numbers, len) = ([0; 5], values.len() - usize::from(value.is_some()));
+        if !(2..=5).contains(&len) {
+            return Err(Fault::protocol_error());
+        }
+        for (number, value) in numbers.iter_mut().zip(&values[..len]) {
             let Value::Int(value) = value else { return Err(Fault::protocol_error()) };
             *number = *value;
         }
-        Ok(Self { numbers, len: values.len() })
+        Ok(Self { numbers, len, value })
     }
 
     /// What one script would have answered for the steps of several (`moving`).
@@ -314,7 +335,7 @@ impl Reply {
         const { assert!(2 <= N && N <= 5) }
         let mut numbers = [0; 5];
         numbers[..N].copy_from_slice(&given);
-        Self { numbers, len: N }
+        Self { numbers, len: N, value: None }
     }
 
     pub(in crate::store) fn code(&self) -> i64 {
@@ -328,6 +349,11 @@ impl Reply {
     /// The numbers behind code and clock.
     pub(in crate::store) fn rest(&self) -> &[i64] {
         &self.numbers[2..self.len]
+    }
+
+    /// The value behind the numbers.
+    pub(super) fn value(self) -> Option<ValueBytes> {
+        self.value
     }
 }
 

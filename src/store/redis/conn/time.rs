@@ -18,28 +18,49 @@ use crate::store::StoreError;
 
 /// A server's clock as seen from here, in microseconds.
 #[derive(Debug)]
-pub(in crate::store) struct ServerClock(AtomicI64);
+pub(in crate::store) struct ServerClock {
+    offset: AtomicI64,
+    /// A bound that the offset does not exceed, less the [`lead`] at the moment that it is known from.
+    bound: AtomicI64,
+}
 
 impl ServerClock {
     /// A clock that showed `server_us` at some time after `sent`.
     pub(in crate::store) fn new(sent: Moment, server_us: i64) -> Self {
-        Self(AtomicI64::new(server_us - micros(sent)))
+        let offset = server_us - micros(sent);
+        Self { offset: AtomicI64::new(offset), bound: AtomicI64::new(offset - lead(sent)) }
     }
 
     /// Learns from a reply. The offset moves only as far as the reply proves it wrong.
     pub(in crate::store) fn learn(&self, sent: Moment, received: Moment, server_us: i64) {
         let (least, most) = (server_us - micros(received), server_us - micros(sent));
-        let offset = self.0.load(Ordering::Relaxed);
+        let offset = self.offset.load(Ordering::Relaxed);
         let better = offset.clamp(least.min(most), most);
         if better != offset {
-            self.0.store(better, Ordering::Relaxed);
+            self.offset.store(better, Ordering::Relaxed);
+        }
+        let (bound, closer) = (self.bound.load(Ordering::Relaxed), most - lead(sent));
+        // The clock was set on since, if the bound is below what it must be.
+        if closer < bound || bound + lead(received) < least {
+            self.bound.store(closer, Ordering::Relaxed);
         }
     }
 
     /// What the server shows `span` after `moment`.
     pub(in crate::store) fn at(&self, moment: Moment, span: Duration) -> i64 {
-        micros(moment.saturating_add(span)).saturating_add(self.0.load(Ordering::Relaxed))
+        micros(moment.saturating_add(span)).saturating_add(self.offset.load(Ordering::Relaxed))
     }
+
+    /// What the server showed at `moment`, at most: by that reply whose time on the way counts least, as long as the
+    /// server's clock runs no more than 1% faster than ours.
+    pub(in crate::store) fn latest_at(&self, moment: Moment) -> i64 {
+        micros(moment).saturating_add(self.bound.load(Ordering::Relaxed)).saturating_add(lead(moment))
+    }
+}
+
+/// How far the server's clock may run ahead of ours from the beginning of time until then.
+fn lead(moment: Moment) -> i64 {
+    micros(moment) / 100
 }
 
 fn micros(moment: Moment) -> i64 {
@@ -184,6 +205,22 @@ mod tests {
         // The server's clock was set on by a second.
         clock.learn(at(400), at(410), 1_001_410);
         assert_eq!(clock.at(at(0), Duration::from_micros(5)), 1_001_005);
+    }
+
+    #[test]
+    fn a_bound_of_the_servers_clock_is_as_close_as_the_best_reply_and_grows_with_the_time_since() {
+        let clock = ServerClock::new(at(10_000), 1_010_400);
+        assert_eq!(clock.latest_at(at(10_000)), 1_010_400);
+        // It was 1,000,000 ahead, and a reply that took 50 us says so better than one that took 400.
+        clock.learn(at(11_000), at(11_050), 1_011_020);
+        assert_eq!(clock.latest_at(at(11_000)), 1_011_020);
+        clock.learn(at(12_000), at(20_000), 1_019_000);
+        assert_eq!(clock.latest_at(at(12_000)), 1_012_030, "1% of a millisecond more");
+        // It was set on, and then back.
+        clock.learn(at(20_000), at(20_010), 3_020_005);
+        assert_eq!(clock.latest_at(at(20_000)), 3_020_005);
+        clock.learn(at(30_000), at(30_010), 1_030_005);
+        assert_eq!(clock.latest_at(at(30_000)), 1_030_005);
     }
 
     #[actix_rt::test]

@@ -14,3 +14,4 @@ pub(in crate::store) mod release_script;
 pub(in crate::store) mod renew;
 pub(in crate::store) mod scan;
 pub(in crate::store) mod shared;
+pub(in crate::store) mod value;

@@ -10,7 +10,7 @@ use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
 use crate::store::redis::pending::{PendingCleanup, ReleaseScope};
 use crate::store::redis::shares::HoldKind;
-use crate::store::{Released, StoreError};
+use crate::store::{Released, StoreError, ValueToLeave};
 
 /// A release that is carried out from its creation on, whatever becomes of the future (S7).
 pub(in crate::store) struct GuardedRelease {
@@ -61,6 +61,12 @@ impl GuardedRelease {
 
     pub(in crate::store) async fn run(mut self, inner: &Arc<Inner>) -> Released {
         let released = release_script::once(inner, &self.names, self.token, self.scope, &mut self.guard).await;
+        self.conclude(released.map(|(released, _)| released))
+    }
+
+    /// The same, and leaves a value. What is repeated in the background leaves none (S19).
+    pub(in crate::store) async fn run_leaving(mut self, inner: &Arc<Inner>, value: ValueToLeave) -> Released {
+        let released = release_script::leaving(inner, &self.names, self.token, &value, &mut self.guard).await;
         self.conclude(released.map(|(released, _)| released))
     }
 

@@ -1,7 +1,7 @@
-//! Runs `release.lua`, `release_claim.lua` or `repeat.lua` once (R4). What is not answered, others try again: `release`, `cleanup`.
+//! Runs `release.lua`, `release_claim.lua`, `release_value.lua` or `repeat.lua` once (R4). What is not answered, others try again: `release`, `cleanup`.
 
-use super::moving;
 use super::shared::{self, OTHER_SCRIPT, TURNS};
+use super::{moving, value};
 use crate::clock::Moment;
 use crate::key::Token;
 use crate::store::redis::builder::Repeats;
@@ -10,9 +10,9 @@ use crate::store::redis::fault::{Ran, protocol_error};
 use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
 use crate::store::redis::pending::ReleaseScope;
-use crate::store::redis::script::{RELEASE, RELEASE_CLAIM, REPEAT, ScriptArgs, millis};
+use crate::store::redis::script::{RELEASE, RELEASE_CLAIM, RELEASE_VALUE, REPEAT, ScriptArgs, millis};
 use crate::store::redis::shares::HoldKind;
-use crate::store::{Released, StoreError};
+use crate::store::{Released, StoreError, ValueToLeave};
 
 /// What became of the lock, and the answer that says so.
 type Ended = Result<(Released, Answer), StoreError>;
@@ -128,6 +128,29 @@ async fn release_claim(
     let answered = match answered.await {
         Err(Failure { ran: Ran::Split, .. }) => {
             Box::pin(moving::release::claim(inner, names, token, begun, observer)).await
+        }
+        answered => answered,
+    };
+    remembered(inner, names, token, meaning(answered))
+}
+
+/// A release that leaves a value. While the slot of the lock moves, nothing is left: the keys may be on two nodes.
+pub(super) async fn leaving(
+    inner: &Inner,
+    names: &KeyNames,
+    token: Token,
+    value: &ValueToLeave,
+    observer: &mut impl SendObserver,
+) -> Ended {
+    let (begun, left) = (inner.now(), value::name(inner, names));
+    let answered = call(inner, names, &RELEASE_VALUE, begun, &mut *observer, |not_after| {
+        let args = ScriptArgs::of([names.lock(), names.fence(), names.queue(), names.tickets(), &left]);
+        let args = args.token(token).arg(not_after).text(&inner.config.side_keys);
+        args.arg(millis(value.life).max(1)).value(value.bytes.clone())
+    });
+    let answered = match answered.await {
+        Err(Failure { ran: Ran::Split, .. }) => {
+            Box::pin(moving::release::release(inner, names, token, begun, observer)).await
         }
         answered => answered,
     };
