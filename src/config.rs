@@ -33,6 +33,8 @@ settings! {
     /// | `max_sessions` | 65,536 |
     /// | `max_watchers` | 16,384 |
     /// | `event_buffer` | 1,024 |
+    /// | `max_value_bytes` | 65,536 |
+    /// | `value_life` | 10 s |
     /// | `on_deadlock` | refuse the request that closes the cycle |
     ///
     /// `max_keys` is split evenly over the shards. Keys spread over them by hash, so it may be met a little early.
@@ -79,6 +81,12 @@ settings! {
         max_watchers: usize = 1 << 14;
         /// How many events are kept for a listener that has not come to them yet, 1 to 65,536.
         event_buffer: usize = 1024;
+        /// The longest value that a call [shares with other processes](crate::SingleflightRequest::across_processes), up
+        /// to 16 MiB; the store may keep less ([`max_value`](crate::store::Capabilities::max_value)).
+        max_value_bytes: usize = 1 << 16;
+        /// How long such a value lies in the store for those who waited for it, from 1 ms to an hour. They take it one after
+        /// the other, each under the key's lock, so a moment is enough unless others queue for that lock among them.
+        value_life: Duration = Duration::from_secs(10);
         /// What is done about a deadlock.
         on_deadlock: DeadlockPolicy = DeadlockPolicy::default();
         /// What becomes of requests while the store does not answer.

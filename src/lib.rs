@@ -33,7 +33,7 @@
 //! | `metrics` | what operators see: counts and times for a recorder, the text for Prometheus |
 //! | `actor` | the public [`messages`], for callers who are actors themselves |
 //! | [`manager`](LockManager) | the face: build a manager, [list](LockManager::list) and [inspect](LockManager::inspect) its locks, listen to its [events](LockManager::events), [end](LockManager::shutdown) it |
-//! | [`singleflight`](LockManager::singleflight) | one call, or one lock, for many callers |
+//! | [`singleflight`](LockManager::singleflight) | one call, or one lock, for many callers, in one process or in several |
 //! | [`run`](LockManager::run), [`lock_many`](LockManager::lock_many), [`semaphore`](LockManager::semaphore) | what people write around a lock: lock-call-release, several keys, several holders |
 //! | [`request`](LockRequest) | one request: its terms, and the future that brings the lock |
 //! | [`session`](Session) | owners that span locks, their heartbeats, and where they are found again |
@@ -141,9 +141,12 @@ pub use request::{LockFuture, LockOptions, LockRequest, OwnedLockRequest, Ticket
 pub use run::{Outcome, Ran, RunFuture, RunRequest, TryRunFuture, TryRunRequest, operation_key, resource_key};
 pub use semaphore::{OwnedSemaphore, Semaphore};
 pub use session::Session;
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+pub use singleflight::JsonCodec;
 pub use singleflight::{
-    DetachedFuture, DetachedSingleflight, SharedLock, SharedLockFuture, SharedLockRequest, SingleflightFuture,
-    SingleflightRequest,
+    Codec, CodecError, DetachedFuture, DetachedSingleflight, SharedLock, SharedLockFuture, SharedLockRequest,
+    SingleflightFuture, SingleflightRequest,
 };
 pub use store::FailMode;
 pub use table::{Event, EventKind, HolderInfo, Release, WaiterInfo};

@@ -19,6 +19,7 @@ use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::shard::Shard;
 use crate::shard::loss::LossSignal;
+use crate::store::ValueToLeave;
 use crate::table::{self, AutoRefreshId, AutoRefreshStart, End, Grant, GrantState, Mode, Release};
 use crate::telemetry::trace::Hold;
 pub use upgrade::{Upgrade, UpgradeFuture};
@@ -72,9 +73,13 @@ impl Lock {
     ///
     /// # Cancel safety
     /// Dropped at any point, the lock is released.
-    pub async fn unlock(mut self) -> Release {
+    pub async fn unlock(self) -> Release {
+        self.unlock_leaving(None).await
+    }
+
+    async fn unlock_leaving(mut self, value: Option<ValueToLeave>) -> Release {
         let grant = self.held.grant.take();
-        let found = self.held.shard.release_anywhere(&grant, End::Released).await;
+        let found = self.held.shard.release_anywhere(&grant, End::Released, value).await;
         self.ended(found)
     }
 
@@ -87,9 +92,10 @@ impl Lock {
     }
 
     /// Releases at once where this process knows all there is to know; else the store is asked by the first poll.
-    pub(crate) fn start_unlock(self) -> Unlocking {
+    /// `value`: what the release leaves there.
+    pub(crate) fn start_unlock(self, value: Option<ValueToLeave>) -> Unlocking {
         if self.held.shard.has_store() {
-            Unlocking::Asking(self.unlock().boxed())
+            Unlocking::Asking(self.unlock_leaving(value).boxed())
         } else {
             Unlocking::Done(self.unlock_now())
         }
@@ -263,6 +269,11 @@ impl Held {
     /// Dropping it loses nothing; a new one answers the same.
     pub fn lost(&self) -> impl Future<Output = Option<Loss>> + Send + use<> {
         self.shard.lost_signal(&self.grant).wait()
+    }
+
+    /// Whether the request had to wait for others, where the store gave the lock.
+    pub(crate) fn was_behind(&self) -> bool {
+        self.shard.was_behind(&self.grant)
     }
 
     pub(crate) fn lost_signal(&self) -> Arc<LossSignal> {

@@ -110,6 +110,9 @@ impl Builder {
         let all_fit = counts.iter().all(|count| (1..1 << 31).contains(count));
         require(all_fit, names, "they must be from 1 to 2^31 - 1")?;
         require(self.max_locks_per_session > 0, "max_locks_per_session", "it must be at least 1")?;
+        require(self.max_value_bytes <= 1 << 24, "max_value_bytes", "it must be at most 16 MiB")?;
+        let lives = Duration::from_millis(1)..=Duration::from_hours(1);
+        require(lives.contains(&self.value_life), "value_life", "it must be from 1 ms to an hour")?;
         require((1..=1 << 16).contains(&self.event_buffer), "event_buffer", "it must be from 1 to 65,536")
     }
 }
@@ -144,6 +147,8 @@ mod tests {
             (Builder::default().max_key_bytes(0), "max_key_bytes"),
             (Builder::default().max_locks_per_session(0), "max_locks_per_session"),
             (Builder::default().event_buffer(0), "event_buffer"),
+            (Builder::default().max_value_bytes((1 << 24) + 1), "max_value_bytes"),
+            (Builder::default().value_life(Duration::ZERO), "value_life"),
             (Builder::default().max_keys(0), "max_keys, max_holders, max_waiters, max_waiters_per_key"),
             (Builder::default().max_holders(0), "max_keys, max_holders, max_waiters, max_waiters_per_key"),
         ];

@@ -29,7 +29,7 @@ use crate::error::LockError;
 use crate::key::Key;
 use crate::lock::{Lock, Ticket};
 use crate::session::Session;
-use crate::table::Mode;
+use crate::table::{Mode, Scope};
 
 /// Whether a request waits at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,6 +92,15 @@ impl<'a> LockRequest<'a> {
     pub(crate) fn mode(mut self, mode: Mode) -> Self {
         self.options = self.options.mode(mode);
         self
+    }
+
+    pub(crate) fn leaving_value(mut self) -> Self {
+        self.options = self.options.leaving_value();
+        self
+    }
+
+    pub(crate) fn the_scope(&self) -> Scope {
+        self.options.the_scope()
     }
 
     pub(crate) fn the_session(&self) -> Option<&Session> {

@@ -10,7 +10,7 @@ use crate::error::LockError;
 use crate::key::{Token, Ttl};
 use crate::retry::{Pace, RetryStrategy};
 use crate::session::Session;
-use crate::table::{Mode, Reentry, Scope, check_owner};
+use crate::table::{Leaves, Mode, Reentry, Scope, check_owner};
 
 /// What a request asks for beyond its key. Everything has a default, the manager's. Made once, it can be cloned for
 /// many requests.
@@ -61,6 +61,7 @@ pub(super) struct Rare {
     pub(super) reentry: Reentry,
     pub(super) scope: Scope,
     pub(super) account: Option<Account>,
+    pub(super) leaves: Leaves,
 }
 
 impl LockOptions {
@@ -188,6 +189,16 @@ impl LockOptions {
         }
         self.rare().mode = mode;
         self
+    }
+
+    /// The lock's release may leave a value in the store.
+    pub(super) fn leaving_value(mut self) -> Self {
+        self.rare().leaves = Leaves::Value;
+        self
+    }
+
+    pub(super) fn the_scope(&self) -> Scope {
+        self.rare.as_ref().map_or(Scope::Everywhere, |rare| rare.scope)
     }
 
     pub(crate) fn the_mode(&self) -> Mode {

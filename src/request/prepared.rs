@@ -25,8 +25,8 @@ impl Prepared {
         manager: &LockManager,
         ttl: Option<Ttl>,
     ) -> Result<Option<Delays>, LockError> {
-        let Rare { fault, owner, token, max_hold, refresh_after, retry, mode, session, mut reentry, scope, account } =
-            rare;
+        let Rare { fault, owner, token, max_hold, refresh_after, retry, .. } = rare;
+        let Rare { mode, session, mut reentry, scope, account, leaves, .. } = rare;
         if let Some(why) = fault {
             return Err(why);
         }
@@ -38,8 +38,8 @@ impl Prepared {
             }
             (self.token, self.origin) = (token, TokenOrigin::ByClient);
         }
-        let mut extra =
-            ExtraTerms { owner_label: owner, max_hold, refresh_after, mode, owner: None, reentry, scope, account };
+        let beside = ExtraTerms { mode, reentry, scope, account, leaves, ..ExtraTerms::default() };
+        let mut extra = ExtraTerms { owner_label: owner, max_hold, refresh_after, ..beside };
         if let Some(session) = session {
             if ttl.is_some() {
                 return invalid("ttl", "the locks of a session live as long as the session does");

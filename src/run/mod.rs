@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use names::{operation_key, resource_key};
 use pin_project_lite::pin_project;
-pub(crate) use under_lock::{Callback, OnLoss, UnderLock};
+pub(crate) use under_lock::{Callback, OnLoss, Parting, UnderLock};
 
 use crate::engine::LockManager;
 use crate::error::LockError;

@@ -15,6 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
 use super::Ran;
@@ -23,6 +24,7 @@ use crate::engine::LockManager;
 use crate::error::{LockError, Loss};
 use crate::lock::{Held, Lock, Unlocking};
 use crate::request::LockFuture;
+use crate::store::ValueToLeave;
 use crate::table::{Owner, Release};
 
 /// What to do once the lock is there.
@@ -54,6 +56,20 @@ pub(crate) enum OnLoss {
     Cancel,
 }
 
+/// Where the work puts a value that the release of its lock is to leave to other processes.
+#[derive(Clone, Default)]
+pub(crate) struct Parting(Arc<Mutex<Option<ValueToLeave>>>);
+
+impl Parting {
+    pub(crate) fn put(&self, value: ValueToLeave) {
+        *self.0.lock() = Some(value);
+    }
+
+    fn take(&self) -> Option<ValueToLeave> {
+        self.0.lock().take()
+    }
+}
+
 pin_project! {
     /// Work under a lock, under way.
     pub(crate) struct UnderLock<'a, C, W: Future> {
@@ -61,6 +77,7 @@ pin_project! {
         // The owner of the lock and of all that the work locks: set when this is first polled, unless it was given.
         caller: Option<Arc<Owner>>,
         on_loss: OnLoss,
+        parting: Option<Parting>,
         #[pin]
         stage: Stage<'a, C, W>,
     }
@@ -86,7 +103,12 @@ impl<'a, C, W: Future> UnderLock<'a, C, W> {
         call: C,
         on_loss: OnLoss,
     ) -> Self {
-        Self { manager, caller: owner, on_loss, stage: Stage::Locking { lock, call: Some(call) } }
+        Self { manager, caller: owner, on_loss, parting: None, stage: Stage::Locking { lock, call: Some(call) } }
+    }
+
+    /// The release leaves what the work has put there by its end.
+    pub(crate) fn leaving(self, parting: Option<Parting>) -> Self {
+        Self { parting, ..self }
     }
 
     /// The name of the stage, for `Debug`.
@@ -122,7 +144,7 @@ where
         }
         let (value, lock) = ready!(stage.as_mut().poll_work(cx))?;
         drop(on_its_behalf);
-        stage.release(value, lock, cx).map(Ok)
+        stage.release(value, lock, this.parting.as_ref().and_then(Parting::take), cx).map(Ok)
     }
 }
 
@@ -172,8 +194,14 @@ where
 
     /// Releases the lock, the work being over.
     #[inline]
-    fn release(mut self: Pin<&mut Self>, value: W::Output, lock: Lock, cx: &mut Context<'_>) -> Poll<Ran<W::Output>> {
-        match lock.start_unlock() {
+    fn release(
+        mut self: Pin<&mut Self>,
+        value: W::Output,
+        lock: Lock,
+        leaves: Option<ValueToLeave>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ran<W::Output>> {
+        match lock.start_unlock(leaves) {
             Unlocking::Done(release) => Poll::Ready(Ran { value, release }),
             Unlocking::Asking(release) => {
                 self.set(Stage::Releasing { value: Some(value), release });

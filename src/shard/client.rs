@@ -15,9 +15,11 @@ use super::Shard;
 use super::answer::{Answered, answer};
 use super::inbox::Inbox;
 use super::reconcile::{recheck_blocking, reconcile_events};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::key::{Key, Token};
-use crate::store::{FailMode, Forced, Health, HoldInfo, KeyState, Released, ScanPage, Store, StoreError};
+use crate::store::{
+    FailMode, Forced, Health, HoldInfo, KeyState, LeftValue, Released, ScanPage, Store, StoreError, ValueToLeave,
+};
 use crate::supervise::{guarded, supervise};
 use crate::table::ClaimEnd;
 use crate::telemetry::InstrumentedStore;
@@ -64,6 +66,11 @@ impl StoreClient {
             tasks: TaskTracker::new(),
             turns: Mutex::default(),
         })
+    }
+
+    /// What the managers' clock shows.
+    pub(crate) fn now(&self) -> Moment {
+        self.clock.now()
     }
 
     /// The store, as its manager calls it.
@@ -150,6 +157,12 @@ impl StoreClient {
         self.ask(|store| async move { store.holders(&key, None).await }).await
     }
 
+    /// What a release has left in the store within this time. `None` if there is no runtime to ask it on.
+    pub(crate) async fn value(&self, key: &Key, within: Duration) -> Option<Result<Option<LeftValue>, StoreError>> {
+        let key = key.clone();
+        self.ask(|store| async move { store.value(&key, within).await }).await
+    }
+
     /// Some of the locks that the store keeps. `None` if there is no runtime to ask it on.
     pub(crate) async fn scan(
         &self,
@@ -200,20 +213,31 @@ impl StoreClient {
     ///
     /// The sender is in the task and nowhere else, so that it is dropped with the task.
     pub(crate) fn release(self: &Arc<Self>, key: Key, claim: ClaimEnd) -> Answered<Released> {
+        self.release_leaving(key, claim, None)
+    }
+
+    /// The same, and a value is left to other processes. A claim that was reused leaves none.
+    pub(super) fn release_leaving(
+        self: &Arc<Self>,
+        key: Key,
+        claim: ClaimEnd,
+        value: Option<ValueToLeave>,
+    ) -> Answered<Released> {
         let (sender, found) = answer();
         let client = Arc::clone(self);
         self.spawn(async move {
             // Called in its turn, not before: a release begins with the call (S7, R6).
             client.wait_turn(claim.token).await;
-            sender.give(client.release_now(&key, claim).await);
+            sender.give(client.release_now(&key, claim, value).await);
         });
         found
     }
 
-    async fn release_now(&self, key: &Key, claim: ClaimEnd) -> Released {
-        match claim.last_fence {
-            Some(last) => self.store.release_claim(key, claim.token, last.get()).await,
-            None => self.store.release(key, claim.token).await,
+    async fn release_now(&self, key: &Key, claim: ClaimEnd, value: Option<ValueToLeave>) -> Released {
+        match (claim.last_fence, value) {
+            (Some(last), _) => self.store.release_claim(key, claim.token, last.get()).await,
+            (None, Some(value)) => self.store.release_with_value(key, claim.token, value).await,
+            (None, None) => self.store.release(key, claim.token).await,
         }
     }
 

@@ -25,7 +25,7 @@ use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::key::{FencingToken, Key, Token, Ttl};
-use crate::store::{Exchange, Extended, OnExpiry, Released};
+use crate::store::{Exchange, Extended, OnExpiry, Released, ValueToLeave};
 use crate::table::{
     ClaimEnd, ClaimRequest, End, Grant, LocalWaiters, Refreshed, ReleaseCommand, StoreCommand, StoreCommands,
 };
@@ -148,18 +148,23 @@ impl StoreDriver {
     }
 
     /// Asks the store to release what a grant held, if how it ended asks for that; answers what the store will find.
-    pub(super) fn release(self: &Arc<Self>, command: ReleaseCommand) -> Option<Answered<Released>> {
+    /// `value`: what the release is to leave.
+    pub(super) fn release(
+        self: &Arc<Self>,
+        command: ReleaseCommand,
+        value: Option<ValueToLeave>,
+    ) -> Option<Answered<Released>> {
         let ReleaseCommand { grant, key, claim, end, next } = command;
         self.end_degraded(&grant);
         let is_released = self.releases_on(end);
         match next {
-            Some((next, ask)) if is_released && self.is_one_call(claim, ask) => {
+            Some((next, ask)) if is_released && value.is_none() && self.is_one_call(claim, ask) => {
                 let (answer, found) = answer();
                 Arc::clone(self).acquire(next, key, ask, Some(EndedClaim { token: claim.token, answer }));
                 Some(found)
             }
             next => {
-                let found = is_released.then(|| self.client.release(key.clone(), claim));
+                let found = is_released.then(|| self.client.release_leaving(key.clone(), claim, value));
                 if let Some((next, ask)) = next {
                     Arc::clone(self).acquire(next, key, ask, None);
                 }
@@ -251,7 +256,7 @@ impl StoreCommands for Arc<StoreDriver> {
                     self.client.release(key, grant.token.into());
                 }
             }
-            StoreCommand::Release(release) => drop(self.release(release)),
+            StoreCommand::Release(release) => drop(self.release(release, None)),
             StoreCommand::GiveUp { key, claim } => drop(self.client.release(key, claim)),
         }
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::Answered;
-use super::driver::StoreDriver;
 use super::loss::LossSignal;
 use super::{SLICE, Shard, State};
 use crate::clock::Moment;
@@ -13,12 +12,13 @@ use crate::error::{LockError, Loss, WaitEdge};
 #[cfg(feature = "http")]
 use crate::key::FencingToken;
 use crate::key::{Key, Token, Ttl};
-use crate::store::{KeyState, Released};
+use crate::store::{KeyState, Released, ValueToLeave};
 #[cfg(feature = "http")]
 use crate::table::AcquireRequest;
 use crate::table::{
     AutoRefreshId, AutoRefreshStart, Blocker, ClaimFilter, ClaimOutcome, ClaimSource, Effects, End, Grant, GrantState,
-    HoldersCursor, Mode, Owner, OwnerSet, RefreshRequest, Refreshed, Release, Slice, Table, Told, WaiterId, Watcher,
+    HoldersCursor, Mode, Owner, OwnerSet, RefreshRequest, Refreshed, Release, ReleaseCommand, Slice, Table, Told,
+    WaiterId, Watcher,
 };
 
 impl Shard {
@@ -33,7 +33,7 @@ impl Shard {
         let Some(driver) = &self.driver else { return self.release_token_in_memory(key, hash, token) };
         let unknown = match self.grant_of(key, hash, token) {
             Ok(grant) => {
-                return match self.release_anywhere(&grant, End::ByToken).await {
+                return match self.release_anywhere(&grant, End::ByToken, None).await {
                     Release::Unknown => Err(LockError::StoreUnavailable),
                     known => Ok(known),
                 };
@@ -187,6 +187,11 @@ impl Shard {
         self.driver.as_ref().is_some_and(|driver| driver.is_degraded(grant))
     }
 
+    /// Whether the request of a grant that the store gave had to wait for others.
+    pub(crate) fn was_behind(&self, grant: &Grant) -> bool {
+        self.state.lock().table.was_behind(grant)
+    }
+
     /// Until when a grant holds its key, if it does (exact time).
     pub(crate) fn held_until(&self, grant: &Grant) -> Option<Moment> {
         let now = self.clock.now();
@@ -260,7 +265,7 @@ impl Shard {
         let mut answers = Vec::new();
         loop {
             let end = |state: &mut State, fx: &mut Effects| state.table.end_owner(owner, SLICE, now, fx);
-            if self.with_releases(driver, end, |_, answer| answers.push(answer)) == Slice::Done {
+            if self.with_releases(end, |release| answers.extend(driver.release(release, None))) == Slice::Done {
                 return answers;
             }
         }
@@ -415,37 +420,37 @@ impl Shard {
         }
     }
 
-    /// Runs a transition over a store, for a caller that waits until the store has answered: `keep` gets what the store
-    /// will find of each grant that the transition ended.
+    /// Runs a transition over a store, for a caller that waits until the store has answered: `send` asks the store to
+    /// release what the transition ended.
     fn with_releases<R>(
         &self,
-        driver: &Arc<StoreDriver>,
         transition: impl FnOnce(&mut State, &mut Effects) -> R,
-        mut keep: impl FnMut(Grant, Answered<Released>),
+        send: impl FnMut(ReleaseCommand),
     ) -> R {
         let mut fx = Effects::new();
         let answer = self.transact(self.state.lock(), &mut fx, transition);
         // Sent before the other effects run: those may ask the store for the same keys.
-        fx.take_releases(|release| {
-            let grant = release.grant;
-            if let Some(answer) = driver.release(release) {
-                keep(grant, answer);
-            }
-        });
+        fx.take_releases(send);
         self.run_effects(fx);
         answer
     }
 
-    /// Releases, and waits for the store, where there is one, to say whether the key still was held.
-    pub(crate) async fn release_anywhere(&self, grant: &Grant, end: End) -> Release {
+    /// Releases, and waits for the store, where there is one, to say whether the key still was held. `value`: what the
+    /// release leaves there.
+    pub(crate) async fn release_anywhere(&self, grant: &Grant, end: End, mut value: Option<ValueToLeave>) -> Release {
         let Some(driver) = &self.driver else { return self.release(grant, end) };
         let now = self.clock.now();
         let is_degraded = driver.is_degraded(grant);
         let mut own = None;
         let release = |state: &mut State, fx: &mut Effects| state.table.release(grant, end, now, fx);
-        let released = self.with_releases(driver, release, |ended, answer| {
-            if ended.fence == grant.fence && !is_degraded {
-                own = Some(answer);
+        let released = self.with_releases(release, |ended| {
+            if ended.grant.fence != grant.fence {
+                drop(driver.release(ended, None));
+                return;
+            }
+            let answer = driver.release(ended, value.take());
+            if !is_degraded {
+                own = answer;
             }
         });
         match (released, own) {

@@ -21,6 +21,11 @@ impl<'a> CallerWait<'a> {
         Self { shard, since: shard.now(), wait, timer: None }
     }
 
+    /// When it began.
+    pub(super) const fn since(&self) -> Moment {
+        self.since
+    }
+
     /// What is left of the wait.
     pub(super) fn left(&self) -> Duration {
         self.wait.saturating_sub(self.waited())

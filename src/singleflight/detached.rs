@@ -13,6 +13,7 @@ use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::across::{self, Across};
 use super::flight::Lead;
 use super::follower::{Follower, Next};
 use super::{Role, SingleflightRequest};
@@ -115,19 +116,21 @@ where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output: Clone + Send + Sync + 'static> + Send + 'static,
 {
-    let SingleflightRequest { request, call, .. } = request;
+    let SingleflightRequest { request, call, codec, .. } = request;
     let no_runtime = LockError::InvalidOption { option: "detached", why: "there is no tokio runtime to run the call" };
     let runtime = Handle::try_current().map_err(|_| no_runtime)?;
     let owner = request.manager().new_call();
     lead.begin(&owner);
-    let request = request.wait(follower.left()).owned();
+    let across = follower.across(codec.as_ref());
+    let parting = across.as_ref().map(Across::parting);
+    let request = across::lock_for(request.wait(follower.left()), across.as_ref()).owned();
+    let call = lead.call(call, across);
     // Taken here and not in the task: this caller may have gone before that begins.
     let seat = follower.another_seat();
     Ok(runtime.spawn(async move {
         let (manager, request) = request.into_parts();
-        let work =
-            UnderLock::new(&manager, Some(owner), request.on(&manager).into_future(), lead.call(call), OnLoss::GoOn);
-        let ran = work.await;
+        let lock = request.on(&manager).into_future();
+        let ran = UnderLock::new(&manager, Some(owner), lock, call, OnLoss::GoOn).leaving(parting).await;
         // The next caller may have the turn only when the lock is free.
         drop((lead, seat));
         ran.map(|ran| ran.value)
@@ -141,7 +144,7 @@ impl<F, V: Clone + Send + Sync + 'static> Future for DetachedFuture<'_, F, V> {
         let this = &mut *self;
         if this.follower.is_none() {
             let request = this.request.as_ref().expect("a request was polled after it was answered");
-            this.follower = Some(Follower::join(&request.request, request.wait)?);
+            this.follower = Some(Follower::join(&request.request, request.codec.as_ref(), request.wait)?);
         }
         let follower = this.follower.as_mut().expect("it was set above");
         if this.task.is_none() {
@@ -160,7 +163,7 @@ impl<F, V: Clone + Send + Sync + 'static> Future for DetachedFuture<'_, F, V> {
         let Poll::Ready(ended) = task.poll_unpin(cx) else {
             return follower.poll_wait(cx).map(Err);
         };
-        follower.count(Role::Leader);
+        follower.count_turn();
         Poll::Ready(match ended {
             Ok(answer) => answer,
             Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),

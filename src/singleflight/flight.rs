@@ -4,10 +4,11 @@
 //! |---------------|--------------------------------|---------|-------------------------------------------------|
 //! | new, or left  | one to be had                  | none    | takes the turn and calls                        |
 //! | led           | none, until the [`Lead`] drops | none    | waits for a turn, or the end                    |
-//! | landed        | closed                         | there   | takes a clone                                   |
+//! | landed        | closed                         | there   | takes a clone, if it asked in time; else as one that was given up |
 //! | given up      | closed                         | none    | joins another flight: the call lost its lock    |
 //!
-//! It lands under the lock, so no value is shared that is older than what another has written under the next lock.
+//! It lands under the lock, so no value is shared that is older than what another has written under the next lock. One that
+//! another process left is for those who had asked by then (`across`).
 
 use std::any::{Any, TypeId};
 use std::future::Future;
@@ -21,6 +22,8 @@ use pin_project_lite::pin_project;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::SharedCell;
+use super::across::{Across, Told};
+use crate::clock::Moment;
 use crate::deadlock::follow::Turn;
 use crate::error::Loss;
 use crate::key::Key;
@@ -32,9 +35,34 @@ use crate::table::Owner;
 #[derive(Debug)]
 pub(super) struct Flight<V> {
     turns: Semaphore,
-    value: OnceLock<V>,
+    landed: OnceLock<Landed<V>>,
     /// The same turn, as the deadlock check sees it.
     turn: Arc<Turn>,
+}
+
+#[derive(Debug)]
+struct Landed<V> {
+    value: V,
+    source: Source,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// A call of this process.
+    Here,
+    /// Another process, for those who had asked by this moment.
+    Elsewhere(Moment),
+}
+
+impl Source {
+    /// Whether the value is for a caller that has asked since then.
+    fn is_for(self, since: Moment) -> bool {
+        match self {
+            Self::Here => true,
+            Self::Elsewhere(asked_by) => since <= asked_by,
+        }
+    }
 }
 
 /// What waiting for a turn came to.
@@ -46,7 +74,7 @@ pub(super) enum Landing<V> {
 
 impl<V> Flight<V> {
     pub(super) fn new() -> Self {
-        Self { turns: Semaphore::new(1), value: OnceLock::new(), turn: Arc::new(Turn::default()) }
+        Self { turns: Semaphore::new(1), landed: OnceLock::new(), turn: Arc::new(Turn::default()) }
     }
 
     /// Whether later callers start their own.
@@ -59,15 +87,20 @@ impl<V> Flight<V> {
     }
 
     /// Shares the value, unless the flight was given up.
-    fn land(&self, value: &V)
+    fn land(&self, value: &V, source: Source)
     where
         V: Clone,
     {
         if !self.is_over() {
             // One at a time leads, and lands once.
-            let _ = self.value.set(value.clone());
+            let _ = self.landed.set(Landed { value: value.clone(), source });
             self.turns.close();
         }
+    }
+
+    /// Where its value comes from, once it has landed.
+    pub(super) fn source(&self) -> Option<Source> {
+        self.landed.get().map(|landed| landed.source)
     }
 
     /// The turn, if nobody has it.
@@ -76,8 +109,8 @@ impl<V> Flight<V> {
         Some(Lead(Arc::clone(self)))
     }
 
-    /// Waits for the turn or the end.
-    pub(super) async fn landing(self: Arc<Self>) -> Landing<V>
+    /// Waits for the turn or the end, for a caller that has asked since then.
+    pub(super) async fn landing(self: Arc<Self>, since: Moment) -> Landing<V>
     where
         V: Clone,
     {
@@ -85,7 +118,8 @@ impl<V> Flight<V> {
         if turn.is_ok() {
             return Landing::Turn(Lead(self));
         }
-        self.value.get().cloned().map_or(Landing::GivenUp, Landing::Value)
+        let landed = self.landed.get().filter(|landed| landed.source.is_for(since));
+        landed.map_or(Landing::GivenUp, |landed| Landing::Value(landed.value.clone()))
     }
 }
 
@@ -99,8 +133,9 @@ impl<V> Lead<V> {
         self.0.turn.begin(owner);
     }
 
-    pub(super) fn call<F>(&self, call: F) -> Call<F, V> {
-        Call { call, flight: Arc::clone(&self.0) }
+    /// `across`: what it takes to share the value with other processes, if it is to be.
+    pub(super) fn call<F>(&self, call: F, across: Option<Across<V>>) -> Call<F, V> {
+        Call { call, flight: Arc::clone(&self.0), across }
     }
 }
 
@@ -115,6 +150,7 @@ impl<V> Drop for Lead<V> {
 pub(super) struct Call<F, V> {
     call: F,
     flight: Arc<Flight<V>>,
+    across: Option<Across<V>>,
 }
 
 impl<F, Fut> Callback for Call<F, Fut::Output>
@@ -122,35 +158,64 @@ where
     F: FnOnce() -> Fut,
     Fut: Future<Output: Clone + Send + Sync + 'static>,
 {
-    type Work = Calling<Fut>;
+    type Work = Calling<F, Fut>;
 
-    fn begin(self, held: Held) -> Calling<Fut> {
-        let Self { call, flight } = self;
+    fn begin(self, held: Held) -> Calling<F, Fut> {
+        let Self { call, flight, across } = self;
         let lost = give_up_on_loss(Arc::clone(&flight), &held);
-        Calling { work: call(), flight, land: Flight::land, _lost: lost }
+        let stage = match across.as_ref().and_then(|across| across.ask(&held)) {
+            Some(asking) => Stage::Asking { asking, call: Some(call) },
+            None => Stage::Calling { work: call() },
+        };
+        Calling { stage, flight, across, start: |call| call(), land: Flight::land, _lost: lost }
     }
 }
 
 pin_project! {
     /// A call under way.
-    pub(super) struct Calling<Fut: Future> {
+    pub(super) struct Calling<F, Fut: Future> {
         #[pin]
-        work: Fut,
+        stage: Stage<F, Fut>,
         flight: Arc<Flight<Fut::Output>>,
-        // How to share a value: a future of any output is a future.
-        land: fn(&Flight<Fut::Output>, &Fut::Output),
+        across: Option<Across<Fut::Output>>,
+        // How to call, and how to share a value: this is a future whatever the types are.
+        start: fn(F) -> Fut,
+        land: fn(&Flight<Fut::Output>, &Fut::Output, Source),
         // Here to be dropped with the call.
         _lost: BoxFuture<'static, Option<Loss>>,
     }
 }
 
-impl<Fut: Future> Future for Calling<Fut> {
+pin_project! {
+    #[project = Staged]
+    enum Stage<F, Fut: Future> {
+        // Whether another process has left a value.
+        Asking { asking: BoxFuture<'static, Option<Told>>, call: Option<F> },
+        Calling { #[pin] work: Fut },
+    }
+}
+
+impl<F, Fut: Future> Future for Calling<F, Fut> {
     type Output = Fut::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Fut::Output> {
-        let this = self.project();
-        let value = ready!(this.work.poll(cx));
-        (this.land)(this.flight, &value);
+        let mut this = self.project();
+        if let Staged::Asking { asking, call } = this.stage.as_mut().project() {
+            let told = ready!(asking.poll_unpin(cx));
+            let call = call.take().expect("it is asked once");
+            if let Some((value, asked_by)) = told.and_then(|told| this.across.as_ref()?.read(told)) {
+                (this.land)(this.flight, &value, Source::Elsewhere(asked_by));
+                return Poll::Ready(value);
+            }
+            let work = (this.start)(call);
+            this.stage.set(Stage::Calling { work });
+        }
+        let Staged::Calling { work } = this.stage.project() else { unreachable!("it has been asked") };
+        let value = ready!(work.poll(cx));
+        (this.land)(this.flight, &value, Source::Here);
+        if let Some(across) = this.across {
+            across.leave(&value);
+        }
         Poll::Ready(value)
     }
 }

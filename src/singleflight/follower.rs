@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::across::{self, Across, AnyCodec};
 use super::caller_wait::CallerWait;
-use super::flight::{AnyFlight, Flight, FlightKey, Landing, Lead};
+use super::flight::{AnyFlight, Flight, FlightKey, Landing, Lead, Source};
 use super::{Role, Seat};
 use crate::current_owner;
 use crate::deadlock::RegisteredWait;
@@ -47,9 +48,14 @@ struct FollowerWait<'a> {
 
 impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
     /// Takes a seat: in a flight of this key and type, or a new one.
-    pub(super) fn join<'a>(request: &LockRequest<'a>, wait: Duration) -> Result<Follower<'a, V>, LockError> {
+    pub(super) fn join<'a>(
+        request: &LockRequest<'a>,
+        codec: Option<&AnyCodec>,
+        wait: Duration,
+    ) -> Result<Follower<'a, V>, LockError> {
         let manager = request.manager();
         let key = request.checked_key()?;
+        across::check(request, codec).inspect_err(|why| refused(manager, &key, why))?;
         let shard = manager.shard_at(manager.place(&key).0);
         let wait = CallerWait::begin(shard, wait);
         let (seat, flight) = seat_of(manager, key);
@@ -66,7 +72,7 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
         if let Some(lead) = self.flight.try_lead() {
             return Some(lead);
         }
-        self.landing = Some(Arc::clone(&self.flight).landing().boxed());
+        self.landing = Some(Arc::clone(&self.flight).landing(self.wait.since()).boxed());
         None
     }
 
@@ -127,9 +133,20 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
         self.seat.another()
     }
 
+    /// What it takes to share the value of this caller's call with other processes.
+    pub(super) fn across(&self, codec: Option<&AnyCodec>) -> Option<Across<V>> {
+        Across::new(codec?, self.manager, self.seat.key.0.clone(), self.wait.since())
+    }
+
     /// Counts this caller, who came to its end.
     pub(super) fn count(&self, role: Role) {
         self.manager.count_flight(&self.seat.key.0, role);
+    }
+
+    /// The same for one that had the turn: it has not called if the value is another process's.
+    pub(super) fn count_turn(&self) {
+        let is_here = matches!(self.flight.source(), None | Some(Source::Here));
+        self.count(if is_here { Role::Leader } else { Role::Follower });
     }
 }
 

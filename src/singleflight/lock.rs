@@ -59,6 +59,8 @@ impl LockManager {
     /// keeps a lock for ever by overlapping with others. The lock excludes all other locks on the key, not those who
     /// share it. Only callers with the same TTL, [`max_hold`](SharedLockRequest::max_hold) and scope share.
     ///
+    /// Over a store they have one place in the queue of processes, too; each process asks for a lock of its own.
+    ///
     /// The lock is nobody's in particular, wherever it is asked for: no session's, and unknown to the deadlock check.
     /// In the callback of a [`run`](LockManager::run) on the same key it waits in vain.
     ///

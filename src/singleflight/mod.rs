@@ -1,12 +1,15 @@
 //! One at a time, shared by those who asked while it ran: calls ([`LockManager::singleflight`], in `value`) and
 //! acquisitions ([`LockManager::singleflight_lock`], in `lock`).
 //!
+//! The value of a call can be shared with other processes: `across`.
+//!
 //! Here is what both have in common, the register of flights. A flight is in it while it has callers and no result:
 //! until it lands or is given up, or the last of them leaves. Whoever asks later starts a new one. Its cell is all that
 //! its callers share, and nobody depends on the first of them.
 //!
 //! The pattern is that of Go's `golang.org/x/sync/singleflight`, with the take-over that it lacks.
 
+mod across;
 mod caller_wait;
 mod detached;
 mod flight;
@@ -17,6 +20,9 @@ mod value;
 use std::hash::Hash;
 use std::sync::Arc;
 
+#[cfg(feature = "serde")]
+pub use across::JsonCodec;
+pub use across::{Codec, CodecError};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 pub use detached::{DetachedFuture, DetachedSingleflight};

@@ -16,6 +16,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use super::Role;
+use super::across::{self, Across, AnyCodec};
 use super::flight::{Call, Calling, Lead};
 use super::follower::{Follower, Next};
 use crate::engine::LockManager;
@@ -42,6 +43,9 @@ impl LockManager {
     /// with [`max_hold`](SingleflightRequest::max_hold), or have the call outlive its callers with
     /// [`detached`](SingleflightRequest::detached).
     ///
+    /// Over a store the lock keeps other processes out: one of them calls at a time, and each calls for its own callers.
+    /// [`across_processes`](SingleflightRequest::across_processes) shares the value with them.
+    ///
     /// The call belongs to none of its callers: what it locks is no session's, and not
     /// [reentrant](crate::LockOptions::reentrant) with what a caller holds.
     ///
@@ -62,7 +66,7 @@ impl LockManager {
         F: FnOnce() -> Fut,
         Fut: Future<Output: Clone + Send + Sync + 'static>,
     {
-        SingleflightRequest { request: self.lock(key), wait: self.config().given.wait, call }
+        SingleflightRequest { request: self.lock(key), wait: self.config().given.wait, call, codec: None }
     }
 }
 
@@ -72,6 +76,8 @@ pub struct SingleflightRequest<'a, F> {
     pub(super) request: LockRequest<'a>,
     pub(super) wait: Duration,
     pub(super) call: F,
+    /// For values that other processes share.
+    pub(super) codec: Option<AnyCodec>,
 }
 
 impl<'a, F> SingleflightRequest<'a, F> {
@@ -134,7 +140,7 @@ pin_project! {
         Following { request: Option<SingleflightRequest<'a, F>>, follower: Option<Follower<'a, Fut::Output>> },
         Leading {
             #[pin]
-            work: UnderLock<'a, Call<F, Fut::Output>, Calling<Fut>>,
+            work: UnderLock<'a, Call<F, Fut::Output>, Calling<F, Fut>>,
             lead: Lead<Fut::Output>,
             follower: Follower<'a, Fut::Output>,
         },
@@ -172,7 +178,7 @@ where
     fn join(mut self: Pin<&mut Self>) -> Result<(), LockError> {
         let Staged::New { request } = self.as_mut().project() else { unreachable!("only a new request joins") };
         let request = request.take().expect("it is begun once");
-        let follower = Follower::join(&request.request, request.wait)?;
+        let follower = Follower::join(&request.request, request.codec.as_ref(), request.wait)?;
         self.set(Stage::Following { request: Some(request), follower: Some(follower) });
         Ok(())
     }
@@ -207,9 +213,12 @@ where
         let manager = request.request.manager();
         let owner = manager.new_call();
         lead.begin(&owner);
+        let across = follower.across(request.codec.as_ref());
+        let parting = across.as_ref().map(Across::parting);
         // The time that others have already spent in vain on the lock was this caller's wait too.
-        let lock = request.request.wait(follower.left()).into_future();
-        let work = UnderLock::new(manager, Some(owner), lock, lead.call(request.call), OnLoss::GoOn);
+        let lock = across::lock_for(request.request.wait(follower.left()), across.as_ref()).into_future();
+        let call = lead.call(request.call, across);
+        let work = UnderLock::new(manager, Some(owner), lock, call, OnLoss::GoOn).leaving(parting);
         self.set(Stage::Leading { work, lead, follower });
     }
 
@@ -225,7 +234,7 @@ where
                 Err(why) => Err(why),
             },
         };
-        follower.count(Role::Leader);
+        follower.count_turn();
         self.set(Stage::Answered);
         Poll::Ready(answer)
     }

@@ -103,7 +103,7 @@ pub(crate) use refresh_order::AutoRefreshId;
 pub(crate) use release::HoldersCursor;
 pub(crate) use request::{AcquireOutcome, AcquireRequest, RefreshRequest, Refreshed, WaitPolicy, WaiterPoll};
 pub(crate) use slab::Slab;
-pub(crate) use slot::{ExtraTerms, Reentry, Scope, Terms, Watcher};
+pub(crate) use slot::{ExtraTerms, Leaves, Reentry, Scope, Terms, Watcher};
 pub(crate) use tick::Slice;
 pub(crate) use timer_wheel::{Links, Step, Timed, Wheel};
 #[cfg(not(feature = "metrics"))]

@@ -43,6 +43,16 @@ pub(crate) struct ExtraTerms {
     pub(crate) scope: Scope,
     /// Whom the lock and the wait for it are charged to.
     pub(crate) account: Option<Account>,
+    pub(crate) leaves: Leaves,
+}
+
+/// What the release of a lock may leave in the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Leaves {
+    #[default]
+    Nothing,
+    /// A value for other processes (S19), so that it has to be a release in the store: its claim is not reused.
+    Value,
 }
 
 /// How a request treats a key that its own owner already holds.
@@ -101,6 +111,10 @@ impl Terms {
 
     pub(crate) fn session(&self) -> Option<&Arc<Owner>> {
         self.extra.as_ref()?.session()
+    }
+
+    pub(crate) fn leaves(&self) -> Leaves {
+        self.extra.as_ref().map_or(Leaves::Nothing, |extra| extra.leaves)
     }
 
     /// Whether a manager with a store must ask it.
@@ -270,6 +284,8 @@ pub(crate) struct Extras {
     pub(crate) claim: Option<Box<KeptClaim>>,
     /// Of the holder: the share of its key that it holds it under (K7).
     pub(super) rides_on: Option<CarrierNumber>,
+    /// Of the holder: its request had to wait for others, here or in the store.
+    pub(crate) was_behind: bool,
     /// Of the key: the store has said neither yes nor no since it was asked for it last, so that a wait which ends now
     /// was not for another holder (R20).
     pub(crate) unanswered: bool,
@@ -289,7 +305,7 @@ impl Extras {
     /// Forgets what was the holder's.
     pub(crate) fn forget_holder(&mut self) -> Option<Arc<dyn Watcher>> {
         (self.terms, self.cap, self.notice, self.reentries) = (None, None, None, 0);
-        (self.proof, self.extension, self.rides_on) = (None, None, None);
+        (self.proof, self.extension, self.rides_on, self.was_behind) = (None, None, None, false);
         self.watcher.take()
     }
 }

@@ -6,9 +6,9 @@
 //! `request`, `lock`, `run` and what calls the store.
 
 #[cfg(not(feature = "tracing"))]
-pub(crate) use off::{Attempt, Hold, instrument, is_on, store_failed};
+pub(crate) use off::{Attempt, Hold, instrument, is_on, store_failed, value_not_shared};
 #[cfg(feature = "tracing")]
-pub(crate) use on::{Attempt, Call, Hold, instrument, is_on, store_failed};
+pub(crate) use on::{Attempt, Call, Hold, instrument, is_on, store_failed, value_not_shared};
 
 #[cfg(feature = "tracing")]
 mod on {
@@ -36,6 +36,11 @@ mod on {
     /// Calls to a store fail. `times`: so often since it was said last.
     pub(crate) fn store_failed(store: &'static str, why: &StoreError, times: u64) {
         tracing::warn!(target: "leasehold", store, cause = why.cause().as_str(), %why, times, "the store cannot answer");
+    }
+
+    /// A value of a shared call stays in its process, or was left in vain. Of the value itself nothing is said.
+    pub(crate) fn value_not_shared(key: &Key, why: &'static str) {
+        tracing::debug!(target: "leasehold", { lock.key = %key, why }, "a value is not shared with other processes");
     }
 
     /// A request under way. Dropped without an answer, it was cancelled.
@@ -190,6 +195,8 @@ mod off {
     use crate::table::Mode;
 
     pub(crate) fn store_failed(_: &'static str, _: &StoreError, _: u64) {}
+
+    pub(crate) fn value_not_shared(_: &Key, _: &'static str) {}
 
     #[inline]
     pub(crate) const fn is_on() -> bool {

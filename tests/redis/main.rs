@@ -20,6 +20,7 @@ mod dead_waiters;
 mod fail_local;
 mod failovers;
 mod faults;
+mod flights;
 mod foreign;
 mod hand_over;
 mod killed_processes;

@@ -1,13 +1,14 @@
 //! Fear: managers over five nodes hold one key together, starve, or stop, while nodes are killed under them.
 
 use std::collections::HashMap;
+use std::future::IntoFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use leasehold::store::StoreError;
 use leasehold::store::redlock::RedlockStore;
-use leasehold::{BuildError, LockError, LockManager, Loss, Mode, ModeConflict, Release};
+use leasehold::{BuildError, Codec, CodecError, LockError, LockManager, Loss, Mode, ModeConflict, Release};
 use parking_lot::Mutex;
 
 use crate::kit::{self, Server, until};
@@ -67,6 +68,25 @@ async fn a_ttl_above_the_quarantine_is_refused_when_built_or_asked_for() {
     let locks = manager(&nodes, MAX_TTL).await;
     let refused = locks.try_lock("k").ttl(MAX_TTL * 2).await.unwrap_err();
     assert!(matches!(refused, LockError::InvalidTtl(_)), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_shared_within_the_process_and_to_share_it_with_others_is_refused() {
+    struct Byte;
+    impl Codec<u8> for Byte {
+        fn encode(&self, byte: &u8) -> Result<Vec<u8>, CodecError> {
+            Ok(vec![*byte])
+        }
+        fn decode(&self, bytes: &[u8]) -> Result<u8, CodecError> {
+            Ok(bytes[0])
+        }
+    }
+    let nodes = Nodes::start(3, &[], PATIENT);
+    let locks = manager(&nodes, PATIENT).await;
+    let ask = || locks.singleflight("k", async || 7_u8).wait(PATIENT);
+    let refused = ask().across_processes(Byte).await;
+    assert!(matches!(refused, Err(LockError::InvalidOption { option: "across_processes", .. })), "{refused:?}");
+    assert_eq!(futures::join!(ask().into_future(), ask().into_future()), (Ok(7), Ok(7)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

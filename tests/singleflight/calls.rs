@@ -337,3 +337,31 @@ async fn a_detached_call_tells_why_it_has_no_value() {
     assert!(matches!(refused, Err(LockError::InvalidOption { option: "detached", .. })), "{refused:?}");
     can_be_called(&locks, "k").await;
 }
+
+#[cfg(feature = "serde")]
+#[tokio::test]
+async fn without_a_store_there_is_no_other_process_to_share_a_call_with() {
+    let locks = LockManager::builder().build().unwrap();
+    let ask = |value: u8| {
+        let call = async move || {
+            tokio::task::yield_now().await;
+            value
+        };
+        locks.singleflight("k", call).across_processes(leasehold::JsonCodec).into_future()
+    };
+    assert_eq!(futures_util::join!(ask(1), ask(2)), (Ok(1), Ok(1)));
+    assert_eq!(ask(3).await, Ok(3));
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn json_tells_errors_as_it_tells_values_and_is_read_strictly() {
+    use leasehold::{Codec, JsonCodec};
+    type Priced = Result<u64, String>;
+    for value in [Ok(1999), Err("the warehouse is closed".to_owned())] {
+        let written = Codec::<Priced>::encode(&JsonCodec, &value).unwrap();
+        assert_eq!(Codec::<Priced>::decode(&JsonCodec, &written).unwrap(), value);
+    }
+    assert!(Codec::<Priced>::decode(&JsonCodec, b"1999").is_err());
+    assert!(Codec::<u64>::decode(&JsonCodec, b"1999 1999").is_err());
+}

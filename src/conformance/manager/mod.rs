@@ -81,6 +81,7 @@ cases! {
         a_cycle_of_waits_is_refused,
         a_callback_runs_under_its_lock,
         those_who_ask_together_share_one_flight,
+        processes_that_ask_together_call_once,
         many_keys_are_locked_together_or_not_at_all,
     }
     reports {

@@ -3,9 +3,13 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::{LONG, Make, begun, fresh, manager, until, wait};
+use crate::LockManager;
 use crate::error::{LockError, Loss};
 use crate::run::Outcome;
+use crate::singleflight::{Codec, CodecError};
 use crate::table::Release;
 
 pub(super) fn a_session_holds_and_ends_as_one(make: &Make<'_>) {
@@ -95,6 +99,56 @@ pub(super) fn those_who_ask_together_share_one_flight(make: &Make<'_>) {
     until("the end of the lock", || wait(locks.try_lock(key.as_str())).is_ok());
     let value = wait(locks.singleflight(key.as_str(), async || calls.fetch_add(1, Ordering::SeqCst) + 41));
     assert_eq!(value, Ok(41));
+}
+
+/// Where the store keeps no values, it is refused instead.
+pub(super) fn processes_that_ask_together_call_once(make: &Make<'_>) {
+    struct Byte;
+    impl Codec<u8> for Byte {
+        fn encode(&self, byte: &u8) -> Result<Vec<u8>, CodecError> {
+            Ok(vec![*byte])
+        }
+        fn decode(&self, bytes: &[u8]) -> Result<u8, CodecError> {
+            bytes.first().copied().ok_or_else(|| "there is none".into())
+        }
+    }
+    let (one, other, key) = (manager(make), manager(make), fresh());
+    match wait(one.singleflight(key.as_str(), async || 7_u8).across_processes(Byte)) {
+        Err(LockError::InvalidOption { option: "across_processes", .. }) => return,
+        answer => assert_eq!(answer, Ok(7)),
+    }
+    until("the end of the lock", || wait(one.try_lock(key.as_str())).is_ok());
+    if are_apart(&one, &other) {
+        // Without a store each manager is for itself.
+        return;
+    }
+    let (calls, (end, ended)) = (AtomicU32::new(0), oneshot::channel::<()>());
+    let call = |value| {
+        calls.fetch_add(1, Ordering::SeqCst);
+        value
+    };
+    std::thread::scope(|threads| {
+        let first = async || {
+            let value = call(8);
+            let _ = ended.await;
+            value
+        };
+        let calling = threads.spawn(|| wait(one.singleflight(key.as_str(), first).across_processes(Byte)));
+        until("the call", || calls.load(Ordering::SeqCst) == 1);
+        let waiting = begun(other.singleflight(key.as_str(), async || call(9)).across_processes(Byte));
+        // Its own question went before.
+        assert_eq!(wait(other.is_locked(key.as_str())), Ok(true));
+        assert_eq!(end.send(()), Ok(()));
+        assert_eq!((calling.join().unwrap(), wait(waiting)), (Ok(8), Ok(8)));
+    });
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+/// Whether two managers do not keep each other out.
+fn are_apart(one: &LockManager, other: &LockManager) -> bool {
+    let key = fresh();
+    let _held = wait(one.try_lock(key.as_str())).unwrap();
+    wait(other.try_lock(key.as_str())).is_ok()
 }
 
 pub(super) fn many_keys_are_locked_together_or_not_at_all(make: &Make<'_>) {

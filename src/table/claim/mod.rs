@@ -293,6 +293,7 @@ impl Table {
         let known = u32::from(matches!(waiter.state(), WaiterState::Claiming { tries: Attempts::Many, .. }));
         let behind = waiter.was_behind();
         let waited = now.nanos_since(waiter.queued_at);
+        self.slots[at].extras_mut().was_behind = behind;
         self.grant_to_waiter(id, at, fx);
         fx.due(deadline);
         self.count(index, |c| {
@@ -395,6 +396,12 @@ impl Table {
         let claim = self.slots[grant.slot].extras.as_ref().and_then(|extras| extras.claim.as_ref());
         let ridden = || self.carrier_of(grant.slot).map_or(grant.token, |carrier| carrier.token);
         claim.map_or_else(ridden, |claim| claim.token)
+    }
+
+    /// Whether the request of a grant that the store gave had to wait for others.
+    pub(crate) fn was_behind(&self, grant: &Grant) -> bool {
+        let extras = self.holder_of(grant).and_then(|_| self.slots[grant.slot].extras.as_ref());
+        extras.is_some_and(|extras| extras.was_behind)
     }
 
     /// The fence that the store knows a grant by.

@@ -14,7 +14,7 @@ use crate::table::acquire::{reserve_quota, return_quota};
 use crate::table::history::End;
 use crate::table::holder::GrantState;
 use crate::table::refresh_order::{AutoRefresh, DueAction};
-use crate::table::slot::{Refreshes, Terms};
+use crate::table::slot::{Leaves, Refreshes, Terms};
 use crate::table::timer_wheel::Step;
 use crate::table::{AcquireRequest, Effects, Grant, Table, TokenOrigin};
 
@@ -29,9 +29,14 @@ impl KeptClaim {
     }
 }
 
+/// Whether a request is for a lock by itself, under a token that nobody else knows.
+fn is_plain(origin: TokenOrigin, terms: &Terms) -> bool {
+    origin == TokenOrigin::Minted && terms.session().is_none() && terms.mode() == Mode::Exclusive
+}
+
 /// Whether a request may have a key under a claim that was taken for another.
 fn may_reuse(origin: TokenOrigin, terms: &Terms) -> bool {
-    origin == TokenOrigin::Minted && terms.session().is_none() && terms.mode() == Mode::Exclusive
+    is_plain(origin, terms) && terms.leaves() == Leaves::Nothing
 }
 
 impl Table {
@@ -59,7 +64,7 @@ impl Table {
     /// Whether the store may grant a waiter's key for less than the TTL. A claim that is reused has rules of its own.
     pub(super) fn at_first(&self, id: u32, claim: Option<&KeptClaim>) -> AtFirst {
         let waiter = &self.waiters[id];
-        let is_short = claim.is_none() && !waiter.is_for_ticket && may_reuse(waiter.origin, &waiter.terms);
+        let is_short = claim.is_none() && !waiter.is_for_ticket && is_plain(waiter.origin, &waiter.terms);
         if is_short { AtFirst::Short } else { AtFirst::Whole }
     }
 
