@@ -101,13 +101,19 @@ impl Lock {
         }
     }
 
-    /// Makes an exclusive lock a share: those who wait for a share get theirs, in their order. The grant stays what it
-    /// is, with its token, fencing token and deadline. A share is left as it is.
+    /// Makes an exclusive lock a share: those who wait for a share get theirs, in their order, in other processes too. The
+    /// grant stays what it is, with its token, fencing token and deadline. A share is left as it is.
     ///
     /// # Errors
-    /// [`LockError::Lost`] if the lock has ended, [`LockError::WrongMode`] for permits and for what a store keeps.
-    pub fn downgrade(&self) -> Result<(), LockError> {
-        self.shard.downgrade(&self.grant)
+    /// [`LockError::Lost`] if the lock has ended, [`LockError::WrongMode`] for permits, and over a store that keeps
+    /// exclusive locks alone. [`LockError::StoreUnavailable`] if the store has not answered within its operation timeout:
+    /// the lock is held as before, but others may share it there already. Ask again.
+    ///
+    /// # Cancel safety
+    /// In memory mode it is done by the first poll. Over a store that begins it, and it is carried out also when the future
+    /// is dropped.
+    pub async fn downgrade(&self) -> Result<(), LockError> {
+        self.shard.downgrade_anywhere(&self.grant).await
     }
 
     /// Makes a share the only hold of its key, without letting go of it in between: at once if it is that already, else

@@ -8,6 +8,7 @@
 //! | acquire | see [`acquisition`](super::acquisition) | with the store's grant, the refusal of a single try, or when it is cancelled |
 //! | extend | ask, and ask again while the answer is unknown (R10); warn the holder when little is left (R9) | with an answer, or with the lock |
 //! | confirm | ask once for how long the key is kept | with an answer |
+//! | downgrade | ask once; the holder waits for the answer | with an answer |
 //! | release | ask once; the store goes on by itself (S7). With the acquire of whoever waits next it is one call | with an answer |
 
 use std::sync::{Arc, OnceLock, Weak};
@@ -136,6 +137,44 @@ impl StoreDriver {
             let _ = sender.send(driver.extend_once(&grant, &claim, ttl).await);
         });
         answer
+    }
+
+    /// Has the store keep a key as a share, for a holder that waits for the answer.
+    pub(crate) fn downgrade(
+        self: &Arc<Self>,
+        grant: Grant,
+        key: Key,
+        claim: ClaimEnd,
+    ) -> oneshot::Receiver<Result<(), LockError>> {
+        let (sender, answer) = oneshot::channel();
+        let driver = Arc::clone(self);
+        self.client.spawn(async move {
+            let asking = driver.downgrade_once(&grant, &key, claim);
+            // Nobody listens any more if the caller has gone.
+            let _ = sender.send(driver.client.in_turn(claim.token, asking).await);
+        });
+        answer
+    }
+
+    async fn downgrade_once(&self, grant: &Grant, key: &Key, claim: ClaimEnd) -> Result<(), LockError> {
+        if self.is_degraded(grant) {
+            // The store does not keep it yet.
+            return Err(LockError::StoreUnavailable);
+        }
+        let (asked, store) = (self.client.clock.now(), &self.client.store);
+        let answer = match claim.last_fence {
+            Some(last) => store.downgrade_claim(key, claim.token, last.get()).await,
+            None => store.downgrade(key, claim.token).await,
+        };
+        let shard = self.shard().ok_or(LockError::ShuttingDown)?;
+        match answer {
+            Extended::Extended { valid_for } => shard.downgraded(grant, asked.saturating_add(valid_for)),
+            Extended::Lost => {
+                shard.claim_lost(grant, End::Vanished);
+                shard.check(grant).map(|_| unreachable!("what has vanished is not held"))
+            }
+            Extended::Unknown(_) => Err(LockError::StoreUnavailable),
+        }
     }
 
     /// Whether the store is asked to release a key whose grant has ended like this.

@@ -16,9 +16,9 @@ use crate::store::{KeyState, Released, ValueToLeave};
 #[cfg(feature = "http")]
 use crate::table::AcquireRequest;
 use crate::table::{
-    AutoRefreshId, AutoRefreshStart, Blocker, ClaimFilter, ClaimOutcome, ClaimSource, Effects, End, Grant, GrantState,
-    HoldersCursor, Mode, Owner, OwnerSet, RefreshRequest, Refreshed, Release, ReleaseCommand, Slice, Table, Told,
-    WaiterId, Watcher,
+    AutoRefreshId, AutoRefreshStart, Blocker, ClaimFilter, ClaimOutcome, ClaimSource, Downgrade, Effects, End, Grant,
+    GrantState, HoldersCursor, Mode, Owner, OwnerSet, RefreshRequest, Refreshed, Release, ReleaseCommand, Slice, Table,
+    Told, WaiterId, Watcher,
 };
 
 impl Shard {
@@ -243,10 +243,21 @@ impl Shard {
         }
     }
 
-    /// Makes an exclusive lock a shared one.
-    pub(crate) fn downgrade(&self, grant: &Grant) -> Result<(), LockError> {
+    /// Makes an exclusive lock a shared one, asking the store where there is one.
+    pub(crate) async fn downgrade_anywhere(&self, grant: &Grant) -> Result<(), LockError> {
         let now = self.clock.now();
-        self.with(|state, fx| state.table.downgrade(grant, now, fx))
+        match (self.with(|state, fx| state.table.downgrade(grant, now, fx))?, &self.driver) {
+            (Downgrade::Asks { key, claim }, Some(driver)) => {
+                driver.downgrade(*grant, key, claim).await.unwrap_or(Err(LockError::ShuttingDown))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The store keeps what a grant holds as a share, until `deadline`.
+    pub(super) fn downgraded(&self, grant: &Grant, deadline: Moment) -> Result<(), LockError> {
+        let now = self.clock.now();
+        self.with(|state, fx| state.table.downgraded(grant, deadline, now, fx))
     }
 
     /// Ends what an owner holds and waits for here, in slices. It has ended itself before.

@@ -161,6 +161,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Box::pin(std::future::ready(Extended::Unknown(StoreError::Other("it keeps exclusive locks alone".into()))))
     }
 
+    /// The same for a claim under which the caller has given out fences of its own ([`Capabilities::claim_reuse`]): the
+    /// hold has `last_fence`, and those of all who share the key later are above it (S8).
+    fn downgrade_claim<'a>(&'a self, key: &'a Key, token: Token, last_fence: u64) -> BoxFuture<'a, Extended> {
+        let _ = last_fence;
+        self.downgrade(key, token)
+    }
+
     /// Ends what `token` holds (S7). The work begins with the call, not with the first poll.
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released>;
 

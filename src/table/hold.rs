@@ -12,7 +12,6 @@ use super::{Effects, Grant, Table};
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
 use crate::key::{FencingToken, Key, Token, Ttl};
-use crate::mode::{Kind, Mode, ModeConflict};
 
 /// What a release found. All of them leave the caller without the lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -184,27 +183,6 @@ impl Table {
         if slot.queue.len > 0 || slot.extras.as_ref().is_some_and(|extras| extras.watcher.is_some()) {
             self.file_as_urgent(index);
         }
-    }
-
-    /// Makes an exclusive lock a shared one, and lets those in who wait for that.
-    pub(crate) fn downgrade(&mut self, grant: &Grant, now: Moment, fx: &mut Effects) -> Result<(), LockError> {
-        self.check(grant, now, fx).map_err(LockError::Lost)?;
-        let index = grant.slot;
-        let key_slot = self.key_slot(index);
-        if self.slots[key_slot].kind() != Kind::ReadWrite {
-            return Err(ModeConflict::Permits.into());
-        }
-        // The store would go on keeping the key for one holder.
-        if self.is_by_store(index) {
-            return Err(ModeConflict::Store { asked: Mode::Shared, why: None }.into());
-        }
-        match self.slots[key_slot].group() {
-            None => self.begin_company(index),
-            Some(group) if group.is_alone() => self.open_company(key_slot),
-            Some(_) => return Ok(()),
-        }
-        self.hand_off(key_slot, fx);
-        Ok(())
     }
 
     /// Caps the hold of a live grant; the deadline it has already stands (T6).

@@ -41,6 +41,7 @@ mod blockers;
 mod claim;
 mod confirm;
 mod counters;
+mod downgrade;
 mod effects;
 mod events;
 mod group;
@@ -87,6 +88,7 @@ pub(crate) use claim::{
     ReleaseCommand, StoreCommand, StoreCommands, StoreGrant, Told,
 };
 pub(crate) use counters::Counters;
+pub(crate) use downgrade::Downgrade;
 pub(crate) use effects::Effects;
 pub use events::{Event, EventKind};
 pub(crate) use events::{Interest, Sink};

@@ -230,8 +230,8 @@ impl Table {
     }
 
     /// Makes a group of the holder of a key, as a share of it.
-    pub(super) fn begin_company(&mut self, index: u32) {
-        let group = Box::new(Group::new(Kind::ReadWrite, Scope::Process));
+    pub(super) fn begin_company(&mut self, index: u32, scope: Scope) {
+        let group = Box::new(Group::new(Kind::ReadWrite, scope));
         let group = self.slots[index].extras_mut().group.insert(group);
         group.used = 1;
         self.tally.joined_group(Kind::ReadWrite);

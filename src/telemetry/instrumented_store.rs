@@ -291,6 +291,10 @@ impl Store for InstrumentedStore {
         self.observed(Op::Extend, key, self.store.downgrade(key, token))
     }
 
+    fn downgrade_claim<'a>(&'a self, key: &'a Key, token: Token, last_fence: u64) -> BoxFuture<'a, Extended> {
+        self.observed(Op::Extend, key, self.store.downgrade_claim(key, token, last_fence))
+    }
+
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {
         self.observed(Op::Release, key, self.store.release(key, token))
     }

@@ -107,14 +107,14 @@ fn a_downgrade_lets_readers_in_and_keeps_the_grant() {
     let mut writer = waits(locks.write("k"));
     let mut behind = waits(locks.read("k"));
     clock.advance(secs(1));
-    lock.downgrade().unwrap();
+    block_on(lock.downgrade()).unwrap();
     assert_eq!((lock.token(), lock.fencing_token(), lock.deadline()), (token, fence, deadline));
     let readers = readers.map(|reader| answer(reader).unwrap());
     assert!(lock.is_held() && readers.iter().all(|reader| reader.fencing_token() > fence));
     assert!(poll(&mut writer).is_pending() && poll(&mut behind).is_pending(), "the writer is next");
     let info = block_on(locks.inspect("k")).unwrap().unwrap();
     assert_eq!((info.mode, info.held_by), (Mode::Shared, 3));
-    lock.downgrade().unwrap();
+    block_on(lock.downgrade()).unwrap();
     drop(lock);
     assert!(poll(&mut writer).is_pending());
     drop(readers);
@@ -126,10 +126,10 @@ fn a_downgrade_lets_readers_in_and_keeps_the_grant() {
 fn what_cannot_be_downgraded_says_so() {
     let (locks, clock) = manager();
     let permit = at_once(locks.semaphore("pool", 2).permits(1));
-    assert_eq!(permit.downgrade(), Err(ModeConflict::Permits.into()));
+    assert_eq!(block_on(permit.downgrade()), Err(ModeConflict::Permits.into()));
     let gone = at_once(locks.lock("k").ttl(secs(1)));
     clock.advance(secs(1));
-    assert_eq!(gone.downgrade(), Err(LockError::Lost(Loss::Expired)));
+    assert_eq!(block_on(gone.downgrade()), Err(LockError::Lost(Loss::Expired)));
 }
 
 #[test]

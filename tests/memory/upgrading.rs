@@ -91,7 +91,7 @@ fn it_waits_for_the_other_shares_and_nobody_new_comes_in() {
     drop(upgrade);
     assert_eq!(mode_of(&locks), (Mode::Exclusive, 1));
     assert!(lock.fencing_token() > newest, "T4: above those of the shares beside it");
-    lock.downgrade().unwrap();
+    block_on(lock.downgrade()).unwrap();
     assert!(poll(&mut writer).is_pending(), "it still queues for the key alone");
     drop(lock);
     assert!(matches!(poll(&mut writer), Poll::Ready(Ok(_))));
@@ -188,7 +188,7 @@ fn shares_whose_deadlines_have_passed_are_in_nobodys_way() {
     clock.advance(Duration::from_secs(1));
     assert_eq!(poll(&mut upgrade), Poll::Ready(Ok(())), "the manager ends them in time");
     drop((upgrade, short));
-    lock.downgrade().unwrap();
+    block_on(lock.downgrade()).unwrap();
     let short: Vec<_> = (0..200).map(|_| locks.read("k").ttl(Duration::from_secs(1)).now().unwrap()).collect();
     clock.advance(Duration::from_secs(1));
     assert_eq!(lock.upgrade().now(), Ok(()));

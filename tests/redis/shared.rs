@@ -25,6 +25,21 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
+const HANDED_ON: ClaimReuse = ClaimReuse::HandOff { max_count: 1_000, max_time: Duration::from_mins(1) };
+const KEPT: ClaimReuse = ClaimReuse::Linger { idle: Duration::from_secs(30), max_time: Duration::from_mins(1) };
+
+/// A manager that keeps claims like this, and nothing of what it has is in doubt.
+async fn reusing(server: &Server, reuse: ClaimReuse) -> LockManager {
+    let listeners = || server.ask::<Vec<String>>("PUBSUB CHANNELS leasehold:claims:*").len();
+    let listening = listeners();
+    let store = RedisStore::builder(&server.url()).claim_reuse(reuse).build().unwrap();
+    let locks = LockManager::builder().ttl(LONG).store(store).build_and_connect().await.unwrap();
+    if reuse != ClaimReuse::Off {
+        until("its listening connection", || listeners() > listening);
+    }
+    locks
+}
+
 /// Asks until it is so.
 async fn soon(what: &str, mut so: impl AsyncFnMut() -> bool) {
     let asking = async {
@@ -60,6 +75,69 @@ async fn readers_of_several_processes_hold_together_and_pass_nobody_who_waits_fo
     assert_eq!(writer.unlock().await, Release::Released);
     let late = late.await.unwrap().unwrap();
     assert!(two.read("k").await.unwrap().fencing_token() > late.fencing_token());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_becomes_a_share_lets_readers_of_all_processes_in_and_no_writer() {
+    for reuse in [ClaimReuse::Off, HANDED_ON, KEPT] {
+        let server = Server::start(&[]);
+        let (one, two) = (reusing(&server, reuse).await, reusing(&server, reuse).await);
+        // The last of some locks under one claim: its fence was made here, and the server knows none so high.
+        let mut lock = one.lock("k").wait(LONG).await.unwrap();
+        for _ in 0..3 {
+            let next = queue(&one, "k");
+            until("the next", || one.stats().waiting == 1);
+            drop(lock);
+            lock = next.await.unwrap().unwrap();
+        }
+        let (token, fence, deadline) = (lock.token(), lock.fencing_token(), lock.deadline());
+        let reader = |locks: &LockManager| {
+            let locks = locks.clone();
+            tokio::spawn(async move { locks.read("k").wait(LONG).await })
+        };
+        let foreign = reader(&two);
+        until("the reader waits", || server.ask::<i64>("ZCARD leasehold:queue:{lock:k}") == 1);
+        let mut local = Box::pin(one.read("k").wait(LONG).into_future());
+        assert!(futures::poll!(&mut local).is_pending());
+        assert_eq!((lock.downgrade().await, lock.downgrade().await), (Ok(()), Ok(())), "{reuse:?}");
+        assert_eq!((lock.token(), lock.fencing_token()), (token, fence));
+        assert!(lock.deadline() >= deadline);
+        let (foreign, local) = (foreign.await.unwrap().unwrap(), local.await.unwrap());
+        assert!(lock.is_held() && foreign.fencing_token() > fence && local.fencing_token() > fence, "{reuse:?}");
+        let seen = two.inspect("k").await.unwrap().unwrap();
+        assert_eq!((seen.mode, seen.held_by), (Mode::Shared, 3), "{reuse:?}");
+        assert!(seen.holders.iter().any(|holder| holder.fencing_token == fence), "{reuse:?}: {seen:?}");
+        assert!(lock.refresh().await.is_ok());
+        let writer = queue(&two, "k");
+        drop((foreign, local));
+        soon("the others' end", async || one.inspect("k").await.unwrap().is_some_and(|seen| seen.held_by == 1)).await;
+        assert!(!writer.is_finished());
+        assert_eq!(lock.unlock().await, Release::Released);
+        assert!(writer.await.unwrap().unwrap().fencing_token() > fence);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_downgrade_that_the_store_does_not_answer_leaves_the_lock_and_may_be_asked_for_again() {
+    for reuse in [ClaimReuse::Off, KEPT] {
+        let server = Server::start(&[]);
+        let one = reusing(&server, reuse).await;
+        let lock = one.lock("k").ttl(LONG).await.unwrap();
+        server.stop();
+        assert_eq!(lock.downgrade().await, Err(LockError::StoreUnavailable));
+        assert!(lock.is_held());
+        assert_eq!(one.inspect("k").await.map(|seen| seen.map(|seen| seen.mode)), Ok(Some(Mode::Exclusive)));
+        server.cont();
+        soon("the answer", async || lock.downgrade().await.is_ok()).await;
+        let other = manager(&server).await;
+        assert!(other.read("k").wait(LONG).await.is_ok());
+        server.ask::<i64>("DEL leasehold:holds:{lock:k}");
+        soon("its loss", async || lock.refresh_for(LONG).await.is_err()).await;
+        assert_eq!(lock.downgrade().await, Err(LockError::Lost(Loss::Vanished)), "{reuse:?}");
+        let gone = one.lock("other").ttl(LONG).await.unwrap();
+        server.ask::<i64>("DEL lock:other");
+        assert_eq!(gone.downgrade().await, Err(LockError::Lost(Loss::Vanished)));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

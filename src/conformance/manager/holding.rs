@@ -1,5 +1,6 @@
 //! What a holder may do with its lock, and others may not.
 
+use std::future::IntoFuture;
 use std::time::Duration;
 
 use super::{LONG, Make, SHORT, fresh, manager, until, wait};
@@ -174,7 +175,7 @@ pub(super) fn shares_and_permits_within_the_process_are_counted(make: &Make<'_>)
     drop(upgraded);
     let alone = wait(locks.write(key.as_str()).process_scope()).unwrap();
     assert_eq!(read().unwrap_err(), LockError::Held);
-    assert_eq!(alone.downgrade(), Ok(()));
+    assert_eq!(wait(alone.downgrade()), Ok(()));
     assert!(read().is_ok());
     let permits = |n| wait(locks.semaphore(pool.as_str(), 3).permits(n).wait(Duration::from_millis(1)).process_scope());
     let two = permits(2).unwrap();
@@ -205,6 +206,14 @@ pub(super) fn shares_and_permits_are_counted_in_every_process(make: &Make<'_>) {
     assert_eq!(wait(first.unlock()), Release::Released);
     assert_eq!(wait(one.try_lock(key.as_str())).unwrap_err(), LockError::Held);
     assert_eq!(wait(second.unlock()), Release::Released);
+    let mut alone = wait(one.try_lock(key.as_str())).unwrap();
+    assert_eq!((wait(alone.downgrade()), wait(alone.downgrade())), (Ok(()), Ok(())));
+    let beside = wait(other.try_read(key.as_str())).unwrap();
+    assert!(beside.fencing_token() > alone.fencing_token());
+    assert_eq!(wait(alone.upgrade().into_future()), Err(ModeConflict::Upgrade.into()));
+    assert_eq!(wait(beside.unlock()), Release::Released);
+    assert_eq!(wait(other.try_lock(key.as_str())).unwrap_err(), LockError::Held);
+    assert_eq!(wait(alone.unlock()), Release::Released);
     assert!(wait(one.try_lock(key.as_str())).is_ok());
     let permits = |locks: &LockManager, n| wait(locks.semaphore(pool.as_str(), 3).permits(n).wait(SHORT));
     let two = permits(&one, 2).unwrap();

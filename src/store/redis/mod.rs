@@ -282,7 +282,11 @@ impl Store for RedisStore {
     }
 
     fn downgrade<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Extended> {
-        Box::pin(downgrade::downgrade(&self.0, key, token))
+        Box::pin(downgrade::downgrade(&self.0, key, token, 0))
+    }
+
+    fn downgrade_claim<'a>(&'a self, key: &'a Key, token: Token, last_fence: u64) -> BoxFuture<'a, Extended> {
+        Box::pin(downgrade::downgrade(&self.0, key, token, last_fence))
     }
 
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> BoxFuture<'a, Released> {

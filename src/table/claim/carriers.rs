@@ -16,6 +16,9 @@
 //! The request that a carrier was taken for rides on it like the others: whoever ends last has it released. Riders end
 //! each by itself, when they are released or run out; those of a carrier that the store does not keep any more end
 //! together. A refresh of one extends the carrier, unless another's has done so.
+//!
+//! A lock under a claim of its process that becomes a share rides on that claim alone: it is closed from the beginning, since
+//! its fence was shown by a writer.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -75,6 +78,11 @@ impl Carrier {
         granted_at: Moment,
     ) -> Self {
         Self { token, fence, deadline, granted_at, epoch, is_closed: false, riders: 1, asked: None }
+    }
+
+    /// It takes no riders.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
     }
 
     /// It lasts until then, by the store's answer.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::carriers::{Age, Carrier, CarrierNumber};
-use super::kept::Next;
-use super::{AtFirst, Claim};
+use super::kept::{ClaimEvent, Next};
+use super::{AtFirst, Claim, ClaimEnd};
 use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError};
@@ -14,7 +14,7 @@ use crate::table::acquire::reserve_quota;
 use crate::table::history::End;
 use crate::table::holder::GrantState;
 use crate::table::slot::{Refreshes, Terms};
-use crate::table::{AcquireRequest, Effects, Grant, Refreshed, Table, TokenOrigin};
+use crate::table::{AcquireRequest, Downgrade, Effects, Grant, Refreshed, Table, TokenOrigin};
 
 /// So long after another rider asked to have their carrier extended, one looks whether it was.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -127,6 +127,27 @@ impl Table {
         let Some(group) = self.slots[index].group_mut() else { return };
         let number = group.carriers.get_or_insert_default().add(carrier);
         self.slots[at].extras_mut().rides_on = Some(number);
+    }
+
+    /// What the store is asked for a lock that is to become a share. Its claim is the last lock's under it from now on (K6).
+    pub(in crate::table) fn asks_for_share(&mut self, grant: &Grant) -> Downgrade {
+        let (reuse, now) = (self.claim.reuse(), self.now);
+        let slot = &mut self.slots[grant.slot];
+        let kept = slot.extras.as_mut().and_then(|extras| extras.claim.as_mut());
+        let claim = kept.map_or(ClaimEnd::from(grant.token), |kept| {
+            kept.step(ClaimEvent::Doubted, reuse, now);
+            kept.end()
+        });
+        Downgrade::Asks { key: slot.key.clone(), claim }
+    }
+
+    /// The claim of a lock is a share now, and the lock its only rider: who asks for a share later takes one of its own,
+    /// with a fence above this one.
+    pub(in crate::table) fn claim_becomes_share(&mut self, index: u32, deadline: Moment) {
+        let Some(kept) = self.slots[index].extras.as_mut().and_then(|extras| extras.claim.take()) else { return };
+        let mut carrier = Carrier::new((kept.token, kept.epoch), self.proof_in(index), deadline, self.now);
+        carrier.close();
+        self.add_carrier(index, index, carrier);
     }
 
     /// What the holder of a slot rides on.

@@ -21,8 +21,8 @@ use crate::error::LockError;
 use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::mode::{Mode, ModeConflict, Modes};
 use crate::table::{
-    AcquireOutcome, AcquireRequest, Attempts, Effects, End, ExtraTerms, Grant, GrantState, Limits, Slice, Table, Terms,
-    TokenOrigin, WaitPolicy, WaiterId, WaiterPoll,
+    AcquireOutcome, AcquireRequest, Attempts, Downgrade, Effects, End, ExtraTerms, Grant, GrantState, Limits, Slice,
+    Table, Terms, TokenOrigin, WaitPolicy, WaiterId, WaiterPoll,
 };
 
 const HASH: u32 = 7;
@@ -63,6 +63,11 @@ struct World {
     /// What others have asked for, of what the store keeps.
     wanted: HashSet<Token>,
     rides: usize,
+    /// Locks that the store was asked to keep as shares, and has not answered for.
+    downgrading: Vec<(Grant, Token)>,
+    /// Those of them that it keeps so, by their fences: nobody has heard of it.
+    in_doubt: HashSet<FencingToken>,
+    downgraded: usize,
 }
 
 fn key() -> Key {
@@ -96,6 +101,9 @@ impl World {
             together: 0,
             wanted: HashSet::new(),
             rides: 0,
+            downgrading: Vec::new(),
+            in_doubt: HashSet::new(),
+            downgraded: 0,
         }
     }
 
@@ -217,7 +225,8 @@ impl World {
         let kept = self.table.claim_of(grant).and_then(|token| self.store.get(&token));
         let ends = self.table.deadline_of(grant).expect("it is held");
         // An exclusive lock may be handed on under the claim of the one before.
-        let is_kept = kept.is_some_and(|(kept, until)| *kept == mode && ends <= *until);
+        let is_in_doubt = |kept: Mode| kept == Mode::Shared && self.in_doubt.contains(&grant.fence);
+        let is_kept = kept.is_some_and(|(kept, until)| (*kept == mode || is_in_doubt(*kept)) && ends <= *until);
         assert!(is_kept, "held here as {mode:?} until {ends:?}, and in the store {kept:?}");
     }
 
@@ -286,6 +295,43 @@ impl World {
         }
     }
 
+    /// An exclusive lock is to become a share, and the store to be asked.
+    fn downgrade(&mut self) {
+        let alone = self.held.iter().find(|(_, mode)| *mode == Mode::Exclusive).copied();
+        let Some((grant, _)) = alone else { return };
+        match self.act(|table, now, fx| table.downgrade(&grant, now, fx)) {
+            Ok(Downgrade::Asks { claim, .. }) => self.downgrading.push((grant, claim.token)),
+            Ok(Downgrade::Done) => panic!("the store keeps it"),
+            Err(why) => assert!(matches!(why, LockError::Lost(_)), "{why}"),
+        }
+    }
+
+    /// The store answers for a lock that is to become a share; or it does not.
+    fn answer_downgrade(&mut self) {
+        let Some((grant, token)) = self.downgrading.pop() else { return };
+        let Some((mode, ends)) = self.store.get_mut(&token) else {
+            self.act(|table, now, fx| table.claim_lost(&grant, End::Vanished, now, fx));
+            return;
+        };
+        if self.random.u8(..4) == 0 {
+            // It was not asked, or has done it and nobody hears of it.
+            if self.random.bool() {
+                *mode = Mode::Shared;
+                self.in_doubt.insert(grant.fence);
+            }
+            return;
+        }
+        *mode = Mode::Shared;
+        let ends = *ends;
+        // Those who are let in are seen by their own polls.
+        if self.act(|table, now, fx| table.downgraded(&grant, ends, now, fx)).is_ok()
+            && let Some((_, held_as)) = self.held.iter_mut().find(|(held, _)| held.fence == grant.fence)
+        {
+            *held_as = Mode::Shared;
+            self.downgraded += 1;
+        }
+    }
+
     fn let_go(&mut self) {
         if !self.held.is_empty() {
             let (grant, _) = self.held.swap_remove(self.random.usize(..self.held.len()));
@@ -333,7 +379,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.random.u32(..100) {
+        match self.random.u32(..112) {
             0..20 => self.ask(),
             20..55 => self.answer(),
             55..75 => self.poll(),
@@ -342,6 +388,8 @@ impl World {
             88..93 => self.rival(),
             93 => self.want(),
             94 => self.vanish(),
+            95..101 => self.downgrade(),
+            101..107 => self.answer_downgrade(),
             _ => self.pass(),
         }
         let now = self.now;
@@ -368,7 +416,7 @@ impl World {
 
 #[test]
 fn what_is_shared_here_the_store_has_granted_and_nothing_stays_behind() {
-    let (mut grants, mut together, mut rides) = (HashMap::<_, u32>::new(), 0, 0);
+    let (mut grants, mut together, mut rides, mut downgraded) = (HashMap::<_, u32>::new(), 0, 0, 0);
     for seed in 0..200 {
         let mut world = World::new(seed);
         (0..400).for_each(|_| world.step());
@@ -376,7 +424,8 @@ fn what_is_shared_here_the_store_has_granted_and_nothing_stays_behind() {
         world.grants.into_iter().for_each(|(mode, count)| *grants.entry(mode).or_default() += count);
         together += world.together;
         rides += world.rides;
+        downgraded += world.downgraded;
     }
     assert!(grants.len() == 4 && grants.values().all(|count| *count > 100), "{grants:?}");
-    assert!(together > 300 && rides > 300, "{together} {rides}");
+    assert!(together > 300 && rides > 300 && downgraded > 30, "{together} {rides} {downgraded}");
 }

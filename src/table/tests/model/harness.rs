@@ -515,7 +515,7 @@ impl Harness {
             }
             Op::Downgrade { .. } => {
                 let got = self.with(|table, now, fx| table.downgrade(&grant, now, fx));
-                (got.map_or_else(Answer::Refused, |()| Answer::Nothing), self.model.downgrade(fence))
+                (got.map_or_else(Answer::Refused, |done| done_is_nothing(&done)), self.model.downgrade(fence))
             }
             Op::Upgrade { waits, .. } => {
                 let rung = Arc::default();
@@ -889,6 +889,11 @@ fn upgraded(grant: &Grant, outcome: UpgradeOutcome) -> Answer {
         UpgradeOutcome::CalledOff => Answer::Nothing,
         UpgradeOutcome::Refused(why) => Answer::Refused(why),
     }
+}
+
+fn done_is_nothing(done: &Downgrade) -> Answer {
+    assert_eq!(*done, Downgrade::Done, "there is no store");
+    Answer::Nothing
 }
 
 fn nothing_or_lost(answer: Result<(), Loss>) -> Answer {

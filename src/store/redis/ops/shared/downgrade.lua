@@ -1,7 +1,7 @@
 -- Makes a lock that a token has for itself a shared one, which ends when it would have, and calls those who wait to share it
 -- (R16), not after its time (R5).
 -- KEYS: lock, fence, queue, tickets, ends, holds. ARGV: token, not after us, highest fence seen, fence retention ms, ttl ms
--- where the lock has no end
+-- where the lock has no end, the last fence that its process gave out under the token or 0
 -- Answers {1, now us, ttl left ms} shared now or already, {2, now us} lost, {3, now us} too late.
 local lock, fence_key, queue, tickets, ends, holds = unpack(KEYS)
 local token = ARGV[1]
@@ -16,8 +16,14 @@ end
 if value ~= token then
   return {2, now}
 end
--- Its own fence is the last one that was minted; one that was forgotten is minted anew.
-local fence = tonumber(redis.call('GET', fence_key) or 0) or 0
+-- Its own fence is the last one that was given out under it, which those who share it from now on must be above; else the
+-- last one that was minted; one that was forgotten is minted anew.
+local minted, fence = tonumber(redis.call('GET', fence_key) or 0) or 0, tonumber(ARGV[6])
+if fence > minted then
+  store_fence(fence_key, fence, ARGV[4])
+elseif fence == 0 then
+  fence = minted
+end
 if fence == 0 then
   fence = mint_fence(fence_key, 0, ARGV[3], ARGV[4])
 end

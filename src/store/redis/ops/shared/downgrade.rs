@@ -14,11 +14,12 @@ use crate::store::redis::replicas::Confirmed;
 use crate::store::redis::script::{SHARE_DOWNGRADE, ScriptArgs, millis};
 use crate::store::{Extended, StoreError};
 
-pub(in crate::store) async fn downgrade(inner: &Arc<Inner>, key: &Key, token: Token) -> Extended {
-    attempt(inner, key, token).await.unwrap_or_else(Extended::Unknown)
+/// `last_fence`: the last one that this process has given out under the token; 0 if there is none.
+pub(in crate::store) async fn downgrade(inner: &Arc<Inner>, key: &Key, token: Token, last_fence: u64) -> Extended {
+    attempt(inner, key, token, last_fence).await.unwrap_or_else(Extended::Unknown)
 }
 
-async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Extended, StoreError> {
+async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token, last_fence: u64) -> Result<Extended, StoreError> {
     let begun = inner.now();
     let names = inner.names(key)?;
     let [ends, holds] = side_keys(inner, &names);
@@ -26,7 +27,7 @@ async fn attempt(inner: &Arc<Inner>, key: &Key, token: Token) -> Result<Extended
     let answered = call(inner, &names, &SHARE_DOWNGRADE, begun, Confirmable, |not_after| {
         let keys = [names.lock(), names.fence(), names.queue(), names.tickets(), &ends, &holds];
         let args = ScriptArgs::of(keys).token(token).arg(not_after).arg(inner.highest.of(&names));
-        args.arg(millis(inner.config.fence_retention)).arg(millis(inner.config.longest_life))
+        args.arg(millis(inner.config.fence_retention)).arg(millis(inner.config.longest_life)).arg(last_fence)
     })
     .await;
     let answer = answered.map_err(|failure| failure.error)?;
