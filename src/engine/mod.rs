@@ -233,7 +233,8 @@ impl LockManager {
     /// Ends what an owner that has ended holds and waits for. Answers what the store will find when it releases the
     /// keys.
     pub(crate) fn end_owner(&self, owner: &Owner) -> Vec<Answered<Released>> {
-        self.engine.shards.iter().flat_map(|shard| shard.end_owner_anywhere(owner)).collect()
+        let end = || self.engine.shards.iter().flat_map(|shard| shard.end_owner_anywhere(owner)).collect();
+        self.client().map_or_else(end, |client| client.together(end))
     }
 
     /// An owner for the callback of one `run`.

@@ -226,11 +226,37 @@ impl StoreClient {
         let (sender, found) = answer();
         let client = Arc::clone(self);
         self.spawn(async move {
-            // Called in its turn, not before: a release begins with the call (S7, R6).
-            client.wait_turn(claim.token).await;
-            sender.give(client.release_now(&key, claim, value).await);
+            let releasing = async {
+                // Called in its turn, not before: a release begins with the call (S7, R6).
+                client.wait_turn(claim.token).await;
+                client.release_now(&key, claim, value).await
+            };
+            if !client.has_turn(claim.token) {
+                return sender.give(releasing.await);
+            }
+            // With the call that it waits for it may take twice as long as one call does.
+            let longest = client.store.capabilities().operation_timeout;
+            let mut releasing = std::pin::pin!(releasing);
+            match tokio::time::timeout(longest, &mut releasing).await {
+                Ok(found) => sender.give(found),
+                Err(_) => {
+                    sender.give(Released::Unknown(StoreError::Timeout));
+                    let _ = releasing.await;
+                }
+            }
         });
         found
+    }
+
+    /// Has the calls that `does` makes begin together, so that those which go together go out as one.
+    pub(crate) fn together<R>(&self, does: impl FnOnce() -> R) -> R {
+        let _held = self.inbox.hold();
+        does()
+    }
+
+    /// Whether a call for a token is under way.
+    fn has_turn(&self, token: Token) -> bool {
+        self.turns.lock().contains_key(&token)
     }
 
     async fn release_now(&self, key: &Key, claim: ClaimEnd, value: Option<ValueToLeave>) -> Released {

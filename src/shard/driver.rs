@@ -340,6 +340,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_unlock_that_waits_for_a_call_under_way_is_unknown_when_one_call_would_be() {
+        let store = StubStore::new(Duration::from_millis(10));
+        let locks = LockManager::builder().store(store.clone()).build().unwrap();
+        let lock = locks.lock("k").await.unwrap();
+        let (client, token) = (Arc::clone(locks.client().expect("it has a store")), lock.token());
+        let (begun, has_begun) = oneshot::channel();
+        let (end, ended) = oneshot::channel::<()>();
+        let call = tokio::spawn(async move {
+            let calling = async {
+                let _ = begun.send(());
+                let _ = ended.await;
+            };
+            client.in_turn(token, calling).await;
+        });
+        has_begun.await.unwrap();
+        let found = tokio::time::timeout(LONG, lock.unlock()).await.expect("it is told in time");
+        assert_eq!(found, crate::Release::Unknown);
+        assert!(locks.is_locked("k").await.unwrap(), "the store was not asked yet");
+        end.send(()).unwrap();
+        call.await.unwrap();
+        while locks.is_locked("k").await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
     async fn an_unlock_whose_answer_can_never_come_is_unknown_once_the_thread_has_stopped() {
         let store = StubStore::new(LONG);
         let locks = LockManager::builder().store(store.clone()).build().unwrap();

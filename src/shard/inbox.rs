@@ -8,11 +8,13 @@
 //! |---|---|
 //! | empty | keeps the work, and wakes the task |
 //! | not empty | keeps the work: the task was woken |
+//! | held, by who puts work for many at once | keeps the work: the task is woken when the last [`Hold`] ends |
 //! | closed, since the runtime has ended | drops the work, and with it whatever waits for its answer ends |
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use futures_util::StreamExt;
@@ -33,13 +35,15 @@ pub(super) struct Inbox {
     /// `None`: closed.
     work: Mutex<Option<Vec<Work>>>,
     filled: Notify,
+    /// How many callers have more to put: the task is not woken before the last of them has put it all.
+    holds: AtomicUsize,
 }
 
 type Work = BoxFuture<'static, ()>;
 
 impl Default for Inbox {
     fn default() -> Self {
-        Self { work: Mutex::new(Some(Vec::new())), filled: Notify::new() }
+        Self { work: Mutex::new(Some(Vec::new())), filled: Notify::new(), holds: AtomicUsize::new(0) }
     }
 }
 
@@ -53,9 +57,15 @@ impl Inbox {
             }
             None => false,
         };
-        if is_first {
+        if is_first && self.holds.load(Ordering::SeqCst) == 0 {
             self.filled.notify_one();
         }
+    }
+
+    /// Has what is put until this is dropped begin together. To be held for as long as it takes to put it.
+    pub(super) fn hold(&self) -> Hold<'_> {
+        self.holds.fetch_add(1, Ordering::SeqCst);
+        Hold(self)
     }
 
     /// Does what is put here, for as long as the runtime that it is polled on lives.
@@ -88,6 +98,19 @@ impl Inbox {
 
     fn take(&self) -> Vec<Work> {
         self.work.lock().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+}
+
+/// Keeps the task from being woken.
+pub(super) struct Hold<'a>(&'a Inbox);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        // Who puts work while this is read finds the hold gone, or is found here.
+        let is_last = self.0.holds.fetch_sub(1, Ordering::SeqCst) == 1;
+        if is_last && self.0.work.lock().as_ref().is_some_and(|work| !work.is_empty()) {
+            self.0.filled.notify_one();
+        }
     }
 }
 
@@ -148,6 +171,26 @@ mod tests {
         let pump = tokio::spawn(Inbox::pump(Arc::clone(&inbox)));
         done.await.unwrap();
         assert_eq!(*log.lock(), ["done", "done", "woken", "woken"]);
+        pump.abort();
+    }
+
+    #[tokio::test]
+    async fn what_is_put_under_a_hold_begins_when_the_last_hold_has_ended() {
+        let inbox = Arc::new(Inbox::default());
+        let pump = tokio::spawn(Inbox::pump(Arc::clone(&inbox)));
+        tokio::task::yield_now().await;
+        let holds = [inbox.hold(), inbox.hold()];
+        let mut done = [work(&inbox), work(&inbox)];
+        for hold in holds {
+            assert!(done.iter_mut().all(|done| done.try_recv() == Err(oneshot::error::TryRecvError::Empty)));
+            drop(hold);
+            tokio::task::yield_now().await;
+        }
+        for done in done {
+            done.await.unwrap();
+        }
+        drop(inbox.hold());
+        work(&inbox).await.unwrap();
         pump.abort();
     }
 

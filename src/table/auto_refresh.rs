@@ -4,7 +4,7 @@
 //! | orders          | the grant is refreshed        | the holder's stops, or is replaced | the manager's own stops  |
 //! |-----------------|-------------------------------|------------------------------------|--------------------------|
 //! | the holder's    | as that says                  | nothing is left; the newer one is  | -                        |
-//! | the manager's   | every third of the TTL        | -                                  | nothing is left          |
+//! | the manager's   | every third of the TTL; over a store all locks of a session at the same moments | - | nothing is left |
 //! | both            | as the holder's says          | the manager's; the newer, and it   | the holder's is left     |
 //!
 //! An order is stopped by its own number, so that one which was replaced stops nobody else's.
@@ -89,11 +89,19 @@ impl Table {
         if let Some(auto) = auto.filter(|auto| auto.what == DueAction::Refresh) {
             auto.own = Some(Own { id, every, depth });
         } else {
-            let due = self.now.saturating_add(every);
+            let due = self.next_refresh(index, every);
             let order = AutoRefresh::of(Own { id, every, depth }, due);
             self.order(index, order, fx);
         }
         id
+    }
+
+    /// When the manager refreshes a grant by itself: the store is asked for all locks of a session at once.
+    pub(super) fn next_refresh(&self, index: u32, every: Duration) -> Moment {
+        match self.slots[index].session() {
+            Some(session) if self.is_by_store(index) => session.beat_after(self.now, every),
+            _ => self.now.saturating_add(every),
+        }
     }
 
     /// Puts an order in force, in place of what is.

@@ -6,6 +6,7 @@
 //! and the session's locks read it: a heartbeat costs the same however many they are, and cannot revive half of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashSet;
 
@@ -34,6 +35,8 @@ pub(crate) struct Owner {
     pub(crate) id: OwnerId,
     name: Option<Arc<str>>,
     kind: OwnerKind,
+    /// From when its beats count.
+    made_at: Moment,
     /// Nanoseconds of the session's deadline, or why it has none any more.
     state: AtomicU64,
     /// Nanoseconds of the deadline that it ran out at.
@@ -67,6 +70,7 @@ impl Owner {
             id: OwnerId(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
             name,
             kind,
+            made_at: now,
             state: AtomicU64::new(deadline.as_nanos()),
             ran_out_at: AtomicU64::new(deadline.as_nanos()),
             locks: Quota::of(max_locks),
@@ -124,6 +128,14 @@ impl Owner {
             Err(Loss::Expired) => Some(Moment::from_nanos(self.ran_out_at.load(Ordering::Acquire))),
             Err(_) => None,
         }
+    }
+
+    /// The first of its beats after `now`: these moments come `every` so often. What its locks ask of a store they ask
+    /// on the beat, in whatever shards they are, so that it goes out together.
+    pub(crate) fn beat_after(&self, now: Moment, every: Duration) -> Moment {
+        let every = u64::try_from(every.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let beats = now.nanos_since(self.made_at) / every;
+        self.made_at.saturating_add(Duration::from_nanos(every.saturating_mul(beats.saturating_add(1))))
     }
 
     /// Moves the deadline to `ttl` from `now`, never back (T6), and never to life again.
@@ -201,4 +213,19 @@ pub(crate) fn check_owner(name: &str) -> Result<(), LockError> {
         Err(_) => "it has a control character",
     };
     Err(LockError::InvalidOption { option: "owner", why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beats_come_at_the_same_moments_whenever_they_are_asked_for() {
+        let (ms, start) = (Duration::from_millis, Moment::from_nanos(1 << 40));
+        let owner = Owner::new(None, OwnerKind::Call, start, 1);
+        let beats = [0, 1, 9, 10, 11, 25].map(|at| owner.beat_after(start.saturating_add(ms(at)), ms(10)));
+        assert_eq!(beats, [10, 10, 10, 20, 20, 30].map(|at| start.saturating_add(ms(at))));
+        assert_eq!(owner.beat_after(Moment::ZERO, ms(10)), start.saturating_add(ms(10)));
+        assert!(owner.beat_after(start, Duration::MAX) > start && owner.beat_after(start, Duration::ZERO) > start);
+    }
 }

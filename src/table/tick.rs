@@ -123,7 +123,12 @@ impl Table {
             }
         }
         let late = now.saturating_since(auto.due) > auto.timeout;
-        auto.due = now.saturating_add(auto.every);
+        let (every, is_own) = (auto.every, auto.is_own);
+        auto.due = now.saturating_add(every);
+        if is_own {
+            let due = self.next_refresh(index, every);
+            self.slots[index].extras_mut().auto.iter_mut().for_each(|auto| auto.due = due);
+        }
         if late {
             self.count(self.key_slot(index), |c| c.refresh_late += 1);
         }

@@ -31,6 +31,7 @@ mod outages;
 mod refusals;
 mod riders;
 mod sentinel;
+mod sessions;
 mod shared;
 mod shares;
 mod store;
