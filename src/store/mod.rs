@@ -25,9 +25,10 @@
 //! | S15 | Shared holders ([`Mode::Shared`]) hold a key together, holders of permits as long as those of all are within the limit, and neither beside an exclusive one. Each has a token, a fence and an end of its own, for which S2 to S8 hold as for an exclusive holder's: one that runs out ends no other, and keeps the key for none. A key is held in one of the three ways at a time, and by permits of one limit. |
 //! | S16 | Who waits for a key is not passed by who comes later and could have had it sooner: a shared request waits behind an exclusive one, one permit behind three. Shared requests next to each other in the queue are granted together. |
 //! | S17 | [`downgrade`](Store::downgrade) makes an exclusive hold a shared one in one step: the token, the fence and the end stay. |
+//! | S18 | [`put_up`](Store::put_up) puts a process's post on the board that all processes read, in the place of its last one, or takes that down, and answers what is up there then, in one step. A post is up for its life. The number of an answer is above the number of each answer that was received before its call began. |
 //! | S19 | What a release leaves ([`release_with_value`](Store::release_with_value)) can be had by every process that waited for the key then, until it has lived for as long as was asked, or another was left. It is left in one step with the end of the hold, by what the token still holds and by nothing else; a release that is repeated leaves nothing. |
 //!
-//! A simple store may do without S8 to S11, without S15 to S17, and without S19, and says so in its [`Capabilities`]; its waiters poll, and barge.
+//! A simple store may do without S8 to S11, and without S15 to S19, and says so in its [`Capabilities`]; its waiters poll, and barge.
 //!
 //! What the caller owes: it starts a store once; calls for one key and token one after the other, so that no extend is
 //! under way when a release starts (R6); gives up its place when nobody waits any more; and after [`Event::Resumed`]
@@ -35,6 +36,7 @@
 
 #[cfg(feature = "redis")]
 mod batching;
+mod board;
 mod error;
 mod fail_mode;
 mod key_template;
@@ -52,6 +54,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
+pub use board::{Board, Post, Posts};
 pub use error::{StoreCause, StoreError};
 pub use fail_mode::FailMode;
 pub use key_template::{KeyTemplate, TemplateError};
@@ -245,6 +248,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Option<ScanPage>, StoreError>> {
         let _ = (prefix, cursor, limit);
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Puts a post on the board, or takes it down, and answers what is up there (S18). Called only where
+    /// [`Capabilities::posts`] says that there is a board. An unknown answer may have changed it.
+    fn put_up<'a>(&'a self, post: Post<'a>) -> BoxFuture<'a, Result<Board, StoreError>> {
+        let _ = post;
+        Box::pin(std::future::ready(Err(StoreError::Other("it has no board".into()))))
     }
 
     /// Whom each of its nodes votes for, in an order that stays. `token` is the holder's, where the caller knows it; else

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClaimReuse, StoreError};
+use super::{ClaimReuse, Posts, StoreError};
 use crate::key::{Key, Ttl};
 use crate::mode::{Mode, Modes};
 
@@ -396,6 +396,9 @@ pub struct Capabilities {
     pub why_exclusive: Option<&'static str>,
     /// How many bytes a value that a release leaves may have (S19). 0: it keeps none.
     pub max_value: usize,
+    /// Whether processes can tell each other something through it ([`Store::put_up`](super::Store::put_up)): deadlocks
+    /// through several of them are found only where they can.
+    pub posts: Posts,
 }
 
 impl Capabilities {
@@ -418,6 +421,7 @@ impl Capabilities {
             modes: Modes::Exclusive,
             why_exclusive: None,
             max_value: 0,
+            posts: Posts::None,
         }
     }
 }

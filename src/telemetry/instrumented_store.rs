@@ -21,8 +21,9 @@ use super::trace;
 use super::trace::Call;
 use crate::key::{Key, Token, Ttl};
 use crate::store::{
-    AcquireRequest, Acquired, BoxFuture, Capabilities, Denial, Events, Extended, Forced, Health, HoldInfo, KeyState,
-    LeftValue, NodeVote, Noticed, Released, ScanPage, Store, StoreCause, StoreError, ValueToLeave, Watch,
+    AcquireRequest, Acquired, Board, BoxFuture, Capabilities, Denial, Events, Extended, Forced, Health, HoldInfo,
+    KeyState, LeftValue, NodeVote, Noticed, Post, Released, ScanPage, Store, StoreCause, StoreError, ValueToLeave,
+    Watch,
 };
 use crate::supervise::hook;
 
@@ -47,6 +48,7 @@ named! {
         Look = "look",
         Watch = "watch",
         Health = "health",
+        PutUp = "put_up",
     }
 }
 
@@ -344,6 +346,10 @@ impl Store for InstrumentedStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<Option<ScanPage>, StoreError>> {
         self.store.scan(prefix, cursor, limit)
+    }
+
+    fn put_up<'a>(&'a self, post: Post<'a>) -> BoxFuture<'a, Result<Board, StoreError>> {
+        self.observed_part(Op::PutUp, None, self.store.put_up(post), |answer| answer)
     }
 
     fn votes<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Vec<NodeVote>> {

@@ -9,6 +9,7 @@
 //! check(|| my_store());
 //! ```
 
+mod board;
 mod shares;
 mod values;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub use board::*;
 pub use shares::*;
 pub use values::*;
 
@@ -29,7 +31,7 @@ use crate::key::{Key, Token, Ttl};
 use crate::mode::Mode;
 use crate::store::{
     AcquireRequest, Acquired, Denial, Event, Extended, Fairness, Fences, Forced, Hint, Hints, Holder, KeyState, Modes,
-    OnHeld, Released, Store, StoreError, drift,
+    OnHeld, Posts, Released, Store, StoreError, drift,
 };
 
 /// Runs every check over two instances that `make` makes.
@@ -64,6 +66,9 @@ pub fn check(make: impl Fn() -> Arc<dyn Store>) {
     }
     if stores.one.capabilities().max_value > 0 {
         values::check(&stores);
+    }
+    if stores.one.capabilities().posts == Posts::Kept {
+        board::check(&stores);
     }
 }
 

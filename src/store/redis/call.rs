@@ -224,7 +224,7 @@ fn order(confirmed_by: u32, dispatch: &Dispatch, wire: u64) -> SendOrder {
 }
 
 /// Where to go next after a refusal, or the error that it means.
-fn follow(inner: &Inner, wire: &Wire, fault: &Fault) -> Result<(Asking, Option<Arc<Link>>), StoreError> {
+pub(super) fn follow(inner: &Inner, wire: &Wire, fault: &Fault) -> Result<(Asking, Option<Arc<Link>>), StoreError> {
     match &fault.then {
         Then::Moved(address) => {
             inner.servers.rediscover();

@@ -52,6 +52,13 @@ impl KeyNames {
         Ok(Self { text: text.into(), ends, slot })
     }
 
+    /// A name that no lock has, in the slot that it has by itself.
+    pub(super) fn alone(name: &str) -> Self {
+        // Made of a prefix and a template: less than a kilobyte.
+        let end = u16::try_from(name.len()).expect("the name is short");
+        Self { text: name.into(), ends: [end; 4], slot: slot_of(name.as_bytes()) }
+    }
+
     fn part(&self, at: usize) -> &str {
         let from = if at == 0 { 0 } else { usize::from(self.ends[at - 1]) };
         let to = self.ends.get(at).map_or(self.text.len(), |end| usize::from(*end));

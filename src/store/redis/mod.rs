@@ -153,14 +153,15 @@ pub(crate) use self::keys::beside;
 use self::keys::check_name;
 use self::ops::shared::{downgrade, holders};
 use self::ops::{
-    acquire, exchange, extend, force, health, leave, look, notice, release::GuardedRelease, renew, scan, value,
+    acquire, board, exchange, extend, force, health, leave, look, notice, release::GuardedRelease, renew, scan, value,
 };
 use self::pubsub::listen;
 use self::pubsub::listener::Releases;
 pub(super) use self::script::millis;
 use super::{
-    AcquireRequest, Acquired, BoxFuture, Capabilities, Events, Exchange, Extended, Forced, Health, HoldInfo, KeyState,
-    LeftValue, Modes, Noticed, OnExpiry, Released, ScanPage, Store, StoreError, ValueToLeave, Watch,
+    AcquireRequest, Acquired, Board, BoxFuture, Capabilities, Events, Exchange, Extended, Forced, Health, HoldInfo,
+    KeyState, LeftValue, Modes, Noticed, OnExpiry, Post, Posts, Released, ScanPage, Store, StoreError, ValueToLeave,
+    Watch,
 };
 use crate::key::{Key, Token, Ttl};
 use crate::supervise::supervise;
@@ -212,6 +213,7 @@ impl Store for RedisStore {
         let mut capabilities = Capabilities::new(self.0.config.operation_timeout);
         (capabilities.claim_reuse, capabilities.claim_tag) = (self.0.config.claim_reuse, self.0.claim_tag);
         (capabilities.modes, capabilities.max_value) = (Modes::All, MAX_VALUE);
+        capabilities.posts = Posts::Kept;
         if self.0.config.replicas == 0 {
             capabilities.exchange = Exchange::OneCall;
         }
@@ -344,6 +346,10 @@ impl Store for RedisStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<Option<ScanPage>, StoreError>> {
         Box::pin(async move { scan::scan(&self.0, prefix, cursor, limit).await.map(Some) })
+    }
+
+    fn put_up<'a>(&'a self, post: Post<'a>) -> BoxFuture<'a, Result<Board, StoreError>> {
+        Box::pin(board::put_up(&self.0, post))
     }
 
     fn look<'a>(&'a self, key: &'a Key, token: Option<Token>) -> BoxFuture<'a, Result<KeyState, StoreError>> {

@@ -60,6 +60,7 @@ scripts! {
     EXCHANGE = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "hand_over.lua", "exchange.lua"], Takes::One;
     REPEAT = ["prelude.lua", "shared/marker.lua", "queue.lua", "repeat.lua"], Takes::One;
     FORCE = ["prelude.lua", "shared/marker.lua", "mint.lua", "queue.lua", "force.lua"], Takes::One;
+    BOARD = ["prelude.lua", "board.lua"], Takes::One;
     LOOK = ["prelude.lua", "shared/marker.lua", "look.lua"], Takes::One;
     NOTICE = ["prelude.lua", "shared/marker.lua", "notice.lua"], Takes::One;
     LEAVE = ["prelude.lua", "shared/marker.lua", "queue.lua", "leave.lua"], Takes::One;

@@ -1,6 +1,7 @@
 //! What a store does with locks, one operation a file, with its script beside it.
 
 pub(in crate::store) mod acquire;
+pub(in crate::store) mod board;
 pub(in crate::store) mod exchange;
 pub(in crate::store) mod extend;
 pub(in crate::store) mod force;
