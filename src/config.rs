@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::deadlock::DeadlockPolicy;
+use crate::deadlock::{DeadlockPolicy, DeadlockReach};
 use crate::error::LockError;
 use crate::key::{Key, KeyFault, Ttl, TtlBounds};
 use crate::store::{FailMode, Store, StoreError};
@@ -36,6 +36,7 @@ settings! {
     /// | `max_value_bytes` | 65,536 |
     /// | `value_life` | 10 s |
     /// | `on_deadlock` | refuse the request that closes the cycle |
+    /// | `deadlock_reach` | as far as the locks reach, where the store can |
     ///
     /// `max_keys` is split evenly over the shards. Keys spread over them by hash, so it may be met a little early.
     #[derive(Clone, Debug)]
@@ -89,6 +90,8 @@ settings! {
         value_life: Duration = Duration::from_secs(10);
         /// What is done about a deadlock.
         on_deadlock: DeadlockPolicy = DeadlockPolicy::default();
+        /// How far deadlocks are looked for.
+        deadlock_reach: DeadlockReach = DeadlockReach::default();
         /// What becomes of requests while the store does not answer.
         fail_mode: FailMode = FailMode::default();
         /// Where time comes from.

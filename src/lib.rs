@@ -122,7 +122,7 @@ pub use actor::messages;
 pub use clock::ManualClock;
 pub use clock::{Clock, Moment};
 pub use config::{BuildError, Builder};
-pub use deadlock::DeadlockPolicy;
+pub use deadlock::{DeadlockPolicy, DeadlockReach};
 pub use engine::{CountedListener, LockManager, ShardActor};
 pub use error::{AttemptOutcome, LockError, Loss, WaitEdge};
 pub use key::{FencingToken, Key, KeyFault, ParseFencingTokenError, Token, Ttl, TtlFault};

@@ -21,7 +21,7 @@ pub(crate) struct Turn(Mutex<Option<(Arc<Owner>, u64)>>);
 impl Turn {
     pub(crate) fn begin(&self, owner: &Arc<Owner>) {
         /// Turns stand among the grants of the graph. Their names have the highest bit set, which those of grants have
-        /// not (see `Shards::look`), and are unique for as long as the process lives.
+        /// not (see `name_of`), and are unique for as long as the process lives.
         static NEXT: AtomicU64 = AtomicU64::new(1 << 63);
         // Others may wait for whoever has it, as for a holder.
         owner.add_grant();

@@ -99,6 +99,22 @@ pub(crate) fn cycle_through<W: World>(world: &W, owner: OwnerId) -> Option<Vec<S
     None
 }
 
+/// What keeps an owner from running, as one picture of a world shows it.
+pub(crate) struct Dead<W> {
+    /// The waits that are never over, of everybody on whom it depends.
+    pub(crate) waits: Vec<W>,
+    /// A shortest cycle through the owner.
+    pub(crate) cycle: Vec<Step<W>>,
+}
+
+/// The same as [`cycle_through`] for a world that stands still, with all that keeps the cycle closed.
+pub(crate) fn dead_part_of<W: World>(world: &W, owner: OwnerId) -> Option<Dead<W::Wait>> {
+    let mut picture = Picture::take(world, owner);
+    picture.reduce();
+    let (dead, cycle) = picture.dead_part();
+    Some(Dead { waits: dead.into_iter().map(|dead| dead.wait).collect(), cycle: cycle? })
+}
+
 /// Everything that one owner waits for, directly or not. Owners, waits and edges refer to each other by position.
 struct Picture<W> {
     owners: Vec<Owner>,

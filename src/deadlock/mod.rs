@@ -3,7 +3,8 @@
 //! Exact within a process. An owner's request queues and is checked in one step, under the register's mutex, so two
 //! that close a cycle from two shards cannot miss each other. A grant takes no such mutex: it is checked afterwards if
 //! its owner waits for something else, which is the only way in which a grant can close a cycle. Anonymous requests
-//! hold nothing that is known of them, and are never here.
+//! hold nothing that is known of them, and are never here. A key that another process holds is held by somebody who runs,
+//! to this check: cycles through several processes are [`across`]'s, over a store that has a board.
 //!
 //! An owner that holds nothing is in nobody's way: its wait is registered, and nothing is looked at for it. So a queue
 //! of any length of owners with their first locks costs each of them the same, and what a look costs is given by those
@@ -12,26 +13,29 @@
 //! Order of mutexes: the register's, then a shard's, one at a time. Effects run when both are free. The decision is
 //! `graph`'s; it is pure, and asks for what it needs to know.
 
+pub(crate) mod across;
 pub(crate) mod follow;
 pub(crate) mod graph;
+mod register;
+pub(crate) mod signal;
+pub(crate) mod told;
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
-use std::num::NonZeroU64;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::error::{LockError, WaitEdge};
+use crate::error::LockError;
 use crate::key::Key;
 use crate::shard::Shard;
 use crate::sync::Mutex;
-use crate::table::{
-    AcquireOutcome, AcquireRequest, Blocker, Effects, Grant, Mode, Owner, OwnerId, OwnerSet, UpgradeOutcome,
-    UpgradeSeat, WaiterId,
-};
+use crate::table::{AcquireOutcome, AcquireRequest, Blocker, Effects, Grant, Owner, OwnerId, Scope, UpgradeOutcome};
 use follow::Following;
 use graph::{Blocked, Hold, Step, World, cycle_through};
+pub(crate) use register::WaitId;
+use register::{Register, Wait, WaitKind};
+use signal::Signal;
 
 /// What is done about a deadlock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,13 +45,24 @@ pub enum DeadlockPolicy {
     #[default]
     RefuseRequest,
     /// Of the locks in the cycle the one that was granted last is taken from its holder, which gets
-    /// [`Loss::Revoked`](crate::Loss::Revoked); the request queues. One that waits for its own owner's lock is refused.
+    /// [`Loss::Revoked`](crate::Loss::Revoked); the request queues. One that waits for its own owner's lock is refused, and
+    /// so is one in a cycle through several processes: which of their locks is the youngest no process knows.
     RevokeYoungest,
 }
 
-/// Names a wait in the register.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct WaitId(NonZeroU64);
+/// How far deadlocks are looked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum DeadlockReach {
+    /// Among the owners of one process.
+    Process,
+    /// As far as the locks reach, where the store has a board
+    /// ([`Capabilities::posts`](crate::store::Capabilities::posts)): through all processes that use it and look so far. Of a
+    /// cycle through several processes one request is refused with [`LockError::Deadlock`], as a rule within half a second.
+    /// Nothing is asked of the store while no owner that holds something waits for what others hold.
+    #[default]
+    Store,
+}
 
 /// A wait in the register, for as long as this is kept.
 pub(crate) struct RegisteredWait<'a> {
@@ -78,39 +93,15 @@ const ROUNDS: usize = 64;
 pub(crate) struct Detector {
     register: Mutex<Register>,
     policy: DeadlockPolicy,
+    /// For whoever tells other processes; `None` where nobody does.
+    signal: Option<Arc<Signal>>,
 }
 
-#[derive(Debug, Default)]
-struct Register {
-    waits: HashMap<WaitId, Wait>,
-    /// What each owner waits for; those that wait for nothing are not here.
-    by_owner: HashMap<OwnerId, BTreeSet<WaitId>>,
-    /// Those of them that held something when last looked at: only they can be waited for by somebody in vain. One that
-    /// is granted something later is looked at again for that grant.
-    blocked: OwnerSet,
-    last: Option<NonZeroU64>,
-}
-
-#[derive(Debug)]
-struct Wait {
-    owner: Arc<Owner>,
-    shard: u32,
-    key: Key,
-    hash: u32,
-    how: WaitKind,
-}
-
-/// How an owner waits for a key.
-#[derive(Clone, Debug)]
-enum WaitKind {
-    Queued(WaiterId),
-    Polling(Mode),
-    /// For the value of a call that another makes.
-    Following(Arc<Following>),
-    /// For the other shares of a key of which it has this one.
-    Upgrading(Grant, UpgradeSeat),
-    /// It waits no more: its wait would be part of this.
-    Refused(Arc<[WaitEdge]>),
+/// Whom a check tells of waits that it cannot settle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tells {
+    Nobody,
+    OtherProcesses,
 }
 
 /// A request of an owner, and where it belongs.
@@ -123,7 +114,8 @@ pub(crate) struct OwnedRequest<'a> {
 impl OwnedRequest<'_> {
     fn wait(&self, how: WaitKind) -> Wait {
         let AcquireRequest { key, hash, .. } = &self.request;
-        Wait { owner: Arc::clone(self.owner), shard: self.shard, key: (*key).clone(), hash: *hash, how }
+        let owner = Arc::clone(self.owner);
+        Wait { owner, shard: self.shard, key: (*key).clone(), hash: *hash, how, is_suspected: false }
     }
 }
 
@@ -137,8 +129,14 @@ pub(crate) struct UpgradeRequest<'a> {
 }
 
 impl Detector {
-    pub(crate) fn new(policy: DeadlockPolicy) -> Self {
-        Self { register: Mutex::new(Register::default()), policy }
+    pub(crate) fn new(policy: DeadlockPolicy, tells: Tells) -> Self {
+        let signal = (tells == Tells::OtherProcesses).then(Arc::default);
+        Self { register: Mutex::new(Register::default()), policy, signal }
+    }
+
+    /// What wakes the one who tells other processes; `None` where nothing is told.
+    pub(crate) fn signal(&self) -> Option<&Arc<Signal>> {
+        self.signal.as_ref()
     }
 
     /// Queues a request, and breaks the cycle that it closes, if it closes one. What is queued is in the register.
@@ -178,7 +176,9 @@ impl Detector {
         shards: &[Arc<Shard>],
         asked: &OwnedRequest<'_>,
     ) -> Result<RegisteredWait<'_>, LockError> {
-        self.register(shards, asked.wait(WaitKind::Polling(asked.request.terms.mode())))
+        let terms = asked.request.terms;
+        let scope = if terms.needs_claim() { Scope::Everywhere } else { Scope::Process };
+        self.register(shards, asked.wait(WaitKind::Polling(terms.mode(), scope)))
     }
 
     /// Registers an owner's wait for the value of a call that another makes.
@@ -193,9 +193,8 @@ impl Detector {
         (shard, hash): (u32, u32),
         following: Arc<Following>,
     ) -> Result<RegisteredWait<'_>, LockError> {
-        let wait =
-            Wait { owner: Arc::clone(owner), shard, key: key.clone(), hash, how: WaitKind::Following(following) };
-        self.register(shards, wait)
+        let (owner, how) = (Arc::clone(owner), WaitKind::Following(following));
+        self.register(shards, Wait { owner, shard, key: key.clone(), hash, how, is_suspected: false })
     }
 
     /// Has an upgrade begin, and breaks the cycle that it closes, if it waits and closes one. One that waits is in the
@@ -214,8 +213,9 @@ impl Detector {
             // Counted before the look: a grant that this does not see will see the count.
             owner.add_wait();
             let how = WaitKind::Upgrading(*grant, seat);
-            let id = register.add(Wait { owner: Arc::clone(owner), shard, key: key.clone(), hash, how });
-            self.look_at(shards, &mut register, owner, &mut fx);
+            let (owner, key) = (Arc::clone(owner), key.clone());
+            let id = register.add(Wait { owner, shard, key, hash, how, is_suspected: false });
+            self.look_at(shards, &mut register, asked.owner, &mut fx);
             Some(id)
         } else {
             None
@@ -239,6 +239,9 @@ impl Detector {
         let forgotten = self.register.lock().remove(id);
         if let Some(wait) = forgotten {
             wait.owner.drop_wait();
+            if wait.is_suspected {
+                self.signal.iter().for_each(|signal| signal.suspect_ended());
+            }
         }
     }
 
@@ -280,6 +283,9 @@ impl Detector {
     fn look_at(&self, shards: &[Arc<Shard>], register: &mut Register, owner: &Arc<Owner>, fx: &mut Effects) {
         if !owner.holds_nothing() && register.by_owner.contains_key(&owner.id) {
             register.blocked.insert(owner.id);
+            if owner.holds_something() {
+                self.signal.iter().for_each(|signal| signal.wait_begun());
+            }
             self.break_cycles(shards, register, owner, fx);
         }
     }
@@ -302,66 +308,6 @@ impl Detector {
                 _ => register.refuse(shards, steps[0].wait, edges, fx),
             }
         }
-    }
-}
-
-impl Register {
-    fn add(&mut self, wait: Wait) -> WaitId {
-        let id = WaitId(self.last.map_or(NonZeroU64::MIN, |last| last.saturating_add(1)));
-        self.last = Some(id.0);
-        self.by_owner.entry(wait.owner.id).or_default().insert(id);
-        self.waits.insert(id, wait);
-        id
-    }
-
-    fn remove(&mut self, id: WaitId) -> Option<Wait> {
-        let wait = self.waits.remove(&id)?;
-        if let Some(waits) = self.by_owner.get_mut(&wait.owner.id) {
-            waits.remove(&id);
-            if waits.is_empty() {
-                self.by_owner.remove(&wait.owner.id);
-                self.blocked.remove(&wait.owner.id);
-            }
-        }
-        self.shrink();
-        Some(wait)
-    }
-
-    /// Gives memory back after a spike.
-    fn shrink(&mut self) {
-        shrink_if_sparse!(self.waits);
-        shrink_if_sparse!(self.by_owner);
-        shrink_if_sparse!(self.blocked);
-    }
-
-    fn refusal(&self, id: WaitId) -> Option<Arc<[WaitEdge]>> {
-        match &self.waits.get(&id)?.how {
-            WaitKind::Refused(cycle) => Some(Arc::clone(cycle)),
-            WaitKind::Queued(_) | WaitKind::Polling(_) | WaitKind::Following(_) | WaitKind::Upgrading(..) => None,
-        }
-    }
-
-    /// Ends a wait that is part of a cycle.
-    fn refuse(&mut self, shards: &[Arc<Shard>], id: WaitId, cycle: Arc<[WaitEdge]>, fx: &mut Effects) {
-        let Some(wait) = self.waits.get_mut(&id) else { return };
-        match &wait.how {
-            WaitKind::Queued(waiter) => shards[wait.shard as usize].break_wait(*waiter, cycle, fx),
-            WaitKind::Polling(_) => wait.how = WaitKind::Refused(cycle),
-            WaitKind::Upgrading(grant, seat) => {
-                shards[wait.shard as usize].call_off_upgrade((grant, *seat), &cycle, fx);
-                wait.how = WaitKind::Refused(cycle);
-            }
-            WaitKind::Following(following) => {
-                following.take_waker().into_iter().for_each(|waker| fx.wake(waker));
-                wait.how = WaitKind::Refused(cycle);
-            }
-            WaitKind::Refused(_) => {}
-        }
-    }
-
-    fn edges(&self, steps: &[Step<WaitId>]) -> Arc<[WaitEdge]> {
-        let waits = steps.iter().filter_map(|step| self.waits.get(&step.wait));
-        waits.map(|wait| WaitEdge { owner: wait.owner.label(), key: wait.key.clone() }).collect()
     }
 }
 
@@ -397,22 +343,27 @@ impl World for Shards<'_> {
         wait.owner.settle(shard.now()).ok()?;
         let Blocker { missing, holders } = match &wait.how {
             WaitKind::Queued(waiter) => shard.blocker_of(*waiter, &self.register.blocked)?,
-            WaitKind::Polling(mode) => shard.blocker_to(&wait.key, wait.hash, *mode, &self.register.blocked),
+            WaitKind::Polling(mode, _) => shard.blocker_to(&wait.key, wait.hash, *mode, &self.register.blocked),
             WaitKind::Following(following) => return following.blocker(),
             WaitKind::Upgrading(grant, seat) => shard.blocker_of_upgrade((grant, *seat), &self.register.blocked)?,
             WaitKind::Refused(_) => return None,
         };
         let mut grants = self.grants.borrow_mut();
         let hold = |(owner, weight, grant): (Arc<Owner>, u32, Grant)| {
-            // Fences are unique in a shard; with its number they are in the process. They stay below 2^54 for as long
-            // as wall clocks count microseconds in this millennium, and shards below 2^10.
-            let name = grant.fence.get() << 10 | u64::from(wait.shard);
+            let name = name_of(&grant, wait.shard);
             grants.insert(name, (wait.shard, grant));
             Hold { owner: owner.id, weight, grant: name }
         };
         let holders = holders.into_iter().map(hold).collect();
         Some(Blocked { missing: u32::try_from(missing).unwrap_or(u32::MAX), holders })
     }
+}
+
+/// Names a grant in the process. Fences are unique in a shard; with its number they are in the process. There are at most
+/// 2^12 shards, and the other 51 bits tell fences apart that are made within 70 years of each other, as they count
+/// microseconds. The highest bit is not set.
+fn name_of(grant: &Grant, shard: u32) -> u64 {
+    (grant.fence.get() << 12 | u64::from(shard)) & !(1 << 63)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! `request` the locks, `session` the sessions, `manager` what is left. None of them is known here.
 
 mod attached;
+mod board;
 mod event_hub;
 mod runtime;
 mod session_registry;
@@ -28,7 +29,7 @@ use uuid::Uuid;
 use crate::clock::{Clock, Moment, wall_micros};
 use crate::config::{BuildError, Config};
 use crate::current_owner::ManagerId;
-use crate::deadlock::Detector;
+use crate::deadlock::{DeadlockReach, Detector, Tells};
 use crate::error::LockError;
 use crate::key::Key;
 use crate::routing::ShardRouter;
@@ -37,7 +38,7 @@ use crate::shard::client::StoreClient;
 use crate::shard::driver::StoreDriver;
 use crate::shard::waiter_budget::WaiterBudget;
 use crate::shard::{LONGEST_SLEEP, Shard};
-use crate::store::{Capabilities, Released};
+use crate::store::{Capabilities, Posts, Released, Store};
 use crate::table::{Claim, Mode, Owner, OwnerKind, Table};
 
 /// Keyed locks for one service. Cheap to clone; every clone is the same manager.
@@ -95,7 +96,7 @@ impl Engine {
             router,
             clock,
             flights: AttachedValue::default(),
-            detector: Detector::new(config.given.on_deadlock),
+            detector: Detector::new(config.given.on_deadlock, tells(&config)),
             hub: Arc::new(Hub::new(config.given.event_buffer, config.given.max_watchers)),
             sessions: SessionRegistry::new(config.given.max_sessions),
             config,
@@ -112,6 +113,15 @@ impl Engine {
 
     pub(crate) fn client(&self) -> Option<&Arc<StoreClient>> {
         self.client.as_ref()
+    }
+}
+
+/// Whom the deadlock check tells of waits for what other processes hold.
+fn tells(config: &Config) -> Tells {
+    let has_board = |store: &Arc<dyn Store>| store.capabilities().posts == Posts::Kept;
+    match config.given.deadlock_reach {
+        DeadlockReach::Store if config.given.store.as_ref().is_some_and(has_board) => Tells::OtherProcesses,
+        _ => Tells::Nobody,
     }
 }
 
@@ -160,6 +170,10 @@ impl LockManager {
             let shards = manager.shards().iter().map(Arc::downgrade).collect();
             let router = manager.engine.router.clone();
             client.open(running.0.tokio(), shards, move |key| router.of(key));
+            if let Some(signal) = manager.engine.detector.signal() {
+                let (engine, client, signal) = (manager.downgrade(), Arc::clone(client), Arc::clone(signal));
+                running.0.tokio().spawn(board::run(engine, client, signal));
+            }
         }
         // Set here once; the cell is only there because the actors want to know the manager they belong to.
         let _ = manager.engine.running.set(running);

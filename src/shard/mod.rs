@@ -31,6 +31,7 @@ mod turns;
 mod under_way;
 pub(crate) mod upgrade;
 pub(crate) mod waiter_budget;
+mod wants;
 
 #[cfg(feature = "test-util")]
 use std::sync::atomic::AtomicBool;

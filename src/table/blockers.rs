@@ -33,7 +33,7 @@ pub(crate) struct Blocker {
     pub(crate) holders: Vec<(Arc<Owner>, u32, Grant)>,
 }
 
-/// The waiter is not queued any more.
+/// The waiter waits no more.
 #[derive(Debug)]
 pub(crate) struct Gone;
 
@@ -147,7 +147,7 @@ impl Table {
         wanted.most_before(waiter.map_or(u64::MAX, |id| id.seq), |id| self.waiters[id].waits_at(self.now))
     }
 
-    /// Turns a queued request away to break a deadlock. `Err` if it is not queued any more.
+    /// Turns a request that waits away to break a deadlock. `Err` if it waits no more.
     pub(crate) fn break_wait(
         &mut self,
         id: WaiterId,
@@ -156,14 +156,20 @@ impl Table {
         fx: &mut Effects,
     ) -> Result<(), Gone> {
         self.advance_clock(now);
-        let queued = |_: &u32| self.waiters[id.index].is_queued();
-        let index = self.waiter_slot(id).filter(queued).ok_or(Gone)?;
+        let index = self.waiter_slot(id).ok_or(Gone)?;
+        let waiter = &self.waiters[id.index];
+        let is_queued = waiter.is_queued();
+        if !is_queued && !waiter.is_claiming() {
+            return Err(Gone);
+        }
         if let (LockError::Deadlock { cycle }, true) = (&why, self.slow_path) {
             let (slot, owner) = (&self.slots[index], self.waiters[id.index].terms.owner_label());
             self.tell_deadlock(&slot.key, slot.hash, owner, cycle, fx);
         }
         self.reject_waiter(index, id.index, Rejection::Deadlock(why), fx);
-        self.hand_off_if_shared(index, fx);
+        if is_queued {
+            self.hand_off_if_shared(index, fx);
+        }
         Ok(())
     }
 

@@ -77,6 +77,7 @@ mod timer_wheel;
 mod untallied;
 mod upgrade;
 mod view;
+mod wants;
 
 use hashbrown::{HashMap, HashTable};
 
@@ -113,6 +114,7 @@ pub(crate) use untallied::Tally;
 pub(crate) use upgrade::{UpgradeOutcome, UpgradeSeat};
 pub(crate) use view::{Awaiting, Candidate, Row};
 pub use view::{HolderInfo, WaiterInfo};
+pub(crate) use wants::{HeldPart, InTheWay, Want};
 
 pub(crate) use crate::mode::Mode;
 

@@ -45,8 +45,10 @@ pub(crate) struct Owner {
     pub(crate) locks: Quota,
     /// Waits that the deadlock check knows of.
     waits: AtomicU32,
-    /// Grants that it has, in all shards.
+    /// Grants that it has, in all shards, and keys that are being taken for it.
     grants: AtomicU32,
+    /// Of these, keys that are being taken.
+    takings: AtomicU32,
 }
 
 /// Whose time an owner's locks run on.
@@ -76,6 +78,7 @@ impl Owner {
             locks: Quota::of(max_locks),
             waits: AtomicU32::new(0),
             grants: AtomicU32::new(0),
+            takings: AtomicU32::new(0),
         }
     }
 
@@ -189,6 +192,21 @@ impl Owner {
 
     pub(crate) fn drop_grant(&self) {
         self.grants.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// A key that counts as its grant is being taken from the store for it.
+    pub(crate) fn begin_taking(&self) {
+        self.takings.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// It is its own now, or not any more.
+    pub(crate) fn end_taking(&self) {
+        self.takings.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether it has a grant that the store, where there is one, has given.
+    pub(crate) fn holds_something(&self) -> bool {
+        self.grants.load(Ordering::SeqCst) > self.takings.load(Ordering::SeqCst)
     }
 
     /// Whether it has no grant: nobody waits for it then.

@@ -6,9 +6,9 @@
 //! `request`, `lock`, `run` and what calls the store.
 
 #[cfg(not(feature = "tracing"))]
-pub(crate) use off::{Attempt, Hold, instrument, is_on, store_failed, value_not_shared};
+pub(crate) use off::{Attempt, Hold, instrument, is_on, store_failed, value_not_shared, waits_left_out};
 #[cfg(feature = "tracing")]
-pub(crate) use on::{Attempt, Call, Hold, instrument, is_on, store_failed, value_not_shared};
+pub(crate) use on::{Attempt, Call, Hold, instrument, is_on, store_failed, value_not_shared, waits_left_out};
 
 #[cfg(feature = "tracing")]
 mod on {
@@ -41,6 +41,11 @@ mod on {
     /// A value of a shared call stays in its process, or was left in vain. Of the value itself nothing is said.
     pub(crate) fn value_not_shared(key: &Key, why: &'static str) {
         tracing::debug!(target: "leasehold", { lock.key = %key, why }, "a value is not shared with other processes");
+    }
+
+    /// More waits than processes tell each other: so many owners of this one, and posts of others.
+    pub(crate) fn waits_left_out(owners: usize, posts: usize) {
+        tracing::warn!(target: "leasehold", owners, posts, "too many wait to look for deadlocks through all of them");
     }
 
     /// A request under way. Dropped without an answer, it was cancelled.
@@ -197,6 +202,8 @@ mod off {
     pub(crate) fn store_failed(_: &'static str, _: &StoreError, _: u64) {}
 
     pub(crate) fn value_not_shared(_: &Key, _: &'static str) {}
+
+    pub(crate) fn waits_left_out(_: usize, _: usize) {}
 
     #[inline]
     pub(crate) const fn is_on() -> bool {

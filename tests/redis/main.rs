@@ -17,6 +17,7 @@ mod batches;
 mod claims;
 mod cluster;
 mod dead_waiters;
+mod deadlocks;
 mod fail_local;
 mod failovers;
 mod faults;

@@ -3,7 +3,7 @@
 //! [`conformance::store`](super::store) holds a store to its contract; this holds a
 //! [`LockManager`] over it to what memory mode does: the same answers, the same errors, the same order. Each check is a
 //! sentence, gets a manager of its own and runs in a thread without any runtime. Time is real: nothing here asks how
-//! long something took, only what comes of it. One check makes two managers; nothing else that spans several is checked.
+//! long something took, only what comes of it. A few checks make two managers; nothing else that spans several is checked.
 //!
 //! ```no_run
 //! # fn my_store() -> leasehold::store::redis::RedisStore { unreachable!() }
@@ -79,6 +79,7 @@ cases! {
         a_session_holds_and_ends_as_one,
         a_session_reenters_what_it_holds,
         a_cycle_of_waits_is_refused,
+        a_cycle_through_two_processes_is_refused_once,
         a_callback_runs_under_its_lock,
         those_who_ask_together_share_one_flight,
         processes_that_ask_together_call_once,

@@ -3,13 +3,16 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 
-use super::{LONG, Make, begun, fresh, manager, until, wait};
+use super::{LONG, Make, TIMEOUT, begun, fresh, manager, until, wait};
 use crate::LockManager;
 use crate::error::{LockError, Loss};
 use crate::run::Outcome;
+use crate::session::Session;
 use crate::singleflight::{Codec, CodecError};
+use crate::store::Posts;
 use crate::table::Release;
 
 pub(super) fn a_session_holds_and_ends_as_one(make: &Make<'_>) {
@@ -60,6 +63,29 @@ pub(super) fn a_cycle_of_waits_is_refused(make: &Make<'_>) {
     assert!(mine.is_held() && yours.is_held());
     drop(yours);
     assert!(wait(waiting).unwrap().is_held());
+}
+
+/// Where the store has a board; elsewhere no process knows of the other's waits.
+pub(super) fn a_cycle_through_two_processes_is_refused_once(make: &Make<'_>) {
+    let store = make().store;
+    if store.is_none_or(|store| store.capabilities().posts == Posts::None) {
+        return;
+    }
+    let (here, there, one, other) = (manager(make), manager(make), fresh(), fresh());
+    let (me, you) = (here.session("me").ttl(LONG), there.session("you").ttl(LONG));
+    let mine = wait(me.lock(one.as_str())).unwrap();
+    let yours = wait(you.lock(other.as_str())).unwrap();
+    let ask = |session: &Session, key: &str| session.lock(key).wait(TIMEOUT).owned().into_future();
+    let both = select(ask(&me, &other), ask(&you, &one));
+    let (refused, its_own, rest, names) = match wait(both) {
+        Either::Left((answer, rest)) => (answer, mine, rest, ["me", "you"]),
+        Either::Right((answer, rest)) => (answer, yours, rest, ["you", "me"]),
+    };
+    let LockError::Deadlock { cycle } = refused.unwrap_err() else { panic!("it is a deadlock") };
+    let owners: Vec<&str> = cycle.iter().map(|edge| &*edge.owner).collect();
+    assert_eq!(owners, names);
+    assert_eq!(wait(its_own.unlock()), Release::Released);
+    assert!(wait(rest).unwrap().is_held(), "one is enough");
 }
 
 pub(super) fn a_callback_runs_under_its_lock(make: &Make<'_>) {

@@ -6,6 +6,7 @@
 //! | `ops/` | one file per operation, with its script beside it; `ops/shared` for locks that several hold at once; `ops/moving` does the same one key at a time, where the slot of a Cluster is moving |
 //! | `call` | sends a script to the server that has the key, over `conn/` |
 //! | `cleanup` | takes back what nobody received |
+//! | `ops/board` | what processes tell each other of their waits, so that deadlocks through several of them are found |
 //! | `ops/value` | what a release has left to those who waited |
 //! | `release_replay` | releases again what a dying master had not passed on |
 //! | `tickets` | this process's places in queues |

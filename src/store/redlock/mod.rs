@@ -27,6 +27,7 @@
 //!   and restarts, not about that pause. **The fencing token is the real protection**: the resource refuses a lower one.
 //! * Fences are proved here (`fence`): each grant's was accepted by a majority, and is above all earlier ones, through
 //!   crashes, lost replies and restarts, while clocks differ by less than `max_ttl`. Without proof there is no grant.
+//! * There is no board (S18): no node sees all that happens in one order. So deadlocks are looked for within each process.
 //! * A node that restarts without `appendfsync always`, or is flushed, does not vote for `max_ttl` (L4). So a new
 //!   deployment is silent for that long once, unless it is told that nothing is held ([`RedlockStore::initialise`], or
 //!   `leasehold redlock init`).

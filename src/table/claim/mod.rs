@@ -188,6 +188,7 @@ impl Table {
         let key = slot.key.clone();
         self.claiming += 1;
         self.index_grant(index);
+        self.slots[index].owner().into_iter().for_each(|owner| owner.begin_taking());
         if due != Moment::FAR {
             self.timeouts.insert(&mut self.waiters, id);
             fx.due(due);
@@ -243,6 +244,7 @@ impl Table {
         self.claiming -= 1;
         let now = self.now;
         let slot = &mut self.slots[grant.slot];
+        slot.owner().into_iter().for_each(|owner| owner.end_taking());
         if let Some(holder) = slot.holder.as_mut() {
             (holder.grant_state, holder.granted_at) = (GrantState::Unseen(id), now);
         }
@@ -338,6 +340,7 @@ impl Table {
             let _ = extras.forget_holder();
         }
         if let Some(terms) = terms {
+            terms.owner.iter().for_each(|owner| owner.end_taking());
             self.unindex_grant(index, &terms);
         }
         if let GrantState::Claiming(id) = grant_state {

@@ -80,7 +80,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         .max_waiters(bounds.waiters)
         .max_waiters_per_key(args.max_waiters_per_key)
         .namespaces(tokens::namespaces(&args, &access.current()))
-        .fail_mode(args.fail_mode.into());
+        .fail_mode(args.fail_mode.into())
+        .deadlock_reach(args.deadlock_reach.into());
     let builder = store.under(builder);
     let ended = actix_web::rt::System::new().block_on(async {
         let recorder = metrics::install()?;

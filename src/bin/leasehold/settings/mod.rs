@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use leasehold::FailMode;
+use leasehold::{DeadlockReach, FailMode};
 
 /// Durations are written as in `500ms`, `30s`, `1h 30m`.
 #[derive(Args, Debug)]
@@ -43,6 +43,11 @@ pub(crate) struct ServeArgs {
     /// clients, without a fencing token, until the store answers again
     #[arg(long, env = "LEASEHOLD_FAIL_MODE", value_enum, default_value = "closed")]
     pub(crate) fail_mode: FailModeName,
+
+    /// How far deadlocks of sessions are looked for: `store` through all servers over the same Redis, `process` among the
+    /// sessions of this server
+    #[arg(long, env = "LEASEHOLD_DEADLOCK_REACH", value_enum, default_value = "store")]
+    pub(crate) deadlock_reach: DeadlockReachName,
 
     /// Over `redlock:` the longest time that a lock lasts without a refresh, and for which a node that may have
     /// forgotten locks does not vote, a new one too; the same in all servers
@@ -249,6 +254,23 @@ impl From<FailModeName> for FailMode {
         match name {
             FailModeName::Closed => Self::Closed,
             FailModeName::Local => Self::Local,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DeadlockReachName {
+    /// Through all servers that share the store, where it can
+    Store,
+    /// Within this server
+    Process,
+}
+
+impl From<DeadlockReachName> for DeadlockReach {
+    fn from(name: DeadlockReachName) -> Self {
+        match name {
+            DeadlockReachName::Store => Self::Store,
+            DeadlockReachName::Process => Self::Process,
         }
     }
 }
