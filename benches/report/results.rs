@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::questions::Question;
 
 pub(crate) const OURS: &str = "leasehold";
-pub(crate) const RIVALS: [&str; 13] = [
+pub(crate) const RIVALS: [&str; 14] = [
     "lockable",
     "tokio_mutex",
     "dashmap_kept",
@@ -21,10 +21,19 @@ pub(crate) const RIVALS: [&str; 13] = [
     "async_singleflight",
     "singleflight_async",
     "rslock",
+    "redis_semaphore",
 ];
 /// What is not measured by criterion.
-const FILES: [&str; 7] =
-    ["footprint.json", "http.json", "http_waiters.json", "redis.json", "redlock.json", "contended.json", "claims.json"];
+const FILES: [&str; 8] = [
+    "footprint.json",
+    "http.json",
+    "http_waiters.json",
+    "redis.json",
+    "redlock.json",
+    "contended.json",
+    "claims.json",
+    "shares.json",
+];
 
 pub(crate) struct Results {
     folder: PathBuf,
