@@ -60,11 +60,10 @@ return answer_each(#KEYS / 6, function(i)
     return {2, now, why, retry_ms}
   end
 
-  local found = redis.call('EXISTS', lock, queue)
-  if found == 0 then
+  if redis.call('EXISTS', lock, queue, ends, holds) == 0 then
     return start()
   end
-  local group, value = read_group(lock, ends, holds)
+  local group, value = read_group(lock, ends, holds, token)
   local ends_at, fence, held = share_of(group, token)
   if group and (group.limit ~= tonumber(limit) or (ends_at and held ~= permits)) then
     return {2, now, 3, -1}
@@ -79,30 +78,32 @@ return answer_each(#KEYS / 6, function(i)
     ask_for(lock, queue, value)
     return denied(0, redis.call('PTTL', lock))
   end
-  local may_have_queue, wait_until, first = not group or found == 2, nil, nil
-  if may_have_queue then
+  local has_queue, wait_until, first = redis.call('EXISTS', queue) == 1, nil, nil
+  if has_queue then
     wait_until, first = is_ahead(queue, tickets, process, ticket, limit)
   end
   if wait_until then
     return denied(2, math.ceil((wait_until - now) / 1000))
   end
   if group and group.limit > 0 and group.used + tonumber(permits) > group.limit then
-    return denied(0, left_ms(tonumber(redis.call('ZRANGE', ends, 0, 0, 'WITHSCORES')[2])) + 1)
+    return denied(0, left_ms(group.first) + 1)
   end
-  if may_have_queue then
+  if has_queue then
     -- Any grant to the process uses its place up.
     drop(queue, tickets, first or ticket)
   end
   local answer
-  if group then
+  if not group then
+    -- What an earlier generation left.
+    redis.call('DEL', ends, holds)
+    answer = start()
+  else
     fence = mint()
     join_group(group, token, permits, fence, tonumber(life_ms))
     answer = {1, now, fence, tonumber(life_ms), 0}
-  else
-    answer = start()
   end
   -- The next one may have room, too.
-  local following = may_have_queue and first_ticket(queue, tickets)
+  local following = has_queue and first_ticket(queue, tickets)
   if following and is_for_share(following) then
     call_ticket(lock, queue, following)
   end

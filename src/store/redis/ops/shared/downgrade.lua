@@ -8,7 +8,7 @@ local token = ARGV[1]
 if now > tonumber(ARGV[2]) then
   return {3, now}
 end
-local group, value = read_group(lock, ends, holds)
+local group, value = read_group(lock, ends, holds, token)
 local ends_at = share_of(group, token)
 if ends_at and group.limit == 0 then
   return {1, now, left_ms(ends_at)}
@@ -31,6 +31,7 @@ local life_ms = redis.call('PTTL', lock)
 if life_ms < 0 then
   life_ms = tonumber(ARGV[5])
 end
+redis.call('DEL', ends, holds)
 start_group(lock, ends, holds, '0', token, '1', fence, life_ms)
 if redis.call('EXISTS', tickets) == 1 then
   call_first(lock, queue, tickets)

@@ -8,7 +8,7 @@ return answer_each(#KEYS / 3, function(i)
   if now > tonumber(not_after) then
     return {3, now}
   end
-  local group, value = read_group(lock, ends, holds)
+  local group, value = read_group(lock, ends, holds, token)
   if value == token then
     return {4, now}
   end
@@ -18,8 +18,7 @@ return answer_each(#KEYS / 3, function(i)
   end
   local later = now + tonumber(ttl_ms) * 1000
   if later > ends_at then
-    redis.call('ZADD', ends, number(later), token)
-    keep_group(group)
+    date_share(group, token, later)
     ends_at = later
   end
   return {1, now, left_ms(ends_at)}

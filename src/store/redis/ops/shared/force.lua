@@ -7,17 +7,18 @@ local lock, fence_key, queue, tickets, ends, holds = unpack(KEYS)
 if now > tonumber(ARGV[2]) then
   return {3, now}
 end
-local group = read_group(lock, ends, holds)
+local group = read_group(lock, ends, holds, '')
 if not group then
   return {2, now}
 end
-for _, token in ipairs(redis.call('ZRANGE', ends, 0, -1)) do
-  local _, fence = share_of(group, token)
+local shares = redis.call('ZRANGE', ends, 0, -1, 'WITHSCORES')
+for i = 1, #shares, 2 do
+  local token = shares[i]
+  local _, fence = read_hold(redis.call('HGET', holds, token))
   if fence == tonumber(ARGV[5]) then
     local stored = tonumber(redis.call('GET', fence_key) or 0) or 0
     local raised = mint_fence(fence_key, math.max(stored, now + CLAIM_LEAD), ARGV[4], ARGV[3])
-    remove_share(group, token)
-    keep_group(group)
+    end_share(group, token, tonumber(shares[i + 1]))
     if redis.call('EXISTS', tickets) == 1 then
       call_others(lock, queue, tickets, ARGV[6])
     end

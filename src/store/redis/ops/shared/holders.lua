@@ -2,19 +2,19 @@
 -- KEYS: lock, ends, holds. ARGV: token, or '', how many at most
 -- Answers the limit (0: shared), and of each share: 1 the token's (0 another's), ttl left ms, permits, fence. Nothing if
 -- nobody shares it.
-local group = read_group(KEYS[1], KEYS[2], KEYS[3])
+local group = read_group(KEYS[1], KEYS[2], KEYS[3], ARGV[1])
 if not group then
   return {}
 end
 local answer = {group.limit}
 local shares = redis.call('ZRANGE', group.ends, 0, tonumber(ARGV[2]) - 1, 'WITHSCORES')
 for i = 1, #shares, 2 do
-  local permits, fence = string.match(redis.call('HGET', group.holds, shares[i]) or '', '^(%d+) (%d+)$')
+  local permits, fence = read_hold(redis.call('HGET', group.holds, shares[i]))
   if fence then
     answer[#answer + 1] = shares[i] == ARGV[1] and 1 or 0
     answer[#answer + 1] = left_ms(tonumber(shares[i + 1]))
     answer[#answer + 1] = tonumber(permits)
-    answer[#answer + 1] = tonumber(fence)
+    answer[#answer + 1] = fence
   end
 end
 return answer

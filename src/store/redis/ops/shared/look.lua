@@ -3,7 +3,7 @@
 -- Answers as look.lua does: {0, now us} free, {1, now us, who, ttl left ms, fence or 0} held. who: 0 another, for itself,
 -- 1 the token, 2 another kind, 4 others share it.
 local lock, fence_key, ends, holds = unpack(KEYS)
-local group, value = read_group(lock, ends, holds)
+local group, value = read_group(lock, ends, holds, ARGV[1])
 local ends_at, fence = share_of(group, ARGV[1])
 if ends_at then
   return {1, now, 1, left_ms(ends_at), fence}

@@ -8,12 +8,12 @@
 //! | key | a | what |
 //! |---|---|---|
 //! | `ends` | sorted set | the token of each share, by its end in microseconds of the server's clock |
-//! | `holds` | hash | by token: permits and fence; `generation`; `used`: the permits of all |
+//! | `holds` | hash | by token: permits and fence; `generation`; `used`: the permits of all; `last`: the last of the ends; `kept`: until when, in milliseconds, both keys are kept |
 //!
 //! | what happens | what holds then |
 //! |---|---|
 //! | the end of a share is past | whichever script comes next takes it out first: it ends no other, and keeps nobody out |
-//! | the last share ends before others did | the marker's end is that of the last share there is, dated anew by every change |
+//! | the share that ends last is released | the marker's end is that of the last share that is left |
 //! | the marker is deleted, evicted, or another value is there | all shares are lost: each operation asks whether the marker names the generation of `holds` |
 //! | `holds` or `ends` is evicted | the same: a marker without its shares is nobody's, and the next script deletes it |
 //! | a first share is taken | what an earlier generation left beside the lock is deleted |
@@ -26,9 +26,8 @@
 //! lock for themselves. Nobody passes a ticket of another process, with one exception: a share without a limit passes
 //! others for shares, up to the first that is not. So readers behind a writer wait, those at the head of the queue go
 //! together, and a big request for permits is not passed by small ones. A process has one ticket for a lock, whoever in it
-//! waits.
-//! What a process hears of those who want a lock alone that it shares, it hears on a channel of all processes (`shares`): of
-//! the readers of a process that reuses claims, many ride on one share here, until then. `model` walks through it at random.
+//! waits. Of those who want a shared lock alone, processes hear on a channel of all (`shares`): where one reuses claims, its
+//! readers ride on one share until then. `model` walks through it at random.
 //!
 //! While a lock's slot moves between two nodes of a Cluster, its keys may be on both, and these scripts need them all: they
 //! are refused, and the answers are unknown until the slot has moved. Releases are repeated after that by the clean-up.

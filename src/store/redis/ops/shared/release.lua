@@ -8,15 +8,15 @@ return answer_each(#KEYS / 5, function(i)
   if now > tonumber(not_after) then
     return {3, now}
   end
-  local group, value = read_group(lock, ends, holds)
+  local group, value = read_group(lock, ends, holds, token)
   if value == token then
     return {4, now}
   end
-  if not share_of(group, token) then
+  local ends_at = share_of(group, token)
+  if not ends_at then
     return {2, now}
   end
-  remove_share(group, token)
-  local goes_on = keep_group(group)
+  local goes_on = end_share(group, token, ends_at)
   if (not goes_on or group.limit > 0) and redis.call('EXISTS', tickets) == 1 then
     call_others(lock, queue, tickets, prefix)
   end
