@@ -7,7 +7,7 @@ use leasehold::conformance::store::{Stores, wait};
 use leasehold::store::{AcquireRequest, Acquired, Hint, OnHeld, Released, Watch};
 use leasehold::{Mode, Release, Token};
 
-use crate::kit::{Server, until};
+use crate::kit::{Cluster, Server, until};
 use crate::redis_managers::{self, manager};
 use crate::redis_store::{LONG, denied, is_granted, key, queue, scripts, stores_at, take, ttl};
 
@@ -152,4 +152,25 @@ async fn a_client_that_only_polls_gets_a_key_that_processes_pass_on() {
     });
     polling.await.unwrap();
     assert!(work.try_join_next().is_none(), "nobody failed");
+}
+
+/// The message goes from node to node: who sends it does not know who receives it.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_cluster_a_key_that_was_handed_over_is_held_there_too() {
+    let cluster = Cluster::start();
+    let url = format!("redis+cluster://{}", cluster.hosts());
+    let build = async || redis_managers::builder(&url).build_and_connect().await.unwrap();
+    let (locks, other) = (build().await, build().await);
+    // On all of its nodes.
+    for n in 0..24 {
+        let key = format!("k{n}");
+        let lock = locks.lock(key.as_str()).await.unwrap();
+        let waiter = redis_managers::queue(&other, &key);
+        let node = &cluster.nodes[cluster.owner(cluster.slot_of(&format!("lock:{key}")))];
+        until("a ticket", || node.ask::<u64>(&format!("ZCARD leasehold:queue:{{lock:{key}}}")) == 1);
+        assert_eq!(lock.unlock().await, Release::Released);
+        let lock = waiter.await.unwrap().unwrap();
+        assert!(redis_managers::exists(node, &format!("lock:{key}")), "{key} is held here, and free in the Cluster");
+        assert_eq!(lock.unlock().await, Release::Released, "{key}");
+    }
 }

@@ -19,9 +19,9 @@
 //!
 //! | rule | what holds |
 //! |---|---|
-//! | H1 | A grant by a message ends, here, [`LIFE`] after it was dated, less the drift allowance: before the server's does. |
+//! | H1 | A grant by a message ends, here, [`LIFE`] after it was dated, less the drift allowance: before the server's does. With less than half of that left, the next try asks the server. |
 //! | H2 | It counts only for the offer of the last try, and only if the server handed over after the last time that it found the ticket waiting. |
-//! | H3 | A key that was handed over to a process that has died, or does not want it any more, is free again after [`LIFE`] at the latest. It is not handed over where nobody receives the message. |
+//! | H3 | A key that was handed over to a process that has died, or does not want it any more, is free again after [`LIFE`] at the latest: nobody knows who receives a message, which may reach a process by another node than that which sent it. It stays free where the message cannot be sent. |
 //! | H4 | One release of eight leaves the key free, and calls: clients that only poll find it so. |
 //! | H5 | Nobody makes an offer whose caller could not extend the key in time, who has replicas confirm, or who wants it for less than two [`LIFE`]s. |
 
@@ -40,6 +40,10 @@ use crate::store::{AcquireRequest, Acquired, OnHeld, drift};
 
 /// How long a key is kept that was handed over (H3). The script knows it, too.
 pub(super) const LIFE: Duration = Duration::from_secs(1);
+
+/// A grant by a message that would have less is asked for at the server: its ticket could not be renewed, as while a slot
+/// moves.
+const LEAST: Duration = Duration::from_millis(LIFE.as_millis() as u64 / 2);
 
 /// What this process would take the key under.
 #[derive(Clone, Copy, Debug)]
@@ -114,11 +118,12 @@ impl HandOver {
 }
 
 impl Handed {
-    /// The answer to a try at this moment; `None` if its time is over.
+    /// The answer to a try at this moment; `None` if little is left of its time, or nothing: the server knows how much more
+    /// there is.
     pub(super) fn answer(&self, now: Moment) -> Option<Acquired> {
         let valid_for = self.deadline.saturating_since(now);
         let (fence, clock) = (Some(self.fence), u64::try_from(self.server_us).ok());
-        (!valid_for.is_zero()).then_some(Acquired::Granted { fence, valid_for, clock })
+        (valid_for >= LEAST).then_some(Acquired::Granted { fence, valid_for, clock })
     }
 }
 
@@ -176,8 +181,8 @@ mod tests {
             _ => None,
         };
         assert_eq!(left(at(300)), Some(LIFE - drift(LIFE)));
-        assert_eq!(left(at(1_287)), Some(Duration::from_millis(1)));
-        assert_eq!(left(at(1_288)), None, "the message came too late");
+        assert_eq!(left(at(788)), Some(LEAST));
+        assert_eq!(left(at(789)), None, "the message came too late");
     }
 
     #[test]

@@ -17,8 +17,7 @@ local function hand_over(lock, fence_key, queue, tickets, ticket, offer)
   local fence = mint_fence(fence_key, tonumber(redis.call('GET', fence_key) or 0) or 0, seen, retention_ms)
   redis.call('SET', lock, token, 'PX', HAND_OVER_MS)
   local said = ':' .. count .. ':' .. number(fence) .. ':' .. number(now) .. ':' .. token
-  if tell_ticket(lock, queue, ticket, said) == 0 then
-    -- The process is gone, or listens elsewhere (H3).
+  if not tell_ticket(lock, queue, ticket, said) then
     redis.call('DEL', lock)
     return false
   end

@@ -55,15 +55,15 @@ local function first_ticket(queue, tickets)
 end
 
 -- Publishes to a ticket's process, on its own channel: the number of the ticket and what is said of it, and the lock.
--- Answers how many have received it. A user without rights to channels does without.
+-- Answers whether it was sent: a user without rights to channels does without. How many have received it nobody can tell:
+-- the server counts its own clients, and passes the message on to the other nodes of a Cluster, and to replicas.
 local function tell_ticket(lock, queue, ticket, said)
   local process, count = string.match(ticket, '^(.*):(%d+)$')
   if not process then
-    return 0
+    return false
   end
   local channel = string.match(queue, '^(.-)queue:') .. 'turn:' .. process
-  local receivers = redis.pcall('PUBLISH', channel, count .. said .. ' ' .. lock)
-  return type(receivers) == 'number' and receivers or 0
+  return type(redis.pcall('PUBLISH', channel, count .. said .. ' ' .. lock)) == 'number'
 end
 
 -- Calls a ticket's process: trying again may help. A hint.
