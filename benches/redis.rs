@@ -54,7 +54,15 @@ impl Raw {
     async fn over(connection: MultiplexedConnection, kind: Scripts) -> Self {
         let (acquire, release) = match kind {
             Scripts::Ours => (
-                ours!("prelude.lua", "each.lua", "mint.lua", "shared/marker.lua", "queue.lua", "acquire.lua"),
+                ours!(
+                    "prelude.lua",
+                    "each.lua",
+                    "mint.lua",
+                    "shared/marker.lua",
+                    "queue.lua",
+                    "take_all.lua",
+                    "acquire.lua"
+                ),
                 ours!(
                     "prelude.lua",
                     "each.lua",
@@ -62,6 +70,7 @@ impl Raw {
                     "mint.lua",
                     "queue.lua",
                     "hand_over.lua",
+                    "end_all.lua",
                     "release.lua"
                 ),
             ),

@@ -33,6 +33,9 @@ fn a_shared_lock_is_a_string_with_an_end_that_no_other_client_takes() {
     let server = Server::start(&[]);
     let (stores, [one, two]) = (stores_at(&server.url()), [(); 2].map(|()| Token::random()));
     let Acquired::Granted { fence: Some(fence), .. } = share(&*stores.one, one, Mode::Shared) else { panic!() };
+    assert_eq!(server.ask::<String>("GET lock:k"), format!("leasehold-share:0:{fence}:1:{one}"));
+    assert_eq!(server.ask::<Option<String>>("SET lock:k theirs NX PX 1000"), None);
+    assert_eq!(server.ask::<i64>(&format!("EXISTS {ENDS} {HOLDS}")), 0, "one that is alone needs no more");
     assert!(is_granted(&share_for(&*stores.other, two, Mode::Shared, LONG * 2)));
     assert_eq!(server.ask::<String>("GET lock:k"), format!("leasehold-share:0:{fence}"));
     assert_eq!(server.ask::<Option<String>>("SET lock:k theirs NX PX 1000"), None);
@@ -256,8 +259,11 @@ fn step(
             *state = State::Free;
         }
         97..99 => {
+            // One that nobody ever shared with another keeps all in its value.
+            let value: Option<String> = server.ask("GET lock:k");
+            let is_beside = value.is_some_and(|value| value.matches(':').count() == 2);
             server.ask::<i64>(&format!("DEL {}", if random.bool() { ENDS } else { HOLDS }));
-            if matches!(state, State::Shared(..)) {
+            if matches!(state, State::Shared(..)) && is_beside {
                 *state = State::Marker;
             }
         }

@@ -50,14 +50,18 @@ macro_rules! scripts {
 }
 
 scripts! {
-    ACQUIRE = ["prelude.lua", "each.lua", "mint.lua", "shared/marker.lua", "queue.lua", "acquire.lua"], Takes::Many(BatchKind::Acquire);
+    ACQUIRE = ["prelude.lua", "each.lua", "mint.lua", "shared/marker.lua", "queue.lua", "take_all.lua", "acquire.lua"],
+        Takes::Many(BatchKind::Acquire);
     EXTEND = ["prelude.lua", "each.lua", "shared/marker.lua", "extend.lua"], Takes::Many(BatchKind::Extend);
-    RELEASE = ["prelude.lua", "each.lua", "shared/marker.lua", "mint.lua", "queue.lua", "hand_over.lua", "release.lua"],
-        Takes::Many(BatchKind::Release);
-    RELEASE_VALUE = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "hand_over.lua", "release_value.lua"], Takes::One;
+    RELEASE = ["prelude.lua", "each.lua", "shared/marker.lua", "mint.lua", "queue.lua", "hand_over.lua", "end_all.lua",
+        "release.lua"], Takes::Many(BatchKind::Release);
+    RELEASE_VALUE = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "hand_over.lua", "release_value.lua"],
+        Takes::One;
     VALUE = ["prelude.lua", "value.lua"], Takes::One;
-    RELEASE_CLAIM = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "hand_over.lua", "release_claim.lua"], Takes::One;
-    EXCHANGE = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "hand_over.lua", "exchange.lua"], Takes::One;
+    RELEASE_CLAIM = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "hand_over.lua", "release_claim.lua"],
+        Takes::One;
+    EXCHANGE = ["prelude.lua", "mint.lua", "shared/marker.lua", "queue.lua", "hand_over.lua", "exchange.lua"],
+        Takes::One;
     REPEAT = ["prelude.lua", "shared/marker.lua", "queue.lua", "repeat.lua"], Takes::One;
     FORCE = ["prelude.lua", "shared/marker.lua", "mint.lua", "queue.lua", "force.lua"], Takes::One;
     BOARD = ["prelude.lua", "board.lua"], Takes::One;
@@ -72,10 +76,10 @@ scripts! {
     MOVING_RELEASE = ["prelude.lua", "shared/marker.lua", "moving/release.lua"], Takes::One;
     MOVING_FORCE = ["prelude.lua", "moving/force.lua"], Takes::One;
     SHARE_ACQUIRE = ["prelude.lua", "each.lua", "mint.lua", "shared/marker.lua", "queue.lua", "shared/group.lua",
-        "shared/acquire.lua"], Takes::Many(BatchKind::ShareAcquire);
+        "take_all.lua", "shared/acquire.lua"], Takes::Many(BatchKind::ShareAcquire);
     SHARE_EXTEND = ["prelude.lua", "each.lua", "shared/marker.lua", "shared/group.lua", "shared/extend.lua"],
         Takes::Many(BatchKind::ShareExtend);
-    SHARE_RELEASE = ["prelude.lua", "each.lua", "shared/marker.lua", "queue.lua", "shared/group.lua",
+    SHARE_RELEASE = ["prelude.lua", "each.lua", "shared/marker.lua", "queue.lua", "shared/group.lua", "end_all.lua",
         "shared/release.lua"], Takes::Many(BatchKind::ShareRelease);
     SHARE_LOOK = ["prelude.lua", "shared/marker.lua", "shared/group.lua", "shared/look.lua"], Takes::One;
     SHARE_HOLDERS = ["prelude.lua", "shared/marker.lua", "shared/group.lua", "shared/holders.lua"], Takes::One;

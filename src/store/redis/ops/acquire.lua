@@ -71,22 +71,9 @@ local function try(i)
   return grant(i)
 end
 
--- Whether nobody holds any of the locks, nobody waits, and the clock is in time and above every fence.
-local function are_all_free()
-  if now > tonumber(ARGV[1]) or now <= tonumber(ARGV[2]) or redis.call('EXISTS', unpack(KEYS, 1, 2 * tries)) > 0 then
-    return false
-  end
-  for _, fence in ipairs(redis.call('MGET', unpack(KEYS, 2 * tries + 1, 3 * tries))) do
-    if fence and (tonumber(fence) or now) >= now then
-      return false
-    end
-  end
-  return true
-end
-
 -- Takes them all with few commands, if all are free. Answers those that were taken meanwhile: a key may stand twice.
 local function take_all()
-  if not are_all_free() then
+  if not are_all_free(tries) then
     return nil
   end
   local stamp, taken = number(now), {}
@@ -99,16 +86,4 @@ local function take_all()
   return taken
 end
 
--- Where a command fails, each is tried by itself. What was granted before that is held already by its token.
-local done, taken = pcall(take_all)
-if not (done and taken) then
-  return answer_each(tries, try)
-end
-if #taken == 0 then
-  return now
-end
-local answers = answer_each(tries, function() return {1, now} end)
-for _, i in ipairs(taken) do
-  answers[i] = answer_each(1, function() return try(i) end)[1]
-end
-return answers
+return take_all_or_each(tries, take_all, try)

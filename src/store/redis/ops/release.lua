@@ -21,35 +21,4 @@ local function release(i)
   return {1, now}
 end
 
--- Whether all are held, and nobody waits or watches.
-local function are_all_plain()
-  if now > tonumber(ARGV[1]) then
-    return false
-  end
-  for i, value in ipairs(redis.call('MGET', unpack(KEYS, 1, locks))) do
-    if value ~= ARGV[2 * i + 2] then
-      return false
-    end
-  end
-  return redis.call('EXISTS', unpack(KEYS, locks + 1, 2 * locks)) == 0
-end
-
--- Ends them all with few commands. Answers how many there were: a key may stand twice.
-local function end_all()
-  return are_all_plain() and redis.call('DEL', unpack(KEYS, 1, locks))
-end
-
-local done, ended = pcall(end_all)
-if not (done and ended) then
-  return answer_each(locks, release)
-end
-if ended == locks then
-  return now
-end
--- Who asks twice finds it gone the second time.
-local seen = {}
-return answer_each(locks, function(i)
-  local code = seen[KEYS[i]] and 2 or 1
-  seen[KEYS[i]] = true
-  return {code, now}
-end)
+return end_all_or_each(locks, function(value, token) return value == token end, release)

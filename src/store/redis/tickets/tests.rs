@@ -99,13 +99,26 @@ fn a_key_that_was_handed_over_is_granted_to_the_next_try_with_its_token_and_used
     let (one, _) = offering(&tickets, &names, token);
     let place = numbers(&one);
     one.settle(&HELD);
-    clock.advance(TICKET / 2);
+    clock.advance(TICKET / 4);
     assert!(!hand_over(&tickets, place, token));
     match try_offering(&tickets, &names, token) {
-        Begun::Granted(Acquired::Granted { fence: Some(9), valid_for, .. }) => assert!(valid_for < TICKET / 2),
+        Begun::Granted(Acquired::Granted { fence: Some(9), valid_for, .. }) => assert!(valid_for < TICKET / 4 * 3),
         _ => panic!("it is granted"),
     }
     assert!(tickets.state.lock().places.is_empty(), "its ticket was used up");
+}
+
+#[test]
+fn one_that_knows_of_little_time_left_asks_the_server_how_much_there_is() {
+    let (clock, tickets, names) = tickets();
+    let token = Token::random();
+    let (one, _) = offering(&tickets, &names, token);
+    let place = numbers(&one);
+    one.settle(&HELD);
+    // Not renewed all that time.
+    clock.advance(TICKET / 4 * 3);
+    assert!(!hand_over(&tickets, place, token));
+    assert!(matches!(try_offering(&tickets, &names, token), Begun::Try(_, None)), "it is not refused either");
 }
 
 #[test]

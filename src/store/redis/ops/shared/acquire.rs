@@ -47,17 +47,12 @@ pub(in crate::store) async fn send(
     inner.shares.insert(token);
     call(inner, names, &SHARE_ACQUIRE, begun, guard, |not_after| {
         let seen = inner.highest.of(names);
-        let keys = [names.lock(), names.queue(), names.tickets(), names.fence(), &ends, &holds];
-        ScriptArgs::of(keys).token(token).text(&inner.config.process).numbers([
-            millis(life),
-            share.limit.into(),
-            share.permits.into(),
-            u64::try_from(not_after).unwrap_or(0),
-            seen,
-            millis(inner.config.fence_retention),
-            ticket,
-            u64::from(ticket != 0),
-        ])
+        let keys = [names.lock(), names.queue(), names.fence(), names.tickets(), &ends, &holds];
+        let args = ScriptArgs::of(keys).limits(not_after, seen);
+        let args = args.numbers([millis(inner.config.fence_retention)]).text(&inner.config.process).shared();
+        let not_after = u64::try_from(not_after).unwrap_or(0);
+        let [limit, permits] = [share.limit, share.permits].map(u64::from);
+        args.token(token).numbers([millis(life), limit, permits, not_after, seen, ticket])
     })
     .await
 }

@@ -31,8 +31,7 @@ local life_ms = redis.call('PTTL', lock)
 if life_ms < 0 then
   life_ms = tonumber(ARGV[5])
 end
-redis.call('DEL', ends, holds)
-start_group(lock, ends, holds, '0', token, '1', fence, life_ms)
+start_group(lock, '0', token, '1', fence, life_ms)
 if redis.call('EXISTS', tickets) == 1 then
   call_first(lock, queue, tickets)
 end

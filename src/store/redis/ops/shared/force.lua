@@ -11,14 +11,13 @@ local group = read_group(lock, ends, holds, '')
 if not group then
   return {2, now}
 end
-local shares = redis.call('ZRANGE', ends, 0, -1, 'WITHSCORES')
-for i = 1, #shares, 2 do
-  local token = shares[i]
-  local _, fence = read_hold(redis.call('HGET', holds, token))
+for _, share in ipairs(list_shares(group, 0)) do
+  local token, ends_at, hold = unpack(share)
+  local _, fence = read_hold(hold)
   if fence == tonumber(ARGV[5]) then
     local stored = tonumber(redis.call('GET', fence_key) or 0) or 0
     local raised = mint_fence(fence_key, math.max(stored, now + CLAIM_LEAD), ARGV[4], ARGV[3])
-    end_share(group, token, tonumber(shares[i + 1]))
+    end_share(group, token, ends_at)
     if redis.call('EXISTS', tickets) == 1 then
       call_others(lock, queue, tickets, ARGV[6])
     end

@@ -7,12 +7,12 @@ if not group then
   return {}
 end
 local answer = {group.limit}
-local shares = redis.call('ZRANGE', group.ends, 0, tonumber(ARGV[2]) - 1, 'WITHSCORES')
-for i = 1, #shares, 2 do
-  local permits, fence = read_hold(redis.call('HGET', group.holds, shares[i]))
+for _, share in ipairs(list_shares(group, tonumber(ARGV[2]))) do
+  local token, ends_at, hold = unpack(share)
+  local permits, fence = read_hold(hold)
   if fence then
-    answer[#answer + 1] = shares[i] == ARGV[1] and 1 or 0
-    answer[#answer + 1] = left_ms(tonumber(shares[i + 1]))
+    answer[#answer + 1] = token == ARGV[1] and 1 or 0
+    answer[#answer + 1] = left_ms(ends_at)
     answer[#answer + 1] = tonumber(permits)
     answer[#answer + 1] = fence
   end

@@ -1,9 +1,17 @@
 //! Locks that several hold at once: shared, and by permits.
 //!
 //! A lock that one token has for itself stays what it was, its token as a plain string. While a lock is shared, its value
-//! is a marker, `leasehold-share:<limit>:<generation>`: how many permits there are (0: any number of shares), and the
-//! fence of the share that was the first. So every other client's `SET NX` fails, also of those that know nothing of
-//! shares, and a value of theirs makes ours answer held. Beside the lock, in its slot, stand
+//! is a marker: how many permits there are (0: any number of shares), and the generation, the fence of the share that was
+//! the first. So every other client's `SET NX` fails, also of those that know nothing of shares, and a value of theirs
+//! makes ours answer held.
+//!
+//! | while | the value is | and stands for |
+//! |---|---|---|
+//! | there was never more than one share | `leasehold-share:<limit>:<generation>:<permits>:<token>` | all of it: its end is the lock's |
+//! | a second one has come | `leasehold-share:<limit>:<generation>` | that the rest stands beside the lock, in its slot |
+//!
+//! So a share that nobody else wants costs what an exclusive lock costs, and both are taken and released many at once by the
+//! same steps (`take_all.lua`, `end_all.lua`). What stands beside a lock is
 //!
 //! | key | a | what |
 //! |---|---|---|

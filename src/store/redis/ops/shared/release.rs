@@ -18,8 +18,8 @@ pub(in crate::store) async fn send(
 ) -> Result<Answer, Failure> {
     let [ends, holds] = side_keys(inner, names);
     call(inner, names, &SHARE_RELEASE, begun, observer, |not_after| {
-        let args = ScriptArgs::of([names.lock(), names.queue(), names.tickets(), &ends, &holds]);
-        args.token(token).text(&inner.config.side_keys).arg(not_after)
+        let args = ScriptArgs::of([names.lock(), names.tickets(), names.queue(), &ends, &holds]);
+        args.limits(not_after, 0).text(&inner.config.side_keys).shared().token(token).arg(not_after)
     })
     .await
 }
