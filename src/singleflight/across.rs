@@ -9,6 +9,9 @@
 //! store was asked, less the allowance for clocks that run apart, is the last moment to have asked at. Other callers start
 //! anew. So nothing is cached, no value and no error; and a caller that was given the lock at once need not look at all.
 
+#[cfg(test)]
+mod model;
+
 use std::any::Any;
 use std::error::Error;
 use std::sync::Arc;
@@ -103,7 +106,8 @@ where
     /// # #[cfg(not(feature = "serde"))] fn main() {}
     /// ```
     ///
-    /// A caller gets the value of a call that was under way when it asked, or of a later one, wherever it was made. Nothing
+    /// A caller gets the value of a call that was under way when it asked, or of a later one, wherever it was made; a call is
+    /// under way until the store has released its lock. Nothing
     /// is cached: the value lies in the store for those who waited, for [`value_life`](crate::Builder::value_life) at
     /// most. If the process that calls dies, its lock runs out, and one of those that wait calls; if the lock is lost, or
     /// the call is dropped or panics, its value is no other process's. Those who wait also call, one after the other, where a value

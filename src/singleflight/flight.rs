@@ -57,7 +57,7 @@ pub(super) enum Source {
 
 impl Source {
     /// Whether the value is for a caller that has asked since then.
-    fn is_for(self, since: Moment) -> bool {
+    pub(super) fn is_for(self, since: Moment) -> bool {
         match self {
             Self::Here => true,
             Self::Elsewhere(asked_by) => since <= asked_by,

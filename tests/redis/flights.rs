@@ -13,7 +13,7 @@ use leasehold::{Builder, Codec, CodecError, LockError, LockManager, Release};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::kit::{Cluster, Server, until};
+use crate::kit::{Cluster, Proxy, Server, Then, until};
 use crate::processes::{MARK, Process};
 use crate::redis_managers::{LONG, exists, places, queue};
 
@@ -225,6 +225,31 @@ async fn a_call_that_panics_or_is_dropped_is_another_processs_to_make() {
     until("the other's call", || calls.begun() == 2);
     calls.let_through(1);
     assert_eq!(waiting.await.unwrap(), Ok("call 2".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_whose_answer_is_lost_has_left_its_value_and_one_that_comes_late_leaves_none() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let one = builder(&proxy.url()).build_and_connect().await.unwrap();
+    let (two, calls) = (manager(&server).await, Calls::new());
+    // The first time, the server does not know the script yet, and answers that.
+    for value in ["call 1", "call 2"] {
+        let (caller, [waiting]) = calling_and_waiting(&server, &calls, &one, [&two]).await;
+        if value == "call 2" {
+            proxy.lose_reply_of(value, Then::Reset);
+        }
+        calls.let_through(1);
+        assert_eq!((caller.await.unwrap(), waiting.await.unwrap()), (Ok(value.into()), Ok(value.into())));
+        until("the end of the lock", || !exists(&server, "lock:k"));
+    }
+    let (caller, [waiting]) = calling_and_waiting(&server, &calls, &one, [&two]).await;
+    proxy.lose_reply_of("call 3", Then::HangUp(Duration::from_millis(100)));
+    calls.let_through(1);
+    // The release is repeated over another connection, before the first one comes.
+    until("the other's call", || calls.begun() == 4);
+    calls.let_through(1);
+    assert_eq!((caller.await.unwrap(), waiting.await.unwrap()), (Ok("call 3".into()), Ok("call 4".into())));
 }
 
 #[tokio::test(flavor = "multi_thread")]
