@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::inspect::SHOWN;
 use super::stats::Stats;
 use crate::clock::Moment;
 use crate::error::Loss;
@@ -94,10 +95,18 @@ impl LockInfo {
             self.holders.clear();
         }
         let known: Vec<_> = self.holders.iter().map(|holder| holder.fencing_token).collect();
-        let holders = holds.iter().map(HolderInfo::elsewhere);
-        self.holders.extend(holders.filter(|holder| !known.contains(&holder.fencing_token)));
+        let all_known = known.len() >= self.held_by;
+        let elsewhere = holds.iter().map(HolderInfo::elsewhere);
+        let elsewhere: Vec<_> = elsewhere.filter(|holder| !known.contains(&holder.fencing_token)).collect();
+        self.held_by = match self.location {
+            // One share of the store may be several holders here.
+            Location::Here if all_known => self.held_by + elsewhere.len(),
+            Location::Here => self.held_by.max(holds.len()),
+            _ => holds.len().max(1),
+        };
+        self.holders.extend(elsewhere);
         self.holders.sort_by_key(|holder| holder.fencing_token);
-        self.held_by = self.held_by.max(holds.len());
+        self.holders.truncate(SHOWN);
         if let Some(first) = self.holders.first().filter(|_| self.location != Location::Here) {
             (self.mode, self.fencing_token, self.remaining) = (first.mode, first.fencing_token, first.remaining);
         }
@@ -106,6 +115,13 @@ impl LockInfo {
 }
 
 impl HolderInfo {
+    /// Whether another process holds it so: nothing is known of it then but its mode, its end and its fencing token.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        // No lock of this process has no TTL.
+        self.ttl.is_zero()
+    }
+
     /// One whom the store knows of.
     fn elsewhere(hold: &HoldInfo) -> Self {
         Self {
@@ -202,12 +218,14 @@ impl fmt::Display for Explanation {
                     let HolderInfo { mode, fencing_token, age, remaining, refreshes, .. } = holder;
                     let owner = name(&holder.owner);
                     match lock.location {
-                        Location::Here => write!(
+                        Location::Here if !holder.is_elsewhere() => write!(
                             f,
                             "  {owner}, {mode}, {}, for {age:.1?}, refreshed {refreshes} times, ",
                             fence(fencing_token),
                         )?,
-                        Location::Elsewhere => write!(f, "  another process, {}, ", fence(fencing_token))?,
+                        Location::Here | Location::Elsewhere => {
+                            write!(f, "  another process, {mode}, {}, ", fence(fencing_token))?;
+                        }
                         Location::Claimed => {
                             write!(f, "  another process, or only kept by it, {}, ", fence(fencing_token))?;
                         }

@@ -16,7 +16,7 @@ use crate::store::{Health, Holder, KeyState, StoreError};
 use crate::table::{Counters, HolderInfo};
 
 /// How many holders and how many waiters of a key are named.
-const SHOWN: usize = 100;
+pub(super) const SHOWN: usize = 100;
 /// How many of a key's last locks are shown.
 const ENDS_SHOWN: usize = 16;
 
@@ -110,7 +110,7 @@ impl LockManager {
         Ok(found)
     }
 
-    async fn look(&self, key: Key) -> Result<Option<LockInfo>, LockError> {
+    pub(super) async fn look(&self, key: Key) -> Result<Option<LockInfo>, LockError> {
         let (shard, hash) = self.place(&key);
         let shard = self.shard_at(shard);
         if let Some(row) = shard.look(&key, hash, SHOWN) {

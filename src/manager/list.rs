@@ -7,13 +7,18 @@
 
 use std::collections::BinaryHeap;
 
+use futures_util::StreamExt;
+
 use super::info::LockInfo;
 use super::list_order::{ListOrder, Ranked, candidate};
 use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
-use crate::store::{Scanned, StoreError};
+use crate::store::{Holder, Scanned, StoreError};
 use crate::table::Candidate;
+
+/// So many keys that several share are asked for at a time.
+const SHARED_AT_ONCE: usize = 32;
 
 /// Which locks to list.
 ///
@@ -178,8 +183,9 @@ impl LockManager {
 
     /// Some of the locks that the store keeps, whoever holds them: about `limit` of those that begin with `prefix`, in
     /// no order, and perhaps none though there are more. `cursor` is where the page before said that it goes on. What
-    /// this manager holds is shown as [`inspect`](Self::inspect) shows it, and what it only keeps is not; of the others it
-    /// is known for how long they last, and whether another process may only keep them ([`Location::Claimed`](crate::Location::Claimed)).
+    /// this manager holds is shown as [`inspect`](Self::inspect) shows it, and what it only keeps is not; so is what several
+    /// share, whoever they are, each of which is asked for by itself. Of the others it is known for how long they last, and
+    /// whether another process may only keep them ([`Location::Claimed`](crate::Location::Claimed)).
     ///
     /// `None` if there is no store, or if it cannot list its keys (Redlock's nodes cannot).
     ///
@@ -204,21 +210,31 @@ impl LockManager {
             }
             Err(_) => return Err(LockError::StoreUnavailable),
         };
-        let seen = |Scanned { key, ends_in, by, .. }: Scanned| {
-            let (shard, hash) = self.place(&key);
-            let shard = self.shard_at(shard);
-            match shard.look(&key, hash, 1) {
-                Some(row) => Some(row.into()),
-                // What this process only keeps is no lock.
-                None if shard.idle_token(&key, hash).is_some() => None,
-                None => {
-                    let awaiting = shard.awaiting(&key, hash, 1);
-                    Some(LockInfo::elsewhere((key, by), ends_in, None, awaiting))
-                }
-            }
-        };
         let scanned = page.locks.into_iter().filter(|lock| lock.key.as_bytes().starts_with(prefix.as_bytes()));
-        Ok(Some(StorePage { locks: scanned.filter_map(seen).collect(), next: page.next }))
+        let seen = futures_util::stream::iter(scanned).map(|lock| self.seen(lock)).buffered(SHARED_AT_ONCE);
+        let locks = seen.filter_map(std::future::ready).collect().await;
+        Ok(Some(StorePage { locks, next: page.next }))
+    }
+
+    /// What a list shows of a key that the store keeps.
+    async fn seen(&self, Scanned { key, ends_in, by, .. }: Scanned) -> Option<LockInfo> {
+        let (shard, hash) = self.place(&key);
+        let shard = self.shard_at(shard);
+        if by == Holder::Sharing
+            && let Ok(found) = self.look(key.clone()).await
+        {
+            // `None`: it has come free meanwhile.
+            return found;
+        }
+        match shard.look(&key, hash, 1) {
+            Some(row) => Some(row.into()),
+            // What this process only keeps is no lock.
+            None if shard.idle_token(&key, hash).is_some() => None,
+            None => {
+                let awaiting = shard.awaiting(&key, hash, 1);
+                Some(LockInfo::elsewhere((key, by), ends_in, None, awaiting))
+            }
+        }
     }
 
     /// Several lists by one walk.

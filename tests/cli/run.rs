@@ -54,7 +54,7 @@ fn a_lock_that_others_hold_ends_with_1_or_what_was_said() {
 #[test]
 fn what_makes_no_sense_ends_with_64_and_runs_nothing() {
     let server = Server::start(&[]);
-    let rows: [(&[&str], &str); 12] = [
+    let rows: [(&[&str], &str); 15] = [
         (&["--", "echo"], "--key"),
         (&["--key", "k"], "COMMAND"),
         (&["--key", "k", "--ttl", "soon", "--", "echo"], "soon"),
@@ -62,6 +62,9 @@ fn what_makes_no_sense_ends_with_64_and_runs_nothing() {
         (&["--key", "k", "--nonblock", "--wait", "1s", "--", "echo"], "--nonblock"),
         (&["--key", "k", "--shared", "--limit", "2", "--", "echo"], "--limit"),
         (&["--key", "k", "--limit", "0", "--", "echo"], "--limit"),
+        (&["--key", "k", "--permits", "2", "--", "echo"], "--limit"),
+        (&["--key", "k", "--limit", "2", "--permits", "0", "--", "echo"], "--permits"),
+        (&["--key", "k", "--limit", "2", "--permits", "3", "--", "echo"], "permits"),
         (&["--key", "k", "--store", "memory", "--", "echo"], "memory"),
         (&["--key", "k", "--store", "redis://x", "--server", "http://x", "--", "echo"], "--server"),
         (&["--key", "k", "--server", "ftp://x", "--", "echo"], "--server"),
@@ -123,7 +126,8 @@ fn heartbeats_keep_the_lock_beyond_its_ttl() {
 #[test]
 fn shared_and_limited_locks_are_held_by_several() {
     let server = Server::start(&[]);
-    let rows: [(&[&str], &[&str], &[&str]); 3] = [
+    let rows: [(&[&str], &[&str], &[&str]); 4] = [
+        (&["--limit", "5", "--permits", "3"], &["--limit", "5"], &["--limit", "5", "--permits", "2"]),
         (&["--shared"], &["--shared"], &[]),
         (&["--limit", "2"], &["--limit", "2"], &["--limit", "2"]),
         (&["--limit", "1"], &[], &["--limit", "1"]),

@@ -5,6 +5,7 @@
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::binary::{Did, Process, leasehold};
+use crate::cli::Running;
 use crate::kit::port::Port;
 use crate::kit::server::Kind;
 use crate::kit::{Dir, Server, until};
@@ -153,4 +154,24 @@ fn sentinels_and_servers_behind_tls_with_users_and_certificates_are_reached() {
     assert_eq!(run(&store, &words, Some("hunter2"), &redis).ok(), "1\n");
     run(&store, &words, Some("wrong"), &redis).fails(69, "store");
     run(&store, &words[2..], Some("hunter2"), &redis).fails(69, "store");
+}
+
+#[test]
+fn commands_share_a_key_and_its_permits_in_a_store_without_a_server() {
+    let redis = Server::start(&[]);
+    let url = redis.url();
+    let run = |words: &[&str]| leasehold(&[&["run", "--key", "k", "--nonblock", "--store", &url], words].concat());
+    let holders = || redis.ask::<i64>("ZCARD leasehold:ends:{lock:k}");
+    let held = |words: &[&str]| {
+        let before = holders();
+        let holding = Running(run(&[words, &["--", "sleep", "60"]].concat()).spawn().unwrap());
+        until("the holder", || holders() > before);
+        holding
+    };
+    let holding = (held(&["--limit", "5", "--permits", "3"]), held(&["--limit", "5"]));
+    Did::of(run(&["--limit", "5", "--permits", "2", "--", "true"])).fails(1, "held");
+    Did::of(run(&["--limit", "4", "--", "true"])).fails(64, "1 of 4 permits are asked for");
+    Did::of(run(&["--shared", "--", "true"])).fails(64, "a share is asked for");
+    assert_eq!(Did::of(run(&["--limit", "5", "--", "echo", "in"])).ok(), "in\n");
+    drop(holding);
 }

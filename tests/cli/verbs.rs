@@ -59,7 +59,7 @@ fn a_lock_goes_through_its_life_in_a_script() {
     let row = columns(&shown);
     assert_eq!(
         (row.len(), row[0], row[1], row[4], row[5], row[6]),
-        (7, "holder", "me", "50000", "1", fence),
+        (8, "holder", "me", "50000", "1", fence),
         "{shown}"
     );
 
@@ -102,11 +102,17 @@ fn locks_are_shared_or_limited_on_demand() {
         server.did(words).ok();
     }
     server.did(&["acquire", "a", "--nonblock"]).fails(1, "held");
-    server.did(&["acquire", "b", "--nonblock"]).fails(64, "another kind");
+    server.did(&["acquire", "b", "--nonblock"]).fails(64, "semaphore of 2");
     server.did(&["acquire", "b", "--limit", "2", "--nonblock"]).fails(1, "held");
     let listed = server.did(&["ls"]).ok();
     let kinds: Vec<_> = listed.lines().map(|line| (columns(line)[1], columns(line)[5])).collect();
     assert_eq!(kinds, [("shared", "2"), ("permit", "2")]);
+    server.did(&["acquire", "c", "--limit", "5", "--permits", "4", "--nonblock"]).ok();
+    server.did(&["acquire", "c", "--limit", "5", "--permits", "2", "--nonblock"]).fails(1, "held");
+    server.did(&["acquire", "c", "--limit", "5", "--nonblock"]).ok();
+    let shown = server.did(&["show", "c"]).ok();
+    let modes: Vec<_> = shown.lines().map(|line| columns(line)[7]).collect();
+    assert_eq!(modes, ["permit 4/5", "permit 1/5"]);
 }
 
 #[test]
@@ -175,6 +181,19 @@ fn over_a_store_all_that_others_hold_is_listed_if_asked_for_and_what_is_unknown_
     let shown = columns(shown.lines().next().unwrap());
     assert_eq!((shown[1], shown[2], shown[4], shown[5]), ("", "", "", ""), "{shown:?}");
     assert!(shown[3].parse::<u64>().unwrap() > 500_000, "{shown:?}");
+    // Of what several share, through whichever server, all are shown.
+    for (one, permits) in [(&server, "3"), (&other, "2"), (&other, "1")] {
+        one.did(&["acquire", "pool", "--limit", "9", "--permits", permits, "--owner", "me", "--ttl", "10m"]).ok();
+    }
+    other.did(&["acquire", "pool", "--limit", "8", "--nonblock"]).fails(64, "semaphore of 9");
+    let listed = server.did(&["ls", "--all", "pool"]).ok();
+    assert_eq!((columns(&listed)[1], columns(&listed)[5]), ("permit", "3"), "{listed}");
+    let shown = server.did(&["show", "pool"]).ok();
+    let rows: Vec<_> = shown.lines().map(columns).collect();
+    let holders: Vec<_> = rows.iter().map(|row| (row[1], row[7])).collect();
+    assert_eq!(holders, [("me", "permit 3/9"), ("", "permit 2/9"), ("", "permit 1/9")], "{shown}");
+    let fences: Vec<u64> = rows.iter().map(|row| row[6].parse().unwrap()).collect();
+    assert!(fences.is_sorted() && rows.iter().all(|row| row[3].parse::<u64>().unwrap() > 500_000), "{shown}");
 }
 
 #[test]

@@ -42,6 +42,16 @@ async fn two_servers_over_one_redis_count_shares_and_permits_together() {
     other.post("/acquire", json!({ "key": "a", "wait_ms": 0 })).await.problem(423, "held");
     let seen = one.get("/locks/a").await.ok();
     assert_eq!(seen["held_by"], 2, "{seen}");
+    // The other's is told by its mode, fence and end; and a list of the store shows both servers the same.
+    let holders = seen["holders"].as_array().unwrap();
+    assert_eq!(holders[1]["fencing_token"], second["fencing_token"], "{seen}");
+    assert!(holders[1]["remaining_ms"].is_u64() && holders[1]["ttl_ms"].is_null() && holders[0]["ttl_ms"].is_u64());
+    let third = over(&redis, Access::open()).await;
+    for server in [&one, &other, &third] {
+        let listed = server.get("/locks?scope=store").await.ok()["locks"][0].clone();
+        assert_eq!((text(&listed, "mode"), &listed["held_by"]), ("shared", &json!(2)), "{listed}");
+        assert_eq!(listed["holder"]["fencing_token"], first["fencing_token"]);
+    }
     // A share is released by either server, also by the one that has not granted it.
     for lock in [&first, &second] {
         one.post("/release", json!({ "key": "a", "token": lock["token"] })).await.ok();
@@ -50,6 +60,14 @@ async fn two_servers_over_one_redis_count_shares_and_permits_together() {
     one.post("/acquire", permit(2)).await.ok();
     other.post("/acquire", permit(2)).await.problem(423, "held");
     other.post("/acquire", permit(1)).await.ok();
+    let seen = third.get("/locks/b").await.ok();
+    let permits: Vec<_> =
+        seen["holders"].as_array().unwrap().iter().map(|one| (&one["limit"], &one["permits"])).collect();
+    assert_eq!(permits, [(&json!(3), &json!(2)), (&json!(3), &json!(1))], "{seen}");
+    assert_eq!((&seen["elsewhere"], &seen["held_by"]), (&json!(true), &json!(2)));
+    let other_limit = json!({ "key": "b", "mode": "permit", "limit": 4, "wait_ms": 0 });
+    let refused = third.post("/acquire", other_limit).await.problem(409, "wrong_mode");
+    assert!(text(&refused, "detail").starts_with("1 of 4 permits are asked for"), "{refused}");
 }
 
 #[actix_rt::test]

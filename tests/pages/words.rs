@@ -85,6 +85,19 @@ async fn over_a_store_the_page_says_whose_locks_it_shows() {
     browser.until(&shows("all 1 held through this server")).await;
     browser.until("document.querySelector('tr.lock .open').innerText === 'ours'").await;
     browser.until("document.getElementById('held-sub').innerText === 'through this server'").await;
+    // Of those who share a key all are shown, with what is known of each.
+    let ttl = Duration::from_secs(60);
+    let mine = server.locks.try_read("config").owner("me").ttl(ttl).await.unwrap();
+    let theirs = other.try_read("config").owner("other").ttl(ttl).await.unwrap();
+    browser.until("document.querySelector('tr.lock[data-key=config]') !== null").await;
+    browser.click("tr.lock[data-key=config] .open").await;
+    browser.until(&shows("Held by 2")).await;
+    let holders = browser.value("[...document.querySelectorAll('.detail li')].map(li => li.innerText)").await;
+    let fence = |lock: &leasehold::Lock| lock.fencing_token().unwrap().to_string();
+    for (line, who, fence) in [(0, "me", fence(&mine)), (1, "another process", fence(&theirs))] {
+        let line = holders[line].as_str().unwrap();
+        assert!([who, "shared", &fence].iter().all(|part| line.contains(part)), "{line:?}");
+    }
 }
 
 #[actix_rt::test]

@@ -1,6 +1,6 @@
 // The table of locks: rows are kept by key and changed in place, so that neither focus nor place on screen is lost.
 
-import { byId, count, holderOf, make, modeOf, ownerOf, readable, span, times, write } from "./text.js";
+import { byId, count, holderOf, make, modeOf, ownerOf, readable, span, times, whoOf, write } from "./text.js";
 
 export class Table {
   /** `changed`: another filter, sort or limit. `opened`: a row wants its queue. `force`: release this key. */
@@ -188,7 +188,7 @@ export class Table {
     const fact = (name, value) => make("div", {}, make("dt", {}, name), make("dd", {}, value));
     const since = new Date(lock.holder.since_unix_ms);
     // Since when and for how long another process holds it is not known here.
-    const known = lock.elsewhere ? [fact("Held by", holderOf(lock))] : [
+    const known = lock.holder.ttl_ms === null ? [fact("Held by", holderOf(lock))] : [
       fact("Held since", since.toLocaleString("en-GB")), fact("TTL", span(lock.holder.ttl_ms)),
       fact("Refreshed", times(lock.holder.refresh_count))];
     parts.push(make("dl", { class: "facts" }, fact("Key", readable(key)),
@@ -197,7 +197,8 @@ export class Table {
     const row = (...cells) => make("li", {}, ...cells.map((cell) => make("span", {}, cell)));
     if (lock.held_by > 1) {
       parts.push(...list(`Held by ${count(lock.held_by)}`, lock.holders.map((holder, at) =>
-        row(`${at + 1}.`, ownerOf(holder), modeOf(holder), span(holder.remaining_ms)))));
+        row(`${at + 1}.`, whoOf(holder), modeOf(holder), String(holder.fencing_token ?? "none"),
+          holder.remaining_ms === null ? "no end" : span(holder.remaining_ms)))));
     }
     if (lock.queue.length) {
       const title = lock.waiting > lock.queue.length ? `The first ${lock.queue.length} of ${count(lock.waiting)} in the queue` : "Queue";

@@ -53,10 +53,12 @@ export function readable(text) {
 }
 
 export const ownerOf = (who) => (who.owner === null ? "anonymous" : readable(who.owner));
+/** One of those who hold a lock: of one that holds it through another server nobody here knows the owner. */
+export const whoOf = (holder) => (holder.ttl_ms === null ? "another process" : ownerOf(holder));
 /** The first of those who hold a lock. */
 export function holderOf(lock) {
   if (lock.claimed) return "another process, or kept by it";
-  return lock.elsewhere ? "another process" : ownerOf(lock.holder);
+  return lock.elsewhere ? "another process" : whoOf(lock.holder);
 }
 
 export function modeOf(held) {

@@ -225,7 +225,8 @@ mod tests {
 
     #[test]
     fn what_another_server_may_only_keep_is_no_exclusive_lock() {
-        let held = r#""mode": "exclusive", "held_by": 1, "waiting": 0, "holder": { "owner": null }"#;
+        let held =
+            r#""mode": "exclusive", "held_by": 1, "waiting": 0, "holder": { "owner": null, "mode": "exclusive" }"#;
         let kept = format!(r#"{{ "key": "a", "elsewhere": true, "claimed": true, {held} }}"#);
         let text = format!(r#"{{ "locks": [{kept}, {{ "key": "b", {held} }}], "truncated": false }}"#);
         let lines = render(&serde_json::from_str(&text).unwrap(), Reader::Pipe);

@@ -24,7 +24,7 @@ pub(crate) struct ShowArgs {
 
 const EXAMPLES: &str = "\
 In a pipe there is a line for each holder (`holder`, owner, age and time left in milliseconds, TTL, refreshes, fencing
-token), each waiter (`waiter`, place, owner, mode, milliseconds waited) and each node of a Redlock store (`node`, host and
+token, mode; what is not known of one that holds it through another server is empty), each waiter (`waiter`, place, owner, mode, milliseconds waited) and each node of a Redlock store (`node`, host and
 port, vote: holder, other, free, quarantined or unknown), with tabs between the columns.
 Exit code 1: nobody holds it.
 
@@ -46,7 +46,7 @@ pub(crate) async fn show(args: ShowArgs) -> Result<(), Failure> {
 }
 
 fn render(Detail { row, holders, queue, votes }: &Detail, reader: Reader) -> String {
-    let mut holding = Table::new(&["", "OWNER", "AGE", "LEFT", "TTL", "REFRESHES", "FENCING TOKEN"]);
+    let mut holding = Table::new(&["", "OWNER", "AGE", "LEFT", "TTL", "REFRESHES", "FENCING TOKEN", "MODE"]);
     for holder in holders {
         holding.row([
             Cell::text("holder"),
@@ -56,6 +56,7 @@ fn render(Detail { row, holders, queue, votes }: &Detail, reader: Reader) -> Str
             Cell::maybe_span_ms(holder.ttl_ms),
             Cell::maybe(holder.refresh_count),
             Cell::maybe(holder.fencing_token),
+            Cell::text(holder.mode()),
         ]);
     }
     let mut waiting = Table::new(&["", "PLACE", "OWNER", "MODE", "WAITED"]);

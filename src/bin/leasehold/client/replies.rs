@@ -38,12 +38,26 @@ impl Row {
 #[derive(Deserialize)]
 pub(crate) struct HolderRow {
     pub(crate) owner: Option<String>,
+    #[serde(default)]
+    mode: String,
+    limit: Option<u32>,
+    permits: Option<u32>,
     pub(crate) fencing_token: Option<u64>,
     /// What is not known of a lock that another process holds, or has no end, is left out.
     pub(crate) age_ms: Option<u64>,
     pub(crate) remaining_ms: Option<u64>,
     pub(crate) ttl_ms: Option<u64>,
     pub(crate) refresh_count: Option<u32>,
+}
+
+impl HolderRow {
+    /// How it holds the lock: of permits, how many of how many.
+    pub(crate) fn mode(&self) -> String {
+        match (self.limit, self.permits) {
+            (Some(limit), Some(permits)) => format!("{} {permits}/{limit}", self.mode),
+            _ => self.mode.clone(),
+        }
+    }
 }
 
 /// One held lock, all who hold it and its queue.

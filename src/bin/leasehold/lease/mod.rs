@@ -238,8 +238,8 @@ async fn request(locks: &LockManager, terms: &LeaseTerms, wait: Duration) -> Res
         (LeaseKind::Exclusive, false) => locks.lock(key),
         (LeaseKind::Shared, true) => locks.try_read(key),
         (LeaseKind::Shared, false) => locks.read(key),
-        (LeaseKind::Permit { limit }, true) => locks.semaphore(key, limit).try_permits(1),
-        (LeaseKind::Permit { limit }, false) => locks.semaphore(key, limit).permits(1),
+        (LeaseKind::Permit { limit, permits }, true) => locks.semaphore(key, limit).try_permits(permits),
+        (LeaseKind::Permit { limit, permits }, false) => locks.semaphore(key, limit).permits(permits),
     };
     let request = request.ttl(terms.ttl).owner(&terms.owner);
     if now { request.await } else { request.wait(wait).await }

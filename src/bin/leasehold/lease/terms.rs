@@ -15,8 +15,8 @@ pub(crate) enum LeaseKind {
     Exclusive,
     /// All who ask for it so.
     Shared,
-    /// As many as there are permits.
-    Permit { limit: u32 },
+    /// As many as there are permits for.
+    Permit { limit: u32, permits: u32 },
 }
 
 /// What is asked for.
@@ -41,6 +41,10 @@ pub(crate) struct HolderArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
 
+    /// How many of them it takes
+    #[arg(long, value_name = "K", requires = "limit", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    permits: u32,
+
     /// Who holds the lock, for people who look [default: host and process]
     #[arg(long)]
     owner: Option<String>,
@@ -50,7 +54,7 @@ impl HolderArgs {
     pub(crate) fn kind(&self) -> LeaseKind {
         match (self.shared, self.limit) {
             (true, _) => LeaseKind::Shared,
-            (false, Some(limit)) => LeaseKind::Permit { limit },
+            (false, Some(limit)) => LeaseKind::Permit { limit, permits: self.permits },
             (false, None) => LeaseKind::Exclusive,
         }
     }
@@ -76,7 +80,9 @@ impl LeaseTerms {
         match self.kind {
             LeaseKind::Exclusive => json!({ "owner": self.owner, "mode": "exclusive" }),
             LeaseKind::Shared => json!({ "owner": self.owner, "mode": "shared" }),
-            LeaseKind::Permit { limit } => json!({ "owner": self.owner, "mode": "permit", "limit": limit }),
+            LeaseKind::Permit { limit, permits } => {
+                json!({ "owner": self.owner, "mode": "permit", "limit": limit, "permits": permits })
+            }
         }
     }
 }

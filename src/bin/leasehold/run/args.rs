@@ -112,6 +112,7 @@ Examples:
   leasehold run --key cron:daily --nonblock --quiet --conflict-exit-code 0 -- backup    # skip the turn
   leasehold run --key disk:a --key disk:b --max-hold 1h -- rebalance
   leasehold run --key gpu --limit 2 --wait 1h -- train
+  leasehold run --key memory --limit 64 --permits 16 -- train    # sixteen of them; all must name the same limit
   leasehold run --key deploy --store redis://127.0.0.1:6379 -- ./deploy.sh";
 
 impl RunArgs {

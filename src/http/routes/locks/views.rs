@@ -167,7 +167,7 @@ fn since(age: Duration) -> u64 {
 
 impl HolderView {
     pub(in crate::http) fn of(info: &HolderInfo, location: Location) -> Self {
-        let is_known = location == Location::Here;
+        let is_known = location == Location::Here && !info.is_elsewhere();
         let known = |ms: u64| is_known.then_some(ms);
         Self {
             owner: info.owner.clone(),

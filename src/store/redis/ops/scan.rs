@@ -109,6 +109,8 @@ async fn step(inner: &Inner, wire: &Wire, pattern: &str, from: u64) -> Result<(u
 
 /// Where the digit of its version stands in a UUID.
 const VERSION_AT: usize = 14;
+/// What the value of a lock begins with that is shared (`marker.lua`).
+const SHARED: &[u8] = b"leasehold-share:";
 /// A UUID as text.
 const UUID_LENGTH: i64 = 36;
 
@@ -123,6 +125,8 @@ fn scanned(key: Key, seen: &[redis::Value]) -> Option<Scanned> {
         left_ms => u64::try_from(*left_ms).ok().map(Duration::from_millis),
     };
     let by = match letters[..] {
+        // Two letters of the mark: whoever lists those who share it sees whether it is one.
+        _ if letters[..] == SHARED[VERSION_AT..=VERSION_AT + 1] => Holder::Sharing,
         [b'8', digit] if *length == UUID_LENGTH => {
             look::claimed(char::from(digit).to_digit(16).map_or(-1, i64::from), ends_in)
         }
