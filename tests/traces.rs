@@ -185,3 +185,34 @@ fn calls_to_the_store_belong_to_the_request_that_made_them() {
     assert_eq!(failed.len(), 1);
     assert!(!told.text().contains(&token.to_string()));
 }
+
+#[cfg(feature = "redis")]
+#[actix_rt::test]
+async fn a_value_that_stays_in_its_process_is_told_of_and_not_shown() {
+    use leasehold::store::redis::RedisStore;
+    use leasehold::{Codec, CodecError};
+
+    struct Unwritten;
+    impl Codec<&'static str> for Unwritten {
+        fn encode(&self, value: &&'static str) -> Result<Vec<u8>, CodecError> {
+            if value.is_empty() { Err("it is no secret".into()) } else { Ok(value.as_bytes().into()) }
+        }
+        fn decode(&self, _: &[u8]) -> Result<&'static str, CodecError> {
+            Err("it cannot live for ever".into())
+        }
+    }
+    let redis = kit::Server::start(&[]);
+    let store = RedisStore::builder(&redis.url()).build().unwrap();
+    let locks = LockManager::builder().store(store).max_value_bytes(5).build_and_connect().await.unwrap();
+    let ((), told) = told(async {
+        for (key, value) in [("k", "secret"), ("l", ""), ("m", "short")] {
+            assert_eq!(locks.singleflight(key, async || value).across_processes(Unwritten).await, Ok(value));
+        }
+    })
+    .await;
+    let told_of = told.all("leasehold.value_not_shared");
+    let told_of: Vec<_> = told_of.iter().map(|event| (event.field("lock.key"), event.field("why"))).collect();
+    let [long, unwritten] = ["it has more than max_value_bytes", "it cannot be written"];
+    assert_eq!(told_of, [(Some("k"), Some(long)), (Some("l"), Some(unwritten))]);
+    assert!(!told.text().contains("secret"), "{}", told.text());
+}

@@ -40,7 +40,10 @@ mod on {
 
     /// A value of a shared call stays in its process, or was left in vain. Of the value itself nothing is said.
     pub(crate) fn value_not_shared(key: &Key, why: &'static str) {
-        tracing::debug!(target: "leasehold", { lock.key = %key, why }, "a value is not shared with other processes");
+        tracing::debug!(
+            name: "leasehold.value_not_shared", target: "leasehold", { lock.key = %key, why },
+            "a value is not shared with other processes"
+        );
     }
 
     /// More waits than processes tell each other: so many owners of this one, and posts of others.

@@ -253,6 +253,18 @@ async fn a_release_whose_answer_is_lost_has_left_its_value_and_one_that_comes_la
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_it_is_not_known_whether_a_value_was_left_it_is_called() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.address());
+    let two = builder(&proxy.url()).build_and_connect().await.unwrap();
+    let (one, calls) = (manager(&server).await, Calls::new());
+    let (caller, [waiting]) = calling_and_waiting(&server, &calls, &one, [&two]).await;
+    proxy.lose_reply_of(VALUE, Then::Reset);
+    calls.let_through(2);
+    assert_eq!((caller.await.unwrap(), waiting.await.unwrap()), (Ok("call 1".into()), Ok("call 2".into())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_waits_no_longer_leaves_nothing() {
     let server = Server::start(&[]);
     let ((one, two), calls) = (two(&server).await, Calls::new());

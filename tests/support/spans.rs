@@ -1,9 +1,10 @@
-//! A subscriber that keeps every span it is told of.
+//! A subscriber that keeps every span it is told of, and every event that has a name of ours.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing::Event;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{DefaultGuard, Subscriber, set_default, set_global_default};
@@ -77,6 +78,17 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
 
     fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
         self.with(id, |span| values.record(span));
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let name = event.metadata().name();
+        if name.starts_with("leasehold.") {
+            let parent = context.event_span(event).map(|parent| parent.name().to_owned());
+            // No span has this id.
+            let mut span = Span { id: 0, name, parent, fields: HashMap::new(), is_closed: true };
+            event.record(&mut span);
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(span);
+        }
     }
 
     fn on_close(&self, id: Id, _: Context<'_, S>) {
