@@ -129,7 +129,11 @@ fn lacks(shards: &[Arc<Shard>], wait: &Listed, blocked: &OwnerSet) -> (Vec<Lacks
     }
     let want = match &wait.how {
         WaitKind::Queued(waiter) => shard.want_of(*waiter),
-        WaitKind::Polling(mode, scope) => Some(shard.want_of_poller(&wait.key, wait.hash, *mode, *scope)),
+        WaitKind::Polling(mode, scope) => {
+            // Perhaps by the very try whose answer nobody has seen yet: then it waits no more.
+            let has_it = !shard.held_by(&wait.key, wait.hash, &OwnerSet::from_iter([wait.owner.id])).is_empty();
+            (!has_it).then(|| shard.want_of_poller(&wait.key, wait.hash, *mode, *scope))
+        }
         WaitKind::Following(following) => {
             let turn = following.blocker().into_iter().flat_map(|turn| turn.holders);
             return (turn.map(|hold| grant(hold.owner, hold.grant)).collect(), InTheWay::Local);

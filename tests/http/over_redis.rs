@@ -71,6 +71,31 @@ async fn two_servers_over_one_redis_count_shares_and_permits_together() {
 }
 
 #[actix_rt::test]
+async fn of_sessions_of_two_servers_that_wait_for_each_other_one_is_refused() {
+    let redis = kit::Server::start(&[]);
+    let servers = [over(&redis, Access::open()).await, over(&redis, Access::open()).await];
+    let mut waits = Vec::new();
+    let mut sessions = Vec::new();
+    for (server, key) in servers.iter().zip(["a", "b"]) {
+        let session = server.post("/sessions", json!({ "name": key, "ttl_ms": 120_000 })).await.ok()["id"].clone();
+        server.post("/acquire", json!({ "key": key, "session": session })).await.ok();
+        sessions.push(session);
+    }
+    for ((server, key), session) in servers.iter().zip(["b", "a"]).zip(&sessions) {
+        waits.push(server.post_later("/acquire", json!({ "key": key, "session": session, "wait_ms": 60_000 })));
+    }
+    let (refused, at, rest) = futures::future::select_all(waits).await;
+    let cycle = refused.unwrap().problem(409, "deadlock")["cycle"].clone();
+    let own = if at == 0 { ["a b", "b a"] } else { ["b a", "a b"] };
+    let told = cycle.as_array().unwrap().iter().map(|edge| format!("{} {}", text(edge, "owner"), text(edge, "key")));
+    assert_eq!(told.collect::<Vec<_>>(), own);
+    servers[at].post("/sessions/end", json!({ "session": sessions[at] })).await.ok();
+    for granted in rest {
+        granted.await.unwrap().ok();
+    }
+}
+
+#[actix_rt::test]
 async fn it_is_ready_while_the_store_answers() {
     let mut redis = kit::Server::start(&[]);
     let server = over(&redis, Access::open()).await;

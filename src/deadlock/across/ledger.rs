@@ -18,6 +18,8 @@ pub(crate) struct Ledger {
     since: HashMap<Thing, Since>,
     /// What the last post tells.
     told: HashSet<Thing>,
+    /// The holds that there were to be told, whether or not they fitted.
+    offered: HashSet<u64>,
     /// The keys that other processes wait for.
     wanted: HashSet<Key>,
 }
@@ -57,6 +59,7 @@ impl Ledger {
             owner.waits.iter_mut().for_each(|wait| wait.since = since(Thing::of_wait(wait)));
             owner.holds.iter_mut().for_each(|hold| hold.since = since(Thing::of_hold(hold)));
         }
+        self.offered = owners.iter().flat_map(|owner| &owner.holds).map(|hold| hold.grant).collect();
         let (text, told) = post::write(self.seen, &owners);
         let waits = told.iter().flat_map(|owner| &owner.waits).map(Thing::of_wait);
         let holds = told.iter().flat_map(|owner| &owner.holds).map(Thing::of_hold);
@@ -86,7 +89,8 @@ impl Ledger {
 
     /// Nothing is known of the last post, or of the board.
     pub(crate) fn forget(&mut self) {
-        *self = Self { told: std::mem::take(&mut self.told), ..Self::default() };
+        let (told, offered) = (std::mem::take(&mut self.told), std::mem::take(&mut self.offered));
+        *self = Self { told, offered, ..Self::default() };
     }
 
     /// The keys that other processes wait for.
@@ -94,9 +98,9 @@ impl Ledger {
         self.wanted.iter()
     }
 
-    /// Whether these owners hold something that others wait for and that no post has told.
+    /// Whether these owners hold something that others wait for and that was not there to be told before.
     pub(crate) fn has_news(&self, owners: &[Told]) -> bool {
-        owners.iter().flat_map(|owner| &owner.holds).any(|hold| !self.told.contains(&Thing::of_hold(hold)))
+        owners.iter().flat_map(|owner| &owner.holds).any(|hold| !self.offered.contains(&hold.grant))
     }
 }
 
@@ -154,5 +158,14 @@ mod tests {
         assert!(ledger.has_news(&[owner(&[1], &[3])]) && !ledger.has_news(&[owner(&[1], &[])]));
         ledger.read(7, &Board::new(2, posts[..1].to_vec()));
         assert_eq!(ledger.wanted().count(), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_into_a_post_is_no_news_the_next_time() {
+        let mut ledger = Ledger::default();
+        let many: Vec<_> = (0..2_000).collect();
+        let written = ledger.write(vec![owner(&[1], &many)]);
+        assert_eq!((written.text.as_str(), written.left_out), ("", 1));
+        assert!(!ledger.has_news(&[owner(&[1], &many)]) && ledger.has_news(&[owner(&[1], &[9_999])]));
     }
 }

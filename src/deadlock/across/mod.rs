@@ -25,7 +25,8 @@
 //! A process that froze, or a post that came late, says nothing false by that: its spans are of the past. How old they
 //! may be is bounded by the life of a post. A dead cycle does not move; it may yet be undone by time (a wait or a TTL
 //! that ends, an operator), and one that was undone while the last posts were under way is broken all the same. A process
-//! whose wait has ended says so at once.
+//! whose wait has ended says so at once. What it does not know yet it cannot say: a lock that was forced or deleted a moment
+//! ago counts as held until its process has heard of it.
 //!
 //! # Who gives way
 //!

@@ -18,6 +18,8 @@ const LIFE: usize = 400;
 /// What may happen beside taking, waiting and letting go.
 #[derive(Clone, Copy)]
 struct Chances {
+    /// Of a hundred steps, so many are an owner's; most others are the processes' talk with the board.
+    acts: u32,
     /// Of a hundred steps, so many end a wait or a hold by its time.
     ends: u32,
     /// Of a hundred steps, so many freeze a process.
@@ -29,8 +31,8 @@ struct Chances {
     modes: bool,
 }
 
-const CALM: Chances = Chances { ends: 0, freezes: 2, losses: 10, waits: 1, modes: false };
-const WILD: Chances = Chances { ends: 4, freezes: 2, losses: 10, waits: 2, modes: true };
+const CALM: Chances = Chances { acts: 10, ends: 0, freezes: 2, losses: 10, waits: 1, modes: false };
+const WILD: Chances = Chances { acts: 50, ends: 10, freezes: 2, losses: 30, waits: 2, modes: true };
 
 /// An owner, by its process and its number there.
 type Who = (u64, u64);
@@ -290,7 +292,7 @@ impl World {
         } else if acts && self.hit(self.chances.freezes) {
             let until = self.step + self.random.usize(..3 * LIFE);
             self.processes.get_mut(&process).unwrap().frozen_until = until;
-        } else if acts && self.hit(10) {
+        } else if acts && self.hit(self.chances.acts) {
             self.act();
         } else if self.processes[&process].frozen_until <= self.step {
             self.talk(process);
