@@ -250,10 +250,12 @@ async fn an_idle_process_and_one_that_has_ended_keep_nothing() {
     let kept = || server.ask::<Vec<String>>("KEYS lock:*").len();
     until("the keys", || kept() == 0);
     let locks = manager(&server, KEPT).await;
-    for n in 0..20 {
-        relock(&locks, &format!("k{n}")).await;
+    // The word that the connection has just come up has it give up what it keeps by then.
+    while kept() < 20 {
+        for n in 0..20 {
+            relock(&locks, &format!("k{n}")).await;
+        }
     }
-    assert_eq!(kept(), 20);
     locks.shutdown(LONG).await;
     assert_eq!(kept(), 0, "a shutdown gives up what nobody holds");
     let locks = manager(&server, KEPT).await;

@@ -268,17 +268,18 @@ fn now() -> u64 {
 }
 
 /// What is written of a hold: two moments and two small numbers.
-const LONGEST_LINE: u64 = 2 * 20 + 2 * 4;
+const LONGEST_LINE: u64 = 2 * 17 + 2 * 2;
 
-/// Holds the key `key` in the modes of its kind, over and over, and writes down when.
+/// Holds a key in the modes of its kind, over and over, and writes down when.
 async fn hold(locks: LockManager, mut log: File, key: &str, over: Arc<AtomicBool>, mut random: fastrand::Rng) {
+    let is_pool = key.starts_with("pool");
     while !over.load(Ordering::Relaxed) {
         let ttl = Duration::from_millis(random.u64(200..1000));
         let permits = random.u32(1..=3);
-        let (share, asked) = match (key, random.u8(..5)) {
-            ("rw", 0) => (None, locks.lock(key).ttl(ttl).wait(LONG).await),
-            ("rw", _) => (Some((0, 1)), locks.read(key).ttl(ttl).wait(LONG).await),
-            _ => (Some((4, permits)), locks.semaphore(key, 4).permits(permits).ttl(ttl).wait(LONG).await),
+        let (share, asked) = match (is_pool, random.u8(..5)) {
+            (false, 0) => (None, locks.lock(key).ttl(ttl).wait(LONG).await),
+            (false, _) => (Some((0, 1)), locks.read(key).ttl(ttl).wait(LONG).await),
+            (true, _) => (Some((4, permits)), locks.semaphore(key, 4).permits(permits).ttl(ttl).wait(LONG).await),
         };
         let lock = match asked {
             Ok(lock) => lock,
@@ -302,6 +303,11 @@ async fn release(lock: Lock, random: &mut fastrand::Rng) {
     }
 }
 
+/// So many that are shared, and so many with permits.
+fn keys_of_chaos(count: u64) -> impl Iterator<Item = String> {
+    (0..count).flat_map(|n| [format!("rw{n}"), format!("pool{n}")])
+}
+
 #[test]
 #[ignore = "a process of the chaos below, which runs it"]
 fn worker() {
@@ -314,12 +320,13 @@ fn worker() {
         let over = Arc::new(AtomicBool::new(false));
         let mut seeds = fastrand::Rng::with_seed(seed);
         let mut tasks = Vec::new();
-        for key in ["rw", "pool"] {
-            for _ in 0..8 {
-                let file = Path::new(&setting("LEASEHOLD_DIR")).join(key);
+        let keys = setting("LEASEHOLD_KEYS").parse().unwrap();
+        for key in keys_of_chaos(keys) {
+            for _ in 0..(8 / keys).max(2) {
+                let file = Path::new(&setting("LEASEHOLD_DIR")).join(&key);
                 let log = OpenOptions::new().create(true).append(true).open(file).unwrap();
-                let (locks, over, random) = (locks.clone(), Arc::clone(&over), seeds.fork());
-                tasks.push(tokio::spawn(async move { hold(locks, log, key, over, random).await }));
+                let (locks, over, random, key) = (locks.clone(), Arc::clone(&over), seeds.fork(), key.clone());
+                tasks.push(tokio::spawn(async move { hold(locks, log, &key, over, random).await }));
             }
         }
         println!("{MARK}ready");
@@ -379,18 +386,25 @@ fn number(name: &str, or: impl FnOnce() -> u64) -> u64 {
     std::env::var(name).map_or_else(|_| or(), |number| number.parse().unwrap())
 }
 
-/// The long form: `LEASEHOLD_CHAOS_HOLDS=1000000 cargo test --release --all-features --test redis processes_in_chaos_share`
+/// The long form, on more keys and with fewer faults in the same time:
+/// `LEASEHOLD_CHAOS_HOLDS=1000000 cargo test --release --all-features --test redis processes_in_chaos_share -- --nocapture`
 #[test]
 fn processes_in_chaos_share_only_what_goes_together() {
     let seed = number("LEASEHOLD_CHAOS_SEED", || fastrand::u64(..));
     let secs = number("LEASEHOLD_CHAOS_SECS", || 5);
     let least = number("LEASEHOLD_CHAOS_HOLDS", || 0);
+    let (keys, pauses) = if least == 0 { (1, 50..300) } else { (16, 1_000..5_000) };
     println!("LEASEHOLD_CHAOS_SEED={seed}");
     let (server, dir, mut random) = (Server::start(&[]), kit::Dir::make(), fastrand::Rng::with_seed(seed));
     let start = |seed: u64| {
         let (url, dir) = (server.url(), dir.path().to_str().unwrap().to_owned());
-        let seed = seed.to_string();
-        let environment = [("LEASEHOLD_URL", &*url), ("LEASEHOLD_DIR", &*dir), ("LEASEHOLD_SEED", &*seed)];
+        let (seed, keys) = (seed.to_string(), keys.to_string());
+        let environment = [
+            ("LEASEHOLD_URL", &*url),
+            ("LEASEHOLD_DIR", &*dir),
+            ("LEASEHOLD_SEED", &*seed),
+            ("LEASEHOLD_KEYS", &*keys),
+        ];
         let process = Process::worker("shared::worker", &environment);
         assert_eq!(process.hear().as_deref(), Some("ready"));
         process
@@ -398,10 +412,10 @@ fn processes_in_chaos_share_only_what_goes_together() {
     let mut alive: Vec<Process> = (0..3).map(|_| start(random.u64(..))).collect();
     let end = Instant::now() + Duration::from_secs(secs);
     let (mut kills, mut stops) = (0, 0);
-    let bytes = |key: &str| std::fs::metadata(dir.path().join(key)).map_or(0, |file| file.len());
-    while Instant::now() < end || bytes("rw") + bytes("pool") < least * LONGEST_LINE {
+    let bytes = |key: String| std::fs::metadata(dir.path().join(key)).map_or(0, |file| file.len());
+    while Instant::now() < end || keys_of_chaos(keys).map(bytes).sum::<u64>() < least * LONGEST_LINE {
         // The one real sleep: this is the time that the processes have.
-        std::thread::sleep(Duration::from_millis(random.u64(50..300)));
+        std::thread::sleep(Duration::from_millis(random.u64(pauses.clone())));
         let victim = random.usize(..alive.len());
         if kills <= stops {
             alive.swap_remove(victim).kill9();
@@ -419,15 +433,15 @@ fn processes_in_chaos_share_only_what_goes_together() {
         until("the end of a worker", || process.ended().is_some());
         assert!(process.ended().expect("it has ended").success());
     }
-    let (of_rw, of_pool) = (holds(&dir.path().join("rw")), holds(&dir.path().join("pool")));
-    let counts = [check(&of_rw), check(&of_pool)];
-    println!(
-        "{} and {} holds, {counts:?} together and alone, {kills} kills, {stops} stops",
-        of_rw.len(),
-        of_pool.len()
-    );
+    let counts = keys_of_chaos(keys).map(|key| {
+        let holds = holds(&dir.path().join(&key));
+        (holds.len(), check(&holds))
+    });
+    let counts: Vec<_> = counts.collect();
+    let all: usize = counts.iter().map(|(holds, _)| holds).sum();
+    println!("{all} holds, {kills} kills, {stops} stops; of each key, together, alone: {counts:?}");
     assert!(kills > 0 && stops > 0, "a chaos that shows nothing");
-    let is_shown = counts.iter().all(|(together, _)| *together > 5) && counts[0].1 > 0;
+    let is_shown = counts.iter().all(|(_, (together, _))| *together > 5) && counts[0].1.1 > 0;
     assert!(is_shown, "a chaos that shows nothing: {counts:?}");
     until("the end of all locks", || server.ask::<Vec<String>>("KEYS lock:*").is_empty());
     until("the end of all queues", || server.ask::<Vec<String>>("KEYS leasehold:queue:*").is_empty());
