@@ -120,7 +120,7 @@ pub(crate) const QUESTIONS: &[Question] = &[
     question("15. Redis, a share, one at a time", "redis_share", Some("shared_1"), "us", OfVariant("exclusive_1", 1.5)),
     question("15. Redis, shares, 64 in flight", "redis_share", Some("shared_64"), "us", OfVariant("exclusive_64", 1.5)),
     question("15. a further share in its process", "local_share", Some("riding"), "ns", OfVariant("in_memory", 3.0)),
-    question("15. permits of 4, 1 task", "permits", Some("1"), "/s", ShareOf("redis_semaphore", 1.0)),
-    question("15. the same, 4 tasks", "permits", Some("4"), "/s", ShareOf("redis_semaphore", 1.0)),
-    question("15. the same, 16 tasks", "permits", Some("16"), "/s", ShareOf("redis_semaphore", 1.0)),
+    question("15. permits of 4, 1 task", "permits", Some("1"), "permits/s", Shown),
+    question("15. the same, 4 tasks", "permits", Some("4"), "permits/s", Shown),
+    question("15. the same, 16 tasks", "permits", Some("16"), "permits/s", Shown),
 ];
