@@ -2,6 +2,8 @@
 //!
 //! Real servers and Sentinels that speak TLS, want a certificate and know users, asked by `run` and by `serve`.
 
+use std::io::{BufRead, BufReader};
+
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::binary::{Did, Process, leasehold};
@@ -161,11 +163,12 @@ fn commands_share_a_key_and_its_permits_in_a_store_without_a_server() {
     let redis = Server::start(&[]);
     let url = redis.url();
     let run = |words: &[&str]| leasehold(&[&["run", "--key", "k", "--nonblock", "--store", &url], words].concat());
-    let holders = || redis.ask::<i64>("ZCARD leasehold:ends:{lock:k}");
     let held = |words: &[&str]| {
-        let before = holders();
-        let holding = Running(run(&[words, &["--", "sleep", "60"]].concat()).spawn().unwrap());
-        until("the holder", || holders() > before);
+        let mut child = run(&[words, &["--", "sh", "-c", "echo in; exec sleep 60"]].concat()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+        let holding = Running(child);
+        assert_eq!(said, "in\n", "it did not get what it wanted");
         holding
     };
     let holding = (held(&["--limit", "5", "--permits", "3"]), held(&["--limit", "5"]));
