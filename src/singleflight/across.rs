@@ -244,3 +244,19 @@ fn last_to_ask(asked: Moment, age: Duration) -> Option<Moment> {
     let nanos = u64::try_from(age.as_nanos()).ok()?;
     asked.as_nanos().checked_sub(nanos).map(Moment::from_nanos)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_whose_clock_runs_slow_makes_no_value_younger() {
+        let secs = |secs: u64| Moment::from_nanos(secs * 1_000_000_000);
+        // Ten seconds, as a clock shows them that runs 1% slower.
+        let age = Duration::from_nanos(9_900_990_100);
+        let asked_by = last_to_ask(secs(100), age).expect("it was asked long after the beginning of time");
+        assert!(secs(89) < asked_by && asked_by <= secs(90), "{asked_by:?}");
+        assert_eq!(last_to_ask(secs(100), Duration::ZERO), Some(secs(100)));
+        assert_eq!(last_to_ask(secs(100), Duration::MAX), None, "nobody can have asked then");
+    }
+}
