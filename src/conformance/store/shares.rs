@@ -27,6 +27,7 @@ pub(super) fn check(stores: &Stores) {
         shared_requests_next_to_each_other_are_granted_together,
         a_big_request_for_permits_is_not_passed_by_small_ones,
         a_lock_is_downgraded_in_one_step,
+        a_scan_tells_what_is_shared,
         a_forced_release_ends_every_share_and_one_of_a_grant_ends_that,
         every_share_is_listed,
     ] {
@@ -333,6 +334,26 @@ pub fn a_lock_is_downgraded_in_one_step(stores: &Stores) {
     release(&*stores.other, &key, token);
     release(&*stores.one, &key, other);
     assert_eq!(wait(stores.one.look(&key, None)), Ok(KeyState::Free));
+}
+
+/// S14: a list says of a key that several share that they do, if the store can list its keys.
+pub fn a_scan_tells_what_is_shared(stores: &Stores) {
+    let prefix = format!("conformance:shared:{}:", Token::random());
+    let key = Key::new(format!("{prefix}k")).expect("a good key");
+    let tokens = [(); 2].map(|()| Token::random());
+    for token in tokens {
+        take(&*stores.other, &key, token, Mode::Shared);
+    }
+    let (mut found, mut cursor) = (None, None);
+    while let Ok(Some(page)) = wait(stores.one.scan(&prefix, cursor.as_deref(), 20)) {
+        found = found.or(page.locks.first().map(|lock| lock.by));
+        cursor = page.next;
+        if cursor.is_none() {
+            assert_eq!(found, Some(Holder::Sharing), "S14: it is shared");
+            break;
+        }
+    }
+    tokens.into_iter().for_each(|token| release(&*stores.other, &key, token));
 }
 
 /// S11, S15: a forced release ends all who share a key; that of one grant ends that grant.
