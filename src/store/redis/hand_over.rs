@@ -21,7 +21,7 @@
 //! |---|---|
 //! | H1 | A grant by a message ends, here, [`LIFE`] after it was dated, less the drift allowance: before the server's does. With less than half of that left, the next try asks the server. |
 //! | H2 | It counts only for the offer of the last try, and only if the server handed over after the last time that it found the ticket waiting. |
-//! | H3 | A key that was handed over to a process that has died, or does not want it any more, is free again after [`LIFE`] at the latest: nobody knows who receives a message, which may reach a process by another node than that which sent it. It stays free where the message cannot be sent. |
+//! | H3 | A key that was handed over to a process that has died, or does not want it any more, is free again after [`LIFE`] at the latest. It is not handed over to a process that does not listen at the server which does it; that is called, as wherever it listens: in a Cluster mostly at another node. Who received a message is not asked afterwards: one that nobody has received here may have gone on to another node, or a replica. |
 //! | H4 | One release of eight leaves the key free, and calls: clients that only poll find it so. |
 //! | H5 | Nobody makes an offer whose caller could not extend the key in time, who has replicas confirm, or who wants it for less than two [`LIFE`]s. |
 

@@ -7,11 +7,19 @@ local HAND_OVER_MS = 1000
 -- Of so many releases one leaves the lock free all the same: a client that only polls would else never find it so (H4).
 local LEFT_FREE = 8
 
+-- Whether a ticket's process listens at this server. It may listen at another node of a Cluster, or at a replica, which get
+-- the message as well: so who is counted after the message was sent says nothing.
+local function listens_here(queue, ticket)
+  local channel = channel_of(queue, ticket)
+  local listeners = channel and redis.pcall('PUBSUB', 'NUMSUB', channel)
+  return (tonumber(listeners and listeners[2]) or 0) > 0
+end
+
 -- Gives a free lock to a ticket's process, and tells it so: number of the offer, fence, now us, token. Answers whether that
 -- was done: else the lock is free.
 local function hand_over(lock, fence_key, queue, tickets, ticket, offer)
   local count, retention_ms, seen, token = string.match(offer, '^ (%S+) (%S+) (%S+) (%S+)$')
-  if not count or now % LEFT_FREE == 0 then
+  if not count or now % LEFT_FREE == 0 or not listens_here(queue, ticket) then
     return false
   end
   local fence = mint_fence(fence_key, tonumber(redis.call('GET', fence_key) or 0) or 0, seen, retention_ms)

@@ -54,16 +54,19 @@ local function first_ticket(queue, tickets)
   end
 end
 
--- Publishes to a ticket's process, on its own channel: the number of the ticket and what is said of it, and the lock.
--- Answers whether it was sent: a user without rights to channels does without. How many have received it nobody can tell:
--- the server counts its own clients, and passes the message on to the other nodes of a Cluster, and to replicas.
-local function tell_ticket(lock, queue, ticket, said)
+-- On which a ticket's process listens, and the number of the ticket.
+local function channel_of(queue, ticket)
   local process, count = string.match(ticket, '^(.*):(%d+)$')
-  if not process then
-    return false
+  if process then
+    return string.match(queue, '^(.-)queue:') .. 'turn:' .. process, count
   end
-  local channel = string.match(queue, '^(.-)queue:') .. 'turn:' .. process
-  return type(redis.pcall('PUBLISH', channel, count .. said .. ' ' .. lock)) == 'number'
+end
+
+-- Publishes to a ticket's process, on its own channel: the number of the ticket and what is said of it, and the lock.
+-- Answers whether it was sent: a user without rights to channels does without.
+local function tell_ticket(lock, queue, ticket, said)
+  local channel, count = channel_of(queue, ticket)
+  return channel and type(redis.pcall('PUBLISH', channel, count .. said .. ' ' .. lock)) == 'number'
 end
 
 -- Calls a ticket's process: trying again may help. A hint.
