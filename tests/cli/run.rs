@@ -292,7 +292,7 @@ fn over_redis_the_lock_is_that_of_all_who_use_it() {
     let held = Running(run(&["--", "sleep", "60"]).spawn().unwrap());
     until("the holder", || redis.ask::<i64>("EXISTS lock:k") == 1);
     Did::of(run(&["--nonblock", "--", "echo"])).fails(1, "held");
-    Did::of(run(&["--wait", "50ms", "--", "echo"])).fails(1, "k");
+    Did::of(run(&["--wait", "500ms", "--", "echo"])).fails(1, "k");
     Did::of(run(&["--shared", "--nonblock", "--", "echo"])).fails(1, "held");
     held.signal("TERM");
     assert_eq!(held.end().code, 128 + 15);
