@@ -110,6 +110,19 @@ fn a_share_that_ran_out_leaves_the_queue_moving() {
     assert_eq!(server.ask::<String>("GET lock:k"), writer.to_string());
 }
 
+#[test]
+fn a_single_try_for_a_share_passes_others_who_wait_for_shares() {
+    let server = Server::start(&[]);
+    let (stores, [holder, waiter]) = (stores_at(&server.url()), [(); 2].map(|()| Token::random()));
+    take(&*stores.one, "k", holder);
+    let k = key("k");
+    let (on_held, mode) = (OnHeld::Queue, Mode::Shared);
+    denied(&wait(stores.other.acquire(AcquireRequest { key: &k, token: waiter, ttl: ttl(LONG), on_held, mode })));
+    assert_eq!(wait(stores.one.release(&k, holder)), Released::Released);
+    assert!(is_granted(&share(&*stores.one, Token::random(), Mode::Shared)));
+    assert!(is_granted(&share(&*stores.other, waiter, Mode::Shared)));
+}
+
 /// What holds a key, as the rules say it.
 #[derive(Debug, PartialEq)]
 enum State {

@@ -91,9 +91,10 @@ local function try(i)
   if group and group.limit > 0 and group.used + tonumber(ask.permits) > group.limit then
     return denied(0, left_ms(group.first) + 1)
   end
-  if has_queue then
+  local place = first or ask.ticket
+  if has_queue and place then
     -- Any grant to the process uses its place up.
-    drop(queue, tickets, first or ask.ticket)
+    drop(queue, tickets, place)
   end
   local fence = mint()
   if group then
