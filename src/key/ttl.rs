@@ -1,12 +1,13 @@
 //! How long a grant lasts: [`Ttl`], and what may be wrong with one.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// How long a grant lasts unless it is refreshed: whole milliseconds, from 1 ms to [`Ttl::MAX`].
 ///
 /// Fractions of a millisecond are cut, which errs towards an earlier deadline.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub struct Ttl(u32);
+pub struct Ttl(NonZeroU32);
 
 impl Ttl {
     /// The longest TTL that any manager takes: 45 days. A manager's own limit is 24 h unless its builder says
@@ -29,7 +30,11 @@ impl Ttl {
         if ttl > Self::MAX {
             return Err(TtlFault::TooLong { max: Self::MAX });
         }
-        u32::try_from(ttl.as_millis()).map(Self).map_err(|_| TtlFault::TooLong { max: Self::MAX })
+        u32::try_from(ttl.as_millis())
+            .ok()
+            .and_then(NonZeroU32::new)
+            .map(Self)
+            .ok_or(TtlFault::TooLong { max: Self::MAX })
     }
 
     /// Checks a number of seconds, as configuration files and other languages give it.
@@ -48,13 +53,13 @@ impl Ttl {
 
     /// The TTL in nanoseconds.
     pub(crate) const fn as_nanos(self) -> u64 {
-        self.0 as u64 * 1_000_000
+        self.0.get() as u64 * 1_000_000
     }
 
     /// The TTL as a duration.
     #[must_use]
     pub fn as_duration(self) -> Duration {
-        Duration::from_millis(u64::from(self.0))
+        Duration::from_millis(u64::from(self.0.get()))
     }
 }
 

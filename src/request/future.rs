@@ -3,436 +3,269 @@
 //! It queues when it is first polled, and can be dropped at any point (T3): a queued request leaves the queue, a grant
 //! that it has not yet seen goes to the next waiter.
 //!
-//! | stage      | the request is                          | next                                    |
-//! |------------|-----------------------------------------|-----------------------------------------|
-//! | `New`      | not yet polled                          | any, or answered                        |
-//! | `Queued`   | in the key's queue                      | answered                                |
-//! | `Sleeping` | between two tries of a poller           | `Sleeping`, or answered                 |
-//! | `Answered` | over                                    |                                         |
+//! | stage      | the request is                               | next                          |
+//! |------------|----------------------------------------------|-------------------------------|
+//! | `New`      | not yet polled                               | any                           |
+//! | `Queued`   | in the key's queue, and asks for no more     | `Answered`                    |
+//! | `Underway` | in a state of its own: see `underway`        | `Answered`                    |
+//! | `Answered` | over                                         |                               |
+//!
+//! Nearly all requests ask for an exclusive lock for nobody in particular, of a manager without a store, and most of
+//! those find the key free. All that they pass through is here; whatever else there is to a request begins in
+//! [`Underway`], and is made only for those who need it.
 
-use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use super::options::{LockOptions, Rare, WaitLimit};
-use super::prepared::Prepared;
+use super::underway::Underway;
 use super::{LockRequest, Style, WaitPlace};
-use crate::clock::Moment;
 use crate::current_owner;
-use crate::deadlock::{OwnedRequest, RegisteredWait};
 use crate::engine::LockManager;
-use crate::error::{AttemptOutcome, LockError};
-use crate::key::{Key, Token, Ttl};
-use crate::retry::Delays;
+use crate::error::LockError;
+use crate::key::{Key, Token};
+use crate::lock::{Lock, Ticket};
 use crate::shard::{Locked, Shard};
 use crate::table::{
     AcquireOutcome, AcquireRequest, Grant, GrantState, Mode, QueuePosition, Terms, TokenOrigin, WaitPolicy, WaiterId,
     WaiterPoll,
 };
-use crate::telemetry::trace::{self, Attempt};
+use crate::telemetry::trace;
 
-/// What the lock is held by once it is granted.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum HeldBy {
-    Guard,
-    Ticket,
-}
+/// The request under way; what the two request futures share. It is the request itself, so that one becomes the other
+/// where it lies.
+pub(super) struct AcquireFuture<'a>(LockRequest<'a>);
 
-/// The request under way; what the two request futures share.
+/// How far a request has come.
 ///
-/// Every acquisition moves and reads it, so what only some requests need comes last or is boxed.
-pub(super) struct AcquireFuture<'a> {
-    manager: &'a LockManager,
-    key: Key,
-    held_by: HeldBy,
-    /// The key's shard, and its hash there; set by the first poll.
-    shard: u32,
-    hash: u32,
-    stage: Stage<'a>,
-    /// Its spans, if somebody listens to them.
-    attempt: Option<Attempt>,
+/// In whole words, as all that a request carries: it is moved a few times right after it was written, and a word that
+/// was written in pieces is a detour through the cache.
+pub(super) struct Progress<'a> {
+    stage: Stage,
+    /// In which shard, and as whom, it queues.
+    shard: u64,
+    waiter: WaiterId,
+    underway: Option<Box<Underway<'a>>>,
 }
 
-/// What a request is answered with, as traces see it.
-pub(super) trait Traced {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+enum Stage {
+    New,
+    Queued,
+    Underway,
+    Answered,
+}
+
+impl Progress<'_> {
+    pub(super) const NEW: Self =
+        Self { stage: Stage::New, shard: 0, waiter: WaiterId { index: 0, seat: 0, seq: 0 }, underway: None };
+}
+
+debug_of!(Progress [] ['_], |it| stage: it.stage);
+
+/// What a request is answered with: what the lock is held by from then on.
+pub(super) trait HeldBy: Sized {
+    /// Who will answer for the grant.
+    fn grant_state(origin: TokenOrigin) -> GrantState;
+
+    fn new(shard: &Arc<Shard>, key: Key, grant: Grant) -> Self;
+
     /// Its hold is traced from now on.
     fn trace(&mut self, mode: Mode);
 }
 
-enum Stage<'a> {
-    New { options: LockOptions, style: Style, bad_key: Option<Box<LockError>> },
-    Queued { prepared: Prepared, id: WaiterId, _watch: Option<RegisteredWait<'a>>, poller: Option<Box<Poller<'a>>> },
-    Sleeping { prepared: Prepared, poller: Box<Poller<'a>>, timer: u32 },
-    Answered,
-}
-
-/// A request that polls, and until when.
-struct Poller<'a> {
-    delays: Delays,
-    started: Moment,
-    deadline: Moment,
-    watch: Option<RegisteredWait<'a>>,
-}
-
-impl fmt::Debug for AcquireFuture<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match self.stage {
-            Stage::New { .. } => "new",
-            Stage::Queued { .. } => "queued",
-            Stage::Sleeping { .. } => "sleeping",
-            Stage::Answered => "answered",
-        };
-        f.debug_struct("AcquireFuture").field("key", &self.key).field("stage", &stage).finish_non_exhaustive()
+impl HeldBy for Lock {
+    #[inline]
+    fn grant_state(origin: TokenOrigin) -> GrantState {
+        GrantState::Guard(origin)
     }
+
+    #[inline]
+    fn new(shard: &Arc<Shard>, key: Key, grant: Grant) -> Self {
+        Self::new(Arc::clone(shard), key, grant)
+    }
+
+    fn trace(&mut self, mode: Mode) {
+        Self::trace(self, mode);
+    }
+}
+
+impl HeldBy for Ticket {
+    fn grant_state(_: TokenOrigin) -> GrantState {
+        GrantState::Ticket
+    }
+
+    fn new(_: &Arc<Shard>, key: Key, grant: Grant) -> Self {
+        Self::from_parts(key, grant.token, grant.proof)
+    }
+
+    fn trace(&mut self, _: Mode) {}
 }
 
 impl<'a> AcquireFuture<'a> {
     #[inline]
-    pub(super) fn new(request: LockRequest<'a>, held_by: HeldBy) -> Self {
-        let LockRequest { manager, key, bad_key, options, style } = request;
-        Self { manager, key, held_by, shard: 0, hash: 0, stage: Stage::New { options, style, bad_key }, attempt: None }
+    pub(super) fn new(request: LockRequest<'a>) -> Self {
+        Self(request)
     }
 
-    /// Polls; `give` makes a lock or a ticket of the grant. It is called where the grant is made, since everything
-    /// that a free lock passes through on its way out costs as much as finding it.
     #[inline]
-    pub(super) fn poll_as<T: Traced>(
-        &mut self,
-        cx: &Context<'_>,
-        give: impl FnOnce(&mut Self, Grant) -> T,
-    ) -> Poll<Result<T, LockError>> {
-        if trace::is_on() { self.poll_traced(cx, give) } else { self.poll_plain(cx, give) }
+    pub(super) fn poll_as<T: HeldBy>(&mut self, cx: &Context<'_>) -> Poll<Result<T, LockError>> {
+        match self.0.progress.stage {
+            Stage::New if self.is_plain() => self.poll_plain(cx),
+            Stage::Queued => self.poll_queued(cx),
+            _ => self.poll_underway(cx),
+        }
     }
 
-    /// The same, in the spans that are listened to.
-    #[cold]
-    fn poll_traced<T: Traced>(
-        &mut self,
-        cx: &Context<'_>,
-        give: impl FnOnce(&mut Self, Grant) -> T,
-    ) -> Poll<Result<T, LockError>> {
-        let begun = self.attempt.take().or_else(|| match &self.stage {
-            Stage::New { options, .. } => {
-                // The key as everything else shows it.
-                let key = self.manager.config().canonical(self.key.clone());
-                Attempt::begin(key.as_ref().unwrap_or(&self.key), options.the_mode())
-            }
-            _ => None,
-        });
-        let Some(mut attempt) = begun else { return self.poll_plain(cx, give) };
-        match attempt.within(|| self.poll_plain(cx, give)) {
-            Poll::Ready(mut answer) => {
-                let mode = attempt.end(answer.as_ref().map(drop));
-                answer.iter_mut().for_each(|given| given.trace(mode));
-                Poll::Ready(answer)
-            }
-            Poll::Pending => {
-                attempt.waits(&self.key);
-                self.attempt = Some(attempt);
+    /// Whether there is nothing to the request but key, TTL and wait.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        let no_store = self.0.manager.config().given.store.is_none();
+        no_store && self.0.options.rare.is_none() && !current_owner::is_there() && !trace::is_on()
+    }
+
+    /// The first poll of a plain request: the whole way to a free lock. The lock is made where its grant is, since
+    /// everything that it passes through on its way out costs as much as finding it.
+    #[inline]
+    fn poll_plain<T: HeldBy>(&mut self, cx: &Context<'_>) -> Poll<Result<T, LockError>> {
+        let request = &mut self.0;
+        let (config, ttl) = (request.manager.config(), request.options.ttl);
+        request.progress.stage = Stage::Answered;
+        if let Err(why) = config.check(&request.key, ttl) {
+            return self.refuse(why);
+        }
+        let (at, hash) = request.manager.place(&request.key);
+        let shard = request.manager.shard_at(at);
+        let asked = AcquireRequest {
+            key: &request.key,
+            hash,
+            terms: &Terms { ttl: ttl.unwrap_or(config.ttl), extra: None },
+            token: Token::random(),
+            origin: TokenOrigin::Minted,
+            grant_state: T::grant_state(TokenOrigin::Minted),
+        };
+        let outcome = match shard.grant_if_free(&asked) {
+            Ok(grant) => return Poll::Ready(Ok(T::new(shard, take_key(request), grant))),
+            Err(locked) => wait_behind(request, shard, locked, &asked, cx),
+        };
+        match outcome {
+            AcquireOutcome::Granted(grant) => Poll::Ready(Ok(T::new(shard, take_key(request), grant))),
+            AcquireOutcome::Refused(why) => Poll::Ready(Err(why)),
+            AcquireOutcome::Queued(id) => {
+                let progress = &mut request.progress;
+                (progress.stage, progress.shard, progress.waiter) = (Stage::Queued, u64::from(at), id);
                 Poll::Pending
             }
         }
     }
 
-    #[inline]
-    fn poll_plain<T>(
-        &mut self,
-        cx: &Context<'_>,
-        give: impl FnOnce(&mut Self, Grant) -> T,
-    ) -> Poll<Result<T, LockError>> {
-        let answer = match &mut self.stage {
-            Stage::New { options, style, bad_key } => {
-                let LockOptions { ttl, wait, rare } = std::mem::take(options);
-                let (style, bad_key) = (*style, bad_key.take());
-                // Nothing is left in it to drop; a look for that would cost a good part of what a free lock costs.
-                std::mem::forget(std::mem::replace(&mut self.stage, Stage::Answered));
-                match self.prepare(ttl, rare, bad_key) {
-                    Ok((prepared, delays)) => match self.shard().grant_if_free(&self.acquire_request(&prepared)) {
-                        Ok(grant) => return Poll::Ready(Ok(give(self, grant))),
-                        Err(locked) => self.enqueue(locked, prepared, style, wait, delays, cx),
-                    },
-                    Err(why) => return Poll::Ready(Err(why)),
-                }
-            }
-            Stage::Queued { .. } => self.poll_queued(cx),
-            Stage::Sleeping { .. } => self.poll_sleeping(cx),
-            Stage::Answered => panic!("a request was polled after it was answered"),
-        };
-        answer.map_ok(|grant| give(self, grant))
-    }
-
-    /// The first poll: checks the request against the bounds and finds the key's shard.
-    #[inline]
-    fn prepare(
-        &mut self,
-        ttl: Option<Ttl>,
-        rare: Option<Box<Rare>>,
-        bad_key: Option<Box<LockError>>,
-    ) -> Result<(Prepared, Option<Delays>), LockError> {
-        if let Some(why) = bad_key {
-            return Err(self.refused(rare.as_deref(), *why));
-        }
-        let config = self.manager.config();
-        if let Err(why) = config.check(&self.key, ttl) {
-            return Err(self.refused(rare.as_deref(), why));
-        }
-        if config.given.store.is_some() {
-            match config.canonical(self.key.clone()) {
-                Ok(key) => self.key = key,
-                Err(why) => return Err(self.refused(rare.as_deref(), why)),
-            }
-        }
-        (self.shard, self.hash) = self.manager.place(&self.key);
-        let mut prepared = Prepared {
-            terms: Terms { ttl: ttl.unwrap_or(config.ttl), extra: None },
-            token: Token::random(),
-            origin: TokenOrigin::Minted,
-        };
-        let delays = match rare {
-            Some(rare) => {
-                let mode = rare.mode;
-                let taken = prepared.set_rare(*rare, self.manager, ttl);
-                taken.inspect_err(|why| self.manager.count_refused(&self.key, mode, why))?
-            }
-            None => None,
-        };
-        if current_owner::is_there() {
-            prepared.set_caller(self.manager);
-        }
-        Ok((prepared, delays))
-    }
-
     /// Counts a request that does not come to its shard.
     #[cold]
-    fn refused(&self, rare: Option<&Rare>, why: LockError) -> LockError {
-        self.manager.count_refused(&self.key, rare.map_or(Mode::Exclusive, |rare| rare.mode), &why);
-        why
+    fn refuse<T>(&self, why: LockError) -> Poll<Result<T, LockError>> {
+        self.0.manager.count_refused(&self.0.key, Mode::Exclusive, &why);
+        Poll::Ready(Err(why))
     }
 
-    /// The key was not free, and the shard is still locked.
+    /// A later poll of a plain request.
     #[inline(never)]
-    fn enqueue(
-        &mut self,
-        locked: Locked<'_>,
-        prepared: Prepared,
-        style: Style,
-        wait: WaitLimit,
-        delays: Option<Delays>,
-        cx: &Context<'_>,
-    ) -> Poll<Result<Grant, LockError>> {
-        let outcome = match (style, delays) {
-            (_, Some(delays)) => {
-                drop(locked);
-                let started = self.manager.now();
-                let deadline = started.saturating_add(wait.within(Duration::MAX));
-                let poller = Poller { delays, started, deadline, watch: None };
-                return self.try_again(prepared, Box::new(poller), cx);
-            }
-            (Style::Try, None) => {
-                drop(locked);
-                self.shard().acquire(&self.acquire_request(&prepared), WaitPolicy::Now, self.manager.now())
-            }
-            (Style::Wait, None) if prepared.terms.owner().is_some() => {
-                drop(locked);
-                return self.queue_as_owner(prepared, wait.within(self.manager.config().given.wait), cx);
-            }
-            (Style::Wait, None) => {
-                let wait = wait.within(self.manager.config().given.wait);
-                self.shard().queue(locked, &self.acquire_request(&prepared), wait, cx.waker())
-            }
+    fn poll_queued<T: HeldBy>(&mut self, cx: &Context<'_>) -> Poll<Result<T, LockError>> {
+        let request = &mut self.0;
+        let shard = queued_in(request);
+        let ttl = request.options.ttl.unwrap_or(request.manager.config().ttl);
+        let grant_state = T::grant_state(TokenOrigin::Minted);
+        let answer = match shard.see_waiter(request.progress.waiter, ttl, grant_state, cx.waker()) {
+            WaiterPoll::Pending => return Poll::Pending,
+            WaiterPoll::Granted(grant) => Ok(T::new(shard, take_key(request), grant)),
+            WaiterPoll::Refused(why) => Err(why),
+            // A minted token names one seat of one waiter.
+            WaiterPoll::Taken => unreachable!("only this request sees its answer"),
         };
-        match outcome {
-            AcquireOutcome::Granted(grant) => Poll::Ready(Ok(grant)),
-            AcquireOutcome::Refused(why) => Poll::Ready(Err(why)),
-            AcquireOutcome::Queued(id) => {
-                self.stage = Stage::Queued { prepared, id, _watch: None, poller: None };
-                // A request that does not wait has given no waker yet, and the store's answer is to wake it.
-                if style == Style::Try { self.poll_queued(cx) } else { Poll::Pending }
+        request.progress.stage = Stage::Answered;
+        Poll::Ready(answer)
+    }
+
+    /// A poll of a request that needs a state of its own; the first one makes that, and it is kept if the request is
+    /// not answered at once.
+    #[inline(never)]
+    fn poll_underway<T: HeldBy>(&mut self, cx: &Context<'_>) -> Poll<Result<T, LockError>> {
+        let request = &mut self.0;
+        let stage = std::mem::replace(&mut request.progress.stage, Stage::Answered);
+        match (stage, request.progress.underway.take()) {
+            (Stage::New, _) => {
+                let (key, options) = (take_key(request), std::mem::take(&mut request.options));
+                let mut underway = Underway::new(request.manager, key, options, request.style, T::grant_state);
+                let answer = underway.poll_as(cx);
+                if answer.is_pending() {
+                    self.go_on(Box::new(underway));
+                }
+                answer
             }
+            (Stage::Underway, Some(mut underway)) => {
+                let answer = underway.poll_as(cx);
+                if answer.is_pending() {
+                    self.go_on(underway);
+                }
+                answer
+            }
+            _ => panic!("a request was polled after it was answered"),
         }
     }
 
-    /// Queues with the deadlock check.
-    fn queue_as_owner(
-        &mut self,
-        prepared: Prepared,
-        wait: Duration,
-        cx: &Context<'_>,
-    ) -> Poll<Result<Grant, LockError>> {
-        if let Some(grant) = self.shard().grant_now(&self.acquire_request(&prepared)) {
-            return Poll::Ready(Ok(grant));
-        }
-        let Some(owned) = self.owned(&prepared) else { unreachable!("only an owner's requests come here") };
-        match self.manager.detector().queue(self.manager.shards(), &owned, wait, cx.waker()) {
-            (AcquireOutcome::Granted(grant), _) => Poll::Ready(Ok(grant)),
-            (AcquireOutcome::Refused(why), _) => Poll::Ready(Err(why)),
-            (AcquireOutcome::Queued(id), watch) => {
-                self.stage = Stage::Queued { prepared, id, _watch: watch, poller: None };
-                // It may have been refused already.
-                self.poll_queued(cx)
-            }
-        }
-    }
-
-    /// The request as the deadlock check sees it, if it is an owner's.
-    fn owned<'b>(&'b self, prepared: &'b Prepared) -> Option<OwnedRequest<'b>> {
-        Some(OwnedRequest {
-            request: self.acquire_request(prepared),
-            owner: prepared.terms.owner()?,
-            shard: self.shard,
-        })
+    fn go_on(&mut self, underway: Box<Underway<'a>>) {
+        let progress = &mut self.0.progress;
+        (progress.stage, progress.underway) = (Stage::Underway, Some(underway));
     }
 
     /// Where the request stands in its queue, if it waits in one.
     pub(super) fn place(&self) -> Option<WaitPlace> {
-        let Stage::Queued { id, .. } = &self.stage else { return None };
-        self.shard().position_of(*id).map(|QueuePosition { position, estimate }| WaitPlace { position, estimate })
-    }
-
-    /// A later poll of a request that queues.
-    fn poll_queued(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        let Stage::Queued { prepared, id, .. } = &self.stage else {
-            unreachable!("only a queued request is polled so")
+        let (shard, waiter) = match self.0.progress.stage {
+            Stage::Queued => (queued_in(&self.0), self.0.progress.waiter),
+            _ => self.0.progress.underway.as_ref()?.queued_as()?,
         };
-        let answer = match self.shard().see_waiter(*id, prepared.terms.ttl, self.grant_state(prepared), cx.waker()) {
-            WaiterPoll::Pending => return Poll::Pending,
-            WaiterPoll::Granted(grant) => Ok(grant),
-            WaiterPoll::Refused(why) => Err(why),
-            WaiterPoll::Taken => self.shard().answer_taken(&self.acquire_request(prepared)),
-        };
-        match std::mem::replace(&mut self.stage, Stage::Answered) {
-            Stage::Queued { prepared, poller: Some(poller), .. } if answer == Err(LockError::Held) => {
-                self.pause(prepared, poller, cx)
-            }
-            _ => Poll::Ready(answer),
+        shard.position_of(waiter).map(|QueuePosition { position, estimate }| WaitPlace { position, estimate })
+    }
+}
+
+/// The key was not free, and the shard is still locked.
+#[inline(never)]
+fn wait_behind(
+    request: &LockRequest<'_>,
+    shard: &Shard,
+    locked: Locked<'_>,
+    asked: &AcquireRequest<'_>,
+    cx: &Context<'_>,
+) -> AcquireOutcome {
+    match request.style {
+        Style::Try => {
+            drop(locked);
+            shard.acquire(asked, WaitPolicy::Now, request.manager.now())
+        }
+        Style::Wait => {
+            let wait = request.options.wait.within(request.manager.config().given.wait);
+            shard.queue(locked, asked, wait, cx.waker())
         }
     }
+}
 
-    /// A later poll of a poller.
-    fn poll_sleeping(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        if let Stage::Sleeping { timer, .. } = &self.stage {
-            if self.shard().still_sleeps(*timer, cx.waker()) {
-                return Poll::Pending;
-            }
-            self.shard().stop_sleep(*timer);
-        }
-        match std::mem::replace(&mut self.stage, Stage::Answered) {
-            Stage::Sleeping { prepared, poller, .. } => self.try_again(prepared, poller, cx),
-            _ => unreachable!("only a sleeping request is polled so"),
-        }
-    }
+/// The shard in which a plain request queues.
+fn queued_in<'a>(request: &LockRequest<'a>) -> &'a Arc<Shard> {
+    let manager: &'a LockManager = request.manager;
+    manager.shard_at(request.progress.shard as u32)
+}
 
-    /// One try of a poller, then sleep until the next, or give up.
-    fn try_again(
-        &mut self,
-        prepared: Prepared,
-        poller: Box<Poller<'a>>,
-        cx: &Context<'_>,
-    ) -> Poll<Result<Grant, LockError>> {
-        let shard = self.shard();
-        let now = shard.now();
-        let answer = match shard.acquire(&self.acquire_request(&prepared), WaitPolicy::Poll, now) {
-            AcquireOutcome::Refused(LockError::Held) => return self.pause(prepared, poller, cx),
-            AcquireOutcome::Granted(grant) => Ok(grant),
-            AcquireOutcome::Refused(why) => Err(why),
-            AcquireOutcome::Queued(id) => {
-                // The store is being asked, once.
-                self.stage = Stage::Queued { prepared, id, _watch: None, poller: Some(poller) };
-                return self.poll_queued(cx);
-            }
-        };
-        Poll::Ready(answer)
-    }
-
-    /// Sleeps until the next try, or gives up.
-    fn pause(
-        &mut self,
-        prepared: Prepared,
-        mut poller: Box<Poller<'a>>,
-        cx: &Context<'_>,
-    ) -> Poll<Result<Grant, LockError>> {
-        let shard = self.shard();
-        let can_sleep = if shard.is_forked() { Err(LockError::Forked) } else { Ok(()) };
-        if let Err(why) = can_sleep.and_then(|()| self.watch_poller(&prepared, &mut poller)) {
-            shard.count_attempt(prepared.terms.mode(), why.outcome(), |c| c.rejected += 1);
-            if let LockError::Deadlock { cycle } = &why {
-                shard.publish_deadlock(&self.key, self.hash, prepared.terms.owner_label(), cycle);
-            }
-            return Poll::Ready(Err(why));
-        }
-        let now = shard.now();
-        match poller.delays.next() {
-            Some(delay) if now < poller.deadline => {
-                // The last try comes at the end of the wait, not before it.
-                let due = now.saturating_add(delay).min(poller.deadline);
-                match shard.sleep(due, cx.waker()) {
-                    Some(timer) => {
-                        self.stage = Stage::Sleeping { prepared, poller, timer };
-                        Poll::Pending
-                    }
-                    // Closed since the try: the next one says so.
-                    None => self.try_again(prepared, poller, cx),
-                }
-            }
-            _ => {
-                shard.count_attempt(prepared.terms.mode(), AttemptOutcome::Timeout, |c| c.polls_exhausted += 1);
-                Poll::Ready(Err(LockError::Timeout { waited: now.saturating_since(poller.started) }))
-            }
-        }
-    }
-
-    /// Registers an owner that polls with the deadlock check: its wait closes a cycle as a queued one does.
-    fn watch_poller(&self, prepared: &Prepared, poller: &mut Poller<'a>) -> Result<(), LockError> {
-        let Some(owned) = self.owned(prepared) else { return Ok(()) };
-        match &poller.watch {
-            Some(watch) => watch.check()?,
-            None => poller.watch = Some(self.manager.detector().poll(self.manager.shards(), &owned)?),
-        }
-        Ok(())
-    }
-
-    pub(super) fn shard(&self) -> &'a Arc<Shard> {
-        self.manager.shard_at(self.shard)
-    }
-
-    fn acquire_request<'b>(&'b self, prepared: &'b Prepared) -> AcquireRequest<'b> {
-        let Prepared { terms, token, origin } = prepared;
-        AcquireRequest {
-            key: &self.key,
-            hash: self.hash,
-            terms,
-            token: *token,
-            origin: *origin,
-            grant_state: self.grant_state(prepared),
-        }
-    }
-
-    fn grant_state(&self, prepared: &Prepared) -> GrantState {
-        match self.held_by {
-            HeldBy::Guard => GrantState::Guard(prepared.origin),
-            HeldBy::Ticket => GrantState::Ticket,
-        }
-    }
-
-    /// The key of an answered request, for its guard.
-    pub(super) fn take_key(&mut self) -> Key {
-        std::mem::replace(&mut self.key, Key::placeholder())
-    }
+/// The key of a request that needs it no more, for its guard.
+#[inline]
+fn take_key(request: &mut LockRequest<'_>) -> Key {
+    std::mem::replace(&mut request.key, Key::placeholder())
 }
 
 impl Drop for AcquireFuture<'_> {
     #[inline]
     fn drop(&mut self) {
-        match &self.stage {
-            Stage::New { .. } | Stage::Answered => {}
-            Stage::Queued { id, .. } => self.shard().cancel(*id),
-            Stage::Sleeping { prepared, timer, .. } => {
-                let shard = self.shard();
-                shard.stop_sleep(*timer);
-                let mode = prepared.terms.mode();
-                shard.count_attempt(mode, AttemptOutcome::Cancelled, |c| c.cancelled_polls += 1);
-            }
+        if self.0.progress.stage == Stage::Queued {
+            queued_in(&self.0).cancel(self.0.progress.waiter);
         }
     }
 }
+
+debug_of!(AcquireFuture [] ['_], |it| key: it.0.key, stage: it.0.progress.stage);

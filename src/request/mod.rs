@@ -12,6 +12,7 @@ mod owned;
 mod prepared;
 mod session;
 mod setters;
+mod underway;
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
-use future::{AcquireFuture, HeldBy, Traced};
+use future::{AcquireFuture, Progress};
 pub use options::LockOptions;
 pub use owned::OwnedLockRequest;
 pub(crate) use setters::setters;
@@ -33,6 +34,7 @@ use crate::table::{Mode, Scope};
 
 /// Whether a request waits at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
 pub(crate) enum Style {
     /// Now, or `Held`.
     Try,
@@ -47,21 +49,27 @@ pub(crate) enum Style {
 #[must_use = "a request does nothing until it is awaited"]
 pub struct LockRequest<'a> {
     manager: &'a LockManager,
+    /// A placeholder if the options know a fault of it.
     key: Key,
-    /// Why there is no key; `key` is then a placeholder.
-    bad_key: Option<Box<LockError>>,
     options: LockOptions,
     style: Style,
+    /// Nothing yet: for its future, which it is made where it lies.
+    progress: Progress<'a>,
 }
 
 impl<'a> LockRequest<'a> {
     #[inline]
     pub(crate) fn new<E: Into<LockError>>(manager: &'a LockManager, key: Result<Key, E>, style: Style) -> Self {
-        let (key, bad_key) = match key {
-            Ok(key) => (key, None),
-            Err(why) => (Key::placeholder(), Some(Box::new(why.into()))),
-        };
-        Self { manager, key, bad_key, options: LockOptions::new(), style }
+        match key {
+            Ok(key) => Self { manager, key, options: LockOptions::new(), style, progress: Progress::NEW },
+            Err(why) => Self::without_key(manager, why.into(), style),
+        }
+    }
+
+    #[cold]
+    fn without_key(manager: &'a LockManager, why: LockError, style: Style) -> Self {
+        let options = LockOptions::new().without_key(why);
+        Self { manager, key: Key::placeholder(), options, style, progress: Progress::NEW }
     }
 
     /// Takes all options at once, in place of those set so far; what kind of lock it is stays, and on behalf of which
@@ -80,9 +88,9 @@ impl<'a> LockRequest<'a> {
     /// The key in this manager's form, checked against its bounds.
     pub(crate) fn checked_key(&self) -> Result<Key, LockError> {
         let refused = |key: &Key, why: &LockError| self.manager.count_refused(key, self.options.the_mode(), why);
-        if let Some(why) = &self.bad_key {
+        if let Some(why) = self.options.bad_key() {
             refused(&self.key, why);
-            return Err((**why).clone());
+            return Err(why.clone());
         }
         let config = self.manager.config();
         let key = config.check(&self.key, None).and_then(|()| config.canonical(self.key.clone()));
@@ -175,7 +183,7 @@ impl<'a> IntoFuture for LockRequest<'a> {
     type IntoFuture = LockFuture<'a>;
 
     fn into_future(self) -> LockFuture<'a> {
-        LockFuture(AcquireFuture::new(self, HeldBy::Guard))
+        LockFuture(AcquireFuture::new(self))
     }
 }
 
@@ -200,7 +208,7 @@ impl<'a> IntoFuture for TicketRequest<'a> {
     type IntoFuture = TicketFuture<'a>;
 
     fn into_future(self) -> TicketFuture<'a> {
-        TicketFuture(AcquireFuture::new(self.0, HeldBy::Ticket))
+        TicketFuture(AcquireFuture::new(self.0))
     }
 }
 
@@ -228,18 +236,8 @@ impl LockFuture<'_> {
     /// Polls without a look at the task's budget.
     #[inline]
     fn poll_at_once(&mut self, cx: &Context<'_>) -> Poll<Result<Lock, LockError>> {
-        self.0.poll_as(cx, |request, grant| Lock::new(Arc::clone(request.shard()), request.take_key(), grant))
+        self.0.poll_as(cx)
     }
-}
-
-impl Traced for Lock {
-    fn trace(&mut self, mode: Mode) {
-        Self::trace(self, mode);
-    }
-}
-
-impl Traced for Ticket {
-    fn trace(&mut self, _: Mode) {}
 }
 
 impl Future for LockFuture<'_> {
@@ -264,6 +262,6 @@ impl Future for TicketFuture<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         ready!(budget::poll_proceed(cx));
-        self.0.poll_as(cx, |request, grant| Ticket::from_parts(request.take_key(), grant.token, grant.proof))
+        self.0.poll_as(cx)
     }
 }

@@ -29,26 +29,32 @@ pub struct LockOptions {
     pub(super) rare: Option<Box<Rare>>,
 }
 
-#[derive(Clone, Copy, Default)]
-pub(super) enum WaitLimit {
-    #[default]
-    Default,
-    AtMost(Duration),
-    Forever,
-}
+/// How long a request waits, in one word since every request carries it: nanoseconds and one. Nothing but 0 stands for
+/// the manager's default; a wait of 0 is a wait.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct WaitLimit(u64);
 
 impl WaitLimit {
+    const FOREVER: Self = Self(u64::MAX);
+
+    /// 584 years are for ever.
+    fn at_most(wait: Duration) -> Self {
+        u64::try_from(wait.as_nanos()).map_or(Self::FOREVER, |nanos| Self(nanos.saturating_add(1)))
+    }
+
     pub(super) fn within(self, default: Duration) -> Duration {
         match self {
-            Self::Default => default,
-            Self::AtMost(wait) => wait,
-            Self::Forever => Duration::MAX,
+            Self(0) => default,
+            Self::FOREVER => Duration::MAX,
+            Self(more) => Duration::from_nanos(more - 1),
         }
     }
 }
 
 #[derive(Clone, Default)]
 pub(super) struct Rare {
+    /// Why there is no key; it comes before all other faults, and no options take its place.
+    pub(super) bad_key: Option<LockError>,
     /// The first option that made no sense; the request answers with it.
     pub(super) fault: Option<LockError>,
     pub(super) owner: Option<Arc<str>>,
@@ -92,13 +98,13 @@ impl LockOptions {
 
     /// How long the request waits before it answers [`LockError::Timeout`]; the manager's default is 5 s.
     pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = WaitLimit::AtMost(wait);
+        self.wait = WaitLimit::at_most(wait);
         self
     }
 
     /// Waits without end.
     pub fn wait_forever(mut self) -> Self {
-        self.wait = WaitLimit::Forever;
+        self.wait = WaitLimit::FOREVER;
         self
     }
 
@@ -217,12 +223,26 @@ impl LockOptions {
         self.rare.as_ref()?.session.as_ref()
     }
 
-    /// These options in place of `before`; a session that was set before stays unless these name one.
-    pub(crate) fn in_place_of(self, before: &Self) -> Self {
+    /// These options in place of `before`; a session that was set before stays unless these name one, and a fault of the
+    /// key stays.
+    pub(crate) fn in_place_of(mut self, before: &Self) -> Self {
+        if let Some(why) = before.bad_key() {
+            self = self.without_key(why.clone());
+        }
         match (before.the_session(), self.the_session()) {
             (Some(session), None) => self.session(session),
             _ => self,
         }
+    }
+
+    /// Of a request that has no key.
+    pub(super) fn without_key(mut self, why: LockError) -> Self {
+        self.rare().bad_key = Some(why);
+        self
+    }
+
+    pub(super) fn bad_key(&self) -> Option<&LockError> {
+        self.rare.as_ref()?.bad_key.as_ref()
     }
 
     /// What makes those who ask for a shared lock ask for the same one.

@@ -5,6 +5,7 @@ use std::future::IntoFuture;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::future::Progress;
 use super::{LockOptions, LockRequest, Style};
 use crate::engine::LockManager;
 use crate::error::LockError;
@@ -35,15 +36,14 @@ pub struct OwnedLockRequest {
 #[derive(Debug)]
 pub(crate) struct RequestParts {
     key: Key,
-    bad_key: Option<Box<LockError>>,
     options: LockOptions,
     style: Style,
 }
 
 impl OwnedLockRequest {
     pub(super) fn new(request: LockRequest<'_>) -> Self {
-        let LockRequest { manager, key, bad_key, options, style } = request;
-        Self { manager: manager.clone(), parts: RequestParts { key, bad_key, options, style } }
+        let LockRequest { manager, key, options, style, .. } = request;
+        Self { manager: manager.clone(), parts: RequestParts { key, options, style } }
     }
 
     pub(crate) fn into_parts(self) -> (LockManager, RequestParts) {
@@ -53,8 +53,8 @@ impl OwnedLockRequest {
 
 impl RequestParts {
     pub(crate) fn on(self, manager: &LockManager) -> LockRequest<'_> {
-        let Self { key, bad_key, options, style } = self;
-        LockRequest { manager, key, bad_key, options, style }
+        let Self { key, options, style } = self;
+        LockRequest { manager, key, options, style, progress: Progress::NEW }
     }
 }
 
