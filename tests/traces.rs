@@ -216,3 +216,39 @@ async fn a_value_that_stays_in_its_process_is_told_of_and_not_shown() {
     assert_eq!(told_of, [(Some("k"), Some(long)), (Some("l"), Some(unwritten))]);
     assert!(!told.text().contains("secret"), "{}", told.text());
 }
+
+#[cfg(feature = "redis")]
+#[actix_rt::test]
+async fn a_store_that_does_not_say_whether_there_is_a_value_is_told_of() {
+    use leasehold::store::redis::RedisStore;
+    use leasehold::{Codec, CodecError};
+
+    struct Number;
+    impl Codec<u64> for Number {
+        fn encode(&self, number: &u64) -> Result<Vec<u8>, CodecError> {
+            Ok(number.to_le_bytes().into())
+        }
+        fn decode(&self, bytes: &[u8]) -> Result<u64, CodecError> {
+            Ok(u64::from_le_bytes(bytes.try_into()?))
+        }
+    }
+    let redis = kit::Server::start(&[]);
+    let proxy = kit::Proxy::start(redis.address());
+    let [holding, asking] = [redis.url(), proxy.url()].map(|url| RedisStore::builder(&url).build().unwrap());
+    let holding = LockManager::builder().store(holding).build_and_connect().await.unwrap();
+    let asking = LockManager::builder().store(asking).build_and_connect().await.unwrap();
+    let held = holding.lock("k").await.unwrap();
+    let (answer, told) = told(async {
+        let mut caller = Box::pin(asking.singleflight("k", async || 7).across_processes(Number).into_future());
+        assert!(poll!(&mut caller).is_pending());
+        kit::until("its place", || redis.ask::<usize>("ZCARD leasehold:queue:{lock:k}") == 1);
+        proxy.lose_reply_of("leasehold:value:{lock:k}", kit::Then::Reset);
+        held.unlock().await;
+        caller.await
+    })
+    .await;
+    assert_eq!(answer, Ok(7));
+    let event = told.one("leasehold.value_not_shared");
+    let why = event.field("why");
+    assert_eq!((event.field("lock.key"), why), (Some("k"), Some("the store has not said whether there is one")));
+}

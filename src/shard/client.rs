@@ -68,11 +68,6 @@ impl StoreClient {
         })
     }
 
-    /// What the managers' clock shows.
-    pub(crate) fn now(&self) -> Moment {
-        self.clock.now()
-    }
-
     /// The store, as its manager calls it.
     pub(crate) fn observed(&self) -> &InstrumentedStore {
         &self.observed
@@ -157,10 +152,20 @@ impl StoreClient {
         self.ask(|store| async move { store.holders(&key, None).await }).await
     }
 
-    /// What a release has left in the store within this time. `None` if there is no runtime to ask it on.
-    pub(crate) async fn value(&self, key: &Key, within: Duration) -> Option<Result<Option<LeftValue>, StoreError>> {
-        let key = key.clone();
-        self.ask(|store| async move { store.value(&key, within).await }).await
+    /// What a release has left in the store since then, and when the store was asked. `None` if there is no runtime to ask
+    /// it on.
+    pub(crate) async fn value(
+        &self,
+        key: &Key,
+        since: Moment,
+    ) -> Option<(Moment, Result<Option<LeftValue>, StoreError>)> {
+        let (key, clock) = (key.clone(), self.clock.clone());
+        let asking = |store: Arc<dyn Store>| async move {
+            // Now, and not when it was to be asked: a busy runtime comes to it late, and its age is counted from here.
+            let asked = clock.now();
+            (asked, store.value(&key, asked.saturating_since(since)).await)
+        };
+        self.ask(asking).await
     }
 
     /// Some of the locks that the store keeps. `None` if there is no runtime to ask it on.

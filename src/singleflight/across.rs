@@ -111,8 +111,9 @@ where
     /// is cached: the value lies in the store for those who waited, for [`value_life`](crate::Builder::value_life) at
     /// most. If the process that calls dies, its lock runs out, and one of those that wait calls; if the lock is lost, or
     /// the call is dropped or panics, its value is no other process's. Those who wait also call, one after the other, where a value
-    /// has more than [`max_value_bytes`](crate::Builder::max_value_bytes), or cannot be written or read; with the feature
-    /// `tracing` an event says so. What is in the store can be read by whoever may read there.
+    /// has more than [`max_value_bytes`](crate::Builder::max_value_bytes), or cannot be written or read, and one of them
+    /// where the store does not answer in time whether there is a value; with the feature `tracing` an event says so. What
+    /// is in the store can be read by whoever may read there.
     ///
     /// When a value is too old is judged by the store's clock, which should not be set back: a value then looks younger than
     /// it is, by no more than it is old.
@@ -199,10 +200,11 @@ impl<V> Across<V> {
         }
         let (client, key, since) = (Arc::clone(&self.client), self.key.clone(), self.since);
         let asking = async move {
-            let asked = client.now();
+            let (asked, told) = client.value(&key, since).await?;
             // A store that does not answer is none that says no: then this process calls.
-            let told = client.value(&key, asked.saturating_since(since)).await?.ok()?;
-            told.map(|value| (asked, value))
+            let told =
+                told.inspect_err(|_| trace::value_not_shared(&key, "the store has not said whether there is one"));
+            told.ok()?.map(|value| (asked, value))
         };
         Some(asking.boxed())
     }

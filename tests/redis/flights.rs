@@ -3,13 +3,15 @@
 
 use std::future::IntoFuture;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use leasehold::store::ClaimReuse;
 use leasehold::store::redis::RedisStore;
 use leasehold::{Builder, Codec, CodecError, LockError, LockManager, Release};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -130,6 +132,42 @@ async fn a_value_is_told_to_those_who_waited_and_to_nobody_later() {
     }
     let shared = [&one, &two, &third].map(|locks| (locks.stats().flights_led, locks.stats().flights_shared));
     assert_eq!((calls.begun(), shared), (2, [(2, 0), (0, 2), (0, 2)]));
+}
+
+/// Says that it was called, and holds up whoever calls it: a runtime that has no time.
+struct HeldUp {
+    woken: mpsc::Sender<()>,
+    go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Wake for HeldUp {
+    fn wake(self: Arc<Self>) {
+        let _ = self.woken.send(());
+        let _ = self.go_on.lock().recv();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_is_no_older_for_being_asked_for_late() {
+    let server = Server::start(&[]);
+    let ((one, two), calls) = (two(&server).await, Calls::new());
+    let caller = ask(&one, &calls);
+    until("the call", || calls.begun() == 1);
+    let began = Instant::now();
+    let call = || Arc::clone(&calls).call();
+    let mut waiting = Box::pin(two.singleflight("k", call).across_processes(Words).wait(LONG).into_future());
+    let ((woken, is_woken), (let_go, go_on)) = (mpsc::channel(), mpsc::channel());
+    let held_up = Waker::from(Arc::new(HeldUp { woken, go_on: Mutex::new(go_on) }));
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(&held_up)).is_pending());
+    until("its place", || places(&server) == 1);
+    calls.let_through(2);
+    assert_eq!(caller.await.unwrap(), Ok("call 1".into()));
+    is_woken.recv().unwrap();
+    // Its question waits for the runtime that woke it, for longer than it has waited for the value.
+    assert!(futures::poll!(&mut waiting).is_pending());
+    std::thread::sleep(began.elapsed() * 2);
+    drop::<mpsc::Sender<()>>(let_go);
+    assert_eq!(waiting.await, Ok("call 1".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
