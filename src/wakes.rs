@@ -22,6 +22,11 @@ pub(crate) fn wake(waker: Waker) {
     }
 }
 
+/// The same for code that must go on if the waker panics.
+pub(crate) fn wake_safely(waker: Waker) {
+    let _ = catch_unwind(AssertUnwindSafe(|| wake(waker)));
+}
+
 /// Does `work`, and then gives the wakes of it.
 pub(crate) fn together(work: impl FnOnce()) {
     struct Keeping;

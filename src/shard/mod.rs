@@ -20,6 +20,7 @@ mod inbox;
 mod inspect;
 pub(crate) mod loss;
 mod notice;
+mod queue;
 mod reconcile;
 #[cfg(all(test, shuttle))]
 mod shuttled;
@@ -48,8 +49,8 @@ use crate::error::{AttemptOutcome, LockError};
 use crate::key::{Key, Ttl, TtlBounds};
 use crate::sync::{Mutex, MutexGuard};
 use crate::table::{
-    AcquireOutcome, AcquireRequest, Counters, Effects, End, Grant, GrantState, Interest, Mode, NotFree, Release, Sink,
-    Slice, Table, TokenOrigin, WaitPolicy, WaiterId, WaiterPoll,
+    AcquireOutcome, AcquireRequest, Counters, Effects, End, Grant, Interest, Mode, NotFree, Release, Sink, Slice,
+    Table, WaitPolicy, WaiterId,
 };
 use driver::StoreDriver;
 use forked::Origin;
@@ -289,67 +290,6 @@ impl Shard {
         }
     }
 
-    /// Answers a request that queues if it must.
-    ///
-    /// A long wait is dated by the coarse clock, and made longer by what that may lag. A holder whose deadline passed
-    /// within that lag still looks alive; queueing then has the actor end it at once, by the exact time.
-    pub(crate) fn queue(
-        &self,
-        locked: Locked<'_>,
-        request: &AcquireRequest<'_>,
-        wait: Duration,
-        waker: &Waker,
-    ) -> AcquireOutcome {
-        let Locked { state, now, not_free } = locked;
-        let (now, wait) = if wait < LONG_WAIT || is_short(request.terms.ttl) || request.origin == TokenOrigin::ByClient
-        {
-            (self.clock.now(), wait)
-        } else {
-            (now, wait.saturating_add(self.clock.coarse_lag()))
-        };
-        let policy = WaitPolicy::Until(now.saturating_add(wait), Some(waker));
-        self.finish(state, |state, fx| {
-            if let Err(refused) = self.make_room_to_wait(state, request.terms.mode(), now, fx) {
-                return refused;
-            }
-            state.table.acquire_after(not_free, request, policy, now, fx)
-        })
-    }
-
-    /// The same for a request of an owner, which has already been refused once. Its effects are the caller's to run.
-    pub(crate) fn queue_owned(
-        &self,
-        request: &AcquireRequest<'_>,
-        wait: Duration,
-        waker: &Waker,
-        fx: &mut Effects,
-    ) -> AcquireOutcome {
-        let now = self.clock.now();
-        let policy = WaitPolicy::Until(now.saturating_add(wait), Some(waker));
-        self.with_effects(fx, |state, fx| {
-            if let Err(refused) = self.make_room_to_wait(state, request.terms.mode(), now, fx) {
-                return refused;
-            }
-            state.table.acquire(request, policy, now, fx)
-        })
-    }
-
-    /// Makes room for a request that queues if it must; refuses it in a fork, where nothing would ever end the wait.
-    #[inline]
-    fn make_room_to_wait(
-        &self,
-        state: &mut State,
-        mode: Mode,
-        now: Moment,
-        fx: &mut Effects,
-    ) -> Result<(), AcquireOutcome> {
-        state.refuse_fork(mode, now)?;
-        state.make_room(mode, &self.member_budget, now, fx);
-        let waiting = state.table.waiting();
-        state.table.admit(state.waiter_permits.room(&self.waiter_budget, waiting));
-        Ok(())
-    }
-
     /// Answers a request of an owner if it can be granted now; changes nothing otherwise.
     pub(crate) fn grant_now(&self, request: &AcquireRequest<'_>) -> Option<Grant> {
         let now = self.clock.now();
@@ -357,11 +297,6 @@ impl Shard {
             state.make_room(request.terms.mode(), &self.member_budget, now, fx);
             state.table.grant_now(request, now, fx)
         })
-    }
-
-    pub(crate) fn see_waiter(&self, id: WaiterId, ttl: Ttl, keeper: GrantState, waker: &Waker) -> WaiterPoll {
-        let now = if is_short(ttl) { self.clock.now() } else { self.clock.coarse() };
-        self.with(|state, fx| state.table.poll_waiter(id, keeper, waker, now, fx))
     }
 
     pub(crate) fn cancel(&self, id: WaiterId) {
@@ -384,16 +319,6 @@ impl Shard {
             return released;
         }
         self.hand_on(state, grant, end, coarse)
-    }
-
-    /// Ends a grant that somebody waits for, watches or asks about.
-    #[inline(never)]
-    fn hand_on(&self, state: MutexGuard<'_, State>, grant: &Grant, end: End, coarse: Moment) -> Release {
-        self.finish(state, |state, fx| {
-            // A hand-off dates the next grant: as exactly as if that had come by the fast path.
-            let now = if state.table.next_ttl(grant).is_some_and(is_short) { self.clock.now() } else { coarse };
-            state.table.release(grant, end, now, fx)
-        })
     }
 
     /// Adds to the counters what the table cannot count itself.

@@ -47,7 +47,7 @@ impl Table {
             position += 1;
             at = self.waiters[at].prev;
         }
-        let ended = slot.extras.as_ref().and_then(|extras| extras.traffic.as_deref()).filter(|c| c.ends() > 0);
+        let ended = slot.traffic().filter(|c| c.ends() > 0);
         let estimate = ended.map(|c| Duration::from_nanos((c.hold_nanos / c.ends()).saturating_mul(position as u64)));
         Some(QueuePosition { position, estimate })
     }

@@ -59,7 +59,7 @@ impl More {
             let _ = catch_unwind(AssertUnwindSafe(|| sink.publish(event)));
         }
         for waker in self.wakes {
-            let _ = catch_unwind(AssertUnwindSafe(|| wakes::wake(waker)));
+            wakes::wake_safely(waker);
         }
         for waker in self.spent {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(waker)));
@@ -150,7 +150,7 @@ impl Drop for Effects {
             more.run();
         }
         if let Some(waker) = self.wake.take() {
-            let _ = catch_unwind(AssertUnwindSafe(|| wakes::wake(waker)));
+            wakes::wake_safely(waker);
         }
     }
 }

@@ -99,7 +99,7 @@ pub(crate) use history::{End, EndRecord};
 pub use hold::Release;
 pub(crate) use holder::{GrantState, TokenOrigin};
 pub(crate) use owner::{Owner, OwnerId, OwnerKind, OwnerSet, check_owner};
-pub(crate) use queue::WaiterId;
+pub(crate) use queue::{PassedOn, WaiterId};
 #[cfg(feature = "metrics")]
 pub(crate) use reading::{Oldest, Reading};
 pub(crate) use refresh_order::AutoRefreshId;
@@ -307,7 +307,7 @@ impl Table {
     /// Counts for the shard and, where the key is contended, for the key.
     fn count(&mut self, index: u32, add: impl Fn(&mut Counters)) {
         add(&mut self.counters);
-        if let Some(traffic) = self.slots[index].extras.as_mut().and_then(|extras| extras.traffic.as_mut()) {
+        if let Some(traffic) = self.slots[index].traffic_mut() {
             add(traffic);
         }
     }

@@ -193,6 +193,21 @@ impl Slot {
         self.extra_terms()?.session()
     }
 
+    /// Whether its holder has the key alone, on no terms but its TTL, and whoever comes next finds the slot as a free one.
+    #[inline]
+    pub(super) fn is_ordinary(&self) -> bool {
+        self.extras.as_deref().is_none_or(Extras::only_count)
+    }
+
+    /// What is counted of the key.
+    pub(super) fn traffic(&self) -> Option<&Counters> {
+        self.extras.as_ref()?.traffic.as_deref()
+    }
+
+    pub(super) fn traffic_mut(&mut self) -> Option<&mut Counters> {
+        self.extras.as_mut()?.traffic.as_deref_mut()
+    }
+
     pub(crate) fn group(&self) -> Option<&Group> {
         self.extras.as_ref()?.group.as_deref()
     }
@@ -302,6 +317,15 @@ pub(crate) struct Extras {
 }
 
 impl Extras {
+    /// Whether there is nothing but what is counted, and what is of use with a store alone.
+    #[inline]
+    fn only_count(&self) -> bool {
+        let of_key = self.group.is_some() || self.joins.is_some() || self.member_of.is_some();
+        let of_holder = self.terms.is_some() || self.watcher.is_some() || self.auto.is_some();
+        let later = self.cap.is_some() || self.notice.is_some() || self.reentries > 0;
+        !(of_key | of_holder | later)
+    }
+
     /// Forgets what was the holder's.
     pub(crate) fn forget_holder(&mut self) -> Option<Arc<dyn Watcher>> {
         (self.terms, self.cap, self.notice, self.reentries) = (None, None, None, 0);

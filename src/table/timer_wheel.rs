@@ -2,7 +2,8 @@
 //!
 //! Insert and remove are O(1) and touch only the neighbours in one bucket; entries live where their owner keeps them
 //! ([`Timed`]), the wheel links them. A tick is 1 ms, and deadlines round up to one: an entry is never handed out
-//! early, at most a tick late, and whoever uses a deadline compares it itself (C1).
+//! early, at most a tick late, and whoever uses a deadline compares it itself (C1). One whose deadline moves on may stay
+//! where it is: it comes up at the earlier one, and is filed anew then.
 //!
 //! Work comes in single steps ([`Wheel::step`]), so that a tick can stop after any of them: a bucket of a million
 //! entries is opened entry by entry, never at one go. For what somebody waits for there is a second set of buckets,
@@ -175,7 +176,7 @@ impl Wheel {
         };
         let id = self.heads[level][slot];
         self.remove(nodes, id);
-        if level == SET * LEVELS {
+        if level == SET * LEVELS && nodes.timed(id).0 <= now {
             return Step::Due(id);
         }
         self.file::<SET>(nodes, id);
@@ -261,6 +262,8 @@ mod tests {
         Insert(u64, bool),
         Remove(usize),
         Move(usize, u64),
+        /// Later than it was, and left where it is.
+        Delay(usize, u64),
         Advance(u64, usize),
     }
 
@@ -274,6 +277,7 @@ mod tests {
             3 => (span(), any::<bool>()).prop_map(|(span, urgent)| Op::Insert(span, urgent)),
             1 => any::<usize>().prop_map(Op::Remove),
             1 => (any::<usize>(), span()).prop_map(|(at, span)| Op::Move(at, span)),
+            1 => (any::<usize>(), span()).prop_map(|(at, span)| Op::Delay(at, span)),
             2 => (0_u32..52, 1_usize..20).prop_map(|(bits, steps)| Op::Advance(1 << bits, steps)),
         ]
     }
@@ -303,6 +307,10 @@ mod tests {
                         let id = filed[at % filed.len()];
                         nodes[id].due = Moment::from_nanos(now.saturating_add(span));
                         wheel.update(&mut nodes, id);
+                    }
+                    Op::Delay(at, span) if !filed.is_empty() => {
+                        let due = &mut nodes[filed[at % filed.len()]].due;
+                        *due = due.saturating_add(std::time::Duration::from_nanos(span));
                     }
                     Op::Advance(span, steps) => {
                         now = now.saturating_add(span).min(1 << 60);

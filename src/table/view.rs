@@ -245,7 +245,7 @@ impl Table {
 }
 
 fn contended(slot: &Slot) -> Option<Counters> {
-    slot.extras.as_ref().and_then(|extras| extras.traffic.as_deref()).copied()
+    slot.traffic().copied()
 }
 
 fn shown_waiters<'a>(queue: impl Iterator<Item = &'a Waiter>, shown: usize, now: Moment) -> Vec<WaiterInfo> {

@@ -2,8 +2,9 @@
 //!
 //! A waiter is put in by `enqueue` or `claim_vacant`. It is granted by `grant_to_waiter`, refused or called off by
 //! `reject_waiter`, and its answer is taken by `poll_waiter`; nobody else can write its state, which is private to this
-//! room. `waiter` has the table of the states, `list` the order of the queue.
+//! room. `waiter` has the table of the states, `list` the order of the queue, `lane` the short way of most waiters.
 
+mod lane;
 mod list;
 mod waiter;
 
@@ -18,6 +19,7 @@ use super::{Counters, Effects, Grant, MAX_SEATS, Table};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError};
 use crate::mode::Mode;
+pub(crate) use lane::PassedOn;
 pub(crate) use list::Queue;
 pub(crate) use waiter::{Waiter, WaiterId, WaiterState};
 

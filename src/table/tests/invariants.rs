@@ -271,7 +271,7 @@ impl Table {
         #[cfg(feature = "metrics")]
         self.assert_tally(slots);
         for (index, slot) in slots {
-            if let Some(traffic) = slot.extras.as_ref().and_then(|extras| extras.traffic.as_deref()) {
+            if let Some(traffic) = slot.traffic() {
                 let held = usize::from(slot.holder.is_some() && !slot.is_pending())
                     + slot.group().map_or(0, |group| group.len());
                 let claimants = claimants.iter().filter(|at| *at == index).count();

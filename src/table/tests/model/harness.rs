@@ -317,9 +317,18 @@ impl Harness {
             Wait::Millis(ms) => WaitPolicy::Until(Moment::from_nanos(clock + ms * TICK), Some(&bell)),
             Wait::Forever => WaitPolicy::Until(Moment::FAR, Some(&bell)),
         };
-        let outcome = self.with(|table, now, fx| match turned_away {
-            Some(why) => table.acquire_after(why, &request, policy, now, fx),
-            None => table.acquire(&request, policy, now, fx),
+        let outcome = self.with(|table, now, fx| match (turned_away, policy) {
+            (Some(why), WaitPolicy::Until(deadline, Some(waker))) => {
+                match table.queue_ordinary(why, &request, (now, deadline), waker) {
+                    Some((id, due)) => {
+                        fx.due(due);
+                        AcquireOutcome::Queued(id)
+                    }
+                    None => table.acquire_after(why, &request, policy, now, fx),
+                }
+            }
+            (Some(why), _) => table.acquire_after(why, &request, policy, now, fx),
+            (None, _) => table.acquire(&request, policy, now, fx),
         });
         let of = if let AcquireOutcome::Granted(grant) = &outcome { Some(grant.fence.get()) } else { None };
         let expected = self.model.acquire(&asked, of);
@@ -356,7 +365,13 @@ impl Harness {
         let (id, seat, asked) = (self.queuers[at].id, self.queuers[at].seat, self.queuers[at].asked.clone());
         // A fresh waker each time: a future may move from task to task.
         let bell = self.bell(&self.queuers[at].rung);
-        let seen = self.with(|table, now, fx| table.poll_waiter(id, asked.grant_state(), &bell, now, fx));
+        // The lane must do what the other way does: every second waiter tries it first.
+        let takes_the_lane = id.seq.is_multiple_of(2);
+        let seen = self.with(|table, now, fx| {
+            let grant = if takes_the_lane { table.see_grant(id, asked.grant_state(), now) } else { None };
+            let full = || table.poll_waiter(id, asked.grant_state(), &bell, now, fx);
+            grant.map_or_else(full, WaiterPoll::Granted)
+        });
         let answer = match seen {
             WaiterPoll::Pending => Answer::Pending,
             WaiterPoll::Granted(grant) => self.note(grant, asked.key),
@@ -454,10 +469,10 @@ impl Harness {
                 // A guard is dropped once; one whose owner asked again may share a grant that nobody has seen.
                 let unseen = matches!(self.table.grant_state(&grant), Some(GrantState::Unseen(_)));
                 let end = if unseen { End::Released } else { end };
-                // The quiet way out must do what the other does: every second grant tries it first.
+                // The quiet ways out must do what the other does: every second grant tries them first.
                 let quietly = fence.is_multiple_of(2);
                 let got = self.with(|table, now, fx| {
-                    let done = if quietly { table.release_if_alone(&grant, end, now) } else { None };
+                    let done = if quietly { release_in_the_lane(table, &grant, end, now, fx) } else { None };
                     done.unwrap_or_else(|| table.release(&grant, end, now, fx))
                 });
                 (Answer::Release(got), Answer::Release(self.model.release(fence, end)))
@@ -863,6 +878,15 @@ impl Harness {
             counters: *table.counters(),
         }
     }
+}
+
+fn release_in_the_lane(table: &mut Table, grant: &Grant, end: End, now: Moment, fx: &mut Effects) -> Option<Release> {
+    table.release_if_alone(grant, end, now).or_else(|| {
+        let passed_on = table.pass_on(grant, end, now, |_| false)?;
+        passed_on.waker.into_iter().for_each(|waker| fx.wake(waker));
+        fx.due(passed_on.due);
+        Some(Release::Released)
+    })
 }
 
 fn request_of<'a>(asked: &'a Asked, key: &'a Key) -> AcquireRequest<'a> {

@@ -1,0 +1,164 @@
+//! The lane of a key that many want: its ordinary holders and waiters, each looked up once.
+//!
+//! Ordinary is an exclusive lock on no terms but its TTL, under a token of the manager's own making, which nobody watches
+//! and nobody listens to, without a store. Of anything else these functions change nothing, and leave it to the full
+//! ones, whose work they do: [`pass_on`](Table::pass_on) that of `release` and the hand-off,
+//! [`queue_ordinary`](Table::queue_ordinary) that of `enqueue`, [`see_grant`](Table::see_grant) that of `poll_waiter`.
+
+use std::task::Waker;
+
+use super::super::acquire::NotFree;
+use super::super::history::{End, EndRecord};
+use super::super::holder::{GrantState, TokenOrigin};
+use super::super::request::AcquireRequest;
+use super::super::{Counters, Grant, Table};
+use super::{Waiter, WaiterId, WaiterState};
+use crate::clock::Moment;
+use crate::error::AttemptOutcome;
+use crate::key::Ttl;
+use crate::mode::Mode;
+
+/// What is left to do of a step once the mutex is free.
+#[derive(Debug)]
+pub(crate) struct PassedOn {
+    /// Whom to wake: the new holder.
+    pub(crate) waker: Option<Waker>,
+    /// When its deadline is, if somebody waits for that.
+    pub(crate) due: Moment,
+}
+
+impl Table {
+    /// Queues an ordinary request behind an ordinary holder; answers also the first moment that it waits for. `None`
+    /// leaves it to [`acquire_after`](Table::acquire_after), which says as well why it is refused.
+    #[inline]
+    pub(crate) fn queue_ordinary(
+        &mut self,
+        not_free: NotFree,
+        request: &AcquireRequest<'_>,
+        (now, deadline): (Moment, Moment),
+        waker: &Waker,
+    ) -> Option<(WaiterId, Moment)> {
+        self.advance_clock(now);
+        // What is not asked for at once is special, and so is whatever raises the flag.
+        let NotFree::At(index) = not_free else { return None };
+        let slot = &self.slots[index];
+        let end = slot.holder.as_ref()?.deadline;
+        let has_place = self.waiting < self.limits.waiters && (slot.queue.len as usize) < self.limits.waiters_per_key;
+        if !has_place || !slot.is_ordinary() || end <= self.now || request.terms.extra.is_some() {
+            return None;
+        }
+        if slot.traffic().is_none() {
+            self.mark_contended(index);
+        }
+        self.hot_keys.hit(request.hash, request.key, self.now);
+        self.waiter_seq += 1;
+        let id = self.waiters.insert(Waiter {
+            deadline,
+            due: deadline,
+            waker: Some(waker.clone()),
+            ..Waiter::new(request, index, WaiterState::Queued, self.waiter_seq, self.now)
+        });
+        if deadline != Moment::FAR {
+            self.timeouts.insert(&mut self.waiters, id);
+        }
+        self.waiting += 1;
+        self.counters.queued += 1;
+        let slot = &mut self.slots[index];
+        slot.queue.push_back(&mut self.waiters, id);
+        slot.traffic_mut().into_iter().for_each(|traffic| traffic.queued += 1);
+        let depth = slot.queue.len;
+        if depth == 1 {
+            self.file_as_urgent(index);
+        }
+        self.tally.queued(Mode::Exclusive, depth, self.now);
+        Some((WaiterId { index: id, seat: 0, seq: self.waiter_seq }, end.min(deadline)))
+    }
+
+    /// Ends an ordinary grant and makes that of the ordinary waiter who is next (T2). `None` leaves it to
+    /// [`release`](Table::release), also where nobody waits, or where `is_short` says that the next deadline is not to be
+    /// dated by the coarse time that it is now.
+    #[inline]
+    pub(crate) fn pass_on(
+        &mut self,
+        grant: &Grant,
+        end: End,
+        now: Moment,
+        is_short: impl FnOnce(Ttl) -> bool,
+    ) -> Option<PassedOn> {
+        self.advance_clock(now);
+        let slot = self.slots.get(grant.slot)?;
+        let holder = slot.holder.as_ref().filter(|holder| holder.fence() == grant.fence)?;
+        let next = slot.queue.first()?;
+        let is_ordinary = slot.is_ordinary() && holder.grant_state.forgets(end) && !self.slow_path;
+        if !is_ordinary || holder.deadline <= self.now {
+            return None;
+        }
+        let (granted_at, filed, key_hash) = (holder.granted_at, holder.deadline, slot.hash);
+        let waiter = self.waiters.get_mut(next)?;
+        let (token, ttl) = (waiter.token, waiter.terms.ttl);
+        let is_ordinary = waiter.terms.extra.is_none() && waiter.origin == TokenOrigin::Minted;
+        if !is_ordinary || waiter.deadline <= self.now || is_short(ttl) {
+            return None;
+        }
+        waiter.state = WaiterState::Granted;
+        let (waker, waited) = (waiter.waker.take(), self.now.nanos_since(waiter.queued_at));
+        self.timeouts.remove(&mut self.waiters, next);
+        self.waiting -= 1;
+
+        let held = self.now.nanos_since(granted_at);
+        let fence = grant.fence;
+        let record = EndRecord { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now };
+        self.history.push(record, None, None);
+
+        let deadline = self.now.after(ttl);
+        let holder = self.new_holder(token, ttl, deadline, GrantState::Unseen(next));
+        let slot = &mut self.slots[grant.slot];
+        slot.holder = Some(holder);
+        slot.queue.remove(&mut self.waiters, next);
+        let is_last = slot.queue.len == 0;
+        let add = |c: &mut Counters| {
+            c.end(end, held);
+            c.attempts += 1;
+            c.grants += 1;
+            c.handoffs += 1;
+            c.wait_nanos = c.wait_nanos.saturating_add(waited);
+        };
+        slot.traffic_mut().into_iter().for_each(add);
+        add(&mut self.counters);
+        self.tally.left_queue(Mode::Exclusive);
+        self.tally.held_for(held);
+        self.tally.waited_for(AttemptOutcome::Acquired, waited);
+        // Filed under an earlier deadline it is looked at early, and filed anew then.
+        if is_last || deadline < filed {
+            self.expiries.remove(&mut self.slots, grant.slot);
+            if is_last {
+                self.expiries.insert(&mut self.slots, grant.slot);
+            } else {
+                self.expiries.insert_urgent(&mut self.slots, grant.slot);
+            }
+        }
+        Some(PassedOn { waker, due: if is_last { Moment::FAR } else { deadline } })
+    }
+
+    /// Gives a waiter its grant, if it has one that is an ordinary one. `None` leaves it to
+    /// [`poll_waiter`](Table::poll_waiter).
+    #[inline]
+    pub(crate) fn see_grant(&mut self, id: WaiterId, grant_state: GrantState, now: Moment) -> Option<Grant> {
+        self.advance_clock(now);
+        let waiter = self.waiters.get(id.index).filter(|waiter| waiter.seq == id.seq)?;
+        let is_ordinary = waiter.origin == TokenOrigin::Minted && waiter.state == WaiterState::Granted;
+        if !is_ordinary || self.slow_path {
+            return None;
+        }
+        let index = waiter.slot;
+        let slot = self.slots.get_mut(index)?;
+        if !slot.is_ordinary() {
+            return None;
+        }
+        let holder = slot.holder.as_mut().filter(|holder| holder.deadline > self.now)?;
+        holder.grant_state = grant_state;
+        let (token, fence) = (holder.token, holder.fence());
+        self.waiters.remove(id.index);
+        Some(Grant { slot: index, token, fence, proof: Some(fence) })
+    }
+}
