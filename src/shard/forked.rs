@@ -4,14 +4,12 @@
 //! millisecond of the shard's time: a wait that a fork begins in the very millisecond in which its parent was about to
 //! wait too may not be refused.
 
-use std::time::Duration;
-
 use super::{Shard, State};
 use crate::clock::Moment;
 use crate::error::LockError;
 use crate::table::{AcquireOutcome, Mode};
 
-const ASKED_EVERY: Duration = Duration::from_millis(1);
+const ASKED_EVERY_NANOS: u64 = 1_000_000;
 
 #[derive(Debug)]
 pub(super) struct Origin {
@@ -27,7 +25,7 @@ impl Origin {
 
     /// Whether this is a fork of the process that built the manager.
     fn is_elsewhere(&mut self, now: Moment) -> bool {
-        if now.saturating_since(self.asked) < ASKED_EVERY {
+        if now.nanos_since(self.asked) < ASKED_EVERY_NANOS {
             return false;
         }
         self.asked = now;

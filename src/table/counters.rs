@@ -22,14 +22,21 @@ macro_rules! counters {
 }
 
 counters! {
+    // These eight are what a hand-off adds to, and lie together for its sake.
     /// Requests that came to their end, whatever it was.
     attempts,
-
     grants,
-    /// Of these, those made by this process alone, while the store gave no answer.
-    degraded,
+    queued,
+    handoffs,
     released,
     dropped,
+    /// Nanoseconds from grant to end, over all grants that ended.
+    hold_nanos,
+    /// Nanoseconds in the queue, over all waiters that were granted.
+    wait_nanos,
+
+    /// Grants that this process alone made, while the store gave no answer.
+    degraded,
     expired,
     forced,
     /// Taken from their holders by the manager itself.
@@ -38,8 +45,6 @@ counters! {
     /// Requests answered with a grant that their owner already had.
     reentered,
 
-    queued,
-    handoffs,
     timed_out,
     /// Requests that took up the wait of an earlier one, of the same key and token, that had timed out.
     continued,
@@ -71,11 +76,6 @@ counters! {
     flights_shared,
     /// Of these, those that shared a lock.
     coalesced,
-
-    /// Nanoseconds from grant to end, over all grants that ended.
-    hold_nanos,
-    /// Nanoseconds in the queue, over all waiters that were granted.
-    wait_nanos,
 }
 
 impl Counters {

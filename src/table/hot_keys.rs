@@ -12,6 +12,7 @@ use crate::key::Key;
 
 /// What was counted counts half as much after this long.
 const HALF_LIFE: Duration = Duration::from_mins(10);
+const HALF_LIFE_NANOS: u64 = HALF_LIFE.as_nanos() as u64;
 /// Keys counted per shard (T9).
 const PLACES: usize = 16;
 
@@ -34,19 +35,24 @@ impl HotKeys {
     /// Somebody had to wait for this key, or was refused.
     pub(crate) fn hit(&mut self, hash: u32, key: &Key, now: Moment) {
         self.age(now);
-        let known = self.hashes.iter().position(|other| *other == hash).filter(|at| self.counted[*at].0 == *key);
-        match known {
-            Some(at) => self.counted[at].1 += 1,
-            None if self.counted.len() < PLACES => {
-                self.hashes.push(hash);
-                self.counted.push((key.clone(), 1));
-            }
-            None => {
-                let least = (0..PLACES).min_by_key(|at| self.counted[*at].1).expect("there are places");
-                self.hashes[least] = hash;
-                self.counted[least] = (key.clone(), self.counted[least].1 + 1);
-            }
+        let known = self.hashes.iter().position(|other| *other == hash);
+        match known.and_then(|at| self.counted.get_mut(at)).filter(|(other, _)| other == key) {
+            Some((_, count)) => *count += 1,
+            None => self.enter(hash, key),
         }
+    }
+
+    /// Counts a key for the first time.
+    #[cold]
+    fn enter(&mut self, hash: u32, key: &Key) {
+        if self.counted.len() < PLACES {
+            self.hashes.push(hash);
+            self.counted.push((key.clone(), 1));
+            return;
+        }
+        let least = (0..PLACES).min_by_key(|at| self.counted[*at].1).expect("there are places");
+        self.hashes[least] = hash;
+        self.counted[least] = (key.clone(), self.counted[least].1 + 1);
     }
 
     /// The counted keys, in no order.
@@ -57,14 +63,14 @@ impl HotKeys {
 
     #[inline]
     fn age(&mut self, now: Moment) {
-        if now.saturating_since(self.halved) >= HALF_LIFE {
+        if now.nanos_since(self.halved) >= HALF_LIFE_NANOS {
             self.halve(now);
         }
     }
 
     #[cold]
     fn halve(&mut self, now: Moment) {
-        let times = now.saturating_since(self.halved).as_nanos() / HALF_LIFE.as_nanos();
+        let times = now.nanos_since(self.halved) / HALF_LIFE_NANOS;
         // By then nothing is left of any count.
         let times = times.min(63) as u32;
         self.halved = now;

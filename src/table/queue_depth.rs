@@ -12,6 +12,8 @@ pub(super) struct RecentDepths {
     deepest: [u32; STEPS],
     /// The step under way, counted since the clock's beginning.
     step: u64,
+    /// When it ends, in the clock's nanoseconds.
+    ends: u64,
 }
 
 impl RecentDepths {
@@ -28,13 +30,21 @@ impl RecentDepths {
         self.deepest.iter().copied().max().unwrap_or(0)
     }
 
+    #[inline]
     fn turn(&mut self, now: Moment) {
-        let step = now.nanos_since(Moment::ZERO) / STEP_NANOS;
+        if now.as_nanos() >= self.ends {
+            self.turn_to(now.as_nanos() / STEP_NANOS);
+        }
+    }
+
+    #[cold]
+    fn turn_to(&mut self, step: u64) {
         let passed = step.saturating_sub(self.step);
         for at in 1..=passed.min(STEPS as u64) {
             self.deepest[((self.step + at) % STEPS as u64) as usize] = 0;
         }
         self.step += passed;
+        self.ends = (self.step + 1).saturating_mul(STEP_NANOS);
     }
 }
 

@@ -72,6 +72,12 @@ impl<T> Slab<T> {
 
     #[inline(always)]
     pub(crate) fn insert(&mut self, value: T) -> u32 {
+        self.insert_with(|| value)
+    }
+
+    /// The same for a value that is made where it will lie: a large one is then not copied.
+    #[inline(always)]
+    pub(crate) fn insert_with(&mut self, make: impl FnOnce() -> T) -> u32 {
         self.len += 1;
         if self.first_free == NIL {
             self.grow();
@@ -79,7 +85,7 @@ impl<T> Slab<T> {
         let index = self.first_free;
         let entry = self.entry_mut(index).expect("the free list holds indices of this slab");
         let Entry::Free(next) = *entry else { unreachable!("what is not in use is free") };
-        *entry = Entry::Full(value);
+        *entry = Entry::Full(make());
         self.first_free = next;
         index
     }

@@ -11,7 +11,7 @@ use super::super::acquire::NotFree;
 use super::super::history::{End, EndRecord};
 use super::super::holder::{GrantState, TokenOrigin};
 use super::super::request::AcquireRequest;
-use super::super::{Counters, Grant, Table};
+use super::super::{Counters, Grant, Table, Terms};
 use super::{Waiter, WaiterId, WaiterState};
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
@@ -52,11 +52,11 @@ impl Table {
         }
         self.hot_keys.hit(request.hash, request.key, self.now);
         self.waiter_seq += 1;
-        let id = self.waiters.insert(Waiter {
-            deadline,
-            due: deadline,
-            waker: Some(waker.clone()),
-            ..Waiter::new(request, index, WaiterState::Queued, self.waiter_seq, self.now)
+        let (seq, now, waker) = (self.waiter_seq, self.now, Some(waker.clone()));
+        let id = self.waiters.insert_with(|| {
+            let terms = Terms { ttl: request.terms.ttl, extra: None };
+            let waits = Waiter::new(request, terms, index, WaiterState::Queued, seq, now);
+            Waiter { deadline, due: deadline, waker, ..waits }
         });
         if deadline != Moment::FAR {
             self.timeouts.insert(&mut self.waiters, id);

@@ -20,22 +20,26 @@ impl Queue {
     }
 
     /// Puts a waiter that is in no queue at the end of this one.
+    #[inline]
     pub(crate) fn push_back(&mut self, waiters: &mut Slab<Waiter>, id: u32) {
-        if self.head == NIL {
+        let tail = if self.head == NIL {
             self.head = id;
-            (waiters[id].prev, waiters[id].next) = (id, id);
+            id
         } else {
-            let tail = waiters[self.head].prev;
-            (waiters[id].prev, waiters[id].next) = (tail, self.head);
+            let tail = std::mem::replace(&mut waiters[self.head].prev, id);
             waiters[tail].next = id;
-            waiters[self.head].prev = id;
-        }
+            tail
+        };
+        let waiter = &mut waiters[id];
+        (waiter.prev, waiter.next) = (tail, self.head);
         self.len += 1;
     }
 
     /// Takes out a waiter that is in this queue.
+    #[inline]
     pub(crate) fn remove(&mut self, waiters: &mut Slab<Waiter>, id: u32) {
-        let (prev, next) = (waiters[id].prev, waiters[id].next);
+        let waiter = &mut waiters[id];
+        let (prev, next) = (std::mem::replace(&mut waiter.prev, NIL), std::mem::replace(&mut waiter.next, NIL));
         if next == id {
             self.head = NIL;
         } else {
@@ -45,7 +49,6 @@ impl Queue {
                 self.head = next;
             }
         }
-        (waiters[id].prev, waiters[id].next) = (NIL, NIL);
         self.len -= 1;
     }
 

@@ -113,7 +113,7 @@ impl Table {
             deadline,
             due: deadline.min(until.unwrap_or(Moment::FAR)),
             waker: waker.cloned(),
-            ..Waiter::new(request, index, state, self.waiter_seq, self.now)
+            ..Waiter::new(request, request.terms.clone(), index, state, self.waiter_seq, self.now)
         };
         WaiterId { index: self.waiters.insert(waiter), seat: 0, seq: self.waiter_seq }
     }

@@ -76,7 +76,15 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     /// A waiter with one seat, which is in no queue yet.
-    pub(super) fn new(request: &AcquireRequest<'_>, slot: u32, state: WaiterState, seq: u64, now: Moment) -> Self {
+    #[inline(always)]
+    pub(super) fn new(
+        request: &AcquireRequest<'_>,
+        terms: Terms,
+        slot: u32,
+        state: WaiterState,
+        seq: u64,
+        now: Moment,
+    ) -> Self {
         Self {
             slot,
             prev: NIL,
@@ -85,7 +93,7 @@ impl Waiter {
             token: request.token,
             origin: request.origin,
             is_for_ticket: request.grant_state == GrantState::Ticket,
-            terms: request.terms.clone(),
+            terms,
             queued_at: now,
             deadline: Moment::FAR,
             due: Moment::FAR,
