@@ -51,8 +51,18 @@ impl Key {
     ///
     /// # Errors
     /// [`KeyFault`] says what is wrong with the text.
+    #[inline]
     pub fn new(text: impl AsRef<str>) -> Result<Self, KeyFault> {
         let text = text.as_ref();
+        match Short::of_plain(text.as_bytes()) {
+            0 => Self::of_any(text),
+            packed => Ok(Self { short: Short(packed.to_le_bytes()), long: None }),
+        }
+    }
+
+    /// The same for a text of any length, in any letters.
+    #[inline(never)]
+    fn of_any(text: &str) -> Result<Self, KeyFault> {
         check_key(text, Self::MAX_BYTES)?;
         Ok(match Short::new(text.as_bytes()) {
             Some(short) => Self { short, long: None },
@@ -81,6 +91,28 @@ impl Key {
 
 impl Short {
     const EMPTY: Self = Self([0; Key::SHORT_BYTES]);
+
+    /// The bytes of a key that is short and plain, in the order of their addresses; 0 for all others. They are checked as
+    /// they are read, and stay in registers.
+    #[inline(never)]
+    fn of_plain(bytes: &[u8]) -> u128 {
+        let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+        let (head, tail, odd) = match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(first), Some(last)) if bytes.len() <= Key::SHORT_BYTES => {
+                let (first, last) = (word(first), word(last));
+                // Of the last eight bytes those that are among the first as well are shifted out.
+                let tail = if bytes.len() > 8 { last >> (8 * (Key::SHORT_BYTES - bytes.len())) } else { 0 };
+                (first, tail, odd_bytes(first) | odd_bytes(last))
+            }
+            (None, _) => {
+                let few = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+                // The bytes that are not there count as blanks.
+                (few, 0, odd_bytes(few | BLANKS << (8 * bytes.len())))
+            }
+            _ => return 0,
+        };
+        if odd == 0 { u128::from(tail) << 64 | u128::from(head) } else { 0 }
+    }
 
     /// `None` if it is too long.
     #[inline]
@@ -177,23 +209,32 @@ pub(crate) fn check_key(text: &str, max: usize) -> Result<(), KeyFault> {
 
 /// Whether all bytes are in `0x20..0x7f`.
 fn is_plain(bytes: &[u8]) -> bool {
-    const ONES: u64 = u64::MAX / 255;
-    // The high bit of a byte is set in `word` by 0x80 and above, in the sum by 0x7f, in the difference by what is
-    // below 0x20. Carries and borrows start only at bytes that have set theirs already.
-    let odd = |word: u64| (word | word.wrapping_add(ONES) | word.wrapping_sub(ONES * 0x20)) & (ONES * 0x80);
     let (words, rest) = bytes.as_chunks::<8>();
-    let odd_words = words.iter().fold(0, |all, word| all | odd(u64::from_le_bytes(*word)));
+    let odd_words = words.iter().fold(0, |all, word| all | odd_bytes(u64::from_le_bytes(*word)));
     let odd_rest = match bytes.last_chunk::<8>() {
-        Some(last) => odd(u64::from_le_bytes(*last)),
+        Some(last) => odd_bytes(u64::from_le_bytes(*last)),
         None => u64::from(rest.iter().any(|byte| !(0x20..0x7f).contains(byte))),
     };
     odd_words | odd_rest == 0
+}
+
+const ONES: u64 = u64::MAX / 255;
+/// Eight of them.
+const BLANKS: u64 = ONES * 0x20;
+
+/// Not 0 if any of eight bytes is not in `0x20..0x7f`.
+#[inline]
+const fn odd_bytes(word: u64) -> u64 {
+    // The high bit of a byte is set in `word` by 0x80 and above, in the sum by 0x7f, in the difference by what is
+    // below 0x20. Carries and borrows start only at bytes that have set theirs already.
+    (word | word.wrapping_add(ONES) | word.wrapping_sub(BLANKS)) & (ONES * 0x80)
 }
 
 macro_rules! key_from {
     ($($text:ty),*) => {$(
         impl TryFrom<$text> for Key {
             type Error = KeyFault;
+            #[inline]
             fn try_from(text: $text) -> Result<Self, KeyFault> {
                 Self::new(text)
             }
@@ -253,6 +294,21 @@ mod tests {
                     bytes[at] = byte;
                     assert_eq!(is_plain(&bytes), (0x20..0x7f).contains(&byte), "{byte:#x} at {at} of {len}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_plain_key_is_packed_as_any_other_is_and_nothing_else_is_plain() {
+        for len in 0..20 {
+            let text = &"abcdefghijklmnopqrst"[..len];
+            let short = Short::new(text.as_bytes()).map_or(0, |short| u128::from_le_bytes(short.0));
+            assert_eq!(Short::of_plain(text.as_bytes()), short, "{len}");
+            for (at, byte) in (0..len).flat_map(|at| (0..=u8::MAX).map(move |byte| (at, byte))) {
+                let mut bytes = text.as_bytes().to_vec();
+                bytes[at] = byte;
+                let plain = len <= 16 && (0x20..0x7f).contains(&byte);
+                assert_eq!(Short::of_plain(&bytes) != 0, plain, "{byte:#x} at {at} of {len}");
             }
         }
     }

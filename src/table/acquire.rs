@@ -75,12 +75,14 @@ impl Table {
     pub(crate) fn grant_if_free(&mut self, request: &AcquireRequest<'_>, now: Moment) -> Result<Grant, NotFree> {
         self.advance_clock(now);
         let special = request.origin == TokenOrigin::ByClient || self.slow_path || self.is_full_of_keys();
-        if special || request.terms.extra.as_ref().is_some_and(|extra| extra.need_slow_path()) {
-            return Err(NotFree::Unasked);
-        }
-        match self.find(request.hash, request.key) {
-            Some(index) => Err(NotFree::At(index)),
-            None => Ok(self.grant_vacant(request)),
+        match &request.terms.extra {
+            _ if special => Err(NotFree::Unasked),
+            None => self.grant_vacant(request).map_err(NotFree::At),
+            Some(extra) if extra.need_slow_path() => Err(NotFree::Unasked),
+            Some(_) => match self.find(request.hash, request.key) {
+                Some(index) => Err(NotFree::At(index)),
+                None => Ok(self.grant_vacant_until(request, None)),
+            },
         }
     }
 

@@ -1,5 +1,7 @@
 //! How a key passes on: the grants that are made, and the waiters that are sent away.
 
+use hashbrown::hash_table::Entry;
+
 use super::acquire::Grant;
 use super::events::EventKind;
 use super::group::Group;
@@ -8,7 +10,7 @@ use super::queue::{Queue, Rejection};
 use super::request::AcquireRequest;
 use super::slot::{Extras, Scope, Slot, Terms};
 use super::timer_wheel::Links;
-use super::{Effects, HAND_OFFS, Table, steps};
+use super::{Effects, HAND_OFFS, Table, spread, steps};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, Loss};
 use crate::key::{FencingToken, Token, Ttl};
@@ -171,7 +173,7 @@ impl Table {
         }
     }
 
-    /// Makes a holder: the one place where that is done. Each takes the next fence (T4).
+    /// Makes a holder, as all but the lane do. Each takes the next fence (T4).
     #[inline]
     pub(super) fn new_holder(&mut self, token: Token, ttl: Ttl, deadline: Moment, grant_state: GrantState) -> Holder {
         let fence = self.next_fence();
@@ -181,8 +183,7 @@ impl Table {
     /// Takes the next fence of the shard (T4).
     #[inline]
     pub(super) fn next_fence(&mut self) -> FencingToken {
-        self.fence = self.fence.next();
-        self.fence
+        take_fence(&mut self.fence)
     }
 
     /// The first deadline of a grant on these terms. `until`: the deadline of the session that it belongs to.
@@ -192,23 +193,36 @@ impl Table {
         terms.max_hold().map_or(deadline, |cap| deadline.min(self.now.saturating_add(cap)))
     }
 
-    /// Grants a key that is not in the table, to a request that needs no care: the lane's.
+    /// Grants a key that is not in the table to a request that needs no care, or answers its slot: the lane's. The key is
+    /// looked for and put in by one look at the index.
     #[inline]
-    pub(super) fn grant_vacant(&mut self, request: &AcquireRequest<'_>) -> Grant {
-        self.fill_vacant(request, None)
+    pub(super) fn grant_vacant(&mut self, request: &AcquireRequest<'_>) -> Result<Grant, u32> {
+        let slots = &self.slots;
+        let is_key = |index: &u32| slots[*index].is_of(request.hash, request.key);
+        let vacant = match self.index.entry(spread(request.hash), is_key, |other| spread(slots[*other].hash)) {
+            Entry::Occupied(found) => return Err(*found.get()),
+            Entry::Vacant(vacant) => vacant,
+        };
+        let deadline = self.now.after(request.terms.ttl);
+        let fence = take_fence(&mut self.fence);
+        let holder = Holder::new(request.token, fence, request.terms.ttl, self.now, deadline, request.grant_state);
+        let index = self.slots.insert(Slot {
+            key: request.key.clone(),
+            holder: Some(holder),
+            queue: Queue::EMPTY,
+            hash: request.hash,
+            expiry: Links::NEW,
+            extras: None,
+        });
+        vacant.insert(index);
+        self.unfiled.note(index);
+        self.counters.attempts += 1;
+        self.counters.grants += 1;
+        Ok(Grant { slot: index, token: request.token, fence: self.fence, proof: Some(self.fence) })
     }
 
     /// Grants a key that is not in the table, to anybody.
     pub(super) fn grant_vacant_until(&mut self, request: &AcquireRequest<'_>, until: Option<Moment>) -> Grant {
-        let grant = self.fill_vacant(request, until);
-        if request.terms.extra.is_some() {
-            self.join_group(grant.slot, grant.slot, request.terms.mode());
-        }
-        grant
-    }
-
-    #[inline(always)]
-    fn fill_vacant(&mut self, request: &AcquireRequest<'_>, until: Option<Moment>) -> Grant {
         let deadline = self.first_deadline(request.terms, until);
         let holder = self.new_holder(request.token, request.terms.ttl, deadline, request.grant_state);
         let extras =
@@ -224,6 +238,9 @@ impl Table {
         self.expiries.insert(&mut self.slots, index);
         self.counters.attempts += 1;
         self.counters.grants += 1;
+        if request.terms.extra.is_some() {
+            self.join_group(index, index, request.terms.mode());
+        }
         Grant { slot: index, token: request.token, fence: self.fence, proof: Some(self.fence) }
     }
 
@@ -299,9 +316,10 @@ impl Table {
         self.file_as_urgent(at);
     }
 
-    /// Files a holder among those that somebody waits for, if it is filed at all.
+    /// Files a holder among those that somebody waits for, if it is to be filed at all.
     pub(super) fn file_as_urgent(&mut self, at: u32) {
-        if self.slots[at].expiry.is_plain() {
+        let slot = &self.slots[at];
+        if slot.expiry.is_plain() || slot.is_to_be_filed() {
             self.expiries.remove(&mut self.slots, at);
             self.expiries.insert_urgent(&mut self.slots, at);
         }
@@ -314,6 +332,13 @@ impl Table {
         let members = slot.group().and_then(|group| group.first_due()).map_or(Moment::FAR, |(due, _)| due);
         own.min(members)
     }
+}
+
+/// The one place where fences are made, of the last one.
+#[inline]
+fn take_fence(last: &mut FencingToken) -> FencingToken {
+    *last = last.next();
+    *last
 }
 
 impl From<Loss> for super::End {

@@ -63,7 +63,7 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    /// A holder with this fence, which nobody has had before. [`Table::new_holder`](super::Table::new_holder) alone calls
+    /// A holder with this fence, which nobody has had before. [`Table::new_holder`](super::Table::new_holder) and the lane call
     /// this.
     pub(super) fn new(
         token: Token,

@@ -73,6 +73,7 @@ pub(crate) mod steps;
 mod tests;
 mod tick;
 mod timer_wheel;
+mod unfiled;
 #[cfg(not(feature = "metrics"))]
 mod untallied;
 mod upgrade;
@@ -131,6 +132,7 @@ use hot_keys::HotKeys;
 use owner_index::OwnerIndex;
 use queue::Waiter;
 use slot::Slot;
+use unfiled::Unfiled;
 
 /// The bounds of one shard (T9).
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +165,7 @@ pub(crate) struct Table {
     /// several keys.
     chosen: HashMap<(Token, u32), u32, foldhash::fast::RandomState>,
     expiries: Wheel,
+    unfiled: Unfiled,
     timeouts: Wheel,
     refreshes: Wheel,
     last_order: AutoRefreshId,
@@ -221,6 +224,7 @@ impl Table {
             waiters: Slab::new(),
             chosen: HashMap::default(),
             expiries: Wheel::new(now),
+            unfiled: Unfiled::default(),
             timeouts: Wheel::new(now),
             refreshes: Wheel::new(now),
             last_order: AutoRefreshId::default(),
@@ -256,12 +260,7 @@ impl Table {
     #[inline]
     fn find(&self, hash: u32, key: &Key) -> Option<u32> {
         let slots = &self.slots;
-        self.index
-            .find(spread(hash), |&index| {
-                let slot = &slots[index];
-                slot.hash == hash && slot.key == *key
-            })
-            .copied()
+        self.index.find(spread(hash), |&index| slots[index].is_of(hash, key)).copied()
     }
 
     /// Puts a new slot in the table.
@@ -291,6 +290,7 @@ impl Table {
         {
             return true;
         }
+        self.unfiled.trim(self.slots.bound());
         // What is moved for it is few, and what was there before was many: O(1) for each that has gone.
         shrink_if_sparse!(self.index, |&other| spread(self.slots[other].hash));
         shrink_if_sparse!(self.chosen);

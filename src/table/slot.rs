@@ -154,6 +154,12 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// Whether it is this key's; `hash` is the key's.
+    #[inline]
+    pub(crate) fn is_of(&self, hash: u32, key: &Key) -> bool {
+        self.hash == hash && self.key == *key
+    }
+
     pub(crate) fn extras_mut(&mut self) -> &mut Extras {
         self.extras.get_or_insert_default()
     }
@@ -252,6 +258,11 @@ impl Slot {
     /// Whether its holder only keeps the place of one that the key is being taken for.
     pub(crate) fn is_pending(&self) -> bool {
         self.holder.as_ref().is_some_and(|holder| matches!(holder.grant_state, GrantState::Claiming(_)))
+    }
+
+    /// Whether it is held until a deadline that is in no wheel.
+    pub(crate) fn is_to_be_filed(&self) -> bool {
+        self.holder.is_some() && !self.is_pending() && !self.expiry.is_filed()
     }
 
     /// Whether its holder was granted the key by the store, or waits for that.

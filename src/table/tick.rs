@@ -4,7 +4,7 @@
 
 use super::history::End;
 use super::refresh_order::DueAction;
-use super::slot::Refreshes;
+use super::slot::{Refreshes, Slot};
 use super::timer_wheel::Step;
 use super::{Effects, Grant, RefreshRequest, Table};
 use crate::clock::Moment;
@@ -56,8 +56,20 @@ impl Table {
 
     /// Does one piece of the end of locks that nobody waits for; `false` if none is due.
     fn end_one(&mut self, fx: &mut Effects) -> bool {
+        if self.file_one() {
+            return true;
+        }
         let step = self.expiries.step(&mut self.slots, self.now);
         self.take(step, fx, Self::end_due) || self.end_idle_one(fx)
+    }
+
+    /// Files one of the grants that the lane has made; `false` if all are filed.
+    fn file_one(&mut self) -> bool {
+        let Some(index) = self.unfiled.take() else { return false };
+        if self.slots.get(index).is_some_and(Slot::is_to_be_filed) {
+            self.expiries.insert(&mut self.slots, index);
+        }
+        true
     }
 
     fn end_due(&mut self, index: u32, fx: &mut Effects) {
@@ -74,7 +86,7 @@ impl Table {
 
     /// Nothing falls due before this moment. `None`: nothing will.
     pub(crate) fn next_due(&self) -> Option<Moment> {
-        if !self.handing_off.is_empty() {
+        if !(self.handing_off.is_empty() && self.unfiled.is_empty()) {
             return Some(self.now);
         }
         let idle = self.idle_keys.as_ref().and_then(|idle| idle.next_end());

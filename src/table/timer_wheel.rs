@@ -42,8 +42,12 @@ impl Links {
         usize::from(self.bucket) < LEVELS << SLOT_BITS
     }
 
+    pub(crate) fn is_filed(self) -> bool {
+        self.bucket != UNFILED
+    }
+
     pub(crate) fn is_urgent(self) -> bool {
-        self.bucket != UNFILED && !self.is_plain()
+        self.is_filed() && !self.is_plain()
     }
 }
 

@@ -248,7 +248,15 @@ impl Table {
         let finite = |(_, waiter): &&(u32, &Waiter)| waits(waiter) && waiter.due != Moment::FAR;
         let timed: Vec<u32> = waiters.iter().filter(finite).map(|(id, _)| *id).collect();
         let ordered: Vec<u32> = held.iter().copied().filter(|id| auto(*id).is_some()).collect();
-        assert_eq!(sorted(self.expiries.filed(|id| self.slots[id].expiry)), held, "C1: every holder is timed");
+        let filed = self.expiries.filed(|id| self.slots[id].expiry);
+        let to_be_filed = held.iter().copied().filter(|id| self.slots[*id].is_to_be_filed());
+        let to_be_filed: Vec<u32> =
+            to_be_filed.inspect(|id| assert!(self.unfiled.has(*id), "C1: {id} is listed")).collect();
+        assert_eq!(
+            sorted([filed, to_be_filed].concat()),
+            held,
+            "C1: every holder is timed, or will be by the next tick"
+        );
         assert_eq!(sorted(self.timeouts.filed(|id| self.waiters[id].timeout)), timed, "C1: every finite wait is timed");
         for (id, slot) in
             slots.iter().filter(|(_, slot)| slot.queue.len > 0 && slot.group().is_none() && !slot.is_bare())
