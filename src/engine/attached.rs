@@ -4,11 +4,11 @@ use std::any::Any;
 #[cfg(feature = "http")]
 use std::any::TypeId;
 #[cfg(feature = "http")]
-use std::collections::HashMap;
-#[cfg(feature = "http")]
 use std::sync::Arc;
 use std::sync::OnceLock;
 
+#[cfg(feature = "http")]
+use foldhash::HashMap;
 #[cfg(feature = "http")]
 use parking_lot::Mutex;
 

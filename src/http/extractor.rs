@@ -7,7 +7,7 @@ use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError};
 
-use super::host::Host;
+use super::host::manager;
 use super::problem::Problem;
 use crate::{LockError, LockManager};
 
@@ -52,7 +52,7 @@ impl FromRequest for Locks {
     type Future = Ready<Result<Self, actix_web::Error>>;
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(Host::of(req).map(|host| Self(host.locks)).map_err(|fault| Problem::from(fault).into()))
+        ready(manager(req).map(|locks| Self(locks.clone())).map_err(|fault| Problem::from(fault).into()))
     }
 }
 

@@ -1,7 +1,7 @@
-//! What the host app gives to the routes: the manager, and maybe limits and access.
+//! What the host app gives to the routes: the manager, and maybe limits, access and metrics.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use actix_web::{HttpRequest, web};
 
@@ -9,25 +9,49 @@ use super::auth::{Access, ReloadableAccess};
 use super::limits::Limits;
 use super::problem::Fault;
 use crate::LockManager;
+#[cfg(feature = "metrics")]
+use crate::metrics::HttpMetrics;
 
-/// The host's manager and its limits.
-pub(super) struct Host {
-    pub(super) locks: LockManager,
-    pub(super) limits: Limits,
+/// What holds where the host says nothing.
+static OPEN: LazyLock<Access> = LazyLock::new(Access::open);
+static DEFAULTS: LazyLock<Limits> = LazyLock::new(Limits::new);
+
+/// What the host gives to one request.
+pub(super) struct Host<'a> {
+    pub(super) locks: Option<&'a LockManager>,
+    pub(super) limits: &'a Limits,
+    pub(super) access: CurrentAccess<'a>,
+    #[cfg(feature = "metrics")]
+    pub(super) metrics: Option<&'a HttpMetrics>,
 }
 
-impl Host {
-    pub(super) fn of(req: &HttpRequest) -> Result<Self, Fault> {
-        let Some(locks) = shared::<LockManager>(req) else {
-            tracing::error!("these routes need a LockManager in app_data, and the app has none");
-            return Err(Fault::Internal { why: "the server has no lock manager; this is for its operator to mend" });
-        };
-        let limits = shared::<Limits>(req).copied().unwrap_or_default();
-        Ok(Self { locks: locks.clone(), limits })
+impl<'a> Host<'a> {
+    pub(super) fn of(req: &'a HttpRequest) -> Self {
+        Self {
+            locks: shared(req),
+            limits: shared(req).unwrap_or_else(|| &*DEFAULTS),
+            access: current_access(req),
+            #[cfg(feature = "metrics")]
+            metrics: shared(req),
+        }
+    }
+
+    pub(super) fn locks(&self) -> Result<&'a LockManager, Fault> {
+        self.locks.ok_or_else(no_manager)
     }
 }
 
-/// The access that holds for a request, as the host has given it.
+/// The host's manager.
+pub(super) fn manager(req: &HttpRequest) -> Result<&LockManager, Fault> {
+    shared(req).ok_or_else(no_manager)
+}
+
+fn no_manager() -> Fault {
+    tracing::error!("these routes need a LockManager in app_data, and the app has none");
+    Fault::Internal { why: "the server has no lock manager; this is for its operator to mend" }
+}
+
+/// The access that holds for a request.
 pub(super) enum CurrentAccess<'a> {
     Fixed(&'a Access),
     Reloadable(Arc<Access>),
@@ -44,10 +68,12 @@ impl Deref for CurrentAccess<'_> {
     }
 }
 
-/// The access that the host has given, if it has.
-pub(super) fn given_access(req: &HttpRequest) -> Option<CurrentAccess<'_>> {
-    let now = shared::<ReloadableAccess>(req).map(|access| CurrentAccess::Reloadable(access.current()));
-    now.or_else(|| shared::<Access>(req).map(CurrentAccess::Fixed))
+/// The access that the host has given; one that is open to all if it has given none.
+pub(super) fn current_access(req: &HttpRequest) -> CurrentAccess<'_> {
+    match shared::<ReloadableAccess>(req) {
+        Some(access) => CurrentAccess::Reloadable(access.current()),
+        None => CurrentAccess::Fixed(shared(req).unwrap_or_else(|| &*OPEN)),
+    }
 }
 
 /// `app_data` of a `T`, given as it is or in a `web::Data`.

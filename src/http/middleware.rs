@@ -11,7 +11,7 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::http::header::HeaderName;
 use actix_web::{Error, HttpMessage, HttpResponse, ResponseError};
 
-use super::host::Host;
+use super::host::manager;
 use super::problem::Problem;
 use super::query;
 use crate::{Lock, LockError, LockManager, LockOptions, resource_key};
@@ -136,7 +136,7 @@ impl LockedBy {
 
     async fn lock(&self, req: &ServiceRequest) -> Result<Lock, Problem> {
         let key = self.key(req)?;
-        let Host { locks, .. } = Host::of(req.request())?;
+        let locks = manager(req.request())?;
         let options = self.options.clone();
         let asked = match self.wait {
             Some(wait) => locks.lock(&key).options(options.wait(wait)).await,
@@ -144,7 +144,7 @@ impl LockedBy {
         };
         let lock = match asked {
             Ok(lock) => lock,
-            Err(why) => return Err(refused(&locks, &key, why).await),
+            Err(why) => return Err(refused(locks, &key, why).await),
         };
         keep(&lock)?;
         Ok(lock)

@@ -31,9 +31,11 @@
 //! # Ok(()) }
 //! ```
 
+mod arrival;
 mod auth;
 mod body;
 mod context;
+mod direct;
 mod extractor;
 mod host;
 mod limits;
@@ -50,7 +52,8 @@ mod wire;
 use actix_web::{Resource, Route, guard, web};
 use auth::Needs;
 pub use auth::{Access, AccessError, Quotas, ReloadableAccess};
-use context::{guarded, open, presented};
+use context::{guarded, open, presented, reading};
+pub use direct::{DirectCall, DirectCalls};
 pub use extractor::Locks;
 pub use limits::Limits;
 pub use middleware::{LockedBy, Locking};
@@ -95,16 +98,16 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
 }
 
 fn locking(cfg: &mut web::ServiceConfig) {
-    cfg.service(resource("/acquire", "POST").route(guarded(web::post(), Needs::Acquire, acquire::acquire)))
-        .service(resource("/release", "POST").route(guarded(web::post(), Needs::GiveBack, release::release)))
-        .service(resource("/heartbeat", "POST").route(guarded(web::post(), Needs::GiveBack, heartbeat::heartbeat)))
-        .service(resource("/sessions", "POST").route(guarded(web::post(), Needs::Acquire, sessions::open)))
-        .service(resource("/sessions/heartbeat", "POST").route(guarded(
+    cfg.service(resource("/acquire", "POST").route(reading(web::post(), Needs::Acquire, acquire::acquire)))
+        .service(resource("/release", "POST").route(reading(web::post(), Needs::GiveBack, release::release)))
+        .service(resource("/heartbeat", "POST").route(reading(web::post(), Needs::GiveBack, heartbeat::heartbeat)))
+        .service(resource("/sessions", "POST").route(reading(web::post(), Needs::Acquire, sessions::open)))
+        .service(resource("/sessions/heartbeat", "POST").route(reading(
             web::post(),
             Needs::GiveBack,
             sessions::heartbeat,
         )))
-        .service(resource("/sessions/end", "POST").route(guarded(web::post(), Needs::GiveBack, sessions::end)));
+        .service(resource("/sessions/end", "POST").route(reading(web::post(), Needs::GiveBack, sessions::end)));
 }
 
 fn looking(cfg: &mut web::ServiceConfig) {

@@ -22,6 +22,7 @@ mod bad_input;
 mod clients;
 mod contract;
 mod described;
+mod either_way;
 mod events;
 mod gone_over_redis;
 mod locked_by;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use actix_web::HttpRequest;
+use actix_web::dev::RequestHead;
 
 use super::audit::{Refusal, Refusals};
 use super::caller::Caller;
@@ -186,22 +186,22 @@ impl Access {
     }
 
     /// Lets a request in, or says why not.
-    pub(in crate::http) fn admit(&self, req: &HttpRequest, needs: Needs) -> Result<Caller, Fault> {
+    pub(in crate::http) fn admit(&self, head: &RequestHead, needs: Needs) -> Result<Caller, Fault> {
         if needs == Needs::Nothing {
             return Ok(Caller::anybody());
         }
         let bearers = &self.bearers;
         if bearers.is_empty() {
-            self.hosts.check(req)?;
+            self.hosts.check(head)?;
             if needs != Needs::GiveBack {
-                self.count(req)?;
+                self.count(head)?;
             }
             return Ok(Caller::anybody());
         }
-        let given = secret(req);
+        let given = secret(head);
         let Some(at) = given.and_then(|secret| find_again(&self.bearers, secret)) else {
             // Whoever guesses is slowed down like everybody else.
-            self.count(req)?;
+            self.count(head)?;
             return match (needs, given) {
                 (Needs::Totals, None) if self.open_stats => Ok(Caller::of(Arc::clone(bearers), None)),
                 (Needs::Name, None) => Ok(Caller::of(Arc::clone(bearers), None)),
@@ -240,13 +240,13 @@ impl Access {
     }
 
     /// The address that a request came from.
-    pub(in crate::http) fn client_addr(&self, req: &HttpRequest) -> IpAddr {
-        self.proxies.client_addr(req)
+    pub(in crate::http) fn client_addr(&self, head: &RequestHead) -> IpAddr {
+        self.proxies.client_addr(head)
     }
 
     /// How logs call the token that a request brings.
-    pub(in crate::http) fn name_of(&self, req: &HttpRequest) -> String {
-        match secret(req) {
+    pub(in crate::http) fn name_of(&self, head: &RequestHead) -> String {
+        match secret(head) {
             _ if self.bearers.is_empty() => "anonymous".to_owned(),
             None => "no token".to_owned(),
             Some(secret) => {
@@ -262,12 +262,12 @@ impl Access {
     }
 
     /// Refuses pages of other sites, where no token would.
-    pub(in crate::http) fn check_site(&self, req: &HttpRequest) -> Result<(), Fault> {
-        if self.has_tokens() { Ok(()) } else { self.hosts.check(req) }
+    pub(in crate::http) fn check_site(&self, head: &RequestHead) -> Result<(), Fault> {
+        if self.has_tokens() { Ok(()) } else { self.hosts.check(head) }
     }
 
-    fn count(&self, req: &HttpRequest) -> Result<(), Fault> {
-        self.anonymous_rate.as_ref().map_or(Ok(()), |limit| limit.take(self.client_addr(req)))
+    fn count(&self, head: &RequestHead) -> Result<(), Fault> {
+        self.anonymous_rate.as_ref().map_or(Ok(()), |limit| limit.take(self.client_addr(head)))
     }
 }
 

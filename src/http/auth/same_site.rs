@@ -9,7 +9,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use actix_web::HttpRequest;
+use actix_web::dev::RequestHead;
 use actix_web::http::Method;
 use actix_web::http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 
@@ -44,22 +44,23 @@ impl AllowedHosts {
     }
 
     /// Refuses what may come from a page of another site.
-    pub(in crate::http) fn check(&self, req: &HttpRequest) -> Result<(), Fault> {
+    pub(in crate::http) fn check(&self, head: &RequestHead) -> Result<(), Fault> {
         let mut host = None;
         // A request may name its host in its first line as well, and may repeat the header: each must be right.
-        let target = req.uri().authority().map(|authority| authority.as_str());
-        for given in target.map(Ok).into_iter().chain(req.headers().get_all(HOST).map(HeaderValue::to_str)) {
+        let target = head.uri.authority().map(|authority| authority.as_str());
+        for given in target.map(Ok).into_iter().chain(head.headers.get_all(HOST).map(HeaderValue::to_str)) {
             let authority = given.unwrap_or_default();
             if !hostname(authority).is_some_and(|name| self.knows(name)) {
                 return Err(Fault::ForbiddenHost { host: authority.chars().take(LONGEST_QUOTED).collect() });
             }
             host = Some(authority);
         }
-        if is_foreign(req, &SEC_FETCH_SITE, |site| site == "same-origin" || site == "none") && !is_followed_link(req) {
+        if is_foreign(head, &SEC_FETCH_SITE, |site| site == "same-origin" || site == "none") && !is_followed_link(head)
+        {
             return Err(Fault::CrossSite);
         }
         // Without any host it came from no browser, which always names one.
-        match is_foreign(req, &ORIGIN, |origin| host.is_none_or(|host| self.is_own(origin, host))) {
+        match is_foreign(head, &ORIGIN, |origin| host.is_none_or(|host| self.is_own(origin, host))) {
             true => Err(Fault::CrossSite),
             false => Ok(()),
         }
@@ -88,14 +89,14 @@ impl AllowedHosts {
 }
 
 /// Whether a header is there and is not as it should be, all of its lines.
-fn is_foreign(req: &HttpRequest, header: &HeaderName, is_right: impl Fn(&str) -> bool) -> bool {
-    req.headers().get_all(header).any(|value| !value.to_str().is_ok_and(&is_right))
+fn is_foreign(head: &RequestHead, header: &HeaderName, is_right: impl Fn(&str) -> bool) -> bool {
+    head.headers.get_all(header).any(|value| !value.to_str().is_ok_and(&is_right))
 }
 
 /// Whether the browser goes to a page of ours, out of a link on another: it shows the answer to its user, and to no page.
-fn is_followed_link(req: &HttpRequest) -> bool {
-    let says = |header: &HeaderName, what: &str| req.headers().get(header).is_some_and(|value| value == what);
-    let reads = [Method::GET, Method::HEAD].contains(req.method());
+fn is_followed_link(head: &RequestHead) -> bool {
+    let says = |header: &HeaderName, what: &str| head.headers.get(header).is_some_and(|value| value == what);
+    let reads = [Method::GET, Method::HEAD].contains(&head.method);
     reads && says(&SEC_FETCH_MODE, "navigate") && says(&SEC_FETCH_DEST, "document")
 }
 
@@ -145,7 +146,7 @@ mod tests {
     }
 
     fn of(allowed: &str, request: TestRequest) -> &'static str {
-        match AllowedHosts::read(allowed).unwrap().check(&request.to_http_request()) {
+        match AllowedHosts::read(allowed).unwrap().check(request.to_http_request().head()) {
             Ok(()) => "ok",
             Err(Fault::ForbiddenHost { .. }) => "host",
             Err(_) => "cross",

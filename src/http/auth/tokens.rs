@@ -6,11 +6,11 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use actix_web::HttpRequest;
+use actix_web::dev::RequestHead;
 use actix_web::http::header::AUTHORIZATION;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 use utoipa::ToSchema;
 
 use super::quota::{Quotas, TokenUsage};
@@ -107,7 +107,7 @@ pub(in crate::http) fn find_again(bearers: &Arc<[Bearer]>, secret: &[u8]) -> Opt
     LAST.with_borrow_mut(|last| {
         if let Some(last) = last
             && Arc::ptr_eq(&last.among, bearers)
-            && bool::from(last.secret.ct_eq(secret))
+            && is_same(&last.secret, secret)
         {
             return Some(last.at);
         }
@@ -115,6 +115,15 @@ pub(in crate::http) fn find_again(bearers: &Arc<[Bearer]>, secret: &[u8]) -> Opt
         *last = Some(LastFound { among: Arc::clone(bearers), secret: secret.into(), at });
         Some(at)
     })
+}
+
+/// Whether two secrets are the same, in a time that tells no more of them than their lengths. Compared by words: by bytes
+/// it takes five times as long.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let ((words, rest), (other_words, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    let same_word = |(one, other): (&[u8; 8], &[u8; 8])| u64::from_ne_bytes(*one).ct_eq(&u64::from_ne_bytes(*other));
+    let words_are = words.iter().zip(other_words).map(same_word).fold(Choice::from(1), |all, same| all & same);
+    one.len() == other.len() && bool::from(words_are & rest.ct_eq(other_rest))
 }
 
 /// Which token has this secret. Looks at all of them, whatever it finds.
@@ -125,8 +134,8 @@ pub(in crate::http) fn find(bearers: &[Bearer], secret: &[u8]) -> Option<usize> 
 }
 
 /// The secret that a request brings.
-pub(in crate::http) fn secret(req: &HttpRequest) -> Option<&[u8]> {
-    let (scheme, secret) = req.headers().get(AUTHORIZATION)?.as_bytes().split_at_checked(SCHEME.len())?;
+pub(in crate::http) fn secret(head: &RequestHead) -> Option<&[u8]> {
+    let (scheme, secret) = head.headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(SCHEME.len())?;
     scheme.eq_ignore_ascii_case(SCHEME).then(|| secret.trim_ascii())
 }
 

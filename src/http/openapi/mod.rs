@@ -19,7 +19,7 @@ use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, ResponseBuilder
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use crate::http::context::HandlerResult;
-use crate::http::host::given_access;
+use crate::http::host::current_access;
 use crate::http::problem::{Fault, Problem};
 use crate::http::routes::{acquire, events, force_release, health, heartbeat, locks, release, sessions, stats, whoami};
 use crate::http::wire;
@@ -282,7 +282,7 @@ impl Description {
             LazyLock::new(|| Description::new(&Api::openapi(), false)),
             LazyLock::new(|| Description::new(&Api::openapi(), true)),
         ];
-        let has_tokens = given_access(req).is_some_and(|access| access.has_tokens());
+        let has_tokens = current_access(req).has_tokens();
         #[cfg(feature = "prometheus")]
         if req.app_data::<crate::http::routes::metrics::Scraped>().is_some() {
             static WITH_METRICS: [LazyLock<Description>; 2] = [

@@ -8,7 +8,7 @@ use crate::http::problem::Problem;
 use crate::http::wire::{ModeName, whole_ms};
 use crate::{LockError, Mode, TtlFault};
 
-pub(super) fn checked_ttl(asked: Number, limits: Limits) -> Result<Duration, Problem> {
+pub(super) fn checked_ttl(asked: Number, limits: &Limits) -> Result<Duration, Problem> {
     let refused = |fault: TtlFault| Problem::from(LockError::from(fault));
     match (asked, asked.span()) {
         (Number::Negative, _) => Err(refused(TtlFault::Negative)),
@@ -22,7 +22,7 @@ pub(super) fn checked_ttl(asked: Number, limits: Limits) -> Result<Duration, Pro
     }
 }
 
-pub(super) fn checked_wait(asked: Number, limits: Limits) -> Result<Duration, Problem> {
+pub(super) fn checked_wait(asked: Number, limits: &Limits) -> Result<Duration, Problem> {
     asked.span().filter(|wait| *wait <= limits.max_wait).ok_or_else(|| {
         let max = whole_ms(limits.max_wait);
         invalid_option("wait_ms", format!("it must be a whole number from 0 to {max}"))

@@ -1,6 +1,6 @@
 //! `DELETE /locks`, `DELETE /locks/{key}`: releases by force.
 
-use actix_web::web;
+use actix_web::HttpRequest;
 
 use super::release::ReleaseAnswer;
 use crate::Release;
@@ -17,8 +17,8 @@ use crate::http::query::{invalid, key_in_path, parameters};
     params(("key" = String, Query, min_length = 1, max_length = 256)),
     responses((status = 200, description = "The key is free, or the next waiter's.", body = ReleaseAnswer)),
 )]
-pub(in crate::http) async fn force_release(ctx: &RequestContext, _: web::Payload) -> HandlerResult {
-    let [key] = parameters(&ctx.req, ["key"])?;
+pub(in crate::http) async fn force_release(ctx: &RequestContext<'_>, req: &HttpRequest) -> HandlerResult {
+    let [key] = parameters(req, ["key"])?;
     let key = key.ok_or_else(|| invalid("name the lock to release, as `key`"))?;
     force(ctx, &key).await
 }
@@ -29,17 +29,17 @@ pub(in crate::http) async fn force_release(ctx: &RequestContext, _: web::Payload
     params(("key" = String, Path, min_length = 1, max_length = 256, description = "A `/` in it is written as `%2F`.")),
     responses((status = 200, description = "The key is free, or the next waiter's.", body = ReleaseAnswer)),
 )]
-pub(in crate::http) async fn force_release_in_path(ctx: &RequestContext, _: web::Payload) -> HandlerResult {
-    let [] = parameters(&ctx.req, [])?;
-    force(ctx, &key_in_path(&ctx.req)?).await
+pub(in crate::http) async fn force_release_in_path(ctx: &RequestContext<'_>, req: &HttpRequest) -> HandlerResult {
+    let [] = parameters(req, [])?;
+    force(ctx, &key_in_path(req)?).await
 }
 
-async fn force(ctx: &RequestContext, key: &str) -> HandlerResult {
+async fn force(ctx: &RequestContext<'_>, key: &str) -> HandlerResult {
     let release = ctx.locks.force_release(ctx.key(key)?).await?;
     if release == Release::AlreadyGone {
         return Err(Fault::NotLocked.into());
     }
-    let (by, from, request_id) = (ctx.caller.name(), ctx.client_addr(), ctx.id.as_str());
+    let (by, from, request_id) = (ctx.caller.name(), ctx.client_addr(), ctx.request_id());
     tracing::warn!(key, by, %from, request_id, "a lock was released by force");
     Ok(body::answer(&ReleaseAnswer::try_from(release)?))
 }

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use actix_web::{HttpRequest, web};
+use actix_web::HttpRequest;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use utoipa::ToSchema;
@@ -48,8 +48,8 @@ pub(in crate::http) fn healthz(_: &HttpRequest) -> HandlerResult {
     get, path = "/readyz", tag = "operating", operation_id = "readyz", security(()),
     responses((status = 200, description = "They can.", body = Ready)),
 )]
-pub(in crate::http) async fn readyz(ctx: &RequestContext, _: web::Payload) -> HandlerResult {
-    match (readiness(&ctx.locks).await, ctx.limits.still_starting()) {
+pub(in crate::http) async fn readyz(ctx: &RequestContext<'_>, _: &HttpRequest) -> HandlerResult {
+    match (readiness(ctx.locks).await, ctx.limits.still_starting()) {
         (Readiness::Draining, _) => Err(LockError::ShuttingDown.into()),
         (Readiness::StoreUnavailable, _) => Err(LockError::StoreUnavailable.into()),
         // Who has a lock must be let in to take it back.

@@ -1,6 +1,5 @@
 //! `POST /heartbeat`: moves the deadline of a lock by its token.
 
-use actix_web::web;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -40,9 +39,8 @@ pub(in crate::http) struct HeartbeatAnswer {
     request_body = HeartbeatBody,
     responses((status = 200, description = "The lock lasts longer now.", body = HeartbeatAnswer)),
 )]
-pub(in crate::http) async fn heartbeat(ctx: &RequestContext, payload: web::Payload) -> HandlerResult {
-    let text = body::read(&ctx.req, payload, ctx.limits).await?;
-    let body: HeartbeatBody<'_> = body::parse(&text)?;
+pub(in crate::http) async fn heartbeat(ctx: &RequestContext<'_>, bytes: &[u8]) -> HandlerResult {
+    let body: HeartbeatBody<'_> = body::parse(bytes)?;
     let key = ctx.key(&body.key)?;
     let ttl = body.ttl_ms.map(|ttl| checked_ttl(ttl, ctx.limits)).transpose()?;
     let key = Key::try_from(key).map_err(LockError::from)?;

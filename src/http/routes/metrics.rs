@@ -1,7 +1,7 @@
 //! `GET /metrics`: the text for Prometheus, where the host has an [`Exposition`] in its `app_data`.
 
 use actix_web::http::header::CONTENT_TYPE;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 
 use crate::http::auth::Needs;
 use crate::http::context::{HandlerResult, RequestContext, guarded};
@@ -32,11 +32,11 @@ pub(in crate::http) struct Scraped;
         example = "leasehold_locks_held{manager=\"default\",mode=\"exclusive\"} 1\n",
     )),
 )]
-pub(in crate::http) async fn scrape(ctx: &RequestContext, _: web::Payload) -> HandlerResult {
+pub(in crate::http) async fn scrape(ctx: &RequestContext<'_>, req: &HttpRequest) -> HandlerResult {
     if !ctx.sees_all_totals() {
         return Err(Fault::Forbidden { why: "the metrics are of all keys, and the token is bound to some" }.into());
     }
-    let Some(exposition) = shared::<Exposition>(&ctx.req).cloned() else {
+    let Some(exposition) = shared::<Exposition>(req).cloned() else {
         return Err(Fault::NotFound.into());
     };
     // It looks at every shard, which would hold up the other requests of this thread.

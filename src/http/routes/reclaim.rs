@@ -42,7 +42,7 @@ pub(super) use body_of_held_lock;
 
 /// The fence by which a lock may be taken back now: while nothing is granted yet.
 pub(super) fn fence_while_starting(
-    ctx: &RequestContext,
+    ctx: &RequestContext<'_>,
     given: Option<Number>,
 ) -> Result<Option<FencingToken>, Problem> {
     let Some(given) = given else { return Ok(None) };
@@ -53,12 +53,12 @@ pub(super) fn fence_while_starting(
 
 /// Takes a lock back from a server that has forgotten it. That another's was ended for it is written down: by token and
 /// fence alone it cannot be told who made them up.
-pub(super) fn take_back(ctx: &RequestContext, key: &Key, proof: ReclaimProof) -> Result<Refreshed, LockError> {
+pub(super) fn take_back(ctx: &RequestContext<'_>, key: &Key, proof: ReclaimProof) -> Result<Refreshed, LockError> {
     let fence = proof.fence;
     let done = ctx.locks.reclaim(key.clone(), proof)?;
     let ended = done.ended;
     if ended > 0 {
-        let (by, from, request_id) = (ctx.caller.name(), ctx.client_addr(), ctx.id.as_str());
+        let (by, from, request_id) = (ctx.caller.name(), ctx.client_addr(), ctx.request_id());
         tracing::warn!(%key, by, %from, %fence, ended, request_id, "a lock was taken back from others with lower fences");
     }
     Ok(done.lock)

@@ -1,6 +1,5 @@
 //! `POST /release`: ends a lock by its token.
 
-use actix_web::web;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -54,9 +53,8 @@ impl TryFrom<Release> for ReleaseAnswer {
     request_body = ReleaseBody,
     responses((status = 200, description = "The lock is not yours any more.", body = ReleaseAnswer)),
 )]
-pub(in crate::http) async fn release(ctx: &RequestContext, payload: web::Payload) -> HandlerResult {
-    let text = body::read(&ctx.req, payload, ctx.limits).await?;
-    let body: ReleaseBody<'_> = body::parse(&text)?;
+pub(in crate::http) async fn release(ctx: &RequestContext<'_>, bytes: &[u8]) -> HandlerResult {
+    let body: ReleaseBody<'_> = body::parse(bytes)?;
     let key = ctx.key(&body.key)?;
     let key = Key::try_from(key).map_err(LockError::from)?;
     // A job that ends before its first heartbeat after a restart has not lost its lock.

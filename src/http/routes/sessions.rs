@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use actix_web::web;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -79,9 +78,8 @@ pub(in crate::http) struct SessionBeat {
     request_body = OpenSession,
     responses((status = 200, description = "The session is open.", body = SessionOpened)),
 )]
-pub(in crate::http) async fn open(ctx: &RequestContext, payload: web::Payload) -> HandlerResult {
-    let text = body::read(&ctx.req, payload, ctx.limits).await?;
-    let body: OpenSession<'_> = body::parse(&text)?;
+pub(in crate::http) async fn open(ctx: &RequestContext<'_>, bytes: &[u8]) -> HandlerResult {
+    let body: OpenSession<'_> = body::parse(bytes)?;
     let ttl = body.ttl_ms.map(|ttl| checked_ttl(ttl, ctx.limits)).transpose()?;
     let session = match ttl {
         Some(ttl) => ctx.locks.session(&*body.name).ttl(ttl),
@@ -109,8 +107,8 @@ pub(in crate::http) async fn open(ctx: &RequestContext, payload: web::Payload) -
     request_body = NamedSession,
     responses((status = 200, description = "The session lives on.", body = SessionBeat)),
 )]
-pub(in crate::http) async fn heartbeat(ctx: &RequestContext, payload: web::Payload) -> HandlerResult {
-    let session = in_body(ctx, payload).await?;
+pub(in crate::http) async fn heartbeat(ctx: &RequestContext<'_>, bytes: &[u8]) -> HandlerResult {
+    let session = in_body(ctx, bytes)?;
     let remaining = session.heartbeat().await?;
     Ok(body::answer(&SessionBeat { remaining_ms: whole_ms(remaining), locks: session.locks() }))
 }
@@ -121,18 +119,17 @@ pub(in crate::http) async fn heartbeat(ctx: &RequestContext, payload: web::Paylo
     request_body = NamedSession,
     responses((status = 200, description = "The session has ended, now or before.", body = ReleaseAnswer)),
 )]
-pub(in crate::http) async fn end(ctx: &RequestContext, payload: web::Payload) -> HandlerResult {
-    let session = in_body(ctx, payload).await?;
+pub(in crate::http) async fn end(ctx: &RequestContext<'_>, bytes: &[u8]) -> HandlerResult {
+    let session = in_body(ctx, bytes)?;
     Ok(body::answer(&ReleaseAnswer::try_from(session.end().await)?))
 }
 
 /// The session of an id, if it is the caller's.
-pub(in crate::http) fn find(ctx: &RequestContext, id: Uuid) -> Result<Session, Problem> {
+pub(in crate::http) fn find(ctx: &RequestContext<'_>, id: Uuid) -> Result<Session, Problem> {
     ctx.locks.find_session_of(ctx.caller.account(), id).ok_or_else(|| Fault::UnknownSession.into())
 }
 
-async fn in_body(ctx: &RequestContext, payload: web::Payload) -> Result<Session, Problem> {
-    let text = body::read(&ctx.req, payload, ctx.limits).await?;
-    let body: NamedSession = body::parse(&text)?;
+fn in_body(ctx: &RequestContext<'_>, bytes: &[u8]) -> Result<Session, Problem> {
+    let body: NamedSession = body::parse(bytes)?;
     find(ctx, body.session)
 }

@@ -1,6 +1,6 @@
 //! `GET /stats`: the totals since the start, of all keys or of one.
 
-use actix_web::web;
+use actix_web::HttpRequest;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -66,8 +66,8 @@ pub(in crate::http) enum StatsAnswer {
     params(("key" = Option<String>, Query, min_length = 1, max_length = 256, description = "Only of this key.")),
     responses((status = 200, description = "The totals.", body = StatsAnswer)),
 )]
-pub(in crate::http) async fn stats(ctx: &RequestContext, _: web::Payload) -> HandlerResult {
-    let [key] = parameters(&ctx.req, ["key"])?;
+pub(in crate::http) async fn stats(ctx: &RequestContext<'_>, req: &HttpRequest) -> HandlerResult {
+    let [key] = parameters(req, ["key"])?;
     let Some(key) = key else {
         let hot = ctx.locks.hot_keys(usize::MAX).into_iter().filter(|hot| ctx.may_see(&hot.key));
         let hot_keys = hot.take(HOT_KEYS).map(HotKeyRow::from).collect();
@@ -79,11 +79,11 @@ pub(in crate::http) async fn stats(ctx: &RequestContext, _: web::Payload) -> Han
 }
 
 /// The totals that are the caller's to see.
-fn totals(ctx: &RequestContext) -> Result<Stats, Fault> {
+fn totals(ctx: &RequestContext<'_>) -> Result<Stats, Fault> {
     if ctx.sees_all_totals() {
         return Ok(ctx.locks.stats());
     }
-    let own = ctx.locks.stats_within(&ctx.caller.prefixes(&ctx.locks, ""));
+    let own = ctx.locks.stats_within(&ctx.caller.prefixes(ctx.locks, ""));
     own.ok_or(Fault::Forbidden {
         why: "the totals are of all keys, and those of the token's namespaces are not counted",
     })

@@ -1,6 +1,6 @@
 //! `GET /whoami`: whom the server takes the caller for.
 
-use actix_web::web;
+use actix_web::HttpRequest;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -27,7 +27,7 @@ pub(in crate::http) struct Whoami {
     get, path = "/whoami", tag = "operating", operation_id = "whoami",
     responses((status = 200, description = "The token's name and rights.", body = Whoami)),
 )]
-pub(in crate::http) async fn whoami(ctx: &RequestContext, _: web::Payload) -> HandlerResult {
+pub(in crate::http) async fn whoami(ctx: &RequestContext<'_>, _: &HttpRequest) -> HandlerResult {
     let caller = &ctx.caller;
     let namespaces = caller.namespaces().filter(|_| !caller.is_unbound()).map(<[String]>::to_vec);
     let name = caller.token_name().map(str::to_owned);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::error::DispatchError;
-use actix_http::{HttpMessage, HttpService, KeepAlive, Request};
+use actix_http::{HttpService, KeepAlive, Request, Response};
 use actix_rt::net::TcpStream;
 use actix_server::{Server, ServerBuilder};
 use actix_service::{
@@ -16,11 +16,12 @@ use actix_service::{
 use actix_tls::accept::rustls_0_23::{Acceptor, AcceptorService, TlsStream};
 use actix_tls::accept::{TlsError, max_concurrent_tls_connect};
 use actix_web::App;
-use actix_web::body::{BodySize, MessageBody};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{AppConfig, ServiceResponse};
 use actix_web::http::header::CONTENT_LENGTH;
 use actix_web::http::{Method, StatusCode};
-use leasehold::http::{Limits, ReloadableAccess};
+use futures_util::future::Either;
+use leasehold::http::{DirectCalls, Limits, ReloadableAccess};
 use leasehold::metrics::{Exposition, HttpMetrics};
 use leasehold::{LockManager, http};
 use rustls::ServerConfig;
@@ -226,6 +227,8 @@ impl Recipe {
             .configure(http::configure_metrics)
             .configure(http::configure);
         let app = map_config(app.into_factory(), |()| AppConfig::default());
+        let calls = DirectCalls::new(self.locks.clone(), self.limits, self.access.clone());
+        let calls = calls.counted(self.requests.clone());
         let (edge, max_body_bytes) = (self.edge.clone(), self.max_body_bytes);
         let http = HttpService::build()
             // No timers of actix-http: `TimedConnection` has its own.
@@ -236,7 +239,7 @@ impl Recipe {
             })
             // A waiter whose client has gone leaves the queue at once.
             .h1_allow_half_closed(false)
-            .h1(apply_fn_factory(app, move |request: Request, app: &_| answered(request, app, max_body_bytes)));
+            .h1(apply_fn_factory(app, move |request: Request, app: &_| answered(request, &calls, app, max_body_bytes)));
         apply_fn_factory(http, move |client: (TimedConnection<T>, Option<SocketAddr>), http: &_| {
             served(client, http, &edge)
         })
@@ -253,16 +256,21 @@ fn served<T, S>(
 where
     S: Service<(TimedConnection<T>, Option<SocketAddr>), Response = (), Error = DispatchError>,
 {
-    let (serving, edge) = (http.call((io, peer)), edge.clone());
+    // On the heap: each future around it would have room for it twice, as what it is given and as what it awaits.
+    let (serving, edge) = (Box::pin(http.call((io, peer))), edge.clone());
     async move { serving.await.inspect_err(|why| edge.no_http(peer, why)) }
 }
 
 /// Answers a request, and notes at its connection that it is under way, and that it succeeded.
+///
+/// The calls that locks live by are answered directly, by a future on the heap: connections without one have no room for
+/// it.
 fn answered<S>(
     request: Request,
+    calls: &DirectCalls,
     app: &S,
     max_body_bytes: u64,
-) -> impl Future<Output = Result<ServiceResponse, S::Error>> + use<S>
+) -> impl Future<Output = Result<Response<BoxBody>, S::Error>> + use<S>
 where
     S: Service<Request, Response = ServiceResponse>,
 {
@@ -270,11 +278,20 @@ where
     let uses_locks = *request.method() == Method::POST;
     let declared = if uses_locks { declared(&request, max_body_bytes) } else { 0 };
     let busy = place.as_ref().map(|place| place.activity().begin(declared));
-    let answer = app.call(request);
+    let answer = match calls.find(request.head()) {
+        Some(call) => {
+            let (head, payload) = request.into_parts();
+            Either::Left(Box::pin(call.answer(head, payload)))
+        }
+        None => Either::Right(app.call(request)),
+    };
     async move {
-        let answer = answer.await?;
+        let answer: Response<BoxBody> = match answer {
+            Either::Left(answer) => answer.await.into(),
+            Either::Right(answer) => answer.await?.into(),
+        };
         if let Some(busy) = &busy
-            && answer.response().body().size() == BodySize::Stream
+            && answer.body().size() == BodySize::Stream
         {
             busy.streams();
         }
@@ -290,6 +307,6 @@ where
 
 /// How much of a body may come behind the head.
 fn declared(request: &Request, max_body_bytes: u64) -> u64 {
-    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let length = request.head().headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     length.unwrap_or(max_body_bytes)
 }

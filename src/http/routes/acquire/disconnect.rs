@@ -7,10 +7,16 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use actix_web::rt::task::yield_now;
+use actix_web::rt::time::timeout;
 
-/// The output of `request`. If it does not come at once, `begin` is called, and its answer is kept until the end.
+/// How much later than at the end of its wait a request is answered at the latest.
+const LATE: Duration = Duration::from_millis(250);
+
+/// The output of `request`; `None` if it does not come until soon after `longest`. If it does not come at once, `begin`
+/// is called, and its answer is kept until the end.
 ///
 /// Two turns of the event loop come before each poll but the first: in one the connection's events are fetched, in the
 /// other actix-web acts upon them, and drops this future.
@@ -20,24 +26,35 @@ use actix_web::rt::task::yield_now;
 ///
 /// # Errors
 /// Those of `begin`; the request is dropped then.
-pub(in crate::http) async fn while_present<F: Future + Unpin, S, E>(
+pub(super) async fn while_present<F: Future + Unpin, S, E>(
     mut request: F,
     begin: impl FnOnce() -> Result<S, E>,
-) -> Result<F::Output, E> {
-    let mut begin = Some(begin);
-    let mut _kept = None;
+    longest: Option<Duration>,
+) -> Result<Option<F::Output>, E> {
+    if let Poll::Ready(answer) = poll_once(&mut request).await {
+        return Ok(Some(answer));
+    }
+    let _kept = begin()?;
+    let Some(longest) = longest else { return Ok(Some(wait(&mut request).await)) };
+    // The table's own end of the wait comes first wherever the place is not shared. On the heap: those who wait without
+    // a bound have no room for it.
+    Ok(Box::pin(timeout(longest.saturating_add(LATE), wait(&mut request))).await.ok())
+}
+
+/// Goes on after the first poll.
+async fn wait<F: Future + Unpin>(request: &mut F) -> F::Output {
     loop {
-        let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut request).poll(cx))).await;
-        if let Poll::Ready(answer) = polled {
-            return Ok(answer);
-        }
-        if let Some(begin) = begin.take() {
-            _kept = Some(begin()?);
-        }
         next_wake().await;
         yield_now().await;
         yield_now().await;
+        if let Poll::Ready(answer) = poll_once(request).await {
+            return answer;
+        }
     }
+}
+
+async fn poll_once<F: Future + Unpin>(request: &mut F) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(Pin::new(&mut *request).poll(cx))).await
 }
 
 /// Ready when it is polled for the second time. `request` has the waker.

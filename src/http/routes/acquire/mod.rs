@@ -7,9 +7,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::web;
 use disconnect::while_present;
-use rounds::as_round;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -21,10 +19,7 @@ use crate::http::context::{HandlerResult, RequestContext, RequestedKey};
 use crate::http::number::Number;
 use crate::http::problem::{Fault, Problem};
 use crate::http::wire::{GrantedToken, ModeFields, ModeName, Text, maybe_session, maybe_token, whole_ms};
-use crate::{LockError, LockOptions, LockRequest, Token};
-
-/// How much later than at the end of its wait a request is answered at the latest.
-const LATE: Duration = Duration::from_millis(250);
+use crate::{LockError, LockOptions, LockRequest, TicketFuture, Token};
 
 /// What `POST /acquire` asks for.
 #[derive(Deserialize, ToSchema)]
@@ -109,35 +104,27 @@ pub(in crate::http) struct Acquired<'a> {
     request_body = AcquireBody,
     responses((status = 200, description = "The lock is yours.", body = Acquired)),
 )]
-pub(in crate::http) async fn acquire(ctx: &RequestContext, payload: web::Payload) -> HandlerResult {
-    let text = body::read(&ctx.req, payload, ctx.limits).await?;
-    let body: AcquireBody<'_> = body::parse(&text)?;
-    let key = ctx.key(&body.key)?;
-    if let Some(after) = ctx.limits.still_starting() {
-        return Err(Fault::Starting { after }.into());
+pub(in crate::http) async fn acquire(ctx: &RequestContext<'_>, bytes: &[u8]) -> HandlerResult {
+    let Asked { request, key, token, longest } = Asked::read(ctx, bytes)?;
+    if let Some(token) = token {
+        rounds::take_up(ctx.locks, &key, token);
     }
-    let request = request(ctx, key, &body)?;
-    let granted = while_present(request.ticket().into_future(), || ctx.caller.count_waiter(&body.key, body.token));
-    let granted = match body.token {
-        // On the heap: those who wait without a token of their own have no room for it.
-        Some(token) => {
-            let granted = as_round(&ctx.locks, &body.key, token, granted);
-            Box::pin(within(body.wait_ms.and_then(Number::span), granted)).await?
-        }
-        None => granted.await?,
-    };
-    let ticket = match granted {
+    let granted = while_present(request, || ctx.caller.count_waiter(&key, token), longest).await?;
+    if let (Some(token), Some(Err(LockError::Timeout { .. }))) = (token, &granted) {
+        rounds::remember(ctx.locks, &key, token);
+    }
+    let ticket = match granted.unwrap_or(Err(LockError::Timeout { waited: longest.unwrap_or_default() })) {
         Ok(ticket) => ticket,
         Err(why @ (LockError::Held | LockError::Timeout { .. })) => {
             // A store that is away by now does not change the answer.
             // On the heap, so that those who wait have no room for it.
-            let in_the_way = Box::pin(ctx.locks.glance(&*body.key)).await.ok().flatten();
+            let in_the_way = Box::pin(ctx.locks.glance(&*key)).await.ok().flatten();
             return Err(Problem::busy(why, in_the_way.as_ref()));
         }
         Err(why) => return Err(Problem::within(why, |key| ctx.may_see(key))),
     };
     // Before the remaining time is read: the client adds the two, and must not come out beyond the deadline.
-    let waited = ctx.received.elapsed();
+    let waited = ctx.received().elapsed();
     let info = ctx.locks.inspect_holder(&ticket)?;
     Ok(body::answer(&Acquired {
         // As the manager spells it, however the client wrote it.
@@ -152,20 +139,32 @@ pub(in crate::http) async fn acquire(ctx: &RequestContext, payload: web::Payload
     }))
 }
 
-/// Ends a request that shares its place with a later one of the same token, and would wait as long as that.
-async fn within<T, E>(
-    wait: Option<Duration>,
-    granted: impl Future<Output = Result<Result<T, LockError>, E>>,
-) -> Result<Result<T, LockError>, E> {
-    let Some(wait) = wait else { return granted.await };
-    // The table's own end of the wait comes first wherever the place is not shared.
-    let timeout = actix_web::rt::time::timeout(wait.saturating_add(LATE), granted);
-    timeout.await.unwrap_or(Ok(Err(LockError::Timeout { waited: wait })))
+/// What of an acquire is needed while it waits. Thousands may, so it is no more than that.
+struct Asked<'a> {
+    request: TicketFuture<'a>,
+    key: Text<'a>,
+    token: Option<Token>,
+    /// How long it waits, where its place may be shared with a later request of the same token, which would wait as long
+    /// as that.
+    longest: Option<Duration>,
+}
+
+impl<'a> Asked<'a> {
+    fn read(ctx: &'a RequestContext<'_>, bytes: &'a [u8]) -> Result<Self, Problem> {
+        let body: AcquireBody<'a> = body::parse(bytes)?;
+        let key = ctx.key(&body.key)?;
+        if let Some(after) = ctx.limits.still_starting() {
+            return Err(Fault::Starting { after }.into());
+        }
+        let request = request(ctx, key, &body)?.ticket().into_future();
+        let longest = body.token.and_then(|_| body.wait_ms.and_then(Number::span));
+        Ok(Self { request, key: body.key, token: body.token, longest })
+    }
 }
 
 /// What an acquire asks of the manager.
 fn request<'a>(ctx: &'a RequestContext, key: RequestedKey, body: &AcquireBody<'_>) -> Result<LockRequest<'a>, Problem> {
-    let (locks, limits) = (&ctx.locks, ctx.limits);
+    let (locks, limits) = (ctx.locks, ctx.limits);
     let ttl = body.ttl_ms.map(|ttl| checked_ttl(ttl, limits)).transpose()?;
     let wait = body.wait_ms.map(|wait| checked_wait(wait, limits)).transpose()?;
     let mut options = LockOptions::new();

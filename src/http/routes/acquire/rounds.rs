@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::{Key, LockError, LockManager, Token};
+use crate::{Key, LockManager, Token};
 
 /// How soon the next request has to come.
 const GRACE: Duration = Duration::from_secs(10);
@@ -40,29 +40,25 @@ impl Rounds {
     }
 }
 
-/// Awaits a request under a token that its client chose, as a round of a wait that may be longer.
-///
-/// # Errors
-/// Those of `granted`.
-///
-/// # Cancel safety
-/// That of `granted`.
-pub(in crate::http) async fn as_round<T, E>(
-    locks: &LockManager,
-    key: &str,
-    token: Token,
-    granted: impl Future<Output = Result<Result<T, LockError>, E>>,
-) -> Result<Result<T, LockError>, E> {
-    let Ok(key) = Key::new(key) else { return granted.await };
-    let (rounds, name) = (locks.attached::<Rounds>(), (key, token));
+/// Begins a request under a token that its client chose: if it takes up a wait that has timed out, that is counted.
+pub(super) fn take_up(locks: &LockManager, key: &str, token: Token) {
+    let rounds = locks.attached::<Rounds>();
+    // Where none has timed out lately, as is usual, its name need not be made.
+    if rounds.0.lock().is_empty() {
+        return;
+    }
+    let Ok(key) = Key::new(key) else { return };
+    let name = (key, token);
     if rounds.take(&name, Instant::now()) {
         locks.count_continued(&name.0);
     }
-    let answer = granted.await;
-    if let Ok(Err(LockError::Timeout { .. })) = answer {
-        rounds.remember(name, Instant::now());
+}
+
+/// Notes that a wait under a token that its client chose has timed out: another request may take it up.
+pub(super) fn remember(locks: &LockManager, key: &str, token: Token) {
+    if let Ok(key) = Key::new(key) {
+        locks.attached::<Rounds>().remember((key, token), Instant::now());
     }
-    answer
 }
 
 #[cfg(test)]

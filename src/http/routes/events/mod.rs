@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::rt::time::timeout;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::stream::unfold;
 pub(in crate::http) use written::EventDocument;
@@ -47,8 +47,8 @@ const OPENING: &str = "retry: 2000\n: what happens to locks from now on\n\n";
         example = "event: granted\nid: 7\ndata: {\"sequence\":7,\"kind\":\"granted\",\"key\":\"order:42\",\"owner\":\"worker-7\",\"fencing_token\":1795229686733898,\"mode\":\"exclusive\",\"ttl_ms\":30000}\n\n",
     )),
 )]
-pub(in crate::http) async fn events(ctx: &RequestContext, _: web::Payload) -> HandlerResult {
-    let [prefix, max_rate] = parameters(&ctx.req, ["prefix", "max_rate"])?;
+pub(in crate::http) async fn events(ctx: &RequestContext<'_>, req: &HttpRequest) -> HandlerResult {
+    let [prefix, max_rate] = parameters(req, ["prefix", "max_rate"])?;
     let max_rate = max_rate.map(|rate| rate.parse().map_err(|_| invalid("`max_rate` is a whole number from 1 on")));
     let max_rate = max_rate.transpose()?;
     let counted = ctx.locks.count_listener();
@@ -56,9 +56,9 @@ pub(in crate::http) async fn events(ctx: &RequestContext, _: web::Payload) -> Ha
     if ctx.locks.listeners() > ctx.limits.max_streams {
         return Err(Fault::TooManyStreams.into());
     }
-    let (usage, access) = (ctx.caller.count_stream()?, shared::<ReloadableAccess>(&ctx.req).cloned());
-    let filter = Filter::new(&ctx.caller, &ctx.locks, prefix.as_deref().unwrap_or_default(), max_rate);
-    let listening = ctx.locks.attached::<Feed>().listen(&ctx.locks, filter, counted);
+    let (usage, access) = (ctx.caller.count_stream()?, shared::<ReloadableAccess>(req).cloned());
+    let filter = Filter::new(&ctx.caller, ctx.locks, prefix.as_deref().unwrap_or_default(), max_rate);
+    let listening = ctx.locks.attached::<Feed>().listen(ctx.locks, filter, counted);
     let listening = listening.map_err(|_| Fault::Internal { why: "there is no thread to listen with" })?;
     let client = Client { listening, caller: ctx.caller.clone(), access, opening: Some(OPENING), _usage: usage };
     let stream = unfold(client, async |mut client| Some((Ok::<_, Infallible>(client.next().await?), client)));

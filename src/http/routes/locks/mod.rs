@@ -4,7 +4,7 @@ mod cursor;
 mod lists;
 mod views;
 
-use actix_web::web;
+use actix_web::HttpRequest;
 use lists::Lists;
 use serde::Serialize;
 use utoipa::openapi::{RefOr, Schema};
@@ -46,8 +46,8 @@ const DEFAULT_LISTED: usize = 100;
     ),
     responses((status = 200, description = "The locks, in order; or the one.", body = LocksAnswer)),
 )]
-pub(in crate::http) async fn locks(ctx: &RequestContext, _: web::Payload) -> HandlerResult {
-    match parameters(&ctx.req, ["key", "prefix", "limit", "sort", "cursor", "scope", "missing"])? {
+pub(in crate::http) async fn locks(ctx: &RequestContext<'_>, req: &HttpRequest) -> HandlerResult {
+    match parameters(req, ["key", "prefix", "limit", "sort", "cursor", "scope", "missing"])? {
         [Some(key), None, None, None, None, None, missing] => show(ctx, &key, Missing::read(missing.as_deref())?).await,
         [Some(_), ..] => Err(invalid("`key` asks for one lock; it goes with `missing` only")),
         [None, .., Some(_)] => Err(invalid("`missing` goes with `key`")),
@@ -64,20 +64,20 @@ pub(in crate::http) async fn locks(ctx: &RequestContext, _: web::Payload) -> Han
         [None, prefix, limit, sort, cursor, _, None] => {
             let order = sort.map_or(Ok(ListOrder::Key), |name| order_of(&name))?;
             let limit = checked_limit(limit.as_deref(), ctx.limits)?;
-            let prefixes = ctx.caller.prefixes(&ctx.locks, prefix.as_deref().unwrap_or_default());
+            let prefixes = ctx.caller.prefixes(ctx.locks, prefix.as_deref().unwrap_or_default());
             let mut query = ListQuery::new().prefixes(prefixes).order(order).limit(limit);
             if let Some(cursor) = cursor {
                 query = query.after(cursor::read(&cursor, order)?);
             }
             let lists = ctx.locks.attached::<Lists>();
-            let page = lists.page(&ctx.locks, query).await.ok_or(Fault::Internal { why: "the list broke off" })?;
+            let page = lists.page(ctx.locks, query).await.ok_or(Fault::Internal { why: "the list broke off" })?;
             Ok(body::answer(&LocksAnswer::List(LockList::of(&page, ctx.scope()))))
         }
     }
 }
 
 /// Some of the locks of the store.
-async fn list_store(ctx: &RequestContext, prefix: &str, cursor: Option<&str>, limit: usize) -> HandlerResult {
+async fn list_store(ctx: &RequestContext<'_>, prefix: &str, cursor: Option<&str>, limit: usize) -> HandlerResult {
     let cursor = cursor.map(cursor::read_place).transpose()?;
     let prefix = ctx.locks.canonical_prefix(prefix);
     let page = ctx.locks.list_store(&prefix, cursor.as_deref(), limit).await?;
@@ -91,12 +91,12 @@ async fn list_store(ctx: &RequestContext, prefix: &str, cursor: Option<&str>, li
     params(("key" = String, Path, min_length = 1, max_length = 256, description = "A `/` in it is written as `%2F`.")),
     responses((status = 200, description = "The lock.", body = LockDetail)),
 )]
-pub(in crate::http) async fn lock(ctx: &RequestContext, _: web::Payload) -> HandlerResult {
-    let [] = parameters(&ctx.req, [])?;
-    show(ctx, &key_in_path(&ctx.req)?, Missing::Refused).await
+pub(in crate::http) async fn lock(ctx: &RequestContext<'_>, req: &HttpRequest) -> HandlerResult {
+    let [] = parameters(req, [])?;
+    show(ctx, &key_in_path(req)?, Missing::Refused).await
 }
 
-async fn show(ctx: &RequestContext, key: &str, missing: Missing) -> HandlerResult {
+async fn show(ctx: &RequestContext<'_>, key: &str, missing: Missing) -> HandlerResult {
     let shown = match (ctx.locks.inspect(ctx.key(key)?).await?, missing) {
         (Some(info), _) => LocksAnswer::One(Box::new(info.into())),
         (None, Missing::Empty) => LocksAnswer::List(LockList { scope: ctx.scope(), ..LockList::default() }),
@@ -141,7 +141,7 @@ impl Missing {
     }
 }
 
-fn checked_limit(asked: Option<&str>, limits: Limits) -> Result<usize, Problem> {
+fn checked_limit(asked: Option<&str>, limits: &Limits) -> Result<usize, Problem> {
     let Some(asked) = asked else { return Ok(DEFAULT_LISTED.min(limits.max_listed)) };
     let max = limits.max_listed;
     match asked.parse::<i128>() {
