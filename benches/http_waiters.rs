@@ -1,8 +1,9 @@
 //! Question 6: do holders get through a crowd? Heartbeat and release of other locks, and of the one that all wait for,
-//! while 10,000 clients are parked in its queue; and what each of them costs the server in memory.
+//! while 10,000 clients are parked in its queue; and what each of them costs the server in memory, beside what a bare
+//! actix-web handler costs that reads the same body and never answers.
 //!
-//! The server is a process of its own, with one worker, tokens, a rate limit and logs at info, on a free loopback port.
-//! Needs 10,100 open files on either side. Leaves its figures for `report`.
+//! Each server is a process of its own, with one worker, the same allocator and small pages, on a free loopback port; ours
+//! has tokens, a rate limit and logs at info. Needs 10,100 open files on either side. Leaves its figures for `report`.
 
 #[path = "support/figures.rs"]
 mod figures;
@@ -11,34 +12,38 @@ mod server;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use actix_web::{App, HttpResponse, HttpServer, web};
 use figures::keep;
+use mimalloc::MiMalloc;
 use serde_json::{Value, json};
 use server::{Server, leasehold};
+
+/// The server's: the bare one is to have it too.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const SECRET: &str = "load-secret-0123456789";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    if std::env::args().any(|arg| arg == "bare-server") {
+        return actix_web::rt::System::new().block_on(bare());
+    }
     let short = !std::env::args().any(|arg| arg == "--bench");
     let (crowd, rounds) = if short { (100, 20) } else { (10_000, 3_000) };
     raise_open_files();
+    let floor = weight_of_bare(crowd)?;
     let server = start(crowd)?;
     let mut holder = connect(&server)?;
     ask(&mut holder, "/acquire", &json!({ "key": "hot", "token": token(0), "ttl_ms": 3_600_000 }))?;
     // The first few requests bring in what the process needs once.
     round(&mut holder, 1)?;
     let before = resident_kib(&server)?;
-    let mut parked = Vec::with_capacity(crowd);
-    for _ in 0..crowd {
-        let mut socket = connect(&server)?;
-        send(&mut socket, "/acquire", &json!({ "key": "hot", "wait_ms": 60_000 }))?;
-        parked.push(socket);
-    }
-    while waiting(&mut holder)? < crowd as u64 {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let each = (resident_kib(&server)? - before) as f64 / crowd as f64;
+    let _parked = park(&server, crowd)?;
+    let each = weight(&server, before, &mut holder, crowd)?;
     let mut times = Vec::with_capacity(2 * rounds);
     for at in 0..rounds {
         times.extend(round(&mut holder, at as u64 + 2)?);
@@ -49,13 +54,67 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
     let (p50, p99, worst) = (at(0.5), at(0.99), at(1.0));
     println!(
-        "{crowd} waiters: {each:.1} KiB each; heartbeat and release p50 {p50:.2} ms, p99 {p99:.2} ms, worst {worst:.2} ms"
+        "{crowd} waiters: {each:.1} KiB each, of a bare handler {floor:.1}; heartbeat and release p50 {p50:.2} ms, p99 {p99:.2} ms, worst {worst:.2} ms"
     );
     println!("the release that all wait for: {:.2} ms", release.as_secs_f64() * 1e3);
     if short {
         return Ok(());
     }
-    keep("http_waiters.json", &[("http_waiter/leasehold", each), ("http_crowd_p99/leasehold", p99)])
+    let weights = [("http_waiter/leasehold", each), ("http_waiter/bare_actix_web", floor)];
+    keep("http_waiters.json", &[&weights[..], &[("http_crowd_p99/leasehold", p99)]].concat())
+}
+
+/// What a client weighs that a bare handler has parked.
+fn weight_of_bare(crowd: usize) -> Result<f64, Box<dyn std::error::Error>> {
+    let server = Server::start(Command::new(std::env::current_exe()?).arg("bare-server"))?;
+    let mut asking = connect(&server)?;
+    waiting(&mut asking)?;
+    let before = resident_kib(&server)?;
+    let _parked = park(&server, crowd)?;
+    weight(&server, before, &mut asking, crowd)
+}
+
+/// Reads a body as the lock server does, and never answers; tells how many it has read.
+async fn bare() -> Result<(), Box<dyn std::error::Error>> {
+    static PARKED: AtomicU64 = AtomicU64::new(0);
+    #[cfg(target_os = "linux")]
+    rustix::thread::disable_transparent_huge_pages(true)?;
+    let app = || {
+        let park = async |body: web::Json<Value>| -> HttpResponse {
+            PARKED.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+            HttpResponse::Ok().json(body.into_inner())
+        };
+        let stats = async || HttpResponse::Ok().json(json!({ "waiting": PARKED.load(Ordering::Relaxed) }));
+        App::new().route("/acquire", web::post().to(park)).route("/stats", web::get().to(stats))
+    };
+    let server = HttpServer::new(app).workers(1).bind(("127.0.0.1", 0))?;
+    println!("listening on http://{}", server.addrs()[0]);
+    Ok(server.run().await?)
+}
+
+fn park(server: &Server, crowd: usize) -> std::io::Result<Vec<TcpStream>> {
+    let ask = json!({ "key": "hot", "wait_ms": 60_000 });
+    let mut parked = Vec::with_capacity(crowd);
+    for _ in 0..crowd {
+        let mut socket = connect(server)?;
+        send(&mut socket, "/acquire", &ask)?;
+        parked.push(socket);
+    }
+    Ok(parked)
+}
+
+/// KiB for each of a crowd, once all of them wait.
+fn weight(
+    server: &Server,
+    before: u64,
+    asking: &mut TcpStream,
+    crowd: usize,
+) -> Result<f64, Box<dyn std::error::Error>> {
+    while waiting(asking)? < crowd as u64 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok((resident_kib(server)? - before) as f64 / crowd as f64)
 }
 
 /// A lock of another key: how long its heartbeat and its release take.

@@ -7,11 +7,12 @@ use serde_json::Value;
 use super::questions::Question;
 
 pub(crate) const OURS: &str = "leasehold";
-pub(crate) const RIVALS: [&str; 14] = [
+pub(crate) const RIVALS: [&str; 15] = [
     "lockable",
     "tokio_mutex",
     "dashmap_kept",
     "dashmap_cleaned",
+    "bare_actix_web",
     "bare_map",
     "actix_round_trip",
     "tokio_tasks",
