@@ -21,6 +21,11 @@ impl<'a> CallerWait<'a> {
         Self { shard, since: shard.now(), wait, timer: None }
     }
 
+    /// The shard of the key.
+    pub(super) const fn shard(&self) -> &'a Shard {
+        self.shard
+    }
+
     /// When it began.
     pub(super) const fn since(&self) -> Moment {
         self.since

@@ -9,12 +9,15 @@
 //!
 //! It lands under the lock, so no value is shared that is older than what another has written under the next lock. One that
 //! another process left is for those who had asked by then (`across`).
+//!
+//! Whether the call loses its lock matters to those who wait for it. So the first of them has the loss watched
+//! (`loss_watch`); a call that nobody waits for pays nothing for it.
 
 use std::any::{Any, TypeId};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -23,13 +26,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::SharedCell;
 use super::across::{Across, Told};
+use super::loss_watch::LossWatch;
 use crate::clock::Moment;
 use crate::deadlock::follow::Turn;
-use crate::error::Loss;
 use crate::key::Key;
 use crate::lock::Held;
 use crate::run::Callback;
-use crate::shard::loss::LossSignal;
 use crate::table::Owner;
 
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub(super) struct Flight<V> {
     landed: OnceLock<Landed<V>>,
     /// The same turn, as the deadlock check sees it.
     turn: Arc<Turn>,
+    /// The lock of the call that is under way.
+    lock: LossWatch,
 }
 
 #[derive(Debug)]
@@ -74,7 +78,8 @@ pub(super) enum Landing<V> {
 
 impl<V> Flight<V> {
     pub(super) fn new() -> Self {
-        Self { turns: Semaphore::new(1), landed: OnceLock::new(), turn: Arc::new(Turn::default()) }
+        let (turns, turn) = (Semaphore::new(1), Arc::new(Turn::default()));
+        Self { turns, landed: OnceLock::new(), turn, lock: LossWatch::default() }
     }
 
     /// Whether later callers start their own.
@@ -86,16 +91,23 @@ impl<V> Flight<V> {
         &self.turn
     }
 
-    /// Shares the value, unless the flight was given up.
+    /// The callers go on without the call.
+    fn give_up(&self) {
+        self.turns.close();
+    }
+
+    /// Shares the value with those who wait, unless the call has lost its lock: then the flight is given up. Who has
+    /// taken a seat and does not wait yet begins anew where nobody waits.
     fn land(&self, value: &V, source: Source)
     where
         V: Clone,
     {
-        if !self.is_over() {
+        let is_shared = source != Source::Here || self.lock.is_watched();
+        if is_shared && !self.is_over() && self.lock.is_held() {
             // One at a time leads, and lands once.
             let _ = self.landed.set(Landed { value: value.clone(), source });
-            self.turns.close();
         }
+        self.turns.close();
     }
 
     /// Where its value comes from, once it has landed.
@@ -112,8 +124,12 @@ impl<V> Flight<V> {
     /// Waits for the turn or the end, for a caller that has asked since then.
     pub(super) async fn landing(self: Arc<Self>, since: Moment) -> Landing<V>
     where
-        V: Clone,
+        V: Clone + Send + Sync + 'static,
     {
+        self.lock.watch(|| {
+            let flight = Arc::downgrade(&self);
+            Arc::new(move || flight.upgrade().iter().for_each(|flight| flight.give_up()))
+        });
         let turn = self.turns.acquire().await.map(SemaphorePermit::forget);
         if turn.is_ok() {
             return Landing::Turn(Lead(self));
@@ -162,12 +178,13 @@ where
 
     fn begin(self, held: Held) -> Calling<F, Fut> {
         let Self { call, flight, across } = self;
-        let lost = give_up_on_loss(Arc::clone(&flight), &held);
-        let stage = match across.as_ref().and_then(|across| across.ask(&held)) {
+        let asking = across.as_ref().and_then(|across| across.ask(&held));
+        flight.lock.begin(held);
+        let stage = match asking {
             Some(asking) => Stage::Asking { asking, call: Some(call) },
             None => Stage::Calling { work: call() },
         };
-        Calling { stage, flight, across, start: |call| call(), land: Flight::land, _lost: lost }
+        Calling { stage, flight: UnderWay(flight), across, start: |call| call(), land: Flight::land }
     }
 }
 
@@ -176,13 +193,20 @@ pin_project! {
     pub(super) struct Calling<F, Fut: Future> {
         #[pin]
         stage: Stage<F, Fut>,
-        flight: Arc<Flight<Fut::Output>>,
+        flight: UnderWay<Fut::Output>,
         across: Option<Across<Fut::Output>>,
         // How to call, and how to share a value: this is a future whatever the types are.
         start: fn(F) -> Fut,
         land: fn(&Flight<Fut::Output>, &Fut::Output, Source),
-        // Here to be dropped with the call.
-        _lost: BoxFuture<'static, Option<Loss>>,
+    }
+}
+
+/// A flight whose call is under way; when that ends, its lock is watched no more.
+struct UnderWay<V>(Arc<Flight<V>>);
+
+impl<V> Drop for UnderWay<V> {
+    fn drop(&mut self) {
+        self.0.lock.end();
     }
 }
 
@@ -204,7 +228,7 @@ impl<F, Fut: Future> Future for Calling<F, Fut> {
             let told = ready!(asking.poll_unpin(cx));
             let call = call.take().expect("it is asked once");
             if let Some((value, asked_by)) = told.and_then(|told| this.across.as_ref()?.read(told)) {
-                (this.land)(this.flight, &value, Source::Elsewhere(asked_by));
+                (this.land)(&this.flight.0, &value, Source::Elsewhere(asked_by));
                 return Poll::Ready(value);
             }
             let work = (this.start)(call);
@@ -212,37 +236,12 @@ impl<F, Fut: Future> Future for Calling<F, Fut> {
         }
         let Staged::Calling { work } = this.stage.project() else { unreachable!("it has been asked") };
         let value = ready!(work.poll(cx));
-        (this.land)(this.flight, &value, Source::Here);
+        (this.land)(&this.flight.0, &value, Source::Here);
         if let Some(across) = this.across {
             across.leave(&value);
         }
         Poll::Ready(value)
     }
-}
-
-/// Has the loss of the lock end the flight, whether the call is polled or not: its callers go on without it. In force
-/// until the answer is dropped.
-fn give_up_on_loss<V: Send + Sync + 'static>(flight: Arc<Flight<V>>, held: &Held) -> BoxFuture<'static, Option<Loss>> {
-    struct GiveUp<V>(Arc<Flight<V>>, Arc<LossSignal>);
-
-    impl<V: Send + Sync> Wake for GiveUp<V> {
-        fn wake(self: Arc<Self>) {
-            // A release is no loss: then the flight has landed, or the next caller has its turn.
-            if self.1.loss().is_some() {
-                self.0.turns.close();
-            }
-        }
-    }
-
-    let signal = held.lost_signal();
-    let mut lost = Arc::clone(&signal).wait().boxed();
-    let waker = Waker::from(Arc::new(GiveUp(flight, signal)));
-    if lost.poll_unpin(&mut Context::from_waker(&waker)).is_ready() {
-        waker.wake();
-        // It was lost already, and a future that has answered is not to be kept.
-        return std::future::pending().boxed();
-    }
-    lost
 }
 
 /// What makes calls share a flight: the key, and the type of the value.

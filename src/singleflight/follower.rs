@@ -68,7 +68,7 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
     }
 
     /// Takes the turn, if nobody has it; else begins to wait for it.
-    fn take_turn(&mut self) -> Option<Lead<V>> {
+    pub(super) fn take_turn(&mut self) -> Option<Lead<V>> {
         if let Some(lead) = self.flight.try_lead() {
             return Some(lead);
         }
@@ -140,7 +140,7 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
 
     /// Counts this caller, who came to its end.
     pub(super) fn count(&self, role: Role) {
-        self.manager.count_flight(&self.seat.key.0, role);
+        role.count(self.wait.shard());
     }
 
     /// The same for one that had the turn: it has not called if the value is another process's.

@@ -15,6 +15,7 @@ mod detached;
 mod flight;
 mod follower;
 mod lock;
+mod loss_watch;
 mod value;
 
 use std::hash::Hash;
@@ -26,11 +27,13 @@ pub use across::{Codec, CodecError};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 pub use detached::{DetachedFuture, DetachedSingleflight};
+use foldhash::fast::RandomState;
 pub use lock::{SharedLock, SharedLockFuture, SharedLockRequest};
 pub use value::{SingleflightFuture, SingleflightRequest};
 
 use crate::engine::LockManager;
 use crate::key::Key;
+use crate::shard::Shard;
 
 /// The flights of one manager.
 #[derive(Debug, Default)]
@@ -41,7 +44,7 @@ struct Flights {
 
 /// The flights of one sort, by what makes callers share.
 #[derive(Debug)]
-struct Register<N: Eq + Hash, C>(DashMap<N, Registered<C>>);
+struct Register<N: Eq + Hash, C>(DashMap<N, Registered<C>, RandomState>);
 
 #[derive(Debug)]
 struct Registered<C> {
@@ -70,6 +73,15 @@ struct Seat<N: Clone + Eq + Hash, C: SharedCell> {
 enum Role {
     Leader,
     Follower,
+}
+
+impl Role {
+    fn count(self, shard: &Shard) {
+        shard.count(|c| match self {
+            Self::Leader => c.flights_led += 1,
+            Self::Follower => c.flights_shared += 1,
+        });
+    }
 }
 
 impl<N: Clone + Eq + Hash, C: SharedCell> Register<N, C> {
@@ -101,7 +113,7 @@ impl<N: Clone + Eq + Hash, C: SharedCell> Register<N, C> {
 
 impl<N: Eq + Hash, C> Default for Register<N, C> {
     fn default() -> Self {
-        Self(DashMap::new())
+        Self(DashMap::with_hasher(RandomState::default()))
     }
 }
 
@@ -121,13 +133,11 @@ impl<N: Clone + Eq + Hash, C: SharedCell> Seat<N, C> {
 impl<N: Clone + Eq + Hash, C: SharedCell> Drop for Seat<N, C> {
     fn drop(&mut self) {
         // Joining and leaving both happen under the entry's lock: the last one out is always seen as the last.
-        let last = match self.register.0.entry(self.key.clone()) {
-            Entry::Occupied(mut entry) if entry.get().cell.is(&self.cell) => {
-                entry.get_mut().callers -= 1;
-                (entry.get().callers == 0).then(|| entry.remove())
-            }
-            _ => None,
-        };
+        let last = self.register.0.remove_if_mut(&self.key, |_, flight| {
+            let is_ours = flight.cell.is(&self.cell);
+            flight.callers -= usize::from(is_ours);
+            is_ours && flight.callers == 0
+        });
         // Not under it: what goes with the flight may wake others.
         drop(last);
     }
@@ -140,10 +150,7 @@ impl LockManager {
 
     /// Counts a caller of a flight that came to its end.
     fn count_flight(&self, key: &Key, role: Role) {
-        self.shard_at(self.place(key).0).count(|c| match role {
-            Role::Leader => c.flights_led += 1,
-            Role::Follower => c.flights_shared += 1,
-        });
+        role.count(self.shard_at(self.place(key).0));
     }
 
     /// Counts a caller that came by a lock through another's acquisition.

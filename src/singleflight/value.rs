@@ -174,12 +174,18 @@ where
     F: FnOnce() -> Fut,
     Fut: Future<Output: Clone + Send + Sync + 'static>,
 {
-    /// Takes a seat in the flight.
+    /// Takes a seat in the flight, and begins the call if nobody else has the turn.
     fn join(mut self: Pin<&mut Self>) -> Result<(), LockError> {
         let Staged::New { request } = self.as_mut().project() else { unreachable!("only a new request joins") };
         let request = request.take().expect("it is begun once");
-        let follower = Follower::join(&request.request, request.codec.as_ref(), request.wait)?;
-        self.set(Stage::Following { request: Some(request), follower: Some(follower) });
+        let mut follower = Follower::join(&request.request, request.codec.as_ref(), request.wait)?;
+        match follower.take_turn() {
+            Some(lead) => {
+                let wait = request.wait;
+                self.begin_call(request, lead, follower, wait);
+            }
+            None => self.set(Stage::Following { request: Some(request), follower: Some(follower) }),
+        }
         Ok(())
     }
 
@@ -194,7 +200,9 @@ where
         self.set(Stage::Answered);
         match next? {
             Next::Turn(lead) => {
-                self.begin_call(request, lead, follower);
+                // The time that others have already spent in vain on the lock was this caller's wait too.
+                let wait = follower.left();
+                self.begin_call(request, lead, follower, wait);
                 Poll::Ready(Ok(None))
             }
             Next::Value(value) => {
@@ -204,19 +212,20 @@ where
         }
     }
 
+    /// `wait`: how long this caller still waits for the lock.
     fn begin_call(
         mut self: Pin<&mut Self>,
         request: SingleflightRequest<'a, F>,
         lead: Lead<Fut::Output>,
         follower: Follower<'a, Fut::Output>,
+        wait: Duration,
     ) {
         let manager = request.request.manager();
         let owner = manager.new_call();
         lead.begin(&owner);
         let across = follower.across(request.codec.as_ref());
         let parting = across.as_ref().map(Across::parting);
-        // The time that others have already spent in vain on the lock was this caller's wait too.
-        let lock = across::lock_for(request.request.wait(follower.left()), across.as_ref()).into_future();
+        let lock = across::lock_for(request.request.wait(wait), across.as_ref()).into_future();
         let call = lead.call(request.call, across);
         let work = UnderLock::new(manager, Some(owner), lock, call, OnLoss::GoOn).leaving(parting);
         self.set(Stage::Leading { work, lead, follower });

@@ -257,6 +257,26 @@ async fn a_cap_on_the_hold_frees_the_followers_of_a_call_that_stands_still() {
     drop(leader);
 }
 
+#[cfg(feature = "test-util")]
+#[tokio::test]
+async fn a_call_that_ends_after_its_lock_has_a_value_of_its_own() {
+    let clock = leasehold::ManualClock::new();
+    let locks = LockManager::builder().clock(clock.clock()).build().unwrap();
+    let gate = Notify::new();
+    let call = || async {
+        gate.notified().await;
+        1_u8
+    };
+    let mut leader = Box::pin(locks.singleflight("k", call).ttl(ms(300)).max_hold(ms(300)).into_future());
+    assert!(poll_immediate(&mut leader).await.is_none());
+    let mut follower = Box::pin(locks.singleflight("k", || async { 2_u8 }).wait_forever().into_future());
+    assert!(poll_immediate(&mut follower).await.is_none());
+    gate.notify_one();
+    // And nobody has noticed yet.
+    clock.jump(ms(301));
+    assert_eq!((leader.await, follower.await), (Ok(1), Ok(2)));
+}
+
 /// Woken by the release, at once and in its thread, it asks for the value.
 struct AskOnWake(LockManager, Mutex<Option<BoxFuture<'static, Result<u8, LockError>>>>);
 
