@@ -25,8 +25,9 @@ pub(crate) const RIVALS: [&str; 15] = [
     "redis_semaphore",
 ];
 /// What is not measured by criterion.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "footprint.json",
+    "instructions.json",
     "http.json",
     "http_waiters.json",
     "redis.json",
