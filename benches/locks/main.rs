@@ -23,7 +23,7 @@ fn config() -> Criterion {
 criterion_group! {
     name = questions;
     config = config();
-    targets = uncontended::uncontended, parallel::two_threads, hot_key::hot_key, crowd::crowd, shared::shared,
+    targets = uncontended::uncontended, uncontended::uncontended_in_a_task, parallel::two_threads, hot_key::hot_key, crowd::crowd, shared::shared,
         deadlocks::deadlocks, events::events
 }
 criterion_main!(questions);

@@ -3,16 +3,17 @@
 #[path = "commit.rs"]
 mod commit;
 
-use std::path::Path;
+#[path = "folder.rs"]
+mod folder;
 
 use commit::commit;
+use folder::folder;
 use serde_json::{Map, Value};
 
-/// Writes the figures where `report` looks for them, with the commit that they are of. Those of the same commit that were
-/// there before stay: a bench may be asked for some of its figures only.
+/// Writes the figures where `report` looks for them, beside criterion's, with the commit that they are of. Those of the same
+/// commit that were there before stay: a bench may be asked for some of its figures only.
 pub(crate) fn keep(file: &str, figures: &[(impl AsRef<str>, f64)]) -> Result<(), Box<dyn std::error::Error>> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let folder = Path::new(&target).join("criterion");
+    let folder = folder();
     std::fs::create_dir_all(&folder)?;
     let (path, commit) = (folder.join(file), Value::from(commit()));
     let before: Map<_, _> =
