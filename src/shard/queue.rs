@@ -95,12 +95,26 @@ impl Shard {
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn see_waiter(&self, id: WaiterId, ttl: Ttl, keeper: GrantState, waker: &Waker) -> WaiterPoll {
         let now = if is_short(ttl) { self.clock.now() } else { self.clock.coarse() };
         let mut state = self.state.lock();
         if let Some(grant) = state.table.see_grant(id, keeper, now) {
             return WaiterPoll::Granted(grant);
         }
+        self.look_at_waiter(state, id, keeper, waker, now)
+    }
+
+    /// Looks at a waiter that has no ordinary grant.
+    #[inline(never)]
+    fn look_at_waiter(
+        &self,
+        state: MutexGuard<'_, State>,
+        id: WaiterId,
+        keeper: GrantState,
+        waker: &Waker,
+        now: Moment,
+    ) -> WaiterPoll {
         self.finish(state, |state, fx| state.table.poll_waiter(id, keeper, waker, now, fx))
     }
 

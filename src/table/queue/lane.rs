@@ -128,14 +128,10 @@ impl Table {
         self.tally.left_queue(Mode::Exclusive);
         self.tally.held_for(held);
         self.tally.waited_for(AttemptOutcome::Acquired, waited);
-        // Filed under an earlier deadline it is looked at early, and filed anew then.
-        if is_last || deadline < filed {
-            self.expiries.remove(&mut self.slots, grant.slot);
-            if is_last {
-                self.expiries.insert(&mut self.slots, grant.slot);
-            } else {
-                self.expiries.insert_urgent(&mut self.slots, grant.slot);
-            }
+        // Filed under an earlier deadline it comes up early, and is filed anew then. Among those that somebody waits for it
+        // stays also when nobody does any more, as after a wait that was given up.
+        if deadline < filed {
+            self.expiries.update(&mut self.slots, grant.slot);
         }
         Some(PassedOn { waker, due: if is_last { Moment::FAR } else { deadline } })
     }

@@ -273,7 +273,7 @@ impl Table {
     /// To `Refused`.
     fn answer_waiter(&mut self, id: u32, why: LockError, fx: &mut Effects) {
         let waiter = &mut self.waiters[id];
-        waiter.state = WaiterState::Refused(why);
+        waiter.state = WaiterState::Refused(Box::new(why));
         waiter.wake_all(fx);
     }
 
@@ -355,7 +355,7 @@ impl Table {
                 WaiterPoll::Granted(Grant { slot: index, token: holder.token, fence: holder.fence(), proof })
             }
             WaiterState::Refused(why) => {
-                let why = why.clone();
+                let why = LockError::clone(why);
                 self.leave_seat(id, fx);
                 WaiterPoll::Refused(why)
             }

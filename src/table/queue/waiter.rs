@@ -42,7 +42,8 @@ pub(crate) enum WaiterState {
         counted: bool,
     },
     Granted,
-    Refused(LockError),
+    /// Boxed: of all who wait few are refused.
+    Refused(Box<LockError>),
 }
 
 /// One place in a queue. Several requests share it when they name the same client-chosen token (T11).
@@ -68,10 +69,21 @@ pub(crate) struct Waiter {
     pub(super) state: WaiterState,
     /// Of the first seat.
     pub(crate) waker: Option<Waker>,
-    /// Of the requests that joined later, by seat number.
-    pub(crate) joined: Vec<(u32, Option<Waker>)>,
+    /// Those that joined later, if any ever did.
+    pub(crate) joined: Option<Box<Joined>>,
     /// How many seats are still taken.
     pub(crate) seats: u32,
+}
+
+/// The requests that share a waiter, but the first: their seat numbers, which rise, and whom to wake.
+#[derive(Debug, Default)]
+pub(crate) struct Joined(pub(crate) Vec<(u32, Option<Waker>)>);
+
+impl Joined {
+    fn find(&mut self, seat: u32) -> Option<(usize, &mut Option<Waker>)> {
+        let mut places = self.0.iter_mut().enumerate();
+        places.find_map(|(at, (number, place))| (*number == seat).then_some((at, place)))
+    }
 }
 
 impl Waiter {
@@ -100,7 +112,7 @@ impl Waiter {
             seq,
             state,
             waker: None,
-            joined: Vec::new(),
+            joined: None,
             seats: 1,
         }
     }
@@ -133,7 +145,7 @@ impl Waiter {
     /// Remembers whom to wake for `seat`; answers the waker that this replaces.
     #[must_use = "wakers are dropped after the mutex"]
     pub(crate) fn set_waker(&mut self, seat: u32, waker: &Waker) -> Option<Waker> {
-        let place = match self.joined.iter_mut().find(|(number, _)| *number == seat) {
+        let place = match self.joined.as_mut().and_then(|joined| joined.find(seat)) {
             Some((_, place)) => place,
             None => &mut self.waker,
         };
@@ -145,8 +157,9 @@ impl Waiter {
 
     /// Takes a further seat.
     pub(crate) fn join(&mut self, waker: Option<&Waker>) -> u32 {
-        let seat = self.joined.last().map_or(1, |(number, _)| number + 1);
-        self.joined.push((seat, waker.cloned()));
+        let Joined(joined) = &mut **self.joined.get_or_insert_default();
+        let seat = joined.last().map_or(1, |(number, _)| number + 1);
+        joined.push((seat, waker.cloned()));
         self.seats += 1;
         seat
     }
@@ -155,8 +168,9 @@ impl Waiter {
     #[must_use = "wakers are dropped after the mutex"]
     pub(crate) fn leave(&mut self, seat: u32) -> Option<Waker> {
         self.seats -= 1;
-        match self.joined.iter().position(|(number, _)| *number == seat) {
-            Some(at) => self.joined.remove(at).1,
+        let joined = self.joined.as_mut();
+        match joined.and_then(|joined| joined.find(seat).map(|(at, _)| at).map(|at| joined.0.remove(at))) {
+            Some((_, waker)) => waker,
             None => self.waker.take(),
         }
     }
@@ -164,7 +178,7 @@ impl Waiter {
     /// Wakes everybody who waits in this place.
     pub(crate) fn wake_all(&mut self, fx: &mut Effects) {
         self.waker.take().into_iter().for_each(|waker| fx.wake(waker));
-        for (_, waker) in &mut self.joined {
+        for (_, waker) in self.joined.iter_mut().flat_map(|joined| &mut joined.0) {
             waker.take().into_iter().for_each(|waker| fx.wake(waker));
         }
     }

@@ -690,7 +690,7 @@ impl Model {
     }
 
     fn refuse(&mut self, seq: u64, why: LockError) {
-        self.wait(seq).state = WaiterState::Refused(why);
+        self.wait(seq).state = WaiterState::Refused(Box::new(why));
         self.wait(seq).wake();
     }
 
@@ -938,7 +938,7 @@ impl Model {
             WaiterState::Claiming { .. } => unreachable!("there is no store"),
             WaiterState::Refused(why) => {
                 wait.seats[seat].taken = false;
-                Answer::Refused(why)
+                Answer::Refused(*why)
             }
         }
     }
