@@ -236,6 +236,21 @@ async fn an_address_that_takes_all_it_can_has_no_more_than_its_share() {
     drop(greedy);
 }
 
+/// It comes whole before the server has looked at its head, and was taken for a head that is too large.
+#[actix_rt::test]
+async fn a_body_as_long_as_taken_may_come_together_with_its_head() {
+    let process = serve(&[]);
+    for _ in 0..5 {
+        let mut socket = process.connect();
+        let body = format!("{{\"key\":\"a\",\"token\":\"0f8fad5b-d9cb-469f-a165-70867728950e\"{:16326}}}", "");
+        assert_eq!(body.len(), 16 * 1024);
+        let request = format!("{HEAD}connection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        socket.write_all(request.as_bytes()).unwrap();
+        let answer = rest(socket);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
+
 #[actix_rt::test]
 async fn heads_that_are_too_large_are_refused_before_they_fill_memory() {
     let process = serve(&["--head-timeout", "1h", "--keep-alive", "1h"]);

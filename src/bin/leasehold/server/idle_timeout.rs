@@ -14,6 +14,7 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ use super::connections::{Activity, flush_and_shutdown_of_io};
 /// part.
 const LOOKS: u32 = 4;
 
+/// What a head ends with.
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+
 /// The answer to a head that is too large.
 const HEAD_TOO_LARGE: &str = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
 content-type: application/problem+json\r\ncontent-length: 137\r\n\r\n\
@@ -33,7 +37,7 @@ content-type: application/problem+json\r\ncontent-length: 137\r\n\r\n\
 \"code\":\"head_too_large\"}\n";
 
 /// What a client may keep a connection with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct IdleTimeout {
     /// How long it may be silent after an answer.
     pub(crate) idle: Duration,
@@ -43,12 +47,14 @@ pub(crate) struct IdleTimeout {
     pub(crate) busy: Duration,
     /// How many bytes a head may have.
     pub(crate) max_head_bytes: u64,
+    /// How many of a body may come together with its head.
+    pub(crate) max_body_bytes: u64,
 }
 
 /// A connection, and until when something must have happened on it.
 pub(crate) struct TimedConnection<T> {
     io: T,
-    idle_timeout: IdleTimeout,
+    idle_timeout: Arc<IdleTimeout>,
     activity: Activity,
     /// Whether what passed last was a piece of an answer, and nothing from the client.
     is_answered: bool,
@@ -63,10 +69,20 @@ pub(crate) struct TimedConnection<T> {
     /// How many bytes have come since the last request began, and how many requests had begun then.
     came: u64,
     begun: u32,
+    /// Whether the end of a head was among them: the rest is its body.
+    has_head_ended: bool,
     /// The timer.
     alarm: Pin<Box<Sleep>>,
     /// Whether `alarm` was polled, and so has the waker. A connection is one task, so once is enough.
     is_armed: bool,
+}
+
+/// What may come behind that which was read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// There was no room for more.
+    More,
+    Nothing,
 }
 
 /// Why a connection's time is up.
@@ -81,7 +97,7 @@ enum TimeUp {
 pub(crate) struct HeadTooLarge;
 
 impl<T> TimedConnection<T> {
-    pub(crate) fn new(io: T, idle_timeout: IdleTimeout, activity: Activity) -> Self {
+    pub(crate) fn new(io: T, idle_timeout: Arc<IdleTimeout>, activity: Activity) -> Self {
         let now = Instant::now();
         let alarm = Box::pin(sleep_until(now + idle_timeout.look()));
         Self {
@@ -95,6 +111,7 @@ impl<T> TimedConnection<T> {
             head_since: None,
             came: 0,
             begun: 0,
+            has_head_ended: false,
             alarm,
             is_armed: false,
         }
@@ -131,15 +148,21 @@ impl<T> TimedConnection<T> {
         Poll::Pending
     }
 
-    /// Counts what has come, as long as no request has begun with it.
-    fn came(&mut self, bytes: usize) -> Result<(), HeadTooLarge> {
+    /// Counts what has come, as long as no request has begun with it. All that has come is read before a request begins,
+    /// its body too.
+    fn came(&mut self, bytes: &[u8], then: Then) -> Result<(), HeadTooLarge> {
         let (begun, declared) = self.activity.begun();
         if self.begun != begun {
-            (self.begun, self.came) = (begun, 0);
+            (self.begun, self.came, self.has_head_ended) = (begun, 0, false);
         }
-        self.came = self.came.saturating_add(bytes as u64);
+        self.came = self.came.saturating_add(bytes.len() as u64);
+        // Not looked for in small requests, which are most.
+        if then == Then::More && !self.has_head_ended {
+            self.has_head_ended = bytes.windows(END_OF_HEAD.len()).any(|end| end == END_OF_HEAD);
+        }
         // The rest of a body that was refused before it had come is no head.
-        let most = self.idle_timeout.max_head_bytes.saturating_add(declared);
+        let body = declared.max(if self.has_head_ended { self.idle_timeout.max_body_bytes } else { 0 });
+        let most = self.idle_timeout.max_head_bytes.saturating_add(body);
         if self.came > most && self.activity.is_idle() { Err(HeadTooLarge) } else { Ok(()) }
     }
 
@@ -153,7 +176,7 @@ impl<T> TimedConnection<T> {
 }
 
 impl IdleTimeout {
-    fn look(self) -> Duration {
+    fn look(&self) -> Duration {
         self.idle.min(self.head).min(self.busy) / LOOKS
     }
 }
@@ -164,7 +187,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedConnection<T> {
         match Pin::new(&mut self.io).poll_read(cx, buf) {
             Poll::Ready(done) => {
                 self.is_answered = false;
-                if let Err(why) = self.came(buf.filled().len() - had) {
+                let then = if buf.remaining() == 0 { Then::More } else { Then::Nothing };
+                if let Err(why) = self.came(&buf.filled()[had..], then) {
                     // Only as much as can be written without a wait.
                     let told = Pin::new(&mut self.io).poll_write(cx, HEAD_TOO_LARGE.as_bytes());
                     let _ = told.is_ready() && Pin::new(&mut self.io).poll_flush(cx).is_ready();

@@ -60,7 +60,7 @@ struct Recipe {
     access: ReloadableAccess,
     limits: Limits,
     head_timeout: Duration,
-    idle_timeout: IdleTimeout,
+    idle_timeout: Arc<IdleTimeout>,
     /// How long a body can be whose length its head does not say.
     max_body_bytes: u64,
     edge: Edge,
@@ -86,9 +86,10 @@ pub(crate) fn start(args: &ServeArgs, parts: Parts) -> io::Result<Server> {
     // slack.
     let at_work = args.max_wait.saturating_add(args.body_timeout);
     let busy = at_work.max(args.keep_alive).saturating_add(head_timeout).saturating_add(args.slack);
+    let (max_head_bytes, max_body_bytes) = (args.max_head_bytes.into(), args.max_body_bytes as u64);
     let idle_timeout =
-        IdleTimeout { idle: args.keep_alive, head: head_timeout, busy, max_head_bytes: args.max_head_bytes.into() };
-    let (requests, max_body_bytes) = (HttpMetrics::new(), args.max_body_bytes as u64);
+        Arc::new(IdleTimeout { idle: args.keep_alive, head: head_timeout, busy, max_head_bytes, max_body_bytes });
+    let requests = HttpMetrics::new();
     let recipe =
         Recipe { locks, exposition, requests, access, limits, head_timeout, idle_timeout, max_body_bytes, edge };
     let workers = args.workers.map_or_else(cores, usize::from);
@@ -117,15 +118,16 @@ fn add(
 ) -> io::Result<ServerBuilder> {
     let Some(mut tls) = tls else {
         return server.listen("http", socket, move || {
-            let (idle_timeout, edge) = (recipe.idle_timeout, recipe.edge.clone());
-            fn_service(move |io: TcpStream| ready(edge.admit(io).map(|io| timed(io, idle_timeout))))
+            let (idle_timeout, edge) = (Arc::clone(&recipe.idle_timeout), recipe.edge.clone());
+            fn_service(move |io: TcpStream| ready(edge.admit(io).map(|io| timed(io, &idle_timeout))))
                 .and_then(recipe.serve())
         });
     };
     // Not HTTP/2: actix-web does not cancel its handlers, so a waiter whose client has gone would stay.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     server.listen("https", socket, move || {
-        let (idle_timeout, admitting, edge) = (recipe.idle_timeout, recipe.edge.clone(), recipe.edge.clone());
+        let (idle_timeout, admitting, edge) =
+            (Arc::clone(&recipe.idle_timeout), recipe.edge.clone(), recipe.edge.clone());
         let mut acceptor = Acceptor::new(tls.clone());
         acceptor.set_handshake_timeout(recipe.head_timeout);
         let acceptor = apply_fn_factory::<_, _, _, _, _, Evictable, _, _>(
@@ -138,7 +140,7 @@ fn add(
         );
         fn_service(move |io: TcpStream| ready(admitting.admit(io)))
             .and_then(acceptor.map_err(drop))
-            .and_then(fn_service(move |io: TlsStream<Evictable>| ready(Ok::<_, ()>(timed(io, idle_timeout)))))
+            .and_then(fn_service(move |io: TlsStream<Evictable>| ready(Ok::<_, ()>(timed(io, &idle_timeout)))))
             .and_then(recipe.serve())
     })
 }
@@ -160,9 +162,9 @@ impl Placed for TlsStream<Evictable> {
     }
 }
 
-fn timed<T: Placed>(io: T, idle_timeout: IdleTimeout) -> (TimedConnection<T>, Option<SocketAddr>) {
+fn timed<T: Placed>(io: T, idle_timeout: &Arc<IdleTimeout>) -> (TimedConnection<T>, Option<SocketAddr>) {
     let (peer, activity) = (io.socket().peer(), io.socket().place().activity().clone());
-    (TimedConnection::new(io, idle_timeout, activity), peer)
+    (TimedConnection::new(io, Arc::clone(idle_timeout), activity), peer)
 }
 
 impl Edge {
