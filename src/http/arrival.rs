@@ -16,10 +16,10 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError};
 
 use super::auth::{self, Caller, Needs, Refusal};
 use super::context::{HandlerResult, RequestContext};
-use super::host::Host;
+use super::host::{CurrentAccess, Host, no_manager};
 use super::problem::{Fault, Problem};
 #[cfg(feature = "metrics")]
-use crate::metrics::RequestCounter;
+use crate::metrics::{HttpMetrics, RequestCounter};
 
 /// The header that names a request, in both directions.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -28,53 +28,83 @@ const LONGEST_ID: usize = 64;
 #[cfg(feature = "metrics")]
 const MOST_KNOWN: usize = 32;
 
-/// A request under way. It keeps what its answer needs of its head, which a long wait need not keep.
+/// The method of what no router has looked at.
+static POST: Method = Method::POST;
+
+/// A request under way. It keeps what its answer needs of its head, which a long wait need not keep; and no more, since
+/// thousands may wait.
 pub(super) struct Arrival<'a> {
-    pub(super) host: Host<'a>,
+    pub(super) access: CurrentAccess<'a>,
+    #[cfg(feature = "metrics")]
+    metrics: Option<&'a HttpMetrics>,
     pub(super) id: RequestId,
     /// When it came.
     pub(super) received: Instant,
     /// From where it came, as far as a trusted proxy says so.
     pub(super) client_addr: IpAddr,
-    method: Method,
-    pattern: Pattern<'a>,
+    route: Found<'a>,
     counters: &'a RouteCounters,
 }
 
-/// What the route of a request is called: its pattern, since its path may hold a key.
-pub(super) enum Pattern<'a> {
-    /// As the router knows it, which takes a while to find out.
-    Of(&'a HttpRequest),
-    Known(&'static str),
+/// The route of a request, and who has found it.
+pub(super) enum Found<'a> {
+    ByRouter(&'a HttpRequest),
+    /// A `POST` to this path.
+    Directly(&'static str),
 }
 
-impl Pattern<'_> {
-    fn name(&self) -> Option<Cow<'static, str>> {
+impl Found<'_> {
+    fn method(&self) -> &Method {
         match self {
-            Self::Of(req) => req.match_pattern().map(Cow::Owned),
-            Self::Known(name) => Some(Cow::Borrowed(name)),
+            Self::ByRouter(req) => req.method(),
+            Self::Directly(_) => &POST,
+        }
+    }
+
+    /// The pattern of the path, since that may hold a key. The router takes a while to find it out.
+    fn pattern(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::ByRouter(req) => req.match_pattern().map(Cow::Owned),
+            Self::Directly(path) => Some(Cow::Borrowed(path)),
         }
     }
 }
 
 impl<'a> Arrival<'a> {
-    pub(super) fn new(head: &RequestHead, host: Host<'a>, pattern: Pattern<'a>, counters: &'a RouteCounters) -> Self {
+    pub(super) fn new(head: &RequestHead, host: Host<'a>, route: Found<'a>, counters: &'a RouteCounters) -> Self {
         let (id, client_addr) = (RequestId::of(head), host.access.client_addr(head));
-        Self { host, id, received: Instant::now(), client_addr, method: head.method.clone(), pattern, counters }
+        Self {
+            access: host.access,
+            #[cfg(feature = "metrics")]
+            metrics: host.metrics,
+            id,
+            received: Instant::now(),
+            client_addr,
+            route,
+            counters,
+        }
     }
 
-    /// Lets it in, or answers why not.
-    pub(super) fn let_in(self, head: &RequestHead, needs: Needs) -> Result<RequestContext<'a>, Box<HttpResponse>> {
-        let admitted = self.host.access.admit(head, needs);
-        match admitted.and_then(|caller| Ok((self.host.locks()?, caller))) {
-            Ok((locks, caller)) => Ok(RequestContext { locks, limits: self.host.limits, caller, arrival: self }),
-            Err(fault) => Err(Box::new(self.refuse(head, fault))),
+    /// Lets a request in, or answers why not.
+    pub(super) fn let_in(
+        head: &RequestHead,
+        host: Host<'a>,
+        route: Found<'a>,
+        counters: &'a RouteCounters,
+        needs: Needs,
+    ) -> Result<RequestContext<'a>, Box<HttpResponse>> {
+        let (locks, limits) = (host.locks, host.limits);
+        let arrival = Self::new(head, host, route, counters);
+        let admitted = arrival.access.admit(head, needs);
+        match admitted.and_then(|caller| Ok((locks.ok_or_else(no_manager)?, caller))) {
+            Ok((locks, caller)) => Ok(RequestContext { locks, limits, caller, arrival }),
+            Err(fault) => Err(Box::new(arrival.refuse(head, fault))),
         }
     }
 
     fn refuse(self, head: &RequestHead, fault: Fault) -> HttpResponse {
         let problem = Problem::from(fault);
-        self.log_refusal(&problem, || self.host.access.name_of(head));
+        self.log_refusal(&problem, || self.access.name_of(head));
         self.name(problem.error_response())
     }
 
@@ -94,8 +124,8 @@ impl<'a> Arrival<'a> {
         let status = response.status().as_u16();
         self.counters.count(&self, status);
         if tracing::enabled!(tracing::Level::DEBUG) {
-            let (request_id, method) = (self.id.as_str(), &self.method);
-            let route = self.pattern.name().unwrap_or_default();
+            let (request_id, method) = (self.id.as_str(), self.route.method());
+            let route = self.route.pattern().unwrap_or_default();
             tracing::debug!(request_id, %method, route = &*route, status, "answered");
         }
         response.headers_mut().insert(REQUEST_ID, self.id.0);
@@ -106,15 +136,15 @@ impl<'a> Arrival<'a> {
     fn log_refusal(&self, problem: &Problem, by: impl FnOnce() -> String) {
         let code = problem.code();
         #[cfg(feature = "metrics")]
-        if let ([401 | 403 | 429], Some(metrics)) = ([problem.status_code().as_u16()], self.host.metrics) {
+        if let ([401 | 403 | 429], Some(metrics)) = ([problem.status_code().as_u16()], self.metrics) {
             metrics.refused(code);
         }
         if !auth::is_logged(code) {
             return;
         }
-        let (by, route) = (by(), self.pattern.name().unwrap_or_default());
-        let (from, method, request_id) = (self.client_addr, self.method.as_str(), self.id.as_str());
-        self.host.access.log_refusal(&Refusal { from, by: &by, code, method, route: &route, request_id });
+        let (by, route) = (by(), self.route.pattern().unwrap_or_default());
+        let (from, method, request_id) = (self.client_addr, self.route.method().as_str(), self.id.as_str());
+        self.access.log_refusal(&Refusal { from, by: &by, code, method, route: &route, request_id });
     }
 }
 
@@ -129,13 +159,13 @@ pub(super) struct RouteCounters {
 impl RouteCounters {
     #[cfg(feature = "metrics")]
     fn count(&self, arrival: &Arrival<'_>, code: u16) {
-        let Some(metrics) = arrival.host.metrics else { return };
-        let (method, took) = (&arrival.method, arrival.received.elapsed());
+        let Some(metrics) = arrival.metrics else { return };
+        let (method, took) = (arrival.route.method(), arrival.received.elapsed());
         let mut known = self.known.borrow_mut();
         if let Some((.., counter)) = known.iter().find(|(of, status, _)| *status == code && of == method) {
             return counter.count(took);
         }
-        let route = arrival.pattern.name().map(Cow::into_owned);
+        let route = arrival.route.pattern().map(Cow::into_owned);
         let counter = metrics.counter(route, method.as_str(), code);
         counter.count(took);
         // A client may name any method.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use actix_web::{HttpRequest, HttpResponse, Route, web};
 
-use super::arrival::{Arrival, Pattern, RouteCounters};
+use super::arrival::{Arrival, Found, RouteCounters};
 use super::auth::{Caller, Needs};
 use super::body::{self, PolledAgain};
 use super::host::{Host, current_access};
@@ -58,7 +58,7 @@ impl RequestContext<'_> {
 
     /// Whether the totals of all keys are the caller's to see.
     pub(super) fn sees_all_totals(&self) -> bool {
-        self.caller.is_unbound() || self.arrival.host.access.has_open_stats()
+        self.caller.is_unbound() || self.arrival.access.has_open_stats()
     }
 
     /// Whose locks the manager's own lists show.
@@ -98,7 +98,7 @@ where
     route.to(move |req: HttpRequest| {
         let counters = counters.clone();
         async move {
-            match arrival(&req, &counters).let_in(req.head(), needs) {
+            match let_in(&req, &counters, needs) {
                 Ok(ctx) => {
                     let answer = handler(&ctx, &req).await;
                     ctx.finish(answer)
@@ -118,7 +118,7 @@ where
     route.to(move |req: HttpRequest, payload: web::Payload| {
         let counters = counters.clone();
         async move {
-            let ctx = match arrival(&req, &counters).let_in(req.head(), needs) {
+            let ctx = match let_in(&req, &counters, needs) {
                 Ok(ctx) => ctx,
                 Err(refusal) => return *refusal,
             };
@@ -137,7 +137,7 @@ pub(super) fn open(route: Route, handler: impl Fn(&HttpRequest) -> HandlerResult
     route.to(move |req: HttpRequest| {
         // Of its own: what no route is for comes here by any path.
         let counters = RouteCounters::default();
-        let arrival = arrival(&req, &counters);
+        let arrival = Arrival::new(req.head(), Host::of(&req), Found::ByRouter(&req), &counters);
         ready(arrival.finish(&Caller::anybody(), handler(&req)))
     })
 }
@@ -151,7 +151,11 @@ pub(super) fn presented(route: Route, handler: impl Fn(&HttpRequest) -> HandlerR
     })
 }
 
-/// A request that actix-web's router has found a route for.
-fn arrival<'a>(req: &'a HttpRequest, counters: &'a RouteCounters) -> Arrival<'a> {
-    Arrival::new(req.head(), Host::of(req), Pattern::Of(req), counters)
+/// Lets a request in that actix-web's router has found a route for, or answers why not.
+fn let_in<'a>(
+    req: &'a HttpRequest,
+    counters: &'a RouteCounters,
+    needs: Needs,
+) -> Result<RequestContext<'a>, Box<HttpResponse>> {
+    Arrival::let_in(req.head(), Host::of(req), Found::ByRouter(req), counters, needs)
 }

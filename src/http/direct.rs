@@ -11,7 +11,7 @@ use actix_web::HttpResponse;
 use actix_web::dev::{Payload, RequestHead};
 use actix_web::http::Method;
 
-use super::arrival::{Arrival, Pattern, RouteCounters};
+use super::arrival::{Arrival, Found, RouteCounters};
 use super::auth::{Needs, ReloadableAccess};
 use super::body::{self, PolledAgain};
 use super::host::{CurrentAccess, Host};
@@ -146,9 +146,9 @@ impl DirectCall {
     where
         H: Deref<Target = RequestHead>,
     {
-        let Self { shared, verb } = self;
-        let (host, pattern) = (shared.host(), Pattern::Known(verb.path()));
-        let ctx = match Arrival::new(&head, host, pattern, shared.counters(verb)).let_in(&head, verb.needs()) {
+        let (shared, verb) = (&*self.shared, self.verb);
+        let (route, counters) = (Found::Directly(verb.path()), shared.counters(verb));
+        let ctx = match Arrival::let_in(&head, shared.host(), route, counters, verb.needs()) {
             Ok(ctx) => ctx,
             Err(refusal) => return *refusal,
         };

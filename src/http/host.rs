@@ -35,10 +35,6 @@ impl<'a> Host<'a> {
             metrics: shared(req),
         }
     }
-
-    pub(super) fn locks(&self) -> Result<&'a LockManager, Fault> {
-        self.locks.ok_or_else(no_manager)
-    }
 }
 
 /// The host's manager.
@@ -46,7 +42,7 @@ pub(super) fn manager(req: &HttpRequest) -> Result<&LockManager, Fault> {
     shared(req).ok_or_else(no_manager)
 }
 
-fn no_manager() -> Fault {
+pub(super) fn no_manager() -> Fault {
     tracing::error!("these routes need a LockManager in app_data, and the app has none");
     Fault::Internal { why: "the server has no lock manager; this is for its operator to mend" }
 }

@@ -16,7 +16,8 @@ use actix_web::rt::time::timeout;
 const LATE: Duration = Duration::from_millis(250);
 
 /// The output of `request`; `None` if it does not come until soon after `longest`. If it does not come at once, `begin`
-/// is called, and its answer is kept until the end.
+/// is called, and its answer is kept until the end. The request stays where it is: a future that is given one has room
+/// for it twice.
 ///
 /// Two turns of the event loop come before each poll but the first: in one the connection's events are fetched, in the
 /// other actix-web acts upon them, and drops this future.
@@ -25,20 +26,20 @@ const LATE: Duration = Duration::from_millis(250);
 /// That of `request`: a grant that was made and not yet looked at goes to the next waiter (T3).
 ///
 /// # Errors
-/// Those of `begin`; the request is dropped then.
+/// Those of `begin`; the request is to be dropped then.
 pub(super) async fn while_present<F: Future + Unpin, S, E>(
-    mut request: F,
+    request: &mut F,
     begin: impl FnOnce() -> Result<S, E>,
     longest: Option<Duration>,
 ) -> Result<Option<F::Output>, E> {
-    if let Poll::Ready(answer) = poll_once(&mut request).await {
+    if let Poll::Ready(answer) = poll_once(request).await {
         return Ok(Some(answer));
     }
     let _kept = begin()?;
-    let Some(longest) = longest else { return Ok(Some(wait(&mut request).await)) };
+    let Some(longest) = longest else { return Ok(Some(wait(request).await)) };
     // The table's own end of the wait comes first wherever the place is not shared. On the heap: those who wait without
     // a bound have no room for it.
-    Ok(Box::pin(timeout(longest.saturating_add(LATE), wait(&mut request))).await.ok())
+    Ok(Box::pin(timeout(longest.saturating_add(LATE), wait(request))).await.ok())
 }
 
 /// Goes on after the first poll.

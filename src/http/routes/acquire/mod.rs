@@ -105,11 +105,13 @@ pub(in crate::http) struct Acquired<'a> {
     responses((status = 200, description = "The lock is yours.", body = Acquired)),
 )]
 pub(in crate::http) async fn acquire(ctx: &RequestContext<'_>, bytes: &[u8]) -> HandlerResult {
-    let Asked { request, key, token, longest } = Asked::read(ctx, bytes)?;
+    let Asked { mut request, key, token, longest } = Asked::read(ctx, bytes)?;
     if let Some(token) = token {
         rounds::take_up(ctx.locks, &key, token);
     }
-    let granted = while_present(request, || ctx.caller.count_waiter(&key, token), longest).await?;
+    let granted = while_present(&mut request, || ctx.caller.count_waiter(&key, token), longest).await?;
+    // Whoever waits no longer is not in the queue that is told of.
+    drop(request);
     if let (Some(token), Some(Err(LockError::Timeout { .. }))) = (token, &granted) {
         rounds::remember(ctx.locks, &key, token);
     }
