@@ -137,7 +137,7 @@ impl Short {
 }
 
 impl Hash for Key {
-    #[inline]
+    #[inline(always)]
     fn hash<H: Hasher>(&self, state: &mut H) {
         match &self.long {
             Some(long) => state.write(long.as_bytes()),

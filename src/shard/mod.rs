@@ -97,7 +97,11 @@ pub(crate) struct Shard {
     panic_next: AtomicBool,
 }
 
+/// Beginning with what the lane needs, as the table does.
+#[repr(C)]
 struct State {
+    /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.
+    when_empty: Vec<Waker>,
     table: Table,
     timers: Timers,
     /// What this shard has taken of `waiter_budget`; never less than the table has waiters.
@@ -108,8 +112,6 @@ struct State {
     /// sets it earlier and wakes the actor. If it were too early, the actor would sleep past a deadline.
     armed: Moment,
     origin: Origin,
-    /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.
-    when_empty: Vec<Waker>,
 }
 
 impl State {

@@ -8,6 +8,7 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Totals since the start of a shard, or of one contended key.
         #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+        #[repr(C)]
         pub(crate) struct Counters {
             $($(#[$doc])* pub(crate) $name: u64,)*
         }
@@ -22,6 +23,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Nanoseconds from grant to end, over all grants that ended.
+    hold_nanos,
     // These eight are what a hand-off adds to, and lie together for its sake.
     /// Requests that came to their end, whatever it was.
     attempts,
@@ -30,8 +33,6 @@ counters! {
     handoffs,
     released,
     dropped,
-    /// Nanoseconds from grant to end, over all grants that ended.
-    hold_nanos,
     /// Nanoseconds in the queue, over all waiters that were granted.
     wait_nanos,
 

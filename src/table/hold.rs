@@ -58,12 +58,15 @@ impl Table {
             return None;
         }
         let (granted_at, fence, key_hash) = (holder.granted_at, holder.fence(), slot.hash);
+        let is_filed = slot.expiry.is_filed();
         let held = self.now.nanos_since(granted_at);
         self.counters.end(end, held);
         self.tally.held_for(held);
         let record = EndRecord { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now };
         self.history.push(record, None, None);
-        self.expiries.remove(&mut self.slots, grant.slot);
+        if is_filed {
+            self.expiries.remove(&mut self.slots, grant.slot);
+        }
         self.remove_slot(grant.slot, key_hash);
         Some(Release::Released)
     }

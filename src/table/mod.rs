@@ -155,21 +155,37 @@ const CHUNKS_AT_ONCE: usize = 8;
 /// Ended tokens that a shard remembers (T9).
 const ENDED_TOKENS: u16 = 1024;
 
+/// In the order in which the lane comes to it: what that needs lies in a few lines of the cache, of each of the shards
+/// that a thread goes through in turn.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Table {
+    /// Whether the table is closed, has listeners, or has a store to ask. `grant_if_free` and `release_if_alone` then
+    /// leave every request to the full functions. Set by `new`, `listen`, `stop_listening` and `close`. If it were false
+    /// when it should not be, the fast path would grant after a shutdown, publish no event, or not ask the store.
+    slow_path: bool,
+    /// Set by `close`: nothing is granted any more.
+    closed: bool,
+    /// The latest moment seen; time here never goes back (C1).
+    now: Moment,
+    /// The last fence handed out; counts per shard, so that idle keys cost nothing (T4).
+    fence: FencingToken,
+    limits: Limits,
+    slots: Slab<Slot>,
     /// From a key's hash to its slot.
     index: HashTable<u32>,
-    slots: Slab<Slot>,
+    unfiled: Unfiled,
+    history: History,
+    counters: Counters,
+    tally: Tally,
     waiters: Slab<Waiter>,
     /// Waiters whose client chose their token, by that and the slot of their key: a client may name one token for
     /// several keys.
     chosen: HashMap<(Token, u32), u32, foldhash::fast::RandomState>,
     expiries: Wheel,
-    unfiled: Unfiled,
     timeouts: Wheel,
     refreshes: Wheel,
     last_order: AutoRefreshId,
-    history: History,
     /// By owner: what it holds and waits for here.
     owner_index: HashMap<OwnerId, OwnerIndex, foldhash::fast::RandomState>,
     subscriptions: Subscriptions,
@@ -179,11 +195,6 @@ pub(crate) struct Table {
     claims_epoch: u32,
     /// Keys of the store between two grants; only where claims are reused.
     idle_keys: Option<Box<IdleKeys>>,
-    limits: Limits,
-    /// The last fence handed out; counts per shard, so that idle keys cost nothing (T4).
-    fence: FencingToken,
-    /// The latest moment seen; time here never goes back (C1).
-    now: Moment,
     waiter_seq: u64,
     upgrade_seq: u64,
     waiting: usize,
@@ -201,14 +212,6 @@ pub(crate) struct Table {
     /// group ends before its members, lowered when a new holder takes that slot or the last member ends. If it were
     /// wrong, `held` would miscount the grants (T8).
     headless: usize,
-    /// Set by `close`: nothing is granted any more.
-    closed: bool,
-    /// Whether the table is closed, has listeners, or has a store to ask. `grant_if_free` and `release_if_alone` then
-    /// leave every request to the full functions. Set by `new`, `listen`, `stop_listening` and `close`. If it were false
-    /// when it should not be, the fast path would grant after a shutdown, publish no event, or not ask the store.
-    slow_path: bool,
-    counters: Counters,
-    tally: Tally,
     hot_keys: HotKeys,
 }
 

@@ -31,18 +31,19 @@ type Chunk<T> = Box<[Entry<T>; CHUNK]>;
 
 /// A chunked slab; indices are reused, last freed first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Slab<T> {
     /// `None` for a hole.
     chunks: Vec<Option<Chunk<T>>>,
-    first_free: u32,
     len: usize,
-    /// How many entries have been full since it shrank last: all indices lie below.
-    bound: u32,
-    holes: Vec<u32>,
+    first_free: u32,
     /// The first of the free entries that are in no list, and how many entries from there on are not, full ones
     /// included: those that a trim has yet to come to. No such entry is handed out.
     unlisted: u32,
     unlisted_len: u32,
+    /// How many entries have been full since it shrank last: all indices lie below.
+    bound: u32,
+    holes: Vec<u32>,
     /// How many entries and chunks were left by the last trim.
     trimmed: (usize, usize),
 }

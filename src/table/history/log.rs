@@ -12,6 +12,7 @@ use crate::key::FencingToken;
 const ENDS: usize = 128;
 
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct EndLog {
     /// A ring: the next end goes to `next`, modulo its length.
     ends: Box<[Option<EndRecord>; ENDS]>,

@@ -16,6 +16,7 @@ use log::EndLog;
 use tokens::EndedTokens;
 
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct History {
     log: EndLog,
     tokens: EndedTokens,
