@@ -5,5 +5,6 @@ use super::*;
 
 mod crowded_keys;
 mod invariants;
+mod lane;
 mod model;
 mod overdue;
