@@ -51,7 +51,7 @@ impl Key {
     ///
     /// # Errors
     /// [`KeyFault`] says what is wrong with the text.
-    #[inline]
+    #[inline(always)]
     pub fn new(text: impl AsRef<str>) -> Result<Self, KeyFault> {
         let text = text.as_ref();
         match Short::of_plain(text.as_bytes()) {
@@ -61,13 +61,13 @@ impl Key {
     }
 
     /// The same for a text of any length, in any letters.
-    #[inline(never)]
+    #[inline(always)]
     fn of_any(text: &str) -> Result<Self, KeyFault> {
-        check_key(text, Self::MAX_BYTES)?;
-        Ok(match Short::new(text.as_bytes()) {
-            Some(short) => Self { short, long: None },
-            None => Self { short: Short::EMPTY, long: Some(text.into()) },
-        })
+        match AnyKey::new(text) {
+            AnyKey::Short(short) => Ok(Self { short, long: None }),
+            AnyKey::Long(long) => Ok(Self { short: Short::EMPTY, long: Some(long) }),
+            AnyKey::Fault(why) => Err(why),
+        }
     }
 
     /// Stands where a key is not needed any more, or was refused. It costs nothing.
@@ -85,6 +85,26 @@ impl Key {
         match &self.long {
             Some(long) => long.as_bytes(),
             None => self.short.as_bytes(),
+        }
+    }
+}
+
+/// What becomes of a text. No `Key`, so that a key that is made of registers need not go through the memory in which a call
+/// would answer one.
+enum AnyKey {
+    Short(Short),
+    Long(ArcStr),
+    Fault(KeyFault),
+}
+
+impl AnyKey {
+    #[cold]
+    #[inline(never)]
+    fn new(text: &str) -> Self {
+        match (check_key(text, Key::MAX_BYTES), Short::new(text.as_bytes())) {
+            (Err(why), _) => Self::Fault(why),
+            (Ok(()), Some(short)) => Self::Short(short),
+            (Ok(()), None) => Self::Long(text.into()),
         }
     }
 }
@@ -234,7 +254,7 @@ macro_rules! key_from {
     ($($text:ty),*) => {$(
         impl TryFrom<$text> for Key {
             type Error = KeyFault;
-            #[inline]
+            #[inline(always)]
             fn try_from(text: $text) -> Result<Self, KeyFault> {
                 Self::new(text)
             }

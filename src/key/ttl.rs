@@ -51,6 +51,17 @@ impl Ttl {
         Self::new(Duration::try_from_secs_f64(secs).map_err(|_| TtlFault::TooLong { max: Self::MAX })?)
     }
 
+    /// The TTL as a number that is not 0.
+    pub(crate) fn as_word(self) -> u64 {
+        self.0.get().into()
+    }
+
+    /// The TTL of such a number; none if it is 0.
+    #[inline]
+    pub(crate) fn from_word(word: u64) -> Option<Self> {
+        NonZeroU32::new(word as u32).map(Self)
+    }
+
     /// The TTL in nanoseconds.
     pub(crate) const fn as_nanos(self) -> u64 {
         self.0.get() as u64 * 1_000_000

@@ -17,6 +17,7 @@ impl LockManager {
     /// [`TooManyKeys`](LockError::TooManyKeys), [`ShuttingDown`](LockError::ShuttingDown); with
     /// [`retry`](LockRequest::retry) `Timeout` in place of `Held`; with a chosen [`token`](LockRequest::token) also
     /// [`Lost`](LockError::Lost) and [`TokenReused`](LockError::TokenReused).
+    #[inline(always)]
     pub fn try_lock<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> LockRequest<'_> {
         LockRequest::new(self, key.try_into(), Style::Try)
     }
@@ -30,6 +31,7 @@ impl LockManager {
     ///
     /// # Cancel safety
     /// See [`LockFuture`](crate::LockFuture).
+    #[inline(always)]
     pub fn lock<K: TryInto<Key, Error: Into<LockError>>>(&self, key: K) -> LockRequest<'_> {
         LockRequest::new(self, key.try_into(), Style::Wait)
     }

@@ -103,7 +103,7 @@ impl HeldBy for Ticket {
 }
 
 impl<'a> AcquireFuture<'a> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(request: LockRequest<'a>) -> Self {
         Self(request)
     }
@@ -129,7 +129,7 @@ impl<'a> AcquireFuture<'a> {
     #[inline]
     fn poll_plain<T: HeldBy>(&mut self, cx: &Context<'_>) -> Poll<Result<T, LockError>> {
         let request = &mut self.0;
-        let (config, ttl) = (request.manager.config(), request.options.ttl);
+        let (config, ttl) = (request.manager.config(), request.options.ttl.get());
         request.progress.stage = Stage::Answered;
         if let Err(why) = config.check(&request.key, ttl) {
             return self.refuse(why);
@@ -171,7 +171,7 @@ impl<'a> AcquireFuture<'a> {
     fn poll_queued<T: HeldBy>(&mut self, cx: &Context<'_>) -> Poll<Result<T, LockError>> {
         let request = &mut self.0;
         let shard = queued_in(request);
-        let ttl = request.options.ttl.unwrap_or(request.manager.config().ttl);
+        let ttl = request.options.ttl.get().unwrap_or(request.manager.config().ttl);
         let grant_state = T::grant_state(TokenOrigin::Minted);
         let answer = match shard.see_waiter(request.progress.waiter, ttl, grant_state, cx.waker()) {
             WaiterPoll::Pending => return Poll::Pending,

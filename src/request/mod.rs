@@ -58,7 +58,7 @@ pub struct LockRequest<'a> {
 }
 
 impl<'a> LockRequest<'a> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new<E: Into<LockError>>(manager: &'a LockManager, key: Result<Key, E>, style: Style) -> Self {
         match key {
             Ok(key) => Self { manager, key, options: LockOptions::new(), style, progress: Progress::NEW },
@@ -182,6 +182,7 @@ impl<'a> IntoFuture for LockRequest<'a> {
     type Output = Result<Lock, LockError>;
     type IntoFuture = LockFuture<'a>;
 
+    #[inline(always)]
     fn into_future(self) -> LockFuture<'a> {
         LockFuture(AcquireFuture::new(self))
     }

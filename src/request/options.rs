@@ -23,10 +23,25 @@ use crate::table::{Leaves, Mode, Reentry, Scope, check_owner};
 #[derive(Clone, Default)]
 #[must_use]
 pub struct LockOptions {
-    pub(super) ttl: Option<Ttl>,
+    pub(super) ttl: TtlWord,
     pub(super) wait: WaitLimit,
     /// What most requests leave alone; one pointer keeps futures small.
     pub(super) rare: Option<Box<Rare>>,
+}
+
+/// A TTL or none, in one word: see [`Progress`](super::future::Progress).
+#[derive(Clone, Copy, Default)]
+pub(super) struct TtlWord(u64);
+
+impl TtlWord {
+    fn of(ttl: Ttl) -> Self {
+        Self(ttl.as_word())
+    }
+
+    #[inline]
+    pub(super) fn get(self) -> Option<Ttl> {
+        Ttl::from_word(self.0)
+    }
 }
 
 /// How long a request waits, in one word since every request carries it: nanoseconds and one. Nothing but 0 stands for
@@ -81,7 +96,7 @@ impl LockOptions {
     /// Out of bounds, the request answers [`LockError::InvalidTtl`].
     pub fn ttl(mut self, ttl: Duration) -> Self {
         match Ttl::new(ttl) {
-            Ok(ttl) => self.ttl = Some(ttl),
+            Ok(ttl) => self.ttl = TtlWord::of(ttl),
             Err(fault) => self.fault(fault.into()),
         }
         self
@@ -90,7 +105,7 @@ impl LockOptions {
     /// The same in seconds, as configuration files and other languages give it.
     pub fn ttl_secs(mut self, secs: f64) -> Self {
         match Ttl::from_secs_f64(secs) {
-            Ok(ttl) => self.ttl = Some(ttl),
+            Ok(ttl) => self.ttl = TtlWord::of(ttl),
             Err(fault) => self.fault(fault.into()),
         }
         self
@@ -247,8 +262,8 @@ impl LockOptions {
 
     /// What makes those who ask for a shared lock ask for the same one.
     pub(crate) fn sharing(&self) -> Result<(Option<Ttl>, Option<Duration>, Scope), LockError> {
-        let Some(rare) = &self.rare else { return Ok((self.ttl, None, Scope::Everywhere)) };
-        rare.fault.clone().map_or(Ok((self.ttl, rare.max_hold, rare.scope)), Err)
+        let Some(rare) = &self.rare else { return Ok((self.ttl.get(), None, Scope::Everywhere)) };
+        rare.fault.clone().map_or(Ok((self.ttl.get(), rare.max_hold, rare.scope)), Err)
     }
 
     fn rare(&mut self) -> &mut Rare {
@@ -264,4 +279,4 @@ impl LockOptions {
     }
 }
 
-debug_of!(LockOptions, |it| ttl: it.ttl);
+debug_of!(LockOptions, |it| ttl: it.ttl.get());

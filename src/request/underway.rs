@@ -115,7 +115,7 @@ impl<'a> Underway<'a> {
     /// The first poll.
     fn begin(&mut self, options: LockOptions, style: Style, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
         let LockOptions { ttl, wait, rare } = options;
-        let (prepared, delays) = self.prepare(ttl, rare)?;
+        let (prepared, delays) = self.prepare(ttl.get(), rare)?;
         match self.shard().grant_if_free(&self.acquire_request(&prepared)) {
             Ok(grant) => Poll::Ready(Ok(grant)),
             Err(locked) => self.enqueue(locked, prepared, style, wait, delays, cx),

@@ -100,6 +100,8 @@ pub(crate) struct Shard {
 /// Beginning with what the lane needs, as the table does.
 #[repr(C)]
 struct State {
+    /// The shard's: it lies with what the lane reads beside it.
+    clock: Clock,
     /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.
     when_empty: Vec<Waker>,
     table: Table,
@@ -153,7 +155,8 @@ impl Shard {
         let timers = Timers::new(clock.now());
         let (waiter_permits, member_permits) = (WaiterPermits::default(), WaiterPermits::default());
         let (armed, origin, when_empty) = (Moment::ZERO, Origin::new(), Vec::new());
-        let state = State { table, timers, waiter_permits, member_permits, armed, origin, when_empty };
+        let state =
+            State { clock: clock.clone(), table, timers, waiter_permits, member_permits, armed, origin, when_empty };
         Self {
             state: CachePadded::new(Mutex::new(state)),
             clock,
@@ -248,10 +251,10 @@ impl Shard {
 
     /// Grants a key that nobody holds: the whole way in when there is no contention. Otherwise answers the shard with
     /// its mutex still held, for the request to queue under it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn grant_if_free(&self, request: &AcquireRequest<'_>) -> Result<Grant, Locked<'_>> {
-        let now = if is_short(request.terms.ttl) { self.clock.now() } else { self.clock.coarse() };
         let mut state = self.state.lock();
+        let now = if is_short(request.terms.ttl) { state.clock.now() } else { state.clock.coarse() };
         match state.table.grant_if_free(request, now) {
             Ok(grant) => Ok(grant),
             Err(not_free) => Err(Locked { state, now, not_free }),
@@ -313,8 +316,8 @@ impl Shard {
 
     #[inline]
     pub(crate) fn release(&self, grant: &Grant, end: End) -> Release {
-        let coarse = self.clock.coarse();
         let mut state = self.state.lock();
+        let coarse = state.clock.coarse();
         if state.when_empty.is_empty()
             && let Some(released) = state.table.release_if_alone(grant, end, coarse)
         {

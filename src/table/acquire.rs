@@ -71,13 +71,16 @@ impl NotGrantable {
 
 impl Table {
     /// Grants a key that nobody holds; changes nothing otherwise. The lane's whole way in when there is no contention.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn grant_if_free(&mut self, request: &AcquireRequest<'_>, now: Moment) -> Result<Grant, NotFree> {
         self.advance_clock(now);
         let special = request.origin == TokenOrigin::ByClient || self.slow_path || self.is_full_of_keys();
         match &request.terms.extra {
             _ if special => Err(NotFree::Unasked),
-            None => self.grant_vacant(request).map_err(NotFree::At),
+            None => {
+                let (slot, fence) = self.grant_vacant(request).map_err(NotFree::At)?;
+                Ok(Grant { slot, token: request.token, fence, proof: Some(fence) })
+            }
             Some(extra) if extra.need_slow_path() => Err(NotFree::Unasked),
             Some(_) => match self.find(request.hash, request.key) {
                 Some(index) => Err(NotFree::At(index)),

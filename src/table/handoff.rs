@@ -195,22 +195,22 @@ impl Table {
 
     /// Grants a key that is not in the table to a request that needs no care, or answers its slot: the lane's. The key is
     /// looked for and put in by one look at the index.
-    #[inline]
-    pub(super) fn grant_vacant(&mut self, request: &AcquireRequest<'_>) -> Result<Grant, u32> {
+    #[inline(always)]
+    pub(super) fn grant_vacant(&mut self, request: &AcquireRequest<'_>) -> Result<(u32, FencingToken), u32> {
         let slots = &self.slots;
         let is_key = |index: &u32| slots[*index].is_of(request.hash, request.key);
         let vacant = match self.index.entry(spread(request.hash), is_key, |other| spread(slots[*other].hash)) {
             Entry::Occupied(found) => return Err(*found.get()),
             Entry::Vacant(vacant) => vacant,
         };
-        let deadline = self.now.after(request.terms.ttl);
-        let fence = take_fence(&mut self.fence);
-        let holder = Holder::new(request.token, fence, request.terms.ttl, self.now, deadline, request.grant_state);
-        let index = self.slots.insert(Slot {
-            key: request.key.clone(),
-            holder: Some(holder),
+        let (now, fence) = (self.now, take_fence(&mut self.fence));
+        let AcquireRequest { key, hash, token, grant_state, .. } = *request;
+        let ttl = request.terms.ttl;
+        let index = self.slots.insert_with(|| Slot {
+            key: key.clone(),
+            holder: Some(Holder::new(token, fence, ttl, now, now.after(ttl), grant_state)),
             queue: Queue::EMPTY,
-            hash: request.hash,
+            hash,
             expiry: Links::NEW,
             extras: None,
         });
@@ -218,7 +218,7 @@ impl Table {
         self.unfiled.note(index);
         self.counters.attempts += 1;
         self.counters.grants += 1;
-        Ok(Grant { slot: index, token: request.token, fence: self.fence, proof: Some(self.fence) })
+        Ok((index, fence))
     }
 
     /// Grants a key that is not in the table, to anybody.
