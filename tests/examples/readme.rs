@@ -130,11 +130,15 @@ fn the_two_commands_are_there() {
     assert!(starts("cargo run --release --features server") && starts("tests/run"));
     for line in commands {
         let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
-        let known = match words[..] {
-            ["cargo", "run", ..] | ["tests/run"] => true,
+        let is_bench = |bench: &&str| {
+            let benches = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+            std::fs::read_to_string(benches).unwrap().contains(&format!("name = \"{bench}\""))
+        };
+        let known = match &words[..] {
+            ["cargo", "run", ..] | ["tests/run"] | ["benches/run"] => true,
+            ["benches/run", rounds, benches @ ..] => rounds.parse::<u32>().is_ok() && benches.iter().all(is_bench),
             ["cargo", "bench", "--bench", bench, ..] | ["cargo", "bench", "--features", _, "--bench", bench, ..] => {
-                let benches = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-                std::fs::read_to_string(benches).unwrap().contains(&format!("name = \"{bench}\""))
+                is_bench(bench)
             }
             _ => false,
         };
