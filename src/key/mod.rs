@@ -98,7 +98,6 @@ enum AnyKey {
 }
 
 impl AnyKey {
-    #[cold]
     #[inline(never)]
     fn new(text: &str) -> Self {
         match (check_key(text, Key::MAX_BYTES), Short::new(text.as_bytes())) {
