@@ -241,6 +241,9 @@ fn bench_shows_how_far_it_is_and_a_table_of_latencies() {
     let words = [BINARY, "bench", "--for", "500ms", "--clients", "2"];
     let (code, screen) = Terminal::start(&words, &[("LEASEHOLD_SERVER", &server.url)]).end();
     assert_eq!(code, 0, "{screen}");
-    assert!(screen.contains(" %") && screen.contains("P99.9") && screen.contains(" ms"), "{screen}");
+    assert!(
+        screen.contains(" %") && screen.contains("P99.9") && screen.contains("below  ") && screen.contains(" ms #"),
+        "{screen}"
+    );
     assert_eq!(server.total("active"), 0);
 }

@@ -321,6 +321,20 @@ fn bench_tells_rates_and_latencies_and_leaves_nothing_locked() {
 }
 
 #[test]
+fn bench_asks_a_store_without_a_server_too() {
+    let redis = kit::Server::start(&[]);
+    for store in ["memory", &redis.url()] {
+        let words = ["bench", "--store", store, "--for", "200ms", "--clients", "3", "--keys", "2", "--json"];
+        let figures = json(&Did::of(command(BINARY, &words)).ok());
+        let calls = |call: &str| figures[call]["calls"].as_u64().unwrap();
+        assert!(calls("acquire") > 0 && calls("acquire") == calls("release"), "{store}: {figures}");
+    }
+    assert_eq!(redis.ask::<u32>("EXISTS lock:bench:0 lock:bench:1"), 0, "nothing is left locked");
+    let words = ["bench", "--store", "redis://127.0.0.1:1", "--for", "200ms"];
+    Did::of(command(BINARY, &words)).fails(69, "");
+}
+
+#[test]
 fn a_server_that_cannot_be_reached_ends_every_verb_with_69() {
     let token = "0f8fad5b-d9cb-469f-a165-70867728950e";
     let rows: [&[&str]; 10] = [
