@@ -16,5 +16,6 @@ mod output;
 mod run;
 mod stores;
 mod terminal;
+mod token;
 mod verbs;
 mod waits;

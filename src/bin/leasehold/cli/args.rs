@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use super::{
-    acquire, bench, completions, force_release, health, heartbeat, ls, man, redlock, release, show, stats, watch,
+    acquire, bench, completions, force_release, health, heartbeat, ls, man, redlock, release, show, stats, token, watch,
 };
 #[cfg(unix)]
 use crate::run;
@@ -61,6 +61,9 @@ pub(crate) enum Command {
     /// Look after the servers behind `--store redlock:`
     #[command(subcommand)]
     Redlock(redlock::RedlockCommand),
+    /// Make bearer tokens for a server
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Look at the settings of the server
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -15,4 +15,5 @@ pub(crate) mod redlock;
 pub(crate) mod release;
 pub(crate) mod show;
 pub(crate) mod stats;
+pub(crate) mod token;
 pub(crate) mod watch;
