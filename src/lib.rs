@@ -134,7 +134,7 @@ pub use manager::{
 };
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
-pub use manager::{ReclaimProof, Reclaimed};
+pub use manager::{History, HistoryStep, ReclaimProof, Reclaimed};
 pub use mode::{Mode, ModeConflict};
 pub use readable::readable;
 pub use request::{LockFuture, LockOptions, LockRequest, OwnedLockRequest, TicketFuture, TicketRequest, WaitPlace};

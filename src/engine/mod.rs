@@ -272,7 +272,7 @@ impl LockManager {
     }
 
     /// The runtime of the manager's own thread.
-    #[cfg(feature = "metrics")]
+    #[cfg(any(feature = "metrics", feature = "http"))]
     pub(crate) fn runtime(&self) -> Option<tokio::runtime::Handle> {
         self.engine.running.get().map(|(runtime, _)| runtime.tokio())
     }

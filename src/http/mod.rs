@@ -14,6 +14,8 @@
 //! [`Access`] in `app_data` whoever reaches the routes by the server's address may do everything, release by force
 //! included; to be reached by a name it needs [`Access::allow_hosts`], lest web pages of other sites use it.
 //!
+//! [`keep_history`](crate::LockManager::keep_history), called once, has the charts of the status page filled at the first look.
+//!
 //! Your own handlers take the manager as [`Locks`]; [`LockedBy`] runs a whole route under a lock.
 //!
 //! ```no_run
@@ -62,7 +64,7 @@ use problem::Fault;
 #[cfg(feature = "prometheus")]
 #[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]
 pub use routes::metrics::configure_metrics;
-use routes::{acquire, events, force_release, health, heartbeat, locks, release, sessions, stats, whoami};
+use routes::{acquire, events, force_release, health, heartbeat, history, locks, release, sessions, stats, whoami};
 
 /// Adds the routes to a scope (or to an app).
 ///
@@ -78,6 +80,7 @@ use routes::{acquire, events, force_release, health, heartbeat, locks, release, 
 /// | `GET /locks/{key}`, `GET /locks?key=` | one of them, with its queue |
 /// | `DELETE /locks/{key}`, `DELETE /locks?key=` | releases it by force |
 /// | `GET /stats`, `GET /stats?key=` | totals, of all or of one key |
+/// | `GET /history` | the totals of the last ten minutes, in steps of two seconds |
 /// | `GET /events?prefix=` | what happens to locks, as server-sent events |
 /// | `GET /whoami` | whom the server takes the caller for |
 /// | `GET /healthz` | 200 for as long as the process lives |
@@ -112,6 +115,7 @@ fn locking(cfg: &mut web::ServiceConfig) {
 
 fn looking(cfg: &mut web::ServiceConfig) {
     cfg.service(resource("/stats", "GET, HEAD").route(guarded(read(), Needs::Totals, stats::stats)))
+        .service(resource("/history", "GET, HEAD").route(guarded(read(), Needs::Totals, history::history)))
         .service(
             resource("/locks", "GET, HEAD, DELETE").route(guarded(read(), Needs::Read, locks::locks)).route(guarded(
                 web::delete(),

@@ -15,7 +15,8 @@ pub(super) fn parameters<const N: usize>(req: &HttpRequest, known: [&str; N]) ->
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decode_form(name)?, decode_form(value)?);
         let Some(at) = known.iter().position(|known| *known == name) else {
-            return Err(invalid(format!("there is no parameter {name:?} here; known are: {}", known.join(", "))));
+            let known = if N == 0 { "none is known".to_owned() } else { format!("known are: {}", known.join(", ")) };
+            return Err(invalid(format!("there is no parameter {name:?} here; {known}")));
         };
         if given[at].replace(value).is_some() {
             return Err(invalid(format!("the parameter `{}` is given twice", known[at])));

@@ -5,6 +5,8 @@
 mod builder;
 mod events;
 mod force_release;
+#[cfg(feature = "http")]
+mod history;
 mod info;
 mod inspect;
 mod list;
@@ -21,6 +23,8 @@ use std::time::Duration;
 use actix::Addr;
 pub use events::{EventStream, Events, Heard};
 pub use force_release::ForceRelease;
+#[cfg(feature = "http")]
+pub use history::{History, HistoryStep};
 pub use info::{EndedLock, Explanation, Location, LockInfo};
 pub use list::{ListPage, ListQuery, StorePage};
 pub use list_order::ListOrder;

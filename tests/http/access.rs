@@ -62,6 +62,7 @@ fn routes() -> Vec<(Method, &'static str, Option<Value>)> {
         (Method::DELETE, "/locks/ci:a", None),
         (Method::GET, "/stats", None),
         (Method::GET, "/stats?key=ci:a", None),
+        (Method::GET, "/history", None),
         (Method::GET, "/events", None),
     ]
 }

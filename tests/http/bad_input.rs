@@ -165,6 +165,7 @@ async fn bad_queries_are_refused() {
         "/locks/%FF",
         "/locks/a?b=c",
         "/stats?keys=a",
+        "/history?key=a",
     ] {
         let answer = server.get(path).await;
         assert_eq!(answer.status, 400, "{path}");
@@ -191,6 +192,7 @@ async fn unknown_routes_and_methods_are_refused_in_the_same_shape() {
         ("/release", "POST", vec![Method::GET]),
         ("/heartbeat", "POST", vec![Method::PATCH]),
         ("/stats", "GET, HEAD", vec![Method::POST, Method::DELETE]),
+        ("/history", "GET, HEAD", vec![Method::POST]),
         ("/locks", "GET, HEAD, DELETE", vec![Method::POST, Method::PUT]),
         ("/locks/a", "GET, HEAD, DELETE", vec![Method::POST, Method::PATCH]),
         ("/healthz", "GET, HEAD", vec![Method::POST]),

@@ -283,7 +283,7 @@ async fn stats_are_the_managers_and_one_keys_once_it_was_contended() {
 async fn health_is_ok_and_head_is_get_without_a_body() {
     let server = Server::start();
     assert_eq!(server.get("/healthz").await.ok(), json!({ "status": "ok" }));
-    for path in ["/healthz", "/stats", "/locks"] {
+    for path in ["/healthz", "/stats", "/history", "/locks"] {
         let head = Answer::of(server.request(Method::HEAD, path)).await;
         assert_eq!((head.status, head.body), (200, Value::Null), "{path}");
     }

@@ -25,6 +25,7 @@ mod described;
 mod either_way;
 mod events;
 mod gone_over_redis;
+mod history;
 mod locked_by;
 mod modes;
 mod mount;

@@ -190,18 +190,38 @@ async fn charts_show_what_was_done_between_two_readings() {
     browser.until("document.getElementById('board').checkVisibility()").await;
     let seen = of_module(&browser, "charts.js", body).await;
     assert_eq!(seen["first"], Value::Null, "there is nothing to compare with: {seen}");
-    let point = json!({ "granted": 20, "ended": 10, "contended": 0.5, "wait": 65 });
+    let point = json!({ "at": 5000, "granted": 20, "ended": 10, "contended": 0.5, "wait": 65 });
     assert_eq!(seen["point"], point, "80 in 4 s; 40 ended; 60 of 120 contended; 1300 ms over 20 hand-offs");
-    assert_eq!(seen["quiet"], json!({ "granted": 0, "ended": 0, "contended": 0, "wait": null }));
+    assert_eq!(seen["quiet"], json!({ "at": 7000, "granted": 0, "ended": 0, "contended": 0, "wait": null }));
     assert_eq!(seen["restarted"], Value::Null, "fewer than before: another process");
     assert_eq!(seen["said"][0], "Throughput: granted per second 10, ended per second 10");
     assert_eq!(seen["said"][1], "Contention and wait: contended 0%, mean wait none");
-    assert_eq!(seen["axes"][0], json!(["20", "0", "3 min ago", "now"]));
-    assert_eq!(seen["axes"][1], json!(["50%", "0", "100ms", "0", "3 min ago", "now"]));
+    assert_eq!(seen["axes"][0], json!(["20", "0", "10 min ago", "now"]));
+    assert_eq!(seen["axes"][1], json!(["50%", "0", "100ms", "0", "10 min ago", "now"]));
     let lines = seen["lines"].as_array().unwrap();
     let points = |line: &Value| line.as_str().unwrap().matches(['M', 'L']).count();
     assert_eq!((points(&lines[0]), points(&lines[1])), (3, 1), "no line over the break: {lines:?}");
     assert!(lines[0].as_str().unwrap().matches('M').count() == 2, "{lines:?}");
+}
+
+/// With what was done before anybody looked, in a host that keeps it.
+#[actix_rt::test]
+async fn charts_are_filled_at_the_first_look() {
+    let locks = manager();
+    locks.keep_history();
+    let steps = || locks.history_within(&[""]).unwrap().steps;
+    let server = Server::over(locks.clone());
+    http_server::until("a first step", || !steps().is_empty()).await;
+    for number in 0..200 {
+        drop(hold(&locks, &format!("done:{number}"), "one").await);
+    }
+    http_server::until("a step with something in it", || steps().iter().any(|step| step.granted == 200)).await;
+    let browser = open(server.address, "/").await;
+    // A hundred a second, or fifty where two steps are drawn as one.
+    browser.until("['50', '100'].includes(document.querySelector('#throughput svg text')?.textContent)").await;
+    browser.until("document.querySelector('#throughput path.a:not(.area)').getAttribute('d') !== ''").await;
+    browser.until(LIVE).await;
+    was_quiet(&browser, server.address).await;
 }
 
 #[actix_rt::test]

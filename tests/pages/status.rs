@@ -176,6 +176,8 @@ async fn a_broken_stream_is_told_and_mends_itself() {
     browser.until(LIVE).await;
     browser.until("document.getElementById('banner').hidden").await;
     browser.until(&shows("worker-8")).await;
+    let asked = browser.requests().await;
+    assert!(asked.iter().any(|url| url.ends_with("/history")), "what happened meanwhile: {asked:?}");
     handle.stop(false).await;
 }
 

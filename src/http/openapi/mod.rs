@@ -21,7 +21,9 @@ use utoipa::{Modify, OpenApi, ToSchema};
 use crate::http::context::HandlerResult;
 use crate::http::host::current_access;
 use crate::http::problem::{Fault, Problem};
-use crate::http::routes::{acquire, events, force_release, health, heartbeat, locks, release, sessions, stats, whoami};
+use crate::http::routes::{
+    acquire, events, force_release, health, heartbeat, history, locks, release, sessions, stats, whoami,
+};
 use crate::http::wire;
 use crate::{KeyFault, LockError, Loss, Mode, ModeConflict, TtlFault, WaitEdge};
 
@@ -41,7 +43,7 @@ use crate::{KeyFault, LockError, Loss, Mode, ModeConflict, TtlFault, WaitEdge};
     paths(
         acquire::acquire, release::release, heartbeat::heartbeat,
         sessions::open, sessions::heartbeat, sessions::end,
-        locks::locks, locks::lock, stats::stats, events::events,
+        locks::locks, locks::lock, stats::stats, history::history, events::events,
         whoami::whoami, force_release::force_release, force_release::force_release_in_path,
         health::healthz, health::readyz,
     ),
@@ -100,6 +102,7 @@ fn codes(operation: &str) -> impl Iterator<Item = &'static str> {
         "end_session" => &[GUARD, BODY, "unknown_session store_unavailable"],
         "list_locks" => &[GUARD, SHOW, "invalid_option"],
         "whoami" | "metrics" => &[GUARD],
+        "history" => &[GUARD, "invalid_query"],
         "show_lock" | "stats" => &[GUARD, SHOW],
         "events" => &[GUARD, "invalid_query too_many_streams stream_quota"],
         "force_release" | "force_release_in_path" => &[GUARD, SHOW, "store_unavailable shutting_down"],

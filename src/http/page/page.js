@@ -49,6 +49,7 @@ function run() {
   const running = state.running = new AbortController();
   const { signal } = running;
   state.listDue = true;
+  fillCharts(signal);
   listen({
     signal,
     opened() {
@@ -56,6 +57,8 @@ function run() {
       warn("");
       say("Live");
       state.listDue = true;
+      if (state.broken) fillCharts(signal);
+      state.broken = false;
       read(true);
     },
     heard() {
@@ -64,6 +67,7 @@ function run() {
       state.soon ??= setTimeout(() => { state.soon = null; read(true); }, Math.max(50, pause));
     },
     broken(why, pause) {
+      state.broken = true;
       live("broken", "Not live");
       const seen = state.readAt ? ` What you see was read at ${clock(new Date(state.readAt))}.` : "";
       warn(`The event stream broke: ${why}. Trying again in ${Math.max(1, Math.round(pause / 1000))} s.${seen}`);
@@ -127,6 +131,16 @@ async function readAll(signal) {
     byId("locks").scrollIntoView({ block: "nearest" });
   });
   state.readAt = Date.now();
+}
+
+/** Has the charts show what happened before anybody looked, or while the way to the server was broken. */
+async function fillCharts(signal) {
+  try {
+    const history = await ask("history");
+    if (!signal.aborted) charts.fill(history);
+  } catch {
+    // They begin empty then; what else is asked tells why.
+  }
 }
 
 /** The totals; null where they are of all keys and the token is bound to some. */
@@ -223,7 +237,9 @@ function live(kind, text) {
   write(byId("live-text"), text);
 }
 
+/** Over the page, for as long as it is so. Read out once: what follows is how long it will last. */
 function warn(text) {
+  if (text && byId("banner").hidden) say(text);
   write(byId("banner"), text);
   byId("banner").hidden = !text;
 }
@@ -244,6 +260,9 @@ function signIn(why) {
   charts.forget();
   byId("token").focus();
 }
+
+// Where rows are as high as a finger, a hundred of them would keep everything below out of sight.
+if (matchMedia("(max-width: 46rem)").matches) byId("limit").value = "10";
 
 byId("token-form").addEventListener("submit", (event) => {
   event.preventDefault();

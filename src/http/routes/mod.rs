@@ -10,6 +10,7 @@ pub(super) mod events;
 pub(super) mod force_release;
 pub(super) mod health;
 pub(super) mod heartbeat;
+pub(super) mod history;
 pub(super) mod locks;
 #[cfg(feature = "prometheus")]
 pub(super) mod metrics;

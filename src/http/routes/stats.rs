@@ -84,7 +84,10 @@ fn totals(ctx: &RequestContext<'_>) -> Result<Stats, Fault> {
         return Ok(ctx.locks.stats());
     }
     let own = ctx.locks.stats_within(&ctx.caller.prefixes(ctx.locks, ""));
-    own.ok_or(Fault::Forbidden {
-        why: "the totals are of all keys, and those of the token's namespaces are not counted",
-    })
+    own.ok_or_else(not_counted)
+}
+
+/// Refuses totals to a token of whose keys there are none.
+pub(super) fn not_counted() -> Fault {
+    Fault::Forbidden { why: "the totals are of all keys, and those of the token's namespaces are not counted" }
 }

@@ -86,6 +86,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let ended = actix_web::rt::System::new().block_on(async {
         let recorder = metrics::install()?;
         let locks = builder.build()?;
+        locks.keep_history();
         let edge = edge(&args, bounds);
         let exposition = metrics::exposition(recorder, &locks, edge.clone());
         let hangup = Hangup::listen().map_err(|why| Failure::Os(format!("cannot hear signals: {why}")))?;
