@@ -11,6 +11,7 @@ mod http_server;
 #[path = "../support/redis/mod.rs"]
 mod kit;
 
+mod clients;
 mod programs;
 mod readme;
 mod scenarios;

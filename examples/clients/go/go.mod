@@ -1,0 +1,3 @@
+module example.org/leasehold
+
+go 1.19
