@@ -8,6 +8,7 @@
 //! | [`fairness`] | who is next, and who may pass |
 //! | [`failure_modes`] | what goes wrong, what leasehold does then, and what is left for you |
 //! | [`tuning`] | TTLs, waits, bounds, threads |
+//! | [`migrating`] | from verrou, redis-py, rslock, flock, `consul lock`: what is called what, and how both run side by side |
 
 #[doc = include_str!("choosing_a_store.md")]
 pub mod choosing_a_store {}
@@ -26,3 +27,6 @@ pub mod failure_modes {}
 
 #[doc = include_str!("tuning.md")]
 pub mod tuning {}
+
+#[doc = include_str!("migrating.md")]
+pub mod migrating {}

@@ -12,6 +12,7 @@ mod http_server;
 mod kit;
 
 mod clients;
+mod pages;
 mod programs;
 mod readme;
 mod scenarios;

@@ -1,32 +1,14 @@
-//! Fear: the README and the pages beside it show what does not work. Their Rust blocks are doc tests; their console blocks
-//! run here, against the real server, and must print what they show (numbers apart); their commands must exist.
+//! Fear: the README shows what does not work. Its Rust blocks are doc tests; its console blocks run here, against the
+//! real server, and must print what they show (numbers apart); its commands must exist.
 #![cfg(all(feature = "server", unix))]
 
-use std::io::Read;
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::binary::{self, BINARY, Process};
-use crate::kit;
+use crate::binary::{BINARY, Process};
+use crate::pages::{blocks, languages};
 
 const README: &str = include_str!("../../README.md");
-const TLS: &str = include_str!("../../docs/tls.md");
-
-/// The lines of every fenced block in one language.
-fn blocks<'a>(language: &str, text: &'a str) -> Vec<Vec<&'a str>> {
-    let mut found = Vec::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        if let Some(of) = line.strip_prefix("```") {
-            let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
-            if of == language {
-                found.push(block);
-            }
-        }
-    }
-    found
-}
 
 /// Every run of digits outside of quotes becomes one `#`: times and fencing tokens differ from run to run.
 fn shape(text: &str) -> String {
@@ -69,60 +51,6 @@ fn the_console_blocks_print_what_they_show() {
     assert!(ran >= 5, "the README shows the server at work");
 }
 
-/// Ends what a shell has left in the background.
-struct Shell(std::process::Child);
-
-impl Drop for Shell {
-    fn drop(&mut self) {
-        // The servers are in the shell's group; it may have ended already.
-        let group = format!("kill -TERM -- -{}", self.0.id());
-        // Not `sh`: the one of Debian knows no `--` here.
-        let _ = Command::new("bash").args(["-c", &group]).stderr(Stdio::null()).status();
-        let _ = self.0.wait();
-    }
-}
-
-/// Runs the console blocks of a page in one shell, and returns what each line has printed beside what it shows.
-fn in_one_shell(page: &str, ports: &[(&str, u16)]) -> Vec<(String, String, String)> {
-    use std::os::unix::process::CommandExt;
-    const END: &str = "end of this line";
-    let dir = kit::Dir::make();
-    let lines = blocks("console", page).concat();
-    let shown = lines.split(|line| line.starts_with("$ ")).skip(1).map(|shown| shown.join("\n"));
-    let typed: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("$ ")).collect();
-    let separator = format!("\necho '{END}'\n");
-    let script =
-        ports.iter().fold(typed.join(&separator), |text, (named, ours)| text.replace(named, &ours.to_string()));
-    let ours = Path::new(BINARY).parent().unwrap().display();
-    let mut shell = binary::command("bash", &["-c", &(script + &separator)]);
-    shell.current_dir(dir.path()).process_group(0);
-    shell.env("PATH", format!("{ours}:{}", std::env::var("PATH").unwrap_or_default()));
-    let mut shell = Shell(shell.spawn().unwrap());
-    let (mut printed, mut said) = (String::new(), String::new());
-    shell.0.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
-    shell.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    let printed: Vec<&str> = printed.split(END).collect();
-    assert_eq!(printed.len(), typed.len() + 1, "each line has ended: {said}");
-    assert_eq!(said, "", "what a line complains of, the page sends to a file");
-    drop(shell);
-    for (_, port) in ports {
-        kit::until("the end of what the page starts", || TcpStream::connect(("127.0.0.1", *port)).is_err());
-    }
-    let lines = typed.iter().zip(shown).zip(printed);
-    lines.map(|((line, shown), printed)| ((*line).to_owned(), shown, printed.trim().to_owned())).collect()
-}
-
-#[test]
-fn the_tls_page_prints_what_it_shows() {
-    let ports = [("7443", kit::port::Port::choose()), ("6380", kit::port::Port::choose())];
-    let ports: Vec<_> = ports.iter().map(|(named, port)| (*named, port.number)).collect();
-    let lines = in_one_shell(TLS, &ports);
-    for (line, shown, printed) in &lines {
-        assert_eq!(printed, shown, "{line}");
-    }
-    assert!(lines.len() > 10);
-}
-
 #[test]
 fn the_two_commands_are_there() {
     let commands: Vec<&str> = blocks("sh", README).concat();
@@ -148,11 +76,7 @@ fn the_two_commands_are_there() {
 
 #[test]
 fn every_block_is_of_a_kind_that_is_tested() {
-    let fences = |page: &'static str| page.lines().filter_map(|line| line.strip_prefix("```")).step_by(2);
-    for language in fences(TLS) {
-        assert_eq!(language, "console", "the page is run by a shell");
-    }
-    for language in fences(README) {
+    for language in languages(README) {
         assert!(["rust", "console", "sh"].contains(&language), "nothing tests a `{language}` block");
     }
 }
