@@ -38,8 +38,9 @@ pub struct Lock {
 }
 
 impl Lock {
-    pub(crate) fn new(shard: Arc<Shard>, key: Key, grant: Grant) -> Self {
-        Self { held: Held { shard, key, grant }, hold: Hold::NONE }
+    /// `kept`: the token, if that is not the table's to tell.
+    pub(crate) fn new(shard: Arc<Shard>, key: Key, grant: Grant, kept: Option<Token>) -> Self {
+        Self { held: Held { shard, key, grant, kept: kept.map(Box::new) }, hold: Hold::NONE }
     }
 
     /// Its span begins.
@@ -155,11 +156,12 @@ impl Lock {
     /// Automatic refreshing stops: nobody would be there to notice that the work has died.
     #[must_use = "the ticket is the only way to the lock before its deadline"]
     pub fn detach(mut self) -> Ticket {
+        let token = self.token();
         let grant = self.held.grant.take();
         self.shard.stop_auto_refresh(&grant);
         self.shard.set_keeper(&grant, GrantState::Ticket);
         self.hold.end("detached");
-        Ticket::from_parts(self.key.clone(), grant.token, grant.proof)
+        Ticket::from_parts(self.key.clone(), token, grant.proof)
     }
 }
 
@@ -196,13 +198,16 @@ pub struct Held {
     shard: Arc<Shard>,
     key: Key,
     grant: Grant,
+    /// The token, where a client chose it or a store was given it.
+    kept: Option<Box<Token>>,
 }
 
 impl Clone for Held {
     fn clone(&self) -> Self {
         // Somebody else than the guard may ask now how the grant ended, so that is to be remembered.
         self.shard.remember_end(&self.grant);
-        Self { shard: Arc::clone(&self.shard), key: self.key.clone(), grant: self.grant }
+        let (key, kept) = (self.key.clone(), self.kept.clone());
+        Self { shard: Arc::clone(&self.shard), key, grant: self.grant, kept }
     }
 }
 
@@ -214,9 +219,12 @@ impl Held {
     }
 
     /// The proof of holding. Give it only to those who may release the lock.
+    ///
+    /// In memory mode it is made the first time that it is asked for, unless the request chose one, and is the same from
+    /// then on.
     #[must_use]
     pub fn token(&self) -> Token {
-        self.grant.token
+        self.kept.as_deref().copied().unwrap_or_else(|| self.shard.tell_token(&self.grant))
     }
 
     /// The number for the protected resource to compare: higher than that of every earlier grant of this key (T4).

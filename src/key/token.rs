@@ -14,10 +14,18 @@ use uuid::Uuid;
 pub struct Token(Uuid);
 
 impl Token {
+    /// Stands for a token that there is not.
+    pub(crate) const NIL: Self = Self(Uuid::nil());
+
     /// A fresh random token (UUID version 4, from a cryptographic generator).
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())
+    }
+
+    /// The same of bits that are as good as random.
+    pub(crate) fn from_random_bytes(bytes: [u8; 16]) -> Self {
+        Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
     }
 
     /// A token for a claim: random as well, but for its first 48 bits, which name the process, its version (8), and the

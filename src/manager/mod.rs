@@ -56,7 +56,7 @@ impl LockManager {
         let (shard, hash) = self.place(ticket.key());
         let shard = self.shard_at(shard);
         let grant = shard.adopt(ticket.key(), hash, ticket.token(), GrantState::Guard(TokenOrigin::ByClient))?;
-        Ok(Lock::new(Arc::clone(shard), ticket.key().clone(), grant))
+        Ok(Lock::new(Arc::clone(shard), ticket.key().clone(), grant, Some(ticket.token())))
     }
 
     /// Releases a lock by its token. The answer is never [`Release::Unknown`].

@@ -80,7 +80,7 @@ impl LockManager {
             key: &key,
             hash,
             terms: &terms,
-            token,
+            token: Some(token),
             origin: TokenOrigin::ByClient,
             grant_state: GrantState::Ticket,
         };

@@ -68,7 +68,8 @@ pub(super) trait HeldBy: Sized {
     /// Who will answer for the grant.
     fn grant_state(origin: TokenOrigin) -> GrantState;
 
-    fn new(shard: &Arc<Shard>, key: Key, grant: Grant) -> Self;
+    /// `kept`: the token, if that is not the table's to tell.
+    fn new(shard: &Arc<Shard>, key: Key, grant: Grant, kept: Option<Token>) -> Self;
 
     /// Its hold is traced from now on.
     fn trace(&mut self, mode: Mode);
@@ -81,8 +82,8 @@ impl HeldBy for Lock {
     }
 
     #[inline]
-    fn new(shard: &Arc<Shard>, key: Key, grant: Grant) -> Self {
-        Self::new(Arc::clone(shard), key, grant)
+    fn new(shard: &Arc<Shard>, key: Key, grant: Grant, kept: Option<Token>) -> Self {
+        Self::new(Arc::clone(shard), key, grant, kept)
     }
 
     fn trace(&mut self, mode: Mode) {
@@ -95,8 +96,8 @@ impl HeldBy for Ticket {
         GrantState::Ticket
     }
 
-    fn new(_: &Arc<Shard>, key: Key, grant: Grant) -> Self {
-        Self::from_parts(key, grant.token, grant.proof)
+    fn new(shard: &Arc<Shard>, key: Key, grant: Grant, kept: Option<Token>) -> Self {
+        Self::from_parts(key, kept.unwrap_or_else(|| shard.tell_token(&grant)), grant.proof)
     }
 
     fn trace(&mut self, _: Mode) {}
@@ -140,16 +141,16 @@ impl<'a> AcquireFuture<'a> {
             key: &request.key,
             hash,
             terms: &Terms { ttl: ttl.unwrap_or(config.ttl), extra: None },
-            token: Token::random(),
+            token: None,
             origin: TokenOrigin::Minted,
             grant_state: T::grant_state(TokenOrigin::Minted),
         };
         let outcome = match shard.grant_if_free(&asked) {
-            Ok(grant) => return Poll::Ready(Ok(T::new(shard, take_key(request), grant))),
+            Ok(grant) => return Poll::Ready(Ok(T::new(shard, take_key(request), grant, None))),
             Err(locked) => wait_behind(request, shard, locked, &asked, cx),
         };
         match outcome {
-            AcquireOutcome::Granted(grant) => Poll::Ready(Ok(T::new(shard, take_key(request), grant))),
+            AcquireOutcome::Granted(grant) => Poll::Ready(Ok(T::new(shard, take_key(request), grant, None))),
             AcquireOutcome::Refused(why) => Poll::Ready(Err(why)),
             AcquireOutcome::Queued(id) => {
                 let progress = &mut request.progress;
@@ -175,7 +176,7 @@ impl<'a> AcquireFuture<'a> {
         let grant_state = T::grant_state(TokenOrigin::Minted);
         let answer = match shard.see_waiter(request.progress.waiter, ttl, grant_state, cx.waker()) {
             WaiterPoll::Pending => return Poll::Pending,
-            WaiterPoll::Granted(grant) => Ok(T::new(shard, take_key(request), grant)),
+            WaiterPoll::Granted(grant) => Ok(T::new(shard, take_key(request), grant, None)),
             WaiterPoll::Refused(why) => Err(why),
             // A minted token names one seat of one waiter.
             WaiterPoll::Taken => unreachable!("only this request sees its answer"),

@@ -13,7 +13,8 @@ use crate::table::{ExtraTerms, Reentry, Terms, TokenOrigin};
 /// What the request asks of the table, made when it is first polled.
 pub(super) struct Prepared {
     pub(super) terms: Terms,
-    pub(super) token: Token,
+    /// To be kept with the grant: chosen by the client, or made for the store.
+    pub(super) token: Option<Token>,
     pub(super) origin: TokenOrigin,
 }
 
@@ -36,7 +37,7 @@ impl Prepared {
             if reentry == Reentry::Counted {
                 return invalid("reentrant", "a chosen token names a grant of its own");
             }
-            (self.token, self.origin) = (token, TokenOrigin::ByClient);
+            (self.token, self.origin) = (Some(token), TokenOrigin::ByClient);
         }
         let beside = ExtraTerms { mode, reentry, scope, account, leaves, ..ExtraTerms::default() };
         let mut extra = ExtraTerms { owner_label: owner, max_hold, refresh_after, ..beside };

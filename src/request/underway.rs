@@ -38,6 +38,8 @@ pub(super) struct Underway<'a> {
     /// The key's shard, and its hash there; set by the first poll.
     shard: u32,
     hash: u32,
+    /// The token that is kept with the grant, if there is one; set by the first poll.
+    kept: Option<Token>,
     stage: Stage<'a>,
     /// Its spans, if somebody listens to them.
     attempt: Option<Attempt>,
@@ -66,7 +68,16 @@ impl<'a> Underway<'a> {
         style: Style,
         keeper: fn(TokenOrigin) -> GrantState,
     ) -> Self {
-        Self { manager, key, keeper, shard: 0, hash: 0, stage: Stage::New { options, style }, attempt: None }
+        Self {
+            manager,
+            key,
+            keeper,
+            shard: 0,
+            hash: 0,
+            kept: None,
+            stage: Stage::New { options, style },
+            attempt: None,
+        }
     }
 
     /// Polls it, in the spans that are listened to.
@@ -96,7 +107,9 @@ impl<'a> Underway<'a> {
 
     fn give<T: HeldBy>(&mut self, grant: Grant) -> T {
         let key = std::mem::replace(&mut self.key, Key::placeholder());
-        T::new(self.shard(), key, grant)
+        // An owner that asks again is answered with the grant that it has, which has a token of its own.
+        let kept = self.kept.map(|own| self.shard().kept_token(&grant).unwrap_or(own));
+        T::new(self.shard(), key, grant, kept)
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
@@ -144,7 +157,7 @@ impl<'a> Underway<'a> {
         (self.shard, self.hash) = self.manager.place(&self.key);
         let mut prepared = Prepared {
             terms: Terms { ttl: ttl.unwrap_or(config.ttl), extra: None },
-            token: Token::random(),
+            token: config.given.store.is_some().then(Token::random),
             origin: TokenOrigin::Minted,
         };
         let delays = match rare {
@@ -158,6 +171,7 @@ impl<'a> Underway<'a> {
         if current_owner::is_there() {
             prepared.set_caller(self.manager);
         }
+        self.kept = prepared.token;
         Ok((prepared, delays))
     }
 

@@ -111,7 +111,7 @@ impl StoreDriver {
     }
 
     async fn try_until_granted(self: &Arc<Self>, grant: Grant, key: &Key, ask: ClaimRequest, first: Option<Tried>) {
-        let ClaimRequest { ttl, tries, not_before, .. } = ask;
+        let ClaimRequest { token, ttl, tries, not_before, .. } = ask;
         let store = &*self.client().store;
         let pause = not_before.saturating_since(self.client().clock.now());
         if !pause.is_zero() {
@@ -129,7 +129,7 @@ impl StoreDriver {
                 Tried::Over => return,
                 Tried::Away => {
                     drop(waiting);
-                    return self.grant_locally(grant, key, ttl);
+                    return self.grant_locally(grant, key, (token, ttl));
                 }
                 Tried::Again(_) if tries == Attempts::One => return,
                 Tried::Again(pause) => pause,

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::driver::{RETRY, StoreDriver};
 use crate::clock::Moment;
-use crate::key::{Key, Ttl};
+use crate::key::{Key, Token, Ttl};
 use crate::mode::Mode;
 use crate::store::{AcquireRequest, Acquired, Denial, FailMode, OnHeld, StoreError, drift};
 use crate::table::{ClaimOutcome, ClaimSource, End, Grant};
@@ -85,8 +85,8 @@ impl StoreDriver {
         }
     }
 
-    /// Grants a key without the store.
-    pub(super) fn grant_locally(self: &Arc<Self>, grant: Grant, key: &Key, ttl: Ttl) {
+    /// Grants a key without the store, which was asked for it under `token`.
+    pub(super) fn grant_locally(self: &Arc<Self>, grant: Grant, key: &Key, (token, ttl): (Token, Ttl)) {
         let Some(shard) = self.shard() else { return };
         let now = self.client().clock.now();
         self.under_way.set_degraded(grant.fence, true);
@@ -96,7 +96,7 @@ impl StoreDriver {
                 // The store knows of no grant that would end this process's place in its queue.
                 self.client().store.leave(key);
                 let (driver, key) = (Arc::clone(self), key.clone());
-                self.client().spawn(async move { driver.win_back(grant, key).await });
+                self.client().spawn(async move { driver.win_back(grant, (key, token)).await });
             }
             // The table has not taken it.
             ClaimOutcome::Unwanted | ClaimOutcome::TooLate => self.end_degraded(&grant),
@@ -104,10 +104,10 @@ impl StoreDriver {
     }
 
     /// Asks the store for the key of a degraded grant until the store grants or refuses it, or the grant ends.
-    async fn win_back(&self, grant: Grant, key: Key) {
+    async fn win_back(&self, grant: Grant, claim: (Key, Token)) {
         loop {
             tokio::time::sleep(RETRY.0.mul_f64(1.0 + fastrand::f64() * 2.0)).await;
-            match self.client().in_turn(grant.token, self.try_to_win(&grant, &key)).await {
+            match self.client().in_turn(claim.1, self.try_to_win(&grant, &claim)).await {
                 Won::Yes | Won::Ended => return,
                 Won::No => {
                     self.end_degraded(&grant);
@@ -121,7 +121,7 @@ impl StoreDriver {
         }
     }
 
-    async fn try_to_win(&self, grant: &Grant, key: &Key) -> Won {
+    async fn try_to_win(&self, grant: &Grant, (key, token): &(Key, Token)) -> Won {
         let Some(until) = self.shard().and_then(|shard| shard.held_until(grant)) else {
             self.end_degraded(grant);
             return Won::Ended;
@@ -133,14 +133,14 @@ impl StoreDriver {
         let ttl = left.saturating_add(drift(left) * 2).max(store.capabilities().min_ttl).min(Ttl::MAX);
         let Ok(ttl) = Ttl::new(ttl) else { return Won::No };
         match store
-            .acquire(AcquireRequest { key, token: grant.token, ttl, on_held: OnHeld::Fail, mode: Mode::Exclusive })
+            .acquire(AcquireRequest { key, token: *token, ttl, on_held: OnHeld::Fail, mode: Mode::Exclusive })
             .await
         {
             Acquired::Granted { valid_for, .. } => {
                 self.degraded.set_back();
                 if asked.saturating_add(valid_for) < until {
                     // The token had the key already, for less.
-                    self.client().release(key.clone(), grant.token.into());
+                    self.client().release(key.clone(), (*token).into());
                     return Won::No;
                 }
                 self.end_degraded(grant);

@@ -110,13 +110,13 @@ impl StoreDriver {
     }
 
     /// Asks for how long a grant still stands, whose token other processes may know.
-    async fn confirm(&self, grant: Grant, key: Key) {
+    async fn confirm(&self, grant: Grant, key: Key, token: Token) {
         let asking = async {
             let asked = self.client.clock.now();
             if self.is_degraded(&grant) {
                 return;
             }
-            let answer = self.client.store.confirm(&key, grant.token).await;
+            let answer = self.client.store.confirm(&key, token).await;
             let Some(shard) = self.shard() else { return };
             match answer {
                 Extended::Extended { valid_for } => shard.confirmed(&grant, asked.saturating_add(valid_for)),
@@ -125,7 +125,7 @@ impl StoreDriver {
                 Extended::Unknown(_) => {}
             }
         };
-        self.client.in_turn(grant.token, asking).await;
+        self.client.in_turn(token, asking).await;
     }
 
     /// Extends a key for a holder that waits for the answer.
@@ -233,7 +233,7 @@ impl StoreDriver {
             match answer {
                 Extended::Extended { valid_for } => {
                     // What a grant shares its claim with may have had that extended for longer.
-                    let is_own = *token == grant.token;
+                    let is_own = shard.has_own_claim(grant);
                     let valid_for = if is_own { valid_for } else { valid_for.min(ttl.as_duration()) };
                     shard.extended(grant, asked.saturating_add(valid_for))
                 }
@@ -284,15 +284,15 @@ impl StoreCommands for Arc<StoreDriver> {
                     self.client.spawn(async move { driver.extend_and_warn(grant, (key, token), ttl).await });
                 }
             }
-            StoreCommand::Confirm { grant, key } => {
+            StoreCommand::Confirm { grant, key, token } => {
                 let driver = Arc::clone(self);
-                self.client.spawn(async move { driver.confirm(grant, key).await });
+                self.client.spawn(async move { driver.confirm(grant, key, token).await });
             }
             // A grant that only this process knows of may have won its key in the store just now.
-            StoreCommand::RunOut { grant, key } => {
+            StoreCommand::RunOut { grant, key, token } => {
                 if self.is_degraded(&grant) {
                     self.end_degraded(&grant);
-                    self.client.release(key, grant.token.into());
+                    self.client.release(key, token.into());
                 }
             }
             StoreCommand::Release(release) => drop(self.release(release, None)),

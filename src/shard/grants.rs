@@ -28,6 +28,16 @@ impl Shard {
         self.with_swept(key, hash, now, |state, fx| state.table.grant_of(key, hash, token, now, fx))
     }
 
+    /// The token of a grant, which others may know from now on.
+    pub(crate) fn tell_token(&self, grant: &Grant) -> Token {
+        self.state.lock().table.tell_token(grant)
+    }
+
+    /// The token that is kept with a grant, if it still holds its key.
+    pub(crate) fn kept_token(&self, grant: &Grant) -> Option<Token> {
+        self.state.lock().table.kept_token(grant)
+    }
+
     /// Releases by token, for callers without a guard. A token that this process does not know, the store may know.
     pub(crate) async fn release_token(&self, key: &Key, hash: u32, token: Token) -> Result<Release, LockError> {
         let Some(driver) = &self.driver else { return self.release_token_in_memory(key, hash, token) };
@@ -330,6 +340,11 @@ impl Shard {
     pub(crate) fn denied(&self, grant: &Grant, why: LockError) {
         let now = self.clock.now();
         self.with(|state, fx| state.table.denied(grant, why, now, fx));
+    }
+
+    /// Whether what a grant holds its key by in the store is its own alone.
+    pub(crate) fn has_own_claim(&self, grant: &Grant) -> bool {
+        self.state.lock().table.has_own_claim(grant)
     }
 
     /// The store keeps a key until `deadline`.

@@ -297,6 +297,6 @@ mod tests {
     }
 
     fn grant(fence: u64) -> Grant {
-        Grant { slot: 0, token: crate::Token::random(), fence: FencingToken::at_least_one(fence), proof: None }
+        Grant { slot: 0, fence: FencingToken::at_least_one(fence), proof: None }
     }
 }

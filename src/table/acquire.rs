@@ -10,14 +10,13 @@ use super::slot::{Reentry, Terms};
 use super::{Counters, Effects, Table, steps};
 use crate::clock::Moment;
 use crate::error::LockError;
-use crate::key::{FencingToken, Token};
+use crate::key::FencingToken;
 use crate::mode::{Mode, ModeConflict};
 
 /// What a guard or ticket is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Grant {
     pub(crate) slot: u32,
-    pub(crate) token: Token,
     /// Names the grant in its shard; in memory mode also what its resource is shown.
     pub(crate) fence: FencingToken,
     /// What the protected resource is shown, if there is such a proof.
@@ -74,12 +73,12 @@ impl Table {
     #[inline(always)]
     pub(crate) fn grant_if_free(&mut self, request: &AcquireRequest<'_>, now: Moment) -> Result<Grant, NotFree> {
         self.advance_clock(now);
-        let special = request.origin == TokenOrigin::ByClient || self.slow_path || self.is_full_of_keys();
+        let special = request.token.is_some() || self.slow_path || self.is_full_of_keys();
         match &request.terms.extra {
             _ if special => Err(NotFree::Unasked),
             None => {
                 let (slot, fence) = self.grant_vacant(request).map_err(NotFree::At)?;
-                Ok(Grant { slot, token: request.token, fence, proof: Some(fence) })
+                Ok(Grant { slot, fence, proof: Some(fence) })
             }
             Some(extra) if extra.need_slow_path() => Err(NotFree::Unasked),
             Some(_) => match self.find(request.hash, request.key) {
@@ -218,7 +217,7 @@ impl Table {
         });
         self.tally.acquired(request.terms.mode());
         self.granted(at, index, 0, fx);
-        Ok(Grant { slot: at, token: request.token, fence: self.fence, proof: Some(self.fence) })
+        Ok(Grant { slot: at, fence: self.fence, proof: Some(self.fence) })
     }
 
     /// The grant of this owner that answers its request again, if the request wants that.
@@ -242,8 +241,7 @@ impl Table {
         let slot = &mut self.slots[own];
         slot.extras_mut().reentries += 1;
         let holder = slot.holder.as_ref().expect("what an owner has is held");
-        let (token, fence) = (holder.token, holder.fence());
-        let grant = Grant { slot: own, token, fence, proof: self.proof_in(own) };
+        let grant = Grant { slot: own, fence: holder.fence(), proof: self.proof_in(own) };
         self.count(index, |c| {
             c.attempts += 1;
             c.reentered += 1;

@@ -62,8 +62,8 @@ impl Table {
         }
         let is_near = holder.deadline.saturating_since(self.now) <= LEAD.min(holder.ttl.as_duration() / 4);
         if is_near {
-            let key = slot.key.clone();
-            self.send(StoreCommand::Confirm { grant, key }, fx);
+            let (key, token) = (slot.key.clone(), self.own_token(index));
+            self.send(StoreCommand::Confirm { grant, key, token }, fx);
         }
         if let Some(due) = self.confirm_before_the_end(index) {
             fx.due(due);
@@ -111,8 +111,9 @@ impl Table {
                 && (which == ClaimFilter::All || self.slots[self.key_slot(index)].queue.len > 0)
                 && let Some(grant) = self.grant_in(index)
                 && self.claimant(&grant).is_none()
+                && let Some(token) = self.store_token(index)
             {
-                found(grant, slot.key.clone(), self.store_token(&grant));
+                found(grant, slot.key.clone(), token);
             }
         }
         (end < self.slots.bound()).then_some(end)
@@ -121,6 +122,6 @@ impl Table {
     /// What the store keeps the key of a grant under, if it has given it.
     pub(crate) fn claim_of(&self, grant: &Grant) -> Option<Token> {
         let is_given = self.is_by_store(grant.slot) && self.claimant(grant).is_none();
-        is_given.then(|| self.store_token(grant))
+        self.store_token(grant.slot).filter(|_| is_given && self.holder_of(grant).is_some())
     }
 }

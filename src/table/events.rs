@@ -152,7 +152,7 @@ debug_of!(Subscriptions, |it| everything: it.everything, keys: it.keys.len());
 mod tests {
     use super::*;
     use crate::clock::Moment;
-    use crate::key::{Token, Ttl};
+    use crate::key::Ttl;
     use crate::table::{AcquireRequest, Claim, GrantState, Limits, Table, Terms, TokenOrigin};
 
     struct Deaf;
@@ -169,7 +169,7 @@ mod tests {
     fn lane_is_used(table: &mut Table) -> bool {
         let (key, now) = (Key::new("k").expect("a good key"), Moment::from_nanos(1));
         let terms = Terms { ttl: Ttl::new(Duration::from_secs(1)).expect("a good ttl"), extra: None };
-        let (token, origin) = (Token::random(), TokenOrigin::Minted);
+        let (token, origin) = (None, TokenOrigin::Minted);
         let request =
             AcquireRequest { key: &key, hash: 1, terms: &terms, token, origin, grant_state: GrantState::Guard(origin) };
         let Ok(grant) = table.grant_if_free(&request, now) else { return false };

@@ -28,8 +28,8 @@ pub(crate) struct Group {
     pub(super) company: Company,
     /// Shares of the store that several of them hold the key under.
     pub(in crate::table) carriers: Option<Box<Carriers>>,
-    /// The slots of the members.
-    members: HashMap<Token, u32, foldhash::fast::RandomState>,
+    /// The slots of those members whose token others know.
+    named: HashMap<Token, u32, foldhash::fast::RandomState>,
     /// The same by deadline: who comes to the key ends those that are over first (C1).
     deadlines: BTreeSet<(Moment, u32)>,
     /// The same by owner, of those that have one.
@@ -44,7 +44,7 @@ impl Group {
             used: 0,
             company: Company::Open,
             carriers: None,
-            members: HashMap::default(),
+            named: HashMap::default(),
             deadlines: BTreeSet::new(),
             owners: BTreeSet::new(),
         }
@@ -61,18 +61,25 @@ impl Group {
         matches!(self.company, Company::Alone)
     }
 
-    /// A further holder joins: its token, its slot, its deadline, and its owner if it has one.
-    pub(crate) fn insert(&mut self, token: Token, member: u32, deadline: Moment, owner: Option<OwnerId>) {
-        self.members.insert(token, member);
+    /// A further holder joins: its token if that is known, its slot, its deadline, and its owner if it has one.
+    pub(crate) fn insert(&mut self, token: Option<Token>, member: u32, deadline: Moment, owner: Option<OwnerId>) {
+        token.into_iter().for_each(|token| self.name(token, member));
         self.deadlines.insert((deadline, member));
         if let Some(owner) = owner {
             self.owners.insert((owner, member));
         }
     }
 
-    pub(crate) fn remove(&mut self, token: Token, member: u32, deadline: Moment, owner: Option<OwnerId>) {
-        self.members.remove(&token);
-        shrink_if_sparse!(self.members);
+    /// Others know a member by this token from now on.
+    pub(crate) fn name(&mut self, token: Token, member: u32) {
+        self.named.insert(token, member);
+    }
+
+    pub(crate) fn remove(&mut self, token: Option<Token>, member: u32, deadline: Moment, owner: Option<OwnerId>) {
+        if let Some(token) = token {
+            self.named.remove(&token);
+            shrink_if_sparse!(self.named);
+        }
         self.deadlines.remove(&(deadline, member));
         if let Some(owner) = owner {
             self.owners.remove(&(owner, member));
@@ -86,7 +93,7 @@ impl Group {
     }
 
     pub(crate) fn member(&self, token: Token) -> Option<u32> {
-        self.members.get(&token).copied()
+        self.named.get(&token).copied()
     }
 
     /// The member whose deadline comes first.
@@ -126,6 +133,6 @@ impl Group {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.members.len()
+        self.deadlines.len()
     }
 }

@@ -113,13 +113,17 @@ impl Table {
         let waiter = &mut self.waiters[next];
         let waited = self.now.nanos_since(waiter.queued_at);
         let mode = waiter.terms.mode();
-        let (token, terms) = (waiter.token, Terms { ttl: waiter.terms.ttl, extra: waiter.terms.extra.take() });
+        let (token, terms) = (waiter.kept_token(), Terms { ttl: waiter.terms.ttl, extra: waiter.terms.extra.take() });
         if terms.extra.is_none() {
             // An exclusive lock for nobody in particular: the key is free, and stays where it is.
             let deadline = self.first_deadline(&terms, until);
-            let holder = self.new_holder(token, terms.ttl, deadline, GrantState::Unseen(next));
-            self.slots[index].holder = Some(holder);
-            if self.slots[index].queue.len == 0 {
+            let holder = self.new_holder(terms.ttl, deadline, GrantState::Unseen(next));
+            let slot = &mut self.slots[index];
+            slot.holder = Some(holder);
+            if token.is_some() {
+                slot.extras_mut().token = token;
+            }
+            if slot.queue.len == 0 {
                 self.expiries.insert(&mut self.slots, index);
             } else {
                 self.expiries.insert_urgent(&mut self.slots, index);
@@ -146,7 +150,7 @@ impl Table {
         &mut self,
         index: u32,
         next: u32,
-        token: Token,
+        token: Option<Token>,
         (terms, until): (&Terms, Option<Moment>),
         fx: &mut Effects,
     ) {
@@ -175,9 +179,9 @@ impl Table {
 
     /// Makes a holder, as all but the lane do. Each takes the next fence (T4).
     #[inline]
-    pub(super) fn new_holder(&mut self, token: Token, ttl: Ttl, deadline: Moment, grant_state: GrantState) -> Holder {
+    pub(super) fn new_holder(&mut self, ttl: Ttl, deadline: Moment, grant_state: GrantState) -> Holder {
         let fence = self.next_fence();
-        Holder::new(token, fence, ttl, self.now, deadline, grant_state)
+        Holder::new(fence, ttl, self.now, deadline, grant_state)
     }
 
     /// Takes the next fence of the shard (T4).
@@ -204,11 +208,11 @@ impl Table {
             Entry::Vacant(vacant) => vacant,
         };
         let (now, fence) = (self.now, take_fence(&mut self.fence));
-        let AcquireRequest { key, hash, token, grant_state, .. } = *request;
+        let AcquireRequest { key, hash, grant_state, .. } = *request;
         let ttl = request.terms.ttl;
         let index = self.slots.insert_with(|| Slot {
             key: key.clone(),
-            holder: Some(Holder::new(token, fence, ttl, now, now.after(ttl), grant_state)),
+            holder: Some(Holder::new(fence, ttl, now, now.after(ttl), grant_state)),
             queue: Queue::EMPTY,
             hash,
             expiry: Links::NEW,
@@ -224,9 +228,10 @@ impl Table {
     /// Grants a key that is not in the table, to anybody.
     pub(super) fn grant_vacant_until(&mut self, request: &AcquireRequest<'_>, until: Option<Moment>) -> Grant {
         let deadline = self.first_deadline(request.terms, until);
-        let holder = self.new_holder(request.token, request.terms.ttl, deadline, request.grant_state);
-        let extras =
-            request.terms.extra.clone().map(|terms| Box::new(Extras { terms: Some(terms), ..Extras::default() }));
+        let holder = self.new_holder(request.terms.ttl, deadline, request.grant_state);
+        let (terms, token) = (request.terms.extra.clone(), request.token);
+        let has_extras = terms.is_some() || token.is_some();
+        let extras = has_extras.then(|| Box::new(Extras { terms, token, ..Extras::default() }));
         let index = self.insert_slot(Slot {
             key: request.key.clone(),
             holder: Some(holder),
@@ -241,27 +246,27 @@ impl Table {
         if request.terms.extra.is_some() {
             self.join_group(index, index, request.terms.mode());
         }
-        Grant { slot: index, token: request.token, fence: self.fence, proof: Some(self.fence) }
+        Grant { slot: index, fence: self.fence, proof: Some(self.fence) }
     }
 
     /// Puts a grant on a key that is in the table and has room for it; answers the grant's slot: the key's own if
-    /// nobody is there, else a member's.
+    /// nobody is there, else a member's. `token`: the one to be kept.
     pub(super) fn place(
         &mut self,
         index: u32,
-        token: Token,
+        token: Option<Token>,
         terms: &Terms,
         grant_state: GrantState,
         until: Option<Moment>,
     ) -> u32 {
         let deadline = self.first_deadline(terms, until);
-        let holder = self.new_holder(token, terms.ttl, deadline, grant_state);
-        self.place_holder(index, holder, terms)
+        let holder = self.new_holder(terms.ttl, deadline, grant_state);
+        self.place_holder(index, holder, token, terms)
     }
 
     /// The same for a holder that was made before.
-    pub(super) fn place_holder(&mut self, index: u32, holder: Holder, terms: &Terms) -> u32 {
-        let (token, deadline) = (holder.token, holder.deadline);
+    pub(super) fn place_holder(&mut self, index: u32, holder: Holder, token: Option<Token>, terms: &Terms) -> u32 {
+        let deadline = holder.deadline;
         let slot = &mut self.slots[index];
         self.bare -= usize::from(slot.is_bare());
         let at = if slot.holder.is_none() {
@@ -270,12 +275,13 @@ impl Table {
                 self.headless -= 1;
             }
             slot.holder = Some(holder);
-            if terms.extra.is_some() || slot.extras.is_some() {
-                slot.extras_mut().terms = terms.extra.clone();
+            if terms.extra.is_some() || token.is_some() || slot.extras.is_some() {
+                let extras = slot.extras_mut();
+                (extras.terms, extras.token) = (terms.extra.clone(), token);
             }
             index
         } else {
-            let extras = Extras { member_of: Some(index), terms: terms.extra.clone(), ..Extras::default() };
+            let extras = Extras { member_of: Some(index), terms: terms.extra.clone(), token, ..Extras::default() };
             let (key, hash) = (slot.key.clone(), slot.hash);
             let extras = Some(Box::new(extras));
             let member = Slot { key, holder: Some(holder), queue: Queue::EMPTY, hash, expiry: Links::NEW, extras };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::events::EventKind;
-use super::history::{End, EndRecord};
+use super::history::{AskedBy, End, EndRecord};
 use super::holder::{GrantState, Holder};
 use super::request::{RefreshRequest, Refreshed};
 use super::slot::Watcher;
@@ -63,7 +63,7 @@ impl Table {
         self.counters.end(end, held);
         self.tally.held_for(held);
         let record = EndRecord { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now };
-        self.history.push(record, None, None);
+        self.history.push(record, AskedBy::Nobody, None);
         if is_filed {
             self.expiries.remove(&mut self.slots, grant.slot);
         }
@@ -284,7 +284,7 @@ impl Table {
     /// The grant that holds a slot.
     pub(super) fn grant_in(&self, slot: u32) -> Option<Grant> {
         let holder = self.slots[slot].holder.as_ref()?;
-        Some(Grant { slot, token: holder.token, fence: holder.fence(), proof: self.proof_in(slot) })
+        Some(Grant { slot, fence: holder.fence(), proof: self.proof_in(slot) })
     }
 
     /// Why a grant that holds nothing any more ended.

@@ -1,8 +1,9 @@
 //! What holds a key: a grant that was made, or the claim of a key that the store has still to give.
 
 use super::history::End;
+use super::minted::ToldUnder;
 use crate::clock::Moment;
-use crate::key::{FencingToken, Token, Ttl};
+use crate::key::{FencingToken, Ttl};
 
 /// Who answers for a grant, and so who may still ask about its token.
 ///
@@ -39,10 +40,10 @@ impl GrantState {
     }
 }
 
-/// Where a request's token comes from.
+/// Where a grant's token comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TokenOrigin {
-    /// Freshly minted; nobody can have asked with it before.
+    /// Of this process's own making; nobody can have asked with it before.
     Minted,
     /// Named by the client, maybe for the second time (T11).
     ByClient,
@@ -51,7 +52,6 @@ pub(crate) enum TokenOrigin {
 /// A grant that holds a key now.
 #[derive(Debug)]
 pub(crate) struct Holder {
-    pub(crate) token: Token,
     /// Tells the grant from all others of its shard (T4). Private, so that no holder is made but by [`Holder::new`].
     fence: FencingToken,
     /// What the expiry wheel knows. The grant of a session may live longer: the state of its session counts.
@@ -59,6 +59,8 @@ pub(crate) struct Holder {
     pub(crate) granted_at: Moment,
     pub(crate) ttl: Ttl,
     pub(crate) refreshes: u32,
+    /// Of a grant whose token is not kept with it.
+    pub(crate) told: ToldUnder,
     pub(crate) grant_state: GrantState,
 }
 
@@ -66,14 +68,13 @@ impl Holder {
     /// A holder with this fence, which nobody has had before. [`Table::new_holder`](super::Table::new_holder) and the lane call
     /// this.
     pub(super) fn new(
-        token: Token,
         fence: FencingToken,
         ttl: Ttl,
         granted_at: Moment,
         deadline: Moment,
         grant_state: GrantState,
     ) -> Self {
-        Self { token, fence, deadline, granted_at, ttl, refreshes: 0, grant_state }
+        Self { fence, deadline, granted_at, ttl, refreshes: 0, told: ToldUnder::NOBODY, grant_state }
     }
 
     pub(crate) fn fence(&self) -> FencingToken {

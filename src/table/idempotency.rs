@@ -18,14 +18,16 @@ impl Table {
         policy: &WaitPolicy<'_>,
         fx: &mut Effects,
     ) -> Option<AcquireOutcome> {
-        if let Some(index) = found.and_then(|index| self.holder_with(index, request.token))
+        // Only what a client names can be named again.
+        let token = request.token?;
+        if let Some(index) = found.and_then(|index| self.holder_with(index, token))
             && let Some(holder) = self.slots[index].holder.as_ref()
         {
             if !self.slots[index].terms(holder).ask_for_the_same(request.terms) {
                 return Some(self.reject(found, request.terms.mode(), LockError::TokenReused));
             }
-            let (old_state, token, fence) = (holder.grant_state, holder.token, holder.fence());
-            let grant = Grant { slot: index, token, fence, proof: self.proof_in(index) };
+            let old_state = holder.grant_state;
+            let grant = Grant { slot: index, fence: holder.fence(), proof: self.proof_in(index) };
             match (old_state, request.grant_state) {
                 // One guard per token and process (T10): a second one would release under the first.
                 (GrantState::Guard(_), GrantState::Guard(_)) => {
@@ -41,14 +43,14 @@ impl Table {
             }
             return Some(AcquireOutcome::Granted(grant));
         }
-        if let Some(waiter) = found.and_then(|index| self.joining_with(index, request.token)) {
+        if let Some(waiter) = found.and_then(|index| self.joining_with(index, token)) {
             return Some(if self.waiters[waiter].terms.ask_for_the_same(request.terms) {
                 self.take_seat(waiter, policy, found)
             } else {
                 self.reject(found, request.terms.mode(), LockError::TokenReused)
             });
         }
-        if let Some(&queued) = found.and_then(|index| self.chosen.get(&(request.token, index))) {
+        if let Some(&queued) = found.and_then(|index| self.chosen.get(&(token, index))) {
             if !self.waiters[queued].terms.ask_for_the_same(request.terms) {
                 return Some(self.reject(found, request.terms.mode(), LockError::TokenReused));
             }
@@ -58,7 +60,7 @@ impl Table {
             }
             return Some(self.take_seat(queued, policy, found));
         }
-        let end = self.history.end_of_token(request.token, request.hash)?;
+        let end = self.history.end_of_token(token, request.hash)?;
         Some(self.reject(found, request.terms.mode(), LockError::Lost(end.as_loss())))
     }
 
@@ -80,10 +82,6 @@ impl Table {
 
     /// The slot of the grant with this token on a key.
     pub(super) fn holder_with(&self, index: u32, token: Token) -> Option<u32> {
-        let slot = &self.slots[index];
-        match slot.holder.as_ref() {
-            Some(holder) if holder.token == token => Some(index),
-            _ => slot.group()?.member(token),
-        }
+        if self.known_token(index) == Some(token) { Some(index) } else { self.slots[index].group()?.member(token) }
     }
 }

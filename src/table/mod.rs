@@ -1,10 +1,10 @@
 //! Who is next here? A pure, synchronous state machine: the keys of one shard, their holders, queues and deadlines.
 //!
-//! It reads no clock, mints no token, does no I/O and spawns nothing: `now` and fresh tokens are arguments, and what
+//! It reads no clock, does no I/O and spawns nothing: `now` and the tokens that a store is given are arguments, and what
 //! must happen next comes back as [`Effects`], to be run after the shard's mutex is dropped. Transitions check first
 //! and write last, so that a refused one has changed nothing.
 //!
-//! Called by the shard alone: `acquire` (who gets a key at once), `idempotency` (a token that is named again), `queue` (who
+//! Called by the shard alone: `acquire` (who gets a key at once), `idempotency` (a token that is named again), `minted` (tokens that nobody chose), `queue` (who
 //! waits), `handoff` (to whom a key passes on), `hold` (what a holder does), `auto_refresh`, `release` (how a grant ends),
 //! `tick` (what time brings), `claim` and `confirm` (the seam to the store), `reclaim` (who had it before a restart), `view`
 //! and `reading` (what can be seen). Sessions are `owner` and `owner_index`, lock kinds `group`, events `events`.
@@ -53,6 +53,7 @@ mod hold;
 mod holder;
 mod hot_keys;
 mod idempotency;
+mod minted;
 mod owner;
 mod owner_index;
 mod permits_wanted;
@@ -129,6 +130,7 @@ use claim::IdleKeys;
 use events::Subscriptions;
 use history::History;
 use hot_keys::HotKeys;
+use minted::Minter;
 use owner_index::OwnerIndex;
 use queue::Waiter;
 use slot::Slot;
@@ -213,6 +215,7 @@ pub(crate) struct Table {
     /// wrong, `held` would miscount the grants (T8).
     headless: usize,
     hot_keys: HotKeys,
+    minter: Minter,
 }
 
 impl Table {
@@ -252,6 +255,7 @@ impl Table {
             counters: Counters::default(),
             tally: Tally::default(),
             hot_keys: HotKeys::default(),
+            minter: Minter::default(),
         }
     }
 

@@ -43,7 +43,8 @@ impl Table {
         if self.closed {
             return Err(LockError::ShuttingDown);
         }
-        if let Some(end) = self.history.end_of_token(request.token, request.hash) {
+        let Some(token) = request.token else { return Err(LockError::NotHeld) };
+        if let Some(end) = self.history.end_of_token(token, request.hash) {
             return Err(LockError::Lost(end.as_loss()));
         }
         // What is locked in a store did not end with the process.
@@ -55,7 +56,7 @@ impl Table {
             return Err(LockError::NotHeld);
         }
         // Two heartbeats of one holder may come at once.
-        if let Ok(grant) = self.grant_of(request.key, request.hash, request.token, now, fx) {
+        if let Ok(grant) = self.grant_of(request.key, request.hash, token, now, fx) {
             return Ok(Reclaimed { grant, put_out: 0 });
         }
         let found = self.find_live(request.hash, request.key, fx);
@@ -150,7 +151,8 @@ mod tests {
 
     fn request<'a>(key: &'a Key, terms: &'a Terms, token: Token) -> AcquireRequest<'a> {
         let hash = u32::from(key.as_str().as_bytes()[0]);
-        AcquireRequest { key, hash, terms, token, origin: TokenOrigin::ByClient, grant_state: GrantState::Ticket }
+        let (token, origin) = (Some(token), TokenOrigin::ByClient);
+        AcquireRequest { key, hash, terms, token, origin, grant_state: GrantState::Ticket }
     }
 
     #[test]
@@ -162,7 +164,7 @@ mod tests {
         // Who comes first is not who holds it: it was granted to another since.
         table.reclaim(&request(stale), fence(700), now, &mut fx).unwrap();
         let Reclaimed { grant, put_out } = table.reclaim(&request(holder), fence(900), now, &mut fx).unwrap();
-        assert_eq!((grant.token, grant.fence, put_out), (holder, fence(900), 1));
+        assert_eq!((table.tell_token(&grant), grant.fence, put_out), (holder, fence(900), 1));
         let again = table.reclaim(&request(stale), fence(700), now, &mut fx);
         assert_eq!(again, Err(LockError::Lost(Loss::Expired)));
         // Below the holder's, as high, and above all from which this table counts.

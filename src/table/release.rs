@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::acquire::return_quota;
 use super::events::EventKind;
-use super::history::{End, EndRecord};
+use super::history::{AskedBy, End, EndRecord};
 use super::holder::{GrantState, Holder};
 use super::queue::Rejection;
 use super::slot::Terms;
@@ -199,7 +199,7 @@ impl Table {
     fn take_out(&mut self, index: u32, end: End, fx: &mut Effects) -> Option<u32> {
         let holder = self.slots[index].holder.as_ref()?;
         let (fence, grant_state) = (holder.fence(), holder.grant_state);
-        let Holder { token, deadline, granted_at, ttl, .. } = *holder;
+        let Holder { deadline, granted_at, ttl, .. } = *holder;
         if let GrantState::Claiming(waiter) = grant_state {
             let reason = match end {
                 End::ShutDown => Rejection::ShutDown,
@@ -210,13 +210,13 @@ impl Table {
         }
         if self.is_by_store(index) {
             self.tally.unclaimed();
-            self.release_claim(index, token, fence, end, fx);
+            self.release_claim(index, fence, end, fx);
         }
         self.expiries.remove(&mut self.slots, index);
         self.drop_auto(index);
         if let GrantState::Unseen(waiter) = grant_state {
             // A dropped future has taken its waiter along; any other end is its answer (T3).
-            if self.waiters.get(waiter).is_some_and(|waiter| waiter.token == token) && end != End::Dropped {
+            if end != End::Dropped {
                 self.lose_grant(waiter, end, fx);
             }
         }
@@ -230,6 +230,7 @@ impl Table {
         if self.slots[index].extras.is_some() {
             self.end_upgrade_of(index, fx);
         }
+        let token = self.known_token(index);
         let slot = &mut self.slots[index];
         slot.holder = None;
         let mut key_slot = index;
@@ -247,8 +248,12 @@ impl Table {
                 owner = terms.owner_label().cloned();
             }
         }
-        let remembered = (!grant_state.forgets(end)).then_some(token);
-        self.history.push(EndRecord { key_hash: hash, end, fence, proof, granted_at, ended_at }, remembered, owner);
+        let asked_by = match token {
+            _ if grant_state.forgets(end) => AskedBy::Nobody,
+            None => AskedBy::Guard,
+            Some(token) => AskedBy::Anybody(token),
+        };
+        self.history.push(EndRecord { key_hash: hash, end, fence, proof, granted_at, ended_at }, asked_by, owner);
         self.count(key_slot, |c| c.end(end, held));
         self.tally.held_for(held);
         match end {
@@ -275,7 +280,7 @@ impl Table {
 
     /// Gives back what a grant on these terms took besides its key.
     #[inline(never)]
-    fn settle_terms(&mut self, index: u32, key_slot: u32, token: Token, deadline: Moment, terms: &Terms) {
+    fn settle_terms(&mut self, index: u32, key_slot: u32, token: Option<Token>, deadline: Moment, terms: &Terms) {
         return_quota(terms);
         if let Some(extra) = terms.extra.as_deref() {
             self.unindex_grant(index, extra);
@@ -284,7 +289,7 @@ impl Table {
     }
 
     /// Gives the room of a grant back to the group of its key, if it has one, and the slot of a member back.
-    fn leave_group(&mut self, key_slot: u32, at: u32, token: Token, deadline: Moment, terms: &Terms) {
+    fn leave_group(&mut self, key_slot: u32, at: u32, token: Option<Token>, deadline: Moment, terms: &Terms) {
         let Some(group) = self.slots[key_slot].group_mut() else { return };
         group.used -= u64::from(terms.mode().weight());
         self.tally.left_group(group.kind);

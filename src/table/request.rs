@@ -16,7 +16,8 @@ pub(crate) struct AcquireRequest<'a> {
     pub(crate) key: &'a Key,
     pub(crate) hash: u32,
     pub(crate) terms: &'a Terms,
-    pub(crate) token: Token,
+    /// To be kept with the grant: a client chose it, or a store is given it. `None`: it is made when somebody asks for it.
+    pub(crate) token: Option<Token>,
     pub(crate) origin: TokenOrigin,
     /// Who will answer for the grant: a guard or a ticket.
     pub(crate) grant_state: GrantState,

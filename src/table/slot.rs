@@ -17,7 +17,7 @@ use super::slab::Slab;
 use super::timer_wheel::{Links, Timed};
 use crate::account::Account;
 use crate::clock::Moment;
-use crate::key::{FencingToken, Key, Ttl};
+use crate::key::{FencingToken, Key, Token, Ttl};
 use crate::mode::{Kind, Mode};
 
 /// On what terms a lock is asked for and granted.
@@ -199,6 +199,12 @@ impl Slot {
         self.extra_terms()?.session()
     }
 
+    /// The holder's token, if it is kept.
+    #[inline]
+    pub(crate) fn kept_token(&self) -> Option<Token> {
+        self.extras.as_ref()?.token
+    }
+
     /// Whether its holder has the key alone, on no terms but its TTL, and whoever comes next finds the slot as a free one.
     #[inline]
     pub(super) fn is_ordinary(&self) -> bool {
@@ -294,6 +300,8 @@ pub(crate) struct Extras {
     pub(crate) terms: Option<Arc<ExtraTerms>>,
     /// Of the holder: a cap on its hold that came later than the grant, and stands in for the one in its terms.
     pub(crate) cap: Option<Duration>,
+    /// Of the holder: its token, if a client chose it or a store was given it.
+    pub(crate) token: Option<Token>,
     /// Of the holder.
     pub(crate) watcher: Option<Arc<dyn Watcher>>,
     /// Of the holder: what it is refreshed by.
@@ -332,14 +340,14 @@ impl Extras {
     #[inline]
     fn only_count(&self) -> bool {
         let of_key = self.group.is_some() || self.joins.is_some() || self.member_of.is_some();
-        let of_holder = self.terms.is_some() || self.watcher.is_some() || self.auto.is_some();
+        let of_holder = self.terms.is_some() || self.watcher.is_some() || self.auto.is_some() || self.token.is_some();
         let later = self.cap.is_some() || self.notice.is_some() || self.reentries > 0;
         !(of_key | of_holder | later)
     }
 
     /// Forgets what was the holder's.
     pub(crate) fn forget_holder(&mut self) -> Option<Arc<dyn Watcher>> {
-        (self.terms, self.cap, self.notice, self.reentries) = (None, None, None, 0);
+        (self.terms, self.token, self.cap, self.notice, self.reentries) = (None, None, None, None, 0);
         (self.proof, self.extension, self.rides_on, self.was_behind) = (None, None, None, false);
         self.watcher.take()
     }

@@ -118,7 +118,7 @@ impl Table {
         let now = self.now;
         let slot = &mut self.slots[index];
         let Some(holder) = slot.holder.as_ref() else { return };
-        let grant = Grant { slot: index, token: holder.token, fence: holder.fence(), proof: None };
+        let grant = Grant { slot: index, fence: holder.fence(), proof: None };
         let ttl = holder.ttl;
         if holder.deadline >= slot.last_deadline() {
             // No refresh can move it any further.

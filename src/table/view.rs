@@ -128,7 +128,7 @@ impl Table {
     pub(crate) fn token_at(&self, key: &Key, hash: u32) -> Option<Token> {
         let Some(index) = self.find(hash, key) else { return self.idle_token(key, hash) };
         let member = || self.slots[index].group()?.members().next();
-        self.grant_in(index).or_else(|| self.grant_in(member()?)).map(|grant| self.store_token(&grant))
+        self.store_token(index).or_else(|| self.store_token(member()?))
     }
 
     /// Up to `budget` slots from `cursor` on; answers where to go on, or `None` at the end. Only what is `wanted` is

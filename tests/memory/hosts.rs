@@ -218,6 +218,44 @@ fn a_fork_of_the_host_is_refused_what_nothing_would_end_there() {
     });
 }
 
+#[cfg(unix)]
+#[test]
+fn a_fork_of_the_host_tells_tokens_of_its_own_and_knows_those_that_were_told_before() {
+    crate::alone::run(
+        "hosts::a_fork_of_the_host_tells_tokens_of_its_own_and_knows_those_that_were_told_before",
+        || {
+            let locks = LockManager::builder().shards(1).build().unwrap();
+            let before = locks.try_lock_now("before").unwrap();
+            let told = before.token();
+            let of_fork = std::env::temp_dir().join(format!("leasehold-token-{}", std::process::id()));
+            let next = || {
+                let lock = locks.try_lock_now("next").unwrap();
+                (lock.fencing_token().unwrap(), lock.token())
+            };
+            match fork::fork().unwrap() {
+                fork::Fork::Child => {
+                    let (fence, token) = next();
+                    let stays = before.token() == told && next().1 != token;
+                    std::fs::write(&of_fork, format!("{fence} {token}")).unwrap();
+                    let release = std::pin::pin!(locks.release("before", told));
+                    let released = release.poll(&mut Context::from_waker(Waker::noop()));
+                    let knows = released == Poll::Ready(Ok(leasehold::Release::Released));
+                    // Not by the way of the test harness, whose threads are not here.
+                    std::process::exit(if stays && knows { 0 } else { 1 });
+                }
+                fork::Fork::Parent(child) => assert_eq!(fork::waitpid(child).unwrap(), 0, "the child's answers"),
+            }
+            let theirs = std::fs::read_to_string(&of_fork).unwrap();
+            std::fs::remove_file(&of_fork).unwrap();
+            let (fence, token) = next();
+            assert!(before.is_held() && before.token() == told, "its parent goes on");
+            let (their_fence, their_token) = theirs.split_once(' ').unwrap();
+            assert_eq!(their_fence, fence.to_string(), "both count on from the same fence");
+            assert_ne!(their_token, token.to_string());
+        },
+    );
+}
+
 #[tokio::test]
 async fn a_key_may_be_any_sort_of_text() {
     let locks = LockManager::builder().build().unwrap();

@@ -22,13 +22,13 @@ pub(crate) enum StoreCommand {
     /// Keep the key.
     Extend { grant: Grant, key: Key, token: Token, ttl: Ttl },
     /// Ask for how long the token still has the key: another process may have extended it.
-    Confirm { grant: Grant, key: Key },
+    Confirm { grant: Grant, key: Key, token: Token },
     /// Let the key go.
     Release(ReleaseCommand),
     /// Let a key go that nobody holds.
     GiveUp { key: Key, claim: ClaimEnd },
     /// Leave the key to its own end: it is over here, but another process may have extended it.
-    RunOut { grant: Grant, key: Key },
+    RunOut { grant: Grant, key: Key, token: Token },
 }
 
 /// How the store is asked for a key.

@@ -10,7 +10,7 @@
 //! a key in this process one talks to the store (R15), but for those that were under way at the same time.
 
 use super::carriers::Carrier;
-use super::{AtFirst, Attempts, ClaimEnd, ClaimOutcome, ClaimRequest, ClaimSource, StoreCommand};
+use super::{AtFirst, Attempts, ClaimEnd, ClaimOutcome, ClaimRequest, ClaimSource, GIVEN, StoreCommand};
 use crate::clock::Moment;
 #[cfg(test)]
 use crate::key::FencingToken;
@@ -19,7 +19,6 @@ use crate::mode::{Kind, Mode};
 use crate::table::acquire::{Grant, reserve_quota};
 use crate::table::holder::{GrantState, Holder};
 use crate::table::request::{AcquireOutcome, AcquireRequest, WaitPolicy};
-use crate::table::slot::Terms;
 use crate::table::{Effects, Table};
 
 /// The requests that shares of one key are being taken for: at least one.
@@ -101,13 +100,14 @@ impl Table {
         fx: &mut Effects,
     ) {
         let waiter = &self.waiters[id];
-        let (token, ttl, mode, due) = (waiter.token, waiter.terms.ttl, waiter.terms.mode(), waiter.due);
+        let (token, ttl) = (waiter.kept_token().expect(GIVEN), waiter.terms.ttl);
+        let (mode, due) = (waiter.terms.mode(), waiter.due);
         if let Some(session) = waiter.terms.session().cloned() {
             self.index_of(&session).waiters.insert(id);
         }
         let not_before = self.not_before(index, tries);
         let carrier = self.carrier_token(id).map(|token| (token, self.claims_epoch));
-        let holder = self.new_holder(token, ttl, Moment::FAR, GrantState::Claiming(id));
+        let holder = self.new_holder(ttl, Moment::FAR, GrantState::Claiming(id));
         let fence = holder.fence();
         let slot = &mut self.slots[index];
         let is_first = slot.is_free();
@@ -122,7 +122,7 @@ impl Table {
         }
         let store_token = carrier.map_or(token, |(token, _)| token);
         let ask = ClaimRequest { token: store_token, ttl, tries, after, not_before, at_first: AtFirst::Whole, mode };
-        self.send(StoreCommand::Acquire { grant: Grant { slot: index, token, fence, proof: None }, key, ask }, fx);
+        self.send(StoreCommand::Acquire { grant: Grant { slot: index, fence, proof: None }, key, ask }, fx);
     }
 
     /// The waiter of the join that a command names.
@@ -133,7 +133,7 @@ impl Table {
     /// The waiter that a share of a key is being taken for under this token, if there is one.
     pub(in crate::table) fn joining_with(&self, index: u32, token: Token) -> Option<u32> {
         let joins = self.slots[index].joins()?;
-        joins.list.iter().find(|join| join.holder.token == token).map(|join| join.waiter)
+        joins.waiters().find(|waiter| self.waiters[*waiter].kept_token() == Some(token))
     }
 
     /// The store has said no, or nothing, to a request that waits on.
@@ -159,10 +159,10 @@ impl Table {
             return ClaimOutcome::Unwanted;
         };
         let waiter = &self.waiters[id];
-        let terms = Terms { ttl: waiter.terms.ttl, extra: waiter.terms.extra.clone() };
+        let (token, terms) = (waiter.kept_token(), waiter.terms.clone());
         let last = terms.max_hold().map_or(Moment::FAR, |cap| now.saturating_add(cap));
         (holder.grant_state, holder.granted_at, holder.deadline) = (GrantState::Unseen(id), now, deadline.min(last));
-        let at = self.place_holder(index, holder, &terms);
+        let at = self.place_holder(index, holder, token, &terms);
         let fence = if let ClaimSource::OfStore(given) = source { given.fence } else { None };
         self.slots[at].extras_mut().proof = fence;
         if let Some(named) = carrier {
@@ -182,7 +182,7 @@ impl Table {
         let (key, hash) = (slot.key.clone(), slot.hash);
         self.hand_off(index, fx);
         let queue = self.local_waiters(hash, &key);
-        let grant = Grant { slot: index, token: holder.token, fence: holder.fence(), proof: None };
+        let grant = Grant { slot: index, fence: holder.fence(), proof: None };
         self.send(StoreCommand::Cancel { grant, key, queue }, fx);
     }
 

@@ -58,6 +58,9 @@ pub(crate) use release_command::ReleaseCommand;
 pub(crate) use reuse::Told;
 use riders::NoRider;
 
+/// Why a grant of the store has a token.
+const GIVEN: &str = "who asks for a key of the store brings the token that the store is given";
+
 /// The right of this process to grant a key.
 #[derive(Clone)]
 pub(crate) enum Claim {
@@ -168,22 +171,22 @@ impl Table {
         fx: &mut Effects,
     ) {
         let waiter = &self.waiters[id];
-        let (token, ttl, extra, due) = (waiter.token, waiter.terms.ttl, waiter.terms.extra.clone(), waiter.due);
+        let (token, ttl, extra, due) = (waiter.kept_token(), waiter.terms.ttl, waiter.terms.extra.clone(), waiter.due);
         let claim = self.new_claim(id);
         let claim_ttl = self.claim_ttl(id, claim.as_deref());
         let at_first = self.at_first(id, claim.as_deref());
         let not_before = self.not_before(index, tries);
         // It is no grant yet: it ends with its waiter, and with nothing else.
-        let holder = self.new_holder(token, ttl, Moment::FAR, GrantState::Claiming(id));
+        let holder = self.new_holder(ttl, Moment::FAR, GrantState::Claiming(id));
         let fence = holder.fence();
         let slot = &mut self.slots[index];
         slot.holder = Some(holder);
-        if extra.is_some() || slot.extras.is_some() {
-            slot.extras_mut().terms = extra;
-        }
-        let claim_token = claim.as_ref().map_or(token, |claim| claim.token);
+        let own = token.expect(GIVEN);
+        let claim_token = claim.as_ref().map_or(own, |claim| claim.token);
+        let extras = slot.extras_mut();
+        (extras.terms, extras.token) = (extra, token);
         if claim.is_some() {
-            slot.extras_mut().claim = claim;
+            extras.claim = claim;
         }
         let key = slot.key.clone();
         self.claiming += 1;
@@ -195,7 +198,7 @@ impl Table {
         }
         let mode = Mode::Exclusive;
         let ask = ClaimRequest { token: claim_token, ttl: claim_ttl, tries, after, not_before, at_first, mode };
-        self.send(StoreCommand::Acquire { grant: Grant { slot: index, token, fence, proof: None }, key, ask }, fx);
+        self.send(StoreCommand::Acquire { grant: Grant { slot: index, fence, proof: None }, key, ask }, fx);
     }
 
     pub(super) fn send(&self, command: StoreCommand, fx: &mut Effects) {
@@ -330,7 +333,7 @@ impl Table {
     pub(super) fn end_claim(&mut self, index: u32, fx: &mut Effects) {
         let slot = &mut self.slots[index];
         let Some(holder) = slot.holder.take() else { return };
-        let (token, fence, grant_state) = (holder.token, holder.fence(), holder.grant_state);
+        let (fence, grant_state) = (holder.fence(), holder.grant_state);
         let key = slot.key.clone();
         let mut terms = None;
         if let Some(extras) = slot.extras.as_mut() {
@@ -351,7 +354,7 @@ impl Table {
         self.hand_off(index, fx);
         // Only now: the hand-off may have found that all the others have waited in vain, too.
         let queue = self.local_waiters(hash, &key);
-        self.send(StoreCommand::Cancel { grant: Grant { slot: index, token, fence, proof: None }, key, queue }, fx);
+        self.send(StoreCommand::Cancel { grant: Grant { slot: index, fence, proof: None }, key, queue }, fx);
     }
 
     /// Whether the key is being taken for somebody of this process, or somebody waits behind its holder here.
@@ -368,7 +371,7 @@ impl Table {
     }
 
     /// Lets the store know of the end of a grant that it had given; unless its claim is to be reused (K3).
-    pub(super) fn release_claim(&mut self, index: u32, token: Token, fence: FencingToken, end: End, fx: &mut Effects) {
+    pub(super) fn release_claim(&mut self, index: u32, fence: FencingToken, end: End, fx: &mut Effects) {
         if self.keeps_claim(index, end) {
             return;
         }
@@ -380,13 +383,14 @@ impl Table {
         let kept = self.take_claim(index);
         if self.claim.is_stored() && end != End::Vanished {
             let key = self.slots[index].key.clone();
-            let grant = Grant { slot: index, token, fence, proof: None };
+            let grant = Grant { slot: index, fence, proof: None };
             // The token of a claim that may be reused is known to nobody else.
             let is_own = kept.is_none() && carrier.is_none();
-            let own = carrier.map_or(token, |carrier| carrier.token);
-            let claim = kept.map_or(ClaimEnd::from(own), |kept| kept.end());
+            let own = self.own_token(index);
+            let shared = carrier.map_or(own, |carrier| carrier.token);
+            let claim = kept.map_or(ClaimEnd::from(shared), |kept| kept.end());
             let command = if is_own && self.may_go_on_elsewhere(index, end) {
-                StoreCommand::RunOut { grant, key }
+                StoreCommand::RunOut { grant, key, token: own }
             } else {
                 StoreCommand::Release(ReleaseCommand { grant, key, claim, end, next: None })
             };
@@ -394,11 +398,21 @@ impl Table {
         }
     }
 
-    /// What the store keeps the key of a grant under.
-    pub(super) fn store_token(&self, grant: &Grant) -> Token {
-        let claim = self.slots[grant.slot].extras.as_ref().and_then(|extras| extras.claim.as_ref());
-        let ridden = || self.carrier_of(grant.slot).map_or(grant.token, |carrier| carrier.token);
-        claim.map_or_else(ridden, |claim| claim.token)
+    /// What the store keeps the key of what holds a slot under.
+    pub(super) fn store_token(&self, index: u32) -> Option<Token> {
+        let claim = self.slots[index].extras.as_ref().and_then(|extras| extras.claim.as_ref());
+        let carrier = || self.carrier_of(index).map(|carrier| carrier.token);
+        claim.map(|claim| claim.token).or_else(carrier).or_else(|| self.slots[index].kept_token())
+    }
+
+    /// The token of what holds a slot by the store's leave.
+    pub(super) fn own_token(&self, index: u32) -> Token {
+        self.slots[index].kept_token().expect(GIVEN)
+    }
+
+    /// Whether what a grant holds its key by in the store is its own alone.
+    pub(crate) fn has_own_claim(&self, grant: &Grant) -> bool {
+        self.holder_of(grant).is_some() && self.store_token(grant.slot) == self.slots[grant.slot].kept_token()
     }
 
     /// Whether the request of a grant that the store gave had to wait for others.

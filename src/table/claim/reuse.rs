@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::idle::What;
 use super::kept::{ClaimEvent, ClaimStep, KeptClaim, Next};
-use super::{AtFirst, Attempts, Claim, ClaimEnd, StoreCommand};
+use super::{AtFirst, Attempts, Claim, ClaimEnd, GIVEN, StoreCommand};
 use crate::claim_reuse::{ClaimReuse, IDLE_LIFE, KeptIdle};
 use crate::clock::Moment;
 use crate::error::LockError;
@@ -212,7 +212,7 @@ impl Table {
     /// What the store is asked to extend. A claim is kept no more then, whether the answer comes or not: the store may
     /// have done so.
     pub(super) fn extending(&mut self, grant: &Grant) -> (Key, Token) {
-        let (reuse, now, token) = (self.claim.reuse(), self.now, self.store_token(grant));
+        let (reuse, now, token) = (self.claim.reuse(), self.now, self.store_token(grant.slot).expect(GIVEN));
         let slot = &mut self.slots[grant.slot];
         if let Some(claim) = slot.extras.as_mut().and_then(|extras| extras.claim.as_mut()) {
             claim.step(ClaimEvent::Extending, reuse, now);

@@ -63,7 +63,7 @@ impl Table {
         self.tally.acquired(request.terms.mode());
         self.tally.claimed(false);
         self.granted(at, index, 0, fx);
-        Ok(Some(Grant { slot: at, token: request.token, fence, proof: ride.fence }))
+        Ok(Some(Grant { slot: at, fence, proof: ride.fence }))
     }
 
     /// The same for a waiter that has just left its queue; `false`: it is to take one of its own.
@@ -73,7 +73,7 @@ impl Table {
             return false;
         }
         let terms = Terms { ttl: waiter.terms.ttl, extra: waiter.terms.extra.clone() };
-        let (token, queued_at) = (waiter.token, waiter.queued_at);
+        let (token, queued_at) = (waiter.kept_token(), waiter.queued_at);
         let Some(ride) = self.find_ride(index, terms.ttl, waiter.is_for_ticket) else { return false };
         let waited = self.now.nanos_since(queued_at);
         let at = self.place(index, token, &terms, GrantState::Unseen(id), Some(ride.deadline));
@@ -131,10 +131,10 @@ impl Table {
 
     /// What the store is asked for a lock that is to become a share. Its claim is the last lock's under it from now on (K6).
     pub(in crate::table) fn asks_for_share(&mut self, grant: &Grant) -> Downgrade {
-        let (reuse, now) = (self.claim.reuse(), self.now);
+        let (reuse, now, own) = (self.claim.reuse(), self.now, self.own_token(grant.slot));
         let slot = &mut self.slots[grant.slot];
         let kept = slot.extras.as_mut().and_then(|extras| extras.claim.as_mut());
-        let claim = kept.map_or(ClaimEnd::from(grant.token), |kept| {
+        let claim = kept.map_or(ClaimEnd::from(own), |kept| {
             kept.step(ClaimEvent::Doubted, reuse, now);
             kept.end()
         });

@@ -197,7 +197,7 @@ impl World {
             key: &key,
             hash: HASH,
             terms: &terms,
-            token,
+            token: Some(token),
             origin,
             grant_state: GrantState::Guard(origin),
         };

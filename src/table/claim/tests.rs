@@ -68,7 +68,7 @@ impl Process {
             key: &key,
             hash: HASH,
             terms: &terms,
-            token: Token::from(Uuid::from_u128(token)),
+            token: Some(Token::from(Uuid::from_u128(token))),
             origin: TokenOrigin::Minted,
             grant_state: GrantState::Guard(TokenOrigin::Minted),
         };

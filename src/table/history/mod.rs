@@ -15,6 +15,16 @@ pub(crate) use end::{End, EndRecord};
 use log::EndLog;
 use tokens::EndedTokens;
 
+/// Who may ask how a grant ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AskedBy {
+    Nobody,
+    /// Its guard, which knows its fence. Its token was not told.
+    Guard,
+    /// Whoever knows its token.
+    Anybody(Token),
+}
+
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct History {
@@ -28,11 +38,13 @@ impl History {
         Self { log: EndLog::new(), tokens: EndedTokens::new(tokens) }
     }
 
-    /// Writes an end down, with the label of its owner. `token`: the grant's, if it can still be asked about.
+    /// Writes an end down, with the label of its owner.
     #[inline(always)]
-    pub(super) fn push(&mut self, record: EndRecord, token: Option<Token>, owner: Option<Arc<str>>) {
-        if let Some(token) = token {
-            self.tokens.push(token, record.key_hash, record.fence, record.end);
+    pub(super) fn push(&mut self, record: EndRecord, asked_by: AskedBy, owner: Option<Arc<str>>) {
+        match asked_by {
+            AskedBy::Nobody => {}
+            AskedBy::Guard => self.tokens.push(None, record.key_hash, record.fence, record.end),
+            AskedBy::Anybody(token) => self.tokens.push(Some(token), record.key_hash, record.fence, record.end),
         }
         self.log.push(record, owner);
     }
@@ -45,6 +57,11 @@ impl History {
     /// The same by the grant's fence, for a guard: clients may use one token for several keys. O(ring).
     pub(super) fn end_of_fence(&self, fence: FencingToken) -> Option<End> {
         self.tokens.find_fence(fence)
+    }
+
+    /// The token that was told of an ended grant, if that is still known. O(ring).
+    pub(super) fn token_of_fence(&self, fence: FencingToken) -> Option<Token> {
+        self.tokens.token_of(fence)
     }
 
     /// The ends of one key's grants, the last first, with the labels of their owners.

@@ -8,8 +8,8 @@
 use std::task::Waker;
 
 use super::super::acquire::NotFree;
-use super::super::history::{End, EndRecord};
-use super::super::holder::{GrantState, TokenOrigin};
+use super::super::history::{AskedBy, End, EndRecord};
+use super::super::holder::GrantState;
 use super::super::request::AcquireRequest;
 use super::super::{Counters, Grant, Table, Terms};
 use super::{Waiter, WaiterId, WaiterState};
@@ -95,8 +95,8 @@ impl Table {
         }
         let (granted_at, filed, key_hash) = (holder.granted_at, holder.deadline, slot.hash);
         let waiter = self.waiters.get_mut(next)?;
-        let (token, ttl) = (waiter.token, waiter.terms.ttl);
-        let is_ordinary = waiter.terms.extra.is_none() && waiter.origin == TokenOrigin::Minted;
+        let ttl = waiter.terms.ttl;
+        let is_ordinary = waiter.terms.extra.is_none() && waiter.kept_token().is_none();
         if !is_ordinary || waiter.deadline <= self.now || is_short(ttl) {
             return None;
         }
@@ -108,10 +108,10 @@ impl Table {
         let held = self.now.nanos_since(granted_at);
         let fence = grant.fence;
         let record = EndRecord { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now };
-        self.history.push(record, None, None);
+        self.history.push(record, AskedBy::Nobody, None);
 
         let deadline = self.now.after(ttl);
-        let holder = self.new_holder(token, ttl, deadline, GrantState::Unseen(next));
+        let holder = self.new_holder(ttl, deadline, GrantState::Unseen(next));
         let slot = &mut self.slots[grant.slot];
         slot.holder = Some(holder);
         slot.queue.remove(&mut self.waiters, next);
@@ -142,7 +142,7 @@ impl Table {
     pub(crate) fn see_grant(&mut self, id: WaiterId, grant_state: GrantState, now: Moment) -> Option<Grant> {
         self.advance_clock(now);
         let waiter = self.waiters.get(id.index).filter(|waiter| waiter.seq == id.seq)?;
-        let is_ordinary = waiter.origin == TokenOrigin::Minted && waiter.state == WaiterState::Granted;
+        let is_ordinary = waiter.kept_token().is_none() && waiter.state == WaiterState::Granted;
         if !is_ordinary || self.slow_path {
             return None;
         }
@@ -153,8 +153,8 @@ impl Table {
         }
         let holder = slot.holder.as_mut().filter(|holder| holder.deadline > self.now)?;
         holder.grant_state = grant_state;
-        let (token, fence) = (holder.token, holder.fence());
+        let fence = holder.fence();
         self.waiters.remove(id.index);
-        Some(Grant { slot: index, token, fence, proof: Some(fence) })
+        Some(Grant { slot: index, fence, proof: Some(fence) })
     }
 }

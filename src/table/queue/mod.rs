@@ -123,14 +123,14 @@ impl Table {
     fn join_queue(&mut self, index: u32, id: u32, origin: TokenOrigin, fx: &mut Effects) {
         self.slots[index].queue.push_back(&mut self.waiters, id);
         let waiter = &self.waiters[id];
-        let (due, seq, token, mode) = (waiter.due, waiter.seq, waiter.token, waiter.terms.mode());
+        let (due, seq, token, mode) = (waiter.due, waiter.seq, waiter.kept_token(), waiter.terms.mode());
         if let Some(session) = waiter.terms.session().cloned() {
             self.index_of(&session).waiters.insert(id);
         }
         if due != Moment::FAR {
             self.timeouts.insert(&mut self.waiters, id);
         }
-        if origin == TokenOrigin::ByClient {
+        if let Some(token) = token.filter(|_| origin == TokenOrigin::ByClient) {
             self.chosen.insert((token, index), id);
         }
         if let Mode::Permits { permits, .. } = mode {
@@ -155,8 +155,10 @@ impl Table {
         self.waiting -= 1;
         let waiter = &self.waiters[id];
         self.tally.left_queue(waiter.terms.mode());
-        if !self.chosen.is_empty() && self.chosen.get(&(waiter.token, index)) == Some(&id) {
-            self.chosen.remove(&(waiter.token, index));
+        if let Some(token) = waiter.kept_token()
+            && self.chosen.get(&(token, index)) == Some(&id)
+        {
+            self.chosen.remove(&(token, index));
         }
         if waiter.terms.extra.is_some() {
             self.leave_queue_on_terms(index, id);
@@ -352,7 +354,7 @@ impl Table {
                 let proof = self.proof_in(index);
                 let holder = self.slots[index].holder.as_mut().expect("a granted waiter's slot is held by its grant");
                 holder.grant_state = grant_state;
-                WaiterPoll::Granted(Grant { slot: index, token: holder.token, fence: holder.fence(), proof })
+                WaiterPoll::Granted(Grant { slot: index, fence: holder.fence(), proof })
             }
             WaiterState::Refused(why) => {
                 let why = LockError::clone(why);

@@ -54,7 +54,8 @@ pub(crate) struct Waiter {
     pub(crate) prev: u32,
     pub(crate) next: u32,
     pub(crate) timeout: Links,
-    pub(crate) token: Token,
+    /// To be kept with its grant; in a box, since most have none.
+    pub(super) token: Option<Box<Token>>,
     pub(crate) origin: TokenOrigin,
     /// Whether a client is told of the grant, and its deadline.
     pub(crate) is_for_ticket: bool,
@@ -102,7 +103,7 @@ impl Waiter {
             prev: NIL,
             next: NIL,
             timeout: Links::NEW,
-            token: request.token,
+            token: request.token.map(Box::new),
             origin: request.origin,
             is_for_ticket: request.grant_state == GrantState::Ticket,
             terms,
@@ -115,6 +116,12 @@ impl Waiter {
             joined: None,
             seats: 1,
         }
+    }
+
+    /// The token that is to be kept with its grant.
+    #[inline]
+    pub(crate) fn kept_token(&self) -> Option<Token> {
+        self.token.as_deref().copied()
     }
 
     pub(crate) fn state(&self) -> &WaiterState {

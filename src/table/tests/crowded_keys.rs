@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::*;
 use crate::key::Ttl;
 
@@ -31,10 +29,15 @@ fn acquire(table: &mut Table, mode: Mode, owner: Option<&Arc<Owner>>) -> Acquire
     let extra = ExtraTerms { mode, owner: owner.cloned(), reentry: Reentry::Counted, ..ExtraTerms::default() };
     let terms = Terms { ttl, extra: Some(Arc::new(extra)) };
     // One that no earlier request here had.
-    let token = Token::from(Uuid::from_u128(u128::from(table.fence.get()) << 64 | u128::from(table.waiter_seq)));
     let origin = TokenOrigin::Minted;
-    let request =
-        AcquireRequest { key: &key(), hash: 7, terms: &terms, token, origin, grant_state: GrantState::Guard(origin) };
+    let request = AcquireRequest {
+        key: &key(),
+        hash: 7,
+        terms: &terms,
+        token: None,
+        origin,
+        grant_state: GrantState::Guard(origin),
+    };
     let now = table.now;
     table.acquire(&request, WaitPolicy::Until(Moment::FAR, Some(Waker::noop())), now, &mut Effects::new())
 }
@@ -158,10 +161,9 @@ fn an_owner_asks_again_for_its_share_at_no_cost_for_the_others() {
 /// A key that nobody waits for.
 fn hold(table: &mut Table, key: &str, hash: u32, ttl: Duration) -> Grant {
     let terms = Terms { ttl: Ttl::new(ttl).unwrap(), extra: None };
-    let token = Token::from(Uuid::from_u128(u128::from(table.fence.get()) << 64));
     let (key, origin) = (Key::try_from(key).unwrap(), TokenOrigin::Minted);
     let request =
-        AcquireRequest { key: &key, hash, terms: &terms, token, origin, grant_state: GrantState::Guard(origin) };
+        AcquireRequest { key: &key, hash, terms: &terms, token: None, origin, grant_state: GrantState::Guard(origin) };
     let now = table.now;
     table.grant_if_free(&request, now).unwrap()
 }

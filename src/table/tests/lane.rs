@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::*;
 use crate::error::{LockError, Loss};
 use crate::key::Ttl;
@@ -24,10 +22,9 @@ fn table() -> Table {
 /// Asks for the one key for so many seconds: the grant, or a place in the queue until then.
 fn ask(table: &mut Table, ttl_secs: u64, until: Moment) -> Result<Grant, WaiterId> {
     let (key, ttl) = (Key::try_from("k").unwrap(), Ttl::new(Duration::from_secs(ttl_secs)).unwrap());
-    let token = Token::from(Uuid::from_u128(u128::from(table.fence.get()) << 64 | u128::from(table.waiter_seq)));
     let terms = Terms { ttl, extra: None };
     let origin = TokenOrigin::Minted;
-    let request = AcquireRequest { key: &key, hash: 7, terms: &terms, token, origin, grant_state: GUARD };
+    let request = AcquireRequest { key: &key, hash: 7, terms: &terms, token: None, origin, grant_state: GUARD };
     let now = table.now;
     let answer = table.grant_if_free(&request, now).map_err(|not_free| {
         let queued = table.queue_ordinary(not_free, &request, (now, until), Waker::noop());

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::*;
 use crate::key::Ttl;
 
@@ -31,8 +29,7 @@ fn acquire(table: &mut Table, key: &Key, ttl: Ttl, owner: Option<&Arc<Owner>>, m
     let terms = Terms { ttl, extra: Some(Arc::new(extra)) };
     let grant_state = GrantState::Guard(TokenOrigin::Minted);
     // One that no earlier request here had.
-    let token = Token::from(Uuid::from_u128(u128::from(table.fence.get()) << 64 | u128::from(table.waiter_seq)));
-    let request = AcquireRequest { key, hash: 7, terms: &terms, token, origin: TokenOrigin::Minted, grant_state };
+    let request = AcquireRequest { key, hash: 7, terms: &terms, token: None, origin: TokenOrigin::Minted, grant_state };
     let (policy, now) = (WaitPolicy::Until(Moment::FAR, Some(Waker::noop())), table.now);
     let outcome = table.acquire(&request, policy, now, &mut Effects::new());
     table.assert_invariants();

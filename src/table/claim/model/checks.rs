@@ -155,7 +155,7 @@ fn grants_of(table: &Table) -> Vec<(u64, Live)> {
         let claim = extras.and_then(|extras| extras.claim.as_ref());
         let live = Live {
             key: super::world::number_of(&slot.key),
-            token: claim.map_or(holder.token, |claim| claim.token),
+            token: claim.map_or_else(|| slot.kept_token().expect("the store was given one"), |claim| claim.token),
             deadline: holder.deadline,
             ttl: holder.ttl,
             granted_at: holder.granted_at,

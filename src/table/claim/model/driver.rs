@@ -90,8 +90,8 @@ impl World {
                     self.extend(of, number_of(&key), token, (grant, ttl, true));
                 }
             }
-            StoreCommand::Confirm { grant, key } => {
-                self.call(of, number_of(&key), Ask::Look(grant.token), Purpose::Confirm { grant });
+            StoreCommand::Confirm { grant, key, token } => {
+                self.call(of, number_of(&key), Ask::Look(token), Purpose::Confirm { grant });
             }
             StoreCommand::Release(release) => self.let_go_of(of, release),
             StoreCommand::GiveUp { key, claim } => {
@@ -188,8 +188,9 @@ impl World {
             }
             Purpose::Confirm { grant } => match answer {
                 Answer::Kept { left_us } => {
+                    let Ask::Look(token) = ask else { return };
                     let deadline = sent.saturating_add(valid_for(left_us));
-                    self.checks.tell(grant.token, deadline);
+                    self.checks.tell(token, deadline);
                     self.act(of, |table, now, fx| table.confirmed(&grant, deadline, now, fx));
                 }
                 _ => self.act(of, |table, now, fx| table.claim_lost(&grant, End::Vanished, now, fx)),

@@ -89,7 +89,7 @@ impl World {
             key: &key,
             hash: hash(),
             terms: &terms,
-            token: Token::from(Uuid::from_u128(u128::from(number))),
+            token: Some(Token::from(Uuid::from_u128(u128::from(number)))),
             origin,
             grant_state: state,
         };

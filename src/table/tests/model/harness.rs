@@ -9,7 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::super::*;
-use super::naive::{Held, Kept, Model, Note, Past, Told, View};
+use super::naive::{Held, Kept, Model, Note, Past, Told, View, minted};
 use super::{
     Answer, Asked, HASHES, LIMITS, MAX_PLACES, MODES, Op, Request, SESSION_TTLS_MS, START, TICK, Wait, key_at, ttl_at,
 };
@@ -107,7 +107,9 @@ pub(super) struct Harness {
     model: Model,
     clock: u64,
     early: u64,
-    minted: u128,
+    /// The tokens that were told, by fence, and the other way round.
+    told: HashMap<u64, Token>,
+    told_of: HashMap<Token, u64>,
     /// Two sessions and a call, as they are now.
     owners: Vec<Arc<Owner>>,
     /// These and those that were before them, as the model counts them.
@@ -131,7 +133,8 @@ impl Harness {
             model: Model::new(),
             clock: START,
             early: 0,
-            minted: 1_000,
+            told: HashMap::new(),
+            told_of: HashMap::new(),
             owners: Vec::new(),
             people: Vec::new(),
             grants: Vec::new(),
@@ -278,12 +281,10 @@ impl Harness {
     // ---- requests ----
 
     fn asked(&mut self, request: &Request) -> Asked {
-        self.minted += 1;
         Asked {
             key: request.key,
             terms: request.terms(&self.owners),
-            token: request.token.map_or(self.minted, |at| at as u128 + 1),
-            chosen: request.token.is_some(),
+            token: request.token.map(|at| at as u128 + 1),
             ticket: request.ticket,
             wait: request.wait,
         }
@@ -417,7 +418,7 @@ impl Harness {
         let Upgrader { grant, seat, .. } = self.upgraders[at];
         let bell = self.bell(&self.upgraders[at].rung);
         let outcome = self.with(|table, now, fx| table.poll_upgrade(&grant, seat, &bell, now, fx));
-        let answer = upgraded(&grant, outcome);
+        let answer = upgraded(outcome);
         assert_eq!(answer, self.model.see_upgrade(at), "what an upgrade sees (left: table, right: model)");
         self.upgraders[at].answered = answer != Answer::Pending;
         answer
@@ -463,7 +464,7 @@ impl Harness {
         }
         // Counted from the last, so that small numbers mean grants that may still be live.
         let (grant, _) = self.grants[self.grants.len() - 1 - at % self.grants.len()];
-        let (fence, token) = (grant.fence.get(), grant.token.as_uuid().as_u128());
+        let fence = grant.fence.get();
         let (got, expected) = match *op {
             Op::Release { end, .. } => {
                 // A guard is dropped once; one whose owner asked again may share a grant that nobody has seen.
@@ -478,8 +479,9 @@ impl Harness {
                 (Answer::Release(got), Answer::Release(self.model.release(fence, end)))
             }
             Op::ReleaseByToken { key, .. } => {
+                let (told, token) = self.tell(&grant);
                 let got = self.with(|table, now, fx| {
-                    let found = table.grant_of(&key_at(key), HASHES[key], grant.token, now, fx)?;
+                    let found = table.grant_of(&key_at(key), HASHES[key], told, now, fx)?;
                     Ok(table.release(&found, End::ByToken, now, fx))
                 });
                 let expected = self.model.fence_of(key, token).map(|fence| self.model.release(fence, End::ByToken));
@@ -495,9 +497,10 @@ impl Harness {
                 (got.map_or_else(Answer::Lost, Answer::Refreshed), expected)
             }
             Op::RefreshByToken { key, ttl, .. } => {
+                let (told, token) = self.tell(&grant);
                 let request = ttl.map_or(RefreshRequest::IfDue, |at| RefreshRequest::To(ttl_at(at)));
                 let got = self.with(|table, now, fx| {
-                    let found = table.grant_of(&key_at(key), HASHES[key], grant.token, now, fx)?;
+                    let found = table.grant_of(&key_at(key), HASHES[key], told, now, fx)?;
                     table.refresh(&found, request, now, fx).map_err(LockError::Lost)
                 });
                 let expected = match self.model.fence_of(key, token) {
@@ -542,7 +545,7 @@ impl Harness {
                 if let UpgradeOutcome::Waits(seat) = outcome {
                     self.upgraders.push(Upgrader { grant, seat, rung, answered: false });
                 }
-                (upgraded(&grant, outcome), self.model.upgrade(fence, waits))
+                (upgraded(outcome), self.model.upgrade(fence, waits))
             }
             Op::GiveNotice { ms, .. } => {
                 let at = self.model.now.max(self.clock - self.early) + ms * TICK;
@@ -584,6 +587,17 @@ impl Harness {
         };
         assert_eq!(got, expected, "the answer (left: table, right: model) to {op:?} with fence {fence}");
         got
+    }
+
+    /// The token of a grant, and what the model calls it if it can be known by it.
+    fn tell(&mut self, grant: &Grant) -> (Token, Option<u128>) {
+        let (token, fence) = (self.table.tell_token(grant), grant.fence.get());
+        let name = self.model.tell_token(fence);
+        if name == Some(minted(fence)) {
+            assert_eq!(*self.told.entry(fence).or_insert(token), token, "a token stays what it is");
+            assert_eq!(*self.told_of.entry(token).or_insert(fence), fence, "T4: two grants have one token");
+        }
+        (token, name)
     }
 
     /// What a change of a live grant answers.
@@ -848,7 +862,8 @@ impl Harness {
                 key,
                 mode: slot.mode(&table.slots[slot.member_of().unwrap_or(index)]),
                 first: slot.member_of().is_none(),
-                token: holder.token.as_uuid().as_u128(),
+                token: slot.kept_token().map(|token| token.as_uuid().as_u128()),
+                is_told: slot.kept_token().is_none() && table.known_token(index).is_some(),
                 fence: holder.fence().get(),
                 proof: table.proof_in(index).unwrap().get(),
                 upgrading: table.upgrade_seats_of(index),
@@ -894,21 +909,19 @@ fn request_of<'a>(asked: &'a Asked, key: &'a Key) -> AcquireRequest<'a> {
         key,
         hash: HASHES[asked.key],
         terms: &asked.terms,
-        token: Token::from(Uuid::from_u128(asked.token)),
+        token: asked.token.map(|token| Token::from(Uuid::from_u128(token))),
         origin: asked.origin(),
         grant_state: asked.grant_state(),
     }
 }
 
 fn answer_of(grant: &Grant) -> Answer {
-    Answer::Granted { token: grant.token.as_uuid().as_u128(), fence: grant.fence.get() }
+    Answer::Granted { fence: grant.fence.get() }
 }
 
-fn upgraded(grant: &Grant, outcome: UpgradeOutcome) -> Answer {
+fn upgraded(outcome: UpgradeOutcome) -> Answer {
     match outcome {
-        UpgradeOutcome::Alone(proof) => {
-            Answer::Granted { token: grant.token.as_uuid().as_u128(), fence: proof.unwrap().get() }
-        }
+        UpgradeOutcome::Alone(proof) => Answer::Granted { fence: proof.unwrap().get() },
         UpgradeOutcome::Waits(_) => Answer::Pending,
         UpgradeOutcome::CalledOff => Answer::Nothing,
         UpgradeOutcome::Refused(why) => Answer::Refused(why),

@@ -179,8 +179,8 @@ struct Request {
 struct Asked {
     key: usize,
     terms: Terms,
-    token: u128,
-    chosen: bool,
+    /// The one that the client chose, if it did.
+    token: Option<u128>,
     ticket: bool,
     wait: Wait,
 }
@@ -196,7 +196,7 @@ enum Wait {
 #[derive(Debug, PartialEq)]
 enum Answer {
     Nothing,
-    Granted { token: u128, fence: u64 },
+    Granted { fence: u64 },
     Queued { seq: u64 },
     Pending,
     Refused(LockError),
@@ -312,7 +312,7 @@ impl Request {
 
 impl Asked {
     fn origin(&self) -> TokenOrigin {
-        if self.chosen { TokenOrigin::ByClient } else { TokenOrigin::Minted }
+        if self.token.is_some() { TokenOrigin::ByClient } else { TokenOrigin::Minted }
     }
 
     fn grant_state(&self) -> GrantState {

@@ -39,7 +39,10 @@ pub(super) struct Held {
     pub(super) mode: Mode,
     /// Whether it has the key's own slot.
     pub(super) first: bool,
-    pub(super) token: u128,
+    /// The one that a client chose.
+    pub(super) token: Option<u128>,
+    /// Whether somebody was told the one that the table made.
+    pub(super) is_told: bool,
     pub(super) fence: u64,
     /// What its resource is shown: its fence, or the one that it got when it was upgraded.
     pub(super) proof: u64,
@@ -59,11 +62,22 @@ pub(super) struct Held {
     pub(super) auto: Option<(u32, Duration, Duration, u64)>,
 }
 
+impl Held {
+    /// What it can be known by.
+    fn known_by(&self) -> Option<u128> {
+        self.token.or_else(|| self.is_told.then(|| minted(self.fence)))
+    }
+}
+
+/// What a token is called that the table made.
+pub(super) fn minted(fence: u64) -> u128 {
+    1_000_000 + u128::from(fence)
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Waiting {
     pub(super) key: usize,
-    pub(super) token: u128,
-    chosen: bool,
+    pub(super) token: Option<u128>,
     pub(super) terms: Terms,
     queued_at: u64,
     deadline: u64,
@@ -138,7 +152,8 @@ pub(super) struct Model {
     pub(super) waits: Vec<Waiting>,
     /// By number less one, every request to upgrade that waited.
     pub(super) upgrades: Vec<Upgrading>,
-    ended: Vec<(u128, u32, u64, End)>,
+    /// With the token, if anybody can know it.
+    ended: Vec<(Option<u128>, u32, u64, End)>,
     pub(super) end_log: Vec<Past>,
     pub(super) heard: BTreeMap<u64, Vec<Note>>,
     pub(super) listeners: Vec<Interest>,
@@ -195,7 +210,7 @@ impl Model {
             fence: self.fence,
             slots: self.slots(),
             waiting: self.waiting(None),
-            chosen: live().filter(|(wait, _)| wait.chosen && wait.state == WaiterState::Queued).count(),
+            chosen: live().filter(|(wait, _)| wait.token.is_some() && wait.state == WaiterState::Queued).count(),
             held: held.collect(),
             queues: self.held.iter().map(|held| (held.key, self.queue(held.key))).collect(),
             waiters: live().map(|(wait, seq)| (seq, (wait.state.clone(), wait.taken()))).collect(),
@@ -462,7 +477,7 @@ impl Model {
             self.refuse(seq, LockError::Lost(end.as_loss()));
         }
         if !by_itself {
-            self.ended.push((held.token, HASHES[key], held.fence, end));
+            self.ended.push((held.known_by(), HASHES[key], held.fence, end));
         }
         let c = &mut self.counters;
         c.hold_nanos += span;
@@ -566,7 +581,7 @@ impl Model {
 
     fn proof(&mut self, fence: u64) -> Answer {
         let held = self.find(fence).unwrap();
-        Answer::Granted { token: held.token, fence: held.proof }
+        Answer::Granted { fence: held.proof }
     }
 
     pub(super) fn see_upgrade(&mut self, at: usize) -> Answer {
@@ -655,7 +670,7 @@ impl Model {
         self.counters.wait_nanos += waited;
     }
 
-    fn hold(&mut self, key: usize, token: u128, terms: Terms, grant_state: Kept) -> Answer {
+    fn hold(&mut self, key: usize, token: Option<u128>, terms: Terms, grant_state: Kept) -> Answer {
         assert!(self.has_room(key, terms.mode()), "T1");
         self.fence += 1;
         let mut held = Held {
@@ -663,6 +678,7 @@ impl Model {
             mode: terms.mode(),
             first: self.holders(key).all(|held| !held.first),
             token,
+            is_told: false,
             fence: self.fence,
             proof: self.fence,
             upgrading: 0,
@@ -686,7 +702,7 @@ impl Model {
         self.held.push(held);
         self.counters.grants += 1;
         self.counters.attempts += 1;
-        Answer::Granted { token, fence: self.fence }
+        Answer::Granted { fence: self.fence }
     }
 
     fn refuse(&mut self, seq: u64, why: LockError) {
@@ -746,7 +762,7 @@ impl Model {
     }
 
     pub(super) fn grant_if_free(&mut self, asked: &Asked) -> Option<Answer> {
-        let plain = asked.terms.owner().is_none() && asked.terms.mode() == Mode::Exclusive && !asked.chosen;
+        let plain = asked.terms.owner().is_none() && asked.terms.mode() == Mode::Exclusive && asked.token.is_none();
         let free = !self.is_held(asked.key) && self.keys() < LIMITS.keys;
         if !plain || !free || self.closed || !self.listeners.is_empty() {
             return None;
@@ -756,7 +772,7 @@ impl Model {
 
     /// `of`: which of its owner's grants the table answered with, for any of them will do.
     pub(super) fn grant_now(&mut self, asked: &Asked, of: Option<u64>) -> Option<Answer> {
-        if self.closed || asked.chosen {
+        if self.closed || asked.token.is_some() {
             return None;
         }
         self.expire_if_due(asked.key);
@@ -783,7 +799,7 @@ impl Model {
             let fence = of.filter(|fence| own.contains(fence)).unwrap_or(own[0]);
             let held = self.find(fence).unwrap();
             held.reentries += 1;
-            let answer = Answer::Granted { token: held.token, fence };
+            let answer = Answer::Granted { fence };
             self.counters.reentered += 1;
             self.counters.attempts += 1;
             return Ok(answer);
@@ -820,7 +836,7 @@ impl Model {
             return self.reject(LockError::ShuttingDown);
         }
         self.expire_if_due(asked.key);
-        if asked.chosen
+        if asked.token.is_some()
             && let Some(answer) = self.answer_repeated(asked)
         {
             return answer;
@@ -850,7 +866,6 @@ impl Model {
         self.waits.push(Waiting {
             key: asked.key,
             token: asked.token,
-            chosen: asked.chosen,
             terms: asked.terms.clone(),
             queued_at: self.now,
             deadline,
@@ -861,8 +876,9 @@ impl Model {
     }
 
     fn answer_repeated(&mut self, asked: &Asked) -> Option<Answer> {
-        if let Some(held) = self.held.iter_mut().find(|held| held.key == asked.key && held.token == asked.token) {
-            let answer = Answer::Granted { token: held.token, fence: held.fence };
+        asked.token?;
+        if let Some(held) = self.held.iter_mut().find(|held| held.key == asked.key && held.known_by() == asked.token) {
+            let answer = Answer::Granted { fence: held.fence };
             if !held.terms.ask_for_the_same(&asked.terms) {
                 return Some(self.reject(LockError::TokenReused));
             }
@@ -879,7 +895,7 @@ impl Model {
             return Some(answer);
         }
         let queued = |wait: &&mut Waiting| {
-            let same = wait.chosen && (wait.key, wait.token) == (asked.key, asked.token);
+            let same = (wait.key, wait.token) == (asked.key, asked.token);
             same && wait.taken() > 0 && wait.state == WaiterState::Queued
         };
         let seq = self.waits.iter_mut().zip(1..).find(|(wait, _)| queued(wait)).map(|(_, seq)| seq);
@@ -901,7 +917,8 @@ impl Model {
             wait.deadline = wait.deadline.max(until);
             return Some(Answer::Queued { seq });
         }
-        let known = |(token, hash, ..): &&(u128, u32, u64, End)| *token == asked.token && *hash == HASHES[asked.key];
+        let known =
+            |(token, hash, ..): &&(Option<u128>, u32, u64, End)| *token == asked.token && *hash == HASHES[asked.key];
         let end = self.ended.iter().rev().find(known)?.3;
         Some(self.reject(LockError::Lost(end.as_loss())))
     }
@@ -933,7 +950,7 @@ impl Model {
                 let fence = self.unseen(seq);
                 let held = self.find(fence).unwrap();
                 held.grant_state = asked.grant_state().into();
-                Answer::Granted { token: held.token, fence }
+                Answer::Granted { fence }
             }
             WaiterState::Claiming { .. } => unreachable!("there is no store"),
             WaiterState::Refused(why) => {
@@ -1004,12 +1021,23 @@ impl Model {
         self.ended.iter().find(|(.., f, _)| *f == fence).map_or(Loss::Unknown, |(.., end)| end.as_loss())
     }
 
-    pub(super) fn fence_of(&mut self, key: usize, token: u128) -> Result<u64, LockError> {
+    /// Somebody is told the token of a grant: what it can be known by, if it can.
+    pub(super) fn tell_token(&mut self, fence: u64) -> Option<u128> {
+        if let Some(held) = self.find(fence) {
+            held.is_told = held.token.is_none();
+            return held.known_by();
+        }
+        self.ended.iter().find(|(.., f, _)| *f == fence)?.0
+    }
+
+    pub(super) fn fence_of(&mut self, key: usize, token: Option<u128>) -> Result<u64, LockError> {
         self.expire_if_due(key);
-        if let Some(held) = self.holders(key).find(|held| held.token == token) {
+        let known = token.and_then(|_| self.holders(key).find(|held| held.known_by() == token));
+        if let Some(held) = known {
             return Ok(held.fence);
         }
-        let end = self.ended.iter().rev().find(|(t, hash, ..)| *t == token && *hash == HASHES[key]);
+        let is_of = |name: Option<u128>| name.is_some() && name == token;
+        let end = self.ended.iter().rev().find(|(name, hash, ..)| is_of(*name) && *hash == HASHES[key]);
         Err(match end {
             Some((.., end)) => LockError::Lost(end.as_loss()),
             None if self.is_held(key) => LockError::NotHeld,

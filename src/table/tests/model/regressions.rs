@@ -43,7 +43,7 @@ fn requests_that_join_a_waiter_and_go_away_again_leave_nothing_behind() {
     }
     harness.run([Op::Release { grant: 0, end: End::Released }]);
     let answer = harness.step(&Op::See { seat: 0 });
-    assert_eq!(answer, Answer::Granted { token: 1, fence: 3 });
+    assert_eq!(answer, Answer::Granted { fence: 3 });
 }
 
 #[test]
@@ -68,8 +68,8 @@ fn a_grant_dropped_unseen_after_its_deadline_counts_as_expired() {
 fn a_lock_capped_after_its_grant_is_answered_again_to_the_client_that_chose_its_token() {
     let again = [Op::Acquire(chosen()), Op::CapHold { grant: 0, cap_ms: 8 }, Op::Acquire(chosen())];
     let answers = Harness::new().run(again);
-    let granted = Answer::Granted { token: 1, fence: 2 };
-    assert_eq!(answers, [granted, Answer::Nothing, Answer::Granted { token: 1, fence: 2 }]);
+    let granted = Answer::Granted { fence: 2 };
+    assert_eq!(answers, [granted, Answer::Nothing, Answer::Granted { fence: 2 }]);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_queued_token_with_other_terms_is_refused_whether_or_not_the_request_would_w
         }
     }
     let answer = harness.step(&Op::Acquire(Request { key: 3, wait: Wait::No, ..chosen() }));
-    assert_eq!(answer, Answer::Granted { token: 1, fence: 3 }, "another key is another lock");
+    assert_eq!(answer, Answer::Granted { fence: 3 }, "another key is another lock");
 }
 
 #[test]
@@ -105,11 +105,7 @@ fn a_waiter_has_sixteen_seats_and_no_more() {
     assert_eq!(harness.step(&Op::Acquire(chosen())), Answer::Refused(LockError::QueueFull));
     harness.run([Op::Release { grant: 0, end: End::Released }, Op::Cancel { seat: 3 }]);
     for _ in 1..MAX_SEATS {
-        assert_eq!(
-            harness.step(&Op::See { seat: 0 }),
-            Answer::Granted { token: 1, fence: 3 },
-            "each gets the same answer"
-        );
+        assert_eq!(harness.step(&Op::See { seat: 0 }), Answer::Granted { fence: 3 }, "each gets the same answer");
     }
 }
 
@@ -151,7 +147,7 @@ fn a_grant_that_its_owner_asked_for_again_outlives_the_waiter_that_it_was_made_t
     let mut harness = Harness::new();
     harness.run([Op::Acquire(patient()), Op::Acquire(of_session()), Op::Release { grant: 0, end: End::Released }]);
     let granted = harness.step(&Op::Acquire(again));
-    assert_eq!(granted, Answer::Granted { token: 1_002, fence: 3 });
+    assert_eq!(granted, Answer::Granted { fence: 3 });
     harness.step(&Op::Cancel { seat: 0 });
     assert_eq!(harness.table.held(), 1);
     let released = harness.step(&Op::Release { grant: 0, end: End::Dropped });
