@@ -140,7 +140,7 @@ pub use readable::readable;
 pub use request::{LockFuture, LockOptions, LockRequest, OwnedLockRequest, TicketFuture, TicketRequest, WaitPlace};
 pub use run::{Outcome, Ran, RunFuture, RunRequest, TryRunFuture, TryRunRequest, operation_key, resource_key};
 pub use semaphore::{OwnedSemaphore, Semaphore};
-pub use session::Session;
+pub use session::{Session, SessionInfo};
 #[cfg(feature = "serde")]
 #[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
 pub use singleflight::JsonCodec;

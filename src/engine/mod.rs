@@ -14,6 +14,7 @@ mod shard_host;
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use actix::Addr;
 use attached::AttachedValue;
@@ -82,11 +83,13 @@ pub(crate) struct Engine {
     #[cfg(feature = "http")]
     attached: AttachedValues,
     running: OnceLock<(Arc<Runtime>, Vec<Addr<ShardActor>>)>,
+    made_at: Moment,
 }
 
 impl Engine {
     fn new(config: Config) -> Self {
         let clock = config.given.clock.clone();
+        let made_at = clock.now();
         let client =
             config.given.store.clone().map(|store| StoreClient::new(store, config.given.fail_mode, clock.clone()));
         let canonical = |prefix: &str| config.canonical_prefix(prefix).into();
@@ -104,6 +107,7 @@ impl Engine {
             #[cfg(feature = "http")]
             attached: AttachedValues::default(),
             running: OnceLock::new(),
+            made_at,
         }
     }
 
@@ -301,6 +305,11 @@ impl LockManager {
 
     pub(crate) fn now(&self) -> Moment {
         self.engine.clock.now()
+    }
+
+    /// How long ago it was built.
+    pub(crate) fn age(&self) -> Duration {
+        self.now().saturating_since(self.engine.made_at)
     }
 
     /// Counts a request that failed before it came to a shard.

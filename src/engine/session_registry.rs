@@ -127,6 +127,11 @@ impl SessionRegistry {
         self.sessions.iter().filter(|entry| is_open(&entry.session)).count()
     }
 
+    /// What is to be told of each, with the account that it is charged to.
+    pub(crate) fn list<T>(&self, tell: impl Fn(&SessionParts, Option<&Account>) -> Option<T>) -> Vec<T> {
+        self.sessions.iter().filter_map(|entry| tell(&entry.session, entry.account.as_ref())).collect()
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.sessions.len()

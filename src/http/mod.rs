@@ -64,7 +64,10 @@ use problem::Fault;
 #[cfg(feature = "prometheus")]
 #[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]
 pub use routes::metrics::configure_metrics;
-use routes::{acquire, events, force_release, health, heartbeat, history, locks, release, sessions, stats, whoami};
+use routes::{
+    acquire, events, force_release, health, heartbeat, history, locks, release, server, session_list, sessions, stats,
+    whoami,
+};
 
 /// Adds the routes to a scope (or to an app).
 ///
@@ -76,17 +79,19 @@ use routes::{acquire, events, force_release, health, heartbeat, history, locks, 
 /// | `POST /acquire` | asks for a lock, and waits for it |
 /// | `POST /release`, `POST /heartbeat` | by the token of the grant |
 /// | `POST /sessions`, `POST /sessions/heartbeat`, `POST /sessions/end` | owners of several locks |
+/// | `GET /sessions?limit=` | the open sessions |
 /// | `GET /locks?prefix=&limit=&sort=&cursor=` | the held locks, page by page |
 /// | `GET /locks/{key}`, `GET /locks?key=` | one of them, with its queue |
 /// | `DELETE /locks/{key}`, `DELETE /locks?key=` | releases it by force |
 /// | `GET /stats`, `GET /stats?key=` | totals, of all or of one key |
 /// | `GET /history` | the totals of the last ten minutes, in steps of two seconds |
 /// | `GET /events?prefix=` | what happens to locks, as server-sent events |
+/// | `GET /server` | version, uptime, how the store and each of its servers answer |
 /// | `GET /whoami` | whom the server takes the caller for |
 /// | `GET /healthz` | 200 for as long as the process lives |
 /// | `GET /readyz` | 200 while requests are welcome |
 /// | `GET /openapi.json`, `GET /docs` | all of this for machines, and for people |
-/// | `GET /` | the status page: locks and queues as they are, charts, release by force |
+/// | `GET /` | the status page: locks, queues, sessions and events as they are, charts, release by force |
 ///
 /// Every answer names its request in `x-request-id`, by the client's own name if it sent one. At log level debug each
 /// request has a line with it.
@@ -104,7 +109,11 @@ fn locking(cfg: &mut web::ServiceConfig) {
     cfg.service(resource("/acquire", "POST").route(reading(web::post(), Needs::Acquire, acquire::acquire)))
         .service(resource("/release", "POST").route(reading(web::post(), Needs::GiveBack, release::release)))
         .service(resource("/heartbeat", "POST").route(reading(web::post(), Needs::GiveBack, heartbeat::heartbeat)))
-        .service(resource("/sessions", "POST").route(reading(web::post(), Needs::Acquire, sessions::open)))
+        .service(
+            resource("/sessions", "GET, HEAD, POST")
+                .route(reading(web::post(), Needs::Acquire, sessions::open))
+                .route(guarded(read(), Needs::Read, session_list::list)),
+        )
         .service(resource("/sessions/heartbeat", "POST").route(reading(
             web::post(),
             Needs::GiveBack,
@@ -129,6 +138,7 @@ fn looking(cfg: &mut web::ServiceConfig) {
                 .route(guarded(web::delete(), Needs::Force, force_release::force_release_in_path)),
         )
         .service(resource("/events", "GET").route(guarded(web::get(), Needs::Read, events::events)))
+        .service(resource("/server", "GET, HEAD").route(guarded(read(), Needs::Read, server::server)))
         .service(resource("/whoami", "GET, HEAD").route(guarded(read(), Needs::Name, whoami::whoami)))
         .service(resource("/readyz", "GET, HEAD").route(guarded(read(), Needs::Nothing, health::readyz)))
         .service(resource("/healthz", "GET, HEAD").route(open(read(), health::healthz)));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::LockManager;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// What [`LockManager::readiness`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,18 @@ impl LockManager {
     #[must_use]
     pub fn last_store_error(&self) -> Option<StoreError> {
         self.client()?.observed().last_error()
+    }
+
+    /// What the store calls itself ([`Store::name`](crate::store::Store::name)); `None` without one.
+    #[must_use]
+    pub fn store_name(&self) -> Option<&'static str> {
+        self.client().map(|client| client.observed().name())
+    }
+
+    /// How long ago the manager was built, on its own clock.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.age()
     }
 
     /// Whether it has begun to shut down: holders may still release, nobody is granted anything.

@@ -7,12 +7,14 @@
 //! with the cycle. An owner is one actor to it, blocked as long as any of its requests waits.
 
 mod heartbeats;
+mod info;
 mod registry;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use heartbeats::AutoHeartbeat;
+pub use info::SessionInfo;
 use uuid::Uuid;
 
 use crate::clock::Moment;

@@ -233,13 +233,15 @@ pub struct Health {
     pub warnings: Vec<Warning>,
     /// Each server that it asked, if it knows them by name.
     pub nodes: Vec<NodeHealth>,
+    /// For how long it has answered, or not answered, whenever it was asked; the manager that asks it sets this.
+    pub unchanged_for: Option<Duration>,
 }
 
 impl Health {
     /// A health report.
     #[must_use]
     pub fn new(answer: Result<Duration, StoreError>, warnings: Vec<Warning>) -> Self {
-        Self { answer, warnings, nodes: Vec::new() }
+        Self { answer, warnings, nodes: Vec::new(), unchanged_for: None }
     }
 
     /// The same with its nodes.
@@ -259,13 +261,16 @@ pub struct NodeHealth {
     pub answer: Result<Duration, StoreError>,
     /// How it has answered this process's requests for keys since the store was made.
     pub votes: Votes,
+    /// For how long it has answered, been in quarantine or not answered, whenever it was asked; the manager that asks it sets
+    /// this.
+    pub unchanged_for: Option<Duration>,
 }
 
 impl NodeHealth {
     /// A health report of one node.
     #[must_use]
     pub fn new(name: Arc<str>, answer: Result<Duration, StoreError>, votes: Votes) -> Self {
-        Self { name, answer, votes }
+        Self { name, answer, votes, unchanged_for: None }
     }
 }
 

@@ -204,9 +204,14 @@ impl Owner {
         self.takings.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// How many grants it has that the store, where there is one, has given.
+    pub(crate) fn held(&self) -> u32 {
+        self.grants.load(Ordering::SeqCst).saturating_sub(self.takings.load(Ordering::SeqCst))
+    }
+
     /// Whether it has a grant that the store, where there is one, has given.
     pub(crate) fn holds_something(&self) -> bool {
-        self.grants.load(Ordering::SeqCst) > self.takings.load(Ordering::SeqCst)
+        self.held() > 0
     }
 
     /// Whether it has no grant: nobody waits for it then.

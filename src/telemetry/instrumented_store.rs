@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 #[cfg(feature = "metrics")]
 use super::metric_names;
+use super::steadiness::Steadiness;
 use super::trace;
 #[cfg(feature = "tracing")]
 use super::trace::Call;
@@ -34,6 +35,7 @@ const LOG_AGAIN: Duration = Duration::from_mins(1);
 pub(crate) struct InstrumentedStore {
     store: Arc<dyn Store>,
     failures: Mutex<Failures>,
+    steadiness: Mutex<Steadiness>,
     #[cfg(feature = "metrics")]
     meter: OnceLock<Meter>,
 }
@@ -97,6 +99,7 @@ impl InstrumentedStore {
         Arc::new(Self {
             store,
             failures: Mutex::default(),
+            steadiness: Mutex::default(),
             #[cfg(feature = "metrics")]
             meter: OnceLock::new(),
         })
@@ -365,6 +368,11 @@ impl Store for InstrumentedStore {
     }
 
     fn health(&self) -> BoxFuture<'_, Health> {
-        self.observed_part(Op::Health, None, self.store.health(), |health| &health.answer)
+        let asked = self.observed_part(Op::Health, None, self.store.health(), |health| &health.answer);
+        Box::pin(async move {
+            let mut health = asked.await;
+            self.steadiness.lock().note(&mut health, Instant::now());
+            health
+        })
     }
 }

@@ -6,6 +6,7 @@
 mod instrumented_store;
 #[cfg(feature = "metrics")]
 pub(crate) mod metric_names;
+mod steadiness;
 pub(crate) mod trace;
 
 pub(crate) use instrumented_store::InstrumentedStore;

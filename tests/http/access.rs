@@ -63,6 +63,8 @@ fn routes() -> Vec<(Method, &'static str, Option<Value>)> {
         (Method::GET, "/stats", None),
         (Method::GET, "/stats?key=ci:a", None),
         (Method::GET, "/history", None),
+        (Method::GET, "/sessions", None),
+        (Method::GET, "/server", None),
         (Method::GET, "/events", None),
     ]
 }

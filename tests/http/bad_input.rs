@@ -166,6 +166,9 @@ async fn bad_queries_are_refused() {
         "/locks/a?b=c",
         "/stats?keys=a",
         "/history?key=a",
+        "/sessions?limit=ten",
+        "/sessions?name=a",
+        "/server?x=1",
     ] {
         let answer = server.get(path).await;
         assert_eq!(answer.status, 400, "{path}");
@@ -175,7 +178,9 @@ async fn bad_queries_are_refused() {
         server.delete(path).await.problem(400, "invalid_query");
     }
     for limit in ["0", "-1", "1001", "99999999999999999999999"] {
-        server.get(&format!("/locks?limit={limit}")).await.problem(422, "invalid_option");
+        for path in ["/locks", "/sessions"] {
+            server.get(&format!("{path}?limit={limit}")).await.problem(422, "invalid_option");
+        }
     }
     server.get("/locks?key=").await.problem(422, "invalid_key");
 }
@@ -198,7 +203,8 @@ async fn unknown_routes_and_methods_are_refused_in_the_same_shape() {
         ("/healthz", "GET, HEAD", vec![Method::POST]),
         ("/readyz", "GET, HEAD", vec![Method::POST]),
         ("/events", "GET", vec![Method::POST]),
-        ("/sessions", "POST", vec![Method::GET]),
+        ("/sessions", "GET, HEAD, POST", vec![Method::PUT, Method::DELETE]),
+        ("/server", "GET, HEAD", vec![Method::POST]),
         ("/sessions/heartbeat", "POST", vec![Method::GET]),
         ("/sessions/end", "POST", vec![Method::GET, Method::DELETE]),
         ("/openapi.json", "GET, HEAD", vec![Method::POST]),

@@ -283,7 +283,7 @@ async fn stats_are_the_managers_and_one_keys_once_it_was_contended() {
 async fn health_is_ok_and_head_is_get_without_a_body() {
     let server = Server::start();
     assert_eq!(server.get("/healthz").await.ok(), json!({ "status": "ok" }));
-    for path in ["/healthz", "/stats", "/history", "/locks"] {
+    for path in ["/healthz", "/stats", "/history", "/locks", "/sessions", "/server"] {
         let head = Answer::of(server.request(Method::HEAD, path)).await;
         assert_eq!((head.status, head.body), (200, Value::Null), "{path}");
     }
@@ -307,7 +307,7 @@ async fn a_token_is_in_the_acquires_answer_and_nowhere_else() {
         server.post("/release", json!(token)).await,
         server.post("/heartbeat", json!({ "key": "a", "token": token })).await,
     ];
-    for path in ["/locks", "/locks/a", "/locks?key=a", "/stats", "/stats?key=a"] {
+    for path in ["/locks", "/locks/a", "/locks?key=a", "/stats", "/stats?key=a", "/sessions", "/server"] {
         answers.push(server.get(path).await);
     }
     answers.push(server.post("/release", json!({ "key": "a", "token": token })).await);

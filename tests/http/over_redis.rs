@@ -302,3 +302,45 @@ async fn a_token_taken_through_two_servers_ends_when_its_time_is_over() {
         server.post("/heartbeat", json!({ "key": "k", "token": token })).await.problem(409, "lost");
     }
 }
+
+#[actix_rt::test]
+async fn the_server_says_how_its_store_is_and_where_only_to_those_of_all_keys() {
+    let redis = kit::Server::start(&[]);
+    let proxy = kit::Proxy::start(redis.address());
+    let list = json!([
+        { "name": "operator", "token": SECRETS[0], "rights": ["read"] },
+        { "name": "ci", "token": SECRETS[1], "rights": ["read"], "namespaces": ["ci:"] },
+    ]);
+    let store = RedisStore::new(proxy.url().as_str()).unwrap();
+    let locks = LockManager::builder().store(store).build_and_connect().await.unwrap();
+    let server = Server::with_access(locks, Limits::new(), Access::from_json(&list.to_string()).unwrap());
+    let ask = async |of: usize| Answer::of(server.request(Method::GET, "/server").bearer_auth(SECRETS[of])).await.ok();
+    let well = ask(0).await;
+    assert_eq!((text(&well, "status"), &well["why"], text(&well["store"], "kind")), ("ready", &json!(null), "redis"));
+    assert_eq!(text(&well, "version"), env!("CARGO_PKG_VERSION"));
+    let node = &well["store"]["nodes"][0];
+    assert_eq!((text(node, "name"), text(node, "state")), (&*proxy.address().to_string(), "answers"), "{well}");
+    assert!(node["answer_ms"].is_f64() && node["unchanged_ms"].is_u64() && node["votes"].is_null(), "{well}");
+    let less = ask(1).await;
+    assert_eq!((text(&less, "status"), &less["store"]["nodes"]), ("ready", &json!([])), "{less}");
+    assert!(less["store"]["answer_ms"].is_f64() && !less.to_string().contains(&proxy.address().to_string()), "{less}");
+
+    proxy.cut();
+    let away = loop {
+        let answer = ask(0).await;
+        if answer["status"] == "store_unavailable" {
+            break answer;
+        }
+        assert_eq!(answer["status"], "ready", "an answer is good for a second");
+    };
+    assert!(!text(&away, "why").is_empty() && away["store"]["answer_ms"].is_null(), "{away}");
+    assert_eq!(text(&away["store"]["nodes"][0], "state"), "away", "{away}");
+    let less = ask(1).await;
+    assert_eq!(
+        (text(&less, "status"), &less["why"]),
+        ("store_unavailable", &json!(null)),
+        "where it is, is not for all"
+    );
+    proxy.heal();
+    while ask(1).await["status"] != "ready" {}
+}

@@ -214,7 +214,7 @@ async fn no_route_takes_a_sessions_id_in_its_address() {
     ] {
         Answer::of(server.request(method, &path)).await.problem(404, "not_found");
     }
-    for path in ["/sessions", "/sessions/end", "/sessions/heartbeat"] {
+    for path in ["/sessions/end", "/sessions/heartbeat"] {
         server.get(path).await.problem(405, "method_not_allowed");
     }
     beat(&server, &id).await.ok();
@@ -250,4 +250,59 @@ async fn a_session_is_of_use_to_the_token_that_opened_it_and_to_no_other() {
     post(MINE, "/sessions/heartbeat", named.clone()).await.problem(401, "unauthenticated");
     post(RENEWED, "/sessions/heartbeat", named.clone()).await.ok();
     assert_eq!(post(RENEWED, "/sessions/end", named).await.ok(), json!({ "outcome": "released" }));
+}
+
+#[actix_rt::test]
+async fn open_sessions_are_listed_with_what_they_hold_and_wait_for_and_never_by_their_ids() {
+    let (clock, server) = stopped_clock();
+    assert_eq!(server.get("/sessions").await.ok(), json!({ "sessions": [], "open": 0 }));
+    let (one, two) = (open(&server, "one").await, open(&server, "two").await);
+    let over = open(&server, "over").await;
+    end(&server, &over).await.ok();
+    for (id, key) in [(&one, "a"), (&one, "b"), (&two, "c")] {
+        server.post("/acquire", of(id, key)).await.ok();
+    }
+    let waiter = server.post_later("/acquire", json!({ "key": "a", "session": two, "wait_ms": 60_000 }));
+    until("a waiter", || server.waiting() == 1).await;
+    clock.advance(Duration::from_secs(4));
+    // What took a while to make may be told again for as long as fifteen whiles.
+    let mut list = Value::Null;
+    while list["sessions"][0]["remaining_ms"] != 6_000 {
+        let answer = server.get("/sessions").await;
+        assert!(!format!("{answer:?}").contains(&one), "whoever has the id may end the session");
+        list = answer.ok();
+    }
+    let row = |name: &str, held: u32, waiting: u32| {
+        let (ttl_ms, remaining_ms, bearer) = (10_000, 6_000, Value::Null);
+        json!({ "name": name, "held": held, "waiting": waiting, "ttl_ms": ttl_ms, "remaining_ms": remaining_ms, "bearer": bearer })
+    };
+    assert_eq!(list, json!({ "sessions": [row("two", 1, 1), row("one", 2, 0)], "open": 2 }));
+    let first = server.get("/sessions?limit=1").await.ok();
+    assert_eq!(first, json!({ "sessions": [row("two", 1, 1)], "open": 2 }), "how many there are is told all the same");
+    waiter.abort();
+}
+
+#[actix_rt::test]
+async fn a_token_sees_the_sessions_that_can_have_no_locks_but_of_its_own_keys() {
+    let tokens =
+        [("ci", json!(["ci:"])), ("nightly", json!(["ci:nightly:"])), ("prod", json!(["prod:"])), ("all", json!([""]))];
+    let secret = |name: &str| format!("{name}-secret-0123456789");
+    let entry = |(name, namespaces): &(&str, Value)| json!({ "name": name, "token": secret(name), "rights": ["acquire", "read"], "namespaces": namespaces });
+    let list = Value::from(tokens.iter().map(entry).collect::<Vec<_>>());
+    let access = Access::from_json(&list.to_string()).unwrap();
+    let server = Server::with_access(LockManager::builder().build().unwrap(), Limits::new(), access);
+    server.locks.session("of the host").register().unwrap();
+    let ask = |method: Method, name: &str| server.request(method, "/sessions").bearer_auth(secret(name));
+    for (name, _) in &tokens {
+        Answer::of(ask(Method::POST, name).json(&json!({ "name": format!("s-{name}") }))).await.ok();
+    }
+    for (name, seen) in
+        [("ci", "ci nightly"), ("nightly", "nightly"), ("prod", "prod"), ("all", " all ci nightly prod")]
+    {
+        let list = Answer::of(ask(Method::GET, name)).await.ok();
+        let rows = list["sessions"].as_array().unwrap();
+        let mut names: Vec<_> = rows.iter().map(|row| row["bearer"].as_str().unwrap_or_default()).collect();
+        names.sort_unstable();
+        assert_eq!((names.join(" ").as_str(), number(&list, "open")), (seen, rows.len() as u64), "{name}");
+    }
 }

@@ -25,6 +25,7 @@ mod redis_managers;
 mod scraped;
 
 mod alerts;
+mod beside;
 mod grafana;
 mod grafana_preview;
 mod signs;

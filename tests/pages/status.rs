@@ -4,11 +4,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use actix_rt::task::JoinHandle;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use fantoccini::key::Key;
 use leasehold::http::{Access, Limits, configure};
-use leasehold::{Lock, LockManager};
+use leasehold::{Lock, LockManager, Session};
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
@@ -333,9 +334,14 @@ async fn light_dark_and_narrow_are_legible_and_nothing_scrolls_sideways() {
         wait(&locks, "order:1042", "checkout-5"),
         wait(&locks, "job:nightly-report", "cron-2"),
     ];
+    locks.keep_history();
+    let _sessions = sessions(&locks).await;
+    traffic(&locks, Duration::from_secs(pictures())).await;
     let browser = open_live(server.address, "/").await;
     browser.until(&shows("order:1042")).await;
-    traffic(&locks, Duration::from_secs(pictures())).await;
+    browser.until("document.querySelectorAll('#sessions > li').length === 3").await;
+    // A moment of it on the page, too.
+    traffic(&locks, Duration::from_secs(pictures().min(12))).await;
     let row = "[...document.querySelectorAll('tr.lock .open')].find(b => b.textContent === 'order:1042')";
     browser.value(&format!("{row}.click()")).await;
     browser.until("document.querySelectorAll('.detail li').length === 2").await;
@@ -386,9 +392,24 @@ async fn busy(locks: &LockManager) -> Vec<Lock> {
     held
 }
 
-/// For how many seconds there is something for the charts; pictures want more of it than tests.
+/// Three, of which one waits for another.
+async fn sessions(locks: &LockManager) -> (Vec<Session>, Vec<Lock>, JoinHandle<()>) {
+    let named = |name| locks.session(name).ttl(Duration::from_secs(900));
+    let sessions = vec![named("worker-7"), named("worker-9"), named("reports-1")];
+    sessions.iter().for_each(|session| session.register().unwrap());
+    let held = vec![
+        sessions[0].lock("account:3").await.unwrap(),
+        sessions[0].lock("account:4").await.unwrap(),
+        sessions[1].lock("account:7").await.unwrap(),
+    ];
+    let waiting = sessions[0].clone();
+    let waiter = actix_rt::spawn(async move { drop(waiting.lock("account:7").wait_forever().await) });
+    (sessions, held, waiter)
+}
+
+/// For how many seconds there is something for the charts: pictures want as much as they show, tests none.
 fn pictures() -> u64 {
-    if std::env::var_os("LEASEHOLD_PICTURES").is_some() { 45 } else { 0 }
+    if std::env::var_os("LEASEHOLD_PICTURES").is_some() { 600 } else { 0 }
 }
 
 async fn traffic(locks: &LockManager, span: Duration) {

@@ -11,7 +11,7 @@ const PREFIX: &str = "LEASEHOLD_";
 /// The store's other name, which is asked for when it has none of its own.
 const STORE: (&str, &str) = ("LEASEHOLD_STORE", "LOCK_STORE");
 /// Read by hand, or given to the command of `run`: nobody's flag.
-const WITHOUT_FLAG: [&str; 7] = [
+const WITHOUT_FLAG: [&str; 8] = [
     "LEASEHOLD_TOKENS",
     "LEASEHOLD_SERVER",
     "LEASEHOLD_TOKEN",
@@ -19,6 +19,8 @@ const WITHOUT_FLAG: [&str; 7] = [
     "LEASEHOLD_KEYS",
     "LEASEHOLD_FENCING_TOKEN",
     "LEASEHOLD_DEADLINE",
+    // Of who builds it, where that is done in the same environment.
+    "LEASEHOLD_COMMIT",
 ];
 
 /// What a variable is set to, unless that is nothing.

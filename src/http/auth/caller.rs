@@ -89,6 +89,14 @@ impl Caller {
         self.namespaces().is_none_or(|all| all.iter().any(begins))
     }
 
+    /// The names of the tokens whose keys are all open to it: what they do it may see. `None`: whoever does it.
+    pub(in crate::http) fn tokens_within(&self, locks: &LockManager) -> Option<Vec<&str>> {
+        let (bearers, _) = self.access.as_ref().filter(|_| !self.is_unbound())?;
+        let is_open = |namespace: &String| self.may_use(locks, &locks.canonical_prefix(namespace));
+        let within = bearers.iter().filter(|bearer| bearer.namespaces.iter().all(is_open));
+        Some(within.map(|bearer| bearer.name.as_str()).collect())
+    }
+
     /// The prefixes, as the manager keeps them, that make up what it may see of the keys with this one. No key has two
     /// of them.
     pub(in crate::http) fn prefixes(&self, locks: &LockManager, prefix: &str) -> Vec<String> {
@@ -115,6 +123,26 @@ mod tests {
     }
 
     #[test]
+    fn one_sees_of_other_tokens_what_can_only_be_of_its_own_keys() {
+        let token = |name: &str, namespaces: &str| {
+            format!(r#"{{"name":"{name}","token":"{name}-0123456789abcdef","rights":["read"]{namespaces}}}"#)
+        };
+        let list = [
+            token("own", r#","namespaces":["a:","b:"]"#),
+            token("inner", r#","namespaces":["a:x:"]"#),
+            token("wider", r#","namespaces":["a:","c:"]"#),
+            token("all", ""),
+        ];
+        let bearers = Access::from_json(&format!("[{}]", list.join(","))).unwrap().bearers;
+        let locks = LockManager::builder().build().unwrap();
+        let seen =
+            |at: usize| Caller::of(Arc::clone(&bearers), Some(at)).tokens_within(&locks).map(|names| names.join(" "));
+        let seen: Vec<_> = (0..bearers.len()).map(seen).collect();
+        let some = |names: &str| Some(names.to_owned());
+        assert_eq!(seen, [some("own inner"), some("inner"), some("inner wider"), None]);
+    }
+
+    #[test]
     fn namespaces_bound_the_keys_and_the_lists() {
         let locks = LockManager::builder().build().unwrap();
         let all = caller("");
@@ -128,6 +156,7 @@ mod tests {
         assert_eq!(some.prefixes(&locks, "a"), ["a:"]);
         assert_eq!(some.prefixes(&locks, "a:x"), ["a:x"]);
         assert!(some.prefixes(&locks, "c").is_empty());
+        assert_eq!((all.tokens_within(&locks), Caller::anybody().tokens_within(&locks)), (None, None));
         let nobody = Caller::of(Access::open().bearers, None);
         assert!(!nobody.is_unbound() && !nobody.may_use(&locks, "a") && nobody.prefixes(&locks, "").is_empty());
     }

@@ -22,7 +22,8 @@ use crate::http::context::HandlerResult;
 use crate::http::host::current_access;
 use crate::http::problem::{Fault, Problem};
 use crate::http::routes::{
-    acquire, events, force_release, health, heartbeat, history, locks, release, sessions, stats, whoami,
+    acquire, events, force_release, health, heartbeat, history, locks, release, server, session_list, sessions, stats,
+    whoami,
 };
 use crate::http::wire;
 use crate::{KeyFault, LockError, Loss, Mode, ModeConflict, TtlFault, WaitEdge};
@@ -42,10 +43,10 @@ use crate::{KeyFault, LockError, Loss, Mode, ModeConflict, TtlFault, WaitEdge};
     ),
     paths(
         acquire::acquire, release::release, heartbeat::heartbeat,
-        sessions::open, sessions::heartbeat, sessions::end,
+        sessions::open, sessions::heartbeat, sessions::end, session_list::list,
         locks::locks, locks::lock, stats::stats, history::history, events::events,
         whoami::whoami, force_release::force_release, force_release::force_release_in_path,
-        health::healthz, health::readyz,
+        health::healthz, health::readyz, server::server,
     ),
     components(schemas(ProblemDocument, events::EventDocument, wire::ModeName, locks::Sort, locks::Missing)),
     tags(
@@ -102,7 +103,8 @@ fn codes(operation: &str) -> impl Iterator<Item = &'static str> {
         "end_session" => &[GUARD, BODY, "unknown_session store_unavailable"],
         "list_locks" => &[GUARD, SHOW, "invalid_option"],
         "whoami" | "metrics" => &[GUARD],
-        "history" => &[GUARD, "invalid_query"],
+        "history" | "server" => &[GUARD, "invalid_query"],
+        "list_sessions" => &[GUARD, "invalid_query invalid_option"],
         "show_lock" | "stats" => &[GUARD, SHOW],
         "events" => &[GUARD, "invalid_query too_many_streams stream_quota"],
         "force_release" | "force_release_in_path" => &[GUARD, SHOW, "store_unavailable shutting_down"],

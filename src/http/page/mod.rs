@@ -1,4 +1,4 @@
-//! The status page: locks and queues as they are, for a browser.
+//! The status page: locks, queues, sessions and events as they are, for a browser.
 //!
 //! It is made of files within the program and reads the routes beside it, so it shows what its reader's token may see,
 //! and works wherever the routes are mounted. It asks nobody else for anything, and its policy lets it ask nobody else.
@@ -25,7 +25,7 @@ const BESIDE: &str = r#"<base href="./">"#;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 /// Name, type and text of what the page loads.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 11] = [
     ("page.css", "text/css; charset=utf-8", include_str!("page.css")),
     ("icon.svg", "image/svg+xml", include_str!("icon.svg")),
     ("page.js", SCRIPT, include_str!("page.js")),
@@ -33,6 +33,8 @@ const FILES: [(&str, &str, &str); 9] = [
     ("stream.js", SCRIPT, include_str!("stream.js")),
     ("charts.js", SCRIPT, include_str!("charts.js")),
     ("table.js", SCRIPT, include_str!("table.js")),
+    ("panels.js", SCRIPT, include_str!("panels.js")),
+    ("recent.js", SCRIPT, include_str!("recent.js")),
     ("attention.js", SCRIPT, include_str!("attention.js")),
     ("text.js", SCRIPT, include_str!("text.js")),
 ];

@@ -4,6 +4,8 @@
 import { ask, Refused, token } from "./api.js";
 import * as attention from "./attention.js";
 import { Charts } from "./charts.js";
+import { forgetPanels, SESSIONS_SHOWN, showHotKeys, showServer, showSessions } from "./panels.js";
+import { Recent } from "./recent.js";
 import { listen } from "./stream.js";
 import { Table } from "./table.js";
 import { byId, clock, count, holderOf, make, percent, rate, readable, span, write } from "./text.js";
@@ -16,6 +18,7 @@ const LIST_AT_LEAST_MS = 8_000;
 const FOUND = 5;
 
 const charts = new Charts();
+const recent = new Recent(openKey);
 const table = new Table({ changed: () => read(true), opened: readQueue, force: confirmForce });
 const state = { mayForce: false, listDue: true, listed: 0, readAt: 0, reading: null, again: false, mutedUntil: 0, running: null, point: null };
 
@@ -23,9 +26,10 @@ async function start() {
   stop();
   try {
     const me = await ask("whoami");
+    state.me = me;
     state.mayForce = table.mayForce = me.rights.includes("force");
-    const within = me.namespaces ? `, keys of ${me.namespaces.join(", ")}` : "";
-    write(byId("who"), me.name ? `${me.name}${within}${state.mayForce ? "" : ", read-only"}` : "");
+    const within = me.namespaces ? `, keys of ${me.namespaces.map(readable).join(", ")}` : "";
+    write(byId("who"), me.name ? `${readable(me.name)}${within}${state.mayForce ? "" : ", read-only"}` : "");
     byId("sign-out").hidden = me.name === null;
     if (!me.rights.includes("read")) return signIn(me.name ? "This token does not have the right to read." : "");
   } catch (error) {
@@ -49,6 +53,7 @@ function run() {
   const running = state.running = new AbortController();
   const { signal } = running;
   state.listDue = true;
+  state.server = undefined;
   fillCharts(signal);
   listen({
     signal,
@@ -61,20 +66,26 @@ function run() {
       state.broken = false;
       read(true);
     },
-    heard() {
+    heard(kind, text) {
+      const data = JSON.parse(text);
+      recent.hear(kind, data);
       state.listDue = true;
+      // What has just ended must not be named as held for long until its turn comes.
+      state.holdsDue ||= kind === "missed" ? state.namesHolds : state.holds?.some(({ key }) => key === data.key);
       const pause = state.listed + LIST_PAUSE_MS - performance.now();
       state.soon ??= setTimeout(() => { state.soon = null; read(true); }, Math.max(50, pause));
     },
     broken(why, pause) {
       state.broken = true;
+      // It may be another one that comes back.
+      state.server = undefined;
       live("broken", "Not live");
       const seen = state.readAt ? ` What you see was read at ${clock(new Date(state.readAt))}.` : "";
       warn(`The event stream broke: ${why}. Trying again in ${Math.max(1, Math.round(pause / 1000))} s.${seen}`);
     },
   });
   state.ticking = setInterval(() => read(false), TICK_MS);
-  state.moving = setInterval(() => table.tick(), 500);
+  state.moving = setInterval(() => { table.tick(); recent.flush(); }, 500);
 }
 
 function stop() {
@@ -104,6 +115,7 @@ async function read(listToo) {
   }
 }
 
+/** First what is looked at first: a server that refuses the rest as too much is none the less seen. */
 async function readAll(signal) {
   const listToo = state.listDue || performance.now() - state.listed > LIST_AT_LEAST_MS;
   const [stats, ready] = await Promise.all([totals(), readiness()]);
@@ -115,22 +127,51 @@ async function readAll(signal) {
   // The charts want even steps; a reading in between is for the cards and the table.
   if (stats && (!charts.last || performance.now() - charts.last.now > TICK_MS * 0.8)) state.point = charts.read(stats) ?? state.point;
   showCards(stats, ready);
-  if (listToo || waitingChanged || waiting > 0) {
+  showHotKeys(stats ? stats.hot_keys : null, openKey);
+  showServer({ ...state.server, uptime_ms: performance.now() - state.upSince }, state.me);
+  const listed = listToo || waitingChanged || waiting > 0;
+  if (listed) {
     state.listDue = false;
-    const [list, waits, holds] = await Promise.all([ask(table.query()),
-      waiting ? ask(`locks?sort=wait&limit=${FOUND}`) : { locks: [] }, ask(`locks?sort=age&limit=${FOUND}`)]);
+    const [list, waits] = await Promise.all([ask(table.query()), waiting ? ask(`locks?sort=wait&limit=${FOUND}`) : { locks: [] }]);
     if (signal.aborted) return;
     state.listed = performance.now();
     table.show(list);
     write(byId("held-sub"), list.scope === "server" ? "through this server" : "now");
-    Object.assign(state, { waits: waits.locks, holds: holds.locks });
-    if (table.open !== null) await readQueue(table.open);
+    state.waits = waits.locks;
   }
-  attention.show(attention.findings({ ready, waits: state.waits ?? [], holds: state.holds ?? [], point: state.point }), (key) => {
-    table.expand(key);
-    byId("locks").scrollIntoView({ block: "nearest" });
-  });
   state.readAt = Date.now();
+  if (listed) await readInTurn(signal);
+  if (signal.aborted) return;
+  showFindings(ready);
+}
+
+/** What changes slowly takes turns, after the first time. */
+async function readInTurn(signal) {
+  state.turn = !state.turn;
+  const isFirst = state.holds === undefined;
+  const [holdsToo, sessionsToo] = [isFirst || state.turn || state.holdsDue, isFirst || !state.turn];
+  state.holdsDue = false;
+  const [holds, sessions] = await Promise.all([holdsToo ? ask(`locks?sort=age&limit=${FOUND}`) : { locks: state.holds },
+    sessionsToo ? ask(`sessions?limit=${SESSIONS_SHOWN}`) : null]);
+  if (signal.aborted) return;
+  state.holds = holds.locks;
+  if (sessions) showSessions(sessions, state.me);
+  if (table.open !== null) await readQueue(table.open);
+}
+
+function showFindings(ready) {
+  const found = attention.findings({ ready, store: state.server.store, waits: state.waits ?? [], holds: state.holds ?? [], point: state.point });
+  // Read out when there is something where there was nothing, and not with every second that it lasts.
+  if (found.length && !state.found) say(found.length === 1 ? "One thing needs attention" : `${found.length} things need attention`);
+  state.found = found.length;
+  state.namesHolds = found.some(({ about }) => about === "hold");
+  attention.show(found, openKey);
+}
+
+/** Opens the queue of a key, be it in the table or not. */
+function openKey(key) {
+  table.expand(key);
+  byId("locks").scrollIntoView({ block: "nearest" });
 }
 
 /** Has the charts show what happened before anybody looked, or while the way to the server was broken. */
@@ -155,16 +196,27 @@ async function totals() {
   }
 }
 
+const NOT_READY = {
+  // It lets holders in, and nobody else.
+  starting: "the server has just started and grants nothing yet",
+  shutting_down: "the server is shutting down",
+  store_unavailable: "the store cannot be reached, or refuses locks",
+};
+
+/** Whether locks are granted, and if not, why. Where there is no store, what server it is does not change. */
 async function readiness() {
-  try {
-    const { status, store_ms: ms } = await ask("readyz");
-    // A server that is starting lets holders in, and nobody else.
-    if (status === "starting") return { ok: false, why: "the server has just started and grants nothing yet" };
-    return { ok: true, ms };
-  } catch (error) {
-    if (error instanceof Refused && error.status === 503) return { ok: false, why: error.message };
-    throw error;
+  if (state.server?.store !== null) {
+    state.server = await ask("server");
+    state.upSince = performance.now() - state.server.uptime_ms;
+  } else {
+    const { status, code } = await ask("readyz").catch((error) => {
+      if (error instanceof Refused && error.status === 503) return error;
+      throw error;
+    });
+    state.server.status = code ?? status;
   }
+  const { status, why, store } = state.server;
+  return { ok: status === "ready", ms: store?.answer_ms ?? null, why: why ?? NOT_READY[status] ?? status };
 }
 
 async function readQueue(key) {
@@ -258,6 +310,10 @@ function signIn(why) {
   token.drop();
   table.forget();
   charts.forget();
+  recent.forget();
+  forgetPanels();
+  Object.assign(state, { holds: undefined, waits: undefined, found: 0, point: null, readAt: 0, noTotals: false });
+  attention.show([], openKey);
   byId("token").focus();
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The store is asked at most once a second, however many probes there are and however often they come.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
@@ -11,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::http::body;
 use crate::http::context::{HandlerResult, RequestContext};
+use crate::store::Health as StoreHealth;
 use crate::{LockError, LockManager, Readiness};
 
 /// How old an answer of the store may be.
@@ -49,7 +51,7 @@ pub(in crate::http) fn healthz(_: &HttpRequest) -> HandlerResult {
     responses((status = 200, description = "They can.", body = Ready)),
 )]
 pub(in crate::http) async fn readyz(ctx: &RequestContext<'_>, _: &HttpRequest) -> HandlerResult {
-    match (readiness(ctx.locks).await, ctx.limits.still_starting()) {
+    match (look(ctx.locks).await.readiness, ctx.limits.still_starting()) {
         (Readiness::Draining, _) => Err(LockError::ShuttingDown.into()),
         (Readiness::StoreUnavailable, _) => Err(LockError::StoreUnavailable.into()),
         // Who has a lock must be let in to take it back.
@@ -61,29 +63,45 @@ pub(in crate::http) async fn readyz(ctx: &RequestContext<'_>, _: &HttpRequest) -
     }
 }
 
+/// How a manager and its store are.
+#[derive(Clone)]
+pub(in crate::http) struct Look {
+    pub(in crate::http) readiness: Readiness,
+    /// What the store answered; `None` without one, and while the manager shuts down.
+    pub(in crate::http) health: Option<Arc<StoreHealth>>,
+}
+
 /// What the store of one manager answered last. Locked while it is asked, so that all who come meanwhile share the answer.
 #[derive(Default)]
-pub(in crate::http) struct LastAnswer(Mutex<Option<(Instant, Readiness)>>);
+pub(in crate::http) struct LastAnswer(Mutex<Option<(Instant, Look)>>);
 
 /// Whether a manager can grant locks, as of at most a second ago; that it shuts down is known at once.
 ///
 /// # Cancel safety
 /// Changes nothing; the next to come asks anew.
-pub(in crate::http) async fn readiness(locks: &LockManager) -> Readiness {
+pub(in crate::http) async fn look(locks: &LockManager) -> Look {
+    let draining = Look { readiness: Readiness::Draining, health: None };
     let last = locks.attached::<LastAnswer>();
     let mut last = last.0.lock().await;
     if locks.is_shutting_down() {
-        return Readiness::Draining;
+        return draining;
     }
-    if let Some((at, answer)) = *last
+    if let Some((at, answer)) = &*last
         && at.elapsed() < OLDEST
     {
-        return answer;
+        return answer.clone();
     }
-    let answer = locks.readiness().await;
-    // Without a store there is nothing to spare, and a shutdown is final anyhow.
-    if !matches!(answer, Readiness::Ready { store: None } | Readiness::Draining) {
-        *last = Some((Instant::now(), answer));
-    }
+    // Without a store there is nothing to spare.
+    let Some(health) = locks.store_health().await else {
+        return Look { readiness: Readiness::Ready { store: None }, health: None };
+    };
+    let readiness = match health.answer {
+        // It may have been closed while the store took its time.
+        _ if locks.is_shutting_down() => return draining,
+        Ok(took) => Readiness::Ready { store: Some(took) },
+        Err(_) => Readiness::StoreUnavailable,
+    };
+    let answer = Look { readiness, health: Some(Arc::new(health)) };
+    *last = Some((Instant::now(), answer.clone()));
     answer
 }

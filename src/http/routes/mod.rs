@@ -16,6 +16,8 @@ pub(super) mod locks;
 pub(super) mod metrics;
 mod reclaim;
 pub(super) mod release;
+pub(super) mod server;
+pub(super) mod session_list;
 pub(super) mod sessions;
 pub(super) mod stats;
 pub(super) mod whoami;

@@ -141,7 +141,8 @@ impl Missing {
     }
 }
 
-fn checked_limit(asked: Option<&str>, limits: &Limits) -> Result<usize, Problem> {
+/// How many rows a list is to have at most.
+pub(super) fn checked_limit(asked: Option<&str>, limits: &Limits) -> Result<usize, Problem> {
     let Some(asked) = asked else { return Ok(DEFAULT_LISTED.min(limits.max_listed)) };
     let max = limits.max_listed;
     match asked.parse::<i128>() {
