@@ -17,6 +17,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::options::ModeWord;
 use super::underway::Underway;
 use super::{LockRequest, Style, WaitPlace};
 use crate::current_owner;
@@ -112,13 +113,17 @@ impl<'a> AcquireFuture<'a> {
     #[inline]
     pub(super) fn poll_as<T: HeldBy>(&mut self, cx: &Context<'_>) -> Poll<Result<T, LockError>> {
         match self.0.progress.stage {
-            Stage::New if self.is_plain() => self.poll_plain(cx),
+            Stage::New if self.is_plain() => match self.0.options.mode {
+                ModeWord::EXCLUSIVE => self.poll_plain(cx),
+                ModeWord::SHARED => self.poll_share(cx),
+                _ => self.poll_underway(cx),
+            },
             Stage::Queued => self.poll_queued(cx),
             _ => self.poll_underway(cx),
         }
     }
 
-    /// Whether there is nothing to the request but key, TTL and wait.
+    /// Whether there is nothing to the request but key, TTL, wait and mode.
     #[inline]
     fn is_plain(&self) -> bool {
         let no_store = self.0.manager.config().given.store.is_none();
@@ -158,6 +163,30 @@ impl<'a> AcquireFuture<'a> {
                 Poll::Pending
             }
         }
+    }
+
+    /// The first poll of a plain request for a share. One that has to wait goes on as others do that need more.
+    #[inline(never)]
+    fn poll_share<T: HeldBy>(&mut self, cx: &Context<'_>) -> Poll<Result<T, LockError>> {
+        let request = &mut self.0;
+        let (config, ttl) = (request.manager.config(), request.options.ttl.get());
+        if config.check(&request.key, ttl).is_ok() {
+            let (at, hash) = request.manager.place(&request.key);
+            let shard = request.manager.shard_at(at);
+            let asked = AcquireRequest {
+                key: &request.key,
+                hash,
+                terms: &Terms { ttl: ttl.unwrap_or(config.ttl), extra: None },
+                token: None,
+                origin: TokenOrigin::Minted,
+                grant_state: T::grant_state(TokenOrigin::Minted),
+            };
+            if let Some(grant) = shard.grant_share(&asked) {
+                request.progress.stage = Stage::Answered;
+                return Poll::Ready(Ok(T::new(shard, take_key(request), grant, None)));
+            }
+        }
+        self.poll_underway(cx)
     }
 
     /// Counts a request that does not come to its shard.

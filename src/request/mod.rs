@@ -97,8 +97,9 @@ impl<'a> LockRequest<'a> {
         key.inspect_err(|why| refused(&self.key, why))
     }
 
+    #[inline(always)]
     pub(crate) fn mode(mut self, mode: Mode) -> Self {
-        self.options = self.options.mode(mode);
+        self.options.set_mode(mode);
         self
     }
 

@@ -25,6 +25,7 @@ use crate::table::{Leaves, Mode, Reentry, Scope, check_owner};
 pub struct LockOptions {
     pub(super) ttl: TtlWord,
     pub(super) wait: WaitLimit,
+    pub(super) mode: ModeWord,
     /// What most requests leave alone; one pointer keeps futures small.
     pub(super) rare: Option<Box<Rare>>,
 }
@@ -66,6 +67,32 @@ impl WaitLimit {
     }
 }
 
+/// How to hold the key, in one word.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ModeWord(u64);
+
+impl ModeWord {
+    pub(super) const EXCLUSIVE: Self = Self(0);
+    pub(super) const SHARED: Self = Self(1);
+
+    fn of(mode: Mode) -> Self {
+        match mode {
+            Mode::Exclusive => Self::EXCLUSIVE,
+            Mode::Shared => Self::SHARED,
+            // Of a semaphore without permits there are none to be had, and the request says so.
+            Mode::Permits { limit, permits } => Self(u64::from(limit.max(1)) << 32 | u64::from(permits)),
+        }
+    }
+
+    pub(super) fn get(self) -> Mode {
+        match self {
+            Self::EXCLUSIVE => Mode::Exclusive,
+            Self::SHARED => Mode::Shared,
+            Self(both) => Mode::Permits { limit: (both >> 32) as u32, permits: both as u32 },
+        }
+    }
+}
+
 #[derive(Clone, Default)]
 pub(super) struct Rare {
     /// Why there is no key; it comes before all other faults, and no options take its place.
@@ -77,7 +104,6 @@ pub(super) struct Rare {
     pub(super) max_hold: Option<Duration>,
     pub(super) refresh_after: Option<f32>,
     pub(super) retry: Option<Arc<dyn Pace>>,
-    pub(super) mode: Mode,
     pub(super) session: Option<Session>,
     pub(super) reentry: Reentry,
     pub(super) scope: Scope,
@@ -202,14 +228,14 @@ impl LockOptions {
     }
 
     /// How to hold the key.
-    pub(crate) fn mode(mut self, mode: Mode) -> Self {
+    #[inline]
+    pub(super) fn set_mode(&mut self, mode: Mode) {
         if let Mode::Permits { limit, permits } = mode
             && !(1..=limit).contains(&permits)
         {
             self.invalid("permits", "it must be from 1 to the semaphore's limit");
         }
-        self.rare().mode = mode;
-        self
+        self.mode = ModeWord::of(mode);
     }
 
     /// The lock's release may leave a value in the store.
@@ -223,7 +249,7 @@ impl LockOptions {
     }
 
     pub(crate) fn the_mode(&self) -> Mode {
-        self.rare.as_ref().map_or(Mode::Exclusive, |rare| rare.mode)
+        self.mode.get()
     }
 
     pub(crate) fn the_wait(&self, default: Duration) -> Duration {

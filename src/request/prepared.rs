@@ -8,7 +8,7 @@ use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::{Token, Ttl};
 use crate::retry::Delays;
-use crate::table::{ExtraTerms, Reentry, Terms, TokenOrigin};
+use crate::table::{ExtraTerms, Mode, Reentry, Terms, TokenOrigin};
 
 /// What the request asks of the table, made when it is first polled.
 pub(super) struct Prepared {
@@ -19,15 +19,16 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Takes in the options that most requests leave alone; answers the pauses of a request that polls.
+    /// Takes in how the key is to be held, and the options that most requests leave alone; answers the pauses of a request that polls.
     pub(super) fn set_rare(
         &mut self,
+        mode: Mode,
         rare: Rare,
         manager: &LockManager,
         ttl: Option<Ttl>,
     ) -> Result<Option<Delays>, LockError> {
         let Rare { fault, owner, token, max_hold, refresh_after, retry, .. } = rare;
-        let Rare { mode, session, mut reentry, scope, account, leaves, .. } = rare;
+        let Rare { session, mut reentry, scope, account, leaves, .. } = rare;
         if let Some(why) = fault {
             return Err(why);
         }

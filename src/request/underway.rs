@@ -127,8 +127,8 @@ impl<'a> Underway<'a> {
 
     /// The first poll.
     fn begin(&mut self, options: LockOptions, style: Style, cx: &Context<'_>) -> Poll<Result<Grant, LockError>> {
-        let LockOptions { ttl, wait, rare } = options;
-        let (prepared, delays) = self.prepare(ttl.get(), rare)?;
+        let LockOptions { ttl, wait, mode, rare } = options;
+        let (prepared, delays) = self.prepare(ttl.get(), mode.get(), rare)?;
         match self.shard().grant_if_free(&self.acquire_request(&prepared)) {
             Ok(grant) => Poll::Ready(Ok(grant)),
             Err(locked) => self.enqueue(locked, prepared, style, wait, delays, cx),
@@ -139,19 +139,20 @@ impl<'a> Underway<'a> {
     fn prepare(
         &mut self,
         ttl: Option<Ttl>,
+        mode: Mode,
         mut rare: Option<Box<Rare>>,
     ) -> Result<(Prepared, Option<Delays>), LockError> {
         if let Some(why) = rare.as_mut().and_then(|rare| rare.bad_key.take()) {
-            return Err(self.refused(rare.as_deref(), why));
+            return Err(self.refused(mode, why));
         }
         let config = self.manager.config();
         if let Err(why) = config.check(&self.key, ttl) {
-            return Err(self.refused(rare.as_deref(), why));
+            return Err(self.refused(mode, why));
         }
         if config.given.store.is_some() {
             match config.canonical(self.key.clone()) {
                 Ok(key) => self.key = key,
-                Err(why) => return Err(self.refused(rare.as_deref(), why)),
+                Err(why) => return Err(self.refused(mode, why)),
             }
         }
         (self.shard, self.hash) = self.manager.place(&self.key);
@@ -160,13 +161,11 @@ impl<'a> Underway<'a> {
             token: config.given.store.is_some().then(Token::random),
             origin: TokenOrigin::Minted,
         };
-        let delays = match rare {
-            Some(rare) => {
-                let mode = rare.mode;
-                let taken = prepared.set_rare(*rare, self.manager, ttl);
-                taken.inspect_err(|why| self.manager.count_refused(&self.key, mode, why))?
-            }
-            None => None,
+        let delays = if rare.is_some() || mode != Mode::Exclusive {
+            let taken = prepared.set_rare(mode, rare.map_or_else(Rare::default, |rare| *rare), self.manager, ttl);
+            taken.inspect_err(|why| self.manager.count_refused(&self.key, mode, why))?
+        } else {
+            None
         };
         if current_owner::is_there() {
             prepared.set_caller(self.manager);
@@ -177,8 +176,8 @@ impl<'a> Underway<'a> {
 
     /// Counts a request that does not come to its shard.
     #[cold]
-    fn refused(&self, rare: Option<&Rare>, why: LockError) -> LockError {
-        self.manager.count_refused(&self.key, rare.map_or(Mode::Exclusive, |rare| rare.mode), &why);
+    fn refused(&self, mode: Mode, why: LockError) -> LockError {
+        self.manager.count_refused(&self.key, mode, &why);
         why
     }
 

@@ -95,6 +95,18 @@ impl Shard {
         Ok(())
     }
 
+    /// Grants an ordinary share of a key that is free, or that others share and nobody waits for. `None` leaves the
+    /// request, which is for a share though its terms do not say so, to the full functions.
+    #[inline]
+    pub(crate) fn grant_share(&self, request: &AcquireRequest<'_>) -> Option<Grant> {
+        let mut state = self.state.lock();
+        let now = if is_short(request.terms.ttl) { state.clock.now() } else { state.clock.coarse() };
+        let there = state.table.members();
+        let more = state.member_permits.at_hand(there);
+        state.table.admit_members(more);
+        state.table.grant_share(request, now)
+    }
+
     #[inline]
     pub(crate) fn see_waiter(&self, id: WaiterId, ttl: Ttl, keeper: GrantState, waker: &Waker) -> WaiterPoll {
         let now = if is_short(ttl) { self.clock.now() } else { self.clock.coarse() };
@@ -122,6 +134,13 @@ impl Shard {
     #[inline(never)]
     pub(super) fn hand_on(&self, state: MutexGuard<'_, State>, grant: &Grant, end: End, coarse: Moment) -> Release {
         let mut state = state;
+        if state.when_empty.is_empty()
+            && let Some(released) = state.table.release_share(grant, end, coarse)
+        {
+            let members = state.table.members();
+            state.member_permits.give_back(&self.member_budget, members);
+            return released;
+        }
         if let Some(PassedOn { waker, due }) = state.table.pass_on(grant, end, coarse, is_short) {
             let waiting = state.table.waiting();
             state.waiter_permits.give_back(&self.waiter_budget, waiting);

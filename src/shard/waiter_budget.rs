@@ -45,6 +45,12 @@ impl WaiterPermits {
         if self.0 <= waiting {
             self.0 += budget.take();
         }
+        self.at_hand(waiting)
+    }
+
+    /// The same without a look at the budget: what is left of those that were taken before.
+    #[inline]
+    pub(super) fn at_hand(&self, waiting: usize) -> usize {
         self.0.saturating_sub(waiting)
     }
 

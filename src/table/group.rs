@@ -3,6 +3,10 @@
 //! The key's own slot holds the first of them, like any lock; each further one has a slot of its own that the index
 //! does not know, a *member*, which names the key's slot. So everything that is done with one grant (refresh, watch,
 //! expire) is the same for all kinds of lock; only granting and ending look at the group.
+//!
+//! It finds its members by deadline, by owner, and by token where that is known. Most shares are let go long before anybody
+//! looks for them so: the lane puts them in a short list, which is looked through, and what becomes too old for that is
+//! filed.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -17,6 +21,9 @@ use crate::clock::Moment;
 use crate::key::Token;
 use crate::mode::{Kind, Mode};
 
+/// As many members are looked through.
+const RECENT: usize = if cfg!(test) { 2 } else { 16 };
+
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) kind: Kind,
@@ -28,6 +35,12 @@ pub(crate) struct Group {
     pub(super) company: Company,
     /// Shares of the store that several of them hold the key under.
     pub(in crate::table) carriers: Option<Box<Carriers>>,
+    /// The last members that the lane let in, by deadline and slot, the youngest at the end. They have no owners, and are not in
+    /// `deadlines`.
+    recent: Vec<(Moment, u32)>,
+    /// No member's deadline comes before this moment. It may be earlier than the first of them: then the lane leaves more
+    /// to the full functions than it must. Were it later, a share past its deadline would count (T1).
+    none_due_before: Moment,
     /// The slots of those members whose token others know.
     named: HashMap<Token, u32, foldhash::fast::RandomState>,
     /// The same by deadline: who comes to the key ends those that are over first (C1).
@@ -44,6 +57,8 @@ impl Group {
             used: 0,
             company: Company::Open,
             carriers: None,
+            recent: Vec::new(),
+            none_due_before: Moment::FAR,
             named: HashMap::default(),
             deadlines: BTreeSet::new(),
             owners: BTreeSet::new(),
@@ -65,6 +80,7 @@ impl Group {
     pub(crate) fn insert(&mut self, token: Option<Token>, member: u32, deadline: Moment, owner: Option<OwnerId>) {
         token.into_iter().for_each(|token| self.name(token, member));
         self.deadlines.insert((deadline, member));
+        self.none_due_before = self.none_due_before.min(deadline);
         if let Some(owner) = owner {
             self.owners.insert((owner, member));
         }
@@ -75,10 +91,24 @@ impl Group {
         self.named.insert(token, member);
     }
 
+    /// The same as `insert` for one that the lane lets in, which nobody knows by a token.
+    #[inline]
+    pub(super) fn insert_recent(&mut self, member: u32, deadline: Moment) {
+        if self.recent.len() >= RECENT {
+            // The older half.
+            self.deadlines.extend(self.recent.drain(..RECENT / 2));
+        }
+        self.recent.push((deadline, member));
+        self.none_due_before = self.none_due_before.min(deadline);
+    }
+
     pub(crate) fn remove(&mut self, token: Option<Token>, member: u32, deadline: Moment, owner: Option<OwnerId>) {
         if let Some(token) = token {
             self.named.remove(&token);
             shrink_if_sparse!(self.named);
+        }
+        if self.remove_recent(member) {
+            return;
         }
         self.deadlines.remove(&(deadline, member));
         if let Some(owner) = owner {
@@ -86,8 +116,20 @@ impl Group {
         }
     }
 
+    /// Takes a member out if it is one of the last.
+    #[inline]
+    fn remove_recent(&mut self, member: u32) -> bool {
+        let found = self.recent.iter().rposition(|(_, recent)| *recent == member);
+        found.map(|at| self.recent.remove(at)).is_some()
+    }
+
     /// A member's deadline has moved.
     pub(crate) fn set_deadline(&mut self, member: u32, before: Moment, after: Moment) {
+        self.none_due_before = self.none_due_before.min(after);
+        if let Some(recent) = self.recent.iter_mut().find(|(_, recent)| *recent == member) {
+            recent.0 = after;
+            return;
+        }
         self.deadlines.remove(&(before, member));
         self.deadlines.insert((after, member));
     }
@@ -96,14 +138,33 @@ impl Group {
         self.named.get(&token).copied()
     }
 
+    /// Whether one more share goes together with those that there are, and none of them may be over.
+    #[inline]
+    pub(super) fn takes_a_share(&self, now: Moment) -> bool {
+        self.is_open_to_shares() && self.none_due_before > now
+    }
+
+    /// Whether they share the key, and nobody waits for them to go.
+    #[inline]
+    pub(super) fn is_open_to_shares(&self) -> bool {
+        self.kind == Kind::ReadWrite && matches!(self.company, Company::Open)
+    }
+
     /// The member whose deadline comes first.
     pub(crate) fn first_due(&self) -> Option<(Moment, u32)> {
-        self.deadlines.first().copied()
+        [self.recent.iter().min(), self.deadlines.first()].into_iter().flatten().min().copied()
+    }
+
+    /// The same, noted down for the lane.
+    pub(crate) fn note_first_due(&mut self) -> Option<(Moment, u32)> {
+        let first = self.first_due();
+        self.none_due_before = first.map_or(Moment::FAR, |(due, _)| due);
+        first
     }
 
     /// The members' slots, the earliest deadline first.
     pub(crate) fn members(&self) -> impl Iterator<Item = u32> {
-        self.deadlines.iter().map(|(_, member)| *member)
+        self.dated_after(None).map(|(_, member)| member)
     }
 
     /// The slots of an owner's members.
@@ -120,6 +181,11 @@ impl Group {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn none_due_before(&self) -> Moment {
+        self.none_due_before
+    }
+
     /// The owners' members, as the index has them.
     #[cfg(test)]
     pub(crate) fn owned(&self) -> Vec<(OwnerId, u32)> {
@@ -129,10 +195,18 @@ impl Group {
     /// The members' slots with the deadlines that they are filed under, in that order, after one of them.
     pub(crate) fn dated_after(&self, entry: Option<(Moment, u32)>) -> impl Iterator<Item = (Moment, u32)> {
         let from = entry.map_or(Bound::Unbounded, Bound::Excluded);
-        self.deadlines.range((from, Bound::Unbounded)).copied()
+        let mut filed = self.deadlines.range((from, Bound::Unbounded)).copied().peekable();
+        let is_after = |recent: &(Moment, u32)| entry.is_none_or(|entry| *recent > entry);
+        let mut recent: Vec<(Moment, u32)> = self.recent.iter().copied().filter(is_after).collect();
+        recent.sort_unstable_by(|one, other| other.cmp(one));
+        std::iter::from_fn(move || match (recent.last(), filed.peek()) {
+            (Some(of_recent), Some(of_filed)) if of_filed < of_recent => filed.next(),
+            (Some(_), _) => recent.pop(),
+            (None, _) => filed.next(),
+        })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.deadlines.len()
+        self.deadlines.len() + self.recent.len()
     }
 }

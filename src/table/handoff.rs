@@ -6,10 +6,9 @@ use super::acquire::Grant;
 use super::events::EventKind;
 use super::group::Group;
 use super::holder::{GrantState, Holder};
-use super::queue::{Queue, Rejection};
+use super::queue::Rejection;
 use super::request::AcquireRequest;
 use super::slot::{Extras, Scope, Slot, Terms};
-use super::timer_wheel::Links;
 use super::{Effects, HAND_OFFS, Table, spread, steps};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, Loss};
@@ -210,13 +209,9 @@ impl Table {
         let (now, fence) = (self.now, take_fence(&mut self.fence));
         let AcquireRequest { key, hash, grant_state, .. } = *request;
         let ttl = request.terms.ttl;
-        let index = self.slots.insert_with(|| Slot {
-            key: key.clone(),
-            holder: Some(Holder::new(fence, ttl, now, now.after(ttl), grant_state)),
-            queue: Queue::EMPTY,
-            hash,
-            expiry: Links::NEW,
-            extras: None,
+        let index = self.slots.insert_with(|| {
+            let holder = Holder::new(fence, ttl, now, now.after(ttl), grant_state);
+            Slot::of_key(key.clone(), hash, Some(holder), None)
         });
         vacant.insert(index);
         self.unfiled.note(index);
@@ -232,14 +227,7 @@ impl Table {
         let (terms, token) = (request.terms.extra.clone(), request.token);
         let has_extras = terms.is_some() || token.is_some();
         let extras = has_extras.then(|| Box::new(Extras { terms, token, ..Extras::default() }));
-        let index = self.insert_slot(Slot {
-            key: request.key.clone(),
-            holder: Some(holder),
-            queue: Queue::EMPTY,
-            hash: request.hash,
-            expiry: Links::NEW,
-            extras,
-        });
+        let index = self.insert_slot(Slot::of_key(request.key.clone(), request.hash, Some(holder), extras));
         self.expiries.insert(&mut self.slots, index);
         self.counters.attempts += 1;
         self.counters.grants += 1;
@@ -281,10 +269,9 @@ impl Table {
             }
             index
         } else {
-            let extras = Extras { member_of: Some(index), terms: terms.extra.clone(), token, ..Extras::default() };
-            let (key, hash) = (slot.key.clone(), slot.hash);
-            let extras = Some(Box::new(extras));
-            let member = Slot { key, holder: Some(holder), queue: Queue::EMPTY, hash, expiry: Links::NEW, extras };
+            let has_extras = terms.extra.is_some() || token.is_some();
+            let extras = || Box::new(Extras { terms: terms.extra.clone(), token, ..Extras::default() });
+            let member = slot.of_member(index, holder, has_extras.then(extras));
             let at = self.slots.insert(member);
             let group = self.slots[index].group_mut().expect("a key with room has a group");
             group.insert(token, at, deadline, terms.owner().map(|owner| owner.id));

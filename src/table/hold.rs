@@ -53,7 +53,8 @@ impl Table {
         self.advance_clock(now);
         let slot = self.slots.get(grant.slot)?;
         let holder = slot.holder.as_ref()?;
-        let alone = slot.queue.len == 0 && slot.extras.is_none() && holder.grant_state.forgets(end) && !self.slow_path;
+        let is_plain = slot.extras.is_none() && slot.member_of().is_none();
+        let alone = slot.queue.len == 0 && is_plain && holder.grant_state.forgets(end) && !self.slow_path;
         if !alone || holder.fence() != grant.fence || holder.deadline <= self.now {
             return None;
         }

@@ -49,6 +49,15 @@ pub(crate) enum TokenOrigin {
     ByClient,
 }
 
+/// What a holder asked for whose slot keeps no [terms](super::slot::Terms) of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    /// The key alone.
+    Alone,
+    /// A share of it.
+    Share,
+}
+
 /// A grant that holds a key now.
 #[derive(Debug)]
 pub(crate) struct Holder {
@@ -62,6 +71,7 @@ pub(crate) struct Holder {
     /// Of a grant whose token is not kept with it.
     pub(crate) told: ToldUnder,
     pub(crate) grant_state: GrantState,
+    pub(super) asked: Asked,
 }
 
 impl Holder {
@@ -74,7 +84,22 @@ impl Holder {
         deadline: Moment,
         grant_state: GrantState,
     ) -> Self {
-        Self { fence, deadline, granted_at, ttl, refreshes: 0, told: ToldUnder::NOBODY, grant_state }
+        Self {
+            fence,
+            deadline,
+            granted_at,
+            ttl,
+            refreshes: 0,
+            told: ToldUnder::NOBODY,
+            grant_state,
+            asked: Asked::Alone,
+        }
+    }
+
+    #[inline]
+    pub(super) fn who_asked_for(mut self, asked: Asked) -> Self {
+        self.asked = asked;
+        self
     }
 
     pub(crate) fn fence(&self) -> FencingToken {

@@ -4,8 +4,9 @@
 //! must happen next comes back as [`Effects`], to be run after the shard's mutex is dropped. Transitions check first
 //! and write last, so that a refused one has changed nothing.
 //!
-//! Called by the shard alone: `acquire` (who gets a key at once), `idempotency` (a token that is named again), `minted` (tokens that nobody chose), `queue` (who
-//! waits), `handoff` (to whom a key passes on), `hold` (what a holder does), `auto_refresh`, `release` (how a grant ends),
+//! Called by the shard alone: `acquire` (who gets a key at once), `idempotency` (a token that is named again), `minted` (tokens
+//! that nobody chose), `queue` (who waits), `shares` (who joins others that share a key), `handoff` (to whom a key passes on),
+//! `hold` (what a holder does), `auto_refresh`, `release` (how a grant ends),
 //! `tick` (what time brings), `claim` and `confirm` (the seam to the store), `reclaim` (who had it before a restart), `view`
 //! and `reading` (what can be seen). Sessions are `owner` and `owner_index`, lock kinds `group`, events `events`.
 //!
@@ -67,6 +68,7 @@ mod reclaim;
 mod refresh_order;
 mod release;
 mod request;
+mod shares;
 mod slab;
 mod slot;
 pub(crate) mod steps;

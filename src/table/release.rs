@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::acquire::return_quota;
 use super::events::EventKind;
+use super::group::Group;
 use super::history::{AskedBy, End, EndRecord};
 use super::holder::{GrantState, Holder};
 use super::queue::Rejection;
@@ -111,7 +112,7 @@ impl Table {
     pub(super) fn expire_group(&mut self, index: u32, fx: &mut Effects) -> usize {
         let mut ended = 0;
         for _ in 0..HOLDERS_AT_ONCE {
-            let first = self.slots[index].group().and_then(|group| group.first_due());
+            let first = self.slots[index].group_mut().and_then(Group::note_first_due);
             let Some((_, member)) = first.filter(|(due, _)| *due <= self.now) else {
                 return ended + usize::from(self.end_if_over(index, fx));
             };
@@ -227,26 +228,28 @@ impl Table {
             self.publish(index, EventKind::ended(end, Duration::from_nanos(held)), fx);
         }
         let proof = self.proof_in(index);
-        if self.slots[index].extras.is_some() {
+        let slot = &self.slots[index];
+        if slot.extras.is_some() || slot.member_of().is_some() {
             self.end_upgrade_of(index, fx);
         }
         let token = self.known_token(index);
         let slot = &mut self.slots[index];
         slot.holder = None;
-        let mut key_slot = index;
+        let key_slot = slot.member_of().unwrap_or(index);
         let mut owner = None;
+        let mut terms = Terms { ttl, extra: None };
+        let mut is_plain = key_slot == index;
         if let Some(extras) = slot.extras.as_mut() {
-            key_slot = extras.member_of.unwrap_or(index);
-            let is_plain = extras.terms.is_none() && extras.group.is_none() && extras.member_of.is_none();
-            let terms = Terms { ttl, extra: extras.terms.take() };
+            is_plain &= extras.terms.is_none() && extras.group.is_none();
+            terms.extra = extras.terms.take();
             if let Some(watcher) = extras.forget_holder() {
                 fx.ended(watcher, end);
             }
-            if !is_plain {
-                self.settle_terms(index, key_slot, token, deadline, &terms);
-                self.wake_upgrade(key_slot, fx);
-                owner = terms.owner_label().cloned();
-            }
+        }
+        if !is_plain {
+            self.settle_terms(index, key_slot, token, deadline, &terms);
+            self.wake_upgrade(key_slot, fx);
+            owner = terms.owner_label().cloned();
         }
         let asked_by = match token {
             _ if grant_state.forgets(end) => AskedBy::Nobody,

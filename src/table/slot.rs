@@ -8,12 +8,12 @@ use super::claim::{CarrierNumber, Joins, KeptClaim};
 use super::counters::Counters;
 use super::group::Group;
 use super::history::End;
-use super::holder::{GrantState, Holder};
+use super::holder::{Asked, GrantState, Holder};
 use super::owner::Owner;
 use super::permits_wanted::PermitsWanted;
 use super::queue::Queue;
 use super::refresh_order::AutoRefresh;
-use super::slab::Slab;
+use super::slab::{NIL, Slab};
 use super::timer_wheel::{Links, Timed};
 use crate::account::Account;
 use crate::clock::Moment;
@@ -149,11 +149,25 @@ pub(crate) struct Slot {
     pub(crate) holder: Option<Holder>,
     pub(crate) queue: Queue,
     pub(crate) hash: u32,
+    /// Of a further holder: the slot of its key. `NIL` in a key's own.
+    key_slot: u32,
     pub(crate) expiry: Links,
     pub(crate) extras: Option<Box<Extras>>,
 }
 
 impl Slot {
+    /// The slot of a key.
+    #[inline(always)]
+    pub(super) fn of_key(key: Key, hash: u32, holder: Option<Holder>, extras: Option<Box<Extras>>) -> Self {
+        Self { key, holder, queue: Queue::EMPTY, hash, key_slot: NIL, expiry: Links::NEW, extras }
+    }
+
+    /// The slot of a further holder of the key in `key_slot`.
+    #[inline]
+    pub(super) fn of_member(&self, key_slot: u32, holder: Holder, extras: Option<Box<Extras>>) -> Self {
+        Self { key_slot, ..Self::of_key(self.key.clone(), self.hash, Some(holder), extras) }
+    }
+
     /// Whether it is this key's; `hash` is the key's.
     #[inline]
     pub(crate) fn is_of(&self, hash: u32, key: &Key) -> bool {
@@ -166,7 +180,11 @@ impl Slot {
 
     /// The holder's terms, put together again from where they are kept.
     pub(crate) fn terms(&self, holder: &Holder) -> Terms {
-        Terms { ttl: holder.ttl, extra: self.extra_terms().cloned() }
+        let of_lane = || match holder.asked {
+            Asked::Alone => None,
+            Asked::Share => Some(Arc::new(ExtraTerms { mode: Mode::Shared, ..ExtraTerms::default() })),
+        };
+        Terms { ttl: holder.ttl, extra: self.extra_terms().cloned().or_else(of_lane) }
     }
 
     pub(crate) fn extra_terms(&self) -> Option<&Arc<ExtraTerms>> {
@@ -208,7 +226,13 @@ impl Slot {
     /// Whether its holder has the key alone, on no terms but its TTL, and whoever comes next finds the slot as a free one.
     #[inline]
     pub(super) fn is_ordinary(&self) -> bool {
-        self.extras.as_deref().is_none_or(Extras::only_count)
+        self.member_of().is_none() && self.extras.as_deref().is_none_or(Extras::only_count)
+    }
+
+    /// Whether its holder has a share of the key on no terms but its TTL, and nobody asks what becomes of it.
+    #[inline]
+    pub(super) fn is_ordinary_share(&self) -> bool {
+        self.extras.as_deref().is_none_or(Extras::has_ordinary_share)
     }
 
     /// What is counted of the key.
@@ -229,8 +253,9 @@ impl Slot {
     }
 
     /// The slot of the key, if this is a further holder of it.
+    #[inline]
     pub(crate) fn member_of(&self) -> Option<u32> {
-        self.extras.as_ref()?.member_of
+        (self.key_slot != NIL).then_some(self.key_slot)
     }
 
     /// Whether a further grant of this mode has room beside those that there are (T1).
@@ -323,8 +348,6 @@ pub(crate) struct Extras {
     /// Of the key: the store has said neither yes nor no since it was asked for it last, so that a wait which ends now
     /// was not for another holder (R20).
     pub(crate) unanswered: bool,
-    /// Of a further holder: the slot of its key.
-    pub(crate) member_of: Option<u32>,
     /// Of a key that is held shared or by permits.
     pub(crate) group: Option<Box<Group>>,
     /// Of a key that shares are being taken of.
@@ -339,10 +362,21 @@ impl Extras {
     /// Whether there is nothing but what is counted, and what is of use with a store alone.
     #[inline]
     fn only_count(&self) -> bool {
-        let of_key = self.group.is_some() || self.joins.is_some() || self.member_of.is_some();
+        !(self.group.is_some() | self.joins.is_some() | self.has_terms_of_holder())
+    }
+
+    /// Whether the holder's terms are its TTL alone, and its fence the one that it was granted under.
+    #[inline]
+    fn has_ordinary_share(&self) -> bool {
+        !(self.joins.is_some() | self.proof.is_some() | self.has_terms_of_holder())
+    }
+
+    /// Whether there is anything of the holder's, of use without a store.
+    #[inline]
+    fn has_terms_of_holder(&self) -> bool {
         let of_holder = self.terms.is_some() || self.watcher.is_some() || self.auto.is_some() || self.token.is_some();
         let later = self.cap.is_some() || self.notice.is_some() || self.reentries > 0;
-        !(of_key | of_holder | later)
+        of_holder | later
     }
 
     /// Forgets what was the holder's.

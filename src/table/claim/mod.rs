@@ -35,10 +35,9 @@ use std::sync::Arc;
 use super::acquire::{Grant, reserve_quota};
 use super::history::End;
 use super::holder::GrantState;
-use super::queue::{Queue, WaiterId, WaiterState};
+use super::queue::{WaiterId, WaiterState};
 use super::request::{AcquireOutcome, AcquireRequest, WaitPolicy};
 use super::slot::Slot;
-use super::timer_wheel::Links;
 use super::{Effects, RefreshRequest, Refreshed, Table};
 use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
@@ -131,14 +130,7 @@ impl Table {
 
     /// Puts a key in the table that the store is to be asked for.
     fn insert_unclaimed(&mut self, request: &AcquireRequest<'_>) -> u32 {
-        let index = self.insert_slot(Slot {
-            key: request.key.clone(),
-            holder: None,
-            queue: Queue::EMPTY,
-            hash: request.hash,
-            expiry: Links::NEW,
-            extras: None,
-        });
+        let index = self.insert_slot(Slot::of_key(request.key.clone(), request.hash, None, None));
         // Until the store has answered, nobody has said no.
         self.slots[index].extras_mut().unanswered = true;
         index

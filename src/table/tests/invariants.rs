@@ -133,7 +133,9 @@ impl Table {
         let owned = members.iter().filter_map(|member| Some((self.slots[*member].owner()?.id, *member)));
         let owned: BTreeSet<_> = owned.collect();
         assert!(group.owned().into_iter().eq(owned), "T1: {:?} knows whose its members are", slot.key);
+        assert!(group.dated_after(None).is_sorted(), "T9: the members of {:?} come in their order", slot.key);
         for (deadline, member) in group.dated_after(None) {
+            assert!(group.none_due_before() <= deadline, "T1: the lane knows when {:?} is over", slot.key);
             let filed = self.slots[member].holder.as_ref().map(|holder| holder.deadline);
             assert_eq!(Some(deadline), filed, "C1: {:?} knows when its members are over", slot.key);
         }

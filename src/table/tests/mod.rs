@@ -8,3 +8,4 @@ mod invariants;
 mod lane;
 mod model;
 mod overdue;
+mod shares;

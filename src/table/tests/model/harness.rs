@@ -300,7 +300,8 @@ impl Harness {
         let key = key_at(asked.key);
         let request = request_of(&asked, &key);
         let mut turned_away = None;
-        if takes_the_lane {
+        let is_share = takes_the_lane && asked.is_ordinary_share();
+        if takes_the_lane && !is_share {
             let answer = self.with(|table, now, _| table.grant_if_free(&request, now));
             let expected = self.model.grant_if_free(&asked);
             assert_eq!(answer.as_ref().ok().map(answer_of), expected, "the lane");
@@ -329,7 +330,12 @@ impl Harness {
                 }
             }
             (Some(why), _) => table.acquire_after(why, &request, policy, now, fx),
-            (None, _) => table.acquire(&request, policy, now, fx),
+            (None, _) => {
+                let alone = Terms { ttl: request.terms.ttl, extra: None };
+                let granted =
+                    is_share.then(|| table.grant_share(&AcquireRequest { terms: &alone, ..request }, now)).flatten();
+                granted.map_or_else(|| table.acquire(&request, policy, now, fx), AcquireOutcome::Granted)
+            }
         });
         let of = if let AcquireOutcome::Granted(grant) = &outcome { Some(grant.fence.get()) } else { None };
         let expected = self.model.acquire(&asked, of);
@@ -896,7 +902,7 @@ impl Harness {
 }
 
 fn release_in_the_lane(table: &mut Table, grant: &Grant, end: End, now: Moment, fx: &mut Effects) -> Option<Release> {
-    table.release_if_alone(grant, end, now).or_else(|| {
+    table.release_if_alone(grant, end, now).or_else(|| table.release_share(grant, end, now)).or_else(|| {
         let passed_on = table.pass_on(grant, end, now, |_| false)?;
         passed_on.waker.into_iter().for_each(|waker| fx.wake(waker));
         fx.due(passed_on.due);

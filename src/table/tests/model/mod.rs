@@ -311,6 +311,12 @@ impl Request {
 }
 
 impl Asked {
+    /// Whether the lane of shares is for it.
+    fn is_ordinary_share(&self) -> bool {
+        let share = ExtraTerms { mode: Mode::Shared, ..ExtraTerms::default() };
+        self.token.is_none() && self.terms.extra.as_deref() == Some(&share)
+    }
+
     fn origin(&self) -> TokenOrigin {
         if self.token.is_some() { TokenOrigin::ByClient } else { TokenOrigin::Minted }
     }
