@@ -4,17 +4,21 @@
 //! others by `support/figures.rs`. Times are criterion's medians. What was measured at another commit than this one is
 //! marked so; criterion does not say at which.
 //!
-//! With `--rounds` it reads what `benches/run` left: figures are then the medians of the rounds, and a ratio is the median
+//! With `--write` it also writes `RESULTS.md` beside the benches, with plots. With `--rounds` it reads what `benches/run` left: figures are then the medians of the rounds, and a ratio is the median
 //! of the rounds' ratios, with the least and the greatest behind it.
 
 #[path = "support/commit.rs"]
 mod commit;
 #[path = "support/folder.rs"]
 mod folder;
+#[path = "report/plots.rs"]
+mod plots;
 #[path = "report/questions.rs"]
 mod questions;
 #[path = "report/results.rs"]
 mod results;
+#[path = "report/written.rs"]
+mod written;
 
 use commit::commit;
 use questions::{QUESTIONS, Question, Target};
@@ -32,6 +36,9 @@ fn main() {
             let theirs = results.of(question, rival).map_or(f64::NAN, |theirs| theirs.median);
             println!("{rival:>46} {theirs:.1}, ours is {:.2}x{}", ratio.median, apart(&ratio));
         }
+    }
+    if std::env::args().any(|arg| arg == "--write") {
+        written::write(&results, &commit).expect("the benches' folder can be written");
     }
 }
 

@@ -52,11 +52,31 @@ const WITHOUT_MS: f64 = 20.0;
 /// The same after the pause of a process that has reused a claim for its whole second, an eighth of that (K5).
 const WITHOUT_LINGERING_MS: f64 = 125.0 + WITHOUT_MS;
 
+/// What the numbers before questions stand for.
+pub(crate) const SECTIONS: &[(u32, &str)] = &[
+    (1, "A free lock"),
+    (2, "Two threads"),
+    (3, "One hot key"),
+    (4, "A million of them"),
+    (5, "Locks that refresh themselves"),
+    (6, "Over HTTP"),
+    (7, "Shares"),
+    (8, "Deadlocks"),
+    (9, "Events"),
+    (10, "Calls that are shared"),
+    (11, "Over Redis and Redlock"),
+    (12, "One key that all processes want, without claims"),
+    (13, "The same, with claims that are handed on"),
+    (14, "The same, with claims that linger"),
+    (15, "Shares and permits over Redis"),
+    (16, "Latencies"),
+];
+
 pub(crate) const QUESTIONS: &[Question] = &[
-    question("1. a free lock, against lockable", "uncontended", None, "ns", OfRival("lockable", 0.5)),
-    question("1. a free lock, against the limit", "uncontended", None, "ns", OfRival("bare_map", 1.5)),
-    question("1. in a task's loop, against lockable", "uncontended_in_a_task", None, "ns", OfRival("lockable", 0.5)),
-    question("1. in a task's loop, against the limit", "uncontended_in_a_task", None, "ns", OfRival("bare_map", 1.5)),
+    question("1. a free lock and its release", "uncontended", None, "ns", OfRival("lockable", 0.5)),
+    question("1. a free lock and its release", "uncontended", None, "ns", OfRival("bare_map", 1.5)),
+    question("1. the same in a task's loop", "uncontended_in_a_task", None, "ns", OfRival("lockable", 0.5)),
+    question("1. the same in a task's loop", "uncontended_in_a_task", None, "ns", OfRival("bare_map", 1.5)),
     question("1. its instructions", "instructions", Some("free_lock"), "instructions", AtMost(700.0)),
     question("2. two threads, different keys", "two_threads", None, "ns", OfRival("lockable", 1.0 / 3.0)),
     question("3. one key, 2 tasks", "hot_key", Some("2"), "ns", OfRival("lockable", 1.0)),
@@ -71,7 +91,7 @@ pub(crate) const QUESTIONS: &[Question] = &[
     question("4. a waiter's weight", "bytes_per_waiter", None, "bytes", AtMost(400.0)),
     question("4. beside a million locks", "crowd", Some("beside_a_million"), "ns", OfVariant("alone", 1.5)),
     question("5. refreshing 100,000 locks", "cpu_of_refreshing", None, "% of a core", AtMost(5.0)),
-    question("6. HTTP, against a bare echo", "http", None, "requests/s", ShareOf("echo", 0.9)),
+    question("6. acquire and release, against a bare echo", "http", None, "requests/s", ShareOf("echo", 0.9)),
     question("6. HTTP, a parked waiter's weight", "http_waiter", None, "KiB", AtMost(12.0)),
     question("6. HTTP, p99 beside 10,000 of them", "http_crowd_p99", None, "ms", AtMost(10.0)),
     question("7. a share, alone", "shared", Some("alone"), "ns", Shown),
@@ -129,4 +149,10 @@ pub(crate) const QUESTIONS: &[Question] = &[
     question("15. permits of 4, 1 task", "permits", Some("1"), "permits/s", Shown),
     question("15. the same, 4 tasks", "permits", Some("4"), "permits/s", Shown),
     question("15. the same, 16 tasks", "permits", Some("16"), "permits/s", Shown),
+    question("16. an acquire in memory, median", "latency_memory", Some("50"), "ns", Shown),
+    question("16. the same, one in 1,000 is slower", "latency_memory", Some("99.9"), "ns", Shown),
+    question("16. an acquire over HTTP, median", "latency_http", Some("50"), "ns", Shown),
+    question("16. the same, one in 1,000 is slower", "latency_http", Some("99.9"), "ns", Shown),
+    question("16. an acquire over Redis, median", "latency_redis", Some("50"), "ns", Shown),
+    question("16. the same, one in 1,000 is slower", "latency_redis", Some("99.9"), "ns", Shown),
 ];

@@ -26,7 +26,7 @@ pub(crate) const RIVALS: [&str; 15] = [
     "redis_semaphore",
 ];
 /// What is not measured by criterion.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "footprint.json",
     "instructions.json",
     "http.json",
@@ -36,6 +36,7 @@ const FILES: [&str; 9] = [
     "contended.json",
     "claims.json",
     "shares.json",
+    "latency.json",
 ];
 
 /// What was measured, round by round: a noisy minute spoils one of them.

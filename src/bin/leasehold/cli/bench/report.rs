@@ -13,6 +13,9 @@ use crate::print::{Cell, Reader, Table};
 
 const PERCENTILES: [(&str, f64); 4] = [("p50_us", 50.0), ("p90_us", 90.0), ("p99_us", 99.0), ("p99_9_us", 99.9)];
 
+/// What JSON has besides, in nanoseconds.
+const DETAILED: [f64; 9] = [10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99];
+
 pub(super) fn report(args: &BenchArgs, seen: &Seen, took: Duration) -> Result<(), Failure> {
     let rate = |histogram: &Histogram<u64>| histogram.len() as f64 / took.as_secs_f64();
     let calls = [("acquire", &seen.acquires), ("release", &seen.releases)];
@@ -21,6 +24,7 @@ pub(super) fn report(args: &BenchArgs, seen: &Seen, took: Duration) -> Result<()
             let mut figures = json!({
                 "calls": histogram.len(), "per_second": rate(histogram).round(), "max_us": micros(histogram.max()),
             });
+            figures["percentiles_ns"] = DETAILED.map(|at| json!([at, histogram.value_at_percentile(at)])).into();
             for (name, percentile) in PERCENTILES {
                 figures[name] = micros(histogram.value_at_percentile(percentile)).into();
             }
