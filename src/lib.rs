@@ -17,7 +17,7 @@
 //! ```
 //!
 //! [`LockManager`] has everything that can be asked for, [`LockRequest`] the options of one request, [`Lock`] what can be
-//! done with a held lock. The [`guide`] goes on from there: [where locks live](guide::choosing_a_store),
+//! done with a held lock. The [`guide`] goes on from there: [a tour](guide::tour), [where locks live](guide::choosing_a_store),
 //! [fencing](guide::fencing), [sessions and deadlocks](guide::sessions_and_deadlocks), [fairness](guide::fairness),
 //! [what can go wrong](guide::failure_modes), [tuning](guide::tuning), [coming from another lock](guide::migrating).
 //!

@@ -2,6 +2,7 @@
 //!
 //! | page | what it answers |
 //! |---|---|
+//! | [`tour`] | what can be asked for beyond a lock and its release |
 //! | [`choosing_a_store`] | memory, a lock server, Redis, Redlock: what each survives and costs |
 //! | [`fencing`] | what to do about a holder that does not know that it has lost its lock |
 //! | [`sessions_and_deadlocks`] | one owner of several locks, and what happens when two wait for each other |
@@ -9,6 +10,9 @@
 //! | [`failure_modes`] | what goes wrong, what leasehold does then, and what is left for you |
 //! | [`tuning`] | TTLs, waits, bounds, threads |
 //! | [`migrating`] | from verrou, redis-py, rslock, flock, `consul lock`: what is called what, and how both run side by side |
+
+#[doc = include_str!("tour.md")]
+pub mod tour {}
 
 #[doc = include_str!("choosing_a_store.md")]
 pub mod choosing_a_store {}

@@ -1,14 +1,18 @@
-//! Fear: the README shows what does not work. Its Rust blocks are doc tests; its console blocks run here, against the
-//! real server, and must print what they show (numbers apart); its commands must exist.
+//! Fear: the README, or a page on the server or the command line, shows what does not work. Rust blocks are doc tests;
+//! console blocks run here, each page's against a server of its own, and must print what they show (numbers apart);
+//! commands must exist, and the picture of a terminal must be of what is printed now.
 #![cfg(all(feature = "server", unix))]
 
 use std::path::Path;
 use std::process::Command;
 
-use crate::binary::{BINARY, Process};
+use crate::binary::{BINARY, Did, Process, command};
 use crate::pages::{blocks, languages};
 
 const README: &str = include_str!("../../README.md");
+const SERVER: &str = include_str!("../../docs/server.md");
+const COMMAND_LINE: &str = include_str!("../../docs/command_line.md");
+const TERMINAL: &str = include_str!("../../docs/terminal.svg");
 
 /// Every run of digits outside of quotes becomes one `#`: times and fencing tokens differ from run to run.
 fn shape(text: &str) -> String {
@@ -30,12 +34,18 @@ fn shape(text: &str) -> String {
 
 #[test]
 fn the_console_blocks_print_what_they_show() {
+    for page in [README, SERVER, COMMAND_LINE] {
+        print_what_they_show(page);
+    }
+}
+
+fn print_what_they_show(page: &str) {
     let server = Process::serve(&[]);
     let mut ran = 0;
     // `leasehold` is this one, and asks this server.
     let ours = Path::new(BINARY).parent().unwrap().display();
     let path = format!("{ours}:{}", std::env::var("PATH").unwrap_or_default());
-    for block in blocks("console", README) {
+    for block in blocks("console", page) {
         let mut commands = block.split(|line| line.starts_with("$ ")).skip(1);
         for line in block.iter().filter_map(|line| line.strip_prefix("$ ")) {
             let shown = commands.next().unwrap().join("\n");
@@ -48,7 +58,22 @@ fn the_console_blocks_print_what_they_show() {
             ran += 1;
         }
     }
-    assert!(ran >= 5, "the README shows the server at work");
+    assert!(ran >= 3, "the page shows the server at work");
+}
+
+/// Runs the line in a crate of its own, with this one in the place that the line names.
+fn adds_the_library(words: &[&str]) -> bool {
+    let dir = crate::kit::Dir::make();
+    let at = |words: &[&str]| {
+        let mut cargo = command(env!("CARGO"), words);
+        cargo.current_dir(dir.path());
+        Did::of(cargo).ok()
+    };
+    at(&["init", "--quiet", "--name", "service", "--vcs", "none"]);
+    let line: Vec<&str> =
+        words[1..].iter().map(|word| if *word == "../leasehold" { env!("CARGO_MANIFEST_DIR") } else { word }).collect();
+    at(&[&line[..], &["--offline"]].concat());
+    std::fs::read_to_string(dir.path().join("Cargo.toml")).unwrap().contains("leasehold")
 }
 
 #[test]
@@ -64,6 +89,9 @@ fn the_two_commands_are_there() {
         };
         let known = match &words[..] {
             ["cargo", "run", ..] | ["tests/run"] | ["benches/run"] => true,
+            ["cargo", "install", "--path", ".", "--locked", "--features", "server"] => true,
+            ["cargo", "add", "leasehold", "--path", "../leasehold"] => adds_the_library(&words),
+            ["benches/run", rounds, "all"] => rounds.parse::<u32>().is_ok(),
             ["benches/run", rounds, benches @ ..] => rounds.parse::<u32>().is_ok() && benches.iter().all(is_bench),
             ["cargo", "bench", "--bench", bench, ..] | ["cargo", "bench", "--features", _, "--bench", bench, ..] => {
                 is_bench(bench)
@@ -72,6 +100,28 @@ fn the_two_commands_are_there() {
         };
         assert!(known, "no test knows what `{line}` does");
     }
+}
+
+/// The words of a picture or of its likeness, without what differs from run to run: how long, and which number.
+fn words(svg: &str) -> Vec<String> {
+    let lines = svg.lines().filter(|line| line.starts_with("<text")).map(|line| {
+        let mut tags = line.split('<').map(|piece| piece.split_once('>').map_or(piece, |(_, text)| text));
+        tags.by_ref().collect::<String>()
+    });
+    let numbers =
+        |word: &str| if word.starts_with(|c: char| c.is_ascii_digit()) { "#".to_owned() } else { word.to_owned() };
+    let mut words: Vec<String> =
+        lines.flat_map(|line| line.split_whitespace().map(numbers).collect::<Vec<_>>()).collect();
+    words.dedup_by(|next, before| next == "#" && before == "#");
+    words
+}
+
+#[test]
+fn the_picture_of_a_terminal_shows_what_is_printed_now() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/draw_terminal");
+    let now = Did::of(command("python3", &["-B", script, BINARY])).ok();
+    assert_eq!(words(&now), words(TERMINAL), "docs/draw_terminal draws it anew");
+    assert!(words(TERMINAL).len() > 50);
 }
 
 #[test]
