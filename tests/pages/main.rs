@@ -28,6 +28,7 @@ mod alerts;
 mod beside;
 mod grafana;
 mod grafana_preview;
+mod narrow;
 mod signs;
 mod status;
 mod words;

@@ -10,10 +10,9 @@ use leasehold::http::{Access, Limits};
 use leasehold::{LockManager, ManualClock};
 use serde_json::{Value, json};
 
-use crate::browser::Browser;
 use crate::http_server::{self, Server};
 use crate::kit;
-use crate::page::{LIVE, hold, note, open, open_live, shows, wait, was_quiet};
+use crate::page::{LIVE, hold, note, of_module, open, open_live, shows, wait, was_quiet};
 use crate::redis_managers;
 
 fn manager() -> LockManager {
@@ -149,15 +148,6 @@ async fn a_lock_of_another_process_is_shown_as_such() {
         .await;
     browser.press(Key::Escape).await;
     was_quiet(&browser, server.address).await;
-}
-
-/// What an expression of the page's own modules answers.
-async fn of_module(browser: &Browser, file: &str, body: &str) -> Value {
-    let script = format!(
-        "const done = arguments[arguments.length - 1]; \
-         import(new URL('page/{file}', document.baseURI)).then((module) => {{ {body} }}).then(done, (e) => done(String(e)))"
-    );
-    browser.page.execute_async(&script, vec![]).await.unwrap()
 }
 
 #[actix_rt::test]

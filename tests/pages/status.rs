@@ -325,6 +325,9 @@ const TOO_FAINT: &str = r#"(() => {
 async fn light_dark_and_narrow_are_legible_and_nothing_scrolls_sideways() {
     let locks = manager();
     let server = Server::over(locks.clone());
+    locks.keep_history();
+    // Before anybody looks.
+    traffic(&locks, Duration::from_secs(pictures())).await;
     let mut held = busy(&locks).await;
     held.push(
         hold(&locks, &format!("tenant:{}", "very-long-name-".repeat(12)), "worker-with-a-long-name-1234567890").await,
@@ -334,14 +337,12 @@ async fn light_dark_and_narrow_are_legible_and_nothing_scrolls_sideways() {
         wait(&locks, "order:1042", "checkout-5"),
         wait(&locks, "job:nightly-report", "cron-2"),
     ];
-    locks.keep_history();
     let _sessions = sessions(&locks).await;
-    traffic(&locks, Duration::from_secs(pictures())).await;
     let browser = open_live(server.address, "/").await;
     browser.until(&shows("order:1042")).await;
     browser.until("document.querySelectorAll('#sessions > li').length === 3").await;
     // A moment of it on the page, too.
-    traffic(&locks, Duration::from_secs(pictures().min(12))).await;
+    traffic(&locks, Duration::from_secs(pictures().min(45))).await;
     let row = "[...document.querySelectorAll('tr.lock .open')].find(b => b.textContent === 'order:1042')";
     browser.value(&format!("{row}.click()")).await;
     browser.until("document.querySelectorAll('.detail li').length === 2").await;
@@ -349,8 +350,13 @@ async fn light_dark_and_narrow_are_legible_and_nothing_scrolls_sideways() {
         browser.scheme(scheme).await;
         let ground = browser.value("getComputedStyle(document.body).backgroundColor").await;
         assert_eq!(ground == "rgb(16, 21, 27)", scheme == "dark", "{ground}");
-        for (width, height, name) in [(1280, 900, "wide"), (768, 1024, "middle"), (320, 2400, "narrow")] {
+        for (width, height, rows, name) in
+            [(1280, 1100, 100, "wide"), (768, 1024, 100, "middle"), (320, 4000, 10, "narrow")]
+        {
             browser.size(width, height).await;
+            let limit = "document.getElementById('limit')";
+            browser.value(&format!("[{limit}.value = '{rows}', {limit}.dispatchEvent(new Event('change'))]")).await;
+            browser.until(&format!("(document.querySelectorAll('tr.lock').length <= 10) === ({rows} === 10)")).await;
             let faint = browser.value(TOO_FAINT).await;
             assert!(faint["seen"].as_u64().unwrap() > 40, "{faint}");
             assert_eq!(faint["faint"], json!([]), "{scheme} {name}");

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use leasehold::{Lock, LockManager};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::browser::Browser;
 
@@ -60,4 +60,13 @@ pub(crate) async fn was_quiet(browser: &Browser, address: SocketAddr) {
     for url in asked {
         assert!(url.starts_with(&format!("http://{address}/")), "{url}");
     }
+}
+
+/// What an expression of the page's own modules answers.
+pub(crate) async fn of_module(browser: &Browser, file: &str, body: &str) -> Value {
+    let script = format!(
+        "const done = arguments[arguments.length - 1]; \
+         import(new URL('page/{file}', document.baseURI)).then((module) => {{ {body} }}).then(done, (e) => done(String(e)))"
+    );
+    browser.page.execute_async(&script, vec![]).await.unwrap()
 }
