@@ -50,6 +50,12 @@ impl Lock {
         self.hold = Hold::begin(&self.held.key, mode, self.held.grant.proof);
     }
 
+    /// The same where nobody will ask how the lock has ended, or that is remembered already.
+    pub(crate) fn view(&self) -> Held {
+        let Held { shard, key, grant, kept } = &self.held;
+        Held { shard: Arc::clone(shard), key: key.clone(), grant: *grant, kept: kept.clone() }
+    }
+
     pub(crate) fn hold(&self) -> &Hold {
         &self.hold
     }

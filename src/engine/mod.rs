@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, Moment, wall_micros};
 use crate::config::{BuildError, Config};
-use crate::current_owner::ManagerId;
+use crate::current_owner::{self, ManagerId};
 use crate::deadlock::{DeadlockReach, Detector, Tells};
 use crate::error::LockError;
 use crate::key::Key;
@@ -258,6 +258,21 @@ impl LockManager {
     /// An owner for the callback of one `run`.
     pub(crate) fn new_call(&self) -> Arc<Owner> {
         Arc::new(Owner::new(None, OwnerKind::Call, self.now(), self.config().given.max_locks_per_session))
+    }
+
+    /// Whose the requests are that are made here and now: the callback's, if this is within one.
+    #[inline]
+    pub(crate) fn caller(&self) -> Option<Arc<Owner>> {
+        if current_owner::is_there() { self.caller_of_callback() } else { None }
+    }
+
+    #[inline(never)]
+    fn caller_of_callback(&self) -> Option<Arc<Owner>> {
+        current_owner::current(self.id(), |shard, grant| {
+            let owner = self.new_call();
+            self.shard_at(shard).give_owner(grant, &owner);
+            owner
+        })
     }
 
     pub(crate) fn client(&self) -> Option<&Arc<StoreClient>> {

@@ -126,8 +126,37 @@ impl<'a> AcquireFuture<'a> {
     /// Whether there is nothing to the request but key, TTL, wait and mode.
     #[inline]
     fn is_plain(&self) -> bool {
+        self.has_plain_terms() && !current_owner::is_there()
+    }
+
+    #[inline]
+    fn has_plain_terms(&self) -> bool {
         let no_store = self.0.manager.config().given.store.is_none();
-        no_store && self.0.options.rare.is_none() && !current_owner::is_there() && !trace::is_on()
+        no_store && self.0.options.rare.is_none() && !trace::is_on()
+    }
+
+    /// See [`LockFuture::grant_kept`](super::LockFuture::grant_kept).
+    #[inline]
+    pub(super) fn grant_kept(&mut self, keeper: GrantState) -> Option<(Lock, u32, Grant)> {
+        let is_new = self.0.progress.stage == Stage::New && self.0.options.mode == ModeWord::EXCLUSIVE;
+        if !is_new || !self.has_plain_terms() {
+            return None;
+        }
+        let request = &mut self.0;
+        let (config, ttl) = (request.manager.config(), request.options.ttl.get());
+        config.check(&request.key, ttl).ok()?;
+        let (at, hash) = request.manager.place(&request.key);
+        let shard = request.manager.shard_at(at);
+        let grant = shard.grant_kept(&AcquireRequest {
+            key: &request.key,
+            hash,
+            terms: &Terms { ttl: ttl.unwrap_or(config.ttl), extra: None },
+            token: None,
+            origin: TokenOrigin::Minted,
+            grant_state: keeper,
+        })?;
+        request.progress.stage = Stage::Answered;
+        Some((Lock::new(Arc::clone(shard), take_key(request), grant, None), at, grant))
     }
 
     /// The first poll of a plain request: the whole way to a free lock. The lock is made where its grant is, since

@@ -30,7 +30,7 @@ use crate::error::LockError;
 use crate::key::Key;
 use crate::lock::{Lock, Ticket};
 use crate::session::Session;
-use crate::table::{Mode, Scope};
+use crate::table::{Grant, GrantState, Mode, Scope};
 
 /// Whether a request waits at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -229,6 +229,14 @@ impl LockFuture<'_> {
     #[must_use]
     pub fn place(&self) -> Option<WaitPlace> {
         self.0.place()
+    }
+
+    /// Grants the key at once, if it is free and the request has no terms but its TTL and wait: to nobody in particular, wherever
+    /// it is asked for, and kept refreshed by the manager from then on. Answers also the grant, and its shard. After `None` the
+    /// request is as it was.
+    #[inline]
+    pub(crate) fn grant_kept(&mut self, keeper: GrantState) -> Option<(Lock, u32, Grant)> {
+        self.0.grant_kept(keeper)
     }
 
     fn poll_now(mut self) -> Poll<Result<Lock, LockError>> {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::options::Rare;
-use crate::current_owner;
 use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::{Token, Ttl};
@@ -64,7 +63,7 @@ impl Prepared {
     /// Makes it a request of the callback that it is made in, unless it is a session's.
     #[cold]
     pub(super) fn set_caller(&mut self, manager: &LockManager) {
-        let Some(caller) = current_owner::current(manager.id()) else { return };
+        let Some(caller) = manager.caller() else { return };
         let extra = self.terms.extra.get_or_insert_default();
         let Some(extra) = Arc::get_mut(extra).filter(|extra| extra.owner.is_none()) else { return };
         if extra.owner_label.is_none() {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use names::{operation_key, resource_key};
 use pin_project_lite::pin_project;
-pub(crate) use under_lock::{Callback, OnLoss, Parting, UnderLock};
+pub(crate) use under_lock::{Callback, OnLoss, Parting, UnderLock, Whose};
 
 use crate::engine::LockManager;
 use crate::error::LockError;
@@ -204,7 +204,8 @@ where
     fn into_future(self) -> Self::IntoFuture {
         let Self { request, call, on_loss } = self;
         let (manager, session) = (request.manager(), request.the_session().and_then(Session::owner));
-        RunFuture { work: UnderLock::new(manager, session, request.into_future(), call, on_loss) }
+        let whose = session.map_or(Whose::Callers, Whose::Owners);
+        RunFuture { work: UnderLock::new(manager, whose, request.into_future(), call, on_loss) }
     }
 }
 

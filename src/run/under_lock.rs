@@ -7,6 +7,9 @@
 //! | `Running`   | polls the work, whose lock refreshes itself   | the work is dropped, then the lock    |
 //! | `Releasing` | waits for what a store says of the release    | the lock is released all the same     |
 //! | `Ended`     | over                                          |                                       |
+//!
+//! Work that finds its lock free is nobody's at first: it becomes an owner when something is first asked for on its behalf.
+//! Until then it has one lock and waits for none, and is in no cycle.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,13 +22,13 @@ use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
 use super::Ran;
-use crate::current_owner;
+use crate::current_owner::{self, Caller, OwnerWatch};
 use crate::engine::LockManager;
 use crate::error::{LockError, Loss};
 use crate::lock::{Held, Lock, Unlocking};
 use crate::request::LockFuture;
 use crate::store::ValueToLeave;
-use crate::table::{Owner, Release};
+use crate::table::{GrantState, Owner, Release, TokenOrigin};
 
 /// What to do once the lock is there.
 pub(crate) trait Callback {
@@ -56,6 +59,16 @@ pub(crate) enum OnLoss {
     Cancel,
 }
 
+/// Whose the work is, and so its lock and all that it locks.
+pub(crate) enum Whose {
+    /// The callback's in which it is first polled; outside of one, its own.
+    Callers,
+    /// This owner's.
+    Owners(Arc<Owner>),
+    /// Its own, wherever it is polled; and who else is to know when it becomes an owner.
+    Own(Arc<dyn OwnerWatch>),
+}
+
 /// Where the work puts a value that the release of its lock is to leave to other processes.
 #[derive(Clone, Default)]
 pub(crate) struct Parting(Arc<Mutex<Option<ValueToLeave>>>);
@@ -74,8 +87,9 @@ pin_project! {
     /// Work under a lock, under way.
     pub(crate) struct UnderLock<'a, C, W: Future> {
         manager: &'a LockManager,
-        // The owner of the lock and of all that the work locks: set when this is first polled, unless it was given.
-        caller: Option<Arc<Owner>>,
+        whose: Whose,
+        // On whose behalf the work asks: set when this is first polled.
+        caller: Option<Caller>,
         on_loss: OnLoss,
         parting: Option<Parting>,
         #[pin]
@@ -95,15 +109,9 @@ pin_project! {
 }
 
 impl<'a, C, W: Future> UnderLock<'a, C, W> {
-    /// `owner`: whose work it is, where that is not to be found out by the first poll.
-    pub(crate) fn new(
-        manager: &'a LockManager,
-        owner: Option<Arc<Owner>>,
-        lock: LockFuture<'a>,
-        call: C,
-        on_loss: OnLoss,
-    ) -> Self {
-        Self { manager, caller: owner, on_loss, parting: None, stage: Stage::Locking { lock, call: Some(call) } }
+    pub(crate) fn new(manager: &'a LockManager, whose: Whose, lock: LockFuture<'a>, call: C, on_loss: OnLoss) -> Self {
+        let stage = Stage::Locking { lock, call: Some(call) };
+        Self { manager, whose, caller: None, on_loss, parting: None, stage }
     }
 
     /// The release leaves what the work has put there by its end.
@@ -135,15 +143,19 @@ where
         if matches!(*stage, Stage::Releasing { .. }) {
             return stage.poll_release(cx).map(Ok);
         }
-        let caller = this.caller.get_or_insert_with(|| {
-            current_owner::current(this.manager.id()).unwrap_or_else(|| this.manager.new_call())
-        });
+        // It comes back below, unless the work panics.
+        let (caller, at_once) = match this.caller.take() {
+            Some(caller) => (caller, None),
+            None => stage.as_mut().first_caller(this.manager, this.whose),
+        };
         let on_its_behalf = current_owner::enter(this.manager.id(), caller);
-        if matches!(*stage, Stage::Locking { .. }) {
-            ready!(stage.as_mut().poll_lock(*this.on_loss, cx))?;
+        if let Some(lock) = at_once {
+            let view = lock.view();
+            stage.as_mut().begin(lock, view, *this.on_loss);
         }
-        let (value, lock) = ready!(stage.as_mut().poll_work(cx))?;
-        drop(on_its_behalf);
+        let polled = stage.as_mut().poll_lock_and_work(*this.on_loss, cx);
+        *this.caller = on_its_behalf.leave();
+        let (value, lock) = ready!(polled)?;
         stage.release(value, lock, this.parting.as_ref().and_then(Parting::take), cx).map(Ok)
     }
 }
@@ -153,20 +165,66 @@ where
     C: Callback<Work = W>,
     W: Future,
 {
+    /// Finds out whose the work is. Where nobody else's, it is given its lock right here if that is free: then it is nobody's
+    /// still.
+    #[inline]
+    fn first_caller(self: Pin<&mut Self>, manager: &LockManager, whose: &mut Whose) -> (Caller, Option<Lock>) {
+        let Staged::Locking { lock, .. } = self.project() else { panic!("a run was polled after it ended") };
+        let (given, watch) = match std::mem::replace(whose, Whose::Callers) {
+            Whose::Callers => (manager.caller(), None),
+            Whose::Owners(owner) => (Some(owner), None),
+            Whose::Own(watch) => (None, Some(watch)),
+        };
+        if let Some(owner) = given {
+            return (Caller::Owner(owner), None);
+        }
+        // A caller's callback is given a view of the lock, which may ask later how that has ended.
+        let seen = if watch.is_some() { TokenOrigin::Minted } else { TokenOrigin::ByClient };
+        if let Some((lock, shard, grant)) = lock.grant_kept(GrantState::Guard(seen)) {
+            return (Caller::Holder { shard, grant, watch }, Some(lock));
+        }
+        let owner = manager.new_call();
+        watch.iter().for_each(|watch| watch.becomes(&owner));
+        (Caller::Owner(owner), None)
+    }
+
+    /// Waits for the lock if it is not there, and polls the work under it.
+    #[inline]
+    fn poll_lock_and_work(
+        mut self: Pin<&mut Self>,
+        on_loss: OnLoss,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(W::Output, Lock), LockError>> {
+        if matches!(*self, Stage::Locking { .. }) {
+            ready!(self.as_mut().poll_lock(on_loss, cx))?;
+        }
+        self.poll_work(cx)
+    }
+
     /// Waits for the lock, and begins the work under it.
     #[inline]
     fn poll_lock(mut self: Pin<&mut Self>, on_loss: OnLoss, cx: &mut Context<'_>) -> Poll<Result<(), LockError>> {
-        let Staged::Locking { lock, call } = self.as_mut().project() else {
+        let Staged::Locking { lock, .. } = self.as_mut().project() else {
             unreachable!("only what waits for its lock is polled so")
         };
         let lock = ready!(Pin::new(lock).poll(cx))?;
-        let call = call.take().expect("the lock is granted once");
         // Granted just now; were it over already, the release would say so.
         let _ = lock.keep_refreshed();
-        let lost = (on_loss == OnLoss::Cancel).then(|| lock.lost().boxed());
-        let work = call.begin(lock.held());
-        self.set(Stage::Running { work, lost, lock: Some(lock) });
+        let view = lock.held();
+        self.begin(lock, view, on_loss);
         Poll::Ready(Ok(()))
+    }
+
+    /// Begins the work under its lock.
+    #[inline]
+    fn begin(mut self: Pin<&mut Self>, lock: Lock, view: Held, on_loss: OnLoss) {
+        let Staged::Locking { call, .. } = self.as_mut().project() else {
+            unreachable!("only what waits for its lock is begun")
+        };
+        let call = call.take().expect("the lock is granted once");
+        let lost = (on_loss == OnLoss::Cancel).then(|| lock.lost().boxed());
+        let work = call.begin(view);
+        self.set(Stage::Running { work, lost, lock: Some(lock) });
     }
 
     /// Polls the work under its lock; once it is done, answers its value, and the lock for the caller to release.

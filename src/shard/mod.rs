@@ -18,6 +18,7 @@ mod forked;
 mod grants;
 mod inbox;
 mod inspect;
+mod lanes;
 pub(crate) mod loss;
 mod notice;
 mod queue;
@@ -113,6 +114,9 @@ struct State {
     /// When the actor takes its next turn by itself. Only the actor sets it later; a transition that waits for less
     /// sets it earlier and wakes the actor. If it were too early, the actor would sleep past a deadline.
     armed: Moment,
+    /// The shortest time, since the last turn, from a grant to the turn that has to begin refreshing it. The next turn is no
+    /// later: were it, the first such grant after each turn would have to wake the actor.
+    keep_within: Duration,
     origin: Origin,
 }
 
@@ -154,9 +158,19 @@ impl Shard {
     ) -> Self {
         let timers = Timers::new(clock.now());
         let (waiter_permits, member_permits) = (WaiterPermits::default(), WaiterPermits::default());
-        let (armed, origin, when_empty) = (Moment::ZERO, Origin::new(), Vec::new());
-        let state =
-            State { clock: clock.clone(), table, timers, waiter_permits, member_permits, armed, origin, when_empty };
+        let (armed, keep_within, origin) = (Moment::ZERO, Duration::MAX, Origin::new());
+        let (clock_of_state, when_empty) = (clock.clone(), Vec::new());
+        let state = State {
+            clock: clock_of_state,
+            when_empty,
+            table,
+            timers,
+            waiter_permits,
+            member_permits,
+            armed,
+            keep_within,
+            origin,
+        };
         Self {
             state: CachePadded::new(Mutex::new(state)),
             clock,
@@ -380,12 +394,14 @@ impl Shard {
                 return state.armed;
             }
             let now = self.clock.now();
-            state.armed = match [state.table.next_due(), state.timers.next()].into_iter().flatten().min() {
+            let keep_within = std::mem::replace(&mut state.keep_within, Duration::MAX);
+            let armed = match [state.table.next_due(), state.timers.next()].into_iter().flatten().min() {
                 Some(due) => due.min(now.saturating_add(LONGEST_SLEEP)),
                 // Else each grant that comes would have to wake the actor.
                 None if state.table.has_listeners() => now.saturating_add(LONGEST_SLEEP.min(self.longest_idle)),
                 None => now.saturating_add(self.longest_idle),
             };
+            state.armed = armed.min(now.saturating_add(keep_within));
             state.armed
         })
     }

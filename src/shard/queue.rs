@@ -95,18 +95,6 @@ impl Shard {
         Ok(())
     }
 
-    /// Grants an ordinary share of a key that is free, or that others share and nobody waits for. `None` leaves the
-    /// request, which is for a share though its terms do not say so, to the full functions.
-    #[inline]
-    pub(crate) fn grant_share(&self, request: &AcquireRequest<'_>) -> Option<Grant> {
-        let mut state = self.state.lock();
-        let now = if is_short(request.terms.ttl) { state.clock.now() } else { state.clock.coarse() };
-        let there = state.table.members();
-        let more = state.member_permits.at_hand(there);
-        state.table.admit_members(more);
-        state.table.grant_share(request, now)
-    }
-
     #[inline]
     pub(crate) fn see_waiter(&self, id: WaiterId, ttl: Ttl, keeper: GrantState, waker: &Waker) -> WaiterPoll {
         let now = if is_short(ttl) { self.clock.now() } else { self.clock.coarse() };
@@ -157,7 +145,7 @@ impl Shard {
 
     /// Ends a step that has no effects, in which somebody has begun to wait for `due`.
     #[inline]
-    fn unlock(&self, locked: MutexGuard<'_, State>, due: Moment) {
+    pub(super) fn unlock(&self, locked: MutexGuard<'_, State>, due: Moment) {
         let mut state = locked;
         let early = due < state.armed;
         if early {

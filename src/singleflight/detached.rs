@@ -19,7 +19,7 @@ use super::follower::{Follower, Next};
 use super::{Role, SingleflightRequest};
 use crate::error::{LockError, Loss};
 use crate::request::setters;
-use crate::run::{OnLoss, UnderLock};
+use crate::run::{OnLoss, UnderLock, Whose};
 
 /// A call to be shared that outlives its callers: set its terms, then `await` it. Made by
 /// [`SingleflightRequest::detached`].
@@ -130,7 +130,7 @@ where
     Ok(runtime.spawn(async move {
         let (manager, request) = request.into_parts();
         let lock = request.on(&manager).into_future();
-        let ran = UnderLock::new(&manager, Some(owner), lock, call, OnLoss::GoOn).leaving(parting).await;
+        let ran = UnderLock::new(&manager, Whose::Owners(owner), lock, call, OnLoss::GoOn).leaving(parting).await;
         // The next caller may have the turn only when the lock is free.
         drop((lead, seat));
         ran.map(|ran| ran.value)

@@ -28,6 +28,7 @@ use super::SharedCell;
 use super::across::{Across, Told};
 use super::loss_watch::LossWatch;
 use crate::clock::Moment;
+use crate::current_owner::OwnerWatch;
 use crate::deadlock::follow::Turn;
 use crate::key::Key;
 use crate::lock::Held;
@@ -38,8 +39,8 @@ use crate::table::Owner;
 pub(super) struct Flight<V> {
     turns: Semaphore,
     landed: OnceLock<Landed<V>>,
-    /// The same turn, as the deadlock check sees it.
-    turn: Arc<Turn>,
+    /// The same turn, as the deadlock check sees it: made for the first who has to do with that.
+    turn: OnceLock<Arc<Turn>>,
     /// The lock of the call that is under way.
     lock: LossWatch,
 }
@@ -78,8 +79,7 @@ pub(super) enum Landing<V> {
 
 impl<V> Flight<V> {
     pub(super) fn new() -> Self {
-        let (turns, turn) = (Semaphore::new(1), Arc::new(Turn::default()));
-        Self { turns, landed: OnceLock::new(), turn, lock: LossWatch::default() }
+        Self { turns: Semaphore::new(1), landed: OnceLock::new(), turn: OnceLock::new(), lock: LossWatch::default() }
     }
 
     /// Whether later callers start their own.
@@ -88,7 +88,7 @@ impl<V> Flight<V> {
     }
 
     pub(super) fn turn(&self) -> &Arc<Turn> {
-        &self.turn
+        self.turn.get_or_init(Arc::default)
     }
 
     /// The callers go on without the call.
@@ -139,14 +139,29 @@ impl<V> Flight<V> {
     }
 }
 
+/// Those who wait for its value wait for the owner that its call becomes.
+impl<V: Send + Sync> OwnerWatch for Flight<V> {
+    fn becomes(&self, owner: &Arc<Owner>) {
+        self.turn().begin(owner);
+    }
+}
+
 /// The turn to make the call. Dropped before the flight is over, the next caller gets it.
 #[derive(Debug)]
 pub(super) struct Lead<V>(Arc<Flight<V>>);
 
 impl<V> Lead<V> {
+    /// Who is to know when the call becomes an owner.
+    pub(super) fn watch(&self) -> Arc<dyn OwnerWatch>
+    where
+        V: Send + Sync + 'static,
+    {
+        Arc::clone(&self.0) as Arc<dyn OwnerWatch>
+    }
+
     /// The call is this owner's.
     pub(super) fn begin(&self, owner: &Arc<Owner>) {
-        self.0.turn.begin(owner);
+        self.0.turn().begin(owner);
     }
 
     /// `across`: what it takes to share the value with other processes, if it is to be.
@@ -157,8 +172,10 @@ impl<V> Lead<V> {
 
 impl<V> Drop for Lead<V> {
     fn drop(&mut self) {
-        self.0.turn.end();
-        self.0.turns.add_permits(1);
+        self.0.turn.get().into_iter().for_each(|turn| turn.end());
+        if !self.0.is_over() {
+            self.0.turns.add_permits(1);
+        }
     }
 }
 

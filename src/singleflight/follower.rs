@@ -12,7 +12,6 @@ use super::across::{self, Across, AnyCodec};
 use super::caller_wait::CallerWait;
 use super::flight::{AnyFlight, Flight, FlightKey, Landing, Lead, Source};
 use super::{Role, Seat};
-use crate::current_owner;
 use crate::deadlock::RegisteredWait;
 use crate::deadlock::follow::Following;
 use crate::engine::LockManager;
@@ -60,7 +59,7 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
         let wait = CallerWait::begin(shard, wait);
         let (seat, flight) = seat_of(manager, key);
         let mut follower = Follower { manager, seat, flight, landing: None, wait, watch: None };
-        if let Some(owner) = current_owner::current(manager.id()) {
+        if let Some(owner) = manager.caller() {
             follower.watch = Some(FollowerWait { manager, owner, registered: None });
         }
         follower.register_wait()?;

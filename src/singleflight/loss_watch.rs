@@ -17,12 +17,17 @@ use crate::error::Loss;
 use crate::lock::Held;
 use crate::shard::loss::LossSignal;
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// What the loss is told to.
 pub(super) type OnLoss = Arc<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
-pub(super) struct LossWatch(Mutex<Watched>);
+pub(super) struct LossWatch {
+    lock: Mutex<Watched>,
+    /// Whether somebody waits, or has waited: set together with `on_loss`.
+    is_watched: AtomicBool,
+}
 
 #[derive(Default)]
 struct Watched {
@@ -37,7 +42,7 @@ debug_of!(LossWatch);
 impl LossWatch {
     /// The call begins, under this lock.
     pub(super) fn begin(&self, held: Held) {
-        let mut watched = self.0.lock();
+        let mut watched = self.lock.lock();
         watched.held = Some(held);
         let lost = watched.set();
         drop(watched);
@@ -48,11 +53,12 @@ impl LossWatch {
 
     /// Somebody waits for the call: if it loses its lock, or the next call does, `on_loss` is called.
     pub(super) fn watch(&self, on_loss: impl FnOnce() -> OnLoss) {
-        let mut watched = self.0.lock();
+        let mut watched = self.lock.lock();
         if watched.on_loss.is_some() {
             return;
         }
         watched.on_loss = Some(on_loss());
+        self.is_watched.store(true, Ordering::Release);
         let lost = watched.set();
         drop(watched);
         if let Some(on_loss) = lost {
@@ -62,17 +68,17 @@ impl LossWatch {
 
     /// Whether somebody waits, or has waited.
     pub(super) fn is_watched(&self) -> bool {
-        self.0.lock().on_loss.is_some()
+        self.is_watched.load(Ordering::Acquire)
     }
 
     /// Whether the call has its lock, by the exact clock.
     pub(super) fn is_held(&self) -> bool {
-        self.0.lock().held.as_ref().is_some_and(Held::is_held)
+        self.lock.lock().held.as_ref().is_some_and(Held::is_held)
     }
 
     /// The call is over.
     pub(super) fn end(&self) {
-        let mut watched = self.0.lock();
+        let mut watched = self.lock.lock();
         let ended = (watched.held.take(), watched.lost.take());
         drop(watched);
         drop(ended);

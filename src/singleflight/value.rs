@@ -23,7 +23,7 @@ use crate::engine::LockManager;
 use crate::error::LockError;
 use crate::key::Key;
 use crate::request::{LockRequest, setters};
-use crate::run::{OnLoss, UnderLock};
+use crate::run::{OnLoss, UnderLock, Whose};
 
 impl LockManager {
     /// Calls `call` under the key's lock, unless such a call is already under way: then waits for it and shares its
@@ -221,13 +221,11 @@ where
         wait: Duration,
     ) {
         let manager = request.request.manager();
-        let owner = manager.new_call();
-        lead.begin(&owner);
         let across = follower.across(request.codec.as_ref());
         let parting = across.as_ref().map(Across::parting);
         let lock = across::lock_for(request.request.wait(wait), across.as_ref()).into_future();
         let call = lead.call(request.call, across);
-        let work = UnderLock::new(manager, Some(owner), lock, call, OnLoss::GoOn).leaving(parting);
+        let work = UnderLock::new(manager, Whose::Own(lead.watch()), lock, call, OnLoss::GoOn).leaving(parting);
         self.set(Stage::Leading { work, lead, follower });
     }
 

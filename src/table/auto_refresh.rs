@@ -7,10 +7,14 @@
 //! | the manager's   | every third of the TTL; over a store all locks of a session at the same moments | - | nothing is left |
 //! | both            | as the holder's says          | the manager's; the newer, and it   | the holder's is left     |
 //!
+//! For a grant that the lane has just made, the manager's own is no more than a mark until the next tick
+//! ([`Table::keep_from_next_tick`]): most of those locks are released by then.
+//!
 //! An order is stopped by its own number, so that one which was replaced stops nobody else's.
 
 use std::time::Duration;
 
+use super::holder::Keep;
 use super::refresh_order::{AutoRefresh, AutoRefreshId, DueAction, Own};
 use super::slot::Refreshes;
 use super::{Effects, Grant, RefreshRequest, Table};
@@ -42,6 +46,7 @@ impl Table {
         fx: &mut Effects,
     ) -> Result<AutoRefreshId, Loss> {
         self.check(grant, now, fx)?;
+        self.begin_kept(grant.slot, fx);
         let id = self.new_order();
         let extras = self.slots[grant.slot].extras_mut();
         let depth = extras.reentries;
@@ -65,6 +70,7 @@ impl Table {
         fx: &mut Effects,
     ) -> Result<AutoRefreshStart, Loss> {
         let deadline = self.check(grant, now, fx)?;
+        self.begin_kept(grant.slot, fx);
         let slot = &self.slots[grant.slot];
         let ttl = slot.holder.as_ref().expect("the deadline came from this holder").ttl;
         let third = ttl.as_duration() / 3;
@@ -80,6 +86,32 @@ impl Table {
         }
         let depth = self.slots[grant.slot].extras_mut().reentries;
         Ok(AutoRefreshStart::Started(self.begin_order(grant.slot, third, depth, fx)))
+    }
+
+    /// The same for a grant that [`grant_if_free`](Table::grant_if_free) has just made: the next tick gives the order, if
+    /// the lock is held still. Answers when that has to come at the latest; `None` if no order is of use.
+    #[inline]
+    pub(crate) fn keep_from_next_tick(&mut self, grant: &Grant) -> Option<Moment> {
+        let slot = self.slots.get_mut(grant.slot).filter(|slot| slot.extras.is_none() && slot.is_to_be_filed())?;
+        let holder = slot.holder.as_mut().filter(|holder| holder.fence() == grant.fence)?;
+        let third = holder.ttl.as_duration() / 3;
+        if third < Ttl::MIN {
+            return None;
+        }
+        holder.keep = Keep::FromNextTick;
+        Some(holder.granted_at.saturating_add(third))
+    }
+
+    /// Gives the order that a grant is marked for.
+    pub(super) fn begin_kept(&mut self, index: u32, fx: &mut Effects) {
+        let Some(holder) = self.slots.get_mut(index).and_then(|slot| slot.holder.as_mut()) else { return };
+        if std::mem::replace(&mut holder.keep, Keep::Unordered) == Keep::Unordered {
+            return;
+        }
+        let every = holder.ttl.as_duration() / 3;
+        let due = holder.granted_at.saturating_add(every);
+        let order = Own { id: self.new_order(), every, depth: 0 };
+        self.order(index, AutoRefresh::of(order, due), fx);
     }
 
     /// The manager's own order, in force from now on, or below the holder's.
@@ -144,6 +176,7 @@ impl Table {
     /// Stops all orders of a grant.
     pub(crate) fn stop_auto_refresh(&mut self, grant: &Grant, fx: &mut Effects) {
         if self.holder_of(grant).is_some() {
+            self.slots[grant.slot].holder.iter_mut().for_each(|holder| holder.keep = Keep::Unordered);
             self.drop_auto(grant.slot);
             if !self.file_extension(grant.slot, fx) {
                 self.confirm_before_the_end(grant.slot);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::events::EventKind;
 use super::history::{AskedBy, End, EndRecord};
 use super::holder::{GrantState, Holder};
+use super::minted::ToldUnder;
 use super::request::{RefreshRequest, Refreshed};
 use super::slot::Watcher;
 use super::{Effects, Grant, Table};
@@ -54,17 +55,23 @@ impl Table {
         let slot = self.slots.get(grant.slot)?;
         let holder = slot.holder.as_ref()?;
         let is_plain = slot.extras.is_none() && slot.member_of().is_none();
-        let alone = slot.queue.len == 0 && is_plain && holder.grant_state.forgets(end) && !self.slow_path;
+        let alone = slot.queue.len == 0 && is_plain && !self.slow_path;
         if !alone || holder.fence() != grant.fence || holder.deadline <= self.now {
             return None;
         }
+        let asked_by = match holder.grant_state {
+            state if state.forgets(end) => AskedBy::Nobody,
+            // Views of the lock may ask, by its fence as long as nobody was told its token.
+            GrantState::Guard(_) if holder.told == ToldUnder::NOBODY => AskedBy::Guard,
+            _ => return None,
+        };
         let (granted_at, fence, key_hash) = (holder.granted_at, holder.fence(), slot.hash);
         let is_filed = slot.expiry.is_filed();
         let held = self.now.nanos_since(granted_at);
         self.counters.end(end, held);
         self.tally.held_for(held);
         let record = EndRecord { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now };
-        self.history.push(record, AskedBy::Nobody, None);
+        self.history.push(record, asked_by, None);
         if is_filed {
             self.expiries.remove(&mut self.slots, grant.slot);
         }

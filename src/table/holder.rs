@@ -58,6 +58,15 @@ pub(crate) enum Asked {
     Share,
 }
 
+/// Whether the manager refreshes a grant by itself from the table's next tick on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keep {
+    /// It does not; or there is a standing order already.
+    Unordered,
+    /// The order is given by the tick that files the grant, which is listed for that (`unfiled`).
+    FromNextTick,
+}
+
 /// A grant that holds a key now.
 #[derive(Debug)]
 pub(crate) struct Holder {
@@ -72,6 +81,7 @@ pub(crate) struct Holder {
     pub(crate) told: ToldUnder,
     pub(crate) grant_state: GrantState,
     pub(super) asked: Asked,
+    pub(super) keep: Keep,
 }
 
 impl Holder {
@@ -93,6 +103,7 @@ impl Holder {
             told: ToldUnder::NOBODY,
             grant_state,
             asked: Asked::Alone,
+            keep: Keep::Unordered,
         }
     }
 

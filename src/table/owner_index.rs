@@ -9,7 +9,7 @@ use super::owner::{Owner, OwnerId};
 use super::queue::Rejection;
 use super::slot::ExtraTerms;
 use super::tick::Slice;
-use super::{Effects, Table};
+use super::{Effects, Grant, Table};
 use crate::clock::Moment;
 
 type Ids = HashSet<u32, foldhash::fast::RandomState>;
@@ -34,6 +34,22 @@ impl Table {
         if owner.is_session() {
             self.index_of(&owner).grants.insert(at);
         }
+    }
+
+    /// Makes a grant its owner's that was nobody's in particular, on no terms but its TTL. One that has ended, or is on other
+    /// terms, stays as it is.
+    pub(crate) fn give_owner(&mut self, grant: &Grant, owner: &Arc<Owner>, now: Moment, fx: &mut Effects) {
+        if self.live(grant, now, fx).is_none() {
+            return;
+        }
+        let slot = &mut self.slots[grant.slot];
+        let is_plain = slot.extra_terms().is_none() && slot.member_of().is_none() && slot.group().is_none();
+        if !is_plain || !owner.locks.take() {
+            return;
+        }
+        let terms = ExtraTerms { owner: Some(Arc::clone(owner)), ..ExtraTerms::default() };
+        slot.extras_mut().terms = Some(Arc::new(terms));
+        self.index_grant(grant.slot);
     }
 
     /// Forgets the grant that was in a slot on these terms.

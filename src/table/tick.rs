@@ -56,19 +56,20 @@ impl Table {
 
     /// Does one piece of the end of locks that nobody waits for; `false` if none is due.
     fn end_one(&mut self, fx: &mut Effects) -> bool {
-        if self.file_one() {
+        if self.file_one(fx) {
             return true;
         }
         let step = self.expiries.step(&mut self.slots, self.now);
         self.take(step, fx, Self::end_due) || self.end_idle_one(fx)
     }
 
-    /// Files one of the grants that the lane has made; `false` if all are filed.
-    fn file_one(&mut self) -> bool {
+    /// Files one of the grants that the lane has made, and has it refreshed if it is to be; `false` if all are filed.
+    fn file_one(&mut self, fx: &mut Effects) -> bool {
         let Some(index) = self.unfiled.take() else { return false };
         if self.slots.get(index).is_some_and(Slot::is_to_be_filed) {
             self.expiries.insert(&mut self.slots, index);
         }
+        self.begin_kept(index, fx);
         true
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::acquire::Grant;
 use super::group::Group;
-use super::holder::GrantState;
+use super::holder::{GrantState, Keep};
 use super::queue::WaiterState;
 use super::slot::Slot;
 use super::timer_wheel::Links;
@@ -265,6 +265,10 @@ impl Table {
         {
             let urgent = slot.is_pending() || self.slots[*id].expiry.is_urgent();
             assert!(urgent, "C1: the holder of {:?}, which somebody waits for, ends before others", slot.key);
+        }
+        let kept = |id: &u32| self.slots[*id].holder.as_ref().is_some_and(|holder| holder.keep == Keep::FromNextTick);
+        for id in held.iter().filter(|id| kept(id)) {
+            assert!(self.unfiled.has(*id) && auto(*id).is_none(), "C1: the next tick has {id} refreshed");
         }
         let links = |id| auto(id).map_or(Links::NEW, |auto| auto.links);
         assert_eq!(sorted(self.refreshes.filed(links)), ordered, "C1: every standing order is timed");

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::super::holder::{Holder, Keep};
+use super::super::refresh_order::AutoRefresh;
 use super::super::*;
-use super::naive::{Held, Kept, Model, Note, Past, Told, View, minted};
+use super::naive::{Held, Kept, Model, Note, Order, Past, Told, View, minted};
 use super::{
     Answer, Asked, HASHES, LIMITS, MAX_PLACES, MODES, Op, Request, SESSION_TTLS_MS, START, TICK, Wait, key_at, ttl_at,
 };
@@ -302,8 +304,19 @@ impl Harness {
         let mut turned_away = None;
         let is_share = takes_the_lane && asked.is_ordinary_share();
         if takes_the_lane && !is_share {
-            let answer = self.with(|table, now, _| table.grant_if_free(&request, now));
+            let answer = self.with(|table, now, _| {
+                let granted = table.grant_if_free(&request, now)?;
+                // As a run's is, where the request has no terms that would keep it from that.
+                if asked.is_kept() && table.keep_from_next_tick(&granted).is_some() {
+                    assert!(asked.terms.extra.is_none());
+                }
+                Ok(granted)
+            });
             let expected = self.model.grant_if_free(&asked);
+            if let (true, Some(Answer::Granted { fence, .. }), None) = (asked.is_kept(), &expected, &asked.terms.extra)
+            {
+                self.model.keep_refreshed(*fence);
+            }
             assert_eq!(answer.as_ref().ok().map(answer_of), expected, "the lane");
             match answer {
                 Ok(grant) => return self.note(grant, asked.key),
@@ -455,6 +468,8 @@ impl Harness {
             | Op::RefreshByToken { grant, .. }
             | Op::AutoRefresh { grant, .. }
             | Op::StopAutoRefresh { grant }
+            | Op::Keep { grant }
+            | Op::GiveOwner { grant, .. }
             | Op::CapHold { grant, .. }
             | Op::Watch { grant }
             | Op::Downgrade { grant }
@@ -521,7 +536,9 @@ impl Harness {
                 let due = self.model.now + every_ms * TICK;
                 let order = |model: &mut Model| {
                     let held = model.holder(fence).unwrap();
-                    held.auto = Some((held.reentries, every, timeout, due));
+                    // The manager's own stays below it.
+                    held.own = held.auto.filter(|order| order.is_own).map(|own| (own.depth, own.every)).or(held.own);
+                    held.auto = Some(Order { depth: held.reentries, every, timeout, due, is_own: false });
                 };
                 (nothing_or_lost(got), self.change(fence, order))
             }
@@ -566,9 +583,19 @@ impl Harness {
                 self.model.revoke(fence, &cycle());
                 (Answer::Nothing, Answer::Nothing)
             }
+            Op::Keep { .. } => {
+                let got = self.with(|table, now, fx| table.keep_refreshed(&grant, now, fx).map(|_| ()));
+                (nothing_or_lost(got), self.model.keep_refreshed(fence))
+            }
+            Op::GiveOwner { who, .. } => {
+                let owner = Arc::clone(&self.owners[who]);
+                self.with(|table, now, fx| table.give_owner(&grant, &owner, now, fx));
+                self.model.give_owner(fence, &owner);
+                (Answer::Nothing, Answer::Nothing)
+            }
             Op::StopAutoRefresh { .. } => {
                 self.at_no_time(|table, fx| table.stop_auto_refresh(&grant, fx));
-                self.if_holder(fence, |held| held.auto = None)
+                self.if_holder(fence, |held| (held.auto, held.own) = (None, None))
             }
             Op::Detach { .. } | Op::Restore { .. }
                 if matches!(self.table.grant_state(&grant), Some(GrantState::Unseen(_))) =>
@@ -882,7 +909,8 @@ impl Harness {
                 reentries: extras.map_or(0, |extras| extras.reentries),
                 grant_state,
                 watched: extras.is_some_and(|extras| extras.watcher.is_some()),
-                auto: auto.map(|auto| (auto.depth, auto.every, auto.timeout, auto.due.as_nanos())),
+                auto: auto.map_or_else(|| kept(holder), |auto| Some(order_of(auto))),
+                own: auto.and_then(|auto| auto.own).map(|own| (own.depth, own.every)),
             };
             held.insert(found.fence, (found, if over { 0 } else { deadline }));
         }
@@ -899,6 +927,18 @@ impl Harness {
             counters: *table.counters(),
         }
     }
+}
+
+fn order_of(auto: &AutoRefresh) -> Order {
+    let AutoRefresh { depth, every, timeout, due, is_own, .. } = *auto;
+    Order { depth, every, timeout, due: due.as_nanos(), is_own }
+}
+
+/// The order that the next tick will give.
+fn kept(holder: &Holder) -> Option<Order> {
+    let every = holder.ttl.as_duration() / 3;
+    let due = holder.granted_at.saturating_add(every).as_nanos();
+    (holder.keep == Keep::FromNextTick).then_some(Order { depth: 0, every, timeout: every, due, is_own: true })
 }
 
 fn release_in_the_lane(table: &mut Table, grant: &Grant, end: End, now: Moment, fx: &mut Effects) -> Option<Release> {

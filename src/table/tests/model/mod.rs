@@ -76,6 +76,15 @@ enum Op {
     StopAutoRefresh {
         grant: usize,
     },
+    /// As a `run` has its lock refreshed.
+    Keep {
+        grant: usize,
+    },
+    /// As the callback of a `run` becomes an owner.
+    GiveOwner {
+        grant: usize,
+        who: usize,
+    },
     CapHold {
         grant: usize,
         cap_ms: u64,
@@ -232,6 +241,8 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (at.clone(), ms.clone(), ms.clone())
             .prop_map(|(grant, every_ms, timeout_ms)| Op::AutoRefresh { grant, every_ms, timeout_ms }),
         2 => at.clone().prop_map(|grant| Op::StopAutoRefresh { grant }),
+        4 => at.clone().prop_map(|grant| Op::Keep { grant }),
+        4 => at.clone().prop_map(|grant| Op::GiveOwner { grant, who: 2 }),
         3 => (at.clone(), ms.clone()).prop_map(|(grant, cap_ms)| Op::CapHold { grant, cap_ms }),
         4 => at.clone().prop_map(|grant| Op::Watch { grant }),
         2 => at.clone().prop_map(|grant| Op::Detach { grant }),
@@ -315,6 +326,11 @@ impl Asked {
     fn is_ordinary_share(&self) -> bool {
         let share = ExtraTerms { mode: Mode::Shared, ..ExtraTerms::default() };
         self.token.is_none() && self.terms.extra.as_deref() == Some(&share)
+    }
+
+    /// Whether the lane is to have it refreshed.
+    fn is_kept(&self) -> bool {
+        matches!(self.wait, Wait::No)
     }
 
     fn origin(&self) -> TokenOrigin {

@@ -58,8 +58,22 @@ pub(super) struct Held {
     pub(super) reentries: u32,
     pub(super) grant_state: Kept,
     pub(super) watched: bool,
-    /// At which depth of reentry the order was given, how often, how late it may be, when next.
-    pub(super) auto: Option<(u32, Duration, Duration, u64)>,
+    /// The order to refresh it that is in force.
+    pub(super) auto: Option<Order>,
+    /// The manager's own below that: at which depth of reentry it was given, and how often.
+    pub(super) own: Option<(u32, Duration)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Order {
+    /// At which depth of reentry it was given.
+    pub(super) depth: u32,
+    pub(super) every: Duration,
+    /// How late it may be.
+    pub(super) timeout: Duration,
+    pub(super) due: u64,
+    /// Whether it is the manager's.
+    pub(super) is_own: bool,
 }
 
 impl Held {
@@ -692,6 +706,7 @@ impl Model {
             grant_state,
             watched: false,
             auto: None,
+            own: None,
         };
         if self.session_of(&held.terms).is_none() {
             held.deadline = held.asked(self.now, held.terms.ttl);
@@ -759,6 +774,40 @@ impl Model {
         self.counters.rejected += 1;
         self.counters.attempts += 1;
         Answer::Refused(why)
+    }
+
+    /// The manager keeps a lock refreshed that has no order of the manager's yet, and is not to end before.
+    pub(super) fn keep_refreshed(&mut self, fence: u64) -> Answer {
+        let now = self.now;
+        let Some(held) = self.live(fence).cloned() else { return Answer::Lost(self.loss(fence)) };
+        let (ttl, deadline) = (held.terms.ttl, self.deadline(&held));
+        let every = ttl.as_duration() / 3;
+        let is_kept = held.own.is_some() || held.auto.is_some_and(|order| order.is_own);
+        if is_kept || every < Ttl::MIN || deadline >= held.last_deadline() {
+            return Answer::Nothing;
+        }
+        if held.auto.is_none() && Duration::from_nanos(deadline - now) < ttl.as_duration() / 2 {
+            self.refresh(fence, Some(ttl));
+        }
+        let found = self.find(fence).unwrap();
+        if found.auto.is_some() {
+            found.own = Some((found.reentries, every));
+        } else {
+            let due = now + every.as_nanos() as u64;
+            found.auto = Some(Order { depth: found.reentries, every, timeout: every, due, is_own: true });
+        }
+        Answer::Nothing
+    }
+
+    /// A lock becomes an owner's that was nobody's in particular.
+    pub(super) fn give_owner(&mut self, fence: u64, owner: &Arc<Owner>) {
+        let Some(held) = self.live(fence).cloned() else { return };
+        let extra = ExtraTerms { owner: Some(Arc::clone(owner)), ..ExtraTerms::default() };
+        let terms = Terms { ttl: held.terms.ttl, extra: Some(Arc::new(extra)) };
+        let is_exclusive = held.first && held.mode == Mode::Exclusive && held.proof == held.fence;
+        if held.terms.extra.is_none() && is_exclusive && self.reserve_quota(&terms).is_ok() {
+            self.find(fence).unwrap().terms = terms;
+        }
     }
 
     pub(super) fn grant_if_free(&mut self, asked: &Asked) -> Option<Answer> {
@@ -1047,12 +1096,17 @@ impl Model {
 
     /// Whether there was anything to let go of.
     pub(super) fn release(&mut self, fence: u64, end: End) -> Release {
+        let now = self.now;
         match self.live(fence) {
             None => return Release::AlreadyGone,
             Some(held) if held.reentries > 0 => {
                 held.reentries -= 1;
                 // An order goes with the hold that it was given in.
-                held.auto = held.auto.filter(|(depth, ..)| *depth <= held.reentries);
+                held.own = held.own.filter(|(depth, _)| *depth <= held.reentries);
+                if held.auto.is_some_and(|order| order.depth > held.reentries) {
+                    let of = |(depth, every)| Order { depth, every, timeout: every, due: now, is_own: true };
+                    held.auto = held.own.take().map(of);
+                }
             }
             Some(_) => self.end(fence, end),
         }
@@ -1163,21 +1217,24 @@ impl Model {
             }
         }
         for held in &self.held {
-            if let Some((depth, every, timeout, due)) = held.auto.filter(|(.., due)| *due <= self.now) {
+            if let Some(order) = held.auto.filter(|order| order.due <= self.now) {
                 // The order of a lock that no refresh can keep any longer lapses; that of a session's may go on, for
                 // the session's sake.
                 let is_dead = matches!(self.session_of(&held.terms), Some(Err(_)));
                 let at_its_cap = is_dead || self.deadline(held) >= held.last_deadline();
                 if at_its_cap {
-                    step(&|next| next.find(held.fence).unwrap().auto = None);
+                    step(&|next| {
+                        let found = next.find(held.fence).unwrap();
+                        (found.auto, found.own) = (None, None);
+                    });
                 }
                 if at_its_cap && self.session_of(&held.terms).is_none() {
                     continue;
                 }
                 step(&|next| {
                     let (now, mine) = (next.now, next.find(held.fence).unwrap());
-                    mine.auto = Some((depth, every, timeout, now + every.as_nanos() as u64));
-                    next.counters.refresh_late += u64::from(now - due > timeout.as_nanos() as u64);
+                    mine.auto = Some(Order { due: now + order.every.as_nanos() as u64, ..order });
+                    next.counters.refresh_late += u64::from(now - order.due > order.timeout.as_nanos() as u64);
                     next.refresh(held.fence, Some(held.terms.ttl));
                 });
             }
@@ -1201,7 +1258,7 @@ impl Model {
             assert!(later(wait.deadline), "C1: waits end");
             assert!(self.word_of(&wait.terms).is_none_or(later), "C1: waits end with their session");
         }
-        assert!(self.held.iter().filter_map(|held| held.auto).all(|(.., due)| later(due)), "C1: orders are done");
+        assert!(self.held.iter().filter_map(|held| held.auto).all(|order| later(order.due)), "C1: orders are done");
     }
 
     /// Whether a holder is over, and a tick has passed since.
