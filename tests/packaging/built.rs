@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
+use serde_json::Value;
+
 use crate::binary::{BINARY, Did};
 
 /// The repository.
@@ -16,6 +18,20 @@ pub(crate) fn root() -> &'static Path {
 #[track_caller]
 pub(crate) fn text(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|why| panic!("{path}: {why}"))
+}
+
+/// What is in a YAML file, which must be of the shape of a schema.
+#[track_caller]
+pub(crate) fn yaml(path: &str, schema: Option<&Path>) -> Vec<Value> {
+    read_yaml(&root().join(path), schema)
+}
+
+/// The same for a file elsewhere.
+#[track_caller]
+pub(crate) fn read_yaml(path: &Path, schema: Option<&Path>) -> Vec<Value> {
+    let mut read = Command::new(prepared("python/bin/python"));
+    read.arg(root().join("tests/packaging/read_yaml.py")).arg(path).args(schema);
+    serde_json::from_str(&Did::of(read).ok()).unwrap()
 }
 
 fn target() -> &'static Path {

@@ -4,7 +4,7 @@
 use crate::binary::{Did, leasehold};
 use crate::built::packages;
 use crate::kit::until_or;
-use crate::machine::Machine;
+use crate::machine::{Machine, in_mnt};
 
 const TOKEN: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
 const START: &str = "systemctl start leasehold";
@@ -242,7 +242,7 @@ fn a_removal_ends_the_server_and_a_purge_leaves_what_others_put_there() {
 #[test]
 fn the_program_works_where_no_systemd_runs() {
     let [package, _] = packages();
-    let machine = Machine::start(&[&package], &["sleep", "infinity"]);
+    let machine = Machine::start(&in_mnt(&[&package]), &["sleep", "infinity"]);
     machine.sh("dpkg --install /mnt/leasehold-1.deb");
     assert_eq!(machine.sh("leasehold --version"), Did::of(leasehold(&["--version"])).ok());
     machine.sh("dpkg --purge leasehold");

@@ -1,14 +1,15 @@
 //! A Debian machine with a systemd of its own, which `systemd-nspawn` boots in a second. It has no network but loopback,
 //! and what is written on it is gone with it.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::binary::{Did, command};
+use crate::binary::{Did, command, signal};
 use crate::built::prepared;
-use crate::kit::{Dir, until_or};
+use crate::kit::{Dir, until_or, until_some};
 
 /// Puts the shell into cgroups of its own (a systemd looks after all that is in its), then becomes `systemd-nspawn`, in a
 /// namespace of processes that ends with the test, however that ends.
@@ -38,7 +39,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// Boots it; each of these files lies there by its name in `/mnt`.
     pub(crate) fn boot(files: &[&Path]) -> Self {
-        let machine = Self::start(files, &["--boot", "--", "--unit=multi-user.target"]);
+        let machine = Self::start(&in_mnt(files), &["--boot", "--", "--unit=multi-user.target"]);
         machine.becomes("systemd", || {
             let state = machine.did(&["systemctl", "is-system-running"]).stdout;
             ["running", "degraded"].contains(&state.trim()).then_some(())
@@ -46,17 +47,17 @@ impl Machine {
         machine
     }
 
-    /// Starts it with these words of `systemd-nspawn`.
-    pub(crate) fn start(files: &[&Path], words: &[&str]) -> Self {
+    /// Starts it with these words of `systemd-nspawn`: a program, without `--boot`. Each of these files lies there under
+    /// the name beside it.
+    pub(crate) fn start<W: AsRef<OsStr>>(files: &[(PathBuf, String)], words: &[W]) -> Self {
         assert!(rustix::process::geteuid().is_root(), "a machine is booted by root alone: run these tests as root");
         let console = Dir::make();
         let out = File::create(console.path().join("console")).unwrap();
         let name = format!("leasehold-{}", uuid::Uuid::new_v4().simple());
         let mut start = command("sh", &["-c", START, "sh", &name, "--directory"]);
         start.arg(prepared("machine/root"));
-        for file in files {
-            let name = file.file_name().unwrap().to_str().unwrap();
-            start.arg(format!("--bind-ro={}:/mnt/{name}", file.display()));
+        for (file, name) in files {
+            start.arg(format!("--bind-ro={}:{name}", file.display()));
         }
         // Several machines share the files, which none of them writes to.
         start.args(words).env("SYSTEMD_NSPAWN_LOCK", "0").stderr(out.try_clone().unwrap()).stdout(Stdio::from(out));
@@ -103,8 +104,27 @@ impl Machine {
     /// What a path of the server answers there.
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> String {
-        let url = format!("http://127.0.0.1:7420{path}");
-        Did::of(command("nsenter", &["--target", &self.init, "--net", "curl", "-sS", "--fail", &url])).ok()
+        self.asks(&format!("http://127.0.0.1:7420{path}")).ok()
+    }
+
+    /// What `curl` does, of which that machine has none.
+    pub(crate) fn asks(&self, url: &str) -> Did {
+        // Names stand for the machine itself.
+        let here = ["--connect-to", "::127.0.0.1:", "-sS", "--fail"];
+        Did::of(command("nsenter", &[&["--target", &self.init, "--net", "curl", url], &here[..]].concat()))
+    }
+
+    /// Sends its process 1 a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.init.parse().unwrap(), name);
+    }
+
+    /// Sends its process 1 a signal, and waits for its end.
+    #[track_caller]
+    pub(crate) fn end(mut self, name: &str) -> i32 {
+        self.signal(name);
+        let status = until_some("the end of the machine", || self.nspawn.try_wait().unwrap());
+        status.code().expect("no signal ended it")
     }
 
     /// What systemd says of the server.
@@ -112,6 +132,12 @@ impl Machine {
     pub(crate) fn property(&self, name: &str) -> String {
         self.sh(&format!("systemctl show leasehold --value --property {name}")).trim().to_owned()
     }
+}
+
+/// Files by their names in `/mnt`.
+pub(crate) fn in_mnt(files: &[&Path]) -> Vec<(PathBuf, String)> {
+    let place = |file: &Path| format!("/mnt/{}", file.file_name().unwrap().to_str().unwrap());
+    files.iter().map(|file| ((*file).to_owned(), place(file))).collect()
 }
 
 fn child_of(process: &str) -> Option<String> {

@@ -11,8 +11,11 @@ mod binary;
 mod kit;
 
 mod built;
+mod image;
 mod machine;
 
+mod container;
 mod debian;
+mod kubernetes;
 mod page;
 mod unit;
