@@ -218,7 +218,7 @@ impl LockManager {
     }
 
     /// Which shard a key belongs to, and its hash there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn place(&self, key: &Key) -> (u32, u32) {
         self.engine.router.of(key)
     }

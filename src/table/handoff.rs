@@ -1,15 +1,14 @@
 //! How a key passes on: the grants that are made, and the waiters that are sent away.
 
-use hashbrown::hash_table::Entry;
-
 use super::acquire::Grant;
 use super::events::EventKind;
 use super::group::Group;
 use super::holder::{GrantState, Holder};
+use super::index::find_from;
 use super::queue::Rejection;
 use super::request::AcquireRequest;
 use super::slot::{Extras, Scope, Slot, Terms};
-use super::{Effects, HAND_OFFS, Table, spread, steps};
+use super::{Effects, HAND_OFFS, Table, steps};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, Loss};
 use crate::key::{FencingToken, Token, Ttl};
@@ -72,9 +71,8 @@ impl Table {
             fx.due(self.first_end(index));
             self.file_first_as_urgent(index);
         } else if slot.is_free() {
-            let hash = slot.hash;
             self.settle_claim(index, fx);
-            self.remove_slot(index, hash);
+            self.remove_slot(index);
         }
     }
 
@@ -200,20 +198,19 @@ impl Table {
     /// looked for and put in by one look at the index.
     #[inline(always)]
     pub(super) fn grant_vacant(&mut self, request: &AcquireRequest<'_>) -> Result<(u32, FencingToken), u32> {
-        let slots = &self.slots;
-        let is_key = |index: &u32| slots[*index].is_of(request.hash, request.key);
-        let vacant = match self.index.entry(spread(request.hash), is_key, |other| spread(slots[*other].hash)) {
-            Entry::Occupied(found) => return Err(*found.get()),
-            Entry::Vacant(vacant) => vacant,
-        };
+        let (bucket, chained) = self.index.place(&mut self.slots, request.hash);
+        let is_key = |index: u32| self.slots[index].is_of(request.hash, request.key);
+        if let Some(found) = find_from(&self.slots, chained, is_key) {
+            return Err(found);
+        }
         let (now, fence) = (self.now, take_fence(&mut self.fence));
         let AcquireRequest { key, hash, grant_state, .. } = *request;
         let ttl = request.terms.ttl;
         let index = self.slots.insert_with(|| {
             let holder = Holder::new(fence, ttl, now, now.after(ttl), grant_state);
-            Slot::of_key(key.clone(), hash, Some(holder), None)
+            Slot::of_key(key.clone(), hash, Some(holder), None).before(chained)
         });
-        vacant.insert(index);
+        self.index.put(bucket, index);
         self.unfiled.note(index);
         self.counters.attempts += 1;
         self.counters.grants += 1;

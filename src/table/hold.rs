@@ -75,7 +75,7 @@ impl Table {
         if is_filed {
             self.expiries.remove(&mut self.slots, grant.slot);
         }
-        self.remove_slot(grant.slot, key_hash);
+        self.remove_slot(grant.slot);
         Some(Release::Released)
     }
 

@@ -54,6 +54,7 @@ mod hold;
 mod holder;
 mod hot_keys;
 mod idempotency;
+mod index;
 mod minted;
 mod owner;
 mod owner_index;
@@ -83,7 +84,7 @@ mod upgrade;
 mod view;
 mod wants;
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashMap;
 
 pub(crate) use acquire::{Grant, NotFree};
 pub(crate) use auto_refresh::AutoRefreshStart;
@@ -132,6 +133,7 @@ use claim::IdleKeys;
 use events::Subscriptions;
 use history::History;
 use hot_keys::HotKeys;
+use index::{KeyIndex, find_from};
 use minted::Minter;
 use owner_index::OwnerIndex;
 use queue::Waiter;
@@ -177,7 +179,7 @@ pub(crate) struct Table {
     limits: Limits,
     slots: Slab<Slot>,
     /// From a key's hash to its slot.
-    index: HashTable<u32>,
+    index: KeyIndex,
     unfiled: Unfiled,
     history: History,
     counters: Counters,
@@ -227,7 +229,7 @@ impl Table {
     pub(crate) fn new(limits: Limits, claim: Claim, fence_floor: u64, now: Moment) -> Self {
         let slow_path = claim.is_stored();
         Self {
-            index: HashTable::new(),
+            index: KeyIndex::new(),
             slots: Slab::new(),
             waiters: Slab::new(),
             chosen: HashMap::default(),
@@ -268,25 +270,23 @@ impl Table {
 
     #[inline]
     fn find(&self, hash: u32, key: &Key) -> Option<u32> {
-        let slots = &self.slots;
-        self.index.find(spread(hash), |&index| slots[index].is_of(hash, key)).copied()
+        find_from(&self.slots, self.index.first(hash), |index| self.slots[index].is_of(hash, key))
     }
 
     /// Puts a new slot in the table.
     fn insert_slot(&mut self, slot: Slot) -> u32 {
-        let hash = spread(slot.hash);
-        let index = self.slots.insert(slot);
-        let slots = &self.slots;
-        self.index.insert_unique(hash, index, |&other| spread(slots[other].hash));
+        let (bucket, chained) = self.index.place(&mut self.slots, slot.hash);
+        let index = self.slots.insert(slot.before(chained));
+        self.index.put(bucket, index);
         index
     }
 
-    /// Takes a slot out that nobody holds or waits for (T7); `hash` is its key's.
-    #[inline]
-    fn remove_slot(&mut self, index: u32, hash: u32) {
-        if let Ok(entry) = self.index.find_entry(spread(hash), |&other| other == index) {
-            entry.remove();
-        }
+    /// Takes a slot out that nobody holds or waits for (T7).
+    #[inline(always)]
+    fn remove_slot(&mut self, index: u32) {
+        let Some(slot) = self.slots.get(index) else { return };
+        let (hash, next) = (slot.hash, slot.chained);
+        self.index.remove(&mut self.slots, index, (hash, next));
         self.slots.remove(index);
     }
 
@@ -295,13 +295,13 @@ impl Table {
         let trims_idle = |idle: &mut Box<IdleKeys>| idle.trim(CHUNKS_AT_ONCE);
         if self.slots.trim(CHUNKS_AT_ONCE)
             || self.waiters.trim(CHUNKS_AT_ONCE)
+            || self.index.trim(&mut self.slots)
             || self.idle_keys.as_mut().is_some_and(trims_idle)
         {
             return true;
         }
         self.unfiled.trim(self.slots.bound());
         // What is moved for it is few, and what was there before was many: O(1) for each that has gone.
-        shrink_if_sparse!(self.index, |&other| spread(self.slots[other].hash));
         shrink_if_sparse!(self.chosen);
         shrink_if_sparse!(self.owner_index);
         shrink_if_sparse!(self.handing_off);
@@ -438,9 +438,4 @@ impl Table {
     pub(crate) fn admit(&mut self, more: usize) {
         self.limits.waiters = self.waiting.saturating_add(more);
     }
-}
-
-/// Makes the 64 bits that the index wants of the 32 that a slot keeps; it takes its tag from the highest ones.
-fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }

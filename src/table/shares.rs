@@ -142,8 +142,7 @@ impl Table {
                 self.headless -= 1;
                 self.tally.has_a_head_or_none(Kind::ReadWrite);
             }
-            let hash = self.slots[index].hash;
-            self.remove_slot(index, hash);
+            self.remove_slot(index);
         }
     }
 }

@@ -113,6 +113,7 @@ impl<T> Slab<T> {
     }
 
     /// Frees an entry, if it is in use, and drops it where it lies.
+    #[inline]
     pub(crate) fn remove(&mut self, index: u32) {
         let is_listed = index.wrapping_sub(self.unlisted) >= self.unlisted_len;
         let next = self.first_free;

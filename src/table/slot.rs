@@ -9,6 +9,7 @@ use super::counters::Counters;
 use super::group::Group;
 use super::history::End;
 use super::holder::{Asked, GrantState, Holder};
+use super::index::Chained;
 use super::owner::Owner;
 use super::permits_wanted::PermitsWanted;
 use super::queue::Queue;
@@ -151,6 +152,8 @@ pub(crate) struct Slot {
     pub(crate) hash: u32,
     /// Of a further holder: the slot of its key. `NIL` in a key's own.
     key_slot: u32,
+    /// Of a key's own: the next one of its chain in the index.
+    pub(super) chained: u32,
     pub(crate) expiry: Links,
     pub(crate) extras: Option<Box<Extras>>,
 }
@@ -159,7 +162,13 @@ impl Slot {
     /// The slot of a key.
     #[inline(always)]
     pub(super) fn of_key(key: Key, hash: u32, holder: Option<Holder>, extras: Option<Box<Extras>>) -> Self {
-        Self { key, holder, queue: Queue::EMPTY, hash, key_slot: NIL, expiry: Links::NEW, extras }
+        Self { key, holder, queue: Queue::EMPTY, hash, key_slot: NIL, chained: NIL, expiry: Links::NEW, extras }
+    }
+
+    /// The same, with the next one of its chain in the index.
+    #[inline(always)]
+    pub(super) fn before(self, chained: u32) -> Self {
+        Self { chained, ..self }
     }
 
     /// The slot of a further holder of the key in `key_slot`.
@@ -388,6 +397,23 @@ impl Extras {
 }
 
 debug_of!(Extras, |it| terms: it.terms, auto: it.auto);
+
+/// The slots as entries of the index.
+impl Chained for Slab<Slot> {
+    #[inline(always)]
+    fn hash_of(&self, id: u32) -> u32 {
+        self[id].hash
+    }
+
+    #[inline(always)]
+    fn next_of(&self, id: u32) -> u32 {
+        self[id].chained
+    }
+
+    fn set_next(&mut self, id: u32, next: u32) {
+        self[id].chained = next;
+    }
+}
 
 /// The slots as entries of the expiry wheel: filed under their holder's deadline.
 impl Timed for Slab<Slot> {

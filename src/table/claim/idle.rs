@@ -7,7 +7,6 @@ use super::kept::KeptClaim;
 use crate::clock::Moment;
 use crate::key::{Key, Token};
 use crate::table::slab::Slab;
-use crate::table::spread;
 use crate::table::timer_wheel::{Links, Step, Timed, Wheel};
 
 /// One of these keys.
@@ -131,4 +130,9 @@ impl IdleKeys {
     pub(in crate::table) fn trim(&mut self, chunks: usize) -> bool {
         self.keys.trim(chunks)
     }
+}
+
+/// Makes the 64 bits that the index wants of the 32 that a slot keeps; it takes its tag from the highest ones.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }

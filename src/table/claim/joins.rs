@@ -10,7 +10,8 @@
 //! a key in this process one talks to the store (R15), but for those that were under way at the same time.
 
 use super::carriers::Carrier;
-use super::{AtFirst, Attempts, ClaimEnd, ClaimOutcome, ClaimRequest, ClaimSource, GIVEN, StoreCommand};
+use super::tokens::GIVEN;
+use super::{AtFirst, Attempts, ClaimEnd, ClaimOutcome, ClaimRequest, ClaimSource, StoreCommand};
 use crate::clock::Moment;
 #[cfg(test)]
 use crate::key::FencingToken;

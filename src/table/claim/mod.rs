@@ -28,6 +28,7 @@ mod riders;
 mod share_walks;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::fmt;
 use std::sync::Arc;
@@ -56,9 +57,7 @@ pub(super) use kept::{ClaimEvent, KeptClaim};
 pub(crate) use release_command::ReleaseCommand;
 pub(crate) use reuse::Told;
 use riders::NoRider;
-
-/// Why a grant of the store has a token.
-const GIVEN: &str = "who asks for a key of the store brings the token that the store is given";
+use tokens::GIVEN;
 
 /// The right of this process to grant a key.
 #[derive(Clone)]
@@ -388,23 +387,6 @@ impl Table {
             };
             self.send(command, fx);
         }
-    }
-
-    /// What the store keeps the key of what holds a slot under.
-    pub(super) fn store_token(&self, index: u32) -> Option<Token> {
-        let claim = self.slots[index].extras.as_ref().and_then(|extras| extras.claim.as_ref());
-        let carrier = || self.carrier_of(index).map(|carrier| carrier.token);
-        claim.map(|claim| claim.token).or_else(carrier).or_else(|| self.slots[index].kept_token())
-    }
-
-    /// The token of what holds a slot by the store's leave.
-    pub(super) fn own_token(&self, index: u32) -> Token {
-        self.slots[index].kept_token().expect(GIVEN)
-    }
-
-    /// Whether what a grant holds its key by in the store is its own alone.
-    pub(crate) fn has_own_claim(&self, grant: &Grant) -> bool {
-        self.holder_of(grant).is_some() && self.store_token(grant.slot) == self.slots[grant.slot].kept_token()
     }
 
     /// Whether the request of a grant that the store gave had to wait for others.

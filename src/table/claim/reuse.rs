@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::idle::What;
 use super::kept::{ClaimEvent, ClaimStep, KeptClaim, Next};
-use super::{AtFirst, Attempts, Claim, ClaimEnd, GIVEN, StoreCommand};
+use super::tokens::GIVEN;
+use super::{AtFirst, Attempts, Claim, ClaimEnd, StoreCommand};
 use crate::claim_reuse::{ClaimReuse, IDLE_LIFE, KeptIdle};
 use crate::clock::Moment;
 use crate::error::LockError;
