@@ -14,8 +14,10 @@ mod built;
 mod image;
 mod machine;
 
+mod aws;
 mod container;
 mod debian;
+mod hygiene;
 mod kubernetes;
 mod page;
 mod unit;

@@ -70,6 +70,27 @@ fn what_the_page_says_of_containers_and_clusters_names_what_is_there() {
 }
 
 #[test]
+fn what_the_page_of_the_stack_says_names_what_is_there() {
+    let page = text("examples/aws/README.md");
+    let line = page.lines().find(|line| line.starts_with("aws cloudformation deploy")).unwrap();
+    assert!(line.contains("--template-file examples/aws/template.yaml --capabilities CAPABILITY_IAM"));
+    // Every parameter without a default is given, and no other.
+    let template = text("examples/aws/template.yaml");
+    let parameters = template.split("Parameters:\n").nth(1).unwrap().split("\nResources:").next().unwrap();
+    let mut wanted = Vec::new();
+    for line in parameters.lines() {
+        match line.strip_prefix("  ").filter(|line| !line.starts_with(' ')) {
+            Some(name) => wanted.push(name.trim_end_matches(':')),
+            None if line.trim_start().starts_with("Default:") => drop(wanted.pop()),
+            None => {}
+        }
+    }
+    let given = line.split("--parameter-overrides ").nth(1).unwrap();
+    let given: Vec<&str> = given.split(' ').map(|one| one.split('=').next().unwrap()).collect();
+    assert_eq!(given, wanted);
+}
+
+#[test]
 fn every_block_of_the_page_is_of_a_section_that_is_tested() {
     let page = text(PAGE);
     for section in page.split("\n## ").skip(1).filter(|section| section.contains("```")) {
