@@ -92,6 +92,9 @@ fn the_two_commands_are_there() {
             ["cargo", "install", "--path", ".", "--locked", "--features", "server"] => true,
             // tests/packaging does what is behind it.
             ["packaging/debian/build"] => Path::new(env!("CARGO_MANIFEST_DIR")).join(words[0]).exists(),
+            ["docker", "build", "--tag", "leasehold", "."] => {
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile").exists()
+            }
             ["cargo", "add", "leasehold", "--path", "../leasehold"] => adds_the_library(&words),
             ["benches/run", rounds, "all"] => rounds.parse::<u32>().is_ok(),
             ["benches/run", rounds, benches @ ..] => rounds.parse::<u32>().is_ok() && benches.iter().all(is_bench),
