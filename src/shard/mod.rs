@@ -200,6 +200,11 @@ impl Shard {
         self.clock.now()
     }
 
+    /// When a wait that is long enough for it began by the coarse clock, and how long it is from then on.
+    pub(crate) fn begin_of_wait(&self, wait: Duration) -> Option<(Moment, Duration)> {
+        (wait >= LONG_WAIT).then(|| (self.clock.coarse(), wait.saturating_add(self.clock.coarse_lag())))
+    }
+
     pub(crate) fn bounds(&self) -> TtlBounds {
         self.ttls
     }
@@ -394,7 +399,9 @@ impl Shard {
                 return state.armed;
             }
             let now = self.clock.now();
+            // The next grants may be dated that much before now.
             let keep_within = std::mem::replace(&mut state.keep_within, Duration::MAX);
+            let keep_within = keep_within.saturating_sub(self.clock.coarse_lag());
             let armed = match [state.table.next_due(), state.timers.next()].into_iter().flatten().min() {
                 Some(due) => due.min(now.saturating_add(LONGEST_SLEEP)),
                 // Else each grant that comes would have to wake the actor.

@@ -1,6 +1,11 @@
 //! Tests of the actor's turns, taken one at a time: without actors, nothing else does what is due.
 
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+use futures_util::FutureExt;
 
 use super::{SLICE, Shard};
 use crate::clock::{ManualClock, Moment};
@@ -50,4 +55,35 @@ fn sessions_whose_orders_are_replaced_or_that_are_dropped_leave_no_timer_behind(
     assert_eq!(locks.shard_at(0).sleepers(), 1);
     drop(me);
     assert_eq!(locks.shard_at(0).sleepers(), 0);
+}
+
+#[test]
+fn the_turn_that_begins_to_refresh_comes_in_time_and_one_that_came_wakes_nobody_for_the_next_lock() {
+    let (locks, clock) = manager();
+    // Less than this shard sleeps for anyway.
+    let (shard, third) = (locks.shard_at(0), Duration::from_millis(500));
+    clock.set_lag(Duration::from_millis(5));
+    let nudges = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&nudges);
+    shard.set_nudge(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let work = || locks.run("k", |_| std::future::pending::<()>()).ttl(3 * third);
+    turns(shard);
+    for _ in 0..3 {
+        let mut work = Box::pin(work().into_future());
+        assert!((&mut work).now_or_never().is_none(), "it holds its lock");
+        assert_eq!(nudges.load(Ordering::SeqCst), 1, "the first of them, and no other");
+        drop(work);
+        let wake_at = turns(shard).1;
+        assert!(wake_at <= shard.now().saturating_add(third));
+    }
+    // What is held still is refreshed from then on.
+    let mut work = Box::pin(work().into_future());
+    assert!((&mut work).now_or_never().is_none());
+    for _ in 0..100 {
+        clock.advance(third / 5);
+        turns(shard);
+    }
+    assert_eq!(shard.totals().1, 1);
 }

@@ -16,8 +16,17 @@ pub(super) struct CallerWait<'a> {
 }
 
 impl<'a> CallerWait<'a> {
-    /// Begins to wait; [`Duration::MAX`] waits without end.
+    /// Begins to wait; [`Duration::MAX`] waits without end. A long wait is dated by the coarse clock, and made longer by what
+    /// that may lag (C2).
     pub(super) fn begin(shard: &'a Shard, wait: Duration) -> Self {
+        match shard.begin_of_wait(wait) {
+            Some((since, wait)) => Self { shard, since, wait, timer: None },
+            None => Self::begin_exactly(shard, wait),
+        }
+    }
+
+    /// The same for one who is asked when it began.
+    pub(super) fn begin_exactly(shard: &'a Shard, wait: Duration) -> Self {
         Self { shard, since: shard.now(), wait, timer: None }
     }
 
@@ -26,7 +35,7 @@ impl<'a> CallerWait<'a> {
         self.shard
     }
 
-    /// When it began.
+    /// When it began; where that is not asked for exactly, up to a tick of the coarse clock before.
     pub(super) const fn since(&self) -> Moment {
         self.since
     }

@@ -115,14 +115,8 @@ impl<V> Flight<V> {
         self.landed.get().map(|landed| landed.source)
     }
 
-    /// The turn, if nobody has it.
-    pub(super) fn try_lead(self: &Arc<Self>) -> Option<Lead<V>> {
-        self.turns.try_acquire().ok()?.forget();
-        Some(Lead(Arc::clone(self)))
-    }
-
-    /// Waits for the turn or the end, for a caller that has asked since then.
-    pub(super) async fn landing(self: Arc<Self>, since: Moment) -> Landing<V>
+    /// See [`AnyFlight::landing`].
+    async fn landing(self: Arc<Self>, since: Moment) -> Landing<V>
     where
         V: Clone + Send + Sync + 'static,
     {
@@ -261,6 +255,9 @@ impl<F, Fut: Future> Future for Calling<F, Fut> {
     }
 }
 
+/// Why a flight has the type that is asked for.
+const NAMED: &str = "the flight's key names the type";
+
 /// What makes calls share a flight: the key, and the type of the value.
 pub(super) type FlightKey = (Key, TypeId);
 
@@ -277,8 +274,26 @@ impl AnyFlight {
         Self { flight: Arc::new(flight), is_over }
     }
 
-    pub(super) fn of_type<V: Send + Sync + 'static>(&self) -> Arc<Flight<V>> {
-        Arc::clone(&self.flight).downcast().expect("the flight's key names the type")
+    pub(super) fn of_type<V: Send + Sync + 'static>(&self) -> &Flight<V> {
+        self.flight.downcast_ref().expect(NAMED)
+    }
+
+    fn shared<V: Send + Sync + 'static>(&self) -> Arc<Flight<V>> {
+        Arc::clone(&self.flight).downcast().expect(NAMED)
+    }
+
+    /// The turn, if nobody has it.
+    pub(super) fn try_lead<V: Send + Sync + 'static>(&self) -> Option<Lead<V>> {
+        self.of_type::<V>().turns.try_acquire().ok()?.forget();
+        Some(Lead(self.shared()))
+    }
+
+    /// Waits for the turn or the end, for a caller that has asked since then.
+    pub(super) fn landing<V>(&self, since: Moment) -> BoxFuture<'static, Landing<V>>
+    where
+        V: Clone + Send + Sync + 'static,
+    {
+        self.shared::<V>().landing(since).boxed()
     }
 }
 

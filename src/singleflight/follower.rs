@@ -24,7 +24,6 @@ use crate::table::{Mode, Owner};
 pub(super) struct Follower<'a, V> {
     manager: &'a LockManager,
     seat: Seat<FlightKey, AnyFlight>,
-    flight: Arc<Flight<V>>,
     /// `None` while this caller has the turn.
     landing: Option<BoxFuture<'static, Landing<V>>>,
     wait: CallerWait<'a>,
@@ -56,9 +55,12 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
         let key = request.checked_key()?;
         across::check(request, codec).inspect_err(|why| refused(manager, &key, why))?;
         let shard = manager.shard_at(manager.place(&key).0);
-        let wait = CallerWait::begin(shard, wait);
-        let (seat, flight) = seat_of(manager, key);
-        let mut follower = Follower { manager, seat, flight, landing: None, wait, watch: None };
+        // What another process has left is compared with when this caller asked.
+        let wait = match codec {
+            None => CallerWait::begin(shard, wait),
+            Some(_) => CallerWait::begin_exactly(shard, wait),
+        };
+        let mut follower = Follower { manager, seat: seat_of::<V>(manager, key), landing: None, wait, watch: None };
         if let Some(owner) = manager.caller() {
             follower.watch = Some(FollowerWait { manager, owner, registered: None });
         }
@@ -68,17 +70,17 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
 
     /// Takes the turn, if nobody has it; else begins to wait for it.
     pub(super) fn take_turn(&mut self) -> Option<Lead<V>> {
-        if let Some(lead) = self.flight.try_lead() {
+        if let Some(lead) = self.seat.cell.try_lead() {
             return Some(lead);
         }
-        self.landing = Some(Arc::clone(&self.flight).landing(self.wait.since()).boxed());
+        self.landing = Some(self.seat.cell.landing(self.wait.since()));
         None
     }
 
     fn register_wait(&mut self) -> Result<(), LockError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
         watch
-            .register_wait(&self.seat.key.0, &self.flight)
+            .register_wait(&self.seat.key.0, self.seat.cell.of_type::<V>())
             .inspect_err(|why| refused(self.manager, &self.seat.key.0, why))
     }
 
@@ -104,7 +106,7 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
                 Landing::Value(value) => return Poll::Ready(Ok(Next::Value(value))),
                 Landing::Turn(lead) => return Poll::Ready(Ok(Next::Turn(lead))),
                 Landing::GivenUp => {
-                    (self.seat, self.flight) = seat_of(self.manager, self.seat.key.0.clone());
+                    self.seat = seat_of::<V>(self.manager, self.seat.key.0.clone());
                     self.register_wait()?;
                 }
             }
@@ -144,7 +146,7 @@ impl<V: Clone + Send + Sync + 'static> Follower<'_, V> {
 
     /// The same for one that had the turn: it has not called if the value is another process's.
     pub(super) fn count_turn(&self) {
-        let is_here = matches!(self.flight.source(), None | Some(Source::Here));
+        let is_here = matches!(self.seat.cell.of_type::<V>().source(), None | Some(Source::Here));
         self.count(if is_here { Role::Leader } else { Role::Follower });
     }
 }
@@ -154,11 +156,9 @@ fn refused(manager: &LockManager, key: &Key, why: &LockError) {
     manager.count_refused(key, Mode::Exclusive, why);
 }
 
-fn seat_of<V: Send + Sync + 'static>(manager: &LockManager, key: Key) -> (Seat<FlightKey, AnyFlight>, Arc<Flight<V>>) {
+fn seat_of<V: Send + Sync + 'static>(manager: &LockManager, key: Key) -> Seat<FlightKey, AnyFlight> {
     let flights = &manager.flights().values;
-    let (seat, _) = flights.join((key, TypeId::of::<V>()), || AnyFlight::new(Flight::<V>::new()));
-    let flight = seat.cell.of_type();
-    (seat, flight)
+    flights.join((key, TypeId::of::<V>()), || AnyFlight::new(Flight::<V>::new())).0
 }
 
 impl FollowerWait<'_> {
