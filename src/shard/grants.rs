@@ -30,7 +30,9 @@ impl Shard {
 
     /// The token of a grant, which others may know from now on.
     pub(crate) fn tell_token(&self, grant: &Grant) -> Token {
-        self.state.lock().table.tell_token(grant)
+        // A system call, by which a fork is noticed in time: before the mutex.
+        let process = std::process::id();
+        self.state.lock().table.tell_token(grant, process)
     }
 
     /// The token that is kept with a grant, if it still holds its key.

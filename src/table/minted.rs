@@ -41,7 +41,7 @@ pub(super) struct Minter {
 }
 
 impl Minter {
-    /// The key of this process. Costs a system call, by which a fork is noticed in time.
+    /// The key of this process.
     fn key_of(&mut self, process: u32) -> ToldUnder {
         if self.keys.is_empty() || process != self.process {
             let mut key = [0; 16];
@@ -61,8 +61,8 @@ impl Minter {
         Some(Token::from_random_bytes(hash.as_bytes()))
     }
 
-    fn tell(&mut self, fence: FencingToken) -> (ToldUnder, Token) {
-        let told = self.key_of(std::process::id());
+    fn tell(&mut self, fence: FencingToken, process: u32) -> (ToldUnder, Token) {
+        let told = self.key_of(process);
         (told, self.token(told, fence).expect("the key is there"))
     }
 }
@@ -76,16 +76,16 @@ impl std::fmt::Debug for Minter {
 
 impl Table {
     /// The token of a grant, which others may know from now on. After its end it is the one that was told before, as long
-    /// as that is remembered.
-    pub(crate) fn tell_token(&mut self, grant: &Grant) -> Token {
+    /// as that is remembered. `process`: the one that is asked, as the system names it now.
+    pub(crate) fn tell_token(&mut self, grant: &Grant, process: u32) -> Token {
         if self.holder_of(grant).is_none() {
             let ended = self.history.token_of_fence(grant.fence);
-            return ended.unwrap_or_else(|| self.minter.tell(grant.fence).1);
+            return ended.unwrap_or_else(|| self.minter.tell(grant.fence, process).1);
         }
         if let Some(known) = self.known_token(grant.slot) {
             return known;
         }
-        let (told, token) = self.minter.tell(grant.fence);
+        let (told, token) = self.minter.tell(grant.fence, process);
         let slot = &mut self.slots[grant.slot];
         slot.holder.iter_mut().for_each(|holder| holder.told = told);
         if let Some(key_slot) = slot.member_of()
@@ -123,10 +123,10 @@ mod tests {
     fn a_token_is_a_random_uuid_of_its_fence_and_its_shard_alone() {
         let (mut one, mut other) = (Minter::default(), Minter::default());
         assert_eq!(one.token(ToldUnder::NOBODY, fence(7)), None);
-        let (told, token) = one.tell(fence(7));
-        assert_eq!((one.token(told, fence(7)), one.tell(fence(7))), (Some(token), (told, token)));
-        assert_ne!(one.tell(fence(8)).1, token);
-        assert_ne!(other.tell(fence(7)).1, token);
+        let (told, token) = one.tell(fence(7), 1);
+        assert_eq!((one.token(told, fence(7)), one.tell(fence(7), 1)), (Some(token), (told, token)));
+        assert_ne!(one.tell(fence(8), 1).1, token);
+        assert_ne!(other.tell(fence(7), 1).1, token);
         let uuid = token.as_uuid();
         assert_eq!((uuid.get_version_num(), uuid.get_variant()), (4, uuid::Variant::RFC4122));
         assert!(!format!("{one:?}").contains(&format!("{:?}", one.keys[0])));

@@ -164,7 +164,7 @@ mod tests {
         // Who comes first is not who holds it: it was granted to another since.
         table.reclaim(&request(stale), fence(700), now, &mut fx).unwrap();
         let Reclaimed { grant, put_out } = table.reclaim(&request(holder), fence(900), now, &mut fx).unwrap();
-        assert_eq!((table.tell_token(&grant), grant.fence, put_out), (holder, fence(900), 1));
+        assert_eq!((table.tell_token(&grant, 1), grant.fence, put_out), (holder, fence(900), 1));
         let again = table.reclaim(&request(stale), fence(700), now, &mut fx);
         assert_eq!(again, Err(LockError::Lost(Loss::Expired)));
         // Below the holder's, as high, and above all from which this table counts.

@@ -72,7 +72,7 @@ fn shares_come_and_go_in_any_order_and_the_last_takes_the_key_along() {
         }
         assert_eq!(table.held(), held.len());
     }
-    let tokens: Vec<Token> = held.iter().map(|grant| table.tell_token(grant)).collect();
+    let tokens: Vec<Token> = held.iter().map(|grant| table.tell_token(grant, 1)).collect();
     table.assert_invariants();
     for (grant, token) in held.iter().zip(tokens) {
         let key_slot = table.key_slot(grant.slot);
@@ -147,7 +147,7 @@ fn who_asks_again_by_the_token_of_a_share_is_asked_for_the_same_terms() {
     for _ in 0..2 {
         let grant = share(&mut table, 10).unwrap();
         table.set_grant_state(&grant, GrantState::Ticket);
-        let token = Some(table.tell_token(&grant));
+        let token = Some(table.tell_token(&grant, 1));
         let alone = acquire(&mut table, Mode::Exclusive, token);
         assert_eq!(alone, AcquireOutcome::Refused(LockError::TokenReused));
         assert_eq!(acquire(&mut table, Mode::Shared, token), AcquireOutcome::Granted(grant));

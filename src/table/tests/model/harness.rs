@@ -624,7 +624,7 @@ impl Harness {
 
     /// The token of a grant, and what the model calls it if it can be known by it.
     fn tell(&mut self, grant: &Grant) -> (Token, Option<u128>) {
-        let (token, fence) = (self.table.tell_token(grant), grant.fence.get());
+        let (token, fence) = (self.table.tell_token(grant, 1), grant.fence.get());
         let name = self.model.tell_token(fence);
         if name == Some(minted(fence)) {
             assert_eq!(*self.told.entry(fence).or_insert(token), token, "a token stays what it is");
