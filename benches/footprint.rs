@@ -62,11 +62,25 @@ fn key(n: usize) -> String {
 
 /// The bytes that `make` leaves allocated, per piece. What it makes is dropped before the next measurement.
 fn bytes_each<T>(pieces: usize, make: impl FnOnce() -> T) -> f64 {
-    let before = ALLOCATED.current_usage();
+    let before = settled();
     let made = make();
-    let bytes = ALLOCATED.current_usage() - before;
+    let bytes = ALLOCATED.current_usage() as f64 - before as f64;
     drop(made);
-    bytes as f64 / pieces as f64
+    bytes / pieces as f64
+}
+
+/// The bytes that are allocated once nobody frees any more: the thread of a manager that was dropped gives back its own
+/// while we go on.
+fn settled() -> usize {
+    let mut before = usize::MAX;
+    loop {
+        let now = ALLOCATED.current_usage();
+        if now == before {
+            return now;
+        }
+        before = now;
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Collects without room to spare, so that the collection weighs what its members do.
