@@ -90,17 +90,13 @@ fn exactly<T>(count: usize, make: impl FnMut(usize) -> T) -> Vec<T> {
     all
 }
 
-/// A manager whose bounds and TTL are out of the way.
-fn roomy(scale: &Scale) -> Builder {
-    LockManager::builder()
-        .ttl(Duration::from_hours(1))
-        .wait(Duration::from_hours(1))
-        .max_keys(scale.locks * 2)
-        .max_waiters(scale.waiters * 2)
+/// A manager whose bounds and TTL are out of the way, on any number of shards, of which each has its part of the bounds.
+fn roomy() -> Builder {
+    LockManager::builder().ttl(Duration::from_hours(1)).wait(Duration::from_hours(1)).max_keys(1 << 23).max_waiters(1 << 22)
 }
 
 fn ours_held(scale: &Scale) -> f64 {
-    let locks = roomy(scale).build().expect("valid settings");
+    let locks = roomy().build().expect("valid settings");
     bytes_each(scale.locks, || exactly(scale.locks, |n| locks.try_lock_now(key(n)).expect("every key is there once")))
 }
 
@@ -117,7 +113,7 @@ fn queue<'a, T>(future: impl Future<Output = T> + 'a) -> Pin<Box<dyn Future<Outp
 }
 
 fn ours_waiting(scale: &Scale) -> f64 {
-    let locks = roomy(scale).build().expect("valid settings");
+    let locks = roomy().build().expect("valid settings");
     let _held = exactly(WAITED_FOR, |n| locks.try_lock_now(key(n)).expect("every key is there once"));
     bytes_each(scale.waiters, || exactly(scale.waiters, |n| queue(locks.lock(key(n % WAITED_FOR)).into_future())))
 }

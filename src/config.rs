@@ -61,6 +61,8 @@ settings! {
         /// The longest key, at most [`Key::MAX_BYTES`].
         max_key_bytes: usize = 256;
         /// How many keys may be locked at once; beyond it, [`LockError::TooManyKeys`](crate::LockError::TooManyKeys).
+        /// Each [shard](Self::shards) has an equal part of it, so that a small bound is reached early where keys are
+        /// not spread evenly: at some 100 keys to a shard that is at about three quarters, at 10 perhaps at a third.
         max_keys: usize = 1 << 22;
         /// How many further holders shared keys and semaphores may have beside the first of each, all together; beyond
         /// it, [`LockError::TooManyHolders`](crate::LockError::TooManyHolders). Those who wait already are let in all
