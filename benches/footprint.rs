@@ -92,7 +92,11 @@ fn exactly<T>(count: usize, make: impl FnMut(usize) -> T) -> Vec<T> {
 
 /// A manager whose bounds and TTL are out of the way, on any number of shards, of which each has its part of the bounds.
 fn roomy() -> Builder {
-    LockManager::builder().ttl(Duration::from_hours(1)).wait(Duration::from_hours(1)).max_keys(1 << 23).max_waiters(1 << 22)
+    LockManager::builder()
+        .ttl(Duration::from_hours(1))
+        .wait(Duration::from_hours(1))
+        .max_keys(1 << 23)
+        .max_waiters(1 << 22)
 }
 
 fn ours_held(scale: &Scale) -> f64 {

@@ -3,8 +3,8 @@
 //! It sees only the crate's public face. A lock that is asked for over HTTP is a [`Ticket`](crate::Ticket): whoever
 //! has its token refreshes and releases it, and nothing but a release, an operator or its deadline ends it.
 //!
-//! Several servers over one store share its locks, and nothing else. A token is one lock through all of them: any server
-//! releases it; to refresh it through another server, take it there with the same `token`. What one of them extends or
+//! Several servers over one store share its locks, and nothing else. A token is one lock through all of them, and through
+//! one that was started anew: any server refreshes and releases it. What one of them extends or
 //! releases, the others find out before the end that they know of, or when they are asked for it; until then they
 //! list it as they last knew it. A request that is given up gives its token up everywhere.
 //!

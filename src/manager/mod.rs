@@ -35,7 +35,7 @@ pub use stats::{HotKey, Stats};
 
 use crate::config::Builder;
 use crate::engine::{LockManager, ShardActor};
-use crate::error::LockError;
+use crate::error::{LockError, Loss};
 use crate::key::{Key, Token, Ttl};
 use crate::lock::{Lock, Refreshed, Ticket};
 use crate::shard::Shard;
@@ -80,12 +80,17 @@ impl LockManager {
 
     /// Refreshes a lock by its token: to now plus `ttl`, or plus the TTL it was granted with.
     ///
+    /// Over a store the lock may be one that another process granted, or this one before it was started anew: of a token
+    /// that is not known here the store is asked. It is refreshed there, by the manager's own TTL if none is given, and
+    /// stays a lock of [elsewhere](crate::Location::Elsewhere) here; how often it was refreshed is not known.
+    ///
     /// # Errors
     /// [`LockError::Lost`] if the grant has ended, [`LockError::NotHeld`] if another holds the key and the token is
-    /// not remembered; [`LockError::InvalidKey`], [`LockError::InvalidTtl`].
+    /// not remembered; [`LockError::InvalidKey`], [`LockError::InvalidTtl`]; [`LockError::StoreUnavailable`] if there is a
+    /// store and it has not answered: the lock stands until the deadline that was known before.
     ///
     /// # Cancel safety
-    /// In memory mode it is done by the first poll.
+    /// In memory mode it is done by the first poll. Over a store a refresh that was dropped may still be carried out.
     pub async fn refresh<K: TryInto<Key, Error: Into<LockError>>>(
         &self,
         key: K,
@@ -97,7 +102,13 @@ impl LockManager {
         self.config().check(&key, ttl)?;
         let (shard, hash) = self.place(&key);
         let shard = self.shard_at(shard);
-        let done = shard.refresh_token(&key, hash, token, Shard::refresh_ask(ttl)).await?;
+        let done = match shard.refresh_token(&key, hash, token, Shard::refresh_ask(ttl)).await {
+            Err(unknown @ (LockError::NotHeld | LockError::Lost(Loss::Unknown))) => {
+                let ttl = ttl.unwrap_or(self.config().ttl);
+                shard.extend_unknown(&key, token, ttl).await?.ok_or(unknown)?
+            }
+            done => done?,
+        };
         Ok(Refreshed::new(done, shard.now()))
     }
 

@@ -16,9 +16,10 @@ use super::answer::{Answered, answer};
 use super::inbox::Inbox;
 use super::reconcile::{recheck_blocking, reconcile_events};
 use crate::clock::{Clock, Moment};
-use crate::key::{Key, Token};
+use crate::key::{Key, Token, Ttl};
 use crate::store::{
-    FailMode, Forced, Health, HoldInfo, KeyState, LeftValue, Released, ScanPage, Store, StoreError, ValueToLeave,
+    Extended, FailMode, Forced, Health, HoldInfo, KeyState, LeftValue, Released, ScanPage, Store, StoreError,
+    ValueToLeave,
 };
 use crate::supervise::{guarded, supervise};
 use crate::table::ClaimEnd;
@@ -251,6 +252,15 @@ impl StoreClient {
             }
         });
         found
+    }
+
+    /// Extends what a token holds that no grant of this process has, in its turn; answers also when it was asked.
+    pub(super) async fn extend_unknown(&self, key: &Key, token: Token, ttl: Ttl) -> (Moment, Extended) {
+        let extending = async {
+            let asked = self.clock.now();
+            (asked, self.store.extend(key, token, ttl).await)
+        };
+        self.in_turn(token, extending).await
     }
 
     /// Has the calls that `does` makes begin together, so that those which go together go out as one.

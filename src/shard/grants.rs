@@ -12,7 +12,7 @@ use crate::error::{LockError, Loss, WaitEdge};
 #[cfg(feature = "http")]
 use crate::key::FencingToken;
 use crate::key::{Key, Token, Ttl};
-use crate::store::{KeyState, Released, ValueToLeave};
+use crate::store::{Extended, KeyState, Released, ValueToLeave};
 #[cfg(feature = "http")]
 use crate::table::AcquireRequest;
 use crate::table::{
@@ -112,6 +112,24 @@ impl Shard {
     ) -> Result<Refreshed, LockError> {
         let grant = self.grant_of(key, hash, token)?;
         self.refresh_anywhere(&grant, request).await
+    }
+
+    /// Has the store extend what a token holds that this process does not know: another process granted it, or this one
+    /// before it was started anew. `None`: the token holds nothing there, or there is no store.
+    pub(crate) async fn extend_unknown(
+        &self,
+        key: &Key,
+        token: Token,
+        ttl: Ttl,
+    ) -> Result<Option<Refreshed>, LockError> {
+        let Some(driver) = &self.driver else { return Ok(None) };
+        match driver.client().extend_unknown(key, token, ttl).await {
+            (asked, Extended::Extended { valid_for }) => {
+                Ok(Some(Refreshed { deadline: asked.saturating_add(valid_for), written: true, count: 0 }))
+            }
+            (_, Extended::Lost) => Ok(None),
+            (_, Extended::Unknown(_)) => Err(LockError::StoreUnavailable),
+        }
     }
 
     pub(crate) fn auto_refresh(

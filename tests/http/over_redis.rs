@@ -289,6 +289,28 @@ async fn a_token_taken_through_two_servers_is_one_lock_for_both() {
 
 /// And one for which nobody asks any more ends in its time, and the key with it.
 #[actix_rt::test]
+async fn a_heartbeat_through_a_server_that_has_not_granted_the_lock_reaches_the_store() {
+    let redis = kit::Server::start(&[]);
+    let (one, other) = (over(&redis, Access::open()).await, over(&redis, Access::open()).await);
+    let lock = one.post("/acquire", json!({ "key": "a", "ttl_ms": 20_000 })).await.ok();
+    let share = one.post("/acquire", json!({ "key": "s", "mode": "shared", "ttl_ms": 20_000 })).await.ok();
+    drop(one);
+    for lock in [&lock, &share] {
+        let beat = json!({ "key": lock["key"], "token": lock["token"], "ttl_ms": 60_000 });
+        let answer = other.post("/heartbeat", beat).await.ok();
+        let left = answer["remaining_ms"].as_u64().unwrap();
+        assert!((50_000..60_000).contains(&left), "{answer}");
+    }
+    assert!(redis.ask::<i64>("PTTL lock:a") > 50_000);
+    // What is known nowhere, or has ended, is not revived.
+    let stranger = json!({ "key": "a", "token": leasehold::Token::random().to_string() });
+    other.post("/heartbeat", stranger).await.problem(409, "lost");
+    other.post("/release", json!({ "key": "a", "token": lock["token"] })).await.ok();
+    other.post("/heartbeat", json!({ "key": "a", "token": lock["token"] })).await.problem(409, "lost");
+    assert_eq!(redis.ask::<i64>("EXISTS lock:a"), 0);
+}
+
+#[actix_rt::test]
 async fn a_token_taken_through_two_servers_ends_when_its_time_is_over() {
     let redis = kit::Server::start(&[]);
     let servers = [over(&redis, Access::open()).await, over(&redis, Access::open()).await];

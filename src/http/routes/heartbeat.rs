@@ -16,7 +16,8 @@ body_of_held_lock! {
     #[schema(example = json!({ "key": "order:42", "token": "0f8fad5b-d9cb-469f-a165-70867728950e", "ttl_ms": 30000 }))]
     #[schema(as = Heartbeat)]
     HeartbeatBody<'a> {
-        /// From now on; the TTL of the acquire if it is left out. A deadline is never moved back.
+        /// From now on; the TTL of the acquire if it is left out, or 30000 where another server granted the lock. A
+        /// deadline is never moved back.
         #[schema(value_type = Option<u64>, minimum = 10, maximum = 86_400_000)]
         pub(in crate::http) ttl_ms: Option<Number>,
         #[serde(borrow)]
@@ -30,6 +31,7 @@ body_of_held_lock! {
 #[schema(example = json!({ "remaining_ms": 29999, "refresh_count": 1 }))]
 pub(in crate::http) struct HeartbeatAnswer {
     pub(in crate::http) remaining_ms: u64,
+    /// 0 where another server granted the lock.
     pub(in crate::http) refresh_count: u32,
 }
 
