@@ -191,7 +191,14 @@ async fn acquire_us(store: &dyn Store, rounds: usize) -> f64 {
         let (key, token) = (Key::new(format!("slow:{}", n % 64)).unwrap(), Token::random());
         let began = Instant::now();
         let answer = store
-            .acquire(AcquireRequest { key: &key, token, ttl: ttl(), on_held: OnHeld::Fail, mode: Mode::Exclusive })
+            .acquire(AcquireRequest {
+                key: &key,
+                token,
+                ttl: ttl(),
+                on_held: OnHeld::Fail,
+                mode: Mode::Exclusive,
+                note: &[],
+            })
             .await;
         runs.push(began.elapsed().as_secs_f64() * 1e6);
         assert!(matches!(answer, Acquired::Granted { .. }), "{answer:?}");

@@ -12,22 +12,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use leasehold::store::{
-    AcquireRequest, Acquired, BoxFuture, Capabilities, Denial, Event, Events, Extended, Fairness, Forced, Health, Hint,
-    Hints, Holder, KeyState, Released, Sender, Store, StoreError, Watch, drift,
+    AcquireRequest, Acquired, BoxFuture, Capabilities, Denial, Events, Extended, Fairness, Forced, Health, Hints,
+    Holder, KeyState, Released, Store, StoreError, Watch, drift,
 };
-use leasehold::{Key, Token, Ttl, conformance};
+use leasehold::{Key, LockManager, Token, Ttl, conformance};
 
 #[derive(Debug)]
 struct FileStore {
     dir: PathBuf,
-    /// The sending ends of streams on which nothing is ever sent; the streams end with the store.
-    silent: Silence,
-}
-
-#[derive(Debug, Default)]
-struct Silence {
-    watches: std::sync::Mutex<Vec<Sender<Hint>>>,
-    events: std::sync::Mutex<Vec<Sender<Event>>>,
 }
 
 /// What a key's file says.
@@ -47,7 +39,7 @@ impl Entry {
 impl FileStore {
     fn new(dir: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
-        Ok(Self { dir, silent: Silence::default() })
+        Ok(Self { dir })
     }
 
     /// One step: nobody else reads or writes entries meanwhile. The lock ends with `_step`, also if the process dies.
@@ -132,10 +124,7 @@ impl Store for FileStore {
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            self.silent.watches.lock().unwrap().clear();
-            self.silent.events.lock().unwrap().clear();
-        })
+        Box::pin(std::future::ready(()))
     }
 
     fn acquire<'a>(&'a self, ask: AcquireRequest<'a>) -> BoxFuture<'a, Acquired> {
@@ -182,15 +171,11 @@ impl Store for FileStore {
     }
 
     fn watch<'a>(&'a self, _: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>> {
-        let (sender, watch) = Watch::new(|| ());
-        self.silent.watches.lock().unwrap().push(sender);
-        Box::pin(std::future::ready(Ok(watch)))
+        Box::pin(std::future::ready(Ok(Watch::silent())))
     }
 
     fn events(&self) -> BoxFuture<'_, Result<Events, StoreError>> {
-        let (sender, events) = Events::new();
-        self.silent.events.lock().unwrap().push(sender);
-        Box::pin(std::future::ready(Ok(events)))
+        Box::pin(std::future::ready(Ok(Events::silent())))
     }
 
     fn health(&self) -> BoxFuture<'_, Health> {
@@ -220,12 +205,18 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+#[actix_rt::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::temp_dir().join(format!("leasehold-file-store-{}", std::process::id()));
     FileStore::new(dir.clone())?;
     conformance::store::check(|| {
         Arc::new(FileStore::new(dir.clone()).expect("the directory is there")) as Arc<dyn Store>
     });
+    let locks = LockManager::builder().store(FileStore::new(dir.clone())?).build_and_connect().await?;
+    let lock = locks.lock("order:42").await?;
+    println!("locked {} with fencing token {:?}", lock.key(), lock.fencing_token());
+    lock.unlock().await;
+    locks.shutdown(Duration::from_secs(1)).await;
     fs::remove_dir_all(dir)?;
     println!("a store on files keeps the contract");
     Ok(())

@@ -130,7 +130,7 @@ pub use lock::{AutoRefresh, Held, Lock, RefreshOutcome, Refreshed, Ticket, Upgra
 pub use lock_many::{LockMany, LockManyRequest};
 pub use manager::{
     EndedLock, EventStream, Events, Explanation, ForceRelease, Heard, HotKey, ListOrder, ListPage, ListQuery, Location,
-    LockInfo, Readiness, Stats, StorePage,
+    LockInfo, Readiness, Stats, StorePage, TakenOver,
 };
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]

@@ -31,8 +31,9 @@ pub(crate) fn ttl() -> Ttl {
 
 pub(crate) async fn through_the_store(store: &dyn Store, key: &Key) {
     let token = Token::random();
-    let answer =
-        store.acquire(AcquireRequest { key, token, ttl: ttl(), on_held: OnHeld::Fail, mode: Mode::Exclusive }).await;
+    let answer = store
+        .acquire(AcquireRequest { key, token, ttl: ttl(), on_held: OnHeld::Fail, mode: Mode::Exclusive, note: &[] })
+        .await;
     assert!(matches!(answer, Acquired::Granted { fence: Some(_), .. }), "{answer:?}");
     assert_eq!(store.release(key, token).await, Released::Released);
 }

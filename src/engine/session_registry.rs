@@ -28,6 +28,8 @@ const FULL_SWEEP_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct SessionParts {
     pub(crate) owner: Arc<Owner>,
     pub(crate) ttl: Ttl,
+    /// What its locks are asked for with.
+    pub(crate) lock_ttl: Ttl,
     pub(crate) reentry: Reentry,
 }
 

@@ -16,6 +16,7 @@ mod readiness;
 mod reclaim;
 mod shutdown;
 mod stats;
+mod take_over;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub use readiness::Readiness;
 #[cfg(feature = "http")]
 pub use reclaim::{ReclaimProof, Reclaimed};
 pub use stats::{HotKey, Stats};
+pub use take_over::TakenOver;
 
 use crate::config::Builder;
 use crate::engine::{LockManager, ShardActor};

@@ -46,7 +46,7 @@ impl Prepared {
                 return invalid("ttl", "the locks of a session live as long as the session does");
             }
             let session = session.parts_for(manager)?;
-            self.terms.ttl = session.ttl;
+            self.terms.ttl = session.lock_ttl;
             // A chosen token names a grant of its own, whatever its session says.
             if self.origin == TokenOrigin::Minted && session.reentry == Reentry::Counted {
                 reentry = Reentry::Counted;

@@ -76,8 +76,16 @@ impl LockManager {
         let fault = check_owner(name.as_ref()).err();
         let name = if fault.is_none() { name.as_ref() } else { "?" };
         let owner = session_owner(self, name.into(), ttl, self.config().given.max_locks_per_session);
-        let parts = SessionParts { owner, ttl, reentry: Reentry::Refused };
+        let parts = SessionParts { owner, ttl, lock_ttl: ttl, reentry: Reentry::Refused };
         Session::from_parts(self, Uuid::new_v4(), parts, fault)
+    }
+}
+
+impl Session {
+    /// A session that an earlier process had under this id.
+    pub(crate) fn reopened(manager: &LockManager, id: Uuid, name: &str, ttl: Duration) -> Self {
+        let session = manager.session(name).ttl(ttl);
+        Self::from_parts(manager, id, session.handle.parts.clone(), session.handle.fault.clone())
     }
 }
 
@@ -92,9 +100,27 @@ impl Session {
         self.set("ttl", |handle| {
             let ttl = Ttl::new(ttl)?;
             handle.manager.config().ttls.check(ttl)?;
-            let SessionParts { owner, ttl: old, .. } = &mut handle.parts;
-            *owner = session_owner(&handle.manager, owner.label(), ttl, owner.locks.max());
-            *old = ttl;
+            let parts = &mut handle.parts;
+            parts.owner = session_owner(&handle.manager, parts.owner.label(), ttl, parts.owner.locks.max());
+            (parts.ttl, parts.lock_ttl) = (ttl, ttl);
+            Ok(())
+        })
+    }
+
+    /// Has a store keep the session's locks until its deadline, even if this process has died by then: for whoever promises
+    /// that deadline to others, as a lock server does. To be set after [`ttl`](Session::ttl), and before the session is
+    /// cloned or used.
+    ///
+    /// A store keeps a lock for its TTL, and is asked for more each third of it. With the session's own TTL, as otherwise,
+    /// the store may give the lock away a third of it before the session's deadline. With this it keeps the lock for half
+    /// as long again, or as long as it can, and so for longer when the process has died. Without a store nothing changes.
+    #[must_use]
+    pub fn outlives_process(self) -> Self {
+        self.set("outlives_process", |handle| {
+            if handle.manager.client().is_some() {
+                let (ttl, longest) = (handle.parts.ttl.as_duration(), handle.manager.config().ttls.max);
+                handle.parts.lock_ttl = Ttl::new((ttl + ttl / 2).min(longest))?;
+            }
             Ok(())
         })
     }

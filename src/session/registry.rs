@@ -35,6 +35,7 @@ impl Session {
         if !self.is_alive() {
             return Err(LockError::SessionEnded);
         }
+        parts.owner.make_known(self.id());
         manager.sessions().register(self.id(), parts, account, manager.now())
     }
 }

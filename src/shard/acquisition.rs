@@ -74,9 +74,10 @@ impl StoreDriver {
                 }
                 return;
             }
+            let note = driver.note_of(&grant);
             // Never cancelled: the release has to be answered.
             let first = match ended {
-                Some(ended) => Some(Box::pin(driver.exchange(ended, &grant, &key, ask)).await),
+                Some(ended) => Some(Box::pin(driver.exchange(ended, &grant, request(&key, ask, &note))).await),
                 None => None,
             };
             tokio::select! {
@@ -86,7 +87,7 @@ impl StoreDriver {
                         driver.client().store.leave(&key);
                     }
                 }
-                () = driver.take(grant, &key, ask, first), if is_wanted => {
+                () = driver.take(grant, &key, (ask, &note), first), if is_wanted => {
                     driver.under_way.end_acquiring(grant.fence);
                 }
             }
@@ -94,10 +95,10 @@ impl StoreDriver {
     }
 
     /// Cancel safe: the store undoes a grant whose answer nobody received (S5).
-    async fn take(self: &Arc<Self>, grant: Grant, key: &Key, ask: ClaimRequest, first: Option<Tried>) {
+    async fn take(self: &Arc<Self>, grant: Grant, key: &Key, (ask, note): (ClaimRequest, &[u8]), first: Option<Tried>) {
         let first = match first {
             None if ask.not_before <= self.client().clock.now() => {
-                let (request, mut pauses) = (request(key, ask), Pauses::new());
+                let (request, mut pauses) = (request(key, ask, note), Pauses::new());
                 // After a panic it is tried again below.
                 let trying = AssertUnwindSafe(self.try_once(&grant, request, &mut pauses));
                 trying.catch_unwind().await.ok()
@@ -106,18 +107,24 @@ impl StoreDriver {
         };
         if !matches!(first, Some(Tried::Over)) {
             // In a box: most requests are granted at the first try, and what waits is large.
-            Box::pin(supervise("acquiring a key", || self.try_until_granted(grant, key, ask, first))).await;
+            Box::pin(supervise("acquiring a key", || self.try_until_granted(grant, key, (ask, note), first))).await;
         }
     }
 
-    async fn try_until_granted(self: &Arc<Self>, grant: Grant, key: &Key, ask: ClaimRequest, first: Option<Tried>) {
+    async fn try_until_granted(
+        self: &Arc<Self>,
+        grant: Grant,
+        key: &Key,
+        (ask, note): (ClaimRequest, &[u8]),
+        first: Option<Tried>,
+    ) {
         let ClaimRequest { token, ttl, tries, not_before, .. } = ask;
         let store = &*self.client().store;
         let pause = not_before.saturating_since(self.client().clock.now());
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        let request = request(key, ask);
+        let request = request(key, ask, note);
         let (mut waiting, mut pauses, mut first) = (Waiting::Not, Pauses::new(), first);
         loop {
             waiting.clear();
@@ -163,14 +170,19 @@ impl StoreDriver {
     }
 
     /// Lets go what this process holds of the key, and tries once to take it for a request.
-    async fn exchange(self: &Arc<Self>, ended: EndedClaim, grant: &Grant, key: &Key, ask: ClaimRequest) -> Tried {
-        let request = request(key, ask);
+    async fn exchange(self: &Arc<Self>, ended: EndedClaim, grant: &Grant, request: AcquireRequest<'_>) -> Tried {
         // R6: an extend of it may be under way.
         self.client().wait_turn(ended.token).await;
         let asked = self.client().clock.now();
         let (released, answer) = self.client().store.exchange(ended.token, request).await;
         ended.answer.give(released);
         self.conclude(grant, request, (asked, answer), &mut Pauses::new()).await
+    }
+
+    /// What the store is to keep beside the lock, if it keeps anything.
+    fn note_of(&self, grant: &Grant) -> Vec<u8> {
+        let keeps = self.client().store.capabilities().keeps_notes;
+        self.shard().filter(|_| keeps).map_or_else(Vec::new, |shard| shard.note_of(grant))
     }
 
     /// Lets go what this process holds of a key that the next request does not want any more.
@@ -220,13 +232,13 @@ impl StoreDriver {
     }
 }
 
-fn request(key: &Key, ask: ClaimRequest) -> AcquireRequest<'_> {
+fn request<'a>(key: &'a Key, ask: ClaimRequest, note: &'a [u8]) -> AcquireRequest<'a> {
     let on_held = match (ask.tries, ask.at_first) {
         (Attempts::One, _) => OnHeld::Fail,
         (Attempts::Many, AtFirst::Whole) => OnHeld::Queue,
         (Attempts::Many, AtFirst::Short) => OnHeld::QueueForHandOver,
     };
-    AcquireRequest { key, token: ask.token, ttl: ask.ttl, on_held, mode: ask.mode }
+    AcquireRequest { key, token: ask.token, ttl: ask.ttl, on_held, mode: ask.mode, note }
 }
 
 impl Waiting {

@@ -133,7 +133,14 @@ impl StoreDriver {
         let ttl = left.saturating_add(drift(left) * 2).max(store.capabilities().min_ttl).min(Ttl::MAX);
         let Ok(ttl) = Ttl::new(ttl) else { return Won::No };
         match store
-            .acquire(AcquireRequest { key, token: *token, ttl, on_held: OnHeld::Fail, mode: Mode::Exclusive })
+            .acquire(AcquireRequest {
+                key,
+                token: *token,
+                ttl,
+                on_held: OnHeld::Fail,
+                mode: Mode::Exclusive,
+                note: &[],
+            })
             .await
         {
             Acquired::Granted { valid_for, .. } => {

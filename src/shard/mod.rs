@@ -10,6 +10,7 @@
 
 mod acquisition;
 pub(crate) mod answer;
+mod by_token;
 pub(crate) mod client;
 mod closing;
 mod degraded;
@@ -20,6 +21,7 @@ mod inbox;
 mod inspect;
 mod lanes;
 pub(crate) mod loss;
+pub(crate) mod note;
 mod notice;
 mod queue;
 mod reconcile;

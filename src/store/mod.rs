@@ -27,8 +27,9 @@
 //! | S17 | [`downgrade`](Store::downgrade) makes an exclusive hold a shared one in one step: the token, the fence and the end stay. |
 //! | S18 | [`put_up`](Store::put_up) puts a process's post on the board that all processes read, in the place of its last one, or takes that down, and answers what is up there then, in one step. A post is up for its life. The number of an answer is above the number of each answer that was received before its call began. |
 //! | S19 | What a release leaves ([`release_with_value`](Store::release_with_value)) can be had by every process that waited for the key then, until it has lived for as long as was asked, or another was left. It is left in one step with the end of the hold, by what the token still holds and by nothing else; a release that is repeated leaves nothing. |
+//! | S20 | A store that one process at a time uses, and that outlives it, keeps the [note](AcquireRequest::note) of each grant, and tells all grants that last with their tokens and notes ([`kept_holds`](Store::kept_holds)): the process that comes next goes on with them. |
 //!
-//! A simple store may do without S8 to S11, and without S15 to S19, and says so in its [`Capabilities`]; its waiters poll, and barge.
+//! A simple store may do without S8 to S11, and without S15 to S20, and says so in its [`Capabilities`]; its waiters poll, and barge.
 //!
 //! What the caller owes: it starts a store once; calls for one key and token one after the other, so that no extend is
 //! under way when a release starts (R6); gives up its place when nobody waits any more; and after [`Event::Resumed`]
@@ -39,6 +40,7 @@ mod batching;
 mod board;
 mod error;
 mod fail_mode;
+mod kept_hold;
 mod key_template;
 mod outcomes;
 #[cfg(feature = "redis")]
@@ -57,6 +59,7 @@ use std::time::Duration;
 pub use board::{Board, Post, Posts};
 pub use error::{StoreCause, StoreError};
 pub use fail_mode::FailMode;
+pub use kept_hold::KeptHold;
 pub use key_template::{KeyTemplate, TemplateError};
 pub use outcomes::{
     Acquired, Capabilities, Denial, Exchange, Extended, Fairness, Fences, Forced, Health, Hints, HoldInfo, Holder,
@@ -88,6 +91,9 @@ pub struct AcquireRequest<'a> {
     /// [`Capabilities::modes`] says that the store keeps them. More permits than the limit, or none, are
     /// [`StoreError::Config`].
     pub mode: Mode,
+    /// What is to be kept beside the grant, for the process that comes next (S20); empty where nothing is, and everywhere
+    /// unless [`Capabilities::keeps_notes`] says that the store keeps it. A few hundred bytes at most.
+    pub note: &'a [u8],
 }
 
 /// What a try does when the key is taken.
@@ -248,6 +254,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Option<ScanPage>, StoreError>> {
         let _ = (prefix, cursor, limit);
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Everything that is held now, by whichever process it was acquired (S20), in any order. Called only where
+    /// [`Capabilities::keeps_notes`] says so, by a process that begins. It does not answer for a store that others use:
+    /// nobody is to know their tokens (S14).
+    fn kept_holds(&self) -> BoxFuture<'_, Result<Vec<KeptHold>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     /// Puts a post on the board, or takes it down, and answers what is up there (S18). Called only where

@@ -404,6 +404,8 @@ pub struct Capabilities {
     /// Whether processes can tell each other something through it ([`Store::put_up`](super::Store::put_up)): deadlocks
     /// through several of them are found only where they can.
     pub posts: Posts,
+    /// Whether it keeps what a grant was acquired with for the process that comes next (S20).
+    pub keeps_notes: bool,
 }
 
 impl Capabilities {
@@ -427,6 +429,7 @@ impl Capabilities {
             why_exclusive: None,
             max_value: 0,
             posts: Posts::None,
+            keeps_notes: false,
         }
     }
 }

@@ -79,6 +79,14 @@ impl Watch {
         (Sender { channel: sender, missed: Arc::default() }, Self { hints, at_end: Some(Box::new(at_end)) })
     }
 
+    /// A watch of a store that gives no hints ([`Hints::None`](super::Hints::None)): none ever comes, and it has no end.
+    #[must_use]
+    pub fn silent() -> Self {
+        let (sender, hints) = mpsc::channel(1);
+        // Until the watch is dropped its channel is open.
+        Self { hints, at_end: Some(Box::new(move || drop(sender))) }
+    }
+
     /// The next hint; `None` when the store has stopped. Needs no runtime.
     ///
     /// # Cancel safety
@@ -108,6 +116,8 @@ debug_of!(Watch, |it| waiting: it.hints.len());
 pub struct Events {
     events: mpsc::Receiver<Event>,
     missed: Arc<AtomicBool>,
+    /// Keeps the channel of silent events open.
+    _open: Option<mpsc::Sender<Event>>,
 }
 
 impl Events {
@@ -119,7 +129,14 @@ impl Events {
     pub fn new() -> (Sender<Event>, Self) {
         let (channel, events) = mpsc::channel(Self::BOUND);
         let missed = Arc::<AtomicBool>::default();
-        (Sender { channel, missed: Arc::clone(&missed) }, Self { events, missed })
+        (Sender { channel, missed: Arc::clone(&missed) }, Self { events, missed, _open: None })
+    }
+
+    /// Those of a store that gives no hints ([`Hints::None`](super::Hints::None)): none ever comes, and they have no end.
+    #[must_use]
+    pub fn silent() -> Self {
+        let (sender, events) = Self::new();
+        Self { _open: Some(sender.channel), ..events }
     }
 
     /// The next event; `None` when the store has stopped. Needs no runtime.

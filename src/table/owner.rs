@@ -5,10 +5,11 @@
 //! atomic. Expiry sets it to `EXPIRED` before any shard hands on one of the session's keys, a heartbeat fails on that,
 //! and the session's locks read it: a heartbeat costs the same however many they are, and cannot revive half of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hashbrown::HashSet;
+use uuid::Uuid;
 
 use crate::clock::Moment;
 use crate::error::{LockError, Loss};
@@ -35,6 +36,8 @@ pub(crate) struct Owner {
     pub(crate) id: OwnerId,
     name: Option<Arc<str>>,
     kind: OwnerKind,
+    /// The id that a session is found by, once it is registered.
+    known_as: OnceLock<Uuid>,
     /// From when its beats count.
     made_at: Moment,
     /// Nanoseconds of the session's deadline, or why it has none any more.
@@ -72,6 +75,7 @@ impl Owner {
             id: OwnerId(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
             name,
             kind,
+            known_as: OnceLock::new(),
             made_at: now,
             state: AtomicU64::new(deadline.as_nanos()),
             ran_out_at: AtomicU64::new(deadline.as_nanos()),
@@ -93,6 +97,17 @@ impl Owner {
 
     pub(crate) fn is_session(&self) -> bool {
         matches!(self.kind, OwnerKind::Session(_))
+    }
+
+    /// The id that a registered session is found by.
+    pub(crate) fn known_as(&self) -> Option<Uuid> {
+        self.known_as.get().copied()
+    }
+
+    /// The session is found by this id from now on.
+    pub(crate) fn make_known(&self, id: Uuid) {
+        // A session that is registered again has the id that it had.
+        let _ = self.known_as.set(id);
     }
 
     /// The session's TTL.

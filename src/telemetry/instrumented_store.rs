@@ -23,8 +23,8 @@ use super::trace::Call;
 use crate::key::{Key, Token, Ttl};
 use crate::store::{
     AcquireRequest, Acquired, Board, BoxFuture, Capabilities, Denial, Events, Extended, Forced, Health, HoldInfo,
-    KeyState, LeftValue, NodeVote, Noticed, Post, Released, ScanPage, Store, StoreCause, StoreError, ValueToLeave,
-    Watch,
+    KeptHold, KeyState, LeftValue, NodeVote, Noticed, Post, Released, ScanPage, Store, StoreCause, StoreError,
+    ValueToLeave, Watch,
 };
 use crate::supervise::hook;
 
@@ -349,6 +349,10 @@ impl Store for InstrumentedStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<Option<ScanPage>, StoreError>> {
         self.store.scan(prefix, cursor, limit)
+    }
+
+    fn kept_holds(&self) -> BoxFuture<'_, Result<Vec<KeptHold>, StoreError>> {
+        self.store.kept_holds()
     }
 
     fn put_up<'a>(&'a self, post: Post<'a>) -> BoxFuture<'a, Result<Board, StoreError>> {

@@ -227,7 +227,7 @@ fn the_package_is_small_and_has_its_documentation_built_whole() {
     let listed = String::from_utf8(cargo.stdout).unwrap();
     let size = |file: &str| std::fs::metadata(root.join(file)).map_or(0, |file| file.len());
     let bytes: u64 = listed.lines().map(size).sum();
-    assert!(bytes < 3_400_000, "{bytes} bytes: {listed}");
+    assert!(bytes < 4_000_000, "{bytes} bytes: {listed}");
     for part in ["src/lib.rs", "README.md", "LICENSE-MIT", "CHANGELOG.md", "examples/actix_web.rs"] {
         assert!(listed.lines().any(|file| file == part), "{part} is missing");
     }

@@ -25,6 +25,9 @@ async fn a_session_holds_in_the_store_and_its_end_frees_it_there() {
     let session = server.post("/sessions", json!({ "name": "w", "ttl_ms": 20_000 })).await.ok();
     let lock = server.post("/acquire", json!({ "key": "a", "session": session["id"] })).await.ok();
     assert_eq!(redis.ask::<String>("GET lock:a"), text(&lock, "token"));
+    // It is extended there a third of that before the session's end, at the latest.
+    let kept = redis.ask::<u64>("PTTL lock:a");
+    assert!((20_000..=30_000).contains(&kept), "{kept} ms in the store, should the server die now");
     let named = json!({ "session": session["id"] });
     server.post("/sessions/heartbeat", named.clone()).await.ok();
     server.post("/sessions/end", named).await.ok();

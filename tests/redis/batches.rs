@@ -32,6 +32,7 @@ fn acquire_all(store: &Arc<dyn Store>, names: &[String], tokens: &[Token]) -> Ve
                     ttl: ttl(LONG),
                     on_held: OnHeld::Fail,
                     mode: Mode::Exclusive,
+                    note: &[],
                 })
                 .await
         }
@@ -155,6 +156,7 @@ fn a_call_that_is_dropped_while_it_waits_is_not_sent() {
         ttl: ttl(LONG),
         on_held: OnHeld::Fail,
         mode: Mode::Exclusive,
+        note: &[],
     });
     let mut asking = Box::pin(join_all(asks.map(|ask| stores.one.acquire(ask))));
     assert!(futures::FutureExt::now_or_never(&mut asking).is_none());

@@ -196,6 +196,7 @@ fn what_was_reserved_by_a_try_that_was_dropped_is_taken_back_while_the_slot_move
             ttl: ttl(LONG),
             on_held: OnHeld::Fail,
             mode: Mode::Exclusive,
+            note: &[],
         };
         let asking = async { tokio::time::timeout(Duration::from_micros(micros), stores.one.acquire(ask)).await };
         if let Ok(answer) = runtime.block_on(asking) {

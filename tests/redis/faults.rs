@@ -70,6 +70,7 @@ fn an_exchange_that_is_not_answered_or_is_dropped_leaves_nothing() {
         ttl: ttl(LONG),
         on_held: OnHeld::Queue,
         mode: Mode::Exclusive,
+        note: &[],
     };
     let hold = || {
         let held = Token::random();
@@ -208,6 +209,7 @@ fn thousands_of_dropped_acquires_leave_nothing_and_mix_no_replies() {
             ttl: ttl(LONG),
             on_held: OnHeld::Fail,
             mode: Mode::Exclusive,
+            note: &[],
         };
         let mut future = stores.one.acquire(ask);
         let began = Instant::now();
@@ -356,6 +358,7 @@ fn an_acquire_that_was_dropped_while_replicas_were_waited_for_leaves_no_key() {
             ttl: ttl(LONG),
             on_held: OnHeld::Fail,
             mode: Mode::Exclusive,
+            note: &[],
         };
         let asking = async { tokio::time::timeout(Duration::from_millis(50), stores.one.acquire(ask)).await };
         assert!(runtime.block_on(asking).is_err(), "its order is under way");

@@ -19,6 +19,7 @@ fn offer(stores: &Stores, token: Token) -> Acquired {
         ttl: ttl(LONG),
         on_held: OnHeld::QueueForHandOver,
         mode: Mode::Exclusive,
+        note: &[],
     };
     wait(stores.other.acquire(ask))
 }

@@ -17,7 +17,7 @@ const HOLDS: &str = "leasehold:holds:{lock:k}";
 
 fn share_for(store: &dyn Store, token: Token, mode: Mode, lasting: Duration) -> Acquired {
     let (key, on_held) = (key("k"), OnHeld::Fail);
-    wait(store.acquire(AcquireRequest { key: &key, token, ttl: ttl(lasting), on_held, mode }))
+    wait(store.acquire(AcquireRequest { key: &key, token, ttl: ttl(lasting), on_held, mode, note: &[] }))
 }
 
 fn share(store: &dyn Store, token: Token, mode: Mode) -> Acquired {
@@ -86,8 +86,14 @@ fn a_process_that_does_not_know_that_a_token_shares_does_with_it_what_it_is_aske
     // Also where the release goes along with the next try.
     assert!(is_granted(&share(&*stores.one, token, Mode::Shared)));
     let (k, next) = (key("k"), Token::random());
-    let request =
-        AcquireRequest { key: &k, token: next, ttl: ttl(LONG), on_held: OnHeld::Queue, mode: Mode::Exclusive };
+    let request = AcquireRequest {
+        key: &k,
+        token: next,
+        ttl: ttl(LONG),
+        on_held: OnHeld::Queue,
+        mode: Mode::Exclusive,
+        note: &[],
+    };
     let (released, acquired) = wait(stores.other.exchange(token, request));
     assert_eq!(released, Released::Released);
     assert!(is_granted(&acquired), "{acquired:?}");
@@ -117,7 +123,14 @@ fn a_single_try_for_a_share_passes_others_who_wait_for_shares() {
     take(&*stores.one, "k", holder);
     let k = key("k");
     let (on_held, mode) = (OnHeld::Queue, Mode::Shared);
-    denied(&wait(stores.other.acquire(AcquireRequest { key: &k, token: waiter, ttl: ttl(LONG), on_held, mode })));
+    denied(&wait(stores.other.acquire(AcquireRequest {
+        key: &k,
+        token: waiter,
+        ttl: ttl(LONG),
+        on_held,
+        mode,
+        note: &[],
+    })));
     assert_eq!(wait(stores.one.release(&k, holder)), Released::Released);
     assert!(is_granted(&share(&*stores.one, Token::random(), Mode::Shared)));
     assert!(is_granted(&share(&*stores.other, waiter, Mode::Shared)));

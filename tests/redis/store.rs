@@ -338,6 +338,7 @@ fn fences_of_a_key_rise_through_flushes_batches_claims_and_clocks_that_were_ahea
                         ttl: ttl(LONG),
                         on_held: OnHeld::Fail,
                         mode: Mode::Exclusive,
+                        note: &[],
                     })
                 });
                 let answers = wait(futures::future::join_all(asks));

@@ -138,7 +138,14 @@ fn calls_that_go_out_together_are_answered_each_by_itself() {
     for _ in 0..10 {
         let ttl = ttl(Duration::from_secs(50));
         let tries = keys.iter().zip(&tokens).map(|(key, token)| {
-            stores.one.acquire(AcquireRequest { key, token: *token, ttl, on_held: OnHeld::Fail, mode: Mode::Exclusive })
+            stores.one.acquire(AcquireRequest {
+                key,
+                token: *token,
+                ttl,
+                on_held: OnHeld::Fail,
+                mode: Mode::Exclusive,
+                note: &[],
+            })
         });
         let answers = wait(join_all(tries));
         for (of_key, pair) in answers.chunks(2).enumerate() {
@@ -175,6 +182,7 @@ fn a_fence_far_ahead_of_all_clocks_stays_with_its_own_key() {
             ttl,
             on_held: OnHeld::Fail,
             mode: Mode::Exclusive,
+            note: &[],
         };
         match wait(stores.one.acquire(ask)) {
             Acquired::Granted { fence: Some(fence), .. } => fence,

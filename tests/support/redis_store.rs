@@ -37,6 +37,7 @@ pub(crate) fn ask(store: &dyn Store, name: &str, token: Token, lasting: Duration
         ttl: ttl(lasting),
         on_held: OnHeld::Fail,
         mode: Mode::Exclusive,
+        note: &[],
     }))
 }
 
@@ -47,6 +48,7 @@ pub(crate) fn queue(store: &dyn Store, name: &str, token: Token) -> Acquired {
         ttl: ttl(LONG),
         on_held: OnHeld::Queue,
         mode: Mode::Exclusive,
+        note: &[],
     }))
 }
 

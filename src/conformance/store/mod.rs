@@ -10,20 +10,22 @@
 //! ```
 
 mod board;
+mod notes;
 mod shares;
+mod stores;
 mod values;
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{JoinHandle, Thread};
+use std::thread::Thread;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 pub use board::*;
+pub use notes::*;
 pub use shares::*;
+pub use stores::Stores;
 pub use values::*;
 
 use super::{LONG, until};
@@ -70,53 +72,8 @@ pub fn check(make: impl Fn() -> Arc<dyn Store>) {
     if stores.one.capabilities().posts == Posts::Kept {
         board::check(&stores);
     }
-}
-
-/// Two instances of a store, started on a runtime of their own.
-#[derive(Debug)]
-pub struct Stores {
-    /// The store of one process.
-    pub one: Arc<dyn Store>,
-    /// The store of another process.
-    pub other: Arc<dyn Store>,
-    end: CancellationToken,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Stores {
-    /// Makes and starts them.
-    ///
-    /// # Panics
-    /// If they do not start.
-    #[must_use]
-    pub fn start(make: &impl Fn() -> Arc<dyn Store>) -> Self {
-        let (one, other, end) = (make(), make(), CancellationToken::new());
-        let (started, start) = mpsc::channel();
-        let (here, there, ended) = (Arc::clone(&one), Arc::clone(&other), end.clone());
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a thread can have a runtime").block_on(async move {
-                let both = (here.start().await, there.start().await);
-                // The receiver waits for it, or has panicked.
-                let _ = started.send(both);
-                ended.cancelled().await;
-            });
-        });
-        let both = start.recv().expect("the thread sends the results");
-        assert_eq!(both, (Ok(()), Ok(())), "the stores start");
-        Self { one, other, end, thread: Some(thread) }
-    }
-}
-
-impl Drop for Stores {
-    fn drop(&mut self) {
-        wait(self.one.stop());
-        wait(self.other.stop());
-        self.end.cancel();
-        if let Some(thread) = self.thread.take() {
-            // A panic of that thread has been reported there.
-            let _ = thread.join();
-        }
+    if stores.one.capabilities().keeps_notes {
+        notes::check(&stores);
     }
 }
 
@@ -150,7 +107,7 @@ fn ttl(ttl: Duration) -> Ttl {
 }
 
 fn acquire(store: &dyn Store, key: &Key, token: Token, lasting: Duration, on_held: OnHeld) -> Acquired {
-    wait(store.acquire(AcquireRequest { key, token, ttl: ttl(lasting), on_held, mode: Mode::Exclusive }))
+    wait(store.acquire(AcquireRequest { key, token, ttl: ttl(lasting), on_held, mode: Mode::Exclusive, note: &[] }))
 }
 
 /// Acquires a free key for long; answers its fence.
@@ -223,8 +180,14 @@ pub fn a_grant_whose_future_was_dropped_is_taken_back(stores: &Stores) {
     for polls in 0..4 {
         let (key, token) = (fresh(), Token::random());
         {
-            let request =
-                AcquireRequest { key: &key, token, ttl: ttl(LONG), on_held: OnHeld::Fail, mode: Mode::Exclusive };
+            let request = AcquireRequest {
+                key: &key,
+                token,
+                ttl: ttl(LONG),
+                on_held: OnHeld::Fail,
+                mode: Mode::Exclusive,
+                note: &[],
+            };
             let mut future = stores.one.acquire(request);
             let mut context = Context::from_waker(Waker::noop());
             let mut answered = Poll::Pending;
@@ -409,7 +372,14 @@ pub fn whose_turn_it_is_is_told(stores: &Stores) {
 pub fn an_exchange_is_a_release_and_a_try(stores: &Stores) {
     let (key, [first, second, third, rival]) = (fresh(), [(); 4].map(|()| Token::random()));
     let exchange = |held, token| {
-        let next = AcquireRequest { key: &key, token, ttl: ttl(LONG), on_held: OnHeld::Queue, mode: Mode::Exclusive };
+        let next = AcquireRequest {
+            key: &key,
+            token,
+            ttl: ttl(LONG),
+            on_held: OnHeld::Queue,
+            mode: Mode::Exclusive,
+            note: &[],
+        };
         wait(stores.one.exchange(held, next))
     };
     let before = acquire_free(&*stores.one, &key, first);
@@ -452,6 +422,7 @@ pub fn too_short_a_ttl_is_refused(stores: &Stores) {
         ttl: short,
         on_held: OnHeld::Fail,
         mode: Mode::Exclusive,
+        note: &[],
     }));
     assert_eq!(answer, Acquired::Unknown(StoreError::InvalidTtl));
     acquire_free(&*stores.one, &key, token);

@@ -40,7 +40,7 @@ fn permits(permits: u32, limit: u32) -> Mode {
 }
 
 fn share(store: &dyn Store, key: &Key, token: Token, mode: Mode, lasting: Duration, on_held: OnHeld) -> Acquired {
-    wait(store.acquire(AcquireRequest { key, token, ttl: ttl(lasting), on_held, mode }))
+    wait(store.acquire(AcquireRequest { key, token, ttl: ttl(lasting), on_held, mode, note: &[] }))
 }
 
 /// Tries for long, without a place in the queue.
@@ -173,7 +173,7 @@ pub fn a_share_whose_future_was_dropped_is_taken_back(stores: &Stores) {
         let (key, [token, next]) = (fresh(), [(); 2].map(|()| Token::random()));
         let mode = permits(2, 2);
         let is_answered = {
-            let request = AcquireRequest { key: &key, token, ttl: ttl(LONG), on_held: OnHeld::Fail, mode };
+            let request = AcquireRequest { key: &key, token, ttl: ttl(LONG), on_held: OnHeld::Fail, mode, note: &[] };
             let mut future = pin!(stores.one.acquire(request));
             let mut context = Context::from_waker(Waker::noop());
             (0..polls).any(|_| future.as_mut().poll(&mut context).is_ready())

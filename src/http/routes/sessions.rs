@@ -85,6 +85,7 @@ pub(in crate::http) async fn open(ctx: &RequestContext<'_>, bytes: &[u8]) -> Han
         Some(ttl) => ctx.locks.session(&*body.name).ttl(ttl),
         None => ctx.locks.session(&*body.name),
     };
+    let session = session.outlives_process();
     let kept = match ctx.caller.account() {
         Some(account) => session.register_for(account),
         None => session.register(),

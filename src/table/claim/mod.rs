@@ -38,7 +38,7 @@ use super::history::End;
 use super::holder::GrantState;
 use super::queue::{WaiterId, WaiterState};
 use super::request::{AcquireOutcome, AcquireRequest, WaitPolicy};
-use super::slot::Slot;
+use super::slot::{Slot, Terms};
 use super::{Effects, RefreshRequest, Refreshed, Table};
 use crate::claim_reuse::ClaimReuse;
 use crate::clock::Moment;
@@ -210,6 +210,12 @@ impl Table {
     /// Whether the request that a key is being taken for still waits.
     pub(crate) fn is_claimed_for(&self, grant: &Grant) -> bool {
         self.claimant(grant).is_some()
+    }
+
+    /// The terms of a request that a key is being taken for, if a client is told of the grant.
+    pub(crate) fn terms_of_ticket(&self, grant: &Grant) -> Option<&Terms> {
+        let waiter = &self.waiters[self.claimant(grant)?];
+        waiter.is_for_ticket.then_some(&waiter.terms)
     }
 
     /// Somebody has said yes, until `deadline`.

@@ -42,7 +42,7 @@ async fn try_lock(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let token = Token::random();
     match acquire::acquire(
         inner,
-        AcquireRequest { key: &key, token, ttl, on_held: OnHeld::Fail, mode: Mode::Exclusive },
+        AcquireRequest { key: &key, token, ttl, on_held: OnHeld::Fail, mode: Mode::Exclusive, note: &[] },
     )
     .await
     {
