@@ -1,4 +1,4 @@
-//! How many instructions does a free lock cost, and a call that nobody shares?
+//! How many instructions does a free lock cost, a key that is handed on, and a call that nobody shares?
 //!
 //! Times of the same build differ from minute to minute on a busy machine; instructions hardly do. Each workload runs twice
 //! under `valgrind --tool=callgrind`, for few rounds and for many: the difference is the rounds' own. All threads of the
@@ -12,6 +12,7 @@ mod rivals;
 
 use std::hint::black_box;
 use std::process::Command;
+use std::sync::Arc;
 
 use async_singleflight::UnaryGroup;
 use figures::keep;
@@ -19,14 +20,18 @@ use futures::executor::block_on;
 use leasehold::LockManager;
 use lockable::LockPool;
 use rivals::{BareMap, cycle, keys};
+use tokio::task::yield_now;
 
 /// A name as `report` looks for it, and what it runs so many times.
 type Workload = (&'static str, fn(usize));
 
-const WORKLOADS: [Workload; 7] = [
+const WORKLOADS: [Workload; 10] = [
     ("instructions/leasehold/free_lock", free_lock),
     ("instructions/lockable/free_lock", free_lock_of_lockable),
     ("instructions/bare_map/free_lock", insert_and_remove),
+    ("instructions/leasehold/hand_off", hand_off),
+    ("instructions/lockable/hand_off", hand_off_of_lockable),
+    ("instructions/tokio_mutex/hand_off", hand_off_of_tokio),
     ("instructions/leasehold/lone_call", lone_call),
     ("instructions/leasehold_run/lone_call", lone_run),
     ("instructions/async_singleflight/lone_call", lone_call_of_async_singleflight),
@@ -105,6 +110,66 @@ fn insert_and_remove(rounds: usize) {
     (0..rounds).for_each(|_| map.insert_and_remove(next()));
 }
 
+/// So many tasks of one thread want one key, and yield once while they hold it: all but the first of them wait for it.
+const CROWD: usize = 8;
+
+fn crowd<R, F>(rounds: usize, round: R)
+where
+    R: Fn() -> F + Clone + 'static,
+    F: Future<Output = ()>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it needs nothing");
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let each = |_| {
+            let round = round.clone();
+            tokio::task::spawn_local(async move {
+                for _ in 0..rounds / CROWD {
+                    round().await;
+                }
+            })
+        };
+        for task in (0..CROWD).map(each).collect::<Vec<_>>() {
+            task.await.expect("no round panics");
+        }
+    });
+}
+
+fn hand_off(rounds: usize) {
+    let locks = manager();
+    crowd(rounds, move || {
+        let locks = locks.clone();
+        async move {
+            let lock = locks.lock("order:100000").await.expect("everybody's turn comes");
+            yield_now().await;
+            drop(black_box(lock));
+        }
+    });
+}
+
+fn hand_off_of_lockable(rounds: usize) {
+    let pool = Arc::new(LockPool::<String>::new());
+    crowd(rounds, move || {
+        let pool = Arc::clone(&pool);
+        async move {
+            let guard = pool.async_lock("order:100000".to_owned()).await;
+            yield_now().await;
+            drop(black_box(guard));
+        }
+    });
+}
+
+fn hand_off_of_tokio(rounds: usize) {
+    let mutex = Arc::new(tokio::sync::Mutex::new(()));
+    crowd(rounds, move || {
+        let mutex = Arc::clone(&mutex);
+        async move {
+            let guard = mutex.lock().await;
+            yield_now().await;
+            drop(black_box(guard));
+        }
+    });
+}
+
 fn lone_call(rounds: usize) {
     let (locks, keys) = (manager(), keys(1_024));
     let mut next = cycle(&keys);
@@ -120,7 +185,7 @@ fn lone_call_that_waits(rounds: usize) {
     let (locks, keys) = (manager(), keys(1_024));
     let mut next = cycle(&keys);
     let call = async || {
-        tokio::task::yield_now().await;
+        yield_now().await;
         7_u64
     };
     block_on(async {
