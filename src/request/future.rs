@@ -232,6 +232,12 @@ impl<'a> AcquireFuture<'a> {
         let shard = queued_in(request);
         let ttl = request.options.ttl.get().unwrap_or(request.manager.config().ttl);
         let grant_state = T::grant_state(TokenOrigin::Minted);
+        if grant_state == GrantState::Guard(TokenOrigin::Minted)
+            && let Some(grant) = shard.take_offered(request.progress.waiter)
+        {
+            request.progress.stage = Stage::Answered;
+            return Poll::Ready(Ok(T::new(shard, take_key(request), grant, None)));
+        }
         let answer = match shard.see_waiter(request.progress.waiter, ttl, grant_state, cx.waker()) {
             WaiterPoll::Pending => return Poll::Pending,
             WaiterPoll::Granted(grant) => Ok(T::new(shard, take_key(request), grant, None)),

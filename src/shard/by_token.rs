@@ -17,12 +17,12 @@ impl Shard {
     pub(crate) fn tell_token(&self, grant: &Grant) -> Token {
         // A system call, by which a fork is noticed in time: before the mutex.
         let process = std::process::id();
-        self.state.lock().table.tell_token(grant, process)
+        self.state().table.tell_token(grant, process)
     }
 
     /// The token that is kept with a grant, if it still holds its key.
     pub(crate) fn kept_token(&self, grant: &Grant) -> Option<Token> {
-        self.state.lock().table.kept_token(grant)
+        self.state().table.kept_token(grant)
     }
 
     /// Releases by token, for callers without a guard. A token that this process does not know, the store may know.

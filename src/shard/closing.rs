@@ -31,7 +31,7 @@ impl Shard {
 
     /// Whether nothing is held any more; if something is, `waker` is woken when nothing is.
     pub(crate) fn is_empty(&self, waker: &Waker) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         if state.table.held() == 0 {
             return true;
         }
@@ -43,7 +43,7 @@ impl Shard {
 
     /// Ends the grants that are left; answers how many.
     pub(crate) fn end_grants(&self) -> usize {
-        let before = self.state.lock().table.held();
+        let before = self.state().table.held();
         let mut cursor = Some(0);
         while let Some(from) = cursor {
             cursor = self.with(|state, fx| state.table.end_grants(from, SLICE as u32, fx));

@@ -63,6 +63,6 @@ impl Shard {
     /// Whether this is a fork of the process that built the manager: nobody ends a sleep there.
     pub(crate) fn is_forked(&self) -> bool {
         let now = self.clock.now();
-        self.state.lock().is_forked(now)
+        self.state().is_forked(now)
     }
 }

@@ -99,7 +99,7 @@ impl Shard {
     /// The same signal, for the notice that comes before the end: given already if it was.
     pub(crate) fn notice_signal(&self, grant: &Grant) -> Arc<LossSignal> {
         let signal = self.lost_signal(grant);
-        if let Some(at) = self.state.lock().table.notice_of(grant) {
+        if let Some(at) = self.state().table.notice_of(grant) {
             signal.give_notice(at);
         }
         signal
@@ -122,13 +122,13 @@ impl Shard {
 
     /// Whether the request of a grant that the store gave had to wait for others.
     pub(crate) fn was_behind(&self, grant: &Grant) -> bool {
-        self.state.lock().table.was_behind(grant)
+        self.state().table.was_behind(grant)
     }
 
     /// Until when a grant holds its key, if it does (exact time).
     pub(crate) fn held_until(&self, grant: &Grant) -> Option<Moment> {
         let now = self.clock.now();
-        self.state.lock().table.held_until(grant, now)
+        self.state().table.held_until(grant, now)
     }
 
     /// The deadline of a grant that is still good, or why it is not.
@@ -219,13 +219,13 @@ impl Shard {
     /// Of its holders, it names those whose owners are among `blocked`.
     pub(crate) fn blocker_of(&self, id: WaiterId, blocked: &OwnerSet) -> Option<Blocker> {
         let now = self.clock.now();
-        self.state.lock().table.blocker_of(id, blocked, now)
+        self.state().table.blocker_of(id, blocked, now)
     }
 
     /// What keeps a request that polls from its key.
     pub(crate) fn blocker_to(&self, key: &Key, hash: u32, mode: Mode, blocked: &OwnerSet) -> Blocker {
         let now = self.clock.now();
-        self.state.lock().table.blocker_to(key, hash, mode, blocked, now)
+        self.state().table.blocker_to(key, hash, mode, blocked, now)
     }
 
     /// Refuses a queued request to break a deadlock, if it is still queued. Its effects are the caller's to run.
@@ -256,7 +256,7 @@ impl Shard {
 
     /// Whether the request that a key is being taken for still waits.
     pub(crate) fn is_claimed_for(&self, grant: &Grant) -> bool {
-        self.state.lock().table.is_claimed_for(grant)
+        self.state().table.is_claimed_for(grant)
     }
 
     /// The store has refused a request, or has not answered it.
@@ -267,7 +267,7 @@ impl Shard {
 
     /// Whether what a grant holds its key by in the store is its own alone.
     pub(crate) fn has_own_claim(&self, grant: &Grant) -> bool {
-        self.state.lock().table.has_own_claim(grant)
+        self.state().table.has_own_claim(grant)
     }
 
     /// The store keeps a key until `deadline`.
@@ -291,12 +291,12 @@ impl Shard {
     /// The grants whose keys the store keeps, with the keys.
     pub(crate) fn claims(&self, which: ClaimFilter) -> Vec<(Grant, Key, Token)> {
         let (mut claims, mut cursor) = (Vec::new(), Some(0));
-        if which == ClaimFilter::InTheWay && self.state.lock().table.waiting() == 0 {
+        if which == ClaimFilter::InTheWay && self.state().table.waiting() == 0 {
             return claims;
         }
         while let Some(from) = cursor {
             let found = |grant, key, token| claims.push((grant, key, token));
-            cursor = self.state.lock().table.claims(which, from, SLICE as u32, found);
+            cursor = self.state().table.claims(which, from, SLICE as u32, found);
         }
         claims
     }
@@ -317,7 +317,7 @@ impl Shard {
 
     /// The store may have forgotten what it granted: nothing more is granted under it (K6).
     pub(crate) fn doubt_claims(&self) {
-        self.state.lock().table.doubt_claims();
+        self.state().table.doubt_claims();
         self.give_up_idle_claims();
     }
 
@@ -377,7 +377,7 @@ impl Shard {
         send: impl FnMut(ReleaseCommand),
     ) -> R {
         let mut fx = Effects::new();
-        let answer = self.transact(self.state.lock(), &mut fx, transition);
+        let answer = self.transact(self.mutex.lock(), &mut fx, transition);
         // Sent before the other effects run: those may ask the store for the same keys.
         fx.take_releases(send);
         self.run_effects(fx);

@@ -11,7 +11,7 @@ impl Shard {
     /// do not say that it is for a share.
     #[inline]
     pub(crate) fn grant_share(&self, request: &AcquireRequest<'_>) -> Option<Grant> {
-        let mut state = self.state.lock();
+        let mut state = self.mutex.lock();
         let now = if is_short(request.terms.ttl) { state.clock.now() } else { state.clock.coarse() };
         let there = state.table.members();
         let more = state.member_permits.at_hand(there);
@@ -22,7 +22,7 @@ impl Shard {
     /// Grants a key that nobody holds, and has it refreshed every third of its TTL until it is released.
     #[inline]
     pub(crate) fn grant_kept(&self, request: &AcquireRequest<'_>) -> Option<Grant> {
-        let mut state = self.state.lock();
+        let mut state = self.mutex.lock();
         let now = if is_short(request.terms.ttl) { state.clock.now() } else { state.clock.coarse() };
         let grant = state.table.grant_if_free(request, now).ok()?;
         if let Some(due) = state.table.keep_from_next_tick(&grant) {

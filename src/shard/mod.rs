@@ -23,6 +23,7 @@ mod lanes;
 pub(crate) mod loss;
 pub(crate) mod note;
 mod notice;
+mod offer;
 mod queue;
 mod reconcile;
 #[cfg(all(test, shuttle))]
@@ -57,6 +58,7 @@ use crate::table::{
 };
 use driver::StoreDriver;
 use forked::Origin;
+use offer::Offer;
 use timer::Timers;
 use upgrade::Host;
 use waiter_budget::{WaiterBudget, WaiterPermits};
@@ -83,7 +85,9 @@ pub(crate) type WakeAt = Moment;
 type Nudge = Box<dyn Fn() + Send + Sync>;
 
 pub(crate) struct Shard {
-    state: CachePadded<Mutex<State>>,
+    /// Locked by the lane as it is, and by all others by [`state`](Shard::state) or for a transition.
+    mutex: CachePadded<Mutex<State>>,
+    offer: CachePadded<Offer>,
     clock: Clock,
     longest_idle: Duration,
     ttls: TtlBounds,
@@ -108,6 +112,9 @@ struct State {
     /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.
     when_empty: Vec<Waker>,
     table: Table,
+    /// To whom a grant is offered, if the table does not know yet what became of that. If it were left out, a grant that
+    /// its holder has would count as unseen.
+    offered: Option<WaiterId>,
     timers: Timers,
     /// What this shard has taken of `waiter_budget`; never less than the table has waiters.
     waiter_permits: WaiterPermits,
@@ -166,6 +173,7 @@ impl Shard {
             clock: clock_of_state,
             when_empty,
             table,
+            offered: None,
             timers,
             waiter_permits,
             member_permits,
@@ -174,7 +182,8 @@ impl Shard {
             origin,
         };
         Self {
-            state: CachePadded::new(Mutex::new(state)),
+            mutex: CachePadded::new(Mutex::new(state)),
+            offer: CachePadded::default(),
             clock,
             longest_idle,
             ttls,
@@ -211,11 +220,19 @@ impl Shard {
         self.ttls
     }
 
+    /// The state, for whoever is not of the lane: the table knows of all grants that were taken.
+    #[inline]
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = self.mutex.lock();
+        state.settle(&self.offer);
+        state
+    }
+
     /// Runs a transition under the mutex, its effects after it, and wakes the actor if it would sleep too long.
     ///
     /// Were the transition to panic, the mutex would be free and the effects so far run: locals drop in this order.
     fn with<R>(&self, transition: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
-        self.finish(self.state.lock(), transition)
+        self.finish(self.mutex.lock(), transition)
     }
 
     /// The same where the caller holds the mutex already.
@@ -240,7 +257,7 @@ impl Shard {
 
     /// The same where the caller runs the effects: the deadlock check, which holds a mutex of its own meanwhile.
     fn with_effects<R>(&self, fx: &mut Effects, transition: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
-        self.transact(self.state.lock(), fx, transition)
+        self.transact(self.mutex.lock(), fx, transition)
     }
 
     #[inline]
@@ -251,6 +268,7 @@ impl Shard {
         transition: impl FnOnce(&mut State, &mut Effects) -> R,
     ) -> R {
         let mut state = locked;
+        state.settle(&self.offer);
         let answer = transition(&mut state, fx);
         let waiting = state.table.waiting();
         state.waiter_permits.give_back(&self.waiter_budget, waiting);
@@ -274,7 +292,7 @@ impl Shard {
     /// its mutex still held, for the request to queue under it.
     #[inline(always)]
     pub(crate) fn grant_if_free(&self, request: &AcquireRequest<'_>) -> Result<Grant, Locked<'_>> {
-        let mut state = self.state.lock();
+        let mut state = self.mutex.lock();
         let now = if is_short(request.terms.ttl) { state.clock.now() } else { state.clock.coarse() };
         match state.table.grant_if_free(request, now) {
             Ok(grant) => Ok(grant),
@@ -337,7 +355,7 @@ impl Shard {
 
     #[inline]
     pub(crate) fn release(&self, grant: &Grant, end: End) -> Release {
-        let mut state = self.state.lock();
+        let mut state = self.mutex.lock();
         let coarse = state.clock.coarse();
         if state.when_empty.is_empty()
             && let Some(released) = state.table.release_if_alone(grant, end, coarse)
@@ -349,7 +367,7 @@ impl Shard {
 
     /// Adds to the counters what the table cannot count itself.
     pub(crate) fn count(&self, add: impl FnOnce(&mut Counters)) {
-        add(self.state.lock().table.counters_mut());
+        add(self.state().table.counters_mut());
     }
 
     /// Whether the keys of this shard are kept in a store.
@@ -359,7 +377,7 @@ impl Shard {
 
     /// Counts an attempt that never came to the table, and how it ended.
     pub(crate) fn count_attempt(&self, mode: Mode, outcome: AttemptOutcome, add: impl FnOnce(&mut Counters)) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let counters = state.table.counters_mut();
         counters.attempts += 1;
         add(counters);
@@ -369,7 +387,7 @@ impl Shard {
     /// Counts that a request takes up the wait of one that has timed out.
     #[cfg(feature = "http")]
     pub(crate) fn count_continued(&self, key: &Key, hash: u32) {
-        self.state.lock().table.count_continued(key, hash);
+        self.state().table.count_continued(key, hash);
     }
 
     /// Publishes what happens from now on.

@@ -84,7 +84,7 @@ impl Note {
 impl Shard {
     /// The note of a lock that the store is asked for; empty for one that ends with this process.
     pub(super) fn note_of(&self, grant: &Grant) -> Vec<u8> {
-        let terms = self.state.lock().table.terms_of_ticket(grant).cloned();
+        let terms = self.state().table.terms_of_ticket(grant).cloned();
         terms.map_or_else(Vec::new, |terms| Note::of(&terms).to_bytes())
     }
 }

@@ -98,7 +98,7 @@ impl Shard {
     #[inline]
     pub(crate) fn see_waiter(&self, id: WaiterId, ttl: Ttl, keeper: GrantState, waker: &Waker) -> WaiterPoll {
         let now = if is_short(ttl) { self.clock.now() } else { self.clock.coarse() };
-        let mut state = self.state.lock();
+        let mut state = self.state();
         if let Some(grant) = state.table.see_grant(id, keeper, now) {
             return WaiterPoll::Granted(grant);
         }
@@ -122,6 +122,7 @@ impl Shard {
     #[inline(never)]
     pub(super) fn hand_on(&self, state: MutexGuard<'_, State>, grant: &Grant, end: End, coarse: Moment) -> Release {
         let mut state = state;
+        state.settle(&self.offer);
         if state.when_empty.is_empty()
             && let Some(released) = state.table.release_share(grant, end, coarse)
         {
@@ -129,7 +130,8 @@ impl Shard {
             state.member_permits.give_back(&self.member_budget, members);
             return released;
         }
-        if let Some(PassedOn { waker, due }) = state.table.pass_on(grant, end, coarse, is_short) {
+        if let Some(PassedOn { waker, due, offered }) = state.table.pass_on(grant, end, coarse, is_short) {
+            state.offer(&self.offer, offered.as_ref());
             let waiting = state.table.waiting();
             state.waiter_permits.give_back(&self.waiter_budget, waiting);
             self.unlock(state, due);

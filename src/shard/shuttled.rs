@@ -24,6 +24,7 @@ use crate::manager::Stats;
 use crate::retry::FixedInterval;
 use crate::table::Release;
 
+mod offers;
 mod owners;
 
 const KEY: &str = "order:42";

@@ -123,6 +123,6 @@ impl Shard {
 
     #[cfg(all(test, feature = "test-util"))]
     pub(crate) fn sleepers(&self) -> usize {
-        self.state.lock().timers.len()
+        self.state().timers.len()
     }
 }

@@ -157,13 +157,13 @@ impl Shard {
     }
 
     fn owner_of(&self, grant: &Grant) -> Option<Arc<Owner>> {
-        self.state.lock().table.owner_of(grant)
+        self.state().table.owner_of(grant)
     }
 
     /// What keeps a grant that is to be upgraded from its key; `None` if it does not wait for that any more.
     pub(crate) fn blocker_of_upgrade(&self, wait: (&Grant, UpgradeSeat), blocked: &OwnerSet) -> Option<Blocker> {
         let now = self.clock.now();
-        self.state.lock().table.blocker_of_upgrade(wait, blocked, now)
+        self.state().table.blocker_of_upgrade(wait, blocked, now)
     }
 
     /// Ends a wait to break a deadlock. Its effects are the caller's to run.

@@ -104,7 +104,7 @@ pub(crate) use history::{End, EndRecord};
 pub use hold::Release;
 pub(crate) use holder::{GrantState, TokenOrigin};
 pub(crate) use owner::{Owner, OwnerId, OwnerKind, OwnerSet, check_owner};
-pub(crate) use queue::{PassedOn, WaiterId};
+pub(crate) use queue::{Offered, PassedOn, WaiterId};
 #[cfg(feature = "metrics")]
 pub(crate) use reading::{Oldest, Reading};
 pub(crate) use refresh_order::AutoRefreshId;

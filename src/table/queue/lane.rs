@@ -25,6 +25,16 @@ pub(crate) struct PassedOn {
     pub(crate) waker: Option<Waker>,
     /// When its deadline is, if somebody waits for that.
     pub(crate) due: Moment,
+    /// What the new holder may be offered, if a guard is to have it: it asks nobody then.
+    pub(crate) offered: Option<Offered>,
+}
+
+/// A grant that was made to a waiter of the lane. Until the table is told that it was [seen](Table::note_seen), it is not.
+#[derive(Debug)]
+pub(crate) struct Offered {
+    pub(crate) to: WaiterId,
+    pub(crate) grant: Grant,
+    pub(crate) deadline: Moment,
 }
 
 impl Table {
@@ -101,6 +111,7 @@ impl Table {
             return None;
         }
         waiter.state = WaiterState::Granted;
+        let to = (!waiter.is_for_ticket).then_some(WaiterId { index: next, seat: 0, seq: waiter.seq });
         let (waker, waited) = (waiter.waker.take(), self.now.nanos_since(waiter.queued_at));
         self.timeouts.remove(&mut self.waiters, next);
         self.waiting -= 1;
@@ -112,6 +123,8 @@ impl Table {
 
         let deadline = self.now.after(ttl);
         let holder = self.new_holder(ttl, deadline, GrantState::Unseen(next));
+        let fence = holder.fence();
+        let grant = Grant { slot: grant.slot, fence, proof: Some(fence) };
         let slot = &mut self.slots[grant.slot];
         slot.holder = Some(holder);
         slot.queue.remove(&mut self.waiters, next);
@@ -133,7 +146,19 @@ impl Table {
         if deadline < filed {
             self.expiries.update(&mut self.slots, grant.slot);
         }
-        Some(PassedOn { waker, due: if is_last { Moment::FAR } else { deadline } })
+        let due = if is_last { Moment::FAR } else { deadline };
+        Some(PassedOn { waker, due, offered: to.map(|to| Offered { to, grant, deadline }) })
+    }
+
+    /// A waiter has taken what it was offered.
+    #[inline]
+    pub(crate) fn note_seen(&mut self, id: WaiterId) {
+        let Some(waiter) = self.waiters.get(id.index).filter(|waiter| waiter.seq == id.seq) else { return };
+        let (slot, seen) = (waiter.slot, GrantState::Guard(waiter.origin));
+        if let Some(holder) = self.slots.get_mut(slot).and_then(|slot| slot.holder.as_mut()) {
+            holder.grant_state = seen;
+        }
+        self.waiters.remove(id.index);
     }
 
     /// Gives a waiter its grant, if it has one that is an ordinary one. `None` leaves it to

@@ -19,7 +19,7 @@ use super::{Counters, Effects, Grant, MAX_SEATS, Table};
 use crate::clock::Moment;
 use crate::error::{AttemptOutcome, LockError};
 use crate::mode::Mode;
-pub(crate) use lane::PassedOn;
+pub(crate) use lane::{Offered, PassedOn};
 pub(crate) use list::Queue;
 pub(crate) use waiter::{Waiter, WaiterId, WaiterState};
 
