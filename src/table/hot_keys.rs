@@ -21,23 +21,37 @@ pub(crate) struct HotKeys {
     /// Apart from the rest, since they are looked through at every hit.
     hashes: Vec<u32>,
     counted: Vec<(Key, u64)>,
+    /// The place of the last one hit: often it is the next one too.
+    last: usize,
     /// When the counts were halved last.
     halved: Moment,
 }
 
 impl Default for HotKeys {
     fn default() -> Self {
-        Self { hashes: Vec::new(), counted: Vec::new(), halved: Moment::ZERO }
+        Self { hashes: Vec::new(), counted: Vec::new(), last: 0, halved: Moment::ZERO }
     }
 }
 
 impl HotKeys {
     /// Somebody had to wait for this key, or was refused.
+    #[inline]
     pub(crate) fn hit(&mut self, hash: u32, key: &Key, now: Moment) {
         self.age(now);
-        let known = self.hashes.iter().position(|other| *other == hash);
-        match known.and_then(|at| self.counted.get_mut(at)).filter(|(other, _)| other == key) {
-            Some((_, count)) => *count += 1,
+        match self.counted.get_mut(self.last) {
+            Some((other, count)) if other == key => *count += 1,
+            _ => self.hit_another(hash, key),
+        }
+    }
+
+    #[inline(never)]
+    fn hit_another(&mut self, hash: u32, key: &Key) {
+        let known = self.hashes.iter().position(|other| *other == hash).unwrap_or(PLACES);
+        match self.counted.get_mut(known).filter(|(other, _)| other == key) {
+            Some((_, count)) => {
+                *count += 1;
+                self.last = known;
+            }
             None => self.enter(hash, key),
         }
     }
