@@ -181,6 +181,8 @@ pub(crate) struct Table {
     /// From a key's hash to its slot.
     index: KeyIndex,
     unfiled: Unfiled,
+    /// Waiters.
+    unfiled_waits: Unfiled,
     history: History,
     counters: Counters,
     tally: Tally,
@@ -235,6 +237,7 @@ impl Table {
             chosen: HashMap::default(),
             expiries: Wheel::new(now),
             unfiled: Unfiled::default(),
+            unfiled_waits: Unfiled::default(),
             timeouts: Wheel::new(now),
             refreshes: Wheel::new(now),
             last_order: AutoRefreshId::default(),
@@ -301,6 +304,7 @@ impl Table {
             return true;
         }
         self.unfiled.trim(self.slots.bound());
+        self.unfiled_waits.trim(self.waiters.bound());
         // What is moved for it is few, and what was there before was many: O(1) for each that has gone.
         shrink_if_sparse!(self.chosen);
         shrink_if_sparse!(self.owner_index);

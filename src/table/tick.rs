@@ -3,6 +3,7 @@
 //! All of it in bounded slices, so that no tick keeps the mutex for long.
 
 use super::history::End;
+use super::queue::Waiter;
 use super::refresh_order::DueAction;
 use super::slot::{Refreshes, Slot};
 use super::timer_wheel::Step;
@@ -50,6 +51,9 @@ impl Table {
     }
 
     fn time_out_one(&mut self, fx: &mut Effects) -> bool {
+        if self.file_wait() {
+            return true;
+        }
         let step = self.timeouts.step(&mut self.waiters, self.now);
         self.take(step, fx, Self::waiter_is_due)
     }
@@ -73,6 +77,15 @@ impl Table {
         true
     }
 
+    /// Files one of the waits that the lane has begun; `false` if all are filed.
+    fn file_wait(&mut self) -> bool {
+        let Some(id) = self.unfiled_waits.take() else { return false };
+        if self.waiters.get(id).is_some_and(Waiter::is_to_be_filed) {
+            self.timeouts.insert(&mut self.waiters, id);
+        }
+        true
+    }
+
     fn end_due(&mut self, index: u32, fx: &mut Effects) {
         self.end_if_over(index, fx);
     }
@@ -87,7 +100,7 @@ impl Table {
 
     /// Nothing falls due before this moment. `None`: nothing will.
     pub(crate) fn next_due(&self) -> Option<Moment> {
-        if !(self.handing_off.is_empty() && self.unfiled.is_empty()) {
+        if !(self.handing_off.is_empty() && self.unfiled.is_empty() && self.unfiled_waits.is_empty()) {
             return Some(self.now);
         }
         let idle = self.idle_keys.as_ref().and_then(|idle| idle.next_end());

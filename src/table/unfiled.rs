@@ -1,70 +1,71 @@
-//! Grants whose deadline is not in the wheel yet: most locks are released long before anybody looks at it.
+//! Grants whose deadline is not in its wheel yet, and waits whose end is not: most of them are over long before anybody
+//! looks at it.
 //!
-//! The lane files nothing. It notes the slot down here, once, and the table's next [`tick`](super::Table::tick) files what
-//! is still held then; that is soon enough, since nothing but a tick takes anything out of the wheel. Whoever comes to
-//! wait for such a lock, to watch or to refresh it, files it at once (C1).
+//! The lane files nothing. It notes the slot or the waiter down here, once, and the table's next
+//! [`tick`](super::Table::tick) files what still is there then; that is soon enough, since nothing but a tick takes anything
+//! out of a wheel. Whoever comes to wait for such a lock, to watch or to refresh it, files it at once (C1).
 
-/// The slots that the lane has used since the last tick.
+/// The slots, or the waiters, that the lane has used since the last tick.
 #[derive(Debug, Default)]
 pub(super) struct Unfiled {
-    /// A bit for each slot that is listed.
+    /// A bit for each that is listed.
     bits: Vec<u64>,
-    /// Each slot at most once, so it is never longer than there were slots (T9).
-    slots: Vec<u32>,
+    /// Each at most once, so it is never longer than there were slots, or waiters (T9).
+    listed: Vec<u32>,
 }
 
 impl Unfiled {
-    /// Notes a slot down.
+    /// Notes one down.
     #[inline]
-    pub(super) fn note(&mut self, slot: u32) {
-        if !self.has(slot) {
-            self.list(slot);
+    pub(super) fn note(&mut self, id: u32) {
+        if !self.has(id) {
+            self.list(id);
         }
     }
 
     #[inline(never)]
-    fn list(&mut self, slot: u32) {
-        let (word, bit) = place(slot);
+    fn list(&mut self, id: u32) {
+        let (word, bit) = place(id);
         if self.bits.len() <= word {
             self.bits.resize(word + 1, 0);
         }
         self.bits[word] |= bit;
-        self.slots.push(slot);
+        self.listed.push(id);
     }
 
-    /// Whether a slot is noted down. What held it then may be gone.
+    /// Whether one is noted down. What was there then may be gone.
     #[inline]
-    pub(super) fn has(&self, slot: u32) -> bool {
-        let (word, bit) = place(slot);
+    pub(super) fn has(&self, id: u32) -> bool {
+        let (word, bit) = place(id);
         self.bits.get(word).is_some_and(|bits| bits & bit != 0)
     }
 
-    /// Takes the next slot off the list.
+    /// Takes the next one off the list.
     pub(super) fn take(&mut self) -> Option<u32> {
-        let slot = self.slots.pop()?;
-        let (word, bit) = place(slot);
+        let id = self.listed.pop()?;
+        let (word, bit) = place(id);
         self.bits[word] &= !bit;
-        Some(slot)
+        Some(id)
     }
 
     /// Whether nothing is noted down.
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.listed.is_empty()
     }
 
-    /// Gives memory back after a spike; `bound`: all slots are below it.
+    /// Gives memory back after a spike; `bound`: all are below it.
     pub(super) fn trim(&mut self, bound: u32) {
         if self.is_empty() {
             self.bits.truncate(place(bound).0 + 1);
             shrink_if_sparse!(self.bits);
-            shrink_if_sparse!(self.slots);
+            shrink_if_sparse!(self.listed);
         }
     }
 }
 
-/// The word of a slot, and its bit there.
-fn place(slot: u32) -> (usize, u64) {
-    ((slot >> 6) as usize, 1 << (slot & 63))
+/// The word of one, and its bit there.
+fn place(id: u32) -> (usize, u64) {
+    ((id >> 6) as usize, 1 << (id & 63))
 }
 
 #[cfg(test)]
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_is_listed_once_until_it_is_taken() {
+    fn each_is_listed_once_until_it_is_taken() {
         let mut unfiled = Unfiled::default();
         [70, 3, 70, 3].into_iter().for_each(|slot| unfiled.note(slot));
         assert!(unfiled.has(70) && unfiled.has(3) && !unfiled.has(4) && !unfiled.has(1_000));

@@ -69,7 +69,7 @@ impl Table {
             Waiter { deadline, due: deadline, waker, ..waits }
         });
         if deadline != Moment::FAR {
-            self.timeouts.insert(&mut self.waiters, id);
+            self.unfiled_waits.note(id);
         }
         self.waiting += 1;
         self.counters.queued += 1;
@@ -113,7 +113,9 @@ impl Table {
         waiter.state = WaiterState::Granted;
         let to = (!waiter.is_for_ticket).then_some(WaiterId { index: next, seat: 0, seq: waiter.seq });
         let (waker, waited) = (waiter.waker.take(), self.now.nanos_since(waiter.queued_at));
-        self.timeouts.remove(&mut self.waiters, next);
+        if waiter.timeout.is_filed() {
+            self.timeouts.remove(&mut self.waiters, next);
+        }
         self.waiting -= 1;
 
         let held = self.now.nanos_since(granted_at);

@@ -136,6 +136,11 @@ impl Waiter {
         matches!(self.state, WaiterState::Claiming { .. })
     }
 
+    /// Whether it waits until a moment that is in no wheel.
+    pub(crate) fn is_to_be_filed(&self) -> bool {
+        (self.is_queued() || self.is_claiming()) && self.due != Moment::FAR && !self.timeout.is_filed()
+    }
+
     /// Whether neither it nor its session is over.
     pub(crate) fn waits_at(&self, now: Moment) -> bool {
         self.deadline > now && self.terms.session().is_none_or(|session| session.settle(now).is_ok())

@@ -259,7 +259,15 @@ impl Table {
             held,
             "C1: every holder is timed, or will be by the next tick"
         );
-        assert_eq!(sorted(self.timeouts.filed(|id| self.waiters[id].timeout)), timed, "C1: every finite wait is timed");
+        let filed = self.timeouts.filed(|id| self.waiters[id].timeout);
+        let to_be_filed = timed.iter().copied().filter(|id| self.waiters[*id].is_to_be_filed());
+        let to_be_filed: Vec<u32> =
+            to_be_filed.inspect(|id| assert!(self.unfiled_waits.has(*id), "C1: waiter {id} is listed")).collect();
+        assert_eq!(
+            sorted([filed, to_be_filed].concat()),
+            timed,
+            "C1: every finite wait is timed, or will be by the next tick"
+        );
         for (id, slot) in
             slots.iter().filter(|(_, slot)| slot.queue.len > 0 && slot.group().is_none() && !slot.is_bare())
         {
