@@ -40,6 +40,9 @@ mod batching;
 mod board;
 mod error;
 mod fail_mode;
+#[cfg(feature = "durable")]
+#[cfg_attr(docsrs, doc(cfg(feature = "durable")))]
+pub mod file;
 mod kept_hold;
 mod key_template;
 mod outcomes;

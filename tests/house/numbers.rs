@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::sources::files;
 
 /// The kinds of rules, and where each is defined.
-const KEPT_IN: [(char, &str); 8] = [
+const KEPT_IN: [(char, &str); 9] = [
     ('T', "src/table/mod.rs"),
     ('C', "src/table/mod.rs"),
     ('S', "src/store/mod.rs"),
@@ -16,6 +16,7 @@ const KEPT_IN: [(char, &str); 8] = [
     ('N', "src/store/redis/mod.rs"),
     ('L', "src/store/redlock/mod.rs"),
     ('H', "src/store/redis/hand_over.rs"),
+    ('D', "src/store/file/mod.rs"),
     ('K', "src/table/claim/kept.rs"),
 ];
 
