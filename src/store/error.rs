@@ -198,7 +198,7 @@ impl StoreError {
     }
 
     /// Whether asking again soon does not help: an operator has to change something first.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) const fn is_refusal(&self) -> bool {
         matches!(self.cause(), StoreCause::Denied | StoreCause::Unauthenticated | StoreCause::Invalid)
     }

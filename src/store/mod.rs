@@ -46,12 +46,20 @@ pub mod file;
 mod kept_hold;
 mod key_template;
 mod outcomes;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod owed;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only Redis has claims and several wires"))]
+mod pending;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redlock;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only Redis hands keys over"))]
+mod time;
 mod value;
 mod watch;
 

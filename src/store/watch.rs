@@ -166,7 +166,7 @@ impl<T> Sender<T> {
     }
 
     /// Whether the receiver is gone.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) fn is_gone(&self) -> bool {
         self.channel.is_closed()
     }

@@ -12,11 +12,11 @@ use super::conn::wire::{Asking, Wire};
 use super::fault::{Fault, Ran, Then};
 use super::inner::Inner;
 use super::keys::KeyNames;
-use super::pending::{PendingCleanup, SendOrder};
 use super::replicas::{self, Confirmed};
 use super::script::{Reply, Script, ScriptArgs};
 use crate::clock::Moment;
 use crate::store::StoreError;
+use crate::store::pending::{PendingCleanup, SendOrder};
 
 /// So many times a command is passed on within a cluster.
 const REDIRECTIONS: usize = 4;

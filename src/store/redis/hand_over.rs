@@ -28,14 +28,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cleanup::take_back;
 use super::inner::Inner;
 use super::keys::KeyNames;
-use super::pending::PendingCleanup;
 use super::script::Reply;
 use crate::clock::Moment;
 use crate::key::Token;
 use crate::mode::Mode;
+use crate::store::owed::take_back;
+use crate::store::pending::PendingCleanup;
 use crate::store::{AcquireRequest, Acquired, OnHeld, drift};
 
 /// How long a key is kept that was handed over (H3). The script knows it, too.

@@ -12,17 +12,17 @@ use super::conn::batch::Batching;
 use super::conn::cluster::Servers;
 use super::conn::link::Link;
 use super::conn::opener::Opener;
-use super::conn::time::Ticks;
 use super::conn::url::Place;
 use super::highest::Highest;
 use super::keys::KeyNames;
-use super::pending::Cleaning;
 use super::pubsub::listener::Listener;
 use super::recent_releases::RecentReleases;
 use super::shares::Shares;
 use super::tickets::Tickets;
 use crate::clock::{Clock, Moment};
 use crate::key::{Key, Ttl};
+use crate::store::pending::Cleaning;
+use crate::store::time::Ticks;
 use crate::store::{Capabilities, StoreError, drift};
 
 /// The outcome of the last trial of a lock, and when it ended.
@@ -34,7 +34,7 @@ pub(in crate::store) struct Inner {
     pub(super) opener: Opener,
     pub(in crate::store) ticks: Arc<Ticks>,
     pub(super) highest: Highest,
-    pub(in crate::store) cleaning: Cleaning,
+    pub(in crate::store) cleaning: Cleaning<KeyNames>,
     pub(super) recent_releases: RecentReleases,
     pub(super) shares: Shares,
     pub(super) tickets: Arc<Tickets>,

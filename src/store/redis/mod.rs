@@ -130,7 +130,6 @@ pub(super) mod keys;
 #[cfg(test)]
 mod model;
 mod ops;
-pub(super) mod pending;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod probe;

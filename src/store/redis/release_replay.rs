@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
-use super::cleanup::take_back;
 use super::inner::Inner;
 use super::keys::KeyNames;
-use super::pending::{PendingCleanup, ReleaseScope};
 use crate::key::Token;
+use crate::store::owed::take_back;
+use crate::store::pending::{PendingCleanup, ReleaseScope};
 
 /// So many are repeated at a time.
 const AT_ONCE: usize = 64;

@@ -18,8 +18,8 @@ use super::queue::Queue;
 use super::quorum::Quorum;
 use crate::clock::{Moment, wall_micros};
 use crate::key::{Key, Ttl};
-use crate::store::redis::conn::time::Ticks;
 use crate::store::redis::keys::KeyNames;
+use crate::store::time::Ticks;
 use crate::store::{Capabilities, Fairness, StoreError};
 
 /// Why only exclusive locks are kept.

@@ -18,12 +18,12 @@ use super::reply::{LockReply, NodeAnswer, Replies, each_reply};
 use crate::clock::Moment;
 use crate::store::StoreError;
 use crate::store::batching::{BatchSender, Slot};
+use crate::store::owed::take_back;
+use crate::store::pending::{PendingCleanup, SendOrder};
 use crate::store::redis::call::Failure;
-use crate::store::redis::cleanup::take_back;
 use crate::store::redis::conn::link::Phase;
 use crate::store::redis::conn::wire::Wire;
 use crate::store::redis::fault::{Fault, Ran, Then};
-use crate::store::redis::pending::{PendingCleanup, SendOrder};
 use crate::store::redis::script::{Form, Script, ScriptArgs};
 
 /// After this time other calls wait no longer for a round: its nodes are far away, or do not answer.

@@ -17,8 +17,8 @@ use super::batch::{Batching, Call};
 use super::wire::{Asking, Wire};
 use crate::store::StoreError;
 use crate::store::batching::{BatchSender, Batcher, Slot, submit};
+use crate::store::pending::SendOrder;
 use crate::store::redis::fault::{Fault, Ran, Then};
-use crate::store::redis::pending::SendOrder;
 use crate::store::redis::script::{BatchKind, Reply, Script, ScriptArgs, Takes};
 
 /// How a call goes out.

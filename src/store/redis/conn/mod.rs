@@ -16,6 +16,5 @@ pub(in crate::store) mod dispatch;
 pub(in crate::store) mod link;
 pub(in crate::store) mod opener;
 pub(in crate::store) mod server_info;
-pub(in crate::store) mod time;
 pub(in crate::store) mod url;
 pub(in crate::store) mod wire;

@@ -11,12 +11,12 @@ use tokio::sync::{Notify, mpsc};
 
 use super::batch::{Batches, Batching};
 use super::server_info::{about, check, eviction, field, run_id};
-use super::time::ServerClock;
 use super::wire::{Process, Wire};
 use crate::clock::Clock;
 use crate::store::StoreError;
 use crate::store::redis::builder::RedisBuilder;
 use crate::store::redis::fault::Fault;
+use crate::store::time::ServerClock;
 
 /// So many commands may wait for the task that writes.
 const PIPELINE: usize = 1024;

@@ -13,9 +13,9 @@ use redis::{ConnectionInfo, FromRedisValue, RedisResult, Value};
 use tokio::sync::Notify;
 
 use super::batch::Batches;
-use super::time::ServerClock;
 use crate::store::redis::fault::{Fault, Ran, Then};
 use crate::store::redis::script::{Form, Reply, Script, ScriptArgs, read};
+use crate::store::time::ServerClock;
 use crate::store::{StoreError, Warning};
 
 /// An open connection.

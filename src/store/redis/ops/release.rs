@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::release_script;
 use crate::key::{Key, Token};
+use crate::store::pending::{PendingCleanup, ReleaseScope};
 use crate::store::redis::call::Confirm;
 use crate::store::redis::cleanup::Guard;
 use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
-use crate::store::redis::pending::{PendingCleanup, ReleaseScope};
 use crate::store::redis::shares::HoldKind;
 use crate::store::{Released, StoreError, ValueToLeave};
 

@@ -13,11 +13,11 @@ use super::super::node::Node;
 use super::super::script::REPAIR;
 use crate::clock::Moment;
 use crate::store::drift;
+use crate::store::pending::PendingCleanup;
 use crate::store::redis::call::{Confirm, call};
 use crate::store::redis::cleanup::Guard;
 use crate::store::redis::fault::Ran;
 use crate::store::redis::millis;
-use crate::store::redis::pending::PendingCleanup;
 use crate::store::redis::script::ScriptArgs;
 
 /// With less time left a lock is not given back.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::fence::{self, Fence};
 use crate::clock::Moment;
 use crate::key::Token;
+use crate::store::pending::PendingCleanup;
 use crate::store::redis::call::{Answer, Confirm, Failure, TOO_LATE, call};
 use crate::store::redis::cleanup::Guard;
 use crate::store::redis::inner::Inner;
 use crate::store::redis::keys::KeyNames;
-use crate::store::redis::pending::PendingCleanup;
 use crate::store::redis::replicas::Confirmed;
 use crate::store::redis::script::{MOVING_ACCEPT, MOVING_AHEAD, MOVING_RESERVE, Reply, ScriptArgs, millis};
 

@@ -1,16 +1,16 @@
 //! What is still to be taken back: [`PendingCleanup`] of one lock and token, [`Cleaning`] of all.
 //!
 //! A command that was not answered may still run. What it may leave is released until no such command can run any more
-//! (`cleanup`); until then the lock and the token stand here.
+//! (`cleanup` of each store); until then the lock and the token stand here.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::keys::KeyNames;
 use crate::clock::Moment;
 use crate::key::Token;
 
@@ -18,18 +18,18 @@ use crate::key::Token;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct PendingCleanup {
     /// None of the commands has any effect after this moment of the server's clock.
-    pub(super) not_after_us: i64,
+    pub(in crate::store) not_after_us: i64,
     /// The wire that carried all of them, before anything that is sent from now on. With a wrong one, a clean-up would
     /// end while a command may still run.
     wires: Wires,
     /// The key cannot outlive this moment.
-    pub(super) over: Moment,
-    pub(super) scope: ReleaseScope,
+    pub(in crate::store) over: Moment,
+    pub(in crate::store) scope: ReleaseScope,
 }
 
 /// What is released.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ReleaseScope {
+pub(in crate::store) enum ReleaseScope {
     /// Whatever the token holds.
     Any,
     /// The same. Under the token this process has given out fences up to this one.
@@ -61,7 +61,7 @@ impl PendingCleanup {
         Self::of(ReleaseScope::Any, over)
     }
 
-    pub(super) fn of(scope: ReleaseScope, over: Moment) -> Self {
+    pub(in crate::store) fn of(scope: ReleaseScope, over: Moment) -> Self {
         Self { not_after_us: i64::MIN, wires: Wires::None, over, scope }
     }
 
@@ -75,7 +75,7 @@ impl PendingCleanup {
         };
     }
 
-    pub(super) fn join(&mut self, other: Self) {
+    pub(in crate::store) fn join(&mut self, other: Self) {
         self.not_after_us = self.not_after_us.max(other.not_after_us);
         self.over = self.over.max(other.over);
         self.scope = match (self.scope, other.scope) {
@@ -92,32 +92,46 @@ impl PendingCleanup {
         };
     }
 
+    /// The wire that carried all of them.
+    #[cfg(feature = "postgres")]
+    pub(in crate::store) fn only_wire(&self) -> Option<u64> {
+        match self.wires {
+            Wires::One(wire) => Some(wire),
+            Wires::None | Wires::Several => None,
+        }
+    }
+
     /// Whether no command can run any more after a release that `wire` answered when the server's clock showed
     /// `server_us`.
-    pub(super) fn is_settled(&self, wire: u64, server_us: i64) -> bool {
+    pub(in crate::store) fn is_settled(&self, wire: u64, server_us: i64) -> bool {
         self.wires == Wires::None || self.wires == Wires::One(wire) || server_us > self.not_after_us
     }
 }
 
 /// All that is being taken back, by lock and token.
-#[derive(Default)]
-pub(in crate::store) struct Cleaning {
+pub(in crate::store) struct Cleaning<K> {
     /// Clean-ups that run. Read without the lock, by every acquire.
     running: AtomicUsize,
-    entries: Mutex<HashMap<(KeyNames, Token), Arc<Entry>>>,
+    entries: Mutex<HashMap<(K, Token), Arc<Entry>>>,
     all_done: Notify,
 }
 
 /// The clean-up of one lock and token. Several calls may be behind it.
-pub(super) struct Entry {
+pub(in crate::store) struct Entry {
     /// A call adds to it only under the lock of all entries: else `finish` might drop what the call adds.
-    pub(super) pending: Mutex<PendingCleanup>,
+    pub(in crate::store) pending: Mutex<PendingCleanup>,
     done: watch::Sender<()>,
 }
 
-impl Cleaning {
+impl<K> Default for Cleaning<K> {
+    fn default() -> Self {
+        Self { running: AtomicUsize::new(0), entries: Mutex::default(), all_done: Notify::new() }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Cleaning<K> {
     /// The entry of a new clean-up, which the caller runs. `None`: one is running already, and does this too.
-    pub(super) fn begin(&self, names: &KeyNames, token: Token, pending: PendingCleanup) -> Option<Arc<Entry>> {
+    pub(in crate::store) fn begin(&self, names: &K, token: Token, pending: PendingCleanup) -> Option<Arc<Entry>> {
         let mut entries = self.entries.lock();
         if let Some(entry) = entries.get(&(names.clone(), token)) {
             entry.pending.lock().join(pending);
@@ -130,9 +144,9 @@ impl Cleaning {
     }
 
     /// Takes the entry out if it is done, unless a call has just added to it.
-    pub(super) fn finish(
+    pub(in crate::store) fn finish(
         &self,
-        names: &KeyNames,
+        names: &K,
         token: Token,
         entry: &Entry,
         is_done: impl FnOnce(&PendingCleanup) -> bool,
@@ -146,7 +160,7 @@ impl Cleaning {
     }
 
     /// A clean-up has ended, also one whose runtime ended first.
-    pub(super) fn end(&self, names: &KeyNames, token: Token, entry: &Arc<Entry>) {
+    pub(in crate::store) fn end(&self, names: &K, token: Token, entry: &Arc<Entry>) {
         let mut entries = self.entries.lock();
         let at = (names.clone(), token);
         // An entry that was taken out may have a successor by now, which another clean-up ends.
@@ -171,12 +185,12 @@ impl Cleaning {
     }
 
     /// Whether something of this lock and token is being taken back.
-    pub(in crate::store) fn is_at(&self, names: &KeyNames, token: Token) -> bool {
+    pub(in crate::store) fn is_at(&self, names: &K, token: Token) -> bool {
         !self.is_idle() && self.entries.lock().contains_key(&(names.clone(), token))
     }
 
     /// Waits until nothing of this lock and token is being taken back.
-    pub(in crate::store) async fn wait_for(&self, names: &KeyNames, token: Token) {
+    pub(in crate::store) async fn wait_for(&self, names: &K, token: Token) {
         loop {
             let mut done = match self.entries.lock().get(&(names.clone(), token)) {
                 Some(entry) => entry.done.subscribe(),
@@ -188,7 +202,7 @@ impl Cleaning {
     }
 
     /// Waits until nothing at all is being taken back.
-    pub(super) async fn wait_for_all(&self) {
+    pub(in crate::store) async fn wait_for_all(&self) {
         loop {
             let all_done = self.all_done.notified();
             if self.is_idle() {
