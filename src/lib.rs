@@ -44,7 +44,7 @@
 //! | `shard` | one mutex, one table, and the ways to ask the store for it |
 //! | `telemetry` | the names of the metrics, the spans, the calls to the store counted and timed |
 //! | [`fence`] | the check on the other side: a resource that refuses a holder whose lock has passed on |
-//! | [`store`] | may this process hold a key at all: the seam to Redis and other stores |
+//! | [`store`] | may this process hold a key at all: the seam to Redis, PostgreSQL and other stores |
 //! | `current_owner`, `routing` | on whose behalf code runs; which shard a key belongs to, and of which namespace |
 //! | `table` | who is next: a pure state machine of holders, queues and deadlines |
 //! | [`retry`], `supervise`, `wakes`, [`account`](Account) | how long a poller sleeps; tasks that outlive a panic; wakes that are given together; whom locks are charged to |

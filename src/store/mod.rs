@@ -51,6 +51,9 @@ mod owed;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only Redis has claims and several wires"))]
 mod pending;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub mod postgres;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;
@@ -58,7 +61,7 @@ pub mod redis;
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redlock;
 #[cfg(any(feature = "postgres", feature = "redis"))]
-#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only Redis hands keys over"))]
+#[cfg_attr(not(any(feature = "redis", test)), expect(dead_code, reason = "only Redis hands keys over"))]
 mod time;
 mod value;
 mod watch;

@@ -352,11 +352,25 @@ pub enum Warning {
         /// The cause.
         why: StoreError,
     },
+    /// A server that is started anew after a crash may have forgotten the last grants. Set `synchronous_commit` to `on`
+    /// for the user of the locks, and `fsync` for the server (PostgreSQL).
+    #[error("{setting}: a crash of the server forgets the last grants; set it to `on`")]
+    Volatile {
+        /// What is set, and to what.
+        setting: String,
+    },
+    /// No message of other processes comes, so that releases are seen by polling, and holders learn late of a forced
+    /// release. Let the store listen past the proxy, or not at all (PostgreSQL).
+    #[error("messages of other processes do not come, so releases are seen by polling: {why}")]
+    Unheard {
+        /// The cause.
+        why: StoreError,
+    },
 }
 
 impl Warning {
     /// All names.
-    pub const NAMES: [&'static str; 3] = ["eviction", "refused", "no_channels"];
+    pub const NAMES: [&'static str; 5] = ["eviction", "refused", "no_channels", "volatile", "unheard"];
 
     /// One lower-case word, the same in every interface.
     #[must_use]
@@ -365,6 +379,8 @@ impl Warning {
             Self::Eviction { .. } => Self::NAMES[0],
             Self::Refused { .. } => Self::NAMES[1],
             Self::NoChannels { .. } => Self::NAMES[2],
+            Self::Volatile { .. } => Self::NAMES[3],
+            Self::Unheard { .. } => Self::NAMES[4],
         }
     }
 }

@@ -164,7 +164,7 @@ families! {
     STORE_ERRORS: Counter "leasehold_store_errors_total" ["manager", "store", "cause"]
         "Calls that the store did not answer with yes or no, by what kept it from that (`StoreCause`).";
     STORE_WARNING: Gauge "leasehold_store_warning" ["manager", "store", "warning"]
-        "1 while the set-up of the store endangers or slows locks: eviction, refused, no_channels.";
+        "1 while the set-up of the store endangers or slows locks: eviction, refused, no_channels, volatile, unheard.";
     STORE_UP: Gauge "leasehold_store_up" ["manager", "store"]
         "1 if the store answered when it was asked last (every 10 s).";
     STORE_NODE_UP: Gauge "leasehold_store_node_up" ["manager", "store", "node"]
