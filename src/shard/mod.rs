@@ -112,9 +112,9 @@ struct State {
     /// Woken when nothing is held any more; set during shutdown, by each of them if there are several at once.
     when_empty: Vec<Waker>,
     table: Table,
-    /// To whom a grant is offered, if the table does not know yet what became of that. If it were left out, a grant that
-    /// its holder has would count as unseen.
-    offered: Option<WaiterId>,
+    /// To whom the grant of which slot is offered, if the table does not know yet what became of that. If it were left out,
+    /// a grant that its holder has would count as unseen.
+    offered: Option<(WaiterId, u32)>,
     timers: Timers,
     /// What this shard has taken of `waiter_budget`; never less than the table has waiters.
     waiter_permits: WaiterPermits,

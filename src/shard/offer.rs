@@ -38,8 +38,8 @@ impl Offer {
     #[inline]
     fn make(&self, offered: &Offered) {
         // Release, each: who reads one of these reads also that the last offer is gone, and fails to take that.
-        self.slot.store(u64::from(offered.grant.slot), Ordering::Release);
-        self.fence.store(offered.grant.fence.get(), Ordering::Release);
+        self.slot.store(u64::from(offered.slot), Ordering::Release);
+        self.fence.store(offered.fence.get(), Ordering::Release);
         self.deadline.store(offered.deadline.as_nanos(), Ordering::Release);
         self.to.store(offered.to.seq, Ordering::Release);
     }
@@ -83,17 +83,17 @@ impl State {
     pub(super) fn offer(&mut self, offer: &Offer, offered: Option<&Offered>) {
         if let Some(offered) = offered {
             offer.make(offered);
-            self.offered = Some(offered.to);
+            self.offered = Some((offered.to, offered.slot));
         }
     }
 
     /// Has the table know whether the last offer was taken. From then on it cannot be any more.
     #[inline]
     pub(super) fn settle(&mut self, offer: &Offer) {
-        if let Some(to) = self.offered.take()
+        if let Some((to, slot)) = self.offered.take()
             && (offer.is_taken() || !offer.remove(to))
         {
-            self.table.note_seen(to);
+            self.table.note_seen(to, slot);
         }
     }
 }

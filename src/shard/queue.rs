@@ -123,20 +123,22 @@ impl Shard {
     pub(super) fn hand_on(&self, state: MutexGuard<'_, State>, grant: &Grant, end: End, coarse: Moment) -> Release {
         let mut state = state;
         state.settle(&self.offer);
+        if let Some(PassedOn { waker, due, offered }) = state.table.pass_on(grant, end, coarse, is_short) {
+            state.offer(&self.offer, offered.as_ref());
+            let waiting = state.table.waiting();
+            state.waiter_permits.give_back(&self.waiter_budget, waiting);
+            self.unlock(state, due);
+            if let Some(waker) = waker {
+                wakes::wake_safely(waker);
+            }
+            return Release::Released;
+        }
         if state.when_empty.is_empty()
             && let Some(released) = state.table.release_share(grant, end, coarse)
         {
             let members = state.table.members();
             state.member_permits.give_back(&self.member_budget, members);
             return released;
-        }
-        if let Some(PassedOn { waker, due, offered }) = state.table.pass_on(grant, end, coarse, is_short) {
-            state.offer(&self.offer, offered.as_ref());
-            let waiting = state.table.waiting();
-            state.waiter_permits.give_back(&self.waiter_budget, waiting);
-            self.unlock(state, due);
-            waker.into_iter().for_each(wakes::wake_safely);
-            return Release::Released;
         }
         self.finish(state, |state, fx| {
             // A hand-off dates the next grant: as exactly as if that had come by the fast path.

@@ -177,8 +177,7 @@ impl Table {
     /// Makes a holder, as all but the lane do. Each takes the next fence (T4).
     #[inline]
     pub(super) fn new_holder(&mut self, ttl: Ttl, deadline: Moment, grant_state: GrantState) -> Holder {
-        let fence = self.next_fence();
-        Holder::new(fence, ttl, self.now, deadline, grant_state)
+        make_holder(&mut self.fence, ttl, self.now, deadline, grant_state)
     }
 
     /// Takes the next fence of the shard (T4).
@@ -322,6 +321,18 @@ impl Table {
         let members = slot.group().and_then(|group| group.first_due()).map_or(Moment::FAR, |(due, _)| due);
         own.min(members)
     }
+}
+
+/// A holder with the fence after the `last` one of its shard.
+#[inline]
+pub(super) fn make_holder(
+    last: &mut FencingToken,
+    ttl: Ttl,
+    now: Moment,
+    deadline: Moment,
+    grant_state: GrantState,
+) -> Holder {
+    Holder::new(take_fence(last), ttl, now, deadline, grant_state)
 }
 
 /// The one place where fences are made, of the last one.

@@ -14,7 +14,8 @@ use crate::key::{FencingToken, Ttl};
 /// | state    | the grant is known to                        | it ends by                              |
 /// |----------|----------------------------------------------|-----------------------------------------|
 /// | `Claiming` | nobody: the store has not said yes         | the store's answer, or its waiter's end |
-/// | `Unseen` | nobody yet: its waiter has not polled        | expiry, force, or the future's drop     |
+/// | `Unseen` | nobody yet, as far as the table was told:    | expiry, force, or the future's drop     |
+/// |          | its waiter has not polled                    |                                         |
 /// | `Guard`  | one `Lock` in this process; if not `Minted`, | the guard's unlock or drop, or any loss |
 /// |          | also to a client or to views of the lock     |                                         |
 /// | `Ticket` | whoever has the token (a client, a `Ticket`) | release by token, or any loss           |

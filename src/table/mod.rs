@@ -334,16 +334,6 @@ impl Table {
         }
     }
 
-    /// Starts the key's own counters, with the grant that is there.
-    fn mark_contended(&mut self, index: u32) {
-        let slot = &mut self.slots[index];
-        let held =
-            u64::from(slot.holder.is_some() && !slot.is_pending()) + slot.group().map_or(0, |group| group.len() as u64);
-        slot.extras_mut()
-            .traffic
-            .get_or_insert_with(|| Box::new(Counters { attempts: held, grants: held, ..Counters::default() }));
-    }
-
     /// The most contended keys and how often each was, in no order.
     pub(crate) fn hot_keys(&mut self, now: Moment) -> &[(Key, u64)] {
         self.advance_clock(now);

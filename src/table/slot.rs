@@ -249,6 +249,15 @@ impl Slot {
         self.extras.as_ref()?.traffic.as_deref()
     }
 
+    /// Counts the key for itself from now on, with the grant that is there.
+    #[inline(never)]
+    pub(super) fn start_traffic(&mut self) {
+        let held =
+            u64::from(self.holder.is_some() && !self.is_pending()) + self.group().map_or(0, |group| group.len() as u64);
+        let counters = || Box::new(Counters { attempts: held, grants: held, ..Counters::default() });
+        self.extras_mut().traffic.get_or_insert_with(counters);
+    }
+
     pub(super) fn traffic_mut(&mut self) -> Option<&mut Counters> {
         self.extras.as_mut()?.traffic.as_deref_mut()
     }

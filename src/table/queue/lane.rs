@@ -8,14 +8,15 @@
 use std::task::Waker;
 
 use super::super::acquire::NotFree;
+use super::super::handoff::make_holder;
 use super::super::history::{AskedBy, End, EndRecord};
-use super::super::holder::GrantState;
+use super::super::holder::{GrantState, TokenOrigin};
 use super::super::request::AcquireRequest;
 use super::super::{Counters, Grant, Table, Terms};
 use super::{Waiter, WaiterId, WaiterState};
 use crate::clock::Moment;
 use crate::error::AttemptOutcome;
-use crate::key::Ttl;
+use crate::key::{FencingToken, Ttl};
 use crate::mode::Mode;
 
 /// What is left to do of a step once the mutex is free.
@@ -33,7 +34,8 @@ pub(crate) struct PassedOn {
 #[derive(Debug)]
 pub(crate) struct Offered {
     pub(crate) to: WaiterId,
-    pub(crate) grant: Grant,
+    pub(crate) slot: u32,
+    pub(crate) fence: FencingToken,
     pub(crate) deadline: Moment,
 }
 
@@ -51,15 +53,16 @@ impl Table {
         self.advance_clock(now);
         // What is not asked for at once is special, and so is whatever raises the flag.
         let NotFree::At(index) = not_free else { return None };
-        let slot = &self.slots[index];
+        let slot = self.slots.get_mut(index)?;
         let end = slot.holder.as_ref()?.deadline;
         let has_place = self.waiting < self.limits.waiters && (slot.queue.len as usize) < self.limits.waiters_per_key;
         if !has_place || !slot.is_ordinary() || end <= self.now || request.terms.extra.is_some() {
             return None;
         }
         if slot.traffic().is_none() {
-            self.mark_contended(index);
+            slot.start_traffic();
         }
+        slot.traffic_mut().into_iter().for_each(|traffic| traffic.queued += 1);
         self.hot_keys.hit(request.hash, request.key, self.now);
         self.waiter_seq += 1;
         let (seq, now, waker) = (self.waiter_seq, self.now, Some(waker.clone()));
@@ -73,9 +76,7 @@ impl Table {
         }
         self.waiting += 1;
         self.counters.queued += 1;
-        let slot = &mut self.slots[index];
         slot.queue.push_back(&mut self.waiters, id);
-        slot.traffic_mut().into_iter().for_each(|traffic| traffic.queued += 1);
         let depth = slot.queue.len;
         if depth == 1 {
             self.file_as_urgent(index);
@@ -96,14 +97,13 @@ impl Table {
         is_short: impl FnOnce(Ttl) -> bool,
     ) -> Option<PassedOn> {
         self.advance_clock(now);
-        let slot = self.slots.get(grant.slot)?;
-        let holder = slot.holder.as_ref().filter(|holder| holder.fence() == grant.fence)?;
+        let slot = self.slots.get_mut(grant.slot)?;
         let next = slot.queue.first()?;
-        let is_ordinary = slot.is_ordinary() && holder.grant_state.forgets(end) && !self.slow_path;
-        if !is_ordinary || holder.deadline <= self.now {
+        let is_ordinary = slot.is_ordinary() && !self.slow_path;
+        let holder = slot.holder.as_mut().filter(|holder| holder.fence() == grant.fence)?;
+        if !is_ordinary || !holder.grant_state.forgets(end) || holder.deadline <= self.now {
             return None;
         }
-        let (granted_at, filed, key_hash) = (holder.granted_at, holder.deadline, slot.hash);
         let waiter = self.waiters.get_mut(next)?;
         let ttl = waiter.terms.ttl;
         let is_ordinary = waiter.terms.extra.is_none() && waiter.kept_token().is_none();
@@ -113,23 +113,22 @@ impl Table {
         waiter.state = WaiterState::Granted;
         let to = (!waiter.is_for_ticket).then_some(WaiterId { index: next, seat: 0, seq: waiter.seq });
         let (waker, waited) = (waiter.waker.take(), self.now.nanos_since(waiter.queued_at));
+        let links = waiter.take_links();
         if waiter.timeout.is_filed() {
             self.timeouts.remove(&mut self.waiters, next);
         }
+        slot.queue.unlink(&mut self.waiters, next, links);
         self.waiting -= 1;
 
+        let (granted_at, filed) = (holder.granted_at, holder.deadline);
         let held = self.now.nanos_since(granted_at);
-        let fence = grant.fence;
-        let record = EndRecord { key_hash, end, fence, proof: Some(fence), granted_at, ended_at: self.now };
+        let (fence, ended_at) = (grant.fence, self.now);
+        let record = EndRecord { key_hash: slot.hash, end, fence, proof: Some(fence), granted_at, ended_at };
         self.history.push(record, AskedBy::Nobody, None);
 
         let deadline = self.now.after(ttl);
-        let holder = self.new_holder(ttl, deadline, GrantState::Unseen(next));
+        *holder = make_holder(&mut self.fence, ttl, self.now, deadline, GrantState::Unseen(next));
         let fence = holder.fence();
-        let grant = Grant { slot: grant.slot, fence, proof: Some(fence) };
-        let slot = &mut self.slots[grant.slot];
-        slot.holder = Some(holder);
-        slot.queue.remove(&mut self.waiters, next);
         let is_last = slot.queue.len == 0;
         let add = |c: &mut Counters| {
             c.end(end, held);
@@ -138,7 +137,9 @@ impl Table {
             c.handoffs += 1;
             c.wait_nanos = c.wait_nanos.saturating_add(waited);
         };
-        slot.traffic_mut().into_iter().for_each(add);
+        if let Some(traffic) = slot.traffic_mut() {
+            add(traffic);
+        }
         add(&mut self.counters);
         self.tally.left_queue(Mode::Exclusive);
         self.tally.held_for(held);
@@ -149,18 +150,16 @@ impl Table {
             self.expiries.update(&mut self.slots, grant.slot);
         }
         let due = if is_last { Moment::FAR } else { deadline };
-        Some(PassedOn { waker, due, offered: to.map(|to| Offered { to, grant, deadline }) })
+        Some(PassedOn { waker, due, offered: to.map(|to| Offered { to, slot: grant.slot, fence, deadline }) })
     }
 
-    /// A waiter has taken what it was offered.
+    /// A waiter has taken the grant that holds `slot`, which it was offered.
     #[inline]
-    pub(crate) fn note_seen(&mut self, id: WaiterId) {
-        let Some(waiter) = self.waiters.get(id.index).filter(|waiter| waiter.seq == id.seq) else { return };
-        let (slot, seen) = (waiter.slot, GrantState::Guard(waiter.origin));
+    pub(crate) fn note_seen(&mut self, to: WaiterId, slot: u32) {
         if let Some(holder) = self.slots.get_mut(slot).and_then(|slot| slot.holder.as_mut()) {
-            holder.grant_state = seen;
+            holder.grant_state = GrantState::Guard(TokenOrigin::Minted);
         }
-        self.waiters.remove(id.index);
+        self.waiters.remove(to.index);
     }
 
     /// Gives a waiter its grant, if it has one that is an ordinary one. `None` leaves it to

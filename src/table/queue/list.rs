@@ -38,8 +38,13 @@ impl Queue {
     /// Takes out a waiter that is in this queue.
     #[inline]
     pub(crate) fn remove(&mut self, waiters: &mut Slab<Waiter>, id: u32) {
-        let waiter = &mut waiters[id];
-        let (prev, next) = (std::mem::replace(&mut waiter.prev, NIL), std::mem::replace(&mut waiter.next, NIL));
+        let links = waiters[id].take_links();
+        self.unlink(waiters, id, links);
+    }
+
+    /// The same for a waiter that its [links](Waiter::take_links) were taken from.
+    #[inline(always)]
+    pub(crate) fn unlink(&mut self, waiters: &mut Slab<Waiter>, id: u32, (prev, next): (u32, u32)) {
         if next == id {
             self.head = NIL;
         } else {

@@ -69,7 +69,7 @@ impl Table {
         until: Option<Moment>,
         fx: &mut Effects,
     ) -> AcquireOutcome {
-        self.mark_contended(index);
+        self.slots[index].start_traffic();
         if matches!(policy, WaitPolicy::Poll) {
             return AcquireOutcome::Refused(LockError::Held);
         }

@@ -136,6 +136,12 @@ impl Waiter {
         matches!(self.state, WaiterState::Claiming { .. })
     }
 
+    /// Forgets its neighbours in its queue, and answers which they were: the one before it, and the one behind.
+    #[inline]
+    pub(super) fn take_links(&mut self) -> (u32, u32) {
+        (std::mem::replace(&mut self.prev, NIL), std::mem::replace(&mut self.next, NIL))
+    }
+
     /// Whether it waits until a moment that is in no wheel.
     pub(crate) fn is_to_be_filed(&self) -> bool {
         (self.is_queued() || self.is_claiming()) && self.due != Moment::FAR && !self.timeout.is_filed()
