@@ -237,12 +237,14 @@ impl<T> Slab<T> {
 /// Indexing is for entries whose presence the caller has just established; anything else is a bug in the table.
 impl<T> std::ops::Index<u32> for Slab<T> {
     type Output = T;
+    #[inline(always)]
     fn index(&self, index: u32) -> &T {
         self.get(index).expect("the entry is in the slab")
     }
 }
 
 impl<T> std::ops::IndexMut<u32> for Slab<T> {
+    #[inline(always)]
     fn index_mut(&mut self, index: u32) -> &mut T {
         self.get_mut(index).expect("the entry is in the slab")
     }

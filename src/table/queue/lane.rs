@@ -56,7 +56,8 @@ impl Table {
         let slot = self.slots.get_mut(index)?;
         let end = slot.holder.as_ref()?.deadline;
         let has_place = self.waiting < self.limits.waiters && (slot.queue.len as usize) < self.limits.waiters_per_key;
-        if !has_place || !slot.is_ordinary() || end <= self.now || request.terms.extra.is_some() {
+        let is_ordinary = slot.is_ordinary() && request.terms.extra.is_none() && request.token.is_none();
+        if !has_place || !is_ordinary || end <= self.now {
             return None;
         }
         if slot.traffic().is_none() {
@@ -68,7 +69,7 @@ impl Table {
         let (seq, now, waker) = (self.waiter_seq, self.now, Some(waker.clone()));
         let id = self.waiters.insert_with(|| {
             let terms = Terms { ttl: request.terms.ttl, extra: None };
-            let waits = Waiter::new(request, terms, index, WaiterState::Queued, seq, now);
+            let waits = Waiter::minted(request, terms, index, WaiterState::Queued, seq, now);
             Waiter { deadline, due: deadline, waker, ..waits }
         });
         if deadline != Moment::FAR {

@@ -89,8 +89,21 @@ impl Joined {
 
 impl Waiter {
     /// A waiter with one seat, which is in no queue yet.
-    #[inline(always)]
     pub(super) fn new(
+        request: &AcquireRequest<'_>,
+        terms: Terms,
+        slot: u32,
+        state: WaiterState,
+        seq: u64,
+        now: Moment,
+    ) -> Self {
+        let token = request.token.map(Box::new);
+        Self { token, origin: request.origin, ..Self::minted(request, terms, slot, state, seq, now) }
+    }
+
+    /// The same for a request without a token.
+    #[inline(always)]
+    pub(super) fn minted(
         request: &AcquireRequest<'_>,
         terms: Terms,
         slot: u32,
@@ -103,8 +116,8 @@ impl Waiter {
             prev: NIL,
             next: NIL,
             timeout: Links::NEW,
-            token: request.token.map(Box::new),
-            origin: request.origin,
+            token: None,
+            origin: TokenOrigin::Minted,
             is_for_ticket: request.grant_state == GrantState::Ticket,
             terms,
             queued_at: now,
