@@ -17,7 +17,7 @@ use crate::mode::Mode;
 use crate::request::LockOptions;
 use crate::session::Session;
 use crate::shard::note::{Note, NotedSession};
-use crate::store::KeptHold;
+use crate::store::{KeptHold, StoreError};
 
 /// So many are asked for at a time.
 const AT_A_TIME: usize = 64;
@@ -46,16 +46,17 @@ impl LockManager {
     /// A session lives for its whole TTL from now; one without locks is not kept.
     ///
     /// # Errors
-    /// [`LockError::StoreUnavailable`] if the store cannot tell what it keeps, or a later answer of its is unknown.
+    /// What is wrong with the store, if it cannot be used or does not answer.
     ///
     /// # Cancel safety
     /// Dropped early, some of them are taken over. Calling it again does the rest.
-    pub async fn take_over(&self, account_of: impl Fn(&str) -> Option<Account>) -> Result<TakenOver, LockError> {
+    pub async fn take_over(&self, account_of: impl Fn(&str) -> Option<Account>) -> Result<TakenOver, StoreError> {
         let Some(client) = self.client() else { return Ok(TakenOver::default()) };
         if !client.store.capabilities().keeps_notes {
             return Ok(TakenOver::default());
         }
-        let kept = client.store.kept_holds().await.map_err(|_| LockError::StoreUnavailable)?;
+        client.connected().await?;
+        let kept = client.store.kept_holds().await?;
         let mut done = TakenOver::default();
         let mut sessions = Sessions::default();
         for some in kept.chunks(AT_A_TIME) {
@@ -72,7 +73,9 @@ impl LockManager {
                 match answer {
                     Ok(true) => done.locks += 1,
                     Ok(false) => {}
-                    Err(LockError::StoreUnavailable) => return Err(LockError::StoreUnavailable),
+                    Err(LockError::StoreUnavailable) => {
+                        return Err(self.last_store_error().unwrap_or(StoreError::Timeout));
+                    }
                     Err(_) => done.left += 1,
                 }
             }

@@ -13,6 +13,7 @@ mod kit;
 mod redlock;
 
 mod output;
+mod restarts;
 mod run;
 mod stores;
 mod terminal;

@@ -31,6 +31,7 @@ mod modes;
 mod mount;
 mod over_redis;
 mod queue;
+mod restarts;
 mod retry;
 mod server_guarded;
 mod server_process;

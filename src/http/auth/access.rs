@@ -16,6 +16,7 @@ use super::rate_limit::RateLimit;
 use super::same_site::AllowedHosts;
 pub use super::tokens::AccessError;
 use super::tokens::{Bearer, Right, find_again, read, secret};
+use crate::Account;
 use crate::http::problem::Fault;
 
 /// Who may use the routes. Make it once, outside of the app's factory, and give a clone to each app by `app_data`;
@@ -183,6 +184,13 @@ impl Access {
     #[must_use]
     pub fn has_tokens(&self) -> bool {
         self.tokens() > 0
+    }
+
+    /// The account of the token of this name: what locks of a server that starts anew are
+    /// [charged to](crate::LockManager::take_over).
+    #[must_use]
+    pub fn account_of(&self, name: &str) -> Option<Account> {
+        self.bearers.iter().find(|bearer| bearer.name == name).map(|bearer| bearer.usage.account.clone())
     }
 
     /// Lets a request in, or says why not.

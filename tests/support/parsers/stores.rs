@@ -27,7 +27,8 @@ pub(super) fn hold(data: &[u8]) {
     }
     match choice {
         Ok(Choice::Memory) => assert_eq!(text, "memory"),
-        Ok(Choice::Redis(_)) => one(text),
+        Ok(Choice::Own(_)) => assert!(text.starts_with("file:")),
+        Ok(Choice::Shared(_)) => one(text),
         Ok(Choice::Redlock(_)) => {
             let nodes = text.strip_prefix("redlock:").expect("it said so");
             assert!(nodes.split(',').count() % 2 == 1, "an even number of nodes");

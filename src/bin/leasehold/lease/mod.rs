@@ -101,7 +101,11 @@ impl OwnEngine {
 
     fn choice(&self) -> Result<Choice, Failure> {
         match store::choose(&self.name, self.redlock_max_ttl, &self.settings).map_err(Failure::Usage)? {
-            Choice::Memory => Err(Failure::Usage("--store memory: no other process would know of it".to_owned())),
+            Choice::Memory | Choice::Own(_) => {
+                let why = "--store: no other process would know of it, as long as this one runs; over a directory there is \
+                           `leasehold serve --data DIR`, and --server";
+                Err(Failure::Usage(why.to_owned()))
+            }
             choice => Ok(choice),
         }
     }

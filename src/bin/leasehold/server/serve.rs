@@ -5,7 +5,8 @@
 //! | while holders have time to release | taken | 503 at once, those in queues too | work |
 //! | while answers under way are sent | refused | 503 | answered |
 //!
-//! Both together take no longer than the grace time; what is still held then ends with the process.
+//! Both together take no longer than the grace time; what is still held then ends with the process. Over a directory of the
+//! server's own nobody is waited for: what is held goes on in the next server.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -19,9 +20,9 @@ use actix_rt::time::{sleep, timeout};
 use actix_server::ServerHandle;
 use futures_util::future::{Either, select};
 use ipnet::IpNet;
-use leasehold::LockManager;
 use leasehold::http::{Access, ReloadableAccess};
 use leasehold::store::StoreError;
+use leasehold::{LockManager, TakenOver};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::bad_clients::BadClients;
@@ -60,7 +61,7 @@ const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     check(&args)?;
     keep_pages_small();
-    let store = store::choose(&args.store, args.redlock_max_ttl, &args.store_settings).map_err(Failure::Usage)?;
+    let store = store(&args).map_err(Failure::Usage)?;
     let log = logs::start(args.log_format);
     let (access, certificate) = (ReloadableAccess::new(tokens::access(&args)?), tls::certificate(&args)?);
     let tls = certificate.as_ref().map(Certificate::config).transpose()?;
@@ -95,6 +96,10 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     });
     log.flush();
     ended
+}
+
+fn store(args: &ServeArgs) -> Result<store::Choice, String> {
+    store::choose(&args.store_name()?, args.redlock_max_ttl, &args.store_settings)
 }
 
 /// The files that are read again when they change.
@@ -199,6 +204,14 @@ async fn serve(args: ServeArgs, parts: Parts) -> Result<ExitCode, Failure> {
     if let Err(StoreError::Config(why)) = &seen {
         return Err(Failure::Usage(why.to_string()));
     }
+    let access = parts.access.current();
+    match locks.take_over(|name| access.account_of(name)).await {
+        Ok(TakenOver { locks: 0, sessions: 0, left: 0, .. }) => {}
+        Ok(TakenOver { locks, sessions, left, .. }) => {
+            tracing::info!(locks, sessions, left, "locks of the last run go on")
+        }
+        Err(why) => return Err(Failure::Unavailable(why.to_string())),
+    }
     let server = listener::start(&args, parts).map_err(|why| Failure::Listen { address: args.listen.clone(), why })?;
     let handle = server.handle();
     let mut serving = actix_web::rt::spawn(server);
@@ -261,7 +274,7 @@ fn announce(scheme: &str, addresses: &[SocketAddr], args: &ServeArgs) {
             text.push_str(&format!("  {what:<8} {scheme}://{address}/{path}\n"));
         }
     }
-    if args.store == "memory" {
+    if args.data.is_none() && args.store == "memory" {
         text.push_str("locks live in memory: they end with this process\n");
     }
     // By a thread of its own: a stdout that nobody reads must not keep the server from serving.
@@ -299,12 +312,17 @@ fn tell_supervisor(phase: Phase) {
 async fn shut_down(args: &ServeArgs, locks: &LockManager, handle: &ServerHandle) {
     let drain = LONGEST_DRAIN.min(args.grace / 4);
     let active = locks.stats().active;
-    if active > 0 {
-        tracing::info!(active, "waiting for holders to release; a second signal ends it at once");
-    }
-    let left = locks.shutdown(args.grace.saturating_sub(drain)).await;
-    if left > 0 {
-        tracing::warn!(left, "locks were still held");
+    if args.outlives_itself() {
+        let left = locks.shutdown(Duration::ZERO).await;
+        tracing::info!(left, "the locks that are held go on in the next server over this directory");
+    } else {
+        if active > 0 {
+            tracing::info!(active, "waiting for holders to release; a second signal ends it at once");
+        }
+        let left = locks.shutdown(args.grace.saturating_sub(drain)).await;
+        if left > 0 {
+            tracing::warn!(left, "locks were still held");
+        }
     }
     // When the time is over, idle connections are cut off, and those whose clients are slow to read an answer.
     if timeout(drain, handle.stop(true)).await.is_err() {

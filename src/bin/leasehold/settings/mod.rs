@@ -29,12 +29,17 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LEASEHOLD_INSECURE")]
     pub(crate) insecure: bool,
 
-    /// Where locks live: `memory` (they end with the process), `redis://host:port` (`rediss` for TLS),
+    /// Where locks live: `memory` (they end with the process), `file:DIR` (a directory of this server's own: its locks
+    /// survive a restart and a power cut), `redis://host:port` (`rediss` for TLS),
     /// `redis+sentinel://host,host/master`, `redis+cluster://host,host`, `unix:///path`, `redis` with one of these in REDIS_URL, or
     /// `redlock:redis://a,redis://b,redis://c`. LOCK_STORE is read as well
     // Checked by hand: a refusal by clap would print the value, and a store's URL may hold a password.
     #[arg(long, env = "LEASEHOLD_STORE", hide_env_values = true, default_value = "memory")]
     pub(crate) store: String,
+
+    /// The same as `--store file:DIR`
+    #[arg(long, env = "LEASEHOLD_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) store_settings: store::StoreArgs,
@@ -238,6 +243,30 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
         Ok(time) if time > LONGEST => Err("longer than a year".to_owned()),
         Ok(time) => Ok(time),
         Err(why) => Err(why.to_string()),
+    }
+}
+
+impl ServeArgs {
+    /// Whether what is held when the server ends is held in the next one.
+    pub(crate) fn outlives_itself(&self) -> bool {
+        self.data.is_some() || self.store.starts_with("file:")
+    }
+
+    /// What `--store` or `--data` names.
+    ///
+    /// # Errors
+    /// Both name something, or the directory cannot be written as text.
+    pub(crate) fn store_name(&self) -> Result<String, String> {
+        match &self.data {
+            None => Ok(self.store.clone()),
+            Some(_) if self.store != "memory" => {
+                Err("--data and --store name a store each; give one of them".to_owned())
+            }
+            Some(dir) => {
+                let dir = dir.to_str().ok_or("--data: the directory's name is not UTF-8")?;
+                Ok(format!("file:{dir}"))
+            }
+        }
     }
 }
 

@@ -1,13 +1,17 @@
-//! `--store`: where the locks of the server live, and how that is reached.
+//! `--store`: where the locks of the server live, and how that is reached. A store is told to the binary in [`KINDS`].
 
+mod file;
+mod redis;
+
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use file::DurabilityName;
 use leasehold::Builder;
-use leasehold::store::redis::RedisStore;
-use leasehold::store::redlock::{NodeEvent, RedlockStore};
-use leasehold::store::{ClaimReuse, KeyTemplate, StoreError};
+use leasehold::store::redlock::RedlockStore;
+use leasehold::store::{ClaimReuse, KeyTemplate, Store, StoreError};
 
 /// How a store is reached, beside its URL.
 #[derive(Args, Clone, Debug, Default)]
@@ -48,6 +52,12 @@ pub(crate) struct StoreArgs {
     /// Redis then [default: off]
     #[arg(long, env = "LEASEHOLD_CLAIM_REUSE", value_name = "HOW")]
     pub(crate) claim_reuse: Option<Reuse>,
+
+    /// When an answer of a `file:` is given: `synced`, once it is on the disk; `relaxed`, before that, and the disk has it
+    /// every 50 ms, or as in relaxed:20ms. After a crash a relaxed server grants nothing until all that it may have granted
+    /// is over [default: synced]
+    #[arg(long, env = "LEASEHOLD_DURABILITY", value_name = "HOW", value_parser = DurabilityName::parse)]
+    pub(crate) durability: Option<DurabilityName>,
 
     /// A PEM file with the certificate authority to trust in place of the system's, for a store over TLS
     #[arg(long, env = "LEASEHOLD_STORE_TLS_CA", value_name = "FILE")]
@@ -93,10 +103,23 @@ impl From<Reuse> for ClaimReuse {
 pub(crate) enum Choice {
     /// This process: its locks end with it.
     Memory,
-    /// A Redis server, the master behind Sentinels, or a Cluster, which other processes share.
-    Redis(RedisStore),
-    /// A majority of several.
+    /// A majority of several Redis servers, which an operator looks after.
     Redlock(RedlockStore),
+    /// A directory, which this process has alone for as long as it runs.
+    Own(Box<dyn Unplugged>),
+    /// Any other, which processes share.
+    Shared(Box<dyn Unplugged>),
+}
+
+/// A store of whatever type, on its way to its manager.
+pub(crate) trait Unplugged: fmt::Debug {
+    fn under(self: Box<Self>, builder: Builder) -> Builder;
+}
+
+impl<S: Store> Unplugged for S {
+    fn under(self: Box<Self>, builder: Builder) -> Builder {
+        builder.store(*self)
+    }
 }
 
 impl Choice {
@@ -104,37 +127,56 @@ impl Choice {
     pub(crate) fn under(self, builder: Builder) -> Builder {
         match self {
             Self::Memory => builder,
-            Self::Redis(store) => builder.store(store),
             Self::Redlock(store) => builder.store(store),
+            Self::Own(store) | Self::Shared(store) => store.under(builder),
         }
     }
 }
+
+/// A kind of store: all that the binary knows of it, beside its settings.
+struct Kind {
+    /// How it is named.
+    forms: &'static str,
+    is_named_by: fn(&str) -> bool,
+    choose: fn(&str, Duration, &StoreArgs) -> Result<Choice, String>,
+}
+
+/// The first kind that a name is of is meant.
+const KINDS: [Kind; 5] = [
+    Kind { forms: "`memory`", is_named_by: |name| name == "memory", choose: memory },
+    Kind { forms: "`file:DIR`", is_named_by: |name| name.starts_with(file::SCHEME), choose: file::choose },
+    Kind {
+        forms: "`redlock:redis://a,redis://b,redis://c`",
+        is_named_by: |name| name.starts_with(redis::REDLOCK),
+        choose: redis::choose_redlock,
+    },
+    Kind { forms: "`redis` with REDIS_URL", is_named_by: |name| name == "redis", choose: redis::choose_by_environment },
+    Kind {
+        forms: "`redis://host:port`, `redis+sentinel://host,host/master`, `redis+cluster://host,host`, `unix:///path`",
+        is_named_by: |name| name.contains("://"),
+        choose: redis::choose,
+    },
+];
 
 /// Reads a choice; `max_ttl` is for Redlock. A URL may hold a password, so no refusal repeats it.
 ///
 /// # Errors
 /// It names no store, or one whose URL or settings make no sense.
 pub(crate) fn choose(name: &str, max_ttl: Duration, args: &StoreArgs) -> Result<Choice, String> {
-    if let Some(nodes) = name.strip_prefix("redlock:") {
-        return redlock(nodes, max_ttl, args);
-    }
-    match name {
-        "memory" if args.reuses_claims() => {
-            Err("--claim-reuse: locks in memory are this server's anyway; it goes with `redis`".to_owned())
+    match KINDS.iter().find(|kind| (kind.is_named_by)(name)) {
+        Some(kind) => (kind.choose)(name, max_ttl, args),
+        None => {
+            let forms: Vec<_> = KINDS.iter().map(|kind| kind.forms).collect();
+            Err(format!("--store (LEASEHOLD_STORE) must be one of {}", forms.join(", ")))
         }
-        "memory" => Ok(Choice::Memory),
-        "redis" => match std::env::var("REDIS_URL").ok().filter(|url| !url.is_empty()) {
-            Some(url) => redis(&url, args),
-            None => Err("--store redis (LEASEHOLD_STORE): REDIS_URL must name the server".to_owned()),
-        },
-        url if url.contains("://") => redis(url, args),
-        _ => Err(
-            "--store (LEASEHOLD_STORE) must be `memory`, `redis://host:port`, `redis+sentinel://host,host/master`, \
-             `redis+cluster://host,host`, `unix:///path`, `redis` with REDIS_URL, or \
-             `redlock:redis://a,redis://b,redis://c`"
-                .to_owned(),
-        ),
     }
+}
+
+fn memory(_: &str, _: Duration, args: &StoreArgs) -> Result<Choice, String> {
+    if args.reuses_claims() {
+        return Err("--claim-reuse: locks in memory are this server's anyway; it goes with `redis`".to_owned());
+    }
+    Ok(Choice::Memory)
 }
 
 /// Sets what was given of these settings: `given!(builder; setter(option), …)`.
@@ -147,53 +189,7 @@ macro_rules! given {
         builder
     }};
 }
-
-/// Sets what both kinds of builder have.
-macro_rules! common {
-    ($builder:expr, $args:expr) => {{
-        let builder = given!($builder;
-            key_template($args.template()?),
-            side_key_prefix($args.store_side_key_prefix.as_deref()),
-            connect_timeout($args.store_connect_timeout),
-            database($args.store_database),
-            fence_retention($args.store_fence_retention),
-            root_certificate($args.root_certificate()?),
-        );
-        let builder = builder.on_warning(|warning| tracing::warn!(%warning, "store"));
-        match $args.client_certificate()? {
-            Some((certificate, key)) => builder.client_certificate(certificate, key),
-            None => builder,
-        }
-    }};
-}
-
-fn redis(url: &str, args: &StoreArgs) -> Result<Choice, String> {
-    let builder = given!(common!(RedisStore::builder(url), args);
-        operation_timeout(args.store_timeout),
-        wait_for_replicas(args.store_replicas),
-        claim_reuse(args.claim_reuse.map(Into::into)),
-        sentinel_user(args.store_sentinel_user.as_deref()),
-        sentinel_password(args.store_sentinel_password.as_deref()),
-    );
-    builder.build().map(Choice::Redis).map_err(refusal)
-}
-
-fn redlock(nodes: &str, max_ttl: Duration, args: &StoreArgs) -> Result<Choice, String> {
-    if args.store_replicas.is_some_and(|replicas| replicas > 0) {
-        return Err("--store-replicas: the servers of a `redlock:` have no replicas that count".to_owned());
-    }
-    if args.reuses_claims() {
-        return Err(
-            "--claim-reuse: over a `redlock:` every lock is asked of the servers; it goes with `redis`".to_owned()
-        );
-    }
-    if args.store_sentinel_user.is_some() || args.store_sentinel_password.is_some() {
-        return Err("--store-sentinel-user and --store-sentinel-password go with `redis+sentinel`".to_owned());
-    }
-    let builder = RedlockStore::builder(nodes.split(',')).max_ttl(max_ttl).on_node_event(log);
-    let builder = given!(common!(builder, args); node_timeout(args.store_timeout));
-    builder.build().map(Choice::Redlock).map_err(refusal)
-}
+use given;
 
 /// What is in the two files.
 type CertificateAndKey = (Vec<u8>, Vec<u8>);
@@ -227,17 +223,4 @@ fn content(flag: &str, path: &Path) -> Result<Vec<u8>, String> {
 
 fn refusal(why: StoreError) -> String {
     format!("--store (LEASEHOLD_STORE): {why}")
-}
-
-/// Tells what becomes of a node.
-fn log(event: &NodeEvent) {
-    match event {
-        NodeEvent::Votes { node } => tracing::info!(%node, "the node votes"),
-        NodeEvent::Quarantined { node, left } => {
-            tracing::warn!(%node, ?left, "the node may have forgotten locks, and does not vote until they have run out");
-        }
-        NodeEvent::Refused { node, why } => tracing::error!(%node, %why, "the node may not vote"),
-        NodeEvent::Away { node, why } => tracing::warn!(%node, %why, "the node is away"),
-        event => tracing::info!(?event, "a node"),
-    }
 }
