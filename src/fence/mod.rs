@@ -12,6 +12,7 @@
 //! |---|---|
 //! | in this process | [`FenceGuard`] |
 //! | in Redis | `RedisGuard`, or its script `REDIS_GUARD` from any language (feature `redis`) |
+//! | in PostgreSQL | `PostgresGuard` in the caller's own transaction, or its statement `POSTGRES_GUARD` (feature `postgres`) |
 //! | in an SQL table | [a column and a `WHERE`](#sql) |
 //! | behind HTTP | [a header](#http), checked behind it in one of the ways above |
 //!
@@ -48,6 +49,8 @@
 //! about each other. Nor does a fence undo: what a holder wrote while it held the lock stays written.
 
 mod guard;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 
@@ -55,6 +58,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use guard::FenceGuard;
 
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use self::postgres::{POSTGRES_GUARD, POSTGRES_GUARD_DDL, PostgresGuard, PostgresGuardError};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{GuardError, REDIS_GUARD, RedisGuard};
