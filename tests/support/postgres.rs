@@ -45,6 +45,19 @@ impl Postgres {
         })
     }
 
+    /// A server that encrypts, with a certificate and its key in these files.
+    pub(crate) fn with_tls(certificate: &str, key: &str) -> Self {
+        Self::launch(&["fsync=off", "ssl=on", "ssl_cert_file=server.crt", "ssl_key_file=server.key"], |data| {
+            copy(&template(), data);
+            for (from, to) in [(certificate, "server.crt"), (key, "server.key")] {
+                let to = data.join(to);
+                fs::copy(from, &to).unwrap();
+                fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).unwrap();
+                give_away(&to);
+            }
+        })
+    }
+
     /// A standby of another server: a copy of it that follows.
     pub(crate) fn standby_of(other: &Self, settings: &[&str]) -> Self {
         Self::launch(settings, |data| {

@@ -79,7 +79,7 @@ impl Debtor for Inner {
     }
 
     async fn reachable(&self) {
-        self.wires.get(Route::Any).await;
+        self.wires.until_up_or(|| !self.is_running()).await;
     }
 
     async fn release_once(

@@ -30,8 +30,13 @@ impl<'a> GuardedRelease<'a> {
         Self { inner, key, token, guard }
     }
 
-    pub(super) async fn run(mut self) -> Released {
-        let (begun, key, token) = (self.inner.now(), self.key.as_str(), self.token.as_uuid());
+    pub(super) async fn run(self) -> Released {
+        let begun = self.inner.now();
+        self.run_since(begun).await
+    }
+
+    async fn run_since(mut self, begun: Moment) -> Released {
+        let (key, token) = (self.key.as_str(), self.token.as_uuid());
         let params: &[_] = &[(&key as _, Type::TEXT), (&token as _, Type::UUID)];
         let answer =
             call(self.inner, (begun, Route::of(key)), self.inner.statements.release(), params, &mut self.guard).await;
@@ -60,7 +65,7 @@ impl<'a> GuardedRelease<'a> {
         let (inner, begun) = (self.inner, self.inner.now());
         let (mut attempt, columns) = match Attempt::begin(inner, next, begun).await {
             Ok(begun) => begun,
-            Err(error) => return (self.run().await, Acquired::Unknown(error)),
+            Err(error) => return (self.run_since(begun).await, Acquired::Unknown(error)),
         };
         let (key, held) = (self.key.as_str(), self.token.as_uuid());
         let [key, others @ ..] = columns.params(&key);

@@ -64,6 +64,7 @@
 //!
 //! # What is not promised
 //!
+//! * Servers other than PostgreSQL 15 are not tried by the tests. Nothing is used that 12 has not.
 //! * The server's clock decides: set forward, it frees held locks early. Fences protect then.
 //! * A key is held by 4096 at most who share it; one more is [`Denial::OutOfMemory`](super::Denial::OutOfMemory). Each costs
 //!   the next some hundred nanoseconds, since they stand in one row.
@@ -102,6 +103,7 @@ use super::{
     AcquireRequest, Acquired, BoxFuture, Capabilities, Events, Exchange, Extended, Forced, Health, Hints, HoldInfo,
     KeyState, Modes, Noticed, Released, ScanPage, Store, StoreError, Watch,
 };
+use crate::clock::Moment;
 use crate::key::{Key, Token, Ttl};
 use crate::supervise::supervise;
 
@@ -268,9 +270,9 @@ impl Store for PostgresStore {
 
     fn watch<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Watch, StoreError>> {
         Box::pin(async move {
-            let watch = self.0.ears.watch(key);
-            self.until_heard().await?;
-            renew::mark(&self.0, key).await?;
+            let (watch, begun) = (self.0.ears.watch(key), self.0.now());
+            self.until_heard(begun).await?;
+            renew::mark(&self.0, key, begun).await?;
             Ok(watch)
         })
     }
@@ -278,7 +280,7 @@ impl Store for PostgresStore {
     fn events(&self) -> BoxFuture<'_, Result<Events, StoreError>> {
         Box::pin(async move {
             let events = self.0.ears.events();
-            self.until_heard().await?;
+            self.until_heard(self.0.now()).await?;
             Ok(events)
         })
     }
@@ -290,7 +292,7 @@ impl Store for PostgresStore {
 
 impl PostgresStore {
     /// Waits until messages are listened to, if they are to be.
-    async fn until_heard(&self) -> Result<(), StoreError> {
+    async fn until_heard(&self, begun: Moment) -> Result<(), StoreError> {
         let inner = &self.0;
         if !inner.is_running() {
             return Err(StoreError::NotRunning);
@@ -298,7 +300,7 @@ impl PostgresStore {
         if !inner.settings.listens() {
             return Ok(());
         }
-        inner.ticks.within(inner.now(), inner.settings.operation_timeout, inner.ears.wait_up()).await
+        inner.ticks.within(begun, inner.settings.operation_timeout, inner.ears.wait_up()).await
     }
 }
 

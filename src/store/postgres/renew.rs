@@ -14,6 +14,7 @@ use super::ears::WATCH;
 use super::inner::{Inner, micros};
 use super::places::{ROUND, Standing};
 use super::wires::Route;
+use crate::clock::Moment;
 use crate::key::Key;
 use crate::store::{Hint, StoreError};
 use crate::supervise::guarded;
@@ -83,11 +84,11 @@ async fn renew(inner: &Arc<Inner>, some: &[(Key, Option<Uuid>)]) {
 }
 
 /// Marks a key as watched.
-pub(super) async fn mark(inner: &Arc<Inner>, key: &Key) -> Result<(), StoreError> {
+pub(super) async fn mark(inner: &Arc<Inner>, key: &Key, begun: Moment) -> Result<(), StoreError> {
     const { assert!(WATCH.as_secs() > 3 * LOOK.as_secs()) }
     let (keys, tickets) = (vec![key.as_str()], vec![None::<Uuid>]);
     let params: &[_] = &[(&keys as _, Type::TEXT_ARRAY), (&tickets as _, Type::UUID_ARRAY)];
-    let answered = call(inner, (inner.now(), Route::of(keys[0])), inner.statements.renew(), params, &mut ()).await;
+    let answered = call(inner, (begun, Route::of(keys[0])), inner.statements.renew(), params, &mut ()).await;
     answered.map(|_| ()).map_err(|failure| failure.error)
 }
 

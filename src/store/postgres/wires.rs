@@ -85,7 +85,7 @@ struct Identity(String);
 
 pub(super) struct Wires {
     up: RwLock<Vec<Arc<Wire>>>,
-    /// Changes when one comes up.
+    /// Changes when one comes up, and when the store is stopped.
     came_up: watch::Sender<()>,
     next: AtomicU64,
     state: Mutex<State>,
@@ -150,6 +150,16 @@ impl Wires {
         }
     }
 
+    /// Waits until one is up, or until it is over.
+    pub(super) async fn until_up_or(&self, is_over: impl Fn() -> bool) {
+        let mut changes = self.came_up.subscribe();
+        while self.now(Route::Any).is_none() && !is_over() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Why there is no connection; `None`: there is one.
     pub(super) fn why_none(&self) -> Option<StoreError> {
         self.up.read().is_empty().then(|| self.state.lock().why.clone())
@@ -184,6 +194,7 @@ impl Wires {
     pub(super) fn end(&self) {
         self.up.write().clear();
         self.state.lock().why = StoreError::NotRunning;
+        self.came_up.send_replace(());
     }
 
     fn failed(&self, server: &str, why: &StoreError) -> Option<Warning> {

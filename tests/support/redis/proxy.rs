@@ -380,7 +380,7 @@ impl Way<'_> {
                 Ok(_) => {}
             }
             while !foreign {
-                match resp::front(&bytes) {
+                match self.front(&bytes) {
                     Front::Frame(length) => {
                         let rest = bytes.split_off(length);
                         self.frame(std::mem::replace(&mut bytes, rest));
@@ -397,6 +397,15 @@ impl Way<'_> {
             }
         }
         self.pass(bytes);
+    }
+
+    /// No answer of Redis begins with a letter, as those of other servers do.
+    fn front(&self, bytes: &[u8]) -> Front {
+        let is_answer = self.direction == Direction::ToClient;
+        match bytes.first() {
+            Some(first) if is_answer && first.is_ascii_alphabetic() => Front::Foreign,
+            _ => resp::front(bytes),
+        }
     }
 
     fn frame(&self, frame: Vec<u8>) {

@@ -14,14 +14,18 @@ DECLARE
 BEGIN
     -- A key that nobody holds or waits for. The clock is read again when the row is locked: that may take its time.
     IF p_mode = -1 AND now_us <= p_not_after THEN
-        INSERT INTO @table@ AS l (key, fence, mode, tokens, fences, ends, permits, watched)
-            VALUES (p_key, now_us, -1, ARRAY[p_token], ARRAY[now_us], ARRAY[now_us + p_ttl], ARRAY[1], 0)
-            ON CONFLICT (key) DO UPDATE SET fence = greatest(l.fence + 1, excluded.fence), mode = -1,
-                tokens = excluded.tokens, fences = ARRAY[greatest(l.fence + 1, excluded.fence)],
-                ends = excluded.ends, permits = excluded.permits
-            WHERE l.tokens IS NULL AND l.tickets IS NULL
+        UPDATE @table@ AS l SET fence = greatest(l.fence + 1, now_us), mode = -1, tokens = ARRAY[p_token],
+            fences = ARRAY[greatest(l.fence + 1, now_us)], ends = ARRAY[now_us + p_ttl], permits = ARRAY[1]
+            WHERE l.key = p_key AND l.tokens IS NULL AND l.tickets IS NULL
                 AND (extract(epoch FROM clock_timestamp()) * 1000000)::bigint <= p_not_after
             RETURNING l.fence INTO granted;
+        IF NOT FOUND THEN
+            INSERT INTO @table@ AS l (key, fence, mode, tokens, fences, ends, permits, watched)
+                SELECT p_key, now_us, -1, ARRAY[p_token], ARRAY[now_us], ARRAY[now_us + p_ttl], ARRAY[1], 0
+                WHERE (extract(epoch FROM clock_timestamp()) * 1000000)::bigint <= p_not_after
+                ON CONFLICT DO NOTHING
+                RETURNING l.fence INTO granted;
+        END IF;
         IF FOUND THEN
             RETURN ARRAY[1, now_us, granted, p_ttl, 0];
         END IF;
