@@ -60,3 +60,15 @@ pub(crate) fn key(name: &str) -> Key {
 pub(crate) fn ask(key: &Key, token: Token, lasting: Duration, mode: Mode) -> AcquireRequest<'_> {
     AcquireRequest { key, token, ttl: Ttl::new(lasting).unwrap(), on_held: OnHeld::Fail, mode, note: &[] }
 }
+
+/// Waits until it is so.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..12_000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("it never came: {what}");
+}

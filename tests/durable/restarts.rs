@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::executor::block_on;
 use leasehold::store::file::{Durability, FileStore};
 use leasehold::store::{Acquired, Denial, Extended, HoldInfo, Holder, KeyState, Released, Store, StoreError};
-use leasehold::{Mode, Token, Ttl};
+use leasehold::{LockError, LockManager, Mode, Release, Token, Ttl};
 
 use crate::kit::{Dir, LONG, Process, ask, key};
 
@@ -78,6 +78,31 @@ fn what_ran_out_meanwhile_is_free() {
         }
         after.end();
     }
+}
+
+#[tokio::test]
+async fn a_waiter_behind_a_holder_of_the_last_run_is_served_when_that_releases() {
+    let dir = Dir::new();
+    let manager = async || LockManager::builder().store(dir.store()).build_and_connect().await.unwrap();
+    let before = manager().await;
+    let ticket = before.lock("k").ttl(LONG).await.unwrap().detach();
+    before.shutdown(Duration::ZERO).await;
+    drop(before);
+
+    let after = manager().await;
+    assert_eq!(after.try_lock("k").await.unwrap_err(), LockError::Held);
+    let waiter = tokio::spawn({
+        let after = after.clone();
+        async move { after.lock("k").wait(Duration::from_mins(4)).await }
+    });
+    while after.stats().waiting == 0 {
+        tokio::task::yield_now().await;
+    }
+    // By its token, as a client of the server does.
+    assert_eq!(after.release("k", ticket.token()).await, Ok(Release::Released));
+    let lock = waiter.await.unwrap().unwrap();
+    assert!(lock.fencing_token() > Some(ticket.fencing_token().unwrap()));
+    after.shutdown(Duration::ZERO).await;
 }
 
 #[test]

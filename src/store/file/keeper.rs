@@ -32,8 +32,9 @@ pub(super) fn run(shared: &Arc<Shared>) {
         }
         if !ended.is_empty() {
             state.gathering_since.get_or_insert(now);
-            shared.work.notify_one();
         }
+        // It commits what ended; and if nobody waits any more, it finds out whether the disk answers again.
+        shared.work.notify_one();
         drop(state);
         for waiter in late {
             // Nobody listens any more if the caller has gone.

@@ -5,23 +5,26 @@
 //! processes. One process has the directory open, and decides in its own memory; the file is there for the next one.
 //!
 //! ```
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let dir = std::env::temp_dir().join(format!("leasehold-durable-{}", std::process::id()));
-//! use leasehold::LockManager;
+//! # #[actix_rt::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = std::env::temp_dir().join(format!("leasehold-example-{}", std::process::id()));
 //! use leasehold::store::file::FileStore;
+//! use leasehold::{LockError, LockManager};
+//! use std::time::Duration;
 //!
-//! let build = || LockManager::builder().store(FileStore::builder(&dir).build()?).build();
-//! # fn settle<T>(locks: &LockManager, f: impl Future<Output = T>) -> T { let _ = locks; futures::executor::block_on(f) }
-//! let locks = build()?;
-//! let ticket = locks.blocking_lock("order:42")?.detach();
-//! settle(&locks, locks.shutdown(std::time::Duration::ZERO));
+//! let store = FileStore::builder(&dir).build()?;
+//! let locks = LockManager::builder().store(store).build_and_connect().await?;
+//! let ticket = locks.lock("order:42").await?.detach();
+//! locks.shutdown(Duration::ZERO).await;
 //!
-//! // The next process: the lock is still there, and so is who holds it.
-//! let locks = build()?;
-//! assert!(locks.try_lock("order:42").block().is_err());
-//! let lock = locks.lock("order:42").token(ticket.token()).block()?;
+//! // The next process: the lock is still there, and is its holder's.
+//! let store = FileStore::builder(&dir).build()?;
+//! let locks = LockManager::builder().store(store).build_and_connect().await?;
+//! assert_eq!(locks.try_lock("order:42").await.unwrap_err(), LockError::Held);
+//! let lock = locks.lock("order:42").token(ticket.token()).await?;
 //! assert_eq!(lock.fencing_token(), ticket.fencing_token());
-//! # drop(lock); settle(&locks, locks.shutdown(std::time::Duration::ZERO)); std::fs::remove_dir_all(&dir)?;
+//! # lock.unlock().await;
+//! # locks.shutdown(Duration::ZERO).await;
+//! # std::fs::remove_dir_all(&dir)?;
 //! # Ok(()) }
 //! ```
 //!

@@ -59,10 +59,9 @@ pub(super) struct State {
     /// For the commit that is gathered, and for the one that is made; each in the order of their deadlines.
     gathered: VecDeque<Waiter>,
     committing: VecDeque<Waiter>,
-    /// Why nothing new is taken on: the last commit failed, or the one that is made takes too long (D3).
+    /// Why nothing new is taken on: the last commit failed, or somebody has waited for too long (D3). The next commit that is
+    /// made ends it; so there is one, whatever else there is to write.
     pub(super) stalled: Option<StoreError>,
-    /// The last commit failed: it is tried again whatever else there is.
-    pub(super) has_failed: bool,
     cover: Cover,
     next_cover: Meta,
     /// When the last commit was made, and how long that took.
@@ -85,7 +84,6 @@ impl State {
             gathered: VecDeque::new(),
             committing: VecDeque::new(),
             stalled: None,
-            has_failed: false,
             cover: Cover::default(),
             next_cover: Meta::default(),
             last_commit: None,
@@ -184,7 +182,7 @@ impl State {
         self.ledger.committed();
         self.cover.end_ms = self.next_cover.silent_until_ms;
         self.cover.fence = self.next_cover.fence;
-        (self.stalled, self.has_failed) = (None, false);
+        self.stalled = None;
         self.last_commit = Some((Instant::now(), took));
         std::mem::take(&mut self.committing)
     }
@@ -194,7 +192,7 @@ impl State {
         self.ledger.failed();
         self.committing.append(&mut self.gathered);
         std::mem::swap(&mut self.committing, &mut self.gathered);
-        (self.stalled, self.has_failed) = (Some(why), true);
+        self.stalled = Some(why);
     }
 
     /// Forgets everything; answers who waited in vain.

@@ -132,7 +132,7 @@ impl Writer<'_> {
                 return self.take(&mut state, Last::Yes);
             }
             let due = match self.shared.settings.durability {
-                _ if state.is_awaited() || state.has_failed => return self.take(&mut state, Last::No),
+                _ if state.is_awaited() || state.stalled.is_some() => return self.take(&mut state, Last::No),
                 Durability::Synced if state.ledger.has_gathered() => return self.take(&mut state, Last::No),
                 Durability::Relaxed { every } => state.gathering_since.map(|since| since + every),
                 Durability::Synced => None,
@@ -159,9 +159,11 @@ impl Writer<'_> {
 
     fn commit(&mut self, Batch { rows, meta, .. }: &Batch) -> std::io::Result<()> {
         if self.disk.is_to_be_made_anew() {
-            self.make_anew(meta)?;
+            // What is in memory is the batch, and what has come of it since.
+            self.make_anew(meta)
+        } else {
+            self.disk.commit(rows, meta)
         }
-        self.disk.commit(rows, meta)
     }
 
     /// Makes the file anew of what is in memory (D3). Who changes a key meanwhile has it in the next batch as well.
