@@ -84,24 +84,27 @@ fn what_ran_out_meanwhile_is_free() {
 async fn a_waiter_behind_a_holder_of_the_last_run_is_served_when_that_releases() {
     let dir = Dir::new();
     let manager = async || LockManager::builder().store(dir.store()).build_and_connect().await.unwrap();
-    let before = manager().await;
-    let ticket = before.lock("k").ttl(LONG).await.unwrap().detach();
+    let (before, mut tickets) = (manager().await, Vec::new());
+    for round in 0..20 {
+        tickets.push(before.lock(format!("k{round}")).ttl(LONG).await.unwrap().detach());
+    }
     before.shutdown(Duration::ZERO).await;
-    drop(before);
 
     let after = manager().await;
-    assert_eq!(after.try_lock("k").await.unwrap_err(), LockError::Held);
-    let waiter = tokio::spawn({
-        let after = after.clone();
-        async move { after.lock("k").wait(Duration::from_mins(4)).await }
-    });
-    while after.stats().waiting == 0 {
-        tokio::task::yield_now().await;
+    for (round, ticket) in tickets.iter().enumerate() {
+        let name = format!("k{round}");
+        assert_eq!(after.try_lock(&name).await.unwrap_err(), LockError::Held);
+        let mut waiter = Box::pin(after.lock(&name).wait(Duration::from_secs(30)).into_future());
+        // Before it was denied, after that, or as it begins to listen: it polls for none of them.
+        for _ in 0..round * 20 {
+            assert!(futures::poll!(&mut waiter).is_pending());
+            tokio::task::yield_now().await;
+        }
+        // By its token, as a client of the server does.
+        assert_eq!(after.release(&name, ticket.token()).await, Ok(Release::Released));
+        let lock = waiter.await.unwrap();
+        assert!(lock.fencing_token() > ticket.fencing_token());
     }
-    // By its token, as a client of the server does.
-    assert_eq!(after.release("k", ticket.token()).await, Ok(Release::Released));
-    let lock = waiter.await.unwrap().unwrap();
-    assert!(lock.fencing_token() > Some(ticket.fencing_token().unwrap()));
     after.shutdown(Duration::ZERO).await;
 }
 
