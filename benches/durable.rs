@@ -71,7 +71,7 @@ fn by_redb(dir: &Path) -> Arc<Group> {
             for _ in 0..count {
                 // A row appears, and goes with the next of its kind, as a lock does.
                 let (key, row) = (next / 2 % 64, [7; RECORD - 8]);
-                if next % 2 == 0 {
+                if next.is_multiple_of(2) {
                     table.insert(key, &row[..]).unwrap();
                 } else {
                     table.remove(key).unwrap();
@@ -190,14 +190,21 @@ fn main() {
                 runs[4].push(of_store(&relaxed, tasks, lasting).await);
                 runs[5].push(of_manager(&memory, tasks, lasting).await);
             }
-            let names = ["append_and_sync", "bare_redb", "synced", "manager_synced", "relaxed", "manager_in_memory"];
+            let names = [
+                "durable/append_and_sync",
+                "durable/bare_redb",
+                "durable/leasehold",
+                "durable_manager/leasehold",
+                "durable_relaxed/leasehold",
+                "durable_relaxed/in_memory",
+            ];
             let medians = runs.map(median);
             for (name, rate) in names.iter().zip(medians) {
                 println!(
-                    "{tasks:>2} in flight: {name:<18} {rate:>10.0} pairs/s, {:.2} of the floor",
+                    "{tasks:>2} in flight: {name:<26} {rate:>10.0} pairs/s, {:.2} of the floor",
                     rate / medians[0]
                 );
-                figures.push((format!("durable/{name}/{tasks}"), rate));
+                figures.push((format!("{name}/{tasks}"), rate));
             }
         }
         managed.shutdown(Duration::from_secs(1)).await;

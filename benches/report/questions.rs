@@ -70,6 +70,7 @@ pub(crate) const SECTIONS: &[(u32, &str)] = &[
     (14, "The same, with claims that linger"),
     (15, "Shares and permits over Redis"),
     (16, "Latencies"),
+    (17, "On a disk"),
 ];
 
 pub(crate) const QUESTIONS: &[Question] = &[
@@ -155,4 +156,8 @@ pub(crate) const QUESTIONS: &[Question] = &[
     question("16. the same, one in 1,000 is slower", "latency_http", Some("99.9"), "ns", Shown),
     question("16. an acquire over Redis, median", "latency_redis", Some("50"), "ns", Shown),
     question("16. the same, one in 1,000 is slower", "latency_redis", Some("99.9"), "ns", Shown),
+    question("17. synced, one at a time", "durable", Some("1"), "pairs/s", ShareOf("append_and_sync", 0.7)),
+    question("17. synced, 64 in flight", "durable", Some("64"), "pairs/s", ShareOf("append_and_sync", 0.7)),
+    question("17. by a manager, 64 in flight", "durable_manager", Some("64"), "pairs/s", Shown),
+    question("17. relaxed, 64 in flight", "durable_relaxed", Some("64"), "pairs/s", Shown),
 ];

@@ -8,7 +8,7 @@ use super::folder::folder;
 use super::questions::Question;
 
 pub(crate) const OURS: &str = "leasehold";
-pub(crate) const RIVALS: [&str; 15] = [
+pub(crate) const RIVALS: [&str; 18] = [
     "lockable",
     "tokio_mutex",
     "dashmap_kept",
@@ -24,9 +24,12 @@ pub(crate) const RIVALS: [&str; 15] = [
     "singleflight_async",
     "rslock",
     "redis_semaphore",
+    "append_and_sync",
+    "bare_redb",
+    "in_memory",
 ];
 /// What is not measured by criterion.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "footprint.json",
     "instructions.json",
     "http.json",
@@ -36,6 +39,7 @@ const FILES: [&str; 10] = [
     "contended.json",
     "claims.json",
     "shares.json",
+    "durable.json",
     "latency.json",
 ];
 
