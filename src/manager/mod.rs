@@ -66,7 +66,8 @@ impl LockManager {
     /// # Errors
     /// [`LockError::NotHeld`] if another grant holds the key and the token is not remembered as one that ended;
     /// [`LockError::InvalidKey`]; [`LockError::StoreUnavailable`] if there is a store and it has not answered: the lock
-    /// is let go here, and the store goes on releasing it until it is answered or the key has run out.
+    /// is let go here, and the store goes on releasing it until it is answered or the key has run out;
+    /// [`LockError::ShuttingDown`] if there is a store, which keeps the lock beyond the manager's end.
     ///
     /// # Cancel safety
     /// In memory mode it is done by the first poll.

@@ -36,6 +36,8 @@ impl Shard {
                 };
             }
             Err(LockError::Lost(Loss::Unknown)) => Ok(Release::AlreadyGone),
+            // The store keeps it (R28), and is not asked any more.
+            Err(LockError::Lost(Loss::ShutDown)) => return Err(LockError::ShuttingDown),
             Err(LockError::Lost(_)) => return Ok(Release::AlreadyGone),
             Err(other) => Err(other),
         };

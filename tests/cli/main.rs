@@ -8,6 +8,8 @@ mod binary;
 mod cli;
 #[path = "../support/redis/mod.rs"]
 mod kit;
+#[path = "../support/postgres.rs"]
+mod pg;
 #[cfg(feature = "test-util")]
 #[path = "../support/redlock.rs"]
 mod redlock;

@@ -11,6 +11,7 @@ use crate::cli::Running;
 use crate::kit::port::Port;
 use crate::kit::server::Kind;
 use crate::kit::{Dir, Server, until};
+use crate::pg::Postgres;
 
 /// A certificate authority and what it has signed, as PEM files.
 struct Authority {
@@ -177,4 +178,33 @@ fn commands_share_a_key_and_its_permits_in_a_store_without_a_server() {
     Did::of(run(&["--shared", "--", "true"])).fails(64, "a share is asked for");
     assert_eq!(Did::of(run(&["--limit", "5", "--", "echo", "in"])).ok(), "in\n");
     drop(holding);
+}
+
+#[test]
+fn over_postgresql_the_table_is_made_and_the_lock_is_that_of_all_who_use_it() {
+    let postgres = Postgres::start();
+    let url = postgres.url();
+    let at = |words: &[&str]| {
+        let mut command = leasehold(words);
+        command.env("LEASEHOLD_STORE", &url).env("LEASEHOLD_STORE_TABLE", "locks");
+        command
+    };
+    // Without the table it says what to do.
+    Did::of(at(&["run", "--store", &url, "--key", "k", "--nonblock", "--", "true"]))
+        .fails(69, "leasehold postgres init");
+    let ddl = Did::of(at(&["postgres", "ddl"])).ok();
+    assert!(ddl.contains("CREATE TABLE IF NOT EXISTS") && ddl.contains("locks"), "{ddl}");
+    for _ in 0..2 {
+        assert_eq!(Did::of(at(&["postgres", "init"])).ok(), "initialised\n");
+    }
+    let server = Process::start(at(&["serve", "--listen", "127.0.0.1:0"]));
+    let acquired = Did::of(leasehold(&["acquire", "k", "--server", &server.url, "--ttl", "1m"])).ok();
+    Did::of(at(&["run", "--store", &url, "--key", "k", "--nonblock", "--", "true"])).fails(1, "held");
+    let token = acquired.split('\t').next().unwrap();
+    Did::of(leasehold(&["release", "k", token, "--server", &server.url])).ok();
+    let script = ["run", "--store", &url, "--key", "k", "--", "sh", "-c", "echo $LEASEHOLD_FENCING_TOKEN; exit 3"];
+    let did = Did::of(at(&script));
+    assert!(did.code == 3 && did.stdout.trim().parse::<u64>().is_ok(), "{did:?}");
+    Did::of(at(&["redlock", "init", "--nothing-is-held"])).fails(64, "redlock:");
+    Did::of(leasehold(&["postgres", "init", "--store", "redis://127.0.0.1:1"])).fails(64, "postgres://");
 }

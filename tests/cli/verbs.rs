@@ -17,7 +17,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|why| panic!("{why}: {text}"))
 }
 
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 17] = [
     "serve",
     "run",
     "acquire",
@@ -30,6 +30,7 @@ const VERBS: [&str; 16] = [
     "watch",
     "bench",
     "redlock",
+    "postgres",
     "token",
     "config",
     "completions",
@@ -538,7 +539,8 @@ fn every_verb_has_help_and_a_manual_page_and_the_shells_complete_it() {
         let did = |words: &[&str]| Did::of(command(BINARY, words)).ok();
         let help = did(&[verb, "--help"]);
         assert!(help.contains("Usage: leasehold"), "{verb}: {help}");
-        let examples = ["serve", "config", "redlock", "token"].contains(&verb) || help.contains("Examples:\n  ");
+        let examples =
+            ["serve", "config", "redlock", "postgres", "token"].contains(&verb) || help.contains("Examples:\n  ");
         assert!(examples, "{verb}: {help}");
         let page = did(&["man", verb]);
         assert!(page.contains(&format!(".TH leasehold-{verb} 1")) && page.contains(".SH SYNOPSIS"), "{verb}: {page}");

@@ -291,6 +291,23 @@ async fn a_token_taken_through_two_servers_is_one_lock_for_both() {
 }
 
 /// And one for which nobody asks any more ends in its time, and the key with it.
+/// It was answered `lost`, by which `leasehold run` ended its command.
+#[actix_rt::test]
+async fn a_server_that_ends_says_so_and_not_that_the_lock_is_lost() {
+    let redis = kit::Server::start(&[]);
+    let memory = Server::over(LockManager::builder().build().unwrap());
+    for (server, is_memory) in [(over(&redis, Access::open()).await, false), (memory, true)] {
+        let lock = server.post("/acquire", json!({ "key": "a" })).await.ok();
+        server.locks.shutdown(std::time::Duration::ZERO).await;
+        let mine = json!({ "key": "a", "token": lock["token"] });
+        server.post("/heartbeat", mine.clone()).await.problem(503, "shutting_down");
+        if !is_memory {
+            server.post("/release", mine).await.problem(503, "shutting_down");
+        }
+    }
+    assert_eq!(redis.ask::<i64>("EXISTS lock:a"), 1, "who holds it goes on");
+}
+
 #[actix_rt::test]
 async fn a_heartbeat_through_a_server_that_has_not_granted_the_lock_reaches_the_store() {
     let redis = kit::Server::start(&[]);

@@ -34,8 +34,8 @@ use std::process::ExitCode;
 
 use cli::args::{Command, ConfigCommand};
 use cli::{
-    acquire, bench, completions, config, force_release, health, heartbeat, ls, man, redlock, release, show, stats,
-    token, watch,
+    acquire, bench, completions, config, force_release, health, heartbeat, ls, man, postgres, redlock, release, show,
+    stats, token, watch,
 };
 use exit::Failure;
 use mimalloc::MiMalloc;
@@ -109,6 +109,7 @@ fn carry_out(command: Command) -> Result<ExitCode, Failure> {
         Command::Watch(args) => wait_for(watch::watch(args)).map(done),
         Command::Bench(args) => wait_for(bench::bench(args)).map(done),
         Command::Redlock(command) => wait_for(redlock::redlock(command)).map(done),
+        Command::Postgres(command) => wait_for(postgres::postgres(command)).map(done),
         Command::Token(command) => token::token(command).map(done),
         Command::Config(ConfigCommand::Print(args)) => config::print(&args).map(done),
         Command::Completions(args) => completions::completions(&args).map(done),

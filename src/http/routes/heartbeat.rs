@@ -9,7 +9,7 @@ use crate::http::body;
 use crate::http::context::{HandlerResult, RequestContext};
 use crate::http::number::Number;
 use crate::http::wire::{Text, whole_ms};
-use crate::{Key, LockError, ReclaimProof};
+use crate::{Key, LockError, Loss, ReclaimProof};
 
 body_of_held_lock! {
     /// What `POST /heartbeat` asks for.
@@ -48,7 +48,12 @@ pub(in crate::http) async fn heartbeat(ctx: &RequestContext<'_>, bytes: &[u8]) -
     let key = Key::try_from(key).map_err(LockError::from)?;
     let fence = fence_while_starting(ctx, body.fencing_token)?;
     let mode = checked_mode(body.mode, body.limit, body.permits)?;
-    let done = match (ctx.locks.refresh(key.clone(), body.token, ttl).await, fence) {
+    let refreshed = match ctx.locks.refresh(key.clone(), body.token, ttl).await {
+        // It ended with this server, and may go on in the next one: over a store, in a directory, or taken back.
+        Err(LockError::Lost(Loss::ShutDown)) => Err(LockError::ShuttingDown),
+        refreshed => refreshed,
+    };
+    let done = match (refreshed, fence) {
         (Err(why @ (LockError::Lost(_) | LockError::NotHeld)), Some(fence)) => {
             let owner = body.owner.as_deref().map(Into::into);
             let account = ctx.caller.account().cloned();

@@ -27,6 +27,7 @@ pub(super) fn hold(data: &[u8]) {
     }
     match choice {
         Ok(Choice::Memory) => assert_eq!(text, "memory"),
+        Ok(Choice::Postgres(_)) => assert!(text.starts_with("postgres")),
         Ok(Choice::Own(_)) => assert!(text.starts_with("file:")),
         Ok(Choice::Shared(_)) => one(text),
         Ok(Choice::Redlock(_)) => {

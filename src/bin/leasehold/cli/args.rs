@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use super::{
-    acquire, bench, completions, force_release, health, heartbeat, ls, man, redlock, release, show, stats, token, watch,
+    acquire, bench, completions, force_release, health, heartbeat, ls, man, postgres, redlock, release, show, stats,
+    token, watch,
 };
 #[cfg(unix)]
 use crate::run;
@@ -61,6 +62,9 @@ pub(crate) enum Command {
     /// Look after the servers behind `--store redlock:`
     #[command(subcommand)]
     Redlock(redlock::RedlockCommand),
+    /// Look after the table behind `--store postgres://`
+    #[command(subcommand)]
+    Postgres(postgres::PostgresCommand),
     /// Make bearer tokens for a server
     #[command(subcommand)]
     Token(token::TokenCommand),

@@ -11,6 +11,7 @@ pub(crate) mod health;
 pub(crate) mod heartbeat;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod postgres;
 pub(crate) mod redlock;
 pub(crate) mod release;
 pub(crate) mod show;

@@ -34,7 +34,7 @@ const DRIFT_SHARE: u32 = 100;
 /// Where locks come from.
 pub(crate) enum LeaseSource {
     Server(Client),
-    Store(OwnEngine),
+    Store(Box<OwnEngine>),
 }
 
 /// An engine of this process over a store, from the moment on at which the store answered.
@@ -101,9 +101,10 @@ impl OwnEngine {
 
     fn choice(&self) -> Result<Choice, Failure> {
         match store::choose(&self.name, self.redlock_max_ttl, &self.settings).map_err(Failure::Usage)? {
-            Choice::Memory | Choice::Own(_) => {
-                let why = "--store: no other process would know of it, as long as this one runs; over a directory there is \
-                           `leasehold serve --data DIR`, and --server";
+            Choice::Memory => Err(Failure::Usage("--store memory: no other process would know of it".to_owned())),
+            Choice::Own(_) => {
+                let why = "--store file: no other process could lock there meanwhile; start `leasehold serve --data DIR`, and \
+                           name it by --server";
                 Err(Failure::Usage(why.to_owned()))
             }
             choice => Ok(choice),

@@ -104,7 +104,8 @@ fn source(args: &RunArgs) -> Result<LeaseSource, Failure> {
     match &args.store {
         None => Ok(LeaseSource::Server(Client::new(&args.server)?)),
         Some(name) => {
-            OwnEngine::over(name, args.redlock_max_ttl, &args.store_settings, args.ttl).map(LeaseSource::Store)
+            let engine = OwnEngine::over(name, args.redlock_max_ttl, &args.store_settings, args.ttl)?;
+            Ok(LeaseSource::Store(Box::new(engine)))
         }
     }
 }

@@ -31,8 +31,8 @@ pub(crate) struct ServeArgs {
 
     /// Where locks live: `memory` (they end with the process), `file:DIR` (a directory of this server's own: its locks
     /// survive a restart and a power cut), `redis://host:port` (`rediss` for TLS),
-    /// `redis+sentinel://host,host/master`, `redis+cluster://host,host`, `unix:///path`, `redis` with one of these in REDIS_URL, or
-    /// `redlock:redis://a,redis://b,redis://c`. LOCK_STORE is read as well
+    /// `redis+sentinel://host,host/master`, `redis+cluster://host,host`, `unix:///path`, `redis` with one of these in REDIS_URL,
+    /// `redlock:redis://a,redis://b,redis://c`, or `postgres://host/database`. LOCK_STORE is read as well
     // Checked by hand: a refusal by clap would print the value, and a store's URL may hold a password.
     #[arg(long, env = "LEASEHOLD_STORE", hide_env_values = true, default_value = "memory")]
     pub(crate) store: String,

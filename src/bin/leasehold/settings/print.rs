@@ -17,7 +17,7 @@ pub(crate) fn printed(command: &Command, given: &ArgMatches, from_file: &[OsStri
         let line = match (value, name) {
             (None, _) => format!("# {name} =  # not set\n"),
             // A URL may hold a password; what is printed is read by others.
-            (Some(store), "store") if store.contains('@') => {
+            (Some(store), "store" | "store-listen-url") if store.contains('@') => {
                 format!("# {name} =  # {source}; not shown: it has a password\n")
             }
             (Some(_), name) if name.ends_with("password") => format!("# {name} =  # {source}; not shown\n"),

@@ -1,6 +1,7 @@
 //! `--store`: where the locks of the server live, and how that is reached. A store is told to the binary in [`KINDS`].
 
 mod file;
+mod postgres;
 mod redis;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use file::DurabilityName;
 use leasehold::Builder;
+use leasehold::store::postgres::PostgresStore;
 use leasehold::store::redlock::RedlockStore;
 use leasehold::store::{ClaimReuse, KeyTemplate, Store, StoreError};
 
@@ -52,6 +54,23 @@ pub(crate) struct StoreArgs {
     /// Redis then [default: off]
     #[arg(long, env = "LEASEHOLD_CLAIM_REUSE", value_name = "HOW")]
     pub(crate) claim_reuse: Option<Reuse>,
+
+    /// The schema of the table of a `postgres://` [default: public]
+    #[arg(long, env = "LEASEHOLD_STORE_SCHEMA", value_name = "NAME")]
+    pub(crate) store_schema: Option<String>,
+
+    /// The table of a `postgres://`; the same in all processes [default: leasehold_locks]
+    #[arg(long, env = "LEASEHOLD_STORE_TABLE", value_name = "NAME")]
+    pub(crate) store_table: Option<String>,
+
+    /// Where a `postgres://` is listened to, if --store goes through a proxy that pools transactions
+    // A URL may hold a password.
+    #[arg(long, env = "LEASEHOLD_STORE_LISTEN_URL", value_name = "URL", hide_env_values = true)]
+    pub(crate) store_listen_url: Option<String>,
+
+    /// Whether a `postgres://` is listened to (LISTEN): false where no connection around the proxy is possible
+    #[arg(long, env = "LEASEHOLD_STORE_LISTEN", value_name = "BOOL")]
+    pub(crate) store_listen: Option<bool>,
 
     /// When an answer of a `file:` is given: `synced`, once it is on the disk; `relaxed`, before that, and the disk has it
     /// every 50 ms, or as in relaxed:20ms. After a crash a relaxed server grants nothing until all that it may have granted
@@ -105,6 +124,8 @@ pub(crate) enum Choice {
     Memory,
     /// A majority of several Redis servers, which an operator looks after.
     Redlock(RedlockStore),
+    /// A table of PostgreSQL, which an operator creates.
+    Postgres(PostgresStore),
     /// A directory, which this process has alone for as long as it runs.
     Own(Box<dyn Unplugged>),
     /// Any other, which processes share.
@@ -128,6 +149,7 @@ impl Choice {
         match self {
             Self::Memory => builder,
             Self::Redlock(store) => builder.store(store),
+            Self::Postgres(store) => builder.store(store),
             Self::Own(store) | Self::Shared(store) => store.under(builder),
         }
     }
@@ -142,7 +164,7 @@ struct Kind {
 }
 
 /// The first kind that a name is of is meant.
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind { forms: "`memory`", is_named_by: |name| name == "memory", choose: memory },
     Kind { forms: "`file:DIR`", is_named_by: |name| name.starts_with(file::SCHEME), choose: file::choose },
     Kind {
@@ -151,6 +173,7 @@ const KINDS: [Kind; 5] = [
         choose: redis::choose_redlock,
     },
     Kind { forms: "`redis` with REDIS_URL", is_named_by: |name| name == "redis", choose: redis::choose_by_environment },
+    Kind { forms: "`postgres://host/database`", is_named_by: postgres::is_named_by, choose: postgres::choose },
     Kind {
         forms: "`redis://host:port`, `redis+sentinel://host,host/master`, `redis+cluster://host,host`, `unix:///path`",
         is_named_by: |name| name.contains("://"),
