@@ -88,6 +88,13 @@ pub(crate) const QUESTIONS: &[Question] = &[
     question("3. one key, 64 tasks", "hot_key", Some("64"), "ns", OfRival("tokio_mutex", 1.2)),
     question("3. one key, 1,000 tasks", "hot_key", Some("1000"), "ns", OfRival("lockable", 1.0)),
     question("3. one key, 1,000 tasks", "hot_key", Some("1000"), "ns", OfRival("tokio_mutex", 1.2)),
+    question(
+        "3. instructions, 8 tasks on one thread",
+        "instructions",
+        Some("hand_off"),
+        "instructions",
+        OfRival("lockable", 1.0),
+    ),
     question("4. a held lock's weight", "bytes_per_lock", None, "bytes", AtMost(160.0)),
     question("4. a waiter's weight", "bytes_per_waiter", None, "bytes", AtMost(400.0)),
     question("4. beside a million locks", "crowd", Some("beside_a_million"), "ns", OfVariant("alone", 1.5)),

@@ -85,6 +85,9 @@ async fn give_up_after(polls: usize, locks: LockManager) {
 fn assert_settled(locks: &LockManager) -> Stats {
     let stats = locks.stats();
     assert_eq!((stats.active, stats.waiting), (0, 0), "{stats:?}");
+    for shard in locks.shards() {
+        assert_eq!(shard.state().table.waiters_kept(), 0, "T3: nothing of a waiter stays");
+    }
     let ended = stats.released + stats.dropped + stats.expired + stats.forced + stats.lost + stats.shut_down;
     assert_eq!(stats.granted, ended);
     let left = stats.handoffs + stats.timed_out_in_queue + stats.cancelled_in_queue + stats.refused_by_shutdown;

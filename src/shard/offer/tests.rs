@@ -46,6 +46,13 @@ fn passed_on(locks: &LockManager) -> (Waits, Waits) {
     both
 }
 
+/// All who waited are gone, and nothing of them is left in the table (T3).
+fn assert_nobody_waits(locks: &LockManager) {
+    let state = locks.shard_at(0).state();
+    state.table.assert_invariants();
+    assert_eq!(state.table.waiters_kept(), 0);
+}
+
 #[test]
 fn what_is_offered_is_taken_without_the_mutex_and_passed_on_again() {
     let (locks, _) = manager();
@@ -61,15 +68,18 @@ fn what_is_offered_is_taken_without_the_mutex_and_passed_on_again() {
     assert_eq!(lock.unlock_now(), Release::Released);
     let stats = locks.stats();
     assert_eq!((stats.granted, stats.released, stats.active), (3, 2, 0), "the first guard was dropped");
+    assert_nobody_waits(&locks);
 }
 
 #[test]
 fn what_is_called_back_is_had_of_the_table() {
     let (locks, _) = manager();
-    let (mut first, _second) = passed_on(&locks);
+    let (mut first, second) = passed_on(&locks);
     assert_eq!(locks.stats().active, 1);
     assert!(locks.shard_at(0).mutex.lock().offered.is_none());
     assert!(has(poll(&mut first)).is_held());
+    drop(second);
+    assert_nobody_waits(&locks);
 }
 
 #[test]
@@ -80,6 +90,7 @@ fn an_offer_is_lost_at_its_deadline_and_the_next_one_has_the_key() {
     let polled = poll(&mut first);
     assert!(matches!(polled, Poll::Ready(Err(LockError::Lost(Loss::Expired)))), "{polled:?}");
     assert!(has(poll(&mut second)).is_held());
+    assert_nobody_waits(&locks);
 }
 
 #[test]
@@ -88,6 +99,7 @@ fn an_offer_to_a_future_that_is_dropped_goes_to_the_next_one() {
     let (first, mut second) = passed_on(&locks);
     drop(first);
     assert!(has(poll(&mut second)).is_held());
+    assert_nobody_waits(&locks);
     assert_eq!(locks.stats().dropped, 3);
 }
 
@@ -100,4 +112,5 @@ fn what_ends_by_force_before_it_is_taken_is_lost() {
     let polled = poll(&mut first);
     assert!(matches!(polled, Poll::Ready(Err(LockError::Lost(Loss::Forced)))), "{polled:?}");
     assert!(has(poll(&mut second)).is_held());
+    assert_nobody_waits(&locks);
 }
