@@ -114,3 +114,13 @@ fn what_ends_by_force_before_it_is_taken_is_lost() {
     assert!(has(poll(&mut second)).is_held());
     assert_nobody_waits(&locks);
 }
+
+#[test]
+fn what_was_taken_is_passed_on_by_a_guard_that_is_dropped() {
+    let (locks, _) = manager();
+    let (mut first, mut second) = passed_on(&locks);
+    drop(has(poll(&mut first)));
+    drop(has(poll(&mut second)));
+    assert_nobody_waits(&locks);
+    assert_eq!(locks.stats().dropped, 3);
+}

@@ -123,3 +123,30 @@ fn a_deadline_earlier_than_the_last_holders_is_not_missed() {
     tick(&mut table, at(5));
     assert_eq!((table.counters().expired, table.waiting()), (1, 0));
 }
+
+#[test]
+fn a_wait_ends_in_time_whether_a_tick_has_filed_it_before_or_not() {
+    for ticks in [&[4][..], &[2, 3, 4]] {
+        let mut table = table();
+        let _grant = ask(&mut table, 60, at(9)).unwrap();
+        ask(&mut table, 60, at(4)).unwrap_err();
+        for secs in ticks {
+            assert_eq!((table.waiting(), table.counters().timed_out), (1, 0));
+            tick(&mut table, at(*secs));
+        }
+        assert_eq!((table.waiting(), table.counters().timed_out), (0, 1), "{ticks:?}");
+        assert!(table.next_due() > Some(at(4)), "nothing is left to be filed");
+    }
+}
+
+#[test]
+fn a_wait_that_a_tick_has_filed_is_taken_out_when_its_key_is_passed_on() {
+    let mut table = table();
+    let first = ask(&mut table, 60, at(9)).unwrap();
+    let second = ask(&mut table, 60, at(9)).unwrap_err();
+    tick(&mut table, at(2));
+    assert!(pass_on(&mut table, &first, at(3)).is_some());
+    assert!(table.see_grant(second, GUARD, at(3)).is_some());
+    tick(&mut table, at(9));
+    assert_eq!((table.held(), table.counters().timed_out), (1, 0));
+}
