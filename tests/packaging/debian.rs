@@ -166,9 +166,9 @@ fn locks_in_redis_outlast_the_server() {
     machine.sh("dpkg --install /mnt/leasehold-2.deb && systemctl restart leasehold");
     until_ready(&machine);
     machine.did(&["leasehold", "acquire", "order:42", "--nonblock"]).fails(1, "");
-    // To the new server it is its holder's when that has asked for it again.
+    // To the new server it is its holder's, whether that asks for it again or not.
     let heartbeat = ["leasehold", "heartbeat", "order:42", TOKEN];
-    machine.did(&heartbeat).fails(75, "lost");
+    machine.did(&heartbeat).ok();
     take(&machine);
     machine.did(&heartbeat).ok();
     machine.sh(&format!("leasehold release order:42 {TOKEN}"));
